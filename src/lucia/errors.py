@@ -1,0 +1,190 @@
+"""Every error the library raises itself.
+
+::
+
+    LuciaError
+    ├── InvalidSessionId
+    ├── DuplicateSessionId
+    ├── InvalidCredentials          what a login route catches
+    │   ├── InvalidKeyId
+    │   ├── InvalidPassword
+    │   ├── OutdatedPassword
+    │   └── ExpiredKey
+    ├── DuplicateKeyId
+    ├── InvalidUserId
+    ├── InvalidRequest
+    ├── NotAuthenticated
+    ├── RequestUnauthorized
+    ├── AutoUserIdGenerationNotSupported
+    ├── UnknownError
+    │   └── StoreCorrupt
+    ├── Overloaded
+    ├── SessionsNotEnded
+    └── UsersNotConfigured
+
+A wrong argument is a :class:`ValueError` or a :class:`TypeError`, as everywhere in Python.
+A database's or a Redis client's own error goes up unchanged.
+No message holds a session id, a password or a password hash.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "AutoUserIdGenerationNotSupported",
+    "DuplicateKeyId",
+    "DuplicateSessionId",
+    "ExpiredKey",
+    "InvalidCredentials",
+    "InvalidKeyId",
+    "InvalidPassword",
+    "InvalidRequest",
+    "InvalidSessionId",
+    "InvalidUserId",
+    "LuciaError",
+    "NotAuthenticated",
+    "OutdatedPassword",
+    "Overloaded",
+    "RequestUnauthorized",
+    "SessionsNotEnded",
+    "StoreCorrupt",
+    "UnknownError",
+    "UsersNotConfigured",
+]
+
+
+class LuciaError(Exception):
+    """The root of the library's errors; only its subclasses are raised.
+
+    ``code`` is the original's code where the original has one.
+    """
+
+    code: ClassVar[str] = "UNKNOWN_ERROR"
+    default_message: ClassVar[str] = "an unknown error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.default_message)
+
+
+class InvalidSessionId(LuciaError):
+    """No live session has this id: it never existed, was ended, or its time is over."""
+
+    code = "AUTH_INVALID_SESSION_ID"
+    default_message = "no live session has this id"
+
+
+class DuplicateSessionId(LuciaError):
+    """A session with this id exists; nothing was changed."""
+
+    code = "AUTH_DUPLICATE_SESSION_ID"
+    default_message = "a session with this id exists already"
+
+
+class InvalidCredentials(LuciaError):
+    """The key and the password do not prove who this is; the subclass says why.
+
+    Tell the person only that the login failed: which subclass it was tells a stranger whether an account exists.
+    """
+
+
+class InvalidKeyId(InvalidCredentials):
+    """No key has this id."""
+
+    code = "AUTH_INVALID_KEY_ID"
+    default_message = "no key has this id"
+
+
+class InvalidPassword(InvalidCredentials):
+    """The password is not this key's, or is given for a key without one, or is missing for a key with one."""
+
+    code = "AUTH_INVALID_PASSWORD"
+    default_message = "the password is not this key's"
+
+
+class OutdatedPassword(InvalidCredentials):
+    """The stored hash is a bcrypt one (``$2a…``), which this library does not verify: the person needs a password reset."""
+
+    code = "AUTH_OUTDATED_PASSWORD"
+    default_message = "the stored password hash is of a kind that is no longer verified"
+
+
+class ExpiredKey(InvalidCredentials):
+    """The single-use key's time is over; it has been removed."""
+
+    code = "AUTH_EXPIRED_KEY"
+    default_message = "the single-use key has expired"
+
+
+class DuplicateKeyId(LuciaError):
+    """A key with this id exists; neither a user nor a key was stored."""
+
+    code = "AUTH_DUPLICATE_KEY_ID"
+    default_message = "a key with this id exists already"
+
+
+class InvalidUserId(LuciaError):
+    """No user has this id."""
+
+    code = "AUTH_INVALID_USER_ID"
+    default_message = "no user has this id"
+
+
+class InvalidRequest(LuciaError):
+    """The request failed the origin check: it may come from another site."""
+
+    code = "AUTH_INVALID_REQUEST"
+    default_message = "the request's origin is not allowed"
+
+
+class NotAuthenticated(LuciaError):
+    """The request carries no live session and the route needs one."""
+
+    code = "AUTH_NOT_AUTHENTICATED"
+    default_message = "not logged in"
+
+
+class RequestUnauthorized(LuciaError):
+    """The session's user may not do this; for applications to raise."""
+
+    code = "REQUEST_UNAUTHORIZED"
+    default_message = "not allowed"
+
+
+class AutoUserIdGenerationNotSupported(LuciaError):
+    """The user adapter's database makes its own user ids; pass ``generate_custom_user_id``."""
+
+    code = "AUTO_USER_ID_GENERATION_NOT_SUPPORTED"
+    default_message = "this user adapter can't store an id that was made for it"
+
+
+class UnknownError(LuciaError):
+    """A store answered with something that no rule of the library covers."""
+
+
+class StoreCorrupt(UnknownError):
+    """A key of ours holds a value that is not ours, where ignoring it would lose sessions or a sign-out."""
+
+    default_message = "a key of the session store holds a value of another kind"
+
+
+class Overloaded(LuciaError):
+    """More passwords wait to be hashed than the queue takes; answer 503 and let the client try again."""
+
+    code = "OVERLOADED"
+    default_message = "too many passwords wait to be checked"
+
+
+class SessionsNotEnded(LuciaError):
+    """The password was changed, but ending the user's sessions failed.
+
+    ``__cause__`` is the store's error. Calling ``update_key_password`` again with the same password is safe and ends them.
+    """
+
+    code = "SESSIONS_NOT_ENDED"
+    default_message = "password changed, sessions not ended"
+
+
+class UsersNotConfigured(LuciaError):
+    """A method for users or keys was called on an ``Auth`` made without ``users=``."""
+
+    code = "USERS_NOT_CONFIGURED"
+    default_message = "this Auth was made without users=: give it a user adapter to work with users and keys"

@@ -1,0 +1,271 @@
+"""Rows, as adapters see them, and the frozen objects that the application gets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+
+__all__ = [
+    "UNSET",
+    "Device",
+    "Key",
+    "KeyRow",
+    "PersistentKey",
+    "Session",
+    "SessionRow",
+    "SessionState",
+    "SessionUser",
+    "SingleUseKey",
+    "Unset",
+    "User",
+    "UserRow",
+]
+
+UserT = TypeVar("UserT")
+UserT_co = TypeVar("UserT_co", covariant=True)
+
+
+class Unset(Enum):
+    """The type of :data:`UNSET`, for arguments where None is a value."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+"""Nothing was given."""
+
+SessionState = Literal["active", "idle"]
+
+MAX_EPOCH_MS: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999, in milliseconds since the epoch."""
+
+MAX_ID_LENGTH: Final = 255
+"""The longest session id and key id, in characters."""
+
+MAX_USER_ID_BYTES: Final = 12_288
+"""The longest user id, in bytes of UTF-8."""
+
+SESSION_COLUMNS: Final = frozenset({"id", "user_id", "active_expires", "idle_expires"})
+
+NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def check_text(name: str, value: object) -> str:
+    """Return ``value`` if it can name something in every store: a string, not empty, encodable as UTF-8.
+
+    Raises:
+        TypeError: it is no ``str``.
+        ValueError: it is empty or holds a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    if not value:
+        raise ValueError(f"{name} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds a lone surrogate, which no store can keep") from None
+    return value
+
+
+def check_id(name: str, value: object) -> str:
+    """Return ``value`` if it can be the id of a session or a key.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_text`, and for more than 255 characters.
+    """
+    text = check_text(name, value)
+    if len(text) > MAX_ID_LENGTH:
+        raise ValueError(f"{name} has {len(text)} characters, more than {MAX_ID_LENGTH}")
+    return text
+
+
+def check_user_id(value: object) -> str:
+    """Return ``value`` if it can be a user's id.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_text`, and for more than 12,288 bytes of UTF-8.
+    """
+    text = check_text("user_id", value)
+    if (size := len(text.encode())) > MAX_USER_ID_BYTES:
+        raise ValueError(f"user_id has {size} bytes, more than {MAX_USER_ID_BYTES}")
+    return text
+
+
+def check_epoch(name: str, value: object) -> int:
+    """Return ``value`` if it is a whole number of milliseconds from 1970 to 9999.
+
+    Raises:
+        TypeError: it is no ``int`` (a ``bool`` is none).
+        ValueError: it is out of range.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int of milliseconds since the epoch, not {type(value).__name__}")
+    if not 0 <= value <= MAX_EPOCH_MS:
+        raise ValueError(f"{name} is out of range: expected 0 to {MAX_EPOCH_MS} ms, the end of the year 9999")
+    return value
+
+
+def check_attributes(attributes: Mapping[str, Any], reserved: frozenset[str]) -> None:
+    """Refuse attributes whose names are the library's own.
+
+    Raises:
+        ValueError: an attribute clashes.
+    """
+    if clash := sorted(reserved & attributes.keys()):
+        raise ValueError(f"attributes may not be named {', '.join(clash)}: those are the library's own")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRow:
+    """A stored session.
+
+    Args:
+        id: the secret that the cookie carries; any text of 1 to 255 characters.
+        user_id: whose it is.
+        active_expires: end of the active period, in milliseconds since the epoch.
+        idle_expires: end of the idle period, likewise; after it the session is dead.
+        attributes: the record's other members, kept and given back as they are.
+
+    Raises:
+        TypeError, ValueError: a member is not as described; the message says which.
+    """
+
+    id: str = field(repr=False)
+    user_id: str
+    active_expires: int
+    idle_expires: int
+    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+
+    def __post_init__(self) -> None:
+        check_id("session id", self.id)
+        check_user_id(self.user_id)
+        check_epoch("active_expires", self.active_expires)
+        check_epoch("idle_expires", self.idle_expires)
+        check_attributes(self.attributes, SESSION_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRow:
+    """A stored key.
+
+    Args:
+        id: ``providerId:providerUserId``, split at the first colon.
+        user_id: whose it is.
+        hashed_password: None for a key without a password.
+        primary_key: made with the user, and goes only with the user.
+        expires: milliseconds since the epoch for a single-use key, else None.
+
+    Raises:
+        TypeError, ValueError: a member is not as described; the message says which.
+    """
+
+    id: str
+    user_id: str
+    hashed_password: str | None = field(repr=False)
+    primary_key: bool
+    expires: int | None
+
+    def __post_init__(self) -> None:
+        check_id("key id", self.id)
+        check_user_id(self.user_id)
+        if self.expires is not None:
+            check_epoch("expires", self.expires)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserRow:
+    """A stored user: an id and the application's own columns.
+
+    Raises:
+        TypeError, ValueError: the id is no id, or an attribute is named ``id``.
+    """
+
+    id: str
+    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_user_id(self.id)
+        check_attributes(self.attributes, frozenset({"id"}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A live session. All times are aware and in UTC.
+
+    Args:
+        session_id: the secret that the cookie carries; not in the ``repr``.
+        state: ``active`` until ``active_period_expires_at``, then ``idle`` until ``idle_period_expires_at``.
+        fresh: made or renewed by this call, so that the cookie has to be set.
+        handle: names this login to its owner without being a secret; renewals keep it.
+        created_at: when the person logged in; renewals keep it.
+        noted: what the application noted at the login; renewals keep it.
+    """
+
+    session_id: str = field(repr=False)
+    user_id: str
+    active_period_expires_at: datetime
+    idle_period_expires_at: datetime
+    state: SessionState
+    fresh: bool
+    handle: str
+    created_at: datetime
+    noted: Mapping[str, Any] = field(default=NO_ATTRIBUTES, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One entry of a user's device list: a live session without its id, safe to show.
+
+    The members are those of :class:`Session`; ``handle`` is what ``invalidate_user_session`` takes.
+    """
+
+    handle: str
+    user_id: str
+    created_at: datetime
+    active_period_expires_at: datetime
+    idle_period_expires_at: datetime
+    state: SessionState
+    noted: Mapping[str, Any] = field(default=NO_ATTRIBUTES, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersistentKey:
+    """A key that stays until it is deleted. ``primary`` ones go only with their user."""
+
+    provider_id: str
+    provider_user_id: str
+    user_id: str
+    password_defined: bool
+    primary: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SingleUseKey:
+    """A key that is consumed by its first use. ``expires_at`` is aware and in UTC."""
+
+    provider_id: str
+    provider_user_id: str
+    user_id: str
+    password_defined: bool
+    expires_at: datetime
+    expired: bool
+
+
+Key = PersistentKey | SingleUseKey
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """What the application gets for a user when it configures no ``transform_database_user``."""
+
+    user_id: str
+
+
+class SessionUser(NamedTuple, Generic[UserT_co]):
+    """A live session and its user."""
+
+    session: Session
+    user: UserT_co
