@@ -1,0 +1,65 @@
+"""The servers for all tests, and the Python blocks of README.md and docs/*.md as tests.
+
+The blocks of a document share a namespace, an event loop and an empty Redis. A block may use ``await`` at its top level.
+"""
+
+import ast
+import asyncio
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from sybil import Example, Sybil
+from sybil.evaluators.python import pad
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+
+if TYPE_CHECKING:
+    from tests.servers import Server
+
+pytest_plugins = ["tests.servers"]
+
+SHOWN_URL = "redis://localhost:6379"
+"""What the documents write; the tests put their own server's URL in its place."""
+
+
+@pytest.fixture(scope="module")
+def document_redis_url(redis_server: "Server") -> Iterator[str]:
+    """The URL of a server that was emptied for this document; it is in the environment as REDIS_URL too."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDIS_URL", redis_server.url)
+        yield redis_server.url
+
+
+@pytest.fixture(scope="module")
+def document_runner() -> Iterator[asyncio.Runner]:
+    """The event loop of this document's blocks."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+def evaluate_block(example: Example) -> None:
+    """Run a block that may hold ``await`` outside of a function."""
+    source = pad(example.parsed, example.line + example.parsed.line_offset).replace(SHOWN_URL, example.namespace["document_redis_url"])
+    code = compile(source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    outcome = eval(code, example.namespace)
+    if inspect.iscoroutine(outcome):
+        example.namespace["document_runner"].run(outcome)
+
+
+class PythonBlockParser(PythonCodeBlockParser):
+    """Finds ```` ```python ```` blocks; those that start with ``>>>`` are doctests, which can't await."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codeblock_parser = CodeBlockParser("python", evaluate_block)
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonBlockParser(), SkipParser()],
+    patterns=["README.md", "docs/*.md"],
+    fixtures=["document_redis_url", "document_runner"],
+).pytest()
