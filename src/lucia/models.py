@@ -13,6 +13,7 @@ __all__ = [
     "Key",
     "KeyRow",
     "PersistentKey",
+    "PrimaryKey",
     "Session",
     "SessionRow",
     "SessionState",
@@ -255,6 +256,15 @@ class SingleUseKey:
 
 
 Key = PersistentKey | SingleUseKey
+
+
+@dataclass(frozen=True, slots=True)
+class PrimaryKey:
+    """How a new user proves who they are. The password is kept out of the ``repr``; None makes a key without one."""
+
+    provider_id: str
+    provider_user_id: str
+    password: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

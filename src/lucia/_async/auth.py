@@ -1,0 +1,189 @@
+"""``Auth``: the configuration, and what a request needs of it."""
+
+import logging
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import Any, Self, overload
+
+from lucia._async.adapters import (
+    AsyncRenewingSessionAdapter,
+    AsyncSessionAdapter,
+    AsyncSessionUserAdapter,
+    AsyncUserAdapter,
+)
+from lucia._async.fallback import AsyncFiveMethods
+from lucia._async.request import AsyncAuthRequest, Transport
+from lucia._async.users import AsyncUserMethods
+from lucia._colour import check_colour
+from lucia._concurrency import AsyncPasswordWorkers
+from lucia.context import RequestContext
+from lucia.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
+from lucia.errors import InvalidRequest
+from lucia.models import Session, User, UserRow, UserT
+from lucia.origins import OriginFailure, check_origin, configured_origins
+from lucia.passwords import PasswordHasher, ScryptHash
+from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
+
+_logger = logging.getLogger("lucia")
+
+
+def _default_user(row: UserRow) -> User:
+    return User(row.id)
+
+
+def _default_user_id() -> str:
+    return generate_random_string(USER_ID_LENGTH)
+
+
+class AsyncAuth(AsyncUserMethods[UserT]):
+    """Users, keys and sessions over two adapters.
+
+    It can be made at import and used without being closed, in several event loops one after another, and after a fork.
+    Closing it, by ``with`` or by hand, ends its password workers and never the adapters' clients and engines.
+
+    Args:
+        sessions: where sessions are stored; five methods are enough, see :class:`~lucia.SessionAdapter`.
+        users: where users and keys are stored, maybe the same object; left out, this is a session library beside somebody's own users.
+        env: ``PROD`` makes cookies Secure, ``DEV`` does not.
+        transform_database_user: makes what the application gets for a user, from the row; the type it returns is this class's parameter.
+        hash: makes and verifies password hashes.
+        session_cookie: the cookie's name and attributes.
+        session_expires_in: how long sessions live.
+        csrf_protection: whether requests are checked for their origin.
+        origin: other origins whose pages may change things here, such as ``https://app.example.com``.
+        auto_database_cleanup: whether dead sessions are removed in passing, from stores that do not expire them.
+        generate_custom_user_id: makes the id of a new user; by default 15 random characters.
+        clock: gives the time in milliseconds since the epoch.
+
+    Raises:
+        TypeError: an adapter of the other colour, or a duration that is no ``timedelta``.
+        ValueError: a setting contradicts another one, or what the session adapter can do.
+    """
+
+    @overload
+    def __init__(
+        self: "AsyncAuth[User]",
+        *,
+        sessions: AsyncSessionAdapter,
+        users: AsyncUserAdapter | None = None,
+        env: Env,
+        hash: PasswordHasher = ...,
+        session_cookie: SessionCookie = ...,
+        session_expires_in: SessionExpiry = ...,
+        csrf_protection: bool = True,
+        origin: Collection[str] = (),
+        auto_database_cleanup: bool = True,
+        generate_custom_user_id: Callable[[], str] = ...,
+        clock: Clock = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        sessions: AsyncSessionAdapter,
+        users: AsyncUserAdapter | None = None,
+        env: Env,
+        transform_database_user: Callable[[UserRow], UserT],
+        hash: PasswordHasher = ...,
+        session_cookie: SessionCookie = ...,
+        session_expires_in: SessionExpiry = ...,
+        csrf_protection: bool = True,
+        origin: Collection[str] = (),
+        auto_database_cleanup: bool = True,
+        generate_custom_user_id: Callable[[], str] = ...,
+        clock: Clock = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        *,
+        sessions: AsyncSessionAdapter,
+        users: AsyncUserAdapter | None = None,
+        env: Env,
+        transform_database_user: Callable[[UserRow], Any] = _default_user,
+        hash: PasswordHasher | None = None,
+        session_cookie: SessionCookie | None = None,
+        session_expires_in: SessionExpiry | None = None,
+        csrf_protection: bool = True,
+        origin: Collection[str] = (),
+        auto_database_cleanup: bool = True,
+        generate_custom_user_id: Callable[[], str] = _default_user_id,
+        clock: Clock = system_clock,
+    ) -> None:
+        if env not in ("DEV", "PROD"):
+            raise ValueError(f"env must be 'DEV' or 'PROD', got {env!r}")
+        self._env: Env = env
+        self._cookie = session_cookie or SessionCookie()
+        self._cookie.check_env(env)
+        self._expiry = session_expires_in or SessionExpiry()
+        self._clock = clock
+        self._use_adapters(sessions, users)
+        self._transform = transform_database_user
+        self._generate_user_id = generate_custom_user_id
+        self._hasher = hash or ScryptHash()
+        self._workers = AsyncPasswordWorkers(self._hasher)
+        self._cleanup = auto_database_cleanup
+        self._csrf_protection = csrf_protection
+        self._origins = configured_origins(origin)
+
+    def _use_adapters(self, sessions: AsyncSessionAdapter, users: AsyncUserAdapter | None) -> None:
+        check_colour("sessions", sessions.get_session, self.get_session)
+        if users is not None:
+            check_colour("users", users.get_user, self.get_user)
+        self._users = users
+        self._sessions = sessions if isinstance(sessions, AsyncRenewingSessionAdapter) else AsyncFiveMethods(sessions, self._clock)
+        self._joined = sessions if sessions is users and isinstance(sessions, AsyncSessionUserAdapter) else None
+        if self._expiry.absolute is not None and not self._sessions.keeps_attributes:
+            raise ValueError("an absolute lifetime needs a session adapter that keeps attributes, for the time of the login")
+
+    def generate_session_id(self) -> tuple[str, int, int]:
+        """A new session's id and the ends of its active and its idle period, in milliseconds since the epoch."""
+        now = self._clock()
+        return new_session_id(), *self._expiry.ends(now, now)
+
+    def create_session_cookie(self, session: Session | None) -> Cookie:
+        """The cookie that carries ``session``, or that clears it. Its expiry is the end of the idle period."""
+        return create_session_cookie(session, self._cookie, self._env)
+
+    def check_request(self, context: RequestContext) -> OriginFailure | None:
+        """Why the request must be taken for another site's, which is logged; None if it passes."""
+        failure = check_origin(context, self._origins) if self._csrf_protection else None
+        if failure is not None:
+            _logger.warning("%s", failure)
+        return failure
+
+    def find_session_id(self, context: RequestContext) -> str | None:
+        """What the request's session cookie holds, whether it can be an id or not; None if it is missing or empty."""
+        return find_cookie(context.headers.get("cookie", ()), self._cookie.name)
+
+    def parse_request_headers(self, context: RequestContext) -> str | None:
+        """Check the request's origin, and return what its session cookie holds.
+
+        Raises:
+            InvalidRequest: the request failed the origin check.
+        """
+        failure = self.check_request(context)
+        if failure is not None:
+            raise InvalidRequest(str(failure))
+        return self.find_session_id(context)
+
+    def handle_request(self, context: RequestContext, transport: Transport = "cookie") -> AsyncAuthRequest[UserT]:
+        """What this request may ask and do; ``transport="bearer"`` is for clients that are no browsers.
+
+        Raises:
+            ValueError: the transport is neither ``cookie`` nor ``bearer``.
+        """
+        if transport not in ("cookie", "bearer"):
+            raise ValueError(f"transport must be 'cookie' or 'bearer', got {transport!r}")
+        return AsyncAuthRequest(self, context, transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the library's own workers; the adapters' clients and engines stay open. Using it afterwards starts new ones."""
+        await self._workers.aclose()

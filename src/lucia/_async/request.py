@@ -1,0 +1,199 @@
+"""``AuthRequest``: what one request may ask and do."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+from lucia._concurrency import AsyncLock
+from lucia.context import RequestContext
+from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
+from lucia.models import UNSET, Session, SessionUser, Unset, UserT
+from lucia.origins import OriginFailure
+from lucia.rules import is_session_id
+
+if TYPE_CHECKING:
+    from lucia._async.auth import AsyncAuth
+
+Transport = Literal["cookie", "bearer"]
+
+
+class AsyncAuthRequest(Generic[UserT]):
+    """One request, made by ``Auth.handle_request``.
+
+    ``validate`` and ``validate_user`` ask the store at most once, share one result, and may be called concurrently.
+    A cookie is set when the session is new or renewed, and cleared by ``sign_out`` and ``set_session(None)`` alone: a store that fails
+    logs nobody out, its error goes up and the same cookie works once it is back.
+
+    ``origin_failure`` says why the request failed the origin check, or is None. Then ``validate`` answers None, and whatever would
+    change the login raises :class:`~lucia.InvalidRequest`.
+
+    By the ``bearer`` transport the id comes in the Authorization header: no cookie is read or set, the origin is not checked, and
+    ``validate`` does not renew, since the client would not learn the new id.
+    """
+
+    origin_failure: OriginFailure | None
+
+    def __init__(self, auth: "AsyncAuth[UserT]", context: RequestContext, transport: Transport) -> None:
+        self._auth = auth
+        self._context = context
+        self._cookies = transport == "cookie"
+        self._lock = AsyncLock()
+        self._session: Session | None | Unset = UNSET
+        self._user: SessionUser[UserT] | None | Unset = UNSET
+        self.origin_failure = auth.check_request(context) if self._cookies else None
+        self._received = self._find_id()
+        self._session_id = self._received if self._received is not None and is_session_id(self._received) else None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._context.method} {'cookie' if self._cookies else 'bearer'}>"
+
+    async def validate(self) -> Session | None:
+        """The request's session, renewed if it was idle; None for a visitor, and for a request from another site."""
+        if not isinstance(self._session, Unset):
+            return self._session
+        async with self._lock:
+            return await self._load()
+
+    async def validate_user(self) -> SessionUser[UserT] | None:
+        """The request's session and its user, likewise; None also if the user is gone."""
+        if not isinstance(self._user, Unset):
+            return self._user
+        async with self._lock:
+            if isinstance(self._user, Unset):
+                self._user = await self._load_user()
+            return self._user
+
+    async def sign_in(self, user_id: str, /, **noted: Any) -> Session:
+        """Log a user in: a new session under a new id, in the place of the one that the request came with, and its cookie.
+
+        Args:
+            user_id: who logs in.
+            noted: JSON values for the device list, such as ``user_agent=``.
+
+        Raises:
+            InvalidRequest: the request failed the origin check.
+            RuntimeError: the response has started, so that no cookie can be set.
+        """
+        self._require_own_site()
+        self._require_cookie()
+        return await self._replace(await self._auth.create_session(user_id, noted=noted))
+
+    async def sign_in_with_key(self, provider_id: str, provider_user_id: str, password: str | None, /, **noted: Any) -> Session:
+        """Check a key and its password, and log its user in as :meth:`sign_in` does.
+
+        Raises:
+            InvalidCredentials: the key or the password is wrong; the subclass says which, and the client should not be told.
+            InvalidRequest, RuntimeError: as :meth:`sign_in`.
+            Overloaded: too many passwords wait to be checked.
+        """
+        self._require_own_site()
+        self._require_cookie()
+        return await self._replace(await self._auth.create_session_with_key(provider_id, provider_user_id, password, noted=noted))
+
+    async def sign_out(self) -> None:
+        """End the request's session and clear its cookie. No session is no error.
+
+        Raises:
+            InvalidRequest: the request failed the origin check.
+        """
+        self._require_own_site()
+        if self._session_id is not None:
+            await self._auth.invalidate_session(self._session_id)
+        if self._received is not None and self._context.can_set_cookie():
+            self._send(None)
+        self._remember(None)
+
+    def set_session(self, session: Session | None) -> None:
+        """Set the cookie of a session made elsewhere, or clear it, and forget what was validated before.
+
+        Raises:
+            InvalidRequest: the request failed the origin check.
+            RuntimeError: the response has started, so that no cookie can be set.
+        """
+        self._require_own_site()
+        self._require_cookie()
+        self._send(session)
+        self._remember(session)
+        if session is not None:
+            self._session = self._user = UNSET
+
+    async def _load(self) -> Session | None:
+        if isinstance(self._session, Unset):
+            self._session = None if self._session_id is None else await self._validated(self._session_id)
+        return self._session
+
+    async def _load_user(self) -> SessionUser[UserT] | None:
+        if isinstance(self._session, Unset) and self._session_id is not None:
+            return await self._validated_user(self._session_id)
+        session = await self._load()
+        if session is None:
+            return None
+        try:
+            return SessionUser(session, await self._auth.get_user(session.user_id))
+        except InvalidUserId:
+            return None
+
+    async def _validated(self, session_id: str) -> Session | None:
+        validate = self._auth.validate_session if self._can_renew() else self._auth.get_session
+        try:
+            return self._taken(await validate(session_id))
+        except InvalidSessionId:
+            return None
+
+    async def _validated_user(self, session_id: str) -> SessionUser[UserT] | None:
+        validate = self._auth.validate_session_user if self._can_renew() else self._auth.get_session_user
+        try:
+            both = await validate(session_id)
+        except InvalidSessionId:
+            self._session = None
+            return None
+        self._session = self._taken(both.session)
+        return both
+
+    def _taken(self, session: Session) -> Session:
+        """The validated session, its cookie set if it is another one than the request came with."""
+        if session.fresh and self._can_renew():
+            self._send(session)
+        self._session_id = session.session_id
+        return session
+
+    async def _replace(self, session: Session) -> Session:
+        if self._session_id is not None:
+            await self._auth.invalidate_session(self._session_id)
+        self._send(session)
+        self._remember(session)
+        return session
+
+    def _remember(self, session: Session | None) -> None:
+        self._session = session
+        self._user = None if session is None else UNSET
+        self._session_id = self._received = None if session is None else session.session_id
+
+    def _send(self, session: Session | None) -> None:
+        if self._cookies:
+            self._context.set_cookie(self._auth.create_session_cookie(session))
+            self._context.set_header("cache-control", "no-store")
+            self._context.set_header("vary", "Cookie")
+
+    def _can_renew(self) -> bool:
+        return self._cookies and self._context.can_set_cookie()
+
+    def _require_own_site(self) -> None:
+        if self.origin_failure is not None:
+            raise InvalidRequest(str(self.origin_failure))
+
+    def _require_cookie(self) -> None:
+        if self._cookies and not self._context.can_set_cookie():
+            raise RuntimeError("the response has started, so that no cookie can be set: sign in before sending it")
+
+    def _find_id(self) -> str | None:
+        if self.origin_failure is not None:
+            return None
+        if self._cookies:
+            return self._auth.find_session_id(self._context)
+        return _bearer_token(self._context.headers.get("authorization", ()))
+
+
+def _bearer_token(values: Sequence[str]) -> str | None:
+    """The token of a single ``Authorization: Bearer`` header (RFC 6750, section 2.1)."""
+    scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
+    return token.strip(" ") or None if scheme.lower() == "bearer" else None

@@ -1,0 +1,233 @@
+"""``Auth``'s methods for sessions: all that is needed beside somebody's own users."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, NoReturn
+
+from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
+from lucia.errors import InvalidSessionId, InvalidUserId, UsersNotConfigured
+from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
+from lucia.rules import (
+    Clock,
+    SessionExpiry,
+    handle_of,
+    is_session_id,
+    new_session_row,
+    session_state,
+    successor_row,
+    to_datetime,
+    to_device,
+    to_session,
+)
+
+
+class _Live(NamedTuple):
+    """A live session's row; ``followed`` says that the id asked for was a used one that leads to it."""
+
+    row: SessionRow
+    state: SessionState
+    followed: bool
+
+
+class AsyncSessionMethods(Generic[UserT]):
+    """The session half of ``Auth``. An id that is not 40 characters of ``0-9A-Za-z`` is never sent to the store."""
+
+    _users: AsyncUserAdapter | None
+    _sessions: AsyncRenewingSessionAdapter
+    _joined: AsyncSessionUserAdapter | None
+    _transform: Callable[[UserRow], UserT]
+    _expiry: SessionExpiry
+    _cleanup: bool
+    _clock: Clock
+
+    def transform_database_user(self, row: UserRow, /) -> UserT:
+        """What the application gets for a user's row, by the configured callable."""
+        return self._transform(row)
+
+    async def create_session(self, user_id: str, *, noted: Mapping[str, Any] | None = None) -> Session:
+        """Log a user in: a new session, ``active`` and ``fresh``. It is not checked whether the user exists, unless the store does.
+
+        Args:
+            user_id: who logs in.
+            noted: JSON values for the device list, such as the user agent; renewals keep them.
+
+        Raises:
+            DuplicateSessionId: the new id is taken, which chance alone does not bring about.
+            InvalidUserId: the store has users, and not this one.
+            ValueError: ``noted`` is too long or no JSON, or the session adapter does not keep attributes.
+        """
+        if noted and not self._sessions.keeps_attributes:
+            raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
+        now = self._clock()
+        row = new_session_row(user_id, now, self._expiry, noted or {})
+        await self._sessions.set_session(row)
+        await self._sweep(user_id)
+        return to_session(row, "active", self._expiry, fresh=True)
+
+    async def get_session(self, session_id: str) -> Session:
+        """The live session with this id, active or idle. Never renews; within the grace a used id gives its successor, as ``fresh``.
+
+        Raises:
+            InvalidSessionId: there is none.
+        """
+        live = await self._find(session_id)
+        return to_session(live.row, live.state, self._expiry, fresh=live.followed)
+
+    async def get_session_user(self, session_id: str) -> SessionUser[UserT]:
+        """The same as :meth:`get_session`, with the user.
+
+        Raises:
+            InvalidSessionId: there is no such session, or its user is gone.
+            UsersNotConfigured: there is no user adapter.
+        """
+        live, user = await self._find_with_user(session_id)
+        return SessionUser(to_session(live.row, live.state, self._expiry, fresh=live.followed), self.transform_database_user(user))
+
+    async def validate_session(self, session_id: str) -> Session:
+        """The session for a request: an active one as it is, without a write; an idle one renewed, ``fresh`` and with another id.
+
+        Raises:
+            InvalidSessionId: there is no live session with this id.
+        """
+        live = await self._find(session_id)
+        return await self._renew_if_idle(live)
+
+    async def validate_session_user(self, session_id: str) -> SessionUser[UserT]:
+        """The same as :meth:`validate_session`, with the user.
+
+        Raises:
+            InvalidSessionId: there is no such session, or its user is gone.
+            UsersNotConfigured: there is no user adapter.
+        """
+        live, user = await self._find_with_user(session_id)
+        return SessionUser(await self._renew_if_idle(live), self.transform_database_user(user))
+
+    async def renew_session(self, session_id: str) -> Session:
+        """Put a new session in the place of this one, active or idle; the used id is dead after the grace.
+
+        However many ask, there is one successor; within the grace each of them gets it.
+
+        Raises:
+            InvalidSessionId: there is no live session with this id.
+        """
+        live = await self._find(session_id)
+        if live.followed:
+            return to_session(live.row, live.state, self._expiry, fresh=True)
+        return await self._renew(live.row, self._expiry.grace_ms)
+
+    async def invalidate_session(self, session_id: str) -> None:
+        """End a session, and what it was renewed to within the last 60 seconds. Unknown ids are no error."""
+        if is_session_id(session_id):
+            await self._sessions.delete_session(session_id)
+
+    async def invalidate_all_user_sessions(self, user_id: str, *, keep: str | None = None) -> bool:
+        """Log a user out everywhere: when it returns, no session whose creation or renewal had returned before validates again.
+
+        Args:
+            user_id: who is logged out; an unknown id is no error.
+            keep: the id of a session to spare, or of one that was renewed within the last minute: then its successor is spared.
+
+        Returns:
+            Whether ``keep`` was spared. If it is no live session of this user, all are ended, and this is False.
+        """
+        check_user_id(user_id)
+        if keep is not None and is_session_id(keep):
+            return await self._sessions.delete_other_sessions(user_id, keep)
+        await self._sessions.delete_sessions_by_user_id(user_id)
+        return False
+
+    async def invalidate_user_session(self, user_id: str, handle: str) -> bool:
+        """End one login of a user by its handle, and whatever it was renewed to.
+
+        Returns:
+            Whether there was such a login; another user's handle ends nothing.
+        """
+        check_user_id(user_id)
+        rows = await self._sessions.get_sessions_by_user_id(user_id)
+        ids = [row.id for row in rows if row.user_id == user_id and handle_of(row) == handle]
+        await self._sessions.delete_session(*ids)
+        return bool(ids)
+
+    async def get_all_user_sessions(self, user_id: str) -> list[Device]:
+        """Where a user is logged in, the newest login first: active and idle sessions without their ids.
+
+        Raises:
+            InvalidUserId: there is a user adapter, and it has no such user.
+        """
+        check_user_id(user_id)
+        if self._users is not None and await self._users.get_user(user_id) is None:
+            raise InvalidUserId
+        rows = await self._sessions.get_sessions_by_user_id(user_id)
+        now = self._clock()
+        states = [(row, session_state(row, now)) for row in rows]
+        await self._delete_dead(states)
+        devices = [to_device(row, state, self._expiry) for row, state in states if state is not None]
+        return sorted(devices, key=lambda device: device.created_at, reverse=True)
+
+    async def delete_dead_user_sessions(self, user_id: str) -> None:
+        """Remove a user's dead sessions from a store that does not expire them itself."""
+        check_user_id(user_id)
+        rows = await self._sessions.get_sessions_by_user_id(user_id)
+        now = self._clock()
+        dead = [row.id for row in rows if session_state(row, now) is None]
+        await self._sessions.delete_session(*dead)
+
+    async def _find(self, session_id: str) -> _Live:
+        if not is_session_id(session_id):
+            raise InvalidSessionId
+        row = await self._sessions.get_session(session_id)
+        return await self._live(session_id, row)
+
+    async def _find_with_user(self, session_id: str) -> tuple[_Live, UserRow]:
+        users = self._require_users()
+        if self._joined is not None and is_session_id(session_id):
+            both = await self._joined.get_session_and_user_by_session_id(session_id)
+            if both is not None:
+                return await self._live(session_id, both[0]), both[1]
+        live = await self._find(session_id)
+        user = await users.get_user(live.row.user_id)
+        if user is None:
+            raise InvalidSessionId("this session's user is gone")
+        return live, user
+
+    async def _live(self, session_id: str, row: SessionRow | None) -> _Live:
+        followed = row is None
+        if row is None:
+            row = await self._sessions.get_successor(session_id)
+        state = None if row is None else session_state(row, self._clock())
+        if row is None:
+            raise InvalidSessionId
+        if state is None:
+            await self._delete_dead([(row, state)])
+            raise InvalidSessionId
+        return _Live(row, state, followed)
+
+    async def _renew_if_idle(self, live: _Live) -> Session:
+        if live.state == "active":
+            return to_session(live.row, live.state, self._expiry, fresh=live.followed)
+        return await self._renew(live.row, self._expiry.grace_ms)
+
+    async def _renew(self, row: SessionRow, grace: int) -> Session:
+        now = self._clock()
+        successor = successor_row(row, now, self._expiry)
+        if successor.idle_expires <= now:  # the absolute lifetime is over, though the record was written when it was longer
+            await self._sessions.delete_session(row.id)
+            raise InvalidSessionId
+        found = await self._sessions.renew_session(row.id, successor, grace=grace)
+        state = None if found is None else session_state(found, now)
+        if found is None or state is None:
+            raise InvalidSessionId
+        return to_session(found, state, self._expiry, fresh=True)
+
+    async def _sweep(self, user_id: str) -> None:
+        if self._cleanup and not self._sessions.expires_records:
+            await self.delete_dead_user_sessions(user_id)
+
+    async def _delete_dead(self, states: list[tuple[SessionRow, SessionState | None]]) -> None:
+        dead = [row.id for row, state in states if state is None]
+        if dead and self._cleanup and not self._sessions.expires_records:
+            await self._sessions.delete_session(*dead)
+
+    def _require_users(self) -> AsyncUserAdapter:
+        if self._users is None:
+            raise UsersNotConfigured
+        return self._users

@@ -1,0 +1,294 @@
+"""``Auth``'s methods for users, keys and passwords."""
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from lucia._async.adapters import AsyncUserAdapter
+from lucia._async.sessions import AsyncSessionMethods
+from lucia._concurrency import AsyncPasswordWorkers
+from lucia.errors import (
+    ExpiredKey,
+    InvalidKeyId,
+    InvalidPassword,
+    InvalidSessionId,
+    InvalidUserId,
+    Overloaded,
+    SessionsNotEnded,
+)
+from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
+from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
+from lucia.rules import is_session_id, key_id, milliseconds, refusal, to_datetime, to_key
+
+
+class AsyncUserMethods(AsyncSessionMethods[UserT]):
+    """The user half of ``Auth``. Each method raises :class:`~lucia.UsersNotConfigured` where there is no user adapter.
+
+    A password is hashed and verified by the worker pool, never on the event loop; more of them at once than its queue takes are
+    :class:`~lucia.Overloaded`.
+    """
+
+    _hasher: PasswordHasher
+    _workers: AsyncPasswordWorkers
+    _generate_user_id: Callable[[], str]
+
+    async def create_user(self, *, primary_key: PrimaryKey | None, attributes: Mapping[str, Any] | None = None) -> UserT:
+        """Store a new user, and their primary key if there is one, both or neither.
+
+        Raises:
+            DuplicateKeyId: a key has this id.
+            ValueError: the password can't be one, or the adapter refuses an attribute.
+        """
+        users = self._require_users()
+        user_id = check_user_id(self._generate_user_id())
+        key = None if primary_key is None else await self._new_key(user_id, primary_key, primary=True)
+        row = await users.set_user(user_id, attributes or {}, key)
+        return self.transform_database_user(row)
+
+    async def get_user(self, user_id: str) -> UserT:
+        """The user with this id.
+
+        Raises:
+            InvalidUserId: there is none.
+        """
+        row = await self._require_users().get_user(check_user_id(user_id))
+        if row is None:
+            raise InvalidUserId
+        return self.transform_database_user(row)
+
+    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any]) -> UserT:
+        """Change the named attributes and leave the others.
+
+        Raises:
+            InvalidUserId: there is no such user.
+        """
+        row = await self._require_users().update_user_attributes(check_user_id(user_id), attributes)
+        if row is None:
+            raise InvalidUserId
+        await self._sweep(user_id)
+        return self.transform_database_user(row)
+
+    async def delete_user(self, user_id: str) -> None:
+        """Remove a user with all keys and sessions, also those of a login that is under way. An unknown id is no error."""
+        users = self._require_users()
+        check_user_id(user_id)
+        await users.delete_keys_by_user_id(user_id)
+        await self._sessions.delete_sessions_by_user_id(user_id)
+        await users.delete_user(user_id)
+        await self._sessions.delete_sessions_by_user_id(user_id)
+
+    async def create_key(self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None) -> PersistentKey:
+        """Give a user a further key, one that can be deleted.
+
+        Raises:
+            InvalidUserId: there is no such user.
+            DuplicateKeyId: a key has this id.
+            ValueError: the key's id or the password can't be one.
+        """
+        row = await self._new_key(user_id, PrimaryKey(provider_id, provider_user_id, password), primary=False)
+        await self._require_users().set_key(row)
+        return PersistentKey(
+            provider_id=provider_id,
+            provider_user_id=provider_user_id,
+            user_id=user_id,
+            password_defined=password is not None,
+            primary=False,
+        )
+
+    async def create_single_use_key(
+        self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None, expires_in: timedelta
+    ) -> SingleUseKey:
+        """Give a user a key that its first use consumes, such as for a password reset.
+
+        Args:
+            user_id: whose key.
+            provider_id: what it is for, such as ``password_reset``.
+            provider_user_id: names it among those; where the key has no password, this is the secret.
+            password: a code the person has to type, or None.
+            expires_in: how long it can be used.
+
+        Raises:
+            InvalidUserId: there is no such user.
+            DuplicateKeyId: a key has this id.
+            TypeError: ``expires_in`` is no ``timedelta``.
+            ValueError: it is negative, or the key's id or the password can't be one.
+        """
+        expires = self._clock() + milliseconds("expires_in", expires_in)
+        row = await self._new_key(user_id, PrimaryKey(provider_id, provider_user_id, password), primary=False, expires=expires)
+        await self._require_users().set_key(row)
+        return SingleUseKey(
+            provider_id=provider_id,
+            provider_user_id=provider_user_id,
+            user_id=user_id,
+            password_defined=password is not None,
+            expires_at=to_datetime(expires),
+            expired=False,
+        )
+
+    async def use_key(self, provider_id: str, provider_user_id: str, password: str | None) -> Key:
+        """Check a key and its password; consume it if it is a single-use key, also an expired one, but not on a wrong password.
+
+        A key without a password is used with ``password=None`` alone. Where a password is given, every answer costs one verification, so
+        that known and unknown keys take the same time. A hash that is not of the configured kind is replaced.
+
+        Raises:
+            InvalidCredentials: as one of :class:`~lucia.InvalidKeyId` (no such key, or somebody else consumed it),
+                :class:`~lucia.InvalidPassword`, :class:`~lucia.OutdatedPassword` and :class:`~lucia.ExpiredKey`.
+            Overloaded: too many passwords wait to be checked.
+        """
+        return to_key(await self._prove(key_id(provider_id, provider_user_id), password), self._clock())
+
+    async def create_session_with_key(
+        self, provider_id: str, provider_user_id: str, password: str | None, *, noted: Mapping[str, Any] | None = None
+    ) -> Session:
+        """Use a key and log its user in. A login that a password change or the key's removal overtook does not survive it.
+
+        Raises:
+            InvalidCredentials, Overloaded: as :meth:`use_key`.
+            ValueError: as :meth:`create_session`.
+        """
+        row = await self._prove(key_id(provider_id, provider_user_id), password)
+        session = await self.create_session(row.user_id, noted=noted)
+        if row.expires is None and not await self._still_proven(row, password):
+            await self.invalidate_session(session.session_id)
+            raise InvalidPassword
+        return session
+
+    async def get_key(self, provider_id: str, provider_user_id: str) -> Key:
+        """The key, without checking a password or an expiry.
+
+        Raises:
+            InvalidKeyId: there is none.
+        """
+        row = await self._require_users().get_key(key_id(provider_id, provider_user_id))
+        if row is None:
+            raise InvalidKeyId
+        return to_key(row, self._clock())
+
+    async def get_all_user_keys(self, user_id: str) -> list[Key]:
+        """A user's keys.
+
+        Raises:
+            InvalidUserId: there is no such user.
+        """
+        users = self._require_users()
+        if await users.get_user(check_user_id(user_id)) is None:
+            raise InvalidUserId
+        now = self._clock()
+        return [to_key(row, now) for row in await users.get_keys_by_user_id(user_id)]
+
+    async def update_key_password(
+        self,
+        provider_id: str,
+        provider_user_id: str,
+        password: str | None,
+        *,
+        invalidate_sessions: bool = True,
+        keep_session: str | None = None,
+    ) -> Session | None:
+        """Change a key's password, then end its user's sessions.
+
+        Args:
+            provider_id: the key's provider.
+            provider_user_id: the key among the provider's.
+            password: the new one; None for a key without one.
+            invalidate_sessions: False leaves the user's sessions as they are.
+            keep_session: the id of the session that asks for the change: it goes on under a new id, the used one is dead at once.
+
+        Returns:
+            What ``keep_session`` was renewed to, whose cookie has to be set; None if it was not given or was no live session of the user.
+
+        Raises:
+            InvalidKeyId: there is no such key.
+            ValueError: the password can't be one.
+            SessionsNotEnded: the password was changed, the sessions were not ended; calling it again is safe and ends them.
+        """
+        users = self._require_users()
+        id_ = key_id(provider_id, provider_user_id)
+        row = await users.update_key_password(id_, await self._hash(password))
+        if row is None:
+            raise InvalidKeyId
+        if not invalidate_sessions:
+            return None
+        try:
+            return await self._end_other_sessions(row.user_id, keep_session)
+        except Exception as error:
+            raise SessionsNotEnded from error
+
+    async def delete_key(self, provider_id: str, provider_user_id: str) -> None:
+        """Remove a key; a primary one stays, an unknown one is no error."""
+        await self._require_users().delete_non_primary_key(key_id(provider_id, provider_user_id))
+
+    async def _new_key(self, user_id: str, key: PrimaryKey, *, primary: bool, expires: int | None = None) -> KeyRow:
+        self._require_users()
+        id_ = key_id(key.provider_id, key.provider_user_id)
+        check_user_id(user_id)
+        hashed = await self._hash(key.password)
+        return KeyRow(id=id_, user_id=user_id, hashed_password=hashed, primary_key=primary, expires=expires)
+
+    async def _hash(self, password: str | None) -> str | None:
+        if password is None:
+            return None
+        check_new_password(password)
+        return await self._workers.hash(password)
+
+    async def _prove(self, id_: str, password: str | None) -> KeyRow:
+        """The key's row once it is proven, with the hash that the store holds now; a single-use key is consumed."""
+        users = self._require_users()
+        if password is not None and not is_acceptable(password):
+            raise InvalidPassword
+        row = await self._verified(await users.get_key(id_), password)
+        if row.expires is None:
+            return await self._rehashed(row, password)
+        consumed = await users.delete_non_primary_key(id_)
+        if self._clock() > row.expires:
+            raise ExpiredKey
+        if consumed == 0:
+            raise InvalidKeyId
+        return row
+
+    async def _verified(self, row: KeyRow | None, password: str | None) -> KeyRow:
+        """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
+        refused = refusal(row, password_given=password is not None)
+        if password is not None and not await self._matches(None if refused else row, password):
+            refused = refused or InvalidPassword
+        if row is None or refused is not None:
+            raise (refused or InvalidKeyId)()
+        return row
+
+    async def _matches(self, row: KeyRow | None, password: str) -> bool:
+        if row is None or row.hashed_password is None:
+            return await self._workers.verify_dummy(password)
+        return await self._workers.verify(password, row.hashed_password)
+
+    async def _rehashed(self, row: KeyRow, password: str | None) -> KeyRow:
+        """The row with a hash of the configured kind, if nobody changed the password meanwhile and the workers have room."""
+        if password is None or row.hashed_password is None or not self._hasher.needs_rehash(row.hashed_password):
+            return row
+        try:
+            hashed = await self._workers.hash(password)
+        except Overloaded:
+            return row
+        return await self._require_users().update_key_password(row.id, hashed, expected=row.hashed_password) or row
+
+    async def _still_proven(self, row: KeyRow, password: str | None) -> bool:
+        """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password."""
+        current = await self._require_users().get_key(row.id)
+        if current is None or current.user_id != row.user_id:
+            return False
+        if current.hashed_password == row.hashed_password:
+            return True
+        return password is not None and await self._matches(current, password)
+
+    async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
+        kept = await self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None
+        await self.invalidate_all_user_sessions(user_id, keep=None if kept is None else kept.session_id)
+        return kept
+
+    async def _renew_own(self, user_id: str, session_id: str) -> Session | None:
+        """Renew a session of this user without a grace: who else holds the used id is out."""
+        try:
+            live = await self._find(session_id)
+            return await self._renew(live.row, 0) if live.row.user_id == user_id else None
+        except InvalidSessionId:
+            return None

@@ -1,0 +1,31 @@
+"""Telling functions that wait from functions that don't, so that a mix-up is refused when it is made and not at the first call."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+
+def waits(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives something to await; sees through ``functools.wraps``."""
+    return inspect.iscoroutinefunction(inspect.unwrap(function))
+
+
+def check_colour(name: str, given: Callable[..., Any], like: Callable[..., Any]) -> None:
+    """Refuse an adapter of the other colour than ``Auth`` or ``AsyncAuth``.
+
+    Args:
+        name: the argument's name.
+        given: a method of the adapter.
+        like: a method of the object that will call it.
+
+    Raises:
+        TypeError: one of them waits and the other does not.
+    """
+    if waits(given) == waits(like):
+        return
+    auth, adapter = ("AsyncAuth", "AsyncX…Adapter") if waits(like) else ("Auth", "X…Adapter")
+    raise TypeError(f"{name}= has an adapter of the other colour: {auth} takes an {adapter}, whose methods {_verb(like)}")
+
+
+def _verb(like: Callable[..., Any]) -> str:
+    return "are async" if waits(like) else "are not async"

@@ -1,0 +1,298 @@
+"""What the SQLAlchemy adapters of both colours share without waiting: the tables, rows to plain objects, and clean error texts."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    CursorResult,
+    Engine,
+    ForeignKey,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Result,
+    Row,
+    String,
+    Table,
+    inspect,
+)
+from sqlalchemy.exc import NoInspectionAvailable, StatementError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import async_sessionmaker as AsyncSessionMaker  # noqa: N812 - a name whose sync twin is found by rule
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import sessionmaker as SessionMaker  # noqa: N812 - likewise
+from sqlalchemy.sql.schema import SchemaItem
+
+from lucia.models import MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
+
+__all__ = [
+    "Answer",
+    "AsyncConnection",
+    "AsyncEngine",
+    "AsyncSession",
+    "AsyncSessionMaker",
+    "AuthTables",
+    "Connection",
+    "Engine",
+    "Session",
+    "SessionMaker",
+    "answer_of",
+    "check_sessions",
+    "hide_parameters",
+    "key_row",
+    "session_rows",
+    "user_row",
+]
+
+_logger = logging.getLogger("lucia")
+
+_HIDDEN: Final = "[hidden]"
+_SHORTEST_HIDDEN: Final = 8
+"""Shorter values stay in a driver's text: they are no secrets, and taking them out would garble it."""
+_LONGEST_QUOTED: Final = 40
+"""Some databases quote only the beginning of a long value, so this much of it is hidden too."""
+
+class AuthTables:
+    """The tables for users, keys and, where wanted, sessions, made in the application's own metadata.
+
+    ================ ==========================================================================================================
+    table            columns
+    ================ ==========================================================================================================
+    ``auth_user``    ``id`` and ``user_columns``; or the application's own table instead
+    ``auth_key``     ``id``, ``user_id`` (references the user), ``hashed_password`` (nullable), ``primary_key``, ``expires``
+                     (nullable, milliseconds since the epoch)
+    ``auth_session`` ``id``, ``user_id`` (references the user), ``active_expires`` and ``idle_expires`` (milliseconds since the
+                     epoch), ``attributes`` (JSON), ``successor`` (nullable)
+    ================ ==========================================================================================================
+
+    A row of ``auth_session`` with a ``successor`` is a used session: ``successor`` is the id that it was renewed to,
+    ``active_expires`` the end of the grace, ``idle_expires`` the time from which on the row may be swept.
+
+    Once this object is made, ``metadata.create_all()`` makes the tables and Alembic finds them.
+
+    Args:
+        metadata: where the tables belong, such as ``Base.metadata``.
+        user: the application's own user table, a mapped class or a ``Table`` of ``metadata``. Its primary key, one column of text,
+            is the user's id; every other column is an attribute, named as in the class or by its key in the table.
+        user_columns: the attribute columns of the ``auth_user`` that is made without ``user``.
+        sessions: make ``auth_session`` too; not needed where sessions live in Redis.
+        user_table, key_table, session_table: the names of the tables that are made.
+
+    Raises:
+        TypeError: ``user`` is neither, or its primary key is no text.
+        ValueError: ``user`` has no primary key of one column, is of another metadata, spans several tables, has an attribute ``id``
+            that is not its primary key, or comes together with ``user_columns``.
+    """
+
+    def __init__(
+        self,
+        metadata: MetaData,
+        *,
+        user: Table | type[Any] | None = None,
+        user_columns: Iterable[Column[Any]] = (),
+        sessions: bool = False,
+        user_table: str = "auth_user",
+        key_table: str = "auth_key",
+        session_table: str = "auth_session",
+    ) -> None:
+        columns = tuple(user_columns)
+        if user is not None and columns:
+            raise ValueError("give either user= or user_columns=: an application's own user table has its own columns")
+        found = _columns_of(_make_user_table(metadata, user_table, columns) if user is None else user)
+        _check_user(found, metadata)
+        self.user: Final = found.table
+        self.user_id: Final = found.id
+        self.attributes: Final = found.attributes
+        self.key: Final = _make_key_table(metadata, key_table, found.id)
+        self.session: Final = _make_session_table(metadata, session_table, found.id) if sessions else None
+
+    def attribute_values(self, attributes: Mapping[str, Any]) -> dict[Column[Any], Any]:
+        """The attributes by their columns.
+
+        Raises:
+            ValueError: an attribute has no column, or is the user's id.
+        """
+        if unknown := sorted(attributes.keys() - self.attributes.keys()):
+            known = ", ".join(sorted(self.attributes)) or "none"
+            raise ValueError(f"user table {self.user.name!r} has no attribute {', '.join(unknown)}; its attributes are: {known}")
+        return {self.attributes[name]: value for name, value in attributes.items()}
+
+
+def check_sessions(tables: AuthTables) -> Table:
+    """Return the table of sessions.
+
+    Raises:
+        ValueError: the tables were made without it.
+    """
+    if tables.session is None:
+        raise ValueError("these tables hold no sessions: make them with AuthTables(..., sessions=True)")
+    return tables.session
+
+
+class _UserColumns(NamedTuple):
+    """A user table, its id, and its other columns by the names of the attributes they hold."""
+
+    table: Table
+    id: Column[Any]
+    attributes: Mapping[str, Column[Any]]
+
+
+def _columns_of(user: Table | type[Any]) -> _UserColumns:
+    table, columns = (user, dict(user.columns.items())) if isinstance(user, Table) else _mapped_columns(user)
+    primary_key = list(table.primary_key.columns)
+    if len(primary_key) != 1:
+        raise ValueError(f"user table {table.name!r} needs a primary key of one column, the user's id; it has {len(primary_key)}")
+    return _UserColumns(table, primary_key[0], {name: column for name, column in columns.items() if column is not primary_key[0]})
+
+
+def _mapped_columns(user: object) -> tuple[Table, dict[str, Column[Any]]]:
+    """A mapped class's table and its columns by attribute, without configuring mappers: their relationships may not be complete yet."""
+    mapper = _mapper_of(user)
+    table = mapper.local_table
+    columns = {name: column for name, column in mapper.columns.items() if isinstance(column, Column)}
+    if not isinstance(table, Table) or any(column.table is not table for column in columns.values()):
+        raise ValueError(f"user class {mapper.class_.__name__!r} spans several tables: give the Table that holds the users' ids")
+    return table, columns
+
+
+def _mapper_of(user: object) -> Mapper[Any]:
+    try:
+        mapper: object = inspect(user)
+    except NoInspectionAvailable:
+        mapper = None
+    if not isinstance(mapper, Mapper):
+        raise TypeError(f"user must be a mapped class or a Table, not {user!r}")
+    return cast(Mapper[Any], mapper)
+
+
+def _check_user(user: _UserColumns, metadata: MetaData) -> None:
+    if user.table.metadata is not metadata:
+        raise ValueError(f"user table {user.table.name!r} belongs to another MetaData than the one given")
+    if not _holds_text(user.id):
+        raise TypeError(f"the primary key of user table {user.table.name!r} must hold text, such as String(255): user ids are str")
+    if "id" in user.attributes:
+        raise ValueError(f"user table {user.table.name!r} has an attribute 'id' that is not its primary key")
+
+
+def _holds_text(column: Column[Any]) -> bool:
+    try:
+        return issubclass(column.type.python_type, str)
+    except NotImplementedError:
+        return False
+
+
+def _make_user_table(metadata: MetaData, name: str, columns: Sequence[Column[Any]]) -> Table:
+    return Table(name, metadata, Column("id", String(MAX_ID_LENGTH)), *columns, PrimaryKeyConstraint("id", name=f"pk_{name}"))
+
+
+def _make_key_table(metadata: MetaData, name: str, user_id: Column[Any]) -> Table:
+    columns = (Column("hashed_password", String(255)), Column("primary_key", Boolean, nullable=False), Column("expires", BigInteger))
+    return Table(name, metadata, *_owned_by(user_id, name), *columns)
+
+
+def _make_session_table(metadata: MetaData, name: str, user_id: Column[Any]) -> Table:
+    return Table(
+        name,
+        metadata,
+        *_owned_by(user_id, name),
+        Column("active_expires", BigInteger, nullable=False),
+        Column("idle_expires", BigInteger, nullable=False),
+        Column("attributes", JSON, nullable=False),
+        Column("successor", String(MAX_ID_LENGTH)),
+    )
+
+
+def _owned_by(user_id: Column[Any], table: str) -> tuple[SchemaItem, ...]:
+    """The columns ``id`` and ``user_id``, their constraints and their index."""
+    return (
+        Column("id", String(MAX_ID_LENGTH)),
+        Column("user_id", user_id.type, ForeignKey(user_id, name=f"fk_{table}_user_id", ondelete="CASCADE"), nullable=False),
+        PrimaryKeyConstraint("id", name=f"pk_{table}"),
+        Index(f"ix_{table}_user_id", "user_id"),
+    )
+
+
+class Answer(NamedTuple):
+    """What a statement gave: its rows, and how many rows it changed."""
+
+    rows: Sequence[Row[Any]]
+    count: int
+
+
+def answer_of(result: Result[Any]) -> Answer:
+    """The plain answer in a database's result."""
+    rows = result.all() if cast(CursorResult[Any], result).returns_rows else ()
+    return Answer(rows, cast(CursorResult[Any], result).rowcount)
+
+
+def user_row(tables: AuthTables, row: Sequence[Any]) -> UserRow:
+    """A user from their id and then each attribute."""
+    return UserRow(id=row[0], attributes=dict(zip(tables.attributes, row[1:], strict=True)))
+
+
+def key_row(row: Sequence[Any]) -> KeyRow:
+    """A key from the columns of ``auth_key``."""
+    key_id, user_id, hashed_password, primary_key, expires = row
+    return KeyRow(id=key_id, user_id=user_id, hashed_password=hashed_password, primary_key=primary_key, expires=expires)
+
+
+def session_rows(rows: Iterable[Sequence[Any]]) -> list[SessionRow]:
+    """The sessions in rows of ``auth_session``; what is no session by our rules, others wrote: it is logged and left out."""
+    sessions = (_session_row(row) for row in rows)
+    return [session for session in sessions if session is not None]
+
+
+def _session_row(row: Sequence[Any]) -> SessionRow | None:
+    session_id, user_id, active_expires, idle_expires, attributes, _ = row
+    if isinstance(attributes, Mapping):
+        try:
+            return SessionRow(
+                id=session_id,
+                user_id=user_id,
+                active_expires=active_expires,
+                idle_expires=idle_expires,
+                attributes=cast(Mapping[str, Any], attributes),
+            )
+        except (TypeError, ValueError):
+            pass
+    _logger.warning("a row of the session table is no session and is ignored")
+    return None
+
+
+def hide_parameters(error: StatementError) -> None:
+    """Take the statement's values (ids, hashes, attributes) out of the texts of this error and of the errors behind it."""
+    error.hide_parameters = True
+    secrets = sorted(_quotable(error.params), key=len, reverse=True)
+    for link in _chain(error):
+        link.args = tuple(_without(secrets, value) for value in link.args)
+        vars(link).update({name: _without(secrets, value) for name, value in vars(link).items() if isinstance(value, str)})
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _quotable(value: object) -> set[str]:
+    """The texts in a statement's parameters, and the beginnings of long ones, that a database may quote."""
+    if isinstance(value, str):
+        return {text for text in (value, value[:_LONGEST_QUOTED]) if len(text) >= _SHORTEST_HIDDEN}
+    if isinstance(value, Mapping):
+        return _quotable(tuple(cast(Mapping[object, object], value).values()))
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return set[str]().union(*map(_quotable, cast(Sequence[object], value)))
+    return set()
+
+
+def _without(secrets: Iterable[str], value: Any) -> Any:
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, _HIDDEN)
+    return value

@@ -1,0 +1,266 @@
+"""The operations of the SQLAlchemy adapters, each written once as a generator that yields statements and receives their answers.
+
+A generator runs within one transaction, at READ COMMITTED or stricter. What decides is always one statement, and an operation that
+writes begins with a write: so SQLite takes its write lock at the start, where it waits for others instead of failing.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import ColumnElement, Executable, Select, Table, and_, delete, false, insert, literal, not_, select, update
+
+from lucia._sqlalchemy import Answer, AuthTables, check_sessions, key_row, session_rows, user_row
+from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId, LuciaError
+from lucia.models import KeyRow, SessionRow, Unset, UserRow
+from lucia.rules import MARKER_MS
+
+T = TypeVar("T")
+
+Steps = Generator[Executable, Answer, T]
+
+_BLOCK: Final = 500
+"""How many ids go into one statement."""
+
+_LONGEST_CHAIN: Final = 100
+"""How many renewals are followed from one used id."""
+
+
+def take_write_lock(tables: AuthTables) -> Executable:
+    """A statement that changes nothing but makes SQLite begin a transaction that can write."""
+    return delete(tables.key).where(false())
+
+
+def why_refused(
+    tables: AuthTables, *, key_id: str | None = None, session_id: str | None = None, user_id: str | None = None
+) -> Steps[LuciaError | None]:
+    """Why an insert was refused, judged by the rows that are there, since texts and codes differ between databases.
+
+    Returns:
+        DuplicateKeyId or DuplicateSessionId if that id is taken, InvalidUserId if the user is missing, else None.
+    """
+    if key_id is not None and (yield select(tables.key.c.id).where(tables.key.c.id == key_id)).rows:
+        return DuplicateKeyId()
+    if session_id is not None and (yield _select_session(tables, session_id)).rows:
+        return DuplicateSessionId()
+    if user_id is not None and not (yield select(tables.user_id).where(tables.user_id == user_id)).rows:
+        return InvalidUserId()
+    return None
+
+
+def get_user(tables: AuthTables, user_id: str) -> Steps[UserRow | None]:
+    rows = (yield _select_user(tables, user_id)).rows
+    return user_row(tables, rows[0]) if rows else None
+
+
+def set_user(tables: AuthTables, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None) -> Steps[UserRow]:
+    yield insert(tables.user).values({tables.user_id: user_id, **tables.attribute_values(attributes)})
+    if key is not None:
+        yield insert(tables.key).values(_key_values(key))
+    return user_row(tables, (yield _select_user(tables, user_id)).rows[0])
+
+
+def delete_user(tables: AuthTables, user_id: str) -> Steps[None]:
+    """What refers to the user goes first, in the same transaction: a key or login that came in meanwhile does not hold the user."""
+    yield from delete_keys_by_user_id(tables, user_id)
+    if tables.session is not None:
+        yield from delete_sessions_by_user_id(tables, user_id)
+    yield delete(tables.user).where(tables.user_id == user_id)
+
+
+def update_user_attributes(tables: AuthTables, user_id: str, attributes: Mapping[str, Any]) -> Steps[UserRow | None]:
+    if values := tables.attribute_values(attributes):
+        yield update(tables.user).where(tables.user_id == user_id).values(values)
+    return (yield from get_user(tables, user_id))
+
+
+def get_key(tables: AuthTables, key_id: str) -> Steps[KeyRow | None]:
+    rows = (yield select(tables.key).where(tables.key.c.id == key_id)).rows
+    return key_row(rows[0]) if rows else None
+
+
+def get_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[KeyRow]]:
+    return [key_row(row) for row in (yield select(tables.key).where(tables.key.c.user_id == user_id)).rows]
+
+
+def set_key(tables: AuthTables, key: KeyRow) -> Steps[None]:
+    if not (yield _insert_for_user(tables, tables.key, _key_values(key))).count:
+        raise InvalidUserId
+
+
+def update_key_password(tables: AuthTables, key_id: str, hashed_password: str | None, expected: str | None | Unset) -> Steps[KeyRow | None]:
+    keys = tables.key
+    unchanged = () if isinstance(expected, Unset) else (keys.c.hashed_password == expected,)
+    done = yield update(keys).where(keys.c.id == key_id, *unchanged).values(hashed_password=hashed_password)
+    return (yield from get_key(tables, key_id)) if done.count else None
+
+
+def delete_non_primary_key(tables: AuthTables, key_ids: Sequence[str]) -> Steps[int]:
+    count = 0
+    for block in _blocks(key_ids):
+        count += (yield delete(tables.key).where(tables.key.c.id.in_(block), not_(tables.key.c.primary_key))).count
+    return count
+
+
+def delete_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
+    yield delete(tables.key).where(tables.key.c.user_id == user_id)
+
+
+def get_session(tables: AuthTables, session_id: str) -> Steps[SessionRow | None]:
+    sessions = check_sessions(tables)
+    found = session_rows((yield select(sessions).where(sessions.c.id == session_id, sessions.c.successor.is_(None))).rows)
+    return found[0] if found else None
+
+
+def get_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[SessionRow]]:
+    sessions = check_sessions(tables)
+    return session_rows((yield select(sessions).where(sessions.c.user_id == user_id, sessions.c.successor.is_(None))).rows)
+
+
+def get_session_and_user(tables: AuthTables, session_id: str) -> Steps[tuple[SessionRow, UserRow] | None]:
+    sessions = check_sessions(tables)
+    width = len(sessions.columns)
+    both = select(*sessions.columns, tables.user_id, *tables.attributes.values()).join_from(
+        sessions, tables.user, sessions.c.user_id == tables.user_id
+    )
+    rows = (yield both.where(sessions.c.id == session_id, sessions.c.successor.is_(None))).rows
+    found = [(session, user_row(tables, row[width:])) for row in rows for session in session_rows([row[:width]])]
+    return found[0] if found else None
+
+
+def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
+    if not (yield _insert_session(tables, session)).count:
+        raise InvalidUserId
+
+
+def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int) -> Steps[SessionRow | None]:
+    """The row count of the first statement names the winner; the others read what it wrote."""
+    sessions = check_sessions(tables)
+    live = and_(sessions.c.id == session_id, sessions.c.user_id == successor.user_id, _live(sessions, now))
+    used = {"successor": successor.id, "active_expires": now + grace, "idle_expires": now + MARKER_MS}
+    if not (yield update(sessions).where(live).values(used)).count:
+        end = yield from get_successor(tables, session_id, now)
+        return end if end is not None and end.user_id == successor.user_id else None
+    stored = (yield _insert_session(tables, successor)).count
+    yield _delete_spent(sessions, successor.user_id, now)
+    return successor if stored else None
+
+
+def get_successor(tables: AuthTables, session_id: str, now: int) -> Steps[SessionRow | None]:
+    for hop in range(_LONGEST_CHAIN):
+        rows = (yield _select_session(tables, session_id)).rows
+        if not rows or rows[0].successor is None:
+            found = session_rows(rows if hop else ())
+            return found[0] if found and found[0].idle_expires >= now else None
+        if rows[0].active_expires <= now:
+            return None
+        session_id = rows[0].successor
+    return None
+
+
+def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) -> Steps[None]:
+    for block in _blocks(session_ids):
+        yield from _delete_chains(check_sessions(tables), block, now)
+
+
+def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[None]:
+    """Remove the live ones; of those that a renewal was faster with, remove the used row and go on with its successor."""
+    for _ in range(_LONGEST_CHAIN):
+        yield delete(sessions).where(sessions.c.id.in_(ids), sessions.c.successor.is_(None))
+        used = (yield select(sessions).where(sessions.c.id.in_(ids), sessions.c.successor.is_not(None))).rows
+        if not used:
+            return
+        yield delete(sessions).where(sessions.c.id.in_([row.id for row in used]))
+        ids = [row.successor for row in used if row.idle_expires >= now]
+
+
+def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
+    """Repeat the DELETE until it finds nothing.
+
+    A DELETE waits for a renewal that is under way, but removes only rows that were there when it began: the successor, committed
+    meanwhile, needs the next one.
+    """
+    sessions = check_sessions(tables)
+    while (yield delete(sessions).where(sessions.c.user_id == user_id)).count:
+        pass
+
+
+def delete_other_sessions(tables: AuthTables, user_id: str, keep: str, now: int) -> Steps[bool]:
+    """Used rows stay: those of the kept session serve requests in flight, the others lead nowhere.
+
+    So a row count of 0 does not say that a renewal's successor was seen; whether another live session is there is asked anew each time.
+    """
+    sessions = check_sessions(tables)
+    end = yield from _lock_end(sessions, user_id, keep, now)
+    if end is None:
+        yield from delete_sessions_by_user_id(tables, user_id)
+        return False
+    others = and_(sessions.c.user_id == user_id, sessions.c.id != end, sessions.c.successor.is_(None))
+    yield delete(sessions).where(others)
+    while (yield select(sessions.c.id).where(others).limit(1)).rows:
+        yield delete(sessions).where(others)
+    return True
+
+
+def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps[str | None]:
+    """The live end of this user's chain, locked by a write that changes nothing, so that no renewal moves it before the commit."""
+    for _ in range(_LONGEST_CHAIN):
+        own = and_(sessions.c.id == session_id, sessions.c.user_id == user_id)
+        if (yield update(sessions).where(own, _live(sessions, now)).values(idle_expires=sessions.c.idle_expires)).count:
+            return session_id
+        used = (yield select(sessions).where(own, sessions.c.successor.is_not(None), sessions.c.idle_expires >= now)).rows
+        if not used:
+            return None
+        session_id = used[0].successor
+    return None
+
+
+def _live(sessions: Table, now: int) -> ColumnElement[bool]:
+    return and_(sessions.c.successor.is_(None), sessions.c.idle_expires >= now)
+
+
+def _delete_spent(sessions: Table, user_id: str, now: int) -> Executable:
+    """Sweep the user's used rows whose time is over."""
+    return delete(sessions).where(sessions.c.user_id == user_id, sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
+
+
+def _select_user(tables: AuthTables, user_id: str) -> Select[Any]:
+    return select(tables.user_id, *tables.attributes.values()).where(tables.user_id == user_id)
+
+
+def _select_session(tables: AuthTables, session_id: str) -> Select[Any]:
+    """A session's row, used or not."""
+    sessions = check_sessions(tables)
+    return select(sessions).where(sessions.c.id == session_id)
+
+
+def _key_values(key: KeyRow) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "user_id": key.user_id,
+        "hashed_password": key.hashed_password,
+        "primary_key": key.primary_key,
+        "expires": key.expires,
+    }
+
+
+def _insert_session(tables: AuthTables, session: SessionRow) -> Executable:
+    values = {
+        "id": session.id,
+        "user_id": session.user_id,
+        "active_expires": session.active_expires,
+        "idle_expires": session.idle_expires,
+        "attributes": dict(session.attributes),
+    }
+    return _insert_for_user(tables, check_sessions(tables), values)
+
+
+def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]) -> Executable:
+    """Insert one row if its user exists, none else, also where foreign keys are not enforced, as in SQLite by default."""
+    row = select(*(literal(value, table.c[name].type) for name, value in values.items())).where(tables.user_id == values["user_id"])
+    return insert(table).from_select(list(values), row.select_from(tables.user)).execution_options(preserve_rowcount=True)
+
+
+def _blocks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The ids without repetition, in blocks that fit into one statement."""
+    unique = list(dict.fromkeys(ids))
+    return (unique[start : start + _BLOCK] for start in range(0, len(unique), _BLOCK))

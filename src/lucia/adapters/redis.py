@@ -1,0 +1,7 @@
+"""The Redis session adapter, in both colours, for redis-py's and valkey-py's clients; neither is imported here."""
+
+from lucia._async.redis import AsyncRedisSessionAdapter
+from lucia._sync.redis import RedisSessionAdapter
+from lucia.redis.clients import AsyncRedisClient, RedisClient
+
+__all__ = ["AsyncRedisClient", "AsyncRedisSessionAdapter", "RedisClient", "RedisSessionAdapter"]

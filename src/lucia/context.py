@@ -1,0 +1,38 @@
+"""What the library needs to know of a request, and may do to its response. A web framework is one function that makes this."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lucia.cookies import Cookie
+
+REQUEST_HEADERS: Final = ("cookie", "origin", "sec-fetch-site", "authorization")
+"""The request headers that the library reads."""
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestContext:
+    """One request, as a web framework shows it.
+
+    Args:
+        method: as sent, such as ``POST``.
+        url: absolute, with the scheme and host the application is reached by.
+        headers: by lower-case name, each with all values that were sent under it, in order; others than
+            ``cookie``, ``origin``, ``sec-fetch-site`` and ``authorization`` are never looked at.
+        set_cookie: adds a cookie to the response, in the place of an earlier one with the same name.
+        set_header: sets a header of the response that belongs to the cookie: ``cache-control``, or ``vary``, which is added to.
+        is_websocket: this is a WebSocket's handshake.
+        can_set_cookie: whether the response can still take a cookie; False once it has started.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, Sequence[str]]
+    set_cookie: Callable[[Cookie], None]
+    set_header: Callable[[str, str], None]
+    is_websocket: bool = False
+    can_set_cookie: Callable[[], bool] = _always

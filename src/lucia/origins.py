@@ -1,0 +1,101 @@
+"""The origin check against cross-site requests (CSRF), from Fetch Metadata and the Origin header.
+
+Sources: RFC 6454 (origins), W3C Fetch Metadata Request Headers (``Sec-Fetch-Site``).
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from lucia.context import RequestContext
+
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_AS_HTTP: Final = {"ws": "http", "wss": "https"}
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port: what browsers compare."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if _DEFAULT_PORTS[self.scheme] == self.port else f":{self.port}")
+
+
+@dataclass(frozen=True, slots=True)
+class OriginFailure:
+    """Why a request failed the origin check: what was expected, and what it sent."""
+
+    expected: str
+    received: str
+
+    def __str__(self) -> str:
+        return f"origin check failed: expected {self.expected}, received {self.received}"
+
+
+def parse_origin(url: str) -> Origin | None:
+    """The origin of an http(s) or ws(s) URL, the latter as http(s); None if it has none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    scheme = _AS_HTTP.get(parts.scheme, parts.scheme)
+    if scheme not in _DEFAULT_PORTS or not parts.hostname or parts.username is not None:
+        return None
+    return Origin(scheme, parts.hostname, _DEFAULT_PORTS[scheme] if port is None else port)
+
+
+def parse_bare_origin(text: str) -> Origin | None:
+    """The origin that an Origin header or a configuration entry states: a URL of scheme, host and port and nothing else, else None."""
+    origin = parse_origin(text)
+    authority = text.partition("://")[2]
+    return None if any(c in authority for c in "/?#\\ \t\r\n") else origin
+
+
+def configured_origins(origins: Collection[str]) -> frozenset[Origin]:
+    """The configured origins, parsed.
+
+    Raises:
+        TypeError: a single string was given for the list.
+        ValueError: an entry is no origin.
+    """
+    if isinstance(origins, str):
+        raise TypeError("origin must be a list of origins, not one string")
+    parsed = {text: parse_bare_origin(text) for text in origins}
+    if bad := [text for text, origin in parsed.items() if origin is None]:
+        raise ValueError(f"origin {bad[0]!r} is no origin: expected scheme and host and maybe a port, such as 'https://app.example.com'")
+    return frozenset(origin for origin in parsed.values() if origin is not None)
+
+
+def check_origin(context: RequestContext, trusted: Collection[Origin]) -> OriginFailure | None:
+    """None if the request may change things: it comes from the application's own origin or a trusted one.
+
+    Safe methods pass, but not a WebSocket's handshake. What ``Sec-Fetch-Site`` says, if it is sent exactly once, goes before
+    comparing the Origin header with the request's own URL, so that a proxy that ends TLS makes no request foreign.
+    """
+    if context.method.upper() in _SAFE_METHODS and not context.is_websocket:
+        return None
+    sites = [value.strip(" \t") for value in context.headers.get("sec-fetch-site", ())]
+    if not sites:
+        return _check_origin_header(context, {*trusted, parse_origin(context.url)})
+    if sites in (["same-origin"], ["none"]):
+        return None
+    if sites in (["same-site"], ["cross-site"]):
+        return _check_origin_header(context, trusted)
+    return OriginFailure("one valid Sec-Fetch-Site", ", ".join(repr(site) for site in sites))
+
+
+def _check_origin_header(context: RequestContext, allowed: Collection[Origin | None]) -> OriginFailure | None:
+    values = context.headers.get("origin", ())
+    origin = parse_bare_origin(values[0].strip(" \t")) if len(values) == 1 else None
+    if origin is not None and origin in allowed:
+        return None
+    expected = " or ".join(sorted(str(item) for item in allowed if item is not None)) or "an origin listed in origin="
+    received = ", ".join(repr(value) for value in values) or "no Origin header"
+    return OriginFailure(expected, received)

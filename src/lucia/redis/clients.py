@@ -1,0 +1,91 @@
+"""What the adapter asks of a client and of its errors, for redis-py and valkey-py alike and without importing either."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from lucia._colour import waits
+from lucia.redis.protocol import Argument, Call, Command, Eval
+
+_SHORTEST_SECRET = 16
+"""Shorter arguments are words and numbers; ids that ``Auth`` makes have 40 characters."""
+
+
+class AsyncRedisClient(Protocol):
+    """What the asynchronous adapter needs of a client: ``redis.asyncio.Redis``, ``valkey.asyncio.Valkey`` and Sentinel's have it."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Awaitable[Any]:
+        """Send one command and wait for its reply."""
+        ...
+
+
+class RedisClient(Protocol):
+    """What the adapter needs of a client: ``redis.Redis``, ``valkey.Valkey`` and Sentinel's have it."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send one command and return its reply."""
+        ...
+
+
+def check_client(client: Any, *, like: Callable[..., Any]) -> None:
+    """Refuse a client that the adapter can't work with; ``like`` is one of the adapter's methods.
+
+    Raises:
+        TypeError: it is no Redis client, one of the other colour, a pipeline, or a cluster client.
+    """
+    execute = getattr(client, "execute_command", None)
+    found = type(client).__name__
+    if not callable(execute) or _is_a(client, "Pipeline"):
+        raise TypeError(f"expected a Redis client such as redis.Redis or redis.asyncio.Redis, got {found}")
+    if _is_a(client, "RedisCluster") or _is_a(client, "ValkeyCluster"):
+        raise TypeError(f"{found} is a cluster client, which this release does not support: give a client for one server or Sentinel's")
+    if waits(execute) != waits(like):
+        wanted, other = ("redis.asyncio.Redis", "RedisSessionAdapter") if waits(like) else ("redis.Redis", "AsyncRedisSessionAdapter")
+        raise TypeError(f"this adapter needs a client such as {wanted}; for the {found} given here use {other}")
+
+
+def is_no_script(error: BaseException) -> bool:
+    """Whether the server did not know a script, and so did not run it."""
+    return _is_a(error, "NoScriptError")
+
+
+def is_wrong_type(error: BaseException) -> bool:
+    """Whether a key held a value of another type."""
+    return _is_a(error, "ResponseError") and "WRONGTYPE" in str(error)
+
+
+def redact(error: BaseException, command: Command) -> None:
+    """Take the command's arguments out of an error's text, and out of those of the errors behind it; class and object stay."""
+    secrets = sorted({text for text in map(_text, _arguments(command)) if len(text) >= _SHORTEST_SECRET}, key=len, reverse=True)
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        redacted = tuple(_without(argument, secrets) for argument in each.args)
+        if redacted != each.args:
+            each.args = redacted
+        waiting += [each.__cause__, each.__context__]
+
+
+def _without(argument: object, secrets: list[str]) -> object:
+    if not isinstance(argument, str):
+        return argument
+    for secret in secrets:
+        argument = argument.replace(secret, "<redacted>")
+    return argument
+
+
+def _arguments(command: Command) -> tuple[Argument, ...]:
+    if isinstance(command, Eval):
+        return command.keys + command.arguments
+    return command.arguments if isinstance(command, Call) else ()
+
+
+def _text(argument: Argument) -> str:
+    return argument.decode(errors="replace") if isinstance(argument, bytes) else str(argument)
+
+
+def _is_a(value: object, name: str) -> bool:
+    return any(base.__name__ == name for base in type(value).__mro__)

@@ -1,0 +1,185 @@
+"""The names of the keys, and the JSON of the records.
+
+======================================== ==================================================================================
+key                                      value
+======================================== ==================================================================================
+``session:{session id}``                 string: JSON of the session's row
+``userSession:{user id}``                list of the user's session ids, newest first
+``session:renewed:{session:{used id}}``  string: JSON ``{"successor", "grace"}``, for 60 seconds after a renewal
+======================================== ==================================================================================
+
+``session`` and ``userSession`` are the namespaces. The braces of the third name are literal: they make its slot in a cluster that of
+``session:{used id}``.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, NoReturn, cast
+
+from lucia.models import SESSION_COLUMNS, SessionRow
+from lucia.rules import MARKER_MS
+
+MAX_RECORD_BYTES: Final = 16_384
+"""A longer record is neither written nor read."""
+
+DEFAULT_NAMESPACES: Final = {"session": "session", "user_session": "userSession"}
+
+_logger = logging.getLogger("lucia.redis")
+
+
+class Marker(NamedTuple):
+    """What a used id leads to: the successor's id, and for how many milliseconds after the renewal."""
+
+    successor: str
+    grace: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Key names in two namespaces.
+
+    Raises:
+        TypeError, ValueError: a namespace is no text, or the two make keys of one kind pass for keys of the other.
+    """
+
+    session: str
+    user_session: str
+
+    def __post_init__(self) -> None:
+        for name, namespace in (("session", self.session), ("user_session", self.user_session)):
+            _check_namespace(name, namespace)
+        one, other = f"{self.session}:", f"{self.user_session}:"
+        if one.startswith(other) or other.startswith(one):
+            raise ValueError(
+                f"namespaces {self.session!r} and {self.user_session!r} collide: a key of one could be a key of the other; "
+                "choose names of which neither is the other nor begins with the other and a colon"
+            )
+
+    @classmethod
+    def from_namespaces(cls, namespaces: Mapping[str, str] | None) -> "Layout":
+        """The layout for an adapter's ``namespaces=``, each of which may be left out.
+
+        Raises:
+            ValueError: a name is neither ``session`` nor ``user_session``, or as the class says.
+        """
+        chosen = {**DEFAULT_NAMESPACES, **(namespaces or {})}
+        if unknown := sorted(chosen.keys() - DEFAULT_NAMESPACES.keys()):
+            raise ValueError(f"unknown namespace {unknown[0]!r}: expected 'session' and 'user_session'")
+        return cls(**chosen)
+
+    def session_key(self, session_id: str) -> str:
+        """Where the session's record is."""
+        return f"{self.session}:{session_id}"
+
+    def index_key(self, user_id: str) -> str:
+        """Where the list of the user's session ids is."""
+        return f"{self.user_session}:{user_id}"
+
+    def marker_key(self, session_id: str) -> str:
+        """Where a used id's successor is named."""
+        return f"{self.session}:renewed:{{{self.session}:{session_id}}}"
+
+    def is_storable(self, session_id: str) -> bool:
+        """Whether a session's key could not be mistaken for a marker's."""
+        return not session_id.startswith("renewed:")
+
+
+def _check_namespace(name: str, namespace: object) -> None:
+    if not isinstance(namespace, str):
+        raise TypeError(f"namespace {name} must be a str, not {type(namespace).__name__}")
+    if not namespace.strip():
+        raise ValueError(f"namespace {name} is empty: keys would have no name of their own")
+    if namespace.count("{") != namespace.count("}"):
+        raise ValueError(f"namespace {name} has an unmatched brace, which would tear its keys apart in a cluster: {namespace!r}")
+
+
+def encode_row(row: SessionRow) -> bytes:
+    """The record of a session: one JSON object, attributes beside the four columns.
+
+    Raises:
+        ValueError: the record is longer than 16 KiB, or an attribute is no JSON value.
+    """
+    columns = {"id": row.id, "user_id": row.user_id, "active_expires": row.active_expires, "idle_expires": row.idle_expires}
+    try:
+        record = _encode_object({**columns, **row.attributes})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"an attribute of the session can't be stored as JSON: {type(error).__name__}") from None
+    if len(record) > MAX_RECORD_BYTES:
+        raise ValueError(f"the session's record has {len(record)} bytes, more than {MAX_RECORD_BYTES}: note less about it")
+    return record
+
+
+def _encode_object(members: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(members, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can hold as an escape only
+        return json.dumps(members, allow_nan=False, separators=(",", ":")).encode()
+
+
+class CrossedReply(Exception):  # noqa: N818 - a signal between two layers, never seen outside
+    """The record is another session's: replies on the connection were crossed, or somebody copied it here."""
+
+
+def decode_row(record: bytes, session_id: str) -> SessionRow | None:
+    """The session in a record; None, and a line in the log, if it holds none.
+
+    Raises:
+        CrossedReply: it is a record, but of another id.
+    """
+    try:
+        row = _parse_row(record)
+    except (TypeError, ValueError, RecursionError) as error:
+        _logger.warning("a session record was ignored: %s", error if type(error) in (TypeError, ValueError) else type(error).__name__)
+        return None
+    if row.id != session_id:
+        raise CrossedReply
+    return row
+
+
+def _parse_row(record: bytes) -> SessionRow:
+    if len(record) > MAX_RECORD_BYTES:
+        raise ValueError(f"it has {len(record)} bytes, more than {MAX_RECORD_BYTES}")
+    members = _parse_object(record)
+    if missing := sorted(SESSION_COLUMNS - members.keys()):
+        raise ValueError(f"it has no {', '.join(missing)}")
+    columns = {name: members.pop(name) for name in SESSION_COLUMNS}
+    return SessionRow(**columns, attributes=members)
+
+
+def _parse_object(text: bytes) -> dict[str, Any]:
+    value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    if not isinstance(value, dict):
+        raise TypeError(f"it is no JSON object but {type(value).__name__}")
+    return cast("dict[str, Any]", value)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError("it holds a number that is too large")
+    return number
+
+
+def encode_marker(marker: Marker) -> bytes:
+    """The JSON of a marker."""
+    return _encode_object(marker._asdict())
+
+
+def decode_marker(value: bytes | None) -> Marker | None:
+    """The marker in a value; None if it holds none."""
+    if value is None or len(value) > MAX_RECORD_BYTES:
+        return None
+    try:
+        members = _parse_object(value)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    successor, grace = members.get("successor"), members.get("grace")
+    if isinstance(successor, str) and successor and isinstance(grace, int) and 0 <= grace <= MARKER_MS:
+        return Marker(successor, grace)
+    return None

@@ -1,0 +1,119 @@
+"""The Lua scripts of a single server. Each declares every key it touches and runs on Redis 6.2 and later and on Valkey.
+
+All reads of strings go through MGET, which answers nil for a key of another type where GET would fail; every script that writes an
+index asks for its length first, so that a key of another type fails it before anything was written.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and the SHA-1 by which servers cache it."""
+
+    name: str
+    text: str = field(repr=False)
+    sha: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+
+TAKEN: Final = 0
+"""The id is another session's; nothing was changed."""
+
+BORN_DEAD: Final = -3
+"""The session's end is past by the server's clock; nothing was changed."""
+
+_NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)"
+
+_EXTEND = """
+local function extend(index, length, now, expires)
+  local ttl = redis.call('PTTL', index)
+  if length == 1 or (ttl >= 0 and now + ttl < tonumber(expires)) then redis.call('PEXPIREAT', index, expires) end
+end
+"""
+
+CREATE: Final = Script(
+    "create",
+    f"""{_EXTEND}
+-- KEYS: session, index. ARGV: id, record, idle end in ms. Returns the index's length, 0 (taken) or -3 (born dead).
+{_NOW}
+if tonumber(ARGV[3]) <= now then return {BORN_DEAD} end
+redis.call('LLEN', KEYS[2])
+if not redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PXAT', ARGV[3]) then
+  if redis.call('MGET', KEYS[1])[1] ~= ARGV[2] then return {TAKEN} end
+  redis.call('LREM', KEYS[2], 0, ARGV[1]) -- the same create once more, since its reply was lost
+end
+local length = redis.call('LPUSH', KEYS[2], ARGV[1])
+extend(KEYS[2], length, now, ARGV[3])
+return length
+""",
+)
+
+RENEW: Final = Script(
+    "renew",
+    f"""{_EXTEND}
+-- KEYS: used session, successor, index, marker. ARGV: used id, successor's id, record, idle end in ms, marker, marker's life in ms.
+-- Returns 1, 0 (taken) or -3 (born dead); if the used session is gone, the marker and what is left of its life.
+{_NOW}
+if redis.call('EXISTS', KEYS[1]) == 0 then return {{redis.call('MGET', KEYS[4])[1], redis.call('PTTL', KEYS[4])}} end
+if tonumber(ARGV[4]) <= now then return {BORN_DEAD} end
+redis.call('LLEN', KEYS[3])
+if not redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PXAT', ARGV[4]) then return {TAKEN} end
+redis.call('SET', KEYS[4], ARGV[5], 'PX', ARGV[6])
+redis.call('DEL', KEYS[1])
+local length = redis.call('LPUSH', KEYS[3], ARGV[2])
+extend(KEYS[3], length, now, ARGV[4])
+redis.call('LREM', KEYS[3], 0, ARGV[1])
+return 1
+""",
+)
+
+DELETE: Final = Script(
+    "delete",
+    """
+-- KEYS: for each id its session and its marker. Returns for each what they held.
+local held = {}
+for i = 1, #KEYS, 2 do
+  held[#held + 1] = redis.call('MGET', KEYS[i], KEYS[i + 1])
+  redis.call('DEL', KEYS[i])
+end
+return held
+""",
+)
+
+REVOKE: Final = Script(
+    "revoke",
+    """
+-- KEYS: index, then the sessions to end, then the one to keep, if any. ARGV: '1' if the index has to hold nothing else, the id to
+-- keep or '', then the ids to end, oldest first. Returns 1, or 0 if something changed meanwhile: then nothing was done.
+local keep = ARGV[2]
+if keep ~= '' and redis.call('EXISTS', KEYS[#KEYS]) == 0 then return 0 end
+if ARGV[1] == '1' then
+  local listed = {}
+  for i = 3, #ARGV do listed[ARGV[i]] = true end
+  for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+    if id ~= keep and not listed[id] then return 0 end
+  end
+end
+for i = 3, #ARGV do
+  redis.call('DEL', KEYS[i - 1])
+  redis.call('LREM', KEYS[1], -1, ARGV[i])
+end
+return 1
+""",
+)
+
+PRUNE: Final = Script(
+    "prune",
+    """
+-- KEYS: index, then sessions. ARGV: their ids. Takes those out of the index whose session is gone.
+for i = 2, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 0 then redis.call('LREM', KEYS[1], 0, ARGV[i - 1]) end
+end
+return 1
+""",
+)

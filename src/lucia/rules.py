@@ -1,0 +1,306 @@
+"""Every decision about sessions and keys, without waiting: the clock and the randomness are arguments."""
+
+import base64
+import hashlib
+import os
+import re
+import string
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Final, cast
+
+from lucia.errors import InvalidCredentials, InvalidKeyId, InvalidPassword, OutdatedPassword
+from lucia.models import (
+    MAX_EPOCH_MS,
+    NO_ATTRIBUTES,
+    Device,
+    Key,
+    KeyRow,
+    PersistentKey,
+    Session,
+    SessionRow,
+    SessionState,
+    SingleUseKey,
+    check_id,
+    check_text,
+)
+from lucia.passwords import is_outdated
+
+ALPHANUMERIC: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
+SESSION_ID_LENGTH: Final = 40
+USER_ID_LENGTH: Final = 15
+HANDLE_BYTES: Final = 16
+MARKER_MS: Final = 60_000
+"""How long a used id is remembered after its renewal, in milliseconds."""
+
+Clock = Callable[[], int]
+"""Gives the time in milliseconds since the epoch."""
+
+RandomBytes = Callable[[int], bytes]
+"""Gives so many bytes from a cryptographically secure source."""
+
+_SESSION_ID = re.compile(r"[0-9A-Za-z]{40}", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def system_clock() -> int:
+    """The time in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def generate_random_string(length: int, alphabet: str = ALPHANUMERIC, *, random_bytes: RandomBytes = os.urandom) -> str:
+    """A string of ``length`` characters, each drawn uniformly from ``alphabet`` by a cryptographically secure source.
+
+    Raises:
+        ValueError: the length is negative, or the alphabet is empty, repeats a character or holds one beyond Latin-1.
+    """
+    if length < 0:
+        raise ValueError(f"length must not be negative, got {length}")
+    table, rejected = _translation(alphabet)
+    drawn = b""
+    while len(drawn) < length:
+        drawn += random_bytes(length + length // 4 + 2).translate(table, rejected)
+    return drawn[:length].decode("latin-1")
+
+
+@lru_cache(maxsize=16)
+def _translation(alphabet: str) -> tuple[bytes, bytes]:
+    """Return the table from a random byte to a character, and the bytes to reject so that no character is likelier than another."""
+    if not alphabet or len(set(alphabet)) != len(alphabet):
+        raise ValueError("alphabet must hold at least one character, and each only once")
+    try:
+        characters = alphabet.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError("alphabet must hold Latin-1 characters only") from None
+    size = len(characters)
+    return bytes(characters[byte % size] for byte in range(256)), bytes(range(256 - 256 % size, 256))
+
+
+def new_session_id(random_bytes: RandomBytes = os.urandom) -> str:
+    """40 random characters of ``0-9A-Za-z``: 238 bits."""
+    return generate_random_string(SESSION_ID_LENGTH, random_bytes=random_bytes)
+
+
+def is_session_id(text: str) -> bool:
+    """Whether ``Auth`` could have made this id: 40 characters of ``0-9A-Za-z``."""
+    return _SESSION_ID.fullmatch(text) is not None
+
+
+def milliseconds(name: str, duration: object) -> int:
+    """A duration in whole milliseconds, rounded down.
+
+    Raises:
+        TypeError: it is no ``timedelta``; a bare number's unit would be a guess.
+        ValueError: it is negative.
+    """
+    if not isinstance(duration, timedelta):
+        raise TypeError(f"{name} must be a datetime.timedelta, not {type(duration).__name__}")
+    if duration < timedelta(0):
+        raise ValueError(f"{name} must not be negative, got {duration}")
+    return duration // timedelta(milliseconds=1)
+
+
+def to_datetime(epoch_ms: int) -> datetime:
+    """The aware UTC time of so many milliseconds since the epoch."""
+    return _EPOCH + timedelta(milliseconds=epoch_ms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionExpiry:
+    """How long sessions live.
+
+    Args:
+        active: the active period, in which a session is used as it is.
+        idle: the idle period after it, in which the next use renews the session.
+        absolute: the longest time from login to the end, renewals included; None for no limit.
+        grace: how long a used id leads to its successor after a renewal, at most 60 seconds.
+
+    Raises:
+        TypeError: a duration is no ``timedelta``.
+        ValueError: one is negative, ``active`` or ``absolute`` is zero, ``grace`` is over 60 seconds, or together they pass the year 9999.
+    """
+
+    active: timedelta = timedelta(hours=24)
+    idle: timedelta = timedelta(days=14)
+    absolute: timedelta | None = None
+    grace: timedelta = timedelta(seconds=60)
+
+    def __post_init__(self) -> None:
+        for name in ("active", "idle", "grace"):
+            milliseconds(name, getattr(self, name))
+        if self.active_ms == 0 or self.absolute_ms == 0:
+            raise ValueError("active and absolute must be longer than zero")
+        if self.grace_ms > MARKER_MS:
+            raise ValueError(f"grace must be at most 60 seconds, got {self.grace}")
+        if self.active_ms + self.idle_ms > MAX_EPOCH_MS // 2:
+            raise ValueError("active and idle together are longer than 4,000 years")
+
+    @property
+    def active_ms(self) -> int:
+        """``active`` in milliseconds."""
+        return milliseconds("active", self.active)
+
+    @property
+    def idle_ms(self) -> int:
+        """``idle`` in milliseconds."""
+        return milliseconds("idle", self.idle)
+
+    @property
+    def absolute_ms(self) -> int | None:
+        """``absolute`` in milliseconds, or None."""
+        return None if self.absolute is None else milliseconds("absolute", self.absolute)
+
+    @property
+    def grace_ms(self) -> int:
+        """``grace`` in milliseconds."""
+        return milliseconds("grace", self.grace)
+
+    def ends(self, now: int, created_at: int) -> tuple[int, int]:
+        """The ends of the active and the idle period of a session written ``now``, in milliseconds since the epoch.
+
+        Both are clamped to the absolute lifetime, so that every reader of the record obeys it.
+        """
+        active = now + self.active_ms
+        idle = active + self.idle_ms
+        last = MAX_EPOCH_MS if self.absolute_ms is None else created_at + self.absolute_ms
+        return min(active, last), min(idle, last)
+
+
+def new_session_row(
+    user_id: str, now: int, expiry: SessionExpiry, noted: Mapping[str, Any], random_bytes: RandomBytes = os.urandom
+) -> SessionRow:
+    """The row of a login."""
+    active_expires, idle_expires = expiry.ends(now, now)
+    attributes: dict[str, Any] = {"created_at": now, "handle": _base64url(random_bytes(HANDLE_BYTES))}
+    if noted:
+        attributes["noted"] = dict(noted)
+    return SessionRow(
+        id=new_session_id(random_bytes),
+        user_id=user_id,
+        active_expires=active_expires,
+        idle_expires=idle_expires,
+        attributes=attributes,
+    )
+
+
+def successor_row(row: SessionRow, now: int, expiry: SessionExpiry, random_bytes: RandomBytes = os.urandom) -> SessionRow:
+    """The row that a renewal puts in the place of ``row``: a new id and new ends; handle, creation and every other attribute stay."""
+    created_at = created_at_of(row, expiry)
+    active_expires, idle_expires = expiry.ends(now, created_at)
+    return SessionRow(
+        id=new_session_id(random_bytes),
+        user_id=row.user_id,
+        active_expires=active_expires,
+        idle_expires=idle_expires,
+        attributes={**row.attributes, "created_at": created_at, "handle": handle_of(row)},
+    )
+
+
+def session_state(row: SessionRow, now: int) -> SessionState | None:
+    """``active``, ``idle``, or None for a dead session. At its very end a period still counts."""
+    if now > row.idle_expires:
+        return None
+    return "idle" if now > row.active_expires else "active"
+
+
+def created_at_of(row: SessionRow, expiry: SessionExpiry) -> int:
+    """When the login happened, in milliseconds since the epoch; for a record that does not say so, one active period before its end."""
+    created_at = row.attributes.get("created_at")
+    if isinstance(created_at, int) and not isinstance(created_at, bool) and 0 <= created_at <= MAX_EPOCH_MS:
+        return created_at
+    return max(0, row.active_expires - expiry.active_ms)
+
+
+def handle_of(row: SessionRow) -> str:
+    """The record's handle; for a record without one, 16 bytes of a hash of its id, which does not lead back to the id."""
+    handle = row.attributes.get("handle")
+    if isinstance(handle, str) and handle:
+        return handle
+    return _base64url(hashlib.sha256(b"lucia handle " + row.id.encode()).digest()[:HANDLE_BYTES])
+
+
+def noted_of(row: SessionRow) -> Mapping[str, Any]:
+    """What the application noted at the login, read-only."""
+    noted = row.attributes.get("noted")
+    return MappingProxyType(cast("dict[str, Any]", noted)) if isinstance(noted, dict) else NO_ATTRIBUTES
+
+
+def to_session(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool) -> Session:
+    """What the application gets for a live row."""
+    return Session(
+        session_id=row.id,
+        user_id=row.user_id,
+        active_period_expires_at=to_datetime(row.active_expires),
+        idle_period_expires_at=to_datetime(row.idle_expires),
+        state=state,
+        fresh=fresh,
+        handle=handle_of(row),
+        created_at=to_datetime(created_at_of(row, expiry)),
+        noted=noted_of(row),
+    )
+
+
+def to_device(row: SessionRow, state: SessionState, expiry: SessionExpiry) -> Device:
+    """What the device list shows for a live row."""
+    return Device(
+        handle=handle_of(row),
+        user_id=row.user_id,
+        created_at=to_datetime(created_at_of(row, expiry)),
+        active_period_expires_at=to_datetime(row.active_expires),
+        idle_period_expires_at=to_datetime(row.idle_expires),
+        state=state,
+        noted=noted_of(row),
+    )
+
+
+def key_id(provider_id: str, provider_user_id: str) -> str:
+    """The id of a key, ``provider_id:provider_user_id``.
+
+    Raises:
+        TypeError, ValueError: a part is no text, ``provider_id`` holds a colon (the id is split at the first one), or the id is too long.
+    """
+    check_text("provider_id", provider_id)
+    check_text("provider_user_id", provider_user_id)
+    if ":" in provider_id:
+        raise ValueError(f"provider_id may hold no colon, got {provider_id!r}: key ids are split at the first one")
+    return check_id("key id", f"{provider_id}:{provider_user_id}")
+
+
+def refusal(row: KeyRow | None, *, password_given: bool) -> type[InvalidCredentials] | None:
+    """Why a key can't be used whatever the password is; None if its hash decides, or if it needs none."""
+    if row is None:
+        return InvalidKeyId
+    if row.hashed_password is None:
+        return InvalidPassword if password_given else None
+    if not password_given:
+        return InvalidPassword
+    return OutdatedPassword if is_outdated(row.hashed_password) else None
+
+
+def to_key(row: KeyRow, now: int) -> Key:
+    """What the application gets for a key's row; a single-use key has expired once ``now`` is past its end."""
+    provider_id, _, provider_user_id = row.id.partition(":")
+    if row.expires is None:
+        return PersistentKey(
+            provider_id=provider_id,
+            provider_user_id=provider_user_id,
+            user_id=row.user_id,
+            password_defined=row.hashed_password is not None,
+            primary=row.primary_key,
+        )
+    return SingleUseKey(
+        provider_id=provider_id,
+        provider_user_id=provider_user_id,
+        user_id=row.user_id,
+        password_defined=row.hashed_password is not None,
+        expires_at=to_datetime(row.expires),
+        expired=now > row.expires,
+    )
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
