@@ -3,7 +3,7 @@
     python tools/sync.py            write src/lucia/_sync and tests/sync
     python tools/sync.py --check    write nothing; print what differs and exit with 1 if anything does
 
-``async`` and ``await`` are dropped, ``AsyncX`` becomes ``X``, and the names below are renamed; comments and docstrings stay as they are.
+``async`` and ``await`` are dropped, the names below are renamed, and ``AsyncX`` becomes ``X``, also in strings, comments and docstrings.
 A twin is its source behind one header line: line n of the source is line n + 1 of the twin.
 
 What can't be converted is an error that names the file and the line: a name that has no sync twin, also in a string, comment or docstring;
@@ -37,7 +37,10 @@ PHRASES: Mapping[str, str] = {
 """Replaced wherever they stand as whole words, longer ones first."""
 
 NAMES: Mapping[str, str] = {
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
     "_async": "_sync",
+    "aclose": "close",
 }
 """Replaced where they are a whole token, or all of a string. ``AsyncX`` needs no entry."""
 
@@ -66,7 +69,7 @@ def make_twins(
         NoTwin: a source can't be converted, a rule is never used, or a file has no source.
     """
     sources = {path: (root / path).read_text(encoding="utf-8") for folder in pairs for path in _python_files(root, folder)}
-    bodies = _convert({path: _replace_phrases(text, phrases) for path, text in sources.items()}, names)
+    bodies = _convert({path: _replace_text(text, phrases) for path, text in sources.items()}, names)
     twins = {_twin_path(path, pairs): f"{HEADER.format(path)}\n{body}" for path, body in bodies.items()}
     problems = [
         *_unused_rules(sources.values(), phrases, names),
@@ -91,18 +94,17 @@ def _phrase_pattern(phrase: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)")
 
 
-def _replace_phrases(text: str, phrases: Mapping[str, str]) -> str:
+def _replace_text(text: str, phrases: Mapping[str, str]) -> str:
     for phrase in sorted(phrases, key=len, reverse=True):
         text = _phrase_pattern(phrase).sub(phrases[phrase], text)
-    return text
+    return ASYNC_CLASS.sub(r"\1\2", text)
 
 
 def _convert(sources: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
     """What unasync makes of the sources under our rules alone."""
-    classes = {match[0]: match[1] + match[2] for text in sources.values() for match in ASYNC_CLASS.finditer(text)}
     with tempfile.TemporaryDirectory(prefix="twins-") as folder:
         rule = unasync.Rule(f"{folder}/from/", f"{folder}/to/")
-        rule.token_replacements = {**classes, **names}
+        rule.token_replacements = dict(names)
         inputs = {path: Path(folder, "from", path) for path in sources}
         for path, file in inputs.items():
             file.parent.mkdir(parents=True, exist_ok=True)
