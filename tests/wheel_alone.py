@@ -4,27 +4,34 @@ import importlib
 import importlib.metadata
 import pkgutil
 import sys
+from collections.abc import Iterator
 
 import lucia
 
-NEEDS_AN_EXTRA = {"lucia.adapters.redis": "redis", "lucia.adapters.sqlalchemy": "sqlalchemy"}
-"""The doors that need something optional, and the extra that their ImportError has to name."""
+OPTIONAL = {"argon2", "fastapi", "redis", "sqlalchemy", "starlette", "valkey"}
 
 
-def tells_the_extra(module: str, extra: str) -> bool:
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        return f"lucia-auth[{extra}]" in str(error)
-    return False
+def refusals(package: str) -> Iterator[tuple[str, str]]:
+    """The public modules under this one that can't be imported here, and what they say of it."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        if module.name.rpartition(".")[2].startswith("_"):
+            continue
+        try:
+            importlib.import_module(module.name)
+        except ImportError as error:
+            yield module.name, str(error)
+        else:
+            if module.ispkg:
+                yield from refusals(module.name)
 
 
 installed = {distribution.name for distribution in importlib.metadata.distributions()} - {"pip", "setuptools"}
 assert installed == {"lucia-auth"}, installed
-assert not any(name.split(".")[0] in {"redis", "sqlalchemy", "starlette", "fastapi", "argon2"} for name in sys.modules)
-assert {"errors", "models"} <= {module.name for module in pkgutil.iter_modules(lucia.__path__)}
 for name in lucia.__all__:
     getattr(lucia, name)
-for module, extra in NEEDS_AN_EXTRA.items():
-    assert tells_the_extra(module, extra), f"import {module} does not say: pip install 'lucia-auth[{extra}]'"
-print(f"lucia-auth {importlib.metadata.version('lucia-auth')}: {len(lucia.__all__)} names")
+found = dict(refusals("lucia"))
+assert not OPTIONAL & {name.split(".")[0] for name in sys.modules}
+assert "lucia.adapters.sqlalchemy" in found
+for module, message in found.items():
+    assert "lucia-auth[" in message, f"import {module} says {message!r}, and not which extra it needs"
+print(f"lucia-auth {importlib.metadata.version('lucia-auth')}: {len(lucia.__all__)} names; an extra is needed by {', '.join(found)}")
