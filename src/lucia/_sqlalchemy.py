@@ -22,11 +22,11 @@ from sqlalchemy import (
     Table,
     inspect,
 )
-from sqlalchemy.exc import NoInspectionAvailable, StatementError
+from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-from sqlalchemy.ext.asyncio import async_sessionmaker as AsyncSessionMaker  # noqa: N812 - a name whose sync twin is found by rule
+from sqlalchemy.ext.asyncio import async_sessionmaker as AsyncSessionMaker
 from sqlalchemy.orm import Mapper, Session
-from sqlalchemy.orm import sessionmaker as SessionMaker  # noqa: N812 - likewise
+from sqlalchemy.orm import sessionmaker as SessionMaker
 from sqlalchemy.sql.schema import SchemaItem
 
 from lucia.models import MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
@@ -44,6 +44,7 @@ __all__ = [
     "SessionMaker",
     "answer_of",
     "check_sessions",
+    "check_source",
     "hide_parameters",
     "key_row",
     "session_rows",
@@ -57,6 +58,7 @@ _SHORTEST_HIDDEN: Final = 8
 """Shorter values stay in a driver's text: they are no secrets, and taking them out would garble it."""
 _LONGEST_QUOTED: Final = 40
 """Some databases quote only the beginning of a long value, so this much of it is hidden too."""
+
 
 class AuthTables:
     """The tables for users, keys and, where wanted, sessions, made in the application's own metadata.
@@ -124,6 +126,17 @@ class AuthTables:
         return {self.attributes[name]: value for name, value in attributes.items()}
 
 
+def check_source(adapter: object, source: object, *kinds: type[object]) -> None:
+    """Refuse what an adapter can't get its transactions from.
+
+    Raises:
+        TypeError: the source is of none of these kinds.
+    """
+    if not isinstance(source, kinds):
+        expected = ", ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{type(adapter).__name__} takes one of {expected}, not {type(source).__module__}.{type(source).__qualname__}")
+
+
 def check_sessions(tables: AuthTables) -> Table:
     """Return the table of sessions.
 
@@ -153,22 +166,13 @@ def _columns_of(user: Table | type[Any]) -> _UserColumns:
 
 def _mapped_columns(user: object) -> tuple[Table, dict[str, Column[Any]]]:
     """A mapped class's table and its columns by attribute, without configuring mappers: their relationships may not be complete yet."""
-    mapper = _mapper_of(user)
-    table = mapper.local_table
-    columns = {name: column for name, column in mapper.columns.items() if isinstance(column, Column)}
-    if not isinstance(table, Table) or any(column.table is not table for column in columns.values()):
-        raise ValueError(f"user class {mapper.class_.__name__!r} spans several tables: give the Table that holds the users' ids")
-    return table, columns
-
-
-def _mapper_of(user: object) -> Mapper[Any]:
-    try:
-        mapper: object = inspect(user)
-    except NoInspectionAvailable:
-        mapper = None
+    mapper: Mapper[Any] | None = inspect(user, raiseerr=False)
     if not isinstance(mapper, Mapper):
         raise TypeError(f"user must be a mapped class or a Table, not {user!r}")
-    return cast(Mapper[Any], mapper)
+    if len(mapper.tables) != 1:
+        raise ValueError(f"user class {mapper.class_.__name__!r} spans several tables: give the Table that holds the users' ids")
+    table = cast(Table, mapper.tables[0])
+    return table, {name: column for name, column in mapper.columns.items() if table.columns.contains_column(column)}
 
 
 def _check_user(user: _UserColumns, metadata: MetaData) -> None:
@@ -222,7 +226,7 @@ class Answer(NamedTuple):
     """What a statement gave: its rows, and how many rows it changed."""
 
     rows: Sequence[Row[Any]]
-    count: int
+    changed: int
 
 
 def answer_of(result: Result[Any]) -> Answer:

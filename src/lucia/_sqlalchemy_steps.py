@@ -83,21 +83,21 @@ def get_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[KeyRow]]
 
 
 def set_key(tables: AuthTables, key: KeyRow) -> Steps[None]:
-    if not (yield _insert_for_user(tables, tables.key, _key_values(key))).count:
+    if not (yield _insert_for_user(tables, tables.key, _key_values(key))).changed:
         raise InvalidUserId
 
 
-def update_key_password(tables: AuthTables, key_id: str, hashed_password: str | None, expected: str | None | Unset) -> Steps[KeyRow | None]:
+def update_key_password(tables: AuthTables, key_id: str, hashed_password: str | None, expected: str | Unset | None) -> Steps[KeyRow | None]:
     keys = tables.key
     unchanged = () if isinstance(expected, Unset) else (keys.c.hashed_password == expected,)
     done = yield update(keys).where(keys.c.id == key_id, *unchanged).values(hashed_password=hashed_password)
-    return (yield from get_key(tables, key_id)) if done.count else None
+    return (yield from get_key(tables, key_id)) if done.changed else None
 
 
 def delete_non_primary_key(tables: AuthTables, key_ids: Sequence[str]) -> Steps[int]:
     count = 0
     for block in _blocks(key_ids):
-        count += (yield delete(tables.key).where(tables.key.c.id.in_(block), not_(tables.key.c.primary_key))).count
+        count += (yield delete(tables.key).where(tables.key.c.id.in_(block), not_(tables.key.c.primary_key))).changed
     return count
 
 
@@ -128,7 +128,7 @@ def get_session_and_user(tables: AuthTables, session_id: str) -> Steps[tuple[Ses
 
 
 def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
-    if not (yield _insert_session(tables, session)).count:
+    if not (yield _insert_session(tables, session)).changed:
         raise InvalidUserId
 
 
@@ -137,10 +137,10 @@ def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, gr
     sessions = check_sessions(tables)
     live = and_(sessions.c.id == session_id, sessions.c.user_id == successor.user_id, _live(sessions, now))
     used = {"successor": successor.id, "active_expires": now + grace, "idle_expires": now + MARKER_MS}
-    if not (yield update(sessions).where(live).values(used)).count:
+    if not (yield update(sessions).where(live).values(used)).changed:
         end = yield from get_successor(tables, session_id, now)
         return end if end is not None and end.user_id == successor.user_id else None
-    stored = (yield _insert_session(tables, successor)).count
+    stored = (yield _insert_session(tables, successor)).changed
     yield _delete_spent(sessions, successor.user_id, now)
     return successor if stored else None
 
@@ -180,7 +180,7 @@ def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
     meanwhile, needs the next one.
     """
     sessions = check_sessions(tables)
-    while (yield delete(sessions).where(sessions.c.user_id == user_id)).count:
+    while (yield delete(sessions).where(sessions.c.user_id == user_id)).changed:
         pass
 
 
@@ -205,7 +205,7 @@ def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps
     """The live end of this user's chain, locked by a write that changes nothing, so that no renewal moves it before the commit."""
     for _ in range(_LONGEST_CHAIN):
         own = and_(sessions.c.id == session_id, sessions.c.user_id == user_id)
-        if (yield update(sessions).where(own, _live(sessions, now)).values(idle_expires=sessions.c.idle_expires)).count:
+        if (yield update(sessions).where(own, _live(sessions, now)).values(idle_expires=sessions.c.idle_expires)).changed:
             return session_id
         used = (yield select(sessions).where(own, sessions.c.successor.is_not(None), sessions.c.idle_expires >= now)).rows
         if not used:

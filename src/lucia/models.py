@@ -213,7 +213,7 @@ class Session:
     fresh: bool
     handle: str
     created_at: datetime
-    noted: Mapping[str, Any] = field(default=NO_ATTRIBUTES, hash=False)
+    noted: Mapping[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +229,7 @@ class Device:
     active_period_expires_at: datetime
     idle_period_expires_at: datetime
     state: SessionState
-    noted: Mapping[str, Any] = field(default=NO_ATTRIBUTES, hash=False)
+    noted: Mapping[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
+from importlib.util import find_spec
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 __all__ = [
@@ -405,7 +406,5 @@ def _decode64(text: str) -> bytes:
 
 
 def _require_argon2() -> None:
-    try:
-        import argon2  # noqa: F401  (only whether it is there)
-    except ImportError as error:
-        raise ImportError('Argon2 hashes need argon2-cffi: pip install "lucia-auth[argon2]"') from error
+    if find_spec("argon2") is None:
+        raise ImportError('Argon2 hashes need argon2-cffi: pip install "lucia-auth[argon2]"')

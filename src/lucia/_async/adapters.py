@@ -142,7 +142,7 @@ class AsyncUserAdapter(Protocol):
         ...
 
     async def update_key_password(
-        self, key_id: str, hashed_password: str | None, /, *, expected: str | None | Unset = UNSET
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
         """Set the key's hash, atomically on the condition that it is ``expected`` where that is given.
 

@@ -1,5 +1,7 @@
 """``Auth``: the configuration, and what a request needs of it."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Collection
 from types import TracebackType
@@ -62,7 +64,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
 
     @overload
     def __init__(
-        self: "AsyncAuth[User]",
+        self: AsyncAuth[User],
         *,
         sessions: AsyncSessionAdapter,
         users: AsyncUserAdapter | None = None,
@@ -133,7 +135,8 @@ class AsyncAuth(AsyncUserMethods[UserT]):
             check_colour("users", users.get_user, self.get_user)
         self._users = users
         self._sessions = sessions if isinstance(sessions, AsyncRenewingSessionAdapter) else AsyncFiveMethods(sessions, self._clock)
-        self._joined = sessions if sessions is users and isinstance(sessions, AsyncSessionUserAdapter) else None
+        one_object = id(sessions) == id(users)
+        self._joined = sessions if one_object and isinstance(sessions, AsyncSessionUserAdapter) else None
         if self._expiry.absolute is not None and not self._sessions.keeps_attributes:
             raise ValueError("an absolute lifetime needs a session adapter that keeps attributes, for the time of the login")
 

@@ -1,7 +1,6 @@
 """Renewal and ``keep=`` over an adapter that has the original's five methods alone."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from lucia._async.adapters import AsyncSessionAdapter
 from lucia._concurrency import AsyncLock
@@ -18,7 +17,7 @@ class AsyncFiveMethods:
     session is undone as soon as it sees that; ending all sessions meanwhile can miss its successor.
     """
 
-    expires_records: Final = False
+    expires_records: bool = False
 
     def __init__(self, adapter: AsyncSessionAdapter, clock: Clock) -> None:
         self._adapter = adapter

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from lucia._concurrency import AsyncLock
 from lucia._renewals import Renewals
@@ -20,8 +20,8 @@ class AsyncMemoryAdapter:
         clock: gives the time in milliseconds since the epoch.
     """
 
-    keeps_attributes: Final = True
-    expires_records: Final = False
+    keeps_attributes: bool = True
+    expires_records: bool = False
 
     def __init__(self, *, clock: Clock = system_clock) -> None:
         self._lock = AsyncLock()
@@ -92,7 +92,7 @@ class AsyncMemoryAdapter:
         self._keys[key.id] = key
 
     async def update_key_password(
-        self, key_id: str, hashed_password: str | None, /, *, expected: str | None | Unset = UNSET
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
         """Set the key's hash, where given only if it is ``expected``; None if there is no such key or its hash is another."""
         async with self._lock:

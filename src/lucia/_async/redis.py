@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from lucia.errors import StoreCorrupt
 from lucia.models import SessionRow
@@ -58,8 +58,8 @@ class AsyncRedisSessionAdapter:
     :class:`~lucia.StoreCorrupt` where an index holds a value of another type.
     """
 
-    keeps_attributes: Final = True
-    expires_records: Final = True
+    keeps_attributes: bool = True
+    expires_records: bool = True
 
     def __init__(self, client: AsyncRedisClient, namespaces: Mapping[str, str] | None = None) -> None:
         check_client(client, like=self.get_session)

@@ -1,5 +1,7 @@
 """``AuthRequest``: what one request may ask and do."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
@@ -32,13 +34,13 @@ class AsyncAuthRequest(Generic[UserT]):
 
     origin_failure: OriginFailure | None
 
-    def __init__(self, auth: "AsyncAuth[UserT]", context: RequestContext, transport: Transport) -> None:
+    def __init__(self, auth: AsyncAuth[UserT], context: RequestContext, transport: Transport) -> None:
         self._auth = auth
         self._context = context
         self._cookies = transport == "cookie"
         self._lock = AsyncLock()
-        self._session: Session | None | Unset = UNSET
-        self._user: SessionUser[UserT] | None | Unset = UNSET
+        self._session: Session | Unset | None = UNSET
+        self._user: SessionUser[UserT] | Unset | None = UNSET
         self.origin_failure = auth.check_request(context) if self._cookies else None
         self._received = self._find_id()
         self._session_id = self._received if self._received is not None and is_session_id(self._received) else None
@@ -58,9 +60,7 @@ class AsyncAuthRequest(Generic[UserT]):
         if not isinstance(self._user, Unset):
             return self._user
         async with self._lock:
-            if isinstance(self._user, Unset):
-                self._user = await self._load_user()
-            return self._user
+            return await self._load_user()
 
     async def sign_in(self, user_id: str, /, **noted: Any) -> Session:
         """Log a user in: a new session under a new id, in the place of the one that the request came with, and its cookie.
@@ -122,6 +122,11 @@ class AsyncAuthRequest(Generic[UserT]):
         return self._session
 
     async def _load_user(self) -> SessionUser[UserT] | None:
+        if isinstance(self._user, Unset):
+            self._user = await self._found_user()
+        return self._user
+
+    async def _found_user(self) -> SessionUser[UserT] | None:
         if isinstance(self._session, Unset) and self._session_id is not None:
             return await self._validated_user(self._session_id)
         session = await self._load()

@@ -1,7 +1,7 @@
 """``Auth``'s methods for sessions: all that is needed beside somebody's own users."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NamedTuple, NoReturn
+from typing import Any, Generic, NamedTuple
 
 from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
 from lucia.errors import InvalidSessionId, InvalidUserId, UsersNotConfigured
@@ -14,7 +14,6 @@ from lucia.rules import (
     new_session_row,
     session_state,
     successor_row,
-    to_datetime,
     to_device,
     to_session,
 )
@@ -158,9 +157,8 @@ class AsyncSessionMethods(Generic[UserT]):
             raise InvalidUserId
         rows = await self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
-        states = [(row, session_state(row, now)) for row in rows]
-        await self._delete_dead(states)
-        devices = [to_device(row, state, self._expiry) for row, state in states if state is not None]
+        await self._delete_dead([row for row in rows if session_state(row, now) is None])
+        devices = [to_device(row, state, self._expiry) for row in rows if (state := session_state(row, now)) is not None]
         return sorted(devices, key=lambda device: device.created_at, reverse=True)
 
     async def delete_dead_user_sessions(self, user_id: str) -> None:
@@ -193,11 +191,11 @@ class AsyncSessionMethods(Generic[UserT]):
         followed = row is None
         if row is None:
             row = await self._sessions.get_successor(session_id)
-        state = None if row is None else session_state(row, self._clock())
         if row is None:
             raise InvalidSessionId
+        state = session_state(row, self._clock())
         if state is None:
-            await self._delete_dead([(row, state)])
+            await self._delete_dead([row])
             raise InvalidSessionId
         return _Live(row, state, followed)
 
@@ -222,10 +220,9 @@ class AsyncSessionMethods(Generic[UserT]):
         if self._cleanup and not self._sessions.expires_records:
             await self.delete_dead_user_sessions(user_id)
 
-    async def _delete_dead(self, states: list[tuple[SessionRow, SessionState | None]]) -> None:
-        dead = [row.id for row, state in states if state is None]
-        if dead and self._cleanup and not self._sessions.expires_records:
-            await self._sessions.delete_session(*dead)
+    async def _delete_dead(self, rows: list[SessionRow]) -> None:
+        if rows and self._cleanup and not self._sessions.expires_records:
+            await self._sessions.delete_session(*(row.id for row in rows))
 
     def _require_users(self) -> AsyncUserAdapter:
         if self._users is None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from lucia._async.adapters import AsyncUserAdapter
 from lucia._async.sessions import AsyncSessionMethods
 from lucia._concurrency import AsyncPasswordWorkers
 from lucia.errors import (
@@ -253,7 +252,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         if password is not None and not await self._matches(None if refused else row, password):
             refused = refused or InvalidPassword
         if row is None or refused is not None:
-            raise (refused or InvalidKeyId)()
+            raise refused or InvalidKeyId
         return row
 
     async def _matches(self, row: KeyRow | None, password: str) -> bool:

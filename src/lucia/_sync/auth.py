@@ -136,8 +136,8 @@ class Auth(UserMethods[UserT]):
             check_colour("users", users.get_user, self.get_user)
         self._users = users
         self._sessions = sessions if isinstance(sessions, RenewingSessionAdapter) else FiveMethods(sessions, self._clock)
-        both: object = users
-        self._joined = sessions if sessions is both and isinstance(sessions, SessionUserAdapter) else None
+        one_object = id(sessions) == id(users)
+        self._joined = sessions if one_object and isinstance(sessions, SessionUserAdapter) else None
         if self._expiry.absolute is not None and not self._sessions.keeps_attributes:
             raise ValueError("an absolute lifetime needs a session adapter that keeps attributes, for the time of the login")
 

@@ -2,7 +2,6 @@
 """Renewal and ``keep=`` over an adapter that has the original's five methods alone."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from lucia._sync.adapters import SessionAdapter
 from lucia._concurrency import Lock
@@ -19,7 +18,7 @@ class FiveMethods:
     session is undone as soon as it sees that; ending all sessions meanwhile can miss its successor.
     """
 
-    expires_records: Final = False
+    expires_records: bool = False
 
     def __init__(self, adapter: SessionAdapter, clock: Clock) -> None:
         self._adapter = adapter

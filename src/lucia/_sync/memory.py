@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from lucia._concurrency import Lock
 from lucia._renewals import Renewals
@@ -21,8 +21,8 @@ class MemoryAdapter:
         clock: gives the time in milliseconds since the epoch.
     """
 
-    keeps_attributes: Final = True
-    expires_records: Final = False
+    keeps_attributes: bool = True
+    expires_records: bool = False
 
     def __init__(self, *, clock: Clock = system_clock) -> None:
         self._lock = Lock()
@@ -93,7 +93,7 @@ class MemoryAdapter:
         self._keys[key.id] = key
 
     def update_key_password(
-        self, key_id: str, hashed_password: str | None, /, *, expected: str | None | Unset = UNSET
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
         """Set the key's hash, where given only if it is ``expected``; None if there is no such key or its hash is another."""
         with self._lock:

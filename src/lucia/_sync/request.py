@@ -61,9 +61,7 @@ class AuthRequest(Generic[UserT]):
         if not isinstance(self._user, Unset):
             return self._user
         with self._lock:
-            if isinstance(self._user, Unset):
-                self._user = self._load_user()
-            return self._user
+            return self._load_user()
 
     def sign_in(self, user_id: str, /, **noted: Any) -> Session:
         """Log a user in: a new session under a new id, in the place of the one that the request came with, and its cookie.
@@ -125,6 +123,11 @@ class AuthRequest(Generic[UserT]):
         return self._session
 
     def _load_user(self) -> SessionUser[UserT] | None:
+        if isinstance(self._user, Unset):
+            self._user = self._found_user()
+        return self._user
+
+    def _found_user(self) -> SessionUser[UserT] | None:
         if isinstance(self._session, Unset) and self._session_id is not None:
             return self._validated_user(self._session_id)
         session = self._load()

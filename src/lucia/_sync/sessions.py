@@ -158,9 +158,8 @@ class SessionMethods(Generic[UserT]):
             raise InvalidUserId
         rows = self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
-        states = [(row, session_state(row, now)) for row in rows]
-        self._delete_dead(states)
-        devices = [to_device(row, state, self._expiry) for row, state in states if state is not None]
+        self._delete_dead([row for row in rows if session_state(row, now) is None])
+        devices = [to_device(row, state, self._expiry) for row in rows if (state := session_state(row, now)) is not None]
         return sorted(devices, key=lambda device: device.created_at, reverse=True)
 
     def delete_dead_user_sessions(self, user_id: str) -> None:
@@ -193,11 +192,11 @@ class SessionMethods(Generic[UserT]):
         followed = row is None
         if row is None:
             row = self._sessions.get_successor(session_id)
-        state = None if row is None else session_state(row, self._clock())
         if row is None:
             raise InvalidSessionId
+        state = session_state(row, self._clock())
         if state is None:
-            self._delete_dead([(row, state)])
+            self._delete_dead([row])
             raise InvalidSessionId
         return _Live(row, state, followed)
 
@@ -222,10 +221,9 @@ class SessionMethods(Generic[UserT]):
         if self._cleanup and not self._sessions.expires_records:
             self.delete_dead_user_sessions(user_id)
 
-    def _delete_dead(self, states: list[tuple[SessionRow, SessionState | None]]) -> None:
-        dead = [row.id for row, state in states if state is None]
-        if dead and self._cleanup and not self._sessions.expires_records:
-            self._sessions.delete_session(*dead)
+    def _delete_dead(self, rows: list[SessionRow]) -> None:
+        if rows and self._cleanup and not self._sessions.expires_records:
+            self._sessions.delete_session(*(row.id for row in rows))
 
     def _require_users(self) -> UserAdapter:
         if self._users is None:

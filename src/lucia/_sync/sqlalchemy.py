@@ -2,7 +2,7 @@
 """Users, keys and sessions in a database, by SQLAlchemy 2: runs the operations of :mod:`lucia._sqlalchemy_steps`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import IntegrityError, StatementError
 
@@ -182,8 +182,8 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
         ValueError: the tables were made without ``sessions=True``.
     """
 
-    keeps_attributes: Final = True
-    expires_records: Final = False
+    keeps_attributes: bool = True
+    expires_records: bool = False
 
     def __init__(self, source: Source, tables: AuthTables, *, clock: Clock = system_clock) -> None:
         super().__init__(source, tables)

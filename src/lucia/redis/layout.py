@@ -119,8 +119,8 @@ def _encode_object(members: Mapping[str, Any]) -> bytes:
         return json.dumps(members, allow_nan=False, separators=(",", ":")).encode()
 
 
-class CrossedReply(Exception):  # noqa: N818 - a signal between two layers, never seen outside
-    """The record is another session's: replies on the connection were crossed, or somebody copied it here."""
+class CrossedReply(Exception):
+    """The record is another session's: replies on the connection were crossed, or somebody copied it here; a signal between two layers."""
 
 
 def decode_row(record: bytes, session_id: str) -> SessionRow | None:

@@ -1,0 +1,230 @@
+"""Users, keys and sessions in a database, by SQLAlchemy 2: runs the operations of :mod:`lucia._sqlalchemy_steps`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import IntegrityError, StatementError
+
+from lucia import _sqlalchemy_steps as steps
+from lucia._sqlalchemy import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    AsyncSessionMaker,
+    AuthTables,
+    answer_of,
+    check_sessions,
+    check_source,
+    hide_parameters,
+)
+from lucia._sqlalchemy_steps import Steps
+from lucia.errors import LuciaError
+from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
+from lucia.rules import Clock, system_clock
+
+T = TypeVar("T")
+
+AsyncSource = AsyncEngine | AsyncSessionMaker[Any] | AsyncSession
+"""Where an adapter gets its transactions from."""
+
+
+class AsyncSQLAlchemyUserAdapter:
+    """Users and keys in a database.
+
+    With an engine or a sessionmaker each call is a short transaction of its own, so that no connection is held between calls. With the
+    caller's own session everything happens in the caller's transaction: pending objects are flushed first, nothing is committed, and a
+    refused write is undone to a SAVEPOINT, so that the transaction stays usable. Objects that the session has loaded before keep what
+    they were loaded with: refresh them where that matters.
+
+    Tables: see :class:`~lucia.adapters.sqlalchemy.AuthTables`; ``auth_user`` stands for the application's user table if there is one.
+
+    ========================== =================================================================================================
+    method                     statements
+    ========================== =================================================================================================
+    ``get_user``               ``SELECT id, … FROM auth_user WHERE id = :id``
+    ``set_user``               ``INSERT INTO auth_user (id, …) VALUES (:id, …)``; with a key
+                               ``INSERT INTO auth_key (…) VALUES (…)``; then as ``get_user``
+    ``delete_user``            ``DELETE FROM auth_key WHERE user_id = :id``; where there is one, the same for ``auth_session``;
+                               ``DELETE FROM auth_user WHERE id = :id``
+    ``update_user_attributes`` ``UPDATE auth_user SET … WHERE id = :id``; then as ``get_user``
+    ``get_key``                ``SELECT … FROM auth_key WHERE id = :id``
+    ``get_keys_by_user_id``    ``SELECT … FROM auth_key WHERE user_id = :user_id``
+    ``set_key``                ``INSERT INTO auth_key (…) SELECT … FROM auth_user WHERE id = :user_id``: no row is INVALID_USER_ID
+    ``update_key_password``    ``UPDATE auth_key SET hashed_password = :new WHERE id = :id`` and, with ``expected``,
+                               ``AND hashed_password = :expected`` or ``IS NULL``; then as ``get_key``
+    ``delete_non_primary_key`` ``DELETE FROM auth_key WHERE id IN (…) AND NOT primary_key``
+    ``delete_keys_by_user_id`` ``DELETE FROM auth_key WHERE user_id = :user_id``
+    ========================== =================================================================================================
+
+    When the database refuses an INSERT, one more SELECT or two tell whether an id was taken or the user is missing. Every other error of
+    the database goes up as the same object, with the statement's values taken out of its text.
+
+    Args:
+        source: an engine, a sessionmaker, or the caller's own session. It stays the caller's: it is never closed here.
+        tables: the tables, made in the application's metadata.
+
+    Raises:
+        TypeError: the source is none of these, or is of the other colour.
+    """
+
+    def __init__(self, source: AsyncSource, tables: AuthTables) -> None:
+        check_source(self, source, AsyncEngine, AsyncSessionMaker, AsyncSession)
+        self._source = source
+        self._tables = tables
+
+    async def get_user(self, user_id: str, /) -> UserRow | None:
+        return await self._read(steps.get_user(self._tables, user_id))
+
+    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+        refused = steps.why_refused(self._tables, key_id=None if key is None else key.id)
+        return await self._write(steps.set_user(self._tables, user_id, attributes, key), refused)
+
+    async def delete_user(self, user_id: str, /) -> None:
+        await self._write(steps.delete_user(self._tables, user_id))
+
+    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+        return await self._write(steps.update_user_attributes(self._tables, user_id, attributes))
+
+    async def get_key(self, key_id: str, /) -> KeyRow | None:
+        return await self._read(steps.get_key(self._tables, key_id))
+
+    async def get_keys_by_user_id(self, user_id: str, /) -> Sequence[KeyRow]:
+        return await self._read(steps.get_keys_by_user_id(self._tables, user_id))
+
+    async def set_key(self, key: KeyRow, /) -> None:
+        await self._write(steps.set_key(self._tables, key), steps.why_refused(self._tables, key_id=key.id, user_id=key.user_id))
+
+    async def update_key_password(
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
+    ) -> KeyRow | None:
+        return await self._write(steps.update_key_password(self._tables, key_id, hashed_password, expected))
+
+    async def delete_non_primary_key(self, /, *key_ids: str) -> int:
+        return await self._write(steps.delete_non_primary_key(self._tables, key_ids))
+
+    async def delete_keys_by_user_id(self, user_id: str, /) -> None:
+        await self._write(steps.delete_keys_by_user_id(self._tables, user_id))
+
+    async def _read(self, operation: Steps[T]) -> T:
+        await self._flush()
+        return await self._transact(operation, atomic=False)
+
+    async def _write(self, operation: Steps[T], refused: Steps[LuciaError | None] | None = None) -> T:
+        """Run an operation whole or not at all; ``refused`` finds out what a violated constraint means, once all is undone.
+
+        The library's error is raised outside of the handler, lest the database's error, which may quote ids, becomes its context.
+        """
+        await self._flush()
+        try:
+            return await self._transact(operation, atomic=True)
+        except IntegrityError as error:
+            failure = error
+        reason = None if refused is None else await self._read(refused)
+        raise reason or failure
+
+    async def _flush(self) -> None:
+        """Write what is pending in the caller's session; an error in it is the caller's, not an answer to our operation."""
+        if isinstance(self._source, AsyncSession):
+            await self._source.flush()
+
+    async def _transact(self, operation: Steps[T], *, atomic: bool) -> T:
+        try:
+            if isinstance(self._source, AsyncSession):
+                return await (self._run_in_savepoint if atomic else _run)(self._source, operation)
+            async with self._source.begin() as transaction:
+                return await _run(transaction, operation)
+        except StatementError as error:
+            hide_parameters(error)
+            raise
+
+    async def _run_in_savepoint(self, session: AsyncSession, operation: Steps[T]) -> T:
+        """Run the operation so that a failure undoes it alone.
+
+        SQLite's driver begins a transaction before a write but not before a SAVEPOINT, whose end would then be a COMMIT.
+        """
+        if session.get_bind(clause=self._tables.key).dialect.name == "sqlite":
+            await session.execute(steps.take_write_lock(self._tables))
+        async with session.begin_nested():
+            return await _run(session, operation)
+
+
+class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
+    """Users, keys and sessions in one database; a session and its user come in one query.
+
+    What is said of :class:`~lucia.adapters.sqlalchemy.SQLAlchemyUserAdapter` holds here too. Dead sessions stay until somebody deletes
+    them; used ones (``successor`` is set) are no sessions any more and are swept at the user's next renewals.
+
+    ============================== =============================================================================================
+    method                         statements
+    ============================== =============================================================================================
+    ``get_session``                ``SELECT … FROM auth_session WHERE id = :id AND successor IS NULL``
+    ``get_sessions_by_user_id``    the same ``WHERE user_id = :user_id``
+    ``get_session_and_user_by…``   the same ``WHERE id = :id`` with ``JOIN auth_user ON auth_session.user_id = auth_user.id``
+    ``set_session``                ``INSERT INTO auth_session (…) SELECT … FROM auth_user WHERE id = :user_id``
+    ``delete_session``             ``DELETE FROM auth_session WHERE id IN (…) AND successor IS NULL``, then the used ones among
+                                   these ids: ``SELECT`` and ``DELETE`` them, and so on with what they led to up to 60 s ago
+    ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it finds nothing
+    ``renew_session``              ``UPDATE auth_session SET successor = :new, active_expires = :end_of_grace,
+                                   idle_expires = :in_60_s WHERE id = :id AND successor IS NULL AND idle_expires >= :now``; one row
+                                   is the winner, who goes on as ``set_session`` and sweeps; no row goes on as ``get_successor``
+    ``get_successor``              ``SELECT … FROM auth_session WHERE id = :id`` along the chain
+    ``delete_other_sessions``      ``UPDATE auth_session SET idle_expires = idle_expires WHERE id = :keep AND …`` locks the one to
+                                   keep; ``DELETE … WHERE user_id = :user_id AND id != :keep AND successor IS NULL`` until a
+                                   ``SELECT`` finds no other
+    ============================== =============================================================================================
+
+    Args:
+        source, tables: as for the user adapter, the tables made with ``sessions=True``.
+        clock: gives the time in milliseconds since the epoch.
+
+    Raises:
+        ValueError: the tables were made without ``sessions=True``.
+    """
+
+    keeps_attributes: bool = True
+    expires_records: bool = False
+
+    def __init__(self, source: AsyncSource, tables: AuthTables, *, clock: Clock = system_clock) -> None:
+        super().__init__(source, tables)
+        check_sessions(tables)
+        self._clock = clock
+
+    async def get_session(self, session_id: str, /) -> SessionRow | None:
+        return await self._read(steps.get_session(self._tables, session_id))
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
+        return await self._read(steps.get_sessions_by_user_id(self._tables, user_id))
+
+    async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+        return await self._read(steps.get_session_and_user(self._tables, session_id))
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        refused = steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id)
+        await self._write(steps.set_session(self._tables, session), refused)
+
+    async def delete_session(self, /, *session_ids: str) -> None:
+        await self._write(steps.delete_sessions(self._tables, session_ids, self._clock()))
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        await self._write(steps.delete_sessions_by_user_id(self._tables, user_id))
+
+    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        operation = steps.renew_session(self._tables, session_id, successor, grace, self._clock())
+        return await self._write(operation, steps.why_refused(self._tables, session_id=successor.id))
+
+    async def get_successor(self, session_id: str, /) -> SessionRow | None:
+        return await self._read(steps.get_successor(self._tables, session_id, self._clock()))
+
+    async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
+        return await self._write(steps.delete_other_sessions(self._tables, user_id, keep, self._clock()))
+
+
+async def _run(transaction: AsyncConnection | AsyncSession, operation: Steps[T]) -> T:
+    """Execute the statements that the operation yields, until it returns."""
+    try:
+        statement = next(operation)
+        while True:
+            statement = operation.send(answer_of(await transaction.execute(statement)))
+    except StopIteration as end:
+        result: T = end.value
+        return result
