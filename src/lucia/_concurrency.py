@@ -187,7 +187,7 @@ class AsyncPasswordWorkers:
             TypeError, ValueError: the password is not acceptable.
         """
         pool = self._pool.get()
-        return await _result(pool.submit(pool.jobs.hash, password))
+        return await asyncio.wrap_future(pool.submit(pool.jobs.hash, password))
 
     async def verify(self, password: str, hashed: str) -> bool:
         """Whether ``hashed`` was made from ``password``.
@@ -196,7 +196,7 @@ class AsyncPasswordWorkers:
             Overloaded: the queue is full.
         """
         pool = self._pool.get()
-        return await _result(pool.submit(pool.jobs.verify, password, hashed))
+        return await asyncio.wrap_future(pool.submit(pool.jobs.verify, password, hashed))
 
     async def verify_dummy(self, password: str) -> bool:
         """False, after one verification at the configured cost: what a refusal takes that has no hash to verify.
@@ -207,21 +207,13 @@ class AsyncPasswordWorkers:
             Overloaded: the queue is full.
         """
         pool = self._pool.get()
-        return await _result(pool.submit(pool.jobs.verify_dummy, password))
+        return await asyncio.wrap_future(pool.submit(pool.jobs.verify_dummy, password))
 
     async def aclose(self) -> None:
         """End the threads, once they have done what was accepted before. Using the workers again starts new ones."""
         executor = self._pool.get().take_executor()
         if executor is not None:
             await asyncio.to_thread(executor.shutdown)
-
-
-async def _result(future: Future[T]) -> T:
-    """Wait for a job; when the waiter is cancelled, so is a job that has not begun."""
-    try:
-        return await asyncio.wrap_future(future)
-    finally:
-        future.cancel()
 
 
 class _Gate:
