@@ -133,13 +133,13 @@ def _leftovers(path: str, source: str, body: str) -> Iterator[str]:
 
 
 def _differences(root: Path, twins: Mapping[str, str]) -> Iterator[str]:
-    """One unified diff for each twin that is not on disk as it should be."""
+    """For each twin that is not on disk as it should be: a unified diff, or that it is missing."""
     for path, text in twins.items():
         file = root / path
-        old = file.read_text(encoding="utf-8") if file.exists() else ""
-        if old != text or not file.exists():
-            diff = difflib.unified_diff(old.splitlines(), text.splitlines(), path, f"{path} (as generated)", lineterm="")
-            yield "\n".join([*diff] or [f"{path}: missing"])
+        if not file.exists():
+            yield f"{path}: missing"
+        elif (old := file.read_text(encoding="utf-8")) != text:
+            yield "\n".join(difflib.unified_diff(old.splitlines(), text.splitlines(), path, f"{path} (as generated)", lineterm=""))
 
 
 def _write(root: Path, twins: Mapping[str, str]) -> None:
