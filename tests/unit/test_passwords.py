@@ -144,6 +144,7 @@ def test_argon2_without_its_library_says_what_to_install(monkeypatch: pytest.Mon
         "",
         "$2a$10$abc",
     ],
+    ids=["ln", "r", "p", "time", "memory", "parallelism", "argon2i", "empty", "bcrypt"],
 )
 def test_another_cost_is_outdated(hashed: str) -> None:
     """Every other cost, and what is no hash, is to be rehashed by all."""
