@@ -25,9 +25,12 @@ _LONGEST_CHAIN: Final = 100
 """How many renewals are followed from one used id."""
 
 
-def take_write_lock(tables: AuthTables) -> Executable:
-    """A statement that changes nothing but makes SQLite begin a transaction that can write."""
-    return delete(tables.key).where(false())
+def before_savepoint(tables: AuthTables, dialect: str) -> Sequence[Executable]:
+    """What has to be executed before a SAVEPOINT, changing nothing.
+
+    SQLite's driver begins a transaction before a write but not before a SAVEPOINT, whose end would then be a COMMIT.
+    """
+    return [delete(tables.key).where(false())] if dialect == "sqlite" else []
 
 
 def why_refused(

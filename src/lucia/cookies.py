@@ -18,6 +18,7 @@ Env = Literal["DEV", "PROD"]
 SESSION_COOKIE_NAME: Final = "auth_session"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]*", re.ASCII)
 _ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]+", re.ASCII)
 _SAME_SITE: Final = ("lax", "strict", "none")
 
@@ -81,7 +82,13 @@ class Cookie:
     http_only: bool = True
 
     def serialize(self) -> str:
-        """The value of a Set-Cookie header; it holds the session id, so keep it out of logs."""
+        """The value of a Set-Cookie header; it holds the session id, so keep it out of logs.
+
+        Raises:
+            ValueError: the value holds a character that a cookie can't.
+        """
+        if not _VALUE.fullmatch(self.value):
+            raise ValueError(f"the value of the cookie {self.name!r} holds a character that a cookie can't")
         parts = [f"{self.name}={self.value}", f"Expires={format_datetime(self.expires, usegmt=True)}"]
         if self.domain is not None:
             parts.append(f"Domain={self.domain}")

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from types import MappingProxyType
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 __all__ = [
@@ -49,8 +48,6 @@ MAX_USER_ID_BYTES: Final = 12_288
 """The longest user id, in bytes of UTF-8."""
 
 SESSION_COLUMNS: Final = frozenset({"id", "user_id", "active_expires", "idle_expires"})
-
-NO_ATTRIBUTES: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 def check_text(name: str, value: object) -> str:

@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any, Final, cast
 
 from lucia.errors import InvalidCredentials, InvalidKeyId, InvalidPassword, OutdatedPassword
 from lucia.models import (
     MAX_EPOCH_MS,
-    NO_ATTRIBUTES,
     Device,
     Key,
     KeyRow,
@@ -224,9 +222,9 @@ def handle_of(row: SessionRow) -> str:
 
 
 def noted_of(row: SessionRow) -> Mapping[str, Any]:
-    """What the application noted at the login, read-only."""
+    """What the application noted at the login."""
     noted = row.attributes.get("noted")
-    return MappingProxyType(cast("dict[str, Any]", noted)) if isinstance(noted, dict) else NO_ATTRIBUTES
+    return dict(cast("dict[str, Any]", noted)) if isinstance(noted, dict) else {}
 
 
 def to_session(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool) -> Session:

@@ -138,12 +138,9 @@ class AsyncSQLAlchemyUserAdapter:
             raise
 
     async def _run_in_savepoint(self, session: AsyncSession, operation: Steps[T]) -> T:
-        """Run the operation so that a failure undoes it alone.
-
-        SQLite's driver begins a transaction before a write but not before a SAVEPOINT, whose end would then be a COMMIT.
-        """
-        if session.get_bind(clause=self._tables.key).dialect.name == "sqlite":
-            await session.execute(steps.take_write_lock(self._tables))
+        """Run the operation so that a failure undoes it alone."""
+        for statement in steps.before_savepoint(self._tables, session.get_bind(clause=self._tables.key).dialect.name):
+            await session.execute(statement)
         async with session.begin_nested():
             return await _run(session, operation)
 

@@ -139,12 +139,9 @@ class SQLAlchemyUserAdapter:
             raise
 
     def _run_in_savepoint(self, session: Session, operation: Steps[T]) -> T:
-        """Run the operation so that a failure undoes it alone.
-
-        SQLite's driver begins a transaction before a write but not before a SAVEPOINT, whose end would then be a COMMIT.
-        """
-        if session.get_bind(clause=self._tables.key).dialect.name == "sqlite":
-            session.execute(steps.take_write_lock(self._tables))
+        """Run the operation so that a failure undoes it alone."""
+        for statement in steps.before_savepoint(self._tables, session.get_bind(clause=self._tables.key).dialect.name):
+            session.execute(statement)
         with session.begin_nested():
             return _run(session, operation)
 

@@ -1,0 +1,65 @@
+"""Calls at the same time, for the conformance suites: tasks in one colour, threads in the other."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TypeVar
+
+from lucia.errors import LuciaError
+
+__all__ = ["AsyncCalls", "Calls"]
+
+T = TypeVar("T")
+
+
+class AsyncCalls:
+    """Calls as tasks of the running event loop."""
+
+    @staticmethod
+    async def together(*calls: Callable[[], Awaitable[T]]) -> list[T | LuciaError]:
+        """Start all calls, wait for all, and give what each returned, or the library's error that it raised; other errors go up."""
+
+        async def run(call: Callable[[], Awaitable[T]]) -> T:
+            return await call()
+
+        return _outcomes(await asyncio.gather(*map(run, calls), return_exceptions=True))
+
+    @staticmethod
+    async def pause(milliseconds: int) -> None:
+        """Do nothing for so long."""
+        await asyncio.sleep(milliseconds / 1000)
+
+
+class Calls:
+    """Calls in threads of their own."""
+
+    @staticmethod
+    def together(*calls: Callable[[], T]) -> list[T | LuciaError]:
+        """Start all calls, wait for all, and give what each returned, or the library's error that it raised; other errors go up."""
+        start = Barrier(len(calls))
+
+        def run(call: Callable[[], T]) -> T | BaseException:
+            start.wait()
+            try:
+                return call()
+            except Exception as error:
+                return error
+
+        with ThreadPoolExecutor(len(calls)) as threads:
+            return _outcomes(list(threads.map(run, calls)))
+
+    @staticmethod
+    def pause(milliseconds: int) -> None:
+        """Do nothing for so long."""
+        time.sleep(milliseconds / 1000)
+
+
+def _outcomes(outcomes: Sequence[T | BaseException]) -> list[T | LuciaError]:
+    found: list[T | LuciaError] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, LuciaError):
+            raise outcome
+        found.append(outcome)
+    return found

@@ -1,0 +1,139 @@
+"""Any ASGI application: a middleware that gives each request its ``AuthRequest`` and puts its cookies on the response.
+
+Format: the ASGI HTTP and WebSocket specification, version 2 and 3. No framework is imported.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final, TypeVar
+
+from lucia._async.auth import AsyncAuth
+from lucia._async.request import AsyncAuthRequest, Transport
+from lucia.context import REQUEST_HEADERS, RequestContext
+from lucia.cookies import Cookie
+
+UserT = TypeVar("UserT")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+_KEY: Final = "lucia.requests"
+_READ: Final = {name.encode(): name for name in REQUEST_HEADERS}
+_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_REFUSED: Final = b"This request comes from another site."
+
+
+class LuciaMiddleware:
+    """Gives each HTTP request and each WebSocket an ``AuthRequest``, which :func:`auth_request` finds.
+
+    Its cookies are set on whatever response the application sends: returned, streamed, or made by an exception handler. It works
+    without a lifespan. A response of a server-error handler outside of it has none of them: wrap the whole application in that case.
+
+    Args:
+        app: the ASGI application.
+        auth: the application's ``AsyncAuth``.
+        transport: ``cookie``, or ``bearer`` for clients that are no browsers.
+        forbid_cross_site: answer 403 to a request that fails the origin check, instead of treating it as a visitor's.
+    """
+
+    def __init__(self, app: ASGIApp, *, auth: AsyncAuth[Any], transport: Transport = "cookie", forbid_cross_site: bool = False) -> None:
+        self.app = app
+        self.auth = auth
+        self.transport: Transport = transport
+        self.forbid_cross_site = forbid_cross_site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        response = _Response(send)
+        request = self.auth.handle_request(_context(scope, response), self.transport)
+        scope[_KEY] = {**scope.get(_KEY, {}), self.auth: request}
+        if self.forbid_cross_site and request.origin_failure is not None:
+            await _refuse(scope, send)
+        else:
+            await self.app(scope, receive, response.send)
+
+
+def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT]:
+    """The ``AuthRequest`` that the middleware made for this request.
+
+    Raises:
+        RuntimeError: the middleware is not installed for this ``auth``.
+    """
+    requests: dict[AsyncAuth[Any], AsyncAuthRequest[UserT]] = scope.get(_KEY, {})
+    try:
+        return requests[auth]
+    except KeyError:
+        raise RuntimeError("LuciaMiddleware is not installed for this auth: add it to the application") from None
+
+
+class _Response:
+    """What the library adds to the response, and whether it still can."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._cookies: dict[str, Cookie] = {}
+        self._headers: dict[str, str] = {}
+        self.started = False
+
+    def can_set_cookie(self) -> bool:
+        return not self.started
+
+    def set_cookie(self, cookie: Cookie) -> None:
+        self._cookies[cookie.name] = cookie
+
+    def set_header(self, name: str, value: str) -> None:
+        self._headers[name] = value
+
+    async def send(self, message: Message) -> None:
+        if message["type"] in _STARTS:
+            self.started = True
+            if self._cookies:
+                message = {**message, "headers": self._with_cookies(message.get("headers", ()))}
+        await self._send(message)
+
+    def _with_cookies(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+        kept = [(name, value) for name, value in headers if name.lower() != b"cache-control"]
+        varies = {field.strip().lower() for name, value in kept if name.lower() == b"vary" for field in value.split(b",")}
+        added = [(name.encode(), value.encode()) for name, value in self._headers.items() if value.lower().encode() not in varies]
+        cookies = [(b"set-cookie", cookie.serialize().encode()) for cookie in self._cookies.values()]
+        return kept + added + cookies
+
+
+def _context(scope: Scope, response: _Response) -> RequestContext:
+    headers: dict[str, list[str]] = {}
+    host = ""
+    for raw_name, raw_value in scope["headers"]:
+        name = _READ.get(raw_name)
+        if name is not None:
+            headers.setdefault(name, []).append(raw_value.decode("latin-1"))
+        elif raw_name == b"host":
+            host = raw_value.decode("latin-1")
+    return RequestContext(
+        method=scope.get("method", "GET"),
+        url=f"{scope.get('scheme', 'http')}://{host or _server(scope)}{scope['path']}",
+        headers=headers,
+        set_cookie=response.set_cookie,
+        set_header=response.set_header,
+        is_websocket=scope["type"] == "websocket",
+        can_set_cookie=response.can_set_cookie,
+    )
+
+
+def _server(scope: Scope) -> str:
+    """Where the server listens, for a request without a Host header (HTTP/1.0)."""
+    host, port = scope.get("server") or ("", None)
+    return host if port is None else f"{host}:{port}"
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": _REFUSED.decode()})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(_REFUSED)).encode())]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": _REFUSED})

@@ -1,0 +1,106 @@
+"""FastAPI: the same as for Starlette, as dependencies that the OpenAPI document knows."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from fastapi import FastAPI
+from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from lucia._async.auth import AsyncAuth
+from lucia._async.request import AsyncAuthRequest, Transport
+from lucia.middleware.asgi import LuciaMiddleware
+from lucia.middleware.starlette import StarletteAuth
+from lucia.models import Session, SessionUser, UserT
+
+__all__ = ["FastAPIAuth", "LuciaMiddleware"]
+
+T = TypeVar("T")
+
+SCHEME_NAME = "session"
+
+
+class Required(SecurityBase, Generic[T]):
+    """A dependency that a visitor's request does not pass: 401, and a security requirement in the OpenAPI document."""
+
+    def __init__(self, find: Callable[[HTTPConnection], Awaitable[T]], model: APIKey | HTTPBearer) -> None:
+        self._find = find
+        self.model = model
+        self.scheme_name = SCHEME_NAME
+
+    async def __call__(self, connection: HTTPConnection) -> T:
+        """What was asked for.
+
+        Raises:
+            NotAuthenticated: a visitor's request; answered with 401.
+        """
+        return await self._find(connection)
+
+
+class FastAPIAuth(Generic[UserT]):
+    """A FastAPI application's view of ``auth``: install it once, then name its members as dependencies, in routes and WebSockets.
+
+    ========================= =================================================================
+    ``Depends(…)``            gives
+    ========================= =================================================================
+    ``web.request``           the ``AsyncAuthRequest``, for signing in and out
+    ``web.session``           the ``Session``; 401 for a visitor
+    ``web.user``              the user; 401 for a visitor
+    ``web.session_user``      both, as ``SessionUser``; 401 for a visitor
+    ``web.optional_session``  the ``Session``, or None
+    ``web.optional_user``     the user, or None
+    ========================= =================================================================
+
+    ``install`` adds the middleware, the answers of :class:`~lucia.middleware.starlette.StarletteAuth`, and the 401 of each route that
+    needs a login to the OpenAPI document.
+    """
+
+    session: Required[Session]
+    user: Required[UserT]
+    session_user: Required[SessionUser[UserT]]
+
+    def __init__(self, auth: AsyncAuth[UserT], *, transport: Transport = "cookie", forbid_cross_site: bool = False) -> None:
+        self._web = StarletteAuth(auth, transport=transport, forbid_cross_site=forbid_cross_site)
+        model = _security_model(auth, transport)
+        self.session = Required(self._web.session, model)
+        self.user = Required(self._web.user, model)
+        self.session_user = Required(self._web.session_user, model)
+
+    def install(self, app: FastAPI) -> None:
+        """Add the middleware, the answers and the documentation to an application."""
+        self._web.install(app)
+        make = app.openapi
+
+        def openapi() -> dict[str, Any]:
+            return document_401(make())
+
+        app.openapi = openapi  # type: ignore[method-assign] # the way FastAPI documents for extending the OpenAPI document
+
+    async def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT]:
+        """What this request may ask and do, such as ``sign_in_with_key`` and ``sign_out``."""
+        return self._web.request(connection)
+
+    async def optional_session(self, connection: HTTPConnection) -> Session | None:
+        """The request's session, or None for a visitor."""
+        return await self._web.optional_session(connection)
+
+    async def optional_user(self, connection: HTTPConnection) -> UserT | None:
+        """The request's user, or None for a visitor."""
+        return await self._web.optional_user(connection)
+
+
+def document_401(document: dict[str, Any]) -> dict[str, Any]:
+    """Add the answer 401 to each operation of an OpenAPI document that needs a session and names none."""
+    for path in document.get("paths", {}).values():
+        for operation in path.values():
+            if any(SCHEME_NAME in requirement for requirement in operation.get("security", ())):
+                operation["responses"].setdefault("401", {"description": "Not logged in."})
+    return document
+
+
+def _security_model(auth: AsyncAuth[Any], transport: Transport) -> APIKey | HTTPBearer:
+    if transport == "bearer":
+        return HTTPBearer(description="The session id.")
+    name = auth.create_session_cookie(None).name
+    return APIKey.model_validate({"in": APIKeyIn.cookie, "name": name, "description": "The session cookie."})

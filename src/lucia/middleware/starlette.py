@@ -1,0 +1,108 @@
+"""Starlette: the middleware, answers to the library's errors, and what routes ask for."""
+
+from typing import Any, Final, Generic
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket
+
+from lucia._async.auth import AsyncAuth
+from lucia._async.request import AsyncAuthRequest, Transport
+from lucia.errors import (
+    InvalidCredentials,
+    InvalidRequest,
+    InvalidSessionId,
+    LuciaError,
+    NotAuthenticated,
+    Overloaded,
+    RequestUnauthorized,
+)
+from lucia.middleware.asgi import LuciaMiddleware, auth_request
+from lucia.models import Session, SessionUser, UserT
+
+__all__ = ["LuciaMiddleware", "StarletteAuth"]
+
+_ANSWERS: Final[dict[type[LuciaError], tuple[int, str]]] = {
+    NotAuthenticated: (401, "Not logged in."),
+    InvalidSessionId: (401, "Not logged in."),
+    InvalidCredentials: (401, "Wrong name or password."),
+    InvalidRequest: (403, "This request comes from another site."),
+    RequestUnauthorized: (403, "Not allowed."),
+    Overloaded: (503, "Too many logins at once. Try again in a moment."),
+}
+
+
+class StarletteAuth(Generic[UserT]):
+    """A Starlette application's view of ``auth``: install it once, then ask it in routes and WebSockets.
+
+    ``install`` also answers the library's errors where a route lets them pass, without telling which credential was wrong: 401 for
+    ``NotAuthenticated``, ``InvalidSessionId`` and ``InvalidCredentials``, 403 for ``InvalidRequest`` and ``RequestUnauthorized``,
+    503 for ``Overloaded``; a WebSocket is closed with 1008. An exception handler that the application adds afterwards goes before these.
+    """
+
+    def __init__(self, auth: AsyncAuth[UserT], *, transport: Transport = "cookie", forbid_cross_site: bool = False) -> None:
+        self.auth = auth
+        self.transport: Transport = transport
+        self.forbid_cross_site = forbid_cross_site
+
+    def install(self, app: Starlette) -> None:
+        """Add the middleware and the answers to an application."""
+        app.add_middleware(LuciaMiddleware, auth=self.auth, transport=self.transport, forbid_cross_site=self.forbid_cross_site)
+        for error in _ANSWERS:
+            app.add_exception_handler(error, self._answer)
+
+    def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT]:
+        """What this request may ask and do, such as ``sign_in_with_key`` and ``sign_out``."""
+        return auth_request(self.auth, connection.scope)
+
+    async def optional_session(self, connection: HTTPConnection) -> Session | None:
+        """The request's session, or None for a visitor."""
+        return await self.request(connection).validate()
+
+    async def optional_user(self, connection: HTTPConnection) -> UserT | None:
+        """The request's user, or None for a visitor."""
+        both = await self.request(connection).validate_user()
+        return None if both is None else both.user
+
+    async def session(self, connection: HTTPConnection) -> Session:
+        """The request's session.
+
+        Raises:
+            NotAuthenticated: a visitor's request; answered with 401.
+        """
+        session = await self.request(connection).validate()
+        if session is None:
+            raise NotAuthenticated
+        return session
+
+    async def session_user(self, connection: HTTPConnection) -> SessionUser[UserT]:
+        """The request's session and user.
+
+        Raises:
+            NotAuthenticated: a visitor's request; answered with 401.
+        """
+        both = await self.request(connection).validate_user()
+        if both is None:
+            raise NotAuthenticated
+        return both
+
+    async def user(self, connection: HTTPConnection) -> UserT:
+        """The request's user.
+
+        Raises:
+            NotAuthenticated: a visitor's request; answered with 401.
+        """
+        return (await self.session_user(connection)).user
+
+    async def _answer(self, connection: Any, error: Exception) -> Any:  # Starlette types handlers of requests and of WebSockets apart
+        status, detail = next(answer for kind, answer in _ANSWERS.items() if isinstance(error, kind))
+        if isinstance(connection, WebSocket):
+            await connection.close(code=1008, reason=detail)
+            return None
+        return JSONResponse({"detail": detail}, status, self._challenge(status))
+
+    def _challenge(self, status: int) -> dict[str, str]:
+        if status == 401:
+            return {"WWW-Authenticate": "Bearer" if self.transport == "bearer" else "APIKey"}
+        return {"Retry-After": "1"} if status == 503 else {}
