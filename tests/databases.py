@@ -1,0 +1,112 @@
+"""SQLite databases for tests, and calls at once, in both colours side by side: generated tests find their own by name."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, MetaData, StaticPool, create_engine, event
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+__all__ = ["AsyncDatabase", "AsyncTogether", "Database", "Together"]
+
+
+def _options(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    return {"connect_args": {"timeout": 30}}
+
+
+def _begin_explicitly(engine: Engine) -> None:
+    """SQLAlchemy's documented way to have SQLite's driver begin transactions before reads and savepoints too."""
+
+    @event.listens_for(engine, "connect")
+    def leave_transactions_to_us(connection: Any, record: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+
+class AsyncDatabase:
+    """A database in a file, or in memory without a path, with the metadata's tables; gives its engine."""
+
+    def __init__(self, metadata: MetaData, path: Path | None = None, *, explicit_begin: bool = False) -> None:
+        self._metadata = metadata
+        self.engine = create_async_engine(f"sqlite+aiosqlite:///{path or ':memory:'}", **_options(path))
+        if explicit_begin:
+            _begin_explicitly(self.engine.sync_engine)
+
+    async def __aenter__(self) -> AsyncEngine:
+        async with self.engine.begin() as connection:
+            await connection.run_sync(self._metadata.create_all)
+        return self.engine
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.engine.dispose()
+
+    @staticmethod
+    def sources(engine: AsyncEngine) -> tuple[AsyncEngine, async_sessionmaker[AsyncSession]]:
+        """What gives an adapter transactions of its own."""
+        return engine, async_sessionmaker(engine)
+
+    @staticmethod
+    def session(engine: AsyncEngine) -> AsyncSession:
+        """A caller's own session."""
+        return AsyncSession(engine)
+
+    @staticmethod
+    def wrong_sources() -> Sequence[Any]:
+        """What the adapters of this colour don't take."""
+        return create_engine("sqlite://"), sessionmaker(), Session(), "sqlite+aiosqlite://"
+
+
+class Database:
+    """As ``AsyncDatabase``, without waiting."""
+
+    def __init__(self, metadata: MetaData, path: Path | None = None, *, explicit_begin: bool = False) -> None:
+        self._metadata = metadata
+        self.engine = create_engine(f"sqlite:///{path or ':memory:'}", **_options(path))
+        if explicit_begin:
+            _begin_explicitly(self.engine)
+
+    def __enter__(self) -> Engine:
+        self._metadata.create_all(self.engine)
+        return self.engine
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.dispose()
+
+    @staticmethod
+    def sources(engine: Engine) -> tuple[Engine, sessionmaker[Session]]:
+        return engine, sessionmaker(engine)
+
+    @staticmethod
+    def session(engine: Engine) -> Session:
+        return Session(engine)
+
+    @staticmethod
+    def wrong_sources() -> Sequence[Any]:
+        return create_async_engine("sqlite+aiosqlite://"), async_sessionmaker(), AsyncSession(), "sqlite://"
+
+
+class AsyncTogether:
+    """Runs calls at once, in tasks."""
+
+    @staticmethod
+    async def run(*calls: Callable[[], Awaitable[Any]]) -> list[Any]:
+        """What each call returned."""
+        return await asyncio.gather(*(call() for call in calls))
+
+
+class Together:
+    """Runs calls at once, in threads."""
+
+    @staticmethod
+    def run(*calls: Callable[[], Any]) -> list[Any]:
+        """What each call returned."""
+        with ThreadPoolExecutor(len(calls)) as workers:
+            return list(workers.map(lambda call: call(), calls))

@@ -1,0 +1,357 @@
+"""The tables of the SQLAlchemy adapters, their operations statement by statement, and what is taken out of error texts."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    ClauseElement,
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    Uuid,
+    create_engine,
+    func,
+    inspect,
+    make_url,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
+from sqlalchemy.types import UserDefinedType
+
+from lucia import _sqlalchemy_steps as steps
+from lucia._sqlalchemy import Answer, AuthTables, hide_parameters
+from lucia._sqlalchemy_steps import Steps
+from lucia.errors import InvalidUserId
+from lucia.models import UNSET, KeyRow, SessionRow
+
+DIALECTS = {name: make_url(f"{name}://").get_dialect()() for name in ("sqlite", "postgresql", "mysql", "oracle", "mssql")}
+
+KEY = KeyRow(id="email:a", user_id="u1", hashed_password=None, primary_key=True, expires=None)
+SESSION = SessionRow(id="s1", user_id="u1", active_expires=1, idle_expires=2)
+
+
+@pytest.fixture
+def tables() -> AuthTables:
+    """The library's own tables."""
+    return AuthTables(MetaData(), user_columns=[Column("email", Text)], sessions=True)
+
+
+def statements(operation: Steps[Any], answers: Sequence[Answer], dialect: str = "sqlite") -> tuple[list[str], Any]:
+    """What an operation executes when the database gives these answers, and what it returns if it is done by then."""
+    sent: list[str] = []
+    try:
+        statement = next(operation)
+        for answer in answers:
+            assert isinstance(statement, ClauseElement)
+            sent.append(" ".join(str(statement.compile(dialect=DIALECTS[dialect])).split()))
+            statement = operation.send(answer)
+    except StopIteration as end:
+        return sent, end.value
+    return sent, operation
+
+
+def nothing() -> Answer:
+    """No rows, none changed."""
+    return Answer((), 0)
+
+
+# Tables
+
+
+def test_created_tables() -> None:
+    """The metadata makes three tables with named constraints and an index on the user's id."""
+    metadata = MetaData()
+    AuthTables(metadata, sessions=True)
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    made = inspect(engine)
+    assert sorted(made.get_table_names()) == ["auth_key", "auth_session", "auth_user"]
+    assert [column["name"] for column in made.get_columns("auth_user")] == ["id"]
+    for name in ("auth_key", "auth_session"):
+        assert made.get_pk_constraint(name)["name"] == f"pk_{name}"
+        assert [index["name"] for index in made.get_indexes(name)] == [f"ix_{name}_user_id"]
+        (reference,) = made.get_foreign_keys(name)
+        assert (reference["name"], reference["referred_table"]) == (f"fk_{name}_user_id", "auth_user")
+    nullable = {
+        table: {column["name"] for column in made.get_columns(table) if column["nullable"]} for table in ("auth_key", "auth_session")
+    }
+    assert nullable == {"auth_key": {"hashed_password", "expires"}, "auth_session": {"successor"}}
+    engine.dispose()
+
+
+def test_sessions_are_made_where_wanted() -> None:
+    """Without ``sessions`` there is no table for them."""
+    metadata = MetaData()
+    assert AuthTables(metadata).session is None
+    assert sorted(metadata.tables) == ["auth_key", "auth_user"]
+
+
+def test_names_and_schema() -> None:
+    """The tables take the names given and the metadata's schema."""
+    metadata = MetaData(schema="app")
+    AuthTables(metadata, sessions=True, user_table="person", key_table="person_key", session_table="person_session")
+    assert sorted(metadata.tables) == ["app.person", "app.person_key", "app.person_session"]
+
+
+def test_reference_has_the_users_type() -> None:
+    """The reference to an application's user has the type of its id."""
+    metadata = MetaData()
+    people = Table("people", metadata, Column("no", Uuid(as_uuid=False), primary_key=True))
+    made = AuthTables(metadata, user=people)
+    assert isinstance(made.key.c.user_id.type, Uuid)
+
+
+def test_incomplete_models() -> None:
+    """The tables can be made while a relationship of the user class refers to a class that comes later."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Member(Base):
+        __tablename__ = "member"
+        id: Mapped[str] = mapped_column(primary_key=True)
+        posts: Mapped[list["Post"]] = relationship()
+
+    made = AuthTables(Base.metadata, user=Member)
+
+    class Post(Base):
+        __tablename__ = "post"
+        id: Mapped[str] = mapped_column(primary_key=True)
+        author: Mapped[str] = mapped_column(ForeignKey("member.id"))
+
+    assert (made.user, made.user_id) == (Member.__table__, Member.__table__.c.id)
+    assert made.attributes == {}
+
+
+def test_only_columns_are_attributes() -> None:
+    """What a mapped class computes is no attribute."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Member(Base):
+        __tablename__ = "member"
+        id: Mapped[str] = mapped_column(primary_key=True)
+        email: Mapped[str] = mapped_column("mail")
+        email_length = column_property(func.length(email))
+
+    assert dict(AuthTables(Base.metadata, user=Member).attributes) == {"email": Member.__table__.c.mail}
+
+
+class Opaque(UserDefinedType[str]):
+    """A type that does not say what it holds, in the way SQLAlchemy 2.0 knows."""
+
+    @property
+    def python_type(self) -> type[Any]:
+        raise NotImplementedError
+
+
+def wrong_tables(metadata: MetaData) -> Iterator[tuple[type[Exception], str, Any]]:
+    """User tables that can't be used."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    Base.metadata = metadata
+
+    class Person(Base):
+        __tablename__ = "person"
+        id: Mapped[str] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012 - SQLAlchemy's own form
+
+    class Employee(Person):
+        __tablename__ = "employee"
+        id: Mapped[str] = mapped_column(ForeignKey("person.id"), primary_key=True)
+        __mapper_args__ = {"polymorphic_identity": "employee"}  # noqa: RUF012
+
+    yield ValueError, "'Employee' spans several tables", Employee
+    yield TypeError, "mapped class or a Table, not <class 'object'>", object
+    yield TypeError, "mapped class or a Table, not 'auth_user'", "auth_user"
+    yield TypeError, "mapped class or a Table", Person(id="u1")
+    yield ValueError, "'a'.* primary key of one column.* it has 0", Table("a", metadata, Column("x", Text))
+    two = Table("b", metadata, Column("x", Text, primary_key=True), Column("y", Text, primary_key=True))
+    yield ValueError, "'b'.* primary key of one column.* it has 2", two
+    yield TypeError, "'c' must hold text", Table("c", metadata, Column("x", Integer, primary_key=True))
+    yield TypeError, "'d' must hold text", Table("d", metadata, Column("x", Opaque, primary_key=True))
+    yield ValueError, "'e' belongs to another MetaData", Table("e", MetaData(), Column("x", Text, primary_key=True))
+    yield ValueError, "'f' has an attribute 'id'", Table("f", metadata, Column("x", Text, primary_key=True), Column("id", Text))
+
+
+def test_wrong_user_tables() -> None:
+    """A user table that can't be used is refused, and the message says which and why."""
+    metadata = MetaData()
+    for kind, message, user in wrong_tables(metadata):
+        with pytest.raises(kind, match=message):
+            AuthTables(metadata, user=user)
+
+
+def test_user_and_user_columns() -> None:
+    """Columns for a table that is not made are refused."""
+    metadata = MetaData()
+    people = Table("people", metadata, Column("no", String, primary_key=True))
+    with pytest.raises(ValueError, match="either user= or user_columns="):
+        AuthTables(metadata, user=people, user_columns=[Column("email", Text)])
+
+
+def test_no_attributes() -> None:
+    """The message says that there are none where a table has an id alone."""
+    with pytest.raises(ValueError, match="no attribute email; its attributes are: none"):
+        AuthTables(MetaData()).attribute_values({"email": "x"})
+
+
+# Statements
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_statements_are_portable(tables: AuthTables, dialect: str) -> None:
+    """Each operation's statements are SQL of every kind of database."""
+    operations = [
+        steps.set_user(tables, "u1", {"email": "a"}, KEY),
+        steps.delete_user(tables, "u1"),
+        steps.update_user_attributes(tables, "u1", {"email": "a"}),
+        steps.set_key(tables, KEY),
+        steps.update_key_password(tables, "email:a", "new", None),
+        steps.update_key_password(tables, "email:a", "new", UNSET),
+        steps.delete_non_primary_key(tables, ["email:a"]),
+        steps.set_session(tables, SESSION),
+        steps.get_session_and_user(tables, "s1"),
+        steps.renew_session(tables, "s0", SESSION, 0, 5),
+        steps.delete_other_sessions(tables, "u1", "s1", 5),
+    ]
+    first = [statements(operation, [nothing()], dialect)[0][0] for operation in operations[:3] + operations[4:7] + operations[8:]]
+    refused = [operations[3], operations[7]]
+    for operation in refused:
+        with pytest.raises(InvalidUserId):
+            statements(operation, [nothing()], dialect)
+    assert {text.split()[0] for text in first} == {"INSERT", "DELETE", "UPDATE", "SELECT"}
+
+
+def test_before_a_savepoint(tables: AuthTables) -> None:
+    """Before a SAVEPOINT a write begins SQLite's transaction, and changes nothing; other databases need none."""
+    (statement,) = steps.before_savepoint(tables, "sqlite")
+    assert str(statement).split() == ["DELETE", "FROM", "auth_key", "WHERE", "false"]
+    assert steps.before_savepoint(tables, "postgresql") == []
+
+
+def test_writes_begin_with_a_write(tables: AuthTables) -> None:
+    """An operation that writes never reads first, since SQLite refuses a transaction that reads, waits and then writes."""
+    operations = [
+        steps.set_user(tables, "u1", {}, KEY),
+        steps.delete_user(tables, "u1"),
+        steps.update_user_attributes(tables, "u1", {"email": "a"}),
+        steps.update_key_password(tables, "email:a", "new", None),
+        steps.delete_non_primary_key(tables, ["email:a"]),
+        steps.delete_sessions(tables, ["s1"], 5),
+        steps.delete_sessions_by_user_id(tables, "u1"),
+        steps.delete_other_sessions(tables, "u1", "s1", 5),
+        steps.renew_session(tables, "s0", SESSION, 0, 5),
+    ]
+    verbs = {statements(operation, [nothing()])[0][0].split()[0] for operation in operations}
+    assert verbs == {"INSERT", "DELETE", "UPDATE"}
+
+
+def test_sign_out_everywhere_looks_again(tables: AuthTables) -> None:
+    """A DELETE that found something is repeated: a renewal that was committed meanwhile left a successor that it could not see."""
+    answers = [Answer((), 2), Answer((), 1), nothing()]
+    sent, result = statements(steps.delete_sessions_by_user_id(tables, "u1"), answers)
+    assert sent == ["DELETE FROM auth_session WHERE auth_session.user_id = ?"] * 3
+    assert result is None
+
+
+def test_keeping_one_looks_again(tables: AuthTables) -> None:
+    """The others are deleted until none is seen, whatever the DELETE's row count said."""
+    another: Any = ("s2",)
+    answers = [Answer((), 1), nothing(), Answer([another], 0), Answer((), 1), nothing()]
+    sent, result = statements(steps.delete_other_sessions(tables, "u1", "s1", 5), answers)
+    assert [text.split()[0] for text in sent] == ["UPDATE", "DELETE", "SELECT", "DELETE", "SELECT"]
+    assert result is True
+
+
+def test_why_refused(tables: AuthTables) -> None:
+    """A constraint that is violated while the user is missing means InvalidUserId; none of the known reasons is None."""
+    found: Any = ("u1",)
+    assert isinstance(statements(steps.why_refused(tables, key_id="k", user_id="u1"), [nothing(), nothing()])[1], InvalidUserId)
+    assert statements(steps.why_refused(tables, key_id="k", user_id="u1"), [nothing(), Answer([found], 0)])[1] is None
+
+
+# Errors
+
+
+class Quoting(Exception):
+    """An error that quotes values in an attribute, as asyncpg's do."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+def violated(detail: str, parameters: Any) -> IntegrityError:
+    """An error whose driver's error, and what caused that, quote values."""
+    cause = Quoting(detail)
+    driver = ValueError(f"unique constraint: {detail}", 23505)
+    error = IntegrityError("INSERT INTO auth_session …", parameters, driver)
+    driver.__cause__ = cause
+    error.__cause__ = driver
+    return error
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        ("the-id-of-a-session", 5, None, b"raw"),
+        {"id": "the-id-of-a-session"},
+        [("another", 1), ("the-id-of-a-session", 2)],
+        [{"id": "the-id-of-a-session"}],
+    ],
+)
+def test_hidden_values(parameters: Any) -> None:
+    """Values are taken out of an error's text, the driver's error and its cause, however the parameters were given."""
+    error = violated("Key (id)=(the-id-of-a-session) exists", parameters)
+    hide_parameters(error)
+    driver: Any = error.orig
+    texts = [str(error), str(driver), str(driver.__cause__), driver.__cause__.detail]
+    assert all("the-id-of-a-session" not in text and "Key (id)=([hidden]) exists" in text for text in texts)
+    assert driver.args[1] == 23505
+
+
+def test_hidden_beginnings() -> None:
+    """A long value of which the database quotes only the beginning is taken out as well."""
+    secret = "$scrypt$" + "0123456789" * 9
+    error = violated(f"Failing row contains ({secret[:64]}...)", (secret,))
+    hide_parameters(error)
+    assert secret[:20] not in str(error)
+
+
+def test_short_values_stay() -> None:
+    """Short values are no secrets: the text stays readable."""
+    error = violated("user_id in table user", ("user",))
+    hide_parameters(error)
+    assert "user_id in table user" in str(error)
+
+
+# The door
+
+
+def test_missing_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without SQLAlchemy the import says what to install."""
+    hidden = [name for name in sys.modules if name.partition(".")[0] == "sqlalchemy" or name.endswith(".sqlalchemy")]
+    for name in [*hidden, "lucia._sqlalchemy", "lucia._sqlalchemy_steps"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(ImportError, match=r'pip install "lucia-auth\[sqlalchemy\]"'):
+        import lucia.adapters.sqlalchemy  # noqa: F401
+
+
+def test_broken_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import that fails for another reason says so itself."""
+    monkeypatch.delitem(sys.modules, "lucia.adapters.sqlalchemy")
+    monkeypatch.setitem(sys.modules, "lucia._async.sqlalchemy", None)
+    with pytest.raises(ImportError, match=r"lucia\._async\.sqlalchemy"):
+        import lucia.adapters.sqlalchemy  # noqa: F401
