@@ -1,0 +1,53 @@
+"""What an operation yields: commands of the server, scripts, and batches of both; what it is sent: their replies."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lucia.redis.scripts import Script
+
+T = TypeVar("T")
+
+Argument = str | bytes | int
+Reply = Any
+"""bytes, int, None or a list of these: what a server answers, not decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A command of the server."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Eval:
+    """A script and the keys and arguments it runs with."""
+
+    script: Script
+    keys: tuple[Argument, ...]
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Commands that do not depend on each other; the reply is the list of theirs. In a cluster they go to their nodes side by side."""
+
+    commands: tuple[Call | Eval, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Commands on one key that run together or not at all (MULTI, EXEC); the reply is the list of theirs."""
+
+    commands: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropConnections:
+    """Replies may have been crossed: close the connections that lie idle, so that the next command gets a new one."""
+
+
+Command = Call | Eval | Batch | Transaction | DropConnections
+Operation = Generator[Command, Reply, T]

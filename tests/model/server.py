@@ -1,0 +1,271 @@
+"""A Redis of the few commands that the store uses, as a pure function of its state. ``test_twin.py`` holds it to a real server.
+
+Time stands still; keys that expire do so when the explorer says it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, cast
+
+from lucia.redis.commands import Argument, Batch, Call, Eval, Reply, Transaction
+
+NOW: Final = 1_000_000
+"""The server's time, in milliseconds since the epoch."""
+
+Value = bytes | tuple[bytes, ...]
+
+
+class Entry(NamedTuple):
+    """A key's value, and when it expires in milliseconds since the epoch; None is never."""
+
+    value: Value
+    expires: int | None
+
+
+State = tuple[tuple[bytes, Entry], ...]
+"""The keys in order, so that equal servers are equal states."""
+
+
+class WrongType(Exception):
+    """WRONGTYPE Operation against a key holding the wrong kind of value."""
+
+
+class Database:
+    """A state, opened for some commands."""
+
+    def __init__(self, state: State = ()) -> None:
+        self.keys = dict(state)
+
+    def state(self) -> State:
+        """The keys as they are now."""
+        return tuple(sorted(self.keys.items()))
+
+    def run(self, command: Call | Eval | Transaction) -> Reply:
+        """Execute one command, one script or one transaction, whole."""
+        if isinstance(command, Transaction):
+            return [self.run(each) for each in command.commands]
+        if isinstance(command, Eval):
+            return _SCRIPTS[command.script.name](self, _texts(command.keys), _texts(command.arguments))
+        return _COMMANDS[command.name](self, *_texts(command.arguments))
+
+    def time(self) -> list[bytes]:
+        """TIME"""
+        return [b"%d" % (NOW // 1000), b"%d" % (NOW % 1000 * 1000)]
+
+    def mget(self, *keys: bytes) -> list[bytes | None]:
+        """MGET, which answers nil for a key of another type."""
+        return [self._text(key) for key in keys]
+
+    def exists(self, key: bytes) -> int:
+        """EXISTS"""
+        return int(key in self.keys)
+
+    def set(self, key: bytes, value: bytes, *options: bytes) -> bool | None:
+        """SET with NX, PX and PXAT"""
+        words = [option.upper() for option in options]
+        if b"NX" in words and key in self.keys:
+            return None
+        expires = None
+        if b"PX" in words:
+            expires = NOW + int(options[words.index(b"PX") + 1])
+        if b"PXAT" in words:
+            expires = int(options[words.index(b"PXAT") + 1])
+        self.keys[key] = Entry(value, expires)
+        self._expire(key)
+        return True
+
+    def delete(self, *keys: bytes) -> int:
+        """DEL"""
+        return sum(self.keys.pop(key, None) is not None for key in keys)
+
+    def pttl(self, key: bytes) -> int:
+        """PTTL"""
+        entry = self.keys.get(key)
+        if entry is None:
+            return -2
+        return -1 if entry.expires is None else entry.expires - NOW
+
+    def pexpireat(self, key: bytes, when: bytes, condition: bytes = b"") -> int:
+        """PEXPIREAT with NX and GT; a key without an expiry counts as one that expires never"""
+        entry = self.keys.get(key)
+        if entry is None:
+            return 0
+        if condition == b"NX" and entry.expires is not None:
+            return 0
+        if condition == b"GT" and (entry.expires is None or entry.expires >= int(when)):
+            return 0
+        self.keys[key] = Entry(entry.value, int(when))
+        self._expire(key)
+        return 1
+
+    def llen(self, key: bytes) -> int:
+        """LLEN"""
+        return len(self._list(key))
+
+    def lpush(self, key: bytes, value: bytes) -> int:
+        """LPUSH"""
+        self._put_list(key, (value, *self._list(key)))
+        return self.llen(key)
+
+    def lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
+        """LRANGE"""
+        values = self._list(key)
+        begin, end = (each if each >= 0 else max(0, len(values) + each) if index == 0 else len(values) + each for index, each in enumerate((int(first), int(last))))
+        return list(values[begin : end + 1])
+
+    def lrem(self, key: bytes, count: bytes, value: bytes) -> int:
+        """LREM"""
+        values, left = list(self._list(key)), abs(int(count)) or len(self._list(key))
+        if int(count) < 0:
+            values.reverse()
+        kept: list[bytes] = []
+        for each in values:
+            if each == value and left:
+                left -= 1
+            else:
+                kept.append(each)
+        if int(count) < 0:
+            kept.reverse()
+        self._put_list(key, tuple(kept))
+        return len(values) - len(kept)
+
+    def _text(self, key: bytes) -> bytes | None:
+        entry = self.keys.get(key)
+        return entry.value if entry is not None and isinstance(entry.value, bytes) else None
+
+    def _list(self, key: bytes) -> tuple[bytes, ...]:
+        entry = self.keys.get(key)
+        if entry is not None and isinstance(entry.value, bytes):
+            raise WrongType
+        return () if entry is None else cast("tuple[bytes, ...]", entry.value)
+
+    def _put_list(self, key: bytes, values: tuple[bytes, ...]) -> None:
+        old = self.keys.pop(key, None)
+        if values:
+            self.keys[key] = Entry(values, None if old is None else old.expires)
+
+    def _expire(self, key: bytes) -> None:
+        expires = self.keys[key].expires
+        if expires is not None and expires <= NOW:
+            del self.keys[key]
+
+
+def _texts(arguments: Sequence[Argument]) -> list[bytes]:
+    return [each if isinstance(each, bytes) else str(each).encode() for each in arguments]
+
+
+_COMMANDS: dict[str, Callable[..., Reply]] = {
+    "TIME": Database.time,
+    "MGET": Database.mget,
+    "SET": Database.set,
+    "DEL": Database.delete,
+    "PTTL": Database.pttl,
+    "PEXPIREAT": Database.pexpireat,
+    "LPUSH": Database.lpush,
+    "LRANGE": Database.lrange,
+    "LREM": Database.lrem,
+}
+
+Words = list[bytes]
+
+
+def _extend(database: Database, index: bytes, length: int, expires: bytes) -> None:
+    ttl = database.pttl(index)
+    if length == 1 or (ttl >= 0 and NOW + ttl < int(expires)):
+        database.pexpireat(index, expires)
+
+
+def _create(database: Database, keys: Words, arguments: Words) -> Reply:
+    id_, record, expires = arguments
+    if int(expires) <= NOW:
+        return -3
+    database.llen(keys[1])
+    if not database.set(keys[0], record, b"NX", b"PXAT", expires):
+        if database.mget(keys[0])[0] != record:
+            return 0
+        database.lrem(keys[1], b"0", id_)
+    length = database.lpush(keys[1], id_)
+    _extend(database, keys[1], length, expires)
+    return length
+
+
+def _renew(database: Database, keys: Words, arguments: Words) -> Reply:
+    used, successor, index, marker = keys
+    used_id, successor_id, record, expires, value, life = arguments
+    if not database.exists(used):
+        return [database.mget(marker)[0], database.pttl(marker)]
+    if int(expires) <= NOW:
+        return -3
+    database.llen(index)
+    if not database.set(successor, record, b"NX", b"PXAT", expires):
+        return 0
+    database.set(marker, value, b"PX", life)
+    database.delete(used)
+    length = database.lpush(index, successor_id)
+    _extend(database, index, length, expires)
+    database.lrem(index, b"0", used_id)
+    return 1
+
+
+def _delete(database: Database, keys: Words, _: Words) -> Reply:
+    held = []
+    for session, marker in zip(keys[::2], keys[1::2], strict=True):
+        held.append(database.mget(session, marker))
+        database.delete(session)
+    return held
+
+
+def _revoke(database: Database, keys: Words, arguments: Words) -> Reply:
+    whole, keep, *ids = arguments
+    if keep and not database.exists(keys[-1]):
+        return 0
+    if whole == b"1" and set(database.lrange(keys[0], b"0", b"-1")) - {keep, *ids}:
+        return 0
+    for session, id_ in zip(keys[1:], ids, strict=False):
+        database.delete(session)
+        database.lrem(keys[0], b"-1", id_)
+    return 1
+
+
+def _prune(database: Database, keys: Words, ids: Words) -> Reply:
+    for session, id_ in zip(keys[1:], ids, strict=True):
+        if not database.exists(session):
+            database.lrem(keys[0], b"0", id_)
+    return 1
+
+
+def _push(database: Database, keys: Words, arguments: Words) -> Reply:
+    id_, expires, slack = arguments
+    if int(expires) <= NOW:
+        return -3
+    length = database.lpush(keys[0], id_)
+    _extend(database, keys[0], length, b"%d" % (int(expires) + int(slack)))
+    return length
+
+
+def _swap(database: Database, keys: Words, arguments: Words) -> Reply:
+    used, marker = keys
+    if not database.exists(used):
+        return [database.mget(marker)[0], database.pttl(marker)]
+    database.set(marker, arguments[0], b"PX", arguments[1])
+    database.delete(used)
+    return 1
+
+
+def _drop(database: Database, keys: Words, ids: Words) -> Reply:
+    for id_ in ids:
+        database.lrem(keys[0], b"0", id_)
+    return 1
+
+
+_SCRIPTS: dict[str, Callable[[Database, Words, Words], Reply]] = {
+    "create": _create,
+    "renew": _renew,
+    "delete": _delete,
+    "revoke": _revoke,
+    "prune": _prune,
+    "push": _push,
+    "swap": _swap,
+    "drop": _drop,
+}
+
+__all__ = ["NOW", "Batch", "Database", "Entry", "State", "WrongType"]
