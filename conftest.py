@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from hypothesis import settings
 from sybil import Example, Sybil
 from sybil.evaluators.python import pad
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from tests.servers import Server
 
 pytest_plugins = ["tests.servers"]
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("no deadline", settings(), deadline=None)
+settings.load_profile("no deadline")
 
 SHOWN_URL = "redis://localhost:6379"
 """What the documents write; the tests put their own server's URL in its place."""
