@@ -1,7 +1,7 @@
 """The origin check: the whole decision table, the comparison of origins, and what a failure shows."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -96,7 +96,7 @@ def passes(context: RequestContext, *trusted: str) -> bool:
 def test_the_decision_table(site: str, origin: str) -> None:
     """Sec-Fetch-Site sent once decides first, then the Origin header; only that lets a request pass that may change things."""
     expected = origin in PASSING.get(site, ())
-    headers: Mapping[str, Sequence[str]] = {"sec_fetch_site": SITES[site], "origin": ORIGINS[origin]}
+    headers: dict[str, Any] = {"sec_fetch_site": SITES[site], "origin": ORIGINS[origin]}
     assert {method: passes(make_context(method, **headers), TRUSTED) for method in UNSAFE} == dict.fromkeys(UNSAFE, expected)
     handshakes = [
         make_context(method, url, websocket=True, **headers) for method in ("GET", "CONNECT") for url in (OWN, "wss://shop.example/ws")
@@ -192,7 +192,11 @@ def test_a_proxy_that_ends_tls_makes_no_request_foreign() -> None:
 
 def test_forwarded_headers_are_not_read() -> None:
     """Anyone can send them, so they make a foreign origin no less foreign."""
-    forwarded = {"x_forwarded_host": "evil.example", "x_forwarded_proto": "https", "forwarded": "host=evil.example;proto=https"}
+    forwarded: dict[str, Any] = {
+        "x_forwarded_host": "evil.example",
+        "x_forwarded_proto": "https",
+        "forwarded": "host=evil.example;proto=https",
+    }
     assert not passes(make_context(origin=FOREIGN, host="evil.example", **forwarded))
 
 
