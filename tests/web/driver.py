@@ -96,13 +96,17 @@ def scope_of(kind: str = "http", method: str = "GET", cookie: str | None = None,
 
 
 async def run(app: ASGIApp, scope: Scope, incoming: Iterable[Message] = ()) -> Answer:
-    """Run the application on these messages, after which the client is gone, and give what it sent."""
+    """Run the application on these messages, after which an HTTP client waits and a WebSocket's is gone, and give what it sent."""
     first: Message = {"type": "websocket.connect"} if scope["type"] == "websocket" else {"type": "http.request", "body": b""}
     waiting = [first, *incoming]
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return waiting.pop(0) if waiting else {"type": f"{scope['type']}.disconnect", "code": 1001}
+        if waiting:
+            return waiting.pop(0)
+        if scope["type"] == "http":
+            await asyncio.Event().wait()
+        return {"type": "websocket.disconnect", "code": 1001}
 
     async def send(message: Message) -> None:
         await asyncio.sleep(0)
