@@ -95,9 +95,7 @@ async def crashed(web: StarletteAuth[User], request: Request) -> Response:
     raise ZeroDivisionError
 
 
-@pytest.mark.parametrize(
-    ("view", "status"), [(returned, 200), (streamed, 200), (failed, 418), (refused, 403), (crashed, 500)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("view", "status"), [(returned, 200), (streamed, 200), (failed, 418), (refused, 403), (crashed, 500)])
 def test_the_cookie_is_on_every_kind_of_response(
     web: StarletteAuth[User],
     auth: AsyncAuth[User],
