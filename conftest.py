@@ -29,6 +29,11 @@ SHOWN_URL = "redis://localhost:6379"
 """What the documents write; the tests put their own server's URL in its place."""
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a case with a long text by its argument: such texts may hold salts or times, and all test processes must agree on names."""
+    return argname if isinstance(val, str | bytes) and len(val) > 40 else None
+
+
 @pytest.fixture(scope="module")
 def document_redis_url(redis_server: "Server") -> Iterator[str]:
     """The URL of a server that was emptied for this document; it is in the environment as REDIS_URL too."""
