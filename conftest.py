@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from hypothesis import settings
 from sybil import Example, Sybil
 from sybil.evaluators.python import pad
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.servers"]
 
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("no deadline", settings(), deadline=None)
+settings.load_profile("no deadline")
+
 SHOWN_URL = "redis://localhost:6379"
 """What the documents write; the tests put their own server's URL in its place."""
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a case with a long text by its argument: such texts may hold salts or times, and all test processes must agree on names."""
+    return argname if isinstance(val, str | bytes) and len(val) > 40 else None
 
 
 @pytest.fixture(scope="module")

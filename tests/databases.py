@@ -1,8 +1,6 @@
-"""SQLite databases for tests, and calls at once, in both colours side by side: generated tests find their own by name."""
+"""SQLite databases for tests, in both colours side by side: generated tests find their own by name."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ from sqlalchemy import Engine, MetaData, StaticPool, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-__all__ = ["AsyncDatabase", "AsyncTogether", "Database", "Together"]
+__all__ = ["AsyncDatabase", "Database"]
 
 
 def _options(path: Path | None) -> dict[str, Any]:
@@ -91,22 +89,3 @@ class Database:
     @staticmethod
     def wrong_sources() -> Sequence[Any]:
         return create_async_engine("sqlite+aiosqlite://"), async_sessionmaker(), AsyncSession(), "sqlite://"
-
-
-class AsyncTogether:
-    """Runs calls at once, in tasks."""
-
-    @staticmethod
-    async def run(*calls: Callable[[], Awaitable[Any]]) -> list[Any]:
-        """What each call returned."""
-        return await asyncio.gather(*(call() for call in calls))
-
-
-class Together:
-    """Runs calls at once, in threads."""
-
-    @staticmethod
-    def run(*calls: Callable[[], Any]) -> list[Any]:
-        """What each call returned."""
-        with ThreadPoolExecutor(len(calls)) as workers:
-            return list(workers.map(lambda call: call(), calls))

@@ -41,6 +41,8 @@ NAMES: Mapping[str, str] = {
     "__aexit__": "__exit__",
     "_async": "_sync",
     "aclose": "close",
+    "aio": "sync",
+    "alogin": "login",
 }
 """Replaced where they are a whole token, or all of a string. ``AsyncX`` needs no entry."""
 

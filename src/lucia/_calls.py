@@ -2,29 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import TypeVar
 
 from lucia.errors import LuciaError
 
 __all__ = ["AsyncCalls", "Calls"]
-
-T = TypeVar("T")
 
 
 class AsyncCalls:
     """Calls as tasks of the running event loop."""
 
     @staticmethod
-    async def together(*calls: Callable[[], Awaitable[T]]) -> list[T | LuciaError]:
+    async def together(*calls: Callable[[], Awaitable[object]]) -> list[object]:
         """Start all calls, wait for all, and give what each returned, or the library's error that it raised; other errors go up."""
-
-        async def run(call: Callable[[], Awaitable[T]]) -> T:
-            return await call()
-
-        return _outcomes(await asyncio.gather(*map(run, calls), return_exceptions=True))
+        return _outcomes(await asyncio.gather(*(call() for call in calls), return_exceptions=True))
 
     @staticmethod
     async def pause(milliseconds: int) -> None:
@@ -36,11 +29,11 @@ class Calls:
     """Calls in threads of their own."""
 
     @staticmethod
-    def together(*calls: Callable[[], T]) -> list[T | LuciaError]:
+    def together(*calls: Callable[[], object]) -> list[object]:
         """Start all calls, wait for all, and give what each returned, or the library's error that it raised; other errors go up."""
         start = Barrier(len(calls))
 
-        def run(call: Callable[[], T]) -> T | BaseException:
+        def run(call: Callable[[], object]) -> object:
             start.wait()
             try:
                 return call()
@@ -48,7 +41,7 @@ class Calls:
                 return error
 
         with ThreadPoolExecutor(len(calls)) as threads:
-            return _outcomes(list(threads.map(run, calls)))
+            return _outcomes(threads.map(run, calls))
 
     @staticmethod
     def pause(milliseconds: int) -> None:
@@ -56,8 +49,8 @@ class Calls:
         time.sleep(milliseconds / 1000)
 
 
-def _outcomes(outcomes: Sequence[T | BaseException]) -> list[T | LuciaError]:
-    found: list[T | LuciaError] = []
+def _outcomes(outcomes: Iterable[object]) -> list[object]:
+    found: list[object] = []
     for outcome in outcomes:
         if isinstance(outcome, BaseException) and not isinstance(outcome, LuciaError):
             raise outcome

@@ -74,7 +74,7 @@ class AuthTables:
     ================ ==========================================================================================================
 
     A row of ``auth_session`` with a ``successor`` is a used session: ``successor`` is the id that it was renewed to,
-    ``active_expires`` the end of the grace, ``idle_expires`` the time from which on the row may be swept.
+    ``active_expires`` the end of the grace (0 without one), ``idle_expires`` the time from which on the row may be swept.
 
     Once this object is made, ``metadata.create_all()`` makes the tables and Alembic finds them.
 

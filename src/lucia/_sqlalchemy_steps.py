@@ -136,10 +136,13 @@ def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
 
 
 def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int) -> Steps[SessionRow | None]:
-    """The row count of the first statement names the winner; the others read what it wrote."""
+    """The row count of the first statement names the winner; the others read what it wrote.
+
+    No grace is written as 0 and not as the present, which a clock that is behind would take for a grace.
+    """
     sessions = check_sessions(tables)
     live = and_(sessions.c.id == session_id, sessions.c.user_id == successor.user_id, _live(sessions, now))
-    used = {"successor": successor.id, "active_expires": now + grace, "idle_expires": now + MARKER_MS}
+    used = {"successor": successor.id, "active_expires": now + grace if grace else 0, "idle_expires": now + MARKER_MS}
     if not (yield update(sessions).where(live).values(used)).changed:
         end = yield from get_successor(tables, session_id, now)
         return end if end is not None and end.user_id == successor.user_id else None

@@ -19,7 +19,9 @@ SESSION_COOKIE_NAME: Final = "auth_session"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _VALUE = re.compile(r"[!#-+\--:<-\[\]-~]*", re.ASCII)
-_ATTRIBUTE = re.compile(r"[\x20-\x3a\x3c-\x7e]+", re.ASCII)
+_PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*", re.ASCII)
+_DOMAIN = re.compile(r"\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*", re.ASCII)
+_SECURE_PREFIXES: Final = ("__host-", "__secure-", "__http-")
 _SAME_SITE: Final = ("lax", "strict", "none")
 
 
@@ -47,10 +49,10 @@ class SessionCookie:
             raise ValueError(f"cookie name {self.name!r} is no token: use letters, digits, '-' and '_'")
         if self.same_site not in _SAME_SITE:
             raise ValueError(f"same_site must be one of {', '.join(_SAME_SITE)}, got {self.same_site!r}")
-        if not (self.path.startswith("/") and _ATTRIBUTE.fullmatch(self.path)):
+        if not _PATH.fullmatch(self.path):
             raise ValueError(f"cookie path must begin with '/' and hold no ';', got {self.path!r}")
-        if self.domain is not None and not _ATTRIBUTE.fullmatch(self.domain):
-            raise ValueError(f"cookie domain may not be empty or hold ';', got {self.domain!r}")
+        if self.domain is not None and not _DOMAIN.fullmatch(self.domain):
+            raise ValueError(f"cookie domain must be a host's name, with other letters than ASCII in the form xn--…, got {self.domain!r}")
         if self.name.lower().startswith("__host-") and (self.path != "/" or self.domain is not None):
             raise ValueError(f"a cookie named {self.name!r} needs path='/' and no domain, else browsers refuse it")
 
@@ -62,7 +64,7 @@ class SessionCookie:
         """
         if env == "PROD":
             return
-        if self.name.lower().startswith(("__host-", "__secure-")):
+        if self.name.lower().startswith(_SECURE_PREFIXES):
             raise ValueError(f"a cookie named {self.name!r} must be Secure, and cookies are Secure exactly when env is 'PROD'")
         if self.same_site == "none":
             raise ValueError("same_site='none' needs a Secure cookie, and cookies are Secure exactly when env is 'PROD'")

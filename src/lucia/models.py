@@ -150,7 +150,7 @@ class KeyRow:
     """A stored key.
 
     Args:
-        id: ``providerId:providerUserId``, split at the first colon.
+        id: ``providerId:providerUserId``, split at the first colon; not in the ``repr``, since a single-use key's may be the secret itself.
         user_id: whose it is.
         hashed_password: None for a key without a password.
         primary_key: made with the user, and goes only with the user.
@@ -160,7 +160,7 @@ class KeyRow:
         TypeError, ValueError: a member is not as described; the message says which.
     """
 
-    id: str
+    id: str = field(repr=False)
     user_id: str
     hashed_password: str | None = field(repr=False)
     primary_key: bool
@@ -242,10 +242,16 @@ class PersistentKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SingleUseKey:
-    """A key that is consumed by its first use. ``expires_at`` is aware and in UTC."""
+    """A key that is consumed by its first use.
+
+    Args:
+        provider_user_id: may be the secret itself, so it is not in the ``repr``.
+        expires_at: aware and in UTC.
+        expired: whether that is past.
+    """
 
     provider_id: str
-    provider_user_id: str
+    provider_user_id: str = field(repr=False)
     user_id: str
     password_defined: bool
     expires_at: datetime

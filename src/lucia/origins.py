@@ -3,6 +3,7 @@
 Sources: RFC 6454 (origins), W3C Fetch Metadata Request Headers (``Sec-Fetch-Site``).
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -13,6 +14,7 @@ from lucia.context import RequestContext
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _AS_HTTP: Final = {"ws": "http", "wss": "https"}
+_BARE = re.compile(r"[a-z]+://(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(:[0-9]+)?", re.ASCII | re.IGNORECASE)
 
 
 class Origin(NamedTuple):
@@ -53,9 +55,7 @@ def parse_origin(url: str) -> Origin | None:
 
 def parse_bare_origin(text: str) -> Origin | None:
     """The origin that an Origin header or a configuration entry states: a URL of scheme, host and port and nothing else, else None."""
-    origin = parse_origin(text)
-    authority = text.partition("://")[2]
-    return None if any(c in authority for c in "/?#\\ \t\r\n") else origin
+    return parse_origin(text) if _BARE.fullmatch(text) else None
 
 
 def configured_origins(origins: Collection[str]) -> frozenset[Origin]:

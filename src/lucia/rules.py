@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from lucia.errors import InvalidCredentials, InvalidKeyId, InvalidPassword, OutdatedPassword
+from lucia.errors import InvalidCredentials, InvalidKeyId, InvalidPassword, InvalidUserId, OutdatedPassword
 from lucia.models import (
     MAX_EPOCH_MS,
     Device,
@@ -25,6 +25,7 @@ from lucia.models import (
     SingleUseKey,
     check_id,
     check_text,
+    check_user_id,
 )
 from lucia.passwords import is_outdated
 
@@ -83,9 +84,9 @@ def new_session_id(random_bytes: RandomBytes = os.urandom) -> str:
     return generate_random_string(SESSION_ID_LENGTH, random_bytes=random_bytes)
 
 
-def is_session_id(text: str) -> bool:
+def is_session_id(value: object) -> bool:
     """Whether ``Auth`` could have made this id: 40 characters of ``0-9A-Za-z``."""
-    return _SESSION_ID.fullmatch(text) is not None
+    return isinstance(value, str) and _SESSION_ID.fullmatch(value) is not None
 
 
 def milliseconds(name: str, duration: object) -> int:
@@ -164,7 +165,7 @@ class SessionExpiry:
         """
         active = now + self.active_ms
         idle = active + self.idle_ms
-        last = MAX_EPOCH_MS if self.absolute_ms is None else created_at + self.absolute_ms
+        last = MAX_EPOCH_MS if self.absolute_ms is None else min(created_at + self.absolute_ms, MAX_EPOCH_MS)
         return min(active, last), min(idle, last)
 
 
@@ -261,11 +262,42 @@ def key_id(provider_id: str, provider_user_id: str) -> str:
     Raises:
         TypeError, ValueError: a part is no text, ``provider_id`` holds a colon (the id is split at the first one), or the id is too long.
     """
-    check_text("provider_id", provider_id)
+    _check_provider_id(provider_id)
     check_text("provider_user_id", provider_user_id)
-    if ":" in provider_id:
-        raise ValueError(f"provider_id may hold no colon, got {provider_id!r}: key ids are split at the first one")
     return check_id("key id", f"{provider_id}:{provider_user_id}")
+
+
+def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:
+    """The id of a key to look up; None if no key can have it: a name that somebody typed is no programming error.
+
+    Raises:
+        TypeError: a part is no text.
+        ValueError: ``provider_id`` is empty, holds a lone surrogate or a colon.
+    """
+    _check_provider_id(provider_id)
+    try:
+        return key_id(provider_id, provider_user_id)
+    except ValueError:
+        return None
+
+
+def _check_provider_id(provider_id: object) -> None:
+    text = check_text("provider_id", provider_id)
+    if ":" in text:
+        raise ValueError(f"provider_id may hold no colon, got {text!r}: key ids are split at the first one")
+
+
+def sought_user_id(user_id: object) -> str:
+    """Return ``user_id``, of a user to look up.
+
+    Raises:
+        TypeError: it is no ``str``.
+        InvalidUserId: no user can have it.
+    """
+    try:
+        return check_user_id(user_id)
+    except ValueError:
+        raise InvalidUserId from None
 
 
 def refusal(row: KeyRow | None, *, password_given: bool) -> type[InvalidCredentials] | None:

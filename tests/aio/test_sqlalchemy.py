@@ -13,10 +13,12 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, Text, event, fu
 from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from lucia._calls import AsyncCalls
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AsyncSQLAlchemyUserAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import KeyRow, SessionRow, UserRow
-from tests.databases import AsyncDatabase, AsyncTogether
+from lucia.testing import AsyncRenewingSessionAdapterSuite, AsyncSessionUserAdapterSuite, AsyncUserAdapterSuite
+from tests.databases import AsyncDatabase
 
 NOW = 1_800_000_000_000
 HASH = "$scrypt$ln=15,r=8,p=3$a-salt-that-nobody-may-see$a-hash-that-nobody-may-see"
@@ -102,6 +104,46 @@ async def run(database: AsyncDatabase, *statements: str) -> None:
 def everything_shown(error: BaseException) -> str:
     """All the text that a log of the error would hold."""
     return "".join(traceback.format_exception(error)) + str(error) + repr(error)
+
+
+# The laws of all adapters
+
+PEOPLE = MetaData()
+PEOPLE_TABLES = AuthTables(PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True)
+
+
+@pytest.fixture
+async def people(tmp_path: Path) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
+    """An adapter with its own tables on an empty database and the system's clock."""
+    async with AsyncDatabase(PEOPLE, tmp_path / "people.db") as engine:
+        yield AsyncSQLAlchemyAdapter(engine, PEOPLE_TABLES)
+
+
+class TestUsers(AsyncUserAdapterSuite):
+    """It is a user adapter."""
+
+    @pytest.fixture
+    def adapter(self, people: AsyncSQLAlchemyAdapter) -> AsyncSQLAlchemyAdapter:
+        return people
+
+
+class TestSessions(AsyncRenewingSessionAdapterSuite):
+    """It is a session adapter that renews."""
+
+    @pytest.fixture
+    def adapter(self, people: AsyncSQLAlchemyAdapter) -> AsyncSQLAlchemyAdapter:
+        return people
+
+    async def create_user(self, adapter: Any, user_id: str) -> None:
+        await adapter.set_user(user_id, {}, None)
+
+
+class TestSessionUsers(AsyncSessionUserAdapterSuite):
+    """It gives a session together with its user."""
+
+    @pytest.fixture
+    def adapter(self, people: AsyncSQLAlchemyAdapter) -> AsyncSQLAlchemyAdapter:
+        return people
 
 
 # Sources
@@ -277,7 +319,7 @@ async def test_single_use_key_is_consumed_once(adapter: AsyncSQLAlchemyAdapter) 
     for number in range(5):
         single_use = key(f"reset{number}", primary_key=False, expires=NOW)
         await adapter.set_key(single_use)
-        counts = await AsyncTogether.run(*[partial(adapter.delete_non_primary_key, single_use.id)] * 6)
+        counts: list[Any] = await AsyncCalls.together(*[partial(adapter.delete_non_primary_key, single_use.id)] * 6)
         assert sorted(counts) == [0, 0, 0, 0, 0, 1]
 
 
@@ -359,7 +401,7 @@ async def test_parallel_renewals(database: AsyncDatabase, adapter: AsyncSQLAlche
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
     calls = [partial(adapter.renew_session, "s0", session(f"new{number}"), grace=10_000) for number in range(8)]
-    results = await AsyncTogether.run(*calls)
+    results: list[Any] = await AsyncCalls.together(*calls)
     assert len({result.id for result in results}) == 1
     assert await adapter.get_sessions_by_user_id("u1") == [results[0]]
     assert await adapter.get_session("s0") is None
@@ -370,7 +412,7 @@ async def test_parallel_renewals_without_grace(adapter: AsyncSQLAlchemyAdapter) 
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
     calls = [partial(adapter.renew_session, "s0", session(f"new{number}"), grace=0) for number in range(5)]
-    results = [result for result in await AsyncTogether.run(*calls) if result is not None]
+    results = [result for result in await AsyncCalls.together(*calls) if result is not None]
     assert results == await adapter.get_sessions_by_user_id("u1")
     assert len(results) == 1
 
@@ -383,7 +425,7 @@ async def test_renewal_beside_revocation(adapter: AsyncSQLAlchemyAdapter) -> Non
         await adapter.set_session(session(used))
         end = partial(adapter.delete_session, used) if number % 2 else partial(adapter.delete_sessions_by_user_id, "u1")
         calls = [partial(adapter.renew_session, used, new, grace=0), end]
-        await AsyncTogether.run(*(calls if number % 3 else reversed(calls)))
+        await AsyncCalls.together(*(calls if number % 3 else reversed(calls)))
         assert await adapter.get_sessions_by_user_id("u1") == []
 
 
@@ -399,10 +441,19 @@ async def test_renewal_beside_keeping(adapter: AsyncSQLAlchemyAdapter) -> None:
             partial(adapter.delete_other_sessions, "u1", used),
             partial(adapter.renew_session, f"other{number}", session(f"newer{number}"), grace=0),
         ]
-        results = await AsyncTogether.run(*(calls if number % 2 else reversed(calls)))
+        results = await AsyncCalls.together(*(calls if number % 2 else reversed(calls)))
         assert True in results
         assert await adapter.get_sessions_by_user_id("u1") == [new]
         await adapter.delete_session(new.id)
+
+
+async def test_no_grace_for_a_clock_that_is_behind(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
+    """After a renewal without grace the used id leads nowhere, also by a clock that is behind the one of the renewal."""
+    await add_alice(adapter)
+    await adapter.set_session(session("s0"))
+    await adapter.renew_session("s0", session("s1"), grace=0)
+    time.now -= 1_000
+    assert await adapter.get_successor("s0") is None
 
 
 async def test_grace(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:

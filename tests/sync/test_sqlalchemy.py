@@ -14,10 +14,12 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, Text, event, fu
 from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from lucia._calls import Calls
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, SQLAlchemyUserAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import KeyRow, SessionRow, UserRow
-from tests.databases import Database, Together
+from lucia.testing import RenewingSessionAdapterSuite, SessionUserAdapterSuite, UserAdapterSuite
+from tests.databases import Database
 
 NOW = 1_800_000_000_000
 HASH = "$scrypt$ln=15,r=8,p=3$a-salt-that-nobody-may-see$a-hash-that-nobody-may-see"
@@ -103,6 +105,46 @@ def run(database: Database, *statements: str) -> None:
 def everything_shown(error: BaseException) -> str:
     """All the text that a log of the error would hold."""
     return "".join(traceback.format_exception(error)) + str(error) + repr(error)
+
+
+# The laws of all adapters
+
+PEOPLE = MetaData()
+PEOPLE_TABLES = AuthTables(PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True)
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Iterator[SQLAlchemyAdapter]:
+    """An adapter with its own tables on an empty database and the system's clock."""
+    with Database(PEOPLE, tmp_path / "people.db") as engine:
+        yield SQLAlchemyAdapter(engine, PEOPLE_TABLES)
+
+
+class TestUsers(UserAdapterSuite):
+    """It is a user adapter."""
+
+    @pytest.fixture
+    def adapter(self, people: SQLAlchemyAdapter) -> SQLAlchemyAdapter:
+        return people
+
+
+class TestSessions(RenewingSessionAdapterSuite):
+    """It is a session adapter that renews."""
+
+    @pytest.fixture
+    def adapter(self, people: SQLAlchemyAdapter) -> SQLAlchemyAdapter:
+        return people
+
+    def create_user(self, adapter: Any, user_id: str) -> None:
+        adapter.set_user(user_id, {}, None)
+
+
+class TestSessionUsers(SessionUserAdapterSuite):
+    """It gives a session together with its user."""
+
+    @pytest.fixture
+    def adapter(self, people: SQLAlchemyAdapter) -> SQLAlchemyAdapter:
+        return people
 
 
 # Sources
@@ -278,7 +320,7 @@ def test_single_use_key_is_consumed_once(adapter: SQLAlchemyAdapter) -> None:
     for number in range(5):
         single_use = key(f"reset{number}", primary_key=False, expires=NOW)
         adapter.set_key(single_use)
-        counts = Together.run(*[partial(adapter.delete_non_primary_key, single_use.id)] * 6)
+        counts: list[Any] = Calls.together(*[partial(adapter.delete_non_primary_key, single_use.id)] * 6)
         assert sorted(counts) == [0, 0, 0, 0, 0, 1]
 
 
@@ -360,7 +402,7 @@ def test_parallel_renewals(database: Database, adapter: SQLAlchemyAdapter) -> No
     add_alice(adapter)
     adapter.set_session(session("s0"))
     calls = [partial(adapter.renew_session, "s0", session(f"new{number}"), grace=10_000) for number in range(8)]
-    results = Together.run(*calls)
+    results: list[Any] = Calls.together(*calls)
     assert len({result.id for result in results}) == 1
     assert adapter.get_sessions_by_user_id("u1") == [results[0]]
     assert adapter.get_session("s0") is None
@@ -371,7 +413,7 @@ def test_parallel_renewals_without_grace(adapter: SQLAlchemyAdapter) -> None:
     add_alice(adapter)
     adapter.set_session(session("s0"))
     calls = [partial(adapter.renew_session, "s0", session(f"new{number}"), grace=0) for number in range(5)]
-    results = [result for result in Together.run(*calls) if result is not None]
+    results = [result for result in Calls.together(*calls) if result is not None]
     assert results == adapter.get_sessions_by_user_id("u1")
     assert len(results) == 1
 
@@ -384,7 +426,7 @@ def test_renewal_beside_revocation(adapter: SQLAlchemyAdapter) -> None:
         adapter.set_session(session(used))
         end = partial(adapter.delete_session, used) if number % 2 else partial(adapter.delete_sessions_by_user_id, "u1")
         calls = [partial(adapter.renew_session, used, new, grace=0), end]
-        Together.run(*(calls if number % 3 else reversed(calls)))
+        Calls.together(*(calls if number % 3 else reversed(calls)))
         assert adapter.get_sessions_by_user_id("u1") == []
 
 
@@ -400,10 +442,19 @@ def test_renewal_beside_keeping(adapter: SQLAlchemyAdapter) -> None:
             partial(adapter.delete_other_sessions, "u1", used),
             partial(adapter.renew_session, f"other{number}", session(f"newer{number}"), grace=0),
         ]
-        results = Together.run(*(calls if number % 2 else reversed(calls)))
+        results = Calls.together(*(calls if number % 2 else reversed(calls)))
         assert True in results
         assert adapter.get_sessions_by_user_id("u1") == [new]
         adapter.delete_session(new.id)
+
+
+def test_no_grace_for_a_clock_that_is_behind(adapter: SQLAlchemyAdapter, time: Time) -> None:
+    """After a renewal without grace the used id leads nowhere, also by a clock that is behind the one of the renewal."""
+    add_alice(adapter)
+    adapter.set_session(session("s0"))
+    adapter.renew_session("s0", session("s1"), grace=0)
+    time.now -= 1_000
+    assert adapter.get_successor("s0") is None
 
 
 def test_grace(adapter: SQLAlchemyAdapter, time: Time) -> None:

@@ -60,7 +60,9 @@ class AsyncFiveMethods:
                 await self._adapter.delete_sessions_by_user_id(user_id)
                 return False
             rows = await self._adapter.get_sessions_by_user_id(user_id)
-            await self._adapter.delete_session(*(row.id for row in rows if row.id != kept.id))
+            others = [row.id for row in rows if row.id != kept.id]
+            if others:
+                await self._adapter.delete_session(*others)
             return True
 
     async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:

@@ -1,6 +1,7 @@
 """``Auth``'s methods for sessions: all that is needed beside somebody's own users."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Generic, NamedTuple
 
 from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
@@ -13,6 +14,7 @@ from lucia.rules import (
     is_session_id,
     new_session_row,
     session_state,
+    sought_user_id,
     successor_row,
     to_device,
     to_session,
@@ -57,7 +59,7 @@ class AsyncSessionMethods(Generic[UserT]):
         if noted and not self._sessions.keeps_attributes:
             raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
         now = self._clock()
-        row = new_session_row(user_id, now, self._expiry, noted or {})
+        row = self._as_kept(new_session_row(user_id, now, self._expiry, noted or {}))
         await self._sessions.set_session(row)
         await self._sweep(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
@@ -143,7 +145,8 @@ class AsyncSessionMethods(Generic[UserT]):
         check_user_id(user_id)
         rows = await self._sessions.get_sessions_by_user_id(user_id)
         ids = [row.id for row in rows if row.user_id == user_id and handle_of(row) == handle]
-        await self._sessions.delete_session(*ids)
+        if ids:
+            await self._sessions.delete_session(*ids)
         return bool(ids)
 
     async def get_all_user_sessions(self, user_id: str) -> list[Device]:
@@ -152,10 +155,10 @@ class AsyncSessionMethods(Generic[UserT]):
         Raises:
             InvalidUserId: there is a user adapter, and it has no such user.
         """
-        check_user_id(user_id)
+        sought_user_id(user_id)
         if self._users is not None and await self._users.get_user(user_id) is None:
             raise InvalidUserId
-        rows = await self._sessions.get_sessions_by_user_id(user_id)
+        rows = [row for row in await self._sessions.get_sessions_by_user_id(user_id) if row.user_id == user_id]
         now = self._clock()
         await self._delete_dead([row for row in rows if session_state(row, now) is None])
         devices = [to_device(row, state, self._expiry) for row in rows if (state := session_state(row, now)) is not None]
@@ -166,8 +169,8 @@ class AsyncSessionMethods(Generic[UserT]):
         check_user_id(user_id)
         rows = await self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
-        dead = [row.id for row in rows if session_state(row, now) is None]
-        await self._sessions.delete_session(*dead)
+        if dead := [row.id for row in rows if session_state(row, now) is None]:
+            await self._sessions.delete_session(*dead)
 
     async def _find(self, session_id: str) -> _Live:
         if not is_session_id(session_id):
@@ -206,7 +209,7 @@ class AsyncSessionMethods(Generic[UserT]):
 
     async def _renew(self, row: SessionRow, grace: int) -> Session:
         now = self._clock()
-        successor = successor_row(row, now, self._expiry)
+        successor = self._as_kept(successor_row(row, now, self._expiry))
         if successor.idle_expires <= now:  # the absolute lifetime is over, though the record was written when it was longer
             await self._sessions.delete_session(row.id)
             raise InvalidSessionId
@@ -215,6 +218,10 @@ class AsyncSessionMethods(Generic[UserT]):
         if found is None or state is None:
             raise InvalidSessionId
         return to_session(found, state, self._expiry, fresh=True)
+
+    def _as_kept(self, row: SessionRow) -> SessionRow:
+        """The row as the store will give it back: a handle that it won't keep must not be promised."""
+        return row if self._sessions.keeps_attributes else replace(row, attributes={})
 
     async def _sweep(self, user_id: str) -> None:
         if self._cleanup and not self._sessions.expires_records:

@@ -57,7 +57,11 @@ class AsyncSQLAlchemyUserAdapter:
     ========================== =================================================================================================
 
     When the database refuses an INSERT, one more SELECT or two tell whether an id was taken or the user is missing. Every other error of
-    the database goes up as the same object, with the statement's values taken out of its text.
+    the database goes up as the same object, with the statement's values taken out of its text. SQLAlchemy's own log (``echo=True``) shows
+    them, unless the engine is made with ``hide_parameters=True``.
+
+    SQLite lets one connection write at a time: ``connect_args={"timeout": 30}`` makes the others wait longer than the driver's 5 s, and
+    ``PRAGMA journal_mode=WAL`` lets them read meanwhile. A database in memory has one connection, which concurrent calls must not share.
 
     Args:
         source: an engine, a sessionmaker, or the caller's own session. It stays the caller's: it is never closed here.

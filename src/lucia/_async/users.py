@@ -17,7 +17,7 @@ from lucia.errors import (
 )
 from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
-from lucia.rules import is_session_id, key_id, milliseconds, refusal, to_datetime, to_key
+from lucia.rules import is_session_id, key_id, milliseconds, refusal, sought_key_id, sought_user_id, to_datetime, to_key
 
 
 class AsyncUserMethods(AsyncSessionMethods[UserT]):
@@ -50,7 +50,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             InvalidUserId: there is none.
         """
-        row = await self._require_users().get_user(check_user_id(user_id))
+        row = await self._require_users().get_user(sought_user_id(user_id))
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
@@ -61,7 +61,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             InvalidUserId: there is no such user.
         """
-        row = await self._require_users().update_user_attributes(check_user_id(user_id), attributes)
+        row = await self._require_users().update_user_attributes(sought_user_id(user_id), attributes)
         if row is None:
             raise InvalidUserId
         await self._sweep(user_id)
@@ -135,7 +135,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
                 :class:`~lucia.InvalidPassword`, :class:`~lucia.OutdatedPassword` and :class:`~lucia.ExpiredKey`.
             Overloaded: too many passwords wait to be checked.
         """
-        return to_key(await self._prove(key_id(provider_id, provider_user_id), password), self._clock())
+        return to_key(await self._prove(sought_key_id(provider_id, provider_user_id), password), self._clock())
 
     async def create_session_with_key(
         self, provider_id: str, provider_user_id: str, password: str | None, *, noted: Mapping[str, Any] | None = None
@@ -146,10 +146,15 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidCredentials, Overloaded: as :meth:`use_key`.
             ValueError: as :meth:`create_session`.
         """
-        row = await self._prove(key_id(provider_id, provider_user_id), password)
+        row = await self._prove(sought_key_id(provider_id, provider_user_id), password)
         session = await self.create_session(row.user_id, noted=noted)
-        if row.expires is None and not await self._still_proven(row, password):
-            await self.invalidate_session(session.session_id)
+        proven = False
+        try:
+            proven = await self._still_proven(row, password)
+        finally:
+            if not proven:
+                await self.invalidate_session(session.session_id)
+        if not proven:
             raise InvalidPassword
         return session
 
@@ -159,7 +164,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             InvalidKeyId: there is none.
         """
-        row = await self._require_users().get_key(key_id(provider_id, provider_user_id))
+        row = await self._get_key(sought_key_id(provider_id, provider_user_id))
         if row is None:
             raise InvalidKeyId
         return to_key(row, self._clock())
@@ -171,7 +176,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidUserId: there is no such user.
         """
         users = self._require_users()
-        if await users.get_user(check_user_id(user_id)) is None:
+        if await users.get_user(sought_user_id(user_id)) is None:
             raise InvalidUserId
         now = self._clock()
         return [to_key(row, now) for row in await users.get_keys_by_user_id(user_id)]
@@ -203,8 +208,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             SessionsNotEnded: the password was changed, the sessions were not ended; calling it again is safe and ends them.
         """
         users = self._require_users()
-        id_ = key_id(provider_id, provider_user_id)
-        row = await users.update_key_password(id_, await self._hash(password))
+        id_ = sought_key_id(provider_id, provider_user_id)
+        hashed = await self._hash(password)
+        row = None if id_ is None else await users.update_key_password(id_, hashed)
         if row is None:
             raise InvalidKeyId
         if not invalidate_sessions:
@@ -216,12 +222,15 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
     async def delete_key(self, provider_id: str, provider_user_id: str) -> None:
         """Remove a key; a primary one stays, an unknown one is no error."""
-        await self._require_users().delete_non_primary_key(key_id(provider_id, provider_user_id))
+        users = self._require_users()
+        id_ = sought_key_id(provider_id, provider_user_id)
+        if id_ is not None:
+            await users.delete_non_primary_key(id_)
 
     async def _new_key(self, user_id: str, key: PrimaryKey, *, primary: bool, expires: int | None = None) -> KeyRow:
         self._require_users()
         id_ = key_id(key.provider_id, key.provider_user_id)
-        check_user_id(user_id)
+        sought_user_id(user_id)
         hashed = await self._hash(key.password)
         return KeyRow(id=id_, user_id=user_id, hashed_password=hashed, primary_key=primary, expires=expires)
 
@@ -231,15 +240,19 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         check_new_password(password)
         return await self._workers.hash(password)
 
-    async def _prove(self, id_: str, password: str | None) -> KeyRow:
+    async def _get_key(self, id_: str | None) -> KeyRow | None:
+        users = self._require_users()
+        return None if id_ is None else await users.get_key(id_)
+
+    async def _prove(self, id_: str | None, password: str | None) -> KeyRow:
         """The key's row once it is proven, with the hash that the store holds now; a single-use key is consumed."""
         users = self._require_users()
         if password is not None and not is_acceptable(password):
             raise InvalidPassword
-        row = await self._verified(await users.get_key(id_), password)
+        row = await self._verified(await self._get_key(id_), password)
         if row.expires is None:
             return await self._rehashed(row, password)
-        consumed = await users.delete_non_primary_key(id_)
+        consumed = await users.delete_non_primary_key(row.id)
         if self._clock() > row.expires:
             raise ExpiredKey
         if consumed == 0:
@@ -271,8 +284,14 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         return await self._require_users().update_key_password(row.id, hashed, expected=row.hashed_password) or row
 
     async def _still_proven(self, row: KeyRow, password: str | None) -> bool:
-        """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password."""
-        current = await self._require_users().get_key(row.id)
+        """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password.
+
+        A single-use key is gone by now; then it is the user who must be there.
+        """
+        users = self._require_users()
+        if row.expires is not None:
+            return await users.get_user(row.user_id) is not None
+        current = await users.get_key(row.id)
         if current is None or current.user_id != row.user_id:
             return False
         if current.hashed_password == row.hashed_password:
@@ -281,8 +300,8 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
     async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
         kept = await self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None
-        await self.invalidate_all_user_sessions(user_id, keep=None if kept is None else kept.session_id)
-        return kept
+        spared = await self.invalidate_all_user_sessions(user_id, keep=None if kept is None else kept.session_id)
+        return kept if spared else None
 
     async def _renew_own(self, user_id: str, session_id: str) -> Session | None:
         """Renew a session of this user without a grace: who else holds the used id is out."""

@@ -61,7 +61,9 @@ class FiveMethods:
                 self._adapter.delete_sessions_by_user_id(user_id)
                 return False
             rows = self._adapter.get_sessions_by_user_id(user_id)
-            self._adapter.delete_session(*(row.id for row in rows if row.id != kept.id))
+            others = [row.id for row in rows if row.id != kept.id]
+            if others:
+                self._adapter.delete_session(*others)
             return True
 
     def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:

@@ -2,6 +2,7 @@
 """Users, keys and sessions in this process's memory: for tests, for trying things out, and as the model that other stores are held to."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -119,19 +120,20 @@ class MemoryAdapter:
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id, dead ones included; None if there is none."""
-        return self._sessions.get(session_id)
+        session = self._sessions.get(session_id)
+        return None if session is None else _copy(session)
 
     def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
         """The session and its user; None if either is missing."""
         with self._lock:
             session = self._sessions.get(session_id)
             user = None if session is None else self._users.get(session.user_id)
-            return None if session is None or user is None else (session, user)
+            return None if session is None or user is None else (_copy(session), user)
 
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, dead ones included; empty for an unknown user."""
         with self._lock:
-            return [session for session in self._sessions.values() if session.user_id == user_id]
+            return [_copy(session) for session in self._sessions.values() if session.user_id == user_id]
 
     def set_session(self, session: SessionRow, /) -> None:
         """Store a new session.
@@ -145,7 +147,7 @@ class MemoryAdapter:
     def _add_session(self, session: SessionRow) -> None:
         if session.id in self._sessions:
             raise DuplicateSessionId
-        self._sessions[session.id] = replace(session, attributes=dict(session.attributes))
+        self._sessions[session.id] = _copy(session)
 
     def delete_session(self, /, *session_ids: str) -> None:
         """Remove these sessions, and what they were renewed to within the last 60 seconds; unknown ids are no error."""
@@ -183,7 +185,7 @@ class MemoryAdapter:
         """
         with self._lock:
             if session_id not in self._sessions:
-                return self._successor(session_id)
+                return self._followed(session_id)
             self._add_session(successor)
             del self._sessions[session_id]
             self._renewals.add(session_id, successor.id, grace)
@@ -192,8 +194,17 @@ class MemoryAdapter:
     def get_successor(self, session_id: str, /) -> SessionRow | None:
         """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
         with self._lock:
-            return self._successor(session_id)
+            return self._followed(session_id)
+
+    def _followed(self, session_id: str) -> SessionRow | None:
+        found = self._successor(session_id)
+        return None if found is None else _copy(found)
 
     def _successor(self, session_id: str) -> SessionRow | None:
         successor = self._renewals.within_grace(session_id)
         return None if successor is None else self._sessions.get(successor) or self._successor(successor)
+
+
+def _copy(session: SessionRow) -> SessionRow:
+    """A row that shares nothing with the other, as one that has been to a database and back."""
+    return replace(session, attributes=deepcopy(dict(session.attributes)))

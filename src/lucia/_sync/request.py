@@ -97,11 +97,12 @@ class AuthRequest(Generic[UserT]):
             InvalidRequest: the request failed the origin check.
         """
         self._require_own_site()
-        if self._session_id is not None:
-            self._auth.invalidate_session(self._session_id)
-        if self._received is not None and self._context.can_set_cookie():
-            self._send(None)
-        self._remember(None)
+        with self._lock:
+            if self._session_id is not None:
+                self._auth.invalidate_session(self._session_id)
+            if self._received is not None and self._context.can_set_cookie():
+                self._send(None)
+            self._remember(None)
 
     def set_session(self, session: Session | None) -> None:
         """Set the cookie of a session made elsewhere, or clear it, and forget what was validated before.
@@ -163,11 +164,12 @@ class AuthRequest(Generic[UserT]):
         return session
 
     def _replace(self, session: Session) -> Session:
-        if self._session_id is not None:
-            self._auth.invalidate_session(self._session_id)
-        self._send(session)
-        self._remember(session)
-        return session
+        with self._lock:
+            if self._session_id is not None:
+                self._auth.invalidate_session(self._session_id)
+            self._send(session)
+            self._remember(session)
+            return session
 
     def _remember(self, session: Session | None) -> None:
         self._session = session

@@ -2,6 +2,7 @@
 """``Auth``'s methods for sessions: all that is needed beside somebody's own users."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Generic, NamedTuple
 
 from lucia._sync.adapters import RenewingSessionAdapter, SessionUserAdapter, UserAdapter
@@ -14,6 +15,7 @@ from lucia.rules import (
     is_session_id,
     new_session_row,
     session_state,
+    sought_user_id,
     successor_row,
     to_device,
     to_session,
@@ -58,7 +60,7 @@ class SessionMethods(Generic[UserT]):
         if noted and not self._sessions.keeps_attributes:
             raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
         now = self._clock()
-        row = new_session_row(user_id, now, self._expiry, noted or {})
+        row = self._as_kept(new_session_row(user_id, now, self._expiry, noted or {}))
         self._sessions.set_session(row)
         self._sweep(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
@@ -144,7 +146,8 @@ class SessionMethods(Generic[UserT]):
         check_user_id(user_id)
         rows = self._sessions.get_sessions_by_user_id(user_id)
         ids = [row.id for row in rows if row.user_id == user_id and handle_of(row) == handle]
-        self._sessions.delete_session(*ids)
+        if ids:
+            self._sessions.delete_session(*ids)
         return bool(ids)
 
     def get_all_user_sessions(self, user_id: str) -> list[Device]:
@@ -153,10 +156,10 @@ class SessionMethods(Generic[UserT]):
         Raises:
             InvalidUserId: there is a user adapter, and it has no such user.
         """
-        check_user_id(user_id)
+        sought_user_id(user_id)
         if self._users is not None and self._users.get_user(user_id) is None:
             raise InvalidUserId
-        rows = self._sessions.get_sessions_by_user_id(user_id)
+        rows = [row for row in self._sessions.get_sessions_by_user_id(user_id) if row.user_id == user_id]
         now = self._clock()
         self._delete_dead([row for row in rows if session_state(row, now) is None])
         devices = [to_device(row, state, self._expiry) for row in rows if (state := session_state(row, now)) is not None]
@@ -167,8 +170,8 @@ class SessionMethods(Generic[UserT]):
         check_user_id(user_id)
         rows = self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
-        dead = [row.id for row in rows if session_state(row, now) is None]
-        self._sessions.delete_session(*dead)
+        if dead := [row.id for row in rows if session_state(row, now) is None]:
+            self._sessions.delete_session(*dead)
 
     def _find(self, session_id: str) -> _Live:
         if not is_session_id(session_id):
@@ -207,7 +210,7 @@ class SessionMethods(Generic[UserT]):
 
     def _renew(self, row: SessionRow, grace: int) -> Session:
         now = self._clock()
-        successor = successor_row(row, now, self._expiry)
+        successor = self._as_kept(successor_row(row, now, self._expiry))
         if successor.idle_expires <= now:  # the absolute lifetime is over, though the record was written when it was longer
             self._sessions.delete_session(row.id)
             raise InvalidSessionId
@@ -216,6 +219,10 @@ class SessionMethods(Generic[UserT]):
         if found is None or state is None:
             raise InvalidSessionId
         return to_session(found, state, self._expiry, fresh=True)
+
+    def _as_kept(self, row: SessionRow) -> SessionRow:
+        """The row as the store will give it back: a handle that it won't keep must not be promised."""
+        return row if self._sessions.keeps_attributes else replace(row, attributes={})
 
     def _sweep(self, user_id: str) -> None:
         if self._cleanup and not self._sessions.expires_records:

@@ -22,7 +22,7 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _KEY: Final = "lucia.requests"
 _READ: Final = {name.encode(): name for name in REQUEST_HEADERS}
-_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
 _REFUSED: Final = b"This request comes from another site."
 
 
@@ -30,7 +30,8 @@ class LuciaMiddleware:
     """Gives each HTTP request and each WebSocket an ``AuthRequest``, which :func:`auth_request` finds.
 
     Its cookies are set on whatever response the application sends: returned, streamed, or made by an exception handler. It works
-    without a lifespan. A response of a server-error handler outside of it has none of them: wrap the whole application in that case.
+    without a lifespan. Starlette's answer 500 lies outside of what ``add_middleware`` adds and would go without them: wrap the whole
+    application, as the ``install`` methods for Starlette and FastAPI do.
 
     Args:
         app: the ASGI application.
@@ -49,7 +50,7 @@ class LuciaMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        response = _Response(send)
+        response = _Response(send, can_deny="websocket.http.response" in (scope.get("extensions") or ()))
         request = self.auth.handle_request(_context(scope, response), self.transport)
         scope[_KEY] = {**scope.get(_KEY, {}), self.auth: request}
         if self.forbid_cross_site and request.origin_failure is not None:
@@ -74,9 +75,10 @@ def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT
 class _Response:
     """What the library adds to the response, and whether it still can."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, can_deny: bool) -> None:
         self._send = send
-        self._cookies: dict[str, Cookie] = {}
+        self._can_deny = can_deny
+        self._cookies: dict[str, bytes] = {}
         self._headers: dict[str, str] = {}
         self.started = False
 
@@ -84,23 +86,37 @@ class _Response:
         return not self.started
 
     def set_cookie(self, cookie: Cookie) -> None:
-        self._cookies[cookie.name] = cookie
+        self._cookies[cookie.name] = cookie.serialize().encode()
 
     def set_header(self, name: str, value: str) -> None:
         self._headers[name] = value
 
     async def send(self, message: Message) -> None:
-        if message["type"] in _STARTS:
-            self.started = True
-            if self._cookies:
-                message = {**message, "headers": self._with_cookies(message.get("headers", ()))}
-        await self._send(message)
+        if self.started or message["type"] not in _STARTS:
+            await self._send(message)
+            return
+        self.started = True
+        if not self._cookies:
+            await self._send(message)
+        elif message["type"] == "websocket.close":
+            await self._close(message)
+        else:
+            await self._send({**message, "headers": self._with_cookies(message.get("headers", ()))})
+
+    async def _close(self, message: Message) -> None:
+        """Reject a WebSocket by a response that takes cookies, which says the same to the client, where the server can send one."""
+        if not self._can_deny:
+            await self._send(message)
+            return
+        headers = self._with_cookies([(b"content-length", b"0")])
+        await self._send({"type": "websocket.http.response.start", "status": 403, "headers": headers})
+        await self._send({"type": "websocket.http.response.body", "body": b""})
 
     def _with_cookies(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
         kept = [(name, value) for name, value in headers if name.lower() != b"cache-control"]
         varies = {field.strip().lower() for name, value in kept if name.lower() == b"vary" for field in value.split(b",")}
         added = [(name.encode(), value.encode()) for name, value in self._headers.items() if value.lower().encode() not in varies]
-        cookies = [(b"set-cookie", cookie.serialize().encode()) for cookie in self._cookies.values()]
+        cookies = [(b"set-cookie", cookie) for cookie in self._cookies.values()]
         return kept + added + cookies
 
 
@@ -108,14 +124,14 @@ def _context(scope: Scope, response: _Response) -> RequestContext:
     headers: dict[str, list[str]] = {}
     host = ""
     for raw_name, raw_value in scope["headers"]:
-        name = _READ.get(raw_name)
+        name = _READ.get(raw_name.lower())
         if name is not None:
             headers.setdefault(name, []).append(raw_value.decode("latin-1"))
-        elif raw_name == b"host":
+        elif raw_name.lower() == b"host":
             host = raw_value.decode("latin-1")
     return RequestContext(
         method=scope.get("method", "GET"),
-        url=f"{scope.get('scheme', 'http')}://{host or _server(scope)}{scope['path']}",
+        url=f"{scope.get('scheme', 'http')}://{host or _server(scope)}/{scope['path'].removeprefix('/')}",
         headers=headers,
         set_cookie=response.set_cookie,
         set_header=response.set_header,
@@ -127,7 +143,8 @@ def _context(scope: Scope, response: _Response) -> RequestContext:
 def _server(scope: Scope) -> str:
     """Where the server listens, for a request without a Host header (HTTP/1.0)."""
     host, port = scope.get("server") or ("", None)
-    return host if port is None else f"{host}:{port}"
+    bracketed = f"[{host}]" if ":" in host else host
+    return bracketed if port is None else f"{bracketed}:{port}"
 
 
 async def _refuse(scope: Scope, send: Send) -> None:

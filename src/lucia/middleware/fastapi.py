@@ -1,7 +1,7 @@
 """FastAPI: the same as for Starlette, as dependencies that the OpenAPI document knows."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from fastapi import FastAPI
 from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
@@ -18,16 +18,16 @@ __all__ = ["FastAPIAuth", "LuciaMiddleware"]
 
 T = TypeVar("T")
 
-SCHEME_NAME = "session"
+_METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 
 
 class Required(SecurityBase, Generic[T]):
     """A dependency that a visitor's request does not pass: 401, and a security requirement in the OpenAPI document."""
 
-    def __init__(self, find: Callable[[HTTPConnection], Awaitable[T]], model: APIKey | HTTPBearer) -> None:
+    def __init__(self, find: Callable[[HTTPConnection], Awaitable[T]], model: APIKey | HTTPBearer, scheme_name: str) -> None:
         self._find = find
         self.model = model
-        self.scheme_name = SCHEME_NAME
+        self.scheme_name = scheme_name
 
     async def __call__(self, connection: HTTPConnection) -> T:
         """What was asked for.
@@ -54,26 +54,44 @@ class FastAPIAuth(Generic[UserT]):
 
     ``install`` adds the middleware, the answers of :class:`~lucia.middleware.starlette.StarletteAuth`, and the 401 of each route that
     needs a login to the OpenAPI document.
+
+    Args:
+        auth: the application's ``AsyncAuth``.
+        transport: ``cookie``, or ``bearer`` for clients that are no browsers.
+        forbid_cross_site: answer 403 to a request that fails the origin check, instead of treating it as a visitor's.
+        scheme_name: names the security scheme in the OpenAPI document; two auths of one application need two names.
     """
 
     session: Required[Session]
     user: Required[UserT]
     session_user: Required[SessionUser[UserT]]
 
-    def __init__(self, auth: AsyncAuth[UserT], *, transport: Transport = "cookie", forbid_cross_site: bool = False) -> None:
+    def __init__(
+        self,
+        auth: AsyncAuth[UserT],
+        *,
+        transport: Transport = "cookie",
+        forbid_cross_site: bool = False,
+        scheme_name: str = "session",
+    ) -> None:
         self._web = StarletteAuth(auth, transport=transport, forbid_cross_site=forbid_cross_site)
+        self._scheme_name = scheme_name
         model = _security_model(auth, transport)
-        self.session = Required(self._web.session, model)
-        self.user = Required(self._web.user, model)
-        self.session_user = Required(self._web.session_user, model)
+        self.session = Required(self._web.session, model, scheme_name)
+        self.user = Required(self._web.user, model, scheme_name)
+        self.session_user = Required(self._web.session_user, model, scheme_name)
 
     def install(self, app: FastAPI) -> None:
-        """Add the middleware, the answers and the documentation to an application."""
+        """Add the middleware, the answers and the documentation to an application, as ``StarletteAuth.install`` does.
+
+        Raises:
+            RuntimeError: the application has started.
+        """
         self._web.install(app)
         make = app.openapi
 
         def openapi() -> dict[str, Any]:
-            return document_401(make())
+            return document_401(make(), self._scheme_name)
 
         app.openapi = openapi  # type: ignore[method-assign] # the way FastAPI documents for extending the OpenAPI document
 
@@ -90,12 +108,13 @@ class FastAPIAuth(Generic[UserT]):
         return await self._web.optional_user(connection)
 
 
-def document_401(document: dict[str, Any]) -> dict[str, Any]:
-    """Add the answer 401 to each operation of an OpenAPI document that needs a session and names none."""
+def document_401(document: dict[str, Any], scheme_name: str) -> dict[str, Any]:
+    """Add the answer 401 to each operation of an OpenAPI document that needs this security scheme and names no such answer."""
     for path in document.get("paths", {}).values():
-        for operation in path.values():
-            if any(SCHEME_NAME in requirement for requirement in operation.get("security", ())):
-                operation["responses"].setdefault("401", {"description": "Not logged in."})
+        for method in _METHODS & path.keys():
+            operation = path[method]
+            if any(scheme_name in requirement for requirement in operation.get("security", ())):
+                operation.setdefault("responses", {}).setdefault("401", {"description": "Not logged in."})
     return document
 
 

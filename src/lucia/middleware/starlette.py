@@ -18,7 +18,7 @@ from lucia.errors import (
     Overloaded,
     RequestUnauthorized,
 )
-from lucia.middleware.asgi import LuciaMiddleware, auth_request
+from lucia.middleware.asgi import ASGIApp, LuciaMiddleware, auth_request
 from lucia.models import Session, SessionUser, UserT
 
 __all__ = ["LuciaMiddleware", "StarletteAuth"]
@@ -38,7 +38,7 @@ class StarletteAuth(Generic[UserT]):
 
     ``install`` also answers the library's errors where a route lets them pass, without telling which credential was wrong: 401 for
     ``NotAuthenticated``, ``InvalidSessionId`` and ``InvalidCredentials``, 403 for ``InvalidRequest`` and ``RequestUnauthorized``,
-    503 for ``Overloaded``; a WebSocket is closed with 1008. An exception handler that the application adds afterwards goes before these.
+    503 for ``Overloaded``; a WebSocket is closed with 1008. The application's own exception handlers for these classes go before these.
     """
 
     def __init__(self, auth: AsyncAuth[UserT], *, transport: Transport = "cookie", forbid_cross_site: bool = False) -> None:
@@ -47,10 +47,17 @@ class StarletteAuth(Generic[UserT]):
         self.forbid_cross_site = forbid_cross_site
 
     def install(self, app: Starlette) -> None:
-        """Add the middleware and the answers to an application."""
-        app.add_middleware(LuciaMiddleware, auth=self.auth, transport=self.transport, forbid_cross_site=self.forbid_cross_site)
+        """Put the middleware around an application, around its other middleware and its answer 500 too, and add the answers.
+
+        Raises:
+            RuntimeError: the application has started.
+        """
+        if app.middleware_stack is not None:
+            raise RuntimeError("install the auth before the application has started")
+        build = app.build_middleware_stack
+        app.build_middleware_stack = lambda: self._wrap(build())  # type: ignore[method-assign] # add_middleware leaves the answer 500 out
         for error in _ANSWERS:
-            app.add_exception_handler(error, self._answer)
+            app.exception_handlers.setdefault(error, self._answer)
 
     def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT]:
         """What this request may ask and do, such as ``sign_in_with_key`` and ``sign_out``."""
@@ -94,6 +101,9 @@ class StarletteAuth(Generic[UserT]):
             NotAuthenticated: a visitor's request; answered with 401.
         """
         return (await self.session_user(connection)).user
+
+    def _wrap(self, app: ASGIApp) -> LuciaMiddleware:
+        return LuciaMiddleware(app, auth=self.auth, transport=self.transport, forbid_cross_site=self.forbid_cross_site)
 
     async def _answer(self, connection: Any, error: Exception) -> Any:  # Starlette types handlers of requests and of WebSockets apart
         status, detail = next(answer for kind, answer in _ANSWERS.items() if isinstance(error, kind))

@@ -1,0 +1,116 @@
+"""``python -m examples.demo``: serve the demo, or check it without a browser."""
+
+import argparse
+import asyncio
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from lucia import SessionExpiry
+
+from .accounts import Accounts
+from .app import create_app
+from .check import check
+from .redis_view import RedisView
+from .servers import ADVICE, LOOPBACK, Server, ServerError, redis_server
+
+DEFAULT_PORT = 8000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says, and return the exit code: 0 for success, 1 for a broken promise, 2 without a server."""
+    options = parse(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)  # by an exception, so that a server that was started is stopped
+    try:
+        with folder(options.data) as data, redis_server(data) as server:
+            return run(options, data, server)
+    except (ServerError, OSError) as error:
+        print(f"{error}\n{ADVICE}" if isinstance(error, ServerError) else error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description="Serve the demo, or check it.")
+    parser.add_argument("--check", action="store_true", help="run the whole job without a browser, and say what Redis holds at each step")
+    parser.add_argument("--host", default=LOOPBACK, help="the address to listen on (default: this machine alone)")
+    parser.add_argument("--port", type=int, help=f"the port to listen on (default: {DEFAULT_PORT}, or a free one if that is taken)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep the users here (default: a folder that is removed at the end)")
+    parser.add_argument("--active", type=float, default=86_400, metavar="SECONDS", help="the active period of a session (default: a day)")
+    parser.add_argument("--idle", type=float, default=14 * 86_400, metavar="SECONDS", help="the idle period after it (default: 14 days)")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace, data: Path, server: Server | None) -> int:
+    """Serve or check over this server."""
+    if options.check:
+        if server is None:
+            print(f"There is no Redis server, and the check needs one.\n{ADVICE}", file=sys.stderr)
+            return 2
+        return asyncio.run(check(server, data))
+    serve(options, data, server)
+    return 0
+
+
+def serve(options: argparse.Namespace, data: Path, server: Server | None) -> None:
+    """Serve until somebody stops it."""
+    expiry = SessionExpiry(active=timedelta(seconds=options.active), idle=timedelta(seconds=options.idle), absolute=timedelta(days=90))
+    redis = RedisView.connect(server.url, server.about) if server else None
+    app = create_app(Accounts(data / "users.sqlite3"), redis, expiry)
+    with listen(options.host, options.port) as listener:
+        print(f"Sessions: {server.about if server else f'in memory, since there is no Redis server. {ADVICE}'}")
+        print(f"Users:    {data / 'users.sqlite3'}")
+        print(f"Open:     {address(options.host, listener)}   (Ctrl-C ends it)", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", proxy_headers=False, server_header=False)).run(sockets=[listener])
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens; without a port that was asked for, on the default one or any free one."""
+    if port is not None:
+        return _listen(host, port)
+    try:
+        return _listen(host, DEFAULT_PORT)
+    except OSError:
+        return _listen(host, 0)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128)
+
+
+def address(host: str, listener: socket.socket) -> str:
+    """The URL to open. A wildcard address is opened by this machine's name."""
+    port = listener.getsockname()[1]
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else "localhost" if host == LOOPBACK else host  # noqa: S104 # only compared
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+@contextmanager
+def folder(data: Path | None) -> Generator[Path, None, None]:
+    """The folder for the users and for a server's files: the given one, or one that is removed at the end."""
+    if data is not None:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        yield data
+        return
+    with tempfile.TemporaryDirectory(prefix="lucia-demo-") as temporary:
+        yield Path(temporary)
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""What happens in Redis, for people to look at: the commands of one request, and what is stored about one user.
+
+Session ids are secrets, and so no whole id leaves this module: each is shortened to its first six characters.
+"""
+
+import json
+import re
+from collections import deque
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal, Self, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from lucia.redis.layout import Layout, decode_row
+from lucia.redis.scripts import CREATE, DELETE, PRUNE, RENEW, REVOKE
+
+_LAYOUT = Layout.from_namespaces(None)
+_SCRIPTS = (CREATE, RENEW, DELETE, REVOKE, PRUNE)
+_MARKER = _LAYOUT.marker_key("").removesuffix("}")
+_SECRET = re.compile(r"(?<![0-9A-Za-z])([0-9A-Za-z]{6})[0-9A-Za-z]{34}(?![0-9A-Za-z])")
+_LONGEST_REPLY = 160
+
+_WHY = {
+    "create": "A login, in one step: store the record unless its id is taken, put the id at the head of the user's list, and give both "
+    "an expiry. Returns the list's length.",
+    "renew": "A renewal, in one step: store the successor, leave a marker for 60 seconds that leads from the used id to it, delete the "
+    "used record, and swap the ids in the list. Whoever comes second gets the marker instead.",
+    "delete": "Ends sessions, and returns what their keys held: the record names the user whose list has to forget the id, a marker "
+    "names a successor that has to go too.",
+    "revoke": "Ends many sessions of one user in one step; or does nothing and returns 0 if a login came in between, and is tried again.",
+    "prune": "Takes ids out of the list whose session has expired.",
+    "NOSCRIPT": "The server does not know this script yet, so its text is sent next, once.",
+    "MGET session": "Reads a session. For an active session this is all: one read, no write.",
+    "MGET marker": "Was this id renewed within the last minute? Then its marker names the successor.",
+    "PTTL": "How old is the marker? Only within the grace does it lead to the successor.",
+    "LRANGE": "Reads the user's list of session ids.",
+    "LREM": "Takes the ended session out of the user's list.",
+    "GET": "The demo itself reads the record …",
+    "SET": "… and writes it back with an active period that is over: only if it is still there (XX), and with the expiry it has (KEEPTTL).",
+}
+
+
+def shorten(text: str) -> str:
+    """The text with each session id (and each script's hash) cut to six characters."""
+    return _SECRET.sub(r"\1…", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A command as it was sent, and the reply or the error."""
+
+    arguments: tuple[bytes | str | int, ...]
+    reply: object
+
+    @property
+    def name(self) -> str:
+        """Such as ``MGET``."""
+        return _text(self.arguments[0])
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that the command names."""
+        arguments = [_text(argument) for argument in self.arguments]
+        if self.name in ("EVAL", "EVALSHA"):
+            return tuple(arguments[3 : 3 + int(arguments[2])])
+        return tuple(arguments[1:] if self.name == "MGET" else arguments[1:2])
+
+    @property
+    def writes(self) -> bool:
+        """Whether the command may change something."""
+        return self.name not in ("MGET", "GET", "LRANGE", "PTTL")
+
+    @property
+    def script(self) -> str | None:
+        """The name of the script that it runs."""
+        if self.name not in ("EVAL", "EVALSHA"):
+            return None
+        text = _text(self.arguments[1])
+        return next((script.name for script in _SCRIPTS if text in (script.sha, script.text)), None)
+
+
+Tape = list[Recorded]
+_tape: ContextVar[Tape | None] = ContextVar("tape", default=None)
+
+
+def start_recording() -> Tape:
+    """A tape that gets the commands which this task sends from now on, here: those of one request."""
+    tape: Tape = []
+    _tape.set(tape)
+    return tape
+
+
+class RecordingRedis(Redis):
+    """A client that notes what is sent, and what came back, on the tape of the request that sent it.
+
+    The session adapter gets it instead of a plain client and does not know. ``sent`` has the last commands of all requests.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.sent: deque[Recorded] = deque(maxlen=1_000)
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send a command, as the client does, and note it."""
+        reply: object = None
+        try:
+            reply = cast(object, await super().execute_command(*args, **options))  # type: ignore[no-untyped-call] # redis-py's
+        except Exception as error:
+            reply = error
+            raise
+        else:
+            return reply
+        finally:
+            recorded = Recorded(args, reply)
+            self.sent.append(recorded)
+            if (tape := _tape.get()) is not None:
+                tape.append(recorded)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A command for the page: its first line, its reply, why it is sent; for a script also its name, keys, arguments and text."""
+
+    line: str
+    reply: str
+    why: str
+    script: str = ""
+    keys: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[tuple[str, str], ...] = ()
+    text: str = ""
+
+
+def show(command: Recorded) -> Shown:
+    """The command in words; ids are shortened, nothing else is changed."""
+    arguments = [_text(argument) for argument in command.arguments]
+    script = next((script for script in _SCRIPTS if script.name == command.script), None)
+    if script is None:
+        return Shown(shorten(" ".join(arguments)), _reply(command.reply), _why(command))
+    line = f"{command.name} {shorten(script.sha) if command.name == 'EVALSHA' else '(its text)'} {arguments[2]}"
+    if isinstance(command.reply, NoScriptError):
+        return Shown(line, "NOSCRIPT", _WHY["NOSCRIPT"], script.name)
+    keys = tuple((f"KEYS[{n}]", shorten(key)) for n, key in enumerate(command.keys, 1))
+    values = tuple((f"ARGV[{n}]", shorten(value)) for n, value in enumerate(arguments[3 + len(keys) :], 1))
+    return Shown(line, _reply(command.reply), _WHY[script.name], script.name, keys, values, _filled_in(script.text, keys))
+
+
+def _filled_in(script: str, keys: tuple[tuple[str, str], ...]) -> str:
+    """The script's text with the keys of this call in their places."""
+    for name, key in keys:
+        script = script.replace(name, f"'{key}'")
+    return script.strip()
+
+
+def _why(command: Recorded) -> str:
+    if command.name == "MGET" and command.keys[0].startswith(_MARKER):
+        return _WHY["MGET marker"]
+    return _WHY.get("MGET session" if command.name == "MGET" else command.name, "")
+
+
+def _reply(reply: object) -> str:
+    text = shorten(_reply_text(reply))
+    return text if len(text) <= _LONGEST_REPLY else f"{text[:_LONGEST_REPLY]}…"
+
+
+def _reply_text(reply: object) -> str:
+    if isinstance(reply, list):
+        return f"[{', '.join(_reply_text(item) for item in cast(list[object], reply))}]"
+    if isinstance(reply, Exception):
+        return f"{type(reply).__name__}"
+    return "(nil)" if reply is None else "OK" if reply is True else _text(reply)
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """A key as it is now.
+
+    Args:
+        name: with its ids shortened.
+        kind: a session's record, the user's list, or what a renewal left behind.
+        value: the record as indented JSON, the list line by line, or the marker.
+        left: its remaining life in milliseconds; -1 for a key that never expires, which would be a defect.
+        mine: this is the record of the session that looks.
+        active_left: for a record, what is left of the active period, in milliseconds; negative for an idle session.
+    """
+
+    name: str
+    kind: Literal["record", "list", "marker"]
+    value: str
+    left: int
+    mine: bool = False
+    active_left: int = 0
+
+
+class RedisView:
+    """Reads what Redis holds about one user, by a client of its own, so that looking is not recorded.
+
+    Args:
+        url: of the server.
+        about: what the server is, in words for people.
+    """
+
+    def __init__(self, client: RecordingRedis, plain: Redis, about: str) -> None:
+        self.client = client
+        self.about = about
+        self._plain: Any = plain  # redis-py types its commands for both colours at once
+
+    @classmethod
+    def connect(cls, url: str, about: str) -> Self:
+        """A view of this server, and in ``client`` what the session adapter takes."""
+        quiet = MaintNotificationsConfig(enabled=False)
+        recording = RecordingRedis.from_url(url, maint_notifications_config=quiet)
+        return cls(cast(RecordingRedis, recording), Redis.from_url(url, decode_responses=True, maint_notifications_config=quiet), about)
+
+    async def close(self) -> None:
+        """Close both clients."""
+        await self.client.aclose()
+        await self._plain.aclose()
+
+    async def held(self, user_id: str, mine: str, now: int) -> list[HeldKey]:
+        """The keys about this user: the list, each session's record, and the markers of the last minute.
+
+        Args:
+            user_id: whose keys.
+            mine: the id of the session that looks.
+            now: the time in milliseconds since the epoch.
+        """
+        index = _LAYOUT.index_key(user_id)
+        ids = await self._list(index)
+        held = [_list(index, ids, await self._left(index))] if ids else []
+        for session_id in ids:
+            key = _LAYOUT.session_key(session_id)
+            value, left = await self._value(key)
+            row = None if value is None else decode_row(value.encode(), session_id)
+            if value is not None and row is not None:
+                held.append(HeldKey(shorten(key), "record", _pretty(value), left, session_id == mine, row.active_expires - now))
+        for key in self._markers(index):
+            value, left = await self._value(key)
+            if value is not None:
+                held.append(HeldKey(shorten(key), "marker", shorten(value), left))
+        return held
+
+    async def missing(self, keys: set[str]) -> list[str]:
+        """Those of the keys that do not exist, but for markers, which are seldom there."""
+        gone = [key for key in sorted(keys) if not key.startswith(_MARKER) and not await self._plain.exists(key)]
+        return [shorten(key) for key in gone]
+
+    async def let_go_idle(self, session_id: str, now: int) -> None:
+        """Write a session's record anew with an active period that ended just now: as if the person had been away for a day."""
+        key = _LAYOUT.session_key(session_id)
+        record = await self.client.execute_command("GET", key)
+        if record is not None:
+            changed = {**json.loads(record), "active_expires": now - 1}
+            await self.client.execute_command("SET", key, json.dumps(changed, separators=(",", ":"), ensure_ascii=False), "XX", "KEEPTTL")
+
+    def _markers(self, index: str) -> list[str]:
+        """The markers that renewals of this user wrote, as far as the client remembers them."""
+        renewals = [command for command in self.client.sent if command.script == "renew" and command.keys[2] == index]
+        return list(dict.fromkeys(command.keys[3] for command in renewals))
+
+    async def _list(self, key: str) -> list[str]:
+        return cast(list[str], await self._plain.lrange(key, 0, -1))
+
+    async def _left(self, key: str) -> int:
+        return cast(int, await self._plain.pttl(key))
+
+    async def _value(self, key: str) -> tuple[str | None, int]:
+        (value,) = cast(list[str | None], await self._plain.mget(key))
+        return value, await self._left(key)
+
+
+def _list(key: str, ids: list[str], left: int) -> HeldKey:
+    return HeldKey(shorten(key), "list", "\n".join(f"{n}  {shorten(id_)}" for n, id_ in enumerate(ids)), left)
+
+
+def _pretty(value: str) -> str:
+    return shorten(json.dumps(json.loads(value), indent=2, ensure_ascii=False))

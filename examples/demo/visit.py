@@ -1,0 +1,105 @@
+"""One request of one browser: its login, and its journal of what happened in Redis."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.responses import RedirectResponse, Response
+
+from lucia import AsyncAuth, AsyncAuthRequest, InvalidRequest, NotAuthenticated, Session
+from lucia.middleware.starlette import StarletteAuth
+
+from .accounts import Accounts, Member
+from .journal import Entry, Journal, Journals
+from .pages import render
+from .redis_view import RedisView, Tape, shorten, show, start_recording
+
+BROWSER_COOKIE = "demo_browser"
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What all requests share. Without a Redis there is no ``redis``."""
+
+    auth: AsyncAuth[Member]
+    web: StarletteAuth[Member]
+    accounts: Accounts
+    redis: RedisView | None
+    journals: Journals
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request. What is sent to Redis for it is on the ``tape``."""
+
+    demo: Demo
+    http: Request
+    auth: AsyncAuth[Member]
+    request: AsyncAuthRequest[Member]
+    journal: Journal
+    tape: Tape
+    noted: dict[str, str]
+    """What a login notes for the list of logins."""
+
+    async def done(self, title: str, outcome: str, path: str = "/") -> Response:
+        """Note what was done, and lead on to a page: a reload does not do it again."""
+        await self.note(title, outcome)
+        self.journal.notice = outcome
+        return self._marked(RedirectResponse(path, status_code=303))
+
+    async def page(self, template: str, status: int = 200, **values: Any) -> Response:
+        """A page that ends with the journal."""
+        about = self.demo.redis.about if self.demo.redis else None
+        notice = self.journal.take_notice()
+        return self._marked(render(template, status, **{"notice": notice, "about": about, "journal": self.journal, **values}))
+
+    async def note(self, title: str, outcome: str) -> None:
+        """Note what the person did, and what happened in Redis for it up to now."""
+        self.journal.add(await self._entry(title, outcome))
+
+    async def note_reading(self, outcome: str) -> None:
+        """Note what opening a page took, if it took anything."""
+        self.journal.reading = await self._entry("", outcome) if self.tape else None
+
+    async def _entry(self, title: str, outcome: str) -> Entry:
+        written = {key for command in self.tape if command.writes for key in command.keys}
+        gone = await self.demo.redis.missing(written) if self.demo.redis else []
+        return Entry(title, outcome, [show(command) for command in self.tape], frozenset(map(shorten, written)), tuple(gone))
+
+    def _marked(self, response: Response) -> Response:
+        response.set_cookie(BROWSER_COOKIE, self.journal.browser, httponly=True, samesite="lax")
+        return response
+
+
+async def visit(http: Request) -> Visit:
+    """This request, as a dependency.
+
+    Raises:
+        InvalidRequest: another site's page sent it.
+    """
+    demo: Demo = http.app.state.demo
+    request = demo.web.request(http)
+    if request.origin_failure is not None:
+        raise InvalidRequest(str(request.origin_failure))
+    noted = {"user_agent": http.headers.get("user-agent", "")[:300], "address": http.client.host if http.client else ""}
+    return Visit(demo, http, demo.auth, request, demo.journals.of(http.cookies.get(BROWSER_COOKIE)), start_recording(), noted)
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Whose request it is."""
+
+    session: Session
+    user: Member
+
+
+async def login(visit: Annotated[Visit, Depends(visit)]) -> Login:
+    """The login that this request carries, as a dependency.
+
+    Raises:
+        NotAuthenticated: a visitor's request.
+    """
+    found = await visit.request.validate_user()
+    if found is None:
+        raise NotAuthenticated
+    return Login(found.session, found.user)

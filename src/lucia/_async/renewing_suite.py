@@ -1,0 +1,269 @@
+"""The laws of session adapters that renew, one method each."""
+
+from functools import partial
+from itertools import pairwise
+from typing import Final
+
+from lucia._async.adapters import AsyncRenewingSessionAdapter
+from lucia._async.session_suite import AsyncSessionAdapterSuite
+from lucia._calls import AsyncCalls
+from lucia._conformance import AT_ONCE, ROUNDS, equal, one_of, one_winner, refused
+from lucia.errors import DuplicateSessionId
+from lucia.models import SessionRow
+
+_ANNA = "user-anna"
+_BERT = "user-bert"
+_GRACE: Final = 60_000
+_SHORT: Final = 50
+"""A grace that is waited for, in milliseconds."""
+
+
+class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
+    """What a session adapter has to do that also renews, beyond :class:`~lucia.testing.SessionAdapterSuite`; used in the same way."""
+
+    async def wait(self, milliseconds: int) -> None:
+        """Let so much time pass. Override it, together with :meth:`now`, for an adapter whose clock is not the system's."""
+        await AsyncCalls.pause(milliseconds)
+
+    async def renew_chain(self, adapter: AsyncRenewingSessionAdapter, *rows: SessionRow, grace: int = _GRACE) -> None:
+        """Store the first session, and renew each to the next."""
+        await self.store(adapter, rows[0])
+        for used, successor in pairwise(rows):
+            await adapter.renew_session(used.id, successor, grace=grace)
+
+    # Renewing
+
+    async def test_renew(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """A renewal answers with the successor and puts it in the used session's place; other sessions stay."""
+        used, successor, other = self.row("used"), self.row("successor"), self.row("other")
+        await self.store(adapter, used, other)
+        equal(await adapter.renew_session("used", successor, grace=_GRACE), successor, "renew_session")
+        await self.check_gone(adapter, used)
+        await self.check_list(adapter, _ANNA, successor, other)
+        await self.check_stored(adapter, successor, other)
+
+    async def test_renew_attributes(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Where attributes are kept, so are the successor's."""
+        used, successor = self.row("used", handle="a"), self.row("successor", handle="a", noted={"n": [1]})
+        await self.renew_chain(adapter, used, successor)
+        if adapter.keeps_attributes:
+            await self.check_stored(adapter, successor)
+        found = await adapter.get_session("successor")
+        equal(found is not None and found.user_id, _ANNA, "the user of a successor with attributes")
+
+    async def test_renew_unknown(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Renewing an unknown session is None and stores nothing."""
+        successor = self.row("successor")
+        await self.create_users(adapter, _ANNA)
+        equal(await adapter.renew_session("unknown", successor, grace=_GRACE), None, "renew_session of an unknown id")
+        await self.check_gone(adapter, successor)
+
+    async def test_renew_ended(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Renewing a session that was ended, alone or with all of its user's, is None and stores nothing."""
+        rows = [self.row("one"), self.row("two")]
+        successors = [self.row("successor-one"), self.row("successor-two")]
+        await self.store(adapter, *rows)
+        await adapter.delete_session("one")
+        equal(await adapter.renew_session("one", successors[0], grace=_GRACE), None, "renew_session after delete_session")
+        await adapter.delete_sessions_by_user_id(_ANNA)
+        equal(await adapter.renew_session("two", successors[1], grace=_GRACE), None, "renew_session after delete_sessions_by_user_id")
+        await self.check_gone(adapter, *successors)
+
+    async def test_renew_again(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Within the grace a used session is renewed to the successor it has, and no second one is stored."""
+        used, first, second = self.row("used"), self.row("first"), self.row("second")
+        await self.renew_chain(adapter, used, first)
+        equal(await adapter.renew_session("used", second, grace=_GRACE), first, "renew_session of a used id within its grace")
+        await self.check_list(adapter, _ANNA, first)
+        await self.check_gone(adapter, second)
+
+    async def test_renew_at_once(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """However many renew one session at once, there is one successor, and within the grace each gets it."""
+        used = self.row("used")
+        successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
+        await self.store(adapter, used)
+        outcomes = await AsyncCalls.together(*(partial(adapter.renew_session, "used", row, grace=_GRACE) for row in successors))
+        one_of(outcomes[0], successors, "renew_session")
+        equal(outcomes, [outcomes[0]] * AT_ONCE, "concurrent renewals of one session")
+        await self.check_list(adapter, _ANNA, *(row for row in successors if row == outcomes[0]))
+        await self.check_gone(adapter, used, *(row for row in successors if row != outcomes[0]))
+
+    async def test_renew_at_once_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """With a grace of 0 exactly one of those that renew at once gets a successor; the others get None."""
+        used = self.row("used")
+        successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
+        await self.store(adapter, used)
+        outcomes = await AsyncCalls.together(*(partial(adapter.renew_session, "used", row, grace=0) for row in successors))
+        winner = one_winner(outcomes, lambda outcome: outcome is None, "renew_session with a grace of 0")
+        equal(outcomes[winner], successors[winner], "renew_session with a grace of 0")
+        await self.check_list(adapter, _ANNA, successors[winner])
+        await self.check_gone(adapter, used, *(row for row in successors if row != successors[winner]))
+
+    async def test_taken_successor_id(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """A successor whose id is taken is ``DuplicateSessionId``, and changes nothing: the session can still be renewed."""
+        used, other, successor = self.row("used"), self.row("taken", _BERT), self.row("successor")
+        await self.store(adapter, used, other)
+        with refused(DuplicateSessionId, "renew_session to a taken id"):
+            await adapter.renew_session("used", self.row("taken"), grace=_GRACE)
+        await self.check_stored(adapter, used, other)
+        await self.check_list(adapter, _ANNA, used)
+        equal(await adapter.get_successor("used"), None, "get_successor after a refused renewal")
+        equal(await adapter.renew_session("used", successor, grace=_GRACE), successor, "renew_session after a refused one")
+
+    # Following used ids
+
+    async def test_successor(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Within the grace a used id leads to its successor."""
+        used, successor = self.row("used"), self.row("successor")
+        await self.renew_chain(adapter, used, successor)
+        equal(await adapter.get_successor("used"), successor, "get_successor within the grace")
+
+    async def test_successor_of_chain(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Each used id of a chain of renewals leads to its live end, also for who renews it."""
+        rows = [self.row(f"session-{n}") for n in range(4)]
+        await self.renew_chain(adapter, *rows)
+        for row in rows[:-1]:
+            equal(await adapter.get_successor(row.id), rows[-1], f"get_successor({row.id!r}) along a chain")
+            found = await adapter.renew_session(row.id, self.row("another"), grace=_GRACE)
+            equal(found, rows[-1], f"renew_session({row.id!r}) along a chain")
+        await self.check_list(adapter, _ANNA, rows[-1])
+
+    async def test_no_successor(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """An unknown id, and a session that was not renewed, lead nowhere."""
+        await self.store(adapter, self.row("one"))
+        equal(await adapter.get_successor("unknown"), None, "get_successor of an unknown id")
+        equal(await adapter.get_successor("one"), None, "get_successor of a live session")
+
+    async def test_no_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """With a grace of 0 the used id leads nowhere, and is not renewed again."""
+        used, successor, second = self.row("used"), self.row("successor"), self.row("second")
+        await self.renew_chain(adapter, used, successor, grace=0)
+        equal(await adapter.get_successor("used"), None, "get_successor with a grace of 0")
+        equal(await adapter.renew_session("used", second, grace=_GRACE), None, "renew_session of a used id with a grace of 0")
+        await self.check_list(adapter, _ANNA, successor)
+
+    async def test_end_of_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """After the grace the used id leads nowhere, and is not renewed again; the successor lives."""
+        used, successor, second = self.row("used"), self.row("successor"), self.row("second")
+        await self.renew_chain(adapter, used, successor, grace=_SHORT)
+        await self.wait(_SHORT + 10)
+        equal(await adapter.get_successor("used"), None, "get_successor after the grace")
+        equal(await adapter.renew_session("used", second, grace=_GRACE), None, "renew_session of a used id after its grace")
+        await self.check_list(adapter, _ANNA, successor)
+
+    async def test_successor_ended(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """A used id whose successor was ended leads nowhere, and is not renewed again."""
+        used, successor, second = self.row("used"), self.row("successor"), self.row("second")
+        await self.renew_chain(adapter, used, successor)
+        await adapter.delete_session("successor")
+        equal(await adapter.get_successor("used"), None, "get_successor after the successor was ended")
+        equal(await adapter.renew_session("used", second, grace=_GRACE), None, "renew_session after the successor was ended")
+        await self.check_list(adapter, _ANNA)
+
+    # Ending used ids
+
+    async def test_delete_used(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Ending a session that was just renewed ends its successor, and the whole chain; other sessions stay."""
+        rows, other = [self.row(f"session-{n}") for n in range(4)], self.row("other")
+        await self.renew_chain(adapter, *rows)
+        await adapter.set_session(other)
+        await adapter.delete_session(rows[0].id)
+        await self.check_gone(adapter, *rows)
+        equal(await adapter.get_successor(rows[0].id), None, "get_successor of a used id that was ended")
+        await self.check_list(adapter, _ANNA, other)
+
+    async def test_delete_used_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """The same holds with a grace of 0: a logout that comes in with the used id is one."""
+        rows = [self.row(f"session-{n}") for n in range(3)]
+        await self.renew_chain(adapter, *rows, grace=0)
+        await adapter.delete_session(rows[0].id)
+        await self.check_gone(adapter, *rows)
+
+    async def test_delete_by_user_ends_successors(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Removing a user's sessions removes successors too, and used ids lead nowhere then."""
+        used, successor = self.row("used"), self.row("successor")
+        await self.renew_chain(adapter, used, successor)
+        await adapter.delete_sessions_by_user_id(_ANNA)
+        await self.check_gone(adapter, used, successor)
+        equal(await adapter.get_successor("used"), None, "get_successor after delete_sessions_by_user_id")
+        equal(await adapter.renew_session("used", self.row("second"), grace=_GRACE), None, "renew_session after it")
+
+    async def test_delete_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Whatever the interleaving, a session that is ended while it is renewed leaves no successor."""
+        for round_ in range(ROUNDS):
+            user_id = f"user-{round_}"
+            used = self.row(f"{round_} used", user_id)
+            successors = [self.row(f"{round_} successor {n}", user_id) for n in range(AT_ONCE)]
+            await self.store(adapter, used)
+            renewals = [partial(adapter.renew_session, used.id, row, grace=_GRACE) for row in successors]
+            await AsyncCalls.together(*renewals[:4], partial(adapter.delete_session, used.id), *renewals[4:])
+            await self.check_gone(adapter, used, *successors)
+
+    async def test_delete_by_user_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Whatever the interleaving, removing a user's sessions while they are renewed leaves none, and no successor."""
+        for round_ in range(ROUNDS):
+            user_id = f"user-{round_}"
+            rows = [self.row(f"{round_} used {n}", user_id) for n in range(AT_ONCE)]
+            successors = [self.row(f"{round_} successor {n}", user_id) for n in range(AT_ONCE)]
+            await self.store(adapter, *rows)
+            pairs = zip(rows, successors, strict=True)
+            renewals = [partial(adapter.renew_session, used.id, row, grace=_GRACE) for used, row in pairs]
+            await AsyncCalls.together(*renewals[:4], partial(adapter.delete_sessions_by_user_id, user_id), *renewals[4:])
+            await self.check_gone(adapter, *rows, *successors)
+            await self.check_list(adapter, user_id)
+
+    # Keeping one
+
+    async def test_keep(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """``delete_other_sessions`` keeps exactly one session of the user, says True, and leaves other users alone."""
+        kept, gone, foreign = self.row("kept"), [self.row("one"), self.row("two")], self.row("three", _BERT)
+        await self.store(adapter, gone[0], kept, gone[1], foreign)
+        equal(await adapter.delete_other_sessions(_ANNA, "kept"), True, "delete_other_sessions")
+        await self.check_gone(adapter, *gone)
+        await self.check_list(adapter, _ANNA, kept)
+        await self.check_stored(adapter, kept, foreign)
+
+    async def test_keep_the_only_one(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """A user's only session is kept too."""
+        kept = self.row("kept")
+        await self.store(adapter, kept)
+        equal(await adapter.delete_other_sessions(_ANNA, "kept"), True, "delete_other_sessions with nothing else to remove")
+        await self.check_stored(adapter, kept)
+
+    async def test_keep_renewed(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """A used id keeps what it was renewed to."""
+        rows, other = [self.row(f"session-{n}") for n in range(3)], self.row("other")
+        await self.renew_chain(adapter, *rows)
+        await adapter.set_session(other)
+        equal(await adapter.delete_other_sessions(_ANNA, rows[0].id), True, "delete_other_sessions with a used id")
+        await self.check_list(adapter, _ANNA, rows[-1])
+        await self.check_gone(adapter, other)
+
+    async def test_keep_unknown(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """If the session to keep is not there, all of the user's sessions are removed, and the answer is False."""
+        rows = [self.row("one"), self.row("two"), self.row("ended")]
+        await self.store(adapter, *rows)
+        await adapter.delete_session("ended")
+        equal(await adapter.delete_other_sessions(_ANNA, "ended"), False, "delete_other_sessions with an ended session")
+        await self.check_gone(adapter, *rows)
+
+    async def test_keep_foreign(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """If the session to keep is another user's, so it is too, and that one is left alone."""
+        rows, foreign = [self.row("one"), self.row("two")], self.row("foreign", _BERT)
+        await self.store(adapter, *rows, foreign)
+        equal(await adapter.delete_other_sessions(_ANNA, "foreign"), False, "delete_other_sessions with another user's session")
+        await self.check_gone(adapter, *rows)
+        await self.check_stored(adapter, foreign)
+
+    async def test_keep_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """While it is renewed the session to keep, or its successor, survives, and no other one."""
+        for round_ in range(ROUNDS):
+            user_id = f"user-{round_}"
+            kept, successor = self.row(f"{round_} kept", user_id), self.row(f"{round_} successor", user_id)
+            others = [self.row(f"{round_} other {n}", user_id) for n in range(AT_ONCE)]
+            await self.store(adapter, *others, kept)
+            keep = partial(adapter.delete_other_sessions, user_id, kept.id)
+            outcomes = await AsyncCalls.together(keep, keep, partial(adapter.renew_session, kept.id, successor, grace=_GRACE), keep)
+            equal(outcomes, [True, True, successor, True], "delete_other_sessions, the third call being renew_session")
+            await self.check_list(adapter, user_id, successor)
+            await self.check_gone(adapter, kept, *others)

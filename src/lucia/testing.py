@@ -1,0 +1,46 @@
+"""For tests: suites that hold an adapter to its laws, and a login for an application's test client.
+
+A suite is a class with one test method a law. Subclass it in a test module and give it a fixture ``adapter`` that makes an adapter on an
+empty store::
+
+    from lucia.testing import AsyncRenewingSessionAdapterSuite
+
+    class TestMyAdapter(AsyncRenewingSessionAdapterSuite):
+        @pytest.fixture
+        async def adapter(self):
+            async with empty_store() as store:
+                yield MyAdapter(store)
+
+The asynchronous suites need a runner for asynchronous tests, such as pytest-asyncio in auto mode; the others need none. pytest itself is
+not needed: every law can be called as ``Suite().test_…(adapter)``.
+
+``alogin`` and ``login`` put a session of the application's own ``AsyncAuth`` or ``Auth`` into a test client. Starlette's ``TestClient``
+runs the application in an event loop of its own, where an ``AsyncAuth`` has to be used too::
+
+    with TestClient(app) as client:
+        client.portal.call(alogin, client, auth, user_id)
+"""
+
+from lucia._async.login import alogin
+from lucia._async.renewing_suite import AsyncRenewingSessionAdapterSuite
+from lucia._async.session_suite import AsyncSessionAdapterSuite
+from lucia._async.user_suite import AsyncSessionUserAdapterSuite, AsyncUserAdapterSuite
+from lucia._jar import CookieClient
+from lucia._sync.login import login
+from lucia._sync.renewing_suite import RenewingSessionAdapterSuite
+from lucia._sync.session_suite import SessionAdapterSuite
+from lucia._sync.user_suite import SessionUserAdapterSuite, UserAdapterSuite
+
+__all__ = [
+    "AsyncRenewingSessionAdapterSuite",
+    "AsyncSessionAdapterSuite",
+    "AsyncSessionUserAdapterSuite",
+    "AsyncUserAdapterSuite",
+    "CookieClient",
+    "RenewingSessionAdapterSuite",
+    "SessionAdapterSuite",
+    "SessionUserAdapterSuite",
+    "UserAdapterSuite",
+    "alogin",
+    "login",
+]

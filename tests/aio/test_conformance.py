@@ -1,0 +1,90 @@
+"""The library's adapters, and one that somebody wrote, are held to the public suites."""
+
+import pytest
+from redis.asyncio import Redis
+
+from lucia._async.fallback import AsyncFiveMethods
+from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.rules import system_clock
+from lucia.testing import (
+    AsyncRenewingSessionAdapterSuite,
+    AsyncSessionAdapterSuite,
+    AsyncSessionUserAdapterSuite,
+    AsyncUserAdapterSuite,
+)
+from tests.aio.five_methods import AsyncColumnsAdapter, AsyncDictionaryAdapter
+
+
+class TestMemorySessions(AsyncRenewingSessionAdapterSuite):
+    """Sessions in memory."""
+
+    @pytest.fixture
+    def adapter(self) -> AsyncMemoryAdapter:
+        """An empty store."""
+        return AsyncMemoryAdapter()
+
+
+class TestMemoryUsers(AsyncUserAdapterSuite):
+    """Users and keys in memory."""
+
+    @pytest.fixture
+    def adapter(self) -> AsyncMemoryAdapter:
+        """An empty store."""
+        return AsyncMemoryAdapter()
+
+
+class TestMemoryBoth(AsyncSessionUserAdapterSuite):
+    """Sessions with their users in memory."""
+
+    @pytest.fixture
+    def adapter(self) -> AsyncMemoryAdapter:
+        """An empty store."""
+        return AsyncMemoryAdapter()
+
+
+class TestRedis(AsyncRenewingSessionAdapterSuite):
+    """Sessions in Redis and Valkey, by clients that give bytes or text."""
+
+    @pytest.fixture
+    def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
+        """An empty server."""
+        return AsyncRedisSessionAdapter(redis_client)
+
+
+@pytest.mark.parametrize("server", ["redis"], indirect=True)
+@pytest.mark.parametrize("decode_responses", [True])
+class TestRedisNamespaces(AsyncRenewingSessionAdapterSuite):
+    """Sessions in namespaces of their own, one of which begins like the other and holds a hash tag."""
+
+    @pytest.fixture
+    def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
+        """An empty server."""
+        return AsyncRedisSessionAdapter(redis_client, namespaces={"session": "app:{1}:s", "user_session": "app:{1}:s*é"})
+
+
+class TestFiveMethods(AsyncSessionAdapterSuite):
+    """An adapter of five methods, by itself."""
+
+    @pytest.fixture
+    def adapter(self) -> AsyncDictionaryAdapter:
+        """An empty dictionary."""
+        return AsyncDictionaryAdapter()
+
+
+class TestFiveMethodsRenewing(AsyncRenewingSessionAdapterSuite):
+    """What the library makes of an adapter of five methods."""
+
+    @pytest.fixture
+    def adapter(self) -> AsyncFiveMethods:
+        """An empty dictionary."""
+        return AsyncFiveMethods(AsyncDictionaryAdapter(), system_clock)
+
+
+class TestColumnsRenewing(AsyncRenewingSessionAdapterSuite):
+    """The same for one that does not keep attributes."""
+
+    @pytest.fixture
+    def adapter(self) -> AsyncFiveMethods:
+        """An empty dictionary."""
+        return AsyncFiveMethods(AsyncColumnsAdapter(), system_clock)

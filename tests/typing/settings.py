@@ -1,0 +1,57 @@
+"""Settings: a hasher of somebody's own, durations, and what is spelt wrong."""
+
+from datetime import timedelta
+
+from lucia import Argon2Hash, AsyncAuth, Auth, LuciaHash, PasswordHasher, ScryptHash, SessionCookie, SessionExpiry
+from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
+
+store = AsyncMemoryAdapter()
+
+
+class MyHash:
+    """Three methods, by somebody who inherits from nothing."""
+
+    def hash(self, password: str, /) -> str:
+        """One."""
+        return password
+
+    def verify(self, password: str, hashed: str, /) -> bool:
+        """Two."""
+        return password == hashed
+
+    def needs_rehash(self, hashed: str, /) -> bool:
+        """Three."""
+        return False
+
+
+class NoHash:
+    """One method."""
+
+    def hash(self, password: str, /) -> str:
+        """One."""
+        return password
+
+
+hashers: list[PasswordHasher] = [MyHash(), ScryptHash(), LuciaHash(), Argon2Hash()]
+AsyncAuth(sessions=store, env="DEV", hash=MyHash())
+Auth(sessions=MemoryAdapter(), env="DEV", hash=MyHash())
+AsyncAuth(sessions=store, env="DEV", hash=NoHash())  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+AsyncAuth(
+    sessions=store,
+    env="PROD",
+    session_cookie=SessionCookie(name="__Host-auth_session", same_site="strict"),
+    session_expires_in=SessionExpiry(active=timedelta(hours=1), idle=timedelta(days=1), absolute=timedelta(days=90), grace=timedelta(0)),
+    origin=["https://app.example.com"],
+    generate_custom_user_id=lambda: "id",
+    clock=lambda: 0,
+)
+
+# a bare number has no unit
+SessionExpiry(active=60)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# the environment has two names, and everything goes by keyword
+AsyncAuth(sessions=store, env="TEST")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+AsyncAuth(sessions=store)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+AsyncAuth(store, env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+SessionCookie(same_site="Lax")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,56 @@
+"""The public suites in somebody's test module, and a login for each kind of test client."""
+
+from typing import assert_type
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from lucia import AsyncAuth, Auth, Session, User
+from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
+from lucia.testing import AsyncRenewingSessionAdapterSuite, UserAdapterSuite, alogin, login
+
+
+class TestMine(AsyncRenewingSessionAdapterSuite):
+    """A suite with its hooks, which name the adapter's own class."""
+
+    longest_user_id = 255
+
+    @pytest.fixture
+    async def adapter(self) -> AsyncMemoryAdapter:
+        """An adapter on an empty store."""
+        return AsyncMemoryAdapter(clock=self.now)
+
+    async def create_user(self, adapter: AsyncMemoryAdapter, user_id: str) -> None:
+        """Make a user."""
+        await adapter.set_user(user_id, {}, None)
+
+    def now(self) -> int:
+        """A clock of the test's own."""
+        return 1_800_000_000_000
+
+    async def wait(self, milliseconds: int) -> None:
+        """Time passes."""
+
+
+class TestUsers(UserAdapterSuite):
+    """A suite of the other colour, with other columns."""
+
+    text_columns = ("first_name", "last_name")
+
+    @pytest.fixture
+    def adapter(self) -> MemoryAdapter:
+        """An adapter on an empty store."""
+        return MemoryAdapter()
+
+
+async def clients(
+    auth: AsyncAuth[User], sync_auth: Auth[User], client: httpx.AsyncClient, sync_client: httpx.Client, test_client: TestClient
+) -> None:
+    """Clients of both colours are logged in by either."""
+    assert_type(await alogin(client, auth, "anna", user_agent="tests"), Session)
+    assert_type(login(sync_client, sync_auth, "anna", base_url="http://testserver"), Session)
+    await alogin(test_client, auth, "anna")
+    login(test_client, sync_auth, "anna")
+    login(client, auth, "anna")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await alogin(client, sync_auth, "anna")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,136 @@
+"""The public names, and what importing them does not import."""
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import lucia
+import lucia.testing
+
+OPTIONAL = ("aiosqlite", "argon2", "fastapi", "hypothesis", "pytest", "redis", "sqlalchemy", "starlette", "valkey")
+"""What a fresh installation does not have."""
+
+IMPORTS = """
+import sys, importlib
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {optional}:
+            raise ImportError(f"not installed: {{name}}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+importlib.import_module({module!r})
+"""
+
+
+def import_alone(module: str) -> subprocess.CompletedProcess[str]:
+    """Import a module where nothing optional is installed."""
+    code = IMPORTS.format(optional=OPTIONAL, module=module)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_names() -> None:
+    """These names are public: others may go and come, these stay."""
+    assert lucia.__all__ == [
+        "UNSET",
+        "Argon2Hash",
+        "AsyncAuth",
+        "AsyncAuthRequest",
+        "AsyncRenewingSessionAdapter",
+        "AsyncSessionAdapter",
+        "AsyncSessionUserAdapter",
+        "AsyncUserAdapter",
+        "Auth",
+        "AuthRequest",
+        "AutoUserIdGenerationNotSupported",
+        "Cookie",
+        "Device",
+        "DuplicateKeyId",
+        "DuplicateSessionId",
+        "ExpiredKey",
+        "InvalidCredentials",
+        "InvalidKeyId",
+        "InvalidPassword",
+        "InvalidRequest",
+        "InvalidSessionId",
+        "InvalidUserId",
+        "Key",
+        "KeyRow",
+        "LuciaError",
+        "LuciaHash",
+        "NotAuthenticated",
+        "OriginFailure",
+        "OutdatedPassword",
+        "Overloaded",
+        "PasswordHasher",
+        "PersistentKey",
+        "PrimaryKey",
+        "RenewingSessionAdapter",
+        "RequestContext",
+        "RequestUnauthorized",
+        "ScryptHash",
+        "Session",
+        "SessionAdapter",
+        "SessionCookie",
+        "SessionExpiry",
+        "SessionRow",
+        "SessionUser",
+        "SessionUserAdapter",
+        "SessionsNotEnded",
+        "SingleUseKey",
+        "StoreCorrupt",
+        "UnknownError",
+        "Unset",
+        "User",
+        "UserAdapter",
+        "UserRow",
+        "UsersNotConfigured",
+        "generate_random_string",
+    ]
+
+
+def test_testing_names() -> None:
+    """These names of ``lucia.testing`` are public."""
+    assert lucia.testing.__all__ == [
+        "AsyncRenewingSessionAdapterSuite",
+        "AsyncSessionAdapterSuite",
+        "AsyncSessionUserAdapterSuite",
+        "AsyncUserAdapterSuite",
+        "CookieClient",
+        "RenewingSessionAdapterSuite",
+        "SessionAdapterSuite",
+        "SessionUserAdapterSuite",
+        "UserAdapterSuite",
+        "alogin",
+        "login",
+    ]
+
+
+@pytest.mark.parametrize("module", [lucia, lucia.testing])
+def test_all_is_there(module: ModuleType) -> None:
+    """Each public name exists, stands once, and they are in order."""
+    names: list[str] = module.__all__
+    assert [name for name in names if not hasattr(module, name)] == []
+    assert names == sorted(set(names), key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+
+
+def test_both_colours() -> None:
+    """Each public name of one colour has its twin."""
+    names = {*lucia.__all__, *lucia.testing.__all__}
+    assert {name.removeprefix("Async") for name in names if name.startswith("Async")} <= names
+
+
+@pytest.mark.parametrize("module", ["lucia", "lucia.testing", "lucia.adapters.memory", "lucia.adapters.redis", "lucia.middleware.asgi"])
+def test_imports_nothing_optional(module: str) -> None:
+    """These import where nothing but the standard library is installed."""
+    done = import_alone(module)
+    assert done.returncode == 0, done.stderr
+
+
+def test_missing_extra() -> None:
+    """An adapter that needs a library names the command that installs it."""
+    done = import_alone("lucia.adapters.sqlalchemy")
+    assert done.returncode == 1
+    assert 'pip install "lucia-auth[sqlalchemy]"' in done.stderr.splitlines()[-1]

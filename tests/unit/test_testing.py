@@ -1,0 +1,103 @@
+"""What the public suites are made of: checks, calls at once, and a login for Starlette's test client."""
+
+import threading
+from functools import partial
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from lucia import AsyncAuth, InvalidSessionId, SessionRow, User
+from lucia._calls import AsyncCalls, Calls
+from lucia._conformance import equal, no_error, one_of, one_winner, refused, show
+from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.testing import alogin
+
+ROW = SessionRow(id="the-id", user_id="anna", active_expires=1, idle_expires=2)
+
+
+def test_messages() -> None:
+    """A failed check says what was expected and what was found, ids included, and cuts what is long."""
+    with pytest.raises(AssertionError, match=r"the row: expected None, got SessionRow\(\{'id': 'the-id'"):
+        equal(ROW, None, "the row")
+    with pytest.raises(AssertionError, match=r"expected 1 or \[2\], got 3"):
+        one_of(3, [1, [2]], "a number")
+    with pytest.raises(AssertionError, match="of 3 calls at once exactly one must win, but 2 did"):
+        one_winner([1, None, 2], lambda outcome: outcome is None, "a race")
+    assert len(show("x" * 10_000)) < 500
+
+
+def test_no_error() -> None:
+    """An error where there must be none is told as a broken law, with its cause."""
+    with pytest.raises(AssertionError, match="a call must be no error, but it raised KeyError") as caught, no_error("a call"):
+        raise KeyError
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_refused() -> None:
+    """No error, or another one, where one is due is told as a broken law."""
+    with refused(KeyError, "a call"):
+        raise KeyError
+    with pytest.raises(AssertionError, match="must raise KeyError, but it raised nothing"), refused(KeyError, "a call"):
+        pass
+    with pytest.raises(AssertionError, match="must raise KeyError, but it raised ValueError"), refused(KeyError, "a call"):
+        raise ValueError
+
+
+def test_calls_in_threads() -> None:
+    """Each call has a thread of its own, so that calls can wait for one another; answers come in the order of the calls."""
+    meeting = threading.Barrier(3)
+
+    def meet(name: str) -> str:
+        meeting.wait(timeout=10)
+        return name
+
+    assert Calls.together(*(partial(meet, name) for name in "abc")) == ["a", "b", "c"]
+
+
+async def test_calls_as_tasks() -> None:
+    """Each call is a task, so that calls can wait for one another; answers come in the order of the calls."""
+    seen: list[str] = []
+
+    async def meet(name: str) -> str:
+        seen.append(name)
+        while len(seen) < 3:
+            await AsyncCalls.pause(1)
+        return name
+
+    assert await AsyncCalls.together(*(partial(meet, name) for name in "abc")) == ["a", "b", "c"]
+
+
+async def test_errors_of_calls() -> None:
+    """The library's errors are answers, others go up."""
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    async def afail(error: Exception) -> None:
+        raise error
+
+    ours = InvalidSessionId()
+    assert Calls.together(partial(fail, ours)) == [ours]
+    assert await AsyncCalls.together(partial(afail, ours)) == [ours]
+    with pytest.raises(OSError):
+        Calls.together(partial(fail, ours), partial(fail, OSError()))
+    with pytest.raises(OSError):
+        await AsyncCalls.together(partial(afail, ours), partial(afail, OSError()))
+
+
+def test_starlette_client() -> None:
+    """Starlette's client is logged in through its portal, in the event loop of the application."""
+    auth: AsyncAuth[User] = AsyncAuth(sessions=AsyncMemoryAdapter(), env="DEV")
+
+    async def who(request: Request) -> JSONResponse:
+        session = await auth.get_session(request.cookies["auth_session"])
+        return JSONResponse([session.user_id, request.headers["origin"]])
+
+    with TestClient(Starlette(routes=[Route("/", who, methods=["POST"])])) as client:
+        assert client.portal is not None
+        client.portal.call(alogin, client, auth, "anna")
+        assert client.post("/").json() == ["anna", "http://testserver"]

@@ -1,0 +1,579 @@
+"""The ASGI middleware over HTTP, message by message."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from lucia import AsyncAuth, AsyncAuthRequest, SessionCookie, User
+from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.middleware.asgi import LuciaMiddleware, Message, Receive, Scope, Send, auth_request
+from tests.web.driver import (
+    FOREIGN,
+    NAME,
+    ORIGIN,
+    Act,
+    Answer,
+    Pairs,
+    Time,
+    get,
+    log_in,
+    nothing,
+    post,
+    respond,
+    run,
+    scope_of,
+    user_of,
+    validate,
+)
+
+CACHE = ("cache-control", "no-store")
+VARY = ("vary", "Cookie")
+
+
+async def ids(store: AsyncMemoryAdapter, user_id: str = "ann") -> list[str]:
+    """The ids of all sessions that are stored for a user."""
+    return [row.id for row in await store.get_sessions_by_user_id(user_id)]
+
+
+async def test_an_active_session_leaves_the_response_alone(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+    """Nothing changed, so there is neither a header nor a write."""
+    session_id = await log_in(auth)
+    before = await store.get_session(session_id)
+    headers = [("content-type", "text/plain"), ("cache-control", "max-age=60")]
+    answer = await get(LuciaMiddleware(respond(auth, validate, headers), auth=auth), session_id)
+    assert answer.headers == headers
+    assert await store.get_session(session_id) == before
+
+
+@pytest.mark.parametrize("cookie", [None, "", "no-id", "0" * 40])
+async def test_a_visitor_leaves_the_response_alone(auth: AsyncAuth[User], cookie: str | None) -> None:
+    """A cookie that leads nowhere is not cleared: a late request must not erase its successor's."""
+    answer = await get(LuciaMiddleware(respond(auth, validate), auth=auth), cookie)
+    assert answer.headers == []
+
+
+async def test_an_idle_session_is_renewed_by_the_response(auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time) -> None:
+    """The new id goes out as a cookie, marked as nobody else's and not to be cached."""
+    session_id = await log_in(auth)
+    time.pass_hours(25)
+    answer = await get(LuciaMiddleware(respond(auth, validate), auth=auth), session_id)
+    assert answer.cookie not in (None, "", session_id)
+    assert await ids(store) == [answer.cookie]
+    session = await auth.get_session(str(answer.cookie))
+    assert answer.headers == [CACHE, VARY, ("set-cookie", auth.create_session_cookie(session).serialize())]
+
+
+async def test_a_used_id_gets_its_successors_cookie_within_the_grace(auth: AsyncAuth[User], time: Time) -> None:
+    """Requests that were under way when the session was renewed all end up with the same cookie."""
+    session_id = await log_in(auth)
+    time.pass_hours(25)
+    app = LuciaMiddleware(respond(auth, validate), auth=auth)
+    answers = await asyncio.gather(*(get(app, session_id) for _ in range(5)))
+    assert len({answer.cookie for answer in answers}) == 1
+    assert answers[0].cookie != session_id
+
+
+@pytest.mark.parametrize(
+    ("headers", "kept"),
+    [
+        ([("cache-control", "public"), ("CACHE-CONTROL", "max-age=60")], [CACHE, VARY]),
+        ([("vary", "Accept")], [("vary", "Accept"), CACHE, VARY]),
+        ([("Vary", "Accept,  COOKIE")], [("Vary", "Accept,  COOKIE"), CACHE]),
+        ([("vary", "Cookies"), ("vary", "x-cookie")], [("vary", "Cookies"), ("vary", "x-cookie"), CACHE, VARY]),
+        ([("vary", "Accept"), ("vary", "Cookie")], [("vary", "Accept"), ("vary", "Cookie"), CACHE]),
+        (
+            [("Set-Cookie", "b=2"), ("x", "y"), ("set-cookie", "a=1")],
+            [("Set-Cookie", "b=2"), ("x", "y"), ("set-cookie", "a=1"), CACHE, VARY],
+        ),
+    ],
+)
+async def test_a_response_with_our_cookie_is_not_cached_and_keeps_the_rest(
+    auth: AsyncAuth[User], headers: Pairs, kept: list[tuple[str, str]]
+) -> None:
+    """Cache-Control is replaced, Vary is added once, and all other headers stay as and where they are, with ours after them."""
+
+    async def sign_in(request: AsyncAuthRequest[User]) -> None:
+        await request.sign_in("ann")
+
+    answer = await post(LuciaMiddleware(respond(auth, sign_in, headers), auth=auth))
+    assert answer.headers[:-1] == kept
+    assert answer.headers[-1][1].startswith(f"{NAME}=")
+
+
+async def test_a_response_without_headers_takes_the_cookie(auth: AsyncAuth[User]) -> None:
+    """ASGI lets an application leave the headers out."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await auth_request(auth, scope).sign_in("ann")
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    answer = await post(LuciaMiddleware(app, auth=auth))
+    assert answer.cookie
+    assert answer.messages[1:] == [{"type": "http.response.body"}]
+
+
+async def test_the_last_cookie_wins_and_is_sent_once(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+    """Whatever a request does one after another, the response shows the end of it."""
+
+    async def out_and_in_twice(request: AsyncAuthRequest[User]) -> None:
+        await request.sign_out()
+        await request.sign_in("ann")
+        await request.sign_in("bob")
+
+    async def in_and_out(request: AsyncAuthRequest[User]) -> None:
+        await request.sign_in("ann")
+        await request.sign_out()
+
+    session_id = await log_in(auth)
+    answer = await post(LuciaMiddleware(respond(auth, out_and_in_twice), auth=auth), session_id)
+    assert await ids(store) == []
+    assert await ids(store, "bob") == [answer.cookie]
+    answer = await post(LuciaMiddleware(respond(auth, in_and_out), auth=auth), answer.cookie)
+    assert answer.cookie == ""
+    assert await ids(store, "bob") == []
+    assert [name for name, _ in answer.headers] == ["cache-control", "vary", "set-cookie"]
+
+
+async def test_a_session_made_elsewhere_can_be_set(auth: AsyncAuth[User]) -> None:
+    """set_session sends its cookie, and what is validated afterwards is that session."""
+    await log_in(auth)
+    session = await auth.create_session("bob")
+    found: list[str] = []
+
+    async def set_session(request: AsyncAuthRequest[User]) -> None:
+        request.set_session(session)
+        now = await request.validate()
+        found.append(now.user_id if now else "")
+
+    answer = await post(LuciaMiddleware(respond(auth, set_session), auth=auth))
+    assert (answer.cookie, found) == (session.session_id, ["bob"])
+
+
+async def test_a_session_that_no_cookie_can_hold_is_refused_at_once(auth: AsyncAuth[User]) -> None:
+    """The route learns of it, and the response is none the worse."""
+    bad = replace(await auth.create_session("ann"), session_id="a\r\nSet-Cookie: x=y")
+
+    async def set_session(request: AsyncAuthRequest[User]) -> None:
+        with pytest.raises(ValueError, match="cookie"):
+            request.set_session(bad)
+
+    answer = await post(LuciaMiddleware(respond(auth, set_session), auth=auth))
+    assert answer.status == 200
+    assert answer.headers == []
+
+
+async def test_once_the_response_has_started_an_idle_session_stays_idle(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
+) -> None:
+    """The client could not learn the new id, so validate does not renew; the next request does."""
+    session_id = await log_in(auth)
+    time.pass_hours(25)
+    states: list[str | None] = []
+
+    async def state(request: AsyncAuthRequest[User]) -> None:
+        session = await request.validate()
+        states.append(session.state if session else None)
+
+    app = LuciaMiddleware(respond(auth, nothing, after=state), auth=auth)
+    answer = await get(app, session_id)
+    assert (answer.headers, answer.body, states) == ([], b"ab", ["idle"])
+    assert await ids(store) == [session_id]
+
+
+async def test_once_the_response_has_started_nobody_is_signed_in(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+    """sign_in, sign_in_with_key and set_session raise before anything is stored or ended."""
+    session_id = await log_in(auth)
+    session = await auth.get_session(session_id)
+
+    async def change(request: AsyncAuthRequest[User]) -> None:
+        with pytest.raises(RuntimeError, match="has started"):
+            await request.sign_in("ann")
+        with pytest.raises(RuntimeError, match="has started"):
+            await request.sign_in_with_key("username", "ann", "password")
+        with pytest.raises(RuntimeError, match="has started"):
+            request.set_session(session)
+        assert (await request.validate()) == session
+
+    answer = await post(LuciaMiddleware(respond(auth, nothing, after=change), auth=auth), session_id)
+    assert answer.headers == []
+    assert await ids(store) == [session_id]
+
+
+async def test_once_the_response_has_started_signing_out_still_ends_the_session(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+    """The cookie stays, and leads nowhere."""
+    session_id = await log_in(auth)
+
+    async def sign_out(request: AsyncAuthRequest[User]) -> None:
+        await request.sign_out()
+        assert await request.validate() is None
+
+    answer = await post(LuciaMiddleware(respond(auth, nothing, after=sign_out), auth=auth), session_id)
+    assert answer.headers == []
+    assert await ids(store) == []
+
+
+async def test_a_client_that_is_gone_before_the_response_is_not_logged_out(auth: AsyncAuth[User], time: Time) -> None:
+    """The server's error goes up, and the used id, which is all the client has, gives the successor."""
+    session_id = await log_in(auth)
+    time.pass_hours(25)
+    app = LuciaMiddleware(respond(auth, validate), auth=auth)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise OSError(message["type"])
+
+    with pytest.raises(OSError, match=r"http\.response\.start"):
+        await app(scope_of(cookie=session_id), receive, send)
+    again = await get(app, session_id)
+    assert again.cookie not in (None, "", session_id)
+
+
+async def test_a_request_that_is_cancelled_leaves_a_session_that_works(auth: AsyncAuth[User], time: Time) -> None:
+    """A client that goes away while its session is renewed loses nothing."""
+    session_id = await log_in(auth)
+    time.pass_hours(25)
+    validated = asyncio.Event()
+
+    async def hang(request: AsyncAuthRequest[User]) -> None:
+        await request.validate()
+        validated.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(get(LuciaMiddleware(respond(auth, hang), auth=auth), session_id))
+    await validated.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    again = await get(LuciaMiddleware(respond(auth, validate), auth=auth), session_id)
+    assert again.cookie not in (None, "", session_id)
+
+
+async def test_a_client_that_is_gone_in_the_middle_has_the_cookie(auth: AsyncAuth[User]) -> None:
+    """It was sent with the response's start; what follows goes up as it is."""
+    sent: list[Message] = []
+
+    async def sign_in(request: AsyncAuthRequest[User]) -> None:
+        await request.sign_in("ann")
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if sent:
+            raise OSError("gone")
+        sent.append(message)
+
+    with pytest.raises(OSError, match="gone"):
+        await LuciaMiddleware(respond(auth, sign_in), auth=auth)(scope_of(method="POST"), receive, send)
+    assert Answer(sent).cookie
+
+
+async def test_an_error_of_the_application_goes_up(auth: AsyncAuth[User], time: Time) -> None:
+    """The middleware makes no response of its own of it."""
+    session_id = await log_in(auth)
+    time.pass_hours(25)
+
+    async def fail(request: AsyncAuthRequest[User]) -> None:
+        await request.validate()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await get(LuciaMiddleware(respond(auth, fail), auth=auth), session_id)
+
+
+async def test_other_messages_pass_as_they_are(auth: AsyncAuth[User]) -> None:
+    """What comes before the response's start or after it is not looked at."""
+    messages: list[Message] = [
+        {"type": "http.response.debug", "info": {}},
+        {"type": "http.response.start", "status": 200, "headers": [], "trailers": True},
+        {"type": "http.response.body", "body": b"a"},
+        {"type": "http.response.trailers", "headers": [(b"cache-control", b"x")]},
+    ]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await auth_request(auth, scope).sign_in("ann")
+        for message in messages:
+            await send(message)
+
+    answer = await post(LuciaMiddleware(app, auth=auth))
+    assert [each for each in answer.messages if each["type"] != "http.response.start"] == [messages[0], *messages[2:]]
+    assert answer.messages[1]["trailers"] is True
+    assert [name for name, _ in answer.messages[1]["headers"]] == [b"cache-control", b"vary", b"set-cookie"]
+
+
+async def test_the_lifespan_passes_through(auth: AsyncAuth[User]) -> None:
+    """The application gets the very scope, receive and send."""
+    passed: list[object] = []
+
+    async def app(*arguments: object) -> None:
+        passed.extend(arguments)
+
+    async def receive() -> Message:
+        raise NotImplementedError
+
+    async def send(message: Message) -> None:
+        raise NotImplementedError
+
+    scope: Scope = {"type": "lifespan"}
+    await LuciaMiddleware(app, auth=auth)(scope, receive, send)
+    assert [id(each) for each in passed] == [id(scope), id(receive), id(send)]
+    assert scope == {"type": "lifespan"}
+
+
+async def test_a_missing_middleware_is_said_to_be_missing(auth: AsyncAuth[User], time: Time) -> None:
+    """Without it, or with another auth's alone, asking for the AuthRequest says what to do."""
+    other = AsyncAuth(sessions=AsyncMemoryAdapter(clock=time), env="DEV")
+    for app in (respond(auth, nothing), LuciaMiddleware(respond(auth, nothing), auth=other)):
+        with pytest.raises(RuntimeError, match="LuciaMiddleware is not installed"):
+            await get(app)
+
+
+async def test_two_auths_on_one_application(auth: AsyncAuth[User], time: Time) -> None:
+    """Each has its own request and cookie, and both cookies go out on one response with one Cache-Control and one Vary."""
+    staff = AsyncAuth(sessions=AsyncMemoryAdapter(clock=time), env="DEV", clock=time, session_cookie=SessionCookie(name="staff"))
+    found: list[tuple[str, str]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        one, other = await auth_request(auth, scope).validate(), await auth_request(staff, scope).validate()
+        assert one is not None
+        assert other is not None
+        found.append((one.user_id, other.user_id))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    session_id = await log_in(auth)
+    staff_id = (await staff.create_session("boss")).session_id
+    wrapped = LuciaMiddleware(LuciaMiddleware(app, auth=auth), auth=staff)
+    headers = [("cookie", f"staff={staff_id}")]
+    assert (await get(wrapped, session_id, headers)).headers == []
+    time.pass_hours(25)
+    answer = await get(wrapped, session_id, headers)
+    assert found == [("ann", "boss")] * 2
+    assert [name for name, _ in answer.headers] == ["vary", "set-cookie", "cache-control", "set-cookie"]
+    assert sorted(text.partition("=")[0] for text in answer.all("set-cookie")) == [NAME, "staff"]
+
+
+async def test_an_inner_middleware_goes_before_an_outer_one_of_the_same_auth(auth: AsyncAuth[User]) -> None:
+    """A mounted application may install it again, with other options."""
+    session_id = await log_in(auth)
+    found: list[str | None] = []
+
+    async def note(request: AsyncAuthRequest[User]) -> None:
+        session = await request.validate()
+        found.append(user_of(session))
+
+    app = LuciaMiddleware(LuciaMiddleware(respond(auth, note), auth=auth, transport="bearer"), auth=auth)
+    await get(app, session_id)
+    await get(app, None, [("authorization", f"Bearer {session_id}")])
+    assert found == [None, "ann"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_foreign"),
+    [
+        (FOREIGN, True),
+        ([("origin", "https://evil.example")], True),
+        ([("sec-fetch-site", "cross-site")], True),
+        ([("sec-fetch-site", "same-origin")], False),
+        ([], False),
+    ],
+)
+async def test_a_foreign_request_is_a_visitors_or_forbidden(auth: AsyncAuth[User], sent: Pairs, is_foreign: bool) -> None:
+    """By default the application runs and finds no session; by the option it is answered 403 and does not run. An own request passes."""
+    session_id = await log_in(auth)
+    found: list[tuple[bool, str | None]] = []
+
+    async def note(request: AsyncAuthRequest[User]) -> None:
+        session = await request.validate()
+        found.append((request.origin_failure is not None, user_of(session)))
+
+    answer = await post(LuciaMiddleware(respond(auth, note), auth=auth), session_id, sent)
+    assert (answer.status, found) == (200, [(True, None) if is_foreign else (False, "ann")])
+    found.clear()
+    forbidding = LuciaMiddleware(respond(auth, note), auth=auth, forbid_cross_site=True)
+    answer = await post(forbidding, session_id, sent)
+    assert (answer.status, found) == ((403, []) if is_foreign else (200, [(False, "ann")]))
+    assert (await get(forbidding, session_id, sent)).status == 200
+
+
+async def test_the_403_is_a_whole_response(auth: AsyncAuth[User]) -> None:
+    """It says why in plain text, has its length, and no cookie."""
+    answer = await post(LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), None, FOREIGN)
+    assert answer.types == ["http.response.start", "http.response.body"]
+    assert answer.body == b"This request comes from another site."
+    assert answer.headers == [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(answer.body)))]
+
+
+@pytest.mark.parametrize(
+    ("more", "headers", "passes"),
+    [
+        ({"server": ("127.0.0.1", 8000)}, [("origin", "http://127.0.0.1:8000")], True),
+        ({"server": ("127.0.0.1", 80)}, [("origin", "http://127.0.0.1")], True),
+        ({"server": ("::1", 8000)}, [("origin", "http://[::1]:8000")], True),
+        ({"server": ("/run/app.sock", None)}, [("origin", "http://app")], False),
+        ({"server": None}, [("origin", "http://app")], False),
+        ({}, [("host", "app:8000"), ("origin", "http://app:8000")], True),
+        ({"scheme": "https"}, [("host", "app"), ("origin", "https://app")], True),
+        ({"path": "*"}, [("host", "app"), ("origin", "http://app")], True),
+        ({"path": ".evil.example"}, [("host", "app"), ("origin", "http://app.evil.example")], False),
+        ({"path": "//evil.example/"}, [("host", "app"), ("origin", "http://evil.example")], False),
+        ({}, [("Host", "app"), ("ORIGIN", "http://app")], True),
+        ({}, [("host", "app"), ("origin", "http://app"), ("Sec-Fetch-Site", "cross-site")], False),
+        ({}, [("host", "app"), ("origin", "http://app"), ("origin", "http://app")], False),
+        ({}, [("host", "app\xff"), ("origin", "http://app\xff")], False),
+    ],
+)
+async def test_the_own_origin_is_scheme_host_and_port_of_the_request(
+    auth: AsyncAuth[User], more: Scope, headers: Sequence[tuple[str, str]], passes: bool
+) -> None:
+    """They are the Host header's, or the server's for an HTTP/1.0 request without one; the path is no part, whatever it is."""
+    scope = scope_of(method="POST", **more)
+    scope["headers"] = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+    answer = await run(LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), scope)
+    assert answer.status == (200 if passes else 403)
+
+
+async def test_a_scope_without_scheme_and_extensions_is_understood(auth: AsyncAuth[User]) -> None:
+    """ASGI makes them optional: the scheme is http."""
+    scope = scope_of(method="POST")
+    del scope["scheme"]
+    assert "extensions" not in scope
+    answer = await run(LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), scope)
+    assert answer.status == 200
+
+
+async def test_the_cookie_is_found_in_any_of_several_headers(auth: AsyncAuth[User]) -> None:
+    """HTTP/2 lets a client send each cookie in a header of its own; names may come in any case; odd bytes do no harm."""
+    session_id = await log_in(auth)
+    found: list[str | None] = []
+
+    async def note(request: AsyncAuthRequest[User]) -> None:
+        session = await request.validate()
+        found.append(user_of(session))
+
+    app = LuciaMiddleware(respond(auth, note), auth=auth)
+    await get(app, None, [("cookie", "a=b"), ("cookie", f"{NAME}={session_id}"), ("cookie", f"{NAME}={'0' * 40}")])
+    await get(app, None, [("Cookie", f'\xff\x00"=; {NAME}={session_id}; x="')])
+    await get(app, None, [("cookie", f"\xa0{NAME}={session_id}")])
+    assert found == ["ann", "ann", None]
+
+
+async def test_what_is_noted_at_the_login_comes_back(auth: AsyncAuth[User]) -> None:
+    """sign_in passes it on to the device list."""
+
+    async def sign_in(request: AsyncAuthRequest[User]) -> None:
+        await request.sign_in(user.user_id, user_agent="Firefox")
+
+    user = await auth.create_user(primary_key=None)
+    await post(LuciaMiddleware(respond(auth, sign_in), auth=auth))
+    assert [dict(device.noted) for device in await auth.get_all_user_sessions(user.user_id)] == [{"user_agent": "Firefox"}]
+
+
+BEARER = [
+    ("Bearer {}", True),
+    ("bearer {}", True),
+    ("BEARER   {} ", True),
+    ("{}", False),
+    ("Basic {}", False),
+    ("Bearer", False),
+    ("Bearer ", False),
+    ("Bearer\t{}", False),
+    ("Bearer {} {}", False),
+    ("Bearer {}=", False),
+    ("Bearer={}", False),
+    ('Bearer "{}"', False),
+    ("", False),
+]
+
+
+@pytest.mark.parametrize(("header", "counts"), BEARER)
+async def test_the_bearer_transport_reads_the_authorization_header(auth: AsyncAuth[User], header: str, counts: bool) -> None:
+    """One header of the form ``Bearer ID`` counts, in any case of the word; everything else is a visitor's."""
+    session_id = await log_in(auth)
+    found: list[object] = []
+
+    async def note(request: AsyncAuthRequest[User]) -> None:
+        found.append(await request.validate())
+
+    app = LuciaMiddleware(respond(auth, note), auth=auth, transport="bearer")
+    pair = ("authorization", header.format(session_id, session_id))
+    await get(app, None, [pair])
+    await get(app, None, [pair, pair])
+    assert found == [await auth.get_session(session_id) if counts else None, None]
+
+
+async def test_the_bearer_transport_knows_no_cookies(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+    """A cookie is not read, none is set or cleared, and the origin is not checked, also where cross-site requests are forbidden."""
+    session_id = await log_in(auth)
+    minted: list[str] = []
+
+    async def sign_in(request: AsyncAuthRequest[User]) -> None:
+        assert request.origin_failure is None
+        assert await request.validate() is None
+        minted.append((await request.sign_in("bob")).session_id)
+        now = await request.validate()
+        assert now is not None
+        assert now.user_id == "bob"
+
+    async def sign_out(request: AsyncAuthRequest[User]) -> None:
+        await request.sign_out()
+
+    def wrap(act: Act) -> LuciaMiddleware:
+        return LuciaMiddleware(respond(auth, act), auth=auth, transport="bearer", forbid_cross_site=True)
+
+    assert (await post(wrap(sign_in), session_id, FOREIGN)).headers == []
+    assert await ids(store) == [session_id], "the cookie's session is not the request's, so it stays"
+    assert await ids(store, "bob") == minted
+    answer = await post(wrap(sign_out), session_id, [*FOREIGN, ("authorization", f"Bearer {minted[0]}")])
+    assert answer.headers == []
+    assert await ids(store, "bob") == []
+
+
+async def test_the_bearer_transport_never_renews(auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time) -> None:
+    """The client would not learn the new id: an idle session is returned as idle, and stays what it is."""
+    user = await auth.create_user(primary_key=None)
+    session_id = await log_in(auth, user.user_id)
+    time.pass_hours(25)
+    found: list[object] = []
+
+    async def note(request: AsyncAuthRequest[User]) -> None:
+        session = await request.validate()
+        both = await request.validate_user()
+        found.append((session.state if session else None, both and both.session.session_id == session_id))
+
+    async def note_user(request: AsyncAuthRequest[User]) -> None:
+        both = await request.validate_user()
+        found.append(both and (both.session.state, both.session.session_id == session_id))
+
+    for act in (note, note_user):
+        app = LuciaMiddleware(respond(auth, act), auth=auth, transport="bearer")
+        assert (await get(app, None, [("authorization", f"Bearer {session_id}")])).headers == []
+    assert found == [("idle", True)] * 2
+    assert await ids(store, user.user_id) == [session_id]
+
+
+async def test_a_request_shows_no_secret(auth: AsyncAuth[User]) -> None:
+    """The repr of an AuthRequest names method and transport alone."""
+    session_id = await log_in(auth)
+    reprs: list[str] = []
+
+    async def note(request: AsyncAuthRequest[User]) -> None:
+        await request.validate()
+        reprs.append(repr(request))
+
+    await post(LuciaMiddleware(respond(auth, note), auth=auth), session_id)
+    assert reprs == ["<AsyncAuthRequest POST cookie>"]
+    assert ORIGIN not in reprs[0]
+
+
+@pytest.mark.parametrize("transport", ["Cookie", "", None])
+async def test_an_unknown_transport_is_refused(auth: AsyncAuth[User], transport: str) -> None:
+    """A typing error is no visitor."""
+    app = LuciaMiddleware(respond(auth, nothing), auth=auth, transport=transport)  # type: ignore[arg-type] # what is refused
+    with pytest.raises(ValueError, match="transport"):
+        await get(app)
