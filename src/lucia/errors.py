@@ -18,6 +18,7 @@
     ├── AutoUserIdGenerationNotSupported
     ├── UnknownError
     │   └── StoreCorrupt
+    ├── ConcurrentlyRevoked
     ├── Overloaded
     ├── SessionsNotEnded
     └── UsersNotConfigured
@@ -31,6 +32,7 @@ from typing import ClassVar
 
 __all__ = [
     "AutoUserIdGenerationNotSupported",
+    "ConcurrentlyRevoked",
     "DuplicateKeyId",
     "DuplicateSessionId",
     "ExpiredKey",
@@ -164,6 +166,13 @@ class StoreCorrupt(UnknownError):
     """A key of ours holds a value that is not ours, where ignoring it would lose sessions or a sign-out."""
 
     default_message = "a key of the session store holds a value of another kind"
+
+
+class ConcurrentlyRevoked(LuciaError):
+    """The session was ended while it was being made, since all of its user's sessions were; nothing of it is left."""
+
+    code = "CONCURRENTLY_REVOKED"
+    default_message = "all sessions of this user were ended while this one was being made"
 
 
 class Overloaded(LuciaError):

@@ -201,7 +201,7 @@ class Explorer:
             return world._replace(ended=world.ended | {task.uses})
         if task.kind == "revoke":
             spared = self._chain(world, task.uses) if result is True else frozenset()
-            return world._replace(ended=world.ended | (process.before - spared - self._ancestors(spared)))
+            return world._replace(ended=world.ended | (process.before - spared - self._ancestors(spared, world.forgotten)))
         return world
 
     def _expiries(self, world: World) -> Iterator[tuple[str, World]]:
@@ -228,7 +228,7 @@ class Explorer:
                 if self._is_live(keys, each):
                     return f"I2: {id_} was ended, and {each} validates"
         for id_ in world.released:
-            if self._is_live(keys, id_) and self._ancestors(frozenset({id_})) & world.ended:
+            if self._is_live(keys, id_) and self._ancestors(frozenset({id_}), world.forgotten) & world.ended:
                 return f"I2: {id_} was handed out in the place of an ended session"
         return self._renewal_fault(world, keys)
 
@@ -253,13 +253,14 @@ class Explorer:
             chain.append(marker.successor)
         return frozenset(chain)
 
-    def _ancestors(self, ids: frozenset[str]) -> frozenset[str]:
+    def _ancestors(self, ids: frozenset[str], forgotten: frozenset[str]) -> frozenset[str]:
         """What these sessions were made in the place of, by the tasks, as far as it was not forgotten."""
         found: set[str] = set()
         waiting = list(ids)
         while waiting:
             id_ = waiting.pop()
-            waiting += (new := [task.uses for task in self.scenario.tasks if task.kind == "renew" and task.makes == id_ and task.uses not in found])
+            renewals = [task for task in self.scenario.tasks if task.kind == "renew" and task.makes == id_]
+            waiting += (new := [task.uses for task in renewals if task.uses not in found | forgotten])
             found.update(new)
         return frozenset(found)
 

@@ -59,7 +59,7 @@ RENEW: Final = Script(
 -- KEYS: used session, successor, index, marker. ARGV: used id, successor's id, record, idle end in ms, marker, marker's life in ms.
 -- Returns 1, 0 (taken) or -3 (born dead); if the used session is gone, the marker and what is left of its life.
 {_NOW}
-if redis.call('EXISTS', KEYS[1]) == 0 then return {{redis.call('MGET', KEYS[4])[1], redis.call('PTTL', KEYS[4])}} end
+if not redis.call('MGET', KEYS[1])[1] then return {{redis.call('MGET', KEYS[4])[1], redis.call('PTTL', KEYS[4])}} end
 if tonumber(ARGV[4]) <= now then return {BORN_DEAD} end
 redis.call('LLEN', KEYS[3])
 if not redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PXAT', ARGV[4]) then return {TAKEN} end
@@ -114,6 +114,38 @@ PRUNE: Final = Script(
 for i = 2, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then redis.call('LREM', KEYS[1], 0, ARGV[i - 1]) end
 end
+return 1
+""",
+)
+
+PUSH: Final = Script(
+    "push",
+    f"""{_EXTEND}
+-- KEYS: index. ARGV: id, idle end in ms, slack in ms. Returns the index's length, or -3 (born dead).
+{_NOW}
+if tonumber(ARGV[2]) <= now then return {BORN_DEAD} end
+local length = redis.call('LPUSH', KEYS[1], ARGV[1])
+extend(KEYS[1], length, now, ARGV[2] + ARGV[3])
+return length
+""",
+)
+
+SWAP: Final = Script(
+    "swap",
+    """
+-- KEYS: used session, marker. ARGV: marker, marker's life in ms. Returns 1; if the used session is gone, the marker and what is left of its life.
+if not redis.call('MGET', KEYS[1])[1] then return {redis.call('MGET', KEYS[2])[1], redis.call('PTTL', KEYS[2])} end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+redis.call('DEL', KEYS[1])
+return 1
+""",
+)
+
+DROP: Final = Script(
+    "drop",
+    """
+-- KEYS: index. ARGV: ids, which go out of it.
+for i = 1, #ARGV do redis.call('LREM', KEYS[1], 0, ARGV[i]) end
 return 1
 """,
 )

@@ -16,12 +16,29 @@ a tombstone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, Eval, Operation, Transaction
-from lucia.redis.layout import Layout, Marker, decode_marker, encode_marker, encode_row
+from lucia.redis.common import (
+    born_dead,
+    chain_of,
+    check_storable,
+    follow,
+    marker_or_none,
+    missing,
+    probe,
+    row_or_none,
+    rows_of,
+    session_key,
+    successors,
+    to_bytes,
+    to_text,
+    unseen,
+    within_grace,
+)
+from lucia.redis.layout import Layout, Marker, encode_marker, encode_row
 from lucia.redis.scripts import BORN_DEAD, DELETE, DROP, PUSH, SWAP
 from lucia.rules import MARKER_MS
 
@@ -94,12 +111,11 @@ class Plain:
         return cast("int", length)
 
     def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
-        won = yield Call("SET", (marker_key, marker, "NX", "PX", MARKER_MS))
-        deleted = yield Call("DEL", (used,))  # who lost helps the winner, which may have crashed in between
-        if won and deleted:
-            return None
+        there = (yield Call("MGET", (used,)))[0] is not None
+        won = there and (yield Call("SET", (marker_key, marker, "NX", "PX", MARKER_MS)))
+        deleted = there and (yield Call("DEL", (used,)))  # who lost helps the winner, which may have crashed in between
         if won:
-            return None, -2
+            return None if deleted else (None, -2)
         (value,) = yield Call("MGET", (marker_key,))
         life = yield Call("PTTL", (marker_key,))
         return value, life
@@ -123,17 +139,21 @@ class SessionFirst:
         self._steps = steps
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        """Store a new session.
+        """Store a new session. From the sixteenth one of a user on, every eighth takes dead ids out of eight entries of the index.
 
         Raises:
             DuplicateSessionId: another session has this id.
-            ConcurrentlyRevoked: it was ended while it was made: all of its user's sessions were.
+            ConcurrentlyRevoked: it was ended while it was made, as all of its user's sessions were.
             ValueError: its end is past by the server's clock, or it can't be stored.
         """
         length = yield from self._make(row)
-        yield from maintain(self._layout, row.user_id, length, random_below, self._steps.drop)
+        if (entries := probe(length, random_below)) is not None:
+            index = self._layout.index_key(row.user_id)
+            ids = yield Call("LRANGE", (index, *entries))
+            yield from self._drop(index, missing(ids, (yield from self._records(ids))))
 
     def _make(self, row: SessionRow) -> Operation[int]:
+        """Steps C1 to C3; returns the index's length."""
         check_storable(self._layout, row)
         record, key, index = encode_row(row), self._layout.session_key(row.id), self._layout.index_key(row.user_id)
         written = yield Call("SET", (key, record, "NX", "PX", PROVISIONAL_MS))
@@ -148,7 +168,7 @@ class SessionFirst:
             yield Call("DEL", (key,))
             raise born_dead()
         if not (yield Call("PEXPIREAT", (key, row.idle_expires))):
-            yield from self._steps.drop(index, [row.id.encode()])
+            yield from self._drop(index, [row.id.encode()])
             raise ConcurrentlyRevoked
         return length
 
@@ -161,65 +181,71 @@ class SessionFirst:
         Raises:
             DuplicateSessionId, ConcurrentlyRevoked, ValueError: as :meth:`create`.
         """
-        marker = encode_marker(Marker(successor.id, grace))
+        if not self._layout.is_storable(used_id):
+            return None
+        marker = Marker(used_id, successor.id, grace)
         yield from self._make(successor)
-        answer = yield from self._steps.swap(self._layout.session_key(used_id), self._layout.marker_key(used_id), marker)
-        if answer is None or answer[0] == marker:
+        used, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
+        answer = yield from self._steps.swap(used, marker_key, encode_marker(marker))
+        found = None if answer is None else marker_or_none(answer[0], used_id)
+        if answer is None or found == marker:
             return successor
         yield Call("DEL", (self._layout.session_key(successor.id),))
-        yield from self._steps.drop(self._layout.index_key(successor.user_id), [successor.id.encode()])
-        return (yield from follow(self._layout, within_grace(decode_marker(answer[0]), answer[1])))
+        yield from self._drop(self._layout.index_key(successor.user_id), [successor.id.encode()])
+        return (yield from follow(self._layout, within_grace(found, answer[1])))
 
     def delete(self, session_ids: Iterable[str]) -> Operation[None]:
         """End sessions and what they were renewed to."""
-        yield from self._end([id_.encode() for id_ in session_ids], frozenset(), drop=True)
+        yield from self._end(session_ids, set())
 
     def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
         """Read a user's sessions, newest first; ids whose session is gone are taken out of the index."""
         index = self._layout.index_key(user_id)
         ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
-        records = yield from records_one_by_one(self._layout, ids)
-        gone = [id_ for id_, record in zip(ids, records, strict=True) if record is None]
-        if gone:
-            yield from self._steps.drop(index, gone)
+        records = yield from self._records(ids)
+        yield from self._drop(index, missing(ids, records))
         return rows_of(user_id, ids, records)
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         """End a user's sessions that are in the index now, but for ``keep`` or what that was renewed to.
 
-        The one to keep is looked for after the index was read, and its whole chain is spared: a renewal on the way ends nothing of it.
+        What to keep is looked for after the index was read, and its whole chain is spared, so that a renewal on the way ends nothing of it.
 
         Returns:
             Whether a session was kept; if ``keep`` is no live session of this user, all are ended and it is False.
         """
         index = self._layout.index_key(user_id)
         ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
-        chain = [] if keep is None else (yield from chain_of(self._layout, keep, user_id))
-        spared = frozenset(id_.encode() for id_ in chain)
-        ended = [id_ for id_ in ids if id_ not in spared]
-        yield from self._end(ended, spared, drop=False)
-        for start in range(0, len(ended), BATCH):
-            yield from self._steps.drop(index, ended[start : start + BATCH])
+        chain = [] if keep is None else (yield from chain_of(self._layout, user_id, keep))
+        ended = [id_ for id_ in ids if to_text(id_) not in chain]
+        yield from self._end(map(to_text, ended), set(chain))
+        yield from self._drop(index, ended)
         return bool(chain)
 
-    def _end(self, ids: Sequence[bytes], spared: frozenset[bytes], *, drop: bool) -> Operation[None]:
-        waiting = list(ids)
-        for _ in range(MAX_HOPS):
-            followed: list[bytes] = []
-            for start in range(0, len(waiting), BATCH):
-                followed += yield from self._end_batch(waiting[start : start + BATCH], drop=drop)
-            waiting = [id_ for id_ in followed if id_ not in spared]
-            drop = True
-            if not waiting:
-                return
+    def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[None]:
+        """End these sessions, then what their markers name, and so on, each once; then take them out of their indexes."""
+        ended: list[SessionRow] = []
+        waiting = unseen(self._layout, session_ids, seen)
+        while waiting:
+            block, waiting = waiting[:BATCH], waiting[BATCH:]
+            held = yield from self._steps.take([self._keys(id_) for id_ in block])
+            found = [row_or_none(record, id_) for id_, (record, _) in zip(block, held, strict=True)]
+            ended += [row for row in found if row is not None]
+            waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
+        for row in ended:
+            yield from self._drop(self._layout.index_key(row.user_id), [row.id.encode()])
 
-    def _end_batch(self, ids: Sequence[bytes], *, drop: bool) -> Operation[list[bytes]]:
-        """End sessions and return what their markers name; the index entries go too where the caller does not see to that."""
-        keys = [(session_key(self._layout, id_), marker_key(self._layout, id_)) for id_ in ids]
-        held = yield from self._steps.take(keys)
-        for id_, (record, _) in zip(ids, held, strict=True):
-            row = row_or_none(record, id_)
-            if drop and row is not None:
-                yield from self._steps.drop(self._layout.index_key(row.user_id), [id_])
-        markers = [decode_marker(marker) for _, marker in held]
-        return [marker.successor.encode() for marker in markers if marker is not None]
+    def _keys(self, session_id: str) -> tuple[bytes, bytes]:
+        return to_bytes(self._layout.session_key(session_id)), to_bytes(self._layout.marker_key(session_id))
+
+    def _records(self, ids: Sequence[bytes]) -> Operation[list[bytes | None]]:
+        records: list[bytes | None] = []
+        for start in range(0, len(ids), BATCH):
+            keys = [session_key(self._layout, id_) for id_ in ids[start : start + BATCH]]
+            answers: list[list[bytes | None]] = yield Batch(tuple(Call("MGET", (key,)) for key in keys))
+            records += [answer[0] for answer in answers]
+        return records
+
+    def _drop(self, index: str, ids: Sequence[bytes]) -> Operation[None]:
+        for start in range(0, len(ids), BATCH):
+            yield from self._steps.drop(index, ids[start : start + BATCH])

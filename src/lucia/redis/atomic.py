@@ -1,0 +1,193 @@
+"""The operations on one server: each changes the store in one script, atomically, and every key that it touches is declared."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, cast
+
+from lucia.errors import DuplicateSessionId
+from lucia.models import SessionRow
+from lucia.redis.commands import Call, Eval, Operation
+from lucia.redis.common import (
+    born_dead,
+    chain_of,
+    check_storable,
+    follow,
+    missing,
+    probe,
+    row_or_none,
+    rows_of,
+    session_key,
+    successors,
+    to_bytes,
+    to_text,
+    twice,
+    unseen,
+    within_grace,
+)
+from lucia.redis.layout import Layout, Marker, decode_marker, encode_marker, encode_row
+from lucia.redis.scripts import BORN_DEAD, CREATE, DELETE, PRUNE, RENEW, REVOKE, TAKEN
+from lucia.rules import MARKER_MS
+
+BLOCK: Final = 1_000
+"""How many sessions one command reads or ends: about a millisecond of the server's time."""
+
+PRUNE_BLOCK: Final = 64
+"""How many entries one script takes out of an index."""
+
+OPTIMISTIC_TRIES: Final = 3
+"""How often a sign-out everywhere tries to be one atomic step before it goes block by block."""
+
+
+class Atomic:
+    """The operations over one layout."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
+        """Store a new session and its index entry in one step: the script CREATE.
+
+        From the sixteenth session of a user on, every eighth login takes dead ids out of eight entries of the index.
+
+        Raises:
+            DuplicateSessionId: another session has this id.
+            ValueError: its end is past by the server's clock, or it can't be stored.
+        """
+        check_storable(self._layout, row)
+        index = self._layout.index_key(row.user_id)
+        arguments = (row.id, encode_row(row), row.idle_expires)
+        length = yield Eval(CREATE, (self._layout.session_key(row.id), index), arguments)
+        _check_written(length)
+        if (entries := probe(length, random_below)) is not None:
+            ids = yield Call("LRANGE", (index, *entries))
+            yield from self._prune(index, missing(ids, (yield from self._records(ids))))
+
+    def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
+        """Put ``successor`` in the place of a session, once, in one step: the script RENEW.
+
+        Returns:
+            ``successor``; or, where an earlier call was first and within its grace, the live end of that chain; else None.
+
+        Raises:
+            DuplicateSessionId, ValueError: as :func:`create`.
+        """
+        check_storable(self._layout, successor)
+        if not self._layout.is_storable(used_id):
+            return None
+        index = self._layout.index_key(successor.user_id)
+        keys = (self._layout.session_key(used_id), self._layout.session_key(successor.id), index, self._layout.marker_key(used_id))
+        marker = encode_marker(Marker(used_id, successor.id, grace))
+        command = Eval(RENEW, keys, (used_id, successor.id, encode_row(successor), successor.idle_expires, marker, MARKER_MS))
+        end = yield from twice(lambda: _renew_once(command, used_id, successor.id))
+        return successor if end == successor.id else (yield from follow(self._layout, end))
+
+    def delete(self, session_ids: Iterable[str], kept: str | None = None) -> Operation[None]:
+        """End sessions and what they were renewed to: the script DELETE, then ``LREM userSession:{user} 0 {id}`` for each.
+
+        A session is dead as soon as the script has run; an index entry that is left behind by a crash is pruned later. What ``kept``
+        was renewed to is not followed.
+        """
+        seen: set[str | None] = {kept}
+        ended: list[SessionRow] = []
+        waiting = unseen(self._layout, session_ids, seen)
+        while waiting:
+            keys = tuple(key for id_ in waiting for key in (self._layout.session_key(id_), self._layout.marker_key(id_)))
+            held: list[tuple[bytes | None, bytes | None]] = yield Eval(DELETE, keys, ())
+            found = [row_or_none(record, id_) for id_, (record, _) in zip(waiting, held, strict=True)]
+            ended += [row for row in found if row is not None]
+            waiting = unseen(self._layout, successors(waiting, (marker for _, marker in held)), seen)
+        for row in ended:
+            yield Call("LREM", (self._layout.index_key(row.user_id), 0, row.id))
+
+    def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
+        """Read a user's sessions, newest first: ``LRANGE`` and ``MGET`` by blocks; ids whose session is gone are pruned."""
+        index = self._layout.index_key(user_id)
+        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+        records = yield from self._records(ids)
+        yield from self._prune(index, missing(ids, records))
+        return rows_of(user_id, ids, records)
+
+    def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
+        """End a user's sessions, but for ``keep`` or what that was renewed to.
+
+        Up to 1,000 sessions in one atomic step, the script REVOKE: ``LRANGE`` names the keys, and the script does nothing if the index
+        holds another id by then. More sessions, or an index that changes at every try, go in blocks of 1,000, oldest first: whatever
+        was in the index at the beginning is ended, and so is what it was renewed to meanwhile.
+
+        Returns:
+            Whether a session was kept; if ``keep`` is no live session of this user, all are ended and it is False.
+        """
+        index = self._layout.index_key(user_id)
+        for _ in range(OPTIMISTIC_TRIES):
+            kept = yield from self._resolve_kept(user_id, keep)
+            ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+            if not ids:
+                return kept is not None
+            if len(ids) > BLOCK:
+                break
+            if (yield self._revoke(index, ids, kept, whole=True)) == 1:
+                return kept is not None
+        return (yield from self._delete_in_blocks(user_id, keep))
+
+    def _delete_in_blocks(self, user_id: str, keep: str | None) -> Operation[bool]:
+        index = self._layout.index_key(user_id)
+        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+        kept = yield from self._resolve_kept(user_id, keep)
+        while ids:
+            block = ids[-BLOCK:]
+            if (yield self._revoke(index, block, kept, whole=False)) == 1:
+                yield from self._delete_successors(block, kept)
+                del ids[-BLOCK:]
+            kept = yield from self._resolve_kept(user_id, keep)
+        return kept is not None
+
+    def _delete_successors(self, ids: Sequence[bytes], kept: str | None) -> Operation[None]:
+        """End what these ids, which are dead by now, were renewed to before; but not ``kept`` and what that was renewed to."""
+        ended = [id_ for id_ in map(to_text, ids) if id_ != kept]
+        if ended:
+            markers = yield Call("MGET", tuple(to_bytes(self._layout.marker_key(id_)) for id_ in ended))
+            yield from self.delete(successors(ended, markers), kept)
+
+    def _resolve_kept(self, user_id: str, keep: str | None) -> Operation[str | None]:
+        """The id of the session to keep, through its marker if it was renewed meanwhile; None if it is no live session of this user."""
+        if keep is None:
+            return None
+        chain = yield from chain_of(self._layout, user_id, keep)
+        return chain[-1] if chain else None
+
+    def _revoke(self, index: str, ids: Sequence[bytes], kept: str | None, *, whole: bool) -> Eval:
+        kept_id = b"" if kept is None else kept.encode()
+        ended = [id_ for id_ in reversed(ids) if id_ != kept_id]
+        kept_key = () if kept is None else (self._layout.session_key(kept),)
+        keys = (index, *(session_key(self._layout, id_) for id_ in ended), *kept_key)
+        return Eval(REVOKE, keys, (int(whole), kept_id, *ended))
+
+    def _records(self, ids: Sequence[bytes]) -> Operation[list[bytes | None]]:
+        records: list[bytes | None] = []
+        for start in range(0, len(ids), BLOCK):
+            records += yield Call("MGET", tuple(session_key(self._layout, id_) for id_ in ids[start : start + BLOCK]))
+        return records
+
+    def _prune(self, index: str, gone: Sequence[bytes]) -> Operation[None]:
+        """Take ids out of the index whose session is gone. An id is indexed only with its session and never used again, so gone is for ever."""
+        for start in range(0, len(gone), PRUNE_BLOCK):
+            block = gone[start : start + PRUNE_BLOCK]
+            yield Eval(PRUNE, (index, *(session_key(self._layout, id_) for id_ in block)), tuple(block))
+
+
+def _renew_once(command: Eval, used_id: str, successor_id: str) -> Operation[str | None]:
+    """The id that the used one leads to by now. The same call may be sent again: its own marker tells that it was the first."""
+    answer = yield command
+    if not isinstance(answer, list):
+        _check_written(answer)
+        return successor_id
+    written, life = cast("tuple[bytes | None, int]", answer)
+    marker = decode_marker(written, used_id)
+    own = marker is not None and marker.successor == successor_id
+    return successor_id if own else within_grace(marker, life)
+
+
+def _check_written(answer: int) -> None:
+    if answer == TAKEN:
+        raise DuplicateSessionId
+    if answer == BORN_DEAD:
+        raise born_dead()

@@ -1,0 +1,191 @@
+"""What both protocols of the store share: reading one session, following used ids, and the rows of an index."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+from lucia.models import SessionRow
+from lucia.redis.commands import Call, DropConnections, Operation, Reply
+from lucia.redis.layout import CrossedReply, Layout, Marker, decode_marker, decode_row
+from lucia.rules import MARKER_MS
+
+T = TypeVar("T")
+
+MAX_HOPS: Final = 16
+"""How many renewals within one grace are followed to a live session; ending sessions follows all of them."""
+
+PROBE: Final = 8
+"""How many entries of an index one login looks at."""
+
+
+def get(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
+    """Read one session.
+
+    ``MGET session:{id}``; if the record is another session's, the connections are dropped and it is read once more.
+    """
+    if not layout.is_storable(session_id):
+        return None
+    return (yield from twice(lambda: _get_once(layout, session_id)))
+
+
+def twice(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
+    """Do it; if the reply was another's, drop the connections and do it once more; wrong again is None."""
+    try:
+        return (yield from read())
+    except CrossedReply:
+        yield DropConnections()
+    try:
+        return (yield from read())
+    except CrossedReply:
+        return None
+
+
+def _get_once(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
+    record = one_value((yield Call("MGET", (layout.session_key(session_id),))))
+    return None if record is None else decode_row(record, session_id)
+
+
+def one_value(reply: Reply) -> bytes | None:
+    """The value in a reply to ``MGET`` of one key.
+
+    Raises:
+        CrossedReply: the reply has another shape, so it was another command's.
+    """
+    match reply:
+        case [bytes() | None as value]:
+            return value
+        case _:
+            raise CrossedReply
+
+
+def successor_of(layout: Layout, used_id: str) -> Operation[SessionRow | None]:
+    """Follow a used id to the live end of its chain of renewals, each within its grace: ``MGET`` and ``PTTL`` of its marker."""
+    return (yield from follow(layout, (yield from _successor_id(layout, used_id))))
+
+
+def follow(layout: Layout, session_id: str | None) -> Operation[SessionRow | None]:
+    for _ in range(MAX_HOPS):
+        if session_id is None:
+            return None
+        row = yield from get(layout, session_id)
+        if row is not None:
+            return row
+        session_id = yield from _successor_id(layout, session_id)
+    return None
+
+
+def _successor_id(layout: Layout, used_id: str) -> Operation[str | None]:
+    return (yield from twice(lambda: _successor_id_once(layout, used_id)))
+
+
+def _successor_id_once(layout: Layout, used_id: str) -> Operation[str | None]:
+    marker = yield from _marker_of_once(layout, used_id)
+    if marker is None:
+        return None
+    life = yield Call("PTTL", (layout.marker_key(used_id),))
+    return within_grace(marker, life)
+
+
+def _marker_of(layout: Layout, used_id: str) -> Operation[Marker | None]:
+    return (yield from twice(lambda: _marker_of_once(layout, used_id)))
+
+
+def _marker_of_once(layout: Layout, used_id: str) -> Operation[Marker | None]:
+    return decode_marker(one_value((yield Call("MGET", (layout.marker_key(used_id),)))), used_id)
+
+
+def within_grace(marker: Marker | None, life: int) -> str | None:
+    """The successor's id while the grace lasts: so much of the marker's life has passed at most, by the server's clock."""
+    return marker.successor if marker is not None and 0 <= MARKER_MS - life < marker.grace else None
+
+
+def chain_of(layout: Layout, user_id: str, session_id: str) -> Operation[list[str]]:
+    """The ids from this one along its renewals of the last minute to a live session of this user; empty if they lead to none."""
+    chain: list[str] = []
+    following: str | None = session_id
+    while following is not None and following not in chain:
+        chain.append(following)
+        row = yield from get(layout, following)
+        if row is not None:
+            return chain if row.user_id == user_id else []
+        marker = yield from _marker_of(layout, following)
+        following = None if marker is None else marker.successor
+    return []
+
+
+def unseen(layout: Layout, session_ids: Iterable[str], seen: set[str | None]) -> list[str]:
+    """Those ids that were not seen before, each once; they are seen now."""
+    new = [id_ for id_ in dict.fromkeys(session_ids) if id_ not in seen and layout.is_storable(id_)]
+    seen.update(new)
+    return new
+
+
+def successors(used_ids: Iterable[str], markers: Iterable[bytes | None]) -> list[str]:
+    found = [marker_or_none(marker, id_) for id_, marker in zip(used_ids, markers, strict=True)]
+    return [marker.successor for marker in found if marker is not None]
+
+
+def session_key(layout: Layout, session_id: bytes) -> bytes:
+    """The key of an id as the index holds it, which need not be valid text."""
+    return layout.session_key("").encode() + session_id
+
+
+def to_bytes(text: str) -> bytes:
+    """The bytes that :func:`to_text` made text of."""
+    return text.encode(errors="surrogateescape")
+
+
+def to_text(id_: bytes) -> str:
+    """An id as the index holds it, as text, whatever the bytes."""
+    return id_.decode(errors="surrogateescape")
+
+
+def row_or_none(record: bytes | None, session_id: str) -> SessionRow | None:
+    try:
+        return None if record is None else decode_row(record, session_id)
+    except CrossedReply:
+        return None
+
+
+def marker_or_none(value: bytes | None, used_id: str) -> Marker | None:
+    try:
+        return decode_marker(value, used_id)
+    except CrossedReply:
+        return None
+
+
+def rows_of(user_id: str, ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[SessionRow]:
+    """The sessions of this user among what the index led to, each once."""
+    rows: dict[bytes, SessionRow] = {}
+    for id_, record in zip(ids, records, strict=True):
+        row = row_or_none(record, to_text(id_))
+        if row is not None and row.user_id == user_id:
+            rows[id_] = row
+    return list(rows.values())
+
+
+def missing(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes]:
+    """The ids whose session is gone."""
+    return [id_ for id_, record in zip(ids, records, strict=True) if record is None]
+
+
+def probe(length: int, random_below: Callable[[int], int]) -> tuple[int, int] | None:
+    """Which entries of an index of this length a login looks at: eight at random, in every eighth login from the sixteenth session on."""
+    if length < 2 * PROBE or length % PROBE:
+        return None
+    first = random_below(length - PROBE + 1)
+    return first, first + PROBE - 1
+
+
+def check_storable(layout: Layout, row: SessionRow) -> None:
+    """Refuse an id whose key could be taken for a marker's.
+
+    Raises:
+        ValueError: it begins with ``renewed:``.
+    """
+    if not layout.is_storable(row.id):
+        raise ValueError("a session id may not begin with 'renewed:', which marks the keys of used ids")
+
+
+def born_dead() -> ValueError:
+    """The error for a session that the server would drop at once."""
+    return ValueError("the session's idle period has ended by the server's clock: compare this machine's clock with the Redis server's")
