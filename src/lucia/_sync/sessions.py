@@ -183,7 +183,7 @@ class SessionMethods(Generic[UserT]):
         users = self._require_users()
         if self._joined is not None and is_session_id(session_id):
             both = self._joined.get_session_and_user_by_session_id(session_id)
-            if both is not None:
+            if both is not None and both[0].id == session_id:
                 return self._live(session_id, both[0]), both[1]
         live = self._find(session_id)
         user = users.get_user(live.row.user_id)
@@ -192,8 +192,8 @@ class SessionMethods(Generic[UserT]):
         return live, user
 
     def _live(self, session_id: str, row: SessionRow | None) -> _Live:
-        followed = row is None
-        if row is None:
+        followed = row is None or row.id != session_id  # as a database may answer that ignores case
+        if followed:
             row = self._sessions.get_successor(session_id)
         if row is None:
             raise InvalidSessionId
