@@ -2,10 +2,13 @@
 
 from typing import Any, Final, Generic
 
-from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
-from starlette.websockets import WebSocket
+try:
+    from starlette.applications import Starlette
+    from starlette.requests import HTTPConnection
+    from starlette.responses import JSONResponse
+    from starlette.websockets import WebSocket
+except ImportError as error:
+    raise ImportError('lucia.middleware.starlette needs Starlette: pip install "lucia-auth[starlette]"') from error
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest, Transport
