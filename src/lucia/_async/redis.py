@@ -34,14 +34,16 @@ class AsyncRedisSessionAdapter:
     ``set_session``                  script: ``TIME``, ``LLEN userSession:USER``, ``SET session:ID … NX PXAT``, ``LPUSH``,
                                      ``PTTL``, ``PEXPIREAT``; at every eighth login from the 16th session on also
                                      ``LRANGE``, ``MGET`` and a script with ``EXISTS`` and ``LREM``
-    ``renew_session``                script: ``TIME``, ``EXISTS``, ``LLEN``, ``SET session:NEW … NX PXAT``,
+    ``renew_session``                script: ``TIME``, ``MGET session:OLD``, ``LLEN``, ``SET session:NEW … NX PXAT``,
                                      ``SET session:renewed:{session:OLD} … PX 60000``, ``DEL session:OLD``, ``LPUSH``,
                                      ``PTTL``, ``PEXPIREAT``, ``LREM``
     ``get_successor``                ``MGET`` and ``PTTL`` of ``session:renewed:{session:OLD}``, ``MGET session:NEW``
     ``get_sessions_by_user_id``      ``LRANGE userSession:USER 0 -1``, ``MGET``; for dead ids a script: ``EXISTS``, ``LREM``
     ``delete_session``               script: ``MGET`` of session and marker, ``DEL``; then ``LREM userSession:USER 0 ID``
-    ``delete_sessions_by_user_id``   ``LRANGE userSession:USER 0 -1``; script: ``LRANGE``, ``DEL`` and ``LREM`` for each
-    ``delete_other_sessions``        the same, and ``MGET`` of the kept session and its marker; ``EXISTS`` in the script
+    ``delete_sessions_by_user_id``   ``LRANGE userSession:USER 0 -1``; script: ``LRANGE``, ``DEL`` and ``LREM`` for each; above
+                                     1,000 sessions by blocks, each with ``MGET`` of the markers, whose successors end too
+    ``delete_other_sessions``        the same, and ``MGET`` of the kept session, ``MGET`` and ``PTTL`` of its marker;
+                                     ``EXISTS`` in the script
     ================================ =================================================================================
 
     Scripts run by ``EVALSHA``, and by ``EVAL`` where the server does not know them yet; every key they touch is declared.
@@ -150,4 +152,4 @@ class AsyncRedisSessionAdapter:
         if single is not None:
             await single.disconnect()
         else:
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+            await self._client.connection_pool.disconnect(False)  # by position: valkey-py names it otherwise

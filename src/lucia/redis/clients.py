@@ -9,6 +9,9 @@ from lucia.redis.protocol import Argument, Call, Command, Eval
 _SHORTEST_SECRET = 16
 """Shorter arguments are words and numbers; ids that ``Auth`` makes have 40 characters."""
 
+_QUOTATION = ", with args beginning with:"
+"""How a server that does not know a command begins to quote its arguments. It cuts them off, maybe in the middle of an id."""
+
 
 class AsyncRedisClient(Protocol):
     """What the asynchronous adapter needs of a client: ``redis.asyncio.Redis``, ``valkey.asyncio.Valkey`` and Sentinel's have it."""
@@ -30,14 +33,16 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
     """Refuse a client that the adapter can't work with; ``like`` is one of the adapter's methods.
 
     Raises:
-        TypeError: it is no Redis client, one of the other colour, a pipeline, or a cluster client.
+        TypeError: it is no Redis client, one of the other colour, a pipeline, a cluster client, or one with a cache.
     """
     execute = getattr(client, "execute_command", None)
     found = type(client).__name__
-    if not callable(execute) or _is_a(client, "Pipeline"):
+    if isinstance(client, type) or not callable(execute) or _is_a(client, "Pipeline"):
         raise TypeError(f"expected a Redis client such as redis.Redis or redis.asyncio.Redis, got {found}")
     if _is_a(client, "RedisCluster") or _is_a(client, "ValkeyCluster"):
         raise TypeError(f"{found} is a cluster client, which this release does not support: give a client for one server or Sentinel's")
+    if getattr(getattr(client, "connection_pool", None), "cache", None) is not None:
+        raise TypeError(f"the {found} given has a client-side cache, which may answer with sessions that were ended: make it without cache")
     if waits(execute) != waits(like):
         wanted, other = ("redis.asyncio.Redis", "RedisSessionAdapter") if waits(like) else ("redis.Redis", "AsyncRedisSessionAdapter")
         raise TypeError(f"this adapter needs a client such as {wanted}; for the {found} given here use {other}")
@@ -74,7 +79,7 @@ def _without(argument: object, secrets: list[str]) -> object:
         return argument
     for secret in secrets:
         argument = argument.replace(secret, "<redacted>")
-    return argument
+    return argument.partition(_QUOTATION)[0]
 
 
 def _arguments(command: Command) -> tuple[Argument, ...]:

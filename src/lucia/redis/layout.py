@@ -5,7 +5,7 @@ key                                      value
 ======================================== ==================================================================================
 ``session:{session id}``                 string: JSON of the session's row
 ``userSession:{user id}``                list of the user's session ids, newest first
-``session:renewed:{session:{used id}}``  string: JSON ``{"successor", "grace"}``, for 60 seconds after a renewal
+``session:renewed:{session:{used id}}``  string: JSON ``{"id", "successor", "grace"}``, for 60 seconds after a renewal
 ======================================== ==================================================================================
 
 ``session`` and ``userSession`` are the namespaces. The braces of the third name are literal: they make its slot in a cluster that of
@@ -15,6 +15,7 @@ key                                      value
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NoReturn, cast
@@ -27,12 +28,16 @@ MAX_RECORD_BYTES: Final = 16_384
 
 DEFAULT_NAMESPACES: Final = {"session": "session", "user_session": "userSession"}
 
+_BRACES = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)?")
+"""No brace, or one pair that holds something: a cluster's hash tag."""
+
 _logger = logging.getLogger("lucia.redis")
 
 
 class Marker(NamedTuple):
     """What a used id leads to: the successor's id, and for how many milliseconds after the renewal."""
 
+    id: str
     successor: str
     grace: int
 
@@ -92,8 +97,8 @@ def _check_namespace(name: str, namespace: object) -> None:
         raise TypeError(f"namespace {name} must be a str, not {type(namespace).__name__}")
     if not namespace.strip():
         raise ValueError(f"namespace {name} is empty: keys would have no name of their own")
-    if namespace.count("{") != namespace.count("}"):
-        raise ValueError(f"namespace {name} has an unmatched brace, which would tear its keys apart in a cluster: {namespace!r}")
+    if _BRACES.fullmatch(namespace) is None:
+        raise ValueError(f"namespace {name} has braces that are no hash tag, which would tear its keys apart in a cluster: {namespace!r}")
 
 
 def encode_row(row: SessionRow) -> bytes:
@@ -120,7 +125,7 @@ def _encode_object(members: Mapping[str, Any]) -> bytes:
 
 
 class CrossedReply(Exception):
-    """The record is another session's: replies on the connection were crossed, or somebody copied it here; a signal between two layers."""
+    """What was read is another session's: replies were crossed, or somebody copied it here. A signal between two layers."""
 
 
 def decode_row(record: bytes, session_id: str) -> SessionRow | None:
@@ -135,6 +140,7 @@ def decode_row(record: bytes, session_id: str) -> SessionRow | None:
         _logger.warning("a session record was ignored: %s", error if type(error) in (TypeError, ValueError) else type(error).__name__)
         return None
     if row.id != session_id:
+        _logger.warning("a session record was ignored: it is another session's")
         raise CrossedReply
     return row
 
@@ -171,8 +177,12 @@ def encode_marker(marker: Marker) -> bytes:
     return _encode_object(marker._asdict())
 
 
-def decode_marker(value: bytes | None) -> Marker | None:
-    """The marker in a value; None if it holds none."""
+def decode_marker(value: bytes | None, used_id: str) -> Marker | None:
+    """The marker in a value; None if it holds none.
+
+    Raises:
+        CrossedReply: it is a marker, but of another id.
+    """
     if value is None or len(value) > MAX_RECORD_BYTES:
         return None
     try:
@@ -180,6 +190,8 @@ def decode_marker(value: bytes | None) -> Marker | None:
     except (TypeError, ValueError, RecursionError):
         return None
     successor, grace = members.get("successor"), members.get("grace")
-    if isinstance(successor, str) and successor and isinstance(grace, int) and 0 <= grace <= MARKER_MS:
-        return Marker(successor, grace)
-    return None
+    if not (isinstance(successor, str) and successor and type(grace) is int and 0 <= grace <= MARKER_MS):
+        return None
+    if members.get("id") != used_id:
+        raise CrossedReply
+    return Marker(used_id, successor, grace)

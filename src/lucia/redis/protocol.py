@@ -59,7 +59,7 @@ OPTIMISTIC_TRIES: Final = 3
 """How often a sign-out everywhere tries to be one atomic step before it goes block by block."""
 
 MAX_HOPS: Final = 16
-"""How many renewals within one grace are followed."""
+"""How many renewals within one grace are followed to a live session; ending sessions follows all of them."""
 
 
 def get(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
@@ -67,19 +67,39 @@ def get(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
 
     ``MGET session:{id}``; if the record is another session's, the connections are dropped and it is read once more.
     """
+    if not layout.is_storable(session_id):
+        return None
+    return (yield from _twice(lambda: _get_once(layout, session_id)))
+
+
+def _twice(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
+    """Do it; if the reply was another's, drop the connections and do it once more; wrong again is None."""
     try:
-        return (yield from _get_once(layout, session_id))
+        return (yield from read())
     except CrossedReply:
         yield DropConnections()
     try:
-        return (yield from _get_once(layout, session_id))
+        return (yield from read())
     except CrossedReply:
         return None
 
 
 def _get_once(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
-    (record,) = yield Call("MGET", (layout.session_key(session_id),))
+    record = _one_value((yield Call("MGET", (layout.session_key(session_id),))))
     return None if record is None else decode_row(record, session_id)
+
+
+def _one_value(reply: Reply) -> bytes | None:
+    """The value in a reply to ``MGET`` of one key.
+
+    Raises:
+        CrossedReply: the reply has another shape, so it was another command's.
+    """
+    match reply:
+        case [bytes() | None as value]:
+            return value
+        case _:
+            raise CrossedReply
 
 
 def create(layout: Layout, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
@@ -113,23 +133,31 @@ def renew(layout: Layout, used_id: str, successor: SessionRow, grace: int) -> Op
         DuplicateSessionId, ValueError: as :func:`create`.
     """
     _check_storable(layout, successor)
+    if not layout.is_storable(used_id):
+        return None
     index = layout.index_key(successor.user_id)
     keys = (layout.session_key(used_id), layout.session_key(successor.id), index, layout.marker_key(used_id))
-    marker = encode_marker(Marker(successor.id, grace))
-    record = encode_row(successor)
-    answer = yield Eval(RENEW, keys, (used_id, successor.id, record, successor.idle_expires, marker, MARKER_MS))
+    marker = encode_marker(Marker(used_id, successor.id, grace))
+    command = Eval(RENEW, keys, (used_id, successor.id, encode_row(successor), successor.idle_expires, marker, MARKER_MS))
+    end = yield from _twice(lambda: _renew_once(command, used_id, successor.id))
+    return successor if end == successor.id else (yield from _follow(layout, end))
+
+
+def _renew_once(command: Eval, used_id: str, successor_id: str) -> Operation[str | None]:
+    """The id that the used one leads to by now. The same call may be sent again: its own marker tells that it was the first."""
+    answer = yield command
     if not isinstance(answer, list):
         _check_written(answer)
-        return successor
+        return successor_id
     written, life = cast("tuple[bytes | None, int]", answer)
-    if written == marker:
-        return successor  # this very call was sent twice, since its first reply was lost
-    return (yield from _follow(layout, _within_grace(decode_marker(written), life)))
+    marker = decode_marker(written, used_id)
+    own = marker is not None and marker.successor == successor_id
+    return successor_id if own else _within_grace(marker, life)
 
 
 def successor_of(layout: Layout, used_id: str) -> Operation[SessionRow | None]:
     """Follow a used id to the live end of its chain of renewals, each within its grace: ``MGET`` and ``PTTL`` of its marker."""
-    return (yield from _follow(layout, (yield from _next(layout, used_id))))
+    return (yield from _follow(layout, (yield from _successor_id(layout, used_id))))
 
 
 def _follow(layout: Layout, session_id: str | None) -> Operation[SessionRow | None]:
@@ -139,14 +167,17 @@ def _follow(layout: Layout, session_id: str | None) -> Operation[SessionRow | No
         row = yield from get(layout, session_id)
         if row is not None:
             return row
-        session_id = yield from _next(layout, session_id)
+        session_id = yield from _successor_id(layout, session_id)
     return None
 
 
-def _next(layout: Layout, used_id: str) -> Operation[str | None]:
+def _successor_id(layout: Layout, used_id: str) -> Operation[str | None]:
+    return (yield from _twice(lambda: _successor_id_once(layout, used_id)))
+
+
+def _successor_id_once(layout: Layout, used_id: str) -> Operation[str | None]:
     key = layout.marker_key(used_id)
-    (value,) = yield Call("MGET", (key,))
-    marker = decode_marker(value)
+    marker = decode_marker(_one_value((yield Call("MGET", (key,)))), used_id)
     if marker is None:
         return None
     life = yield Call("PTTL", (key,))
@@ -158,24 +189,35 @@ def _within_grace(marker: Marker | None, life: int) -> str | None:
     return marker.successor if marker is not None and 0 <= MARKER_MS - life < marker.grace else None
 
 
-def delete(layout: Layout, session_ids: Iterable[str]) -> Operation[None]:
+def delete(layout: Layout, session_ids: Iterable[str], kept: str | None = None) -> Operation[None]:
     """End sessions and what they were renewed to: the script DELETE, then ``LREM userSession:{user} 0 {id}`` for each.
 
-    A session is dead as soon as the script has run; an index entry that is left behind by a crash is pruned later.
+    A session is dead as soon as the script has run; an index entry that is left behind by a crash is pruned later. What ``kept``
+    was renewed to is not followed.
     """
-    waiting = list(session_ids)
-    for _ in range(MAX_HOPS):
-        if not waiting:
-            return
+    seen: set[str | None] = {kept}
+    ended: list[SessionRow] = []
+    waiting = _unseen(layout, session_ids, seen)
+    while waiting:
         keys = tuple(key for id_ in waiting for key in (layout.session_key(id_), layout.marker_key(id_)))
-        held = yield Eval(DELETE, keys, ())
-        followed: list[str] = []
-        for id_, (record, marker) in zip(waiting, held, strict=True):
-            if (row := _row_or_none(record, id_)) is not None:
-                yield Call("LREM", (layout.index_key(row.user_id), 0, id_))
-            if (found := decode_marker(marker)) is not None:
-                followed.append(found.successor)
-        waiting = followed
+        held: list[tuple[bytes | None, bytes | None]] = yield Eval(DELETE, keys, ())
+        found = [_row_or_none(record, id_) for id_, (record, _) in zip(waiting, held, strict=True)]
+        ended += [row for row in found if row is not None]
+        waiting = _unseen(layout, _successors(waiting, (marker for _, marker in held)), seen)
+    for row in ended:
+        yield Call("LREM", (layout.index_key(row.user_id), 0, row.id))
+
+
+def _unseen(layout: Layout, session_ids: Iterable[str], seen: set[str | None]) -> list[str]:
+    """Those ids that were not seen before, each once; they are seen now."""
+    new = [id_ for id_ in dict.fromkeys(session_ids) if id_ not in seen and layout.is_storable(id_)]
+    seen.update(new)
+    return new
+
+
+def _successors(used_ids: Iterable[str], markers: Iterable[bytes | None]) -> list[str]:
+    found = [_marker_or_none(marker, id_) for id_, marker in zip(used_ids, markers, strict=True)]
+    return [marker.successor for marker in found if marker is not None]
 
 
 def get_by_user(layout: Layout, user_id: str) -> Operation[list[SessionRow]]:
@@ -186,7 +228,7 @@ def get_by_user(layout: Layout, user_id: str) -> Operation[list[SessionRow]]:
     yield from _prune(layout, index, [id_ for id_, record in zip(ids, records, strict=True) if record is None])
     rows: dict[bytes, SessionRow] = {}
     for id_, record in zip(ids, records, strict=True):
-        row = _row_or_none(record, id_.decode(errors="replace"))
+        row = _row_or_none(record, id_.decode(errors="surrogateescape"))
         if row is not None and row.user_id == user_id:
             rows[id_] = row
     return list(rows.values())
@@ -197,7 +239,7 @@ def delete_by_user(layout: Layout, user_id: str, keep: str | None = None) -> Ope
 
     Up to 1,000 sessions in one atomic step, the script REVOKE: ``LRANGE`` names the keys, and the script does nothing if the index
     holds another id by then. More sessions, or an index that changes at every try, go in blocks of 1,000, oldest first: whatever
-    was in the index at the beginning is ended.
+    was in the index at the beginning is ended, and so is what it was renewed to meanwhile.
 
     Returns:
         Whether a session was kept; if ``keep`` is no live session of this user, all are ended and it is False.
@@ -218,13 +260,22 @@ def delete_by_user(layout: Layout, user_id: str, keep: str | None = None) -> Ope
 def _delete_in_blocks(layout: Layout, user_id: str, keep: str | None) -> Operation[bool]:
     index = layout.index_key(user_id)
     ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
-    kept: str | None = None
+    kept = yield from _resolve_kept(layout, user_id, keep)
     while ids:
-        kept = yield from _resolve_kept(layout, user_id, keep)
         block = ids[-BLOCK:]
         if (yield _revoke(layout, index, block, kept, whole=False)) == 1:
+            yield from _delete_successors(layout, block, kept)
             del ids[-BLOCK:]
+        kept = yield from _resolve_kept(layout, user_id, keep)
     return kept is not None
+
+
+def _delete_successors(layout: Layout, ids: Sequence[bytes], kept: str | None) -> Operation[None]:
+    """End what these ids, which are dead by now, were renewed to before; but not ``kept`` and what that was renewed to."""
+    ended = [id_ for id_ in (each.decode(errors="surrogateescape") for each in ids) if id_ != kept]
+    if ended:
+        markers = yield Call("MGET", tuple(_to_bytes(layout.marker_key(id_)) for id_ in ended))
+        yield from delete(layout, _successors(ended, markers), kept)
 
 
 def _resolve_kept(layout: Layout, user_id: str, keep: str | None) -> Operation[str | None]:
@@ -262,9 +313,20 @@ def _session_key(layout: Layout, session_id: bytes) -> bytes:
     return layout.session_key("").encode() + session_id
 
 
+def _to_bytes(key: str) -> bytes:
+    return key.encode(errors="surrogateescape")
+
+
 def _row_or_none(record: bytes | None, session_id: str) -> SessionRow | None:
     try:
         return None if record is None else decode_row(record, session_id)
+    except CrossedReply:
+        return None
+
+
+def _marker_or_none(value: bytes | None, used_id: str) -> Marker | None:
+    try:
+        return decode_marker(value, used_id)
     except CrossedReply:
         return None
 

@@ -59,7 +59,7 @@ RENEW: Final = Script(
 -- KEYS: used session, successor, index, marker. ARGV: used id, successor's id, record, idle end in ms, marker, marker's life in ms.
 -- Returns 1, 0 (taken) or -3 (born dead); if the used session is gone, the marker and what is left of its life.
 {_NOW}
-if redis.call('EXISTS', KEYS[1]) == 0 then return {{redis.call('MGET', KEYS[4])[1], redis.call('PTTL', KEYS[4])}} end
+if not redis.call('MGET', KEYS[1])[1] then return {{redis.call('MGET', KEYS[4])[1], redis.call('PTTL', KEYS[4])}} end
 if tonumber(ARGV[4]) <= now then return {BORN_DEAD} end
 redis.call('LLEN', KEYS[3])
 if not redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PXAT', ARGV[4]) then return {TAKEN} end
