@@ -19,7 +19,7 @@ IDLE = timedelta(hours=25)
 
 
 class AsyncSlowAdapter(AsyncDictionaryAdapter):
-    """It takes a while to store a session, and is stepped into once, before or after it does."""
+    """It takes a while to store and to end sessions, and is stepped into once, before or after it stores one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,6 +40,12 @@ class AsyncSlowAdapter(AsyncDictionaryAdapter):
         """Write down what was deleted."""
         self.deleted.append(session_ids)
         await super().delete_session(*session_ids)
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        """Look for them, and remove those that were found a while later."""
+        rows = await self.get_sessions_by_user_id(user_id)
+        await AsyncCalls.pause(20)
+        await super().delete_session(*(row.id for row in rows))
 
 
 @pytest.fixture
@@ -146,12 +152,16 @@ async def test_ours_another_process_ends_a_session_during_its_renewal(
     assert await ids(adapter) == []
 
 
-async def test_ours_renewals_and_revocation_at_once_leave_no_session(auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time) -> None:
+@pytest.mark.parametrize("first", ["renewals", "revocation"])
+async def test_ours_renewals_and_revocation_at_once_leave_no_session(
+    auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time, first: str
+) -> None:
     """Within one process a sign-out everywhere does not miss the successor of a renewal that is under way."""
     sessions = [await auth.create_session("u") for _ in range(4)]
     time.advance(IDLE)
-    renewals: list[Callable[[], Any]] = [partial(auth.validate_session, session.session_id) for session in sessions]
-    await AsyncCalls.together(*renewals, partial(auth.invalidate_all_user_sessions, "u"))
+    calls: list[Callable[[], Any]] = [partial(auth.validate_session, session.session_id) for session in sessions]
+    calls.insert(0 if first == "revocation" else len(calls), partial(auth.invalidate_all_user_sessions, "u"))
+    await AsyncCalls.together(*calls)
     assert await ids(adapter) == []
 
 

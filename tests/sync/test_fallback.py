@@ -20,7 +20,7 @@ IDLE = timedelta(hours=25)
 
 
 class SlowAdapter(DictionaryAdapter):
-    """It takes a while to store a session, and is stepped into once, before or after it does."""
+    """It takes a while to store and to end sessions, and is stepped into once, before or after it stores one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +41,12 @@ class SlowAdapter(DictionaryAdapter):
         """Write down what was deleted."""
         self.deleted.append(session_ids)
         super().delete_session(*session_ids)
+
+    def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        """Look for them, and remove those that were found a while later."""
+        rows = self.get_sessions_by_user_id(user_id)
+        Calls.pause(20)
+        super().delete_session(*(row.id for row in rows))
 
 
 @pytest.fixture
@@ -147,12 +153,16 @@ def test_ours_another_process_ends_a_session_during_its_renewal(
     assert ids(adapter) == []
 
 
-def test_ours_renewals_and_revocation_at_once_leave_no_session(auth: Auth[User], adapter: SlowAdapter, time: Time) -> None:
+@pytest.mark.parametrize("first", ["renewals", "revocation"])
+def test_ours_renewals_and_revocation_at_once_leave_no_session(
+    auth: Auth[User], adapter: SlowAdapter, time: Time, first: str
+) -> None:
     """Within one process a sign-out everywhere does not miss the successor of a renewal that is under way."""
     sessions = [auth.create_session("u") for _ in range(4)]
     time.advance(IDLE)
-    renewals: list[Callable[[], Any]] = [partial(auth.validate_session, session.session_id) for session in sessions]
-    Calls.together(*renewals, partial(auth.invalidate_all_user_sessions, "u"))
+    calls: list[Callable[[], Any]] = [partial(auth.validate_session, session.session_id) for session in sessions]
+    calls.insert(0 if first == "revocation" else len(calls), partial(auth.invalidate_all_user_sessions, "u"))
+    Calls.together(*calls)
     assert ids(adapter) == []
 
 

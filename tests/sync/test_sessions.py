@@ -16,6 +16,7 @@ from lucia import (
     InvalidSessionId,
     InvalidUserId,
     Session,
+    SessionCookie,
     SessionExpiry,
     SessionRow,
     User,
@@ -332,6 +333,20 @@ def test_ours_another_sessions_record_is_no_session(store: WatchedStore, time: T
             method(session.session_id.swapcase())
 
 
+def test_ours_a_mistaken_record_does_not_lend_its_user(store: WatchedStore, time: Time, session: Session) -> None:
+    """Where the store answers for a used id with another one's session and user, the successor comes with its own user."""
+    successor = make_auth(store, time).renew_session(session.session_id)
+    other = SessionRow(id="o" * 40, user_id="other", active_expires=ACTIVE_END, idle_expires=IDLE_END)
+
+    def mistaken(session_id: str, /) -> tuple[SessionRow, UserRow]:
+        return other, UserRow(id="other")
+
+    auth = make_auth(store, time)
+    store.__dict__["get_session_and_user_by_session_id"] = mistaken
+    for method in (auth.get_session_user, auth.validate_session_user):
+        assert method(session.session_id) == (successor, User(session.user_id))
+
+
 # --- renewal
 
 
@@ -531,7 +546,7 @@ def test_ours_a_lifetime_shorter_than_the_periods_clamps_both(store: WatchedStor
 
 
 def test_ours_an_absolute_lifetime_shortened_later_ends_at_the_next_renewal(
-    auth: Auth[User], store: WatchedStore, time: Time, session: Session
+    store: WatchedStore, time: Time, session: Session
 ) -> None:
     """A session that is older than a lifetime configured since is ended instead of renewed, and its record is gone."""
     stricter = make_auth(store, time, session_expires_in=SessionExpiry(absolute=DAY))
@@ -540,8 +555,8 @@ def test_ours_an_absolute_lifetime_shortened_later_ends_at_the_next_renewal(
     time.now += 1
     with pytest.raises(InvalidSessionId):
         stricter.validate_session(session.session_id)
-    assert store.get_session(session.session_id) is None
-    assert auth.get_all_user_sessions(session.user_id) == []
+    assert store.get_sessions_by_user_id(session.user_id) == []
+    assert "renew_session" not in store.calls
 
 
 def test_ours_absolute_lifetime_is_off_by_default(auth: Auth[User], time: Time, session: Session) -> None:
@@ -810,6 +825,16 @@ def test_session_expires_in(store: WatchedStore, time: Time, user_id: str) -> No
     auth = make_auth(store, time, session_expires_in=SessionExpiry(active=timedelta(minutes=5), idle=timedelta(0)))
     session = auth.create_session(user_id)
     assert session.active_period_expires_at == session.idle_period_expires_at == utc(NOW + 300_000)
+
+
+def test_create_session_cookie(store: WatchedStore, time: Time, session: Session) -> None:
+    """The cookie carries the id until the idle end, or clears it; it is Secure in production alone, and named as configured."""
+    cookie = make_auth(store, time, session_cookie=SessionCookie(name="sid")).create_session_cookie(session)
+    assert (cookie.name, cookie.value, cookie.expires, cookie.secure) == ("sid", session.session_id, utc(IDLE_END), False)
+    cleared = make_auth(store, time, env="PROD").create_session_cookie(None)
+    assert (cleared.name, cleared.value, cleared.expires, cleared.secure) == ("auth_session", "", utc(0), True)
+    with pytest.raises(ValueError, match="must be Secure"):
+        make_auth(store, time, session_cookie=SessionCookie(name="__Host-sid"))
 
 
 @pytest.mark.parametrize("env", ["", "dev", "PRODUCTION", None])

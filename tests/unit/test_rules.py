@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lucia import (
@@ -208,6 +208,7 @@ def test_the_defaults() -> None:
 
 
 @given(expiries(), times, times)
+@example(SessionExpiry(absolute=timedelta(days=90)), MAX_EPOCH_MS, MAX_EPOCH_MS)
 def test_ours_ends_obey_the_absolute_lifetime(expiry: SessionExpiry, now: int, created_at: int) -> None:
     """Neither end is past the absolute one or the year 9999, active never past idle, and unclamped they are what the periods say."""
     active, idle = expiry.ends(now, created_at)
