@@ -231,6 +231,7 @@ class Stepper(Generic[T]):
         """Execute its next commands."""
         for _ in range(count):
             assert not self.done
+            assert len(self.commands) < 1_000, "it does not come to its end"
             self._advance(self._execute(self.commands[-1]))
         return self
 

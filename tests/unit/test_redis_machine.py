@@ -145,11 +145,16 @@ class Machine(RuleBasedStateMachine):
 def test_redis_answers_as_memory_does(server: Server) -> None:
     """Over any sequence of calls the Redis adapter answers as the memory adapter does, and leaves only lawful keys."""
     profile = settings(
-        max_examples=int(os.environ.get("LUCIA_MACHINE_EXAMPLES", "100")),
+        max_examples=100,
         stateful_step_count=30,
         deadline=None,
         derandomize="CI" in os.environ,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     with Inspector(server) as inspector, redis.Redis(port=server.port) as client:
-        run_state_machine_as_test(lambda: Machine(inspector, client), settings=profile)
+
+        class HereMachine(Machine):
+            def __init__(self) -> None:
+                super().__init__(inspector, client)
+
+        run_state_machine_as_test(HereMachine, settings=profile)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
@@ -550,7 +552,22 @@ def test_ids_like_a_marker(bench: Bench) -> None:
     assert bench.inspector.census() == before
 
 
-# Index entries of others
+# Values of others
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=st.binary(max_size=300), marker=st.binary(max_size=100))
+def test_any_bytes_under_our_keys(bench: Bench, value: bytes, marker: bytes) -> None:
+    """Whatever bytes are under a session's key and a marker's: it is no session, leads nowhere, raises nothing, and can be ended."""
+    bench.begin_with("x", "live")
+    bench.inspector.client.set("session:x", value)
+    bench.inspector.client.set(DEFAULT.marker_key("used"), marker)
+    assert bench.get("x").finish() is None
+    assert [each.id for each in bench.read_all().finish()] == ["live"]
+    assert bench.successor("used").finish() is None
+    assert bench.renew("used", "new").finish() is None
+    bench.delete("x", "used").finish()
+    assert bench.inspector.live() == {"live"}
 
 
 def test_bytes_in_an_index(bench: Bench) -> None:
