@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 from redis.asyncio import Redis
-from redis.maint_notifications import MaintNotificationsConfig
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -58,7 +57,7 @@ async def go_the_whole_way(app: ASGIApp) -> str:
 
 def make_client(server: Server) -> Redis:
     """A client, which connects at its first command."""
-    return Redis.from_url(server.url, maint_notifications_config=MaintNotificationsConfig(enabled=False))
+    return Redis.from_url(server.url, protocol=2)
 
 
 def test_a_global_auth_works_in_one_loop_after_another() -> None:

@@ -12,7 +12,6 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -187,7 +186,7 @@ async def test_a_store_that_fails_is_not_a_logout(own_server: OwnServer, store: 
     client = Redis(
         unix_socket_path=str(own_server.socket),
         retry=AsyncRetry(NoBackoff(), 0),
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        protocol=2,
     )
     auth = AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(client), env="DEV", clock=time)
     web = StarletteAuth(auth)

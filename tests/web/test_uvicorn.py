@@ -13,7 +13,6 @@ import uvicorn
 from fastapi import Depends, FastAPI, Form, Request, WebSocket
 from fastapi.responses import StreamingResponse
 from redis.asyncio import Redis
-from redis.maint_notifications import MaintNotificationsConfig
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
@@ -30,7 +29,7 @@ Text = Annotated[str, Form()]
 
 def make_app(redis_url: str, store: AsyncMemoryAdapter, time: Time) -> FastAPI:
     """An application like the README's: sign up, log in and out, see where one is logged in."""
-    redis = Redis.from_url(redis_url, maint_notifications_config=MaintNotificationsConfig(enabled=False))
+    redis = Redis.from_url(redis_url, protocol=2)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
