@@ -11,6 +11,7 @@ from lucia import (
     AsyncAuth,
     DuplicateKeyId,
     ExpiredKey,
+    InvalidInput,
     InvalidKeyId,
     InvalidPassword,
     InvalidUserId,
@@ -126,10 +127,10 @@ async def test_ours_a_provider_id_holds_no_colon(auth: AsyncAuth[User], user_id:
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 async def test_a_key_is_not_made_under_an_impossible_name(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, name: str) -> None:
-    """An empty, overlong or unencodable name is a ValueError where a key would be made, and nothing is stored."""
-    with pytest.raises(ValueError, match=r"provider_user_id|key id"):
+    """An empty, overlong or unencodable name is InvalidInput where a key would be made, and nothing is stored."""
+    with pytest.raises(InvalidInput, match=r"provider_user_id|key id"):
         await auth.create_key(user_id, provider_id="username", provider_user_id=name, password=None)
-    with pytest.raises(ValueError, match=r"provider_user_id|key id"):
+    with pytest.raises(InvalidInput, match=r"provider_user_id|key id"):
         await auth.create_user(primary_key=PrimaryKey("username", name, None))
     assert store.calls.count("set_user") == 1
     assert "set_key" not in store.calls
@@ -254,6 +255,14 @@ async def test_ours_who_comes_second_to_a_single_use_key_finds_none(auth: AsyncA
     store.after["get_key"] = partial(auth.use_key, "reset", "token", None)
     with pytest.raises(InvalidKeyId):
         await auth.use_key("reset", "token", None)
+
+
+async def test_what_can_not_be_noted_consumes_no_key(auth: AsyncAuth[User], user_id: str) -> None:
+    """A login that is refused for what it notes leaves a single-use key to be used."""
+    await reset_key(auth, user_id)()
+    with pytest.raises(InvalidInput):
+        await auth.create_session_with_key("reset", "token", None, noted={"a": "x" * 8_192})
+    assert (await auth.create_session_with_key("reset", "token", None)).user_id == user_id
 
 
 async def test_a_login_consumes_a_single_use_key(auth: AsyncAuth[User], user_id: str) -> None:

@@ -12,6 +12,7 @@ from lucia import (
     AsyncAuth,
     ExpiredKey,
     InvalidCredentials,
+    InvalidInput,
     InvalidKeyId,
     InvalidPassword,
     InvalidSessionId,
@@ -116,7 +117,7 @@ async def test_ours_a_key_without_a_password_takes_none(auth: AsyncAuth[User], u
 async def test_ours_an_unacceptable_password_is_refused_before_any_work(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash, user_id: str, password: str
 ) -> None:
-    """Empty, over 1,000 characters or unencodable: ValueError where it would be made, InvalidPassword where it is used, no hashing."""
+    """Empty, over 1,000 characters or unencodable: InvalidInput where it would be made, InvalidPassword where it is used, no hashing."""
     hasher.made.clear()
     store.calls.clear()
     makers: list[Callable[[], Any]] = [
@@ -128,7 +129,7 @@ async def test_ours_an_unacceptable_password_is_refused_before_any_work(
         partial(auth.update_key_password, *ALICE, password),
     ]
     for make in makers:
-        with pytest.raises(ValueError, match="a password must not"):
+        with pytest.raises(InvalidInput, match="a password must not"):
             await make()
     for use in (auth.use_key, auth.create_session_with_key):
         for names in (ALICE, ("no", "key")):
@@ -502,3 +503,14 @@ async def test_ours_many_logins_against_one_password_change(auth: AsyncAuth[User
     calls: list[Callable[[], Any]] = [partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 8
     await AsyncCalls.together(*calls[:4], partial(auth.update_key_password, *ALICE, NEW), *calls[4:])
     assert await sessions_of(store, user_id) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "password"), [("alice", ""), ("alice", "x" * 1_001), ("", PASSWORD), ("x" * 300, PASSWORD), ("\ud800", PASSWORD)]
+)
+async def test_ours_what_a_person_typed_can_be_told_to_them(auth: AsyncAuth[User], name: str, password: str) -> None:
+    """A new name or password that can't be one is an InvalidInput, which is a ValueError too and quotes nothing of it."""
+    with pytest.raises(InvalidInput) as caught:
+        await auth.create_user(primary_key=PrimaryKey("username", name, password))
+    assert isinstance(caught.value, ValueError)
+    assert not (password and password in str(caught.value))

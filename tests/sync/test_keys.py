@@ -12,6 +12,7 @@ from lucia import (
     Auth,
     DuplicateKeyId,
     ExpiredKey,
+    InvalidInput,
     InvalidKeyId,
     InvalidPassword,
     InvalidUserId,
@@ -127,10 +128,10 @@ def test_ours_a_provider_id_holds_no_colon(auth: Auth[User], user_id: str) -> No
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_a_key_is_not_made_under_an_impossible_name(auth: Auth[User], store: WatchedStore, user_id: str, name: str) -> None:
-    """An empty, overlong or unencodable name is a ValueError where a key would be made, and nothing is stored."""
-    with pytest.raises(ValueError, match=r"provider_user_id|key id"):
+    """An empty, overlong or unencodable name is InvalidInput where a key would be made, and nothing is stored."""
+    with pytest.raises(InvalidInput, match=r"provider_user_id|key id"):
         auth.create_key(user_id, provider_id="username", provider_user_id=name, password=None)
-    with pytest.raises(ValueError, match=r"provider_user_id|key id"):
+    with pytest.raises(InvalidInput, match=r"provider_user_id|key id"):
         auth.create_user(primary_key=PrimaryKey("username", name, None))
     assert store.calls.count("set_user") == 1
     assert "set_key" not in store.calls
@@ -255,6 +256,14 @@ def test_ours_who_comes_second_to_a_single_use_key_finds_none(auth: Auth[User], 
     store.after["get_key"] = partial(auth.use_key, "reset", "token", None)
     with pytest.raises(InvalidKeyId):
         auth.use_key("reset", "token", None)
+
+
+def test_what_can_not_be_noted_consumes_no_key(auth: Auth[User], user_id: str) -> None:
+    """A login that is refused for what it notes leaves a single-use key to be used."""
+    reset_key(auth, user_id)()
+    with pytest.raises(InvalidInput):
+        auth.create_session_with_key("reset", "token", None, noted={"a": "x" * 8_192})
+    assert (auth.create_session_with_key("reset", "token", None)).user_id == user_id
 
 
 def test_a_login_consumes_a_single_use_key(auth: Auth[User], user_id: str) -> None:

@@ -13,6 +13,7 @@ from lucia import (
     Auth,
     ExpiredKey,
     InvalidCredentials,
+    InvalidInput,
     InvalidKeyId,
     InvalidPassword,
     InvalidSessionId,
@@ -117,7 +118,7 @@ def test_ours_a_key_without_a_password_takes_none(auth: Auth[User], user_id: str
 def test_ours_an_unacceptable_password_is_refused_before_any_work(
     auth: Auth[User], store: WatchedStore, hasher: FullHash, user_id: str, password: str
 ) -> None:
-    """Empty, over 1,000 characters or unencodable: ValueError where it would be made, InvalidPassword where it is used, no hashing."""
+    """Empty, over 1,000 characters or unencodable: InvalidInput where it would be made, InvalidPassword where it is used, no hashing."""
     hasher.made.clear()
     store.calls.clear()
     makers: list[Callable[[], Any]] = [
@@ -129,7 +130,7 @@ def test_ours_an_unacceptable_password_is_refused_before_any_work(
         partial(auth.update_key_password, *ALICE, password),
     ]
     for make in makers:
-        with pytest.raises(ValueError, match="a password must not"):
+        with pytest.raises(InvalidInput, match="a password must not"):
             make()
     for use in (auth.use_key, auth.create_session_with_key):
         for names in (ALICE, ("no", "key")):
@@ -503,3 +504,14 @@ def test_ours_many_logins_against_one_password_change(auth: Auth[User], store: W
     calls: list[Callable[[], Any]] = [partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 8
     Calls.together(*calls[:4], partial(auth.update_key_password, *ALICE, NEW), *calls[4:])
     assert sessions_of(store, user_id) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "password"), [("alice", ""), ("alice", "x" * 1_001), ("", PASSWORD), ("x" * 300, PASSWORD), ("\ud800", PASSWORD)]
+)
+def test_ours_what_a_person_typed_can_be_told_to_them(auth: Auth[User], name: str, password: str) -> None:
+    """A new name or password that can't be one is an InvalidInput, which is a ValueError too and quotes nothing of it."""
+    with pytest.raises(InvalidInput) as caught:
+        auth.create_user(primary_key=PrimaryKey("username", name, password))
+    assert isinstance(caught.value, ValueError)
+    assert not (password and password in str(caught.value))

@@ -424,6 +424,46 @@ def test_ours_a_sign_out_that_the_store_fails_clears_nothing(
     assert exchange.values == [""]
 
 
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("idle", [False, True])
+def test_ours_a_request_renews_its_session(
+    auth: Auth[User], store: WatchedStore, time: Time, session: Session, *, validated: bool, idle: bool
+) -> None:
+    """``renew`` puts a new session in the place of an active or idle one and sets its cookie; ``validate`` gives that from then on."""
+    if idle:
+        time.advance(IDLE)
+    exchange = Exchange(session.session_id)
+    request = auth.handle_request(exchange.context)
+    if validated:
+        request.validate_user()
+    renewed = request.renew()
+    assert renewed is not None
+    assert (renewed.handle, renewed.state, renewed.fresh) == (session.handle, "active", True)
+    assert renewed.session_id != session.session_id
+    assert exchange.values[-1] == renewed.session_id
+    assert request.validate() == renewed
+    assert request.validate_user() == SessionUser(renewed, User(session.user_id))
+    assert [row.id for row in store.get_sessions_by_user_id(session.user_id)] == [renewed.session_id]
+
+
+@pytest.mark.parametrize("value", [None, "malformed", "0" * 40])
+def test_ours_a_visitor_has_nothing_to_renew(auth: Auth[User], value: str | None) -> None:
+    """Without a live session ``renew`` gives None and leaves the cookie alone."""
+    exchange = Exchange(value)
+    assert auth.handle_request(exchange.context).renew() is None
+    assert (exchange.cookies, exchange.headers) == ([], {})
+
+
+def test_ours_a_bearer_renews_by_asking_for_it(auth: Auth[User], time: Time, session: Session) -> None:
+    """A client that is no browser gets the new session from ``renew``, and no cookie."""
+    time.advance(IDLE)
+    request, exchange = bearer(auth, f"Bearer {session.session_id}")
+    renewed = request.renew()
+    assert (renewed.state, renewed.handle) == ("active", session.handle)
+    assert request.validate() == renewed
+    assert exchange.cookies == []
+
+
 def test_signing_in_and_out_in_one_request(auth: Auth[User], session: Session) -> None:
     """The last call decides: who signed in and out again leaves with a cleared cookie and no session."""
     exchange = Exchange()
@@ -466,9 +506,11 @@ def test_no_login_where_no_cookie_can_be_set(
     exchange = Exchange()
     exchange.started = True
     request = auth.handle_request(exchange.context)
-    call = partial(request.sign_in_with_key, "username", "alice", PASSWORD) if by_key else partial(request.sign_in, session.user_id)
-    with pytest.raises(RuntimeError, match="response has started"):
-        call()
+    with_key: Callable[[], Any] = partial(request.sign_in_with_key, "username", "alice", PASSWORD)
+    call = with_key if by_key else partial(request.sign_in, session.user_id)
+    for refused in (call, request.renew):
+        with pytest.raises(RuntimeError, match="response has started"):
+            refused()
     with pytest.raises(RuntimeError, match="response has started"):
         request.set_session(session)
     assert (store.calls, exchange.cookies) == ([], [])
@@ -490,6 +532,7 @@ def test_ours_a_request_from_another_site_is_a_visitors_and_changes_nothing(
     calls: list[Callable[[], Any]] = [
         partial(request.sign_in, session.user_id),
         partial(request.sign_in_with_key, "username", "alice", PASSWORD),
+        request.renew,
         request.sign_out,
     ]
     for call in calls:
@@ -616,3 +659,39 @@ def test_a_requests_repr(auth: Auth[User], session: Session) -> None:
     name = type(auth.handle_request(Exchange().context)).__name__
     assert repr(auth.handle_request(Exchange(session.session_id).context)) == f"<{name} POST cookie>"
     assert repr(bearer(auth, f"Bearer {session.session_id}")[0]) == f"<{name} POST bearer>"
+
+
+def test_ours_renew_by_bearer(auth: Auth[User], session: Session) -> None:
+    """A client that sends a token asks for the next one, which goes on for the same login; no cookie is set."""
+    request, exchange = bearer(auth, f"Bearer {session.session_id}")
+    renewed = request.renew()
+    assert renewed is not None
+    assert (renewed.handle, renewed.session_id != session.session_id) == (session.handle, True)
+    assert request.validate() == renewed
+    assert (exchange.cookies, exchange.headers) == ([], {})
+
+
+def test_ours_renew_by_cookie(auth: Auth[User], session: Session) -> None:
+    """An active session is renewed when it is asked for, and its cookie is set."""
+    exchange = Exchange(session.session_id)
+    renewed = auth.handle_request(exchange.context).renew()
+    assert renewed is not None
+    assert [cookie.value for cookie in exchange.cookies] == [renewed.session_id]
+
+
+def test_ours_renew_for_a_visitor(auth: Auth[User]) -> None:
+    """There is nothing to renew without a session or with a dead one, and nothing is sent."""
+    for exchange in (Exchange(), Exchange("0" * 40)):
+        assert auth.handle_request(exchange.context).renew() is None
+        assert exchange.cookies == []
+
+
+def test_ours_renew_checks_the_origin_and_the_response(auth: Auth[User], session: Session) -> None:
+    """From another site, or once the response has started, nothing is renewed."""
+    with pytest.raises(InvalidRequest):
+        auth.handle_request(Exchange(session.session_id, origin=EVIL).context).renew()
+    late = Exchange(session.session_id)
+    late.started = True
+    with pytest.raises(RuntimeError, match="has started"):
+        auth.handle_request(late.context).renew()
+    assert (auth.get_session(session.session_id)).session_id == session.session_id

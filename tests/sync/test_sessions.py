@@ -13,6 +13,7 @@ import pytest
 from lucia import (
     Auth,
     DuplicateSessionId,
+    InvalidInput,
     InvalidSessionId,
     InvalidUserId,
     Session,
@@ -512,6 +513,30 @@ def test_ours_noted_handle_and_creation_are_kept_through_renewals(auth: Auth[Use
     assert [device.noted for device in auth.get_all_user_sessions(user_id)] == [noted]
 
 
+@pytest.mark.parametrize("value", [b"bytes", {1, 2}, float("nan"), float("inf"), object()], ids=repr)
+def test_ours_what_is_noted_is_json(auth: Auth[User], store: WatchedStore, value: Any) -> None:
+    """Anything else is a ValueError by every store, before a session is made, and not what a person typed."""
+    with pytest.raises(ValueError, match="must be JSON values") as caught:
+        auth.create_session("u", noted={"value": value})
+    assert not isinstance(caught.value, InvalidInput)
+    assert store.calls == []
+
+
+def test_ours_no_more_than_8_kib_are_noted(auth: Auth[User], store: WatchedStore) -> None:
+    """A user agent may be as long as a client likes: more than 8 KiB of JSON is InvalidInput, before a session is made."""
+    longest = "x" * (8_192 - len('{"a": ""}'))
+    assert (auth.create_session("u", noted={"a": longest})).noted == {"a": longest}
+    store.calls.clear()
+    with pytest.raises(InvalidInput, match="more than 8192"):
+        auth.create_session("u", noted={"a": longest + "x"})
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(ValueError, match="must be JSON values"):
+        auth.create_session("u", noted={"a": nested})
+    assert store.calls == []
+
+
 def test_other_attributes_are_kept_through_renewals(auth: Auth[User], store: WatchedStore) -> None:
     """Members of a record that another program added are carried over by a renewal."""
     store.set_session(foreign(theirs={"a": [1]}, handle="theirs"))
@@ -852,3 +877,19 @@ def test_an_auth_can_be_closed_and_used_again(store: WatchedStore, time: Time) -
     auth.close()
     auth.close()
     assert alive(auth, session) == [True]
+
+
+@pytest.mark.parametrize("noted", [{"agent": "x" * 8_192}, {"agent": "é" * 2_000}])
+def test_ours_too_much_noted(auth: Auth[User], store: WatchedStore, noted: dict[str, str]) -> None:
+    """What is noted can come from a client: more than 8 KiB of JSON is the client's fault, and nothing is stored."""
+    with pytest.raises(InvalidInput, match="more than 8192"):
+        auth.create_session("alice", noted=noted)
+    assert store.calls == []
+
+
+@pytest.mark.parametrize("noted", [{"when": object()}, {"rate": float("nan")}])
+def test_ours_noted_that_is_no_json(auth: Auth[User], store: WatchedStore, noted: dict[str, object]) -> None:
+    """What can't be JSON is refused before anything is stored."""
+    with pytest.raises(ValueError, match="must be JSON"):
+        auth.create_session("alice", noted=noted)
+    assert store.calls == []

@@ -21,7 +21,12 @@ CODES = {
 }
 """The original's codes, each of which is one class here."""
 
-OURS = {"Overloaded": "OVERLOADED", "SessionsNotEnded": "SESSIONS_NOT_ENDED", "UsersNotConfigured": "USERS_NOT_CONFIGURED"}
+OURS = {
+    "InvalidInput": "INVALID_INPUT",
+    "Overloaded": "OVERLOADED",
+    "SessionsNotEnded": "SESSIONS_NOT_ENDED",
+    "UsersNotConfigured": "USERS_NOT_CONFIGURED",
+}
 
 TREE = {
     "InvalidCredentials": "LuciaError",
@@ -49,7 +54,7 @@ def test_each_condition_has_its_code(name: str, code: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_the_tree(name: str) -> None:
     """Every class stands where the docstring draws it, so that catching one catches its children and no others."""
-    assert [base.__name__ for base in getattr(errors, name).__bases__] == [TREE.get(name, "LuciaError")]
+    assert getattr(errors, name).__base__.__name__ == TREE.get(name, "LuciaError")
     assert name in (errors.__doc__ or "")
 
 
@@ -67,3 +72,8 @@ def test_each_error_says_what_happened(name: str) -> None:
     assert str(kind()) == kind.default_message != LuciaError.default_message
     assert str(kind("other words")) == "other words"
     assert isinstance(kind(), LuciaError)
+
+
+def test_what_a_person_typed_is_a_value_error_too() -> None:
+    """InvalidInput can be caught as what a wrong argument is everywhere in Python; no other error of ours can."""
+    assert [name for name in ALL if issubclass(getattr(errors, name), ValueError)] == ["InvalidInput"]

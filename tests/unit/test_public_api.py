@@ -51,6 +51,7 @@ def test_names() -> None:
         "DuplicateSessionId",
         "ExpiredKey",
         "InvalidCredentials",
+        "InvalidInput",
         "InvalidKeyId",
         "InvalidPassword",
         "InvalidRequest",
@@ -87,6 +88,7 @@ def test_names() -> None:
         "UserAdapter",
         "UserRow",
         "UsersNotConfigured",
+        "check_new_password",
         "generate_random_string",
     ]
 

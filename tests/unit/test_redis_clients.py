@@ -14,7 +14,7 @@ import valkey.asyncio
 from redis.cache import CacheConfig
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
-from lucia.redis.clients import is_no_script, is_wrong_type, redact
+from lucia.redis.clients import close_idle, is_no_script, is_wrong_type, redact
 from lucia.redis.protocol import Call, DropConnections, Eval
 from lucia.redis.scripts import CREATE
 from tests.redis_tools import AsyncClients, Clients, Inspector, row
@@ -111,6 +111,28 @@ def test_no_client_library_is_imported() -> None:
     """Importing the adapter imports neither client library: the application brings its own."""
     program = "import sys, lucia.adapters.redis; print(sorted({'redis', 'valkey'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+class OldPool:
+    """A pool whose ``disconnect`` takes no argument, as that of older blocking pools."""
+
+    def disconnect(self) -> str:
+        return "all are closed"
+
+
+def test_pools_that_close_all() -> None:
+    """A pool that can't close its idle connections alone closes all."""
+    assert close_idle(OldPool()) == "all are closed"
+
+
+def test_connections_in_use_stay(inspector: Inspector) -> None:
+    """Of a pool's connections only the idle ones are closed, so that commands under way are not disturbed."""
+    pool = redis.ConnectionPool(port=inspector.server.port)
+    busy, idle = pool.get_connection(), pool.get_connection()
+    pool.release(idle)
+    close_idle(pool)
+    assert (busy.is_connected, idle.is_connected) == (True, False)
+    pool.disconnect()
 
 
 def test_same_kinds_in_both_colours() -> None:

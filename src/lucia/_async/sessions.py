@@ -10,6 +10,7 @@ from lucia.models import Device, Session, SessionRow, SessionState, SessionUser,
 from lucia.rules import (
     Clock,
     SessionExpiry,
+    check_noted,
     handle_of,
     is_session_id,
     new_session_row,
@@ -54,10 +55,10 @@ class AsyncSessionMethods(Generic[UserT]):
         Raises:
             DuplicateSessionId: the new id is taken, which chance alone does not bring about.
             InvalidUserId: the store has users, and not this one.
-            ValueError: ``noted`` is too long or no JSON, or the session adapter does not keep attributes.
+            InvalidInput: ``noted`` is longer than 8 KiB as JSON.
+            ValueError: it is no JSON, or the session adapter does not keep attributes.
         """
-        if noted and not self._sessions.keeps_attributes:
-            raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
+        self._check_noted(noted)
         now = self._clock()
         row = self._as_kept(new_session_row(user_id, now, self._expiry, noted or {}))
         await self._sessions.set_session(row)
@@ -171,6 +172,11 @@ class AsyncSessionMethods(Generic[UserT]):
         now = self._clock()
         if dead := [row.id for row in rows if session_state(row, now) is None]:
             await self._sessions.delete_session(*dead)
+
+    def _check_noted(self, noted: Mapping[str, Any] | None) -> None:
+        if noted and not self._sessions.keeps_attributes:
+            raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
+        check_noted(noted or {})
 
     async def _find(self, session_id: str) -> _Live:
         if not is_session_id(session_id):
