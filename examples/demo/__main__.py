@@ -32,12 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, _leave)  # by an exception, so that a server that was started is stopped
     try:
         with folder(options.data) as data, redis_server(data) as server:
-            return run(options, data, server)
+            if options.check:
+                return run_check(data, server)
+            serve(options, data, server)
     except (ServerError, OSError) as error:
         print(f"{error}\n{ADVICE}" if isinstance(error, ServerError) else error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 0
+        pass
+    return 0
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -52,15 +55,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace, data: Path, server: Server | None) -> int:
-    """Serve or check over this server."""
-    if options.check:
-        if server is None:
-            print(f"There is no Redis server, and the check needs one.\n{ADVICE}", file=sys.stderr)
-            return 2
-        return asyncio.run(check(server, data))
-    serve(options, data, server)
-    return 0
+def run_check(data: Path, server: Server | None) -> int:
+    """Check over this server, and return the exit code."""
+    if server is None:
+        print(f"There is no Redis server, and the check needs one.\n{ADVICE}", file=sys.stderr)
+        return 2
+    return asyncio.run(check(server, data))
 
 
 def serve(options: argparse.Namespace, data: Path, server: Server | None) -> None:

@@ -69,9 +69,12 @@ class Recorded:
         return tuple(arguments[1:] if self.name == "MGET" else arguments[1:2])
 
     @property
-    def writes(self) -> bool:
-        """Whether the command may change something."""
-        return self.name not in ("MGET", "GET", "LRANGE", "PTTL")
+    def written(self) -> tuple[str, ...]:
+        """Those of its keys that the command may change."""
+        if self.name in ("MGET", "GET", "LRANGE", "PTTL"):
+            return ()
+        keeps_one = self.script == "revoke" and bool(self.arguments[4 + len(self.keys)])  # its last key is only looked at
+        return self.keys[:-1] if keeps_one else self.keys
 
     @property
     def script(self) -> str | None:

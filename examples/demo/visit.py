@@ -62,7 +62,7 @@ class Visit:
         self.journal.reading = await self._entry("", outcome) if self.tape else None
 
     async def _entry(self, title: str, outcome: str) -> Entry:
-        written = {key for command in self.tape if command.writes for key in command.keys}
+        written = {key for command in self.tape for key in command.written}
         gone = await self.demo.redis.missing(written) if self.demo.redis else []
         return Entry(title, outcome, [show(command) for command in self.tape], frozenset(map(shorten, written)), tuple(gone))
 

@@ -17,6 +17,7 @@ from lucia.errors import (
     DuplicateSessionId,
     ExpiredKey,
     InvalidCredentials,
+    InvalidInput,
     InvalidKeyId,
     InvalidPassword,
     InvalidRequest,
@@ -48,7 +49,7 @@ from lucia.models import (
     UserRow,
 )
 from lucia.origins import OriginFailure
-from lucia.passwords import Argon2Hash, LuciaHash, PasswordHasher, ScryptHash
+from lucia.passwords import Argon2Hash, LuciaHash, PasswordHasher, ScryptHash, check_new_password
 from lucia.rules import SessionExpiry, generate_random_string
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "DuplicateSessionId",
     "ExpiredKey",
     "InvalidCredentials",
+    "InvalidInput",
     "InvalidKeyId",
     "InvalidPassword",
     "InvalidRequest",
@@ -105,5 +107,6 @@ __all__ = [
     "UserAdapter",
     "UserRow",
     "UsersNotConfigured",
+    "check_new_password",
     "generate_random_string",
 ]

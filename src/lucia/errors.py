@@ -10,6 +10,7 @@
     │   ├── InvalidPassword
     │   ├── OutdatedPassword
     │   └── ExpiredKey
+    ├── InvalidInput                also a ValueError
     ├── DuplicateKeyId
     ├── InvalidUserId
     ├── InvalidRequest
@@ -37,6 +38,7 @@ __all__ = [
     "DuplicateSessionId",
     "ExpiredKey",
     "InvalidCredentials",
+    "InvalidInput",
     "InvalidKeyId",
     "InvalidPassword",
     "InvalidRequest",
@@ -114,6 +116,16 @@ class ExpiredKey(InvalidCredentials):
 
     code = "AUTH_EXPIRED_KEY"
     default_message = "the single-use key has expired"
+
+
+class InvalidInput(LuciaError, ValueError):
+    """What a person typed can't be stored: a new password, the name of a new key, or what is noted about a login.
+
+    The message says what is wrong, holds nothing of the input, and can be shown.
+    """
+
+    code = "INVALID_INPUT"
+    default_message = "this can't be stored"
 
 
 class DuplicateKeyId(LuciaError):

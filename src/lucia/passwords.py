@@ -27,6 +27,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from importlib.util import find_spec
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
+from lucia.errors import InvalidInput
+
 __all__ = [
     "MAX_PASSWORD_LENGTH",
     "OUTDATED_PREFIX",
@@ -90,13 +92,13 @@ def check_new_password(password: object) -> None:
 
     Raises:
         TypeError: it is no ``str``.
-        ValueError: it is empty, longer than 1,000 characters, or holds a lone surrogate.
+        InvalidInput: it is empty, longer than 1,000 characters, or holds a lone surrogate.
     """
     if not isinstance(password, str):
         raise TypeError(f"a password must be a str, not {type(password).__name__}")
     fault = _fault(password)
     if fault is not None:
-        raise ValueError(fault)
+        raise InvalidInput(fault)
 
 
 def is_acceptable(password: object) -> bool:
@@ -154,7 +156,7 @@ class ScryptHash:
         """The hash to store.
 
         Raises:
-            TypeError, ValueError: as :func:`check_new_password`.
+            TypeError, InvalidInput: as :func:`check_new_password`.
         """
         secret = _new_secret(password)
         salt = self.random_bytes(_SALT_BYTES)
@@ -188,7 +190,7 @@ class LuciaHash:
         """The hash to store.
 
         Raises:
-            TypeError, ValueError: as :func:`check_new_password`.
+            TypeError, InvalidInput: as :func:`check_new_password`.
         """
         secret = _new_secret(password)
         salt = _salt_text(self.random_bytes)
@@ -240,7 +242,7 @@ class Argon2Hash:
         """The hash to store.
 
         Raises:
-            TypeError, ValueError: as :func:`check_new_password`.
+            TypeError, InvalidInput: as :func:`check_new_password`.
         """
         secret = _new_secret(password)
         salt = self.random_bytes(_SALT_BYTES)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 import string
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from lucia.errors import InvalidCredentials, InvalidKeyId, InvalidPassword, InvalidUserId, OutdatedPassword
+from lucia.errors import InvalidCredentials, InvalidInput, InvalidKeyId, InvalidPassword, InvalidUserId, OutdatedPassword
 from lucia.models import (
     MAX_EPOCH_MS,
     Device,
@@ -33,6 +34,9 @@ ALPHANUMERIC: Final = string.digits + string.ascii_uppercase + string.ascii_lowe
 SESSION_ID_LENGTH: Final = 40
 USER_ID_LENGTH: Final = 15
 HANDLE_BYTES: Final = 16
+MAX_NOTED_BYTES: Final = 8_192
+"""The longest JSON that is noted about a session."""
+
 MARKER_MS: Final = 60_000
 """How long a used id is remembered after its renewal, in milliseconds."""
 
@@ -199,6 +203,21 @@ def successor_row(row: SessionRow, now: int, expiry: SessionExpiry, random_bytes
     )
 
 
+def check_noted(noted: Mapping[str, Any]) -> None:
+    """Refuse what can't be noted about a login before anything is stored.
+
+    Raises:
+        ValueError: it holds something that is no JSON value.
+        InvalidInput: its JSON is longer than 8 KiB.
+    """
+    try:
+        size = len(json.dumps(noted, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"what is noted about a session must be JSON values: {type(error).__name__}") from None
+    if size > MAX_NOTED_BYTES:
+        raise InvalidInput(f"what is noted about a session has {size} bytes as JSON, more than {MAX_NOTED_BYTES}")
+
+
 def session_state(row: SessionRow, now: int) -> SessionState | None:
     """``active``, ``idle``, or None for a dead session. At its very end a period still counts."""
     if now > row.idle_expires:
@@ -260,11 +279,16 @@ def key_id(provider_id: str, provider_user_id: str) -> str:
     """The id of a key, ``provider_id:provider_user_id``.
 
     Raises:
-        TypeError, ValueError: a part is no text, ``provider_id`` holds a colon (the id is split at the first one), or the id is too long.
+        TypeError: a part is no text.
+        ValueError: ``provider_id`` is empty, holds a lone surrogate or a colon (the id is split at the first one).
+        InvalidInput: ``provider_user_id`` is empty, holds a lone surrogate, or makes the id longer than 255 characters.
     """
     _check_provider_id(provider_id)
-    check_text("provider_user_id", provider_user_id)
-    return check_id("key id", f"{provider_id}:{provider_user_id}")
+    try:
+        check_text("provider_user_id", provider_user_id)
+        return check_id("key id", f"{provider_id}:{provider_user_id}")
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
 
 
 def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:
@@ -277,7 +301,7 @@ def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:
     _check_provider_id(provider_id)
     try:
         return key_id(provider_id, provider_user_id)
-    except ValueError:
+    except InvalidInput:
         return None
 
 

@@ -94,8 +94,11 @@ async def until_not_overloaded(workers: AsyncPasswordWorkers) -> str:
 
 
 def run_python(program: str) -> "subprocess.CompletedProcess[str]":
-    """Run a program in development mode with every warning an error but the one that says that threads and forks mix badly."""
-    flags = ["-X", "dev", "-W", "error", "-W", "ignore::DeprecationWarning"]
+    """Run a program with every warning an error but the one that says that threads and forks mix badly.
+
+    Not in development mode, where asyncio reports each step that takes long, which on a busy machine any may.
+    """
+    flags = ["-W", "error", "-W", "ignore::DeprecationWarning"]
     return subprocess.run([sys.executable, *flags, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 

@@ -131,6 +131,7 @@ def test_the_decision_table(site: str, origin: str) -> None:
         ("https://a.example/", "wss://a.example", True),
         ("https://a.example/", "https://ann@a.example", False),
         ("https://a.example/", "https://@a.example", False),
+        ("https://ann@a.example/", "https://a.example", False),
         ("https://a.example/", "https://a.example\\@evil.example", False),
         ("https://a.example/", "https://a.example?", False),
         ("https://a.example/", "https://a.example#", False),

@@ -51,6 +51,7 @@ def test_names() -> None:
         "DuplicateSessionId",
         "ExpiredKey",
         "InvalidCredentials",
+        "InvalidInput",
         "InvalidKeyId",
         "InvalidPassword",
         "InvalidRequest",
@@ -87,6 +88,7 @@ def test_names() -> None:
         "UserAdapter",
         "UserRow",
         "UsersNotConfigured",
+        "check_new_password",
         "generate_random_string",
     ]
 
@@ -129,8 +131,12 @@ def test_imports_nothing_optional(module: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_missing_extra() -> None:
-    """An adapter that needs a library names the command that installs it."""
-    done = import_alone("lucia.adapters.sqlalchemy")
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("lucia.adapters.sqlalchemy", "sqlalchemy"), ("lucia.middleware.fastapi", "fastapi"), ("lucia.middleware.starlette", "starlette")],
+)
+def test_missing_extra(module: str, extra: str) -> None:
+    """A module that needs a library names the command that installs it."""
+    done = import_alone(module)
     assert done.returncode == 1
-    assert 'pip install "lucia-auth[sqlalchemy]"' in done.stderr.splitlines()[-1]
+    assert f'pip install "lucia-auth[{extra}]"' in done.stderr.splitlines()[-1]

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
-from redis.maint_notifications import MaintNotificationsConfig
 
 from lucia import AsyncAuth, ScryptHash, User
 from lucia.adapters.memory import AsyncMemoryAdapter
@@ -41,7 +40,7 @@ def make_auth(store: AsyncMemoryAdapter, time: Time) -> AsyncAuth[User]:
 @pytest.fixture
 async def redis(redis_server: Server) -> AsyncIterator[Redis]:
     """A client of an emptied Redis server."""
-    client = Redis.from_url(redis_server.url, maint_notifications_config=MaintNotificationsConfig(enabled=False))
+    client = Redis.from_url(redis_server.url, protocol=2)
     async with client:
         await client.flushall()
         yield client

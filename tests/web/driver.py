@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -130,6 +131,16 @@ async def connect(app: ASGIApp, cookie: str | None = None, headers: Pairs = (), 
     """What a WebSocket's handshake gets, by a server that can send a response to reject it or by one that can't."""
     extensions: dict[str, Scope] | None = {"websocket.http.response": {}} if can_deny else None
     return await run(app, scope_of("websocket", "GET", cookie, headers, extensions=extensions, **more))
+
+
+def served(app: ASGIApp) -> ASGIApp:
+    """The application as servers run it: an error that it lets go up after its answer ends there."""
+
+    async def server(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(Exception):
+            await app(scope, receive, send)
+
+    return server
 
 
 def respond(auth: AsyncAuth[User], act: Act, headers: Pairs = (), *, after: Act | None = None) -> ASGIApp:

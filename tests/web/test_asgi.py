@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from lucia import AsyncAuth, AsyncAuthRequest, SessionCookie, User
+from lucia import AsyncAuth, AsyncAuthRequest, PrimaryKey, SessionCookie, User
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.middleware.asgi import LuciaMiddleware, Message, Receive, Scope, Send, auth_request
 from tests.web.driver import (
@@ -200,6 +201,21 @@ async def test_once_the_response_has_started_nobody_is_signed_in(auth: AsyncAuth
     answer = await post(LuciaMiddleware(respond(auth, nothing, after=change), auth=auth), session_id)
     assert answer.headers == []
     assert await ids(store) == [session_id]
+
+
+async def test_a_login_that_the_response_overtakes_is_said(auth: AsyncAuth[User]) -> None:
+    """A cookie that can't be sent any more is an error, never lost in silence."""
+    await auth.create_user(primary_key=PrimaryKey("username", "ann", "password"))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        login = asyncio.create_task(auth_request(auth, scope).sign_in_with_key("username", "ann", "password"))
+        await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with pytest.raises(RuntimeError, match="has started meanwhile"):
+            await login
+        await send({"type": "http.response.body"})
+
+    assert (await post(LuciaMiddleware(app, auth=auth))).headers == []
 
 
 async def test_once_the_response_has_started_signing_out_still_ends_the_session(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
@@ -572,8 +588,8 @@ async def test_a_request_shows_no_secret(auth: AsyncAuth[User]) -> None:
 
 
 @pytest.mark.parametrize("transport", ["Cookie", "", None])
-async def test_an_unknown_transport_is_refused(auth: AsyncAuth[User], transport: str) -> None:
+async def test_an_unknown_transport_is_refused(auth: AsyncAuth[User], transport: Any) -> None:
     """A typing error is no visitor."""
-    app = LuciaMiddleware(respond(auth, nothing), auth=auth, transport=transport)  # type: ignore[arg-type] # what is refused
+    app = LuciaMiddleware(respond(auth, nothing), auth=auth, transport=transport)
     with pytest.raises(ValueError, match="transport"):
         await get(app)

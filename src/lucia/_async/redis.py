@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from lucia.errors import StoreCorrupt
 from lucia.models import SessionRow
 from lucia.redis import protocol
-from lucia.redis.clients import AsyncRedisClient, check_client, is_no_script, is_wrong_type, redact
+from lucia.redis.clients import AsyncRedisClient, check_client, close_idle, is_no_script, is_wrong_type, redact
 from lucia.redis.layout import Layout
 from lucia.redis.protocol import Argument, Call, Command, Eval, Operation, Reply
 
@@ -152,4 +152,4 @@ class AsyncRedisSessionAdapter:
         if single is not None:
             await single.disconnect()
         else:
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+            await close_idle(self._client.connection_pool)

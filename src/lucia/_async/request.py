@@ -29,7 +29,7 @@ class AsyncAuthRequest(Generic[UserT]):
     change the login raises :class:`~lucia.InvalidRequest`.
 
     By the ``bearer`` transport the id comes in the Authorization header: no cookie is read or set, the origin is not checked, and
-    ``validate`` does not renew, since the client would not learn the new id.
+    ``validate`` does not renew, since the client would not learn the new id: ``renew`` does.
     """
 
     origin_failure: OriginFailure | None
@@ -89,6 +89,23 @@ class AsyncAuthRequest(Generic[UserT]):
         self._require_cookie()
         return await self._replace(await self._auth.create_session_with_key(provider_id, provider_user_id, password, noted=noted))
 
+    async def renew(self) -> Session | None:
+        """Put a new session in the place of the request's and set its cookie; None for a visitor.
+
+        ``validate`` does this by itself for an idle session that came in a cookie; a client that sends a bearer token has to ask for it.
+
+        Raises:
+            InvalidRequest, RuntimeError: as :meth:`sign_in`.
+        """
+        self._require_own_site()
+        self._require_cookie()
+        async with self._lock:
+            session = None if self._session_id is None else await self._renewed(self._session_id)
+            if session is not None:
+                self._send(session)
+                self._remember(session)
+            return session
+
     async def sign_out(self) -> None:
         """End the request's session and clear its cookie. No session is no error.
 
@@ -136,6 +153,12 @@ class AsyncAuthRequest(Generic[UserT]):
         try:
             return SessionUser(session, await self._auth.get_user(session.user_id))
         except InvalidUserId:
+            return None
+
+    async def _renewed(self, session_id: str) -> Session | None:
+        try:
+            return await self._auth.renew_session(session_id)
+        except InvalidSessionId:
             return None
 
     async def _validated(self, session_id: str) -> Session | None:

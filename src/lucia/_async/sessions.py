@@ -10,6 +10,7 @@ from lucia.models import Device, Session, SessionRow, SessionState, SessionUser,
 from lucia.rules import (
     Clock,
     SessionExpiry,
+    check_noted,
     handle_of,
     is_session_id,
     new_session_row,
@@ -54,10 +55,10 @@ class AsyncSessionMethods(Generic[UserT]):
         Raises:
             DuplicateSessionId: the new id is taken, which chance alone does not bring about.
             InvalidUserId: the store has users, and not this one.
-            ValueError: ``noted`` is too long or no JSON, or the session adapter does not keep attributes.
+            InvalidInput: ``noted`` is longer than 8 KiB as JSON.
+            ValueError: it is no JSON, or the session adapter does not keep attributes.
         """
-        if noted and not self._sessions.keeps_attributes:
-            raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
+        self._check_noted(noted)
         now = self._clock()
         row = self._as_kept(new_session_row(user_id, now, self._expiry, noted or {}))
         await self._sessions.set_session(row)
@@ -172,6 +173,11 @@ class AsyncSessionMethods(Generic[UserT]):
         if dead := [row.id for row in rows if session_state(row, now) is None]:
             await self._sessions.delete_session(*dead)
 
+    def _check_noted(self, noted: Mapping[str, Any] | None) -> None:
+        if noted and not self._sessions.keeps_attributes:
+            raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
+        check_noted(noted or {})
+
     async def _find(self, session_id: str) -> _Live:
         if not is_session_id(session_id):
             raise InvalidSessionId
@@ -182,7 +188,7 @@ class AsyncSessionMethods(Generic[UserT]):
         users = self._require_users()
         if self._joined is not None and is_session_id(session_id):
             both = await self._joined.get_session_and_user_by_session_id(session_id)
-            if both is not None:
+            if both is not None and both[0].id == session_id:
                 return await self._live(session_id, both[0]), both[1]
         live = await self._find(session_id)
         user = await users.get_user(live.row.user_id)
@@ -191,8 +197,8 @@ class AsyncSessionMethods(Generic[UserT]):
         return live, user
 
     async def _live(self, session_id: str, row: SessionRow | None) -> _Live:
-        followed = row is None
-        if row is None:
+        followed = row is None or row.id != session_id  # as a database may answer that ignores case
+        if followed:
             row = await self._sessions.get_successor(session_id)
         if row is None:
             raise InvalidSessionId

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from lucia.errors import StoreCorrupt
 from lucia.models import SessionRow
 from lucia.redis import protocol
-from lucia.redis.clients import RedisClient, check_client, is_no_script, is_wrong_type, redact
+from lucia.redis.clients import RedisClient, check_client, close_idle, is_no_script, is_wrong_type, redact
 from lucia.redis.layout import Layout
 from lucia.redis.protocol import Argument, Call, Command, Eval, Operation, Reply
 
@@ -35,14 +35,16 @@ class RedisSessionAdapter:
     ``set_session``                  script: ``TIME``, ``LLEN userSession:USER``, ``SET session:ID … NX PXAT``, ``LPUSH``,
                                      ``PTTL``, ``PEXPIREAT``; at every eighth login from the 16th session on also
                                      ``LRANGE``, ``MGET`` and a script with ``EXISTS`` and ``LREM``
-    ``renew_session``                script: ``TIME``, ``EXISTS``, ``LLEN``, ``SET session:NEW … NX PXAT``,
+    ``renew_session``                script: ``TIME``, ``MGET session:OLD``, ``LLEN``, ``SET session:NEW … NX PXAT``,
                                      ``SET session:renewed:{session:OLD} … PX 60000``, ``DEL session:OLD``, ``LPUSH``,
                                      ``PTTL``, ``PEXPIREAT``, ``LREM``
     ``get_successor``                ``MGET`` and ``PTTL`` of ``session:renewed:{session:OLD}``, ``MGET session:NEW``
     ``get_sessions_by_user_id``      ``LRANGE userSession:USER 0 -1``, ``MGET``; for dead ids a script: ``EXISTS``, ``LREM``
     ``delete_session``               script: ``MGET`` of session and marker, ``DEL``; then ``LREM userSession:USER 0 ID``
-    ``delete_sessions_by_user_id``   ``LRANGE userSession:USER 0 -1``; script: ``LRANGE``, ``DEL`` and ``LREM`` for each
-    ``delete_other_sessions``        the same, and ``MGET`` of the kept session and its marker; ``EXISTS`` in the script
+    ``delete_sessions_by_user_id``   ``LRANGE userSession:USER 0 -1``; script: ``LRANGE``, ``DEL`` and ``LREM`` for each; above
+                                     1,000 sessions by blocks, each with ``MGET`` of the markers, whose successors end too
+    ``delete_other_sessions``        the same, and ``MGET`` of the kept session, ``MGET`` and ``PTTL`` of its marker;
+                                     ``EXISTS`` in the script
     ================================ =================================================================================
 
     Scripts run by ``EVALSHA``, and by ``EVAL`` where the server does not know them yet; every key they touch is declared.
@@ -151,4 +153,4 @@ class RedisSessionAdapter:
         if single is not None:
             single.disconnect()
         else:
-            self._client.connection_pool.disconnect(inuse_connections=False)
+            close_idle(self._client.connection_pool)

@@ -37,7 +37,8 @@ class UserMethods(SessionMethods[UserT]):
 
         Raises:
             DuplicateKeyId: a key has this id.
-            ValueError: the password can't be one, or the adapter refuses an attribute.
+            InvalidInput: the password or the key's name can't be one.
+            ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
         user_id = check_user_id(self._generate_user_id())
@@ -83,7 +84,8 @@ class UserMethods(SessionMethods[UserT]):
         Raises:
             InvalidUserId: there is no such user.
             DuplicateKeyId: a key has this id.
-            ValueError: the key's id or the password can't be one.
+            InvalidInput: the key's name or the password can't be one.
+            ValueError: ``provider_id`` holds a colon.
         """
         row = self._new_key(user_id, PrimaryKey(provider_id, provider_user_id, password), primary=False)
         self._require_users().set_key(row)
@@ -111,7 +113,8 @@ class UserMethods(SessionMethods[UserT]):
             InvalidUserId: there is no such user.
             DuplicateKeyId: a key has this id.
             TypeError: ``expires_in`` is no ``timedelta``.
-            ValueError: it is negative, or the key's id or the password can't be one.
+            InvalidInput: the key's name or the password can't be one.
+            ValueError: ``expires_in`` is negative, or ``provider_id`` holds a colon.
         """
         expires = self._clock() + milliseconds("expires_in", expires_in)
         row = self._new_key(user_id, PrimaryKey(provider_id, provider_user_id, password), primary=False, expires=expires)
@@ -145,8 +148,9 @@ class UserMethods(SessionMethods[UserT]):
 
         Raises:
             InvalidCredentials, Overloaded: as :meth:`use_key`.
-            ValueError: as :meth:`create_session`.
+            InvalidInput, ValueError: as :meth:`create_session`, before the key is used.
         """
+        self._check_noted(noted)
         row = self._prove(sought_key_id(provider_id, provider_user_id), password)
         session = self.create_session(row.user_id, noted=noted)
         proven = False
@@ -205,7 +209,7 @@ class UserMethods(SessionMethods[UserT]):
 
         Raises:
             InvalidKeyId: there is no such key.
-            ValueError: the password can't be one.
+            InvalidInput: the password can't be one.
             SessionsNotEnded: the password was changed, the sessions were not ended; calling it again is safe and ends them.
         """
         users = self._require_users()

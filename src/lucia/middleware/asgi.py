@@ -86,6 +86,8 @@ class _Response:
         return not self.started
 
     def set_cookie(self, cookie: Cookie) -> None:
+        if self.started:
+            raise RuntimeError("the response has started meanwhile, so that no cookie can be set")
         self._cookies[cookie.name] = cookie.serialize().encode()
 
     def set_header(self, name: str, value: str) -> None:

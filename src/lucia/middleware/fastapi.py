@@ -3,10 +3,13 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
 
-from fastapi import FastAPI
-from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
-from fastapi.security.base import SecurityBase
-from starlette.requests import HTTPConnection
+try:
+    from fastapi import FastAPI
+    from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
+    from fastapi.security.base import SecurityBase
+    from starlette.requests import HTTPConnection
+except ImportError as error:
+    raise ImportError('lucia.middleware.fastapi needs FastAPI: pip install "lucia-auth[fastapi]"') from error
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest, Transport

@@ -2,15 +2,20 @@
 
 from typing import Any, Final, Generic
 
-from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
-from starlette.websockets import WebSocket
+try:
+    from starlette.applications import Starlette
+    from starlette.requests import HTTPConnection
+    from starlette.responses import JSONResponse
+    from starlette.websockets import WebSocket
+except ImportError as error:
+    raise ImportError('lucia.middleware.starlette needs Starlette: pip install "lucia-auth[starlette]"') from error
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest, Transport
 from lucia.errors import (
+    DuplicateKeyId,
     InvalidCredentials,
+    InvalidInput,
     InvalidRequest,
     InvalidSessionId,
     LuciaError,
@@ -23,12 +28,17 @@ from lucia.models import Session, SessionUser, UserT
 
 __all__ = ["LuciaMiddleware", "StarletteAuth"]
 
+_OWN_WORDS: Final = ""
+"""The error's own message is the answer."""
+
 _ANSWERS: Final[dict[type[LuciaError], tuple[int, str]]] = {
     NotAuthenticated: (401, "Not logged in."),
     InvalidSessionId: (401, "Not logged in."),
     InvalidCredentials: (401, "Wrong name or password."),
     InvalidRequest: (403, "This request comes from another site."),
     RequestUnauthorized: (403, "Not allowed."),
+    DuplicateKeyId: (409, "This name is taken."),
+    InvalidInput: (422, _OWN_WORDS),
     Overloaded: (503, "Too many logins at once. Try again in a moment."),
 }
 
@@ -37,8 +47,9 @@ class StarletteAuth(Generic[UserT]):
     """A Starlette application's view of ``auth``: install it once, then ask it in routes and WebSockets.
 
     ``install`` also answers the library's errors where a route lets them pass, without telling which credential was wrong: 401 for
-    ``NotAuthenticated``, ``InvalidSessionId`` and ``InvalidCredentials``, 403 for ``InvalidRequest`` and ``RequestUnauthorized``,
-    503 for ``Overloaded``; a WebSocket is closed with 1008. The application's own exception handlers for these classes go before these.
+    ``NotAuthenticated``, ``InvalidSessionId`` and ``InvalidCredentials``, 403 for ``InvalidRequest`` and ``RequestUnauthorized``, 409
+    for ``DuplicateKeyId``, 422 with its message for ``InvalidInput``, 503 for ``Overloaded``; a WebSocket is closed with 1008. The
+    application's own exception handlers for these classes go before these.
     """
 
     def __init__(self, auth: AsyncAuth[UserT], *, transport: Transport = "cookie", forbid_cross_site: bool = False) -> None:
@@ -107,6 +118,7 @@ class StarletteAuth(Generic[UserT]):
 
     async def _answer(self, connection: Any, error: Exception) -> Any:  # Starlette types handlers of requests and of WebSockets apart
         status, detail = next(answer for kind, answer in _ANSWERS.items() if isinstance(error, kind))
+        detail = detail or str(error)
         if isinstance(connection, WebSocket):
             await connection.close(code=1008, reason=detail)
             return None

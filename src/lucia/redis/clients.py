@@ -1,5 +1,6 @@
 """What the adapter asks of a client and of its errors, for redis-py and valkey-py alike and without importing either."""
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -46,6 +47,12 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
     if waits(execute) != waits(like):
         wanted, other = ("redis.asyncio.Redis", "RedisSessionAdapter") if waits(like) else ("redis.Redis", "AsyncRedisSessionAdapter")
         raise TypeError(f"this adapter needs a client such as {wanted}; for the {found} given here use {other}")
+
+
+def close_idle(pool: Any) -> Any:
+    """Close a pool's idle connections, or all where it can't tell them apart (valkey-py's blocking pool); gives what it returns."""
+    tells_them_apart = bool(inspect.signature(pool.disconnect).parameters)
+    return pool.disconnect(False) if tells_them_apart else pool.disconnect()
 
 
 def is_no_script(error: BaseException) -> bool:

@@ -125,7 +125,7 @@ def _encode_object(members: Mapping[str, Any]) -> bytes:
 
 
 class CrossedReply(Exception):
-    """What was read is another session's: replies on the connection were crossed, or somebody copied it here; a signal between two layers."""
+    """What was read is another session's: replies were crossed, or somebody copied it here. A signal between two layers."""
 
 
 def decode_row(record: bytes, session_id: str) -> SessionRow | None:

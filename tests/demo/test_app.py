@@ -1,0 +1,277 @@
+"""The demo's pages, beyond what its check and the browser test walk through."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from starlette.requests import Request
+from starlette.testclient import TestClient
+
+from examples.demo.accounts import Accounts
+from examples.demo.app import answer, create_app
+from examples.demo.browsers import describe
+from examples.demo.journal import MOST_BROWSERS, MOST_ENTRIES, Entry, Journal, Journals
+from examples.demo.pages import clock_time, duration
+from examples.demo.redis_view import Recorded, RedisView, show
+from lucia import Overloaded
+from lucia.redis.scripts import CREATE
+from tests.servers import Server
+
+PASSWORD = "correct horse battery"
+ORIGIN = "http://testserver"
+
+
+@contextmanager
+def browser(folder: Path, view: RedisView | None) -> Iterator[TestClient]:
+    """A client of the demo that sends its Origin, as browsers do."""
+    with TestClient(create_app(Accounts(folder / "users.sqlite3"), view), headers={"origin": ORIGIN}) as client:
+        yield client
+
+
+@pytest.fixture
+def client(redis_server: Server, tmp_path: Path) -> Iterator[TestClient]:
+    """A client of the demo over an emptied Redis."""
+    with redis.Redis.from_url(redis_server.url) as own:
+        own.flushall()
+        own.script_flush()
+    with browser(tmp_path, RedisView.connect(redis_server.url, "Redis, for a test")) as client:
+        yield client
+
+
+def sign_up(client: TestClient, name: str = "ada") -> str:
+    """Sign up, and return the page."""
+    return client.post("/signup", data={"username": name, "password": PASSWORD}).text
+
+
+def is_member(client: TestClient) -> bool:
+    """Whether the client is logged in."""
+    return 'data-page="member"' in client.get("/").text
+
+
+def notice(page: str) -> str:
+    """The page's notice."""
+    found = re.search(r'<p class="notice[^"]*" role="(?:status|alert)">([^<]+)', page)
+    assert found is not None, page
+    return found[1]
+
+
+def test_every_response_has_the_security_headers(client: TestClient) -> None:
+    """Pages, files and errors alike load nothing from elsewhere, can't be framed, and keep their Origin."""
+    refused = client.post("/logout", headers={"origin": "null"})
+    for response in (client.get("/"), client.get("/static/demo.css"), client.get("/nowhere"), refused):
+        policy = response.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert "unsafe" not in policy
+        assert response.headers["referrer-policy"] == "same-origin"
+
+
+def test_pages_have_nothing_inline_and_nothing_from_elsewhere(client: TestClient) -> None:
+    """No page has a style or a script in it, or names another server."""
+    for page in (client.get("/").text, sign_up(client)):
+        assert not re.search(r"<style|\sstyle=|\son\w+=|https?://|<script(?! src=\"/static/)", page)
+
+
+def test_without_redis_the_page_says_so(tmp_path: Path) -> None:
+    """Without a server the demo works over the memory adapter, and says what is missing."""
+    with browser(tmp_path, None) as client:
+        assert "There is no Redis server here" in client.get("/").text
+        page = sign_up(client)
+        assert "There is no Redis server here" in page
+        assert "Let this session go idle" not in page
+        assert "this browser" in client.get("/live").text
+        client.post("/idle")
+        assert is_member(client)
+        client.post("/logout/everywhere")
+        assert not is_member(client)
+
+
+def test_the_first_login_sends_the_script_once(client: TestClient) -> None:
+    """A server that does not know a script gets its text, and both commands are shown."""
+    page = sign_up(client)
+    assert "NOSCRIPT" in page
+    assert "EVAL (its text) 2" in page
+    client.post("/logout")
+    page = client.post("/login", data={"username": "ADA ", "password": PASSWORD}).text
+    assert "NOSCRIPT" not in page.partition("Before that")[0]
+    assert re.search(r"EVALSHA \w{6}… 2", page)
+
+
+def test_a_name_that_is_taken(client: TestClient) -> None:
+    """A second account of the same name, in whatever case, is refused, and nobody is logged in."""
+    sign_up(client)
+    client.post("/logout")
+    answer = client.post("/signup", data={"username": "Ada", "password": PASSWORD})
+    assert (answer.status_code, notice(answer.text)) == (409, "That name is taken. Choose another one.")
+    assert not is_member(client)
+
+
+@pytest.mark.parametrize("fields", [{}, {"username": "a b", "password": PASSWORD}, {"username": "ada", "password": "short"}])
+def test_a_form_that_is_filled_in_wrong(fields: dict[str, str], client: TestClient) -> None:
+    """What browsers would not have sent is answered with a page, not with what was sent."""
+    answer = client.post("/signup", data=fields)
+    assert answer.status_code == 422
+    assert "That form was not filled in right" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/password", "/delete"])
+def test_a_wrong_password_changes_nothing(path: str, client: TestClient) -> None:
+    """Changing the password and deleting the account need the current password."""
+    sign_up(client)
+    page = client.post(path, data={"password": "wrong", "new_password": PASSWORD}).text
+    assert "password is wrong" in notice(page)
+    assert is_member(client)
+
+
+def test_what_a_visitor_may_not_do_leads_to_the_visitors_page(client: TestClient) -> None:
+    """A form of a member that a visitor sends is answered with the visitor's page."""
+    answer = client.post("/logout/others")
+    assert answer.url.path == "/"
+    assert 'data-page="visitor"' in answer.text
+    assert client.get("/idle").url.path == "/"
+
+
+def test_logging_out_by_handle(client: TestClient) -> None:
+    """A handle that names no login of the person ends nothing; the one of this browser logs it out and clears the cookie."""
+    page = sign_up(client)
+    assert notice(client.post("/devices/logout", data={"handle": "another's"}).text) == "That login was over already."
+    handle = re.search(r'name="handle" value="([^"]+)"', page)
+    assert handle is not None
+    client.post("/devices/logout", data={"handle": handle[1]})
+    assert "auth_session" not in client.cookies
+    assert not is_member(client)
+
+
+def test_everywhere_else_keeps_this_browser(client: TestClient) -> None:
+    """Logging out everywhere else ends the others and keeps this session as it is, also in what is said to be written."""
+    sign_up(client)
+    kept = client.cookies["auth_session"]
+    client.cookies.clear()
+    client.post("/login", data={"username": "ada", "password": PASSWORD})
+    ended = client.cookies["auth_session"]
+    client.cookies.clear()
+    client.cookies["auth_session"] = kept
+    page = client.post("/logout/others").text
+    assert client.cookies["auth_session"] == kept
+    assert is_member(client)
+    assert f"<del><code>session:{ended[:6]}…</code></del>" in page
+    assert page.count("just written") == 1  # the list
+
+
+def test_a_session_that_is_over_is_said_to_be(client: TestClient, redis_server: Server) -> None:
+    """A browser whose session was ended elsewhere is told so, keeps its cookie, and can have it cleared."""
+    sign_up(client)
+    with redis.Redis.from_url(redis_server.url) as own:
+        own.flushall()
+    assert client.get("/live").status_code == 401
+    page = client.get("/").text
+    assert "The session of this browser is over" in page
+    assert "session:renewed:" in page
+    assert "auth_session" in client.cookies
+    client.post("/logout")
+    assert "auth_session" not in client.cookies
+
+
+def test_looking_is_not_using(client: TestClient) -> None:
+    """What the page asks for by itself neither renews an idle session nor is shown as a command."""
+    sign_up(client)
+    page = client.post("/idle").text
+    assert "Its next use renews it" in page
+    before = client.cookies["auth_session"]
+    assert 'class="badge idle"' in client.get("/live").text
+    assert client.cookies["auth_session"] == before
+    renewed = client.get("/").text
+    assert client.cookies["auth_session"] != before
+    assert f"A new id, {client.cookies['auth_session'][:6]}…" in renewed
+    assert f"session:renewed:{{session:{before[:6]}…}}" in renewed
+
+
+def test_a_marker_is_shown_while_it_is_there(client: TestClient, redis_server: Server) -> None:
+    """Once its minute is over, a marker is not shown any more."""
+    sign_up(client)
+    client.post("/idle")
+    assert "session:renewed:" in client.get("/").text
+    assert "session:renewed:" in client.get("/live").text
+    with redis.Redis.from_url(redis_server.url) as own:
+        own.delete(*own.keys("session:renewed:*"))
+    assert "session:renewed:" not in client.get("/live").text
+
+
+def test_no_page_carries_an_id(client: TestClient) -> None:
+    """Neither the pages nor what they ask for by themselves carry a session id, a password or a hash."""
+    pages = [sign_up(client), client.post("/idle").text, client.get("/").text, client.get("/live").text]
+    for page in pages:
+        assert not re.search(r"[0-9A-Za-z]{40}", page)
+        assert PASSWORD not in page
+        assert "$scrypt$" not in page
+
+
+async def test_too_many_passwords_at_once() -> None:
+    """A full queue of passwords is answered with 503 and a page."""
+    answered = await answer(Request({"type": "http", "headers": []}), Overloaded())
+    assert answered.status_code == 503
+
+
+def test_journals_are_bounded() -> None:
+    """Neither the browsers that are remembered nor their entries grow without end, and an unknown cookie gets a new journal."""
+    journals = Journals()
+    first = journals.of(None)
+    assert journals.of(first.browser) is first
+    assert journals.of("invented").browser != "invented"
+    for _ in range(MOST_BROWSERS):
+        journals.of(None)
+    assert journals.of(first.browser) is not first
+    journal = Journal()
+    for number in range(MOST_ENTRIES + 1):
+        journal.add(Entry(str(number), "", []))
+    assert [entry.title for entry in journal.entries] == ["6", "5", "4", "3", "2", "1"]
+
+
+@pytest.mark.parametrize(
+    ("agent", "words"),
+    [
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile/15E148 Safari/604.1",
+            "Safari on iPhone",
+        ),
+        ("Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0", "Edge on Windows"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36", "Chrome on macOS"),
+        ("Firefox/1", "Firefox"),
+        ("curl/8.14", "curl"),
+        ("", "Unknown browser"),
+    ],
+)
+def test_user_agents_in_words(agent: str, words: str) -> None:
+    """A user agent is shortened to what its owner recognises."""
+    assert describe(agent) == words
+
+
+def test_durations_and_times_in_words() -> None:
+    """Times to count down are exact to the second, and a time of another day has its date."""
+    assert [duration(ms) for ms in (-1, 59_999, 3_600_000, 90_061_000)] == ["0:00", "0:59", "1:00:00", "1 d 1:01:01"]
+    assert clock_time(datetime(2001, 2, 3, 4, 5, tzinfo=UTC)) == "3 February 2001, 04:05 UTC"
+    assert re.fullmatch(r"\d\d:\d\d:\d\d UTC", clock_time(datetime.now(UTC)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reply", "line", "shown"),
+    [
+        (("MGET", "session:" + "a" * 40), [b'{"id":"' + b"a" * 40 + b'"}'], "MGET session:aaaaaa…", '[{"id":"aaaaaa…"}]'),
+        (("GET", b"k"), b"v " * 1_000, "GET k", "v v v"),
+        (("SET", "k", "v"), True, "SET k v", "OK"),
+        (("LREM", "k", 0, "v"), OSError("secret"), "LREM k 0 v", "OSError"),
+        (("EVALSHA", "0" * 40, 0), 1, "EVALSHA 000000… 0", "1"),
+        (("EVAL", CREATE.text, 1, "k"), -3, "EVAL (its text) 1", "-3"),
+    ],
+)
+def test_commands_in_words(arguments: tuple[Any, ...], reply: object, line: str, shown: str) -> None:
+    """A command is shown as it was sent, with ids shortened and errors by their kind."""
+    command = show(Recorded(arguments, reply))
+    assert command.line == line
+    assert command.reply.startswith(shown)
+    assert len(command.reply) <= 161

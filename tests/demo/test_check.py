@@ -1,0 +1,151 @@
+"""The demo's check and its command line."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from examples.demo import check as checks
+from examples.demo.__main__ import address, folder, listen, main, run_check
+from examples.demo.app import COOKIE
+from examples.demo.redis_view import RedisView
+from examples.demo.servers import Server as Found
+from tests.demo.test_servers import answers, path_with
+from tests.servers import Server
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def own_signal_handlers() -> Iterator[None]:
+    """The test process keeps its handlers, though the command line sets its own."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_the_check_passes(redis_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Against a real server every promise is kept, each step says what Redis holds, and no whole session id is printed."""
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    assert main(["--check"]) == 0
+    printed = capsys.readouterr().out
+    assert "Every promise was kept" in printed
+    assert printed.count("Redis holds") == len(checks.STEPS) + printed.count("ok  Redis holds")
+    assert not re.search(r"\b[0-9A-Za-z]{40}\b", printed)
+
+
+async def test_a_broken_promise_is_exit_code_1(redis_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A step that is not as promised ends the check with 1 and a line that says which promise it was."""
+
+    async def revoke_behind_its_back(world: checks.World) -> None:
+        """Delete the session's record by hand."""
+        await world.eyes.delete(f"session:{world.first.cookies[COOKIE]}")
+        checks.must(checks.is_member(await world.get(world.first)), "the first browser is still logged in")
+
+    async def never(world: checks.World) -> None:
+        raise AssertionError("no step runs after a broken promise")
+
+    steps = (checks.sign_up, revoke_behind_its_back, never)
+    assert await checks.check(Found(redis_server.url, "Redis"), tmp_path, steps) == 1
+    assert "BROKEN  the first browser is still logged in: it did not" in capsys.readouterr().out
+
+
+async def test_the_check_sees_a_page_that_tells_an_id(redis_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page with a whole session id in it is a broken promise."""
+
+    async def show_the_id(world: checks.World) -> None:
+        """Sign up, and change the name to show to the session's id."""
+        await checks.sign_up(world)
+        name = {"display_name": world.first.cookies[COOKIE]}
+        await world.demo.accounts.adapter.update_user_attributes(world.user_id, name)
+        await world.get(world.first)
+
+    assert await checks.check(Found(redis_server.url, "Redis"), tmp_path, (show_the_id,)) == 1
+    assert "no page carries a whole session id" in capsys.readouterr().out
+
+
+def test_without_a_server_the_check_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a server the check says what to install, and exits with 2."""
+    assert run_check(tmp_path, None) == 2
+    assert "Install redis-server or valkey-server" in capsys.readouterr().err
+
+
+def test_a_redis_url_that_does_not_answer_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A REDIS_URL where nothing answers is said so, and exits with 2."""
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    assert main(["--check"]) == 2
+    assert "no Redis answers" in capsys.readouterr().err
+
+
+def test_a_port_that_was_asked_for_and_is_taken_is_exit_code_2(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A taken port is an error if it was asked for."""
+    monkeypatch.setenv("REDIS_URL", redis_server.url)
+    assert main(["--port", str(redis_server.port)]) == 2
+    assert "in use" in capsys.readouterr().err
+
+
+def test_the_default_port_gives_way() -> None:
+    """Without a port that was asked for, the second demo gets a free one where the first has the default."""
+    with listen("127.0.0.1", None) as first, listen("127.0.0.1", None) as second:
+        assert first.getsockname()[1] != second.getsockname()[1]
+
+
+def test_the_folder_stays_if_it_was_asked_for(tmp_path: Path) -> None:
+    """A folder that was named is made, for its owner alone, and kept; otherwise it is one that goes again."""
+    with folder(tmp_path / "deep" / "data") as kept:
+        assert kept.stat().st_mode & 0o777 == 0o700
+    assert kept.is_dir()
+    with folder(None) as temporary:
+        assert temporary.is_dir()
+    assert not temporary.exists()
+
+
+def test_the_address_to_open() -> None:
+    """The printed URL names the host as a browser can open it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert address("127.0.0.1", listener) == f"http://localhost:{port}"
+        assert address("::", listener) == f"http://{socket.gethostname()}:{port}"
+        assert address("::1", listener) == f"http://[::1]:{port}"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGHUP, 128 + signal.SIGHUP)]
+)
+def test_a_signal_leaves_no_server_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    """Ctrl-C and the signals that end programs stop the server that was started, and its folder goes with it."""
+    environ = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    environ |= {"PATH": path_with(tmp_path / "bin", "redis-server"), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "examples.demo", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        port = re.search(r"redis-cli -p (\d+)", lines[0])
+        assert port is not None, (lines, process.stderr and process.stderr.read())
+        assert answers(f"redis://127.0.0.1:{port[1]}")
+        process.send_signal(number)
+        assert process.wait(30) == code
+    assert not answers(f"redis://127.0.0.1:{port[1]}")
+    assert not list(tmp_path.glob("lucia-demo-*"))
+
+
+async def test_the_view_passes_over_what_is_no_session(redis_server: Server) -> None:
+    """A record that holds no session is not shown, nor is a session that is gone made idle."""
+    view = RedisView.connect(redis_server.url, "Redis")
+    await view.client.delete("userSession:view-user", "session:view-broken")
+    await view.client.rpush("userSession:view-user", "view-broken", "view-gone")
+    await view.client.set("session:view-broken", "[]")
+    assert [key.kind for key in await view.held("view-user", "", 0)] == ["list"]
+    await view.let_go_idle("view-gone", 0)
+    assert not await view.client.exists("session:view-gone")
+    await view.client.delete("userSession:view-user", "session:view-broken")
+    await view.close()

@@ -1,0 +1,503 @@
+"""For tests of the Redis adapter: looking into a server from outside, clients of every kind in both colours, servers of a test's own."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from socket import create_server, socket
+from types import ModuleType
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+import valkey
+import valkey.asyncio
+import valkey.asyncio.sentinel
+import valkey.sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from lucia.models import SessionRow
+from lucia.redis.layout import Layout
+from lucia.redis.protocol import Call, Command, Eval, Reply
+from lucia.rules import system_clock
+from tests.servers import Server
+
+__all__ = [
+    "HOUR",
+    "LEAST_RIGHTS",
+    "AsyncClients",
+    "Clients",
+    "Entry",
+    "Inspector",
+    "SentinelGroup",
+    "Stepper",
+    "explore",
+    "own_server",
+    "row",
+    "sentinel_group",
+    "silent_server",
+    "until",
+    "unused_port",
+]
+
+T = TypeVar("T")
+
+HOUR: Final = 3_600_000
+"""In milliseconds."""
+
+LEAST_RIGHTS: Final = (
+    "mget", "set", "del", "exists", "lpush", "lrem", "lrange", "llen", "pttl", "pexpireat", "time", "evalsha", "eval",
+)  # fmt: skip
+"""The commands that a server's user needs; on the keys ``session:*`` and ``userSession:*``."""
+
+DEFAULT: Final = Layout("session", "userSession")
+
+
+def row(session_id: str, user_id: str = "u1", *, life: int = HOUR, **attributes: Any) -> SessionRow:
+    """A session that dies in ``life`` milliseconds from now."""
+    end = system_clock() + life
+    return SessionRow(id=session_id, user_id=user_id, active_expires=end - life // 2, idle_expires=end, attributes=attributes)
+
+
+def until(holds: Callable[[], object], seconds: float = 15) -> None:
+    """Wait until it holds.
+
+    Raises:
+        TimeoutError: it does not come to hold.
+    """
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError(holds)
+        time.sleep(0.005)
+
+
+class Entry(NamedTuple):
+    """What a key holds; ``expires`` is in milliseconds since the epoch, -1 for never."""
+
+    type: str
+    value: Any
+    expires: int
+
+
+class Inspector:
+    """A client of its own that looks at all keys of a server, which it empties first, and puts there what no adapter would."""
+
+    def __init__(self, server: Server, layout: Layout = DEFAULT, *, empties: bool = True) -> None:
+        self.server = server
+        self.layout = layout
+        self._empties = empties
+        self.client: Any = redis.Redis(
+            host=server.host, port=server.port, maint_notifications_config=MaintNotificationsConfig(enabled=False)
+        )
+
+    @classmethod
+    def looking_at(cls, server: Server, layout: Layout = DEFAULT) -> "Inspector":
+        """One that leaves the server as it is."""
+        return cls(server, layout, empties=False)
+
+    def __enter__(self) -> "Inspector":
+        if self._empties:
+            self.client.flushall()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def keys(self) -> set[str]:
+        """The names of all keys."""
+        return {key.decode(errors="surrogateescape") for key in self.client.keys("*")}
+
+    def census(self) -> dict[str, Entry]:
+        """Every key and what it holds."""
+        found: dict[str, Entry] = {}
+        for key in self.client.keys("*"):
+            kind = self.client.type(key).decode()
+            value = {"string": self.client.get, "list": lambda name: self.client.lrange(name, 0, -1)}.get(kind, self.client.dump)(key)
+            if kind != "none":  # it expired meanwhile
+                found[key.decode(errors="surrogateescape")] = Entry(kind, value, self.client.pexpiretime(key))
+        return found
+
+    def index(self, user_id: str = "u1") -> list[str]:
+        """The ids in a user's index."""
+        return [id_.decode() for id_ in self.client.lrange(self.layout.index_key(user_id), 0, -1)]
+
+    def live(self) -> set[str]:
+        """The ids of all sessions."""
+        prefix, marker = self.layout.session_key(""), self.layout.marker_key("").removesuffix("}")
+        return {key.removeprefix(prefix) for key in self.keys() if key.startswith(prefix) and not key.startswith(marker)}
+
+    def check(self) -> None:
+        """Hold all keys to the laws of the layout: nothing foreign, nothing without an end, every session in its index."""
+        census = self.census()
+        session, index, marker = self.layout.session_key(""), self.layout.index_key(""), self.layout.marker_key("").removesuffix("}")
+        latest: dict[str, int] = {}
+        for key, entry in census.items():
+            assert entry.expires > 0, f"{key} has no TTL"
+            if key.startswith(marker):
+                assert entry.type == "string"
+                assert entry.expires <= system_clock() + 60_000
+                assert json.loads(entry.value).keys() == {"id", "successor", "grace"}
+            elif key.startswith(session):
+                record = json.loads(entry.value)
+                assert key == session + record["id"]
+                assert entry.expires == record["idle_expires"], f"{key} ends at another time than its session"
+                home = index + record["user_id"]
+                assert census[home].value.count(record["id"].encode()) == 1, f"{key} is not once in its index"
+                latest[home] = max(latest.get(home, 0), entry.expires)
+            else:
+                assert key.startswith(index), f"{key} is a foreign key"
+                assert entry.type == "list"
+        for key, expires in latest.items():
+            assert census[key].expires >= expires, f"{key} ends before its last session"
+
+    def fill(self, user_id: str, count: int, *, life: int = HOUR) -> list[str]:
+        """Store so many sessions of a user, quickly; their ids, newest first."""
+        index = self.layout.index_key(user_id)
+        ids = [f"{user_id}-{number}" for number in range(count)]
+        with self.client.pipeline(transaction=False) as pipeline:
+            for id_ in ids:
+                self.write(row(id_, user_id, life=life), pipeline)
+                pipeline.lpush(index, id_)
+            pipeline.pexpireat(index, system_clock() + life + HOUR)
+            pipeline.execute()
+        return ids[::-1]
+
+    def write(self, session: SessionRow, client: Any = None) -> None:
+        """Store a session's record, and no index entry."""
+        columns = {"id": session.id, "user_id": session.user_id, "active_expires": session.active_expires}
+        record = json.dumps({**columns, "idle_expires": session.idle_expires, **session.attributes})
+        (client or self.client).set(self.layout.session_key(session.id), record, pxat=session.idle_expires)
+
+    def age(self, used_id: str, milliseconds: int) -> None:
+        """Let a used id's marker be older by so much."""
+        key = self.layout.marker_key(used_id)
+        self.client.pexpire(key, self.client.pttl(key) - milliseconds)
+
+    def calls(self, command: str) -> int:
+        """How often a command has run on this server."""
+        return int(self.client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+    @contextmanager
+    def watched(self) -> Iterator[list[str]]:
+        """The commands of everybody else, as MONITOR tells them, once the block has ended; those in a script begin with ``lua``."""
+        found: list[str] = []
+        with self.client.monitor() as monitor:
+            yield found
+            self.client.echo("the end of what is watched")
+            while (command := _monitored(monitor.connection.read_response())) != "ECHO the end of what is watched":
+                if command.partition(" ")[0].upper() not in {"HELLO", "CLIENT", "SELECT", "AUTH"}:
+                    found.append(command)
+
+
+def _monitored(line: Any) -> str:
+    """The command in a line of MONITOR, which looks like ``1339518083.1 [0 127.0.0.1:60866] "keys" "*"``."""
+    text = line.decode() if isinstance(line, bytes) else str(line)
+    origin, _, quoted = text.partition('] "')
+    words = [re.sub(r"\\(.)", r"\1", word) for word in quoted.removesuffix('"').split('" "')]  # Valkey does not escape quotes
+    return ("lua " if origin.endswith(" lua") else "") + " ".join(words)
+
+
+# Operations, step by step
+
+
+class Stepper(Generic[T]):
+    """An operation that a test runs one command at a time."""
+
+    def __init__(self, client: Any, operation: Generator[Command, Reply, T]) -> None:
+        self._client = client
+        self._operation = operation
+        self.commands: list[Command] = []
+        self.done = False
+        self.result: T | None = None
+        self._advance(None)
+
+    def _advance(self, reply: Reply) -> None:
+        try:
+            self.commands.append(self._operation.send(reply))
+        except StopIteration as end:
+            self.done, self.result = True, end.value
+
+    def step(self, count: int = 1) -> "Stepper[T]":
+        """Execute its next commands."""
+        for _ in range(count):
+            assert not self.done
+            assert len(self.commands) < 1_000, "it does not come to its end"
+            self._advance(self._execute(self.commands[-1]))
+        return self
+
+    def finish(self) -> T:
+        """Execute it to its end and give its result."""
+        while not self.done:
+            self.step()
+        return cast("T", self.result)
+
+    def _execute(self, command: Command) -> Reply:
+        if isinstance(command, Call):
+            return self._client.execute_command(command.name, *map(_encoded, command.arguments))
+        if isinstance(command, Eval):
+            keys, arguments = map(_encoded, command.keys), map(_encoded, command.arguments)
+            return self._client.execute_command("EVAL", command.script.text, len(command.keys), *keys, *arguments)
+        return self._client.connection_pool.disconnect()
+
+
+def _encoded(argument: str | bytes | int) -> bytes | int:
+    return argument.encode() if isinstance(argument, str) else argument
+
+
+def explore(begin: Callable[[], Sequence[Stepper[Any]]], check: Callable[[], None]) -> int:
+    """Run operations in every order of their steps, each order from the beginning, and check what each leads to.
+
+    Args:
+        begin: prepares the server and gives the operations.
+        check: raises if what they led to is against a law.
+
+    Returns:
+        How many orders there were.
+    """
+    planned: list[int] = []
+    for count in range(1, 100_000):
+        choices = _run(begin(), planned)
+        check()
+        while choices and choices[-1][0] + 1 == choices[-1][1]:
+            choices.pop()
+        if not choices:
+            return count
+        planned = [chosen for chosen, _ in choices]
+        planned[-1] += 1
+    raise AssertionError("more orders than a test can run")
+
+
+def _run(operations: Sequence[Stepper[Any]], planned: Sequence[int]) -> list[tuple[int, int]]:
+    choices: list[tuple[int, int]] = []
+    while running := [operation for operation in operations if not operation.done]:
+        chosen = planned[len(choices)] if len(choices) < len(planned) else 0
+        choices.append((chosen, len(running)))
+        running[chosen].step()
+    return choices
+
+
+# Clients
+
+_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "redis-py as it is": {},
+    "redis-py, RESP2": {"protocol": 2},
+    "redis-py, RESP3": {"protocol": 3},
+    "redis-py, text": {"decode_responses": True},
+    "redis-py, Latin-1": {"decode_responses": True, "encoding": "latin-1"},
+    "redis-py, strict ASCII": {"decode_responses": True, "encoding": "ascii", "encoding_errors": "strict"},
+    "redis-py, one connection": {"single_connection_client": True},
+    "redis-py, blocking pool": {"pool": "BlockingConnectionPool"},
+    "redis-py, unix socket": {"socket": True},
+    "valkey-py as it is": {},
+    "valkey-py, RESP3": {"protocol": 3},
+    "valkey-py, text": {"decode_responses": True},
+    "valkey-py, Latin-1": {"decode_responses": True, "encoding": "latin-1"},
+    "valkey-py, one connection": {"single_connection_client": True},
+    "valkey-py, blocking pool": {"pool": "BlockingConnectionPool"},
+    "valkey-py, unix socket": {"socket": True},
+}
+
+
+def _make(kind: str, server: Server, modules: Mapping[str, ModuleType], changes: Mapping[str, Any]) -> Any:
+    library = kind.partition("-py")[0]
+    module = modules[library]
+    client_class = getattr(module, library.capitalize())
+    options: dict[str, Any] = {"host": server.host, "port": server.port, **_OPTIONS[kind], **changes}
+    if pool := options.pop("pool", None):
+        return client_class.from_pool(getattr(module, pool)(**options))
+    if options.pop("socket", False):
+        del options["host"], options["port"]
+        return client_class(unix_socket_path=str(server.socket), **options)
+    return client_class(**options)
+
+
+class AsyncClients:
+    """Clients of every kind, asynchronous."""
+
+    kinds: Final = tuple(_OPTIONS)
+    modules: Final[Mapping[str, ModuleType]] = {"redis": redis.asyncio, "valkey": valkey.asyncio}
+    sentinels: Final[Mapping[str, Any]] = {"redis": redis.asyncio.sentinel.Sentinel, "valkey": valkey.asyncio.sentinel.Sentinel}
+
+    @classmethod
+    def make(cls, kind: str, server: Server, **changes: Any) -> Any:
+        """A client, which the test closes."""
+        return _make(kind, server, cls.modules, changes)
+
+    @classmethod
+    def make_hasty(cls, server: Server, **changes: Any) -> Any:
+        """A redis-py client that tries once."""
+        return cls.make("redis-py, RESP2", server, retry=AsyncRetry(NoBackoff(), 0), **changes)
+
+    @classmethod
+    @asynccontextmanager
+    async def behind_sentinel(cls, group: "SentinelGroup") -> AsyncIterator[Any]:
+        """A client of the group's master, whichever that is."""
+        sentinel = cls.sentinels[group.library](group.sentinels, socket_timeout=5)
+        try:
+            async with sentinel.master_for(group.name, socket_timeout=5) as client:
+                yield client
+        finally:
+            for each in sentinel.sentinels:
+                await each.aclose()
+
+
+class Clients:
+    """Clients of every kind."""
+
+    kinds: Final = tuple(_OPTIONS)
+    modules: Final[Mapping[str, ModuleType]] = {"redis": redis, "valkey": valkey}
+    sentinels: Final[Mapping[str, Any]] = {"redis": redis.sentinel.Sentinel, "valkey": valkey.sentinel.Sentinel}
+
+    @classmethod
+    def make(cls, kind: str, server: Server, **changes: Any) -> Any:
+        """A client, which the test closes."""
+        return _make(kind, server, cls.modules, changes)
+
+    @classmethod
+    def make_hasty(cls, server: Server, **changes: Any) -> Any:
+        """A redis-py client that tries once."""
+        return cls.make("redis-py, RESP2", server, retry=Retry(NoBackoff(), 0), **changes)
+
+    @classmethod
+    @contextmanager
+    def behind_sentinel(cls, group: "SentinelGroup") -> Iterator[Any]:
+        """A client of the group's master, whichever that is."""
+        sentinel = cls.sentinels[group.library](group.sentinels, socket_timeout=5)
+        try:
+            with sentinel.master_for(group.name, socket_timeout=5) as client:
+                yield client
+        finally:
+            for each in sentinel.sentinels:
+                each.close()
+
+
+# Servers of a test's own
+
+
+@contextmanager
+def silent_server() -> Iterator[Server]:
+    """A port that takes connections and never answers."""
+    with create_server(("127.0.0.1", 0)) as listening:
+        yield Server("redis", "127.0.0.1", int(listening.getsockname()[1]), Path("/nowhere"))
+
+
+def unused_port() -> int:
+    """A port that nobody listens on."""
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def own_server(program: str, folder: Path, *options: str) -> Iterator[Server]:
+    """A server with options that can only be given when it starts."""
+    port = unused_port()
+    socket_path = folder / f"{port}.sock"
+    command = [program, *options, "--port", str(port), "--dir", str(folder), "--save", "", "--unixsocket", str(socket_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        with _any_client(port) as client:
+            until(lambda: _answers(client))
+        yield Server("redis" if program.startswith("redis") else "valkey", "127.0.0.1", port, socket_path)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _any_client(port: int) -> Any:
+    return redis.Redis(port=port)
+
+
+def _answers(client: Any) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+@dataclass(frozen=True)
+class SentinelGroup:
+    """Two servers that a Sentinel watches."""
+
+    library: str
+    sentinel_port: int
+    name: str = "sessions"
+    sentinels: list[tuple[str, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sentinels", [("127.0.0.1", self.sentinel_port)])
+
+    def master(self) -> tuple[str, int]:
+        """Where the master is by now."""
+        with _any_client(self.sentinel_port) as sentinel:
+            host, port = sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
+            return host.decode(), int(port)
+
+    def settle(self) -> None:
+        """Wait until the master has a replica that has everything, and Sentinel knows it."""
+        until(self._is_settled, 30)
+
+    def _is_settled(self) -> bool:
+        with _any_client(self.master()[1]) as client, _any_client(self.sentinel_port) as sentinel:
+            replication = client.info("replication")
+            known = sentinel.execute_command("SENTINEL", "REPLICAS", self.name)
+            ready = replication["role"] == "master" and replication.get("slave0", {}).get("state") == "online"
+            return ready and bool(known) and client.wait(1, 1000) == 1
+
+    def fail_over(self) -> None:
+        """Make the replica the master, and end the one that was."""
+        self.settle()
+        before = self.master()
+        with _any_client(self.sentinel_port) as sentinel:
+            until(lambda: self._asked(sentinel))
+        until(lambda: self.master() != before, 30)
+        with _any_client(before[1]) as client:
+            client.shutdown(nosave=True)
+
+    def _asked(self, sentinel: Any) -> bool:
+        try:
+            return bool(sentinel.execute_command("SENTINEL", "FAILOVER", self.name))
+        except redis.ResponseError:  # no good replica yet, or a failover is under way
+            return False
+
+
+@contextmanager
+def sentinel_group(library: str, folder: Path) -> Iterator[SentinelGroup]:
+    """A master, its replica, and a Sentinel that watches them."""
+    program = f"{library}-server"
+    at_once = ("--repl-diskless-sync-delay", "0")
+    with (
+        own_server(program, folder, *at_once) as master,
+        own_server(program, folder, "--replicaof", master.host, str(master.port), *at_once),
+    ):
+        settings = folder / "sentinel.conf"
+        settings.write_text(
+            f"sentinel monitor sessions {master.host} {master.port} 1\n"
+            "sentinel down-after-milliseconds sessions 2000\nsentinel failover-timeout sessions 5000\n"
+        )
+        with own_sentinel(program, settings) as port:
+            yield SentinelGroup(library, port)
+
+
+@contextmanager
+def own_sentinel(program: str, settings: Path) -> Iterator[int]:
+    """A Sentinel with these settings."""
+    port = unused_port()
+    process = subprocess.Popen([program, str(settings), "--sentinel", "--port", str(port)], stdout=subprocess.DEVNULL)
+    try:
+        with _any_client(port) as client:
+            until(lambda: _answers(client))
+        yield port
+    finally:
+        process.terminate()
+        process.wait()

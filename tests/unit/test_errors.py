@@ -1,0 +1,79 @@
+"""The library's errors: their tree, their codes, and what their texts hold."""
+
+import pytest
+
+from lucia import LuciaError, errors
+
+CODES = {
+    "InvalidSessionId": "AUTH_INVALID_SESSION_ID",
+    "InvalidPassword": "AUTH_INVALID_PASSWORD",
+    "DuplicateSessionId": "AUTH_DUPLICATE_SESSION_ID",
+    "DuplicateKeyId": "AUTH_DUPLICATE_KEY_ID",
+    "InvalidKeyId": "AUTH_INVALID_KEY_ID",
+    "InvalidUserId": "AUTH_INVALID_USER_ID",
+    "InvalidRequest": "AUTH_INVALID_REQUEST",
+    "NotAuthenticated": "AUTH_NOT_AUTHENTICATED",
+    "RequestUnauthorized": "REQUEST_UNAUTHORIZED",
+    "UnknownError": "UNKNOWN_ERROR",
+    "OutdatedPassword": "AUTH_OUTDATED_PASSWORD",
+    "AutoUserIdGenerationNotSupported": "AUTO_USER_ID_GENERATION_NOT_SUPPORTED",
+    "ExpiredKey": "AUTH_EXPIRED_KEY",
+}
+"""The original's codes, each of which is one class here."""
+
+OURS = {
+    "InvalidInput": "INVALID_INPUT",
+    "Overloaded": "OVERLOADED",
+    "SessionsNotEnded": "SESSIONS_NOT_ENDED",
+    "UsersNotConfigured": "USERS_NOT_CONFIGURED",
+}
+
+TREE = {
+    "InvalidCredentials": "LuciaError",
+    "InvalidKeyId": "InvalidCredentials",
+    "InvalidPassword": "InvalidCredentials",
+    "OutdatedPassword": "InvalidCredentials",
+    "ExpiredKey": "InvalidCredentials",
+    "StoreCorrupt": "UnknownError",
+    "LuciaError": "Exception",
+}
+"""Whose child each class is; all others are the root's."""
+
+ALL = sorted(errors.__all__)
+
+
+@pytest.mark.parametrize(("name", "code"), (CODES | OURS).items())
+def test_each_condition_has_its_code(name: str, code: str) -> None:
+    """The original's codes are the original's text, and ours don't repeat one."""
+    assert getattr(errors, name).code == code
+    assert [
+        other for other in ALL if getattr(errors, other).code == code and other not in ("LuciaError", "InvalidCredentials", "StoreCorrupt")
+    ] == [name]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_tree(name: str) -> None:
+    """Every class stands where the docstring draws it, so that catching one catches its children and no others."""
+    assert getattr(errors, name).__base__.__name__ == TREE.get(name, "LuciaError")
+    assert name in (errors.__doc__ or "")
+
+
+def test_the_list_is_whole() -> None:
+    """Every error of the module is public, and of no other kind."""
+    made = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, LuciaError)}
+    assert made == set(ALL)
+    assert made == CODES.keys() | OURS.keys() | TREE.keys()
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"LuciaError", "InvalidCredentials", "UnknownError"}))
+def test_each_error_says_what_happened(name: str) -> None:
+    """Without a message an error has its own text; with one it has that."""
+    kind: type[LuciaError] = getattr(errors, name)
+    assert str(kind()) == kind.default_message != LuciaError.default_message
+    assert str(kind("other words")) == "other words"
+    assert isinstance(kind(), LuciaError)
+
+
+def test_what_a_person_typed_is_a_value_error_too() -> None:
+    """InvalidInput can be caught as what a wrong argument is everywhere in Python; no other error of ours can."""
+    assert [name for name in ALL if issubclass(getattr(errors, name), ValueError)] == ["InvalidInput"]

@@ -1,0 +1,136 @@
+"""Rows refuse what no store can keep, and nothing shows a secret."""
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from lucia import Device, KeyRow, PersistentKey, PrimaryKey, Session, SessionRow, SingleUseKey, User, UserRow
+from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, MAX_USER_ID_BYTES
+
+SESSION = SessionRow(id="the-session-id", user_id="u", active_expires=1, idle_expires=2)
+KEY = KeyRow(id="p:the-token", user_id="u", hashed_password="the-hash", primary_key=False, expires=3)
+USER = UserRow(id="u", attributes={"email": "a@example.com"})
+TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+NOT_TEXT: list[Any] = [None, 7, b"bytes", True, ["u"]]
+NO_TEXT = ["", "\ud800", "a\udfffb"]
+
+
+@pytest.mark.parametrize("row", [SESSION, KEY, USER])
+@pytest.mark.parametrize("name", ["id", "user_id"])
+def test_ids_are_text(row: Any, name: str) -> None:
+    """An id that is no text is a TypeError, one that is empty or can't be encoded a ValueError, by the member's name."""
+    if not hasattr(row, name):
+        assert row is USER
+        return
+    for value in NOT_TEXT:
+        with pytest.raises(TypeError, match=r"id must be a str"):
+            replace(row, **{name: value})
+    for value in NO_TEXT:
+        with pytest.raises(ValueError, match=r"id (is empty|holds a lone surrogate)"):
+            replace(row, **{name: value})
+
+
+@pytest.mark.parametrize(("row", "name"), [(SESSION, "session id"), (KEY, "key id")])
+def test_the_longest_id(row: Any, name: str) -> None:
+    """Session and key ids have at most 255 characters of any alphabet; the text of the error is not the id."""
+    assert replace(row, id="漢" * MAX_ID_LENGTH).id == "漢" * MAX_ID_LENGTH
+    with pytest.raises(ValueError, match=f"{name} has 256 characters") as caught:
+        replace(row, id="x" * (MAX_ID_LENGTH + 1))
+    assert "xx" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("make", "name"), [(lambda i: replace(SESSION, user_id=i), "user_id"), (lambda i: replace(USER, id=i), "id")])
+def test_the_longest_user_id(make: Callable[[str], Any], name: str) -> None:
+    """User ids have at most 12,288 bytes of UTF-8."""
+    longest = "漢" * (MAX_USER_ID_BYTES // 3)
+    assert getattr(make(longest), name) == longest
+    with pytest.raises(ValueError, match="user_id has 12289 bytes"):
+        make(longest + "x")
+
+
+@pytest.mark.parametrize(("row", "name"), [(SESSION, "active_expires"), (SESSION, "idle_expires"), (KEY, "expires")])
+def test_times_are_whole_milliseconds_of_this_era(row: Any, name: str) -> None:
+    """Zero to the end of the year 9999: floats, booleans, text and infinity are no times, whatever a record holds."""
+    for value in (0, MAX_EPOCH_MS):
+        assert getattr(replace(row, **{name: value}), name) == value
+    for wrong in (1.0, True, "1", float("inf"), float("nan"), [1]):
+        with pytest.raises(TypeError, match=f"{name} must be an int"):
+            replace(row, **{name: wrong})
+    for beyond in (-1, MAX_EPOCH_MS + 1, 10**400):
+        with pytest.raises(ValueError, match=f"{name} is out of range") as caught:
+            replace(row, **{name: beyond})
+        assert len(str(caught.value)) < 200
+
+
+def test_a_key_may_have_no_expiry() -> None:
+    """Persistent keys have none; sessions always have both ends."""
+    assert replace(KEY, expires=None).expires is None
+    without: Any = None
+    with pytest.raises(TypeError, match="idle_expires"):
+        replace(SESSION, idle_expires=without)
+
+
+@pytest.mark.parametrize("name", ["id", "user_id", "active_expires", "idle_expires"])
+def test_session_attributes_do_not_clash(name: str) -> None:
+    """An attribute may not be named like a column: one of the two would be lost in the record."""
+    with pytest.raises(ValueError, match=f"attributes may not be named {name}"):
+        replace(SESSION, attributes={"fine": 1, name: 2})
+
+
+def test_user_attributes_do_not_clash() -> None:
+    """``id`` is the library's; every other name is the application's."""
+    with pytest.raises(ValueError, match="attributes may not be named id"):
+        UserRow(id="u", attributes={"id": "x"})
+    assert UserRow(id="u", attributes={"user_id": 1, "active_expires": 2}).attributes == {"user_id": 1, "active_expires": 2}
+
+
+@pytest.mark.parametrize("row", [SESSION, KEY, USER])
+def test_rows_are_frozen_and_hashable(row: Any) -> None:
+    """A row can't be changed, equals another with the same members, and can be a member of a set."""
+    with pytest.raises(FrozenInstanceError):
+        row.id = "other"
+    assert row == replace(row)
+    assert row != replace(row, id="other")
+    assert {row, replace(row)} == {row}
+
+
+def test_no_repr_shows_a_secret() -> None:
+    """Session ids, passwords, hashes and the names of single-use keys, which may be the secret itself, are in no ``repr``."""
+    session = Session(
+        session_id="the-session-id",
+        user_id="u",
+        active_period_expires_at=TIME,
+        idle_period_expires_at=TIME,
+        state="active",
+        fresh=True,
+        handle="the-handle",
+        created_at=TIME,
+        noted={},
+    )
+    single_use = SingleUseKey(
+        provider_id="p", provider_user_id="the-token", user_id="u", password_defined=True, expires_at=TIME, expired=False
+    )
+    shown = repr([SESSION, KEY, USER, session, single_use, PrimaryKey("p", "alice", "the-password")])
+    assert not [secret for secret in ("the-session-id", "the-token", "the-hash", "the-password", "a@example.com") if secret in shown]
+    assert "the-handle" in shown
+    assert "alice" in shown
+
+
+def test_models_are_compared_by_value_and_hashable() -> None:
+    """What the application gets can be compared and put in sets, whatever was noted."""
+    device = Device(
+        handle="h",
+        user_id="u",
+        created_at=TIME,
+        active_period_expires_at=TIME,
+        idle_period_expires_at=TIME,
+        state="idle",
+        noted={"list": []},
+    )
+    key = PersistentKey(provider_id="p", provider_user_id="u", user_id="u", password_defined=False, primary=True)
+    for model in (device, key, User("u")):
+        assert len({model, replace(model)}) == 1

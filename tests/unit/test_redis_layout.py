@@ -1,0 +1,334 @@
+"""The names of the keys and the JSON of the records: the document's words, and what is no record."""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lucia.models import MAX_EPOCH_MS, SESSION_COLUMNS, SessionRow
+from lucia.redis.layout import (
+    MAX_RECORD_BYTES,
+    CrossedReply,
+    Layout,
+    Marker,
+    decode_marker,
+    decode_row,
+    encode_marker,
+    encode_row,
+)
+
+ROW = SessionRow(id="abc", user_id="u1", active_expires=1_000, idle_expires=2_000)
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+epochs = st.integers(0, MAX_EPOCH_MS)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    max_leaves=8,
+)
+rows = st.builds(
+    SessionRow,
+    id=texts,
+    user_id=texts,
+    active_expires=epochs,
+    idle_expires=epochs,
+    attributes=st.dictionaries(st.text().filter(lambda name: name not in SESSION_COLUMNS), json_values, max_size=4),
+)
+
+
+def record(**changes: Any) -> bytes:
+    """A good record of the session ``abc``, but for the changes."""
+    members = {"id": "abc", "user_id": "u1", "active_expires": 1_000, "idle_expires": 2_000, **changes}
+    return json.dumps({name: value for name, value in members.items() if value is not ...}).encode()
+
+
+def replaced(member: str, text: str) -> bytes:
+    """A good record whose member is this text, be it JSON or not."""
+    return record(**{member: "@"}).replace(b'"@"', text.encode())
+
+
+# Keys
+
+
+@pytest.mark.parametrize("namespaces", [None, {}, {"session": "session"}, {"session": "session", "user_session": "userSession"}])
+def test_default_keys(namespaces: Mapping[str, str] | None) -> None:
+    """Unless told otherwise the keys are the document's: ``session:{id}`` and ``userSession:{user id}``."""
+    layout = Layout.from_namespaces(namespaces)
+    assert layout.session_key("abc") == "session:abc"
+    assert layout.index_key("u1") == "userSession:u1"
+    assert layout.marker_key("abc") == "session:renewed:{session:abc}"
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "session", "index", "marker"),
+    [
+        ({"session": "app1"}, "app1:abc", "userSession:u1", "app1:renewed:{app1:abc}"),
+        ({"user_session": "app1"}, "session:abc", "app1:u1", "session:renewed:{session:abc}"),
+        ({"session": "a:b", "user_session": "a:c"}, "a:b:abc", "a:c:u1", "a:b:renewed:{a:b:abc}"),
+        ({"session": "{x}s", "user_session": "{x}u"}, "{x}s:abc", "{x}u:u1", "{x}s:renewed:{{x}s:abc}"),
+    ],
+)
+def test_own_namespaces(namespaces: Mapping[str, str], session: str, index: str, marker: str) -> None:
+    """Each namespace can be chosen, also alone; the other one stays."""
+    layout = Layout.from_namespaces(namespaces)
+    assert (layout.session_key("abc"), layout.index_key("u1"), layout.marker_key("abc")) == (session, index, marker)
+
+
+@pytest.mark.parametrize(
+    "namespaces",
+    [
+        {"session": ""},
+        {"user_session": ""},
+        {"session": " "},
+        {"session": "\t\n\u2003"},
+        {"session": "{"},
+        {"session": "}"},
+        {"session": "}{"},
+        {"session": "a}b{c"},
+        {"session": "{}"},
+        {"session": "{a}{b}"},
+        {"session": "{{a}}"},
+        {"user_session": "{a"},
+        {"session": "userSession"},
+        {"user_session": "session"},
+        {"session": "x", "user_session": "x"},
+        {"user_session": "session:renewed"},
+        {"user_session": "session:users"},
+        {"session": "userSession:sessions"},
+        {"userSession": "x"},
+        {"user": "x"},
+        {"Session": "x", "session": "y"},
+    ],
+)
+def test_refused_namespaces(namespaces: Mapping[str, str]) -> None:
+    """A namespace that is empty, blank, unknown or torn by braces is refused, and so are two whose keys could be taken for each other."""
+    with pytest.raises(ValueError, match="namespace"):
+        Layout.from_namespaces(namespaces)
+
+
+@pytest.mark.parametrize("namespace", [None, b"session", 1])
+def test_namespaces_are_text(namespace: Any) -> None:
+    """A namespace that is no text is refused."""
+    with pytest.raises(TypeError, match="namespace session must be a str"):
+        Layout.from_namespaces({"session": namespace})
+
+
+def test_similar_namespaces() -> None:
+    """Names of which one begins with the other are told apart by the colon."""
+    layout = Layout.from_namespaces({"session": "session", "user_session": "sessions"})
+    assert not layout.index_key("u1").startswith(layout.session_key(""))
+
+
+@given(session=texts, other=texts, namespace=st.sampled_from(["session", "a:b", "{x}s"]))
+def test_kinds_of_keys_never_meet(session: str, other: str, namespace: str) -> None:
+    """No session id that may be stored makes a key that is a user's index or another's marker."""
+    layout = Layout.from_namespaces({"session": namespace})
+    assert layout.session_key(session) != layout.index_key(other)
+    if layout.is_storable(session):
+        assert layout.session_key(session) != layout.marker_key(other)
+    assert not layout.is_storable(layout.marker_key(other).removeprefix(f"{namespace}:"))
+
+
+# Records
+
+
+def test_record_word_for_word() -> None:
+    """A record is the JSON text that JavaScript's ``JSON.stringify`` makes of the row, with exactly the members given."""
+    assert encode_row(ROW) == b'{"id":"abc","user_id":"u1","active_expires":1000,"idle_expires":2000}'
+    noted = SessionRow(id="abc", user_id="ü", active_expires=1, idle_expires=2, attributes={"handle": "h", "n": [1, None]})
+    assert encode_row(noted).decode() == '{"id":"abc","user_id":"ü","active_expires":1,"idle_expires":2,"handle":"h","n":[1,null]}'
+
+
+def test_lone_surrogate_in_an_attribute() -> None:
+    """An attribute with a lone surrogate, which no UTF-8 can hold, is stored as an escape and comes back."""
+    row = SessionRow(id="abc", user_id="u1", active_expires=1, idle_expires=2, attributes={"agent": "\ud800ü"})
+    assert decode_row(encode_row(row), "abc") == row
+
+
+@given(rows)
+def test_records_come_back(row: SessionRow) -> None:
+    """Whatever row is stored is read again, attributes included."""
+    assert decode_row(encode_row(row), row.id) == row
+
+
+def nested(depth: int) -> Any:
+    """A list in a list in a list."""
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value", [object(), b"bytes", {1, 2}, float("nan"), float("inf"), nested(100_000), {"k": object()}, "x" * MAX_RECORD_BYTES, "ü" * 8_200]
+)
+def test_what_no_record_can_hold(value: Any) -> None:
+    """An attribute that is no JSON value, and a record of more than 16 KiB, are a clear error that does not show the value."""
+    row = SessionRow(id="a-secret-session-id", user_id="u1", active_expires=1, idle_expires=2, attributes={"noted": value})
+    with pytest.raises(ValueError, match=r"can't be stored as JSON|more than 16384") as raised:
+        encode_row(row)
+    assert "a-secret-session-id" not in str(raised.value)
+    assert "xxx" not in str(raised.value)
+
+
+def test_longest_record() -> None:
+    """A record of 16 KiB is written and read; one byte more is neither."""
+    empty = len(encode_row(SessionRow(id="abc", user_id="u1", active_expires=1, idle_expires=2, attributes={"x": ""})))
+    row = SessionRow(id="abc", user_id="u1", active_expires=1, idle_expires=2, attributes={"x": "x" * (MAX_RECORD_BYTES - empty)})
+    assert decode_row(encode_row(row), "abc") == row
+    assert decode_row(encode_row(row) + b" ", "abc") is None
+
+
+CORRUPT = {
+    "nothing": b"",
+    "no JSON": b"garbage",
+    "half a record": record()[:-3],
+    "more than a record": record() + b"}",
+    "no UTF-8": b'{"id":"\xff\xfe"}',
+    "a compressed blob": bytes(range(256)),
+    "a list": b"[]",
+    "a string": b'"abc"',
+    "null": b"null",
+    "a number": b"1",
+    "no members": b"{}",
+    "no id": record(id=...),
+    "no user": record(user_id=...),
+    "no end": record(idle_expires=...),
+    "an id that is a number": record(id=1),
+    "an id that is null": record(id=None),
+    "an id that is a list": record(id=["abc"]),
+    "an empty id": record(id=""),
+    "a user that is a number": record(user_id=1),
+    "an empty user": record(user_id=""),
+    "a user with a lone surrogate": replaced("user_id", r'"\ud800"'),
+    "a user of 20 kB": record(user_id="u" * 12_289),
+    "a boolean end": record(idle_expires=True),
+    "an end that is text": record(idle_expires="2000"),
+    "an end with a fraction": record(idle_expires=2000.5),
+    "an end before 1970": record(idle_expires=-1),
+    "an end beyond the year 9999": record(idle_expires=MAX_EPOCH_MS + 1),
+    "an end of 5,000 digits": replaced("idle_expires", "9" * 5_000),
+    "NaN": replaced("idle_expires", "NaN"),
+    "Infinity": replaced("idle_expires", "Infinity"),
+    "minus Infinity in an attribute": replaced("noted", "-Infinity"),
+    "a number that is too large": replaced("idle_expires", "1e999"),
+    "a number that is too large in an attribute": replaced("noted", "-1e999"),
+    "deep nesting": replaced("noted", "[" * 8_000 + "]" * 8_000),
+    "deep nesting that never ends": b"[" * 16_000,
+    "deep objects": replaced("noted", '{"a":' * 3_000 + "1" + "}" * 3_000),
+    "more than 16 KiB": record(noted="x" * MAX_RECORD_BYTES),
+}
+
+
+@pytest.mark.parametrize("value", CORRUPT.values(), ids=CORRUPT)
+def test_what_is_no_record(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A value that is no record is no session, with a line in the log that holds neither what it was nor an id."""
+    assert decode_row(value, "abc") is None
+    (line,) = caplog.records
+    assert (line.name, line.levelno, line.exc_info) == ("lucia.redis", logging.WARNING, None)
+    assert line.getMessage().startswith("a session record was ignored: ")
+    assert len(line.getMessage()) < 200
+    assert "abc" not in line.getMessage()
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes(value: bytes) -> None:
+    """Whatever bytes are there, reading them raises nothing and makes no session of them."""
+    assert decode_row(value, "abc") is None
+
+
+@given(st.data())
+def test_damaged_records(data: st.DataObject) -> None:
+    """A record of which any byte was changed is this id's session, another's, or none; nothing else is raised."""
+    value = bytearray(record())
+    value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        row = decode_row(bytes(value), "abc")
+    except CrossedReply:
+        assert b'"abc"' not in value
+    else:
+        assert row is None or row.id == "abc"
+
+
+@given(members=st.dictionaries(st.sampled_from([*sorted(SESSION_COLUMNS), "other"]), json_values))
+def test_wrong_members(members: dict[str, Any]) -> None:
+    """Members of any kind raise nothing but that the record is another's."""
+    value = json.dumps({**json.loads(record()), **members}).encode()
+    try:
+        row = decode_row(value, "abc")
+    except CrossedReply:
+        assert members["id"] != "abc"
+    else:
+        assert row is None or (row.id == "abc" and type(row.idle_expires) is int)
+
+
+def test_unknown_members() -> None:
+    """Members that the library does not know are kept as attributes."""
+    row = decode_row(record(handle="h", extra={"deep": [1]}), "abc")
+    assert row is not None
+    assert row.attributes == {"handle": "h", "extra": {"deep": [1]}}
+
+
+def test_record_of_another(caplog: pytest.LogCaptureFixture) -> None:
+    """The record of another id is told from a corrupt one, and logged without either id."""
+    with pytest.raises(CrossedReply):
+        decode_row(record(), "abd")
+    assert [line.getMessage() for line in caplog.records] == ["a session record was ignored: it is another session's"]
+
+
+# Markers
+
+
+def test_marker_word_for_word() -> None:
+    """A marker is a small JSON object that names the used id, its successor, and the grace in milliseconds."""
+    assert encode_marker(Marker("old", "new", 60_000)) == b'{"id":"old","successor":"new","grace":60000}'
+
+
+@given(st.builds(Marker, texts, texts, st.integers(0, 60_000)))
+def test_markers_come_back(marker: Marker) -> None:
+    """Whatever marker is stored is read again."""
+    assert decode_marker(encode_marker(marker), marker.id) == marker
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"garbage",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"id":"old","successor":"new"}',
+        b'{"id":"old","successor":"","grace":1}',
+        b'{"id":"old","successor":1,"grace":1}',
+        b'{"id":"old","successor":"new","grace":"1"}',
+        b'{"id":"old","successor":"new","grace":true}',
+        b'{"id":"old","successor":"new","grace":-1}',
+        b'{"id":"old","successor":"new","grace":60001}',
+        b'{"id":"old","successor":"new","grace":1.0}',
+        b'{"id":"old","successor":"new","grace":1e999}',
+        b"[" * 16_000,
+        b'{"id":"old","successor":"new","grace":1,"x":"' + b"x" * MAX_RECORD_BYTES + b'"}',
+    ],
+)
+def test_what_is_no_marker(value: bytes | None) -> None:
+    """A value that is no marker leads nowhere."""
+    assert decode_marker(value, "old") is None
+
+
+@given(st.binary(max_size=100) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_as_marker(value: bytes) -> None:
+    """Whatever bytes are there, reading them raises nothing and leads nowhere."""
+    assert decode_marker(value, "old") is None
+
+
+@pytest.mark.parametrize("id_", ['"other"', "null", "1"])
+def test_marker_of_another(id_: str) -> None:
+    """The marker of another used id is told from a corrupt one, so that nobody is led to somebody else's session."""
+    with pytest.raises(CrossedReply):
+        decode_marker(f'{{"id":{id_},"successor":"new","grace":1}}'.encode(), "old")

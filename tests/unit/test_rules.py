@@ -1,0 +1,368 @@
+"""The pure rules of sessions and keys. ``test_ours_`` marks where this library corrects the original."""
+
+import base64
+import itertools
+import re
+import string
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lucia import (
+    InvalidKeyId,
+    InvalidPassword,
+    InvalidUserId,
+    KeyRow,
+    OutdatedPassword,
+    SessionExpiry,
+    SessionRow,
+    SingleUseKey,
+    generate_random_string,
+)
+from lucia.models import MAX_EPOCH_MS
+from lucia.rules import (
+    ALPHANUMERIC,
+    created_at_of,
+    handle_of,
+    is_session_id,
+    key_id,
+    milliseconds,
+    new_session_id,
+    new_session_row,
+    refusal,
+    session_state,
+    sought_key_id,
+    sought_user_id,
+    successor_row,
+    system_clock,
+    to_datetime,
+    to_key,
+)
+
+MS = timedelta(milliseconds=1)
+EXPIRY = SessionExpiry()
+
+times = st.integers(0, MAX_EPOCH_MS)
+nows = st.integers(0, MAX_EPOCH_MS // 2)
+durations = st.timedeltas(timedelta(0), timedelta(days=365 * 1_000))
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
+names = texts.filter(lambda text: ":" not in text)
+
+
+@st.composite
+def expiries(draw: st.DrawFn) -> SessionExpiry:
+    """Any setting that is accepted."""
+    longer = durations.filter(lambda duration: duration >= MS)
+    absolute = draw(st.none() | longer)
+    return SessionExpiry(active=draw(longer), idle=draw(durations), absolute=absolute, grace=draw(st.timedeltas(0 * MS, 60_000 * MS)))
+
+
+def row(active_expires: int = 1, idle_expires: int = 2, **attributes: Any) -> SessionRow:
+    """A session's row."""
+    return SessionRow(id="i" * 40, user_id="u", active_expires=active_expires, idle_expires=idle_expires, attributes=attributes)
+
+
+# --- random strings
+
+
+def every_byte() -> Callable[[int], bytes]:
+    """A source that gives all bytes in turn."""
+    source = itertools.cycle(range(256))
+    return lambda count: bytes(itertools.islice(source, count))
+
+
+@given(st.text(st.characters(max_codepoint=255), min_size=1, max_size=256).map(lambda text: "".join(dict.fromkeys(text))))
+def test_every_character_is_equally_likely(alphabet: str) -> None:
+    """Over all bytes each character comes equally often, for an alphabet of any size: the rest is rejected instead of folded."""
+    times_each = 256 // len(alphabet)
+    drawn = generate_random_string(times_each * len(alphabet), alphabet, random_bytes=every_byte())
+    assert Counter(drawn) == dict.fromkeys(alphabet, times_each)
+
+
+def test_the_default_alphabet_is_uniform() -> None:
+    """``0-9A-Za-z``: four bytes for each of 62 characters, and 8 bytes rejected."""
+    assert sorted(ALPHANUMERIC) == sorted(string.digits + string.ascii_letters)
+    assert Counter(generate_random_string(4 * 62, random_bytes=every_byte())) == dict.fromkeys(ALPHANUMERIC, 4)
+
+
+@given(st.integers(0, 300))
+def test_a_random_string_has_its_length(length: int) -> None:
+    """Whatever was rejected, it has as many characters as asked for, all of the alphabet."""
+    drawn = generate_random_string(length)
+    assert len(drawn) == length
+    assert set(drawn) <= set(ALPHANUMERIC)
+
+
+def test_a_source_that_gives_little_is_asked_again() -> None:
+    """Bytes are drawn until there are enough."""
+    asked: list[int] = []
+
+    def one_good_byte(count: int) -> bytes:
+        asked.append(count)
+        return bytes([255] * (count - 1) + [0])
+
+    assert generate_random_string(3, random_bytes=one_good_byte) == "000"
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("alphabet", ["", "aa", "abca", "aé€", "\ud800"])
+def test_an_alphabet_that_would_not_be_uniform_is_refused(alphabet: str) -> None:
+    """Empty, with a character twice, or beyond Latin-1."""
+    with pytest.raises(ValueError, match="alphabet must hold"):
+        generate_random_string(8, alphabet)
+
+
+def test_a_negative_length_is_refused() -> None:
+    """It is a ValueError, not an empty string that passes for a secret."""
+    with pytest.raises(ValueError, match="length must not be negative"):
+        generate_random_string(-1)
+
+
+def test_session_ids_are_what_auth_accepts() -> None:
+    """A new id is 40 characters of the alphabet, and another one each time."""
+    made = {new_session_id() for _ in range(50)}
+    assert len(made) == 50
+    assert all(is_session_id(id_) for id_ in made)
+
+
+@given(st.from_regex(r"[0-9A-Za-z]{38,42}\n?", fullmatch=True) | st.text(min_size=40, max_size=40) | st.binary())
+def test_what_is_a_session_id(value: object) -> None:
+    """Exactly the texts of 40 characters of ``0-9A-Za-z``: no other digits and letters, no line feed at the end, no bytes."""
+    expected = isinstance(value, str) and len(value) == 40 and all(character in ALPHANUMERIC for character in value)
+    assert is_session_id(value) is expected
+
+
+# --- durations and times
+
+
+@given(durations)
+def test_durations_are_rounded_down_to_milliseconds(duration: timedelta) -> None:
+    """The number is the largest that does not exceed the duration."""
+    count = milliseconds("name", duration)
+    assert count * MS <= duration < (count + 1) * MS
+
+
+@given(st.integers() | st.floats() | st.text() | st.none() | st.booleans())
+def test_ours_a_bare_number_is_no_duration(value: object) -> None:
+    """Its unit would be a guess."""
+    with pytest.raises(TypeError, match=r"name must be a datetime\.timedelta, not"):
+        milliseconds("name", value)
+
+
+@given(st.timedeltas(max_value=-timedelta.resolution))
+def test_a_negative_duration_is_refused(duration: timedelta) -> None:
+    """Also the shortest one, which would be rounded to zero."""
+    with pytest.raises(ValueError, match="name must not be negative"):
+        milliseconds("name", duration)
+
+
+@given(times)
+def test_times_are_exact(epoch_ms: int) -> None:
+    """An aware UTC time says exactly the milliseconds, up to the last of the year 9999."""
+    time = to_datetime(epoch_ms)
+    assert (time - to_datetime(0)) // MS == epoch_ms
+    assert time.utcoffset() == timedelta(0)
+    assert time.microsecond % 1_000 == 0
+
+
+def test_the_system_clock_counts_milliseconds_since_the_epoch() -> None:
+    """It is within this century, in whole numbers."""
+    now = system_clock()
+    assert isinstance(now, int)
+    assert 2025 < to_datetime(now).year < 2100
+
+
+@pytest.mark.parametrize(
+    ("durations", "message"),
+    [
+        ({"active": timedelta(0)}, "longer than zero"),
+        ({"active": timedelta(microseconds=999)}, "longer than zero"),
+        ({"absolute": timedelta(0)}, "longer than zero"),
+        ({"absolute": -MS}, "absolute must not be negative"),
+        ({"active": -MS}, "active must not be negative"),
+        ({"idle": -MS}, "idle must not be negative"),
+        ({"grace": -MS}, "grace must not be negative"),
+        ({"grace": timedelta(seconds=60) + MS}, "at most 60 seconds"),
+        ({"active": timedelta(days=365 * 4_100)}, "longer than 4,000 years"),
+        ({"idle": timedelta.max}, "longer than 4,000 years"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(durations: dict[str, timedelta], message: str) -> None:
+    """Each names the setting or says what is wrong with it."""
+    with pytest.raises(ValueError, match=message):
+        SessionExpiry(**durations)
+
+
+def test_the_defaults() -> None:
+    """24 hours active, 14 days idle, no absolute lifetime, a grace of 60 seconds."""
+    assert (EXPIRY.active_ms, EXPIRY.idle_ms, EXPIRY.absolute_ms, EXPIRY.grace_ms) == (86_400_000, 1_209_600_000, None, 60_000)
+    assert EXPIRY.ends(1_000, 1_000) == (86_401_000, 1_296_001_000)
+
+
+# --- the ends of a session
+
+
+@given(expiries(), times, times)
+@example(SessionExpiry(absolute=timedelta(days=90)), MAX_EPOCH_MS, MAX_EPOCH_MS)
+def test_ours_ends_obey_the_absolute_lifetime(expiry: SessionExpiry, now: int, created_at: int) -> None:
+    """Neither end is past the absolute one or the year 9999, active never past idle, and unclamped they are what the periods say."""
+    active, idle = expiry.ends(now, created_at)
+    assert active <= idle <= MAX_EPOCH_MS
+    if expiry.absolute_ms is not None:
+        assert idle <= created_at + expiry.absolute_ms
+    if idle < min(MAX_EPOCH_MS, MAX_EPOCH_MS if expiry.absolute_ms is None else created_at + expiry.absolute_ms):
+        assert (active, idle) == (now + expiry.active_ms, now + expiry.active_ms + expiry.idle_ms)
+
+
+@given(expiries(), nows, st.lists(st.integers(0, 10**9), max_size=5))
+def test_ours_renewals_never_pass_the_absolute_end(expiry: SessionExpiry, now: int, steps: list[int]) -> None:
+    """Over any chain of renewals the end, the handle and the creation are those of the login."""
+    first = found = new_session_row("u", now, expiry, {"a": 1})
+    for step in steps:
+        now += step
+        found = successor_row(found, now, expiry)
+        assert found.attributes == first.attributes
+        assert found.user_id == first.user_id
+    assert created_at_of(found, expiry) == first.attributes["created_at"]
+    if expiry.absolute_ms is not None:
+        assert found.idle_expires <= first.attributes["created_at"] + expiry.absolute_ms
+    assert (found.id == first.id) is (not steps)
+
+
+@given(nows, expiries())
+def test_a_new_session_begins_active(now: int, expiry: SessionExpiry) -> None:
+    """Right after the login it is active, whatever the settings."""
+    assert session_state(new_session_row("u", now, expiry, {}), now) == "active"
+
+
+@given(times, times, times)
+def test_the_state_by_the_times(active_expires: int, idle_expires: int, now: int) -> None:
+    """Dead past the idle end, else idle past the active end, else active; equality counts as before the end."""
+    state = session_state(row(active_expires, idle_expires), now)
+    assert (state is None) is (now > idle_expires)
+    if state is not None:
+        assert (state == "idle") is (now > active_expires)
+
+
+@given(times, times, st.integers(0, MAX_EPOCH_MS))
+def test_a_state_never_goes_back(active_expires: int, idle_expires: int, now: int) -> None:
+    """As time passes a session goes from active to idle to dead and not back."""
+    order = {"active": 0, "idle": 1, None: 2}
+    states = [order[session_state(row(active_expires, idle_expires), moment)] for moment in range(now, now + 3)]
+    assert states == sorted(states)
+
+
+# --- records made elsewhere
+
+anything = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.dictionaries(st.text(), st.none())
+)
+
+
+@given(anything, anything, anything, times)
+def test_ours_odd_attributes_never_raise(created_at: Any, handle: Any, noted: Any, active_expires: int) -> None:
+    """Whatever another program put under our names, a creation within the era, a handle that is text, and a successor that keeps both."""
+    odd = row(active_expires, MAX_EPOCH_MS, created_at=created_at, handle=handle, noted=noted)
+    assert 0 <= created_at_of(odd, EXPIRY) <= MAX_EPOCH_MS
+    assert handle_of(odd)
+    successor = successor_row(odd, 1_000, EXPIRY)
+    assert (created_at_of(successor, EXPIRY), handle_of(successor)) == (created_at_of(odd, EXPIRY), handle_of(odd))
+
+
+def test_ours_a_derived_handle_is_stable_and_tells_nothing() -> None:
+    """It is 16 bytes of a hash: the same for the same id, another for another, and no part of the id."""
+    handle = handle_of(row())
+    assert handle == handle_of(row(7, 8)) == handle_of(row(handle=None))
+    assert re.fullmatch(r"[0-9A-Za-z_-]{22}", handle)
+    assert len(base64.urlsafe_b64decode(handle + "==")) == 16
+    other = SessionRow(id="i" * 39 + "j", user_id="u", active_expires=1, idle_expires=2)
+    assert handle_of(other) != handle
+
+
+# --- keys
+
+
+@given(names, texts)
+def test_key_ids_round_trip(provider_id: str, provider_user_id: str) -> None:
+    """A key's id is split at the first colon into the parts it was made of, whatever colons the second part holds."""
+    stored = KeyRow(id=key_id(provider_id, provider_user_id), user_id="u", hashed_password=None, primary_key=False, expires=None)
+    key = to_key(stored, 0)
+    assert (key.provider_id, key.provider_user_id) == (provider_id, provider_user_id)
+    assert sought_key_id(provider_id, provider_user_id) == stored.id
+
+
+@given(names, texts, names, texts)
+def test_ours_no_two_keys_share_an_id(one: str, one_user: str, other: str, other_user: str) -> None:
+    """Different names make different ids, since ``provider_id`` holds no colon."""
+    assert (key_id(one, one_user) == key_id(other, other_user)) is ((one, one_user) == (other, other_user))
+
+
+@given(st.tuples(texts, texts).map(":".join), texts)
+def test_ours_a_provider_id_holds_no_colon(provider_id: str, provider_user_id: str) -> None:
+    """It is refused with the reason, to make a key and to look one up."""
+    for function in (key_id, sought_key_id):
+        with pytest.raises(ValueError, match="provider_id may hold no colon"):
+            function(provider_id, provider_user_id)
+
+
+@pytest.mark.parametrize("name", ["", "\ud800", "x" * 254])
+def test_an_impossible_name_is_refused_to_make_and_unknown_to_look_up(name: str) -> None:
+    """Making a key under it is an error, looking for one finds none."""
+    with pytest.raises(ValueError, match=r"provider_user_id|key id"):
+        key_id("p", name)
+    assert sought_key_id("p", name) is None
+
+
+@pytest.mark.parametrize("provider_id", ["", "\ud800"])
+def test_an_impossible_provider_is_a_programming_error(provider_id: str) -> None:
+    """Nobody types it: it is a ValueError in either case."""
+    for function in (key_id, sought_key_id):
+        with pytest.raises(ValueError, match="provider_id"):
+            function(provider_id, "name")
+
+
+def test_an_impossible_user_id_is_nobodys() -> None:
+    """It is looked up as an unknown one; what is no text is a TypeError."""
+    assert sought_user_id("u") == "u"
+    with pytest.raises(InvalidUserId):
+        sought_user_id("")
+    with pytest.raises(TypeError):
+        sought_user_id(7)
+
+
+@pytest.mark.parametrize("expires", [None, 5])
+@pytest.mark.parametrize(
+    ("hashed", "given", "refused"),
+    [
+        (None, False, None),
+        (None, True, InvalidPassword),
+        ("$scrypt$…", True, None),
+        ("$scrypt$…", False, InvalidPassword),
+        ("", True, None),
+        ("$2a$10$…", True, OutdatedPassword),
+        ("$2a$10$…", False, InvalidPassword),
+    ],
+)
+def test_ours_what_refuses_a_key(hashed: str | None, refused: type[Exception] | None, expires: int | None, *, given: bool) -> None:
+    """A key without a password takes none, one with a password needs one, bcrypt is outdated; the rest is up to the hash."""
+    key = KeyRow(id="p:u", user_id="u", hashed_password=hashed, primary_key=False, expires=expires)
+    assert refusal(key, password_given=given) is refused
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_an_unknown_key_is_refused(*, given: bool) -> None:
+    """It is InvalidKeyId with and without a password."""
+    assert refusal(None, password_given=given) is InvalidKeyId
+
+
+@given(times, times)
+def test_a_single_use_key_expires_past_its_end(expires: int, now: int) -> None:
+    """Equality still counts as alive."""
+    key = to_key(KeyRow(id="p:u", user_id="u", hashed_password=None, primary_key=False, expires=expires), now)
+    assert isinstance(key, SingleUseKey)
+    assert key.expired is (now > expires)

@@ -1,0 +1,143 @@
+"""One auth made at import, used in one event loop after another and without a lifespan."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from lucia import AsyncAuth, PrimaryKey, ScryptHash, User
+from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.middleware.asgi import ASGIApp
+from lucia.middleware.starlette import StarletteAuth
+from tests.servers import Server
+from tests.web.driver import NAME, ORIGIN, get, post
+
+
+def make_auth(store: AsyncMemoryAdapter, redis: Redis | None = None) -> AsyncAuth[User]:
+    """An auth as an application makes it at import."""
+    sessions = store if redis is None else AsyncRedisSessionAdapter(redis)
+    return AsyncAuth(users=store, sessions=sessions, env="DEV", hash=ScryptHash(ln=4, r=1, p=1))
+
+
+def make_app(auth: AsyncAuth[User]) -> Starlette:
+    """An application that logs Ann in by her password, and says who is logged in."""
+    web = StarletteAuth(auth)
+
+    async def login(request: Request) -> Response:
+        await web.request(request).sign_in_with_key("username", "ann", "password")
+        return Response(status_code=204)
+
+    async def known(request: Request) -> Response:
+        user = await web.optional_user(request)
+        return PlainTextResponse("known" if user else "visitor")
+
+    app = Starlette(routes=[Route("/", known), Route("/login", login, methods=["POST"])])
+    web.install(app)
+    return app
+
+
+async def sign_up(auth: AsyncAuth[User]) -> None:
+    """Ann's account."""
+    await auth.create_user(primary_key=PrimaryKey("username", "ann", "password"))
+
+
+async def go_the_whole_way(app: ASGIApp) -> str:
+    """Log in, several at once, and be known; the last cookie."""
+    answers = await asyncio.gather(*(post(app, path="/login") for _ in range(4)))
+    cookies = [answer.cookie or "" for answer in answers]
+    assert [answer.body for answer in await asyncio.gather(*(get(app, cookie) for cookie in cookies))] == [b"known"] * 4
+    return cookies[-1]
+
+
+def make_client(server: Server) -> Redis:
+    """A client, which connects at its first command."""
+    return Redis.from_url(server.url, protocol=2)
+
+
+def test_a_global_auth_works_in_one_loop_after_another() -> None:
+    """Locks and workers of the first loop are of no harm in the second, and what the first logged in is known there."""
+    auth = make_auth(AsyncMemoryAdapter())
+    app = make_app(auth)
+    asyncio.run(sign_up(auth))
+    cookies = [asyncio.run(go_the_whole_way(app)) for _ in range(2)]
+    assert asyncio.run(get(app, cookies[0])).body == b"known"
+
+
+def test_a_global_auth_works_with_test_clients() -> None:
+    """A client without ``with`` has a loop for each request, two with it have one each, in turns with the first."""
+    auth = make_auth(AsyncMemoryAdapter())
+    app = make_app(auth)
+    asyncio.run(sign_up(auth))
+    loose = TestClient(app, headers={"Origin": ORIGIN})
+    for _ in range(2):
+        assert loose.post("/login").status_code == 204
+        assert loose.get("/").text == "known"
+        with TestClient(app, headers={"Origin": ORIGIN}) as held:
+            assert held.post("/login").status_code == 204
+            assert held.get("/").text == "known"
+            assert held.cookies[NAME] != loose.cookies[NAME]
+
+
+def test_a_global_auth_and_client_work_in_two_loops_if_the_first_closes_it(redis_server: Server) -> None:
+    """redis-py connects anew after ``aclose()``, so closing the client at a loop's end is all that the next one needs."""
+    redis = make_client(redis_server)
+    auth = make_auth(AsyncMemoryAdapter(), redis)
+    app = make_app(auth)
+
+    async def main() -> str:
+        try:
+            return await go_the_whole_way(app)
+        finally:
+            await redis.aclose()
+
+    asyncio.run(sign_up(auth))
+    cookies = [asyncio.run(main()) for _ in range(2)]
+
+    async def known_there() -> bytes:
+        async with redis:
+            return (await get(app, cookies[0])).body
+
+    assert asyncio.run(known_there()) == b"known"
+
+
+def test_a_client_for_each_loop(redis_server: Server) -> None:
+    """An auth is cheap to make, so it can be made with its client; sessions are in Redis, not in it."""
+    store = AsyncMemoryAdapter()
+    asyncio.run(sign_up(make_auth(store)))
+
+    async def main(cookie: str | None = None) -> str:
+        async with make_client(redis_server) as redis, make_auth(store, redis) as auth:
+            app = make_app(auth)
+            if cookie is not None:
+                assert (await get(app, cookie)).body == b"known"
+            return await go_the_whole_way(app)
+
+    asyncio.run(main(asyncio.run(main())))
+
+
+def test_a_client_that_a_dead_loop_left_open_is_the_clients_own_error(redis_server: Server) -> None:
+    """redis-py's connections belong to one loop; the library neither hides that nor makes a visitor of it."""
+    redis = make_client(redis_server)
+    auth = make_auth(AsyncMemoryAdapter(), redis)
+    app = make_app(auth)
+    asyncio.run(sign_up(auth))
+
+    async def held() -> str:
+        return await go_the_whole_way(app)
+
+    async def again(cookie: str) -> None:
+        with pytest.raises(RuntimeError, match="loop"):
+            await get(app, cookie)
+
+    runner = asyncio.Runner()
+    cookie = runner.run(held())
+    with asyncio.Runner() as second:
+        second.run(again(cookie))
+    runner.run(redis.aclose())
+    runner.close()

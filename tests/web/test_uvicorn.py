@@ -1,0 +1,250 @@
+"""The whole way over the wire: a real uvicorn, real clients, a real Redis."""
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from threading import Thread
+from time import sleep
+from typing import Annotated
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import Depends, FastAPI, Form, Request, WebSocket
+from fastapi.responses import StreamingResponse
+from redis.asyncio import Redis
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
+
+from lucia import AsyncAuth, AsyncAuthRequest, PrimaryKey, RequestUnauthorized, ScryptHash, Session, User
+from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.middleware.fastapi import FastAPIAuth
+from tests.servers import Server
+from tests.web.driver import NAME, Time
+
+Text = Annotated[str, Form()]
+
+
+def make_app(redis_url: str, store: AsyncMemoryAdapter, time: Time) -> FastAPI:
+    """An application like the README's: sign up, log in and out, see where one is logged in."""
+    redis = Redis.from_url(redis_url, protocol=2)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with redis, auth:
+            await redis.flushall()
+            yield
+
+    auth = AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(redis), env="DEV", clock=time, hash=ScryptHash(ln=4, r=1, p=1))
+    web = FastAPIAuth(auth)
+    app = FastAPI(lifespan=lifespan)
+    web.install(app)
+    add_routes(app, auth, web)
+    add_sockets(app, web)
+    return app
+
+
+def add_routes(app: FastAPI, auth: AsyncAuth[User], web: FastAPIAuth[User]) -> None:
+    """What is reached by HTTP."""
+
+    @app.post("/signup")
+    async def signup(request: Annotated[AsyncAuthRequest[User], Depends(web.request)], name: Text, password: Text) -> None:
+        user = await auth.create_user(primary_key=PrimaryKey("username", name, password))
+        await request.sign_in(user.user_id)
+
+    @app.post("/login")
+    async def login(request: Annotated[AsyncAuthRequest[User], Depends(web.request)], name: Text, password: Text, via: Text) -> None:
+        await request.sign_in_with_key("username", name, password, via=via)
+
+    @app.post("/logout")
+    async def logout(request: Annotated[AsyncAuthRequest[User], Depends(web.request)]) -> None:
+        await request.sign_out()
+
+    @app.get("/devices")
+    async def devices(user: Annotated[User, Depends(web.user)], request: Request) -> dict[str, object]:
+        found = await auth.get_all_user_sessions(user.user_id)
+        return {"port": request.client and request.client.port, "via": [device.noted.get("via") for device in found]}
+
+    @app.get("/stream")
+    async def stream(session: Annotated[Session, Depends(web.session)]) -> StreamingResponse:
+        return StreamingResponse(str(number) for number in range(1_000))
+
+    @app.get("/crash")
+    async def crash(session: Annotated[Session, Depends(web.session)]) -> None:
+        raise ZeroDivisionError
+
+
+def add_sockets(app: FastAPI, web: FastAPIAuth[User]) -> None:
+    """What is reached by WebSockets."""
+
+    @app.websocket("/before")
+    async def before(socket: WebSocket, session: Annotated[Session, Depends(web.session)]) -> None:
+        await socket.accept(headers=[(b"set-cookie", b"own=1")])
+        await socket.send_text(session.state)
+        await socket.close()
+
+    @app.websocket("/after")
+    async def after(socket: WebSocket, request: Annotated[AsyncAuthRequest[User], Depends(web.request)]) -> None:
+        await socket.accept()
+        session = await request.validate()
+        await socket.send_text(session.state if session else "visitor")
+        raise RequestUnauthorized
+
+    @app.websocket("/rejected")
+    async def rejected(socket: WebSocket, session: Annotated[Session, Depends(web.session)]) -> None:
+        raise RequestUnauthorized
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[int]:
+    """The port on which uvicorn serves the application, in a thread of its own."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    thread = Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "uvicorn ended"
+            sleep(0.01)
+        yield int(listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture
+def port(redis_server: Server, store: AsyncMemoryAdapter, time: Time) -> Iterator[int]:
+    """Where the application is served."""
+    with serving(make_app(redis_server.url, store, time)) as port:
+        yield port
+
+
+@pytest.fixture
+def client(port: int) -> Iterator[httpx.Client]:
+    """A browser in which Ann has just signed up."""
+    with browser(port) as client:
+        client.post("/signup", data={"name": "ann", "password": "correct horse"}).raise_for_status()
+        yield client
+
+
+def browser(port: int) -> httpx.Client:
+    """A client with a jar that keeps its connection and sends the application's Origin."""
+    origin = f"http://localhost:{port}"
+    return httpx.Client(base_url=origin, headers={"Origin": origin}, trust_env=False)
+
+
+def open_socket(port: int, path: str, cookie: str | None, origin: str | None = None) -> ClientConnection:
+    """A WebSocket with this cookie, from the application's own page if no other origin is given."""
+    headers = {} if cookie is None else {"Cookie": f"{NAME}={cookie}"}
+    page = Origin(origin or f"http://localhost:{port}")
+    return connect(f"ws://localhost:{port}{path}", additional_headers=headers, origin=page, proxy=None)
+
+
+def test_two_browsers_on_kept_connections(client: httpx.Client, port: int) -> None:
+    """Each has its login and sees both; one logs out, and the other stays; what is sent twice works as once."""
+    answers = [client.get("/devices").json() for _ in range(3)]
+    assert len({answer["port"] for answer in answers}) == 1, "one connection was kept for all requests"
+    assert answers[-1]["via"] == [None]
+    with browser(port) as phone:
+        assert phone.get("/devices").status_code == 401
+        login = {"name": "ann", "password": "correct horse", "via": "phone"}
+        assert phone.post("/login", data={**login, "password": "wrong"}).status_code == 401
+        assert phone.get("/devices").status_code == 401
+        assert phone.post("/login", data=login).status_code == 200
+        assert sorted(phone.get("/devices").json()["via"], key=str) == [None, "phone"]
+        used = phone.cookies[NAME]
+        for _ in range(2):
+            assert phone.post("/logout").status_code == 200
+            assert NAME not in phone.cookies
+        phone.cookies.set(NAME, used)
+        assert phone.get("/devices").status_code == 401
+    assert client.get("/devices").json()["via"] == [None]
+
+
+def test_an_idle_session_is_renewed_over_the_wire(client: httpx.Client, time: Time) -> None:
+    """By an ordinary answer, a stream and the answer 500; between them nothing is sent."""
+    for path, status in (("/devices", 200), ("/stream", 200), ("/crash", 500)):
+        time.pass_hours(25)
+        before = client.cookies[NAME]
+        answer = client.get(path)
+        assert answer.status_code == status
+        assert client.cookies[NAME] != before
+        assert (answer.headers["cache-control"], answer.headers["vary"]) == ("no-store", "Cookie")
+        again = client.get("/devices")
+        assert again.status_code == 200
+        assert "set-cookie" not in again.headers
+
+
+def test_a_client_that_hangs_up_in_the_middle(client: httpx.Client, port: int, time: Time) -> None:
+    """The server goes on, and the session it renewed for the lost answer is the one that the used id leads to."""
+    time.pass_hours(25)
+    used = client.cookies[NAME]
+    with socket.create_connection(("localhost", port)) as raw:
+        raw.sendall(f"GET /stream HTTP/1.1\r\nHost: localhost:{port}\r\nCookie: {NAME}={used}\r\n\r\n".encode())
+        first = raw.recv(4096)
+    assert b"set-cookie" in first.lower()
+    renewed = first.split(f"{NAME}=".encode())[1].partition(b";")[0].decode()
+    assert client.get("/devices").status_code == 200
+    assert client.cookies[NAME] == renewed
+
+
+def test_http_1_0_without_a_host(client: httpx.Client, port: int) -> None:
+    """The request's own origin is then where the server listens, and a login from there passes."""
+    body = "name=ann&password=correct+horse&via=old"
+
+    def status(origin: str) -> bytes:
+        head = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}"
+        with socket.create_connection(("127.0.0.1", port)) as raw:
+            raw.sendall(f"POST /login HTTP/1.0\r\nOrigin: {origin}\r\n{head}\r\n\r\n{body}".encode())
+            return raw.recv(4096).split()[1]
+
+    assert status(f"http://127.0.0.1:{port}") == b"200"
+    assert status("http://evil.example") == b"403"
+
+
+def test_a_foreign_page_gets_nothing(client: httpx.Client, port: int) -> None:
+    """Neither by a form nor by a socket, though the browser sends the cookie along."""
+    evil = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+    assert client.post("/logout", headers=evil).status_code == 403
+    with pytest.raises(InvalidStatus) as caught, open_socket(port, "/before", client.cookies[NAME], "https://evil.example"):
+        pass
+    assert caught.value.response.status_code == 403
+    assert client.get("/devices").status_code == 200
+
+
+def test_a_socket_is_renewed_by_its_handshake_alone(client: httpx.Client, port: int, time: Time) -> None:
+    """The cookie goes with the answer 101, beside the application's own; after it an idle session stays idle."""
+    time.pass_hours(25)
+    used = client.cookies[NAME]
+    with open_socket(port, "/after", used) as connection:
+        assert connection.recv() == "idle"
+        assert connection.response is not None
+        assert "set-cookie" not in connection.response.headers
+        with pytest.raises(ConnectionClosedError) as closed:
+            connection.recv()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Not allowed.")
+    with open_socket(port, "/before", used) as connection:
+        assert connection.recv() == "active"
+        assert connection.response is not None
+        texts = connection.response.headers.get_all("set-cookie")
+    assert [text.partition("=")[0] for text in texts] == ["own", NAME]
+    renewed = texts[1].partition(";")[0].partition("=")[2]
+    with open_socket(port, "/before", renewed) as connection:
+        assert connection.response is not None
+        assert connection.response.headers.get_all("set-cookie") == ["own=1"]
+
+
+def test_a_rejected_socket_keeps_the_renewed_session(client: httpx.Client, port: int, time: Time) -> None:
+    """A handshake is refused by 403, with the cookie if there is one to set."""
+    for hours, count in ((0, 0), (25, 1)):
+        time.pass_hours(hours)
+        with pytest.raises(InvalidStatus) as caught, open_socket(port, "/rejected", client.cookies[NAME]):
+            pass
+        assert caught.value.response.status_code == 403
+        assert len(caught.value.response.headers.get_all("set-cookie")) == count
+    with pytest.raises(InvalidStatus), open_socket(port, "/before", None):
+        pass
