@@ -1,15 +1,17 @@
 """The Redis session adapter: runs the operations of :mod:`lucia.redis.protocol` over a client that the application made."""
 
 import random
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from lucia.errors import StoreCorrupt
+from lucia._async.redis_driver import AsyncRedisDriver
 from lucia.models import SessionRow
-from lucia.redis import protocol
-from lucia.redis.clients import AsyncRedisClient, check_client, close_idle, is_no_script, is_wrong_type, redact
+from lucia.redis.clients import AsyncRedisClient, check_client
+from lucia.redis.commands import Operation, ScriptsRefusedError
+from lucia.redis.common import get, successor_of
 from lucia.redis.layout import Layout
-from lucia.redis.protocol import Argument, Call, Command, Eval, Operation, Reply
+from lucia.redis.session_first import Plain, SessionFirst
+from lucia.redis.store import StoreProtocol, choose_protocol
 
 T = TypeVar("T")
 
@@ -65,16 +67,17 @@ class AsyncRedisSessionAdapter:
 
     def __init__(self, client: AsyncRedisClient, namespaces: Mapping[str, str] | None = None) -> None:
         check_client(client, like=self.get_session)
-        self._client: Any = client
         self._layout = Layout.from_namespaces(namespaces)
+        self._driver = AsyncRedisDriver(client)
+        self._protocol = choose_protocol(client, self._layout)
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
-        return await self._run(protocol.get(self._layout, session_id))
+        return await self._driver.run(get(self._layout, session_id))
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; empty for an unknown user."""
-        return await self._run(protocol.get_by_user(self._layout, user_id))
+        return await self._run(lambda store: store.get_by_user(user_id))
 
     async def set_session(self, session: SessionRow, /) -> None:
         """Store a new session and its index entry, in one step. Repeating the very same call is no error.
@@ -83,19 +86,19 @@ class AsyncRedisSessionAdapter:
             DuplicateSessionId: another session has this id; nothing was changed.
             ValueError: the session's end is past by the server's clock, or its record is longer than 16 KiB.
         """
-        await self._run(protocol.create(self._layout, session, random.randrange))
+        await self._run(lambda store: store.create(session, random.randrange))
 
     async def delete_session(self, /, *session_ids: str) -> None:
         """End these sessions, and what they were renewed to within the last 60 seconds; unknown ids are no error."""
-        await self._run(protocol.delete(self._layout, session_ids))
+        await self._run(lambda store: store.delete(session_ids))
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         """End all sessions of this user: when it returns, none that was made or renewed before is left."""
-        await self._run(protocol.delete_by_user(self._layout, user_id))
+        await self._run(lambda store: store.delete_by_user(user_id))
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         """End all sessions of this user but ``keep``, or what that was renewed to; says whether one was kept."""
-        return await self._run(protocol.delete_by_user(self._layout, user_id, keep))
+        return await self._run(lambda store: store.delete_by_user(user_id, keep))
 
     async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
         """Replace a session by its successor, once, in one step; the grace is in milliseconds, by the server's clock.
@@ -103,53 +106,16 @@ class AsyncRedisSessionAdapter:
         Raises:
             DuplicateSessionId, ValueError: as :meth:`set_session`.
         """
-        return await self._run(protocol.renew(self._layout, session_id, successor, grace))
+        return await self._run(lambda store: store.renew(session_id, successor, grace))
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
-        return await self._run(protocol.successor_of(self._layout, session_id))
+        return await self._driver.run(successor_of(self._layout, session_id))
 
-    async def _run(self, operation: Operation[T]) -> T:
+    async def _run(self, start: Callable[[StoreProtocol], Operation[T]]) -> T:
+        """Run an operation; where scripts turn out to be refused, start it anew without them, now and from then on."""
         try:
-            command = next(operation)
-            while True:
-                command = operation.send(await self._execute(command))
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-    async def _execute(self, command: Command) -> Reply:
-        try:
-            return await self._send(command)
-        except Exception as error:
-            redact(error, command)
-            if is_wrong_type(error):
-                raise StoreCorrupt("an index of the session store is no list: another program writes to the same keys") from error
-            raise
-
-    async def _send(self, command: Command) -> Reply:
-        if isinstance(command, Call):
-            return await self._call(command.name, *command.arguments)
-        if isinstance(command, Eval):
-            return await self._eval(command)
-        return await self._drop_connections()
-
-    async def _eval(self, command: Eval) -> Reply:
-        arguments = (len(command.keys), *command.keys, *command.arguments)
-        try:
-            return await self._call("EVALSHA", command.script.sha, *arguments)
-        except Exception as error:
-            if not is_no_script(error):
-                raise
-        return await self._call("EVAL", command.script.text, *arguments)
-
-    async def _call(self, name: str, *arguments: Argument) -> Reply:
-        encoded = [argument.encode() if isinstance(argument, str) else argument for argument in arguments]
-        return await self._client.execute_command(name, *encoded, NEVER_DECODE=True)
-
-    async def _drop_connections(self) -> None:
-        single = getattr(self._client, "connection", None)
-        if single is not None:
-            await single.disconnect()
-        else:
-            await close_idle(self._client.connection_pool)
+            return await self._driver.run(start(self._protocol))
+        except ScriptsRefusedError:
+            self._protocol = SessionFirst(self._layout, Plain())
+        return await self._driver.run(start(self._protocol))

@@ -168,7 +168,7 @@ class Atomic:
         return records
 
     def _prune(self, index: str, gone: Sequence[bytes]) -> Operation[None]:
-        """Take ids out of the index whose session is gone. An id is indexed only with its session and never used again, so gone is for ever."""
+        """Take ids out of the index whose session is gone: an id is indexed with its session and used once, so gone is for ever."""
         for start in range(0, len(gone), PRUNE_BLOCK):
             block = gone[start : start + PRUNE_BLOCK]
             yield Eval(PRUNE, (index, *(session_key(self._layout, id_) for id_ in block)), tuple(block))

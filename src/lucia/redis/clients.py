@@ -1,17 +1,24 @@
 """What the adapter asks of a client and of its errors, for redis-py and valkey-py alike and without importing either."""
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from lucia._colour import waits
-from lucia.redis.protocol import Argument, Call, Command, Eval
+from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Transaction
 
 _SHORTEST_SECRET = 16
 """Shorter arguments are words and numbers; ids that ``Auth`` makes have 40 characters."""
 
 _QUOTATION = ", with args beginning with:"
 """How a server that does not know a command begins to quote its arguments. It cuts them off, maybe in the middle of an id."""
+
+
+_SCRIPTS_REFUSED = re.compile(r"no permissions to run the '?evalsha|unknown command '?`?evalsha", re.IGNORECASE)
+
+_ANNOTATION = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+"""How clients quote a command of a transaction, cut off at some length."""
 
 
 class AsyncRedisClient(Protocol):
@@ -34,14 +41,12 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
     """Refuse a client that the adapter can't work with; ``like`` is one of the adapter's methods.
 
     Raises:
-        TypeError: it is no Redis client, one of the other colour, a pipeline, a cluster client, or one with a cache.
+        TypeError: it is no Redis client, one of the other colour, a pipeline, or one with a cache.
     """
     execute = getattr(client, "execute_command", None)
     found = type(client).__name__
     if isinstance(client, type) or not callable(execute) or _is_a(client, "Pipeline"):
         raise TypeError(f"expected a Redis client such as redis.Redis or redis.asyncio.Redis, got {found}")
-    if _is_a(client, "RedisCluster") or _is_a(client, "ValkeyCluster"):
-        raise TypeError(f"{found} is a cluster client, which this release does not support: give a client for one server or Sentinel's")
     if getattr(getattr(client, "connection_pool", None), "cache", None) is not None:
         raise TypeError(f"the {found} given has a client-side cache, which may answer with sessions that were ended: make it without cache")
     if waits(execute) != waits(like):
@@ -49,15 +54,34 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
         raise TypeError(f"this adapter needs a client such as {wanted}; for the {found} given here use {other}")
 
 
-def close_idle(pool: Any) -> Any:
-    """Close a pool's idle connections, or all where it can't tell them apart (valkey-py's blocking pool); gives what it returns."""
-    tells_them_apart = bool(inspect.signature(pool.disconnect).parameters)
-    return pool.disconnect(False) if tells_them_apart else pool.disconnect()
+def is_cluster(client: Any) -> bool:
+    """Whether it is a client for a cluster."""
+    return _is_a(client, "RedisCluster") or _is_a(client, "ValkeyCluster")
+
+
+def close_idle(client: Any) -> Any:
+    """Close a client's idle connections, or all where they can't be told apart; gives what there is to wait for.
+
+    A client for a cluster is told to forget its nodes and their connections.
+    """
+    if is_cluster(client):
+        return client.aclose() if hasattr(client, "aclose") else client.close()
+    single = getattr(client, "connection", None)
+    if single is not None:
+        return single.disconnect()
+    disconnect = client.connection_pool.disconnect
+    tells_them_apart = bool(inspect.signature(disconnect).parameters)
+    return disconnect(False) if tells_them_apart else disconnect()
 
 
 def is_no_script(error: BaseException) -> bool:
     """Whether the server did not know a script, and so did not run it."""
     return _is_a(error, "NoScriptError")
+
+
+def refuses_scripts(error: BaseException) -> bool:
+    """Whether a command was refused since it is a script, and so did not run: by access rules, or by a server that has none."""
+    return _is_a(error, "ResponseError") and _SCRIPTS_REFUSED.search(str(error)) is not None
 
 
 def is_wrong_type(error: BaseException) -> bool:
@@ -86,12 +110,14 @@ def _without(argument: object, secrets: list[str]) -> object:
         return argument
     for secret in secrets:
         argument = argument.replace(secret, "<redacted>")
-    return argument.partition(_QUOTATION)[0]
+    return _ANNOTATION.sub("", argument).partition(_QUOTATION)[0]
 
 
 def _arguments(command: Command) -> tuple[Argument, ...]:
     if isinstance(command, Eval):
         return command.keys + command.arguments
+    if isinstance(command, Batch | Transaction):
+        return tuple(argument for each in command.commands for argument in _arguments(each))
     return command.arguments if isinstance(command, Call) else ()
 
 

@@ -51,3 +51,7 @@ class DropConnections:
 
 Command = Call | Eval | Batch | Transaction | DropConnections
 Operation = Generator[Command, Reply, T]
+
+
+class ScriptsRefusedError(Exception):
+    """The server, or what the client may do there, refuses scripts; a signal between two layers."""

@@ -133,7 +133,8 @@ return length
 SWAP: Final = Script(
     "swap",
     """
--- KEYS: used session, marker. ARGV: marker, marker's life in ms. Returns 1; if the used session is gone, the marker and what is left of its life.
+-- KEYS: used session, marker. ARGV: marker, its life in ms.
+-- Returns 1; if the used session is gone, the marker that is there and what is left of its life.
 if not redis.call('MGET', KEYS[1])[1] then return {redis.call('MGET', KEYS[2])[1], redis.call('PTTL', KEYS[2])} end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 redis.call('DEL', KEYS[1])

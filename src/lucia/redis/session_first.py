@@ -66,7 +66,7 @@ class SlotSteps(Protocol):
         ...
 
     def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
-        """Put a marker in the place of a session and return None; or return the marker that is there, if any, and what is left of its life."""
+        """Put a marker in the place of a session and return None; if that is gone, return its marker, if any, and what is left of it."""
         ...
 
     def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:

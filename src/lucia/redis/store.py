@@ -1,0 +1,40 @@
+"""Which protocol the store follows: by what the client is."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from lucia.models import SessionRow
+from lucia.redis.atomic import Atomic
+from lucia.redis.clients import is_cluster
+from lucia.redis.commands import Operation
+from lucia.redis.layout import Layout
+from lucia.redis.session_first import Scripted, SessionFirst
+
+
+class StoreProtocol(Protocol):
+    """The operations that change the store, or read an index: the same for every kind of server."""
+
+    def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
+        """Store a new session."""
+        ...
+
+    def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
+        """Put ``successor`` in the place of a session, once."""
+        ...
+
+    def delete(self, session_ids: Iterable[str]) -> Operation[None]:
+        """End sessions and what they were renewed to."""
+        ...
+
+    def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
+        """Read a user's sessions, newest first."""
+        ...
+
+    def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
+        """End a user's sessions, but for ``keep`` or what that was renewed to; says whether one was kept."""
+        ...
+
+
+def choose_protocol(client: Any, layout: Layout) -> StoreProtocol:
+    """One script for each change where one server has all keys; sessions first in a cluster."""
+    return SessionFirst(layout, Scripted()) if is_cluster(client) else Atomic(layout)
