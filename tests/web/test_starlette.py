@@ -424,6 +424,20 @@ def test_a_visitors_socket_is_rejected_or_closed(socket_client: TestClient, auth
     assert (caught.value.code, caught.value.reason) == (1008, "Not logged in.")
 
 
+def test_the_reason_of_a_close_fits_into_its_frame(web: StarletteAuth[User]) -> None:
+    """It is cut to what RFC 6455 allows, between two characters."""
+
+    async def endpoint(socket: WebSocket) -> None:
+        await socket.accept()
+        raise InvalidInput("ä" * 100)
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    web.install(app)
+    with TestClient(app).websocket_connect("/") as socket, pytest.raises(WebSocketDisconnect) as caught:
+        socket.receive_text()
+    assert (caught.value.code, caught.value.reason) == (1008, "ä" * 61)
+
+
 def test_a_foreign_pages_socket_is_a_visitors(socket_client: TestClient, auth: AsyncAuth[User]) -> None:
     """Its cookie does not count."""
     socket_client.cookies.set(NAME, in_loop(socket_client, log_in, auth))
