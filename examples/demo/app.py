@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI, Form, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from lucia import (
     AsyncAuth,
@@ -83,7 +84,7 @@ async def sign_up(
     except DuplicateKeyId:
         return await visitor_page(visit, "That name is taken. Choose another one.", 409)
     await visit.request.sign_in(user.user_id, **visit.noted)
-    return await visit.done("Sign up", f"Welcome, {user.display_name}. The account is in SQLite, the login in Redis.")
+    return await visit.done("Sign up", f"Welcome, {user.display_name}. You are signed up and logged in.")
 
 
 @router.post("/login")
@@ -101,7 +102,7 @@ async def log_in(visit: ThisVisit, username: Username, password: Password) -> Re
 async def log_out(visit: ThisVisit) -> Response:
     """Log this browser out."""
     await visit.request.sign_out()
-    return await visit.done("Log out", "Logged out: the session is gone from Redis, and the cookie from this browser.")
+    return await visit.done("Log out", "Logged out: the session is gone, and the cookie from this browser.")
 
 
 @router.post("/devices/logout")
@@ -126,7 +127,7 @@ async def log_out_everywhere(visit: ThisVisit, login: ThisLogin) -> Response:
     """Log out everywhere."""
     await visit.auth.invalidate_all_user_sessions(login.user.user_id)
     await visit.request.sign_out()
-    return await visit.done("Log out everywhere", "Logged out everywhere: Redis holds no session of yours any more.")
+    return await visit.done("Log out everywhere", "Logged out everywhere: no session of yours is left.")
 
 
 @router.post("/password")
@@ -205,6 +206,10 @@ async def answer(http: Request, error: Exception) -> Response:
         return render("error.html", 403, title="Refused: this request comes from another site", reason=str(error), kind="origin")
     if isinstance(error, Overloaded):
         return render("error.html", 503, title="Too many passwords at once", reason="Try again in a moment.", kind="")
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return RedirectResponse("/", status_code=303)  # the address of a form, opened as a page
+    if isinstance(error, HTTPException):
+        return render("error.html", error.status_code, title="There is no such page", reason=error.detail, kind="")
     return render("error.html", 422, title="That form was not filled in right", reason="Go back and check what you typed.", kind="form")
 
 
@@ -233,7 +238,7 @@ def create_app(accounts: Accounts, redis: RedisView | None, expiry: SessionExpir
     app.state.demo = Demo(auth, web, accounts, redis, Journals())
     web.install(app)
     app.add_middleware(SecurityHeaders)
-    for error in (InvalidRequest, NotAuthenticated, Overloaded, RequestValidationError):
+    for error in (InvalidRequest, NotAuthenticated, Overloaded, RequestValidationError, HTTPException):
         app.add_exception_handler(error, answer)
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(HERE, "static")))

@@ -118,6 +118,14 @@ def test_a_form_that_is_filled_in_wrong(fields: dict[str, str], client: TestClie
     assert "That form was not filled in right" in answer.text
 
 
+def test_addresses_that_are_no_pages(client: TestClient) -> None:
+    """The address of a form leads to the page, and any other address to one that says there is none."""
+    assert client.get("/login").url.path == "/"
+    answered = client.get("/nowhere")
+    assert answered.status_code == 404
+    assert "There is no such page" in answered.text
+
+
 @pytest.mark.parametrize("path", ["/password", "/delete"])
 def test_a_wrong_password_changes_nothing(path: str, client: TestClient) -> None:
     """Changing the password and deleting the account need the current password."""

@@ -573,6 +573,24 @@ async def test_the_bearer_transport_never_renews(auth: AsyncAuth[User], store: A
     assert await ids(store, user.user_id) == [session_id]
 
 
+async def test_a_request_can_renew_its_session(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+    """By a cookie the new id goes out as one; by a bearer token it is only returned."""
+    returned: list[str] = []
+
+    async def renew(request: AsyncAuthRequest[User]) -> None:
+        session = await request.renew()
+        returned.append(session.session_id if session else "")
+
+    first = await log_in(auth)
+    answer = await post(LuciaMiddleware(respond(auth, renew), auth=auth), first)
+    assert returned == [answer.cookie]
+    app = LuciaMiddleware(respond(auth, renew), auth=auth, transport="bearer")
+    answer = await post(app, None, [("authorization", f"Bearer {returned[0]}")])
+    assert answer.headers == []
+    assert len({first, *returned}) == 3
+    assert await ids(store) == [returned[1]]
+
+
 async def test_a_request_shows_no_secret(auth: AsyncAuth[User]) -> None:
     """The repr of an AuthRequest names method and transport alone."""
     session_id = await log_in(auth)

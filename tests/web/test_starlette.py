@@ -18,6 +18,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from lucia import (
     AsyncAuth,
     DuplicateKeyId,
+    DuplicateSessionId,
+    InvalidInput,
     InvalidPassword,
     InvalidRequest,
     InvalidSessionId,
@@ -27,7 +29,9 @@ from lucia import (
     Overloaded,
     PrimaryKey,
     RequestUnauthorized,
+    StoreCorrupt,
     User,
+    UsersNotConfigured,
 )
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.middleware.starlette import LuciaMiddleware, StarletteAuth
@@ -250,6 +254,8 @@ ANSWERS = [
     (OutdatedPassword(), 401, "Wrong name or password.", {"www-authenticate": "APIKey"}),
     (InvalidRequest("origin check failed: expected this, received that"), 403, "This request comes from another site.", {}),
     (RequestUnauthorized("for reasons"), 403, "Not allowed.", {}),
+    (DuplicateKeyId(), 409, "This name is taken.", {}),
+    (InvalidInput("the password is empty"), 422, "the password is empty", {}),
     (Overloaded(), 503, "Too many logins at once. Try again in a moment.", {"retry-after": "1"}),
 ]
 
@@ -258,7 +264,7 @@ ANSWERS = [
 def test_an_error_that_a_route_lets_pass_is_answered(
     web: StarletteAuth[User], error: LuciaError, status: int, detail: str, headers: dict[str, str]
 ) -> None:
-    """The answer tells what a client may know: not the error's text, and not which credential was wrong."""
+    """The answer tells what a client may know: not which credential was wrong, and the error's text only where that is meant for it."""
     response = TestClient(make_app(web, raising(error))).get("/")
     assert (response.status_code, response.json()) == (status, {"detail": detail})
     found = {name: value for name, value in response.headers.items() if name not in ("content-type", "content-length")}
@@ -266,9 +272,10 @@ def test_an_error_that_a_route_lets_pass_is_answered(
 
 
 def test_other_errors_of_the_library_are_the_applications_own(web: StarletteAuth[User]) -> None:
-    """What depends on the route, such as a name that is taken, is not answered for it."""
-    client = TestClient(make_app(web, raising(DuplicateKeyId())), raise_server_exceptions=False)
-    assert client.get("/").status_code == 500
+    """What no client can help, such as a store that holds something odd, is a server's error."""
+    for error in (StoreCorrupt(), DuplicateSessionId(), UsersNotConfigured()):
+        client = TestClient(make_app(web, raising(error)), raise_server_exceptions=False)
+        assert client.get("/").status_code == 500
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -415,6 +422,20 @@ def test_a_visitors_socket_is_rejected_or_closed(socket_client: TestClient, auth
     with socket_client.websocket_connect("/after") as socket, pytest.raises(WebSocketDisconnect) as caught:
         socket.receive_text()
     assert (caught.value.code, caught.value.reason) == (1008, "Not logged in.")
+
+
+def test_the_reason_of_a_close_fits_into_its_frame(web: StarletteAuth[User]) -> None:
+    """It is cut to what RFC 6455 allows, between two characters."""
+
+    async def endpoint(socket: WebSocket) -> None:
+        await socket.accept()
+        raise InvalidInput("ä" * 100)
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    web.install(app)
+    with TestClient(app).websocket_connect("/") as socket, pytest.raises(WebSocketDisconnect) as caught:
+        socket.receive_text()
+    assert (caught.value.code, caught.value.reason) == (1008, "ä" * 61)
 
 
 def test_a_foreign_pages_socket_is_a_visitors(socket_client: TestClient, auth: AsyncAuth[User]) -> None:

@@ -31,6 +31,9 @@ __all__ = ["LuciaMiddleware", "StarletteAuth"]
 _OWN_WORDS: Final = ""
 """The error's own message is the answer."""
 
+_LONGEST_REASON: Final = 123
+"""The longest reason of a WebSocket's close, in bytes (RFC 6455, section 5.5)."""
+
 _ANSWERS: Final[dict[type[LuciaError], tuple[int, str]]] = {
     NotAuthenticated: (401, "Not logged in."),
     InvalidSessionId: (401, "Not logged in."),
@@ -120,7 +123,7 @@ class StarletteAuth(Generic[UserT]):
         status, detail = next(answer for kind, answer in _ANSWERS.items() if isinstance(error, kind))
         detail = detail or str(error)
         if isinstance(connection, WebSocket):
-            await connection.close(code=1008, reason=detail)
+            await connection.close(code=1008, reason=detail.encode()[:_LONGEST_REASON].decode(errors="ignore"))
             return None
         return JSONResponse({"detail": detail}, status, self._challenge(status))
 
