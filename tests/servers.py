@@ -4,15 +4,24 @@ A server that is not installed is an error, never a skip.
 """
 
 import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import redis
+from port_for import get_port
 from pytest_redis import factories
 from pytest_redis.executor import RedisExecutor
 
-__all__ = ["Server", "redis_server", "server", "valkey_server"]
+__all__ = ["Cluster", "Server", "cluster", "redis_server", "server", "valkey_server"]
+
+PATIENCE = 60.0
+"""Seconds after which a cluster that did not come up is an error."""
 
 
 @dataclass(frozen=True)
@@ -71,3 +80,71 @@ def server(request: pytest.FixtureRequest) -> Server:
 def decode_responses(request: pytest.FixtureRequest) -> bool:
     """Both ways a client may give its answers; ``parametrize`` it to have one."""
     return bool(request.param)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster of three nodes without replicas, which belongs to this test process alone."""
+
+    ports: tuple[int, ...]
+
+    @property
+    def url(self) -> str:
+        """What ``from_url`` of a cluster client takes: its first node."""
+        return f"redis://127.0.0.1:{self.ports[0]}"
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes of ``redis-server``, each with a third of the slots."""
+    ports: list[int] = []
+    while len(ports) < 3:
+        if (port := get_port((20_000, 50_000), ports)) is not None:
+            ports.append(port)
+    nodes = [_start_node(port, tmp_path_factory.mktemp(f"node-{port}")) for port in ports]
+    try:
+        _join(ports)
+        yield Cluster(tuple(ports))
+    finally:
+        for node in nodes:
+            node.terminate()
+            node.wait()
+
+
+def _start_node(port: int, folder: Path) -> "subprocess.Popen[bytes]":
+    options = {"port": port, "bind": "127.0.0.1", "dir": folder, "save": "", "cluster-enabled": "yes", "logfile": folder / "log"}
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return subprocess.Popen([_path("redis-server"), *arguments])
+
+
+def _join(ports: list[int]) -> None:
+    """Give each node its slots, introduce the nodes to the first, and wait until all agree."""
+    clients = [redis.Redis(port=port, protocol=2) for port in ports]
+    bounds = [16_384 * number // len(ports) for number in range(len(ports) + 1)]
+    for number, client in enumerate(clients):
+        _eventually(client.ping)
+        client.execute_command("CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+        client.execute_command("CLUSTER MEET", "127.0.0.1", ports[0])
+    for client in clients:
+        _eventually(partial(_agrees, client, len(ports)))
+        client.close()
+
+
+def _agrees(client: redis.Redis, nodes: int) -> bool:
+    """Whether a node knows all others and all slots are served."""
+    info: dict[str, str] = client.execute_command("CLUSTER INFO")
+    return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(nodes)
+
+
+def _eventually(holds: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            if holds():
+                return
+        except redis.ConnectionError:
+            pass
+        if time.monotonic() > deadline:
+            raise TimeoutError("the cluster did not come up")
+        time.sleep(0.05)

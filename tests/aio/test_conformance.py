@@ -1,7 +1,7 @@
 """The library's adapters, and one that somebody wrote, are held to the public suites."""
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from lucia._async.fallback import AsyncFiveMethods
 from lucia.adapters.memory import AsyncMemoryAdapter
@@ -61,6 +61,25 @@ class TestRedisNamespaces(AsyncRenewingSessionAdapterSuite):
     def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
         """An empty server."""
         return AsyncRedisSessionAdapter(redis_client, namespaces={"session": "app:{1}:s", "user_session": "app:{1}:s*é"})
+
+
+class TestRedisCluster(AsyncRenewingSessionAdapterSuite):
+    """Sessions in a cluster, by clients that give bytes or text."""
+
+    @pytest.fixture
+    def adapter(self, cluster_client: RedisCluster) -> AsyncRedisSessionAdapter:
+        """An empty cluster."""
+        return AsyncRedisSessionAdapter(cluster_client)
+
+
+@pytest.mark.parametrize("decode_responses", [False])
+class TestRedisWithoutScripts(AsyncRenewingSessionAdapterSuite):
+    """Sessions on servers that refuse scripts to this client."""
+
+    @pytest.fixture
+    def adapter(self, scriptless_client: Redis) -> AsyncRedisSessionAdapter:
+        """An empty server."""
+        return AsyncRedisSessionAdapter(scriptless_client)
 
 
 class TestFiveMethods(AsyncSessionAdapterSuite):

@@ -230,7 +230,17 @@ class Explorer:
         for id_ in world.released:
             if self._is_live(keys, id_) and self._ancestors(frozenset({id_}), world.forgotten) & world.ended:
                 return f"I2: {id_} was handed out in the place of an ended session"
-        return self._renewal_fault(world, keys)
+        return self._keep_fault(world, keys) or self._renewal_fault(world, keys)
+
+    def _keep_fault(self, world: World, keys: Mapping[bytes, Any]) -> str | None:
+        """What a sign-out everywhere has kept lives on, if nothing else ends sessions."""
+        endings = [number for number, task in enumerate(self.scenario.tasks) if task.kind in ("delete", "revoke")]
+        for number in endings:
+            kept, process = self.scenario.tasks[number].uses, world.processes[number]
+            if len(endings) == 1 and kept and process.result is True and kept not in world.forgotten:
+                if not any(self._is_live(keys, id_) for id_ in self._chain(world, kept)):
+                    return f"{kept} was kept, and neither it nor its successor validates"
+        return None
 
     def _renewal_fault(self, world: World, keys: Mapping[bytes, Any]) -> str | None:
         for used in {task.uses for task in self.scenario.tasks if task.kind == "renew"}:

@@ -4,10 +4,10 @@
 from collections.abc import Iterator
 
 import pytest
-from redis import Redis
+from redis import Redis, RedisCluster
 from redis.maint_notifications import MaintNotificationsConfig
 
-from tests.servers import Server
+from tests.servers import Cluster, Server
 
 
 @pytest.fixture
@@ -19,3 +19,20 @@ def redis_client(server: Server, decode_responses: bool) -> Iterator[Redis]:
     with client:
         client.flushall()
         yield client
+
+
+@pytest.fixture
+def cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[RedisCluster]:
+    """A client of the cluster, emptied."""
+    with RedisCluster.from_url(cluster.url, decode_responses=decode_responses, protocol=2) as client:
+        client.flushall(target_nodes="primaries")
+        yield client
+
+
+@pytest.fixture
+def scriptless_client(redis_client: Redis, server: Server) -> Iterator[Redis]:
+    """A client that may do everything but run scripts."""
+    redis_client.acl_setuser("scriptless", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
+    with Redis.from_url(server.url, username="scriptless", password="secret", protocol=2) as client:
+        yield client
+    redis_client.acl_deluser("scriptless")

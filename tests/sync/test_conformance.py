@@ -2,7 +2,7 @@
 """The library's adapters, and one that somebody wrote, are held to the public suites."""
 
 import pytest
-from redis import Redis
+from redis import Redis, RedisCluster
 
 from lucia._sync.fallback import FiveMethods
 from lucia.adapters.memory import MemoryAdapter
@@ -62,6 +62,25 @@ class TestRedisNamespaces(RenewingSessionAdapterSuite):
     def adapter(self, redis_client: Redis) -> RedisSessionAdapter:
         """An empty server."""
         return RedisSessionAdapter(redis_client, namespaces={"session": "app:{1}:s", "user_session": "app:{1}:s*é"})
+
+
+class TestRedisCluster(RenewingSessionAdapterSuite):
+    """Sessions in a cluster, by clients that give bytes or text."""
+
+    @pytest.fixture
+    def adapter(self, cluster_client: RedisCluster) -> RedisSessionAdapter:
+        """An empty cluster."""
+        return RedisSessionAdapter(cluster_client)
+
+
+@pytest.mark.parametrize("decode_responses", [False])
+class TestRedisWithoutScripts(RenewingSessionAdapterSuite):
+    """Sessions on servers that refuse scripts to this client."""
+
+    @pytest.fixture
+    def adapter(self, scriptless_client: Redis) -> RedisSessionAdapter:
+        """An empty server."""
+        return RedisSessionAdapter(scriptless_client)
 
 
 class TestFiveMethods(SessionAdapterSuite):

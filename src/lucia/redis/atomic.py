@@ -8,8 +8,8 @@ from lucia.models import SessionRow
 from lucia.redis.commands import Call, Eval, Operation
 from lucia.redis.common import (
     born_dead,
-    chain_of,
     check_storable,
+    end_of_chain,
     follow,
     missing,
     probe,
@@ -151,8 +151,8 @@ class Atomic:
         """The id of the session to keep, through its marker if it was renewed meanwhile; None if it is no live session of this user."""
         if keep is None:
             return None
-        chain = yield from chain_of(self._layout, user_id, keep)
-        return chain[-1] if chain else None
+        found = yield from end_of_chain(self._layout, user_id, keep)
+        return None if found is None else found[1].id
 
     def _revoke(self, index: str, ids: Sequence[bytes], kept: str | None, *, whole: bool) -> Eval:
         kept_id = b"" if kept is None else kept.encode()

@@ -98,18 +98,18 @@ def within_grace(marker: Marker | None, life: int) -> str | None:
     return marker.successor if marker is not None and 0 <= MARKER_MS - life < marker.grace else None
 
 
-def chain_of(layout: Layout, user_id: str, session_id: str) -> Operation[list[str]]:
-    """The ids from this one along its renewals of the last minute to a live session of this user; empty if they lead to none."""
+def end_of_chain(layout: Layout, user_id: str, session_id: str) -> Operation[tuple[list[str], SessionRow] | None]:
+    """The ids from this one along its renewals of the last minute, and the live session of this user that they lead to, if any."""
     chain: list[str] = []
     following: str | None = session_id
     while following is not None and following not in chain:
         chain.append(following)
         row = yield from get(layout, following)
         if row is not None:
-            return chain if row.user_id == user_id else []
+            return (chain, row) if row.user_id == user_id else None
         marker = yield from _marker_of(layout, following)
         following = None if marker is None else marker.successor
-    return []
+    return None
 
 
 def unseen(layout: Layout, session_ids: Iterable[str], seen: set[str | None]) -> list[str]:

@@ -84,12 +84,24 @@ class Layout:
         return f"{self.user_session}:{user_id}"
 
     def marker_key(self, session_id: str) -> str:
-        """Where a used id's successor is named."""
-        return f"{self.session}:renewed:{{{self.session}:{session_id}}}"
+        """Where a used id's successor is named: in the slot of the session's key, by a hash tag that is that key, or the one it holds."""
+        key = self.session_key(session_id)
+        return f"{self.session}:renewed:{key}" if _has_hash_tag(key) else f"{self.session}:renewed:{{{key}}}"
+
+    def is_one_slot(self, session_id: str) -> bool:
+        """Whether a session's key and its marker's are in one slot of a cluster: not if it has braces that are no hash tag."""
+        key = self.session_key(session_id)
+        return _has_hash_tag(key) or "}" not in key
 
     def is_storable(self, session_id: str) -> bool:
         """Whether a session's key could not be mistaken for a marker's."""
         return not session_id.startswith("renewed:")
+
+
+def _has_hash_tag(key: str) -> bool:
+    """Whether a cluster finds a key's slot by what is in braces: from the first opening one to the next closing one, if not empty."""
+    opening = key.find("{")
+    return opening >= 0 and key.find("}", opening) > opening + 1
 
 
 def _check_namespace(name: str, namespace: object) -> None:

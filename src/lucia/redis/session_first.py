@@ -23,8 +23,8 @@ from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, Eval, Operation, Transaction
 from lucia.redis.common import (
     born_dead,
-    chain_of,
     check_storable,
+    end_of_chain,
     follow,
     marker_or_none,
     missing,
@@ -40,7 +40,7 @@ from lucia.redis.common import (
 )
 from lucia.redis.layout import Layout, Marker, encode_marker, encode_row
 from lucia.redis.scripts import BORN_DEAD, DELETE, DROP, PUSH, SWAP
-from lucia.rules import MARKER_MS
+from lucia.rules import MARKER_MS, handle_of
 
 PROVISIONAL_MS: Final = 10_000
 """How long a session lives that is not whole yet."""
@@ -113,9 +113,10 @@ class Plain:
     def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
         there = (yield Call("MGET", (used,)))[0] is not None
         won = there and (yield Call("SET", (marker_key, marker, "NX", "PX", MARKER_MS)))
-        deleted = there and (yield Call("DEL", (used,)))  # who lost helps the winner, which may have crashed in between
+        if there:
+            yield Call("DEL", (used,))  # who lost helps the winner, which may have crashed in between
         if won:
-            return None if deleted else (None, -2)
+            return None
         (value,) = yield Call("MGET", (marker_key,))
         life = yield Call("PTTL", (marker_key,))
         return value, life
@@ -155,6 +156,8 @@ class SessionFirst:
     def _make(self, row: SessionRow) -> Operation[int]:
         """Steps C1 to C3; returns the index's length."""
         check_storable(self._layout, row)
+        if not self._layout.is_one_slot(row.id):
+            raise ValueError("a session id may not hold braces that are no hash tag, where a cluster has to find its marker")
         record, key, index = encode_row(row), self._layout.session_key(row.id), self._layout.index_key(row.user_id)
         written = yield Call("SET", (key, record, "NX", "PX", PROVISIONAL_MS))
         if not written and (yield Call("MGET", (key,)))[0] != record:
@@ -181,7 +184,7 @@ class SessionFirst:
         Raises:
             DuplicateSessionId, ConcurrentlyRevoked, ValueError: as :meth:`create`.
         """
-        if not self._layout.is_storable(used_id):
+        if not (self._layout.is_storable(used_id) and self._layout.is_one_slot(used_id)):
             return None
         marker = Marker(used_id, successor.id, grace)
         yield from self._make(successor)
@@ -209,23 +212,30 @@ class SessionFirst:
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         """End a user's sessions that are in the index now, but for ``keep`` or what that was renewed to.
 
-        What to keep is looked for after the index was read, and its whole chain is spared, so that a renewal on the way ends nothing of it.
+        What to keep is looked for after the index was read, and spared is its whole chain and whatever has its handle: the successor that
+        a renewal has made, and has not put in its place yet, is in the index already.
 
         Returns:
             Whether a session was kept; if ``keep`` is no live session of this user, all are ended and it is False.
         """
         index = self._layout.index_key(user_id)
         ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
-        chain = [] if keep is None else (yield from chain_of(self._layout, user_id, keep))
-        ended = [id_ for id_ in ids if to_text(id_) not in chain]
-        yield from self._end(map(to_text, ended), set(chain))
+        found = None if keep is None else (yield from end_of_chain(self._layout, user_id, keep))
+        spared = set[str | None]() if found is None else (yield from self._incarnations(user_id, ids, *found))
+        ended = [id_ for id_ in ids if to_text(id_) not in spared]
+        yield from self._end(map(to_text, ended), spared)
         yield from self._drop(index, ended)
-        return bool(chain)
+        return found is not None
+
+    def _incarnations(self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], end: SessionRow) -> Operation[set[str | None]]:
+        """A chain of ids, and those in the index whose session is of the same login, by its handle."""
+        rows = rows_of(user_id, ids, (yield from self._records(ids)))
+        return {*chain, *(row.id for row in rows if handle_of(row) == handle_of(end))}
 
     def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[None]:
         """End these sessions, then what their markers name, and so on, each once; then take them out of their indexes."""
         ended: list[SessionRow] = []
-        waiting = unseen(self._layout, session_ids, seen)
+        waiting = unseen(self._layout, filter(self._layout.is_one_slot, session_ids), seen)
         while waiting:
             block, waiting = waiting[:BATCH], waiting[BATCH:]
             held = yield from self._steps.take([self._keys(id_) for id_ in block])
