@@ -22,12 +22,11 @@ import valkey.asyncio.sentinel
 import valkey.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from lucia.models import SessionRow
+from lucia.redis.commands import Call, Command, Eval, Reply
 from lucia.redis.layout import Layout
-from lucia.redis.protocol import Call, Command, Eval, Reply
 from lucia.rules import system_clock
 from tests.servers import Server
 
@@ -96,9 +95,7 @@ class Inspector:
         self.server = server
         self.layout = layout
         self._empties = empties
-        self.client: Any = redis.Redis(
-            host=server.host, port=server.port, maint_notifications_config=MaintNotificationsConfig(enabled=False)
-        )
+        self.client: Any = redis.Redis(host=server.host, port=server.port)
 
     @classmethod
     def looking_at(cls, server: Server, layout: Layout = DEFAULT) -> "Inspector":

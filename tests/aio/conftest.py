@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
-from redis.maint_notifications import MaintNotificationsConfig
 
 from tests.servers import Cluster, Server
 
@@ -12,10 +11,7 @@ from tests.servers import Cluster, Server
 @pytest.fixture
 async def redis_client(server: Server, decode_responses: bool) -> AsyncIterator[Redis]:
     """A client of each kind of server, emptied, that gives bytes or text: four runs of a test."""
-    client = Redis.from_url(
-        server.url, decode_responses=decode_responses, maint_notifications_config=MaintNotificationsConfig(enabled=False)
-    )
-    async with client:
+    async with Redis.from_url(server.url, decode_responses=decode_responses) as client:
         await client.flushall()
         yield client
 

@@ -982,8 +982,8 @@ async def test_server_that_does_not_answer() -> None:
 
 
 def allow(inspector: Inspector, commands: tuple[str, ...]) -> None:
-    """Make a user of the server who may run these commands on the adapter's keys, and connect."""
-    rights = [f"+{command}" for command in (*commands, "hello", "ping", "client|setinfo")]
+    """Make a user of the server who may run these commands on the adapter's keys, and nothing else."""
+    rights = [f"+{command}" for command in commands]
     inspector.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pass", "~session:*", "~userSession:*", *rights)
 
 

@@ -512,7 +512,9 @@ async def test_ours_noted_handle_and_creation_are_kept_through_renewals(auth: As
     assert [device.noted for device in await auth.get_all_user_sessions(user_id)] == [noted]
 
 
-@pytest.mark.parametrize("value", [b"bytes", {1, 2}, float("nan"), float("inf"), object()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [b"bytes", {1, 2}, float("nan"), float("inf"), object()], ids=["bytes", "set", "nan", "infinite", "object"]
+)
 async def test_ours_what_is_noted_is_json(auth: AsyncAuth[User], store: AsyncWatchedStore, value: Any) -> None:
     """Anything else is a ValueError by every store, before a session is made, and not what a person typed."""
     with pytest.raises(ValueError, match="must be JSON values") as caught:
@@ -876,19 +878,3 @@ async def test_an_auth_can_be_closed_and_used_again(store: AsyncWatchedStore, ti
     await auth.aclose()
     await auth.aclose()
     assert await alive(auth, session) == [True]
-
-
-@pytest.mark.parametrize("noted", [{"agent": "x" * 8_192}, {"agent": "é" * 2_000}])
-async def test_ours_too_much_noted(auth: AsyncAuth[User], store: AsyncWatchedStore, noted: dict[str, str]) -> None:
-    """What is noted can come from a client: more than 8 KiB of JSON is the client's fault, and nothing is stored."""
-    with pytest.raises(InvalidInput, match="more than 8192"):
-        await auth.create_session("alice", noted=noted)
-    assert store.calls == []
-
-
-@pytest.mark.parametrize("noted", [{"when": object()}, {"rate": float("nan")}])
-async def test_ours_noted_that_is_no_json(auth: AsyncAuth[User], store: AsyncWatchedStore, noted: dict[str, object]) -> None:
-    """What can't be JSON is refused before anything is stored."""
-    with pytest.raises(ValueError, match="must be JSON"):
-        await auth.create_session("alice", noted=noted)
-    assert store.calls == []

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, Command, DropConnections, Eval, Operation, Transaction
@@ -150,7 +149,10 @@ class Explorer:
             name = f"{number}:{self.scenario.tasks[number].kind} {_name(part)} -> {reply!r}"
             yield name, self._answered(after, number, process, command, index, reply)
             if world.resends:
-                yield f"{name}, reply lost, to be sent again", after._replace(resends=world.resends - 1, processes=_with(world, number, process))
+                yield (
+                    f"{name}, reply lost, to be sent again",
+                    after._replace(resends=world.resends - 1, processes=_with(world, number, process)),
+                )
             if world.failures:
                 late = (*world.late, part)
                 failed = world._replace(failures=world.failures - 1, late=late)

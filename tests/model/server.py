@@ -109,7 +109,10 @@ class Database:
     def lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
         """LRANGE"""
         values = self._list(key)
-        begin, end = (each if each >= 0 else max(0, len(values) + each) if index == 0 else len(values) + each for index, each in enumerate((int(first), int(last))))
+        begin, end = (
+            each if each >= 0 else max(0, len(values) + each) if index == 0 else len(values) + each
+            for index, each in enumerate((int(first), int(last)))
+        )
         return list(values[begin : end + 1])
 
     def lrem(self, key: bytes, count: bytes, value: bytes) -> int:

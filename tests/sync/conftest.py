@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 from redis import Redis, RedisCluster
-from redis.maint_notifications import MaintNotificationsConfig
 
 from tests.servers import Cluster, Server
 
@@ -13,10 +12,7 @@ from tests.servers import Cluster, Server
 @pytest.fixture
 def redis_client(server: Server, decode_responses: bool) -> Iterator[Redis]:
     """A client of each kind of server, emptied, that gives bytes or text: four runs of a test."""
-    client = Redis.from_url(
-        server.url, decode_responses=decode_responses, maint_notifications_config=MaintNotificationsConfig(enabled=False)
-    )
-    with client:
+    with Redis.from_url(server.url, decode_responses=decode_responses) as client:
         client.flushall()
         yield client
 

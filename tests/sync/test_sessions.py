@@ -513,7 +513,9 @@ def test_ours_noted_handle_and_creation_are_kept_through_renewals(auth: Auth[Use
     assert [device.noted for device in auth.get_all_user_sessions(user_id)] == [noted]
 
 
-@pytest.mark.parametrize("value", [b"bytes", {1, 2}, float("nan"), float("inf"), object()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [b"bytes", {1, 2}, float("nan"), float("inf"), object()], ids=["bytes", "set", "nan", "infinite", "object"]
+)
 def test_ours_what_is_noted_is_json(auth: Auth[User], store: WatchedStore, value: Any) -> None:
     """Anything else is a ValueError by every store, before a session is made, and not what a person typed."""
     with pytest.raises(ValueError, match="must be JSON values") as caught:
@@ -877,19 +879,3 @@ def test_an_auth_can_be_closed_and_used_again(store: WatchedStore, time: Time) -
     auth.close()
     auth.close()
     assert alive(auth, session) == [True]
-
-
-@pytest.mark.parametrize("noted", [{"agent": "x" * 8_192}, {"agent": "é" * 2_000}])
-def test_ours_too_much_noted(auth: Auth[User], store: WatchedStore, noted: dict[str, str]) -> None:
-    """What is noted can come from a client: more than 8 KiB of JSON is the client's fault, and nothing is stored."""
-    with pytest.raises(InvalidInput, match="more than 8192"):
-        auth.create_session("alice", noted=noted)
-    assert store.calls == []
-
-
-@pytest.mark.parametrize("noted", [{"when": object()}, {"rate": float("nan")}])
-def test_ours_noted_that_is_no_json(auth: Auth[User], store: WatchedStore, noted: dict[str, object]) -> None:
-    """What can't be JSON is refused before anything is stored."""
-    with pytest.raises(ValueError, match="must be JSON"):
-        auth.create_session("alice", noted=noted)
-    assert store.calls == []

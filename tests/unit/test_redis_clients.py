@@ -15,9 +15,9 @@ from redis.cache import CacheConfig
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.redis.clients import close_idle, is_no_script, is_wrong_type, redact
-from lucia.redis.protocol import Call, DropConnections, Eval
+from lucia.redis.commands import Call, DropConnections, Eval
 from lucia.redis.scripts import CREATE
-from tests.redis_tools import AsyncClients, Clients, Inspector, row
+from tests.redis_tools import AsyncClients, Clients, Inspector, row, until
 from tests.servers import Server
 
 SECRET = "s" * 40
@@ -127,11 +127,14 @@ def test_pools_that_close_all() -> None:
 
 def test_connections_in_use_stay(inspector: Inspector) -> None:
     """Of a pool's connections only the idle ones are closed, so that commands under way are not disturbed."""
-    pool = redis.ConnectionPool(port=inspector.server.port)
+    pool: Any = redis.ConnectionPool(port=inspector.server.port, client_name="pooled")
     busy, idle = pool.get_connection(), pool.get_connection()
     pool.release(idle)
+    busy.send_command("PING")
     close_idle(pool)
-    assert (busy.is_connected, idle.is_connected) == (True, False)
+    until(lambda: [each["name"] for each in inspector.client.client_list()].count("pooled") == 1)
+    assert busy.read_response() == b"PONG"
+    pool.release(busy)
     pool.disconnect()
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -332,3 +333,15 @@ def test_marker_of_another(id_: str) -> None:
     """The marker of another used id is told from a corrupt one, so that nobody is led to somebody else's session."""
     with pytest.raises(CrossedReply):
         decode_marker(f'{{"id":{id_},"successor":"new","grace":1}}'.encode(), "old")
+
+
+def test_nesting_is_bounded_both_ways() -> None:
+    """A record nested a hundred deep is written and read; one deeper is neither, in every version of Python."""
+    deepest: object = 1
+    for _ in range(99):
+        deepest = [deepest]
+    session = SessionRow(id="a", user_id="{" * 300, active_expires=1, idle_expires=2, attributes={"noted": deepest})
+    assert decode_row(encode_row(session), "a") == session
+    with pytest.raises(ValueError, match="can't be stored as JSON"):
+        encode_row(replace(session, attributes={"noted": [deepest]}))
+    assert decode_row(encode_row(session).replace(b"[1]", b"[[1]]"), "a") is None

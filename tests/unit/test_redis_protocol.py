@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.redis import protocol
+from lucia.redis import atomic
+from lucia.redis.atomic import BLOCK, OPTIMISTIC_TRIES, Atomic
+from lucia.redis.commands import Call, Command, DropConnections, Eval, Operation, Reply
+from lucia.redis.common import MAX_HOPS, get, successor_of
 from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.protocol import BLOCK, MAX_HOPS, Call, Command, DropConnections, Eval, Operation, Reply
 from lucia.redis.scripts import CREATE, DELETE, PRUNE, RENEW, REVOKE
 from tests.redis_tools import DEFAULT, HOUR, Inspector, Stepper, explore, row
 from tests.servers import Server
@@ -37,25 +39,25 @@ class Bench:
         return Stepper(self.inspector.client, operation)
 
     def create(self, session: SessionRow, random_below: Callable[[int], int] = lambda _: 0) -> Stepper[None]:
-        return self.steps(protocol.create(DEFAULT, session, random_below))
+        return self.steps(Atomic(DEFAULT).create(session, random_below))
 
     def get(self, session_id: str) -> Stepper[SessionRow | None]:
-        return self.steps(protocol.get(DEFAULT, session_id))
+        return self.steps(get(DEFAULT, session_id))
 
     def read_all(self, user_id: str = "u1") -> Stepper[list[SessionRow]]:
-        return self.steps(protocol.get_by_user(DEFAULT, user_id))
+        return self.steps(Atomic(DEFAULT).get_by_user(user_id))
 
     def renew(self, used_id: str, successor_id: str, grace: int = MINUTE) -> Stepper[SessionRow | None]:
-        return self.steps(protocol.renew(DEFAULT, used_id, row(successor_id), grace))
+        return self.steps(Atomic(DEFAULT).renew(used_id, row(successor_id), grace))
 
     def successor(self, used_id: str) -> Stepper[SessionRow | None]:
-        return self.steps(protocol.successor_of(DEFAULT, used_id))
+        return self.steps(successor_of(DEFAULT, used_id))
 
     def delete(self, *session_ids: str) -> Stepper[None]:
-        return self.steps(protocol.delete(DEFAULT, session_ids))
+        return self.steps(Atomic(DEFAULT).delete(session_ids))
 
     def delete_all(self, keep: str | None = None, user_id: str = "u1") -> Stepper[bool]:
-        return self.steps(protocol.delete_by_user(DEFAULT, user_id, keep))
+        return self.steps(Atomic(DEFAULT).delete_by_user(user_id, keep))
 
     def begin_with(self, *session_ids: str) -> None:
         """Empty the server and store these sessions."""
@@ -91,21 +93,21 @@ def test_commands_of_each_operation() -> None:
     session = row("new")
     record = encode_row(session)
     keys = ("session:new", "userSession:u1")
-    assert replay(protocol.get(DEFAULT, "a"), [None]) == ([Call("MGET", ("session:a",))], None)
-    assert replay(protocol.create(DEFAULT, session, lambda _: 0), 1) == ([Eval(CREATE, keys, ("new", record, session.idle_expires))], None)
+    assert replay(get(DEFAULT, "a"), [None]) == ([Call("MGET", ("session:a",))], None)
+    assert replay(Atomic(DEFAULT).create(session, lambda _: 0), 1) == ([Eval(CREATE, keys, ("new", record, session.idle_expires))], None)
     marker = encode_marker(Marker("old", "new", 5))
     renew = Eval(
         RENEW, ("session:old", *keys, "session:renewed:{session:old}"), ("old", "new", record, session.idle_expires, marker, MINUTE)
     )
-    assert replay(protocol.renew(DEFAULT, "old", session, 5), 1) == ([renew], session)
+    assert replay(Atomic(DEFAULT).renew("old", session, 5), 1) == ([renew], session)
     delete = Eval(DELETE, ("session:new", "session:renewed:{session:new}"), ())
-    assert replay(protocol.delete(DEFAULT, ["new"]), [[record, None]], 1) == ([delete, Call("LREM", ("userSession:u1", 0, "new"))], None)
+    assert replay(Atomic(DEFAULT).delete(["new"]), [[record, None]], 1) == ([delete, Call("LREM", ("userSession:u1", 0, "new"))], None)
     everything = Call("LRANGE", ("userSession:u1", 0, -1))
     revoke = Eval(REVOKE, ("userSession:u1", b"session:a", b"session:b"), (1, b"", b"a", b"b"))
-    assert replay(protocol.delete_by_user(DEFAULT, "u1"), [b"b", b"a"], 1) == ([everything, revoke], False)
+    assert replay(Atomic(DEFAULT).delete_by_user("u1"), [b"b", b"a"], 1) == ([everything, revoke], False)
     prune = Eval(PRUNE, ("userSession:u1", b"session:gone"), (b"gone",))
     records = Call("MGET", (b"session:gone", b"session:new"))
-    assert replay(protocol.get_by_user(DEFAULT, "u1"), [b"gone", b"new"], [None, record], 1) == ([everything, records, prune], [session])
+    assert replay(Atomic(DEFAULT).get_by_user("u1"), [b"gone", b"new"], [None, record], 1) == ([everything, records, prune], [session])
 
 
 # Renewal
@@ -185,7 +187,7 @@ def test_sent_twice(bench: Bench) -> None:
     bench.begin_with("used")
     session = row("new")
     for _ in range(2):
-        assert bench.steps(protocol.renew(DEFAULT, "used", session, 0)).finish() == session
+        assert bench.steps(Atomic(DEFAULT).renew("used", session, 0)).finish() == session
     again = row("again")
     for _ in range(3):
         bench.create(again).finish()
@@ -365,7 +367,7 @@ def test_two_sign_outs(bench: Bench) -> None:
 @pytest.mark.parametrize("renewed", ["s0", "s3", "s4", "kept"])
 def test_blocks_against_renewal(bench: Bench, renewed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in blocks, a sign-out everywhere ends what any session was renewed to meanwhile, and keeps the kept one's successor."""
-    monkeypatch.setattr(protocol, "BLOCK", 2)
+    monkeypatch.setattr(atomic, "BLOCK", 2)
     operations: list[Stepper[Any]] = []
 
     def begin() -> list[Stepper[Any]]:
@@ -382,7 +384,7 @@ def test_blocks_against_renewal(bench: Bench, renewed: str, monkeypatch: pytest.
 
 def test_blocks_against_a_chain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sign-out everywhere in blocks ends a chain that grows twice meanwhile, in every order of the steps."""
-    monkeypatch.setattr(protocol, "BLOCK", 2)
+    monkeypatch.setattr(atomic, "BLOCK", 2)
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("s0", "s1", "s2")
@@ -396,7 +398,7 @@ def test_blocks_against_a_chain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 
 def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kept session that is renewed twice while the others are ended in blocks is kept as its last successor."""
-    monkeypatch.setattr(protocol, "BLOCK", 2)
+    monkeypatch.setattr(atomic, "BLOCK", 2)
     operations: list[Stepper[Any]] = []
 
     def begin() -> list[Stepper[Any]]:
@@ -414,7 +416,7 @@ def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.M
 
 def test_blocks_against_logins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login while sessions are ended in blocks is kept or ended as a whole; the sessions from before are ended."""
-    monkeypatch.setattr(protocol, "BLOCK", 2)
+    monkeypatch.setattr(atomic, "BLOCK", 2)
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("s0", "s1", "s2", "s3", "s4")
@@ -430,7 +432,7 @@ def test_index_that_changes_at_every_try(bench: Bench) -> None:
     """Three logins that each spoil a try make a sign-out everywhere go in blocks: what was there when that began is ended, no more."""
     bench.begin_with("s0", "s1")
     sign_out = bench.delete_all()
-    for number in range(protocol.OPTIMISTIC_TRIES):
+    for number in range(OPTIMISTIC_TRIES):
         sign_out.step()
         bench.create(row(f"login{number}")).finish()
         sign_out.step()
@@ -449,20 +451,20 @@ def test_kept_session_that_changes_at_every_try(bench: Bench) -> None:
     """A kept session that is renewed at every try is still the one that is kept, when it goes in blocks."""
     bench.begin_with("s0", "kept0")
     sign_out = bench.delete_all(keep="kept0")
-    for number in range(protocol.OPTIMISTIC_TRIES + 1):
+    for number in range(OPTIMISTIC_TRIES + 1):
         while not isinstance(sign_out.commands[-1], Eval):
             sign_out.step()
         assert bench.renew(f"kept{number}", f"kept{number + 1}").finish() is not None
         sign_out.step()
     assert sign_out.finish() is True
-    assert bench.live() == {f"kept{protocol.OPTIMISTIC_TRIES + 1}"}
+    assert bench.live() == {f"kept{OPTIMISTIC_TRIES + 1}"}
 
 
 def test_index_that_empties_before_the_blocks(bench: Bench) -> None:
     """If somebody else has ended everything before it goes in blocks, nothing is kept and nothing is left to do."""
     bench.begin_with("s0")
     sign_out = bench.delete_all(keep="gone")
-    for number in range(protocol.OPTIMISTIC_TRIES):
+    for number in range(OPTIMISTIC_TRIES):
         while not isinstance(sign_out.commands[-1], Eval):
             sign_out.step()
         bench.create(row(f"login{number}")).finish()
@@ -495,7 +497,7 @@ OTHERS = encode_row(row("b", "u2"))
 @pytest.mark.parametrize("wrong", [[OTHERS], b"OK", 1, None, [], [None, None], [RECORD, RECORD], [1], RECORD])
 def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
     """A reply that is another command's has the connections dropped and the record read once more."""
-    commands, session = replay(protocol.get(DEFAULT, "a"), wrong, None, [RECORD])
+    commands, session = replay(get(DEFAULT, "a"), wrong, None, [RECORD])
     read = Call("MGET", ("session:a",))
     assert commands == [read, DropConnections(), read]
     assert session is not None
@@ -504,7 +506,7 @@ def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
 
 def test_crossed_replies_are_no_session() -> None:
     """Wrong again is no session."""
-    commands, session = replay(protocol.get(DEFAULT, "a"), [OTHERS], None, [OTHERS])
+    commands, session = replay(get(DEFAULT, "a"), [OTHERS], None, [OTHERS])
     assert len(commands) == 3
     assert session is None
 
@@ -512,17 +514,17 @@ def test_crossed_replies_are_no_session() -> None:
 def test_crossed_marker_leads_nowhere() -> None:
     """The marker of another used id is asked for again and then leads nowhere: never to somebody else's session."""
     marker = encode_marker(Marker("b", "b2", MINUTE))
-    assert replay(protocol.successor_of(DEFAULT, "a"), [marker], None, [marker])[1] is None
-    assert replay(protocol.renew(DEFAULT, "a", row("a2"), MINUTE), [marker, MINUTE], None, [marker, MINUTE])[1] is None
+    assert replay(successor_of(DEFAULT, "a"), [marker], None, [marker])[1] is None
+    assert replay(Atomic(DEFAULT).renew("a", row("a2"), MINUTE), [marker, MINUTE], None, [marker, MINUTE])[1] is None
     successor = row("a2")
-    commands, session = replay(protocol.renew(DEFAULT, "a", successor, MINUTE), [marker, MINUTE], None, 1)
+    commands, session = replay(Atomic(DEFAULT).renew("a", successor, MINUTE), [marker, MINUTE], None, 1)
     assert commands[0] == commands[2]
     assert session == successor
 
 
 def test_crossed_records_are_not_listed() -> None:
     """A user's list holds no record that is another session's."""
-    assert replay(protocol.get_by_user(DEFAULT, "u1"), [b"a", b"c"], [OTHERS, OTHERS])[1] == []
+    assert replay(Atomic(DEFAULT).get_by_user("u1"), [b"a", b"c"], [OTHERS, OTHERS])[1] == []
 
 
 def test_another_marker_is_not_followed_by_ending(bench: Bench) -> None:
@@ -584,7 +586,7 @@ def test_bytes_in_an_index(bench: Bench) -> None:
 
 def test_bytes_in_a_block(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries that are no text are ended in blocks too."""
-    monkeypatch.setattr(protocol, "BLOCK", 1)
+    monkeypatch.setattr(atomic, "BLOCK", 1)
     bench.begin_with("one")
     bench.inspector.client.rpush(DEFAULT.index_key("u1"), b"\xff", b"\xfe\x00")
     bench.delete_all().finish()

@@ -22,8 +22,6 @@ def get(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
 
     ``MGET session:{id}``; if the record is another session's, the connections are dropped and it is read once more.
     """
-    if not layout.is_storable(session_id):
-        return None
     return (yield from twice(lambda: _get_once(layout, session_id)))
 
 

@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NoReturn, cast
 
@@ -25,6 +25,9 @@ from lucia.rules import MARKER_MS
 
 MAX_RECORD_BYTES: Final = 16_384
 """A longer record is neither written nor read."""
+
+MAX_DEPTH: Final = 100
+"""Nor is one whose lists and objects are nested deeper: Python's JSON parser itself sets a bound in some versions only."""
 
 DEFAULT_NAMESPACES: Final = {"session": "session", "user_session": "userSession"}
 
@@ -117,10 +120,11 @@ def encode_row(row: SessionRow) -> bytes:
     """The record of a session: one JSON object, attributes beside the four columns.
 
     Raises:
-        ValueError: the record is longer than 16 KiB, or an attribute is no JSON value.
+        ValueError: the record is longer than 16 KiB, or an attribute is no JSON value or nested deeper than 100.
     """
     columns = {"id": row.id, "user_id": row.user_id, "active_expires": row.active_expires, "idle_expires": row.idle_expires}
     try:
+        _check_depth(row.attributes)
         record = _encode_object({**columns, **row.attributes})
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"an attribute of the session can't be stored as JSON: {type(error).__name__}") from None
@@ -161,10 +165,24 @@ def _parse_row(record: bytes) -> SessionRow:
     if len(record) > MAX_RECORD_BYTES:
         raise ValueError(f"it has {len(record)} bytes, more than {MAX_RECORD_BYTES}")
     members = _parse_object(record)
+    _check_depth(members)
     if missing := sorted(SESSION_COLUMNS - members.keys()):
         raise ValueError(f"it has no {', '.join(missing)}")
     columns = {name: members.pop(name) for name in SESSION_COLUMNS}
     return SessionRow(**columns, attributes=members)
+
+
+def _check_depth(members: Mapping[str, Any]) -> None:
+    level: list[Any] = [members]
+    for _ in range(MAX_DEPTH):
+        level = [value for each in level for value in _children(each) if isinstance(value, Mapping | list | tuple)]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    return cast("Mapping[str, Any]", value).values() if isinstance(value, Mapping) else value
 
 
 def _parse_object(text: bytes) -> dict[str, Any]:
