@@ -13,6 +13,7 @@ from lucia.context import RequestContext
 from lucia.cookies import Cookie, SessionCookie
 from lucia.errors import (
     AutoUserIdGenerationNotSupported,
+    ConcurrentlyRevoked,
     DuplicateKeyId,
     DuplicateSessionId,
     ExpiredKey,
@@ -64,6 +65,7 @@ __all__ = [
     "Auth",
     "AuthRequest",
     "AutoUserIdGenerationNotSupported",
+    "ConcurrentlyRevoked",
     "Cookie",
     "Device",
     "DuplicateKeyId",

@@ -240,6 +240,14 @@ class AsyncCountsEnded(AsyncMemoryAdapter):
         return len(self._sessions) < before
 
 
+@breaks(Laws.test_keep_renewed_without_grace)
+class AsyncKeepsWithinGrace(AsyncMemoryAdapter):
+    """Follows the used id that is to be kept within its grace alone."""
+
+    def _end_of_chain(self, session_id: str) -> SessionRow | None:
+        return self._sessions.get(session_id) or self._successor(session_id)
+
+
 @breaks(Laws.test_keep_renewed)
 class AsyncKeepsById(AsyncMemoryAdapter):
     """Does not follow the used id that is to be kept."""

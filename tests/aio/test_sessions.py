@@ -11,6 +11,7 @@ import pytest
 
 from lucia import (
     AsyncAuth,
+    ConcurrentlyRevoked,
     DuplicateSessionId,
     InvalidInput,
     InvalidSessionId,
@@ -878,3 +879,47 @@ async def test_an_auth_can_be_closed_and_used_again(store: AsyncWatchedStore, ti
     await auth.aclose()
     await auth.aclose()
     assert await alive(auth, session) == [True]
+
+
+class AsyncInterruptedStore(AsyncMemoryAdapter):
+    """A store where each write is overtaken so many times by the end of all of the user's sessions."""
+
+    times = 1
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        self.interrupt()
+        await super().set_session(session)
+
+    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        self.interrupt()
+        return await super().renew_session(session_id, successor, grace=grace)
+
+    def interrupt(self) -> None:
+        """Raise, if it is still to be."""
+        if self.times:
+            self.times -= 1
+            raise ConcurrentlyRevoked
+
+
+async def test_ours_a_login_is_tried_once_more(time: Time) -> None:
+    """A login that a sign-out everywhere overtook comes after it, under a new id; a second time is an error."""
+    store = AsyncInterruptedStore()
+    auth = AsyncAuth(sessions=store, env="DEV", clock=time)
+    session = await auth.create_session("u")
+    assert (await auth.get_session(session.session_id)).user_id == "u"
+    store.times = 2
+    with pytest.raises(ConcurrentlyRevoked):
+        await auth.create_session("u")
+
+
+async def test_ours_a_renewal_is_tried_once_more(time: Time) -> None:
+    """So is a renewal, if the used session is still there; else there is nothing to renew."""
+    store = AsyncInterruptedStore()
+    auth = AsyncAuth(sessions=store, env="DEV", clock=time)
+    session = await auth.create_session("u")
+    store.times = 1
+    renewed = await auth.renew_session(session.session_id)
+    assert renewed.handle == session.handle
+    store.times = 2
+    with pytest.raises(ConcurrentlyRevoked):
+        await auth.renew_session(renewed.session_id)

@@ -241,6 +241,14 @@ class CountsEnded(MemoryAdapter):
         return len(self._sessions) < before
 
 
+@breaks(Laws.test_keep_renewed_without_grace)
+class KeepsWithinGrace(MemoryAdapter):
+    """Follows the used id that is to be kept within its grace alone."""
+
+    def _end_of_chain(self, session_id: str) -> SessionRow | None:
+        return self._sessions.get(session_id) or self._successor(session_id)
+
+
 @breaks(Laws.test_keep_renewed)
 class KeepsById(MemoryAdapter):
     """Does not follow the used id that is to be kept."""

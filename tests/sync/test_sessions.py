@@ -12,6 +12,7 @@ import pytest
 
 from lucia import (
     Auth,
+    ConcurrentlyRevoked,
     DuplicateSessionId,
     InvalidInput,
     InvalidSessionId,
@@ -879,3 +880,47 @@ def test_an_auth_can_be_closed_and_used_again(store: WatchedStore, time: Time) -
     auth.close()
     auth.close()
     assert alive(auth, session) == [True]
+
+
+class InterruptedStore(MemoryAdapter):
+    """A store where each write is overtaken so many times by the end of all of the user's sessions."""
+
+    times = 1
+
+    def set_session(self, session: SessionRow, /) -> None:
+        self.interrupt()
+        super().set_session(session)
+
+    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        self.interrupt()
+        return super().renew_session(session_id, successor, grace=grace)
+
+    def interrupt(self) -> None:
+        """Raise, if it is still to be."""
+        if self.times:
+            self.times -= 1
+            raise ConcurrentlyRevoked
+
+
+def test_ours_a_login_is_tried_once_more(time: Time) -> None:
+    """A login that a sign-out everywhere overtook comes after it, under a new id; a second time is an error."""
+    store = InterruptedStore()
+    auth = Auth(sessions=store, env="DEV", clock=time)
+    session = auth.create_session("u")
+    assert (auth.get_session(session.session_id)).user_id == "u"
+    store.times = 2
+    with pytest.raises(ConcurrentlyRevoked):
+        auth.create_session("u")
+
+
+def test_ours_a_renewal_is_tried_once_more(time: Time) -> None:
+    """So is a renewal, if the used session is still there; else there is nothing to renew."""
+    store = InterruptedStore()
+    auth = Auth(sessions=store, env="DEV", clock=time)
+    session = auth.create_session("u")
+    store.times = 1
+    renewed = auth.renew_session(session.session_id)
+    assert renewed.handle == session.handle
+    store.times = 2
+    with pytest.raises(ConcurrentlyRevoked):
+        auth.renew_session(renewed.session_id)

@@ -22,6 +22,7 @@ CODES = {
 """The original's codes, each of which is one class here."""
 
 OURS = {
+    "ConcurrentlyRevoked": "CONCURRENTLY_REVOKED",
     "InvalidInput": "INVALID_INPUT",
     "Overloaded": "OVERLOADED",
     "SessionsNotEnded": "SESSIONS_NOT_ENDED",

@@ -45,6 +45,7 @@ def test_names() -> None:
         "Auth",
         "AuthRequest",
         "AutoUserIdGenerationNotSupported",
+        "ConcurrentlyRevoked",
         "Cookie",
         "Device",
         "DuplicateKeyId",

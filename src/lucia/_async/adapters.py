@@ -39,6 +39,7 @@ class AsyncSessionAdapter(Protocol):
         Raises:
             DuplicateSessionId: another session has this id; nothing was changed.
             InvalidUserId: no such user, where the store can tell.
+            ConcurrentlyRevoked: all of the user's sessions were ended while this one was made; nothing of it is left.
         """
         ...
 
@@ -84,6 +85,7 @@ class AsyncRenewingSessionAdapter(AsyncSessionAdapter, Protocol):
 
         Raises:
             DuplicateSessionId: the successor's id is taken; nothing was changed.
+            ConcurrentlyRevoked: as :meth:`set_session`; the used session may be there or not.
         """
         ...
 

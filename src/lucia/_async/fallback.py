@@ -55,7 +55,7 @@ class AsyncFiveMethods:
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         """List the user's sessions and end all but one; a login meanwhile is not in the list."""
         async with self._lock:
-            kept = await self._adapter.get_session(keep) or await self._successor(keep)
+            kept = await self._end_of_chain(keep)
             if kept is None or kept.user_id != user_id:
                 await self._adapter.delete_sessions_by_user_id(user_id)
                 return False
@@ -82,6 +82,11 @@ class AsyncFiveMethods:
         """What the used id was renewed to in this process, while each step is within its grace."""
         async with self._lock:
             return await self._successor(session_id)
+
+    async def _end_of_chain(self, session_id: str) -> SessionRow | None:
+        """The session, or what it was renewed to in this process within the last 60 seconds, whatever the grace."""
+        successor = self._renewals.successor(session_id)
+        return await (self._adapter.get_session(session_id) if successor is None else self._end_of_chain(successor))
 
     async def _successor(self, session_id: str) -> SessionRow | None:
         successor = self._renewals.within_grace(session_id)

@@ -165,12 +165,17 @@ class AsyncMemoryAdapter:
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         """Remove all sessions of this user but ``keep``, or what that was renewed to; says whether one was kept."""
         async with self._lock:
-            kept = self._sessions.get(keep) or self._successor(keep)
+            kept = self._end_of_chain(keep)
             if kept is None or kept.user_id != user_id:
                 self._keep_only(user_id, None)
                 return False
             self._keep_only(user_id, kept.id)
             return True
+
+    def _end_of_chain(self, session_id: str) -> SessionRow | None:
+        """The session, or what it was renewed to within the last 60 seconds, whatever the grace."""
+        successor = self._renewals.successor(session_id)
+        return self._sessions.get(session_id) if successor is None else self._end_of_chain(successor)
 
     def _keep_only(self, user_id: str, keep: str | None) -> None:
         sessions = self._sessions

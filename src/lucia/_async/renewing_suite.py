@@ -239,6 +239,14 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_list(adapter, _ANNA, rows[-1])
         await self.check_gone(adapter, other)
 
+    async def test_keep_renewed_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """A used id keeps what it was renewed to also where it leads to it no more: the person that asks stays logged in."""
+        used, successor, other = (self.row(name) for name in ("used", "successor", "other"))
+        await self.store(adapter, used, other)
+        equal(await adapter.renew_session("used", successor, grace=0), successor, "renew_session")
+        equal(await adapter.delete_other_sessions(_ANNA, "used"), True, "delete_other_sessions with a used id, renewed without a grace")
+        await self.check_list(adapter, _ANNA, successor)
+
     async def test_keep_unknown(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """If the session to keep is not there, all of the user's sessions are removed, and the answer is False."""
         rows = [self.row("one"), self.row("two"), self.row("ended")]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Generic, NamedTuple
 
 from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
-from lucia.errors import InvalidSessionId, InvalidUserId, UsersNotConfigured
+from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
 from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
 from lucia.rules import (
     Clock,
@@ -59,11 +59,17 @@ class AsyncSessionMethods(Generic[UserT]):
             ValueError: it is no JSON, or the session adapter does not keep attributes.
         """
         self._check_noted(noted)
-        now = self._clock()
-        row = self._as_kept(new_session_row(user_id, now, self._expiry, noted or {}))
-        await self._sessions.set_session(row)
+        try:
+            row = await self._set_session(user_id, noted or {})
+        except ConcurrentlyRevoked:  # this login came after the sign-out everywhere that ended the first try
+            row = await self._set_session(user_id, noted or {})
         await self._sweep(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
+
+    async def _set_session(self, user_id: str, noted: Mapping[str, Any]) -> SessionRow:
+        row = self._as_kept(new_session_row(user_id, self._clock(), self._expiry, noted))
+        await self._sessions.set_session(row)
+        return row
 
     async def get_session(self, session_id: str) -> Session:
         """The live session with this id, active or idle. Never renews; within the grace a used id gives its successor, as ``fresh``.
@@ -214,16 +220,22 @@ class AsyncSessionMethods(Generic[UserT]):
         return await self._renew(live.row, self._expiry.grace_ms)
 
     async def _renew(self, row: SessionRow, grace: int) -> Session:
+        try:
+            found = await self._replace(row, grace)
+        except ConcurrentlyRevoked:  # if the used session was ended too, there is nothing to renew any more
+            found = await self._replace(row, grace)
+        state = None if found is None else session_state(found, self._clock())
+        if found is None or state is None:
+            raise InvalidSessionId
+        return to_session(found, state, self._expiry, fresh=True)
+
+    async def _replace(self, row: SessionRow, grace: int) -> SessionRow | None:
         now = self._clock()
         successor = self._as_kept(successor_row(row, now, self._expiry))
         if successor.idle_expires <= now:  # the absolute lifetime is over, though the record was written when it was longer
             await self._sessions.delete_session(row.id)
-            raise InvalidSessionId
-        found = await self._sessions.renew_session(row.id, successor, grace=grace)
-        state = None if found is None else session_state(found, now)
-        if found is None or state is None:
-            raise InvalidSessionId
-        return to_session(found, state, self._expiry, fresh=True)
+            return None
+        return await self._sessions.renew_session(row.id, successor, grace=grace)
 
     def _as_kept(self, row: SessionRow) -> SessionRow:
         """The row as the store will give it back: a handle that it won't keep must not be promised."""

@@ -40,6 +40,7 @@ class SessionAdapter(Protocol):
         Raises:
             DuplicateSessionId: another session has this id; nothing was changed.
             InvalidUserId: no such user, where the store can tell.
+            ConcurrentlyRevoked: all of the user's sessions were ended while this one was made; nothing of it is left.
         """
         ...
 
@@ -85,6 +86,7 @@ class RenewingSessionAdapter(SessionAdapter, Protocol):
 
         Raises:
             DuplicateSessionId: the successor's id is taken; nothing was changed.
+            ConcurrentlyRevoked: as :meth:`set_session`; the used session may be there or not.
         """
         ...
 

@@ -56,7 +56,7 @@ class FiveMethods:
     def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         """List the user's sessions and end all but one; a login meanwhile is not in the list."""
         with self._lock:
-            kept = self._adapter.get_session(keep) or self._successor(keep)
+            kept = self._end_of_chain(keep)
             if kept is None or kept.user_id != user_id:
                 self._adapter.delete_sessions_by_user_id(user_id)
                 return False
@@ -83,6 +83,11 @@ class FiveMethods:
         """What the used id was renewed to in this process, while each step is within its grace."""
         with self._lock:
             return self._successor(session_id)
+
+    def _end_of_chain(self, session_id: str) -> SessionRow | None:
+        """The session, or what it was renewed to in this process within the last 60 seconds, whatever the grace."""
+        successor = self._renewals.successor(session_id)
+        return (self._adapter.get_session(session_id) if successor is None else self._end_of_chain(successor))
 
     def _successor(self, session_id: str) -> SessionRow | None:
         successor = self._renewals.within_grace(session_id)

@@ -240,6 +240,14 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         self.check_list(adapter, _ANNA, rows[-1])
         self.check_gone(adapter, other)
 
+    def test_keep_renewed_without_grace(self, adapter: RenewingSessionAdapter) -> None:
+        """A used id keeps what it was renewed to also where it leads to it no more: the person that asks stays logged in."""
+        used, successor, other = (self.row(name) for name in ("used", "successor", "other"))
+        self.store(adapter, used, other)
+        equal(adapter.renew_session("used", successor, grace=0), successor, "renew_session")
+        equal(adapter.delete_other_sessions(_ANNA, "used"), True, "delete_other_sessions with a used id, renewed without a grace")
+        self.check_list(adapter, _ANNA, successor)
+
     def test_keep_unknown(self, adapter: RenewingSessionAdapter) -> None:
         """If the session to keep is not there, all of the user's sessions are removed, and the answer is False."""
         rows = [self.row("one"), self.row("two"), self.row("ended")]
