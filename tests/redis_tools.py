@@ -25,16 +25,19 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lucia.models import SessionRow
-from lucia.redis.commands import Call, Command, Eval, Reply
+from lucia.redis.commands import Batch, Call, Command, Eval, Reply, Transaction
 from lucia.redis.layout import Layout
 from lucia.rules import system_clock
-from tests.servers import Server
+from tests.servers import Cluster, Server
 
 __all__ = [
     "HOUR",
     "LEAST_RIGHTS",
+    "LEAST_RIGHTS_CLUSTER",
+    "LEAST_RIGHTS_PLAIN",
     "AsyncClients",
     "Clients",
+    "ClusterInspector",
     "Entry",
     "Inspector",
     "SentinelGroup",
@@ -57,6 +60,16 @@ LEAST_RIGHTS: Final = (
     "mget", "set", "del", "exists", "lpush", "lrem", "lrange", "llen", "pttl", "pexpireat", "time", "evalsha", "eval",
 )  # fmt: skip
 """The commands that a server's user needs; on the keys ``session:*`` and ``userSession:*``."""
+
+LEAST_RIGHTS_PLAIN: Final = (
+    "mget", "set", "del", "lpush", "lrem", "lrange", "pttl", "pexpireat", "time", "multi", "exec",
+)  # fmt: skip
+"""Those of a user who may not run scripts; on the same keys."""
+
+LEAST_RIGHTS_CLUSTER: Final = (
+    "mget", "set", "del", "lpush", "lrem", "lrange", "pttl", "pexpireat", "time", "evalsha", "eval", "cluster|slots", "command",
+)  # fmt: skip
+"""Those of a cluster's user; on the same keys, at each node."""
 
 DEFAULT: Final = Layout("session", "userSession")
 
@@ -112,12 +125,16 @@ class Inspector:
 
     def keys(self) -> set[str]:
         """The names of all keys."""
-        return {key.decode(errors="surrogateescape") for key in self.client.keys("*")}
+        return {key.decode(errors="surrogateescape") for key in self.all_keys()}
+
+    def all_keys(self) -> list[bytes]:
+        """The names of all keys as they are."""
+        return cast("list[bytes]", self.client.keys("*"))
 
     def census(self) -> dict[str, Entry]:
         """Every key and what it holds."""
         found: dict[str, Entry] = {}
-        for key in self.client.keys("*"):
+        for key in self.all_keys():
             kind = self.client.type(key).decode()
             value = {"string": self.client.get, "list": lambda name: self.client.lrange(name, 0, -1)}.get(kind, self.client.dump)(key)
             if kind != "none":  # it expired meanwhile
@@ -143,7 +160,7 @@ class Inspector:
             if key.startswith(marker):
                 assert entry.type == "string"
                 assert entry.expires <= system_clock() + 60_000
-                assert json.loads(entry.value).keys() == {"id", "successor", "grace"}
+                assert json.loads(entry.value).keys() in ({"id", "successor", "grace"}, {"ended"})
             elif key.startswith(session):
                 record = json.loads(entry.value)
                 assert key == session + record["id"]
@@ -156,6 +173,17 @@ class Inspector:
                 assert entry.type == "list"
         for key, expires in latest.items():
             assert census[key].expires >= expires, f"{key} ends before its last session"
+
+    def check_remains(self) -> None:
+        """Hold what a crash left to the laws: no key without an end, and a session that is not whole is gone in ten seconds."""
+        census, soon = self.census(), system_clock() + 10_000
+        assert [key for key, entry in census.items() if entry.expires < 0] == []
+        for id_ in self.live():
+            entry = census[self.layout.session_key(id_)]
+            record = json.loads(entry.value)
+            home = census.get(self.layout.index_key(record["user_id"]))
+            whole = entry.expires == record["idle_expires"] and home is not None and id_.encode() in home.value
+            assert whole or entry.expires <= soon, f"{id_} is not whole and stays"
 
     def fill(self, user_id: str, count: int, *, life: int = HOUR) -> list[str]:
         """Store so many sessions of a user, quickly; their ids, newest first."""
@@ -196,6 +224,31 @@ class Inspector:
                     found.append(command)
 
 
+class ClusterInspector(Inspector):
+    """The same for a cluster: looks at the keys of all nodes."""
+
+    def __init__(self, cluster: Cluster, layout: Layout = DEFAULT) -> None:
+        super().__init__(Server("redis", "127.0.0.1", cluster.ports[0], Path("/nowhere")), layout)
+        self.cluster = cluster
+        self.client.close()
+        self.client = redis.RedisCluster.from_url(cluster.url, protocol=2)
+        self.nodes = [redis.Redis(port=port, protocol=2) for port in cluster.ports]
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            node.close()
+        self.client.close()
+
+    def all_keys(self) -> list[bytes]:
+        """The names of all keys as they are."""
+        return [key for node in self.nodes for key in cast("list[bytes]", node.keys("*"))]
+
+    def calls(self, command: str) -> int:
+        """How often a command has run on all nodes."""
+        statistics: list[Any] = [node.info("commandstats") for node in self.nodes]
+        return sum(int(each.get(f"cmdstat_{command}", {"calls": 0})["calls"]) for each in statistics)
+
+
 def _monitored(line: Any) -> str:
     """The command in a line of MONITOR, which looks like ``1339518083.1 [0 127.0.0.1:60866] "keys" "*"``."""
     text = line.decode() if isinstance(line, bytes) else str(line)
@@ -218,19 +271,32 @@ class Stepper(Generic[T]):
         self.result: T | None = None
         self._advance(None)
 
-    def _advance(self, reply: Reply) -> None:
+    def _advance(self, reply: Reply, error: Exception | None = None) -> None:
         try:
-            self.commands.append(self._operation.send(reply))
+            self.commands.append(self._operation.send(reply) if error is None else self._operation.throw(error))
         except StopIteration as end:
             self.done, self.result = True, end.value
+        except BaseException:
+            self.done = True
+            raise
 
     def step(self, count: int = 1) -> "Stepper[T]":
         """Execute its next commands."""
         for _ in range(count):
             assert not self.done
             assert len(self.commands) < 1_000, "it does not come to its end"
-            self._advance(self._execute(self.commands[-1]))
+            self._advance(*self._outcome(self.commands[-1]))
         return self
+
+    def fail(self, error: Exception) -> "Stepper[T]":
+        """Let its next command fail, which is not executed."""
+        self._advance(None, error)
+        return self
+
+    def lose_reply(self, error: Exception) -> "Stepper[T]":
+        """Execute its next command, and let the reply be lost."""
+        self._execute(self.commands[-1])
+        return self.fail(error)
 
     def finish(self) -> T:
         """Execute it to its end and give its result."""
@@ -238,7 +304,20 @@ class Stepper(Generic[T]):
             self.step()
         return cast("T", self.result)
 
+    def _outcome(self, command: Command) -> tuple[Reply, Exception | None]:
+        try:
+            return self._execute(command), None
+        except redis.RedisError as error:
+            return None, error
+
     def _execute(self, command: Command) -> Reply:
+        if isinstance(command, Batch):
+            return [self._execute(each) for each in command.commands]
+        if isinstance(command, Transaction):
+            with self._client.pipeline(transaction=True) as pipeline:
+                for each in command.commands:
+                    pipeline.execute_command(each.name, *map(_encoded, each.arguments))
+                return pipeline.execute()
         if isinstance(command, Call):
             return self._client.execute_command(command.name, *map(_encoded, command.arguments))
         if isinstance(command, Eval):
@@ -331,6 +410,12 @@ class AsyncClients:
         return _make(kind, server, cls.modules, changes)
 
     @classmethod
+    def of_cluster(cls, library: str, cluster: Cluster, **options: Any) -> Any:
+        """A client of the cluster, which the test closes."""
+        found = getattr(cls.modules[library], f"{library.capitalize()}Cluster")
+        return found(host="127.0.0.1", port=cluster.ports[0], **options)
+
+    @classmethod
     def make_hasty(cls, server: Server, **changes: Any) -> Any:
         """A redis-py client that tries once."""
         return cls.make("redis-py, RESP2", server, retry=AsyncRetry(NoBackoff(), 0), **changes)
@@ -359,6 +444,12 @@ class Clients:
     def make(cls, kind: str, server: Server, **changes: Any) -> Any:
         """A client, which the test closes."""
         return _make(kind, server, cls.modules, changes)
+
+    @classmethod
+    def of_cluster(cls, library: str, cluster: Cluster, **options: Any) -> Any:
+        """A client of the cluster, which the test closes."""
+        found = getattr(cls.modules[library], f"{library.capitalize()}Cluster")
+        return found(host="127.0.0.1", port=cluster.ports[0], **options)
 
     @classmethod
     def make_hasty(cls, server: Server, **changes: Any) -> Any:

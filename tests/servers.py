@@ -88,6 +88,12 @@ class Cluster:
 
     ports: tuple[int, ...]
 
+    def on_each(self, *command: str) -> None:
+        """Run a command on each node."""
+        for port in self.ports:
+            with redis.Redis(port=port, protocol=2) as client:
+                client.execute_command(*command)
+
     @property
     def url(self) -> str:
         """What ``from_url`` of a cluster client takes: its first node."""

@@ -1,10 +1,12 @@
 """Clients of the test servers, in this folder's colour."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
 
+from tests.redis_tools import AsyncClients
 from tests.servers import Cluster, Server
 
 
@@ -19,15 +21,34 @@ async def redis_client(server: Server, decode_responses: bool) -> AsyncIterator[
 @pytest.fixture
 async def cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncIterator[RedisCluster]:
     """A client of the cluster, emptied."""
+    cluster.on_each("FLUSHALL")
     async with RedisCluster.from_url(cluster.url, decode_responses=decode_responses, protocol=2) as client:
-        await client.flushall(target_nodes="primaries")
         yield client
 
 
 @pytest.fixture
-async def scriptless_client(redis_client: Redis, server: Server) -> AsyncIterator[Redis]:
-    """A client that may do everything but run scripts."""
-    await redis_client.acl_setuser("scriptless", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
-    async with Redis.from_url(server.url, username="scriptless", password="secret", protocol=2) as client:
+async def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncIterator[Any]:
+    """A client of the other library for the cluster, emptied."""
+    cluster.on_each("FLUSHALL")
+    async with AsyncClients.of_cluster("valkey", cluster, decode_responses=decode_responses) as client:
+        yield client
+
+
+@pytest.fixture
+async def scriptless_client(server: Server, redis_client: Redis, decode_responses: bool) -> AsyncIterator[Redis]:
+    """A client that may do everything but run scripts, of each kind of server, emptied."""
+    await redis_client.execute_command("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
+    async with Redis.from_url(server.url, username="scriptless", password="secret", decode_responses=decode_responses) as client:
         yield client
     await redis_client.acl_deluser("scriptless")
+
+
+@pytest.fixture
+async def scriptless_cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncIterator[RedisCluster]:
+    """A client that may do everything in the cluster, emptied, but run scripts."""
+    cluster.on_each("FLUSHALL")
+    cluster.on_each("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
+    options = {"username": "scriptless", "password": "secret", "decode_responses": decode_responses, "protocol": 2}
+    async with RedisCluster.from_url(cluster.url, **options) as client:
+        yield client
+    cluster.on_each("ACL", "DELUSER", "scriptless")

@@ -1,9 +1,12 @@
 """The library's adapters, and one that somebody wrote, are held to the public suites."""
 
+from typing import Any, ClassVar
+
 import pytest
 from redis.asyncio import Redis, RedisCluster
 
 from lucia._async.fallback import AsyncFiveMethods
+from lucia._conformance import ODD_TEXTS
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.rules import system_clock
@@ -63,7 +66,13 @@ class TestRedisNamespaces(AsyncRenewingSessionAdapterSuite):
         return AsyncRedisSessionAdapter(redis_client, namespaces={"session": "app:{1}:s", "user_session": "app:{1}:s*é"})
 
 
-class TestRedisCluster(AsyncRenewingSessionAdapterSuite):
+class AsyncSessionFirstSuite(AsyncRenewingSessionAdapterSuite):
+    """Where a session's marker has to share its slot, an id may not hold braces that are no hash tag."""
+
+    odd_texts: ClassVar[tuple[str, ...]] = (*(text for text in ODD_TEXTS if "}" not in text), "{a}b{}", "a{b}", "{")
+
+
+class TestRedisCluster(AsyncSessionFirstSuite):
     """Sessions in a cluster, by clients that give bytes or text."""
 
     @pytest.fixture
@@ -72,14 +81,32 @@ class TestRedisCluster(AsyncRenewingSessionAdapterSuite):
         return AsyncRedisSessionAdapter(cluster_client)
 
 
-@pytest.mark.parametrize("decode_responses", [False])
-class TestRedisWithoutScripts(AsyncRenewingSessionAdapterSuite):
+class TestValkeyCluster(AsyncSessionFirstSuite):
+    """The same by the other library's clients."""
+
+    @pytest.fixture
+    def adapter(self, valkey_cluster_client: Any) -> AsyncRedisSessionAdapter:
+        """An empty cluster."""
+        return AsyncRedisSessionAdapter(valkey_cluster_client)
+
+
+class TestRedisWithoutScripts(AsyncSessionFirstSuite):
     """Sessions on servers that refuse scripts to this client."""
 
     @pytest.fixture
     def adapter(self, scriptless_client: Redis) -> AsyncRedisSessionAdapter:
         """An empty server."""
         return AsyncRedisSessionAdapter(scriptless_client)
+
+
+@pytest.mark.parametrize("decode_responses", [False])
+class TestRedisClusterWithoutScripts(AsyncSessionFirstSuite):
+    """Sessions in a cluster that refuses scripts to this client."""
+
+    @pytest.fixture
+    def adapter(self, scriptless_cluster_client: RedisCluster) -> AsyncRedisSessionAdapter:
+        """An empty cluster."""
+        return AsyncRedisSessionAdapter(scriptless_cluster_client)
 
 
 class TestFiveMethods(AsyncSessionAdapterSuite):

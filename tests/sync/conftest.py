@@ -2,10 +2,12 @@
 """Clients of the test servers, in this folder's colour."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from redis import Redis, RedisCluster
 
+from tests.redis_tools import Clients
 from tests.servers import Cluster, Server
 
 
@@ -20,15 +22,34 @@ def redis_client(server: Server, decode_responses: bool) -> Iterator[Redis]:
 @pytest.fixture
 def cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[RedisCluster]:
     """A client of the cluster, emptied."""
+    cluster.on_each("FLUSHALL")
     with RedisCluster.from_url(cluster.url, decode_responses=decode_responses, protocol=2) as client:
-        client.flushall(target_nodes="primaries")
         yield client
 
 
 @pytest.fixture
-def scriptless_client(redis_client: Redis, server: Server) -> Iterator[Redis]:
-    """A client that may do everything but run scripts."""
-    redis_client.acl_setuser("scriptless", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
-    with Redis.from_url(server.url, username="scriptless", password="secret", protocol=2) as client:
+def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[Any]:
+    """A client of the other library for the cluster, emptied."""
+    cluster.on_each("FLUSHALL")
+    with Clients.of_cluster("valkey", cluster, decode_responses=decode_responses) as client:
+        yield client
+
+
+@pytest.fixture
+def scriptless_client(server: Server, redis_client: Redis, decode_responses: bool) -> Iterator[Redis]:
+    """A client that may do everything but run scripts, of each kind of server, emptied."""
+    redis_client.execute_command("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
+    with Redis.from_url(server.url, username="scriptless", password="secret", decode_responses=decode_responses) as client:
         yield client
     redis_client.acl_deluser("scriptless")
+
+
+@pytest.fixture
+def scriptless_cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[RedisCluster]:
+    """A client that may do everything in the cluster, emptied, but run scripts."""
+    cluster.on_each("FLUSHALL")
+    cluster.on_each("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
+    options = {"username": "scriptless", "password": "secret", "decode_responses": decode_responses, "protocol": 2}
+    with RedisCluster.from_url(cluster.url, **options) as client:
+        yield client
+    cluster.on_each("ACL", "DELUSER", "scriptless")

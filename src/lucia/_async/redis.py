@@ -1,4 +1,4 @@
-"""The Redis session adapter: runs the operations of :mod:`lucia.redis.protocol` over a client that the application made."""
+"""The Redis session adapter: runs the operations of :mod:`lucia.redis.store` over a client that the application made."""
 
 import random
 from collections.abc import Callable, Mapping

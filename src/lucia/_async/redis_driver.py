@@ -3,7 +3,7 @@
 from typing import Any, TypeVar
 
 from lucia.errors import StoreCorrupt
-from lucia.redis.clients import close_idle, is_no_script, is_wrong_type, redact, refuses_scripts
+from lucia.redis.clients import idle_closers, is_no_script, is_wrong_type, redact, refuses_scripts
 from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Operation, Reply, ScriptsRefusedError, Transaction
 
 T = TypeVar("T")
@@ -55,7 +55,9 @@ class AsyncRedisDriver:
             return [await self._send(each) for each in command.commands]
         if isinstance(command, Transaction):
             return await self._transact(command)
-        return await close_idle(self._client)
+        for close in idle_closers(self._client):
+            await close()
+        return None
 
     async def _eval(self, command: Eval) -> Reply:
         arguments = (len(command.keys), *command.keys, *command.arguments)

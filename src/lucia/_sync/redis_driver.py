@@ -4,7 +4,7 @@
 from typing import Any, TypeVar
 
 from lucia.errors import StoreCorrupt
-from lucia.redis.clients import close_idle, is_no_script, is_wrong_type, redact, refuses_scripts
+from lucia.redis.clients import idle_closers, is_no_script, is_wrong_type, redact, refuses_scripts
 from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Operation, Reply, ScriptsRefusedError, Transaction
 
 T = TypeVar("T")
@@ -56,7 +56,9 @@ class RedisDriver:
             return [self._send(each) for each in command.commands]
         if isinstance(command, Transaction):
             return self._transact(command)
-        return close_idle(self._client)
+        for close in idle_closers(self._client):
+            close()
+        return None
 
     def _eval(self, command: Eval) -> Reply:
         arguments = (len(command.keys), *command.keys, *command.arguments)

@@ -268,7 +268,8 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """While it is renewed the session to keep, or its successor, survives, and no other one."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
-            kept, successor = self.row(f"{round_} kept", user_id), self.row(f"{round_} successor", user_id)
+            login = {"handle": f"login-{round_}"} if adapter.keeps_attributes else {}  # which a renewal carries over
+            kept, successor = self.row(f"{round_} kept", user_id, **login), self.row(f"{round_} successor", user_id, **login)
             others = [self.row(f"{round_} other {n}", user_id) for n in range(AT_ONCE)]
             self.store(adapter, *others, kept)
             keep = partial(adapter.delete_other_sessions, user_id, kept.id)

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 from lucia._colour import waits
@@ -41,14 +42,16 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
     """Refuse a client that the adapter can't work with; ``like`` is one of the adapter's methods.
 
     Raises:
-        TypeError: it is no Redis client, one of the other colour, a pipeline, or one with a cache.
+        TypeError: it is no Redis client, one of the other colour, a pipeline, one with a cache, or one that reads from replicas.
     """
     execute = getattr(client, "execute_command", None)
     found = type(client).__name__
     if isinstance(client, type) or not callable(execute) or _is_a(client, "Pipeline"):
         raise TypeError(f"expected a Redis client such as redis.Redis or redis.asyncio.Redis, got {found}")
-    if getattr(getattr(client, "connection_pool", None), "cache", None) is not None:
+    if any(getattr(pool, "cache", None) is not None for pool in _pools(client)):
         raise TypeError(f"the {found} given has a client-side cache, which may answer with sessions that were ended: make it without cache")
+    if getattr(client, "read_from_replicas", False) or getattr(client, "load_balancing_strategy", None) is not None:
+        raise TypeError(f"the {found} given reads from replicas, which may answer with sessions that were ended: let it read from primaries")
     if waits(execute) != waits(like):
         wanted, other = ("redis.asyncio.Redis", "RedisSessionAdapter") if waits(like) else ("redis.Redis", "AsyncRedisSessionAdapter")
         raise TypeError(f"this adapter needs a client such as {wanted}; for the {found} given here use {other}")
@@ -59,19 +62,36 @@ def is_cluster(client: Any) -> bool:
     return _is_a(client, "RedisCluster") or _is_a(client, "ValkeyCluster")
 
 
-def close_idle(client: Any) -> Any:
-    """Close a client's idle connections, or all where they can't be told apart; gives what there is to wait for.
+def idle_closers(client: Any) -> list[Callable[[], Any]]:
+    """What to call, and to wait for, to close a client's idle connections, or all where they can't be told apart.
 
-    A client for a cluster is told to forget its nodes and their connections.
+    A client for a cluster is not closed: some of its kind could not be used any more.
     """
-    if is_cluster(client):
-        return client.aclose() if hasattr(client, "aclose") else client.close()
     single = getattr(client, "connection", None)
     if single is not None:
-        return single.disconnect()
-    disconnect = client.connection_pool.disconnect
-    tells_them_apart = bool(inspect.signature(disconnect).parameters)
-    return disconnect(False) if tells_them_apart else disconnect()
+        return [single.disconnect]
+    pools = [partial(_close_idle, pool) for pool in _pools(client)]
+    return pools or [_node_closer(node) for node in _nodes(client) if hasattr(node, "disconnect")]
+
+
+def _pools(client: Any) -> list[Any]:
+    """The connection pools of a client, of which one for a cluster has one for each node; an asynchronous one has none."""
+    clients = [client, *(getattr(node, f"{library}_connection", None) for node in _nodes(client) for library in ("redis", "valkey"))]
+    return [each.connection_pool for each in clients if getattr(each, "connection_pool", None) is not None]
+
+
+def _nodes(client: Any) -> list[Any]:
+    return client.get_nodes() if is_cluster(client) else []
+
+
+def _close_idle(pool: Any) -> Any:
+    tells_them_apart = bool(inspect.signature(pool.disconnect).parameters)
+    return pool.disconnect(False) if tells_them_apart else pool.disconnect()
+
+
+def _node_closer(node: Any) -> Callable[[], Any]:
+    closer: Callable[[], Any] = getattr(node, "disconnect_free_connections", node.disconnect)
+    return closer
 
 
 def is_no_script(error: BaseException) -> bool:

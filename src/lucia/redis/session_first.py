@@ -16,6 +16,7 @@ a tombstone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol, cast
 
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
@@ -104,10 +105,12 @@ class Plain:
         seconds, microseconds = yield Call("TIME", ())
         if expires <= int(seconds) * 1000 + int(microseconds) // 1000:
             return BORN_DEAD
-        last = expires + INDEX_SLACK_MS
-        length, *_ = yield Transaction(
-            (Call("LPUSH", (index, session_id)), Call("PEXPIREAT", (index, last, "NX")), Call("PEXPIREAT", (index, last, "GT")))
-        )
+        yield Call("LRANGE", (index, 0, 0))  # a key of another type fails here, before its expiry is touched
+        endless = (yield Call("PTTL", (index,))) == -1  # the original wrote it; with an end it could end before the original's sessions
+        first, longer = (Call("PEXPIREAT", (index, expires + INDEX_SLACK_MS, condition)) for condition in ("NX", "GT"))
+        length, *_ = yield Transaction((Call("LPUSH", (index, session_id)), *(() if endless else (first, longer))))
+        if endless and length == 1:  # it was emptied meanwhile
+            yield first
         return cast("int", length)
 
     def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
@@ -165,7 +168,8 @@ class SessionFirst:
         try:
             length = yield from self._steps.push(index, row.id, row.idle_expires)
         except Exception:
-            yield Call("DEL", (key,))
+            with suppress(Exception):  # if this is lost too, the session is gone in ten seconds
+                yield Call("DEL", (key,))
             raise
         if length == BORN_DEAD:
             yield Call("DEL", (key,))
@@ -235,15 +239,26 @@ class SessionFirst:
     def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[None]:
         """End these sessions, then what their markers name, and so on, each once; then take them out of their indexes."""
         ended: list[SessionRow] = []
-        waiting = unseen(self._layout, filter(self._layout.is_one_slot, session_ids), seen)
+        waiting = unseen(self._layout, session_ids, seen)
         while waiting:
             block, waiting = waiting[:BATCH], waiting[BATCH:]
-            held = yield from self._steps.take([self._keys(id_) for id_ in block])
+            held = yield from self._take(block)
             found = [row_or_none(record, id_) for id_, (record, _) in zip(block, held, strict=True)]
             ended += [row for row in found if row is not None]
             waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
         for row in ended:
             yield from self._drop(self._layout.index_key(row.user_id), [row.id.encode()])
+
+    def _take(self, session_ids: Sequence[str]) -> Operation[list[Held]]:
+        """End these sessions, and return what they and their markers held. One whose marker would be in another slot has none."""
+        whole = list(filter(self._layout.is_one_slot, session_ids))
+        held = dict(zip(whole, (yield from self._steps.take([self._keys(id_) for id_ in whole])), strict=True))
+        for id_ in session_ids:
+            if id_ not in held:  # another protocol's, which had one server
+                key, _ = self._keys(id_)
+                held[id_] = (yield Call("MGET", (key,)))[0], None
+                yield Call("DEL", (key,))
+        return [held[id_] for id_ in session_ids]
 
     def _keys(self, session_id: str) -> tuple[bytes, bytes]:
         return to_bytes(self._layout.session_key(session_id)), to_bytes(self._layout.marker_key(session_id))
