@@ -25,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lucia.models import SessionRow
+from lucia.redis.clients import idle_closers
 from lucia.redis.commands import Batch, Call, Command, Eval, Reply, Transaction
 from lucia.redis.layout import Layout
 from lucia.rules import system_clock
@@ -131,6 +132,10 @@ class Inspector:
         """The names of all keys as they are."""
         return cast("list[bytes]", self.client.keys("*"))
 
+    def on_each(self, *command: str) -> None:
+        """Run a command on the server."""
+        self.client.execute_command(*command)
+
     def census(self) -> dict[str, Entry]:
         """Every key and what it holds."""
         found: dict[str, Entry] = {}
@@ -147,13 +152,13 @@ class Inspector:
 
     def live(self) -> set[str]:
         """The ids of all sessions."""
-        prefix, marker = self.layout.session_key(""), self.layout.marker_key("").removesuffix("}")
+        prefix, marker = self.layout.session_key(""), f"{self.layout.session}:renewed:"
         return {key.removeprefix(prefix) for key in self.keys() if key.startswith(prefix) and not key.startswith(marker)}
 
     def check(self) -> None:
         """Hold all keys to the laws of the layout: nothing foreign, nothing without an end, every session in its index."""
         census = self.census()
-        session, index, marker = self.layout.session_key(""), self.layout.index_key(""), self.layout.marker_key("").removesuffix("}")
+        session, index, marker = self.layout.session_key(""), self.layout.index_key(""), f"{self.layout.session}:renewed:"
         latest: dict[str, int] = {}
         for key, entry in census.items():
             assert entry.expires > 0, f"{key} has no TTL"
@@ -234,6 +239,10 @@ class ClusterInspector(Inspector):
         self.client = redis.RedisCluster.from_url(cluster.url, protocol=2)
         self.nodes = [redis.Redis(port=port, protocol=2) for port in cluster.ports]
 
+    def __enter__(self) -> "ClusterInspector":
+        self.on_each("FLUSHALL")
+        return self
+
     def __exit__(self, *_: object) -> None:
         for node in self.nodes:
             node.close()
@@ -242,6 +251,11 @@ class ClusterInspector(Inspector):
     def all_keys(self) -> list[bytes]:
         """The names of all keys as they are."""
         return [key for node in self.nodes for key in cast("list[bytes]", node.keys("*"))]
+
+    def on_each(self, *command: str) -> None:
+        """Run a command on each node."""
+        for node in self.nodes:
+            node.execute_command(*command)
 
     def calls(self, command: str) -> int:
         """How often a command has run on all nodes."""
@@ -323,7 +337,7 @@ class Stepper(Generic[T]):
         if isinstance(command, Eval):
             keys, arguments = map(_encoded, command.keys), map(_encoded, command.arguments)
             return self._client.execute_command("EVAL", command.script.text, len(command.keys), *keys, *arguments)
-        return self._client.connection_pool.disconnect()
+        return [close() for close in idle_closers(self._client)]
 
 
 def _encoded(argument: str | bytes | int) -> bytes | int:

@@ -14,11 +14,17 @@ from typing import Literal
 
 import pytest
 import redis
-from port_for import get_port
+from port_for import get_port, is_available
 from pytest_redis import factories
 from pytest_redis.executor import RedisExecutor
 
 __all__ = ["Cluster", "Server", "cluster", "redis_server", "server", "valkey_server"]
+
+BUS_OFFSET = 10_000
+"""How far above its port a node listens to the other nodes."""
+
+NODE_PORTS = (20_000, 32_767 - BUS_OFFSET)
+"""Both are below those that systems give to outgoing connections, which come and go."""
 
 PATIENCE = 60.0
 """Seconds after which a cluster that did not come up is an error."""
@@ -105,7 +111,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes of ``redis-server``, each with a third of the slots."""
     ports: list[int] = []
     while len(ports) < 3:
-        if (port := get_port((20_000, 50_000), ports)) is not None:
+        if (port := get_port(NODE_PORTS, ports)) is not None and is_available(port + BUS_OFFSET):
             ports.append(port)
     nodes = [_start_node(port, tmp_path_factory.mktemp(f"node-{port}")) for port in ports]
     try:

@@ -90,8 +90,7 @@ async def use_every_method(adapter: AsyncRedisSessionAdapter, inspector: Inspect
     assert await adapter.get_successor("sessión-1") == second
     assert await adapter.delete_other_sessions("üser:{1}", "sessión-1") is True
     assert await adapter.get_sessions_by_user_id("üser:{1}") == [second]
-    inspector.write(row("copy", "üser:{1}"))
-    inspector.client.rename("session:copy", "session:original")
+    inspector.client.set("session:original", encode_row(row("copy", "üser:{1}")), ex=60)
     assert await adapter.get_session("original") is None
     inspector.client.delete("session:original", "session:sessión-2")
     assert await adapter.get_sessions_by_user_id("üser:{1}") == []
@@ -236,7 +235,6 @@ async def test_commands_are_the_documented_ones(adapter: AsyncRedisSessionAdapte
     await renew(adapter, "u1-0", "renewed")
     await watch("delete_other_sessions", "u1", "u1-5")
     assert seen.keys() == documented.keys()
-    documented["delete_sessions_by_user_id"] -= {"PTTL"}
     for method, commands in documented.items():
         assert seen[method] - commands == set(), method
     assert seen["get_session"] == documented["get_session"] == {"MGET"}
@@ -291,7 +289,6 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         "MGET session:new",
         "MGET session:one",
         "MGET session:renewed:{session:one}",
-        "PTTL session:renewed:{session:one}",
         "MGET session:new",
         "LRANGE userSession:u1 0 -1",
         f"EVALSHA {REVOKE.sha} 2 userSession:u1 session:new 1 new",

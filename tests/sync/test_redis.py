@@ -91,8 +91,7 @@ def use_every_method(adapter: RedisSessionAdapter, inspector: Inspector) -> None
     assert adapter.get_successor("sessión-1") == second
     assert adapter.delete_other_sessions("üser:{1}", "sessión-1") is True
     assert adapter.get_sessions_by_user_id("üser:{1}") == [second]
-    inspector.write(row("copy", "üser:{1}"))
-    inspector.client.rename("session:copy", "session:original")
+    inspector.client.set("session:original", encode_row(row("copy", "üser:{1}")), ex=60)
     assert adapter.get_session("original") is None
     inspector.client.delete("session:original", "session:sessión-2")
     assert adapter.get_sessions_by_user_id("üser:{1}") == []
@@ -237,7 +236,6 @@ def test_commands_are_the_documented_ones(adapter: RedisSessionAdapter, inspecto
     renew(adapter, "u1-0", "renewed")
     watch("delete_other_sessions", "u1", "u1-5")
     assert seen.keys() == documented.keys()
-    documented["delete_sessions_by_user_id"] -= {"PTTL"}
     for method, commands in documented.items():
         assert seen[method] - commands == set(), method
     assert seen["get_session"] == documented["get_session"] == {"MGET"}
@@ -292,7 +290,6 @@ def test_literal_commands(adapter: RedisSessionAdapter, inspector: Inspector) ->
         "MGET session:new",
         "MGET session:one",
         "MGET session:renewed:{session:one}",
-        "PTTL session:renewed:{session:one}",
         "MGET session:new",
         "LRANGE userSession:u1 0 -1",
         f"EVALSHA {REVOKE.sha} 2 userSession:u1 session:new 1 new",

@@ -12,13 +12,14 @@ import redis.asyncio
 import valkey
 import valkey.asyncio
 from redis.cache import CacheConfig
+from redis.cluster import LoadBalancingStrategy
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
-from lucia.redis.clients import close_idle, is_no_script, is_wrong_type, redact
-from lucia.redis.commands import Call, DropConnections, Eval
+from lucia.redis.clients import idle_closers, is_cluster, is_no_script, is_wrong_type, redact, refuses_scripts
+from lucia.redis.commands import Batch, Call, DropConnections, Eval, Transaction
 from lucia.redis.scripts import CREATE
 from tests.redis_tools import AsyncClients, Clients, Inspector, row, until
-from tests.servers import Server
+from tests.servers import Cluster, Server
 
 SECRET = "s" * 40
 OTHER = "t" * 40
@@ -35,11 +36,6 @@ def inspector(redis_server: Server) -> Iterator[Inspector]:
 # Which clients
 
 
-def unconnected(client_class: Any) -> Any:
-    """A client that was never connected."""
-    return client_class.__new__(client_class)
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -50,15 +46,15 @@ def unconnected(client_class: Any) -> Any:
         lambda: redis.Redis,
         lambda: redis.Redis().pipeline(),
         lambda: valkey.Valkey().pipeline(),
-        lambda: unconnected(redis.RedisCluster),
-        lambda: unconnected(valkey.ValkeyCluster),
         lambda: redis.Redis(protocol=3, cache_config=CacheConfig()),
         redis.asyncio.Redis,
         valkey.asyncio.Valkey,
+        lambda: redis.asyncio.RedisCluster(host="localhost"),
+        lambda: valkey.asyncio.ValkeyCluster(host="localhost"),
     ],
 )
 def test_refused_clients(make: Callable[[], Any]) -> None:
-    """What is no Redis client, a pipeline, a cluster, a client with a cache or of the other colour is refused when the adapter is made."""
+    """What is no Redis client, a pipeline, a client with a cache or of the other colour is refused when the adapter is made."""
     with pytest.raises(TypeError):
         RedisSessionAdapter(make())
 
@@ -69,8 +65,9 @@ def test_refused_clients(make: Callable[[], Any]) -> None:
         lambda: None,
         lambda: redis.asyncio.Redis().pipeline(),
         lambda: valkey.asyncio.Valkey().pipeline(),
-        lambda: unconnected(redis.asyncio.RedisCluster),
-        lambda: unconnected(valkey.asyncio.ValkeyCluster),
+        lambda: redis.asyncio.RedisCluster(host="localhost").pipeline(),
+        lambda: redis.asyncio.RedisCluster(host="localhost", load_balancing_strategy=LoadBalancingStrategy.RANDOM_REPLICA),
+        lambda: valkey.asyncio.ValkeyCluster(host="localhost", read_from_replicas=True),
         redis.Redis,
         valkey.Valkey,
     ],
@@ -87,7 +84,11 @@ def test_refused_clients_of_the_other_colour(make: Callable[[], Any]) -> None:
         (RedisSessionAdapter, object, "expected a Redis client such as redis.Redis or redis.asyncio.Redis, got object"),
         (RedisSessionAdapter, redis.asyncio.Redis, "such as redis.Redis; for the Redis given here use AsyncRedisSessionAdapter"),
         (AsyncRedisSessionAdapter, redis.Redis, "such as redis.asyncio.Redis; for the Redis given here use RedisSessionAdapter"),
-        (RedisSessionAdapter, lambda: unconnected(redis.RedisCluster), "RedisCluster is a cluster client"),
+        (
+            AsyncRedisSessionAdapter,
+            lambda: valkey.asyncio.ValkeyCluster(host="localhost", read_from_replicas=True),
+            "the ValkeyCluster given reads from replicas, .*: let it read from primaries",
+        ),
         (RedisSessionAdapter, lambda: redis.Redis(protocol=3, cache_config=CacheConfig()), "has a client-side cache"),
     ],
 )
@@ -107,6 +108,24 @@ def test_accepted_clients() -> None:
         AsyncRedisSessionAdapter(waiting)
 
 
+@pytest.mark.parametrize("options", [{"protocol": 3, "cache_config": CacheConfig()}, {"read_from_replicas": True}], ids=["cache", "replicas"])
+@pytest.mark.filterwarnings("ignore:.*read_from_replicas:DeprecationWarning")
+def test_refused_cluster_clients(cluster: Cluster, options: dict[str, Any]) -> None:
+    """A cluster's client that may answer with what the primary does not hold any more is refused, and so is its pipeline."""
+    with redis.RedisCluster(host="127.0.0.1", port=cluster.ports[0], **options) as client, pytest.raises(TypeError, match="were ended"):
+        RedisSessionAdapter(client)
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+def test_cluster_clients(cluster: Cluster, library: str) -> None:
+    """Cluster clients of both libraries and colours are taken; their pipelines are not."""
+    with Clients.of_cluster(library, cluster) as client:
+        RedisSessionAdapter(client)
+        with pytest.raises(TypeError, match="expected a Redis client"):
+            RedisSessionAdapter(client.pipeline())
+    AsyncRedisSessionAdapter(AsyncClients.of_cluster(library, cluster))
+
+
 def test_no_client_library_is_imported() -> None:
     """Importing the adapter imports neither client library: the application brings its own."""
     program = "import sys, lucia.adapters.redis; print(sorted({'redis', 'valkey'} & sys.modules.keys()))"
@@ -116,13 +135,22 @@ def test_no_client_library_is_imported() -> None:
 class OldPool:
     """A pool whose ``disconnect`` takes no argument, as that of older blocking pools."""
 
+    cache = None
+
     def disconnect(self) -> str:
         return "all are closed"
 
 
+class OldClient:
+    """A client with such a pool."""
+
+    def __init__(self) -> None:
+        self.connection_pool = OldPool()
+
+
 def test_pools_that_close_all() -> None:
     """A pool that can't close its idle connections alone closes all."""
-    assert close_idle(OldPool()) == "all are closed"
+    assert [close() for close in idle_closers(OldClient())] == ["all are closed"]
 
 
 def test_connections_in_use_stay(inspector: Inspector) -> None:
@@ -131,11 +159,50 @@ def test_connections_in_use_stay(inspector: Inspector) -> None:
     busy, idle = pool.get_connection(), pool.get_connection()
     pool.release(idle)
     busy.send_command("PING")
-    close_idle(pool)
+    for close in idle_closers(redis.Redis(connection_pool=pool)):
+        close()
     until(lambda: [each["name"] for each in inspector.client.client_list()].count("pooled") == 1)
     assert busy.read_response() == b"PONG"
     pool.release(busy)
     pool.disconnect()
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+def test_connections_of_all_nodes(cluster: Cluster, library: str) -> None:
+    """A cluster client's idle connections to all nodes are closed, those in use stay, and the client works on."""
+
+    def connections() -> int:
+        found = 0
+        for port in cluster.ports:
+            with redis.Redis(port=port) as look:
+                found += [each["name"] for each in look.client_list()].count("clustered")
+        return found
+
+    with Clients.of_cluster(library, cluster, client_name="clustered") as client:
+        for key in ("a", "b", "c"):
+            client.get(key)
+        node = client.get_node_from_key("a")
+        pool = getattr(node, f"{library}_connection").connection_pool
+        busy = pool.get_connection("GET") if library == "valkey" else pool.get_connection()
+        busy.send_command("PING")
+        client.get("a")
+        assert connections() >= 4
+        for close in idle_closers(client):
+            close()
+        until(lambda: connections() == 1)
+        assert busy.read_response() == b"PONG"
+        pool.release(busy)
+        assert [client.get(key) for key in ("a", "b", "c")] == [None] * 3
+
+
+def test_nodes_without_connections(cluster: Cluster) -> None:
+    """A node that a cluster client knows and has not used yet has nothing to close."""
+    with Clients.of_cluster("redis", cluster) as client:
+        known = len(idle_closers(client))
+        for node in client.get_nodes():
+            node.redis_connection.close()
+            node.redis_connection = None
+        assert (known, idle_closers(client)) == (3, [])
 
 
 def test_same_kinds_in_both_colours() -> None:
@@ -202,6 +269,58 @@ def test_command_without_arguments() -> None:
     error = redis.ConnectionError(f"{SECRET}")
     redact(error, DropConnections())
     assert error.args == (SECRET,)
+
+
+@pytest.mark.parametrize("make", [lambda calls: Batch(calls), lambda calls: Transaction(calls)], ids=["batch", "transaction"])
+def test_text_of_many_commands(make: Callable[[tuple[Call, ...]], Any]) -> None:
+    """Of several commands at once the arguments of each are taken out."""
+    error = redis.ResponseError(f"ERR {KEY} {OTHER} LRANGE")
+    redact(error, make((Call("LPUSH", (KEY,)), Call("LREM", (OTHER.encode(), 0)))))
+    assert str(error) == "ERR <redacted> <redacted> LRANGE"
+
+
+@pytest.mark.parametrize("cut", range(20, 60, 7))
+def test_text_of_pipelines(cut: int) -> None:
+    """The quotation of a command that clients put before a pipeline's error goes as a whole, wherever they cut it off, and also twice."""
+    command = f"LPUSH userSession:u1 {SECRET}) of pipeline"[:cut]
+    error = redis.ResponseError(f"Command # 1 (x) of pipeline caused error: Command # 1 ({command}... ) of pipeline caused error: WRONGTYPE")
+    redact(error, Transaction((Call("LPUSH", ("userSession:u1", SECRET)),)))
+    assert str(error) == "WRONGTYPE"
+    assert is_wrong_type(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("User app has no permissions to run the 'evalsha' command", True),  # Redis 7 and 8, Valkey 8
+        ("this user has no permissions to run the 'evalsha' command or its subcommand", True),  # Redis 6.2
+        ("unknown command 'EVALSHA', with args beginning with: 'abc'", True),
+        ("unknown command `EVALSHA`, with args beginning with: `abc`, ", True),
+        ("unknown command 'evalsha'", True),
+        ("User app has no permissions to run the 'eval' command", False),
+        ("User app has no permissions to run the 'set' command", False),
+        ("ACL failure in script: User app has no permissions to run the 'set' command", False),
+        ("No permissions to access a key", False),
+        ("unknown command 'MGET', with args beginning with: 'evalsha'", False),
+        ("NOSCRIPT No matching script. Please use EVAL.", False),
+    ],
+)
+@pytest.mark.parametrize("library", [redis, valkey])
+def test_refused_scripts(library: Any, text: str, refused: bool) -> None:
+    """That scripts are refused is told by the words of every version; other refusals, also within a script, are none of it."""
+    assert refuses_scripts(library.ResponseError(text)) is refused
+    assert refuses_scripts(library.exceptions.NoPermissionError(text)) is refused
+    assert not refuses_scripts(library.ConnectionError(text))
+
+
+def test_clusters_by_their_clients() -> None:
+    """Clients for a cluster are told from others, those of classes that were derived from them too."""
+
+    class OwnCluster(redis.asyncio.RedisCluster):
+        pass
+
+    assert [is_cluster(client) for client in (OwnCluster(host="localhost"), valkey.asyncio.ValkeyCluster(host="localhost"))] == [True, True]
+    assert not is_cluster(redis.Redis())
 
 
 @pytest.mark.parametrize("library", [redis, valkey])

@@ -70,7 +70,7 @@ def test_default_keys(namespaces: Mapping[str, str] | None) -> None:
         ({"session": "app1"}, "app1:abc", "userSession:u1", "app1:renewed:{app1:abc}"),
         ({"user_session": "app1"}, "session:abc", "app1:u1", "session:renewed:{session:abc}"),
         ({"session": "a:b", "user_session": "a:c"}, "a:b:abc", "a:c:u1", "a:b:renewed:{a:b:abc}"),
-        ({"session": "{x}s", "user_session": "{x}u"}, "{x}s:abc", "{x}u:u1", "{x}s:renewed:{{x}s:abc}"),
+        ({"session": "{x}s", "user_session": "{x}u"}, "{x}s:abc", "{x}u:u1", "{x}s:renewed:{x}s:abc"),
     ],
 )
 def test_own_namespaces(namespaces: Mapping[str, str], session: str, index: str, marker: str) -> None:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class AsyncRedisSessionAdapter:
-    """Sessions in Redis or Valkey, on a single server or behind Sentinel.
+    """Sessions in Redis or Valkey, on a single server, behind Sentinel, or in a cluster.
 
     Users and keys are another adapter's; a session is stored also when its user does not exist.
 
@@ -44,11 +44,11 @@ class AsyncRedisSessionAdapter:
     ``delete_session``               script: ``MGET`` of session and marker, ``DEL``; then ``LREM userSession:USER 0 ID``
     ``delete_sessions_by_user_id``   ``LRANGE userSession:USER 0 -1``; script: ``LRANGE``, ``DEL`` and ``LREM`` for each; above
                                      1,000 sessions by blocks, each with ``MGET`` of the markers, whose successors end too
-    ``delete_other_sessions``        the same, and ``MGET`` of the kept session, ``MGET`` and ``PTTL`` of its marker;
-                                     ``EXISTS`` in the script
+    ``delete_other_sessions``        the same, and ``MGET`` of the kept session and of its marker; ``EXISTS`` in the script
     ================================ =================================================================================
 
-    Scripts run by ``EVALSHA``, and by ``EVAL`` where the server does not know them yet; every key they touch is declared.
+    Scripts run by ``EVALSHA``, and by ``EVAL`` where the server does not know them yet; every key they touch is declared. In a cluster,
+    and on a server that refuses scripts, the steps of :mod:`lucia.redis.session_first` take the place of the commands that write.
 
     Args:
         client: made by the application, which also connects and closes it; ``decode_responses`` may be either way.

@@ -137,7 +137,7 @@ class Atomic:
             if (yield self._revoke(index, block, kept, whole=False)) == 1:
                 yield from self._delete_successors(block, kept)
                 del ids[-BLOCK:]
-            kept = yield from self._resolve_kept(user_id, keep)
+            kept = yield from self._resolve_kept(user_id, kept)
         return kept is not None
 
     def _delete_successors(self, ids: Sequence[bytes], kept: str | None) -> Operation[None]:

@@ -46,7 +46,7 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
     """
     execute = getattr(client, "execute_command", None)
     found = type(client).__name__
-    if isinstance(client, type) or not callable(execute) or _is_a(client, "Pipeline"):
+    if isinstance(client, type) or not callable(execute) or _is_a(client, "Pipeline") or _is_a(client, "ClusterPipeline"):
         raise TypeError(f"expected a Redis client such as redis.Redis or redis.asyncio.Redis, got {found}")
     if any(getattr(pool, "cache", None) is not None for pool in _pools(client)):
         raise TypeError(f"the {found} given has a client-side cache, which may answer with sessions that were ended: make it without cache")

@@ -125,9 +125,9 @@ class Plain:
         return value, life
 
     def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:
-        yield Batch(tuple(Call("SET", (marker, TOMBSTONE, "NX", "PX", MARKER_MS)) for _, marker in keys))
         records: list[list[bytes | None]] = yield Batch(tuple(Call("MGET", (session,)) for session, _ in keys))
-        yield Batch(tuple(Call("DEL", (session,)) for session, _ in keys))
+        yield Batch(tuple(Call("DEL", (session,)) for session, _ in keys))  # first, since a server without memory refuses the next
+        yield Batch(tuple(Call("SET", (marker, TOMBSTONE, "NX", "PX", MARKER_MS)) for _, marker in keys))
         markers: list[list[bytes | None]] = yield Batch(tuple(Call("MGET", (marker,)) for _, marker in keys))
         return [(record[0], marker[0]) for record, marker in zip(records, markers, strict=True)]
 
@@ -238,16 +238,17 @@ class SessionFirst:
 
     def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[None]:
         """End these sessions, then what their markers name, and so on, each once; then take them out of their indexes."""
-        ended: list[SessionRow] = []
+        ended: dict[str, list[bytes]] = {}
         waiting = unseen(self._layout, session_ids, seen)
         while waiting:
             block, waiting = waiting[:BATCH], waiting[BATCH:]
             held = yield from self._take(block)
-            found = [row_or_none(record, id_) for id_, (record, _) in zip(block, held, strict=True)]
-            ended += [row for row in found if row is not None]
+            for id_, (record, _) in zip(block, held, strict=True):
+                if (row := row_or_none(record, id_)) is not None:
+                    ended.setdefault(self._layout.index_key(row.user_id), []).append(id_.encode())
             waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
-        for row in ended:
-            yield from self._drop(self._layout.index_key(row.user_id), [row.id.encode()])
+        for index, ids in ended.items():
+            yield from self._drop(index, ids)
 
     def _take(self, session_ids: Sequence[str]) -> Operation[list[Held]]:
         """End these sessions, and return what they and their markers held. One whose marker would be in another slot has none."""
