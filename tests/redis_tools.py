@@ -237,7 +237,7 @@ class ClusterInspector(Inspector):
         self.cluster = cluster
         self.client.close()
         self.client = redis.RedisCluster.from_url(cluster.url, protocol=2)
-        self.nodes = [redis.Redis(port=port, protocol=2) for port in cluster.ports]
+        self.nodes: list[Any] = [redis.Redis(port=port, protocol=2) for port in cluster.ports]
 
     def __enter__(self) -> "ClusterInspector":
         self.on_each("FLUSHALL")

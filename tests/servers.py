@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -97,7 +97,8 @@ class Cluster:
     def on_each(self, *command: str) -> None:
         """Run a command on each node."""
         for port in self.ports:
-            with redis.Redis(port=port, protocol=2) as client:
+            client: Any = redis.Redis(port=port, protocol=2)
+            with client:
                 client.execute_command(*command)
 
     @property
@@ -131,7 +132,7 @@ def _start_node(port: int, folder: Path) -> "subprocess.Popen[bytes]":
 
 def _join(ports: list[int]) -> None:
     """Give each node its slots, introduce the nodes to the first, and wait until all agree."""
-    clients = [redis.Redis(port=port, protocol=2) for port in ports]
+    clients: list[Any] = [redis.Redis(port=port, protocol=2) for port in ports]
     bounds = [16_384 * number // len(ports) for number in range(len(ports) + 1)]
     for number, client in enumerate(clients):
         _eventually(client.ping)
@@ -142,7 +143,7 @@ def _join(ports: list[int]) -> None:
         client.close()
 
 
-def _agrees(client: redis.Redis, nodes: int) -> bool:
+def _agrees(client: Any, nodes: int) -> bool:
     """Whether a node knows all others and all slots are served."""
     info: dict[str, str] = client.execute_command("CLUSTER INFO")
     return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(nodes)

@@ -37,7 +37,7 @@ async def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> Asy
 @pytest.fixture
 async def scriptless_client(server: Server, redis_client: Redis, decode_responses: bool) -> AsyncIterator[Redis]:
     """A client that may do everything but run scripts, of each kind of server, emptied."""
-    await redis_client.execute_command("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
+    await redis_client.acl_setuser("scriptless", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
     async with Redis.from_url(server.url, username="scriptless", password="secret", decode_responses=decode_responses) as client:
         yield client
     await redis_client.acl_deluser("scriptless")
@@ -48,7 +48,7 @@ async def scriptless_cluster_client(cluster: Cluster, decode_responses: bool) ->
     """A client that may do everything in the cluster, emptied, but run scripts."""
     cluster.on_each("FLUSHALL")
     cluster.on_each("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
-    options = {"username": "scriptless", "password": "secret", "decode_responses": decode_responses, "protocol": 2}
+    options: dict[str, Any] = {"username": "scriptless", "password": "secret", "decode_responses": decode_responses, "protocol": 2}
     async with RedisCluster.from_url(cluster.url, **options) as client:
         yield client
     cluster.on_each("ACL", "DELUSER", "scriptless")

@@ -1,6 +1,5 @@
 """The Redis session adapter in a cluster and on servers that refuse scripts: clients, refusals, rights, errors, and many at once."""
 
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -17,7 +16,7 @@ from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
 from lucia.redis.commands import Call, Operation, Transaction
 from lucia.redis.layout import encode_row
 from lucia.redis.session_first import Scripted
-from tests.aio.test_redis import OTHER_SECRET, SECRET, add, assert_hides_ids, every_call, ids, renew, use_every_method
+from tests.aio.test_redis import ENDS, OTHER_SECRET, SECRET, WRITES, add, assert_hides_ids, every_call, ids, renew, use_every_method
 from tests.model.controls import CreateThenDelete, Original
 from tests.redis_tools import (
     DEFAULT,
@@ -166,7 +165,7 @@ async def test_one_attempt(kind: str, adapter: AsyncRedisSessionAdapter, inspect
         assert (refused, rejected, inspector.calls("evalsha"), inspector.calls("eval")) == (["evalsha"], 1, 0, 0)
 
 
-@pytest.mark.parametrize("method", ["set_session", "renew_session", "delete_session", "delete_sessions_by_user_id", "delete_other_sessions"])
+@pytest.mark.parametrize("method", [*WRITES, *ENDS])
 async def test_refused_in_any_method(adapter: AsyncRedisSessionAdapter, inspector: Inspector, method: str) -> None:
     """Whichever method finds out that scripts are refused does what it has to all the same, once."""
     inspector.write(session := row(SECRET, handle="h"))
@@ -312,7 +311,7 @@ async def test_index_of_another_type(adapter: AsyncRedisSessionAdapter, inspecto
     inspector.client.delete("userSession:u1")
     inspector.client.set("userSession:u1", "garbage")
     before = inspector.census()
-    for method in ("set_session", "renew_session", "get_sessions_by_user_id", "delete_sessions_by_user_id", "delete_other_sessions"):
+    for method in (*WRITES, "get_sessions_by_user_id", "delete_sessions_by_user_id", "delete_other_sessions"):
         with pytest.raises(StoreCorrupt) as raised:
             await every_call(adapter)[method]()
         assert_hides_ids(raised.value)
@@ -328,7 +327,7 @@ async def test_server_without_memory(kind: str, adapter: AsyncRedisSessionAdapte
     before = inspector.census()
     inspector.on_each("CONFIG", "SET", "maxmemory", "1")
     try:
-        for method in ("set_session", "renew_session"):
+        for method in WRITES:
             with pytest.raises(REFUSALS, match="maxmemory") as raised:
                 await every_call(adapter)[method]()
             assert_hides_ids(raised.value)
@@ -373,7 +372,12 @@ def ids_of_connections(inspector: Inspector) -> set[tuple[int, str]]:
 
 
 ROUNDS: Final = 25
-"""Of which each is of luck; the controls are caught in a few."""
+"""In each of which they begin at other times; the controls are caught in a few."""
+
+
+def begin_at(number: int, who: int, bound: int) -> int:
+    """When somebody begins in a round, in milliseconds."""
+    return (7 * number + 5 * who) % bound
 
 
 async def play(adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: int) -> set[str]:
@@ -395,8 +399,8 @@ async def play(adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: 
         began.append(time.monotonic())
         await adapter.delete_sessions_by_user_id(user_id)
 
-    logins = [partial(log_in, f"{user_id}-{each}", random.randrange(6)) for each in range(6)]
-    await AsyncCalls.together(*logins, *(partial(sign_out, random.randrange(8)) for _ in range(3)))
+    logins = [partial(log_in, f"{user_id}-{each}", begin_at(number, each, 6)) for each in range(6)]
+    await AsyncCalls.together(*logins, *(partial(sign_out, begin_at(number, each, 8)) for each in range(3)))
     return wrong_after(inspector, user_id, returned, max(began))
 
 
@@ -423,7 +427,8 @@ async def play_renewals(adapter: AsyncRedisSessionAdapter, inspector: Inspector,
         await AsyncCalls.pause(pause)
         await adapter.delete_sessions_by_user_id(user_id)
 
-    await AsyncCalls.together(*(partial(renew_one, each, random.randrange(4)) for each in used), partial(sign_out, random.randrange(6)))
+    renewals = [partial(renew_one, each, begin_at(number, who, 4)) for who, each in enumerate(used)]
+    await AsyncCalls.together(*renewals, partial(sign_out, begin_at(number, 1, 6)))
     return {id_ for id_ in inspector.live() if id_.startswith(f"{user_id}-")}
 
 

@@ -38,7 +38,7 @@ def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[
 @pytest.fixture
 def scriptless_client(server: Server, redis_client: Redis, decode_responses: bool) -> Iterator[Redis]:
     """A client that may do everything but run scripts, of each kind of server, emptied."""
-    redis_client.execute_command("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
+    redis_client.acl_setuser("scriptless", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
     with Redis.from_url(server.url, username="scriptless", password="secret", decode_responses=decode_responses) as client:
         yield client
     redis_client.acl_deluser("scriptless")
@@ -49,7 +49,7 @@ def scriptless_cluster_client(cluster: Cluster, decode_responses: bool) -> Itera
     """A client that may do everything in the cluster, emptied, but run scripts."""
     cluster.on_each("FLUSHALL")
     cluster.on_each("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
-    options = {"username": "scriptless", "password": "secret", "decode_responses": decode_responses, "protocol": 2}
+    options: dict[str, Any] = {"username": "scriptless", "password": "secret", "decode_responses": decode_responses, "protocol": 2}
     with RedisCluster.from_url(cluster.url, **options) as client:
         yield client
     cluster.on_each("ACL", "DELUSER", "scriptless")

@@ -87,7 +87,7 @@ def test_refused_clients_of_the_other_colour(make: Callable[[], Any]) -> None:
         (
             AsyncRedisSessionAdapter,
             lambda: valkey.asyncio.ValkeyCluster(host="localhost", read_from_replicas=True),
-            "the ValkeyCluster given reads from replicas, .*: let it read from primaries",
+            "the ValkeyCluster given reads from replicas, .*: let it use primaries",
         ),
         (RedisSessionAdapter, lambda: redis.Redis(protocol=3, cache_config=CacheConfig()), "has a client-side cache"),
     ],
@@ -108,7 +108,7 @@ def test_accepted_clients() -> None:
         AsyncRedisSessionAdapter(waiting)
 
 
-@pytest.mark.parametrize("options", [{"protocol": 3, "cache_config": CacheConfig()}, {"read_from_replicas": True}], ids=["cache", "replicas"])
+@pytest.mark.parametrize("options", [{"protocol": 3, "cache_config": CacheConfig()}, {"read_from_replicas": True}])
 @pytest.mark.filterwarnings("ignore:.*read_from_replicas:DeprecationWarning")
 def test_refused_cluster_clients(cluster: Cluster, options: dict[str, Any]) -> None:
     """A cluster's client that may answer with what the primary does not hold any more is refused, and so is its pipeline."""
@@ -283,7 +283,8 @@ def test_text_of_many_commands(make: Callable[[tuple[Call, ...]], Any]) -> None:
 def test_text_of_pipelines(cut: int) -> None:
     """The quotation of a command that clients put before a pipeline's error goes as a whole, wherever they cut it off, and also twice."""
     command = f"LPUSH userSession:u1 {SECRET}) of pipeline"[:cut]
-    error = redis.ResponseError(f"Command # 1 (x) of pipeline caused error: Command # 1 ({command}... ) of pipeline caused error: WRONGTYPE")
+    quoted = f"Command # 1 (x) of pipeline caused error: Command # 1 ({command}... ) of pipeline caused error: "
+    error = redis.ResponseError(f"{quoted}WRONGTYPE")
     redact(error, Transaction((Call("LPUSH", ("userSession:u1", SECRET)),)))
     assert str(error) == "WRONGTYPE"
     assert is_wrong_type(error)

@@ -51,7 +51,7 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
     if any(getattr(pool, "cache", None) is not None for pool in _pools(client)):
         raise TypeError(f"the {found} given has a client-side cache, which may answer with sessions that were ended: make it without cache")
     if getattr(client, "read_from_replicas", False) or getattr(client, "load_balancing_strategy", None) is not None:
-        raise TypeError(f"the {found} given reads from replicas, which may answer with sessions that were ended: let it read from primaries")
+        raise TypeError(f"the {found} given reads from replicas, which may answer with sessions that were ended: let it use primaries")
     if waits(execute) != waits(like):
         wanted, other = ("redis.asyncio.Redis", "RedisSessionAdapter") if waits(like) else ("redis.Redis", "AsyncRedisSessionAdapter")
         raise TypeError(f"this adapter needs a client such as {wanted}; for the {found} given here use {other}")
@@ -70,8 +70,8 @@ def idle_closers(client: Any) -> list[Callable[[], Any]]:
     single = getattr(client, "connection", None)
     if single is not None:
         return [single.disconnect]
-    pools = [partial(_close_idle, pool) for pool in _pools(client)]
-    return pools or [_node_closer(node) for node in _nodes(client) if hasattr(node, "disconnect")]
+    closers: list[Callable[[], Any]] = [partial(_close_idle, pool) for pool in _pools(client)]
+    return closers or [_node_closer(node) for node in _nodes(client) if hasattr(node, "disconnect")]
 
 
 def _pools(client: Any) -> list[Any]:

@@ -39,7 +39,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """Commands on one key that run together or not at all (MULTI, EXEC); the reply is the list of theirs."""
+    """Commands on one key, or on two in one slot, that run together or not at all (MULTI, EXEC); the reply is the list of theirs."""
 
     commands: tuple[Call, ...]
 

@@ -11,8 +11,8 @@ in the index without a session is dead for ever, and whoever reads the index fin
   seen out of the index. The index itself is never deleted.
 
 What happens at one key or at two in one slot is a :class:`SlotSteps`: one script, or plain commands where scripts are refused. There the
-marker is a register that is written once: a renewal writes its successor into it before it deletes, and who ends a session writes
-a tombstone.
+marker is a register that is written once: a renewal writes its successor into it and deletes the session in one transaction, and who
+ends a session writes a tombstone after it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -114,12 +114,11 @@ class Plain:
         return cast("int", length)
 
     def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
-        there = (yield Call("MGET", (used,)))[0] is not None
-        won = there and (yield Call("SET", (marker_key, marker, "NX", "PX", MARKER_MS)))
-        if there:
-            yield Call("DEL", (used,))  # who lost helps the winner, which may have crashed in between
-        if won:
-            return None
+        if (yield Call("MGET", (used,)))[0] is not None:
+            write = Call("SET", (marker_key, marker, "NX", "PX", MARKER_MS))
+            written, ended = yield Transaction((write, Call("DEL", (used,))))
+            if written:
+                return None if ended else (None, 0)
         (value,) = yield Call("MGET", (marker_key,))
         life = yield Call("PTTL", (marker_key,))
         return value, life
