@@ -1,13 +1,18 @@
 """Protocols that are known to be wrong. The explorer has to find out: a model that misses them proves nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
 from lucia.models import SessionRow
-from lucia.redis.commands import Batch, Call, Operation
-from lucia.redis.common import follow, marker_or_none, to_text
+from lucia.redis.atomic import Atomic
+from lucia.redis.commands import Batch, Call, Eval, Operation
+from lucia.redis.common import end_of_chain, follow, marker_or_none, rows_of, to_text
 from lucia.redis.layout import Marker, encode_marker, encode_row
+from lucia.redis.scripts import PUSH
 from lucia.redis.session_first import INDEX_SLACK_MS, Scripted, SessionFirst
+from lucia.redis.store import StoreProtocol
 from lucia.rules import MARKER_MS
+from tests.model.world import LAYOUT
 
 
 class IndexFirst(SessionFirst):
@@ -16,23 +21,6 @@ class IndexFirst(SessionFirst):
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         yield from self._steps.push(self._layout.index_key(row.user_id), row.id, row.idle_expires)
         yield Call("SET", (self._layout.session_key(row.id), encode_row(row), "NX", "PXAT", row.idle_expires))
-
-
-class Original(SessionFirst):
-    """What the JavaScript adapter does: both writes side by side, and a sign-out everywhere that deletes the index."""
-
-    def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        index = self._layout.index_key(row.user_id)
-        write = Call("SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires))
-        yield Batch((Call("LPUSH", (index, row.id)), write))
-        yield Call("PEXPIREAT", (index, row.idle_expires + INDEX_SLACK_MS))
-
-    def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
-        index = self._layout.index_key(user_id)
-        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
-        yield Batch(tuple(Call("DEL", (self._layout.session_key(to_text(id_)),)) for id_ in ids))
-        yield Call("DEL", (index,))
-        return False
 
 
 class IndexDeleted(SessionFirst):
@@ -44,6 +32,43 @@ class IndexDeleted(SessionFirst):
         yield from self._end(map(to_text, ids), set())
         yield Call("DEL", (index,))
         return False
+
+
+class Original(IndexDeleted):
+    """What the JavaScript adapter does: both writes side by side, and a sign-out everywhere that deletes the index."""
+
+    def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
+        push = Eval(PUSH, (self._layout.index_key(row.user_id),), (row.id, row.idle_expires, INDEX_SLACK_MS))
+        yield Batch((push, Call("SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires))))
+
+
+class Endless(SessionFirst):
+    """The index gets its expiry in a step of its own: a crash before it leaves a key for ever."""
+
+    def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
+        index = self._layout.index_key(row.user_id)
+        yield Call("SET", (self._layout.session_key(row.id), encode_row(row), "NX", "PXAT", row.idle_expires))
+        yield Call("LPUSH", (index, row.id))
+        yield Call("PEXPIREAT", (index, row.idle_expires + INDEX_SLACK_MS))
+
+
+class Overwriting(SessionFirst):
+    """A create that writes whatever is there, as the original's does after it has looked: two at once, or a taken id, and one is lost."""
+
+    def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
+        yield Call("SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires))
+        yield from self._steps.push(self._layout.index_key(row.user_id), row.id, row.idle_expires)
+
+
+class BlindPrune(SessionFirst):
+    """Reading a user's sessions takes all ids out of the index that it saw, also those whose session is alive."""
+
+    def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
+        index = self._layout.index_key(user_id)
+        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+        records = yield from self._records(ids)
+        yield from self._drop(index, ids)
+        return rows_of(user_id, ids, records)
 
 
 class PointerFirst(SessionFirst):
@@ -75,14 +100,68 @@ class CreateThenDelete(SessionFirst):
         return None
 
 
+class LoserKeeps(SessionFirst):
+    """A renewal that came second leaves the successor that it made alive."""
+
+    def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
+        yield from self._make(successor)
+        used, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
+        answer = yield from self._steps.swap(used, marker_key, encode_marker(Marker(used_id, successor.id, grace)))
+        found = None if answer is None else marker_or_none(answer[0], used_id)
+        return successor if answer is None else (yield from follow(self._layout, None if found is None else found.successor))
+
+
 class MarkersIgnored(SessionFirst):
     """Ends sessions, but not what they were renewed to."""
 
-    def _end(self, session_ids: object, seen: set[str | None]) -> Operation[None]:
-        for id_ in session_ids:  # type: ignore[attr-defined] # the control takes what the shipped one takes
-            yield Call("DEL", (self._layout.session_key(id_),))
+    def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[None]:
+        for id_ in session_ids:
+            if id_ not in seen:
+                yield Call("DEL", (self._layout.session_key(id_),))
 
 
-CONTROLS = (IndexFirst, Original, IndexDeleted, PointerFirst, CreateThenDelete, MarkersIgnored)
+class HandleIgnored(SessionFirst):
+    """Spares the id to keep and what it was renewed to, but not the successor that a renewal is about to put in its place."""
 
-__all__ = ["CONTROLS", "Scripted"]
+    def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
+        index = self._layout.index_key(user_id)
+        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+        found = None if keep is None else (yield from end_of_chain(self._layout, user_id, keep))
+        spared: set[str | None] = set() if found is None else {*found[0]}
+        ended = [id_ for id_ in ids if to_text(id_) not in spared]
+        yield from self._end(map(to_text, ended), spared)
+        yield from self._drop(index, ended)
+        return found is not None
+
+
+class Unchecked(Atomic):
+    """Ends what the index held a moment ago, without asking whether it holds something else by now."""
+
+    def _revoke(self, index: str, ids: Sequence[bytes], kept: str | None, *, whole: bool) -> Eval:
+        return super()._revoke(index, ids, kept, whole=False)
+
+
+class Control(NamedTuple):
+    """A wrong protocol, the law that it breaks, and the scenario in which it does."""
+
+    store: StoreProtocol
+    law: str
+    scenario: str
+
+
+CONTROLS: Final = (
+    Control(IndexFirst(LAYOUT, Scripted()), "I1", "two logins, a sign-out"),
+    Control(Original(LAYOUT, Scripted()), "I1", "two logins, a sign-out"),
+    Control(IndexDeleted(LAYOUT, Scripted()), "I1", "two logins, a sign-out"),
+    Control(BlindPrune(LAYOUT, Scripted()), "I1", "two listings, a login"),
+    Control(PointerFirst(LAYOUT, Scripted()), "I2", "a renewal, a sign-out, failing"),
+    Control(CreateThenDelete(LAYOUT, Scripted()), "I2", "a renewal, a sign-out, failing"),
+    Control(MarkersIgnored(LAYOUT, Scripted()), "I2", "a renewal, an end, failing"),
+    Control(Unchecked(LAYOUT), "I2", "a renewal, a sign-out"),
+    Control(Endless(LAYOUT, Scripted()), "I3", "two logins, a sign-out"),
+    Control(Overwriting(LAYOUT, Scripted()), "I4", "a login with a taken id"),
+    Control(CreateThenDelete(LAYOUT, Scripted()), "I5", "two renewals, re-sent"),
+    Control(LoserKeeps(LAYOUT, Scripted()), "I5b", "two renewals"),
+    Control(HandleIgnored(LAYOUT, Scripted()), "keep", "a renewal, others are signed out"),
+    Control(BlindPrune(LAYOUT, Scripted()), "list", "two listings, a login"),
+)

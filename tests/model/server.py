@@ -6,7 +6,7 @@ Time stands still; keys that expire do so when the explorer says it.
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, cast
 
-from lucia.redis.commands import Argument, Batch, Call, Eval, Reply, Transaction
+from lucia.redis.commands import Argument, Call, Eval, Reply, Transaction
 
 NOW: Final = 1_000_000
 """The server's time, in milliseconds since the epoch."""
@@ -30,10 +30,11 @@ class WrongType(Exception):
 
 
 class Database:
-    """A state, opened for some commands."""
+    """A state, opened for some commands; ``timed`` are the keys that were given an expiry meanwhile, be it the one they had."""
 
     def __init__(self, state: State = ()) -> None:
         self.keys = dict(state)
+        self.timed: set[bytes] = set()
 
     def state(self) -> State:
         """The keys as they are now."""
@@ -42,10 +43,23 @@ class Database:
     def run(self, command: Call | Eval | Transaction) -> Reply:
         """Execute one command, one script or one transaction, whole."""
         if isinstance(command, Transaction):
-            return [self.run(each) for each in command.commands]
+            return self._transact(command)
         if isinstance(command, Eval):
-            return _SCRIPTS[command.script.name](self, _texts(command.keys), _texts(command.arguments))
+            return SCRIPTS[command.script.name](self, _texts(command.keys), _texts(command.arguments))
         return _COMMANDS[command.name](self, *_texts(command.arguments))
+
+    def _transact(self, command: Transaction) -> Reply:
+        """MULTI and EXEC: an error in one command does not keep the others from running; the first one goes up."""
+        replies = [self._attempt(each) for each in command.commands]
+        if errors := [reply for reply in replies if isinstance(reply, WrongType)]:
+            raise errors[0]
+        return replies
+
+    def _attempt(self, command: Call) -> Reply:
+        try:
+            return self.run(command)
+        except WrongType as error:
+            return error
 
     def time(self) -> list[bytes]:
         """TIME"""
@@ -84,6 +98,10 @@ class Database:
             return -2
         return -1 if entry.expires is None else entry.expires - NOW
 
+    def pexpire(self, key: bytes, life: bytes) -> int:
+        """PEXPIRE"""
+        return self.pexpireat(key, b"%d" % (NOW + int(life)))
+
     def pexpireat(self, key: bytes, when: bytes, condition: bytes = b"") -> int:
         """PEXPIREAT with NX and GT; a key without an expiry counts as one that expires never"""
         entry = self.keys.get(key)
@@ -110,8 +128,7 @@ class Database:
         """LRANGE"""
         values = self._list(key)
         begin, end = (
-            each if each >= 0 else max(0, len(values) + each) if index == 0 else len(values) + each
-            for index, each in enumerate((int(first), int(last)))
+            each if each >= 0 else max(0, len(values) + each + after) - after for each, after in ((int(first), 0), (int(last), 1))
         )
         return list(values[begin : end + 1])
 
@@ -147,6 +164,7 @@ class Database:
             self.keys[key] = Entry(values, None if old is None else old.expires)
 
     def _expire(self, key: bytes) -> None:
+        self.timed.add(key)
         expires = self.keys[key].expires
         if expires is not None and expires <= NOW:
             del self.keys[key]
@@ -159,10 +177,13 @@ def _texts(arguments: Sequence[Argument]) -> list[bytes]:
 _COMMANDS: dict[str, Callable[..., Reply]] = {
     "TIME": Database.time,
     "MGET": Database.mget,
+    "EXISTS": Database.exists,
     "SET": Database.set,
     "DEL": Database.delete,
     "PTTL": Database.pttl,
+    "PEXPIRE": Database.pexpire,
     "PEXPIREAT": Database.pexpireat,
+    "LLEN": Database.llen,
     "LPUSH": Database.lpush,
     "LRANGE": Database.lrange,
     "LREM": Database.lrem,
@@ -194,7 +215,7 @@ def _create(database: Database, keys: Words, arguments: Words) -> Reply:
 def _renew(database: Database, keys: Words, arguments: Words) -> Reply:
     used, successor, index, marker = keys
     used_id, successor_id, record, expires, value, life = arguments
-    if not database.exists(used):
+    if database.mget(used)[0] is None:
         return [database.mget(marker)[0], database.pttl(marker)]
     if int(expires) <= NOW:
         return -3
@@ -247,7 +268,7 @@ def _push(database: Database, keys: Words, arguments: Words) -> Reply:
 
 def _swap(database: Database, keys: Words, arguments: Words) -> Reply:
     used, marker = keys
-    if not database.exists(used):
+    if database.mget(used)[0] is None:
         return [database.mget(marker)[0], database.pttl(marker)]
     database.set(marker, arguments[0], b"PX", arguments[1])
     database.delete(used)
@@ -260,7 +281,7 @@ def _drop(database: Database, keys: Words, ids: Words) -> Reply:
     return 1
 
 
-_SCRIPTS: dict[str, Callable[[Database, Words, Words], Reply]] = {
+SCRIPTS: dict[str, Callable[[Database, Words, Words], Reply]] = {
     "create": _create,
     "renew": _renew,
     "delete": _delete,
@@ -270,5 +291,3 @@ _SCRIPTS: dict[str, Callable[[Database, Words, Words], Reply]] = {
     "swap": _swap,
     "drop": _drop,
 }
-
-__all__ = ["NOW", "Batch", "Database", "Entry", "State", "WrongType"]

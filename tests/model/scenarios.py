@@ -1,0 +1,152 @@
+"""The operations that run side by side, from the first login to a sign-out everywhere, by name."""
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from lucia.models import SessionRow
+from lucia.redis.commands import Operation
+from lucia.redis.common import get, successor_of
+from lucia.redis.layout import Marker, encode_marker, encode_row
+from lucia.redis.store import StoreProtocol
+from lucia.rules import MARKER_MS
+from tests.model.server import NOW, Entry, State
+from tests.model.world import LAYOUT, USER, Scenario, Task, login_of
+
+LARGE: Final = os.environ.get("LUCIA_MODEL") == "large"
+"""Whether the long scenarios run too."""
+
+_LIFE = 1_000_000_000
+
+
+def end_of(id_: str) -> int:
+    """When a session ends: each at another time. None ends later than the one without a name."""
+    return NOW + _LIFE - 100_000 * sum(id_.encode())
+
+
+def row(id_: str, **attributes: str) -> SessionRow:
+    """A session; those of one login have one handle."""
+    end = end_of(id_)
+    return SessionRow(id=id_, user_id=USER, active_expires=end, idle_expires=end, attributes={"handle": login_of(id_), **attributes})
+
+
+def stored(*live: str, dead: tuple[str, ...] = (), renewed: tuple[tuple[str, str], ...] = ()) -> State:
+    """Keys with these sessions, newest first, index entries without a session, and markers."""
+    keys = {LAYOUT.session_key(id_): Entry(encode_row(row(id_)), end_of(id_)) for id_ in live}
+    if ids := (*live, *dead):
+        keys[LAYOUT.index_key(USER)] = Entry(tuple(map(str.encode, ids)), max(map(end_of, ids)))
+    for used, successor in renewed:
+        keys[LAYOUT.marker_key(used)] = Entry(encode_marker(Marker(used, successor, 0)), NOW + MARKER_MS)
+    return tuple(sorted((key.encode(), entry) for key, entry in keys.items()))
+
+
+class Tasks:
+    """The operations of one protocol as tasks."""
+
+    def __init__(self, store: StoreProtocol) -> None:
+        self._store = store
+
+    def create(self, id_: str, **attributes: str) -> Task:
+        return Task("create", lambda: self._store.create(row(id_, **attributes), _oldest), makes=id_)
+
+    def duplicate(self, id_: str) -> Task:
+        return Task("duplicate", lambda: self._store.create(row(id_, noted="other"), _oldest), makes=id_)
+
+    def renew(self, used: str, successor: str, grace: int = MARKER_MS) -> Task:
+        return Task("renew", lambda: self._store.renew(used, row(successor), grace), makes=successor, uses=used)
+
+    def follow(self, used: str) -> Task:
+        return Task("follow", lambda: _follow(used), uses=used)
+
+    def delete(self, id_: str) -> Task:
+        return Task("delete", lambda: self._store.delete([id_]), uses=id_)
+
+    def revoke(self, keep: str | None = None) -> Task:
+        return Task("revoke", lambda: self._store.delete_by_user(USER, keep), uses=keep or "")
+
+    def list(self) -> Task:
+        return Task("list", lambda: self._store.get_by_user(USER))
+
+
+def _oldest(length: int) -> int:
+    return length - 1
+
+
+def _follow(used: str) -> Operation[SessionRow | None]:
+    """What a request with this id is given."""
+    found = yield from get(LAYOUT, used)
+    return found or (yield from successor_of(LAYOUT, used))
+
+
+def _o(*others: str) -> frozenset[str]:
+    return frozenset({"o", *others})
+
+
+SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
+    "two logins, a sign-out": lambda do: Scenario((do.create("a"), do.create("b"), do.revoke())),
+    "a login, two sign-outs": lambda do: Scenario((do.create("a"), do.revoke(), do.revoke())),
+    "a login, a sign-out, re-sent": lambda do: Scenario((do.create("a"), do.revoke()), resends=2),
+    "a login, a sign-out, failing": lambda do: Scenario((do.create("a"), do.revoke()), failures=2),
+    "a login, a sign-out that executes late again": lambda do: Scenario((do.create("a"), do.revoke()), stored("o"), _o(), zombies=2),
+    "a login, a listing, a sign-out": lambda do: Scenario((do.create("a"), do.list(), do.revoke())),
+    "a login, a listing, failing": lambda do: Scenario((do.create("a"), do.list()), stored("o", dead=("d",)), _o(), failures=1),
+    "two listings, a login": lambda do: Scenario((do.list(), do.list(), do.create("a")), stored("o", dead=("d",)), _o()),
+    "a login with a taken id": lambda do: Scenario((do.duplicate("o"), do.create("a"), do.list()), stored("o"), _o(), resends=1),
+    "a renewal with a taken id": lambda do: Scenario((do.renew("o", "x"), do.list()), stored("o", "x"), _o("x"), resends=1),
+    "two renewals": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o()),
+    "two renewals, re-sent": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o(), resends=1),
+    "two renewals, failing": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o(), failures=1),
+    "two renewals without grace": lambda do: Scenario((do.renew("o", "o1", 0), do.renew("o", "o2", 0)), stored("o"), _o()),
+    "a renewal, two followers": lambda do: Scenario((do.renew("o", "o1"), do.follow("o"), do.follow("o")), stored("o"), _o()),
+    "a renewal, an end": lambda do: Scenario((do.renew("o", "o1"), do.delete("o")), stored("o", "x"), _o("x"), resends=1),
+    "a renewal, an end, failing": lambda do: Scenario((do.renew("o", "o1"), do.delete("o")), stored("o", "x"), _o("x"), failures=1),
+    "two renewals, an end": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2"), do.delete("o")), stored("o"), _o()),
+    "a renewal, a sign-out": lambda do: Scenario((do.renew("o", "o1"), do.revoke()), stored("o", "x"), _o("x"), resends=1),
+    "a renewal, a sign-out, failing": lambda do: Scenario((do.renew("o", "o1"), do.revoke()), stored("o"), _o(), failures=1),
+    "a renewal, a follower, a sign-out": lambda do: Scenario((do.renew("o", "o1"), do.follow("o"), do.revoke()), stored("o"), _o()),
+    "a renewal, a listing": lambda do: Scenario((do.renew("o", "o1"), do.list()), stored("o", "x", dead=("d",)), _o("x")),
+    "a renewal of a renewed one, an end": lambda do: Scenario(
+        (do.renew("o", "o1"), do.renew("o1", "o2"), do.delete("o")), stored("o"), _o()
+    ),
+    "a renewal, others are signed out": lambda do: Scenario((do.renew("o", "o1"), do.revoke("o")), stored("o", "x"), _o("x"), resends=1),
+    "a renewal without grace, others are signed out": lambda do: Scenario(
+        (do.renew("o", "o1", 0), do.revoke("o")), stored("o", "x"), _o("x")
+    ),
+    "renewed before, others are signed out": lambda do: Scenario(
+        (do.revoke("o"), do.renew("o1", "o2")), stored("o1", "x", renewed=(("o", "o1"),)), _o("o1", "x")
+    ),
+    "a login, others are signed out": lambda do: Scenario((do.create("a"), do.revoke("o")), stored("o", "x"), _o("x"), failures=1),
+    "renewed before, an end": lambda do: Scenario((do.delete("o"), do.renew("o1", "o2")), stored("o1", renewed=(("o", "o1"),)), _o("o1")),
+}
+"""What every protocol is held to.
+
+A command that lost its reply may be sent again at once in any scenario; where ``resends`` is 0, that is only to bound the number of
+worlds.
+A command that executes late although it was sent again (``zombies``) is never that of a create or a renewal, which are not sent again.
+"""
+
+SINGLE_USE: Final[dict[str, Callable[[Tasks], Scenario]]] = {
+    "two logins with one id": lambda do: Scenario((do.create("a"), do.create("a", noted="other")), expiries=False, resends=1),
+}
+"""Two creates of one id, which chance alone does not bring about. That the first expires in between, before it is whole, is left out: then
+the second would be made whole by the first, and both succeed."""
+
+LARGE_SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
+    "two renewals, a sign-out": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2"), do.revoke()), stored("o"), _o()),
+    "two renewals, others are signed out": lambda do: Scenario(
+        (do.renew("o", "o1"), do.renew("o", "o2"), do.revoke("o")), stored("o", "x"), _o("x")
+    ),
+    "a renewal of a renewed one, a sign-out": lambda do: Scenario(
+        (do.renew("o", "o1"), do.renew("o1", "o2"), do.revoke()), stored("o"), _o()
+    ),
+    "a renewal, an end, a sign-out": lambda do: Scenario((do.renew("o", "o1"), do.delete("o"), do.revoke()), stored("o"), _o()),
+    "two logins, two sign-outs": lambda do: Scenario((do.create("a"), do.create("b"), do.revoke(), do.revoke())),
+    "a login, two sign-outs, re-sent": lambda do: Scenario((do.create("a"), do.revoke(), do.revoke()), resends=1),
+    "a login, a listing, a sign-out, failing": lambda do: Scenario((do.create("a"), do.list(), do.revoke()), failures=1),
+    "a login, a renewal, others are signed out": lambda do: Scenario(
+        (do.create("a"), do.renew("o", "o1"), do.revoke("o")), stored("o", "x"), _o("x")
+    ),
+    "two renewals, an end, failing": lambda do: Scenario(
+        (do.renew("o", "o1"), do.renew("o", "o2"), do.delete("o")), stored("o"), _o(), failures=1
+    ),
+}

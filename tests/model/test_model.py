@@ -1,0 +1,70 @@
+"""Every interleaving of the store's shipped operations, with everything that may go wrong in between, held to the store's laws.
+
+``LUCIA_MODEL=large`` adds the scenarios that take minutes. The laws are in ``laws.py``; what may go wrong is in ``world.py``.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from lucia.redis import atomic, common, session_first
+from lucia.redis.atomic import Atomic
+from lucia.redis.session_first import Plain, Scripted, SessionFirst
+from lucia.redis.store import StoreProtocol
+from tests.model.controls import CONTROLS, Control
+from tests.model.explore import Explorer, Violation
+from tests.model.scenarios import LARGE, LARGE_SCENARIOS, SCENARIOS, SINGLE_USE, Tasks
+from tests.model.world import LAYOUT, Scenario
+
+STORES: Final[dict[str, StoreProtocol]] = {
+    "one server": Atomic(LAYOUT),
+    "cluster": SessionFirst(LAYOUT, Scripted()),
+    "without scripts": SessionFirst(LAYOUT, Plain()),
+}
+
+CHOSEN: Final = {**SCENARIOS, **SINGLE_USE, **(LARGE_SCENARIOS if LARGE else {})}
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest) -> StoreProtocol:
+    """Each protocol in turn."""
+    return STORES[request.param]
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_laws_hold(store: StoreProtocol, name: str) -> None:
+    """Every law holds in every world of every scenario."""
+    scenario = CHOSEN[name](Tasks(store))
+    assert Explorer(scenario).run() > len(scenario.tasks)
+
+
+@pytest.mark.parametrize("name", ["a renewal, a sign-out", "a login, others are signed out", "a renewal, others are signed out"])
+def test_laws_hold_by_blocks(store: StoreProtocol, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sign-out of more sessions than one command may end keeps the laws."""
+    monkeypatch.setattr(atomic, "BLOCK", 1)
+    monkeypatch.setattr(session_first, "BATCH", 1)
+    scenario = replace(SCENARIOS[name](Tasks(store)), resends=0, failures=0)
+    assert Explorer(scenario).run() > len(scenario.tasks)
+
+
+@pytest.mark.parametrize("name", ["two logins, a sign-out", "two listings, a login"])
+def test_laws_hold_while_logins_prune(store: StoreProtocol, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logins that take dead ids out of the index never take out another."""
+    monkeypatch.setattr(common, "PROBE", 1)
+    scenario = SCENARIOS[name](Tasks(store))
+    assert Explorer(scenario).run() > len(scenario.tasks)
+
+
+def test_create_sent_again_comes_back(store: StoreProtocol) -> None:
+    """Why creates are not sent again: one that executes after a sign-out everywhere brings the session back, whatever the protocol."""
+    do = Tasks(store)
+    with pytest.raises(Violation, match=r"\AI2: a was ended, and a validates"):
+        Explorer(Scenario((do.create("a"), do.revoke()), zombies=1, zombie_creates=True), law="I2").run()
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: f"{type(control.store).__name__} breaks {control.law}")
+def test_control_is_caught(control: Control) -> None:
+    """The explorer finds the law that a wrong protocol breaks."""
+    with pytest.raises(Violation, match=rf"\A{control.law}:"):
+        Explorer(SCENARIOS[control.scenario](Tasks(control.store)), law=control.law).run()

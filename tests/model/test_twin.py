@@ -1,0 +1,198 @@
+"""The model's server is held to a real one: the same commands, scripts and transactions, the same replies and the same keys after each."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lucia._sync.redis_driver import RedisDriver
+from lucia.errors import StoreCorrupt
+from lucia.redis import scripts
+from lucia.redis.commands import Argument, Call, Eval, Operation, Transaction
+from lucia.redis.scripts import Script
+from lucia.rules import system_clock
+from tests.model.server import NOW, SCRIPTS, Database, State, Value, WrongType
+from tests.model.world import Part
+from tests.servers import Server
+
+TOLERANCE: Final = 20_000
+"""By how many milliseconds a real expiry may differ: the model's time stands still. The expiries drawn are further apart."""
+
+SHIPPED: Final = {script.name: script for script in vars(scripts).values() if isinstance(script, Script)}
+
+keys = st.sampled_from(["k1", "k2", "k3"])
+ids = st.sampled_from(["a", "b", "c"])
+records = st.sampled_from(["r1", "r2", ""])
+positions = st.integers(-4, 4)
+lives = st.sampled_from([100_000, 200_000, 300_000])
+
+
+class At(int):
+    """A time by the model's clock; every other number is the same everywhere."""
+
+
+times = st.sampled_from([At(NOW - 1_000), *(At(NOW + 50_000 + 100_000 * number) for number in range(4))])
+conditions = st.sampled_from([(), ("NX",), ("GT",)])
+
+calls = st.one_of(
+    st.builds(lambda *names: Call("MGET", names), keys, keys),
+    st.builds(lambda key: Call("EXISTS", (key,)), keys),
+    st.builds(lambda key: Call("DEL", (key,)), keys),
+    st.builds(lambda key: Call("PTTL", (key,)), keys),
+    st.builds(lambda key: Call("LLEN", (key,)), keys),
+    st.builds(lambda key, value: Call("SET", (key, value)), keys, records),
+    st.builds(lambda key, value, life: Call("SET", (key, value, "NX", "PX", life)), keys, records, lives),
+    st.builds(lambda key, value, at: Call("SET", (key, value, "PXAT", at)), keys, records, times),
+    st.builds(lambda key, value, at: Call("SET", (key, value, "NX", "PXAT", at)), keys, records, times),
+    st.builds(lambda key, life: Call("PEXPIRE", (key, life)), keys, lives),
+    st.builds(lambda key, at, condition: Call("PEXPIREAT", (key, at, *condition)), keys, times, conditions),
+    st.builds(lambda key, id_: Call("LPUSH", (key, id_)), keys, ids),
+    st.builds(lambda key, *bounds: Call("LRANGE", (key, *bounds)), keys, positions, positions),
+    st.builds(lambda key, count, id_: Call("LREM", (key, count, id_)), keys, st.integers(-2, 2), ids),
+)
+
+transactions = st.builds(lambda found: Transaction(tuple(found)), st.lists(calls, min_size=1, max_size=3))
+
+lists = st.builds(
+    lambda key, found: Transaction(tuple(Call("LPUSH", (key, id_)) for id_ in found)),
+    st.sampled_from(["k1", "k1", "k2"]),
+    st.lists(ids, min_size=2, max_size=5),
+)
+
+whole = st.sampled_from([0, 1])
+some = st.lists(ids, max_size=3, unique=True)
+
+
+def _revoke(index: str, session_keys: Sequence[str], ended: Sequence[str], kept: tuple[str, str] | None, at_once: int) -> Eval:
+    """A revocation that names as many keys as ids."""
+    pairs = list(zip(session_keys, ended, strict=False))
+    kept_key, kept_id = ((), "") if kept is None else ((kept[0],), kept[1])
+    return Eval(
+        scripts.REVOKE, (index, *(key for key, _ in pairs), *kept_key), (at_once, kept_id, *(id_ for _, id_ in pairs if id_ != kept_id))
+    )
+
+
+EVALS: Final[dict[str, st.SearchStrategy[Eval]]] = {
+    "create": st.builds(lambda key, index, *rest: Eval(scripts.CREATE, (key, index), rest), keys, keys, ids, records, times),
+    "renew": st.builds(
+        lambda names, *rest: Eval(scripts.RENEW, tuple(names), rest),
+        st.lists(keys, min_size=4, max_size=4),
+        ids,
+        ids,
+        records,
+        times,
+        records,
+        lives,
+    ),
+    "delete": st.builds(lambda *names: Eval(scripts.DELETE, names, ()), keys, keys, keys, keys),
+    "revoke": st.builds(
+        _revoke,
+        st.just("k1"),
+        st.lists(st.sampled_from(["k2", "k3"]), min_size=2, max_size=3),
+        some,
+        st.none() | st.tuples(st.sampled_from(["k1", "k2"]), ids),
+        whole,
+    ),
+    "prune": st.builds(lambda index, *rest: Eval(scripts.PRUNE, (index, *rest[:2]), rest[2:]), keys, keys, keys, ids, ids),
+    "push": st.builds(lambda index, id_, at: Eval(scripts.PUSH, (index,), (id_, at, 60_000)), keys, ids, times),
+    "swap": st.builds(lambda used, marker, *rest: Eval(scripts.SWAP, (used, marker), rest), keys, keys, records, lives),
+    "drop": st.builds(lambda index, found: Eval(scripts.DROP, (index,), tuple(found)), keys, some),
+}
+
+parts = st.one_of(calls, transactions, *EVALS.values())
+
+
+@pytest.fixture(scope="module")
+def client(redis_server: Server) -> Iterator[redis.Redis]:
+    """A client of a real server, for all examples."""
+    with redis.Redis.from_url(redis_server.url) as found:
+        yield found
+
+
+def test_every_script_has_a_twin() -> None:
+    """Each script that is shipped has a twin in the model, and arguments to hold it to its script."""
+    assert SHIPPED.keys() == SCRIPTS.keys() == EVALS.keys()
+
+
+@settings(max_examples=400)
+@given(sent=st.lists(parts, min_size=1, max_size=12))
+def test_twin(client: redis.Redis, sent: list[Part]) -> None:
+    """Commands, transactions and scripts in any order answer and leave behind in the model what they do on a real server."""
+    _hold(client, sent)
+
+
+@pytest.mark.parametrize("name", EVALS)
+def test_twin_of_script(client: redis.Redis, name: str) -> None:
+    """Each script alone, after any few commands, answers and leaves behind what its twin does."""
+
+    @settings(max_examples=100)
+    @given(prepared=st.lists(calls | lists, max_size=5), evals=st.lists(EVALS[name], min_size=1, max_size=3))
+    def hold(prepared: list[Part], evals: list[Part]) -> None:
+        _hold(client, [*prepared, *evals])
+
+    hold()
+
+
+def _hold(client: redis.Redis, sent: Sequence[Part]) -> None:
+    client.flushall()
+    database, shift = Database(), system_clock() - NOW
+    for part in sent:
+        assert _is_alike(_on_server(client, part, shift), _in_model(database, part)), part
+        assert _is_alike(_keys_of(client), _life_of(database.state())), part
+
+
+def _on_server(client: redis.Redis, part: Part, shift: int) -> Any:
+    try:
+        return RedisDriver(client).run(_once(_shifted(part, shift)))
+    except StoreCorrupt:
+        return WrongType
+
+
+def _in_model(database: Database, part: Part) -> Any:
+    try:
+        return database.run(part)
+    except WrongType:
+        return WrongType
+
+
+def _once(part: Part) -> Operation[Any]:
+    return (yield part)
+
+
+def _shifted(part: Any, shift: int) -> Any:
+    """The same command by the server's clock."""
+    if isinstance(part, Transaction):
+        return Transaction(tuple(_shifted(each, shift) for each in part.commands))
+    arguments: tuple[Argument, ...] = tuple(each + shift if isinstance(each, At) else each for each in part.arguments)
+    return Eval(part.script, part.keys, arguments) if isinstance(part, Eval) else Call(part.name, arguments)
+
+
+def _keys_of(client: redis.Redis) -> dict[bytes, tuple[Value, int]]:
+    """What the server holds, and for how many milliseconds; -1 is for ever."""
+    found: dict[bytes, tuple[Value, int]] = {}
+    for key in _ask(client, "KEYS", "*"):
+        value = _ask(client, "GET", key) if _ask(client, "TYPE", key) == b"string" else tuple(_ask(client, "LRANGE", key, 0, -1))
+        found[key] = value, _ask(client, "PTTL", key)
+    return found
+
+
+def _ask(client: redis.Redis, name: str, *arguments: Argument) -> Any:
+    return RedisDriver(client).run(_once(Call(name, arguments)))
+
+
+def _life_of(state: State) -> dict[bytes, tuple[Value, int]]:
+    return {key: (entry.value, -1 if entry.expires is None else entry.expires - NOW) for key, entry in state}
+
+
+def _is_alike(found: Any, expected: Any) -> bool:
+    """Whether two replies are the same, but for times: nothing else is a large number."""
+    if isinstance(found, dict):
+        return found.keys() == expected.keys() and all(_is_alike(found[key], expected[key]) for key in found)
+    if isinstance(found, list | tuple):
+        return len(found) == len(expected) and all(map(_is_alike, found, expected))
+    if isinstance(found, int) and isinstance(expected, int) and found > 1_000:
+        return abs(found - expected) < TOLERANCE
+    return bool(found == expected)
