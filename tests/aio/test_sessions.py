@@ -923,3 +923,17 @@ async def test_ours_a_renewal_is_tried_once_more(time: Time) -> None:
     store.times = 2
     with pytest.raises(ConcurrentlyRevoked):
         await auth.renew_session(renewed.session_id)
+
+
+async def test_ours_a_login_is_listed_once(auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time) -> None:
+    """Where a renewal has made its successor and not ended the used session yet, the device list shows the login once, as renewed."""
+    user = await auth.create_user(primary_key=None)
+    session = await auth.create_session(user.user_id)
+    time.advance(timedelta(hours=25))
+    row = await store.get_session(session.session_id)
+    assert row is not None
+    await store.set_session(replace(row, id="0" * 40, active_expires=time.now + 1, idle_expires=row.idle_expires + 1))
+    (device,) = await auth.get_all_user_sessions(user.user_id)
+    assert (device.handle, device.state) == (session.handle, "active")
+    assert await auth.invalidate_user_session(user.user_id, device.handle)
+    assert await store.get_sessions_by_user_id(user.user_id) == []

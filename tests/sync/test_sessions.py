@@ -924,3 +924,17 @@ def test_ours_a_renewal_is_tried_once_more(time: Time) -> None:
     store.times = 2
     with pytest.raises(ConcurrentlyRevoked):
         auth.renew_session(renewed.session_id)
+
+
+def test_ours_a_login_is_listed_once(auth: Auth[User], store: WatchedStore, time: Time) -> None:
+    """Where a renewal has made its successor and not ended the used session yet, the device list shows the login once, as renewed."""
+    user = auth.create_user(primary_key=None)
+    session = auth.create_session(user.user_id)
+    time.advance(timedelta(hours=25))
+    row = store.get_session(session.session_id)
+    assert row is not None
+    store.set_session(replace(row, id="0" * 40, active_expires=time.now + 1, idle_expires=row.idle_expires + 1))
+    (device,) = auth.get_all_user_sessions(user.user_id)
+    assert (device.handle, device.state) == (session.handle, "active")
+    assert auth.invalidate_user_session(user.user_id, device.handle)
+    assert store.get_sessions_by_user_id(user.user_id) == []

@@ -157,7 +157,7 @@ class AsyncSessionMethods(Generic[UserT]):
         return bool(ids)
 
     async def get_all_user_sessions(self, user_id: str) -> list[Device]:
-        """Where a user is logged in, the newest login first: active and idle sessions without their ids.
+        """Where a user is logged in, the newest login first: active and idle sessions without their ids, one for each handle.
 
         Raises:
             InvalidUserId: there is a user adapter, and it has no such user.
@@ -169,7 +169,8 @@ class AsyncSessionMethods(Generic[UserT]):
         now = self._clock()
         await self._delete_dead([row for row in rows if session_state(row, now) is None])
         devices = [to_device(row, state, self._expiry) for row in rows if (state := session_state(row, now)) is not None]
-        return sorted(devices, key=lambda device: device.created_at, reverse=True)
+        logins = {device.handle: device for device in sorted(devices, key=lambda device: device.idle_period_expires_at)}
+        return sorted(logins.values(), key=lambda device: device.created_at, reverse=True)
 
     async def delete_dead_user_sessions(self, user_id: str) -> None:
         """Remove a user's dead sessions from a store that does not expire them itself."""

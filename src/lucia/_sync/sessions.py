@@ -158,7 +158,7 @@ class SessionMethods(Generic[UserT]):
         return bool(ids)
 
     def get_all_user_sessions(self, user_id: str) -> list[Device]:
-        """Where a user is logged in, the newest login first: active and idle sessions without their ids.
+        """Where a user is logged in, the newest login first: active and idle sessions without their ids, one for each handle.
 
         Raises:
             InvalidUserId: there is a user adapter, and it has no such user.
@@ -170,7 +170,8 @@ class SessionMethods(Generic[UserT]):
         now = self._clock()
         self._delete_dead([row for row in rows if session_state(row, now) is None])
         devices = [to_device(row, state, self._expiry) for row in rows if (state := session_state(row, now)) is not None]
-        return sorted(devices, key=lambda device: device.created_at, reverse=True)
+        logins = {device.handle: device for device in sorted(devices, key=lambda device: device.idle_period_expires_at)}
+        return sorted(logins.values(), key=lambda device: device.created_at, reverse=True)
 
     def delete_dead_user_sessions(self, user_id: str) -> None:
         """Remove a user's dead sessions from a store that does not expire them itself."""

@@ -32,7 +32,7 @@ class Eval:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Commands that do not depend on each other; the reply is the list of theirs. In a cluster they go to their nodes side by side."""
+    """Commands that do not depend on each other; the reply is the list of theirs. They may be sent side by side."""
 
     commands: tuple[Call | Eval, ...]
 
