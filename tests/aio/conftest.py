@@ -41,14 +41,3 @@ async def scriptless_client(server: Server, redis_client: Redis, decode_response
     async with Redis.from_url(server.url, username="scriptless", password="secret", decode_responses=decode_responses) as client:
         yield client
     await redis_client.acl_deluser("scriptless")
-
-
-@pytest.fixture
-async def scriptless_cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncIterator[RedisCluster]:
-    """A client that may do everything in the cluster, emptied, but run scripts."""
-    cluster.on_each("FLUSHALL")
-    cluster.on_each("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
-    options: dict[str, Any] = {"username": "scriptless", "password": "secret", "decode_responses": decode_responses, "protocol": 2}
-    async with RedisCluster.from_url(cluster.url, **options) as client:
-        yield client
-    cluster.on_each("ACL", "DELUSER", "scriptless")

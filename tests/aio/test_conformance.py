@@ -81,6 +81,7 @@ class TestRedisCluster(AsyncSessionFirstSuite):
         return AsyncRedisSessionAdapter(cluster_client)
 
 
+@pytest.mark.parametrize("decode_responses", [True])
 class TestValkeyCluster(AsyncSessionFirstSuite):
     """The same by the other library's clients."""
 
@@ -90,6 +91,7 @@ class TestValkeyCluster(AsyncSessionFirstSuite):
         return AsyncRedisSessionAdapter(valkey_cluster_client)
 
 
+@pytest.mark.parametrize(("server", "decode_responses"), [("redis", False), ("valkey", True)], indirect=["server"])
 class TestRedisWithoutScripts(AsyncSessionFirstSuite):
     """Sessions on servers that refuse scripts to this client."""
 
@@ -97,16 +99,6 @@ class TestRedisWithoutScripts(AsyncSessionFirstSuite):
     def adapter(self, scriptless_client: Redis) -> AsyncRedisSessionAdapter:
         """An empty server."""
         return AsyncRedisSessionAdapter(scriptless_client)
-
-
-@pytest.mark.parametrize("decode_responses", [False])
-class TestRedisClusterWithoutScripts(AsyncSessionFirstSuite):
-    """Sessions in a cluster that refuses scripts to this client."""
-
-    @pytest.fixture
-    def adapter(self, scriptless_cluster_client: RedisCluster) -> AsyncRedisSessionAdapter:
-        """An empty cluster."""
-        return AsyncRedisSessionAdapter(scriptless_cluster_client)
 
 
 class TestFiveMethods(AsyncSessionAdapterSuite):

@@ -42,14 +42,3 @@ def scriptless_client(server: Server, redis_client: Redis, decode_responses: boo
     with Redis.from_url(server.url, username="scriptless", password="secret", decode_responses=decode_responses) as client:
         yield client
     redis_client.acl_deluser("scriptless")
-
-
-@pytest.fixture
-def scriptless_cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[RedisCluster]:
-    """A client that may do everything in the cluster, emptied, but run scripts."""
-    cluster.on_each("FLUSHALL")
-    cluster.on_each("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
-    options: dict[str, Any] = {"username": "scriptless", "password": "secret", "decode_responses": decode_responses, "protocol": 2}
-    with RedisCluster.from_url(cluster.url, **options) as client:
-        yield client
-    cluster.on_each("ACL", "DELUSER", "scriptless")

@@ -82,6 +82,7 @@ class TestRedisCluster(SessionFirstSuite):
         return RedisSessionAdapter(cluster_client)
 
 
+@pytest.mark.parametrize("decode_responses", [True])
 class TestValkeyCluster(SessionFirstSuite):
     """The same by the other library's clients."""
 
@@ -91,6 +92,7 @@ class TestValkeyCluster(SessionFirstSuite):
         return RedisSessionAdapter(valkey_cluster_client)
 
 
+@pytest.mark.parametrize(("server", "decode_responses"), [("redis", False), ("valkey", True)], indirect=["server"])
 class TestRedisWithoutScripts(SessionFirstSuite):
     """Sessions on servers that refuse scripts to this client."""
 
@@ -98,16 +100,6 @@ class TestRedisWithoutScripts(SessionFirstSuite):
     def adapter(self, scriptless_client: Redis) -> RedisSessionAdapter:
         """An empty server."""
         return RedisSessionAdapter(scriptless_client)
-
-
-@pytest.mark.parametrize("decode_responses", [False])
-class TestRedisClusterWithoutScripts(SessionFirstSuite):
-    """Sessions in a cluster that refuses scripts to this client."""
-
-    @pytest.fixture
-    def adapter(self, scriptless_cluster_client: RedisCluster) -> RedisSessionAdapter:
-        """An empty cluster."""
-        return RedisSessionAdapter(scriptless_cluster_client)
 
 
 class TestFiveMethods(SessionAdapterSuite):

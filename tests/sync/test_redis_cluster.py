@@ -372,7 +372,7 @@ def ids_of_connections(inspector: Inspector) -> set[tuple[int, str]]:
 # Many at once
 
 
-ROUNDS: Final = 25
+ROUNDS: Final = 12
 """In each of which they begin at other times; the controls are caught in a few."""
 
 
@@ -448,7 +448,7 @@ def test_many_at_once(adapter: RedisSessionAdapter, inspector: Inspector, game: 
 @of_one_kind
 @pytest.mark.parametrize(("game", "control"), [(play, Original), (play_renewals, CreateThenDelete)], ids=["logins", "renewals"])
 def test_many_at_once_has_power(adapter: RedisSessionAdapter, inspector: Inspector, game: Play, control: Any) -> None:
-    """The same tests find out the original's protocol, and a renewal that leaves no marker, in no more rounds than are expected."""
+    """The same tests find out the original's protocol, and a renewal that leaves no marker, in a quarter of the rounds at least."""
     adapter._protocol = control(DEFAULT, Scripted())
     wrong = [game(adapter, inspector, number) for number in range(ROUNDS)]
-    assert any(wrong)
+    assert sum(map(bool, wrong)) > ROUNDS // 4

@@ -81,30 +81,21 @@ def names(command: Command) -> set[str]:
     return {command.name} if isinstance(command, Call) else set()
 
 
-@pytest.fixture(params=["scripted", "plain"])
-def steps(request: pytest.FixtureRequest) -> str:
-    """Scripts for each slot, and plain commands."""
-    return str(request.param)
-
-
-@pytest.fixture(params=["redis", "valkey", "cluster"])
-def inspector(request: pytest.FixtureRequest) -> Iterator[Inspector]:
-    """A look into an emptied server of each kind, and into a cluster."""
-    if request.param == "cluster":
+@pytest.fixture(params=["scripted, cluster", "plain, cluster", "plain, redis", "plain, valkey"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Operations by scripts and by plain commands, in an emptied cluster and on servers."""
+    steps, place = str(request.param).split(", ")
+    if place == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster")) as found:
-            yield found
+            yield Bench(found, STEPS[steps]())
     else:
-        with Inspector(request.getfixturevalue(f"{request.param}_server")) as found:
-            yield found
+        with Inspector(request.getfixturevalue(f"{place}_server")) as found:
+            yield Bench(found, STEPS[steps]())
 
 
-@pytest.fixture
-def bench(inspector: Inspector, steps: str) -> Bench:
-    """Operations by each kind of steps on each kind of server."""
-    return Bench(inspector, STEPS[steps]())
-
-
-on_one_server = pytest.mark.parametrize("inspector", ["redis"], indirect=True)
+on_one_server = pytest.mark.parametrize("bench", ["scripted, redis", "plain, redis"], indirect=True)
+with_scripts = pytest.mark.parametrize("bench", ["scripted, redis"], indirect=True)
+without_scripts = pytest.mark.parametrize("bench", ["plain, redis", "plain, cluster"], indirect=True)
 
 
 def replay(operation: Operation[Any], *replies: Reply) -> tuple[list[Command], Any]:
@@ -294,12 +285,13 @@ def test_two_errors_at_the_index(bench: Bench) -> None:
     assert 0 < bench.inspector.client.pttl(KEY) <= PROVISIONAL_MS
 
 
-def test_scripts_refused_at_the_index(inspector: Inspector) -> None:
+@with_scripts
+def test_scripts_refused_at_the_index(bench: Bench) -> None:
     """If it turns out at the index that scripts are refused, nothing of the login stays, so that it can begin anew."""
-    login = Bench(inspector, Scripted()).create(row("new")).step()
+    login = bench.create(row("new")).step()
     with pytest.raises(ScriptsRefusedError):
         login.fail(ScriptsRefusedError()).step()
-    assert inspector.keys() == set()
+    assert bench.inspector.keys() == set()
 
 
 @pytest.mark.parametrize("life", [-HOUR, 0])
@@ -401,8 +393,7 @@ def test_renewal_that_is_sent_again(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("which", ["delete", "delete_all"])
-@pytest.mark.parametrize("steps", ["scripted"])
-@on_one_server
+@with_scripts
 def test_renew_against_ending(bench: Bench, which: str) -> None:
     """A session that is ended while it is renewed is dead, and so is its successor, in every order of the steps."""
 
@@ -430,8 +421,7 @@ class Told(Stepper[Any]):
 
 
 @pytest.mark.parametrize("grace", [0, MINUTE])
-@pytest.mark.parametrize("steps", ["scripted"])
-@on_one_server
+@with_scripts
 def test_two_renewals(bench: Bench, grace: int) -> None:
     """Of two renewals exactly one makes a successor; within the grace both get it, without a grace the other one gets nothing."""
     pair: list[Stepper[SessionRow | None]] = []
@@ -450,8 +440,7 @@ def test_two_renewals(bench: Bench, grace: int) -> None:
     assert explore(begin, check) >= 50
 
 
-@on_one_server
-@pytest.mark.parametrize("steps", ["plain"])
+@without_scripts
 @pytest.mark.parametrize("expired", [False, True], ids=["at once", "after a minute"])
 @pytest.mark.parametrize("command", ["MGET", "SET"])
 def test_ending_within_a_plain_swap(bench: Bench, command: str, expired: bool) -> None:
@@ -467,8 +456,7 @@ def test_ending_within_a_plain_swap(bench: Bench, command: str, expired: bool) -
     assert bench.successor("used").finish() is None
 
 
-@on_one_server
-@pytest.mark.parametrize("steps", ["plain"])
+@without_scripts
 def test_renewal_between_the_look_and_the_swap(bench: Bench) -> None:
     """Without scripts, a renewal that saw the session before another one took its place follows that one's marker."""
     bench.begin_with("used")
@@ -607,7 +595,7 @@ def test_index_of_the_original(bench: Bench) -> None:
     assert bench.inspector.census()[INDEX] == ("list", [b"new", b"old"], -1)
 
 
-@pytest.mark.parametrize("steps", ["plain"])
+@without_scripts
 def test_index_of_the_original_that_empties(bench: Bench) -> None:
     """Such an index that is emptied before the new id is pushed is a new one then, and gets an end."""
     bench.begin_with()
