@@ -162,6 +162,6 @@ CONTROLS: Final = (
     Control(Overwriting(LAYOUT, Scripted()), "I4", "a login with a taken id"),
     Control(CreateThenDelete(LAYOUT, Scripted()), "I5", "two renewals, re-sent"),
     Control(LoserKeeps(LAYOUT, Scripted()), "I5b", "two renewals"),
-    Control(HandleIgnored(LAYOUT, Scripted()), "keep", "a renewal, others are signed out"),
+    Control(HandleIgnored(LAYOUT, Scripted()), "keep", "a renewal, others signed out"),
     Control(BlindPrune(LAYOUT, Scripted()), "list", "two listings, a login"),
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lucia.redis.commands import Eval, Transaction
-from tests.model.laws import before_of, ended_by, faults_of, listing_fault, released_by
+from tests.model.laws import before_of, end_fault, ended_by, faults_of, gone_logins, released_by
 from tests.model.world import (
     LAYOUT,
     LOST,
@@ -20,6 +20,7 @@ from tests.model.world import (
     Point,
     Process,
     Scenario,
+    Snapshot,
     Snapshots,
     World,
     unmade,
@@ -47,6 +48,7 @@ class Explorer:
         self._prefix = "" if law is None else f"{law}:"
         self._snapshots = Snapshots()
         self._judged: set[object] = set()
+        self._known_gone: dict[tuple[Snapshot, frozenset[str]], frozenset[str]] = {}
 
     def run(self) -> int:
         """Visit every world; returns how many there are.
@@ -78,6 +80,7 @@ class Explorer:
             ended=frozenset(),
             forgotten=frozenset(),
             blockers=frozenset(),
+            gone=frozenset(),
             crashes=scenario.crashes,
             resends=scenario.resends,
             zombies=scenario.zombies,
@@ -86,7 +89,7 @@ class Explorer:
 
     def _judge(self, world: World, parents: dict[World, World | None]) -> None:
         outcomes = tuple((process.status, process.result) for process in world.processes)
-        judged = (world.snapshot, world.released, world.ended, world.forgotten, outcomes, world.fault)
+        judged = (world.snapshot, world.released, world.ended, world.forgotten, world.gone, outcomes, world.fault)
         if judged in self._judged:
             return
         self._judged.add(judged)
@@ -106,6 +109,17 @@ class Explorer:
         return f"{who}{'' if event.part is None else _name(event.part)} {event.what} {event.reply!r}"
 
     def _events(self, world: World) -> Iterator[tuple[Event, World]]:
+        for event, after in self._moves(world):
+            gone = self._gone(after.snapshot, after.released)
+            yield event, after if gone <= world.gone else after._replace(gone=world.gone | gone)
+
+    def _gone(self, snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
+        found = self._known_gone.get((snapshot, released))
+        if found is None:
+            found = self._known_gone[snapshot, released] = gone_logins(snapshot, released)
+        return found
+
+    def _moves(self, world: World) -> Iterator[tuple[Event, World]]:
         for number, process in enumerate(world.processes):
             if process.status == "running" or (process.status == "new" and self._may_begin(number, world)):
                 yield from self._steps(world, number)
@@ -191,7 +205,7 @@ class Explorer:
         return world._replace(
             released=world.released | released_by(task, over.result),
             ended=world.ended | ended_by(task, process.before, over.result),
-            fault=listing_fault(world, process, over.result) if task.kind == "list" else None,
+            fault=end_fault(self._scenario, task, world, process, over.result),
         )
 
     def _expiries(self, world: World) -> Iterator[tuple[Event, World]]:

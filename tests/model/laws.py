@@ -5,6 +5,7 @@
 * I3: every key expires: a session at its end, an index no earlier than the sessions in it, a marker within a minute.
 * I4: a create with another session's id fails and changes nothing; the same create once more does not fail.
 * I5: a renewal leaves its login one live session: none that was handed out is lost, and the used id is dead.
+* I5a: a renewal of what is dead, be its end still under way, gives nothing; unless it is sent again, its first try having come before.
 * I5b: a login has one live session that was handed out, however many renew it at once; a loser's successor is dead.
 * keep: what a sign-out everywhere was told to keep lives on, itself or as its successor.
 * list: a listing has every session that lived all the while, and none that was ended before; it takes dead ids out of the index (I7).
@@ -48,6 +49,12 @@ def dead_for_ever(scenario: Scenario, world: World) -> Iterator[str]:
     for id_ in world.released & snapshot.live.keys():
         if ended := ancestors(scenario, [id_], world.forgotten) & world.ended:
             yield f"I2: {id_} was handed out in the place of {', '.join(ended)}, which was ended, and validates"
+
+
+def gone_logins(snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
+    """The logins that were handed a session, of which none validates, nor what it was renewed to."""
+    there = {login_of(id_) for id_ in released if not snapshot.live.keys().isdisjoint(snapshot.chain(id_))}
+    return frozenset(map(login_of, released)) - there
 
 
 def expiring(_: Scenario, world: World) -> Iterator[str]:
@@ -147,9 +154,19 @@ _LAWS: tuple[Callable[[Scenario, World], Iterator[str]], ...] = (
 )
 
 
-def listing_fault(world: World, process: Process, listed: frozenset[str]) -> str | None:
-    """list: judged when it returns"""
-    before, snapshot = process.before, world.snapshot
+def end_fault(scenario: Scenario, task: Task, world: World, process: Process, result: Frozen) -> str | None:
+    """What is judged when an operation returns: a listing, and I5a."""
+    if task.kind == "list":
+        return _listing_fault(world, process.before, result)
+    forgotten = {login_of(id_) for id_ in world.forgotten}
+    certain = world.resends == scenario.resends  # else its first try may have come before the end
+    if certain and task.kind == "renew" and result == task.makes and login_of(result) in world.gone - forgotten:
+        return f"I5a: {task.uses} was dead, and has been renewed"
+    return None
+
+
+def _listing_fault(world: World, before: Before, listed: frozenset[str]) -> str | None:
+    snapshot = world.snapshot
     if missed := (before.released & snapshot.live.keys()) - listed:
         return f"list: {', '.join(missed)} validated all the while, and is not in the listing"
     if ended := listed & before.ended:

@@ -87,7 +87,7 @@ SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "a login, two sign-outs": lambda do: Scenario((do.create("a"), do.revoke(), do.revoke())),
     "a login, a sign-out, re-sent": lambda do: Scenario((do.create("a"), do.revoke()), resends=2),
     "a login, a sign-out, failing": lambda do: Scenario((do.create("a"), do.revoke()), failures=2),
-    "a login, a sign-out that executes late again": lambda do: Scenario((do.create("a"), do.revoke()), stored("o"), _o(), zombies=2),
+    "a login, a sign-out, late and again": lambda do: Scenario((do.create("a"), do.revoke()), stored("o"), _o(), zombies=2),
     "a login, a listing, a sign-out": lambda do: Scenario((do.create("a"), do.list(), do.revoke())),
     "a login, a listing, failing": lambda do: Scenario((do.create("a"), do.list()), stored("o", dead=("d",)), _o(), failures=1),
     "two listings, a login": lambda do: Scenario((do.list(), do.list(), do.create("a")), stored("o", dead=("d",)), _o()),
@@ -96,7 +96,7 @@ SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "two renewals": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o()),
     "two renewals, re-sent": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o(), resends=1),
     "two renewals, failing": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o(), failures=1),
-    "two renewals without grace": lambda do: Scenario((do.renew("o", "o1", 0), do.renew("o", "o2", 0)), stored("o"), _o()),
+    "two renewals without grace": lambda do: Scenario((do.renew("o", "o1", 0), do.renew("o", "o2", 0)), stored("o"), _o(), resends=1),
     "a renewal, two followers": lambda do: Scenario((do.renew("o", "o1"), do.follow("o"), do.follow("o")), stored("o"), _o()),
     "a renewal, an end": lambda do: Scenario((do.renew("o", "o1"), do.delete("o")), stored("o", "x"), _o("x"), resends=1),
     "a renewal, an end, failing": lambda do: Scenario((do.renew("o", "o1"), do.delete("o")), stored("o", "x"), _o("x"), failures=1),
@@ -108,14 +108,12 @@ SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "a renewal of a renewed one, an end": lambda do: Scenario(
         (do.renew("o", "o1"), do.renew("o1", "o2"), do.delete("o")), stored("o"), _o()
     ),
-    "a renewal, others are signed out": lambda do: Scenario((do.renew("o", "o1"), do.revoke("o")), stored("o", "x"), _o("x"), resends=1),
-    "a renewal without grace, others are signed out": lambda do: Scenario(
-        (do.renew("o", "o1", 0), do.revoke("o")), stored("o", "x"), _o("x")
-    ),
-    "renewed before, others are signed out": lambda do: Scenario(
+    "a renewal, others signed out": lambda do: Scenario((do.renew("o", "o1"), do.revoke("o")), stored("o", "x"), _o("x"), resends=1),
+    "a renewal without grace, others signed out": lambda do: Scenario((do.renew("o", "o1", 0), do.revoke("o")), stored("o", "x"), _o("x")),
+    "renewed before, others signed out": lambda do: Scenario(
         (do.revoke("o"), do.renew("o1", "o2")), stored("o1", "x", renewed=(("o", "o1"),)), _o("o1", "x")
     ),
-    "a login, others are signed out": lambda do: Scenario((do.create("a"), do.revoke("o")), stored("o", "x"), _o("x"), failures=1),
+    "a login, others signed out": lambda do: Scenario((do.create("a"), do.revoke("o")), stored("o", "x"), _o("x"), failures=1),
     "renewed before, an end": lambda do: Scenario((do.delete("o"), do.renew("o1", "o2")), stored("o1", renewed=(("o", "o1"),)), _o("o1")),
 }
 """What every protocol is held to.
@@ -133,7 +131,7 @@ the second would be made whole by the first, and both succeed."""
 
 LARGE_SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "two renewals, a sign-out": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2"), do.revoke()), stored("o"), _o()),
-    "two renewals, others are signed out": lambda do: Scenario(
+    "two renewals, others signed out": lambda do: Scenario(
         (do.renew("o", "o1"), do.renew("o", "o2"), do.revoke("o")), stored("o", "x"), _o("x")
     ),
     "a renewal of a renewed one, a sign-out": lambda do: Scenario(
@@ -143,7 +141,7 @@ LARGE_SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "two logins, two sign-outs": lambda do: Scenario((do.create("a"), do.create("b"), do.revoke(), do.revoke())),
     "a login, two sign-outs, re-sent": lambda do: Scenario((do.create("a"), do.revoke(), do.revoke()), resends=1),
     "a login, a listing, a sign-out, failing": lambda do: Scenario((do.create("a"), do.list(), do.revoke()), failures=1),
-    "a login, a renewal, others are signed out": lambda do: Scenario(
+    "a login, a renewal, others signed out": lambda do: Scenario(
         (do.create("a"), do.renew("o", "o1"), do.revoke("o")), stored("o", "x"), _o("x")
     ),
     "two renewals, an end, failing": lambda do: Scenario(

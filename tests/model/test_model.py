@@ -39,7 +39,7 @@ def test_laws_hold(store: StoreProtocol, name: str) -> None:
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
-@pytest.mark.parametrize("name", ["a renewal, a sign-out", "a login, others are signed out", "a renewal, others are signed out"])
+@pytest.mark.parametrize("name", ["a renewal, a sign-out", "a login, others signed out", "a renewal, others signed out"])
 def test_laws_hold_by_blocks(store: StoreProtocol, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sign-out of more sessions than one command may end keeps the laws."""
     monkeypatch.setattr(atomic, "BLOCK", 1)

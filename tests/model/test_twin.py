@@ -129,9 +129,9 @@ def test_twin_of_script(client: redis.Redis, name: str) -> None:
     """Each script alone, after any few commands, answers and leaves behind what its twin does."""
 
     @settings(max_examples=100)
-    @given(prepared=st.lists(calls | lists, max_size=5), evals=st.lists(EVALS[name], min_size=1, max_size=3))
-    def hold(prepared: list[Part], evals: list[Part]) -> None:
-        _hold(client, [*prepared, *evals])
+    @given(filled=st.lists(lists, max_size=2), prepared=st.lists(calls, max_size=3), evals=st.lists(EVALS[name], min_size=1, max_size=3))
+    def hold(filled: list[Part], prepared: list[Part], evals: list[Part]) -> None:
+        _hold(client, [*filled, *prepared, *evals])
 
     hold()
 

@@ -262,6 +262,7 @@ class World(NamedTuple):
         late: commands on their way whose caller has given up, with its number.
         ended: the ids that were ended by an operation that has returned.
         forgotten: the used ids whose markers have expired, and, by :func:`unmade`, ids whose sessions expired before they were whole.
+        gone: the logins of whose sessions none validated at some time, though one was handed out.
         blockers: for each marker whose writing is not long ago, who keeps it from expiring.
         fault: a law that the last event broke.
     """
@@ -273,6 +274,7 @@ class World(NamedTuple):
     ended: frozenset[str]
     forgotten: frozenset[str]
     blockers: frozenset[Blocker]
+    gone: frozenset[str]
     crashes: int
     resends: int
     zombies: int
