@@ -1,7 +1,7 @@
 """The Redis session adapter in a cluster and on servers that refuse scripts: clients, refusals, rights, errors, and many at once."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial
 from typing import Any, Final
 
@@ -45,7 +45,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def inspector(kind: str, request: pytest.FixtureRequest) -> Iterator[Inspector]:
+def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector, None, None]:
     """A look from outside into an emptied place."""
     if kind.startswith("cluster"):
         with ClusterInspector(request.getfixturevalue("cluster")) as found:

@@ -76,7 +76,10 @@ def idle_closers(client: Any) -> list[Callable[[], Any]]:
 
 def _pools(client: Any) -> list[Any]:
     """The connection pools of a client, of which one for a cluster has one for each node; an asynchronous one has none."""
-    clients = [client, *(getattr(node, f"{library}_connection", None) for node in _nodes(client) for library in ("redis", "valkey"))]
+    clients: list[Any] = [
+        client,
+        *(getattr(node, f"{library}_connection", None) for node in _nodes(client) for library in ("redis", "valkey")),
+    ]
     return [each.connection_pool for each in clients if getattr(each, "connection_pool", None) is not None]
 
 

@@ -88,7 +88,7 @@ class Scripted:
 
     def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
         answer = yield Eval(SWAP, (used, marker_key), (marker, MARKER_MS))
-        return cast("tuple[bytes | None, int]", tuple(answer)) if isinstance(answer, list) else None
+        return None if answer == 1 else (answer[0], answer[1])
 
     def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:
         answers: list[list[list[bytes | None]]] = yield Batch(tuple(Eval(DELETE, pair, ()) for pair in keys))
