@@ -1,6 +1,15 @@
 """Every interleaving of the store's shipped operations, with everything that may go wrong in between, held to the store's laws.
 
-``LUCIA_MODEL=large`` adds the scenarios that take minutes. The laws are in ``laws.py``; what may go wrong is in ``world.py``.
+``LUCIA_MODEL=large`` adds the scenarios that take minutes. The laws are in ``laws.py``; what may go wrong is in ``world.py``. Measured on one
+core, with Python 3.11, by ``LUCIA_MODEL=large scripts/test tests/model/test_model.py``:
+
+=================== ========= ========= ======= ========== ========= =======
+protocol            scenarios    worlds seconds with large    worlds seconds
+=================== ========= ========= ======= ========== ========= =======
+one server                 29     1,531     0.2         38     2,956     0.5
+cluster                    29    22,780     0.9         38    99,176     4
+without scripts            29   262,163    12           37 1,709,726   125
+=================== ========= ========= ======= ========== ========= =======
 """
 
 from dataclasses import replace
@@ -26,16 +35,22 @@ STORES: Final[dict[str, StoreProtocol]] = {
 CHOSEN: Final = {**SCENARIOS, **SINGLE_USE, **(LARGE_SCENARIOS if LARGE else {})}
 
 
+TOO_LARGE: Final = {("without scripts", "two logins, two sign-outs")}
+"""More than a million worlds; each login and each sign-out takes eight commands there."""
+
+CASES: Final = [(protocol, name) for protocol in STORES for name in CHOSEN if (protocol, name) not in TOO_LARGE]
+
+
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest) -> StoreProtocol:
     """Each protocol in turn."""
     return STORES[request.param]
 
 
-@pytest.mark.parametrize("name", CHOSEN)
-def test_laws_hold(store: StoreProtocol, name: str) -> None:
+@pytest.mark.parametrize(("protocol", "name"), CASES)
+def test_laws_hold(protocol: str, name: str) -> None:
     """Every law holds in every world of every scenario."""
-    scenario = CHOSEN[name](Tasks(store))
+    scenario = CHOSEN[name](Tasks(STORES[protocol]))
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
