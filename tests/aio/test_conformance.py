@@ -18,6 +18,8 @@ from lucia.testing import (
 )
 from tests.aio.five_methods import AsyncColumnsAdapter, AsyncDictionaryAdapter
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*'lib_name':DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+
 
 class TestMemorySessions(AsyncRenewingSessionAdapterSuite):
     """Sessions in memory."""

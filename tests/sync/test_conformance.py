@@ -19,6 +19,8 @@ from lucia.testing import (
 )
 from tests.sync.five_methods import ColumnsAdapter, DictionaryAdapter
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*'lib_name':DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+
 
 class TestMemorySessions(RenewingSessionAdapterSuite):
     """Sessions in memory."""
