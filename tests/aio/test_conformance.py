@@ -18,7 +18,7 @@ from lucia.testing import (
 )
 from tests.aio.five_methods import AsyncColumnsAdapter, AsyncDictionaryAdapter
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*'lib_name':DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
 
 
 class TestMemorySessions(AsyncRenewingSessionAdapterSuite):

@@ -19,7 +19,7 @@ from lucia.testing import (
 )
 from tests.sync.five_methods import ColumnsAdapter, DictionaryAdapter
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*'lib_name':DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
 
 
 class TestMemorySessions(RenewingSessionAdapterSuite):

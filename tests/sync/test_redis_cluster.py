@@ -31,7 +31,7 @@ from tests.redis_tools import (
     row,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*'lib_name':DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
 
 MINUTE: Final = 60_000
 KEYS: Final = ("~session:*", "~userSession:*")
