@@ -167,8 +167,11 @@ def end_fault(scenario: Scenario, task: Task, world: World, process: Process, re
 
 def _listing_fault(world: World, before: Before, listed: frozenset[str]) -> str | None:
     snapshot = world.snapshot
-    if missed := (before.released & snapshot.live.keys()) - listed:
-        return f"list: {', '.join(missed)} validated all the while, and is not in the listing"
+    expected = {login_of(id_) for id_ in before.released} & {login_of(id_) for id_ in snapshot.live} - {
+        login_of(id_) for id_ in before.ended
+    }
+    if missed := expected - {login_of(id_) for id_ in listed}:
+        return f"list: the login of {', '.join(missed)} was alive all the while, and is not in the listing"
     if ended := listed & before.ended:
         return f"list: {', '.join(ended)} was ended before, and is in the listing"
     if dead := before.dead & snapshot.index - snapshot.live.keys():

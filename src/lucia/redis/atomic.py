@@ -13,8 +13,8 @@ from lucia.redis.common import (
     follow,
     missing,
     probe,
+    read_by_user,
     row_or_none,
-    rows_of,
     session_key,
     successors,
     to_bytes,
@@ -59,7 +59,7 @@ class Atomic:
         _check_written(length)
         if (entries := probe(length, random_below)) is not None:
             ids = yield Call("LRANGE", (index, *entries))
-            yield from self._prune(index, missing(ids, (yield from self._records(ids))))
+            yield from self._prune(index, missing(ids, (yield from self._values([session_key(self._layout, id_) for id_ in ids]))))
 
     def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once, in one step: the script RENEW.
@@ -100,11 +100,9 @@ class Atomic:
 
     def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
         """Read a user's sessions, newest first: ``LRANGE`` and ``MGET`` by blocks; ids whose session is gone are pruned."""
-        index = self._layout.index_key(user_id)
-        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
-        records = yield from self._records(ids)
-        yield from self._prune(index, missing(ids, records))
-        return rows_of(user_id, ids, records)
+        rows, gone = yield from read_by_user(self._layout, user_id, self._values)
+        yield from self._prune(self._layout.index_key(user_id), gone)
+        return rows
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         """End a user's sessions, but for ``keep`` or what that was renewed to.
@@ -161,11 +159,11 @@ class Atomic:
         keys = (index, *(session_key(self._layout, id_) for id_ in ended), *kept_key)
         return Eval(REVOKE, keys, (int(whole), kept_id, *ended))
 
-    def _records(self, ids: Sequence[bytes]) -> Operation[list[bytes | None]]:
-        records: list[bytes | None] = []
-        for start in range(0, len(ids), BLOCK):
-            records += yield Call("MGET", tuple(session_key(self._layout, id_) for id_ in ids[start : start + BLOCK]))
-        return records
+    def _values(self, keys: Sequence[bytes]) -> Operation[list[bytes | None]]:
+        values: list[bytes | None] = []
+        for start in range(0, len(keys), BLOCK):
+            values += yield Call("MGET", tuple(keys[start : start + BLOCK]))
+        return values
 
     def _prune(self, index: str, gone: Sequence[bytes]) -> Operation[None]:
         """Take ids out of the index whose session is gone: an id is indexed with its session and used once, so gone is for ever."""

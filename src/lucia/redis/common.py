@@ -161,6 +161,32 @@ def rows_of(user_id: str, ids: Sequence[bytes], records: Sequence[bytes | None])
     return list(rows.values())
 
 
+def read_by_user(
+    layout: Layout, user_id: str, read: Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
+) -> Operation[tuple[list[SessionRow], list[bytes]]]:
+    """The sessions that a user's index leads to, newest first, and the ids in it whose session is gone.
+
+    One that was renewed after the index was read is gone, and its successor not among the ids: its marker leads there.
+
+    Args:
+        layout: the key names.
+        user_id: whose sessions.
+        read: reads what is at these keys.
+    """
+    ids: list[bytes] = yield Call("LRANGE", (layout.index_key(user_id), 0, -1))
+    records = yield from read([session_key(layout, id_) for id_ in ids])
+    rows, gone = rows_of(user_id, ids, records), missing(ids, records)
+    seen: set[str | None] = set(map(to_text, ids))
+    waiting = gone
+    while waiting:
+        markers = yield from read([to_bytes(layout.marker_key(to_text(id_))) for id_ in waiting])
+        waiting = list(map(to_bytes, unseen(layout, successors(map(to_text, waiting), markers), seen)))
+        records = yield from read([session_key(layout, id_) for id_ in waiting])
+        rows = rows_of(user_id, waiting, records) + rows
+        waiting = missing(waiting, records)
+    return rows, gone
+
+
 def missing(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes]:
     """The ids whose session is gone."""
     return [id_ for id_, record in zip(ids, records, strict=True) if record is None]

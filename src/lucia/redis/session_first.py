@@ -30,6 +30,7 @@ from lucia.redis.common import (
     marker_or_none,
     missing,
     probe,
+    read_by_user,
     row_or_none,
     rows_of,
     session_key,
@@ -206,11 +207,9 @@ class SessionFirst:
 
     def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
         """Read a user's sessions, newest first; ids whose session is gone are taken out of the index."""
-        index = self._layout.index_key(user_id)
-        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
-        records = yield from self._records(ids)
-        yield from self._drop(index, missing(ids, records))
-        return rows_of(user_id, ids, records)
+        rows, gone = yield from read_by_user(self._layout, user_id, self._values)
+        yield from self._drop(self._layout.index_key(user_id), gone)
+        return rows
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         """End a user's sessions that are in the index now, but for ``keep`` or what that was renewed to.
@@ -264,12 +263,14 @@ class SessionFirst:
         return to_bytes(self._layout.session_key(session_id)), to_bytes(self._layout.marker_key(session_id))
 
     def _records(self, ids: Sequence[bytes]) -> Operation[list[bytes | None]]:
-        records: list[bytes | None] = []
-        for start in range(0, len(ids), BATCH):
-            keys = [session_key(self._layout, id_) for id_ in ids[start : start + BATCH]]
-            answers: list[list[bytes | None]] = yield Batch(tuple(Call("MGET", (key,)) for key in keys))
-            records += [answer[0] for answer in answers]
-        return records
+        return (yield from self._values([session_key(self._layout, id_) for id_ in ids]))
+
+    def _values(self, keys: Sequence[bytes]) -> Operation[list[bytes | None]]:
+        values: list[bytes | None] = []
+        for start in range(0, len(keys), BATCH):
+            answers: list[list[bytes | None]] = yield Batch(tuple(Call("MGET", (key,)) for key in keys[start : start + BATCH]))
+            values += [answer[0] for answer in answers]
+        return values
 
     def _drop(self, index: str, ids: Sequence[bytes]) -> Operation[None]:
         for start in range(0, len(ids), BATCH):
