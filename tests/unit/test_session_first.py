@@ -187,11 +187,12 @@ def test_steps_of_ending_all() -> None:
 
 
 def test_steps_of_a_list() -> None:
-    """A list reads the index and then each session; what is gone goes out of the index without another look."""
+    """A list reads the index, each session, and the markers of those that are gone, which then go out of the index."""
     found = SessionFirst(DEFAULT, Scripted()).get_by_user("u1")
-    commands, rows = replay(found, [b"gone", b"new"], [[None], [RECORD]], 1)
+    commands, rows = replay(found, [b"gone", b"new"], [[None], [RECORD]], [[None]], 1)
     read = Batch((Call("MGET", (b"session:gone",)), Call("MGET", (b"session:new",))))
-    assert (commands, rows) == ([Call("LRANGE", (INDEX, 0, -1)), read, Eval(DROP, (INDEX,), (b"gone",))], [SESSION])
+    markers = Batch((Call("MGET", (b"session:renewed:{session:gone}",)),))
+    assert (commands, rows) == ([Call("LRANGE", (INDEX, 0, -1)), read, markers, Eval(DROP, (INDEX,), (b"gone",))], [SESSION])
 
 
 # Crashes

@@ -40,7 +40,8 @@ class AsyncRedisSessionAdapter:
                                      ``SET session:renewed:{session:OLD} … PX 60000``, ``DEL session:OLD``, ``LPUSH``,
                                      ``PTTL``, ``PEXPIREAT``, ``LREM``
     ``get_successor``                ``MGET`` and ``PTTL`` of ``session:renewed:{session:OLD}``, ``MGET session:NEW``
-    ``get_sessions_by_user_id``      ``LRANGE userSession:USER 0 -1``, ``MGET``; for dead ids a script: ``EXISTS``, ``LREM``
+    ``get_sessions_by_user_id``      ``LRANGE userSession:USER 0 -1``, ``MGET``; for dead ids ``MGET`` of their markers, and
+                                     a script: ``EXISTS``, ``LREM``
     ``delete_session``               script: ``MGET`` of session and marker, ``DEL``; then ``LREM userSession:USER 0 ID``
     ``delete_sessions_by_user_id``   ``LRANGE userSession:USER 0 -1``; script: ``LRANGE``, ``DEL`` and ``LREM`` for each; above
                                      1,000 sessions by blocks, each with ``MGET`` of the markers, whose successors end too
