@@ -12,7 +12,6 @@ from typing import Any, Literal, Self, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
-from redis.maint_notifications import MaintNotificationsConfig
 
 from lucia.redis.layout import Layout, decode_row
 from lucia.redis.scripts import CREATE, DELETE, PRUNE, RENEW, REVOKE
@@ -217,9 +216,8 @@ class RedisView:
     @classmethod
     def connect(cls, url: str, about: str) -> Self:
         """A view of this server, and in ``client`` what the session adapter takes."""
-        quiet = MaintNotificationsConfig(enabled=False)
-        recording = RecordingRedis.from_url(url, maint_notifications_config=quiet)
-        return cls(cast(RecordingRedis, recording), Redis.from_url(url, decode_responses=True, maint_notifications_config=quiet), about)
+        recording = RecordingRedis.from_url(url, protocol=2)
+        return cls(cast(RecordingRedis, recording), Redis.from_url(url, decode_responses=True, protocol=2), about)
 
     async def close(self) -> None:
         """Close both clients."""
