@@ -119,7 +119,7 @@ def test_the_address_to_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGHUP, 128 + signal.SIGHUP)]
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGHUP, 128 + signal.SIGTERM)]
 )
 def test_a_signal_leaves_no_server_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
     """Ctrl-C and the signals that end programs stop the server that was started, and its folder goes with it."""
@@ -133,7 +133,10 @@ def test_a_signal_leaves_no_server_behind(number: signal.Signals, code: int, tmp
         assert port is not None, (lines, process.stderr and process.stderr.read())
         assert answers(f"redis://127.0.0.1:{port[1]}")
         process.send_signal(number)
-        assert process.wait(30) == code
+        try:
+            assert process.wait(30) == code
+        finally:
+            process.kill()
     assert not answers(f"redis://127.0.0.1:{port[1]}")
     assert not list(tmp_path.glob("lucia-demo-*"))
 
