@@ -1,9 +1,11 @@
 """The Redis session adapter on real servers: the document word for word, its commands, times and errors, and values of others."""
 
+import inspect
 import logging
 import re
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -182,21 +184,21 @@ async def test_every_kind_of_client(kind: str, server: Server, inspector: Inspec
 
 def described() -> dict[str, set[str]]:
     """The commands of each method by the class's documentation; ``SCRIPT`` for a script."""
-    table = (AsyncRedisSessionAdapter.__doc__ or "").split("method      ")[1]
+    table = inspect.cleandoc(AsyncRedisSessionAdapter.__doc__ or "").split("method      ")[1]
     found: dict[str, set[str]] = {}
     method = ""
     for line in table.splitlines():
-        if match := re.match(r"    ``([a-z_]+)``  ", line):
+        if match := re.match(r"``([a-z_]+)``  ", line):
             method = match[1]
             found[method] = set()
-        if method and not line.startswith("    ="):
-            text = line[37:] if len(line) > 37 else ""
+        if method and not line.startswith("="):
+            text = line[33:]
             found[method] |= set(re.findall(r"``([A-Z]+)\b", text)) | ({"SCRIPT"} if "script" in text else set())
             for other in re.findall(r"``([a-z_]+)``", text):
                 found[method] |= found.get(other, set())
             if "the same" in text:
                 found[method] |= found["delete_sessions_by_user_id"]
-        if method and line.startswith("    ="):
+        if method and line.startswith("="):
             break
     return found
 
@@ -1026,11 +1028,10 @@ async def test_wrong_password(server: Server, inspector: Inspector) -> None:
 async def persist(call: Callable[[], Any], expected: object) -> None:
     """Repeat the call until it gives that: for a moment there is no connection, or one to a demoted master that holds nothing."""
     for _ in range(200):
-        try:
+        with suppress(redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError):
             if await call() == expected:
                 return
-        except (redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError):
-            await AsyncCalls.pause(20)
+        await AsyncCalls.pause(50)
     raise TimeoutError
 
 
