@@ -553,8 +553,11 @@ class SentinelGroup:
         with _any_client(self.master()[1]) as client, _any_client(self.sentinel_port) as sentinel:
             replication = client.info("replication")
             known = sentinel.execute_command("SENTINEL", "REPLICAS", self.name)
-            ready = replication["role"] == "master" and replication.get("slave0", {}).get("state") == "online"
-            return ready and bool(known) and client.wait(1, 1000) == 1
+            replica = replication.get("slave0", {})
+            if replication["role"] != "master" or replica.get("state") != "online" or not known:
+                return False
+            with _any_client(int(replica["port"])) as other:
+                return bool(other.dbsize() == client.dbsize())
 
     def fail_over(self) -> None:
         """Make the replica the master, and end the one that was."""

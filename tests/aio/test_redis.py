@@ -1026,7 +1026,7 @@ async def test_wrong_password(server: Server, inspector: Inspector) -> None:
 
 
 async def persist(call: Callable[[], Any], expected: object) -> None:
-    """Repeat the call until it gives that: for a moment there is no connection, or one to a demoted master that holds nothing."""
+    """Repeat the call until it gives that: for a moment there is no connection."""
     for _ in range(200):
         with suppress(redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError):
             if await call() == expected:

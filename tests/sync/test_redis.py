@@ -1027,7 +1027,7 @@ def test_wrong_password(server: Server, inspector: Inspector) -> None:
 
 
 def persist(call: Callable[[], Any], expected: object) -> None:
-    """Repeat the call until it gives that: for a moment there is no connection, or one to a demoted master that holds nothing."""
+    """Repeat the call until it gives that: for a moment there is no connection."""
     for _ in range(200):
         with suppress(redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError):
             if call() == expected:
