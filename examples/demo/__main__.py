@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit code: 0 for success, 1 for a broken promise, 2 without a server."""
     options = parse(arguments)
     signal.signal(signal.SIGTERM, _leave)  # by an exception, so that a server that was started is stopped
-    signal.signal(signal.SIGHUP, _terminate)
+    # Passes for SIGTERM, which uvicorn handles while it runs: an exception that a signal raises in its start-up is lost.
+    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored, as it does for what runs behind it
     try:
         with folder(options.data) as data, redis_server(data) as server:
@@ -111,11 +112,6 @@ def folder(data: Path | None) -> Generator[Path, None, None]:
 
 def _leave(number: int, _: FrameType | None) -> None:
     sys.exit(128 + number)
-
-
-def _terminate(_: int, __: FrameType | None) -> None:
-    """Pass for SIGTERM, which uvicorn handles while it runs: an exception that a signal raises in its start-up is lost."""
-    signal.raise_signal(signal.SIGTERM)
 
 
 if __name__ == "__main__":
