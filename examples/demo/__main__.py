@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     signal.signal(signal.SIGTERM, _leave)  # by an exception, so that a server that was started is stopped
     # Passes for SIGTERM, which uvicorn handles while it runs: an exception that a signal raises in its start-up is lost.
-    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored, as it does for what runs behind it
     try:
         with folder(options.data) as data, redis_server(data) as server:
