@@ -14,10 +14,11 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from lucia.redis.layout import Layout, decode_row
-from lucia.redis.scripts import CREATE, DELETE, PRUNE, RENEW, REVOKE
+from lucia.redis.scripts import DELETE
 
 _LAYOUT = Layout.from_namespaces(None)
-_SCRIPTS = (CREATE, RENEW, DELETE, REVOKE, PRUNE)
+_INDEX = _LAYOUT.index.scripts
+_SCRIPTS = (_INDEX.create, _INDEX.renew, DELETE, _INDEX.revoke, _INDEX.prune)
 _MARKER = _LAYOUT.marker_key("").removesuffix("}")
 _SECRET = re.compile(r"(?<![0-9A-Za-z])([0-9A-Za-z]{6})[0-9A-Za-z]{34}(?![0-9A-Za-z])")
 _LONGEST_REPLY = 160

@@ -19,8 +19,9 @@ from lucia._calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import DuplicateSessionId, StoreCorrupt
 from lucia.models import SessionRow
+from lucia.redis.index import LIST
 from lucia.redis.layout import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
-from lucia.redis.scripts import CREATE, DELETE, PRUNE, RENEW, REVOKE
+from lucia.redis.scripts import DELETE
 from lucia.rules import system_clock
 from tests.redis_tools import (
     HOUR,
@@ -36,6 +37,7 @@ from tests.redis_tools import (
 )
 from tests.servers import Server
 
+SCRIPTS = LIST.scripts
 MINUTE = 60_000
 SECRET = "SecretSecretSecretSecretSecretSecretABCD"
 OTHER_SECRET = "AnotherAnotherAnotherAnotherAnotherABCDE"
@@ -251,7 +253,7 @@ async def test_commands_are_the_documented_ones(adapter: AsyncRedisSessionAdapte
 
 async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """Each method sends exactly these commands, with these keys and arguments."""
-    for script in (CREATE, RENEW, DELETE, REVOKE, PRUNE):
+    for script in (SCRIPTS.create, SCRIPTS.renew, DELETE, SCRIPTS.revoke, SCRIPTS.prune):
         inspector.client.script_load(script.text)
     one, new = row("one"), row("new", life=2 * HOUR)
     record, record_of_new = encode_row(one).decode(), encode_row(new).decode()
@@ -267,14 +269,14 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         await adapter.delete_session("one")
         await adapter.delete_sessions_by_user_id("u1")
     assert [command for command in commands if "TIME" not in command] == [
-        f"EVALSHA {CREATE.sha} 2 session:one userSession:u1 one {record} {one.idle_expires}",
+        f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record} {one.idle_expires}",
         "lua LLEN userSession:u1",
         f"lua SET session:one {record} NX PXAT {one.idle_expires}",
         "lua LPUSH userSession:u1 one",
         "lua PTTL userSession:u1",
         f"lua PEXPIREAT userSession:u1 {one.idle_expires}",
         "MGET session:one",
-        f"EVALSHA {RENEW.sha} 4 session:one session:new userSession:u1 session:renewed:{{session:one}} {arguments}",
+        f"EVALSHA {SCRIPTS.renew.sha} 4 session:one session:new userSession:u1 session:renewed:{{session:one}} {arguments}",
         "lua MGET session:one",
         "lua LLEN userSession:u1",
         f"lua SET session:new {record_of_new} NX PXAT {new.idle_expires}",
@@ -293,7 +295,7 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         "MGET session:renewed:{session:one}",
         "MGET session:new",
         "LRANGE userSession:u1 0 -1",
-        f"EVALSHA {REVOKE.sha} 2 userSession:u1 session:new 1 new",
+        f"EVALSHA {SCRIPTS.revoke.sha} 2 userSession:u1 session:new 1 new",
         "lua EXISTS session:new",
         "lua LRANGE userSession:u1 0 -1",
         f"EVALSHA {DELETE.sha} 2 session:one session:renewed:{{session:one}}",

@@ -19,7 +19,7 @@ from examples.demo.journal import MOST_BROWSERS, MOST_ENTRIES, Entry, Journal, J
 from examples.demo.pages import clock_time, duration
 from examples.demo.redis_view import Recorded, RedisView, show
 from lucia import Overloaded
-from lucia.redis.scripts import CREATE
+from lucia.redis.index import LIST
 from tests.servers import Server
 
 PASSWORD = "correct horse battery"
@@ -274,7 +274,7 @@ def test_durations_and_times_in_words() -> None:
         (("SET", "k", "v"), True, "SET k v", "OK"),
         (("LREM", "k", 0, "v"), OSError("secret"), "LREM k 0 v", "OSError"),
         (("EVALSHA", "0" * 40, 0), 1, "EVALSHA 000000… 0", "1"),
-        (("EVAL", CREATE.text, 1, "k"), -3, "EVAL (its text) 1", "-3"),
+        (("EVAL", LIST.scripts.create.text, 1, "k"), -3, "EVAL (its text) 1", "-3"),
     ],
 )
 def test_commands_in_words(arguments: tuple[Any, ...], reply: object, line: str, shown: str) -> None:

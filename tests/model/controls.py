@@ -8,7 +8,6 @@ from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Batch, Call, Eval, Operation
 from lucia.redis.common import end_of_chain, follow, marker_or_none, rows_of, to_text
 from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.scripts import PUSH
 from lucia.redis.session_first import INDEX_SLACK_MS, Scripted, SessionFirst
 from lucia.redis.store import StoreProtocol
 from lucia.rules import MARKER_MS
@@ -19,7 +18,7 @@ class IndexFirst(SessionFirst):
     """Puts the id into the index, then writes the session: a sign-out in between takes the id out for good."""
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        yield from self._steps.push(self._layout.index_key(row.user_id), row.id, row.idle_expires)
+        yield from self._steps.push(self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires)
         yield Call("SET", (self._layout.session_key(row.id), encode_row(row), "NX", "PXAT", row.idle_expires))
 
 
@@ -28,7 +27,7 @@ class IndexDeleted(SessionFirst):
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
-        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+        ids = yield from self._layout.index.read(index)
         yield from self._end(map(to_text, ids), set())
         yield Call("DEL", (index,))
         return False
@@ -38,7 +37,7 @@ class Original(IndexDeleted):
     """What the JavaScript adapter does: both writes side by side, and a sign-out everywhere that deletes the index."""
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        push = Eval(PUSH, (self._layout.index_key(row.user_id),), (row.id, row.idle_expires, INDEX_SLACK_MS))
+        push = Eval(self._layout.index.scripts.push, (self._layout.index_key(row.user_id),), (row.id, row.idle_expires, INDEX_SLACK_MS))
         yield Batch((push, Call("SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires))))
 
 
@@ -57,7 +56,7 @@ class Overwriting(SessionFirst):
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         yield Call("SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires))
-        yield from self._steps.push(self._layout.index_key(row.user_id), row.id, row.idle_expires)
+        yield from self._steps.push(self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires)
 
 
 class BlindPrune(SessionFirst):
@@ -65,7 +64,7 @@ class BlindPrune(SessionFirst):
 
     def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
         index = self._layout.index_key(user_id)
-        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+        ids = yield from self._layout.index.read(index)
         records = yield from self._records(ids)
         yield from self._drop(index, ids)
         return rows_of(user_id, ids, records)
@@ -125,7 +124,7 @@ class HandleIgnored(SessionFirst):
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
-        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+        ids = yield from self._layout.index.read(index)
         found = None if keep is None else (yield from end_of_chain(self._layout, user_id, keep))
         spared: set[str | None] = set() if found is None else {*found[0]}
         ended = [id_ for id_ in ids if to_text(id_) not in spared]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from lucia.models import SessionRow
@@ -38,6 +39,14 @@ def stored(*live: str, dead: tuple[str, ...] = (), renewed: tuple[tuple[str, str
     for used, successor in renewed:
         keys[LAYOUT.marker_key(used)] = Entry(encode_marker(Marker(used, successor, 0)), NOW + MARKER_MS)
     return tuple(sorted((key.encode(), entry) for key, entry in keys.items()))
+
+
+def with_sets(scenario: Scenario) -> Scenario:
+    """The same scenario where an index is a set."""
+    database = tuple(
+        (key, entry._replace(value=frozenset(entry.value)) if isinstance(entry.value, tuple) else entry) for key, entry in scenario.database
+    )
+    return replace(scenario, database=database)
 
 
 class Tasks:

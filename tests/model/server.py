@@ -4,14 +4,16 @@ Time stands still; keys that expire do so when the explorer says it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, cast
+from functools import partial
+from typing import Final, NamedTuple
 
 from lucia.redis.commands import Argument, Call, Eval, Reply, Transaction
 
 NOW: Final = 1_000_000
 """The server's time, in milliseconds since the epoch."""
 
-Value = bytes | tuple[bytes, ...]
+Value = bytes | tuple[bytes, ...] | frozenset[bytes]
+"""A string, a list or a set."""
 
 
 class Entry(NamedTuple):
@@ -121,7 +123,7 @@ class Database:
 
     def lpush(self, key: bytes, value: bytes) -> int:
         """LPUSH"""
-        self._put_list(key, (value, *self._list(key)))
+        self._put(key, (value, *self._list(key)))
         return self.llen(key)
 
     def lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
@@ -145,8 +147,32 @@ class Database:
                 kept.append(each)
         if int(count) < 0:
             kept.reverse()
-        self._put_list(key, tuple(kept))
+        self._put(key, tuple(kept))
         return len(values) - len(kept)
+
+    def scard(self, key: bytes) -> int:
+        """SCARD"""
+        return len(self._set(key))
+
+    def sadd(self, key: bytes, value: bytes) -> int:
+        """SADD"""
+        values = self._set(key)
+        self._put(key, values | {value})
+        return int(value not in values)
+
+    def srem(self, key: bytes, *values: bytes) -> int:
+        """SREM"""
+        found = self._set(key)
+        self._put(key, found.difference(values))
+        return len(found.intersection(values))
+
+    def smembers(self, key: bytes) -> list[bytes]:
+        """SMEMBERS, of which nobody may expect an order"""
+        return sorted(self._set(key))
+
+    def srandmember(self, key: bytes, count: bytes) -> list[bytes]:
+        """SRANDMEMBER, by a chance that is the same each time"""
+        return self.smembers(key)[: int(count)]
 
     def _text(self, key: bytes) -> bytes | None:
         entry = self.keys.get(key)
@@ -154,11 +180,19 @@ class Database:
 
     def _list(self, key: bytes) -> tuple[bytes, ...]:
         entry = self.keys.get(key)
-        if entry is not None and isinstance(entry.value, bytes):
+        value = () if entry is None else entry.value
+        if not isinstance(value, tuple):
             raise WrongType
-        return () if entry is None else cast("tuple[bytes, ...]", entry.value)
+        return value
 
-    def _put_list(self, key: bytes, values: tuple[bytes, ...]) -> None:
+    def _set(self, key: bytes) -> frozenset[bytes]:
+        entry = self.keys.get(key)
+        value = frozenset[bytes]() if entry is None else entry.value
+        if not isinstance(value, frozenset):
+            raise WrongType
+        return value
+
+    def _put(self, key: bytes, values: tuple[bytes, ...] | frozenset[bytes]) -> None:
         old = self.keys.pop(key, None)
         if values:
             self.keys[key] = Entry(values, None if old is None else old.expires)
@@ -187,9 +221,58 @@ _COMMANDS: dict[str, Callable[..., Reply]] = {
     "LPUSH": Database.lpush,
     "LRANGE": Database.lrange,
     "LREM": Database.lrem,
+    "SCARD": Database.scard,
+    "SADD": Database.sadd,
+    "SREM": Database.srem,
+    "SMEMBERS": Database.smembers,
+    "SRANDMEMBER": Database.srandmember,
 }
 
 Words = list[bytes]
+
+
+class _List:
+    """An index that is a list, as the scripts see it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def length(self, key: bytes) -> int:
+        return self._database.llen(key)
+
+    def ids(self, key: bytes) -> list[bytes]:
+        return self._database.lrange(key, b"0", b"-1")
+
+    def add(self, key: bytes, id_: bytes) -> int:
+        return self._database.lpush(key, id_)
+
+    def remove(self, key: bytes, id_: bytes) -> None:
+        self._database.lrem(key, b"0", id_)
+
+    def remove_oldest(self, key: bytes, id_: bytes) -> None:
+        self._database.lrem(key, b"-1", id_)
+
+
+class _Set(_List):
+    """One that is a set."""
+
+    def length(self, key: bytes) -> int:
+        return self._database.scard(key)
+
+    def ids(self, key: bytes) -> list[bytes]:
+        return self._database.smembers(key)
+
+    def add(self, key: bytes, id_: bytes) -> int:
+        self._database.sadd(key, id_)
+        return self._database.scard(key)
+
+    def remove(self, key: bytes, id_: bytes) -> None:
+        self._database.srem(key, id_)
+
+    remove_oldest = remove
+
+
+Kind = type[_List]
 
 
 def _extend(database: Database, index: bytes, length: int, expires: bytes) -> None:
@@ -198,35 +281,35 @@ def _extend(database: Database, index: bytes, length: int, expires: bytes) -> No
         database.pexpireat(index, expires)
 
 
-def _create(database: Database, keys: Words, arguments: Words) -> Reply:
+def _create(kind: Kind, database: Database, keys: Words, arguments: Words) -> Reply:
     id_, record, expires = arguments
     if int(expires) <= NOW:
         return -3
-    database.llen(keys[1])
+    kind(database).length(keys[1])
     if not database.set(keys[0], record, b"NX", b"PXAT", expires):
         if database.mget(keys[0])[0] != record:
             return 0
-        database.lrem(keys[1], b"0", id_)
-    length = database.lpush(keys[1], id_)
+        kind(database).remove(keys[1], id_)
+    length = kind(database).add(keys[1], id_)
     _extend(database, keys[1], length, expires)
     return length
 
 
-def _renew(database: Database, keys: Words, arguments: Words) -> Reply:
+def _renew(kind: Kind, database: Database, keys: Words, arguments: Words) -> Reply:
     used, successor, index, marker = keys
     used_id, successor_id, record, expires, value, life = arguments
     if database.mget(used)[0] is None:
         return [database.mget(marker)[0], database.pttl(marker)]
     if int(expires) <= NOW:
         return -3
-    database.llen(index)
+    kind(database).length(index)
     if not database.set(successor, record, b"NX", b"PXAT", expires):
         return 0
     database.set(marker, value, b"PX", life)
     database.delete(used)
-    length = database.lpush(index, successor_id)
+    length = kind(database).add(index, successor_id)
     _extend(database, index, length, expires)
-    database.lrem(index, b"0", used_id)
+    kind(database).remove(index, used_id)
     return 1
 
 
@@ -238,30 +321,30 @@ def _delete(database: Database, keys: Words, _: Words) -> Reply:
     return held
 
 
-def _revoke(database: Database, keys: Words, arguments: Words) -> Reply:
+def _revoke(kind: Kind, database: Database, keys: Words, arguments: Words) -> Reply:
     whole, keep, *ids = arguments
     if keep and not database.exists(keys[-1]):
         return 0
-    if whole == b"1" and set(database.lrange(keys[0], b"0", b"-1")) - {keep, *ids}:
+    if whole == b"1" and set(kind(database).ids(keys[0])) - {keep, *ids}:
         return 0
     for session, id_ in zip(keys[1:], ids, strict=False):
         database.delete(session)
-        database.lrem(keys[0], b"-1", id_)
+        kind(database).remove_oldest(keys[0], id_)
     return 1
 
 
-def _prune(database: Database, keys: Words, ids: Words) -> Reply:
+def _prune(kind: Kind, database: Database, keys: Words, ids: Words) -> Reply:
     for session, id_ in zip(keys[1:], ids, strict=True):
         if not database.exists(session):
-            database.lrem(keys[0], b"0", id_)
+            kind(database).remove(keys[0], id_)
     return 1
 
 
-def _push(database: Database, keys: Words, arguments: Words) -> Reply:
+def _push(kind: Kind, database: Database, keys: Words, arguments: Words) -> Reply:
     id_, expires, slack = arguments
     if int(expires) <= NOW:
         return -3
-    length = database.lpush(keys[0], id_)
+    length = kind(database).add(keys[0], id_)
     _extend(database, keys[0], length, b"%d" % (int(expires) + int(slack)))
     return length
 
@@ -275,19 +358,24 @@ def _swap(database: Database, keys: Words, arguments: Words) -> Reply:
     return 1
 
 
-def _drop(database: Database, keys: Words, ids: Words) -> Reply:
+def _drop(kind: Kind, database: Database, keys: Words, ids: Words) -> Reply:
     for id_ in ids:
-        database.lrem(keys[0], b"0", id_)
+        kind(database).remove(keys[0], id_)
     return 1
 
 
-SCRIPTS: dict[str, Callable[[Database, Words, Words], Reply]] = {
+_INDEX_SCRIPTS: dict[str, Callable[[Kind, Database, Words, Words], Reply]] = {
     "create": _create,
     "renew": _renew,
-    "delete": _delete,
     "revoke": _revoke,
     "prune": _prune,
     "push": _push,
-    "swap": _swap,
     "drop": _drop,
 }
+
+SCRIPTS: dict[str, Callable[[Database, Words, Words], Reply]] = {
+    "delete": _delete,
+    "swap": _swap,
+    **{name + suffix: partial(twin, kind) for name, twin in _INDEX_SCRIPTS.items() for suffix, kind in (("", _List), (" set", _Set))},
+}
+"""By the names of the scripts."""

@@ -20,11 +20,12 @@ import pytest
 
 from lucia.redis import atomic, common, session_first
 from lucia.redis.atomic import Atomic
+from lucia.redis.index import SET
 from lucia.redis.session_first import Plain, Scripted, SessionFirst
 from lucia.redis.store import StoreProtocol
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Explorer, Violation
-from tests.model.scenarios import LARGE, LARGE_SCENARIOS, SCENARIOS, SINGLE_USE, Tasks
+from tests.model.scenarios import LARGE, LARGE_SCENARIOS, SCENARIOS, SINGLE_USE, Tasks, with_sets
 from tests.model.world import LAYOUT, Scenario
 
 STORES: Final[dict[str, StoreProtocol]] = {
@@ -33,8 +34,19 @@ STORES: Final[dict[str, StoreProtocol]] = {
     "without scripts": SessionFirst(LAYOUT, Plain()),
 }
 
+SETS: Final = replace(LAYOUT, index=SET)
+
+SET_STORES: Final[dict[str, StoreProtocol]] = {
+    "one server": Atomic(SETS),
+    "cluster": SessionFirst(SETS, Scripted()),
+    "without scripts": SessionFirst(SETS, Plain()),
+}
+
 CHOSEN: Final = {**SCENARIOS, **SINGLE_USE, **(LARGE_SCENARIOS if LARGE else {})}
 
+
+OVER_SETS: Final = ("two listings, a login", "a login with a taken id", "a renewal, a sign-out", "a renewal, others signed out")
+"""Those for each kind of command that is sent to an index."""
 
 TOO_LARGE: Final = {("without scripts", "two logins, two sign-outs")}
 """More than a million worlds; each login and each sign-out takes eight commands there."""
@@ -52,6 +64,14 @@ def store(request: pytest.FixtureRequest) -> StoreProtocol:
 def test_laws_hold(protocol: str, name: str) -> None:
     """Every law holds in every world of every scenario."""
     scenario = CHOSEN[name](Tasks(STORES[protocol]))
+    assert Explorer(scenario).run() > len(scenario.tasks)
+
+
+@pytest.mark.parametrize("protocol", SET_STORES)
+@pytest.mark.parametrize("name", CHOSEN if LARGE else OVER_SETS)
+def test_laws_hold_over_sets(protocol: str, name: str) -> None:
+    """Every law holds where the index is a set."""
+    scenario = with_sets(CHOSEN[name](Tasks(SET_STORES[protocol])))
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 

@@ -1,6 +1,7 @@
 """The model's server is held to a real one: the same commands, scripts and transactions, the same replies and the same keys after each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 import pytest
@@ -12,7 +13,8 @@ from lucia._sync.redis_driver import RedisDriver
 from lucia.errors import StoreCorrupt
 from lucia.redis import scripts
 from lucia.redis.commands import Argument, Call, Eval, Operation, Transaction
-from lucia.redis.scripts import Script
+from lucia.redis.index import LIST, SET, Index
+from lucia.redis.scripts import IndexScripts, Script
 from lucia.rules import system_clock
 from tests.model.server import NOW, SCRIPTS, Database, State, Value, WrongType
 from tests.model.world import Part
@@ -21,7 +23,12 @@ from tests.servers import Server
 TOLERANCE: Final = 20_000
 """By how many milliseconds a real expiry may differ: the model's time stands still. The expiries drawn are further apart."""
 
-SHIPPED: Final = {script.name: script for script in vars(scripts).values() if isinstance(script, Script)}
+INDEXES: Final[dict[str, Index]] = {"": LIST, " set": SET}
+"""The kinds of index, by what ends the names of their scripts."""
+
+SHIPPED: Final = {script.name for script in vars(scripts).values() if isinstance(script, Script)} | {
+    getattr(index.scripts, field.name).name for index in INDEXES.values() for field in fields(IndexScripts)
+}
 
 keys = st.sampled_from(["k1", "k2", "k3"])
 ids = st.sampled_from(["a", "b", "c"])
@@ -52,6 +59,11 @@ calls = st.one_of(
     st.builds(lambda key, id_: Call("LPUSH", (key, id_)), keys, ids),
     st.builds(lambda key, *bounds: Call("LRANGE", (key, *bounds)), keys, positions, positions),
     st.builds(lambda key, count, id_: Call("LREM", (key, count, id_)), keys, st.integers(-2, 2), ids),
+    st.builds(lambda key: Call("SCARD", (key,)), keys),
+    st.builds(lambda key: Call("SMEMBERS", (key,)), keys),
+    st.builds(lambda key: Call("SRANDMEMBER", (key, 3)), keys),
+    st.builds(lambda key, id_: Call("SADD", (key, id_)), keys, ids),
+    st.builds(lambda key, *found: Call("SREM", (key, *found)), keys, ids, ids),
 )
 
 transactions = st.builds(lambda found: Transaction(tuple(found)), st.lists(calls, min_size=1, max_size=3))
@@ -61,45 +73,58 @@ lists = st.builds(
     st.sampled_from(["k1", "k1", "k2"]),
     st.lists(ids, min_size=2, max_size=5),
 )
+sets = st.builds(
+    lambda key, found: Transaction(tuple(Call("SADD", (key, id_)) for id_ in found)),
+    st.sampled_from(["k1", "k1", "k2"]),
+    st.lists(ids, min_size=2, max_size=5),
+)
 
 whole = st.sampled_from([0, 1])
 some = st.lists(ids, max_size=3, unique=True)
 
 
-def _revoke(index: str, session_keys: Sequence[str], ended: Sequence[str], kept: tuple[str, str] | None, at_once: int) -> Eval:
+def _revoke(
+    script: Script, index: str, session_keys: Sequence[str], ended: Sequence[str], kept: tuple[str, str] | None, at_once: int
+) -> Eval:
     """A revocation that names as many keys as ids."""
     pairs = list(zip(session_keys, ended, strict=False))
     kept_key, kept_id = ((), "") if kept is None else ((kept[0],), kept[1])
-    return Eval(
-        scripts.REVOKE, (index, *(key for key, _ in pairs), *kept_key), (at_once, kept_id, *(id_ for _, id_ in pairs if id_ != kept_id))
-    )
+    return Eval(script, (index, *(key for key, _ in pairs), *kept_key), (at_once, kept_id, *(id_ for _, id_ in pairs if id_ != kept_id)))
+
+
+def _evals(found: IndexScripts) -> dict[str, st.SearchStrategy[Eval]]:
+    """The scripts that touch an index, with arguments."""
+    return {
+        found.create.name: st.builds(lambda key, index, *rest: Eval(found.create, (key, index), rest), keys, keys, ids, records, times),
+        found.renew.name: st.builds(
+            lambda names, *rest: Eval(found.renew, tuple(names), rest),
+            st.lists(keys, min_size=4, max_size=4),
+            ids,
+            ids,
+            records,
+            times,
+            records,
+            lives,
+        ),
+        found.revoke.name: st.builds(
+            _revoke,
+            st.just(found.revoke),
+            st.just("k1"),
+            st.lists(st.sampled_from(["k2", "k3"]), min_size=2, max_size=3),
+            some,
+            st.none() | st.tuples(st.sampled_from(["k1", "k2"]), ids),
+            whole,
+        ),
+        found.prune.name: st.builds(lambda index, *rest: Eval(found.prune, (index, *rest[:2]), rest[2:]), keys, keys, keys, ids, ids),
+        found.push.name: st.builds(lambda index, id_, at: Eval(found.push, (index,), (id_, at, 60_000)), keys, ids, times),
+        found.drop.name: st.builds(lambda index, gone: Eval(found.drop, (index,), tuple(gone)), keys, some),
+    }
 
 
 EVALS: Final[dict[str, st.SearchStrategy[Eval]]] = {
-    "create": st.builds(lambda key, index, *rest: Eval(scripts.CREATE, (key, index), rest), keys, keys, ids, records, times),
-    "renew": st.builds(
-        lambda names, *rest: Eval(scripts.RENEW, tuple(names), rest),
-        st.lists(keys, min_size=4, max_size=4),
-        ids,
-        ids,
-        records,
-        times,
-        records,
-        lives,
-    ),
     "delete": st.builds(lambda *names: Eval(scripts.DELETE, names, ()), keys, keys, keys, keys),
-    "revoke": st.builds(
-        _revoke,
-        st.just("k1"),
-        st.lists(st.sampled_from(["k2", "k3"]), min_size=2, max_size=3),
-        some,
-        st.none() | st.tuples(st.sampled_from(["k1", "k2"]), ids),
-        whole,
-    ),
-    "prune": st.builds(lambda index, *rest: Eval(scripts.PRUNE, (index, *rest[:2]), rest[2:]), keys, keys, keys, ids, ids),
-    "push": st.builds(lambda index, id_, at: Eval(scripts.PUSH, (index,), (id_, at, 60_000)), keys, ids, times),
     "swap": st.builds(lambda used, marker, *rest: Eval(scripts.SWAP, (used, marker), rest), keys, keys, records, lives),
-    "drop": st.builds(lambda index, found: Eval(scripts.DROP, (index,), tuple(found)), keys, some),
+    **{name: evals for index in INDEXES.values() for name, evals in _evals(index.scripts).items()},
 }
 
 parts = st.one_of(calls, transactions, *EVALS.values())
@@ -114,7 +139,7 @@ def client(redis_server: Server) -> Iterator[redis.Redis]:
 
 def test_every_script_has_a_twin() -> None:
     """Each script that is shipped has a twin in the model, and arguments to hold it to its script."""
-    assert SHIPPED.keys() == SCRIPTS.keys() == EVALS.keys()
+    assert SHIPPED == SCRIPTS.keys() == EVALS.keys()
 
 
 @settings(max_examples=400)
@@ -129,7 +154,9 @@ def test_twin_of_script(client: redis.Redis, name: str) -> None:
     """Each script alone, after any few commands, answers and leaves behind what its twin does."""
 
     @settings(max_examples=100)
-    @given(filled=st.lists(lists, max_size=2), prepared=st.lists(calls, max_size=3), evals=st.lists(EVALS[name], min_size=1, max_size=3))
+    @given(
+        filled=st.lists(lists | sets, max_size=2), prepared=st.lists(calls, max_size=3), evals=st.lists(EVALS[name], min_size=1, max_size=3)
+    )
     def hold(filled: list[Part], prepared: list[Part], evals: list[Part]) -> None:
         _hold(client, [*filled, *prepared, *evals])
 
@@ -140,8 +167,16 @@ def _hold(client: redis.Redis, sent: Sequence[Part]) -> None:
     client.flushall()
     database, shift = Database(), system_clock() - NOW
     for part in sent:
-        assert _is_alike(_on_server(client, part, shift), _in_model(database, part)), part
+        found = _on_server(client, part, shift)
+        assert _is_alike(_ordered(part, found), _in_model(database, part)), part
         assert _is_alike(_keys_of(client), _life_of(database.state())), part
+
+
+def _ordered(part: Part, reply: Any) -> Any:
+    """What is in a set has no order."""
+    if isinstance(part, Transaction) and isinstance(reply, list):
+        return [_ordered(each, found) for each, found in zip(part.commands, reply, strict=True)]
+    return sorted(reply) if isinstance(part, Call) and part.name in ("SMEMBERS", "SRANDMEMBER") and reply is not WrongType else reply
 
 
 def _on_server(client: redis.Redis, part: Part, shift: int) -> Any:
@@ -174,9 +209,15 @@ def _keys_of(client: redis.Redis) -> dict[bytes, tuple[Value, int]]:
     """What the server holds, and for how many milliseconds; -1 is for ever."""
     found: dict[bytes, tuple[Value, int]] = {}
     for key in _ask(client, "KEYS", "*"):
-        value = _ask(client, "GET", key) if _ask(client, "TYPE", key) == b"string" else tuple(_ask(client, "LRANGE", key, 0, -1))
-        found[key] = value, _ask(client, "PTTL", key)
+        found[key] = _READ[_ask(client, "TYPE", key)](client, key), _ask(client, "PTTL", key)
     return found
+
+
+_READ: Final[dict[bytes, Callable[[redis.Redis, bytes], Value]]] = {
+    b"string": lambda client, key: bytes(_ask(client, "GET", key)),
+    b"list": lambda client, key: tuple(_ask(client, "LRANGE", key, 0, -1)),
+    b"set": lambda client, key: frozenset(_ask(client, "SMEMBERS", key)),
+}
 
 
 def _ask(client: redis.Redis, name: str, *arguments: Argument) -> Any:

@@ -17,7 +17,7 @@ from redis.cluster import LoadBalancingStrategy
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.redis.clients import idle_closers, is_cluster, is_no_script, is_wrong_type, redact, refuses_scripts
 from lucia.redis.commands import Batch, Call, DropConnections, Eval, Transaction
-from lucia.redis.scripts import CREATE
+from lucia.redis.index import LIST
 from tests.redis_tools import AsyncClients, Clients, Inspector, row, until
 from tests.servers import Cluster, Server
 
@@ -236,7 +236,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def test_text_without_arguments(text: str) -> None:
     """A command's keys and arguments are taken out of an error's text, also where a server cut them off; the object stays."""
     error = redis.ResponseError(text)
-    redact(error, Eval(CREATE, (KEY, f"session:{OTHER}"), (SECRET.encode(), OTHER, 1_800_000_000_000)))
+    redact(error, Eval(LIST.scripts.create, (KEY, f"session:{OTHER}"), (SECRET.encode(), OTHER, 1_800_000_000_000)))
     assert "sss" not in str(error)
     assert "ttt" not in str(error)
     assert str(error).startswith("ERR ")
@@ -337,7 +337,7 @@ def test_kinds_of_errors(library: Any) -> None:
 
 def test_script_is_not_shown() -> None:
     """A script shows its name, not its text."""
-    assert repr(CREATE) == "Script(name='create')"
+    assert repr(LIST.scripts.create) == "Script(name='create')"
 
 
 # Two processes

@@ -4,13 +4,14 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lucia.models import MAX_EPOCH_MS, SESSION_COLUMNS, SessionRow
+from lucia.redis.index import LIST, SET
 from lucia.redis.layout import (
     MAX_RECORD_BYTES,
     CrossedReply,
@@ -53,6 +54,21 @@ def replaced(member: str, text: str) -> bytes:
 
 
 # Keys
+
+
+def test_layout_of_the_newer_adapter() -> None:
+    """``lucia-v2`` keeps sets under ``user_sessions``, and the same names of sessions and markers; its namespaces may be chosen too."""
+    layout = Layout.from_namespaces(None, "lucia-v2")
+    assert (layout.session_key("abc"), layout.index_key("u1"), layout.index) == ("session:abc", "user_sessions:u1", SET)
+    assert layout.marker_key("abc") == Layout.from_namespaces(None).marker_key("abc")
+    assert Layout.from_namespaces({"user_session": "mine"}, "lucia-v2") == Layout("session", "mine", SET)
+    assert Layout.from_namespaces(None).index is LIST
+
+
+def test_layout_must_be_known() -> None:
+    """Another layout is refused, and the error says which there are."""
+    with pytest.raises(ValueError, match=r"\Aunknown layout 'v3': expected 'default' or 'lucia-v2'\Z"):
+        Layout.from_namespaces(None, cast("Any", "v3"))
 
 
 @pytest.mark.parametrize("namespaces", [None, {}, {"session": "session"}, {"session": "session", "user_session": "userSession"}])

@@ -11,13 +11,15 @@ from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis import atomic
 from lucia.redis.atomic import BLOCK, OPTIMISTIC_TRIES, Atomic
-from lucia.redis.commands import Call, Command, DropConnections, Eval, Operation, Reply
+from lucia.redis.commands import Batch, Call, Command, DropConnections, Eval, Operation, Reply
 from lucia.redis.common import MAX_HOPS, get, successor_of
+from lucia.redis.index import LIST
 from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.scripts import CREATE, DELETE, PRUNE, RENEW, REVOKE
+from lucia.redis.scripts import DELETE
 from tests.redis_tools import DEFAULT, HOUR, Inspector, Stepper, explore, row
 from tests.servers import Server
 
+SCRIPTS = LIST.scripts
 MINUTE = 60_000
 
 
@@ -94,18 +96,22 @@ def test_commands_of_each_operation() -> None:
     record = encode_row(session)
     keys = ("session:new", "userSession:u1")
     assert replay(get(DEFAULT, "a"), [None]) == ([Call("MGET", ("session:a",))], None)
-    assert replay(Atomic(DEFAULT).create(session, lambda _: 0), 1) == ([Eval(CREATE, keys, ("new", record, session.idle_expires))], None)
+    assert replay(Atomic(DEFAULT).create(session, lambda _: 0), 1) == (
+        [Eval(SCRIPTS.create, keys, ("new", record, session.idle_expires))],
+        None,
+    )
     marker = encode_marker(Marker("old", "new", 5))
     renew = Eval(
-        RENEW, ("session:old", *keys, "session:renewed:{session:old}"), ("old", "new", record, session.idle_expires, marker, MINUTE)
+        SCRIPTS.renew, ("session:old", *keys, "session:renewed:{session:old}"), ("old", "new", record, session.idle_expires, marker, MINUTE)
     )
     assert replay(Atomic(DEFAULT).renew("old", session, 5), 1) == ([renew], session)
     delete = Eval(DELETE, ("session:new", "session:renewed:{session:new}"), ())
-    assert replay(Atomic(DEFAULT).delete(["new"]), [[record, None]], 1) == ([delete, Call("LREM", ("userSession:u1", 0, "new"))], None)
+    removed = Batch((Call("LREM", ("userSession:u1", 0, "new")),))
+    assert replay(Atomic(DEFAULT).delete(["new"]), [[record, None]], [1]) == ([delete, removed], None)
     everything = Call("LRANGE", ("userSession:u1", 0, -1))
-    revoke = Eval(REVOKE, ("userSession:u1", b"session:a", b"session:b"), (1, b"", b"a", b"b"))
+    revoke = Eval(SCRIPTS.revoke, ("userSession:u1", b"session:a", b"session:b"), (1, b"", b"a", b"b"))
     assert replay(Atomic(DEFAULT).delete_by_user("u1"), [b"b", b"a"], 1) == ([everything, revoke], False)
-    prune = Eval(PRUNE, ("userSession:u1", b"session:gone"), (b"gone",))
+    prune = Eval(SCRIPTS.prune, ("userSession:u1", b"session:gone"), (b"gone",))
     records = Call("MGET", (b"session:gone", b"session:new"))
     listed = replay(Atomic(DEFAULT).get_by_user("u1"), [b"gone", b"new"], [None, record], [None], 1)
     assert listed == ([everything, records, Call("MGET", (b"session:renewed:{session:gone}",)), prune], [session])
@@ -438,7 +444,7 @@ def test_index_that_changes_at_every_try(bench: Bench) -> None:
         bench.create(row(f"login{number}")).finish()
         sign_out.step()
     assert sign_out.step().commands[-1] == Eval(
-        REVOKE,
+        SCRIPTS.revoke,
         ("userSession:u1", *(f"session:{id_}".encode() for id_ in ("s0", "s1", "login0", "login1", "login2"))),
         (0, b"", b"s0", b"s1", b"login0", b"login1", b"login2"),
     )

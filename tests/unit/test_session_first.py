@@ -12,12 +12,14 @@ from lucia.models import SessionRow
 from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Batch, Call, Command, Eval, Operation, Reply, ScriptsRefusedError, Transaction
 from lucia.redis.common import MAX_HOPS, successor_of
+from lucia.redis.index import LIST
 from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.scripts import BORN_DEAD, DELETE, DROP, PUSH, SWAP
+from lucia.redis.scripts import BORN_DEAD, DELETE, SWAP
 from lucia.redis.session_first import BATCH, INDEX_SLACK_MS, PROVISIONAL_MS, TOMBSTONE, Plain, Scripted, SessionFirst, SlotSteps
 from lucia.rules import system_clock
 from tests.redis_tools import DEFAULT, HOUR, ClusterInspector, Inspector, Stepper, explore, row
 
+SCRIPTS = LIST.scripts
 MINUTE = 60_000
 LOST = redis.ConnectionError("the reply was lost")
 
@@ -114,7 +116,7 @@ RECORD = encode_row(SESSION)
 KEY, INDEX, MARKER = "session:new", "userSession:u1", "session:renewed:{session:new}"
 C1 = Call("SET", (KEY, RECORD, "NX", "PX", PROVISIONAL_MS))
 C3 = Call("PEXPIREAT", (KEY, SESSION.idle_expires))
-PUSHED = Eval(PUSH, (INDEX,), ("new", SESSION.idle_expires, INDEX_SLACK_MS))
+PUSHED = Eval(SCRIPTS.push, (INDEX,), ("new", SESSION.idle_expires, INDEX_SLACK_MS))
 LAST = SESSION.idle_expires + INDEX_SLACK_MS
 PLAIN_PUSH = (
     Call("TIME", ()),
@@ -149,7 +151,7 @@ def test_steps_of_a_renewal_that_lost() -> None:
     used, marker_key = "session:old", "session:renewed:{session:old}"
     theirs = encode_marker(Marker("old", "first", MINUTE))
     first = row("first")
-    undo = [Call("DEL", (KEY,)), Eval(DROP, (INDEX,), (b"new",)), Call("MGET", ("session:first",))]
+    undo = [Call("DEL", (KEY,)), Eval(SCRIPTS.drop, (INDEX,), (b"new",)), Call("MGET", ("session:first",))]
     commands, found = replay(
         SessionFirst(DEFAULT, Scripted()).renew("old", SESSION, 5), True, 1, 1, [theirs, MINUTE], 1, 1, [encode_row(first)]
     )
@@ -167,7 +169,7 @@ def test_steps_of_ending() -> None:
     """A session is ended together with a look at its marker, or before a tombstone is put there; then it goes out of the index."""
     key, marker = KEY.encode(), MARKER.encode()
     commands, _ = replay(SessionFirst(DEFAULT, Scripted()).delete(["new"]), [[[RECORD, None]]], 1)
-    assert commands == [Batch((Eval(DELETE, (key, marker), ()),)), Eval(DROP, (INDEX,), (b"new",))]
+    assert commands == [Batch((Eval(DELETE, (key, marker), ()),)), Eval(SCRIPTS.drop, (INDEX,), (b"new",))]
     commands, _ = replay(SessionFirst(DEFAULT, Plain()).delete(["new"]), [[RECORD]], [1], [True], [[TOMBSTONE]], [1])
     assert commands == [
         Batch((Call("MGET", (key,)),)),
@@ -181,7 +183,7 @@ def test_steps_of_ending() -> None:
 def test_steps_of_ending_all() -> None:
     """A sign-out everywhere takes out of the index the ids that it saw there, and never deletes the index."""
     commands, kept = replay(SessionFirst(DEFAULT, Scripted()).delete_by_user("u1"), [b"new"], [[[RECORD, None]]], 1, 1)
-    drop = Eval(DROP, (INDEX,), (b"new",))
+    drop = Eval(SCRIPTS.drop, (INDEX,), (b"new",))
     assert commands == [Call("LRANGE", (INDEX, 0, -1)), Batch((Eval(DELETE, (KEY.encode(), MARKER.encode()), ()),)), drop, drop]
     assert kept is False
 
@@ -192,7 +194,7 @@ def test_steps_of_a_list() -> None:
     commands, rows = replay(found, [b"gone", b"new"], [[None], [RECORD]], [[None]], 1)
     read = Batch((Call("MGET", (b"session:gone",)), Call("MGET", (b"session:new",))))
     markers = Batch((Call("MGET", (b"session:renewed:{session:gone}",)),))
-    assert (commands, rows) == ([Call("LRANGE", (INDEX, 0, -1)), read, markers, Eval(DROP, (INDEX,), (b"gone",))], [SESSION])
+    assert (commands, rows) == ([Call("LRANGE", (INDEX, 0, -1)), read, markers, Eval(SCRIPTS.drop, (INDEX,), (b"gone",))], [SESSION])
 
 
 # Crashes

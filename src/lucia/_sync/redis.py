@@ -10,7 +10,7 @@ from lucia.models import SessionRow
 from lucia.redis.clients import RedisClient, check_client
 from lucia.redis.commands import Operation, ScriptsRefusedError
 from lucia.redis.common import get, successor_of
-from lucia.redis.layout import Layout
+from lucia.redis.layout import Layout, LayoutName
 from lucia.redis.session_first import Plain, SessionFirst
 from lucia.redis.store import StoreProtocol, choose_protocol
 
@@ -55,10 +55,12 @@ class RedisSessionAdapter:
     Args:
         client: made by the application, which also connects and closes it; ``decode_responses`` may be either way.
         namespaces: ``session`` and ``user_session``, each of which may be left out.
+        layout: ``lucia-v2`` for the format of the original's adapter 2.x: the index is a set, ``user_sessions:{user id}``, and the
+            commands for it are ``SADD``, ``SREM``, ``SMEMBERS``, ``SCARD``, ``SRANDMEMBER`` in the place of those for lists.
 
     Raises:
         TypeError: the client is none that this adapter can use.
-        ValueError: a namespace is empty or unknown, or the two collide.
+        ValueError: a namespace is empty or unknown, the two collide, or there is no such layout.
 
     Each method raises the client's own errors unchanged but for arguments, ids among them, that are taken out of their text; and
     :class:`~lucia.StoreCorrupt` where an index holds a value of another type.
@@ -67,9 +69,9 @@ class RedisSessionAdapter:
     keeps_attributes: bool = True
     expires_records: bool = True
 
-    def __init__(self, client: RedisClient, namespaces: Mapping[str, str] | None = None) -> None:
+    def __init__(self, client: RedisClient, namespaces: Mapping[str, str] | None = None, *, layout: LayoutName = "default") -> None:
         check_client(client, like=self.get_session)
-        self._layout = Layout.from_namespaces(namespaces)
+        self._layout = Layout.from_namespaces(namespaces, layout)
         self._driver = RedisDriver(client)
         self._protocol = choose_protocol(client, self._layout)
 

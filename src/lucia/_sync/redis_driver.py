@@ -44,7 +44,9 @@ class RedisDriver:
         except Exception as error:
             redact(error, command)
             if is_wrong_type(error):
-                raise StoreCorrupt("an index of the session store is no list: another program writes to the same keys") from error
+                raise StoreCorrupt(
+                    "an index of the session store is of another type: another program, or another layout, writes to the same keys"
+                ) from error
             raise
 
     def _send(self, command: Command) -> Reply:

@@ -5,7 +5,7 @@ from typing import Final, cast
 
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.redis.commands import Call, Eval, Operation
+from lucia.redis.commands import Batch, Call, Eval, Operation
 from lucia.redis.common import (
     born_dead,
     check_storable,
@@ -24,7 +24,7 @@ from lucia.redis.common import (
     within_grace,
 )
 from lucia.redis.layout import Layout, Marker, decode_marker, encode_marker, encode_row
-from lucia.redis.scripts import BORN_DEAD, CREATE, DELETE, PRUNE, RENEW, REVOKE, TAKEN
+from lucia.redis.scripts import BORN_DEAD, DELETE, TAKEN
 from lucia.rules import MARKER_MS
 
 BLOCK: Final = 1_000
@@ -42,6 +42,7 @@ class Atomic:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._scripts = layout.index.scripts
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         """Store a new session and its index entry in one step: the script CREATE.
@@ -55,11 +56,10 @@ class Atomic:
         check_storable(self._layout, row)
         index = self._layout.index_key(row.user_id)
         arguments = (row.id, encode_row(row), row.idle_expires)
-        length = yield Eval(CREATE, (self._layout.session_key(row.id), index), arguments)
+        length = yield Eval(self._scripts.create, (self._layout.session_key(row.id), index), arguments)
         _check_written(length)
-        if (entries := probe(length, random_below)) is not None:
-            ids = yield Call("LRANGE", (index, *entries))
-            yield from self._prune(index, missing(ids, (yield from self._values([session_key(self._layout, id_) for id_ in ids]))))
+        ids = yield from probe(self._layout, index, length, random_below)
+        yield from self._prune(index, missing(ids, (yield from self._values([session_key(self._layout, id_) for id_ in ids]))))
 
     def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once, in one step: the script RENEW.
@@ -76,12 +76,12 @@ class Atomic:
         index = self._layout.index_key(successor.user_id)
         keys = (self._layout.session_key(used_id), self._layout.session_key(successor.id), index, self._layout.marker_key(used_id))
         marker = encode_marker(Marker(used_id, successor.id, grace))
-        command = Eval(RENEW, keys, (used_id, successor.id, encode_row(successor), successor.idle_expires, marker, MARKER_MS))
+        command = Eval(self._scripts.renew, keys, (used_id, successor.id, encode_row(successor), successor.idle_expires, marker, MARKER_MS))
         end = yield from twice(lambda: _renew_once(command, used_id, successor.id))
         return successor if end == successor.id else (yield from follow(self._layout, end))
 
     def delete(self, session_ids: Iterable[str], kept: str | None = None) -> Operation[None]:
-        """End sessions and what they were renewed to: the script DELETE, then ``LREM userSession:{user} 0 {id}`` for each.
+        """End sessions and what they were renewed to: the script DELETE, then take the id of each out of its index.
 
         A session is dead as soon as the script has run; an index entry that is left behind by a crash is pruned later. What ``kept``
         was renewed to is not followed.
@@ -95,11 +95,12 @@ class Atomic:
             found = [row_or_none(record, id_) for id_, (record, _) in zip(waiting, held, strict=True)]
             ended += [row for row in found if row is not None]
             waiting = unseen(self._layout, successors(waiting, (marker for _, marker in held)), seen)
-        for row in ended:
-            yield Call("LREM", (self._layout.index_key(row.user_id), 0, row.id))
+        if ended:
+            index = self._layout.index
+            yield Batch(tuple(call for row in ended for call in index.remove(self._layout.index_key(row.user_id), [row.id])))
 
     def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
-        """Read a user's sessions, newest first: ``LRANGE`` and ``MGET`` by blocks; ids whose session is gone are pruned."""
+        """Read a user's sessions, newest first: the index, and ``MGET`` by blocks; ids whose session is gone are pruned."""
         rows, gone = yield from read_by_user(self._layout, user_id, self._values)
         yield from self._prune(self._layout.index_key(user_id), gone)
         return rows
@@ -107,7 +108,7 @@ class Atomic:
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         """End a user's sessions, but for ``keep`` or what that was renewed to.
 
-        Up to 1,000 sessions in one atomic step, the script REVOKE: ``LRANGE`` names the keys, and the script does nothing if the index
+        Up to 1,000 sessions in one atomic step, the script REVOKE: the index names the keys, and the script does nothing if the index
         holds another id by then. More sessions, or an index that changes at every try, go in blocks of 1,000, oldest first: whatever
         was in the index at the beginning is ended, and so is what it was renewed to meanwhile.
 
@@ -117,7 +118,7 @@ class Atomic:
         index = self._layout.index_key(user_id)
         for _ in range(OPTIMISTIC_TRIES):
             kept = yield from self._resolve_kept(user_id, keep)
-            ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+            ids = yield from self._layout.index.read(index)
             if not ids:
                 return kept is not None
             if len(ids) > BLOCK:
@@ -128,7 +129,7 @@ class Atomic:
 
     def _delete_in_blocks(self, user_id: str, keep: str | None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
-        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+        ids = yield from self._layout.index.read(index)
         kept = yield from self._resolve_kept(user_id, keep)
         while ids:
             block = ids[-BLOCK:]
@@ -157,7 +158,7 @@ class Atomic:
         ended = [id_ for id_ in reversed(ids) if id_ != kept_id]
         kept_key = () if kept is None else (self._layout.session_key(kept),)
         keys = (index, *(session_key(self._layout, id_) for id_ in ended), *kept_key)
-        return Eval(REVOKE, keys, (int(whole), kept_id, *ended))
+        return Eval(self._scripts.revoke, keys, (int(whole), kept_id, *ended))
 
     def _values(self, keys: Sequence[bytes]) -> Operation[list[bytes | None]]:
         values: list[bytes | None] = []
@@ -169,7 +170,7 @@ class Atomic:
         """Take ids out of the index whose session is gone: an id is indexed with its session and used once, so gone is for ever."""
         for start in range(0, len(gone), PRUNE_BLOCK):
             block = gone[start : start + PRUNE_BLOCK]
-            yield Eval(PRUNE, (index, *(session_key(self._layout, id_) for id_ in block)), tuple(block))
+            yield Eval(self._scripts.prune, (index, *(session_key(self._layout, id_) for id_ in block)), tuple(block))
 
 
 def _renew_once(command: Eval, used_id: str, successor_id: str) -> Operation[str | None]:

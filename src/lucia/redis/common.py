@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 from lucia.models import SessionRow
 from lucia.redis.commands import Call, DropConnections, Operation, Reply
 from lucia.redis.layout import CrossedReply, Layout, Marker, decode_marker, decode_row
-from lucia.rules import MARKER_MS
+from lucia.rules import MARKER_MS, SessionExpiry, created_at_of
 
 T = TypeVar("T")
 
@@ -15,6 +15,8 @@ MAX_HOPS: Final = 16
 
 PROBE: Final = 8
 """How many entries of an index one login looks at."""
+
+_DEFAULT_EXPIRY: Final = SessionExpiry()
 
 
 def get(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
@@ -173,7 +175,7 @@ def read_by_user(
         user_id: whose sessions.
         read: reads what is at these keys.
     """
-    ids: list[bytes] = yield Call("LRANGE", (layout.index_key(user_id), 0, -1))
+    ids = yield from layout.index.read(layout.index_key(user_id))
     records = yield from read([session_key(layout, id_) for id_ in ids])
     rows, gone = rows_of(user_id, ids, records), missing(ids, records)
     seen: set[str | None] = set(map(to_text, ids))
@@ -184,7 +186,12 @@ def read_by_user(
         records = yield from read([session_key(layout, id_) for id_ in waiting])
         rows = rows_of(user_id, waiting, records) + rows
         waiting = missing(waiting, records)
-    return rows, gone
+    return (rows if layout.index.is_ordered else sorted(rows, key=_made_at, reverse=True)), gone
+
+
+def _made_at(row: SessionRow) -> int:
+    """When a session was made; for one made elsewhere, as if its active period were the default one."""
+    return created_at_of(row, _DEFAULT_EXPIRY)
 
 
 def missing(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes]:
@@ -192,12 +199,11 @@ def missing(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes
     return [id_ for id_, record in zip(ids, records, strict=True) if record is None]
 
 
-def probe(length: int, random_below: Callable[[int], int]) -> tuple[int, int] | None:
-    """Which entries of an index of this length a login looks at: eight at random, in every eighth login from the sixteenth session on."""
+def probe(layout: Layout, index: str, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
+    """Those ids in an index of this length that a login looks at: eight at random, in every eighth login from the sixteenth session on."""
     if length < 2 * PROBE or length % PROBE:
-        return None
-    first = random_below(length - PROBE + 1)
-    return first, first + PROBE - 1
+        return []
+    return (yield from layout.index.sample(index, PROBE, length, random_below))
 
 
 def check_storable(layout: Layout, row: SessionRow) -> None:

@@ -1,10 +1,11 @@
-"""The names of the keys, and the JSON of the records.
+"""The names of the keys, what kind of index a user has, and the JSON of the records.
 
 ======================================== ==================================================================================
 key                                      value
 ======================================== ==================================================================================
 ``session:{session id}``                 string: JSON of the session's row
-``userSession:{user id}``                list of the user's session ids, newest first
+``userSession:{user id}``                list of the user's session ids, newest first; in ``lucia-v2`` it is a set under the
+                                         name ``user_sessions:{user id}``
 ``session:renewed:{session:{used id}}``  string: JSON ``{"id", "successor", "grace"}``, for 60 seconds after a renewal
 ======================================== ==================================================================================
 
@@ -18,9 +19,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, NoReturn, cast
+from typing import Any, Final, Literal, NamedTuple, NoReturn, cast, get_args
 
 from lucia.models import SESSION_COLUMNS, SessionRow
+from lucia.redis.index import LIST, SET, Index
 from lucia.rules import MARKER_MS
 
 MAX_RECORD_BYTES: Final = 16_384
@@ -29,7 +31,14 @@ MAX_RECORD_BYTES: Final = 16_384
 MAX_DEPTH: Final = 100
 """Nor is one whose lists and objects are nested deeper: Python's JSON parser itself sets a bound in some versions only."""
 
-DEFAULT_NAMESPACES: Final = {"session": "session", "user_session": "userSession"}
+LayoutName = Literal["default", "lucia-v2"]
+"""The formats that the original's adapters share: of 1.1.0, and of 2.x."""
+
+_NAMESPACES: Final[dict[LayoutName, dict[str, str]]] = {
+    "default": {"session": "session", "user_session": "userSession"},
+    "lucia-v2": {"session": "session", "user_session": "user_sessions"},
+}
+_INDEXES: Final[dict[LayoutName, Index]] = {"default": LIST, "lucia-v2": SET}
 
 _BRACES = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)?")
 """No brace, or one pair that holds something: a cluster's hash tag."""
@@ -47,7 +56,7 @@ class Marker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Key names in two namespaces.
+    """Key names in two namespaces, and the kind of index that a user has.
 
     Raises:
         TypeError, ValueError: a namespace is no text, or the two make keys of one kind pass for keys of the other.
@@ -55,6 +64,7 @@ class Layout:
 
     session: str
     user_session: str
+    index: Index = LIST
 
     def __post_init__(self) -> None:
         for name, namespace in (("session", self.session), ("user_session", self.user_session)):
@@ -67,23 +77,26 @@ class Layout:
             )
 
     @classmethod
-    def from_namespaces(cls, namespaces: Mapping[str, str] | None) -> "Layout":
-        """The layout for an adapter's ``namespaces=``, each of which may be left out.
+    def from_namespaces(cls, namespaces: Mapping[str, str] | None, layout: LayoutName = "default") -> "Layout":
+        """The layout of this name for an adapter's ``namespaces=``, each of which may be left out.
 
         Raises:
-            ValueError: a name is neither ``session`` nor ``user_session``, or as the class says.
+            ValueError: there is no such layout, a name is neither ``session`` nor ``user_session``, or as the class says.
         """
-        chosen = {**DEFAULT_NAMESPACES, **(namespaces or {})}
-        if unknown := sorted(chosen.keys() - DEFAULT_NAMESPACES.keys()):
+        if layout not in _NAMESPACES:
+            raise ValueError(f"unknown layout {layout!r}: expected {' or '.join(map(repr, get_args(LayoutName)))}")
+        defaults = _NAMESPACES[layout]
+        chosen = {**defaults, **(namespaces or {})}
+        if unknown := sorted(chosen.keys() - defaults.keys()):
             raise ValueError(f"unknown namespace {unknown[0]!r}: expected 'session' and 'user_session'")
-        return cls(**chosen)
+        return cls(chosen["session"], chosen["user_session"], _INDEXES[layout])
 
     def session_key(self, session_id: str) -> str:
         """Where the session's record is."""
         return f"{self.session}:{session_id}"
 
     def index_key(self, user_id: str) -> str:
-        """Where the list of the user's session ids is."""
+        """Where the index of the user's session ids is."""
         return f"{self.user_session}:{user_id}"
 
     def marker_key(self, session_id: str) -> str:

@@ -2,6 +2,10 @@
 
 All reads of strings go through MGET, which answers nil for a key of another type where GET would fail; every script that writes an
 index asks for its length first, so that a key of another type fails it before anything was written.
+
+Those that touch an index are made once for each kind of index, whose functions :mod:`lucia.redis.index` puts before them:
+``index_length(key)``, ``index_ids(key)``, ``index_add(key, id)``, which returns the new length, ``index_remove(key, id)``, and
+``index_remove_oldest(key, id)`` for ids that are most likely its oldest.
 """
 
 import hashlib
@@ -36,41 +40,35 @@ local function extend(index, length, now, expires)
 end
 """
 
-CREATE: Final = Script(
-    "create",
-    f"""{_EXTEND}
+_CREATE: Final = f"""{_EXTEND}
 -- KEYS: session, index. ARGV: id, record, idle end in ms. Returns the index's length, 0 (taken) or -3 (born dead).
 {_NOW}
 if tonumber(ARGV[3]) <= now then return {BORN_DEAD} end
-redis.call('LLEN', KEYS[2])
+index_length(KEYS[2])
 if not redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PXAT', ARGV[3]) then
   if redis.call('MGET', KEYS[1])[1] ~= ARGV[2] then return {TAKEN} end
-  redis.call('LREM', KEYS[2], 0, ARGV[1]) -- the same create once more, since its reply was lost
+  index_remove(KEYS[2], ARGV[1]) -- the same create once more, since its reply was lost
 end
-local length = redis.call('LPUSH', KEYS[2], ARGV[1])
+local length = index_add(KEYS[2], ARGV[1])
 extend(KEYS[2], length, now, ARGV[3])
 return length
-""",
-)
+"""
 
-RENEW: Final = Script(
-    "renew",
-    f"""{_EXTEND}
+_RENEW: Final = f"""{_EXTEND}
 -- KEYS: used session, successor, index, marker. ARGV: used id, successor's id, record, idle end in ms, marker, marker's life in ms.
 -- Returns 1, 0 (taken) or -3 (born dead); if the used session is gone, the marker and what is left of its life.
 {_NOW}
 if not redis.call('MGET', KEYS[1])[1] then return {{redis.call('MGET', KEYS[4])[1], redis.call('PTTL', KEYS[4])}} end
 if tonumber(ARGV[4]) <= now then return {BORN_DEAD} end
-redis.call('LLEN', KEYS[3])
+index_length(KEYS[3])
 if not redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PXAT', ARGV[4]) then return {TAKEN} end
 redis.call('SET', KEYS[4], ARGV[5], 'PX', ARGV[6])
 redis.call('DEL', KEYS[1])
-local length = redis.call('LPUSH', KEYS[3], ARGV[2])
+local length = index_add(KEYS[3], ARGV[2])
 extend(KEYS[3], length, now, ARGV[4])
-redis.call('LREM', KEYS[3], 0, ARGV[1])
+index_remove(KEYS[3], ARGV[1])
 return 1
-""",
-)
+"""
 
 DELETE: Final = Script(
     "delete",
@@ -85,9 +83,7 @@ return held
 """,
 )
 
-REVOKE: Final = Script(
-    "revoke",
-    """
+_REVOKE: Final = """
 -- KEYS: index, then the sessions to end, then the one to keep, if any. ARGV: '1' if the index has to hold nothing else, the id to
 -- keep or '', then the ids to end, oldest first. Returns 1, or 0 if something changed meanwhile: then nothing was done.
 local keep = ARGV[2]
@@ -95,40 +91,33 @@ if keep ~= '' and redis.call('EXISTS', KEYS[#KEYS]) == 0 then return 0 end
 if ARGV[1] == '1' then
   local listed = {}
   for i = 3, #ARGV do listed[ARGV[i]] = true end
-  for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  for _, id in ipairs(index_ids(KEYS[1])) do
     if id ~= keep and not listed[id] then return 0 end
   end
 end
 for i = 3, #ARGV do
   redis.call('DEL', KEYS[i - 1])
-  redis.call('LREM', KEYS[1], -1, ARGV[i])
+  index_remove_oldest(KEYS[1], ARGV[i])
 end
 return 1
-""",
-)
+"""
 
-PRUNE: Final = Script(
-    "prune",
-    """
+_PRUNE: Final = """
 -- KEYS: index, then sessions. ARGV: their ids. Takes those out of the index whose session is gone.
 for i = 2, #KEYS do
-  if redis.call('EXISTS', KEYS[i]) == 0 then redis.call('LREM', KEYS[1], 0, ARGV[i - 1]) end
+  if redis.call('EXISTS', KEYS[i]) == 0 then index_remove(KEYS[1], ARGV[i - 1]) end
 end
 return 1
-""",
-)
+"""
 
-PUSH: Final = Script(
-    "push",
-    f"""{_EXTEND}
+_PUSH: Final = f"""{_EXTEND}
 -- KEYS: index. ARGV: id, idle end in ms, slack in ms. Returns the index's length, or -3 (born dead).
 {_NOW}
 if tonumber(ARGV[2]) <= now then return {BORN_DEAD} end
-local length = redis.call('LPUSH', KEYS[1], ARGV[1])
+local length = index_add(KEYS[1], ARGV[1])
 extend(KEYS[1], length, now, ARGV[2] + ARGV[3])
 return length
-""",
-)
+"""
 
 SWAP: Final = Script(
     "swap",
@@ -142,11 +131,26 @@ return 1
 """,
 )
 
-DROP: Final = Script(
-    "drop",
-    """
+_DROP: Final = """
 -- KEYS: index. ARGV: ids, which go out of it.
-for i = 1, #ARGV do redis.call('LREM', KEYS[1], 0, ARGV[i]) end
+for i = 1, #ARGV do index_remove(KEYS[1], ARGV[i]) end
 return 1
-""",
-)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexScripts:
+    """The scripts that touch an index, for one kind of index."""
+
+    create: Script
+    renew: Script
+    revoke: Script
+    prune: Script
+    push: Script
+    drop: Script
+
+
+def index_scripts(suffix: str, functions: str) -> IndexScripts:
+    """The scripts over an index that these Lua functions read and change; the suffix tells their names apart."""
+    texts = {"create": _CREATE, "renew": _RENEW, "revoke": _REVOKE, "prune": _PRUNE, "push": _PUSH, "drop": _DROP}
+    return IndexScripts(**{name: Script(name + suffix, functions + text) for name, text in texts.items()})

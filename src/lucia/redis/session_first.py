@@ -17,7 +17,7 @@ ends a session writes a tombstone after it.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
@@ -40,8 +40,9 @@ from lucia.redis.common import (
     unseen,
     within_grace,
 )
+from lucia.redis.index import Index
 from lucia.redis.layout import Layout, Marker, encode_marker, encode_row
-from lucia.redis.scripts import BORN_DEAD, DELETE, DROP, PUSH, SWAP
+from lucia.redis.scripts import BORN_DEAD, DELETE, SWAP
 from lucia.rules import MARKER_MS, handle_of
 
 PROVISIONAL_MS: Final = 10_000
@@ -63,8 +64,8 @@ BATCH: Final = 500
 class SlotSteps(Protocol):
     """What an operation does at one key, or at two in one slot, so that nothing comes between."""
 
-    def push(self, index: str, session_id: str, expires: int) -> Operation[int]:
-        """Put an id at the head of an index, which lives at least until ``expires``; returns its length, or BORN_DEAD if that is past."""
+    def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
+        """Put an id into an index, which lives at least until ``expires``; returns its length, or BORN_DEAD if that is past."""
         ...
 
     def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
@@ -75,7 +76,7 @@ class SlotSteps(Protocol):
         """End sessions for ever, and return for each what it and its marker held."""
         ...
 
-    def drop(self, index: str, ids: Sequence[bytes]) -> Operation[None]:
+    def drop(self, index: Index, key: str, ids: Sequence[bytes]) -> Operation[None]:
         """Take ids out of an index."""
         ...
 
@@ -83,8 +84,8 @@ class SlotSteps(Protocol):
 class Scripted:
     """One script for each step; all its keys are in one slot."""
 
-    def push(self, index: str, session_id: str, expires: int) -> Operation[int]:
-        length: int = yield Eval(PUSH, (index,), (session_id, expires, INDEX_SLACK_MS))
+    def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
+        length: int = yield Eval(index.scripts.push, (key,), (session_id, expires, INDEX_SLACK_MS))
         return length
 
     def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
@@ -95,24 +96,26 @@ class Scripted:
         answers: list[list[list[bytes | None]]] = yield Batch(tuple(Eval(DELETE, pair, ()) for pair in keys))
         return [(held[0][0], held[0][1]) for held in answers]
 
-    def drop(self, index: str, ids: Sequence[bytes]) -> Operation[None]:
-        yield Eval(DROP, (index,), tuple(ids))
+    def drop(self, index: Index, key: str, ids: Sequence[bytes]) -> Operation[None]:
+        yield Eval(index.scripts.drop, (key,), tuple(ids))
 
 
 class Plain:
     """Commands alone, for servers that refuse scripts; needs Redis 7 for the index's expiry."""
 
-    def push(self, index: str, session_id: str, expires: int) -> Operation[int]:
+    def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
         seconds, microseconds = yield Call("TIME", ())
         if expires <= int(seconds) * 1000 + int(microseconds) // 1000:
             return BORN_DEAD
-        yield Call("LRANGE", (index, 0, 0))  # a key of another type fails here, before its expiry is touched
-        endless = (yield Call("PTTL", (index,))) == -1  # the original wrote it; with an end it could end before the original's sessions
-        first, longer = (Call("PEXPIREAT", (index, expires + INDEX_SLACK_MS, condition)) for condition in ("NX", "GT"))
-        length, *_ = yield Transaction((Call("LPUSH", (index, session_id)), *(() if endless else (first, longer))))
+        yield index.check(key)  # a key of another type fails here, before its expiry is touched
+        endless = (yield Call("PTTL", (key,))) == -1  # the original wrote it; with an end it could end before the original's sessions
+        first, longer = (Call("PEXPIREAT", (key, expires + INDEX_SLACK_MS, condition)) for condition in ("NX", "GT"))
+        added = index.add(key, session_id)
+        replies = yield Transaction((*added, *(() if endless else (first, longer))))
+        length: int = replies[len(added) - 1]
         if endless and length == 1:  # it was emptied meanwhile
             yield first
-        return cast("int", length)
+        return length
 
     def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
         if (yield Call("MGET", (used,)))[0] is not None:
@@ -131,8 +134,8 @@ class Plain:
         markers: list[list[bytes | None]] = yield Batch(tuple(Call("MGET", (marker,)) for _, marker in keys))
         return [(record[0], marker[0]) for record, marker in zip(records, markers, strict=True)]
 
-    def drop(self, index: str, ids: Sequence[bytes]) -> Operation[None]:
-        yield Batch(tuple(Call("LREM", (index, 0, id_)) for id_ in ids))
+    def drop(self, index: Index, key: str, ids: Sequence[bytes]) -> Operation[None]:
+        yield Batch(index.remove(key, ids))
 
 
 class SessionFirst:
@@ -151,10 +154,9 @@ class SessionFirst:
             ValueError: its end is past by the server's clock, or it can't be stored.
         """
         length = yield from self._make(row)
-        if (entries := probe(length, random_below)) is not None:
-            index = self._layout.index_key(row.user_id)
-            ids = yield Call("LRANGE", (index, *entries))
-            yield from self._drop(index, missing(ids, (yield from self._records(ids))))
+        index = self._layout.index_key(row.user_id)
+        ids = yield from probe(self._layout, index, length, random_below)
+        yield from self._drop(index, missing(ids, (yield from self._records(ids))))
 
     def _make(self, row: SessionRow) -> Operation[int]:
         """Steps C1 to C3; returns the index's length."""
@@ -166,7 +168,7 @@ class SessionFirst:
         if not written and (yield Call("MGET", (key,)))[0] != record:
             raise DuplicateSessionId
         try:
-            length = yield from self._steps.push(index, row.id, row.idle_expires)
+            length = yield from self._steps.push(self._layout.index, index, row.id, row.idle_expires)
         except Exception:
             with suppress(Exception):  # if this is lost too, the session is gone in ten seconds
                 yield Call("DEL", (key,))
@@ -221,7 +223,7 @@ class SessionFirst:
             Whether a session was kept; if ``keep`` is no live session of this user, all are ended and it is False.
         """
         index = self._layout.index_key(user_id)
-        ids: list[bytes] = yield Call("LRANGE", (index, 0, -1))
+        ids = yield from self._layout.index.read(index)
         found = None if keep is None else (yield from end_of_chain(self._layout, user_id, keep))
         spared = set[str | None]() if found is None else (yield from self._incarnations(user_id, ids, *found))
         ended = [id_ for id_ in ids if to_text(id_) not in spared]
@@ -274,4 +276,4 @@ class SessionFirst:
 
     def _drop(self, index: str, ids: Sequence[bytes]) -> Operation[None]:
         for start in range(0, len(ids), BATCH):
-            yield from self._steps.drop(index, ids[start : start + BATCH])
+            yield from self._steps.drop(self._layout.index, index, ids[start : start + BATCH])

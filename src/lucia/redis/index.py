@@ -1,0 +1,118 @@
+"""A user's index of session ids, a list or a set: the one place that names the commands for it."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, Protocol, cast
+
+from lucia.redis.commands import Argument, Call, Operation
+from lucia.redis.scripts import IndexScripts, index_scripts
+
+_LIST_FUNCTIONS: Final = """
+local function index_length(key) return redis.call('LLEN', key) end
+local function index_ids(key) return redis.call('LRANGE', key, 0, -1) end
+local function index_add(key, id) return redis.call('LPUSH', key, id) end
+local function index_remove(key, id) redis.call('LREM', key, 0, id) end
+local function index_remove_oldest(key, id) redis.call('LREM', key, -1, id) end
+"""
+
+_SET_FUNCTIONS: Final = """
+local function index_length(key) return redis.call('SCARD', key) end
+local function index_ids(key) return redis.call('SMEMBERS', key) end
+local function index_add(key, id)
+  redis.call('SADD', key, id)
+  return redis.call('SCARD', key)
+end
+local function index_remove(key, id) redis.call('SREM', key, id) end
+local index_remove_oldest = index_remove
+"""
+
+
+class Index(Protocol):
+    """How the ids of a user's sessions are kept at the key of an index. A value of another type there fails every command."""
+
+    @property
+    def type(self) -> Literal["list", "set"]:
+        """What the command ``TYPE`` answers."""
+        ...
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the ids are read newest first."""
+        ...
+
+    @property
+    def scripts(self) -> IndexScripts:
+        """The scripts that touch such an index."""
+        ...
+
+    def read(self, key: str) -> Operation[list[bytes]]:
+        """All ids, each as it is there."""
+        ...
+
+    def sample(self, key: str, count: int, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
+        """Some ids, ``count`` at most, by chance, of an index that had this length."""
+        ...
+
+    def check(self, key: str) -> Call:
+        """A cheap command that fails at a value of another type."""
+        ...
+
+    def add(self, key: str, session_id: str) -> tuple[Call, ...]:
+        """The commands that put an id in; the last one's reply is the new length."""
+        ...
+
+    def remove(self, key: str, session_ids: Sequence[Argument]) -> tuple[Call, ...]:
+        """The commands that take ids out."""
+        ...
+
+
+class ListIndex:
+    """A list of ids, newest first, as in the default layout."""
+
+    def __init__(self) -> None:
+        self.type: Literal["list", "set"] = "list"
+        self.is_ordered = True
+        self.scripts = index_scripts("", _LIST_FUNCTIONS)
+
+    def read(self, key: str) -> Operation[list[bytes]]:
+        return list(cast("list[bytes]", (yield Call("LRANGE", (key, 0, -1)))))
+
+    def sample(self, key: str, count: int, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
+        first = random_below(length - count + 1)
+        return list(cast("list[bytes]", (yield Call("LRANGE", (key, first, first + count - 1)))))
+
+    def check(self, key: str) -> Call:
+        return Call("LRANGE", (key, 0, 0))
+
+    def add(self, key: str, session_id: str) -> tuple[Call, ...]:
+        return (Call("LPUSH", (key, session_id)),)
+
+    def remove(self, key: str, session_ids: Sequence[Argument]) -> tuple[Call, ...]:
+        return tuple(Call("LREM", (key, 0, id_)) for id_ in session_ids)
+
+
+class SetIndex:
+    """A set of ids, as in the layout ``lucia-v2``."""
+
+    def __init__(self) -> None:
+        self.type: Literal["list", "set"] = "set"
+        self.is_ordered = False
+        self.scripts = index_scripts(" set", _SET_FUNCTIONS)
+
+    def read(self, key: str) -> Operation[list[bytes]]:
+        return sorted(cast("list[bytes]", (yield Call("SMEMBERS", (key,)))))  # which some clients make a set
+
+    def sample(self, key: str, count: int, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
+        return sorted(cast("list[bytes]", (yield Call("SRANDMEMBER", (key, count)))))
+
+    def check(self, key: str) -> Call:
+        return Call("SCARD", (key,))
+
+    def add(self, key: str, session_id: str) -> tuple[Call, ...]:
+        return Call("SADD", (key, session_id)), self.check(key)
+
+    def remove(self, key: str, session_ids: Sequence[Argument]) -> tuple[Call, ...]:
+        return (Call("SREM", (key, *session_ids)),)
+
+
+LIST: Final = ListIndex()
+SET: Final = SetIndex()
