@@ -5,6 +5,7 @@ A server that is not installed is an error, never a skip.
 
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from port_for import get_port, is_available
 from pytest_redis import factories
 from pytest_redis.executor import RedisExecutor
 
-__all__ = ["Cluster", "Server", "cluster", "redis_server", "server", "valkey_server"]
+__all__ = ["Cluster", "Server", "cluster", "old_redis_server", "redis_server", "server", "valkey_server"]
 
 BUS_OFFSET = 10_000
 """How far above its port a node listens to the other nodes."""
@@ -60,6 +61,7 @@ def _path(program: str) -> str:
 
 
 redis_process = factories.redis_proc(executable=_path("redis-server"))
+old_redis_process = factories.redis_proc(executable=str(Path(sys.prefix, "bin", "redis-server-6.2")))
 valkey_process = factories.redis_proc(executable=_path("valkey-server"))
 
 
@@ -70,6 +72,12 @@ def redis_server(redis_process: RedisExecutor) -> Server:
 
 
 @pytest.fixture(scope="session")
+def old_redis_server(old_redis_process: RedisExecutor) -> Server:
+    """A running ``redis-server`` 6.2, which ``scripts/setup`` installs beside the interpreter."""
+    return Server.of("redis", old_redis_process)
+
+
+@pytest.fixture(scope="session")
 def valkey_server(valkey_process: RedisExecutor) -> Server:
     """A running ``valkey-server``."""
     return Server.of("valkey", valkey_process)
@@ -77,7 +85,7 @@ def valkey_server(valkey_process: RedisExecutor) -> Server:
 
 @pytest.fixture(scope="session", params=["redis", "valkey"])
 def server(request: pytest.FixtureRequest) -> Server:
-    """Each kind of server in turn."""
+    """Each kind of server in turn; ``parametrize`` it with ``old_redis`` for Redis 6.2."""
     found: Server = request.getfixturevalue(f"{request.param}_server")
     return found
 

@@ -57,6 +57,17 @@ class TestRedis(AsyncRenewingSessionAdapterSuite):
         return AsyncRedisSessionAdapter(redis_client)
 
 
+@pytest.mark.parametrize("server", ["old_redis"], indirect=True)
+@pytest.mark.parametrize("decode_responses", [False])
+class TestOldRedis(AsyncRenewingSessionAdapterSuite):
+    """Sessions in Redis 6.2."""
+
+    @pytest.fixture
+    def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
+        """An empty server."""
+        return AsyncRedisSessionAdapter(redis_client)
+
+
 @pytest.mark.parametrize("server", ["redis"], indirect=True)
 @pytest.mark.parametrize("decode_responses", [True])
 class TestRedisNamespaces(AsyncRenewingSessionAdapterSuite):

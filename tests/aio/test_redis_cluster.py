@@ -29,6 +29,7 @@ from tests.redis_tools import (
     own_server,
     row,
 )
+from tests.servers import Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
 
@@ -187,6 +188,16 @@ async def test_server_that_has_no_scripts(program: str, tmp_path_factory: pytest
     with own_server(program, tmp_path_factory.mktemp("server"), *renamed) as server, Inspector(server) as inspector:
         async with AsyncClients.make("redis-py as it is", server) as client:
             await use_every_method(AsyncRedisSessionAdapter(client), inspector)
+
+
+@pytest.mark.parametrize("server", ["old_redis"], indirect=True)
+@pytest.mark.parametrize("decode_responses", [False])
+async def test_old_server_without_scripts(server: Server, scriptless_client: Any) -> None:
+    """Without scripts a login on Redis 6.2 is the client's own error, and leaves nothing."""
+    with pytest.raises(redis.exceptions.ResponseError, match="pexpireat"):
+        await AsyncRedisSessionAdapter(scriptless_client).set_session(row(SECRET))
+    with Inspector.looking_at(server) as inspector:
+        assert inspector.keys() == set()
 
 
 @of_servers

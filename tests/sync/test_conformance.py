@@ -58,6 +58,17 @@ class TestRedis(RenewingSessionAdapterSuite):
         return RedisSessionAdapter(redis_client)
 
 
+@pytest.mark.parametrize("server", ["old_redis"], indirect=True)
+@pytest.mark.parametrize("decode_responses", [False])
+class TestOldRedis(RenewingSessionAdapterSuite):
+    """Sessions in Redis 6.2."""
+
+    @pytest.fixture
+    def adapter(self, redis_client: Redis) -> RedisSessionAdapter:
+        """An empty server."""
+        return RedisSessionAdapter(redis_client)
+
+
 @pytest.mark.parametrize("server", ["redis"], indirect=True)
 @pytest.mark.parametrize("decode_responses", [True])
 class TestRedisNamespaces(RenewingSessionAdapterSuite):

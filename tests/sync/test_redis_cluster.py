@@ -30,6 +30,7 @@ from tests.redis_tools import (
     own_server,
     row,
 )
+from tests.servers import Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
 
@@ -188,6 +189,16 @@ def test_server_that_has_no_scripts(program: str, tmp_path_factory: pytest.TempP
     with own_server(program, tmp_path_factory.mktemp("server"), *renamed) as server, Inspector(server) as inspector:
         with Clients.make("redis-py as it is", server) as client:
             use_every_method(RedisSessionAdapter(client), inspector)
+
+
+@pytest.mark.parametrize("server", ["old_redis"], indirect=True)
+@pytest.mark.parametrize("decode_responses", [False])
+def test_old_server_without_scripts(server: Server, scriptless_client: Any) -> None:
+    """Without scripts a login on Redis 6.2 is the client's own error, and leaves nothing."""
+    with pytest.raises(redis.exceptions.ResponseError, match="pexpireat"):
+        RedisSessionAdapter(scriptless_client).set_session(row(SECRET))
+    with Inspector.looking_at(server) as inspector:
+        assert inspector.keys() == set()
 
 
 @of_servers

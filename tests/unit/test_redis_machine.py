@@ -1,7 +1,8 @@
 """The Redis adapter held against the memory adapter: whatever is called in whatever order, both answer the same."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.rules import MARKER_MS
-from tests.redis_tools import Inspector, row
-from tests.servers import Server
+from tests.redis_tools import Clients, ClusterInspector, Inspector, row
+from tests.servers import Cluster, Server
 from tests.shared import Time
 
 DAY = 86_400_000
@@ -32,7 +33,7 @@ class Machine(RuleBasedStateMachine):
 
     session_ids = Bundle("session_ids")
 
-    def __init__(self, inspector: Inspector, client: redis.Redis) -> None:
+    def __init__(self, inspector: Inspector, client: Any) -> None:
         super().__init__()
         self.inspector = inspector
         self.redis = RedisSessionAdapter(client)
@@ -44,7 +45,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(target=session_ids)
     def begin(self) -> str:
         """Empty the server; an unknown id is there from the beginning."""
-        self.inspector.client.flushall()
+        self.inspector.on_each("FLUSHALL")
         return "unknown"
 
     def new(self, user_id: str, life: int, attributes: dict[str, Any]) -> SessionRow:
@@ -142,16 +143,40 @@ class Machine(RuleBasedStateMachine):
         assert self.inspector.live() == expected
 
 
-def test_redis_answers_as_memory_does(server: Server) -> None:
+@contextmanager
+def open_place(request: pytest.FixtureRequest, place: str) -> Iterator[tuple[Inspector, Any]]:
+    """A place where sessions may be, and a client for it."""
+    if place == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        with ClusterInspector(cluster) as inspector, Clients.of_cluster("redis", cluster, protocol=2) as client:
+            yield inspector, client
+        return
+    server: Server = request.getfixturevalue(f"{place.removesuffix(', no scripts')}_server")
+    with Inspector(server) as inspector:
+        user: dict[str, Any] = {"username": "scriptless", "password": "secret"} if place.endswith("no scripts") else {}
+        if user:
+            inspector.client.acl_setuser("scriptless", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
+        with redis.Redis(port=server.port, **user) as client:
+            yield inspector, client
+        inspector.client.acl_deluser("scriptless")
+
+
+EXAMPLES = {"redis": 100, "valkey": 100, "old_redis": 100, "cluster": 50, "redis, no scripts": 50, "valkey, no scripts": 50}
+"""How many sequences of calls each place gets: by its speed."""
+
+
+@pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+@pytest.mark.parametrize(("place", "examples"), EXAMPLES.items(), ids=EXAMPLES)
+def test_redis_answers_as_memory_does(request: pytest.FixtureRequest, place: str, examples: int) -> None:
     """Over any sequence of calls the Redis adapter answers as the memory adapter does, and leaves only lawful keys."""
     profile = settings(
-        max_examples=100,
+        max_examples=examples,
         stateful_step_count=30,
         deadline=None,
         derandomize="CI" in os.environ,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    with Inspector(server) as inspector, redis.Redis(port=server.port) as client:
+    with open_place(request, place) as (inspector, client):
 
         class HereMachine(Machine):
             def __init__(self) -> None:
