@@ -1,12 +1,10 @@
 """The Redis adapter held against the memory adapter: whatever is called in whatever order, both answer the same."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule, run_state_machine_as_test
@@ -16,8 +14,8 @@ from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.rules import MARKER_MS
-from tests.redis_tools import Clients, ClusterInspector, Inspector, row
-from tests.servers import Cluster, Server
+from tests.places import open_place
+from tests.redis_tools import Inspector, row
 from tests.shared import Time
 
 DAY = 86_400_000
@@ -143,24 +141,6 @@ class Machine(RuleBasedStateMachine):
         assert self.inspector.live() == expected
 
 
-@contextmanager
-def open_place(request: pytest.FixtureRequest, place: str) -> Iterator[tuple[Inspector, Any]]:
-    """A place where sessions may be, and a client for it."""
-    if place == "cluster":
-        cluster: Cluster = request.getfixturevalue("cluster")
-        with ClusterInspector(cluster) as inspector, Clients.of_cluster("redis", cluster, protocol=2) as client:
-            yield inspector, client
-        return
-    server: Server = request.getfixturevalue(f"{place.removesuffix(', no scripts')}_server")
-    with Inspector(server) as inspector:
-        user: dict[str, Any] = {"username": "scriptless", "password": "secret"} if place.endswith("no scripts") else {}
-        if user:
-            inspector.client.acl_setuser("scriptless", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
-        with redis.Redis(port=server.port, **user) as client:
-            yield inspector, client
-        inspector.client.acl_deluser("scriptless")
-
-
 EXAMPLES = {"redis": 100, "valkey": 100, "old_redis": 100, "cluster": 50, "redis, no scripts": 50, "valkey, no scripts": 50}
 """How many sequences of calls each place gets: by its speed."""
 
@@ -176,10 +156,10 @@ def test_redis_answers_as_memory_does(request: pytest.FixtureRequest, place: str
         derandomize="CI" in os.environ,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    with open_place(request, place) as (inspector, client):
+    with open_place(request, place) as opened:
 
         class HereMachine(Machine):
             def __init__(self) -> None:
-                super().__init__(inspector, client)
+                super().__init__(opened.inspector, opened.client)
 
         run_state_machine_as_test(HereMachine, settings=profile)
