@@ -62,7 +62,7 @@ class Overwriting(SessionFirst):
 class BlindPrune(SessionFirst):
     """Reading a user's sessions takes all ids out of the index that it saw, also those whose session is alive."""
 
-    def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
+    def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
         records = yield from self._records(ids)

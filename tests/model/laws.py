@@ -6,6 +6,7 @@
 * I4: a create with another session's id fails and changes nothing; the same create once more does not fail.
 * I5: a renewal leaves its login one live session: none that was handed out is lost, and the used id is dead.
 * I5a: a renewal of what is dead, be its end still under way, gives nothing; unless it is sent again, its first try having come before.
+  Nor is it judged beside the original, where a renewal has one more command after the one that decides.
 * I5b: a login has one live session that was handed out, however many renew it at once; a loser's successor is dead.
 * keep: what a sign-out everywhere was told to keep lives on, itself or as its successor.
 * list: a listing has every session that lived all the while, and none that was ended before; it takes dead ids out of the index (I7).
@@ -29,14 +30,19 @@ def faults_of(scenario: Scenario, world: World) -> Iterator[str]:
         yield from law(scenario, world)
 
 
-def reachable(_: Scenario, world: World) -> Iterator[str]:
-    """I1"""
-    live = world.snapshot.live
+def reachable(scenario: Scenario, world: World) -> Iterator[str]:
+    """I1; the original may write a session before its index entry, and tells nobody meanwhile"""
+    live, originals = world.snapshot.live, originals_of(scenario)
     for id_ in live.keys() - world.snapshot.index:
         if id_ in world.released:
             yield f"I1: {id_} was handed out and validates, and is not in the index"
-        elif live[id_] > NOW + PROVISIONAL_MS:
+        elif live[id_] > NOW + PROVISIONAL_MS and id_ not in originals:
             yield f"I1: {id_} is whole, and not in the index"
+
+
+def originals_of(scenario: Scenario) -> set[str]:
+    """The ids of the sessions that the original makes."""
+    return {task.makes for task in scenario.tasks if task.kind == "original"}
 
 
 def dead_for_ever(scenario: Scenario, world: World) -> Iterator[str]:
@@ -57,19 +63,22 @@ def gone_logins(snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
     return frozenset(map(login_of, released)) - there
 
 
-def expiring(_: Scenario, world: World) -> Iterator[str]:
-    """I3"""
-    live = world.snapshot.live
+def expiring(scenario: Scenario, world: World) -> Iterator[str]:
+    """I3; beside the original an index has no end, and the original's sessions have a wrong one"""
+    live, originals, index = world.snapshot.live, originals_of(scenario), LAYOUT.index_key(USER).encode()
     for key, entry in world.snapshot.state:
-        if entry.expires is None:
+        if key == index and scenario.legacy_writers:
+            if entry.expires is not None and (key, entry.expires) not in [(name, first.expires) for name, first in scenario.database]:
+                yield "I3: the index has an end, which may come before that of a session that the original puts into it"
+        elif entry.expires is None:
             yield f"I3: {key!r} has no expiry"
         elif key in world.snapshot.markers and entry.expires > NOW + MARKER_MS:
             yield f"I3: the marker {key!r} lives too long"
-        elif key == LAYOUT.index_key(USER).encode():
+        elif key == index:
             yield from _index_expiring(world.snapshot, entry.expires)
     for id_, expires in live.items():
         allowed = {end_of(id_)} if id_ in world.released else {end_of(id_), NOW + PROVISIONAL_MS}
-        if expires not in allowed:
+        if expires not in allowed and id_ not in originals:
             yield f"I3: {id_} expires at the wrong time"
 
 
@@ -157,15 +166,15 @@ _LAWS: tuple[Callable[[Scenario, World], Iterator[str]], ...] = (
 def end_fault(scenario: Scenario, task: Task, world: World, process: Process, result: Frozen) -> str | None:
     """What is judged when an operation returns: a listing, and I5a."""
     if task.kind == "list":
-        return _listing_fault(world, process.before, result)
+        return _listing_fault(scenario, world, process.before, result)
     forgotten = {login_of(id_) for id_ in world.forgotten}
-    certain = world.resends == scenario.resends  # else its first try may have come before the end
+    certain = world.resends == scenario.resends and not scenario.legacy_writers  # else it may have been renewed before the end
     if certain and task.kind == "renew" and result == task.makes and login_of(result) in world.gone - forgotten:
         return f"I5a: {task.uses} was dead, and has been renewed"
     return None
 
 
-def _listing_fault(world: World, before: Before, listed: frozenset[str]) -> str | None:
+def _listing_fault(scenario: Scenario, world: World, before: Before, listed: frozenset[str]) -> str | None:
     snapshot = world.snapshot
     expected = {login_of(id_) for id_ in before.released} & {login_of(id_) for id_ in snapshot.live} - {
         login_of(id_) for id_ in before.ended
@@ -174,7 +183,7 @@ def _listing_fault(world: World, before: Before, listed: frozenset[str]) -> str 
         return f"list: the login of {', '.join(missed)} was alive all the while, and is not in the listing"
     if ended := listed & before.ended:
         return f"list: {', '.join(ended)} was ended before, and is in the listing"
-    if dead := before.dead & snapshot.index - snapshot.live.keys():
+    if not scenario.legacy_writers and (dead := before.dead & snapshot.index - snapshot.live.keys()):
         return f"list: {', '.join(dead)} was dead before, and is still in the index"
     return None
 
@@ -200,7 +209,7 @@ def ended_by(task: Task, before: Before, result: Frozen) -> frozenset[str]:
 
 def released_by(task: Task, result: Frozen) -> frozenset[str]:
     """The ids that an operation that has returned gave to its caller."""
-    if task.kind == "create":
+    if task.kind in ("create", "original"):
         return frozenset({task.makes})
     return frozenset({result}) if task.kind in ("renew", "follow") and result is not None else frozenset()
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Final
 
 from lucia.models import SessionRow
-from lucia.redis.commands import Operation
+from lucia.redis.commands import Batch, Call, Operation
 from lucia.redis.common import get, successor_of
+from lucia.redis.index import LIST, Index
 from lucia.redis.layout import Marker, encode_marker, encode_row
 from lucia.redis.store import StoreProtocol
 from lucia.rules import MARKER_MS
@@ -52,11 +53,21 @@ def with_sets(scenario: Scenario) -> Scenario:
 class Tasks:
     """The operations of one protocol as tasks."""
 
-    def __init__(self, store: StoreProtocol) -> None:
+    def __init__(self, store: StoreProtocol, index: Index = LIST) -> None:
         self._store = store
+        self._index = index
 
     def create(self, id_: str, **attributes: str) -> Task:
         return Task("create", lambda: self._store.create(row(id_, **attributes), _oldest), makes=id_)
+
+    def original(self, id_: str) -> Task:
+        """A login by the JavaScript adapter: the index entry and the session side by side, an absolute time as a life."""
+
+        def start() -> Operation[None]:
+            add = self._index.add(LAYOUT.index_key(USER), id_)[:1]
+            yield Batch((*add, Call("SET", (LAYOUT.session_key(id_), encode_row(row(id_)), "PX", end_of(id_)))))
+
+        return Task("original", start, makes=id_)
 
     def duplicate(self, id_: str) -> Task:
         return Task("duplicate", lambda: self._store.create(row(id_, noted="other"), _oldest), makes=id_)
@@ -74,7 +85,7 @@ class Tasks:
         return Task("revoke", lambda: self._store.delete_by_user(USER, keep), uses=keep or "")
 
     def list(self) -> Task:
-        return Task("list", lambda: self._store.get_by_user(USER))
+        return Task("list", lambda: self._store.get_by_user(USER, NOW))
 
 
 def _oldest(length: int) -> int:
@@ -131,6 +142,23 @@ A command that lost its reply may be sent again at once in any scenario; where `
 worlds.
 A command that executes late although it was sent again (``zombies``) is never that of a create or a renewal, which are not sent again.
 """
+
+BESIDE_ORIGINAL: Final[dict[str, Callable[[Tasks], Scenario]]] = {
+    "an original login, a sign-out": lambda do: Scenario((do.original("j"), do.revoke(), do.create("a")), legacy_writers=True),
+    "an original login, two sign-outs": lambda do: Scenario(
+        (do.original("j"), do.revoke(), do.revoke()), stored("o"), _o(), legacy_writers=True
+    ),
+    "an original login, a listing": lambda do: Scenario(
+        (do.original("j"), do.list(), do.list()), stored("o", dead=("d",)), _o(), failures=1, legacy_writers=True
+    ),
+    "an original login, others signed out": lambda do: Scenario(
+        (do.original("j"), do.revoke("o"), do.renew("o", "o1")), stored("o", "x"), _o("x"), legacy_writers=True
+    ),
+    "an original login that is renewed, an end": lambda do: Scenario(
+        (do.original("j"), do.renew("j", "j1"), do.delete("j")), legacy_writers=True
+    ),
+}
+"""What the protocols are held to that were told that the original writes to the same keys."""
 
 SINGLE_USE: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "two logins with one id": lambda do: Scenario((do.create("a"), do.create("a", noted="other")), expiries=False, resends=1),

@@ -117,6 +117,14 @@ class Database:
         self._expire(key)
         return 1
 
+    def persist(self, key: bytes) -> int:
+        """PERSIST"""
+        entry = self.keys.get(key)
+        if entry is None or entry.expires is None:
+            return 0
+        self.keys[key] = Entry(entry.value, None)
+        return 1
+
     def llen(self, key: bytes) -> int:
         """LLEN"""
         return len(self._list(key))
@@ -217,6 +225,7 @@ _COMMANDS: dict[str, Callable[..., Reply]] = {
     "PTTL": Database.pttl,
     "PEXPIRE": Database.pexpire,
     "PEXPIREAT": Database.pexpireat,
+    "PERSIST": Database.persist,
     "LLEN": Database.llen,
     "LPUSH": Database.lpush,
     "LRANGE": Database.lrange,
@@ -233,6 +242,8 @@ Words = list[bytes]
 
 class _List:
     """An index that is a list, as the scripts see it."""
+
+    legacy_writers = False
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -272,10 +283,23 @@ class _Set(_List):
     remove_oldest = remove
 
 
+class _LegacyList(_List):
+    legacy_writers = True
+
+
+class _LegacySet(_Set):
+    legacy_writers = True
+
+
 Kind = type[_List]
+_KINDS: Final[dict[str, Kind]] = {"": _List, " set": _Set, " legacy": _LegacyList, " set legacy": _LegacySet}
+"""By what ends the names of their scripts."""
 
 
-def _extend(database: Database, index: bytes, length: int, expires: bytes) -> None:
+def _extend(kind: Kind, database: Database, index: bytes, length: int, expires: bytes) -> None:
+    if kind.legacy_writers:
+        database.persist(index)
+        return
     ttl = database.pttl(index)
     if length == 1 or (ttl >= 0 and NOW + ttl < int(expires)):
         database.pexpireat(index, expires)
@@ -291,7 +315,7 @@ def _create(kind: Kind, database: Database, keys: Words, arguments: Words) -> Re
             return 0
         kind(database).remove(keys[1], id_)
     length = kind(database).add(keys[1], id_)
-    _extend(database, keys[1], length, expires)
+    _extend(kind, database, keys[1], length, expires)
     return length
 
 
@@ -308,7 +332,7 @@ def _renew(kind: Kind, database: Database, keys: Words, arguments: Words) -> Rep
     database.set(marker, value, b"PX", life)
     database.delete(used)
     length = kind(database).add(index, successor_id)
-    _extend(database, index, length, expires)
+    _extend(kind, database, index, length, expires)
     kind(database).remove(index, used_id)
     return 1
 
@@ -328,8 +352,8 @@ def _revoke(kind: Kind, database: Database, keys: Words, arguments: Words) -> Re
     if whole == b"1" and set(kind(database).ids(keys[0])) - {keep, *ids}:
         return 0
     for session, id_ in zip(keys[1:], ids, strict=False):
-        database.delete(session)
-        kind(database).remove_oldest(keys[0], id_)
+        if database.delete(session) or not kind.legacy_writers:
+            kind(database).remove_oldest(keys[0], id_)
     return 1
 
 
@@ -345,7 +369,7 @@ def _push(kind: Kind, database: Database, keys: Words, arguments: Words) -> Repl
     if int(expires) <= NOW:
         return -3
     length = kind(database).add(keys[0], id_)
-    _extend(database, keys[0], length, b"%d" % (int(expires) + int(slack)))
+    _extend(kind, database, keys[0], length, b"%d" % (int(expires) + int(slack)))
     return length
 
 
@@ -376,6 +400,6 @@ _INDEX_SCRIPTS: dict[str, Callable[[Kind, Database, Words, Words], Reply]] = {
 SCRIPTS: dict[str, Callable[[Database, Words, Words], Reply]] = {
     "delete": _delete,
     "swap": _swap,
-    **{name + suffix: partial(twin, kind) for name, twin in _INDEX_SCRIPTS.items() for suffix, kind in (("", _List), (" set", _Set))},
+    **{name + suffix: partial(twin, kind) for name, twin in _INDEX_SCRIPTS.items() for suffix, kind in _KINDS.items()},
 }
 """By the names of the scripts."""

@@ -13,6 +13,7 @@ without scripts            29   262,163         37 1,709,726
 Measured on one core with Python 3.11, all tests of this folder: 20 seconds, and 103 with the large ones.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -20,26 +21,29 @@ import pytest
 
 from lucia.redis import atomic, common, session_first
 from lucia.redis.atomic import Atomic
-from lucia.redis.index import SET
+from lucia.redis.index import LEGACY_LIST, LEGACY_SET, SET, Index
+from lucia.redis.layout import Layout
 from lucia.redis.session_first import Plain, Scripted, SessionFirst
 from lucia.redis.store import StoreProtocol
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Explorer, Violation
-from tests.model.scenarios import LARGE, LARGE_SCENARIOS, SCENARIOS, SINGLE_USE, Tasks, with_sets
+from tests.model.scenarios import BESIDE_ORIGINAL, LARGE, LARGE_SCENARIOS, SCENARIOS, SINGLE_USE, Tasks, with_sets
 from tests.model.world import LAYOUT, Scenario
 
-STORES: Final[dict[str, StoreProtocol]] = {
-    "one server": Atomic(LAYOUT),
-    "cluster": SessionFirst(LAYOUT, Scripted()),
-    "without scripts": SessionFirst(LAYOUT, Plain()),
+MAKE: Final[dict[str, Callable[[Layout], StoreProtocol]]] = {
+    "one server": Atomic,
+    "cluster": lambda layout: SessionFirst(layout, Scripted()),
+    "without scripts": lambda layout: SessionFirst(layout, Plain()),
 }
 
-SETS: Final = replace(LAYOUT, index=SET)
+STORES: Final = {name: store(LAYOUT) for name, store in MAKE.items()}
 
-SET_STORES: Final[dict[str, StoreProtocol]] = {
-    "one server": Atomic(SETS),
-    "cluster": SessionFirst(SETS, Scripted()),
-    "without scripts": SessionFirst(SETS, Plain()),
+SET_STORES: Final = {name: store(replace(LAYOUT, index=SET)) for name, store in MAKE.items()}
+
+LEGACY_STORES: Final[dict[str, tuple[StoreProtocol, Index]]] = {
+    name + kind: (store(replace(LAYOUT, index=index)), index)
+    for kind, index in (("", LEGACY_LIST), (", sets", LEGACY_SET))
+    for name, store in MAKE.items()
 }
 
 CHOSEN: Final = {**SCENARIOS, **SINGLE_USE, **(LARGE_SCENARIOS if LARGE else {})}
@@ -73,6 +77,22 @@ def test_laws_hold_over_sets(protocol: str, name: str) -> None:
     """Every law holds where the index is a set."""
     scenario = with_sets(CHOSEN[name](Tasks(SET_STORES[protocol])))
     assert Explorer(scenario).run() > len(scenario.tasks)
+
+
+@pytest.mark.parametrize("protocol", LEGACY_STORES)
+@pytest.mark.parametrize("name", BESIDE_ORIGINAL)
+def test_laws_hold_beside_the_original(protocol: str, name: str) -> None:
+    """Told so, the store loses no session that the original makes meanwhile: whoever was given its id, a sign-out everywhere finds it."""
+    store, index = LEGACY_STORES[protocol]
+    scenario = BESIDE_ORIGINAL[name](Tasks(store, index))
+    assert Explorer(with_sets(scenario) if index.type == "set" else scenario).run() > len(scenario.tasks)
+
+
+@pytest.mark.parametrize("name", ["an original login, a sign-out", "an original login, a listing"])
+def test_original_is_lost_without_being_told(store: StoreProtocol, name: str) -> None:
+    """Not told so, the store takes the index entry of a session that is not written yet for one of a dead session."""
+    with pytest.raises(Violation, match=r"\AI1: j was handed out and validates, and is not in the index"):
+        Explorer(BESIDE_ORIGINAL[name](Tasks(store)), law="I1").run()
 
 
 @pytest.mark.parametrize("name", ["a renewal, a sign-out", "a login, others signed out", "a renewal, others signed out"])

@@ -13,7 +13,7 @@ from lucia._sync.redis_driver import RedisDriver
 from lucia.errors import StoreCorrupt
 from lucia.redis import scripts
 from lucia.redis.commands import Argument, Call, Eval, Operation, Transaction
-from lucia.redis.index import LIST, SET, Index
+from lucia.redis.index import LEGACY_LIST, LEGACY_SET, LIST, SET, Index
 from lucia.redis.scripts import IndexScripts, Script
 from lucia.rules import system_clock
 from tests.model.server import NOW, SCRIPTS, Database, State, Value, WrongType
@@ -23,7 +23,7 @@ from tests.servers import Server
 TOLERANCE: Final = 20_000
 """By how many milliseconds a real expiry may differ: the model's time stands still. The expiries drawn are further apart."""
 
-INDEXES: Final[dict[str, Index]] = {"": LIST, " set": SET}
+INDEXES: Final[dict[str, Index]] = {"": LIST, " set": SET, " legacy": LEGACY_LIST, " set legacy": LEGACY_SET}
 """The kinds of index, by what ends the names of their scripts."""
 
 SHIPPED: Final = {script.name for script in vars(scripts).values() if isinstance(script, Script)} | {
@@ -49,6 +49,7 @@ calls = st.one_of(
     st.builds(lambda key: Call("EXISTS", (key,)), keys),
     st.builds(lambda key: Call("DEL", (key,)), keys),
     st.builds(lambda key: Call("PTTL", (key,)), keys),
+    st.builds(lambda key: Call("PERSIST", (key,)), keys),
     st.builds(lambda key: Call("LLEN", (key,)), keys),
     st.builds(lambda key, value: Call("SET", (key, value)), keys, records),
     st.builds(lambda key, value, life: Call("SET", (key, value, "NX", "PX", life)), keys, records, lives),

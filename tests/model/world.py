@@ -25,7 +25,7 @@ LOST = "lost"
 WAITING = "waiting"
 """In the place of a reply that did not come yet."""
 
-Kind = Literal["create", "duplicate", "renew", "follow", "delete", "revoke", "list"]
+Kind = Literal["create", "original", "duplicate", "renew", "follow", "delete", "revoke", "list"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Task:
     """One operation, and what it means.
 
     Args:
-        kind: ``duplicate`` is a create whose id is another session's; ``follow`` is a request with an id that may have been used.
+        kind: ``original`` is a create by the JavaScript adapter; ``duplicate`` is one whose id is another session's;
+            ``follow`` is a request with an id that may have been used.
         start: makes the operation.
         makes: the id of the session that it makes.
         uses: the id that it renews, follows, ends or keeps: it can't begin before somebody was given this id.
@@ -60,6 +61,7 @@ class Scenario:
             are not sent again).
         failures: how many commands are an error for their caller, and execute late or never.
         expiries: whether sessions that are not whole yet and markers may expire.
+        legacy_writers: whether the adapter was told that others write, so that an index has no end, and dead ids stay in it.
         zombie_creates: whether, against ``I6``, those that make a session may be zombies too.
     """
 
@@ -72,6 +74,7 @@ class Scenario:
     failures: int = 0
     expiries: bool = True
     zombie_creates: bool = False
+    legacy_writers: bool = False
 
 
 class Outcome(NamedTuple):

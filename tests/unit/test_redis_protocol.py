@@ -16,6 +16,7 @@ from lucia.redis.common import MAX_HOPS, get, successor_of
 from lucia.redis.index import LIST
 from lucia.redis.layout import Marker, encode_marker, encode_row
 from lucia.redis.scripts import DELETE
+from lucia.rules import system_clock
 from tests.redis_tools import DEFAULT, HOUR, Inspector, Stepper, explore, row
 from tests.servers import Server
 
@@ -47,7 +48,7 @@ class Bench:
         return self.steps(get(DEFAULT, session_id))
 
     def read_all(self, user_id: str = "u1") -> Stepper[list[SessionRow]]:
-        return self.steps(Atomic(DEFAULT).get_by_user(user_id))
+        return self.steps(Atomic(DEFAULT).get_by_user(user_id, system_clock()))
 
     def renew(self, used_id: str, successor_id: str, grace: int = MINUTE) -> Stepper[SessionRow | None]:
         return self.steps(Atomic(DEFAULT).renew(used_id, row(successor_id), grace))
@@ -113,7 +114,7 @@ def test_commands_of_each_operation() -> None:
     assert replay(Atomic(DEFAULT).delete_by_user("u1"), [b"b", b"a"], 1) == ([everything, revoke], False)
     prune = Eval(SCRIPTS.prune, ("userSession:u1", b"session:gone"), (b"gone",))
     records = Call("MGET", (b"session:gone", b"session:new"))
-    listed = replay(Atomic(DEFAULT).get_by_user("u1"), [b"gone", b"new"], [None, record], [None], 1)
+    listed = replay(Atomic(DEFAULT).get_by_user("u1", 0), [b"gone", b"new"], [None, record], [None], 1)
     assert listed == ([everything, records, Call("MGET", (b"session:renewed:{session:gone}",)), prune], [session])
 
 
@@ -531,7 +532,7 @@ def test_crossed_marker_leads_nowhere() -> None:
 
 def test_crossed_records_are_not_listed() -> None:
     """A user's list holds no record that is another session's."""
-    assert replay(Atomic(DEFAULT).get_by_user("u1"), [b"a", b"c"], [OTHERS, OTHERS])[1] == []
+    assert replay(Atomic(DEFAULT).get_by_user("u1", 0), [b"a", b"c"], [OTHERS, OTHERS])[1] == []
 
 
 def test_another_marker_is_not_followed_by_ending(bench: Bench) -> None:

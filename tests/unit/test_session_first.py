@@ -48,7 +48,7 @@ class Bench:
         return self.steps(successor_of(DEFAULT, used_id))
 
     def read_all(self, user_id: str = "u1") -> Stepper[list[SessionRow]]:
-        return self.steps(self.store.get_by_user(user_id))
+        return self.steps(self.store.get_by_user(user_id, system_clock()))
 
     def delete(self, *session_ids: str) -> Stepper[None]:
         return self.steps(self.store.delete(session_ids))
@@ -190,7 +190,7 @@ def test_steps_of_ending_all() -> None:
 
 def test_steps_of_a_list() -> None:
     """A list reads the index, each session, and the markers of those that are gone, which then go out of the index."""
-    found = SessionFirst(DEFAULT, Scripted()).get_by_user("u1")
+    found = SessionFirst(DEFAULT, Scripted()).get_by_user("u1", 0)
     commands, rows = replay(found, [b"gone", b"new"], [[None], [RECORD]], [[None]], 1)
     read = Batch((Call("MGET", (b"session:gone",)), Call("MGET", (b"session:new",))))
     markers = Batch((Call("MGET", (b"session:renewed:{session:gone}",)),))

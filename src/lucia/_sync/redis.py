@@ -13,6 +13,7 @@ from lucia.redis.common import get, successor_of
 from lucia.redis.layout import Layout, LayoutName
 from lucia.redis.session_first import Plain, SessionFirst
 from lucia.redis.store import StoreProtocol, choose_protocol
+from lucia.rules import system_clock
 
 T = TypeVar("T")
 
@@ -57,6 +58,8 @@ class RedisSessionAdapter:
         namespaces: ``session`` and ``user_session``, each of which may be left out.
         layout: ``lucia-v2`` for the format of the original's adapter 2.x: the index is a set, ``user_sessions:{user id}``, and the
             commands for it are ``SADD``, ``SREM``, ``SMEMBERS``, ``SCARD``, ``SRANDMEMBER`` in the place of those for lists.
+        legacy_writers: whether a JavaScript Lucia writes to the same keys meanwhile. Then indexes get no expiry (``PERSIST``), and an id
+            is taken out of an index only by who ends its session.
 
     Raises:
         TypeError: the client is none that this adapter can use.
@@ -69,9 +72,16 @@ class RedisSessionAdapter:
     keeps_attributes: bool = True
     expires_records: bool = True
 
-    def __init__(self, client: RedisClient, namespaces: Mapping[str, str] | None = None, *, layout: LayoutName = "default") -> None:
+    def __init__(
+        self,
+        client: RedisClient,
+        namespaces: Mapping[str, str] | None = None,
+        *,
+        layout: LayoutName = "default",
+        legacy_writers: bool = False,
+    ) -> None:
         check_client(client, like=self.get_session)
-        self._layout = Layout.from_namespaces(namespaces, layout)
+        self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
         self._driver = RedisDriver(client)
         self._protocol = choose_protocol(client, self._layout)
 
@@ -81,7 +91,7 @@ class RedisSessionAdapter:
 
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; empty for an unknown user."""
-        return self._run(lambda store: store.get_by_user(user_id))
+        return self._run(lambda store: store.get_by_user(user_id, system_clock()))
 
     def set_session(self, session: SessionRow, /) -> None:
         """Store a new session and its index entry, in one step. Repeating the very same call is no error.

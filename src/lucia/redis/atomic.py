@@ -9,6 +9,7 @@ from lucia.redis.commands import Batch, Call, Eval, Operation
 from lucia.redis.common import (
     born_dead,
     check_storable,
+    end_dead,
     end_of_chain,
     follow,
     missing,
@@ -99,9 +100,13 @@ class Atomic:
             index = self._layout.index
             yield Batch(tuple(call for row in ended for call in index.remove(self._layout.index_key(row.user_id), [row.id])))
 
-    def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
-        """Read a user's sessions, newest first: the index, and ``MGET`` by blocks; ids whose session is gone are pruned."""
+    def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
+        """Read a user's sessions, newest first: the index, and ``MGET`` by blocks; what is dead but still there is ended.
+
+        Ids whose session is gone are pruned.
+        """
         rows, gone = yield from read_by_user(self._layout, user_id, self._values)
+        yield from end_dead(self._layout, rows, now)
         yield from self._prune(self._layout.index_key(user_id), gone)
         return rows
 
@@ -167,7 +172,12 @@ class Atomic:
         return values
 
     def _prune(self, index: str, gone: Sequence[bytes]) -> Operation[None]:
-        """Take ids out of the index whose session is gone: an id is indexed with its session and used once, so gone is for ever."""
+        """Take ids out of the index whose session is gone: an id is indexed with its session and used once, so gone is for ever.
+
+        Not so beside ``legacy_writers``, where it may not be written yet.
+        """
+        if self._layout.index.legacy_writers:
+            return
         for start in range(0, len(gone), PRUNE_BLOCK):
             block = gone[start : start + PRUNE_BLOCK]
             yield Eval(self._scripts.prune, (index, *(session_key(self._layout, id_) for id_ in block)), tuple(block))

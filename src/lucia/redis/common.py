@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from lucia.models import SessionRow
-from lucia.redis.commands import Call, DropConnections, Operation, Reply
+from lucia.redis.commands import Batch, Call, DropConnections, Operation, Reply
 from lucia.redis.layout import CrossedReply, Layout, Marker, decode_marker, decode_row
 from lucia.rules import MARKER_MS, SessionExpiry, created_at_of
 
@@ -194,14 +194,23 @@ def _made_at(row: SessionRow) -> int:
     return created_at_of(row, _DEFAULT_EXPIRY)
 
 
+def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:
+    """``PEXPIREAT`` sessions that are dead though their keys live on, as the original's do; so the server's clock has the last word."""
+    if dead := [row for row in rows if row.idle_expires < now]:
+        yield Batch(tuple(Call("PEXPIREAT", (layout.session_key(row.id), row.idle_expires)) for row in dead))
+
+
 def missing(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes]:
     """The ids whose session is gone."""
     return [id_ for id_, record in zip(ids, records, strict=True) if record is None]
 
 
 def probe(layout: Layout, index: str, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
-    """Those ids in an index of this length that a login looks at: eight at random, in every eighth login from the sixteenth session on."""
-    if length < 2 * PROBE or length % PROBE:
+    """Those ids in an index of this length that a login looks at: eight at random, in every eighth login from the sixteenth session on.
+
+    None where nothing goes out of an index with its session gone.
+    """
+    if length < 2 * PROBE or length % PROBE or layout.index.legacy_writers:
         return []
     return (yield from layout.index.sample(index, PROBE, length, random_below))
 

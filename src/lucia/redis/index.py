@@ -40,6 +40,11 @@ class Index(Protocol):
         ...
 
     @property
+    def legacy_writers(self) -> bool:
+        """Whether others put an id into it before they write its session, and give it no end."""
+        ...
+
+    @property
     def scripts(self) -> IndexScripts:
         """The scripts that touch such an index."""
         ...
@@ -68,10 +73,11 @@ class Index(Protocol):
 class ListIndex:
     """A list of ids, newest first, as in the default layout."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, legacy_writers: bool = False) -> None:
         self.type: Literal["list", "set"] = "list"
         self.is_ordered = True
-        self.scripts = index_scripts("", _LIST_FUNCTIONS)
+        self.legacy_writers = legacy_writers
+        self.scripts = index_scripts("", _LIST_FUNCTIONS, legacy_writers=legacy_writers)
 
     def read(self, key: str) -> Operation[list[bytes]]:
         return list(cast("list[bytes]", (yield Call("LRANGE", (key, 0, -1)))))
@@ -93,10 +99,11 @@ class ListIndex:
 class SetIndex:
     """A set of ids, as in the layout ``lucia-v2``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, legacy_writers: bool = False) -> None:
         self.type: Literal["list", "set"] = "set"
         self.is_ordered = False
-        self.scripts = index_scripts(" set", _SET_FUNCTIONS)
+        self.legacy_writers = legacy_writers
+        self.scripts = index_scripts(" set", _SET_FUNCTIONS, legacy_writers=legacy_writers)
 
     def read(self, key: str) -> Operation[list[bytes]]:
         return sorted(cast("list[bytes]", (yield Call("SMEMBERS", (key,)))))  # which some clients make a set
@@ -116,3 +123,5 @@ class SetIndex:
 
 LIST: Final = ListIndex()
 SET: Final = SetIndex()
+LEGACY_LIST: Final = ListIndex(legacy_writers=True)
+LEGACY_SET: Final = SetIndex(legacy_writers=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, NoReturn, cast, get_args
 
 from lucia.models import SESSION_COLUMNS, SessionRow
-from lucia.redis.index import LIST, SET, Index
+from lucia.redis.index import LEGACY_LIST, LEGACY_SET, LIST, SET, Index
 from lucia.rules import MARKER_MS
 
 MAX_RECORD_BYTES: Final = 16_384
@@ -38,7 +38,8 @@ _NAMESPACES: Final[dict[LayoutName, dict[str, str]]] = {
     "default": {"session": "session", "user_session": "userSession"},
     "lucia-v2": {"session": "session", "user_session": "user_sessions"},
 }
-_INDEXES: Final[dict[LayoutName, Index]] = {"default": LIST, "lucia-v2": SET}
+_INDEXES: Final[dict[LayoutName, tuple[Index, Index]]] = {"default": (LIST, LEGACY_LIST), "lucia-v2": (SET, LEGACY_SET)}
+"""Without and with ``legacy_writers``."""
 
 _BRACES = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)?")
 """No brace, or one pair that holds something: a cluster's hash tag."""
@@ -77,7 +78,9 @@ class Layout:
             )
 
     @classmethod
-    def from_namespaces(cls, namespaces: Mapping[str, str] | None, layout: LayoutName = "default") -> "Layout":
+    def from_namespaces(
+        cls, namespaces: Mapping[str, str] | None, layout: LayoutName = "default", *, legacy_writers: bool = False
+    ) -> "Layout":
         """The layout of this name for an adapter's ``namespaces=``, each of which may be left out.
 
         Raises:
@@ -89,7 +92,7 @@ class Layout:
         chosen = {**defaults, **(namespaces or {})}
         if unknown := sorted(chosen.keys() - defaults.keys()):
             raise ValueError(f"unknown namespace {unknown[0]!r}: expected 'session' and 'user_session'")
-        return cls(chosen["session"], chosen["user_session"], _INDEXES[layout])
+        return cls(chosen["session"], chosen["user_session"], _INDEXES[layout][bool(legacy_writers)])
 
     def session_key(self, session_id: str) -> str:
         """Where the session's record is."""

@@ -5,7 +5,9 @@ index asks for its length first, so that a key of another type fails it before a
 
 Those that touch an index are made once for each kind of index, whose functions :mod:`lucia.redis.index` puts before them:
 ``index_length(key)``, ``index_ids(key)``, ``index_add(key, id)``, which returns the new length, ``index_remove(key, id)``, and
-``index_remove_oldest(key, id)`` for ids that are most likely its oldest.
+``index_remove_oldest(key, id)`` for ids that are most likely its oldest. And once more with ``legacy_writers``: beside others who put an
+id into an index that gets no end by them, and maybe before they write its session. Then an index has no end, and an id goes out of it
+only with its session.
 """
 
 import hashlib
@@ -35,6 +37,7 @@ _NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor
 
 _EXTEND = """
 local function extend(index, length, now, expires)
+  if legacy_writers then return redis.call('PERSIST', index) end
   local ttl = redis.call('PTTL', index)
   if length == 1 or (ttl >= 0 and now + ttl < tonumber(expires)) then redis.call('PEXPIREAT', index, expires) end
 end
@@ -96,8 +99,8 @@ if ARGV[1] == '1' then
   end
 end
 for i = 3, #ARGV do
-  redis.call('DEL', KEYS[i - 1])
-  index_remove_oldest(KEYS[1], ARGV[i])
+  local ended = redis.call('DEL', KEYS[i - 1])
+  if ended == 1 or not legacy_writers then index_remove_oldest(KEYS[1], ARGV[i]) end
 end
 return 1
 """
@@ -150,7 +153,9 @@ class IndexScripts:
     drop: Script
 
 
-def index_scripts(suffix: str, functions: str) -> IndexScripts:
-    """The scripts over an index that these Lua functions read and change; the suffix tells their names apart."""
+def index_scripts(kind: str, functions: str, *, legacy_writers: bool) -> IndexScripts:
+    """The scripts over an index that these Lua functions read and change; the kind is in their names."""
+    suffix = f"{kind}{' legacy' if legacy_writers else ''}"
+    functions = f"\nlocal legacy_writers = {str(legacy_writers).lower()}{functions}"
     texts = {"create": _CREATE, "renew": _RENEW, "revoke": _REVOKE, "prune": _PRUNE, "push": _PUSH, "drop": _DROP}
     return IndexScripts(**{name: Script(name + suffix, functions + text) for name, text in texts.items()})

@@ -17,7 +17,7 @@ ends a session writes a tombstone after it.
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
@@ -25,6 +25,7 @@ from lucia.redis.commands import Batch, Call, Eval, Operation, Transaction
 from lucia.redis.common import (
     born_dead,
     check_storable,
+    end_dead,
     end_of_chain,
     follow,
     marker_or_none,
@@ -111,8 +112,11 @@ class Plain:
         endless = (yield Call("PTTL", (key,))) == -1  # the original wrote it; with an end it could end before the original's sessions
         first, longer = (Call("PEXPIREAT", (key, expires + INDEX_SLACK_MS, condition)) for condition in ("NX", "GT"))
         added = index.add(key, session_id)
+        if index.legacy_writers:
+            replies = yield Transaction((*added, Call("PERSIST", (key,))))
+            return cast("int", replies[len(added) - 1])
         replies = yield Transaction((*added, *(() if endless else (first, longer))))
-        length: int = replies[len(added) - 1]
+        length = cast("int", replies[len(added) - 1])
         if endless and length == 1:  # it was emptied meanwhile
             yield first
         return length
@@ -198,6 +202,8 @@ class SessionFirst:
         answer = yield from self._steps.swap(used, marker_key, encode_marker(marker))
         found = None if answer is None else marker_or_none(answer[0], used_id)
         if answer is None or found == marker:
+            if self._layout.index.legacy_writers:  # nobody else takes it out, whose session this call has ended
+                yield from self._drop(self._layout.index_key(successor.user_id), [used_id.encode()])
             return successor
         yield Call("DEL", (self._layout.session_key(successor.id),))
         yield from self._drop(self._layout.index_key(successor.user_id), [successor.id.encode()])
@@ -207,10 +213,15 @@ class SessionFirst:
         """End sessions and what they were renewed to."""
         yield from self._end(session_ids, set())
 
-    def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
-        """Read a user's sessions, newest first; ids whose session is gone are taken out of the index."""
+    def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
+        """Read a user's sessions, newest first; what is dead but still there is ended.
+
+        Ids whose session is gone are taken out of the index; not so beside ``legacy_writers``, where it may not be written yet.
+        """
         rows, gone = yield from read_by_user(self._layout, user_id, self._values)
-        yield from self._drop(self._layout.index_key(user_id), gone)
+        yield from end_dead(self._layout, rows, now)
+        if not self._layout.index.legacy_writers:
+            yield from self._drop(self._layout.index_key(user_id), gone)
         return rows
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
@@ -227,8 +238,8 @@ class SessionFirst:
         found = None if keep is None else (yield from end_of_chain(self._layout, user_id, keep))
         spared = set[str | None]() if found is None else (yield from self._incarnations(user_id, ids, *found))
         ended = [id_ for id_ in ids if to_text(id_) not in spared]
-        yield from self._end(map(to_text, ended), spared)
-        yield from self._drop(index, ended)
+        held = yield from self._end(map(to_text, ended), spared)
+        yield from self._drop(index, [id_ for id_ in ended if to_text(id_) in held] if self._layout.index.legacy_writers else ended)
         return found is not None
 
     def _incarnations(self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], end: SessionRow) -> Operation[set[str | None]]:
@@ -236,19 +247,26 @@ class SessionFirst:
         rows = rows_of(user_id, ids, (yield from self._records(ids)))
         return {*chain, *(row.id for row in rows if handle_of(row) == handle_of(end))}
 
-    def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[None]:
-        """End these sessions, then what their markers name, and so on, each once; then take them out of their indexes."""
+    def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[set[str]]:
+        """End these sessions, then what their markers name, and so on, each once; then take them out of their indexes.
+
+        Returns:
+            The ids at which there was a record.
+        """
         ended: dict[str, list[bytes]] = {}
+        there: set[str] = set()
         waiting = unseen(self._layout, session_ids, seen)
         while waiting:
             block, waiting = waiting[:BATCH], waiting[BATCH:]
             held = yield from self._take(block)
+            there.update(id_ for id_, (record, _) in zip(block, held, strict=True) if record is not None)
             for id_, (record, _) in zip(block, held, strict=True):
                 if (row := row_or_none(record, id_)) is not None:
                     ended.setdefault(self._layout.index_key(row.user_id), []).append(id_.encode())
             waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
         for index, ids in ended.items():
             yield from self._drop(index, ids)
+        return there
 
     def _take(self, session_ids: Sequence[str]) -> Operation[list[Held]]:
         """End these sessions, and return what they and their markers held. One whose marker would be in another slot has none."""

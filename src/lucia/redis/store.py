@@ -26,8 +26,8 @@ class StoreProtocol(Protocol):
         """End sessions and what they were renewed to."""
         ...
 
-    def get_by_user(self, user_id: str) -> Operation[list[SessionRow]]:
-        """Read a user's sessions, newest first."""
+    def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
+        """Read a user's sessions, newest first; ``now``, in milliseconds since the epoch, tells which of them are dead."""
         ...
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
