@@ -44,6 +44,7 @@ __all__ = [
     "SentinelGroup",
     "Stepper",
     "explore",
+    "for_sets",
     "own_server",
     "row",
     "sentinel_group",
@@ -73,6 +74,15 @@ LEAST_RIGHTS_CLUSTER: Final = (
 """Those of a cluster's user; on the same keys, at each node."""
 
 DEFAULT: Final = Layout("session", "userSession")
+LUCIA_V2: Final = Layout.from_namespaces(None, "lucia-v2")
+
+_FOR_SETS: Final = {"lpush": "sadd", "lrem": "srem", "lrange": "smembers", "llen": "scard"}
+
+
+def for_sets(rights: Sequence[str]) -> tuple[str, ...]:
+    """The same rights for the layout ``lucia-v2``, whose keys are ``session:*`` and ``user_sessions:*``."""
+    kept = [_FOR_SETS.get(right, right) for right in rights]
+    return tuple(dict.fromkeys([*kept, "scard", "srandmember"]))
 
 
 def row(session_id: str, user_id: str = "u1", *, life: int = HOUR, **attributes: Any) -> SessionRow:
@@ -142,7 +152,8 @@ class Inspector:
         found: dict[str, Entry] = {}
         for key in self.all_keys():
             kind = self.client.type(key).decode()
-            value = {"string": self.client.get, "list": lambda name: self.client.lrange(name, 0, -1)}.get(kind, self.client.dump)(key)
+            read: dict[str, Callable[[bytes], Any]] = {"string": self.client.get, "list": self.list_at, "set": self.set_at}
+            value = (read[kind] if kind in read else self.client.dump)(key)
             if kind != "none":  # it expired meanwhile
                 found[key.decode(errors="surrogateescape")] = Entry(kind, value, self.expires(key))
         return found
@@ -159,7 +170,21 @@ class Inspector:
 
     def index(self, user_id: str = "u1") -> list[str]:
         """The ids in a user's index."""
-        return [id_.decode() for id_ in self.client.lrange(self.layout.index_key(user_id), 0, -1)]
+        key = self.layout.index_key(user_id)
+        return [id_.decode() for id_ in (self.list_at(key) if self.layout.index.type == "list" else self.set_at(key))]
+
+    def list_at(self, key: bytes | str) -> list[bytes]:
+        """What is in a list."""
+        return cast("list[bytes]", self.client.lrange(key, 0, -1))
+
+    def set_at(self, key: bytes | str) -> list[bytes]:
+        """What is in a set, in the order of the alphabet."""
+        return sorted(cast("set[bytes]", self.client.smembers(key)))
+
+    def enter(self, *session_ids: str, user_id: str = "u1", client: Any = None) -> None:
+        """Put ids into a user's index, and give it no end."""
+        for session_id in session_ids:
+            (client or self.client).execute_command(*_words(self.layout.index.add(self.layout.index_key(user_id), session_id)[0]))
 
     def live(self) -> set[str]:
         """The ids of all sessions."""
@@ -172,7 +197,7 @@ class Inspector:
         session, index, marker = self.layout.session_key(""), self.layout.index_key(""), f"{self.layout.session}:renewed:"
         latest: dict[str, int] = {}
         for key, entry in census.items():
-            assert entry.expires > 0, f"{key} has no TTL"
+            assert entry.expires > 0 or (key.startswith(index) and self.layout.index.legacy_writers), f"{key} has no TTL"
             if key.startswith(marker):
                 assert entry.type == "string"
                 assert entry.expires <= system_clock() + 60_000 + self.blur
@@ -186,9 +211,10 @@ class Inspector:
                 latest[home] = max(latest.get(home, 0), entry.expires)
             else:
                 assert key.startswith(index), f"{key} is a foreign key"
-                assert entry.type == "list"
+                assert entry.type == self.layout.index.type
+                assert not (self.layout.index.legacy_writers and entry.expires > 0), f"{key} has a TTL"
         for key, expires in latest.items():
-            assert census[key].expires >= expires - self.blur, f"{key} ends before its last session"
+            assert self.layout.index.legacy_writers or census[key].expires >= expires - self.blur, f"{key} ends before its last session"
 
     def check_remains(self) -> None:
         """Hold what a crash left to the laws: no key without an end, and a session that is not whole is gone in ten seconds."""
@@ -208,7 +234,7 @@ class Inspector:
         with self.client.pipeline(transaction=False) as pipeline:
             for id_ in ids:
                 self.write(row(id_, user_id, life=life), pipeline)
-                pipeline.lpush(index, id_)
+                self.enter(id_, user_id=user_id, client=pipeline)
             pipeline.pexpireat(index, system_clock() + life + HOUR)
             pipeline.execute()
         return ids[::-1]
@@ -272,6 +298,10 @@ class ClusterInspector(Inspector):
         """How often a command has run on all nodes."""
         statistics: list[Any] = [node.info("commandstats") for node in self.nodes]
         return sum(int(each.get(f"cmdstat_{command}", {"calls": 0})["calls"]) for each in statistics)
+
+
+def _words(call: Call) -> list[Any]:
+    return [call.name, *call.arguments]
 
 
 def _monitored(line: Any) -> str:

@@ -114,6 +114,37 @@ class TestRedisWithoutScripts(AsyncSessionFirstSuite):
         return AsyncRedisSessionAdapter(scriptless_client)
 
 
+@pytest.mark.parametrize("server", ["redis"], indirect=True)
+@pytest.mark.parametrize("decode_responses", [False])
+class TestRedisSets(AsyncRenewingSessionAdapterSuite):
+    """Sessions in the layout ``lucia-v2``, on one server."""
+
+    @pytest.fixture
+    def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
+        """An empty server."""
+        return AsyncRedisSessionAdapter(redis_client, layout="lucia-v2")
+
+
+@pytest.mark.parametrize("decode_responses", [True])
+class TestRedisClusterSets(AsyncSessionFirstSuite):
+    """The same in a cluster."""
+
+    @pytest.fixture
+    def adapter(self, cluster_client: RedisCluster) -> AsyncRedisSessionAdapter:
+        """An empty cluster."""
+        return AsyncRedisSessionAdapter(cluster_client, layout="lucia-v2")
+
+
+@pytest.mark.parametrize(("server", "decode_responses"), [("valkey", True)], indirect=["server"])
+class TestRedisSetsWithoutScripts(AsyncSessionFirstSuite):
+    """The same on a server that refuses scripts."""
+
+    @pytest.fixture
+    def adapter(self, scriptless_client: Redis) -> AsyncRedisSessionAdapter:
+        """An empty server."""
+        return AsyncRedisSessionAdapter(scriptless_client, layout="lucia-v2")
+
+
 class TestFiveMethods(AsyncSessionAdapterSuite):
     """An adapter of five methods, by itself."""
 

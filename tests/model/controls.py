@@ -113,10 +113,11 @@ class LoserKeeps(SessionFirst):
 class MarkersIgnored(SessionFirst):
     """Ends sessions, but not what they were renewed to."""
 
-    def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[None]:
-        for id_ in session_ids:
-            if id_ not in seen:
-                yield Call("DEL", (self._layout.session_key(id_),))
+    def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[set[str]]:
+        ended = {id_ for id_ in session_ids if id_ not in seen}
+        for id_ in ended:
+            yield Call("DEL", (self._layout.session_key(id_),))
+        return ended
 
 
 class HandleIgnored(SessionFirst):

@@ -49,6 +49,14 @@ LEGACY_STORES: Final[dict[str, tuple[StoreProtocol, Index]]] = {
 CHOSEN: Final = {**SCENARIOS, **SINGLE_USE, **(LARGE_SCENARIOS if LARGE else {})}
 
 
+BESIDE: Final = [
+    (protocol, name)
+    for protocol in LEGACY_STORES
+    for name in BESIDE_ORIGINAL
+    if LARGE or name in ("an original login, a sign-out", "an original login, a listing") or not protocol.endswith(", sets")
+]
+"""Over sets those for each kind of command."""
+
 OVER_SETS: Final = ("two listings, a login", "a login with a taken id", "a renewal, a sign-out", "a renewal, others signed out")
 """Those for each kind of command that is sent to an index."""
 
@@ -79,8 +87,7 @@ def test_laws_hold_over_sets(protocol: str, name: str) -> None:
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
-@pytest.mark.parametrize("protocol", LEGACY_STORES)
-@pytest.mark.parametrize("name", BESIDE_ORIGINAL)
+@pytest.mark.parametrize(("protocol", "name"), BESIDE)
 def test_laws_hold_beside_the_original(protocol: str, name: str) -> None:
     """Told so, the store loses no session that the original makes meanwhile: whoever was given its id, a sign-out everywhere finds it."""
     store, index = LEGACY_STORES[protocol]

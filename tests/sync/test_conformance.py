@@ -115,6 +115,37 @@ class TestRedisWithoutScripts(SessionFirstSuite):
         return RedisSessionAdapter(scriptless_client)
 
 
+@pytest.mark.parametrize("server", ["redis"], indirect=True)
+@pytest.mark.parametrize("decode_responses", [False])
+class TestRedisSets(RenewingSessionAdapterSuite):
+    """Sessions in the layout ``lucia-v2``, on one server."""
+
+    @pytest.fixture
+    def adapter(self, redis_client: Redis) -> RedisSessionAdapter:
+        """An empty server."""
+        return RedisSessionAdapter(redis_client, layout="lucia-v2")
+
+
+@pytest.mark.parametrize("decode_responses", [True])
+class TestRedisClusterSets(SessionFirstSuite):
+    """The same in a cluster."""
+
+    @pytest.fixture
+    def adapter(self, cluster_client: RedisCluster) -> RedisSessionAdapter:
+        """An empty cluster."""
+        return RedisSessionAdapter(cluster_client, layout="lucia-v2")
+
+
+@pytest.mark.parametrize(("server", "decode_responses"), [("valkey", True)], indirect=["server"])
+class TestRedisSetsWithoutScripts(SessionFirstSuite):
+    """The same on a server that refuses scripts."""
+
+    @pytest.fixture
+    def adapter(self, scriptless_client: Redis) -> RedisSessionAdapter:
+        """An empty server."""
+        return RedisSessionAdapter(scriptless_client, layout="lucia-v2")
+
+
 class TestFiveMethods(SessionAdapterSuite):
     """An adapter of five methods, by itself."""
 
