@@ -152,8 +152,8 @@ class Inspector:
         found: dict[str, Entry] = {}
         for key in self.all_keys():
             kind = self.client.type(key).decode()
-            read: dict[str, Callable[[bytes], Any]] = {"string": self.client.get, "list": self.list_at, "set": self.set_at}
-            value = (read[kind] if kind in read else self.client.dump)(key)
+            read: dict[str, Any] = {"string": self.client.get, "list": self.list_at, "set": self.set_at}
+            value = read.get(kind, self.client.dump)(key)
             if kind != "none":  # it expired meanwhile
                 found[key.decode(errors="surrogateescape")] = Entry(kind, value, self.expires(key))
         return found

@@ -42,7 +42,7 @@ class AsyncRedisSessionAdapter:
                                      ``PTTL``, ``PEXPIREAT``, ``LREM``
     ``get_successor``                ``MGET`` and ``PTTL`` of ``session:renewed:{session:OLD}``, ``MGET session:NEW``
     ``get_sessions_by_user_id``      ``LRANGE userSession:USER 0 -1``, ``MGET``; for dead ids ``MGET`` of their markers, and
-                                     a script: ``EXISTS``, ``LREM``
+                                     a script: ``EXISTS``, ``LREM``; for dead sessions that are there ``PEXPIREAT``
     ``delete_session``               script: ``MGET`` of session and marker, ``DEL``; then ``LREM userSession:USER 0 ID``
     ``delete_sessions_by_user_id``   ``LRANGE userSession:USER 0 -1``; script: ``LRANGE``, ``DEL`` and ``LREM`` for each; above
                                      1,000 sessions by blocks, each with ``MGET`` of the markers, whose successors end too
