@@ -27,7 +27,7 @@ from redis.retry import Retry
 from lucia.models import SessionRow
 from lucia.redis.clients import idle_closers
 from lucia.redis.commands import Batch, Call, Command, Eval, Reply, Transaction
-from lucia.redis.layout import Layout
+from lucia.redis.layout import RESERVED, Layout
 from lucia.rules import system_clock
 from tests.servers import Cluster, Server
 
@@ -188,8 +188,9 @@ class Inspector:
 
     def live(self) -> set[str]:
         """The ids of all sessions."""
-        prefix, marker = self.layout.session_key(""), f"{self.layout.session}:renewed:"
-        return {key.removeprefix(prefix) for key in self.keys() if key.startswith(prefix) and not key.startswith(marker)}
+        prefix = self.layout.session_key("")
+        others = tuple(prefix + word for word in RESERVED)
+        return {key.removeprefix(prefix) for key in self.keys() if key.startswith(prefix) and not key.startswith(others)}
 
     def check(self) -> None:
         """Hold all keys to the laws of the layout: nothing foreign, nothing without an end, every session in its index."""
@@ -202,6 +203,8 @@ class Inspector:
                 assert entry.type == "string"
                 assert entry.expires <= system_clock() + 60_000 + self.blur
                 assert json.loads(entry.value).keys() in ({"id", "successor", "grace"}, {"ended"})
+            elif key.startswith(self.layout.throttle_key("")):
+                assert entry.type == "list"
             elif key.startswith(session):
                 record = json.loads(entry.value)
                 assert key == session + record["id"]

@@ -60,6 +60,7 @@ class Exchange:
         origin: str | None = OWN_ORIGIN,
         authorization: Sequence[str] = (),
         is_websocket: bool = False,
+        address: str | None = None,
     ) -> None:
         self.cookies: list[Cookie] = []
         self.headers: dict[str, str] = {}
@@ -77,6 +78,7 @@ class Exchange:
             set_header=self.headers.__setitem__,
             is_websocket=is_websocket,
             can_set_cookie=lambda: not self.started,
+            client_address=address,
         )
 
     @property

@@ -22,6 +22,7 @@ from lucia import (
     Overloaded,
     PrimaryKey,
     SessionExpiry,
+    TooManyAttempts,
 )
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
@@ -93,8 +94,11 @@ async def log_in(visit: ThisVisit, username: Username, password: Password) -> Re
     try:
         await visit.request.sign_in_with_key("username", username.strip().lower(), password, **visit.noted)
     except InvalidCredentials:
-        await visit.note("Log in", "Refused, and Redis was not asked: a password is checked before there is a session.")
+        await visit.note("Log in", "Refused: a failure is counted at this name and at this address, and no session is made.")
         return await visitor_page(visit, "Wrong name or password.", 401)
+    except TooManyAttempts as error:
+        await visit.note("Log in", "Refused before the password was looked at: there were too many wrong ones.")
+        return await visitor_page(visit, f"Too many wrong passwords. Try again in {error.retry_after} s.", 429)
     return await visit.done("Log in", "Logged in: a new session, and its id in this browser's cookie.")
 
 
@@ -206,6 +210,8 @@ async def answer(http: Request, error: Exception) -> Response:
         return render("error.html", 403, title="Refused: this request comes from another site", reason=str(error), kind="origin")
     if isinstance(error, Overloaded):
         return render("error.html", 503, title="Too many passwords at once", reason="Try again in a moment.", kind="")
+    if isinstance(error, TooManyAttempts):
+        return render("error.html", 429, title="Too many wrong passwords", reason=f"Try again in {error.retry_after} s.", kind="")
     if isinstance(error, HTTPException) and error.status_code == 405:
         return RedirectResponse("/", status_code=303)  # the address of a form, opened as a page
     if isinstance(error, HTTPException):
@@ -238,7 +244,7 @@ def create_app(accounts: Accounts, redis: RedisView | None, expiry: SessionExpir
     app.state.demo = Demo(auth, web, accounts, redis, Journals())
     web.install(app)
     app.add_middleware(SecurityHeaders)
-    for error in (InvalidRequest, NotAuthenticated, Overloaded, RequestValidationError, HTTPException):
+    for error in (InvalidRequest, NotAuthenticated, Overloaded, TooManyAttempts, RequestValidationError, HTTPException):
         app.add_exception_handler(error, answer)
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(HERE, "static")))

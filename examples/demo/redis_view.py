@@ -15,11 +15,13 @@ from redis.exceptions import NoScriptError
 
 from lucia.redis.layout import Layout, decode_row
 from lucia.redis.scripts import DELETE
+from lucia.redis.throttle import ATTEMPT
 
 _LAYOUT = Layout.from_namespaces(None)
 _INDEX = _LAYOUT.index.scripts
-_SCRIPTS = (_INDEX.create, _INDEX.renew, DELETE, _INDEX.revoke, _INDEX.prune)
+_SCRIPTS = (_INDEX.create, _INDEX.renew, DELETE, _INDEX.revoke, _INDEX.prune, ATTEMPT)
 _MARKER = _LAYOUT.marker_key("").removesuffix("}")
+_FAILURES = _LAYOUT.throttle_key("")
 _SECRET = re.compile(r"(?<![0-9A-Za-z])([0-9A-Za-z]{6})[0-9A-Za-z]{34}(?![0-9A-Za-z])")
 _LONGEST_REPLY = 160
 
@@ -32,6 +34,10 @@ _WHY = {
     "names a successor that has to go too.",
     "revoke": "Ends many sessions of one user in one step; or does nothing and returns 0 if a login came in between, and is tried again.",
     "prune": "Takes ids out of the list whose session has expired.",
+    "attempt": "Before a password is looked at: counts a failure at this name and from this address, whose hashes are in the keys' "
+    "names; or returns how long to wait, if there were too many, and counts nothing.",
+    "DEL failures": "The password was right: forgets the failures at this name …",
+    "LREM failures": "… and takes this attempt back from the address.",
     "NOSCRIPT": "The server does not know this script yet, so its text is sent next, once.",
     "MGET session": "Reads a session. For an active session this is all: one read, no write.",
     "MGET marker": "Was this id renewed within the last minute? Then its marker names the successor.",
@@ -160,6 +166,8 @@ def _filled_in(script: str, keys: tuple[tuple[str, str], ...]) -> str:
 def _why(command: Recorded) -> str:
     if command.name == "MGET" and command.keys[0].startswith(_MARKER):
         return _WHY["MGET marker"]
+    if command.name in ("DEL", "LREM") and command.keys[0].startswith(_FAILURES):
+        return _WHY[f"{command.name} failures"]
     return _WHY.get("MGET session" if command.name == "MGET" else command.name, "")
 
 

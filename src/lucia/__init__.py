@@ -3,10 +3,24 @@
 Adapters are in :mod:`lucia.adapters`, web frameworks in :mod:`lucia.middleware`, suites for adapters in :mod:`lucia.testing`.
 """
 
-from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
+from lucia._async.adapters import (
+    AsyncRenewingSessionAdapter,
+    AsyncSessionAdapter,
+    AsyncSessionUserAdapter,
+    AsyncThrottleStore,
+    AsyncThrottlingSessionAdapter,
+    AsyncUserAdapter,
+)
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
-from lucia._sync.adapters import RenewingSessionAdapter, SessionAdapter, SessionUserAdapter, UserAdapter
+from lucia._sync.adapters import (
+    RenewingSessionAdapter,
+    SessionAdapter,
+    SessionUserAdapter,
+    ThrottleStore,
+    ThrottlingSessionAdapter,
+    UserAdapter,
+)
 from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
 from lucia.context import RequestContext
@@ -31,6 +45,7 @@ from lucia.errors import (
     RequestUnauthorized,
     SessionsNotEnded,
     StoreCorrupt,
+    TooManyAttempts,
     UnknownError,
     UsersNotConfigured,
 )
@@ -52,6 +67,7 @@ from lucia.models import (
 from lucia.origins import OriginFailure
 from lucia.passwords import Argon2Hash, LuciaHash, PasswordHasher, ScryptHash, check_new_password
 from lucia.rules import SessionExpiry, generate_random_string
+from lucia.throttle import Attempt, FailureLimit, FailureRule, Throttle
 
 __all__ = [
     "UNSET",
@@ -61,7 +77,10 @@ __all__ = [
     "AsyncRenewingSessionAdapter",
     "AsyncSessionAdapter",
     "AsyncSessionUserAdapter",
+    "AsyncThrottleStore",
+    "AsyncThrottlingSessionAdapter",
     "AsyncUserAdapter",
+    "Attempt",
     "Auth",
     "AuthRequest",
     "AutoUserIdGenerationNotSupported",
@@ -71,6 +90,8 @@ __all__ = [
     "DuplicateKeyId",
     "DuplicateSessionId",
     "ExpiredKey",
+    "FailureLimit",
+    "FailureRule",
     "InvalidCredentials",
     "InvalidInput",
     "InvalidKeyId",
@@ -103,6 +124,10 @@ __all__ = [
     "SessionsNotEnded",
     "SingleUseKey",
     "StoreCorrupt",
+    "Throttle",
+    "ThrottleStore",
+    "ThrottlingSessionAdapter",
+    "TooManyAttempts",
     "UnknownError",
     "Unset",
     "User",

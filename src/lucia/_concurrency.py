@@ -14,7 +14,7 @@ from typing import Final, Generic, ParamSpec, TypeVar
 from lucia.errors import Overloaded
 from lucia.passwords import PasswordHasher, is_acceptable
 
-__all__ = ["DEFAULT_QUEUE", "DEFAULT_WORKERS", "AsyncLock", "AsyncPasswordWorkers", "Lock", "PasswordWorkers"]
+__all__ = ["DEFAULT_QUEUE", "DEFAULT_WORKERS", "AsyncLock", "AsyncPasswordWorkers", "Lock", "PasswordWorkers", "PerProcess"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Lock:
         self._lock.release()
 
 
-class _PerProcess(Generic[T]):
+class PerProcess(Generic[T]):
     """One ``T`` for each process, made on first use: after a fork, threads are gone and locks may be held by nobody.
 
     No lock guards it, since that lock would be inherited too: when threads race, one value wins and the others were never used.
@@ -177,7 +177,7 @@ class AsyncPasswordWorkers:
 
     def __init__(self, hasher: PasswordHasher, *, workers: int = DEFAULT_WORKERS, queue: int = DEFAULT_QUEUE) -> None:
         _check_bounds(workers, queue)
-        self._pool = _PerProcess(lambda: _Pool(hasher, workers, queue))
+        self._pool = PerProcess(lambda: _Pool(hasher, workers, queue))
 
     async def hash(self, password: str) -> str:
         """The hash to store for ``password``.
@@ -252,7 +252,7 @@ class PasswordWorkers:
 
     def __init__(self, hasher: PasswordHasher, *, workers: int = DEFAULT_WORKERS, queue: int = DEFAULT_QUEUE) -> None:
         _check_bounds(workers, queue)
-        self._gate = _PerProcess(lambda: _Gate(hasher, workers, queue))
+        self._gate = PerProcess(lambda: _Gate(hasher, workers, queue))
 
     def hash(self, password: str) -> str:
         """The hash to store for ``password``.

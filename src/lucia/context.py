@@ -27,6 +27,8 @@ class RequestContext:
         set_header: sets a header of the response that belongs to the cookie: ``cache-control``, or ``vary``, which is added to.
         is_websocket: this is a WebSocket's handshake.
         can_set_cookie: whether the response can still take a cookie; False once it has started.
+        client_address: where the request came from, such as ``203.0.113.9``, by which failed sign-ins are counted; None if that is not
+            known. Behind a proxy it is what the server was told by it, never a header that anybody can send.
     """
 
     method: str
@@ -36,3 +38,4 @@ class RequestContext:
     set_header: Callable[[str, str], None]
     is_websocket: bool = False
     can_set_cookie: Callable[[], bool] = _always
+    client_address: str | None = None

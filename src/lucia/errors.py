@@ -21,6 +21,7 @@
     │   └── StoreCorrupt
     ├── ConcurrentlyRevoked
     ├── Overloaded
+    ├── TooManyAttempts
     ├── SessionsNotEnded
     └── UsersNotConfigured
 
@@ -51,6 +52,7 @@ __all__ = [
     "RequestUnauthorized",
     "SessionsNotEnded",
     "StoreCorrupt",
+    "TooManyAttempts",
     "UnknownError",
     "UsersNotConfigured",
 ]
@@ -192,6 +194,24 @@ class Overloaded(LuciaError):
 
     code = "OVERLOADED"
     default_message = "too many passwords wait to be checked"
+
+
+class TooManyAttempts(LuciaError):
+    """Too many sign-ins with a wrong password at this key or from this address; answer 429. The password was not looked at.
+
+    It says nothing about the password, nor whether the key exists.
+
+    Args:
+        message: in the place of the error's own text.
+        retry_after: so many seconds later an attempt may be made, if nobody else makes one before.
+    """
+
+    code = "TOO_MANY_ATTEMPTS"
+    default_message = "too many failed sign-ins: wait before the next one"
+
+    def __init__(self, message: str | None = None, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class SessionsNotEnded(LuciaError):

@@ -96,6 +96,8 @@ def test_the_first_login_sends_the_script_once(client: TestClient) -> None:
     assert "NOSCRIPT" in page
     assert "EVAL (its text) 2" in page
     client.post("/logout")
+    client.post("/login", data={"username": "ada", "password": PASSWORD})
+    client.post("/logout")
     page = client.post("/login", data={"username": "ADA ", "password": PASSWORD}).text
     assert "NOSCRIPT" not in page.partition("Before that")[0]
     assert re.search(r"EVALSHA \w{6}… 2", page)
@@ -222,6 +224,27 @@ async def test_too_many_passwords_at_once() -> None:
     """A full queue of passwords is answered with 503 and a page."""
     answered = await answer(Request({"type": "http", "headers": []}), Overloaded())
     assert answered.status_code == 503
+
+
+def test_too_many_wrong_passwords(client: TestClient) -> None:
+    """After five the page says how long to wait; the commands are explained."""
+    sign_up(client)
+    client.post("/logout")
+    for _ in range(5):
+        assert client.post("/login", data={"username": "ada", "password": "wrong"}).status_code == 401
+    answered = client.post("/login", data={"username": "ada", "password": PASSWORD})
+    assert (answered.status_code, notice(answered.text)) == (429, "Too many wrong passwords. Try again in 1 s.")
+    assert "Before a password is looked at" in answered.text
+
+
+def test_too_many_wrong_passwords_of_a_member(client: TestClient) -> None:
+    """Where a member is asked for the password, too many wrong ones are answered with a page; the member stays logged in."""
+    sign_up(client)
+    for _ in range(5):
+        client.post("/delete", data={"password": "wrong"})
+    answered = client.post("/delete", data={"password": PASSWORD})
+    assert (answered.status_code, "Try again in 1 s." in answered.text) == (429, True)
+    assert is_member(client)
 
 
 def test_journals_are_bounded() -> None:

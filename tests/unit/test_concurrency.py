@@ -15,7 +15,7 @@ from lucia._concurrency import (
     AsyncPasswordWorkers,
     Lock,
     PasswordWorkers,
-    _PerProcess,  # a fork's child is not seen by pytest
+    PerProcess,  # a fork's child is not seen by pytest
     _Pool,  # a pool that can't start threads comes about no other way
 )
 from lucia.errors import Overloaded
@@ -428,7 +428,7 @@ def test_threads_make_one_dummy() -> None:
 def test_each_process_has_its_own() -> None:
     """A process keeps its value; another makes its own, and forgets its parent's, whose number may come back."""
     pids = iter([1, 1, 2, 2, 1])
-    values = _PerProcess(object, getpid=lambda: next(pids))
+    values = PerProcess(object, getpid=lambda: next(pids))
     first, second, third, fourth, fifth = (values.get() for _ in range(5))
     assert first is second
     assert third is fourth
@@ -443,7 +443,7 @@ def test_threads_agree_on_one() -> None:
         both.wait()
         return object()
 
-    values = _PerProcess(make)
+    values = PerProcess(make)
     with ThreadPoolExecutor(2) as threads:
         first, second = (threads.submit(values.get) for _ in range(2))
     assert first.result() is second.result()

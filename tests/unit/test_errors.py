@@ -1,8 +1,10 @@
 """The library's errors: their tree, their codes, and what their texts hold."""
 
+import pickle
+
 import pytest
 
-from lucia import LuciaError, errors
+from lucia import LuciaError, TooManyAttempts, errors
 
 CODES = {
     "InvalidSessionId": "AUTH_INVALID_SESSION_ID",
@@ -25,6 +27,7 @@ OURS = {
     "ConcurrentlyRevoked": "CONCURRENTLY_REVOKED",
     "InvalidInput": "INVALID_INPUT",
     "Overloaded": "OVERLOADED",
+    "TooManyAttempts": "TOO_MANY_ATTEMPTS",
     "SessionsNotEnded": "SESSIONS_NOT_ENDED",
     "UsersNotConfigured": "USERS_NOT_CONFIGURED",
 }
@@ -73,6 +76,12 @@ def test_each_error_says_what_happened(name: str) -> None:
     assert str(kind()) == kind.default_message != LuciaError.default_message
     assert str(kind("other words")) == "other words"
     assert isinstance(kind(), LuciaError)
+
+
+def test_how_long_to_wait_survives_a_copy() -> None:
+    """The seconds are an attribute, also of an error that went to another process."""
+    error = pickle.loads(pickle.dumps(TooManyAttempts(retry_after=9)))  # noqa: S301 # made here
+    assert (error.retry_after, str(error)) == (9, TooManyAttempts.default_message)
 
 
 def test_what_a_person_typed_is_a_value_error_too() -> None:

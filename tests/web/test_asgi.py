@@ -611,3 +611,20 @@ async def test_an_unknown_transport_is_refused(auth: AsyncAuth[User], transport:
     app = LuciaMiddleware(respond(auth, nothing), auth=auth, transport=transport)
     with pytest.raises(ValueError, match="transport"):
         await get(app)
+
+
+@pytest.mark.parametrize(
+    ("client", "address"),
+    [(("203.0.113.9", 5), "203.0.113.9"), (["::1", 5], "::1"), (None, None), (("", 0), "")],
+    ids=["4", "6", "none", "empty"],
+)
+async def test_where_a_request_came_from(auth: AsyncAuth[User], client: object, address: str | None) -> None:
+    """What the server says about it; a socket without an address has none, and a header changes nothing."""
+    found: list[str | None] = []
+
+    async def act(request: AsyncAuthRequest[User]) -> None:
+        found.append(request._context.client_address)
+
+    forged = [("x-forwarded-for", "198.51.100.1"), ("forwarded", "for=198.51.100.1")]
+    await post(LuciaMiddleware(respond(auth, act), auth=auth), headers=forged, client=client)
+    assert found == [address]

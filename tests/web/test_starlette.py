@@ -30,6 +30,7 @@ from lucia import (
     PrimaryKey,
     RequestUnauthorized,
     StoreCorrupt,
+    TooManyAttempts,
     User,
     UsersNotConfigured,
 )
@@ -256,6 +257,7 @@ ANSWERS = [
     (RequestUnauthorized("for reasons"), 403, "Not allowed.", {}),
     (DuplicateKeyId(), 409, "This name is taken.", {}),
     (InvalidInput("the password is empty"), 422, "the password is empty", {}),
+    (TooManyAttempts(retry_after=17), 429, "Too many failed logins. Try again later.", {"retry-after": "17"}),
     (Overloaded(), 503, "Too many logins at once. Try again in a moment.", {"retry-after": "1"}),
 ]
 

@@ -14,8 +14,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
+from lucia.throttle import Attempt, FailureRule
 
-__all__ = ["AsyncRenewingSessionAdapter", "AsyncSessionAdapter", "AsyncSessionUserAdapter", "AsyncUserAdapter"]
+__all__ = [
+    "AsyncRenewingSessionAdapter",
+    "AsyncSessionAdapter",
+    "AsyncSessionUserAdapter",
+    "AsyncThrottleStore",
+    "AsyncThrottlingSessionAdapter",
+    "AsyncUserAdapter",
+]
 
 
 @runtime_checkable
@@ -172,4 +180,33 @@ class AsyncSessionUserAdapter(Protocol):
 
     async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
         """The session and its user; None if either is missing."""
+        ...
+
+
+@runtime_checkable
+class AsyncThrottleStore(Protocol):
+    """Counts failed sign-ins under names, which are 32 hex digits, each by a rule."""
+
+    async def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
+        """Judge an attempt by :meth:`FailureRule.judge`, and count it as a failure under each name, or under none if it has to wait.
+
+        It is one step for each name: of attempts at once no more pass than would pass one after another.
+        """
+        ...
+
+    async def take_back(self, entries: Mapping[str, str], /) -> None:
+        """Make an attempt uncounted, by the ``entries`` of its :class:`Attempt`; one that is gone already is no error."""
+        ...
+
+    async def forget(self, /, *names: str) -> None:
+        """Forget all failures under these names; unknown ones are no error."""
+        ...
+
+
+@runtime_checkable
+class AsyncThrottlingSessionAdapter(Protocol):
+    """What a session adapter may offer: a store of failed sign-ins that all processes share. Without it each process counts alone."""
+
+    def throttle_store(self) -> AsyncThrottleStore:
+        """A store beside the sessions."""
         ...

@@ -15,6 +15,7 @@ from lucia._async.adapters import (
 )
 from lucia._async.fallback import AsyncFiveMethods
 from lucia._async.request import AsyncAuthRequest, Transport
+from lucia._async.throttle import AsyncGuard, choose_throttle_store
 from lucia._async.users import AsyncUserMethods
 from lucia._colour import check_colour
 from lucia._concurrency import AsyncPasswordWorkers
@@ -25,8 +26,11 @@ from lucia.models import Session, User, UserRow, UserT
 from lucia.origins import OriginFailure, check_origin, configured_origins
 from lucia.passwords import PasswordHasher, ScryptHash
 from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
+from lucia.throttle import Throttle
 
 _logger = logging.getLogger("lucia")
+
+_DEFAULT_THROTTLE = Throttle()
 
 
 def _default_user(row: UserRow) -> User:
@@ -54,6 +58,8 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         csrf_protection: whether requests are checked for their origin.
         origin: other origins whose pages may change things here, such as ``https://app.example.com``.
         auto_database_cleanup: whether dead sessions are removed in passing, from stores that do not expire them.
+        throttle: how often wrong passwords may be tried; None for no limit. Failures are counted by the session adapter where it can,
+            else in this process's memory.
         generate_custom_user_id: makes the id of a new user; by default 15 random characters.
         clock: gives the time in milliseconds since the epoch.
 
@@ -75,6 +81,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         csrf_protection: bool = True,
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
+        throttle: Throttle | None = ...,
         generate_custom_user_id: Callable[[], str] = ...,
         clock: Clock = ...,
     ) -> None: ...
@@ -93,6 +100,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         csrf_protection: bool = True,
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
+        throttle: Throttle | None = ...,
         generate_custom_user_id: Callable[[], str] = ...,
         clock: Clock = ...,
     ) -> None: ...
@@ -110,6 +118,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         csrf_protection: bool = True,
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
+        throttle: Throttle | None = _DEFAULT_THROTTLE,
         generate_custom_user_id: Callable[[], str] = _default_user_id,
         clock: Clock = system_clock,
     ) -> None:
@@ -125,6 +134,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         self._generate_user_id = generate_custom_user_id
         self._hasher = hash or ScryptHash()
         self._workers = AsyncPasswordWorkers(self._hasher)
+        self._guard = AsyncGuard(throttle, choose_throttle_store(sessions, clock))
         self._cleanup = auto_database_cleanup
         self._csrf_protection = csrf_protection
         self._origins = configured_origins(origin)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from lucia._async.redis_driver import AsyncRedisDriver
+from lucia._async.redis_throttle import AsyncRedisThrottleStore
 from lucia.models import SessionRow
 from lucia.redis.clients import AsyncRedisClient, check_client
 from lucia.redis.commands import Operation, ScriptsRefusedError
@@ -28,6 +29,7 @@ class AsyncRedisSessionAdapter:
     ``session:{session id}``                     JSON of the session's row; expires with the session
     ``userSession:{user id}``                    list of session ids, newest first; expires with the last of them
     ``session:renewed:{session:{used id}}``      after a renewal for 60 s: what the used id leads to
+    ``session:throttle:{32 hex digits}``         failed sign-ins, see :class:`AsyncRedisThrottleStore`
     ============================================ ====================================================================
 
     ================================ =================================================================================
@@ -83,6 +85,7 @@ class AsyncRedisSessionAdapter:
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
         self._driver = AsyncRedisDriver(client)
         self._protocol = choose_protocol(client, self._layout)
+        self._failures = AsyncRedisThrottleStore(client, self._driver, self._layout)
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
@@ -124,6 +127,10 @@ class AsyncRedisSessionAdapter:
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
         return await self._driver.run(successor_of(self._layout, session_id))
+
+    def throttle_store(self) -> AsyncRedisThrottleStore:
+        """Where ``Auth`` counts failed sign-ins: beside the sessions, over the same client."""
+        return self._failures
 
     async def _run(self, start: Callable[[StoreProtocol], Operation[T]]) -> T:
         """Run an operation; where scripts turn out to be refused, start it anew without them, now and from then on."""

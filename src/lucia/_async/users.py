@@ -5,9 +5,11 @@ from datetime import timedelta
 from typing import Any
 
 from lucia._async.sessions import AsyncSessionMethods
+from lucia._async.throttle import AsyncGuard
 from lucia._concurrency import AsyncPasswordWorkers
 from lucia.errors import (
     ExpiredKey,
+    InvalidCredentials,
     InvalidKeyId,
     InvalidPassword,
     InvalidSessionId,
@@ -29,6 +31,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
     _hasher: PasswordHasher
     _workers: AsyncPasswordWorkers
+    _guard: AsyncGuard
     _generate_user_id: Callable[[], str]
 
     async def create_user(self, *, primary_key: PrimaryKey | None, attributes: Mapping[str, Any] | None = None) -> UserT:
@@ -127,30 +130,45 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             expired=False,
         )
 
-    async def use_key(self, provider_id: str, provider_user_id: str, password: str | None) -> Key:
+    async def use_key(self, provider_id: str, provider_user_id: str, password: str | None, *, address: str | None = None) -> Key:
         """Check a key and its password; consume it if it is a single-use key, also an expired one, but not on a wrong password.
 
         A key without a password is used with ``password=None`` alone. Where a password is given, every answer costs one verification, so
         that known and unknown keys take the same time. A hash that is not of the configured kind is replaced.
 
+        Wrong passwords are limited as :class:`~lucia.Throttle` says, and so many of them consume a single-use key.
+
+        Args:
+            provider_id: the key's provider.
+            provider_user_id: the key among the provider's.
+            password: what the person typed; None for a key without one.
+            address: where the request came from, for the limit by address; None for no such limit.
+
         Raises:
             InvalidCredentials: as one of :class:`~lucia.InvalidKeyId` (no such key, or somebody else consumed it),
                 :class:`~lucia.InvalidPassword`, :class:`~lucia.OutdatedPassword` and :class:`~lucia.ExpiredKey`.
+            TooManyAttempts: too many wrong passwords at this key or from this address; the password was not looked at.
             Overloaded: too many passwords wait to be checked.
         """
-        return to_key(await self._prove(sought_key_id(provider_id, provider_user_id), password), self._clock())
+        return to_key(await self._prove(sought_key_id(provider_id, provider_user_id), password, address), self._clock())
 
     async def create_session_with_key(
-        self, provider_id: str, provider_user_id: str, password: str | None, *, noted: Mapping[str, Any] | None = None
+        self,
+        provider_id: str,
+        provider_user_id: str,
+        password: str | None,
+        *,
+        noted: Mapping[str, Any] | None = None,
+        address: str | None = None,
     ) -> Session:
         """Use a key and log its user in. A login that a password change or the key's removal overtook does not survive it.
 
         Raises:
-            InvalidCredentials, Overloaded: as :meth:`use_key`.
+            InvalidCredentials, TooManyAttempts, Overloaded: as :meth:`use_key`.
             InvalidInput, ValueError: as :meth:`create_session`, before the key is used.
         """
         self._check_noted(noted)
-        row = await self._prove(sought_key_id(provider_id, provider_user_id), password)
+        row = await self._prove(sought_key_id(provider_id, provider_user_id), password, address)
         session = await self.create_session(row.user_id, noted=noted)
         proven = False
         try:
@@ -248,12 +266,10 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         users = self._require_users()
         return None if id_ is None else await users.get_key(id_)
 
-    async def _prove(self, id_: str | None, password: str | None) -> KeyRow:
+    async def _prove(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The key's row once it is proven, with the hash that the store holds now; a single-use key is consumed."""
         users = self._require_users()
-        if password is not None and not is_acceptable(password):
-            raise InvalidPassword
-        row = await self._verified(await self._get_key(id_), password)
+        row = await self._allowed(id_, password, address)
         if row.expires is None:
             return await self._rehashed(row, password)
         consumed = await users.delete_non_primary_key(row.id)
@@ -263,14 +279,55 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             raise InvalidKeyId
         return row
 
-    async def _verified(self, row: KeyRow | None, password: str | None) -> KeyRow:
+    async def _allowed(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
+        """The key's row if the password is its; where one is given, the attempt is a failure until the password turns out to be right.
+
+        What is not counted: a password that can't be anybody's, and attempts that an error ended.
+        """
+        if password is None:
+            return await self._verified(id_, None)
+        if not is_acceptable(password):
+            raise InvalidPassword
+        attempt = await self._guard.begin(id_, address)
+        try:
+            row = await self._verified(id_, password)
+        except InvalidCredentials:
+            raise
+        except BaseException:
+            await self._guard.drop(attempt)
+            raise
+        await self._guard.prove(id_, attempt)
+        return row
+
+    async def _verified(self, id_: str | None, password: str | None) -> KeyRow:
         """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
+        row = await self._get_key(id_)
         refused = refusal(row, password_given=password is not None)
-        if password is not None and not await self._matches(None if refused else row, password):
+        if password is not None and not await self._matches_limited(None if refused else row, password):
             refused = refused or InvalidPassword
         if row is None or refused is not None:
             raise refused or InvalidKeyId
         return row
+
+    async def _matches_limited(self, row: KeyRow | None, password: str) -> bool:
+        """Whether the password is the key's; of wrong ones the last that a single-use key allows consumes it.
+
+        Raises:
+            InvalidKeyId: it has been the last before, or all that are allowed are being verified.
+        """
+        if row is None or row.expires is None:
+            return await self._matches(row, password)
+        attempt = await self._guard.begin_single_use(row, self._clock())
+        try:
+            matches = await self._matches(None if attempt.wait else row, password)
+        except BaseException:
+            await self._guard.drop(attempt)
+            raise
+        if attempt.wait:
+            raise InvalidKeyId
+        if not matches and self._guard.is_last(attempt):
+            await self._require_users().delete_non_primary_key(row.id)
+        return matches
 
     async def _matches(self, row: KeyRow | None, password: str) -> bool:
         if row is None or row.hashed_password is None:

@@ -16,6 +16,7 @@ from lucia._sync.adapters import (
 )
 from lucia._sync.fallback import FiveMethods
 from lucia._sync.request import AuthRequest, Transport
+from lucia._sync.throttle import Guard, choose_throttle_store
 from lucia._sync.users import UserMethods
 from lucia._colour import check_colour
 from lucia._concurrency import PasswordWorkers
@@ -26,8 +27,11 @@ from lucia.models import Session, User, UserRow, UserT
 from lucia.origins import OriginFailure, check_origin, configured_origins
 from lucia.passwords import PasswordHasher, ScryptHash
 from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
+from lucia.throttle import Throttle
 
 _logger = logging.getLogger("lucia")
+
+_DEFAULT_THROTTLE = Throttle()
 
 
 def _default_user(row: UserRow) -> User:
@@ -55,6 +59,8 @@ class Auth(UserMethods[UserT]):
         csrf_protection: whether requests are checked for their origin.
         origin: other origins whose pages may change things here, such as ``https://app.example.com``.
         auto_database_cleanup: whether dead sessions are removed in passing, from stores that do not expire them.
+        throttle: how often wrong passwords may be tried; None for no limit. Failures are counted by the session adapter where it can,
+            else in this process's memory.
         generate_custom_user_id: makes the id of a new user; by default 15 random characters.
         clock: gives the time in milliseconds since the epoch.
 
@@ -76,6 +82,7 @@ class Auth(UserMethods[UserT]):
         csrf_protection: bool = True,
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
+        throttle: Throttle | None = ...,
         generate_custom_user_id: Callable[[], str] = ...,
         clock: Clock = ...,
     ) -> None: ...
@@ -94,6 +101,7 @@ class Auth(UserMethods[UserT]):
         csrf_protection: bool = True,
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
+        throttle: Throttle | None = ...,
         generate_custom_user_id: Callable[[], str] = ...,
         clock: Clock = ...,
     ) -> None: ...
@@ -111,6 +119,7 @@ class Auth(UserMethods[UserT]):
         csrf_protection: bool = True,
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
+        throttle: Throttle | None = _DEFAULT_THROTTLE,
         generate_custom_user_id: Callable[[], str] = _default_user_id,
         clock: Clock = system_clock,
     ) -> None:
@@ -126,6 +135,7 @@ class Auth(UserMethods[UserT]):
         self._generate_user_id = generate_custom_user_id
         self._hasher = hash or ScryptHash()
         self._workers = PasswordWorkers(self._hasher)
+        self._guard = Guard(throttle, choose_throttle_store(sessions, clock))
         self._cleanup = auto_database_cleanup
         self._csrf_protection = csrf_protection
         self._origins = configured_origins(origin)

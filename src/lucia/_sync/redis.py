@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from lucia._sync.redis_driver import RedisDriver
+from lucia._sync.redis_throttle import RedisThrottleStore
 from lucia.models import SessionRow
 from lucia.redis.clients import RedisClient, check_client
 from lucia.redis.commands import Operation, ScriptsRefusedError
@@ -29,6 +30,7 @@ class RedisSessionAdapter:
     ``session:{session id}``                     JSON of the session's row; expires with the session
     ``userSession:{user id}``                    list of session ids, newest first; expires with the last of them
     ``session:renewed:{session:{used id}}``      after a renewal for 60 s: what the used id leads to
+    ``session:throttle:{32 hex digits}``         failed sign-ins, see :class:`RedisThrottleStore`
     ============================================ ====================================================================
 
     ================================ =================================================================================
@@ -84,6 +86,7 @@ class RedisSessionAdapter:
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
         self._driver = RedisDriver(client)
         self._protocol = choose_protocol(client, self._layout)
+        self._failures = RedisThrottleStore(client, self._driver, self._layout)
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
@@ -125,6 +128,10 @@ class RedisSessionAdapter:
     def get_successor(self, session_id: str, /) -> SessionRow | None:
         """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
         return self._driver.run(successor_of(self._layout, session_id))
+
+    def throttle_store(self) -> RedisThrottleStore:
+        """Where ``Auth`` counts failed sign-ins: beside the sessions, over the same client."""
+        return self._failures
 
     def _run(self, start: Callable[[StoreProtocol], Operation[T]]) -> T:
         """Run an operation; where scripts turn out to be refused, start it anew without them, now and from then on."""

@@ -84,11 +84,14 @@ class AuthRequest(Generic[UserT]):
         Raises:
             InvalidCredentials: the key or the password is wrong; the subclass says which, and the client should not be told.
             InvalidRequest, RuntimeError: as :meth:`sign_in`.
+            TooManyAttempts: too many wrong passwords at this key or from the request's address; the password was not looked at.
             Overloaded: too many passwords wait to be checked.
         """
         self._require_own_site()
         self._require_cookie()
-        return self._replace(self._auth.create_session_with_key(provider_id, provider_user_id, password, noted=noted))
+        address = self._context.client_address
+        session = self._auth.create_session_with_key(provider_id, provider_user_id, password, noted=noted, address=address)
+        return self._replace(session)
 
     def renew(self) -> Session | None:
         """Put a new session in the place of the request's and set its cookie; None for a visitor.

@@ -6,9 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 from lucia._sync.sessions import SessionMethods
+from lucia._sync.throttle import Guard
 from lucia._concurrency import PasswordWorkers
 from lucia.errors import (
     ExpiredKey,
+    InvalidCredentials,
     InvalidKeyId,
     InvalidPassword,
     InvalidSessionId,
@@ -30,6 +32,7 @@ class UserMethods(SessionMethods[UserT]):
 
     _hasher: PasswordHasher
     _workers: PasswordWorkers
+    _guard: Guard
     _generate_user_id: Callable[[], str]
 
     def create_user(self, *, primary_key: PrimaryKey | None, attributes: Mapping[str, Any] | None = None) -> UserT:
@@ -128,30 +131,45 @@ class UserMethods(SessionMethods[UserT]):
             expired=False,
         )
 
-    def use_key(self, provider_id: str, provider_user_id: str, password: str | None) -> Key:
+    def use_key(self, provider_id: str, provider_user_id: str, password: str | None, *, address: str | None = None) -> Key:
         """Check a key and its password; consume it if it is a single-use key, also an expired one, but not on a wrong password.
 
         A key without a password is used with ``password=None`` alone. Where a password is given, every answer costs one verification, so
         that known and unknown keys take the same time. A hash that is not of the configured kind is replaced.
 
+        Wrong passwords are limited as :class:`~lucia.Throttle` says, and so many of them consume a single-use key.
+
+        Args:
+            provider_id: the key's provider.
+            provider_user_id: the key among the provider's.
+            password: what the person typed; None for a key without one.
+            address: where the request came from, for the limit by address; None for no such limit.
+
         Raises:
             InvalidCredentials: as one of :class:`~lucia.InvalidKeyId` (no such key, or somebody else consumed it),
                 :class:`~lucia.InvalidPassword`, :class:`~lucia.OutdatedPassword` and :class:`~lucia.ExpiredKey`.
+            TooManyAttempts: too many wrong passwords at this key or from this address; the password was not looked at.
             Overloaded: too many passwords wait to be checked.
         """
-        return to_key(self._prove(sought_key_id(provider_id, provider_user_id), password), self._clock())
+        return to_key(self._prove(sought_key_id(provider_id, provider_user_id), password, address), self._clock())
 
     def create_session_with_key(
-        self, provider_id: str, provider_user_id: str, password: str | None, *, noted: Mapping[str, Any] | None = None
+        self,
+        provider_id: str,
+        provider_user_id: str,
+        password: str | None,
+        *,
+        noted: Mapping[str, Any] | None = None,
+        address: str | None = None,
     ) -> Session:
         """Use a key and log its user in. A login that a password change or the key's removal overtook does not survive it.
 
         Raises:
-            InvalidCredentials, Overloaded: as :meth:`use_key`.
+            InvalidCredentials, TooManyAttempts, Overloaded: as :meth:`use_key`.
             InvalidInput, ValueError: as :meth:`create_session`, before the key is used.
         """
         self._check_noted(noted)
-        row = self._prove(sought_key_id(provider_id, provider_user_id), password)
+        row = self._prove(sought_key_id(provider_id, provider_user_id), password, address)
         session = self.create_session(row.user_id, noted=noted)
         proven = False
         try:
@@ -249,12 +267,10 @@ class UserMethods(SessionMethods[UserT]):
         users = self._require_users()
         return None if id_ is None else users.get_key(id_)
 
-    def _prove(self, id_: str | None, password: str | None) -> KeyRow:
+    def _prove(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The key's row once it is proven, with the hash that the store holds now; a single-use key is consumed."""
         users = self._require_users()
-        if password is not None and not is_acceptable(password):
-            raise InvalidPassword
-        row = self._verified(self._get_key(id_), password)
+        row = self._allowed(id_, password, address)
         if row.expires is None:
             return self._rehashed(row, password)
         consumed = users.delete_non_primary_key(row.id)
@@ -264,14 +280,55 @@ class UserMethods(SessionMethods[UserT]):
             raise InvalidKeyId
         return row
 
-    def _verified(self, row: KeyRow | None, password: str | None) -> KeyRow:
+    def _allowed(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
+        """The key's row if the password is its; where one is given, the attempt is a failure until the password turns out to be right.
+
+        What is not counted: a password that can't be anybody's, and attempts that an error ended.
+        """
+        if password is None:
+            return self._verified(id_, None)
+        if not is_acceptable(password):
+            raise InvalidPassword
+        attempt = self._guard.begin(id_, address)
+        try:
+            row = self._verified(id_, password)
+        except InvalidCredentials:
+            raise
+        except BaseException:
+            self._guard.drop(attempt)
+            raise
+        self._guard.prove(id_, attempt)
+        return row
+
+    def _verified(self, id_: str | None, password: str | None) -> KeyRow:
         """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
+        row = self._get_key(id_)
         refused = refusal(row, password_given=password is not None)
-        if password is not None and not self._matches(None if refused else row, password):
+        if password is not None and not self._matches_limited(None if refused else row, password):
             refused = refused or InvalidPassword
         if row is None or refused is not None:
             raise refused or InvalidKeyId
         return row
+
+    def _matches_limited(self, row: KeyRow | None, password: str) -> bool:
+        """Whether the password is the key's; of wrong ones the last that a single-use key allows consumes it.
+
+        Raises:
+            InvalidKeyId: it has been the last before, or all that are allowed are being verified.
+        """
+        if row is None or row.expires is None:
+            return self._matches(row, password)
+        attempt = self._guard.begin_single_use(row, self._clock())
+        try:
+            matches = self._matches(None if attempt.wait else row, password)
+        except BaseException:
+            self._guard.drop(attempt)
+            raise
+        if attempt.wait:
+            raise InvalidKeyId
+        if not matches and self._guard.is_last(attempt):
+            self._require_users().delete_non_primary_key(row.id)
+        return matches
 
     def _matches(self, row: KeyRow | None, password: str) -> bool:
         if row is None or row.hashed_password is None:

@@ -139,6 +139,7 @@ def _context(scope: Scope, response: _Response) -> RequestContext:
         set_header=response.set_header,
         is_websocket=scope["type"] == "websocket",
         can_set_cookie=response.can_set_cookie,
+        client_address=(scope.get("client") or (None,))[0],
     )
 
 

@@ -22,6 +22,7 @@ from lucia.errors import (
     NotAuthenticated,
     Overloaded,
     RequestUnauthorized,
+    TooManyAttempts,
 )
 from lucia.middleware.asgi import ASGIApp, LuciaMiddleware, auth_request
 from lucia.models import Session, SessionUser, UserT
@@ -42,6 +43,7 @@ _ANSWERS: Final[dict[type[LuciaError], tuple[int, str]]] = {
     RequestUnauthorized: (403, "Not allowed."),
     DuplicateKeyId: (409, "This name is taken."),
     InvalidInput: (422, _OWN_WORDS),
+    TooManyAttempts: (429, "Too many failed logins. Try again later."),
     Overloaded: (503, "Too many logins at once. Try again in a moment."),
 }
 
@@ -51,8 +53,8 @@ class StarletteAuth(Generic[UserT]):
 
     ``install`` also answers the library's errors where a route lets them pass, without telling which credential was wrong: 401 for
     ``NotAuthenticated``, ``InvalidSessionId`` and ``InvalidCredentials``, 403 for ``InvalidRequest`` and ``RequestUnauthorized``, 409
-    for ``DuplicateKeyId``, 422 with its message for ``InvalidInput``, 503 for ``Overloaded``; a WebSocket is closed with 1008. The
-    application's own exception handlers for these classes go before these.
+    for ``DuplicateKeyId``, 422 with its message for ``InvalidInput``, 429 for ``TooManyAttempts``, 503 for ``Overloaded``; a WebSocket is
+    closed with 1008. The application's own exception handlers for these classes go before these.
     """
 
     def __init__(self, auth: AsyncAuth[UserT], *, transport: Transport = "cookie", forbid_cross_site: bool = False) -> None:
@@ -125,9 +127,11 @@ class StarletteAuth(Generic[UserT]):
         if isinstance(connection, WebSocket):
             await connection.close(code=1008, reason=detail.encode()[:_LONGEST_REASON].decode(errors="ignore"))
             return None
-        return JSONResponse({"detail": detail}, status, self._challenge(status))
+        return JSONResponse({"detail": detail}, status, self._headers(error, status))
 
-    def _challenge(self, status: int) -> dict[str, str]:
+    def _headers(self, error: Exception, status: int) -> dict[str, str]:
         if status == 401:
             return {"WWW-Authenticate": "Bearer" if self.transport == "bearer" else "APIKey"}
+        if isinstance(error, TooManyAttempts):
+            return {"Retry-After": str(error.retry_after)}
         return {"Retry-After": "1"} if status == 503 else {}

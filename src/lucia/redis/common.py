@@ -216,13 +216,13 @@ def probe(layout: Layout, index: str, length: int, random_below: Callable[[int],
 
 
 def check_storable(layout: Layout, row: SessionRow) -> None:
-    """Refuse an id whose key could be taken for a marker's.
+    """Refuse an id whose key could be taken for one of our other keys.
 
     Raises:
-        ValueError: it begins with ``renewed:``.
+        ValueError: it begins with ``renewed:`` or ``throttle:``.
     """
     if not layout.is_storable(row.id):
-        raise ValueError("a session id may not begin with 'renewed:', which marks the keys of used ids")
+        raise ValueError("a session id may not begin with 'renewed:' or 'throttle:', which mark keys of another kind")
 
 
 def born_dead() -> ValueError:

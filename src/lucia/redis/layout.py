@@ -7,6 +7,7 @@ key                                      value
 ``userSession:{user id}``                list of the user's session ids, newest first; in ``lucia-v2`` it is a set under the
                                          name ``user_sessions:{user id}``
 ``session:renewed:{session:{used id}}``  string: JSON ``{"id", "successor", "grace"}``, for 60 seconds after a renewal
+``session:throttle:{32 hex digits}``     list of failed sign-ins at a key or from an address, newest first, until they are forgotten
 ======================================== ==================================================================================
 
 ``session`` and ``userSession`` are the namespaces. The braces of the third name are literal: they make its slot in a cluster that of
@@ -40,6 +41,9 @@ _NAMESPACES: Final[dict[LayoutName, dict[str, str]]] = {
 }
 _INDEXES: Final[dict[LayoutName, tuple[Index, Index]]] = {"default": (LIST, LEGACY_LIST), "lucia-v2": (SET, LEGACY_SET)}
 """Without and with ``legacy_writers``."""
+
+RESERVED: Final = ("renewed:", "throttle:")
+"""How no session's id begins: used ids' markers, and failed sign-ins, have such keys."""
 
 _BRACES = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)?")
 """No brace, or one pair that holds something: a cluster's hash tag."""
@@ -112,9 +116,13 @@ class Layout:
         key = self.session_key(session_id)
         return _has_hash_tag(key) or "}" not in key
 
+    def throttle_key(self, name: str) -> str:
+        """Where the failures that are counted under this name are."""
+        return f"{self.session}:throttle:{name}"
+
     def is_storable(self, session_id: str) -> bool:
-        """Whether a session's key could not be mistaken for a marker's."""
-        return not session_id.startswith("renewed:")
+        """Whether a session's key could not be mistaken for one of our other keys."""
+        return not session_id.startswith(RESERVED)
 
 
 def _has_hash_tag(key: str) -> bool:

@@ -1,0 +1,54 @@
+"""Failed sign-ins in Redis: runs the operations of :mod:`lucia.redis.throttle` over the session adapter's client."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from lucia._async.redis_driver import AsyncRedisDriver
+from lucia.redis.commands import ScriptsRefusedError
+from lucia.redis.layout import Layout
+from lucia.redis.throttle import PlainEach, choose_throttle, forget, take_back
+from lucia.throttle import Attempt, FailureRule
+
+WORD_BYTES = 6
+
+
+class AsyncRedisThrottleStore:
+    """Failures in Redis or Valkey, where all processes count together, by the server's clock.
+
+    ================ ===================================================================================================
+    key              ``session:throttle:{32 hex digits}``: a list, newest failure first; expires when the last is forgotten
+    ``attempt``      script, for a key and an address together: ``TIME``, ``LRANGE``, and if the attempt may be made ``LPUSH``
+                     and ``PEXPIREAT``, and ``LREM`` of what is too old; in a cluster a script for each
+    without scripts  for each ``TIME``; ``MULTI``, ``LPUSH``, ``PEXPIREAT``, ``EXEC``; ``LRANGE``; and ``LREM``
+    ``take_back``    ``LREM``
+    ``forget``       ``DEL``
+    ================ ===================================================================================================
+
+    Args:
+        client: the session adapter's.
+        driver: runs operations over it.
+        layout: the key names.
+    """
+
+    def __init__(self, client: Any, driver: AsyncRedisDriver, layout: Layout) -> None:
+        self._driver = driver
+        self._layout = layout
+        self._protocol = choose_throttle(client, layout)
+
+    async def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
+        """Count an attempt as a failure under each name, or under none of them if it has to wait."""
+        word = secrets.token_hex(WORD_BYTES)
+        try:
+            return await self._driver.run(self._protocol.attempt(rules, word))
+        except ScriptsRefusedError:
+            self._protocol = PlainEach(self._layout)
+        return await self._driver.run(self._protocol.attempt(rules, word))
+
+    async def take_back(self, entries: Mapping[str, str], /) -> None:
+        """Make an attempt uncounted."""
+        await self._driver.run(take_back(self._layout, entries))
+
+    async def forget(self, /, *names: str) -> None:
+        """Forget all failures under these names."""
+        await self._driver.run(forget(self._layout, names))
