@@ -541,19 +541,25 @@ def inspector(place: str, request: pytest.FixtureRequest) -> Generator[Inspector
 
 
 @pytest.fixture
-async def sessions(place: str, inspector: Inspector) -> AsyncIterator[AsyncRedisSessionAdapter]:
-    """The session adapter there, of a user who has those rights."""
+async def client(place: str, inspector: Inspector) -> AsyncIterator[Any]:
+    """A client there, of a user who has those rights."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", *PLACES[place])
     options: dict[str, Any] = {"username": "app", "password": "pass"}
     if isinstance(inspector, ClusterInspector):
         client = AsyncClients.of_cluster("redis", inspector.cluster, **options)
     else:
         client = AsyncClients.make(f"{inspector.server.kind}-py, text", inspector.server, **options)
-    adapter = AsyncRedisSessionAdapter(client)
-    await adapter.get_session("none")  # redis-py's client of a cluster must not be used by many before it has found its nodes
-    yield adapter
+    yield client
     await client.aclose()
     inspector.on_each("ACL", "DELUSER", "app")
+
+
+@pytest.fixture
+async def sessions(client: Any) -> AsyncRedisSessionAdapter:
+    """The session adapter there."""
+    adapter = AsyncRedisSessionAdapter(client)
+    await adapter.get_session("none")  # redis-py's client of a cluster must not be used by many before it has found its nodes
+    return adapter
 
 
 @pytest.fixture
@@ -604,10 +610,10 @@ async def test_ours_a_single_use_key_in_redis(
 
 
 @pytest.mark.parametrize("place", ["redis", "redis, no scripts", "cluster"], indirect=True)
-async def test_all_processes_count_together(shared: AsyncAuth[User], store: AsyncWatchedStore, sessions: AsyncRedisSessionAdapter) -> None:
+async def test_all_processes_count_together(shared: AsyncAuth[User], store: AsyncWatchedStore, client: Any) -> None:
     """Whichever ``Auth`` over the same Redis saw the failures."""
     await fail(shared, 3)
-    another = AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(sessions._client), env="DEV", hash=CHEAP)
+    another = AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(client), env="DEV", hash=CHEAP)
     await fail(another, 2)
     assert await seconds_to_wait(shared) == 1
 

@@ -542,19 +542,25 @@ def inspector(place: str, request: pytest.FixtureRequest) -> Generator[Inspector
 
 
 @pytest.fixture
-def sessions(place: str, inspector: Inspector) -> Iterator[RedisSessionAdapter]:
-    """The session adapter there, of a user who has those rights."""
+def client(place: str, inspector: Inspector) -> Iterator[Any]:
+    """A client there, of a user who has those rights."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", *PLACES[place])
     options: dict[str, Any] = {"username": "app", "password": "pass"}
     if isinstance(inspector, ClusterInspector):
         client = Clients.of_cluster("redis", inspector.cluster, **options)
     else:
         client = Clients.make(f"{inspector.server.kind}-py, text", inspector.server, **options)
-    adapter = RedisSessionAdapter(client)
-    adapter.get_session("none")  # redis-py's client of a cluster must not be used by many before it has found its nodes
-    yield adapter
+    yield client
     client.close()
     inspector.on_each("ACL", "DELUSER", "app")
+
+
+@pytest.fixture
+def sessions(client: Any) -> RedisSessionAdapter:
+    """The session adapter there."""
+    adapter = RedisSessionAdapter(client)
+    adapter.get_session("none")  # redis-py's client of a cluster must not be used by many before it has found its nodes
+    return adapter
 
 
 @pytest.fixture
@@ -605,10 +611,10 @@ def test_ours_a_single_use_key_in_redis(
 
 
 @pytest.mark.parametrize("place", ["redis", "redis, no scripts", "cluster"], indirect=True)
-def test_all_processes_count_together(shared: Auth[User], store: WatchedStore, sessions: RedisSessionAdapter) -> None:
+def test_all_processes_count_together(shared: Auth[User], store: WatchedStore, client: Any) -> None:
     """Whichever ``Auth`` over the same Redis saw the failures."""
     fail(shared, 3)
-    another = Auth(users=store, sessions=RedisSessionAdapter(sessions._client), env="DEV", hash=CHEAP)
+    another = Auth(users=store, sessions=RedisSessionAdapter(client), env="DEV", hash=CHEAP)
     fail(another, 2)
     assert seconds_to_wait(shared) == 1
 
