@@ -234,11 +234,14 @@ def created_at_of(row: SessionRow, expiry: SessionExpiry) -> int:
 
 
 def handle_of(row: SessionRow) -> str:
-    """The record's handle; for a record without one, 16 bytes of a hash of its id, which does not lead back to the id."""
+    """The record's handle; for a record without one, the derived one."""
     handle = row.attributes.get("handle")
-    if isinstance(handle, str) and handle:
-        return handle
-    return _base64url(hashlib.sha256(b"lucia handle " + row.id.encode()).digest()[:HANDLE_BYTES])
+    return handle if isinstance(handle, str) and handle else derived_handle(row.id)
+
+
+def derived_handle(session_id: str) -> str:
+    """The handle of a record that has none: 16 bytes of a hash of its id, which does not lead back to the id."""
+    return _base64url(hashlib.sha256(b"lucia handle " + session_id.encode()).digest()[:HANDLE_BYTES])
 
 
 def noted_of(row: SessionRow) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """The library's adapters, and one that somebody wrote, are held to the public suites."""
 
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Final
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
@@ -9,7 +10,9 @@ from lucia._async.fallback import AsyncFiveMethods
 from lucia._conformance import ODD_TEXTS
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.rules import system_clock
+from lucia.models import SessionRow
+from lucia.redis.ids import HashedIds
+from lucia.rules import handle_of, system_clock
 from lucia.testing import (
     AsyncRenewingSessionAdapterSuite,
     AsyncSessionAdapterSuite,
@@ -17,6 +20,8 @@ from lucia.testing import (
     AsyncUserAdapterSuite,
 )
 from tests.aio.five_methods import AsyncColumnsAdapter, AsyncDictionaryAdapter
+
+ID_KEYS: Final = (b"current key".ljust(32), b"older key".ljust(32))
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
 
@@ -143,6 +148,45 @@ class TestRedisSetsWithoutScripts(AsyncSessionFirstSuite):
     def adapter(self, scriptless_client: Redis) -> AsyncRedisSessionAdapter:
         """An empty server."""
         return AsyncRedisSessionAdapter(scriptless_client, layout="lucia-v2")
+
+
+class AsyncHashedSuite(AsyncRenewingSessionAdapterSuite):
+    """Where hashes stand for ids, the lists have those, and a handle for each session."""
+
+    def as_listed(self, row: SessionRow) -> SessionRow:
+        """The row under its id's hash."""
+        return replace(row, id=HashedIds(ID_KEYS).stored(row.id), attributes={"handle": handle_of(row), **row.attributes})
+
+
+@pytest.mark.parametrize("server", ["redis"], indirect=True)
+@pytest.mark.parametrize("decode_responses", [True])
+class TestRedisHashed(AsyncHashedSuite):
+    """Sessions under hashes of their ids."""
+
+    @pytest.fixture
+    def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
+        """An empty server."""
+        return AsyncRedisSessionAdapter(redis_client, id_keys=ID_KEYS)
+
+
+@pytest.mark.parametrize("decode_responses", [False])
+class TestRedisClusterHashed(AsyncHashedSuite):
+    """The same in a cluster."""
+
+    @pytest.fixture
+    def adapter(self, cluster_client: RedisCluster) -> AsyncRedisSessionAdapter:
+        """An empty cluster."""
+        return AsyncRedisSessionAdapter(cluster_client, id_keys=ID_KEYS)
+
+
+@pytest.mark.parametrize(("server", "decode_responses"), [("redis", False)], indirect=["server"])
+class TestRedisHashedWithoutScripts(AsyncHashedSuite):
+    """The same on a server that refuses scripts to this client."""
+
+    @pytest.fixture
+    def adapter(self, scriptless_client: Redis) -> AsyncRedisSessionAdapter:
+        """An empty server."""
+        return AsyncRedisSessionAdapter(scriptless_client, id_keys=ID_KEYS)
 
 
 class TestFiveMethods(AsyncSessionAdapterSuite):

@@ -1,18 +1,19 @@
 """The Redis session adapter: runs the operations of :mod:`lucia.redis.store` over a client that the application made."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from lucia._async.redis_driver import AsyncRedisDriver
 from lucia._async.redis_throttle import AsyncRedisThrottleStore
 from lucia.models import SessionRow
-from lucia.redis.clients import AsyncRedisClient, check_client
+from lucia.redis.clients import AsyncRedisClient, check_client, is_cluster
 from lucia.redis.commands import Operation, ScriptsRefusedError
-from lucia.redis.common import get, successor_of
+from lucia.redis.hashed import at_rest
+from lucia.redis.ids import RawIds
 from lucia.redis.layout import Layout, LayoutName
 from lucia.redis.session_first import Plain, SessionFirst
-from lucia.redis.store import StoreProtocol, choose_protocol
+from lucia.redis.store import Store, choose_protocol
 from lucia.rules import system_clock
 
 T = TypeVar("T")
@@ -61,10 +62,15 @@ class AsyncRedisSessionAdapter:
             commands for it are ``SADD``, ``SREM``, ``SMEMBERS``, ``SCARD``, ``SRANDMEMBER`` in the place of those for lists.
         legacy_writers: whether a JavaScript Lucia writes to the same keys meanwhile. Then indexes get no expiry (``PERSIST``), and an id
             is taken out of an index only by who ends its session.
+        id_keys: with these, in the place of ids stand their hashes under the first key, 64 hex digits; those under the other keys are
+            read too. Lists then have hashes in the place of ids.
+        raw_ids: with ``id_keys``, whether sessions that are stored under their ids as they are can still be used: ``read`` yes,
+            ``refuse`` no; ``write`` also stores new ones so.
 
     Raises:
-        TypeError: the client is none that this adapter can use.
-        ValueError: a namespace is empty or unknown, the two collide, or there is no such layout.
+        TypeError: the client is none that this adapter can use, or ``id_keys`` are no sequence of ``bytes``.
+        ValueError: a namespace is empty or unknown, the two collide, there is no such layout, or a key has fewer than 32 bytes.
+        ImportError: there are ``id_keys``, and cryptography is not installed.
 
     Each method raises the client's own errors unchanged but for arguments, ids among them, that are taken out of their text; and
     :class:`~lucia.StoreCorrupt` where an index holds a value of another type.
@@ -80,16 +86,19 @@ class AsyncRedisSessionAdapter:
         *,
         layout: LayoutName = "default",
         legacy_writers: bool = False,
+        id_keys: Sequence[bytes] = (),
+        raw_ids: RawIds = "read",
     ) -> None:
         check_client(client, like=self.get_session)
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
         self._driver = AsyncRedisDriver(client)
-        self._protocol = choose_protocol(client, self._layout)
+        self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
+        self._protocol = self._at_rest(choose_protocol(client, self._layout))
         self._failures = AsyncRedisThrottleStore(client, self._driver, self._layout)
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
-        return await self._driver.run(get(self._layout, session_id))
+        return await self._driver.run(self._protocol.get(session_id))
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; empty for an unknown user."""
@@ -126,16 +135,16 @@ class AsyncRedisSessionAdapter:
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
-        return await self._driver.run(successor_of(self._layout, session_id))
+        return await self._driver.run(self._protocol.get_successor(session_id))
 
     def throttle_store(self) -> AsyncRedisThrottleStore:
         """Where ``Auth`` counts failed sign-ins: beside the sessions, over the same client."""
         return self._failures
 
-    async def _run(self, start: Callable[[StoreProtocol], Operation[T]]) -> T:
+    async def _run(self, start: Callable[[Store], Operation[T]]) -> T:
         """Run an operation; where scripts turn out to be refused, start it anew without them, now and from then on."""
         try:
             return await self._driver.run(start(self._protocol))
         except ScriptsRefusedError:
-            self._protocol = SessionFirst(self._layout, Plain())
+            self._protocol = self._at_rest(SessionFirst(self._layout, Plain()))
         return await self._driver.run(start(self._protocol))

@@ -42,6 +42,10 @@ class SessionAdapterSuite:
         now = self.now()
         return SessionRow(id=session_id, user_id=user_id, active_expires=now + _HOUR, idle_expires=now + 2 * _HOUR, attributes=attributes)
 
+    def as_listed(self, row: SessionRow) -> SessionRow:
+        """A session as its user's list has it. Override it for a store whose lists don't name ids, since it only keeps hashes of them."""
+        return row
+
     def store(self, adapter: SessionAdapter, *rows: SessionRow) -> None:
         """Store sessions of new users."""
         self.create_users(adapter, *dict.fromkeys(row.user_id for row in rows))
@@ -57,19 +61,21 @@ class SessionAdapterSuite:
         """Each session can be read, and its user's list has it."""
         for row in rows:
             equal(adapter.get_session(row.id), row, f"get_session({row.id!r})")
-            listed = [found for found in adapter.get_sessions_by_user_id(row.user_id) if found.id == row.id]
-            equal(listed, [row], f"the session {row.id!r} in get_sessions_by_user_id({row.user_id[:40]!r})")
+            entry = self.as_listed(row)
+            listed = [found for found in adapter.get_sessions_by_user_id(row.user_id) if found.id == entry.id]
+            equal(listed, [entry], f"the session {row.id!r} in get_sessions_by_user_id({row.user_id[:40]!r})")
 
     def check_gone(self, adapter: SessionAdapter, *rows: SessionRow) -> None:
         """No such session can be read, and no list has it."""
         for row in rows:
             equal(adapter.get_session(row.id), None, f"get_session({row.id!r}) of a session that is gone")
-            listed = [found for found in adapter.get_sessions_by_user_id(row.user_id) if found.id == row.id]
+            entry = self.as_listed(row)
+            listed = [found for found in adapter.get_sessions_by_user_id(row.user_id) if found.id == entry.id]
             equal(listed, [], f"a session {row.id!r} that is gone, in get_sessions_by_user_id({row.user_id[:40]!r})")
 
     def check_list(self, adapter: SessionAdapter, user_id: str, *rows: SessionRow) -> None:
         """The user has exactly these sessions."""
-        same_rows(adapter.get_sessions_by_user_id(user_id), rows, f"get_sessions_by_user_id({user_id[:40]!r})")
+        same_rows(adapter.get_sessions_by_user_id(user_id), map(self.as_listed, rows), f"get_sessions_by_user_id({user_id[:40]!r})")
 
     # Reading and storing
 
@@ -165,7 +171,7 @@ class SessionAdapterSuite:
         except ValueError:
             self.check_gone(adapter, row)
         one_of(adapter.get_session("one"), [row, None], "get_session of a session whose end is past")
-        one_of([*adapter.get_sessions_by_user_id(_ANNA)], [[row], []], "the list with a session whose end is past")
+        one_of([*adapter.get_sessions_by_user_id(_ANNA)], [[self.as_listed(row)], []], "the list with a session whose end is past")
 
     # Listing
 

@@ -7,6 +7,7 @@ from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, Eval, Operation
 from lucia.redis.common import (
+    Reading,
     born_dead,
     check_storable,
     end_dead,
@@ -38,11 +39,11 @@ OPTIMISTIC_TRIES: Final = 3
 """How often a sign-out everywhere tries to be one atomic step before it goes block by block."""
 
 
-class Atomic:
+class Atomic(Reading):
     """The operations over one layout."""
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+        super().__init__(layout)
         self._scripts = layout.index.scripts
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
@@ -62,7 +63,7 @@ class Atomic:
         ids = yield from probe(self._layout, index, length, random_below)
         yield from self._prune(index, missing(ids, (yield from self._values([session_key(self._layout, id_) for id_ in ids]))))
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
+    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once, in one step: the script RENEW.
 
         Returns:
@@ -76,7 +77,7 @@ class Atomic:
             return None
         index = self._layout.index_key(successor.user_id)
         keys = (self._layout.session_key(used_id), self._layout.session_key(successor.id), index, self._layout.marker_key(used_id))
-        marker = encode_marker(Marker(used_id, successor.id, grace))
+        marker = encode_marker(Marker(used_id, successor.id, grace, sealed))
         command = Eval(self._scripts.renew, keys, (used_id, successor.id, encode_row(successor), successor.idle_expires, marker, MARKER_MS))
         end = yield from twice(lambda: _renew_once(command, used_id, successor.id))
         return successor if end == successor.id else (yield from follow(self._layout, end))

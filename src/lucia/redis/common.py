@@ -93,9 +93,27 @@ def _marker_of_once(layout: Layout, used_id: str) -> Operation[Marker | None]:
     return decode_marker(one_value((yield Call("MGET", (layout.marker_key(used_id),)))), used_id)
 
 
+class Reading:
+    """The operations that read one session, which both protocols share."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def get(self, session_id: str) -> Operation[SessionRow | None]:
+        return get(self._layout, session_id)
+
+    def get_successor(self, used_id: str) -> Operation[SessionRow | None]:
+        return successor_of(self._layout, used_id)
+
+
 def within_grace(marker: Marker | None, life: int) -> str | None:
-    """The successor's id while the grace lasts: so much of the marker's life has passed at most, by the server's clock."""
-    return marker.successor if marker is not None and 0 <= MARKER_MS - life < marker.grace else None
+    """The successor's id while the grace lasts; None for a sealed one, since that names by no id what it leads to."""
+    return marker.successor if marker is not None and marker.sealed is None and is_in_grace(marker, life) else None
+
+
+def is_in_grace(marker: Marker, life: int) -> bool:
+    """Whether so much of a marker's life has passed at most as the grace lasts, by the server's clock."""
+    return 0 <= MARKER_MS - life < marker.grace
 
 
 def end_of_chain(layout: Layout, user_id: str, session_id: str) -> Operation[tuple[list[str], SessionRow] | None]:

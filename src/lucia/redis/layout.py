@@ -52,11 +52,15 @@ _logger = logging.getLogger("lucia.redis")
 
 
 class Marker(NamedTuple):
-    """What a used id leads to: the successor's id, and for how many milliseconds after the renewal."""
+    """What a used id leads to: the successor, and for how many milliseconds after the renewal.
+
+    ``sealed`` is the successor's id for who has the used one, where ``successor`` only stands for it.
+    """
 
     id: str
     successor: str
     grace: int
+    sealed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,7 @@ def _finite(text: str) -> float:
 
 def encode_marker(marker: Marker) -> bytes:
     """The JSON of a marker."""
-    return _encode_object(marker._asdict())
+    return _encode_object({name: value for name, value in marker._asdict().items() if value is not None})
 
 
 def decode_marker(value: bytes | None, used_id: str) -> Marker | None:
@@ -243,9 +247,9 @@ def decode_marker(value: bytes | None, used_id: str) -> Marker | None:
         members = _parse_object(value)
     except (TypeError, ValueError, RecursionError):
         return None
-    successor, grace = members.get("successor"), members.get("grace")
+    successor, grace, sealed = members.get("successor"), members.get("grace"), members.get("sealed")
     if not (isinstance(successor, str) and successor and type(grace) is int and 0 <= grace <= MARKER_MS):
         return None
     if members.get("id") != used_id:
         raise CrossedReply
-    return Marker(used_id, successor, grace)
+    return Marker(used_id, successor, grace, sealed if isinstance(sealed, str) else None)

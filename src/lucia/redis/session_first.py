@@ -23,6 +23,7 @@ from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, Eval, Operation, Transaction
 from lucia.redis.common import (
+    Reading,
     born_dead,
     check_storable,
     end_dead,
@@ -142,11 +143,11 @@ class Plain:
         yield Batch(index.remove(key, ids))
 
 
-class SessionFirst:
+class SessionFirst(Reading):
     """The operations for one layout, by the given steps."""
 
     def __init__(self, layout: Layout, steps: SlotSteps) -> None:
-        self._layout = layout
+        super().__init__(layout)
         self._steps = steps
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
@@ -185,7 +186,7 @@ class SessionFirst:
             raise ConcurrentlyRevoked
         return length
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
+    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once.
 
         Returns:
@@ -196,7 +197,7 @@ class SessionFirst:
         """
         if not (self._layout.is_storable(used_id) and self._layout.is_one_slot(used_id)):
             return None
-        marker = Marker(used_id, successor.id, grace)
+        marker = Marker(used_id, successor.id, grace, sealed)
         yield from self._make(successor)
         used, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
         answer = yield from self._steps.swap(used, marker_key, encode_marker(marker))

@@ -11,8 +11,16 @@ from lucia.redis.layout import Layout
 from lucia.redis.session_first import Scripted, SessionFirst
 
 
-class StoreProtocol(Protocol):
-    """The operations that change the store, or read an index: the same for every kind of server."""
+class Store(Protocol):
+    """The operations of the store: the same for every kind of server."""
+
+    def get(self, session_id: str) -> Operation[SessionRow | None]:
+        """Read one session."""
+        ...
+
+    def get_successor(self, used_id: str) -> Operation[SessionRow | None]:
+        """Follow a used id to the live end of its chain of renewals."""
+        ...
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         """Store a new session."""
@@ -32,6 +40,14 @@ class StoreProtocol(Protocol):
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         """End a user's sessions, but for ``keep`` or what that was renewed to; says whether one was kept."""
+        ...
+
+
+class StoreProtocol(Store, Protocol):
+    """The same on ids as they are stored, by one protocol."""
+
+    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
+        """Put ``successor`` in the place of a session, once; the marker has what is ``sealed``, which only who sealed it follows."""
         ...
 
 
