@@ -73,9 +73,9 @@ class BlindPrune(SessionFirst):
 class PointerFirst(SessionFirst):
     """A renewal that names its successor before it makes it: a crash in between leaves a promise that others keep, or nobody."""
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
+    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
         used, pointer = self._layout.session_key(used_id), self._layout.marker_key(used_id)
-        own = Marker(used_id, successor.id, grace)
+        own = Marker(used_id, successor.id, grace, sealed)
         won = yield Call("SET", (pointer, encode_marker(own), "NX", "PX", MARKER_MS))
         if not won:
             (value,) = yield Call("MGET", (pointer,))
@@ -91,7 +91,7 @@ class PointerFirst(SessionFirst):
 class CreateThenDelete(SessionFirst):
     """A renewal without a marker: a sign-out everywhere that saw the used id alone never hears of the successor."""
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
+    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
         yield from self._make(successor)
         if (yield Call("DEL", (self._layout.session_key(used_id),))):
             return successor
@@ -102,10 +102,10 @@ class CreateThenDelete(SessionFirst):
 class LoserKeeps(SessionFirst):
     """A renewal that came second leaves the successor that it made alive."""
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
+    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
         yield from self._make(successor)
         used, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
-        answer = yield from self._steps.swap(used, marker_key, encode_marker(Marker(used_id, successor.id, grace)))
+        answer = yield from self._steps.swap(used, marker_key, encode_marker(Marker(used_id, successor.id, grace, sealed)))
         found = None if answer is None else marker_or_none(answer[0], used_id)
         return successor if answer is None else (yield from follow(self._layout, None if found is None else found.successor))
 

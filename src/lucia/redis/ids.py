@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Final, Literal, get_args
+from typing import Final, Literal, cast, get_args
 
 from lucia.redis.layout import Marker
 from lucia.rules import RandomBytes
@@ -142,7 +142,7 @@ def check_raw_ids(raw_ids: RawIds) -> RawIds:
 def _checked(keys: object) -> tuple[bytes, ...]:
     if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
         raise TypeError(f"id_keys must be a list of keys, the current one first, not {type(keys).__name__}")
-    ring: tuple[object, ...] = tuple(keys)
+    ring = cast("Sequence[object]", keys)
     if not ring:
         raise ValueError("id_keys is empty: hashed ids need a key")
     return tuple(map(_checked_key, ring))
