@@ -141,6 +141,19 @@ async def test_form_of_keys(hashed: AsyncRedisSessionAdapter, inspector: Inspect
     assert f'{{"id":"{RING.stored(new)}","user_id":"u1",'.encode() in census[DEFAULT.session_key(RING.stored(new))].value
 
 
+async def test_other_layout(client: Any, inspector: Inspector) -> None:
+    """In the layout ``lucia-v2`` hashes stand in the set."""
+    adapter = AsyncRedisSessionAdapter(client, layout="lucia-v2", id_keys=[KEY])
+    used, other = await add(adapter), await add(adapter)
+    new = await renew(adapter, used)
+    assert await leads_to(adapter, used) == new
+    await adapter.get_sessions_by_user_id("u1")
+    found = {id_.decode() for id_ in inspector.client.smembers("user_sessions:u1")}
+    assert found == {RING.stored(new or ""), RING.stored(other)} == inspector.live()
+    assert await adapter.delete_other_sessions("u1", used) is True
+    assert inspector.live() == {RING.stored(new or "")}
+
+
 async def test_markers_without_keys(raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """Without keys, and with ``write``, records and markers are byte for byte what they are without this feature."""
     used = await add(raw)

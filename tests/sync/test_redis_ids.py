@@ -142,6 +142,19 @@ def test_form_of_keys(hashed: RedisSessionAdapter, inspector: Inspector) -> None
     assert f'{{"id":"{RING.stored(new)}","user_id":"u1",'.encode() in census[DEFAULT.session_key(RING.stored(new))].value
 
 
+def test_other_layout(client: Any, inspector: Inspector) -> None:
+    """In the layout ``lucia-v2`` hashes stand in the set."""
+    adapter = RedisSessionAdapter(client, layout="lucia-v2", id_keys=[KEY])
+    used, other = add(adapter), add(adapter)
+    new = renew(adapter, used)
+    assert leads_to(adapter, used) == new
+    adapter.get_sessions_by_user_id("u1")
+    found = {id_.decode() for id_ in inspector.client.smembers("user_sessions:u1")}
+    assert found == {RING.stored(new or ""), RING.stored(other)} == inspector.live()
+    assert adapter.delete_other_sessions("u1", used) is True
+    assert inspector.live() == {RING.stored(new or "")}
+
+
 def test_markers_without_keys(raw: RedisSessionAdapter, inspector: Inspector) -> None:
     """Without keys, and with ``write``, records and markers are byte for byte what they are without this feature."""
     used = add(raw)
