@@ -1,0 +1,131 @@
+"""Every schedule of two or three calls of the real adapter over the real driver, cancelled or crashed at every await, held to the laws.
+
+``LUCIA_MODEL=large`` has three calls everywhere, and cancels two of them.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+
+from lucia._async.redis_driver import AsyncRedisDriver
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.redis.atomic import Atomic
+from lucia.redis.commands import Command, Reply, Transaction
+from lucia.redis.session_first import Plain, Scripted, SessionFirst
+from lucia.redis.store import StoreProtocol
+from tests.model.controls import CONTROLS, Control
+from tests.model.explore import Violation
+from tests.model.gates import ForgetfulClient, Gate, GatedClient, MakeClient, ModelServer, RedisCluster, ScriptlessClient
+from tests.model.scenarios import LARGE, SCENARIOS, Tasks
+from tests.model.scheduler import Scheduler
+from tests.model.world import LAYOUT, Scenario
+
+CLIENTS: Final[dict[str, MakeClient]] = {
+    "one server": GatedClient,
+    "one server, SCRIPT FLUSH": ForgetfulClient,
+    "cluster": RedisCluster,
+    "without scripts": ScriptlessClient,
+}
+
+TWO_CALLS: Final = (
+    "a login, a sign-out, failing",
+    "a login, a listing, failing",
+    "a login, others signed out",
+    "a renewal with a taken id",
+    "two renewals",
+    "a renewal, an end",
+    "a renewal, a listing",
+    "a renewal, a sign-out",
+    "a renewal, others signed out",
+    "renewed before, an end",
+    "renewed before, others signed out",
+)
+
+THREE_CALLS: Final = (
+    "two logins, a sign-out",
+    "a login, two sign-outs",
+    "a login, a listing, a sign-out",
+    "a login with a taken id",
+    "two renewals, an end",
+    "a renewal, two followers",
+    "a renewal, a follower, a sign-out",
+    "a renewal of a renewed one, an end",
+)
+
+CASES: Final = [
+    *((place, name) for place in CLIENTS for name in TWO_CALLS),
+    *((place, name) for place in CLIENTS for name in THREE_CALLS if LARGE or place.startswith("one server")),
+]
+
+
+def scenario_of(name: str) -> Scenario:
+    """One of the model's: of its tasks only what they mean counts here."""
+    return SCENARIOS[name](Tasks(Atomic(LAYOUT)))
+
+
+@pytest.mark.parametrize(("place", "name"), CASES)
+def test_laws_hold(place: str, name: str) -> None:
+    """Every law holds at every await of every schedule, wherever one call is cancelled."""
+    scenario = scenario_of(name)
+    assert Scheduler(scenario, CLIENTS[place], cancellations=2 if LARGE and name in TWO_CALLS else 1).run() > len(scenario.tasks)
+
+
+def test_without_scripts() -> None:
+    """The adapter turns to plain commands by itself where scripts are refused, and nowhere else."""
+
+    async def protocol_after(client: GatedClient, gate: Gate) -> StoreProtocol:
+        adapter, server = AsyncRedisSessionAdapter(client), ModelServer(())
+        call = asyncio.ensure_future(adapter.delete_session("o"))
+        while not call.done():
+            await asyncio.sleep(0)
+            if gate.waiting is not None:
+                gate.open(server)
+        return adapter._protocol
+
+    gates = {name: Gate() for name in CLIENTS}
+    found = {name: asyncio.run(protocol_after(CLIENTS[name](gate), gate)) for name, gate in gates.items()}
+    assert [type(protocol) for protocol in found.values()] == [Atomic, Atomic, SessionFirst, SessionFirst]
+    assert [type(protocol._steps) for protocol in found.values() if isinstance(protocol, SessionFirst)] == [Scripted, Plain]
+
+
+def of(store: StoreProtocol) -> Callable[[Any], AsyncRedisSessionAdapter]:
+    """Makes adapters that follow this protocol."""
+
+    def make(client: Any) -> AsyncRedisSessionAdapter:
+        adapter = AsyncRedisSessionAdapter(client)
+        adapter._protocol = store
+        return adapter
+
+    return make
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: f"{type(control.store).__name__}, {control.law}")
+def test_control_is_caught(control: Control) -> None:
+    """A protocol that is known to be wrong breaks its law in some schedule."""
+    with pytest.raises(Violation, match=rf"\A{control.law}:"):
+        Scheduler(scenario_of(control.scenario), GatedClient, adapter=of(control.store), law=control.law).run()
+
+
+class PiecemealDriver(AsyncRedisDriver):
+    """Sends the commands of a transaction one by one."""
+
+    async def _send(self, command: Command, *arguments: Any, **options: Any) -> Reply:
+        if not isinstance(command, Transaction):
+            return await super()._send(command, *arguments, **options)
+        return [await super(PiecemealDriver, self)._send(each, *arguments, **options) for each in command.commands]
+
+
+def piecemeal(client: Any) -> AsyncRedisSessionAdapter:
+    """An adapter without scripts over that driver."""
+    adapter = of(SessionFirst(LAYOUT, Plain()))(client)
+    adapter._driver = PiecemealDriver(client)
+    return adapter
+
+
+@pytest.mark.parametrize(("name", "law"), [("a login, a sign-out, failing", "I3"), ("two renewals", "I5")])
+def test_wrong_driver_is_caught(name: str, law: str) -> None:
+    """A driver that does not keep a transaction whole breaks a law in some schedule, over the shipped protocol."""
+    with pytest.raises(Violation, match=rf"\A{law}:"):
+        Scheduler(scenario_of(name), GatedClient, adapter=piecemeal, law=law).run()
