@@ -24,6 +24,8 @@ from tests.servers import Server
 
 PASSWORD = "correct horse battery"
 ORIGIN = "http://testserver"
+MANY = 12
+"""So many wrong passwords in a row that the last one has to wait, however slow the machine: the seven after the fifth wait two minutes."""
 
 
 @contextmanager
@@ -227,23 +229,22 @@ async def test_too_many_passwords_at_once() -> None:
 
 
 def test_too_many_wrong_passwords(client: TestClient) -> None:
-    """After five the page says how long to wait; the commands are explained."""
+    """After five, who comes again at once is told how long to wait; the commands are explained."""
     sign_up(client)
     client.post("/logout")
-    for _ in range(5):
-        assert client.post("/login", data={"username": "ada", "password": "wrong"}).status_code == 401
-    answered = client.post("/login", data={"username": "ada", "password": PASSWORD})
-    assert (answered.status_code, notice(answered.text)) == (429, "Too many wrong passwords. Try again in 1 s.")
-    assert "Before a password is looked at" in answered.text
+    answers = [client.post("/login", data={"username": "ada", "password": "wrong"}) for _ in range(MANY)]
+    assert [answer.status_code for answer in answers[:5]] == [401] * 5
+    assert answers[-1].status_code == 429
+    assert re.fullmatch(r"Too many wrong passwords. Try again in \d+ s\.", notice(answers[-1].text))
+    assert "Before a password is looked at" in answers[-1].text
 
 
 def test_too_many_wrong_passwords_of_a_member(client: TestClient) -> None:
     """Where a member is asked for the password, too many wrong ones are answered with a page; the member stays logged in."""
     sign_up(client)
-    for _ in range(5):
-        client.post("/delete", data={"password": "wrong"})
-    answered = client.post("/delete", data={"password": PASSWORD})
-    assert (answered.status_code, "Try again in 1 s." in answered.text) == (429, True)
+    *_, answered = [client.post("/delete", data={"password": "wrong"}) for _ in range(MANY)]
+    assert answered.status_code == 429
+    assert re.search(r"Try again in \d+ s\.", answered.text)
     assert is_member(client)
 
 

@@ -365,5 +365,5 @@ def test_every_order(free: int, count: int, tick: int, totals: set[int]) -> None
 
 def test_every_order_has_power() -> None:
     """Looking first and counting then lets more pass than are allowed, and is caught."""
-    faults, totals = judge_all(JudgedFirst, RULE, 3, 0)
-    assert ("another verdict" in faults, totals) == (True, {2})
+    faults, _ = judge_all(JudgedFirst, RULE, 3, 0)
+    assert "another verdict" in faults
