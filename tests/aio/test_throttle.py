@@ -619,6 +619,22 @@ async def test_all_processes_count_together(shared: AsyncAuth[User], store: Asyn
     assert 0 < await seconds_to_wait(shared) <= 600
 
 
+@pytest.mark.parametrize("place", ["redis", "cluster"], indirect=True)
+async def test_ours_names_with_a_secret(store: AsyncWatchedStore, inspector: Inspector, client: Any) -> None:
+    """With ``id_keys`` the keys of failures can't be told without them; with the same ones all processes count together."""
+    name = key_name("username:alice")
+    for keys, wait in ((), 0), ([b"a" * 32], 0), ([b"a" * 32, b"b" * 32], 1), ([b"b" * 32, b"a" * 32], 0):
+        sessions = AsyncRedisSessionAdapter(client, id_keys=keys)
+        auth = AsyncAuth(users=store, sessions=sessions, env="DEV", hash=CHEAP, throttle=LONG)
+        if wait:
+            assert await seconds_to_wait(auth) > 0
+        else:
+            before = set(lists(inspector))
+            await fail(auth, 5)
+            (key,) = set(lists(inspector)) - before
+            assert (name in key) == (not keys)
+
+
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 async def test_one_trip(shared: AsyncAuth[User], inspector: Inspector) -> None:
     """Key and address are counted by one script; a refused attempt writes nothing."""

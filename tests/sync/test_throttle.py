@@ -620,6 +620,22 @@ def test_all_processes_count_together(shared: Auth[User], store: WatchedStore, c
     assert 0 < seconds_to_wait(shared) <= 600
 
 
+@pytest.mark.parametrize("place", ["redis", "cluster"], indirect=True)
+def test_ours_names_with_a_secret(store: WatchedStore, inspector: Inspector, client: Any) -> None:
+    """With ``id_keys`` the keys of failures can't be told without them; with the same ones all processes count together."""
+    name = key_name("username:alice")
+    for keys, wait in ((), 0), ([b"a" * 32], 0), ([b"a" * 32, b"b" * 32], 1), ([b"b" * 32, b"a" * 32], 0):
+        sessions = RedisSessionAdapter(client, id_keys=keys)
+        auth = Auth(users=store, sessions=sessions, env="DEV", hash=CHEAP, throttle=LONG)
+        if wait:
+            assert seconds_to_wait(auth) > 0
+        else:
+            before = set(lists(inspector))
+            fail(auth, 5)
+            (key,) = set(lists(inspector)) - before
+            assert (name in key) == (not keys)
+
+
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_one_trip(shared: Auth[User], inspector: Inspector) -> None:
     """Key and address are counted by one script; a refused attempt writes nothing."""

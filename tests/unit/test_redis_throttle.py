@@ -312,7 +312,7 @@ class JudgedFirst(PlainEach):
 
     def attempt(self, rules: Mapping[str, FailureRule], word: str) -> Operation[Attempt]:
         ((name, rule),) = rules.items()
-        key = self._layout.throttle_key(name)
+        key = self._keys.throttle_key(name)
         seconds, microseconds = yield Call("TIME", ())
         now = int(seconds) * 1000 + int(microseconds) // 1000
         held = yield Call("LRANGE", (key, 0, -1))

@@ -6,8 +6,7 @@ from typing import Any
 
 from lucia._async.redis_driver import AsyncRedisDriver
 from lucia.redis.commands import ScriptsRefusedError
-from lucia.redis.layout import Layout
-from lucia.redis.throttle import PlainEach, choose_throttle, forget, take_back
+from lucia.redis.throttle import PlainEach, ThrottleKeys, choose_throttle, forget, take_back
 from lucia.throttle import Attempt, FailureRule
 
 WORD_BYTES = 6
@@ -28,13 +27,13 @@ class AsyncRedisThrottleStore:
     Args:
         client: the session adapter's.
         driver: runs operations over it.
-        layout: the key names.
+        keys: where the lists are.
     """
 
-    def __init__(self, client: Any, driver: AsyncRedisDriver, layout: Layout) -> None:
+    def __init__(self, client: Any, driver: AsyncRedisDriver, keys: ThrottleKeys) -> None:
         self._driver = driver
-        self._layout = layout
-        self._protocol = choose_throttle(client, layout)
+        self._keys = keys
+        self._protocol = choose_throttle(client, keys)
 
     async def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
         """Count an attempt as a failure under each name, or under none of them if it has to wait."""
@@ -42,13 +41,13 @@ class AsyncRedisThrottleStore:
         try:
             return await self._driver.run(self._protocol.attempt(rules, word))
         except ScriptsRefusedError:
-            self._protocol = PlainEach(self._layout)
+            self._protocol = PlainEach(self._keys)
         return await self._driver.run(self._protocol.attempt(rules, word))
 
     async def take_back(self, entries: Mapping[str, str], /) -> None:
         """Make an attempt uncounted."""
-        await self._driver.run(take_back(self._layout, entries))
+        await self._driver.run(take_back(self._keys, entries))
 
     async def forget(self, /, *names: str) -> None:
         """Forget all failures under these names."""
-        await self._driver.run(forget(self._layout, names))
+        await self._driver.run(forget(self._keys, names))

@@ -15,6 +15,7 @@ from lucia.redis.ids import RawIds
 from lucia.redis.layout import Layout, LayoutName
 from lucia.redis.session_first import Plain, SessionFirst
 from lucia.redis.store import Store, choose_protocol
+from lucia.redis.throttle import KeyedNames
 from lucia.rules import system_clock
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ class RedisSessionAdapter:
         legacy_writers: whether a JavaScript Lucia writes to the same keys meanwhile. Then indexes get no expiry (``PERSIST``), and an id
             is taken out of an index only by who ends its session.
         id_keys: with these, in the place of ids stand their hashes under the first key, 64 hex digits; those under the other keys are
-            read too. Lists then have hashes in the place of ids.
+            read too. Lists then have hashes in the place of ids. The keys of failed sign-ins are named with the first one.
         raw_ids: with ``id_keys``, whether sessions that are stored under their ids as they are can still be used: ``read`` yes,
             ``refuse`` no; ``write`` also stores new ones so.
 
@@ -95,7 +96,8 @@ class RedisSessionAdapter:
         self._driver = RedisDriver(client)
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
         self._protocol = self._at_rest(choose_protocol(client, self._layout))
-        self._failures = RedisThrottleStore(client, self._driver, self._layout)
+        names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
+        self._failures = RedisThrottleStore(client, self._driver, names)
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""

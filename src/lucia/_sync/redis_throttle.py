@@ -7,8 +7,7 @@ from typing import Any
 
 from lucia._sync.redis_driver import RedisDriver
 from lucia.redis.commands import ScriptsRefusedError
-from lucia.redis.layout import Layout
-from lucia.redis.throttle import PlainEach, choose_throttle, forget, take_back
+from lucia.redis.throttle import PlainEach, ThrottleKeys, choose_throttle, forget, take_back
 from lucia.throttle import Attempt, FailureRule
 
 WORD_BYTES = 6
@@ -29,13 +28,13 @@ class RedisThrottleStore:
     Args:
         client: the session adapter's.
         driver: runs operations over it.
-        layout: the key names.
+        keys: where the lists are.
     """
 
-    def __init__(self, client: Any, driver: RedisDriver, layout: Layout) -> None:
+    def __init__(self, client: Any, driver: RedisDriver, keys: ThrottleKeys) -> None:
         self._driver = driver
-        self._layout = layout
-        self._protocol = choose_throttle(client, layout)
+        self._keys = keys
+        self._protocol = choose_throttle(client, keys)
 
     def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
         """Count an attempt as a failure under each name, or under none of them if it has to wait."""
@@ -43,13 +42,13 @@ class RedisThrottleStore:
         try:
             return self._driver.run(self._protocol.attempt(rules, word))
         except ScriptsRefusedError:
-            self._protocol = PlainEach(self._layout)
+            self._protocol = PlainEach(self._keys)
         return self._driver.run(self._protocol.attempt(rules, word))
 
     def take_back(self, entries: Mapping[str, str], /) -> None:
         """Make an attempt uncounted."""
-        self._driver.run(take_back(self._layout, entries))
+        self._driver.run(take_back(self._keys, entries))
 
     def forget(self, /, *names: str) -> None:
         """Forget all failures under these names."""
-        self._driver.run(forget(self._layout, names))
+        self._driver.run(forget(self._keys, names))

@@ -8,6 +8,7 @@ attempt in the list comes to the same verdict on it as the one who made it, so t
 another. One that is refused is taken out again by who made it; if that process crashes, it is still taken for a refused one.
 """
 
+import hmac
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -18,6 +19,9 @@ from lucia.redis.commands import Batch, Call, Eval, Operation, Transaction
 from lucia.redis.layout import Layout
 from lucia.redis.scripts import Script
 from lucia.throttle import Attempt, FailureRule
+
+_PURPOSE: Final = b"\xfflucia throttle\x00"
+"""Before a name; no session id begins like it, since it is no UTF-8."""
 
 _ENTRY: Final = re.compile(rb"([0-9]{1,16})-")
 
@@ -62,6 +66,31 @@ return {now, wait, unpack(counts)}
 Rules = Mapping[str, FailureRule]
 
 
+class ThrottleKeys(Protocol):
+    """Where failures are: a :class:`Layout`, or :class:`KeyedNames` over it."""
+
+    def throttle_key(self, name: str) -> str:
+        """The key of the list for this name."""
+        ...
+
+
+class KeyedNames:
+    """Where failures are if names must not be found out by hashing what they may stand for: each is hashed once more, with a secret.
+
+    Args:
+        layout: the key names.
+        secret: the key that session ids are hashed with too, in another way.
+    """
+
+    def __init__(self, layout: Layout, secret: bytes) -> None:
+        self._layout = layout
+        self._secret = secret
+
+    def throttle_key(self, name: str) -> str:
+        """The key of the list for this name."""
+        return self._layout.throttle_key(hmac.digest(self._secret, _PURPOSE + name.encode(), "sha256").hex()[: len(name)])
+
+
 class ThrottleProtocol(Protocol):
     """How an attempt is judged and counted: by what the client is."""
 
@@ -73,43 +102,43 @@ class ThrottleProtocol(Protocol):
 class OneScript:
     """All lists in one script, so in one step."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, keys: ThrottleKeys) -> None:
+        self._keys = keys
 
     def attempt(self, rules: Rules, word: str) -> Operation[Attempt]:
         """The script ATTEMPT: ``TIME``, ``LRANGE``, and if the attempt may be made ``LPUSH`` and ``PEXPIREAT``."""
-        answer = yield _script(self._layout, rules, word)
+        answer = yield _script(self._keys, rules, word)
         return _to_attempt(tuple(rules), word, answer)
 
 
 class ScriptEach:
     """One script for each list, side by side, since they are in different slots."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, keys: ThrottleKeys) -> None:
+        self._keys = keys
 
     def attempt(self, rules: Rules, word: str) -> Operation[Attempt]:
         """The script ATTEMPT for each; ``LREM`` of what one counted where another one refuses."""
-        answers = yield Batch(tuple(_script(self._layout, {name: rule}, word) for name, rule in rules.items()))
+        answers = yield Batch(tuple(_script(self._keys, {name: rule}, word) for name, rule in rules.items()))
         attempts = [_to_attempt((name,), word, answer) for name, answer in zip(rules, answers, strict=True)]
-        return (yield from _all_or_none(self._layout, attempts))
+        return (yield from _all_or_none(self._keys, attempts))
 
 
 class PlainEach:
     """Commands alone, for servers that refuse scripts: counted first, then judged."""
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, keys: ThrottleKeys) -> None:
+        self._keys = keys
 
     def attempt(self, rules: Rules, word: str) -> Operation[Attempt]:
         """For each ``TIME``; ``MULTI``, ``LPUSH``, ``PEXPIREAT``, ``EXEC``; ``LRANGE``; ``LREM`` of what was refused or is of no use."""
         attempts: list[Attempt] = []
         for name, rule in rules.items():
             attempts.append((yield from self._attempt(name, rule, word)))
-        return (yield from _all_or_none(self._layout, attempts))
+        return (yield from _all_or_none(self._keys, attempts))
 
     def _attempt(self, name: str, rule: FailureRule, word: str) -> Operation[Attempt]:
-        key = self._layout.throttle_key(name)
+        key = self._keys.throttle_key(name)
         now = _milliseconds_of((yield Call("TIME", ())))
         entry = _entry(now, word)
         yield Transaction((Call("LPUSH", (key, entry)), Call("PEXPIREAT", (key, now + rule.life))))
@@ -122,16 +151,16 @@ class PlainEach:
         return Attempt(wait, {name: count + 1}, {} if wait else {name: entry})
 
 
-def take_back(layout: Layout, entries: Mapping[str, str]) -> Operation[None]:
+def take_back(keys: ThrottleKeys, entries: Mapping[str, str]) -> Operation[None]:
     """Make an attempt uncounted: ``LREM`` of its entry for each name."""
     if entries:
-        yield Batch(tuple(Call("LREM", (layout.throttle_key(name), 0, entry)) for name, entry in entries.items()))
+        yield Batch(tuple(Call("LREM", (keys.throttle_key(name), 0, entry)) for name, entry in entries.items()))
 
 
-def forget(layout: Layout, names: Collection[str]) -> Operation[None]:
+def forget(keys: ThrottleKeys, names: Collection[str]) -> Operation[None]:
     """Forget all failures under these names: ``DEL`` for each."""
     if names:
-        yield Batch(tuple(Call("DEL", (layout.throttle_key(name),)) for name in names))
+        yield Batch(tuple(Call("DEL", (keys.throttle_key(name),)) for name in names))
 
 
 def _milliseconds_of(time: Sequence[bytes]) -> int:
@@ -140,9 +169,9 @@ def _milliseconds_of(time: Sequence[bytes]) -> int:
     return int(seconds) * 1000 + int(microseconds) // 1000
 
 
-def _script(layout: Layout, rules: Rules, word: str) -> Eval:
+def _script(keys: ThrottleKeys, rules: Rules, word: str) -> Eval:
     numbers = [number for rule in rules.values() for number in (*rule, rule.kept)]
-    return Eval(ATTEMPT, tuple(map(layout.throttle_key, rules)), (word, *numbers))
+    return Eval(ATTEMPT, tuple(map(keys.throttle_key, rules)), (word, *numbers))
 
 
 def _to_attempt(names: Sequence[str], word: str, answer: Sequence[int]) -> Attempt:
@@ -150,14 +179,14 @@ def _to_attempt(names: Sequence[str], word: str, answer: Sequence[int]) -> Attem
     return Attempt(wait, dict(zip(names, counts, strict=True)), {} if wait else dict.fromkeys(names, _entry(now, word)))
 
 
-def _all_or_none(layout: Layout, attempts: Iterable[Attempt]) -> Operation[Attempt]:
+def _all_or_none(keys: ThrottleKeys, attempts: Iterable[Attempt]) -> Operation[Attempt]:
     """One attempt of several, each of which was judged by itself: counted everywhere, or taken back where it was."""
     attempts = list(attempts)
     wait = max((attempt.wait for attempt in attempts), default=0)
     entries = {name: entry for attempt in attempts for name, entry in attempt.entries.items()}
     failures = {name: count for attempt in attempts for name, count in attempt.failures.items()}
     if wait:
-        yield from take_back(layout, entries)
+        yield from take_back(keys, entries)
     return Attempt(wait, failures, {} if wait else entries)
 
 
@@ -187,6 +216,6 @@ def _entry(now: int, word: str) -> str:
     return f"{now}-{word}"
 
 
-def choose_throttle(client: Any, layout: Layout) -> ThrottleProtocol:
+def choose_throttle(client: Any, keys: ThrottleKeys) -> ThrottleProtocol:
     """One script for all lists where one server has them; one for each in a cluster."""
-    return ScriptEach(layout) if is_cluster(client) else OneScript(layout)
+    return ScriptEach(keys) if is_cluster(client) else OneScript(keys)
