@@ -230,6 +230,7 @@ async def test_commands_are_the_documented_ones(adapter: AsyncRedisSessionAdapte
     await watch("renew_session", "s0", row("new", life=3 * HOUR), grace=MINUTE)
     await watch("get_successor", "s0")
     inspector.client.delete("session:s10")
+    inspector.client.set("session:s11", encode_row(row("s11", life=-HOUR)), ex=60)  # dead, as the original's are that live on
     await watch("get_sessions_by_user_id", "u1")
     await watch("delete_session", "s1")
     await watch("delete_other_sessions", "u1", "s0")
