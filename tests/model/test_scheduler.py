@@ -14,7 +14,7 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Command, Reply, Transaction
 from lucia.redis.session_first import Plain, Scripted, SessionFirst
-from lucia.redis.store import StoreProtocol
+from lucia.redis.store import Store, StoreProtocol
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Violation
 from tests.model.gates import ForgetfulClient, Gate, GatedClient, MakeClient, ModelServer, RedisCluster, ScriptlessClient
@@ -75,7 +75,7 @@ def test_laws_hold(place: str, name: str) -> None:
 def test_without_scripts() -> None:
     """The adapter turns to plain commands by itself where scripts are refused, and nowhere else."""
 
-    async def protocol_after(client: GatedClient, gate: Gate) -> StoreProtocol:
+    async def protocol_after(client: GatedClient, gate: Gate) -> Store:
         adapter, server = AsyncRedisSessionAdapter(client), ModelServer(())
         call = asyncio.ensure_future(adapter.delete_session("o"))
         while not call.done():
