@@ -128,6 +128,9 @@ EVALS: Final[dict[str, st.SearchStrategy[Eval]]] = {
     **{name: evals for index in INDEXES.values() for name, evals in _evals(index.scripts).items()},
 }
 
+FIRST: Final = EVALS.keys() - {name for name in EVALS if name.endswith((" set", " legacy"))}
+"""The scripts of the default layout; the others are made of the same texts."""
+
 parts = st.one_of(calls, transactions, *EVALS.values())
 
 
@@ -154,7 +157,7 @@ def test_twin(client: redis.Redis, sent: list[Part]) -> None:
 def test_twin_of_script(client: redis.Redis, name: str) -> None:
     """Each script alone, after any few commands, answers and leaves behind what its twin does."""
 
-    @settings(max_examples=100)
+    @settings(max_examples=100 if name in FIRST else 40)
     @given(
         filled=st.lists(lists | sets, max_size=2), prepared=st.lists(calls, max_size=3), evals=st.lists(EVALS[name], min_size=1, max_size=3)
     )
