@@ -10,9 +10,9 @@ cluster                    29    22,780         38    99,176
 without scripts            29   262,163         37 1,709,726
 =================== ========= ========= ========== =========
 
-Measured on one core with Python 3.11: 20 seconds, and 103 with the large ones. Over sets, of which only a few scenarios are run unless they
-are to be large, there are as many worlds. Those, the scenarios beside the original's logins, and the twins make it 30 seconds for all tests of
-this folder, and about four minutes with the large ones.
+Measured on one core with Python 3.11: 20 seconds, and 103 with the large ones. Over sets, where only a few scenarios are run
+unless they are to be large, there are as many worlds. Those, the scenarios beside the original's logins, and the twins make it 30 seconds
+for all tests of this folder, and about four minutes with the large ones.
 """
 
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def test_laws_hold(protocol: str, name: str) -> None:
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
-@pytest.mark.parametrize(("protocol", "name"), CASES if LARGE else product(SET_STORES, OVER_SETS))
+@pytest.mark.parametrize(("protocol", "name"), CASES if LARGE else [*product(SET_STORES, OVER_SETS)])
 def test_laws_hold_over_sets(protocol: str, name: str) -> None:
     """Every law holds where the index is a set."""
     scenario = with_sets(CHOSEN[name](Tasks(SET_STORES[protocol])))
