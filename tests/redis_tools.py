@@ -1,14 +1,18 @@
 """For tests of the Redis adapter: looking into a server from outside, clients of every kind in both colours, servers of a test's own."""
 
 import json
+import os
 import re
+import select
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from socket import create_server, socket
+from socket import create_connection, create_server, socket
 from types import ModuleType
 from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
 
@@ -18,14 +22,15 @@ import redis.asyncio.sentinel
 import redis.sentinel
 import valkey
 import valkey.asyncio
+import valkey.asyncio.retry
 import valkey.asyncio.sentinel
+import valkey.retry
 import valkey.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lucia.models import SessionRow
-from lucia.redis.clients import idle_closers
 from lucia.redis.commands import Batch, Call, Command, Eval, Reply, Transaction
 from lucia.redis.layout import RESERVED, Layout
 from lucia.rules import system_clock
@@ -41,10 +46,12 @@ __all__ = [
     "ClusterInspector",
     "Entry",
     "Inspector",
+    "LossyProxy",
     "SentinelGroup",
     "Stepper",
     "explore",
     "for_sets",
+    "frozen",
     "own_server",
     "row",
     "sentinel_group",
@@ -381,7 +388,7 @@ class Stepper(Generic[T]):
         if isinstance(command, Eval):
             keys, arguments = map(_encoded, command.keys), map(_encoded, command.arguments)
             return self._client.execute_command("EVAL", command.script.text, len(command.keys), *keys, *arguments)
-        return [close() for close in idle_closers(self._client)]
+        return self._client.connection_pool.disconnect()
 
 
 def _encoded(argument: str | bytes | int) -> bytes | int:
@@ -442,6 +449,14 @@ _OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
+_RETRIES: Final[Mapping[tuple[str, str], Any]] = {
+    ("asynchronous", "redis"): AsyncRetry,
+    ("asynchronous", "valkey"): valkey.asyncio.retry.Retry,
+    ("blocking", "redis"): Retry,
+    ("blocking", "valkey"): valkey.retry.Retry,
+}
+
+
 def _make(kind: str, server: Server, modules: Mapping[str, ModuleType], changes: Mapping[str, Any]) -> Any:
     library = kind.partition("-py")[0]
     module = modules[library]
@@ -472,6 +487,11 @@ class AsyncClients:
         """A client of the cluster, which the test closes."""
         found = getattr(cls.modules[library], f"{library.capitalize()}Cluster")
         return found(host="127.0.0.1", port=cluster.ports[0], **options)
+
+    @classmethod
+    def retrying(cls, library: str, count: int) -> Mapping[str, Any]:
+        """Options of a client that sends a command again so often."""
+        return {"retry": _RETRIES["asynchronous", library](NoBackoff(), count)}
 
     @classmethod
     def make_hasty(cls, server: Server, **changes: Any) -> Any:
@@ -510,6 +530,11 @@ class Clients:
         return found(host="127.0.0.1", port=cluster.ports[0], **options)
 
     @classmethod
+    def retrying(cls, library: str, count: int) -> Mapping[str, Any]:
+        """Options of a client that sends a command again so often."""
+        return {"retry": _RETRIES["blocking", library](NoBackoff(), count)}
+
+    @classmethod
     def make_hasty(cls, server: Server, **changes: Any) -> Any:
         """A redis-py client that tries once."""
         return cls.make("redis-py, RESP2", server, retry=Retry(NoBackoff(), 0), **changes)
@@ -535,6 +560,67 @@ def silent_server() -> Iterator[Server]:
     """A port that takes connections and never answers."""
     with create_server(("127.0.0.1", 0)) as listening:
         yield Server("redis", "127.0.0.1", int(listening.getsockname()[1]), Path("/nowhere"))
+
+
+@contextmanager
+def frozen(server: Server) -> Iterator[None]:
+    """A server whose process is stopped: connections are taken by the system, and nothing is answered."""
+    with _any_client(server.port) as client:
+        process = int(client.info("server")["process_id"])
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+class LossyProxy:
+    """Stands before a server, passes everything on, and loses the replies to some commands: the client sees a closed connection.
+
+    Args:
+        port: the server's.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listening = create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        self._word = b""
+        self._count = 0
+        self.lost = 0
+
+    def __enter__(self) -> "LossyProxy":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+
+    def lose(self, word: str, count: int = 1_000) -> "LossyProxy":
+        """From now on, lose the replies to that many commands that hold this word."""
+        self._word, self._count, self.lost = word.encode(), count, 0
+        return self
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                threading.Thread(target=self._relay, args=(near,), daemon=True).start()
+
+    def _relay(self, near: socket) -> None:
+        with near, create_connection(("127.0.0.1", self._target)) as far, suppress(OSError):
+            while True:
+                readable, _, _ = select.select([near, far], [], [])
+                source, target = (far, near) if far in readable else (near, far)
+                data = source.recv(1 << 16)
+                target.sendall(data)
+                if not data:
+                    return
+                if source is near and self._count and self._word in data:
+                    self._count -= 1
+                    self.lost += 1
+                    far.recv(1 << 16)
+                    return
 
 
 def unused_port() -> int:

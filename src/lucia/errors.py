@@ -21,6 +21,7 @@
     │   └── StoreCorrupt
     ├── ConcurrentlyRevoked
     ├── Overloaded
+    ├── StoreUnavailable
     ├── TooManyAttempts
     ├── SessionsNotEnded
     └── UsersNotConfigured
@@ -52,6 +53,7 @@ __all__ = [
     "RequestUnauthorized",
     "SessionsNotEnded",
     "StoreCorrupt",
+    "StoreUnavailable",
     "TooManyAttempts",
     "UnknownError",
     "UsersNotConfigured",
@@ -212,6 +214,25 @@ class TooManyAttempts(LuciaError):
     def __init__(self, message: str | None = None, *, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class StoreUnavailable(LuciaError):
+    """The session store did not answer in time, or a write was sent and its answer was lost; ``__cause__`` is the client's error, if any.
+
+    ``ambiguous`` says whether something may have been written. If not, nothing was changed. If so: a login or a renewal that failed left at
+    most a session that nobody knows, so make a new one; ending sessions is safe to repeat, so end them again. Answer 503.
+    """
+
+    code = "STORE_UNAVAILABLE"
+    default_message = "the session store did not answer in time; nothing was changed, so try again"
+    _ambiguous_message: ClassVar[str] = (
+        "the session store's answer to a write was lost, so it may have been done or not: "
+        "a login or a renewal can be made anew, and ending sessions is safe to repeat"
+    )
+
+    def __init__(self, message: str | None = None, *, ambiguous: bool = False) -> None:
+        super().__init__(message or (self._ambiguous_message if ambiguous else None))
+        self.ambiguous = ambiguous
 
 
 class SessionsNotEnded(LuciaError):

@@ -15,7 +15,7 @@ from lucia._concurrency import (
     AsyncPasswordWorkers,
     Lock,
     PasswordWorkers,
-    PerProcess,  # a fork's child is not seen by pytest
+    PerProcess,
     _Pool,  # a pool that can't start threads comes about no other way
 )
 from lucia.errors import Overloaded

@@ -29,6 +29,7 @@ OURS = {
     "Overloaded": "OVERLOADED",
     "TooManyAttempts": "TOO_MANY_ATTEMPTS",
     "SessionsNotEnded": "SESSIONS_NOT_ENDED",
+    "StoreUnavailable": "STORE_UNAVAILABLE",
     "UsersNotConfigured": "USERS_NOT_CONFIGURED",
 }
 
@@ -87,3 +88,12 @@ def test_how_long_to_wait_survives_a_copy() -> None:
 def test_what_a_person_typed_is_a_value_error_too() -> None:
     """InvalidInput can be caught as what a wrong argument is everywhere in Python; no other error of ours can."""
     assert [name for name in ALL if issubclass(getattr(errors, name), ValueError)] == ["InvalidInput"]
+
+
+def test_an_answer_that_was_lost() -> None:
+    """StoreUnavailable tells by an attribute, and by its text, whether something may have been written."""
+    sure, unsure = errors.StoreUnavailable(), errors.StoreUnavailable(ambiguous=True)
+    assert (sure.ambiguous, unsure.ambiguous) == (False, True)
+    assert "nothing was changed" in str(sure)
+    assert "may have been done or not" in str(unsure)
+    assert str(errors.StoreUnavailable("other words", ambiguous=True)) == "other words"

@@ -88,6 +88,7 @@ def test_names() -> None:
         "SessionsNotEnded",
         "SingleUseKey",
         "StoreCorrupt",
+        "StoreUnavailable",
         "Throttle",
         "ThrottleStore",
         "ThrottlingSessionAdapter",

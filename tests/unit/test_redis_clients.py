@@ -15,10 +15,10 @@ from redis.cache import CacheConfig
 from redis.cluster import LoadBalancingStrategy
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
-from lucia.redis.clients import idle_closers, is_cluster, is_no_script, is_wrong_type, redact, refuses_scripts
+from lucia.redis.clients import is_cluster, is_no_script, is_wrong_type, redact, refuses_scripts
 from lucia.redis.commands import Batch, Call, DropConnections, Eval, Transaction
 from lucia.redis.index import LIST
-from tests.redis_tools import AsyncClients, Clients, Inspector, row, until
+from tests.redis_tools import AsyncClients, Clients, Inspector, row
 from tests.servers import Cluster, Server
 
 SECRET = "s" * 40
@@ -130,79 +130,6 @@ def test_no_client_library_is_imported() -> None:
     """Importing the adapter imports neither client library: the application brings its own."""
     program = "import sys, lucia.adapters.redis; print(sorted({'redis', 'valkey'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-class OldPool:
-    """A pool whose ``disconnect`` takes no argument, as that of older blocking pools."""
-
-    cache = None
-
-    def disconnect(self) -> str:
-        return "all are closed"
-
-
-class OldClient:
-    """A client with such a pool."""
-
-    def __init__(self) -> None:
-        self.connection_pool = OldPool()
-
-
-def test_pools_that_close_all() -> None:
-    """A pool that can't close its idle connections alone closes all."""
-    assert [close() for close in idle_closers(OldClient())] == ["all are closed"]
-
-
-def test_connections_in_use_stay(inspector: Inspector) -> None:
-    """Of a pool's connections only the idle ones are closed, so that commands under way are not disturbed."""
-    pool: Any = redis.ConnectionPool(port=inspector.server.port, client_name="pooled")
-    busy, idle = pool.get_connection(), pool.get_connection()
-    pool.release(idle)
-    busy.send_command("PING")
-    for close in idle_closers(redis.Redis(connection_pool=pool)):
-        close()
-    until(lambda: [each["name"] for each in inspector.client.client_list()].count("pooled") == 1)
-    assert busy.read_response() == b"PONG"
-    pool.release(busy)
-    pool.disconnect()
-
-
-@pytest.mark.parametrize("library", ["redis", "valkey"])
-def test_connections_of_all_nodes(cluster: Cluster, library: str) -> None:
-    """A cluster client's idle connections to all nodes are closed, those in use stay, and the client works on."""
-
-    def connections() -> int:
-        found = 0
-        for port in cluster.ports:
-            with redis.Redis(port=port) as look:
-                found += [each["name"] for each in look.client_list()].count("clustered")
-        return found
-
-    with Clients.of_cluster(library, cluster, client_name="clustered") as client:
-        for key in ("a", "b", "c"):
-            client.get(key)
-        node = client.get_node_from_key("a")
-        pool = getattr(node, f"{library}_connection").connection_pool
-        busy = pool.get_connection("GET") if library == "valkey" else pool.get_connection()
-        busy.send_command("PING")
-        client.get("a")
-        assert connections() >= 4
-        for close in idle_closers(client):
-            close()
-        until(lambda: connections() == 1)
-        assert busy.read_response() == b"PONG"
-        pool.release(busy)
-        assert [client.get(key) for key in ("a", "b", "c")] == [None] * 3
-
-
-def test_nodes_without_connections(cluster: Cluster) -> None:
-    """A node that a cluster client knows and has not used yet has nothing to close."""
-    with Clients.of_cluster("redis", cluster) as client:
-        known = len(idle_closers(client))
-        for node in client.get_nodes():
-            node.redis_connection.close()
-            node.redis_connection = None
-        assert (known, idle_closers(client)) == (3, [])
 
 
 def test_same_kinds_in_both_colours() -> None:

@@ -30,6 +30,7 @@ from lucia import (
     PrimaryKey,
     RequestUnauthorized,
     StoreCorrupt,
+    StoreUnavailable,
     TooManyAttempts,
     User,
     UsersNotConfigured,
@@ -259,6 +260,7 @@ ANSWERS = [
     (InvalidInput("the password is empty"), 422, "the password is empty", {}),
     (TooManyAttempts(retry_after=17), 429, "Too many failed logins. Try again later.", {"retry-after": "17"}),
     (Overloaded(), 503, "Too many logins at once. Try again in a moment.", {"retry-after": "1"}),
+    (StoreUnavailable(ambiguous=True), 503, "Sessions can't be reached. Try again in a moment.", {"retry-after": "1"}),
 ]
 
 

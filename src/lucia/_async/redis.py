@@ -1,14 +1,18 @@
 """The Redis session adapter: runs the operations of :mod:`lucia.redis.store` over a client that the application made."""
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self, TypeVar
 
 from lucia._async.redis_driver import AsyncRedisDriver
 from lucia._async.redis_throttle import AsyncRedisThrottleStore
 from lucia.models import SessionRow
 from lucia.redis.clients import AsyncRedisClient, check_client, is_cluster
 from lucia.redis.commands import Operation, ScriptsRefusedError
+from lucia.redis.failures import WRITE_SECONDS, deadline_seconds
 from lucia.redis.hashed import at_rest
 from lucia.redis.ids import RawIds
 from lucia.redis.layout import Layout, LayoutName
@@ -18,6 +22,8 @@ from lucia.redis.throttle import KeyedNames
 from lucia.rules import system_clock
 
 T = TypeVar("T")
+
+DEFAULT_DEADLINE: Final = timedelta(seconds=5)
 
 
 class AsyncRedisSessionAdapter:
@@ -56,8 +62,12 @@ class AsyncRedisSessionAdapter:
     Scripts run by ``EVALSHA``, and by ``EVAL`` where the server does not know them yet; every key they touch is declared. In a cluster,
     and on a server that refuses scripts, the steps of :mod:`lucia.redis.session_first` take the place of the commands that write.
 
+    The adapter makes connections of its own, in the way that the client makes its: as many at most, with the same address, password, TLS
+    and Sentinel or cluster. They are made when needed, belong to the running event loop and to this process, and are closed with it, or
+    before, when the adapter is closed. The client itself is sent nothing, and is never closed.
+
     Args:
-        client: made by the application, which also connects and closes it; ``decode_responses`` may be either way.
+        client: made by the application, which also closes it; ``decode_responses``, timeouts and retries may be any.
         namespaces: ``session`` and ``user_session``, each of which may be left out.
         layout: ``lucia-v2`` for the format of the original's adapter 2.x: the index is a set, ``user_sessions:{user id}``, and the
             commands for it are ``SADD``, ``SREM``, ``SMEMBERS``, ``SCARD``, ``SRANDMEMBER`` in the place of those for lists.
@@ -67,14 +77,19 @@ class AsyncRedisSessionAdapter:
             read too. Lists then have hashes in the place of ids. The keys of failed sign-ins are named with the first one.
         raw_ids: with ``id_keys``, whether sessions that are stored under their ids as they are can still be used: ``read`` yes,
             ``refuse`` no; ``write`` also stores new ones so.
+        deadline: for each command, whatever it waits for: a free connection, the handshake, the answer. 30 s at most; a login and a
+            renewal also have 30 s in all.
 
     Raises:
-        TypeError: the client is none that this adapter can use, or ``id_keys`` are no sequence of ``bytes``.
-        ValueError: a namespace is empty or unknown, the two collide, there is no such layout, or a key has fewer than 32 bytes.
+        TypeError: the client is none that this adapter can use, or ``id_keys`` are no sequence of ``bytes``, or the
+            deadline is no ``timedelta``.
+        ValueError: a namespace is empty or unknown, the two collide, there is no such layout, a key has fewer than 32 bytes, or
+            the deadline is not more than 0 or more than 30 s.
         ImportError: there are ``id_keys``, and cryptography is not installed.
 
-    Each method raises the client's own errors unchanged but for arguments, ids among them, that are taken out of their text; and
-    :class:`~lucia.StoreCorrupt` where an index holds a value of another type.
+    Each method raises :class:`~lucia.StoreUnavailable` where there was no answer in time, or the answer to a write was lost;
+    :class:`~lucia.StoreCorrupt` where an index holds a value of another type; and every other error of the client unchanged but for
+    arguments, ids among them, that are taken out of their text.
     """
 
     keeps_attributes: bool = True
@@ -89,14 +104,25 @@ class AsyncRedisSessionAdapter:
         legacy_writers: bool = False,
         id_keys: Sequence[bytes] = (),
         raw_ids: RawIds = "read",
+        deadline: timedelta = DEFAULT_DEADLINE,
     ) -> None:
         check_client(client, like=self.get_session)
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
-        self._driver = AsyncRedisDriver(client)
+        self._driver = AsyncRedisDriver(client, deadline_seconds(deadline))
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
         self._protocol = self._at_rest(choose_protocol(client, self._layout))
         names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
         self._failures = AsyncRedisThrottleStore(client, self._driver, names)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the adapter's own connections, not the client's. Using the adapter again opens new ones."""
+        await self._driver.aclose()
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
@@ -113,7 +139,7 @@ class AsyncRedisSessionAdapter:
             DuplicateSessionId: another session has this id; nothing was changed.
             ValueError: the session's end is past by the server's clock, or its record is longer than 16 KiB.
         """
-        await self._run(lambda store: store.create(session, random.randrange))
+        await self._run(lambda store: store.create(session, random.randrange), WRITE_SECONDS)
 
     async def delete_session(self, /, *session_ids: str) -> None:
         """End these sessions, and what they were renewed to within the last 60 seconds; unknown ids are no error."""
@@ -133,7 +159,7 @@ class AsyncRedisSessionAdapter:
         Raises:
             DuplicateSessionId, ValueError: as :meth:`set_session`.
         """
-        return await self._run(lambda store: store.renew(session_id, successor, grace))
+        return await self._run(lambda store: store.renew(session_id, successor, grace), WRITE_SECONDS)
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
@@ -143,10 +169,10 @@ class AsyncRedisSessionAdapter:
         """Where ``Auth`` counts failed sign-ins: beside the sessions, over the same client."""
         return self._failures
 
-    async def _run(self, start: Callable[[Store], Operation[T]]) -> T:
+    async def _run(self, start: Callable[[Store], Operation[T]], seconds: float = math.inf) -> T:
         """Run an operation; where scripts turn out to be refused, start it anew without them, now and from then on."""
         try:
-            return await self._driver.run(start(self._protocol))
+            return await self._driver.run(start(self._protocol), seconds)
         except ScriptsRefusedError:
             self._protocol = self._at_rest(SessionFirst(self._layout, Plain()))
-        return await self._driver.run(start(self._protocol))
+        return await self._driver.run(start(self._protocol), seconds)

@@ -1,45 +1,83 @@
-"""Runs the operations of the Redis store over a client that the application made."""
+"""Runs the operations of the Redis store over connections of its own, made as the application's client makes them."""
 
-from typing import Any, TypeVar
+import logging
+import math
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
+from lucia._async.redis_routes import AsyncRoute, open_route
+from lucia._connections import AsyncGivenClient, AsyncOwned
 from lucia.errors import StoreCorrupt
-from lucia.redis.clients import idle_closers, is_no_script, is_wrong_type, redact, refuses_scripts
-from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Operation, Reply, ScriptsRefusedError, Transaction
+from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
+from lucia.redis.commands import (
+    Argument,
+    Batch,
+    Call,
+    Command,
+    DropConnections,
+    Eval,
+    Operation,
+    Reply,
+    ScriptsRefusedError,
+    Transaction,
+    Words,
+)
+from lucia.redis.failures import Unanswered, error_to_raise, is_read, is_repeatable
+from lucia.redis.origins import Origin, origin_of
 
 T = TypeVar("T")
 
+DEFAULT_DEADLINE: Final = 5.0
+"""In seconds."""
+
+_LOGGER: Final = logging.getLogger("lucia.redis")
+
 
 class AsyncRedisDriver:
-    """One client, for a single server, Sentinel's primary, or a cluster.
+    """Our connections to a single server, to Sentinel's master, or to a cluster.
 
-    An operation is sent the replies of its commands, and thrown the errors: the client's own, without the arguments in their text.
+    An operation is sent the replies of its commands, and thrown the errors: the client's own, without the arguments in their text, and
+    ``StoreUnavailable``. Each command has so many seconds, whatever it waits for: a connection, the handshake, the answer, and the
+    second attempt if there is one.
     """
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, deadline: float = DEFAULT_DEADLINE) -> None:
+        self._deadline = deadline
+        self._route = AsyncOwned(partial(_open_route, client, _origin_of(client), deadline))
 
-    async def run(self, operation: Operation[T]) -> T:
+    async def run(self, operation: Operation[T], seconds: float = math.inf) -> T:
         """Run an operation to its end, and return what it returns.
+
+        Args:
+            seconds: for all its commands.
 
         Raises:
             ScriptsRefusedError: the server or its access rules refuse scripts; the script did not run.
         """
+        wrote, end = False, time.monotonic() + seconds
         try:
             command = next(operation)
             while True:
                 try:
-                    reply = await self._execute(command)
+                    reply = await self._execute(command, end, wrote=wrote)
                 except Exception as error:
                     command = operation.throw(error)
                 else:
+                    wrote = wrote or not (isinstance(command, DropConnections) or is_read(command))
                     command = operation.send(reply)
-        except StopIteration as end:
-            result: T = end.value
+        except StopIteration as stop:
+            result: T = stop.value
             return result
 
-    async def _execute(self, command: Command) -> Reply:
+    async def aclose(self) -> None:
+        """Close our connections. Later operations open new ones."""
+        await self._route.aclose()
+
+    async def _execute(self, command: Command, end: float, *, wrote: bool) -> Reply:
         try:
-            return await self._send(command)
+            return await self._send(command, end, wrote=wrote)
         except Exception as error:
             redact(error, command)
             if is_wrong_type(error):
@@ -48,39 +86,96 @@ class AsyncRedisDriver:
                 ) from error
             raise
 
-    async def _send(self, command: Command) -> Reply:
-        if isinstance(command, Call):
-            return await self._call(command.name, *command.arguments)
-        if isinstance(command, Eval):
-            return await self._eval(command)
+    async def _send(self, command: Command, end: float, *, wrote: bool) -> Reply:
         if isinstance(command, Batch):
-            return [await self._send(each) for each in command.commands]
-        if isinstance(command, Transaction):
-            return await self._transact(command)
-        for close in idle_closers(self._client):
-            await close()
-        return None
+            replies: list[Reply] = []
+            for each in command.commands:
+                replies.append(await self._send(each, end, wrote=wrote))
+                wrote = wrote or not is_read(each)
+            return replies
+        if isinstance(command, DropConnections):
+            return await (await self._route.get()).drop_idle()
+        end = min(time.monotonic() + self._deadline, end)
+        if isinstance(command, Eval):
+            return await self._eval(command, end, wrote=wrote)
+        if isinstance(command, Call):
+            return await self._reply(command, (_words(command),), end, wrote=wrote)
+        queued = tuple(map(_words, command.commands))
+        return await self._reply(command, (("MULTI",), *queued, ("EXEC",)), end, wrote=wrote)
 
-    async def _eval(self, command: Eval) -> Reply:
-        arguments = (len(command.keys), *command.keys, *command.arguments)
+    async def _eval(self, command: Eval, end: float, *, wrote: bool) -> Reply:
+        rest = (len(command.keys), *_encoded(command.keys), *_encoded(command.arguments))
         try:
-            return await self._call("EVALSHA", command.script.sha, *arguments)
+            return await self._reply(command, (("EVALSHA", command.script.sha, *rest),), end, wrote=wrote)
         except Exception as error:
             if refuses_scripts(error):
                 raise ScriptsRefusedError from error
             if not is_no_script(error):
                 raise
-        return await self._call("EVAL", command.script.text, *arguments)
+        return await self._reply(command, (("EVAL", command.script.text, *rest),), end, wrote=wrote)
 
-    async def _transact(self, command: Transaction) -> Reply:
-        async with self._client.pipeline(transaction=True) as pipeline:
-            for each in command.commands:
-                pipeline.execute_command(each.name, *_encoded(each.arguments))
-            return await pipeline.execute()
+    async def _reply(self, command: Call | Eval | Transaction, commands: Sequence[Words], end: float, *, wrote: bool) -> Reply:
+        """The last reply, unless one is an error."""
+        replies = await self._ask(command, commands, end, wrote=wrote)
+        if (error := next(filter(_is_error, _flat(replies)), None)) is not None:
+            if is_read_only(error):  # it was the master: the next connection finds the new one
+                await (await self._route.get()).drop_idle()
+            raise error
+        return replies[-1]
 
-    async def _call(self, name: str, *arguments: Argument) -> Reply:
-        return await self._client.execute_command(name, *_encoded(arguments), NEVER_DECODE=True)
+    async def _ask(self, command: Call | Eval | Transaction, commands: Sequence[Words], end: float, *, wrote: bool) -> list[Reply]:
+        """Send commands, and once more, at once, if there was no answer, it is safe, and there is time."""
+        route = await self._route.get()
+        again = False
+        while True:
+            try:
+                return await route.ask(_key_of(command), commands, end - time.monotonic())
+            except Unanswered as lost:
+                wrote = wrote or (lost.sent and not is_read(command))
+                over = again or lost.error is None or (lost.sent and not is_repeatable(command))
+                error = error_to_raise(lost, wrote=wrote)
+            if over:
+                raise error  # not within the handler: the client's error keeps what is behind it
+            again = True
 
 
-def _encoded(arguments: tuple[Argument, ...]) -> list[bytes | int]:
+def _origin_of(client: Any) -> Origin | None:
+    """How the client makes its connections; a line on the logger if that can't be told."""
+    origin = origin_of(client)
+    if origin is None:
+        _LOGGER.warning(
+            "the %s given can't be copied, so it is used as it is: it may send logins again whose answer was lost, and takes the time "
+            "that it takes; give a client of redis-py or valkey-py without an execute_command of its own",
+            type(client).__name__,
+        )
+    return origin
+
+
+def _open_route(client: Any, origin: Origin | None, seconds: float) -> AsyncRoute:
+    return AsyncGivenClient(client) if origin is None else open_route(origin, seconds)
+
+
+def _key_of(command: Call | Eval | Transaction) -> Argument | None:
+    """The key by which a cluster finds the node; None if any will do."""
+    if isinstance(command, Transaction):
+        return _key_of(command.commands[0])
+    words = command.arguments if isinstance(command, Call) else command.keys
+    return words[0] if words else None
+
+
+def _words(command: Call) -> Words:
+    return (command.name, *_encoded(command.arguments))
+
+
+def _encoded(arguments: Sequence[Argument]) -> list[bytes | int]:
     return [argument.encode() if isinstance(argument, str) else argument for argument in arguments]
+
+
+def _flat(replies: Sequence[Reply]) -> list[Reply]:
+    """The replies, and those within the last one, as those of a transaction are."""
+    last = replies[-1]
+    return [*replies, *(last if isinstance(last, list) else ())]
+
+
+def _is_error(reply: Reply) -> bool:
+    return isinstance(reply, Exception)

@@ -22,6 +22,7 @@ from lucia.errors import (
     NotAuthenticated,
     Overloaded,
     RequestUnauthorized,
+    StoreUnavailable,
     TooManyAttempts,
 )
 from lucia.middleware.asgi import ASGIApp, LuciaMiddleware, auth_request
@@ -45,6 +46,7 @@ _ANSWERS: Final[dict[type[LuciaError], tuple[int, str]]] = {
     InvalidInput: (422, _OWN_WORDS),
     TooManyAttempts: (429, "Too many failed logins. Try again later."),
     Overloaded: (503, "Too many logins at once. Try again in a moment."),
+    StoreUnavailable: (503, "Sessions can't be reached. Try again in a moment."),
 }
 
 
@@ -53,8 +55,8 @@ class StarletteAuth(Generic[UserT]):
 
     ``install`` also answers the library's errors where a route lets them pass, without telling which credential was wrong: 401 for
     ``NotAuthenticated``, ``InvalidSessionId`` and ``InvalidCredentials``, 403 for ``InvalidRequest`` and ``RequestUnauthorized``, 409
-    for ``DuplicateKeyId``, 422 with its message for ``InvalidInput``, 429 for ``TooManyAttempts``, 503 for ``Overloaded``; a WebSocket is
-    closed with 1008. The application's own exception handlers for these classes go before these.
+    for ``DuplicateKeyId``, 422 with its message for ``InvalidInput``, 429 for ``TooManyAttempts``, 503 for ``Overloaded`` and
+    ``StoreUnavailable``; a WebSocket is closed with 1008. The application's own exception handlers for these classes go before these.
     """
 
     def __init__(self, auth: AsyncAuth[UserT], *, transport: Transport = "cookie", forbid_cross_site: bool = False) -> None:

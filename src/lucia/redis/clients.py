@@ -1,13 +1,11 @@
 """What the adapter asks of a client and of its errors, for redis-py and valkey-py alike and without importing either."""
 
-import inspect
 import re
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from lucia._colour import waits
-from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Transaction
+from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Reply, Transaction
 
 _SHORTEST_SECRET = 16
 """Shorter arguments are words and numbers; ids that ``Auth`` makes have 40 characters."""
@@ -62,18 +60,6 @@ def is_cluster(client: Any) -> bool:
     return _is_a(client, "RedisCluster") or _is_a(client, "ValkeyCluster")
 
 
-def idle_closers(client: Any) -> list[Callable[[], Any]]:
-    """What to call, and to wait for, to close a client's idle connections, or all where they can't be told apart.
-
-    A client for a cluster is not closed: some of its kind could not be used any more.
-    """
-    single = getattr(client, "connection", None)
-    if single is not None:
-        return [single.disconnect]
-    closers: list[Callable[[], Any]] = [partial(_close_idle, pool) for pool in _pools(client)]
-    return closers or [_node_closer(node) for node in _nodes(client) if hasattr(node, "disconnect")]
-
-
 def _pools(client: Any) -> list[Any]:
     """The connection pools of a client, of which one for a cluster has one for each node; an asynchronous one has none."""
     clients: list[Any] = [
@@ -85,16 +71,6 @@ def _pools(client: Any) -> list[Any]:
 
 def _nodes(client: Any) -> list[Any]:
     return client.get_nodes() if is_cluster(client) else []
-
-
-def _close_idle(pool: Any) -> Any:
-    tells_them_apart = bool(inspect.signature(pool.disconnect).parameters)
-    return pool.disconnect(False) if tells_them_apart else pool.disconnect()
-
-
-def _node_closer(node: Any) -> Callable[[], Any]:
-    closer: Callable[[], Any] = getattr(node, "disconnect_free_connections", node.disconnect)
-    return closer
 
 
 def is_no_script(error: BaseException) -> bool:
@@ -110,6 +86,22 @@ def refuses_scripts(error: BaseException) -> bool:
 def is_wrong_type(error: BaseException) -> bool:
     """Whether a key held a value of another type."""
     return _is_a(error, "ResponseError") and "WRONGTYPE" in str(error)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether a server refused a write since it is a replica; a connection that is Sentinel's says so by another error."""
+    return any(_is_a(each, "ReadOnlyError") for each in (error, error.__context__))
+
+
+def is_answer(error: BaseException) -> bool:
+    """Whether an error is what the server answered; if not, there may have been no answer at all."""
+    kinds = ("ResponseError", "BusyLoadingError", "AuthenticationError")
+    return any(_is_a(error, kind) for kind in kinds) or is_read_only(error)
+
+
+def is_last(replies: Sequence[Reply]) -> bool:
+    """Whether the newest reply is one after which clients close the connection: loading, not logged in, a master that is none any more."""
+    return bool(replies) and isinstance(replies[-1], Exception) and not _is_a(replies[-1], "ResponseError")
 
 
 def redact(error: BaseException, command: Command) -> None:

@@ -1,6 +1,6 @@
 """What an operation yields: commands of the server, scripts, and batches of both; what it is sent: their replies."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -9,6 +9,9 @@ from lucia.redis.scripts import Script
 T = TypeVar("T")
 
 Argument = str | bytes | int
+Words = Sequence[str | bytes | int]
+"""A command as it is sent: its name and its arguments."""
+
 Reply = Any
 """bytes, int, None or a list of these: what a server answers, not decoded."""
 

@@ -17,10 +17,11 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A Lua script and the SHA-1 by which servers cache it."""
+    """A Lua script and the SHA-1 by which servers cache it; ``repeatable`` if running it twice, or late, does no more than once."""
 
     name: str
     text: str = field(repr=False)
+    repeatable: bool = field(default=False, repr=False)
     sha: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +85,7 @@ for i = 1, #KEYS, 2 do
 end
 return held
 """,
+    repeatable=True,
 )
 
 _REVOKE: Final = """
@@ -158,4 +160,5 @@ def index_scripts(kind: str, functions: str, *, legacy_writers: bool) -> IndexSc
     suffix = f"{kind}{' legacy' if legacy_writers else ''}"
     functions = f"\nlocal legacy_writers = {str(legacy_writers).lower()}{functions}"
     texts = {"create": _CREATE, "renew": _RENEW, "revoke": _REVOKE, "prune": _PRUNE, "push": _PUSH, "drop": _DROP}
-    return IndexScripts(**{name: Script(name + suffix, functions + text) for name, text in texts.items()})
+    endings = {"revoke", "prune", "drop"}
+    return IndexScripts(**{name: Script(name + suffix, functions + text, name in endings) for name, text in texts.items()})

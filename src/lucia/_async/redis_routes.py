@@ -1,0 +1,187 @@
+"""Which server a command goes to: the one, the master that Sentinel names, or the node that has a key's slot."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from lucia._connections import AsyncPause, AsyncServer
+from lucia.redis.commands import Argument, Reply, Words
+from lucia.redis.failures import Unanswered
+from lucia.redis.origins import Address, BehindSentinel, InCluster, OneServer, Origin
+from lucia.redis.slots import addresses_of_slots, redirection_of, slot_of
+
+_MAX_REDIRECTIONS: Final = 16
+
+_TRY_AGAIN_SECONDS: Final = 0.05
+"""How long to wait where a slot with several keys of a command is just being moved."""
+
+
+class AsyncRoute(Protocol):
+    """A way to the servers."""
+
+    async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float) -> list[Reply]:
+        """Send commands together, on one connection to the server that has this key, and return their replies in order.
+
+        Raises:
+            Unanswered: there was no answer.
+        """
+        ...
+
+    async def drop_idle(self) -> None:
+        """Close the connections that lie idle."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections; later calls open new ones."""
+        ...
+
+
+def open_route(origin: Origin, seconds: float) -> AsyncRoute:
+    """A way to the servers of the application's client; no connection is made yet."""
+    if isinstance(origin, InCluster):
+        return AsyncClusterRoute(origin)
+    return AsyncSentinelRoute(origin, seconds) if isinstance(origin, BehindSentinel) else AsyncOneRoute(origin)
+
+
+class AsyncOneRoute:
+    """The one server."""
+
+    def __init__(self, origin: OneServer) -> None:
+        self._server = AsyncServer(origin.recipe)
+
+    async def ask(self, _key: Argument | None, commands: Sequence[Words], seconds: float) -> list[Reply]:
+        """Any key is there."""
+        return await self._server.ask(commands, seconds)
+
+    async def drop_idle(self) -> None:
+        """Close the connections that lie idle."""
+        await self._server.drop_idle()
+
+    async def aclose(self) -> None:
+        """Close all connections; later calls open new ones."""
+        await self._server.aclose()
+
+
+class AsyncSentinelRoute(AsyncOneRoute):
+    """The master, for which each new connection asks Sentinel."""
+
+    def __init__(self, origin: BehindSentinel, seconds: float) -> None:
+        self._master = AsyncMaster(origin, seconds, self.drop_idle)
+        super().__init__(OneServer(origin.recipe.with_options(connection_pool=self._master)))
+
+    async def aclose(self) -> None:
+        """Close all connections, those to Sentinel too."""
+        await super().aclose()
+        await self._master.aclose()
+
+
+class AsyncMaster:
+    """What a client's connection asks of its pool to find the master; other than in a pool, that takes a bounded time."""
+
+    is_master: Final = True
+    check_connection: Final = False
+
+    def __init__(self, origin: BehindSentinel, seconds: float, moved: Any) -> None:
+        self._service = origin.service
+        self._finder = origin.copy_finder(seconds / (2 * len(origin.finder.sentinels) + 1))
+        self._moved = moved
+        self._address: Address | None = None
+
+    async def get_master_address(self) -> Address:
+        """Where the master is by now; idle connections to another one are closed."""
+        address: Address = await self._finder.discover_master(self._service)
+        before, self._address = self._address, address
+        if before not in (None, address):
+            await self._moved()
+        return address
+
+    async def aclose(self) -> None:
+        """Close the connections to Sentinel."""
+        for client in self._finder.sentinels:
+            await client.connection_pool.disconnect()
+
+
+class AsyncClusterRoute:
+    """The node that has a key's slot, by the cluster's map, which is asked for at first, and after a node could not be reached."""
+
+    def __init__(self, origin: InCluster) -> None:
+        self._origin = origin
+        self._servers: dict[Address, AsyncServer] = {}
+        self._slots: dict[int, Address] = {}
+
+    async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float) -> list[Reply]:
+        """Go where the key's slot is, and on where a node points to.
+
+        Raises:
+            Unanswered: there was no answer. The map is asked for anew next time.
+        """
+        end = time.monotonic() + seconds
+        try:
+            return await self._follow(key, commands, end)
+        except Unanswered:
+            self._slots = {}
+            raise
+
+    async def drop_idle(self) -> None:
+        """Close the connections that lie idle, to all nodes."""
+        for server in list(self._servers.values()):
+            await server.drop_idle()
+
+    async def aclose(self) -> None:
+        """Close all connections; later calls open new ones."""
+        for server in list(self._servers.values()):
+            await server.aclose()
+
+    async def _follow(self, key: Argument | None, commands: Sequence[Words], end: float) -> list[Reply]:
+        address, asking = await self._find(key, end), False
+        replies: list[Reply] = []
+        for _ in range(_MAX_REDIRECTIONS):
+            replies = await self._server(address).ask([("ASKING",), *commands] if asking else commands, _left(end))
+            replies = replies[1:] if asking else replies
+            redirection = redirection_of(replies, address)
+            if redirection is None:
+                break
+            if redirection.address is None:
+                await AsyncPause.seconds(_TRY_AGAIN_SECONDS)
+                continue
+            address, asking = self._where(redirection.address), redirection.asking
+            if not asking:
+                self._slots[redirection.slot] = address
+        return replies
+
+    async def _find(self, key: Argument | None, end: float) -> Address:
+        if not self._slots:
+            self._slots = await self._read_map(end)
+        nowhere = next(iter(self._slots.values()))  # that node says what is wrong
+        return nowhere if key is None else self._slots.get(slot_of(key), nowhere)
+
+    async def _read_map(self, end: float) -> dict[int, Address]:
+        """The address of each slot's primary, as the first node tells that answers; each has a part of the time."""
+        lost = Unanswered(None, sent=False)
+        for address in dict.fromkeys([*self._servers, *self._origin.nodes]):
+            try:
+                (reply,) = await self._server(address).ask([("CLUSTER", "SLOTS")], _left(end) / 3)
+            except Unanswered as error:
+                lost = Unanswered(error.error, sent=False)
+                lost.__cause__ = error.error
+                continue
+            if isinstance(reply, Exception):
+                lost = Unanswered(reply, sent=False)
+                continue
+            if found := addresses_of_slots(reply, address):
+                return {slot: self._where(each) for slot, each in found.items()}
+        raise lost
+
+    def _where(self, address: Address) -> Address:
+        return self._origin.remap(address) if self._origin.remap is not None else address
+
+    def _server(self, address: Address) -> AsyncServer:
+        server = self._servers.get(address)
+        if server is None:
+            host, port = address
+            server = self._servers[address] = AsyncServer(self._origin.recipe.with_options(host=host, port=port))
+        return server
+
+
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 0)

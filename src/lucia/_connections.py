@@ -1,0 +1,397 @@
+"""What differs between the two colours in talking to a server: connections, their deadline, and whose they are.
+
+Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``close``), so that generated code finds its own by name.
+"""
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from lucia._concurrency import PerProcess
+from lucia.redis.clients import is_answer, is_last
+from lucia.redis.commands import Reply, Words
+from lucia.redis.failures import Unanswered
+from lucia.redis.origins import Recipe
+
+__all__ = ["AsyncGivenClient", "AsyncOwned", "AsyncPause", "AsyncServer", "GivenClient", "Owned", "Pause", "Server"]
+
+
+class AsyncServer:
+    """Our connections to one server, for one event loop: as many at once as the application's client may have, made when needed."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._places = asyncio.Semaphore(recipe.limit)
+        self._idle: list[Any] = []
+        self._round = 0
+
+    async def ask(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
+        """Send commands together on one connection, and return their replies in order; a server's refusal is a reply too.
+
+        Whatever belongs on one connection with a command (ASKING before it, WAIT after it) is to be given here with it.
+
+        Args:
+            seconds: for waiting for a connection, connecting, sending and reading, all in all.
+
+        Raises:
+            Unanswered: the time was over, or no connection could be made, or it was lost. It is never used again.
+        """
+        sent = False
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit, self._places:
+                round_ = self._round
+                connection = await self._take()
+                try:
+                    packed = connection.pack_commands(commands)
+                    sent = True
+                    await connection.send_packed_command(packed, False)
+                    replies = await _async_replies(connection, len(commands))
+                except BaseException:
+                    await _drop(connection)
+                    raise
+                await self._give_back(connection, round_, replies)
+        except Exception as error:
+            raise Unanswered(None if limit.expired() else error, sent=sent) from error
+        return replies
+
+    async def drop_idle(self) -> None:
+        """Close the connections that lie idle, so that the next command gets a new one."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await _drop(connection)
+
+    async def aclose(self) -> None:
+        """Close the idle connections now, and those in use when they are given back. Later calls open new ones."""
+        self._round += 1
+        await self.drop_idle()
+
+    async def _take(self) -> Any:
+        while self._idle:
+            connection = self._idle.pop()
+            if await _async_is_clean(connection):
+                return connection
+            await _drop(connection)
+        return await self._open()
+
+    async def _open(self) -> Any:
+        """A new connection, after its handshake. What a connection has to be asked or told when it comes up belongs here."""
+        connection = self._recipe.connection()
+        connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
+        try:
+            await connection.connect()
+        except BaseException:
+            await _drop(connection)
+            raise
+        return connection
+
+    async def _give_back(self, connection: Any, round_: int, replies: Sequence[Reply]) -> None:
+        if round_ == self._round and not is_last(replies):
+            self._idle.append(connection)
+        else:
+            await _drop(connection)
+
+
+async def _async_replies(connection: Any, count: int) -> list[Reply]:
+    """So many replies; fewer if after one of them the client closes the connection."""
+    replies: list[Reply] = []
+    while len(replies) < count and not is_last(replies):
+        try:
+            replies.append(await connection.read_response(disable_decoding=True))
+        except Exception as error:
+            if not is_answer(error):
+                raise
+            replies.append(error)
+    return replies
+
+
+async def _async_is_clean(connection: Any) -> bool:
+    """Whether an idle connection is still open and has no reply that nobody read."""
+    can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
+    try:
+        return not await can_read()
+    except Exception:  # the client's own kinds of it
+        return False
+
+
+async def _drop(connection: Any) -> None:
+    """Close a connection without waiting for the other side, which may be frozen."""
+    if (writer := getattr(connection, "_writer", None)) is not None:
+        writer.transport.abort()
+    await connection.disconnect(nowait=True)
+
+
+class Server:
+    """Our connections to one server, for the threads of one process."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._places = threading.Semaphore(recipe.limit)
+        self._idle: list[Any] = []
+        self._round = 0
+
+    def ask(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
+        """Send commands together on one connection, and return their replies in order; a server's refusal is a reply too.
+
+        Whatever belongs on one connection with a command (ASKING before it, WAIT after it) is to be given here with it.
+
+        Args:
+            seconds: for waiting for a connection, connecting, sending and reading, all in all.
+
+        Raises:
+            Unanswered: the time was over, or no connection could be made, or it was lost. It is never used again.
+        """
+        end = time.monotonic() + seconds
+        if not self._places.acquire(timeout=seconds):
+            raise Unanswered(None, sent=False)
+        sent = False
+        try:
+            round_ = self._round
+            connection = self._take(end)
+            try:
+                packed = connection.pack_commands(commands)
+                sent = True
+                connection.send_packed_command(packed, False)
+                replies = _replies(connection, len(commands), end)
+            except BaseException:
+                connection.disconnect()
+                raise
+            self._give_back(connection, round_, replies, seconds)
+        except Exception as error:
+            raise Unanswered(None if time.monotonic() >= end else error, sent=sent) from error
+        finally:
+            self._places.release()
+        return replies
+
+    def drop_idle(self) -> None:
+        """Close the connections that lie idle, so that the next command gets a new one."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.disconnect()
+
+    def close(self) -> None:
+        """Close the idle connections now, and those in use when they are given back. Later calls open new ones."""
+        self._round += 1
+        self.drop_idle()
+
+    def _take(self, end: float) -> Any:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._open(end)
+            if _is_clean(connection):
+                return connection
+            connection.disconnect()
+
+    def _open(self, end: float) -> Any:
+        """A new connection, after its handshake. What a connection has to be asked or told when it comes up belongs here."""
+        connection = self._recipe.connection()
+        connection.socket_timeout = connection.socket_connect_timeout = _until(end)
+        try:
+            connection.connect()
+        except BaseException:
+            connection.disconnect()
+            raise
+        return connection
+
+    def _give_back(self, connection: Any, round_: int, replies: Sequence[Reply], seconds: float) -> None:
+        """Keep a connection for the next command, unless it was closed, or made in such haste that its own timeout is short."""
+        if round_ == self._round and not is_last(replies) and connection.socket_timeout > seconds / 2:
+            self._idle.append(connection)
+        else:
+            connection.disconnect()
+
+
+def _until(end: float) -> float:
+    """The seconds that are left; a little if there are none, since none would mean not to wait at all."""
+    return max(end - time.monotonic(), 0.001)
+
+
+def _replies(connection: Any, count: int, end: float) -> list[Reply]:
+    """So many replies; fewer if after one of them the client closes the connection."""
+    replies: list[Reply] = []
+    while len(replies) < count and not is_last(replies):
+        try:
+            replies.append(_reply(connection, end))
+        except Exception as error:
+            if not is_answer(error):
+                raise
+            replies.append(error)
+    return replies
+
+
+def _reply(connection: Any, end: float) -> Reply:
+    if not connection.can_read(timeout=_until(end)):
+        raise TimeoutError
+    return connection.read_response(disable_decoding=True)
+
+
+def _is_clean(connection: Any) -> bool:
+    """Whether an idle connection is still open and has no reply that nobody read."""
+    try:
+        return not connection.can_read()
+    except Exception:  # the client's own kinds of it
+        return False
+
+
+class _AsyncClosable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+AsyncClosableT = TypeVar("AsyncClosableT", bound=_AsyncClosable)
+ClosableT = TypeVar("ClosableT", bound=_Closable)
+
+
+class AsyncOwned(Generic[AsyncClosableT]):
+    """One value for each running event loop, made on first use, and closed before its loop ends, whether or not anybody closes it.
+
+    What a loop closes by itself when it ends are asynchronous generators (``loop.shutdown_asyncgens``, which ``asyncio.run`` and every
+    framework calls): so one waits in each loop to close the value. The value is closed too when this object is gone.
+    """
+
+    def __init__(self, make: Callable[[], AsyncClosableT]) -> None:
+        self._make = make
+        self._by_loop: dict[asyncio.AbstractEventLoop, tuple[AsyncClosableT, AsyncGenerator[None], weakref.finalize[..., Any]]] = {}
+
+    async def get(self) -> AsyncClosableT:
+        """The running loop's value."""
+        entry = self._by_loop.get(asyncio.get_running_loop())
+        return await self._first() if entry is None else entry[0]
+
+    async def aclose(self) -> None:
+        """Close the running loop's value. Later calls make another."""
+        entry = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if entry is not None:
+            _, closing, finalizer = entry
+            finalizer.detach()
+            await closing.aclose()
+
+    async def _first(self) -> AsyncClosableT:
+        for loop in [loop for loop in self._by_loop if loop.is_closed()]:
+            _, _, finalizer = self._by_loop.pop(loop)
+            finalizer.detach()
+        loop = asyncio.get_running_loop()
+        value = self._make()
+        closing = _closing(value)
+        finalizer = weakref.finalize(self, _close_later, loop, closing)
+        finalizer.atexit = False
+        self._by_loop[loop] = value, closing, finalizer
+        await anext(closing)
+        return value
+
+
+async def _closing(value: _AsyncClosable) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        await value.aclose()
+        await asyncio.sleep(0)  # in which the loop ends the transports
+
+
+def _close_later(loop: asyncio.AbstractEventLoop, closing: AsyncGenerator[None]) -> None:
+    """Close from outside of the loop, maybe in another thread."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(loop.create_task, closing.aclose())
+
+
+class Owned(Generic[ClosableT]):
+    """One value for each process, made on first use: nothing is shared after a fork."""
+
+    def __init__(self, make: Callable[[], ClosableT]) -> None:
+        self._values = PerProcess(make)
+
+    def get(self) -> ClosableT:
+        """This process's value."""
+        return self._values.get()
+
+    def close(self) -> None:
+        """Close this process's value. Later calls open it anew."""
+        self._values.get().close()
+
+
+class AsyncGivenClient:
+    """The application's client as it is, where connections of our own can't be made: whether it sends something again is its own affair."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def ask(self, _key: object, commands: Sequence[Words], seconds: float) -> list[Reply]:
+        """Send a command, or a transaction.
+
+        Raises:
+            Unanswered: the time was over, or the client raised an error that is no server's answer.
+        """
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                if len(commands) == 1:
+                    return [await self._client.execute_command(*commands[0], NEVER_DECODE=True)]
+                async with self._client.pipeline(transaction=True) as pipeline:
+                    for words in commands[1:-1]:
+                        pipeline.execute_command(*words)
+                    return [await pipeline.execute()]
+        except Exception as error:
+            if is_answer(error):
+                return [error]
+            raise Unanswered(None if limit.expired() else error, sent=True) from error
+
+    async def drop_idle(self) -> None:
+        """Its connections are its own."""
+
+    async def aclose(self) -> None:
+        """The application closes its client."""
+
+
+class GivenClient:
+    """The application's client as it is, where connections of our own can't be made: its timeouts are its own too."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def ask(self, _key: object, commands: Sequence[Words], _seconds: float) -> list[Reply]:
+        """Send a command, or a transaction.
+
+        Raises:
+            Unanswered: the client raised an error that is no server's answer.
+        """
+        try:
+            if len(commands) == 1:
+                return [self._client.execute_command(*commands[0], NEVER_DECODE=True)]
+            with self._client.pipeline(transaction=True) as pipeline:
+                for words in commands[1:-1]:
+                    pipeline.execute_command(*words)
+                return [pipeline.execute()]
+        except Exception as error:
+            if is_answer(error):
+                return [error]
+            raise Unanswered(error, sent=True) from error
+
+    def drop_idle(self) -> None:
+        """Its connections are its own."""
+
+    def close(self) -> None:
+        """The application closes its client."""
+
+
+class AsyncPause:
+    """Waits."""
+
+    @staticmethod
+    async def seconds(count: float) -> None:
+        await asyncio.sleep(count)
+
+
+class Pause:
+    """Waits."""
+
+    @staticmethod
+    def seconds(count: float) -> None:
+        time.sleep(count)

@@ -1,0 +1,81 @@
+"""What follows from a command that was not answered: what may be sent again, and which error goes up.
+
+A command is sent again once at most, at once, and only if it is safe: it is known not to have been sent, or it reads or ends something, so
+that repeating it changes nothing. What makes or renews a session is never sent again: a first attempt that hangs in a dying connection
+could arrive after the session was ended, and make it live again.
+"""
+
+from datetime import timedelta
+from typing import Final
+
+from lucia.errors import StoreUnavailable
+from lucia.redis.commands import Batch, Call, Command, Eval, Transaction
+
+WRITE_SECONDS: Final = 30.0
+"""How long a login or a renewal may take with all its commands, and any single command: half as long as a marker lives."""
+
+_READS: Final = frozenset({"MGET", "LRANGE", "SMEMBERS", "SRANDMEMBER", "PTTL", "TIME", "EXISTS", "LLEN", "SCARD"})
+
+_ENDINGS: Final = frozenset({"DEL", "LREM", "SREM"})
+
+
+class Unanswered(Exception):
+    """No server answered a command: a signal between two layers.
+
+    Args:
+        error: the client's error; None if the time was over.
+        sent: whether a server may have received the command.
+    """
+
+    def __init__(self, error: Exception | None, *, sent: bool) -> None:
+        super().__init__()
+        self.error = error
+        self.sent = sent
+
+
+def is_read(command: Command) -> bool:
+    """Whether the command changes nothing."""
+    return isinstance(command, Call) and command.name in _READS
+
+
+def is_repeatable(command: Command) -> bool:
+    """Whether executing the command twice, or late, does no more than executing it once."""
+    match command:
+        case Call():
+            return command.name in _READS | _ENDINGS
+        case Eval():
+            return command.script.repeatable
+        case Batch():
+            return all(map(is_repeatable, command.commands))
+        case Transaction():
+            return False
+        case _:
+            return True
+
+
+def error_to_raise(lost: Unanswered, *, wrote: bool) -> Exception:
+    """The error for the caller: the client's own, unless the time was over, or something may have been written.
+
+    Args:
+        wrote: whether a write of this operation was executed or may have been.
+    """
+    if lost.error is not None and not wrote:
+        return lost.error
+    unavailable = StoreUnavailable(ambiguous=wrote)
+    unavailable.__cause__ = lost.error
+    return unavailable
+
+
+def deadline_seconds(deadline: object) -> float:
+    """A command's deadline in seconds.
+
+    Raises:
+        TypeError: it is no ``timedelta``; a bare number's unit would be a guess.
+        ValueError: it is not more than 0, or longer than a login may take in all.
+    """
+    if not isinstance(deadline, timedelta):
+        raise TypeError(f"deadline must be a datetime.timedelta, not {type(deadline).__name__}")
+    seconds = deadline.total_seconds()
+    if not 0 < seconds <= WRITE_SECONDS:
+        raise ValueError(f"deadline must be more than 0 and at most {WRITE_SECONDS:.0f} seconds, not {seconds:g}")
+    return seconds

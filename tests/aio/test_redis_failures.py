@@ -1,0 +1,225 @@
+"""What the adapter does when a server does not answer: nothing is sent again blindly, the deadline holds, the error says what is known."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import redis.exceptions
+import valkey.exceptions
+
+from lucia._calls import AsyncCalls
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.errors import StoreUnavailable
+from lucia.redis.index import LIST
+from lucia.redis.scripts import DELETE, SWAP
+from tests.redis_tools import AsyncClients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row
+from tests.servers import Cluster, Server
+
+MINUTE: Final = 60_000
+SOON: Final = timedelta(seconds=0.3)
+PATIENCE: Final = 3.0
+"""Seconds in which all is over that has to be over at the deadline: much more than that, and less than clients wait by themselves."""
+
+CONNECTION_ERRORS: Final = (redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)
+
+KINDS: Final = ("redis", "valkey", "cluster of redis", "cluster of valkey")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each library, for one server and for a cluster."""
+    return str(request.param)
+
+
+@pytest.fixture
+def inspector(kind: str, request: pytest.FixtureRequest) -> Iterator[Inspector]:
+    """A look from outside into what the kind of client is of, emptied."""
+    if kind.startswith("cluster"):
+        with ClusterInspector(request.getfixturevalue("cluster")) as found:
+            yield found
+    else:
+        with Inspector(request.getfixturevalue(f"{kind}_server")) as found:
+            yield found
+
+
+@pytest.fixture
+def proxies(kind: str, inspector: Inspector) -> Iterator[dict[int, LossyProxy]]:
+    """A proxy before each node, by the node's port."""
+    with ExitStack() as stack:
+        ports = inspector.cluster.ports if isinstance(inspector, ClusterInspector) else (inspector.server.port,)
+        yield {port: stack.enter_context(LossyProxy(port)) for port in ports}
+
+
+@pytest.fixture
+async def adapter(kind: str, proxies: dict[int, LossyProxy]) -> AsyncIterator[AsyncRedisSessionAdapter]:
+    """An adapter behind the proxies, over a client that sends everything again ten times; the servers know all scripts."""
+    library = kind.split()[-1]
+    first = next(iter(proxies.values()))
+    retrying = AsyncClients.retrying(library, 10)
+    if kind.startswith("cluster"):
+        reach = partial(through, {port: proxy.port for port, proxy in proxies.items()})
+        client = AsyncClients.of_cluster(library, Cluster((first.port,)), address_remap=reach, **retrying)
+    else:
+        client = AsyncClients.make(f"{library}-py as it is", Server("redis", "127.0.0.1", first.port, Path("/nowhere")), **retrying)
+    async with client, AsyncRedisSessionAdapter(client) as found:
+        for number in range(12):  # so that each node knows the scripts
+            await found.set_session(row(f"w{number}", f"v{number}"))
+            await found.renew_session(f"w{number}", row(f"x{number}", f"v{number}"), grace=0)
+            await found.delete_sessions_by_user_id(f"v{number}")
+            await found.delete_session(f"x{number}")
+        yield found
+
+
+def through(ports: dict[int, int], address: tuple[str, int]) -> tuple[str, int]:
+    """Where the proxy before a node is."""
+    return address[0], ports.get(address[1], address[1])
+
+
+def lose(proxies: dict[int, LossyProxy], word: str, count: int = 1_000) -> None:
+    """Lose replies at each node."""
+    for proxy in proxies.values():
+        proxy.lose(word, count)
+
+
+def lost(proxies: dict[int, LossyProxy]) -> int:
+    """How many replies were lost by now."""
+    return sum(proxy.lost for proxy in proxies.values())
+
+
+# What is sent again
+
+
+async def test_a_login_is_sent_once(
+    kind: str, adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector
+) -> None:
+    """A create whose answer was lost reaches the server once, however often the client would send it again, and the error says so."""
+    words = ("\r\nNX\r\n", LIST.scripts.push.sha, "PEXPIREAT") if kind.startswith("cluster") else (LIST.scripts.create.sha,)
+    for number, word in enumerate(words):
+        lose(proxies, word)
+        with pytest.raises(StoreUnavailable, match="may have been done or not") as raised:
+            await adapter.set_session(row(f"s{number}", handle="h"))
+        assert raised.value.ambiguous
+        assert isinstance(raised.value.__cause__, CONNECTION_ERRORS)
+        assert lost(proxies) == 1
+        lose(proxies, "", 0)
+    await adapter.delete_sessions_by_user_id("u1")
+    assert "s0" not in inspector.index()
+
+
+async def test_a_renewal_is_sent_once(kind: str, adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]) -> None:
+    """A renewal whose answer was lost reaches the server once; whoever comes with the used id gets the one successor."""
+    await adapter.set_session(row("used"))
+    lose(proxies, SWAP.sha if kind.startswith("cluster") else LIST.scripts.renew.sha)
+    with pytest.raises(StoreUnavailable) as raised:
+        await adapter.renew_session("used", row("new"), grace=MINUTE)
+    assert raised.value.ambiguous
+    assert lost(proxies) == 1
+    lose(proxies, "", 0)
+    found = await adapter.renew_session("used", row("newer"), grace=MINUTE)
+    assert found is not None
+    assert found.id == "new"
+
+
+async def test_a_read_is_sent_twice(adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]) -> None:
+    """A read whose answer was lost is sent once more, at once; lost again, it is the client's own error."""
+    await adapter.set_session(row("one"))
+    lose(proxies, "MGET", 1)
+    assert await adapter.get_session("one") is not None
+    assert lost(proxies) == 1
+    lose(proxies, "MGET")
+    with pytest.raises(CONNECTION_ERRORS):
+        await adapter.get_session("one")
+    assert lost(proxies) == 2
+
+
+async def test_an_end_is_sent_twice(adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector) -> None:
+    """Ending whose answer was lost is sent once more, at once; lost again, the error says that it may have been done."""
+    for number in range(2):
+        await adapter.set_session(row(f"s{number}"))
+    lose(proxies, DELETE.sha, 1)
+    await adapter.delete_session("s0")
+    assert (lost(proxies), inspector.live()) == (1, {"s1"})
+    lose(proxies, DELETE.sha)
+    with pytest.raises(StoreUnavailable) as raised:
+        await adapter.delete_session("s1")
+    assert raised.value.ambiguous
+    assert lost(proxies) == 2
+    lose(proxies, "", 0)
+    await adapter.delete_session("s1")
+    assert inspector.live() == set()
+
+
+# The deadline
+
+
+def calls_of(adapter: AsyncRedisSessionAdapter) -> dict[str, Callable[[], Any]]:
+    """A call of each method."""
+    return {
+        "get_session": partial(adapter.get_session, "one"),
+        "get_sessions_by_user_id": partial(adapter.get_sessions_by_user_id, "u1"),
+        "set_session": partial(adapter.set_session, row("two")),
+        "renew_session": partial(adapter.renew_session, "one", row("three"), grace=MINUTE),
+        "get_successor": partial(adapter.get_successor, "one"),
+        "delete_session": partial(adapter.delete_session, "one"),
+        "delete_sessions_by_user_id": partial(adapter.delete_sessions_by_user_id, "u1"),
+        "delete_other_sessions": partial(adapter.delete_other_sessions, "u1", "one"),
+    }
+
+
+WRITES_FIRST: Final = {"set_session", "renew_session", "delete_session"}
+"""Whose first command on one server writes."""
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "connecting"])
+async def test_a_frozen_server(library: str, connected: bool, tmp_path: Path) -> None:
+    """With a server that is stopped every method raises at the deadline, says whether it may have written, and works again afterwards."""
+    with own_server("redis-server", tmp_path) as server:
+        async with (
+            AsyncClients.make(f"{library}-py as it is", server) as client,
+            AsyncRedisSessionAdapter(client, deadline=SOON) as adapter,
+        ):
+            for name in calls_of(adapter):
+                await adapter.set_session(row("one"))
+                if not connected:
+                    await adapter.aclose()
+                with frozen(server):
+                    began = time.monotonic()
+                    with pytest.raises(StoreUnavailable) as raised:
+                        await calls_of(adapter)[name]()
+                    assert SOON.total_seconds() / 2 < time.monotonic() - began < PATIENCE
+                    assert raised.value.ambiguous is (connected and name in WRITES_FIRST)
+                await adapter.delete_sessions_by_user_id("u1")
+                assert await adapter.get_session("one") is None
+
+
+async def test_no_connection_is_free(tmp_path: Path) -> None:
+    """Whoever waits for a connection waits no longer than the deadline; when the server answers again all of them are free."""
+    with own_server("redis-server", tmp_path) as server:
+        client = AsyncClients.make("redis-py as it is", server, max_connections=2)
+        async with client, AsyncRedisSessionAdapter(client, deadline=SOON) as adapter:
+            await adapter.set_session(row("one"))
+            with frozen(server):
+                began = time.monotonic()
+                outcomes = await AsyncCalls.together(*[partial(adapter.get_session, "one")] * 8)
+                assert time.monotonic() - began < PATIENCE
+            assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+            found = await AsyncCalls.together(*[partial(adapter.get_session, "one")] * 8)
+            assert [getattr(each, "id", each) for each in found] == ["one"] * 8
+
+
+async def test_a_reply_that_comes_late(tmp_path: Path) -> None:
+    """The reply to a command that was given up is never taken for another command's."""
+    with own_server("redis-server", tmp_path) as server:
+        client = AsyncClients.make("redis-py as it is", server)
+        async with client, AsyncRedisSessionAdapter(client, deadline=SOON) as adapter:
+            await adapter.set_session(row("one"))
+            await adapter.set_session(row("two", "u2"))
+            with frozen(server), pytest.raises(StoreUnavailable):
+                await adapter.get_sessions_by_user_id("u1")
+            assert [each.id for each in await adapter.get_sessions_by_user_id("u2")] == ["two"]
