@@ -323,7 +323,7 @@ class AsyncGivenClient:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    async def ask(self, _key: object, commands: Sequence[Words], seconds: float) -> list[Reply]:
+    async def ask(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Send a command, or a transaction.
 
         Raises:
@@ -356,7 +356,7 @@ class GivenClient:
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def ask(self, _key: object, commands: Sequence[Words], _seconds: float) -> list[Reply]:
+    def ask(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Send a command, or a transaction.
 
         Raises:

@@ -75,7 +75,7 @@ class Database:
         """EXISTS"""
         return int(key in self.keys)
 
-    def set(self, key: bytes, value: bytes, *options: bytes) -> bool | None:
+    def set(self, key: bytes, value: bytes, *options: bytes) -> bytes | None:
         """SET with NX, PX and PXAT"""
         words = [option.upper() for option in options]
         if b"NX" in words and key in self.keys:
@@ -87,7 +87,7 @@ class Database:
             expires = int(options[words.index(b"PXAT") + 1])
         self.keys[key] = Entry(value, expires)
         self._expire(key)
-        return True
+        return b"OK"
 
     def delete(self, *keys: bytes) -> int:
         """DEL"""

@@ -169,11 +169,12 @@ def test_twin_of_script(client: redis.Redis, name: str) -> None:
 
 def _hold(client: redis.Redis, sent: Sequence[Part]) -> None:
     client.flushall()
-    database, shift = Database(), system_clock() - NOW
+    database, driver, shift = Database(), RedisDriver(client), system_clock() - NOW
     for part in sent:
-        found = _on_server(client, part, shift)
+        found = _on_server(driver, part, shift)
         assert _is_alike(_ordered(part, found), _in_model(database, part)), part
         assert _is_alike(_keys_of(client), _life_of(database.state())), part
+    driver.close()
 
 
 def _ordered(part: Part, reply: Any) -> Any:
@@ -183,9 +184,9 @@ def _ordered(part: Part, reply: Any) -> Any:
     return sorted(reply) if isinstance(part, Call) and part.name in ("SMEMBERS", "SRANDMEMBER") and reply is not WrongType else reply
 
 
-def _on_server(client: redis.Redis, part: Part, shift: int) -> Any:
+def _on_server(driver: RedisDriver, part: Part, shift: int) -> Any:
     try:
-        return RedisDriver(client).run(_once(_shifted(part, shift)))
+        return driver.run(_once(_shifted(part, shift)))
     except StoreCorrupt:
         return WrongType
 

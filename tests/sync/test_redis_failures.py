@@ -2,7 +2,7 @@
 """What the adapter does when a server does not answer: nothing is sent again blindly, the deadline holds, the error says what is known."""
 
 import time
-from collections.abc import Iterator, Callable, Iterator
+from collections.abc import Iterator, Callable, Generator
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -38,7 +38,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def inspector(kind: str, request: pytest.FixtureRequest) -> Iterator[Inspector]:
+def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector]:
     """A look from outside into what the kind of client is of, emptied."""
     if kind.startswith("cluster"):
         with ClusterInspector(request.getfixturevalue("cluster")) as found:
@@ -49,7 +49,7 @@ def inspector(kind: str, request: pytest.FixtureRequest) -> Iterator[Inspector]:
 
 
 @pytest.fixture
-def proxies(kind: str, inspector: Inspector) -> Iterator[dict[int, LossyProxy]]:
+def proxies(kind: str, inspector: Inspector) -> Generator[dict[int, LossyProxy]]:
     """A proxy before each node, by the node's port."""
     with ExitStack() as stack:
         ports = inspector.cluster.ports if isinstance(inspector, ClusterInspector) else (inspector.server.port,)

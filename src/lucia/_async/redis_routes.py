@@ -19,7 +19,7 @@ _TRY_AGAIN_SECONDS: Final = 0.05
 class AsyncRoute(Protocol):
     """A way to the servers."""
 
-    async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float) -> list[Reply]:
+    async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Send commands together, on one connection to the server that has this key, and return their replies in order.
 
         Raises:
@@ -49,7 +49,7 @@ class AsyncOneRoute:
     def __init__(self, origin: OneServer) -> None:
         self._server = AsyncServer(origin.recipe)
 
-    async def ask(self, _key: Argument | None, commands: Sequence[Words], seconds: float) -> list[Reply]:
+    async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Any key is there."""
         return await self._server.ask(commands, seconds)
 
@@ -109,7 +109,7 @@ class AsyncClusterRoute:
         self._servers: dict[Address, AsyncServer] = {}
         self._slots: dict[int, Address] = {}
 
-    async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float) -> list[Reply]:
+    async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Go where the key's slot is, and on where a node points to.
 
         Raises:

@@ -20,7 +20,7 @@ _TRY_AGAIN_SECONDS: Final = 0.05
 class Route(Protocol):
     """A way to the servers."""
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float) -> list[Reply]:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Send commands together, on one connection to the server that has this key, and return their replies in order.
 
         Raises:
@@ -50,7 +50,7 @@ class OneRoute:
     def __init__(self, origin: OneServer) -> None:
         self._server = Server(origin.recipe)
 
-    def ask(self, _key: Argument | None, commands: Sequence[Words], seconds: float) -> list[Reply]:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Any key is there."""
         return self._server.ask(commands, seconds)
 
@@ -110,7 +110,7 @@ class ClusterRoute:
         self._servers: dict[Address, Server] = {}
         self._slots: dict[int, Address] = {}
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float) -> list[Reply]:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Go where the key's slot is, and on where a node points to.
 
         Raises:

@@ -93,7 +93,9 @@ def origin_of(client: Any) -> Origin | None:
 
 def _is_stock(client: Any) -> bool:
     """Whether it is the library's own code that runs its commands."""
-    return type(client).execute_command.__module__.partition(".")[0] in {"redis", "valkey"}
+    kind: type[Any] = client.__class__
+    execute: Any = getattr(kind, "execute_command", None)
+    return str(getattr(execute, "__module__", "")).partition(".")[0] in {"redis", "valkey"}
 
 
 def _of_pool(pool: Any) -> Origin:
