@@ -173,7 +173,7 @@ def _hold(client: redis.Redis, sent: Sequence[Part]) -> None:
     for part in sent:
         found = _on_server(driver, part, shift)
         assert _is_alike(_ordered(part, found), _in_model(database, part)), part
-        assert _is_alike(_keys_of(client), _life_of(database.state())), part
+        assert _is_alike(_keys_of(driver), _life_of(database.state())), part
     driver.close()
 
 
@@ -210,23 +210,23 @@ def _shifted(part: Any, shift: int) -> Any:
     return Eval(part.script, part.keys, arguments) if isinstance(part, Eval) else Call(part.name, arguments)
 
 
-def _keys_of(client: redis.Redis) -> dict[bytes, tuple[Value, int]]:
+def _keys_of(driver: RedisDriver) -> dict[bytes, tuple[Value, int]]:
     """What the server holds, and for how many milliseconds; -1 is for ever."""
     found: dict[bytes, tuple[Value, int]] = {}
-    for key in _ask(client, "KEYS", "*"):
-        found[key] = _READ[_ask(client, "TYPE", key)](client, key), _ask(client, "PTTL", key)
+    for key in _ask(driver, "KEYS", "*"):
+        found[key] = _READ[_ask(driver, "TYPE", key)](driver, key), _ask(driver, "PTTL", key)
     return found
 
 
-_READ: Final[dict[bytes, Callable[[redis.Redis, bytes], Value]]] = {
-    b"string": lambda client, key: bytes(_ask(client, "GET", key)),
-    b"list": lambda client, key: tuple(_ask(client, "LRANGE", key, 0, -1)),
-    b"set": lambda client, key: frozenset(_ask(client, "SMEMBERS", key)),
+_READ: Final[dict[bytes, Callable[[RedisDriver, bytes], Value]]] = {
+    b"string": lambda driver, key: bytes(_ask(driver, "GET", key)),
+    b"list": lambda driver, key: tuple(_ask(driver, "LRANGE", key, 0, -1)),
+    b"set": lambda driver, key: frozenset(_ask(driver, "SMEMBERS", key)),
 }
 
 
-def _ask(client: redis.Redis, name: str, *arguments: Argument) -> Any:
-    return RedisDriver(client).run(_once(Call(name, arguments)))
+def _ask(driver: RedisDriver, name: str, *arguments: Argument) -> Any:
+    return driver.run(_once(Call(name, arguments)))
 
 
 def _life_of(state: State) -> dict[bytes, tuple[Value, int]]:
