@@ -154,11 +154,11 @@ async def test_other_layout(client: Any, inspector: Inspector) -> None:
     assert inspector.live() == {RING.stored(new or "")}
 
 
-async def test_markers_without_keys(raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_markers_without_keys(client: Any, raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """Without keys, and with ``write``, records and markers are byte for byte what they are without this feature."""
     used = await add(raw)
     new = await renew(raw, used)
-    writing = AsyncRedisSessionAdapter(raw._driver._client, id_keys=[KEY], raw_ids="write")
+    writing = AsyncRedisSessionAdapter(client, id_keys=[KEY], raw_ids="write")
     used2 = await add(writing)
     new2 = await renew(writing, used2)
     for before, after in ((used, new), (used2, new2)):

@@ -155,11 +155,11 @@ def test_other_layout(client: Any, inspector: Inspector) -> None:
     assert inspector.live() == {RING.stored(new or "")}
 
 
-def test_markers_without_keys(raw: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_markers_without_keys(client: Any, raw: RedisSessionAdapter, inspector: Inspector) -> None:
     """Without keys, and with ``write``, records and markers are byte for byte what they are without this feature."""
     used = add(raw)
     new = renew(raw, used)
-    writing = RedisSessionAdapter(raw._driver._client, id_keys=[KEY], raw_ids="write")
+    writing = RedisSessionAdapter(client, id_keys=[KEY], raw_ids="write")
     used2 = add(writing)
     new2 = renew(writing, used2)
     for before, after in ((used, new), (used2, new2)):
