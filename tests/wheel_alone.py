@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import lucia
 
-OPTIONAL = {"argon2", "fastapi", "redis", "sqlalchemy", "starlette", "valkey"}
+OPTIONAL = {"argon2", "cryptography", "fastapi", "redis", "sqlalchemy", "starlette", "valkey"}
 
 
 def refusals(package: str) -> Iterator[tuple[str, str]]:
