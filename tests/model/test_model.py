@@ -11,8 +11,8 @@ without scripts            29   262,163         37 1,709,726
 =================== ========= ========= ========== =========
 
 Measured on one core with Python 3.11: 20 seconds, and 103 with the large ones. Over sets, where only a few scenarios are run
-unless they are to be large, there are as many worlds. Those, the scenarios beside the original's logins, and the twins make it 30 seconds
-for all tests of this folder, and about four minutes with the large ones.
+unless they are to be large, there are as many worlds. With those, the scenarios beside the original's logins, and ``test_twin.py`` it is
+30 seconds, and about four minutes with the large ones.
 """
 
 from collections.abc import Callable
