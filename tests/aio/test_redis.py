@@ -16,10 +16,12 @@ import redis.exceptions
 import valkey.exceptions
 from redis.asyncio import Redis
 
+from lucia._async.redis_driver import AsyncRedisDriver
 from lucia._calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import DuplicateSessionId, StoreCorrupt, StoreUnavailable
 from lucia.models import SessionRow
+from lucia.redis.commands import Command
 from lucia.redis.index import LIST
 from lucia.redis.layout import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
 from lucia.redis.scripts import DELETE
@@ -337,6 +339,24 @@ async def test_scripts_that_the_server_forgot(adapter: AsyncRedisSessionAdapter,
         inspector.check()
     assert inspector.live() == set()
     assert inspector.calls("script|load") == 0
+
+
+async def test_scripts_that_the_server_forgets_at_once(redis_client: Redis, inspector: Inspector) -> None:
+    """Every method works where each script is forgotten between any two commands."""
+    adapter = AsyncRedisSessionAdapter(redis_client)
+    adapter._driver = forgetting_driver(redis_client, inspector)
+    await use_every_method(adapter, inspector)
+
+
+def forgetting_driver(client: Any, inspector: Inspector) -> AsyncRedisDriver:
+    """One before whose commands the scripts are flushed."""
+
+    class ForgettingDriver(AsyncRedisDriver):
+        async def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
+            inspector.on_each("SCRIPT", "FLUSH")
+            return await super()._send(command, *arguments, **options)
+
+    return ForgettingDriver(client)
 
 
 # Times

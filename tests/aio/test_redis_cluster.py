@@ -16,7 +16,19 @@ from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
 from lucia.redis.commands import Call, Operation, Transaction
 from lucia.redis.layout import encode_row
 from lucia.redis.session_first import Scripted
-from tests.aio.test_redis import ENDS, OTHER_SECRET, SECRET, WRITES, add, assert_hides_ids, every_call, ids, renew, use_every_method
+from tests.aio.test_redis import (
+    ENDS,
+    OTHER_SECRET,
+    SECRET,
+    WRITES,
+    add,
+    assert_hides_ids,
+    every_call,
+    forgetting_driver,
+    ids,
+    renew,
+    use_every_method,
+)
 from tests.model.controls import CreateThenDelete, Original
 from tests.redis_tools import (
     DEFAULT,
@@ -146,6 +158,14 @@ async def test_scripts_that_one_node_forgot(adapter: AsyncRedisSessionAdapter, i
         inspector.check()
     assert inspector.live() == {f"c{number}" for number in range(9)}
     assert inspector.calls("script|load") == 0
+
+
+@of_one_kind
+async def test_scripts_that_all_nodes_forget_at_once(client: Any, inspector: Inspector) -> None:
+    """Every method works where each script is forgotten between any two commands."""
+    adapter = AsyncRedisSessionAdapter(client)
+    adapter._driver = forgetting_driver(client, inspector)
+    await use_every_method(adapter, inspector)
 
 
 async def test_one_attempt(kind: str, adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:

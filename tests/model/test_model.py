@@ -49,6 +49,8 @@ LEGACY_STORES: Final[dict[str, tuple[StoreProtocol, Index]]] = {
     for name, store in MAKE.items()
 }
 
+pytestmark = pytest.mark.slow
+
 CHOSEN: Final = {**SCENARIOS, **SINGLE_USE, **(LARGE_SCENARIOS if LARGE else {})}
 
 

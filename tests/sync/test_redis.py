@@ -17,10 +17,12 @@ import redis.exceptions
 import valkey.exceptions
 from redis import Redis
 
+from lucia._sync.redis_driver import RedisDriver
 from lucia._calls import Calls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import DuplicateSessionId, StoreCorrupt, StoreUnavailable
 from lucia.models import SessionRow
+from lucia.redis.commands import Command
 from lucia.redis.index import LIST
 from lucia.redis.layout import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
 from lucia.redis.scripts import DELETE
@@ -338,6 +340,24 @@ def test_scripts_that_the_server_forgot(adapter: RedisSessionAdapter, inspector:
         inspector.check()
     assert inspector.live() == set()
     assert inspector.calls("script|load") == 0
+
+
+def test_scripts_that_the_server_forgets_at_once(redis_client: Redis, inspector: Inspector) -> None:
+    """Every method works where each script is forgotten between any two commands."""
+    adapter = RedisSessionAdapter(redis_client)
+    adapter._driver = forgetting_driver(redis_client, inspector)
+    use_every_method(adapter, inspector)
+
+
+def forgetting_driver(client: Any, inspector: Inspector) -> RedisDriver:
+    """One before whose commands the scripts are flushed."""
+
+    class ForgettingDriver(RedisDriver):
+        def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
+            inspector.on_each("SCRIPT", "FLUSH")
+            return super()._send(command, *arguments, **options)
+
+    return ForgettingDriver(client)
 
 
 # Times

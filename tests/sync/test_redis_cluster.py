@@ -17,7 +17,19 @@ from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
 from lucia.redis.commands import Call, Operation, Transaction
 from lucia.redis.layout import encode_row
 from lucia.redis.session_first import Scripted
-from tests.sync.test_redis import ENDS, OTHER_SECRET, SECRET, WRITES, add, assert_hides_ids, every_call, ids, renew, use_every_method
+from tests.sync.test_redis import (
+    ENDS,
+    OTHER_SECRET,
+    SECRET,
+    WRITES,
+    add,
+    assert_hides_ids,
+    every_call,
+    forgetting_driver,
+    ids,
+    renew,
+    use_every_method,
+)
 from tests.model.controls import CreateThenDelete, Original
 from tests.redis_tools import (
     DEFAULT,
@@ -147,6 +159,14 @@ def test_scripts_that_one_node_forgot(adapter: RedisSessionAdapter, inspector: C
         inspector.check()
     assert inspector.live() == {f"c{number}" for number in range(9)}
     assert inspector.calls("script|load") == 0
+
+
+@of_one_kind
+def test_scripts_that_all_nodes_forget_at_once(client: Any, inspector: Inspector) -> None:
+    """Every method works where each script is forgotten between any two commands."""
+    adapter = RedisSessionAdapter(client)
+    adapter._driver = forgetting_driver(client, inspector)
+    use_every_method(adapter, inspector)
 
 
 def test_one_attempt(kind: str, adapter: RedisSessionAdapter, inspector: Inspector) -> None:
