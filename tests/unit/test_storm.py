@@ -1,0 +1,129 @@
+"""A storm of cancellations over connections that deliver replies late, in pieces, and that are reset now and then."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import pytest
+import redis
+from redis.asyncio import Redis, RedisCluster
+
+from lucia import StoreUnavailable
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from tests.proxies import Weather, splitting_proxy
+from tests.redis_tools import row
+from tests.servers import Cluster, Server
+
+pytestmark = pytest.mark.slow
+
+SESSIONS: Final = 40
+WORKERS: Final = 32
+CONNECTIONS: Final = 8
+"""Fewer than workers, so that a slot that is lost is missed."""
+
+SECONDS: Final = 4.0
+
+
+class Storm:
+    """Workers that read, list, renew and end sessions, many of them cancelled on the way.
+
+    Args:
+        sessions: the adapter, through proxies.
+        chance: who is cancelled when.
+    """
+
+    def __init__(self, sessions: AsyncRedisSessionAdapter, chance: random.Random) -> None:
+        self.sessions = sessions
+        self.chance = chance
+        self.outcomes: Counter[str] = Counter()
+
+    async def rage(self, seconds: float) -> None:
+        """Let all workers work for so long."""
+        end = asyncio.get_running_loop().time() + seconds
+        async with asyncio.timeout(seconds + 30), asyncio.TaskGroup() as workers:  # nothing hangs
+            for number in range(WORKERS):
+                workers.create_task(self._work(number, end))
+
+    async def _work(self, number: int, end: float) -> None:
+        made = 0
+        while asyncio.get_running_loop().time() < end:
+            made += 1
+            task = asyncio.ensure_future(self.chance.choice((self._read, self._read, self._list, self._login))(f"{number}-{made}"))
+            if self.chance.random() < 0.4:
+                await asyncio.sleep(self.chance.random() * 0.02)
+                task.cancel()
+            (result,) = await asyncio.gather(task, return_exceptions=True)
+            self.outcomes["ok" if result is None else type(result).__name__] += 1
+            assert result is None or isinstance(result, asyncio.CancelledError | StoreUnavailable | redis.ConnectionError | OSError), result
+
+    async def _read(self, _: str) -> None:
+        user = f"user-{self.chance.randrange(SESSIONS)}"
+        found = await self.sessions.get_session(f"id-of-{user}")
+        assert found is not None
+        assert (found.id, found.user_id) == (f"id-of-{user}", user)
+
+    async def _list(self, _: str) -> None:
+        user = f"user-{self.chance.randrange(SESSIONS)}"
+        assert [found.id for found in await self.sessions.get_sessions_by_user_id(user)] == [f"id-of-{user}"]
+
+    async def _login(self, name: str) -> None:
+        await self.sessions.set_session(row(f"new-{name}", f"visitor-{name}"))
+        renewed = await self.sessions.renew_session(f"new-{name}", row(f"renewed-{name}", f"visitor-{name}"), grace=0)
+        assert renewed is not None
+        assert renewed.id == f"renewed-{name}"
+        await self.sessions.delete_session(f"renewed-{name}")
+        assert await self.sessions.get_session(f"renewed-{name}") is None
+
+
+@pytest.fixture
+def weather() -> Weather:
+    """Calm, until the test changes it."""
+    return Weather(random.Random(17))  # noqa: S311 (the weather is no secret)
+
+
+@pytest.fixture
+async def proxied(request: pytest.FixtureRequest, place: str, weather: Weather) -> AsyncIterator[Any]:
+    """A client whose connections go through proxies, of one server or of a cluster."""
+    async with AsyncExitStack() as stack:
+        if place == "server":
+            server: Server = request.getfixturevalue("redis_server")
+            _empty(server.port)
+            port = await stack.enter_async_context(splitting_proxy(server.port, weather))
+            client: Any = Redis(port=port, max_connections=CONNECTIONS, protocol=2)
+        else:
+            cluster: Cluster = request.getfixturevalue("cluster")
+            cluster.on_each("FLUSHALL")
+            ports = {each: await stack.enter_async_context(splitting_proxy(each, weather)) for each in cluster.ports}
+            client = RedisCluster(
+                host="127.0.0.1",
+                port=ports[cluster.ports[0]],
+                max_connections=CONNECTIONS,
+                protocol=2,
+                address_remap=lambda address: (address[0], ports.get(address[1], address[1])),
+            )
+        async with client:
+            yield client
+
+
+def _empty(port: int) -> None:
+    with redis.Redis(port=port) as client:
+        client.flushall()
+
+
+@pytest.mark.parametrize("place", ["server", "cluster"])
+async def test_cancellations(proxied: Any, weather: Weather) -> None:
+    """Whoever is cancelled whenever: nobody gets another one's session, nothing hangs, and every connection's place is free afterwards."""
+    rows = [row(f"id-of-user-{number}", f"user-{number}") for number in range(SESSIONS)]
+    async with AsyncRedisSessionAdapter(proxied) as sessions:
+        await asyncio.gather(*map(sessions.set_session, rows))
+        storm = Storm(sessions, random.Random(4))  # noqa: S311
+        weather.stormy = True
+        await storm.rage(SECONDS)
+        weather.stormy = False
+        assert storm.outcomes["ok"] > 100
+        assert storm.outcomes["CancelledError"] > 100
+        async with asyncio.timeout(30):
+            assert await asyncio.gather(*(sessions.get_session(each.id) for each in rows)) == rows
