@@ -1,5 +1,6 @@
 // What the documentation of the original's adapter 1.1.0 describes: the default layout, a string for each session and a list for each user.
 import { randomBytes } from "node:crypto";
+import { setTimeout } from "node:timers/promises";
 
 const newId = () => randomBytes(20).toString("hex");
 
@@ -20,12 +21,21 @@ export const documented = (client, activePeriod) => {
 		]);
 		return session.id;
 	};
-	const create = (userId, attributes) => {
+	const made = (userId, attributes) => {
 		const active_expires = Date.now() + activePeriod;
-		return store({ id: newId(), user_id: userId, active_expires, idle_expires: active_expires + 1000 * 60 * 60, ...attributes });
+		return { id: newId(), user_id: userId, active_expires, idle_expires: active_expires + 1000 * 60 * 60, ...attributes };
 	};
+	const create = (userId, attributes) => store(made(userId, attributes));
 	return {
 		create,
+		// The two commands of a login go side by side: what is between them when the second one is late.
+		createSlowly: async (userId) => {
+			const session = made(userId);
+			await client.lPush(userKey(userId), session.id);
+			await setTimeout(2);
+			await client.set(sessionKey(session.id), JSON.stringify(session), { EX: Math.floor(session.idle_expires / 1000) });
+			return session.id;
+		},
 		read,
 		list: async (userId) => {
 			const sessions = await Promise.all((await client.lRange(userKey(userId), 0, -1)).map(stored));
