@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from select import select
 from typing import Any, Literal
 
 FOLDER = Path(__file__).parent
@@ -39,6 +40,10 @@ class Service:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([method, *parameters]) + "\n")
         self._process.stdin.flush()
+
+    def has_answered(self) -> bool:
+        """Whether the next call's answer is there, if nothing was received before."""
+        return bool(select([self._process.stdout], [], [], 0)[0])
 
     def receive(self) -> Any:
         """The next call's answer.
