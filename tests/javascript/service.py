@@ -43,6 +43,7 @@ class Service:
 
     def has_answered(self) -> bool:
         """Whether the next call's answer is there, if nothing was received before."""
+        assert self._process.stdout is not None
         return bool(select([self._process.stdout], [], [], 0)[0])
 
     def receive(self) -> Any:
