@@ -67,7 +67,7 @@ from lucia.models import (
 )
 from lucia.origins import OriginFailure
 from lucia.passwords import Argon2Hash, LuciaHash, PasswordHasher, ScryptHash, check_new_password
-from lucia.rules import SessionExpiry, generate_random_string
+from lucia.rules import SessionExpiry, generate_random_string, surplus_sessions
 from lucia.throttle import Attempt, FailureLimit, FailureRule, Throttle
 
 __all__ = [
@@ -138,4 +138,5 @@ __all__ = [
     "UsersNotConfigured",
     "check_new_password",
     "generate_random_string",
+    "surplus_sessions",
 ]

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Executable, Select, Table, and_, delete, f
 from lucia._sqlalchemy import Answer, AuthTables, check_sessions, key_row, session_rows, user_row
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId, LuciaError
 from lucia.models import KeyRow, SessionRow, Unset, UserRow
-from lucia.rules import MARKER_MS
+from lucia.rules import MARKER_MS, surplus_sessions
 
 T = TypeVar("T")
 
@@ -133,6 +133,20 @@ def get_session_and_user(tables: AuthTables, session_id: str) -> Steps[tuple[Ses
 def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
     if not (yield _insert_session(tables, session)).changed:
         raise InvalidUserId
+
+
+def set_session_within(tables: AuthTables, session: SessionRow, limit: int, now: int) -> Steps[None]:
+    """One login of a user after the other: each locks the user's row, without writing to it, until it is committed.
+
+    A statement after that sees what the one before has committed; only where a whole transaction sees one moment, as at PostgreSQL's
+    REPEATABLE READ, it does not: then one login too many may be left, until the next. What a renewal is about to replace is listed as
+    it was, and ends with what it is renewed to.
+    """
+    yield delete(check_sessions(tables)).where(false())  # SQLite, which can't lock a row, locks the database
+    yield select(tables.user_id).where(tables.user_id == session.user_id).with_for_update(key_share=True)
+    yield from set_session(tables, session)
+    rows = yield from get_sessions_by_user_id(tables, session.user_id)
+    yield from delete_sessions(tables, surplus_sessions(rows, session, limit, now), now)
 
 
 def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int) -> Steps[SessionRow | None]:

@@ -6,6 +6,7 @@ from lucia._calls import AsyncCalls
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
+from lucia.rules import surplus_sessions
 from lucia.testing import AsyncRenewingSessionAdapterSuite as Laws
 from tests.aio.broken import breaks
 from tests.aio.broken_sessions import PAUSE
@@ -288,3 +289,113 @@ class AsyncResolvesFirst(AsyncMemoryAdapter):
         await AsyncCalls.pause(PAUSE)
         self._keep_only(user_id, None if kept is None else kept.id)
         return kept is not None
+
+
+@breaks(Laws.test_within)
+class AsyncCapsNobody(AsyncMemoryAdapter):
+    """Stores a login whatever the limit is."""
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        await self.set_session(session)
+        return session
+
+
+@breaks(Laws.test_within)
+class AsyncCapsAll(AsyncMemoryAdapter):
+    """Counts everybody's logins."""
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        others = [replace(row, user_id=session.user_id) for row in self._sessions.values()]
+        await self.delete_session(*surplus_sessions(others, session, limit, self._clock()))
+        await self.set_session(session)
+        return session
+
+
+@breaks(Laws.test_within_order)
+class AsyncEndsFirstStored(AsyncMemoryAdapter):
+    """Ends what was stored first."""
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        await self.set_session(session)
+        rows = await self.get_sessions_by_user_id(session.user_id)
+        await self.delete_session(*(row.id for row in rows[:-limit]))
+        return session
+
+
+@breaks(Laws.test_within_order)
+class AsyncEndsOne(AsyncMemoryAdapter):
+    """Ends one login for each that comes, also where a lower limit would end several."""
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        await self.set_session(session)
+        await self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock())[:1])
+        return session
+
+
+@breaks(Laws.test_within_renewed)
+class AsyncRejuvenates(AsyncMemoryAdapter):
+    """Takes a renewal for a login."""
+
+    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        await super().renew_session(session_id, successor, grace=grace)
+        self._sessions[successor.id] = replace(successor, attributes={**successor.attributes, "created_at": self._clock()})
+        return successor
+
+
+@breaks(Laws.test_within_dead)
+class AsyncCountsDead(AsyncMemoryAdapter):
+    """Counts sessions that are over."""
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        await self.set_session(session)
+        await self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, 0))
+        return session
+
+
+@breaks(Laws.test_within_new)
+class AsyncEndsTheNew(AsyncMemoryAdapter):
+    """Ends the login that comes, if its machine's clock is behind."""
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        await self.set_session(session)
+        await self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock(), spare=False))
+        return session
+
+
+@breaks(Laws.test_within_taken_id)
+class AsyncEndsBeforehand(AsyncMemoryAdapter):
+    """Makes room for a login that is refused then."""
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        await self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock()))
+        await self.set_session(session)
+        return session
+
+
+@breaks(Laws.test_within_at_once)
+class AsyncCountsFirst(AsyncMemoryAdapter):
+    """Looks what is surplus, ends that a moment later, and stores the login."""
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
+        await AsyncCalls.pause(PAUSE)
+        await self.delete_session(*surplus)
+        await self.set_session(session)
+        return session
+
+
+@breaks(Laws.test_within_amid_renewals)
+class AsyncEndsWhatItSaw(AsyncMemoryAdapter):
+    """Ends the ids that it saw, and not what they were renewed to meanwhile."""
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        await self.set_session(session)
+        surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
+        await AsyncCalls.pause(PAUSE)
+        for session_id in surplus:
+            self._sessions.pop(session_id, None)
+        return session
+
+    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        await AsyncCalls.pause(PAUSE // 2)
+        return await super().renew_session(session_id, successor, grace=grace)

@@ -23,6 +23,7 @@ METHODS = (
     "get_session_and_user_by_session_id",
     "get_sessions_by_user_id",
     "set_session",
+    "set_session_within",
     "delete_session",
     "delete_sessions_by_user_id",
     "delete_other_sessions",

@@ -594,6 +594,46 @@ async def test_ours_absolute_lifetime_is_off_by_default(auth: AsyncAuth[User], t
     assert session.created_at == utc(NOW)
 
 
+async def test_ours_a_cap_ends_the_oldest_logins(store: AsyncWatchedStore, time: Time, user_id: str) -> None:
+    """With a cap of 2 a third login ends the first, also if that was renewed last; another user's are not counted."""
+    auth = make_auth(store, time, max_sessions_per_user=2)
+    other = await auth.create_session((await auth.create_user(primary_key=None)).user_id)
+    first = await auth.create_session(user_id)
+    time.advance(timedelta(hours=25))
+    second = await auth.create_session(user_id, noted={"a": 1})
+    first = await auth.validate_session(first.session_id)
+    assert await alive(auth, first, second, other) == [True, True, True]
+    time.advance(timedelta(seconds=1))
+    third = await auth.create_session(user_id)
+    assert await alive(auth, first, second, third, other) == [False, True, True, True]
+    assert [device.handle for device in await auth.get_all_user_sessions(user_id)] == [third.handle, second.handle]
+
+
+async def test_ours_dead_sessions_are_not_counted_for_a_cap(store: AsyncWatchedStore, time: Time, user_id: str) -> None:
+    """Who comes back after the end of some logins has the others still."""
+    auth = make_auth(store, time, max_sessions_per_user=2, auto_database_cleanup=False)
+    await auth.create_session(user_id)
+    time.advance(14 * DAY)
+    second = await auth.create_session(user_id)
+    time.advance(2 * DAY)
+    third = await auth.create_session(user_id)
+    assert await alive(auth, second, third) == [True, True]
+
+
+async def test_ours_a_cap_is_off_by_default(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+    """Without one a user may have any number of logins, and a login is one call of the store as before."""
+    sessions = [await auth.create_session(user_id) for _ in range(30)]
+    assert await alive(auth, *sessions) == [True] * 30
+    assert "set_session_within" not in store.calls
+
+
+@pytest.mark.parametrize(("cap", "error"), [(0, ValueError), (-1, ValueError), (1_001, ValueError), (True, TypeError), ("5", TypeError)])
+def test_ours_a_cap_is_a_number_of_logins(store: AsyncWatchedStore, time: Time, cap: Any, error: type[Exception]) -> None:
+    """Anything but a number from 1 to 1,000 is refused when ``Auth`` is made."""
+    with pytest.raises(error, match="max_sessions_per_user must be"):
+        make_auth(store, time, max_sessions_per_user=cap)
+
+
 @pytest.mark.parametrize("odd", [{}, {"created_at": None, "handle": None, "noted": None}, {"created_at": "1", "handle": 7, "noted": []},
                                  {"created_at": True, "handle": "", "noted": "x"}, {"created_at": -1, "handle": {}, "noted": 1},
                                  {"created_at": 10**30, "handle": ["h"]}, {"created_at": 1.5, "handle": b"h"}])  # fmt: skip

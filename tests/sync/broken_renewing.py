@@ -7,6 +7,7 @@ from lucia._calls import Calls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
+from lucia.rules import surplus_sessions
 from lucia.testing import RenewingSessionAdapterSuite as Laws
 from tests.sync.broken import breaks
 from tests.sync.broken_sessions import PAUSE
@@ -289,3 +290,113 @@ class ResolvesFirst(MemoryAdapter):
         Calls.pause(PAUSE)
         self._keep_only(user_id, None if kept is None else kept.id)
         return kept is not None
+
+
+@breaks(Laws.test_within)
+class CapsNobody(MemoryAdapter):
+    """Stores a login whatever the limit is."""
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        self.set_session(session)
+        return session
+
+
+@breaks(Laws.test_within)
+class CapsAll(MemoryAdapter):
+    """Counts everybody's logins."""
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        others = [replace(row, user_id=session.user_id) for row in self._sessions.values()]
+        self.delete_session(*surplus_sessions(others, session, limit, self._clock()))
+        self.set_session(session)
+        return session
+
+
+@breaks(Laws.test_within_order)
+class EndsFirstStored(MemoryAdapter):
+    """Ends what was stored first."""
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        self.set_session(session)
+        rows = self.get_sessions_by_user_id(session.user_id)
+        self.delete_session(*(row.id for row in rows[:-limit]))
+        return session
+
+
+@breaks(Laws.test_within_order)
+class EndsOne(MemoryAdapter):
+    """Ends one login for each that comes, also where a lower limit would end several."""
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        self.set_session(session)
+        self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock())[:1])
+        return session
+
+
+@breaks(Laws.test_within_renewed)
+class Rejuvenates(MemoryAdapter):
+    """Takes a renewal for a login."""
+
+    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        super().renew_session(session_id, successor, grace=grace)
+        self._sessions[successor.id] = replace(successor, attributes={**successor.attributes, "created_at": self._clock()})
+        return successor
+
+
+@breaks(Laws.test_within_dead)
+class CountsDead(MemoryAdapter):
+    """Counts sessions that are over."""
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        self.set_session(session)
+        self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, 0))
+        return session
+
+
+@breaks(Laws.test_within_new)
+class EndsTheNew(MemoryAdapter):
+    """Ends the login that comes, if its machine's clock is behind."""
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        self.set_session(session)
+        self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock(), spare=False))
+        return session
+
+
+@breaks(Laws.test_within_taken_id)
+class EndsBeforehand(MemoryAdapter):
+    """Makes room for a login that is refused then."""
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock()))
+        self.set_session(session)
+        return session
+
+
+@breaks(Laws.test_within_at_once)
+class CountsFirst(MemoryAdapter):
+    """Looks what is surplus, ends that a moment later, and stores the login."""
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
+        Calls.pause(PAUSE)
+        self.delete_session(*surplus)
+        self.set_session(session)
+        return session
+
+
+@breaks(Laws.test_within_amid_renewals)
+class EndsWhatItSaw(MemoryAdapter):
+    """Ends the ids that it saw, and not what they were renewed to meanwhile."""
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        self.set_session(session)
+        surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
+        Calls.pause(PAUSE)
+        for session_id in surplus:
+            self._sessions.pop(session_id, None)
+        return session
+
+    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        Calls.pause(PAUSE // 2)
+        return super().renew_session(session_id, successor, grace=grace)

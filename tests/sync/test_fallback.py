@@ -61,9 +61,10 @@ def adapter() -> SlowAdapter:
     return SlowAdapter()
 
 
-def make(adapter: DictionaryAdapter, time: Time, **durations: timedelta) -> Auth[User]:
+def make(adapter: DictionaryAdapter, time: Time, cap: int | None = None, **durations: timedelta) -> Auth[User]:
     """An ``Auth`` of one process."""
-    return Auth(sessions=adapter, env="DEV", clock=time, session_expires_in=SessionExpiry(**durations))
+    expiry = SessionExpiry(**durations)
+    return Auth(sessions=adapter, env="DEV", clock=time, session_expires_in=expiry, max_sessions_per_user=cap)
 
 
 @pytest.fixture
@@ -228,7 +229,9 @@ def test_ours_a_store_without_attributes_has_handles_all_the_same(columns: Auth[
 
 
 def test_ours_what_a_store_can_not_keep_is_refused(columns: Auth[User], time: Time) -> None:
-    """An absolute lifetime is refused when ``Auth`` is made, noted data when it is given, before anything is stored."""
+    """An absolute lifetime and a cap are refused when ``Auth`` is made, noted data when it is given, before anything is stored."""
+    with pytest.raises(ValueError, match="max_sessions_per_user needs a session adapter that keeps attributes"):
+        make(ColumnsAdapter(), time, cap=5)
     with pytest.raises(ValueError, match="absolute lifetime"):
         make(ColumnsAdapter(), time, absolute=90 * DAY)
     with pytest.raises(ValueError, match="nothing can be noted"):
@@ -272,6 +275,36 @@ def test_ours_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> None:
     assert [row.attributes for row in silent.given] == [{}, {}]
     auth.invalidate_all_user_sessions("u")
     assert alive(auth, session, renewed) == [False, False]
+
+
+def test_ours_a_cap_over_five_methods(adapter: SlowAdapter, time: Time) -> None:
+    """50 logins at once with a cap of 5 leave exactly 5; in the order of their times, one after another in one millisecond."""
+    auth = make(adapter, time, cap=5)
+    outcomes = Calls.together(*[partial(auth.create_session, "u")] * 50)
+    sessions = [outcome for outcome in outcomes if isinstance(outcome, Session)]
+    assert len(sessions) == 50
+    assert sum(alive(auth, *sessions)) == 5
+    last = [auth.create_session("u") for _ in range(5)]
+    assert alive(auth, *last) == [True] * 5
+    assert [device.handle for device in auth.get_all_user_sessions("u")] == [session.handle for session in last[::-1]]
+
+
+def test_ours_caps_of_two_processes(adapter: SlowAdapter, time: Time) -> None:
+    """Logins of two processes follow one order: once all have returned, the cap is kept, whichever process looks last."""
+    processes = [make(adapter, time, cap=3), make(adapter, time, cap=3)]
+    sessions = Calls.together(*(partial(auth.create_session, "u") for auth in processes * 8))
+    assert [type(session) for session in sessions] == [Session] * 16
+    assert len(ids(adapter)) == 3
+
+
+def test_ours_a_cap_over_five_methods_ends_what_is_renewed(auth: Auth[User], adapter: SlowAdapter, time: Time) -> None:
+    """The oldest login ends under the id that it was renewed to, and its used id leads nowhere."""
+    capped = make(adapter, time, cap=1)
+    first = capped.create_session("u")
+    renewed = capped.renew_session(first.session_id)
+    time.advance(MS)
+    second = capped.create_session("u")
+    assert alive(capped, first, renewed, second) == [False, False, True]
 
 
 def test_absolute_lifetime_over_five_methods(adapter: SlowAdapter, time: Time) -> None:

@@ -101,6 +101,7 @@ def test_names() -> None:
         "UsersNotConfigured",
         "check_new_password",
         "generate_random_string",
+        "surplus_sessions",
     ]
 
 

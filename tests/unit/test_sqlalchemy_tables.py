@@ -224,6 +224,7 @@ def test_statements_are_portable(tables: AuthTables, dialect: str) -> None:
         steps.get_session_and_user(tables, "s1"),
         steps.renew_session(tables, "s0", SESSION, 0, 5),
         steps.delete_other_sessions(tables, "u1", "s1", 5),
+        steps.set_session_within(tables, SESSION, 3, 5),
     ]
     first = [statements(operation, [nothing()], dialect)[0][0] for operation in operations[:3] + operations[4:7] + operations[8:]]
     refused = [operations[3], operations[7]]
@@ -252,9 +253,21 @@ def test_writes_begin_with_a_write(tables: AuthTables) -> None:
         steps.delete_sessions_by_user_id(tables, "u1"),
         steps.delete_other_sessions(tables, "u1", "s1", 5),
         steps.renew_session(tables, "s0", SESSION, 0, 5),
+        steps.set_session_within(tables, SESSION, 3, 5),
     ]
     verbs = {statements(operation, [nothing()])[0][0].split()[0] for operation in operations}
     assert verbs == {"INSERT", "DELETE", "UPDATE"}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "lock"), [("postgresql", "FOR NO KEY UPDATE"), ("mysql", "FOR UPDATE"), ("oracle", "FOR UPDATE"), ("sqlite", "")]
+)
+def test_logins_within_a_cap_go_one_at_a_time(tables: AuthTables, dialect: str, lock: str) -> None:
+    """Before anything is counted the user's row is locked, and not written to, after a write that locks SQLite's database."""
+    sent, _ = statements(steps.set_session_within(tables, SESSION, 3, 5), [nothing(), nothing(), Answer((), 1), nothing()], dialect)
+    assert [text.split()[0] for text in sent] == ["DELETE", "SELECT", "INSERT", "SELECT"]
+    assert "WHERE auth_user.id" in sent[1]
+    assert sent[1].partition("WHERE auth_user.id")[2].partition("FOR ")[1:] == (lock and "FOR ", lock.removeprefix("FOR "))
 
 
 def test_sign_out_everywhere_looks_again(tables: AuthTables) -> None:

@@ -1,4 +1,4 @@
-"""Renewal and ``keep=`` over an adapter that has the original's five methods alone."""
+"""Renewal, ``keep=`` and a cap over an adapter that has the original's five methods alone."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from lucia._async.adapters import AsyncSessionAdapter
 from lucia._concurrency import AsyncLock
 from lucia._renewals import Renewals
 from lucia.models import SessionRow
-from lucia.rules import Clock
+from lucia.rules import Clock, login_after, surplus_sessions
 
 
 class AsyncFiveMethods:
@@ -14,13 +14,15 @@ class AsyncFiveMethods:
 
     Within this process: one successor, a grace, and an end for both when the used id is ended. Between processes: two that renew one
     idle session at the same moment make two successors, a used id leads nowhere, and a renewal that overlaps with the end of the used
-    session is undone as soon as it sees that; ending all sessions meanwhile can miss its successor.
+    session is undone as soon as it sees that; ending all sessions meanwhile can miss its successor. With a cap a user has one login more
+    for a moment, or as many as log in at the same moment, until each of them has looked at the list.
     """
 
     expires_records: bool = False
 
     def __init__(self, adapter: AsyncSessionAdapter, clock: Clock) -> None:
         self._adapter = adapter
+        self._clock = clock
         self._lock = AsyncLock()
         self._renewals = Renewals(clock)
         self.keeps_attributes: bool = getattr(adapter, "keeps_attributes", False)
@@ -37,15 +39,28 @@ class AsyncFiveMethods:
         """The adapter's own."""
         await self._adapter.set_session(session)
 
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        """Store it, then list the user's sessions and end the oldest logins; before, see that it is the newest."""
+        async with self._lock:
+            session = login_after(await self._adapter.get_sessions_by_user_id(session.user_id), session, self._clock())
+            await self._adapter.set_session(session)
+            rows = await self._adapter.get_sessions_by_user_id(session.user_id)
+            if surplus := surplus_sessions(rows, session, limit, self._clock(), spare=False):
+                await self._delete_chains(surplus)
+            return session
+
     async def delete_session(self, /, *session_ids: str) -> None:
         """The adapter's own, for these ids and for what they were renewed to in this process within the last 60 seconds."""
         async with self._lock:
-            chain = list(session_ids)
-            for session_id in chain:
-                successor = self._renewals.successor(session_id)
-                if successor is not None:
-                    chain.append(successor)
-            await self._adapter.delete_session(*chain)
+            await self._delete_chains(session_ids)
+
+    async def _delete_chains(self, session_ids: Sequence[str]) -> None:
+        chain = list(session_ids)
+        for session_id in chain:
+            successor = self._renewals.successor(session_id)
+            if successor is not None:
+                chain.append(successor)
+        await self._adapter.delete_session(*chain)
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         """The adapter's own, not while a renewal of this process is under way."""

@@ -9,7 +9,7 @@ from lucia._concurrency import AsyncLock
 from lucia._renewals import Renewals
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
-from lucia.rules import Clock, system_clock
+from lucia.rules import Clock, surplus_sessions, system_clock
 
 
 class AsyncMemoryAdapter:
@@ -29,6 +29,7 @@ class AsyncMemoryAdapter:
         self._users: dict[str, UserRow] = {}
         self._keys: dict[str, KeyRow] = {}
         self._sessions: dict[str, SessionRow] = {}
+        self._clock = clock
         self._renewals = Renewals(clock)
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
@@ -142,6 +143,18 @@ class AsyncMemoryAdapter:
         """
         async with self._lock:
             self._add_session(session)
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        """Store a new session and end the user's oldest logins beyond ``limit``.
+
+        Raises:
+            DuplicateSessionId: a session has this id; nothing was changed.
+        """
+        async with self._lock:
+            self._add_session(session)
+            for session_id in surplus_sessions(self._sessions.values(), session, limit, self._clock()):
+                del self._sessions[session_id]
+            return session
 
     def _add_session(self, session: SessionRow) -> None:
         if session.id in self._sessions:

@@ -16,6 +16,8 @@ _BERT = "user-bert"
 _GRACE: Final = 60_000
 _SHORT: Final = 50
 """A grace that is waited for, in milliseconds."""
+_LIFE: Final = 300
+"""A session's life that is waited for, in milliseconds."""
 
 
 class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
@@ -30,6 +32,114 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.store(adapter, rows[0])
         for used, successor in pairwise(rows):
             await adapter.renew_session(used.id, successor, grace=grace)
+
+    def login(self, name: str, age: int, user_id: str = _ANNA) -> SessionRow:
+        """A session, and what tells its login: the handle, and when it was, so many milliseconds ago."""
+        return self.row(name, user_id, created_at=self.now() - age, handle=f"handle of {name}")
+
+    def renewed(self, row: SessionRow, name: str) -> SessionRow:
+        """A session to take the place of another one, of the same login."""
+        return self.row(name, row.user_id, **row.attributes)
+
+    # Capping
+
+    async def test_within(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """As many logins as are allowed end nothing; one more ends the oldest, and no other user's."""
+        foreign = self.login("foreign", 9_000, _BERT)
+        rows = [self.login(f"session-{n}", 5_000 - n) for n in range(4)]
+        await self.store(adapter, foreign, rows[0])
+        for row in rows[1:3]:
+            await adapter.set_session_within(row, limit=3)
+        await self.check_count(adapter, _ANNA, 3)
+        stored = await adapter.set_session_within(rows[3], limit=3)
+        equal((stored.id, stored.user_id, stored.idle_expires), (rows[3].id, _ANNA, rows[3].idle_expires), "set_session_within")
+        await self.check_left(adapter, _ANNA, "session-1", "session-2", "session-3")
+        await self.check_count(adapter, _BERT, 1)
+
+    async def test_within_order(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """The oldest are those that logged in first, in whatever order they are stored; several end where several are too many."""
+        ages = {"third": 3_000, "first": 5_000, "fourth": 2_000, "second": 4_000}
+        await self.store(adapter, *(self.login(name, age) for name, age in ages.items()))
+        await adapter.set_session_within(self.login("new", 0), limit=3)
+        await self.check_left(adapter, _ANNA, "third", "fourth", "new")
+
+    async def test_within_renewed(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """A renewal keeps its login's place: the oldest login is the oldest under another id too, and ends under that."""
+        rows = [self.login("first", 5_000), self.login("second", 4_000), self.login("third", 3_000)]
+        successor = self.renewed(rows[0], "successor")
+        await self.store(adapter, *rows)
+        equal(await adapter.renew_session("first", successor, grace=_GRACE), successor, "renew_session")
+        await adapter.set_session_within(self.login("new", 0), limit=3)
+        await self.check_left(adapter, _ANNA, "second", "third", "new")
+
+    async def test_within_dead(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Dead sessions are not counted."""
+        now = self.now()
+        short = [
+            SessionRow(id=f"dead-{n}", user_id=_ANNA, active_expires=now, idle_expires=now + _LIFE, attributes={"created_at": now + n})
+            for n in range(3)
+        ]
+        await self.store(adapter, *short, self.login("first", 5_000))
+        await self.wait(2 * _LIFE)
+        await adapter.set_session_within(self.login("new", 0), limit=2)
+        for id_ in ("first", "new"):
+            equal(await adapter.get_session(id_) is not None, True, f"whether {id_!r} lives beside dead sessions")
+
+    async def test_within_new(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """The new login stays, also if the clock of its machine is behind the others'."""
+        await self.store(adapter, self.login("first", 2_000), self.login("second", 1_000))
+        stored = await adapter.set_session_within(self.login("new", 10_000), limit=1)
+        await self.check_left(adapter, _ANNA, "new")
+        if adapter.keeps_attributes:
+            await self.check_stored(adapter, stored)
+
+    async def test_within_taken_id(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """A login whose id is taken is ``DuplicateSessionId``, and ends nothing."""
+        rows, foreign = [self.login("first", 2_000), self.login("second", 1_000)], self.login("taken", 0, _BERT)
+        await self.store(adapter, *rows, foreign)
+        with refused(DuplicateSessionId, "set_session_within with a taken id"):
+            await adapter.set_session_within(self.login("taken", 0), limit=1)
+        await self.check_left(adapter, _ANNA, "first", "second")
+        await self.check_count(adapter, _BERT, 1)
+
+    async def test_within_at_once(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """However many log in at once, exactly as many are left as are allowed, once all have returned."""
+        for round_ in range(ROUNDS):
+            user_id = f"user-{round_}"
+            rows = [self.login(f"{round_} session {n}", 0, user_id) for n in range(AT_ONCE)]
+            await self.store(adapter, self.login(f"{round_} before", 5_000, user_id))
+            outcomes = await AsyncCalls.together(*(partial(adapter.set_session_within, row, limit=3) for row in rows))
+            equal([type(outcome) for outcome in outcomes], [SessionRow] * AT_ONCE, "set_session_within, at once")
+            await self.check_count(adapter, user_id, 3)
+
+    async def test_within_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """Whatever the interleaving, a login that is ended while it is renewed leaves no successor, and one that is not ended goes on."""
+        for round_ in range(ROUNDS if adapter.keeps_attributes else 0):
+            user_id = f"user-{round_}"
+            old, kept = self.login(f"{round_} old", 5_000, user_id), self.login(f"{round_} kept", 4_000, user_id)
+            successors = [self.renewed(row, f"{row.id} renewed") for row in (old, kept)]
+            await self.store(adapter, kept, old)
+            new = self.login(f"{round_} new", 0, user_id)
+            renewals = [
+                partial(adapter.renew_session, row.id, successor, grace=0) for row, successor in zip((old, kept), successors, strict=True)
+            ]
+            outcomes = await AsyncCalls.together(renewals[0], partial(adapter.set_session_within, new, limit=2), renewals[1])
+            await self.check_gone(adapter, old, kept, successors[0])
+            equal([getattr(outcome, "id", None) for outcome in outcomes[1:]], [new.id, successors[1].id], "a login and a renewal at once")
+            await self.check_left(adapter, user_id, new.id, successors[1].id)
+
+    async def check_left(self, adapter: AsyncRenewingSessionAdapter, user_id: str, *ids: str) -> None:
+        """The user has exactly these sessions; where attributes are not kept, so that nobody knows which are the oldest, as many."""
+        found = sorted(row.id for row in await adapter.get_sessions_by_user_id(user_id))
+        equal(
+            found if adapter.keeps_attributes else len(found),
+            sorted(ids) if adapter.keeps_attributes else len(ids),
+            f"sessions of {user_id!r}",
+        )
+
+    async def check_count(self, adapter: AsyncRenewingSessionAdapter, user_id: str, count: int) -> None:
+        """The user has so many sessions."""
+        equal(len(await adapter.get_sessions_by_user_id(user_id)), count, f"the number of sessions of {user_id!r}")
 
     # Renewing
 

@@ -39,6 +39,7 @@ class AsyncSessionMethods(Generic[UserT]):
     _transform: Callable[[UserRow], UserT]
     _expiry: SessionExpiry
     _cleanup: bool
+    _max_sessions: int | None
     _clock: Clock
 
     def transform_database_user(self, row: UserRow, /) -> UserT:
@@ -47,6 +48,9 @@ class AsyncSessionMethods(Generic[UserT]):
 
     async def create_session(self, user_id: str, *, noted: Mapping[str, Any] | None = None) -> Session:
         """Log a user in: a new session, ``active`` and ``fresh``. It is not checked whether the user exists, unless the store does.
+
+        With ``max_sessions_per_user=`` the user's oldest logins end for it. If that many newer ones come at the same time, this one is
+        ended before it is returned.
 
         Args:
             user_id: who logs in.
@@ -68,6 +72,8 @@ class AsyncSessionMethods(Generic[UserT]):
 
     async def _set_session(self, user_id: str, noted: Mapping[str, Any]) -> SessionRow:
         row = self._as_kept(new_session_row(user_id, self._clock(), self._expiry, noted))
+        if self._max_sessions is not None:
+            return await self._sessions.set_session_within(row, limit=self._max_sessions)
         await self._sessions.set_session(row)
         return row
 

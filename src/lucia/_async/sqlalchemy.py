@@ -162,6 +162,9 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     ``get_sessions_by_user_id``    the same ``WHERE user_id = :user_id``
     ``get_session_and_user_by…``   the same ``WHERE id = :id`` with ``JOIN auth_user ON auth_session.user_id = auth_user.id``
     ``set_session``                ``INSERT INTO auth_session (…) SELECT … FROM auth_user WHERE id = :user_id``
+    ``set_session_within``         a ``DELETE`` that changes nothing, ``SELECT id FROM auth_user WHERE id = :user_id FOR NO KEY UPDATE``
+                                   (or ``FOR UPDATE``), then as ``set_session``, ``get_sessions_by_user_id`` and, for the oldest
+                                   logins, ``delete_session``
     ``delete_session``             ``DELETE FROM auth_session WHERE id IN (…) AND successor IS NULL``, then the used ones among
                                    these ids: ``SELECT`` and ``DELETE`` them, and so on with what they led to up to 60 s ago
     ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it finds nothing
@@ -202,6 +205,11 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     async def set_session(self, session: SessionRow, /) -> None:
         refused = steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id)
         await self._write(steps.set_session(self._tables, session), refused)
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        operation = steps.set_session_within(self._tables, session, limit, self._clock())
+        await self._write(operation, steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id))
+        return session
 
     async def delete_session(self, /, *session_ids: str) -> None:
         await self._write(steps.delete_sessions(self._tables, session_ids, self._clock()))

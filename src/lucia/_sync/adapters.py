@@ -31,7 +31,7 @@ __all__ = [
 class SessionAdapter(Protocol):
     """Stores sessions: the five methods of the original, enough for an adapter to work.
 
-    Over these alone, renewal and ``keep=`` are as good as the five allow: see "Writing an adapter" in the documentation.
+    Over these alone, renewal, ``keep=`` and a cap are as good as the five allow: see "Writing an adapter" in the documentation.
     """
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
@@ -66,7 +66,7 @@ class SessionAdapter(Protocol):
 
 @runtime_checkable
 class RenewingSessionAdapter(SessionAdapter, Protocol):
-    """A session adapter that renews with one successor and can keep one session at a sign-out everywhere.
+    """A session adapter that renews with one successor, can keep one session at a sign-out everywhere, and can cap a user's logins.
 
     ``keeps_attributes``: the rows' attributes are stored and given back.
     ``expires_records``: dead sessions vanish by themselves, so that nobody has to sweep them.
@@ -79,6 +79,24 @@ class RenewingSessionAdapter(SessionAdapter, Protocol):
 
     @property
     def expires_records(self) -> bool: ...
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        """Store the session of a new login, and end the user's oldest logins, so that ``limit`` are left at most, this one among them.
+
+        Which these are is what :func:`lucia.surplus_sessions` says; they end with what they are renewed to meanwhile. Logins that go on
+        at the same time are in one order: once all have returned, ``limit`` are left, and this one may have been ended by newer ones.
+
+        Args:
+            session: as for :meth:`set_session`.
+            limit: how many logins the user may have, from 1 to 1,000.
+
+        Returns:
+            The session as stored: where several machines put logins in order, ``created_at`` may be up to a minute later.
+
+        Raises:
+            DuplicateSessionId, InvalidUserId, ConcurrentlyRevoked: as :meth:`set_session`; nothing was stored, and nothing ended.
+        """
+        ...
 
     def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
         """Replace a session by its successor, once, however many callers ask.

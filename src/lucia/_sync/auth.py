@@ -26,7 +26,7 @@ from lucia.errors import InvalidRequest
 from lucia.models import Session, User, UserRow, UserT
 from lucia.origins import OriginFailure, check_origin, configured_origins
 from lucia.passwords import PasswordHasher, ScryptHash
-from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
+from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, check_cap, generate_random_string, new_session_id, system_clock
 from lucia.throttle import Throttle
 
 _logger = logging.getLogger("lucia")
@@ -56,6 +56,7 @@ class Auth(UserMethods[UserT]):
         hash: makes and verifies password hashes.
         session_cookie: the cookie's name and attributes.
         session_expires_in: how long sessions live.
+        max_sessions_per_user: how many logins a user may have, from 1 to 1,000: for one more, the oldest ends. None for no cap.
         csrf_protection: whether requests are checked for their origin.
         origin: other origins whose pages may change things here, such as ``https://app.example.com``.
         auto_database_cleanup: whether dead sessions are removed in passing, from stores that do not expire them.
@@ -65,7 +66,7 @@ class Auth(UserMethods[UserT]):
         clock: gives the time in milliseconds since the epoch.
 
     Raises:
-        TypeError: an adapter of the other colour, or a duration that is no ``timedelta``.
+        TypeError: an adapter of the other colour, a duration that is no ``timedelta``, or a cap that is no ``int``.
         ValueError: a setting contradicts another one, or what the session adapter can do.
     """
 
@@ -79,6 +80,7 @@ class Auth(UserMethods[UserT]):
         hash: PasswordHasher = ...,
         session_cookie: SessionCookie = ...,
         session_expires_in: SessionExpiry = ...,
+        max_sessions_per_user: int | None = None,
         csrf_protection: bool = True,
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
@@ -98,6 +100,7 @@ class Auth(UserMethods[UserT]):
         hash: PasswordHasher = ...,
         session_cookie: SessionCookie = ...,
         session_expires_in: SessionExpiry = ...,
+        max_sessions_per_user: int | None = None,
         csrf_protection: bool = True,
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
@@ -116,6 +119,7 @@ class Auth(UserMethods[UserT]):
         hash: PasswordHasher | None = None,
         session_cookie: SessionCookie | None = None,
         session_expires_in: SessionExpiry | None = None,
+        max_sessions_per_user: int | None = None,
         csrf_protection: bool = True,
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
@@ -129,6 +133,7 @@ class Auth(UserMethods[UserT]):
         self._cookie = session_cookie or SessionCookie()
         self._cookie.check_env(env)
         self._expiry = session_expires_in or SessionExpiry()
+        self._max_sessions = check_cap(max_sessions_per_user)
         self._clock = clock
         self._use_adapters(sessions, users)
         self._transform = transform_database_user
@@ -150,6 +155,8 @@ class Auth(UserMethods[UserT]):
         self._joined = sessions if one_object and isinstance(sessions, SessionUserAdapter) else None
         if self._expiry.absolute is not None and not self._sessions.keeps_attributes:
             raise ValueError("an absolute lifetime needs a session adapter that keeps attributes, for the time of the login")
+        if self._max_sessions is not None and not self._sessions.keeps_attributes:
+            raise ValueError("max_sessions_per_user needs a session adapter that keeps attributes, for the times of the logins")
 
     def generate_session_id(self) -> tuple[str, int, int]:
         """A new session's id and the ends of its active and its idle period, in milliseconds since the epoch."""

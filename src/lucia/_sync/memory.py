@@ -10,7 +10,7 @@ from lucia._concurrency import Lock
 from lucia._renewals import Renewals
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
-from lucia.rules import Clock, system_clock
+from lucia.rules import Clock, surplus_sessions, system_clock
 
 
 class MemoryAdapter:
@@ -30,6 +30,7 @@ class MemoryAdapter:
         self._users: dict[str, UserRow] = {}
         self._keys: dict[str, KeyRow] = {}
         self._sessions: dict[str, SessionRow] = {}
+        self._clock = clock
         self._renewals = Renewals(clock)
 
     def get_user(self, user_id: str, /) -> UserRow | None:
@@ -143,6 +144,18 @@ class MemoryAdapter:
         """
         with self._lock:
             self._add_session(session)
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        """Store a new session and end the user's oldest logins beyond ``limit``.
+
+        Raises:
+            DuplicateSessionId: a session has this id; nothing was changed.
+        """
+        with self._lock:
+            self._add_session(session)
+            for session_id in surplus_sessions(self._sessions.values(), session, limit, self._clock()):
+                del self._sessions[session_id]
+            return session
 
     def _add_session(self, session: SessionRow) -> None:
         if session.id in self._sessions:

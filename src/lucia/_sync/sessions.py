@@ -40,6 +40,7 @@ class SessionMethods(Generic[UserT]):
     _transform: Callable[[UserRow], UserT]
     _expiry: SessionExpiry
     _cleanup: bool
+    _max_sessions: int | None
     _clock: Clock
 
     def transform_database_user(self, row: UserRow, /) -> UserT:
@@ -48,6 +49,9 @@ class SessionMethods(Generic[UserT]):
 
     def create_session(self, user_id: str, *, noted: Mapping[str, Any] | None = None) -> Session:
         """Log a user in: a new session, ``active`` and ``fresh``. It is not checked whether the user exists, unless the store does.
+
+        With ``max_sessions_per_user=`` the user's oldest logins end for it. If that many newer ones come at the same time, this one is
+        ended before it is returned.
 
         Args:
             user_id: who logs in.
@@ -69,6 +73,8 @@ class SessionMethods(Generic[UserT]):
 
     def _set_session(self, user_id: str, noted: Mapping[str, Any]) -> SessionRow:
         row = self._as_kept(new_session_row(user_id, self._clock(), self._expiry, noted))
+        if self._max_sessions is not None:
+            return self._sessions.set_session_within(row, limit=self._max_sessions)
         self._sessions.set_session(row)
         return row
 
