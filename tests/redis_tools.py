@@ -49,6 +49,7 @@ __all__ = [
     "LossyProxy",
     "SentinelGroup",
     "Stepper",
+    "counting",
     "explore",
     "for_sets",
     "frozen",
@@ -320,6 +321,28 @@ def _monitored(line: Any) -> str:
     origin, _, quoted = text.partition('] "')
     words = [re.sub(r"\\(.)", r"\1", word) for word in quoted.removesuffix('"').split('" "')]  # Valkey does not escape quotes
     return ("lua " if origin.endswith(" lua") else "") + " ".join(words)
+
+
+@contextmanager
+def counting(server: Server, layout: Layout = DEFAULT) -> Iterator[list[int]]:
+    """How many sessions there were at each of many looks by somebody else, while the block runs."""
+    found: list[int] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        with Inspector.looking_at(server, layout) as inspector:
+            while not ended.is_set():
+                found.append(len(inspector.live()))
+                ended.wait(0.0005)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        until(lambda: found)
+        yield found
+    finally:
+        ended.set()
+        watcher.join()
 
 
 # Operations, step by step

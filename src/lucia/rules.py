@@ -295,7 +295,8 @@ def surplus_sessions(rows: Iterable[SessionRow], session: SessionRow, limit: int
 def login_after(rows: Iterable[SessionRow], session: SessionRow, now: int) -> SessionRow:
     """The session of a new login, with a ``created_at`` after those of all other logins, also if another machine's clock is ahead.
 
-    That is at most a minute and a millisecond in the future. A session without ``created_at`` stays as it is.
+    That is at most a minute and a millisecond in the future. A session without ``created_at`` stays as it is. What is surplus then is
+    asked by the session as it was: its time and its active end together tell the active period.
     """
     places = _places(rows, session, now)
     places.pop(handle_of(session), None)

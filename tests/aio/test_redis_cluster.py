@@ -9,6 +9,7 @@ import pytest
 import redis.exceptions
 import valkey.exceptions
 
+from lucia import AsyncAuth, Session
 from lucia._async.redis_driver import AsyncRedisDriver
 from lucia._calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
@@ -29,7 +30,7 @@ from tests.aio.test_redis import (
     renew,
     use_every_method,
 )
-from tests.model.controls import CreateThenDelete, Original
+from tests.model.controls import CreateThenDelete, LooksBeforehand, Original
 from tests.redis_tools import (
     DEFAULT,
     LEAST_RIGHTS,
@@ -195,7 +196,8 @@ async def test_refused_in_any_method(adapter: AsyncRedisSessionAdapter, inspecto
     inspector.client.lpush("userSession:u1", SECRET)
     inspector.client.pexpireat("userSession:u1", session.idle_expires + MINUTE)
     await every_call(adapter)[method]()
-    expected = {"set_session": {SECRET, OTHER_SECRET}, "renew_session": {OTHER_SECRET}, "delete_other_sessions": {SECRET}}
+    both = {SECRET, OTHER_SECRET}
+    expected = {"set_session": both, "set_session_within": both, "renew_session": {OTHER_SECRET}, "delete_other_sessions": {SECRET}}
     assert inspector.live() == expected.get(method, set())
     inspector.check()
     assert ids(await adapter.get_sessions_by_user_id("u1")) == [id_ for id_ in (OTHER_SECRET, SECRET) if id_ in inspector.live()]
@@ -470,6 +472,32 @@ async def test_many_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspec
     for number in range(ROUNDS):
         assert await game(adapter, inspector, number) == set()
     inspector.check()
+
+
+@pytest.mark.parametrize("kind", ["cluster of redis", "cluster of redis, no scripts", "redis"])
+async def test_ours_fifty_logins_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """50 logins at once with a cap of 5 leave exactly 5, the newest, once all have returned; so do one login more and its renewals."""
+    auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
+    await auth.create_session("u1")
+    logins = await AsyncCalls.together(*[partial(auth.create_session, "u1")] * 50)
+    assert [type(login) for login in logins] == [Session] * 50
+    assert len(inspector.live()) == 5
+    last = await auth.create_session("u1")
+    outcomes = await AsyncCalls.together(*[partial(auth.renew_session, last.session_id)] * 5, *[partial(auth.create_session, "u1")] * 4)
+    renewed = {outcome.session_id for outcome in outcomes[:5] if isinstance(outcome, Session)}
+    assert len(renewed) == 1
+    assert renewed < inspector.live()
+    assert len(inspector.live()) == 5
+    inspector.check()
+
+
+@of_one_kind
+async def test_ours_fifty_logins_have_power(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """A protocol that looks for the surplus before the login is in the index leaves more."""
+    adapter._protocol = LooksBeforehand(DEFAULT, Scripted())
+    auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
+    await AsyncCalls.together(*[partial(auth.create_session, "u1")] * 50)
+    assert len(inspector.live()) > 5
 
 
 @of_one_kind

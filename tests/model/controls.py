@@ -10,7 +10,7 @@ from lucia.redis.common import end_of_chain, follow, marker_or_none, rows_of, to
 from lucia.redis.layout import Marker, encode_marker, encode_row
 from lucia.redis.session_first import INDEX_SLACK_MS, Scripted, SessionFirst
 from lucia.redis.store import StoreProtocol
-from lucia.rules import MARKER_MS
+from lucia.rules import MARKER_MS, surplus_sessions
 from tests.model.world import LAYOUT
 
 
@@ -141,6 +141,33 @@ class Unchecked(Atomic):
         return super()._revoke(index, ids, kept, whole=False)
 
 
+class EndsThenCreates(Atomic):
+    """Ends what was surplus a moment ago, and creates, without asking whether the index holds something else by now."""
+
+    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+        yield from self._make_room(row, limit, now)
+        yield from self.create(row, random_below)
+        return row
+
+
+class LooksBeforehand(SessionFirst):
+    """Looks what is surplus before the login is in the index: two at once do not see each other."""
+
+    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+        rows = yield from self.get_by_user(row.user_id, now)
+        yield from self.create(row, random_below)
+        yield from self.delete(surplus_sessions(rows, row, limit, now))
+        return row
+
+
+class EndsOnlyIds(SessionFirst):
+    """Ends the surplus, but not what that was renewed to meanwhile."""
+
+    def delete(self, session_ids: Iterable[str]) -> Operation[None]:
+        for id_ in session_ids:
+            yield Call("DEL", (self._layout.session_key(id_),))
+
+
 class Control(NamedTuple):
     """A wrong protocol, the law that it breaks, and the scenario in which it does."""
 
@@ -162,6 +189,9 @@ CONTROLS: Final = (
     Control(Overwriting(LAYOUT, Scripted()), "I4", "a login with a taken id"),
     Control(CreateThenDelete(LAYOUT, Scripted()), "I5", "two renewals, re-sent"),
     Control(LoserKeeps(LAYOUT, Scripted()), "I5b", "two renewals"),
+    Control(EndsThenCreates(LAYOUT), "cap", "two capped logins"),
+    Control(LooksBeforehand(LAYOUT, Scripted()), "cap", "two capped logins"),
+    Control(EndsOnlyIds(LAYOUT, Scripted()), "cap", "a capped login, a renewal"),
     Control(HandleIgnored(LAYOUT, Scripted()), "keep", "a renewal, others signed out"),
     Control(BlindPrune(LAYOUT, Scripted()), "list", "two listings, a login"),
 )

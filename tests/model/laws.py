@@ -9,6 +9,7 @@
   Nor is it judged beside the original, where a renewal has one more command after the one that decides.
 * I5b: a login has one live session that was handed out, however many renew it at once; a loser's successor is dead.
 * keep: what a sign-out everywhere was told to keep lives on, itself or as its successor.
+* cap: capped logins leave as many logins as the limit, at every moment or once all have returned, unless somebody ends one; none fails.
 * list: a listing has every session that lived all the while, and none that was ended before; it takes dead ids out of the index (I7).
 """
 
@@ -97,10 +98,10 @@ def no_overwrite(scenario: Scenario, world: World) -> Iterator[str]:
         key = LAYOUT.session_key(task.makes).encode()
         if task.kind == "duplicate" and (process.status == "done" or now.get(key) != first.get(key)):
             yield f"I4: {task.makes} was overwritten"
-        if task.kind == "create" and process.status == "done":
+        if task.kind in ("create", "capped") and process.status == "done":
             created[task.makes] += 1
         own = not _is_contended(scenario, task) and unmade(task.makes) not in world.forgotten
-        if own and task.kind in ("create", "renew") and process.result == "DuplicateSessionId":
+        if own and task.kind in ("create", "capped", "renew") and process.result == "DuplicateSessionId":
             yield f"I4: {task.makes} is a duplicate of itself"
     yield from (f"I4: {id_} was created twice" for id_, times in created.items() if times > 1)
 
@@ -113,7 +114,7 @@ def _is_contended(scenario: Scenario, task: Task) -> bool:
 
 def no_lock_out(scenario: Scenario, world: World) -> Iterator[str]:
     """I5: what nobody ends"""
-    if any(task.kind == "revoke" for task in scenario.tasks):
+    if any(task.kind in ("revoke", "capped") for task in scenario.tasks):
         return
     endable = {login_of(task.uses) for task in scenario.tasks if task.kind == "delete"}
     for id_ in world.released:
@@ -140,7 +141,7 @@ def one_successor(_: Scenario, world: World) -> Iterator[str]:
 
 def kept(scenario: Scenario, world: World) -> Iterator[str]:
     """keep: if this sign-out everywhere is the only one who ends sessions"""
-    endings = [pair for pair in zip(scenario.tasks, world.processes, strict=True) if pair[0].kind in ("delete", "revoke")]
+    endings = [pair for pair in zip(scenario.tasks, world.processes, strict=True) if pair[0].kind in ("delete", "revoke", "capped")]
     if len(endings) != 1 or not (keep := endings[0][0].uses) or endings[0][0].kind != "revoke":
         return
     chain = world.snapshot.chain(keep)
@@ -149,6 +150,24 @@ def kept(scenario: Scenario, world: World) -> Iterator[str]:
             yield f"keep: {keep} was not kept, though nobody had ended it"
         if world.snapshot.live.keys().isdisjoint(chain):
             yield f"keep: {keep} was kept, and neither it nor its successor validates"
+
+
+def capped(scenario: Scenario, world: World) -> Iterator[str]:
+    """cap"""
+    if not scenario.limit:
+        return
+    live = world.snapshot.live.keys()
+    logins = {login_of(id_) for id_ in (live if scenario.at_every_moment else live & world.released)}
+    ways = [process for task, process in zip(scenario.tasks, world.processes, strict=True) if task.kind == "capped"]
+    returned = not world.late and all(process.status == "done" for process in ways)
+    if len(logins) > scenario.limit and (returned or scenario.at_every_moment):
+        yield f"cap: of the logins {', '.join(sorted(logins))} no more than {scenario.limit} may validate"
+    if world.forgotten or any(task.kind in ("delete", "revoke") for task in scenario.tasks):
+        return
+    if len(logins) < scenario.limit and returned:
+        yield f"cap: no more than {len(logins)} logins are left"
+    if any(process.result == "ConcurrentlyRevoked" for process in ways):
+        yield "cap: a login has failed, though nobody has ended the user's sessions"
 
 
 _LAWS: tuple[Callable[[Scenario, World], Iterator[str]], ...] = (
@@ -160,6 +179,7 @@ _LAWS: tuple[Callable[[Scenario, World], Iterator[str]], ...] = (
     used_is_dead,
     one_successor,
     kept,
+    capped,
 )
 
 
@@ -209,7 +229,7 @@ def ended_by(task: Task, before: Before, result: Frozen) -> frozenset[str]:
 
 def released_by(task: Task, result: Frozen) -> frozenset[str]:
     """The ids that an operation that has returned gave to its caller."""
-    if task.kind in ("create", "original"):
+    if task.kind in ("create", "capped", "original"):
         return frozenset({task.makes})
     return frozenset({result}) if task.kind in ("renew", "follow") and result is not None else frozenset()
 

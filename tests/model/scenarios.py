@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from lucia.models import SessionRow
+from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Batch, Call, Operation
 from lucia.redis.common import get, successor_of
 from lucia.redis.index import LIST, Index
@@ -19,6 +20,8 @@ LARGE: Final = os.environ.get("LUCIA_MODEL") == "large"
 """Whether the long scenarios run too."""
 
 _LIFE = 1_000_000_000
+_ORDER = "doxabcj"
+"""The logins in the order of their times."""
 
 
 def end_of(id_: str) -> int:
@@ -27,9 +30,10 @@ def end_of(id_: str) -> int:
 
 
 def row(id_: str, **attributes: str) -> SessionRow:
-    """A session; those of one login have one handle."""
-    end = end_of(id_)
-    return SessionRow(id=id_, user_id=USER, active_expires=end, idle_expires=end, attributes={"handle": login_of(id_), **attributes})
+    """A session; those of one login have one handle and one time of the login."""
+    end, login = end_of(id_), login_of(id_)
+    of_login = {"handle": login, "created_at": NOW + _ORDER.index(login)}
+    return SessionRow(id=id_, user_id=USER, active_expires=end, idle_expires=end, attributes={**of_login, **attributes})
 
 
 def stored(*live: str, dead: tuple[str, ...] = (), renewed: tuple[tuple[str, str], ...] = ()) -> State:
@@ -68,6 +72,14 @@ class Tasks:
             yield Batch((*add, Call("SET", (LAYOUT.session_key(id_), encode_row(row(id_)), "PX", end_of(id_)))))
 
         return Task("original", start, makes=id_)
+
+    def capped(self, id_: str, limit: int) -> Task:
+        return Task("capped", lambda: self._store.create_within(row(id_), limit, NOW, _oldest), makes=id_)
+
+    def capped_scenario(self, *tasks: Task, limit: int, live: tuple[str, ...], resends: int = 0, failures: int = 0) -> Scenario:
+        """Tasks within a cap, over these sessions; only where one script sees all keys it is kept at every moment."""
+        strict = isinstance(self._store, Atomic)
+        return Scenario(tasks, stored(*live), frozenset(live), resends=resends, failures=failures, limit=limit, at_every_moment=strict)
 
     def duplicate(self, id_: str) -> Task:
         return Task("duplicate", lambda: self._store.create(row(id_, noted="other"), _oldest), makes=id_)
@@ -135,6 +147,10 @@ SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     ),
     "a login, others signed out": lambda do: Scenario((do.create("a"), do.revoke("o")), stored("o", "x"), _o("x"), failures=1),
     "renewed before, an end": lambda do: Scenario((do.delete("o"), do.renew("o1", "o2")), stored("o1", renewed=(("o", "o1"),)), _o("o1")),
+    "two capped logins": lambda do: do.capped_scenario(do.capped("a", 2), do.capped("b", 2), limit=2, live=("x", "o")),
+    "a capped login, a renewal": lambda do: do.capped_scenario(do.capped("a", 1), do.renew("o", "o1"), limit=1, live=("o",), resends=1),
+    "a capped login, an end": lambda do: do.capped_scenario(do.capped("a", 2), do.delete("x"), limit=2, live=("x", "o")),
+    "a capped login, a sign-out": lambda do: do.capped_scenario(do.capped("a", 1), do.revoke(), limit=1, live=("o",), failures=1),
 }
 """What every protocol is held to.
 
@@ -165,6 +181,10 @@ SINGLE_USE: Final[dict[str, Callable[[Tasks], Scenario]]] = {
 the second would be made whole by the first, and both succeed."""
 
 LARGE_SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
+    "two capped logins, a renewal": lambda do: do.capped_scenario(
+        do.capped("a", 2), do.capped("b", 2), do.renew("x", "x1"), limit=2, live=("x", "o")
+    ),
+    "three capped logins": lambda do: do.capped_scenario(do.capped("a", 1), do.capped("b", 1), do.capped("c", 1), limit=1, live=("o",)),
     "two renewals, a sign-out": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2"), do.revoke()), stored("o"), _o()),
     "two renewals, others signed out": lambda do: Scenario(
         (do.renew("o", "o1"), do.renew("o", "o2"), do.revoke("o")), stored("o", "x"), _o("x")

@@ -319,6 +319,27 @@ def _create(kind: Kind, database: Database, keys: Words, arguments: Words) -> Re
     return length
 
 
+def _create_within(kind: Kind, database: Database, keys: Words, arguments: Words) -> Reply:
+    id_, record, expires, ended, dropped, *ids = arguments
+    if int(expires) <= NOW:
+        return -3
+    session, index, *counted = keys
+    gone, seen = ids[: int(dropped)], ids[int(dropped) :]
+    found = kind(database).ids(index)
+    if len(found) != len(seen) or set(found) - set(seen) or not all(map(database.exists, counted)):
+        return -1
+    if not database.set(session, record, b"NX", b"PXAT", expires):
+        if database.mget(session)[0] != record:
+            return 0
+        kind(database).remove(index, id_)
+    database.delete(*counted[: int(ended)])
+    for each in gone:
+        kind(database).remove_oldest(index, each)
+    length = kind(database).add(index, id_)
+    _extend(kind, database, index, length, expires)
+    return length
+
+
 def _renew(kind: Kind, database: Database, keys: Words, arguments: Words) -> Reply:
     used, successor, index, marker = keys
     used_id, successor_id, record, expires, value, life = arguments
@@ -390,6 +411,7 @@ def _drop(kind: Kind, database: Database, keys: Words, ids: Words) -> Reply:
 
 _INDEX_SCRIPTS: dict[str, Callable[[Kind, Database, Words, Words], Reply]] = {
     "create": _create,
+    "create_within": _create_within,
     "renew": _renew,
     "revoke": _revoke,
     "prune": _prune,

@@ -62,7 +62,13 @@ BESIDE: Final = [
 ]
 """Over sets those for each kind of command."""
 
-OVER_SETS: Final = ("two listings, a login", "a login with a taken id", "a renewal, a sign-out", "a renewal, others signed out")
+OVER_SETS: Final = (
+    "two listings, a login",
+    "a capped login, an end",
+    "a login with a taken id",
+    "a renewal, a sign-out",
+    "a renewal, others signed out",
+)
 """Those for each kind of command that is sent to an index."""
 
 TOO_LARGE: Final = {("without scripts", "two logins, two sign-outs")}

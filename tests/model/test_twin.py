@@ -93,10 +93,26 @@ def _revoke(
     return Eval(script, (index, *(key for key, _ in pairs), *kept_key), (at_once, kept_id, *(id_ for _, id_ in pairs if id_ != kept_id)))
 
 
+def _create_within(script: Script, key: str, counted: Sequence[str], gone: Sequence[str], seen: Sequence[str], *rest: Argument) -> Eval:
+    """A login within a cap that ends as many sessions as it can of those that it counted."""
+    return Eval(script, (key, "k1", *counted), (*rest, min(len(counted), len(gone)), len(gone), *gone, *seen))
+
+
 def _evals(found: IndexScripts) -> dict[str, st.SearchStrategy[Eval]]:
     """The scripts that touch an index, with arguments."""
     return {
         found.create.name: st.builds(lambda key, index, *rest: Eval(found.create, (key, index), rest), keys, keys, ids, records, times),
+        found.create_within.name: st.builds(
+            _create_within,
+            st.just(found.create_within),
+            st.sampled_from(["k2", "k3"]),
+            st.lists(st.sampled_from(["k2", "k3"]), max_size=2),
+            some,
+            st.lists(ids, max_size=3),
+            ids,
+            records,
+            times,
+        ),
         found.renew.name: st.builds(
             lambda names, *rest: Eval(found.renew, tuple(names), rest),
             st.lists(keys, min_size=4, max_size=4),

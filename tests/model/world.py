@@ -25,7 +25,7 @@ LOST = "lost"
 WAITING = "waiting"
 """In the place of a reply that did not come yet."""
 
-Kind = Literal["create", "original", "duplicate", "renew", "follow", "delete", "revoke", "list"]
+Kind = Literal["create", "capped", "original", "duplicate", "renew", "follow", "delete", "revoke", "list"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Task:
     """One operation, and what it means.
 
     Args:
-        kind: ``original`` is a create by the JavaScript adapter; ``duplicate`` is one whose id is another session's;
-            ``follow`` is a request with an id that may have been used.
+        kind: ``capped`` is a create that ends the oldest logins beyond the scenario's limit; ``original`` is one by the JavaScript
+            adapter; ``duplicate`` is one whose id is another session's; ``follow`` is a request with an id that may have been used.
         start: makes the operation.
         makes: the id of the session that it makes.
         uses: the id that it renews, follows, ends or keeps: it can't begin before somebody was given this id.
@@ -62,6 +62,8 @@ class Scenario:
         failures: how many commands are an error for their caller, and execute late or never.
         expiries: whether sessions that are not whole yet and markers may expire.
         legacy_writers: whether the adapter was told that others write, so that an index has no end, and dead ids stay in it.
+        limit: how many logins the capped creates leave; 0 without one.
+        at_every_moment: whether there are never more, also while these go on.
         zombie_creates: whether, against ``I6``, those that make a session may be zombies too.
     """
 
@@ -75,6 +77,8 @@ class Scenario:
     expiries: bool = True
     zombie_creates: bool = False
     legacy_writers: bool = False
+    limit: int = 0
+    at_every_moment: bool = False
 
 
 class Outcome(NamedTuple):

@@ -107,6 +107,10 @@ def use_every_method(adapter: RedisSessionAdapter, inspector: Inspector) -> None
     adapter.delete_session("a", "unknown")
     assert sorted(ids(adapter.get_sessions_by_user_id("u1"))) == ["b", "c"]
     adapter.delete_sessions_by_user_id("u1")
+    add(adapter, "d", "e")
+    newest = adapter.set_session_within(row("f", created_at=system_clock()), limit=1)
+    assert adapter.get_sessions_by_user_id("u1") == [newest]
+    adapter.delete_session("f")
     assert inspector.live() == set()
     inspector.check()
 
@@ -252,12 +256,14 @@ def test_commands_are_the_documented_ones(adapter: RedisSessionAdapter, inspecto
     inspector.fill("u1", 1001)
     renew(adapter, "u1-0", "renewed")
     watch("delete_other_sessions", "u1", "u1-5")
+    watch("set_session_within", row("s16", life=4 * HOUR), limit=1)
     assert seen.keys() == documented.keys()
     for method, commands in documented.items():
         assert seen[method] - commands == set(), method
     assert seen["get_session"] == documented["get_session"] == {"MGET"}
     assert documented["set_session"] == seen["set_session"]
     assert documented["renew_session"] == seen["renew_session"]
+    assert documented["set_session_within"] == seen["set_session_within"]
     assert documented["get_successor"] == seen["get_successor"]
     assert documented["get_sessions_by_user_id"] == seen["get_sessions_by_user_id"]
     assert documented["delete_session"] == seen["delete_session"]
@@ -267,7 +273,7 @@ def test_commands_are_the_documented_ones(adapter: RedisSessionAdapter, inspecto
 
 def test_literal_commands(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     """Each method sends exactly these commands, with these keys and arguments."""
-    for script in (SCRIPTS.create, SCRIPTS.renew, DELETE, SCRIPTS.revoke, SCRIPTS.prune):
+    for script in (SCRIPTS.create, SCRIPTS.create_within, SCRIPTS.renew, DELETE, SCRIPTS.revoke, SCRIPTS.prune):
         inspector.client.script_load(script.text)
     one, new = row("one"), row("new", life=2 * HOUR)
     record, record_of_new = encode_row(one).decode(), encode_row(new).decode()
@@ -282,6 +288,8 @@ def test_literal_commands(adapter: RedisSessionAdapter, inspector: Inspector) ->
         adapter.delete_other_sessions("u1", "one")
         adapter.delete_session("one")
         adapter.delete_sessions_by_user_id("u1")
+        adapter.set_session(one)
+        adapter.set_session_within(new, limit=1)
     assert [command for command in commands if "TIME" not in command] == [
         f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record} {one.idle_expires}",
         "lua LLEN userSession:u1",
@@ -320,6 +328,23 @@ def test_literal_commands(adapter: RedisSessionAdapter, inspector: Inspector) ->
         "lua DEL session:new",
         "LREM userSession:u1 0 new",
         "LRANGE userSession:u1 0 -1",
+        f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record} {one.idle_expires}",
+        "lua LLEN userSession:u1",
+        f"lua SET session:one {record} NX PXAT {one.idle_expires}",
+        "lua LPUSH userSession:u1 one",
+        "lua PTTL userSession:u1",
+        f"lua PEXPIREAT userSession:u1 {one.idle_expires}",
+        "LRANGE userSession:u1 0 -1",
+        "MGET session:one",
+        f"EVALSHA {SCRIPTS.create_within.sha} 3 session:new userSession:u1 session:one new {record_of_new} {new.idle_expires} 1 1 one one",
+        "lua LRANGE userSession:u1 0 -1",
+        "lua EXISTS session:one",
+        f"lua SET session:new {record_of_new} NX PXAT {new.idle_expires}",
+        "lua DEL session:one",
+        "lua LREM userSession:u1 -1 one",
+        "lua LPUSH userSession:u1 new",
+        "lua PTTL userSession:u1",
+        f"lua PEXPIREAT userSession:u1 {new.idle_expires}",
     ]
 
 
@@ -333,6 +358,7 @@ def test_scripts_that_the_server_forgot(adapter: RedisSessionAdapter, inspector:
         partial(adapter.delete_other_sessions, "u1", "one"),
         partial(adapter.delete_session, "one"),
         partial(adapter.set_session, row("three")),
+        partial(adapter.set_session_within, row("four"), limit=1),
         partial(adapter.delete_sessions_by_user_id, "u1"),
     ):
         inspector.client.script_flush()
@@ -909,6 +935,7 @@ def every_call(adapter: RedisSessionAdapter) -> dict[str, Callable[[], Any]]:
         "get_session": partial(adapter.get_session, SECRET),
         "get_sessions_by_user_id": partial(adapter.get_sessions_by_user_id, "u1"),
         "set_session": partial(adapter.set_session, row(OTHER_SECRET)),
+        "set_session_within": partial(adapter.set_session_within, row(OTHER_SECRET), limit=9),
         "renew_session": partial(adapter.renew_session, SECRET, row(OTHER_SECRET), grace=MINUTE),
         "get_successor": partial(adapter.get_successor, SECRET),
         "delete_session": partial(adapter.delete_session, SECRET, OTHER_SECRET),
@@ -917,7 +944,7 @@ def every_call(adapter: RedisSessionAdapter) -> dict[str, Callable[[], Any]]:
     }
 
 
-WRITES = ("set_session", "renew_session")
+WRITES = ("set_session", "set_session_within", "renew_session")
 ENDS = ("delete_session", "delete_sessions_by_user_id", "delete_other_sessions")
 
 
@@ -955,6 +982,7 @@ def test_server_without_memory(kind: str, server: Server, inspector: Inspector) 
 def use_scripts(adapter: RedisSessionAdapter) -> None:
     """Make the server know every script."""
     add(adapter, "1", "2", user_id="u9")
+    adapter.set_session_within(row("4", "u9"), limit=9)
     adapter.renew_session("1", row("3", "u9"), grace=0)
     adapter.delete_session("3")
     adapter.delete_sessions_by_user_id("u9")

@@ -10,6 +10,7 @@ import pytest
 import redis.exceptions
 import valkey.exceptions
 
+from lucia import Auth, Session
 from lucia._sync.redis_driver import RedisDriver
 from lucia._calls import Calls
 from lucia.adapters.redis import RedisSessionAdapter
@@ -30,7 +31,7 @@ from tests.sync.test_redis import (
     renew,
     use_every_method,
 )
-from tests.model.controls import CreateThenDelete, Original
+from tests.model.controls import CreateThenDelete, LooksBeforehand, Original
 from tests.redis_tools import (
     DEFAULT,
     LEAST_RIGHTS,
@@ -196,7 +197,8 @@ def test_refused_in_any_method(adapter: RedisSessionAdapter, inspector: Inspecto
     inspector.client.lpush("userSession:u1", SECRET)
     inspector.client.pexpireat("userSession:u1", session.idle_expires + MINUTE)
     every_call(adapter)[method]()
-    expected = {"set_session": {SECRET, OTHER_SECRET}, "renew_session": {OTHER_SECRET}, "delete_other_sessions": {SECRET}}
+    both = {SECRET, OTHER_SECRET}
+    expected = {"set_session": both, "set_session_within": both, "renew_session": {OTHER_SECRET}, "delete_other_sessions": {SECRET}}
     assert inspector.live() == expected.get(method, set())
     inspector.check()
     assert ids(adapter.get_sessions_by_user_id("u1")) == [id_ for id_ in (OTHER_SECRET, SECRET) if id_ in inspector.live()]
@@ -471,6 +473,32 @@ def test_many_at_once(adapter: RedisSessionAdapter, inspector: Inspector, game: 
     for number in range(ROUNDS):
         assert game(adapter, inspector, number) == set()
     inspector.check()
+
+
+@pytest.mark.parametrize("kind", ["cluster of redis", "cluster of redis, no scripts", "redis"])
+def test_ours_fifty_logins_at_once(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+    """50 logins at once with a cap of 5 leave exactly 5, the newest, once all have returned; so do one login more and its renewals."""
+    auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
+    auth.create_session("u1")
+    logins = Calls.together(*[partial(auth.create_session, "u1")] * 50)
+    assert [type(login) for login in logins] == [Session] * 50
+    assert len(inspector.live()) == 5
+    last = auth.create_session("u1")
+    outcomes = Calls.together(*[partial(auth.renew_session, last.session_id)] * 5, *[partial(auth.create_session, "u1")] * 4)
+    renewed = {outcome.session_id for outcome in outcomes[:5] if isinstance(outcome, Session)}
+    assert len(renewed) == 1
+    assert renewed < inspector.live()
+    assert len(inspector.live()) == 5
+    inspector.check()
+
+
+@of_one_kind
+def test_ours_fifty_logins_have_power(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+    """A protocol that looks for the surplus before the login is in the index leaves more."""
+    adapter._protocol = LooksBeforehand(DEFAULT, Scripted())
+    auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
+    Calls.together(*[partial(auth.create_session, "u1")] * 50)
+    assert len(inspector.live()) > 5
 
 
 @of_one_kind

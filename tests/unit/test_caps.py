@@ -116,8 +116,16 @@ def test_a_login_after_the_others() -> None:
     for time, expected in ((NOW, NOW + 1), (NOW + 30_000, NOW + 30_001), (2 * NOW, NOW + MAX_SKEW_MS + 1)):
         moved = login_after([login("a", time), login("b", 5)], NEW, NOW)
         assert moved == replace(NEW, attributes={"handle": "new", "created_at": expected})
-        assert surplus(login("a", time), login("b", 5), moved, new=moved, limit=1, spare=False) == ["b", "a"]
-    assert login_after([login("a", 2 * NOW), moved], moved, NOW) is moved
+        assert surplus(login("a", time), login("b", 5), moved, limit=1, spare=False) == ["b", "a"]
+        assert login_after([login("a", time), moved], moved, NOW) is moved
+
+
+def test_a_login_after_records_made_elsewhere() -> None:
+    """The same goes for others that do not say when they were."""
+    bare = SessionRow(id="x", user_id="u", active_expires=NOW + ACTIVE + 500, idle_expires=NOW + 2 * ACTIVE)
+    moved = login_after([bare], NEW, NOW)
+    assert moved.attributes["created_at"] == NOW + 501
+    assert surplus(bare, moved, limit=1, spare=False) == ["x"]
 
 
 def test_a_login_without_a_time() -> None:

@@ -42,12 +42,13 @@ class AsyncFiveMethods:
     async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         """Store it, then list the user's sessions and end the oldest logins; before, see that it is the newest."""
         async with self._lock:
-            session = login_after(await self._adapter.get_sessions_by_user_id(session.user_id), session, self._clock())
-            await self._adapter.set_session(session)
+            now = self._clock()
+            stored = login_after(await self._adapter.get_sessions_by_user_id(session.user_id), session, now)
+            await self._adapter.set_session(stored)
             rows = await self._adapter.get_sessions_by_user_id(session.user_id)
-            if surplus := surplus_sessions(rows, session, limit, self._clock(), spare=False):
+            if surplus := surplus_sessions(rows, session, limit, now, spare=False):
                 await self._delete_chains(surplus)
-            return session
+            return stored
 
     async def delete_session(self, /, *session_ids: str) -> None:
         """The adapter's own, for these ids and for what they were renewed to in this process within the last 60 seconds."""

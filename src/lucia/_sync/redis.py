@@ -48,6 +48,10 @@ class RedisSessionAdapter:
     ``set_session``                  script: ``TIME``, ``LLEN userSession:USER``, ``SET session:ID … NX PXAT``, ``LPUSH``,
                                      ``PTTL``, ``PEXPIREAT``; at every eighth login from the 16th session on also
                                      ``LRANGE``, ``MGET`` and a script with ``EXISTS`` and ``LREM``
+    ``set_session_within``           ``LRANGE userSession:USER 0 -1``, ``MGET``; script: ``TIME``, ``LRANGE``, ``EXISTS`` for each
+                                     that was counted, ``SET session:ID … NX PXAT``, ``DEL`` and ``LREM`` for the oldest,
+                                     ``LPUSH``, ``PTTL``, ``PEXPIREAT``; all of it anew if something changed in between; above
+                                     1,000 sessions the oldest end before that, by blocks
     ``renew_session``                script: ``TIME``, ``MGET session:OLD``, ``LLEN``, ``SET session:NEW … NX PXAT``,
                                      ``SET session:renewed:{session:OLD} … PX 60000``, ``DEL session:OLD``, ``LPUSH``,
                                      ``PTTL``, ``PEXPIREAT``, ``LREM``
@@ -141,6 +145,17 @@ class RedisSessionAdapter:
             ValueError: the session's end is past by the server's clock, or its record is longer than 16 KiB.
         """
         self._run(lambda store: store.create(session, random.randrange), WRITE_SECONDS)
+
+    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        """Store the session of a new login and end the user's oldest logins beyond ``limit``.
+
+        On one server that is one step: at no moment are there more. In a cluster and without scripts they are ended afterwards, and
+        ``created_at`` may be up to a minute later than it was, so that the new login is the newest whatever the machines' clocks say.
+
+        Raises:
+            DuplicateSessionId, ValueError: as :meth:`set_session`.
+        """
+        return self._run(lambda store: store.create_within(session, limit, system_clock(), random.randrange))
 
     def delete_session(self, /, *session_ids: str) -> None:
         """End these sessions, and what they were renewed to within the last 60 seconds; unknown ids are no error."""

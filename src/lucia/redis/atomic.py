@@ -10,6 +10,7 @@ from lucia.redis.common import (
     Reading,
     born_dead,
     check_storable,
+    create_then_end,
     end_dead,
     end_of_chain,
     follow,
@@ -17,6 +18,7 @@ from lucia.redis.common import (
     probe,
     read_by_user,
     row_or_none,
+    rows_of,
     session_key,
     successors,
     to_bytes,
@@ -26,14 +28,17 @@ from lucia.redis.common import (
     within_grace,
 )
 from lucia.redis.layout import Layout, Marker, decode_marker, encode_marker, encode_row
-from lucia.redis.scripts import BORN_DEAD, DELETE, TAKEN
-from lucia.rules import MARKER_MS
+from lucia.redis.scripts import BORN_DEAD, CHANGED, DELETE, TAKEN
+from lucia.rules import MARKER_MS, surplus_sessions
 
 BLOCK: Final = 1_000
 """How many sessions one command reads or ends: about a millisecond of the server's time."""
 
 PRUNE_BLOCK: Final = 64
 """How many entries one script takes out of an index."""
+
+CAP_TRIES: Final = 100
+"""How often a login within a cap tries to be one atomic step; each time somebody else's step was in between."""
 
 OPTIMISTIC_TRIES: Final = 3
 """How often a sign-out everywhere tries to be one atomic step before it goes block by block."""
@@ -62,6 +67,56 @@ class Atomic(Reading):
         _check_written(length)
         ids = yield from probe(self._layout, index, length, random_below)
         yield from self._prune(index, missing(ids, (yield from self._values([session_key(self._layout, id_) for id_ in ids]))))
+
+    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+        """Store the session of a new login and end the user's oldest logins beyond the limit, in one step: the script CREATE_WITHIN.
+
+        What is in the index, and the sessions that it names, are read before; if the script finds something else, it does nothing, and
+        all is looked at anew: somebody else's step was done meanwhile. A login that is overtaken at every try, or whose user has more
+        than 1,000 sessions that can't be ended, ends the surplus after it was stored.
+
+        Raises:
+            DuplicateSessionId, ValueError: as :meth:`create`.
+        """
+        check_storable(self._layout, row)
+        index = self._layout.index_key(row.user_id)
+        for _ in range(CAP_TRIES):
+            ids = yield from self._layout.index.read(index)
+            if len(ids) > BLOCK:
+                if not (yield from self._make_room(row, limit, now)):
+                    break
+                continue
+            command = yield from self._create_within(row, ids, limit, now)
+            answer = yield command
+            if answer != CHANGED:
+                _check_written(answer)
+                return row
+        return (yield from create_then_end(self, row, limit, now, random_below))
+
+    def _create_within(self, row: SessionRow, ids: Sequence[bytes], limit: int, now: int) -> Operation[Eval]:
+        """The command for an index that holds these ids."""
+        records = yield from self._values([session_key(self._layout, id_) for id_ in ids])
+        rows = [each for each in rows_of(row.user_id, ids, records) if each.id != row.id]
+        ended = dict.fromkeys(surplus_sessions(rows, row, limit, now))
+        counted = (*ended, *(each.id for each in rows if each.id not in ended))
+        gone = [] if self._layout.index.legacy_writers else missing(ids, records)
+        dropped = [*map(to_bytes, ended), *gone]
+        keys = (self._layout.index_key(row.user_id), *map(self._layout.session_key, counted))
+        new = (row.id, encode_row(row), row.idle_expires)
+        command = self._scripts.create_within
+        return Eval(command, (self._layout.session_key(row.id), *keys), (*new, len(ended), len(dropped), *dropped, *ids))
+
+    def _make_room(self, row: SessionRow, limit: int, now: int) -> Operation[bool]:
+        """End the surplus by blocks, before the login is stored, and take dead ids out of the index; says whether it is shorter then."""
+        index = self._layout.index_key(row.user_id)
+        rows, gone = yield from read_by_user(self._layout, row.user_id, self._values)
+        yield from self._prune(index, gone)
+        ended = list(map(to_bytes, surplus_sessions(rows, row, limit, now)))[::-1]
+        for start in range(0, len(ended), BLOCK):
+            block = ended[start : start + BLOCK]
+            yield self._revoke(index, block, None, whole=False)
+            yield from self._delete_successors(block, None)
+        return bool(ended or (gone and not self._layout.index.legacy_writers))
 
     def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once, in one step: the script RENEW.
@@ -92,11 +147,12 @@ class Atomic(Reading):
         ended: list[SessionRow] = []
         waiting = unseen(self._layout, session_ids, seen)
         while waiting:
-            keys = tuple(key for id_ in waiting for key in (self._layout.session_key(id_), self._layout.marker_key(id_)))
+            block, waiting = waiting[:BLOCK], waiting[BLOCK:]
+            keys = tuple(key for id_ in block for key in (self._layout.session_key(id_), self._layout.marker_key(id_)))
             held: list[tuple[bytes | None, bytes | None]] = yield Eval(DELETE, keys, ())
-            found = [row_or_none(record, id_) for id_, (record, _) in zip(waiting, held, strict=True)]
+            found = [row_or_none(record, id_) for id_, (record, _) in zip(block, held, strict=True)]
             ended += [row for row in found if row is not None]
-            waiting = unseen(self._layout, successors(waiting, (marker for _, marker in held)), seen)
+            waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
         if ended:
             index = self._layout.index
             yield Batch(tuple(call for row in ended for call in index.remove(self._layout.index_key(row.user_id), [row.id])))

@@ -1,12 +1,13 @@
 """What both protocols of the store share: reading one session, following used ids, and the rows of an index."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from lucia.errors import ConcurrentlyRevoked
 from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, DropConnections, Operation, Reply
 from lucia.redis.layout import CrossedReply, Layout, Marker, decode_marker, decode_row
-from lucia.rules import MARKER_MS, SessionExpiry, created_at_of
+from lucia.rules import MARKER_MS, SessionExpiry, created_at_of, login_after, surplus_sessions
 
 T = TypeVar("T")
 
@@ -216,6 +217,41 @@ def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[
     """``PEXPIREAT`` sessions that are dead though their keys live on, as the original's do; so the server's clock has the last word."""
     if dead := [row for row in rows if row.idle_expires < now]:
         yield Batch(tuple(Call("PEXPIREAT", (layout.session_key(row.id), row.idle_expires)) for row in dead))
+
+
+def create_then_end(
+    store: "CreatesAndEnds", row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+) -> Operation[SessionRow]:
+    """Store the session of a new login, then look which of the user's logins are surplus, and end these.
+
+    All logins follow one order, and each looks after it is in the index. So of those at the same time the last to look sees them all,
+    and the newest are left. That no other machine's clock makes a new login the oldest, its time is set after those it sees before.
+
+    Raises:
+        DuplicateSessionId, ConcurrentlyRevoked, ValueError: as the store's ``create``. A login that newer ones have ended, while it was
+            made, is one that was ended afterwards.
+    """
+    stored = login_after((yield from store.get_by_user(row.user_id, now)), row, now)
+    try:
+        yield from store.create(stored, random_below)
+    except ConcurrentlyRevoked:
+        newer = yield from store.get_by_user(row.user_id, now)
+        if row.id not in surplus_sessions([*newer, stored], row, limit, now, spare=False):
+            raise
+        return stored
+    rows = yield from store.get_by_user(row.user_id, now)
+    yield from store.delete(surplus_sessions(rows, row, limit, now, spare=False))
+    return stored
+
+
+class CreatesAndEnds(Protocol):
+    """The operations that :func:`create_then_end` is made of."""
+
+    def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]: ...
+
+    def delete(self, session_ids: Iterable[str]) -> Operation[None]: ...
+
+    def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]: ...
 
 
 def missing(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes]:

@@ -72,6 +72,11 @@ class Hashed:
         """Store a new session under the current key's hash of its id. That the id is taken is told for that hash alone."""
         yield from self._protocol.create(self._hidden(row), random_below)
 
+    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+        """Store the session of a new login likewise, and end the user's oldest logins beyond the limit."""
+        stored = yield from self._protocol.create_within(self._hidden(row), limit, now, random_below)
+        return _under_its_id(stored, row.id)
+
     def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once; its marker seals the successor's id."""
         stored = yield from self._find(used_id)

@@ -34,6 +34,9 @@ TAKEN: Final = 0
 BORN_DEAD: Final = -3
 """The session's end is past by the server's clock; nothing was changed."""
 
+CHANGED: Final = -1
+"""Something is not as it was seen; nothing was changed."""
+
 _NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)"
 
 _EXTEND = """
@@ -53,6 +56,33 @@ if not redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PXAT', ARGV[3]) then
   if redis.call('MGET', KEYS[1])[1] ~= ARGV[2] then return {TAKEN} end
   index_remove(KEYS[2], ARGV[1]) -- the same create once more, since its reply was lost
 end
+local length = index_add(KEYS[2], ARGV[1])
+extend(KEYS[2], length, now, ARGV[3])
+return length
+"""
+
+_CREATE_WITHIN: Final = f"""{_EXTEND}
+-- KEYS: session, index, then the sessions that were counted, those to end first. ARGV: id, record, idle end in ms, how many are to end,
+-- how many ids go out of the index, these ids, those to end first, then all ids that the index held. Returns the index's length,
+-- 0 (taken), -3 (born dead), or -1 if the index holds other ids by now, or a session that was counted is gone.
+{_NOW}
+if tonumber(ARGV[3]) <= now then return {BORN_DEAD} end
+local ended, dropped = tonumber(ARGV[4]), tonumber(ARGV[5])
+local ids, listed = index_ids(KEYS[2]), {{}}
+if #ids ~= #ARGV - 5 - dropped then return {CHANGED} end
+for i = 6 + dropped, #ARGV do listed[ARGV[i]] = true end
+for _, id in ipairs(ids) do
+  if not listed[id] then return {CHANGED} end
+end
+for i = 3, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 0 then return {CHANGED} end
+end
+if not redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PXAT', ARGV[3]) then
+  if redis.call('MGET', KEYS[1])[1] ~= ARGV[2] then return {TAKEN} end
+  index_remove(KEYS[2], ARGV[1]) -- the same create once more, since its reply was lost
+end
+for i = 1, ended do redis.call('DEL', KEYS[2 + i]) end
+for i = 1, dropped do index_remove_oldest(KEYS[2], ARGV[5 + i]) end
 local length = index_add(KEYS[2], ARGV[1])
 extend(KEYS[2], length, now, ARGV[3])
 return length
@@ -148,6 +178,7 @@ class IndexScripts:
     """The scripts that touch an index, for one kind of index."""
 
     create: Script
+    create_within: Script
     renew: Script
     revoke: Script
     prune: Script
@@ -159,6 +190,14 @@ def index_scripts(kind: str, functions: str, *, legacy_writers: bool) -> IndexSc
     """The scripts over an index that these Lua functions read and change; the kind is in their names."""
     suffix = f"{kind}{' legacy' if legacy_writers else ''}"
     functions = f"\nlocal legacy_writers = {str(legacy_writers).lower()}{functions}"
-    texts = {"create": _CREATE, "renew": _RENEW, "revoke": _REVOKE, "prune": _PRUNE, "push": _PUSH, "drop": _DROP}
+    texts = {
+        "create": _CREATE,
+        "create_within": _CREATE_WITHIN,
+        "renew": _RENEW,
+        "revoke": _REVOKE,
+        "prune": _PRUNE,
+        "push": _PUSH,
+        "drop": _DROP,
+    }
     endings = {"revoke", "prune", "drop"}
     return IndexScripts(**{name: Script(name + suffix, functions + text, name in endings) for name, text in texts.items()})

@@ -26,6 +26,7 @@ from lucia.redis.common import (
     Reading,
     born_dead,
     check_storable,
+    create_then_end,
     end_dead,
     end_of_chain,
     follow,
@@ -162,6 +163,16 @@ class SessionFirst(Reading):
         index = self._layout.index_key(row.user_id)
         ids = yield from probe(self._layout, index, length, random_below)
         yield from self._drop(index, missing(ids, (yield from self._records(ids))))
+
+    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+        """Store the session of a new login, then end the user's oldest logins beyond the limit.
+
+        Until all logins that go on at the same time have returned, there may be as many more than the limit.
+
+        Raises:
+            DuplicateSessionId, ConcurrentlyRevoked, ValueError: as :meth:`create`.
+        """
+        return (yield from create_then_end(self, row, limit, now, random_below))
 
     def _make(self, row: SessionRow) -> Operation[int]:
         """Steps C1 to C3; returns the index's length."""

@@ -26,6 +26,10 @@ class Store(Protocol):
         """Store a new session."""
         ...
 
+    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+        """Store the session of a new login, end the user's oldest logins beyond the limit, and return the session as stored."""
+        ...
+
     def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once."""
         ...
