@@ -364,7 +364,7 @@ def test_missing_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_broken_door(monkeypatch: pytest.MonkeyPatch) -> None:
     """An import that fails for another reason says so itself."""
-    monkeypatch.delitem(sys.modules, "lucia.adapters.sqlalchemy")
+    monkeypatch.delitem(sys.modules, "lucia.adapters.sqlalchemy", raising=False)
     monkeypatch.setitem(sys.modules, "lucia._async.sqlalchemy", None)
     with pytest.raises(ImportError, match=r"lucia\._async\.sqlalchemy"):
         import lucia.adapters.sqlalchemy  # noqa: F401
