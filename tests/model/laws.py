@@ -154,17 +154,18 @@ def kept(scenario: Scenario, world: World) -> Iterator[str]:
 
 def capped(scenario: Scenario, world: World) -> Iterator[str]:
     """cap"""
-    if not scenario.limit:
+    limit = max(task.limit for task in scenario.tasks)
+    if not limit:
         return
     live = world.snapshot.live.keys()
     logins = {login_of(id_) for id_ in (live if scenario.at_every_moment else live & world.released)}
     ways = [process for task, process in zip(scenario.tasks, world.processes, strict=True) if task.kind == "capped"]
     returned = not world.late and all(process.status == "done" for process in ways)
-    if len(logins) > scenario.limit and (returned or scenario.at_every_moment):
-        yield f"cap: of the logins {', '.join(sorted(logins))} no more than {scenario.limit} may validate"
+    if len(logins) > limit and (returned or scenario.at_every_moment):
+        yield f"cap: of the logins {', '.join(sorted(logins))} no more than {limit} may validate"
     if world.forgotten or any(task.kind in ("delete", "revoke") for task in scenario.tasks):
         return
-    if len(logins) < scenario.limit and returned:
+    if len(logins) < limit and returned:
         yield f"cap: no more than {len(logins)} logins are left"
     if any(process.result == "ConcurrentlyRevoked" for process in ways):
         yield "cap: a login has failed, though nobody has ended the user's sessions"

@@ -19,6 +19,7 @@ from tests.model.explore import Violation
 from tests.model.gates import Gate, MakeClient, ModelServer
 from tests.model.laws import before_of, end_fault, ended_by, faults_of, gone_logins, released_by
 from tests.model.scenarios import row
+from tests.model.server import NOW
 from tests.model.world import USER, Before, Frozen, Part, Process, Scenario, Snapshots, Task, World
 
 MakeAdapter = Callable[[Any], AsyncRedisSessionAdapter]
@@ -57,6 +58,8 @@ async def _call(adapter: AsyncRedisSessionAdapter, task: Task) -> Any:
     """The method for a task of the model."""
     if task.kind in ("create", "duplicate"):
         return await adapter.set_session(row(task.makes, **({"noted": "other"} if task.kind == "duplicate" else {})))
+    if task.kind == "capped":  # by the model's clock
+        return await adapter._run(lambda store: store.create_within(row(task.makes), task.limit, NOW, lambda _: 0))
     if task.kind == "renew":
         return await adapter.renew_session(task.uses, row(task.makes), grace=MARKER_MS)
     if task.kind == "delete":

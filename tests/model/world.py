@@ -38,12 +38,14 @@ class Task:
         start: makes the operation.
         makes: the id of the session that it makes.
         uses: the id that it renews, follows, ends or keeps: it can't begin before somebody was given this id.
+        limit: how many logins a capped create leaves, the same for all of them.
     """
 
     kind: Kind
     start: Callable[[], Operation[Any]]
     makes: str = ""
     uses: str = ""
+    limit: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,7 @@ class Scenario:
         failures: how many commands are an error for their caller, and execute late or never.
         expiries: whether sessions that are not whole yet and markers may expire.
         legacy_writers: whether the adapter was told that others write, so that an index has no end, and dead ids stay in it.
-        limit: how many logins the capped creates leave; 0 without one.
-        at_every_moment: whether there are never more, also while these go on.
+        at_every_moment: whether a capped create's limit is kept also while it goes on.
         zombie_creates: whether, against ``I6``, those that make a session may be zombies too.
     """
 
@@ -77,7 +78,6 @@ class Scenario:
     expiries: bool = True
     zombie_creates: bool = False
     legacy_writers: bool = False
-    limit: int = 0
     at_every_moment: bool = False
 
 
