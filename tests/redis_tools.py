@@ -57,6 +57,7 @@ __all__ = [
     "row",
     "sentinel_group",
     "silent_server",
+    "tls_server",
     "until",
     "unused_port",
 ]
@@ -667,6 +668,18 @@ def own_server(program: str, folder: Path, *options: str) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def tls_server(folder: Path) -> Iterator[tuple[Server, Path]]:
+    """A server that also speaks TLS, at the port that is given, and the certificate to trust."""
+    key, certificate, port = folder / "key.pem", folder / "certificate.pem", unused_port()
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+    request = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key), "-out", str(certificate))
+    subprocess.run([*request, *names], check=True, capture_output=True)
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate))
+    with own_server("redis-server", folder, "--tls-port", str(port), *files, "--tls-auth-clients", "no") as server:
+        yield Server("redis", server.host, port, server.socket), certificate
 
 
 def _any_client(port: int) -> Any:

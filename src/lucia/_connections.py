@@ -119,8 +119,9 @@ async def _async_is_clean(connection: Any) -> bool:
 
 async def _drop(connection: Any) -> None:
     """Close a connection without waiting for the other side, which may be frozen."""
-    if (writer := getattr(connection, "_writer", None)) is not None:
-        writer.transport.abort()
+    transport = getattr(getattr(connection, "_writer", None), "transport", None)
+    if transport is not None:
+        transport.abort()
     await connection.disconnect(nowait=True)
 
 

@@ -152,8 +152,8 @@ class AsyncClusterRoute:
     async def _find(self, key: Argument | None, end: float) -> Address:
         if not self._slots:
             self._slots = await self._read_map(end)
-        nowhere = next(iter(self._slots.values()))  # that node says what is wrong
-        return nowhere if key is None else self._slots.get(slot_of(key), nowhere)
+        some = next(iter(self._slots.values()), self._origin.nodes[0])  # which says what is wrong, if no node has the slot
+        return some if key is None else self._slots.get(slot_of(key), some)
 
     async def _read_map(self, end: float) -> dict[int, Address]:
         """The address of each slot's primary, as the first node tells that answers; each has a part of the time."""
@@ -168,8 +168,7 @@ class AsyncClusterRoute:
             if isinstance(reply, Exception):
                 lost = Unanswered(reply, sent=False)
                 continue
-            if found := addresses_of_slots(reply, address):
-                return {slot: self._where(each) for slot, each in found.items()}
+            return {slot: self._where(each) for slot, each in addresses_of_slots(reply, address).items()}
         raise lost
 
     def _where(self, address: Address) -> Address:

@@ -130,7 +130,7 @@ class RedisDriver:
         again = False
         while True:
             try:
-                return route.ask(_key_of(command), commands, end - time.monotonic())
+                return route.ask(_key_of(command), commands, _seconds_until(end))
             except Unanswered as lost:
                 wrote = wrote or (lost.sent and not is_read(command))
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
@@ -154,6 +154,18 @@ def _origin_of(client: Any) -> Origin | None:
 
 def _open_route(client: Any, origin: Origin | None, seconds: float) -> Route:
     return GivenClient(client) if origin is None else open_route(origin, seconds)
+
+
+def _seconds_until(end: float) -> float:
+    """What is left of the time.
+
+    Raises:
+        Unanswered: nothing.
+    """
+    seconds = end - time.monotonic()
+    if seconds <= 0:
+        raise Unanswered(None, sent=False)
+    return seconds
 
 
 def _key_of(command: Call | Eval | Transaction) -> Argument | None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Batch, Call, Command, Eval, Transaction
+from lucia.redis.commands import Call, Command, Eval, Transaction
 
 WRITE_SECONDS: Final = 30.0
 """How long a login or a renewal may take with all its commands, and any single command: half as long as a marker lives."""
@@ -38,19 +38,11 @@ def is_read(command: Command) -> bool:
     return isinstance(command, Call) and command.name in _READS
 
 
-def is_repeatable(command: Command) -> bool:
+def is_repeatable(command: Call | Eval | Transaction) -> bool:
     """Whether executing the command twice, or late, does no more than executing it once."""
-    match command:
-        case Call():
-            return command.name in _READS | _ENDINGS
-        case Eval():
-            return command.script.repeatable
-        case Batch():
-            return all(map(is_repeatable, command.commands))
-        case Transaction():
-            return False
-        case _:
-            return True
+    if isinstance(command, Eval):
+        return command.script.repeatable
+    return isinstance(command, Call) and command.name in _READS | _ENDINGS
 
 
 def error_to_raise(lost: Unanswered, *, wrote: bool) -> Exception:

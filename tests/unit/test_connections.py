@@ -1,0 +1,332 @@
+"""Whose the Redis adapter's connections are: an event loop's, a process's; and that nobody has to close them."""
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+import redis.exceptions
+
+from lucia._connections import AsyncGivenClient, AsyncOwned, Server
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.redis.commands import Call, Eval, Transaction
+from lucia.redis.failures import Unanswered, is_repeatable
+from lucia.redis.index import LIST, SET
+from lucia.redis.origins import OneServer, origin_of
+from lucia.redis.scripts import DELETE, SWAP
+from lucia.redis.slots import addresses_of_slots, redirection_of, slot_of
+from tests.redis_tools import AsyncClients, Inspector, own_server, row, silent_server, until, unused_port
+from tests.servers import Cluster
+from tests.servers import Server as RealServer
+
+
+@pytest.fixture
+def inspector(redis_server: RealServer) -> Generator[Inspector]:
+    """A look into an emptied server."""
+    with Inspector(redis_server) as found:
+        yield found
+
+
+def named(inspector: Inspector, name: str) -> int:
+    """How many connections have this name."""
+    return [each["name"] for each in inspector.client.client_list()].count(name)
+
+
+# Event loops
+
+
+def test_one_loop_after_another(inspector: Inspector) -> None:
+    """One adapter works in several loops, one after another, and each loop closes its connections when it ends."""
+    adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port, client_name="mine"))
+
+    async def use(session_id: str) -> None:
+        await adapter.set_session(row(session_id))
+        assert await adapter.get_session(session_id) is not None
+        assert named(inspector, "mine") == 1
+
+    for number in range(3):
+        asyncio.run(use(f"s{number}"))
+        until(lambda: named(inspector, "mine") == 0)
+    assert len(adapter._driver._route._by_loop) == 1
+
+
+def test_loops_at_the_same_time(inspector: Inspector) -> None:
+    """One adapter works in the loops of several threads at the same time."""
+    adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port))
+    failed: list[BaseException] = []
+
+    async def use(thread: int) -> None:
+        for number in range(20):
+            await adapter.set_session(row(f"{thread}-{number}", f"u{thread}"))
+            assert await adapter.get_session(f"{thread}-{number}") is not None
+
+    def run(thread: int) -> None:
+        try:
+            asyncio.run(use(thread))
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+
+
+async def test_an_adapter_that_is_gone(inspector: Inspector) -> None:
+    """When nobody has an adapter any more, its connections are closed, also if it was garbage in a circle."""
+    client = redis.asyncio.Redis(port=inspector.server.port, client_name="mine")
+    adapter: Any = AsyncRedisSessionAdapter(client)
+    circle: list[Any] = [adapter]
+    circle.append(circle)
+    await adapter.get_session("one")
+    assert named(inspector, "mine") == 1
+    del adapter, circle
+    gc.collect()
+    for _ in range(200):
+        await asyncio.sleep(0.01)
+        if named(inspector, "mine") == 0:
+            return
+    raise AssertionError("the connection stays open")
+
+
+class Thing:
+    """Something to close."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def aclose(self) -> None:
+        """Count."""
+        self.closed += 1
+
+
+def test_a_loop_that_is_closed_before_its_owner_is_gone() -> None:
+    """What a loop has closed when it ended is not closed again when its owner is gone."""
+    things: list[Thing] = []
+
+    def make() -> Thing:
+        things.append(Thing())
+        return things[-1]
+
+    async def use(owned: AsyncOwned[Thing]) -> None:
+        assert await owned.get() is await owned.get()
+
+    owned = AsyncOwned(make)
+    asyncio.run(use(owned))
+    del owned
+    gc.collect()
+    assert [thing.closed for thing in things] == [1]
+
+
+async def test_closing_what_was_never_opened() -> None:
+    """Closing an adapter that was not used, or was closed, does nothing."""
+    adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=1))
+    await adapter.aclose()
+    await adapter.aclose()
+
+
+# Processes
+
+FORK = """
+import asyncio, os, sys
+import redis, redis.asyncio
+from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
+port = int(sys.argv[1])
+blocking = RedisSessionAdapter(redis.Redis(port=port, client_name="blocking"))
+waiting = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=port, client_name="waiting"))
+
+async def use(adapter):
+    for _ in range(50):
+        assert (await adapter.get_session("one")).id == "one"
+        assert await adapter.get_session("two") is None
+
+def both():
+    for _ in range(50):
+        assert blocking.get_session("one").id == "one"
+        assert blocking.get_session("two") is None
+    asyncio.run(use(waiting))
+
+both()
+child = os.fork()
+both()
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+both()
+print("done")
+"""
+
+
+def test_fork(inspector: Inspector) -> None:
+    """After a fork parent and child use connections of their own, and no reply goes astray."""
+    inspector.write(row("one"))
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", FORK, str(inspector.server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+UNCLOSED = """
+import asyncio, sys
+import {library}, {library}.asyncio
+from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
+port = int(sys.argv[1])
+adapter = RedisSessionAdapter({library}.{client}(port=port))
+adapter.get_session("one")
+waiting = AsyncRedisSessionAdapter({library}.asyncio.{client}(port=port))
+
+async def main():
+    await asyncio.gather(*(waiting.get_session("one") for _ in range(5)))
+    await AsyncRedisSessionAdapter({library}.asyncio.{client}(port=port)).get_session("one")
+
+asyncio.run(main())
+print("done")
+"""
+
+
+@pytest.mark.parametrize(("library", "client"), [("redis", "Redis"), ("valkey", "Valkey")])
+def test_nobody_has_to_close_an_adapter(inspector: Inspector, library: str, client: str) -> None:
+    """A program that closes no adapter ends at once, and nothing warns of a connection that was left open."""
+    program = UNCLOSED.format(library=library, client=client)
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", program, str(inspector.server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+# What does not differ between the colours is in the tests of the adapter; here is what does
+
+
+def test_a_connection_made_in_haste(inspector: Inspector) -> None:
+    """A connection that was made with little time left is not kept, since its own timeout is as short."""
+    origin = origin_of(redis.Redis(port=inspector.server.port, max_connections=1))
+    assert isinstance(origin, OneServer)
+    server = Server(origin.recipe)
+    server._places.acquire()
+    threading.Timer(0.3, server._places.release).start()
+    assert server.ask([("PING",)], 0.5) == [b"PONG"]
+    assert server._idle == []
+    assert server.ask([("PING",)], 0.5) == [b"PONG"]
+    assert len(server._idle) == 1
+    server.close()
+
+
+async def test_a_cancelled_call(inspector: Inspector) -> None:
+    """A call that is cancelled gives its place back, and its reply is nobody's."""
+    adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port, max_connections=1))
+    await adapter.set_session(row("one"))
+    inspector.client.client_pause(200)
+    call = asyncio.ensure_future(adapter.get_sessions_by_user_id("u1"))
+    await asyncio.sleep(0.05)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    found = await adapter.get_session("one")
+    assert found is not None
+    await adapter.aclose()
+
+
+async def test_an_idle_connection_that_somebody_closed(inspector: Inspector) -> None:
+    """An idle connection that is closed, for whatever reason, is replaced."""
+    adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port))
+    await adapter.set_session(row("one"))
+    route: Any = await adapter._driver._route.get()
+    await route._server._idle[0].disconnect()
+    assert await adapter.get_session("one") is not None
+    await adapter.aclose()
+
+
+async def test_the_deadline_of_a_given_client() -> None:
+    """The asynchronous client that is used as it is has the deadline too."""
+    with silent_server() as server:
+        client = redis.asyncio.Redis(host=server.host, port=server.port)
+        with pytest.raises(Unanswered) as raised:
+            await AsyncGivenClient(client).ask(None, [("PING",)], 0.05)
+        assert (raised.value.error, raised.value.sent) == (None, True)
+        await client.aclose()
+
+
+# Clusters
+
+
+async def test_a_cluster_that_is_not_there() -> None:
+    """If no node can be asked for the map, or may be, that is the client's own error."""
+    client = AsyncClients.of_cluster("redis", Cluster((unused_port(),)))
+    async with AsyncRedisSessionAdapter(client) as adapter:
+        with pytest.raises(redis.exceptions.ConnectionError):
+            await adapter.get_session("one")
+
+
+async def test_a_cluster_without_slots(tmp_path: Path) -> None:
+    """A node that has no slots, and knows nobody who has, says so in the client's own error."""
+    with own_server("redis-server", tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(unused_port())) as server:
+        async with AsyncRedisSessionAdapter(AsyncClients.of_cluster("redis", Cluster((server.port,)))) as adapter:
+            with pytest.raises(redis.exceptions.ClusterDownError):
+                await adapter.get_session("one")
+
+
+@pytest.mark.parametrize("key", ["foo", b"foo", "{foo}bar", "a{foo}{bar}", "{}foo", "{foo", "foo}", "{{a}}", "ü{ö}", 5])
+def test_slots_of_keys(cluster: Cluster, key: Any) -> None:
+    """A key's slot is what a server computes, by its hash tag if it has one."""
+    with redis.Redis(port=cluster.ports[0]) as node:
+        assert slot_of(key) == node.execute_command("CLUSTER KEYSLOT", key)
+
+
+def test_redirections() -> None:
+    """A node that has no name for itself is the one that was asked, in its map and where it points to."""
+    reply = [[0, 1, [b"", 7000, b"id"], [b"host", 7001, b"id"]], [3, 3, ["host", 7002, "id", []]], [4, 4, [None, 7003]]]
+    assert addresses_of_slots(reply, ("me", 1)) == {0: ("me", 7000), 1: ("me", 7000), 3: ("host", 7002), 4: ("me", 7003)}
+    moved = redirection_of([b"OK", redis.exceptions.MovedError("12 :7000")], ("me", 1))
+    assert moved is not None
+    assert (moved.address, moved.asking, moved.slot) == (("me", 7000), False, 12)
+    assert redirection_of([redis.exceptions.ResponseError("MOVED")], ("me", 1)) is None
+    assert redirection_of([b"MOVED 1 x:1"], ("me", 1)) is None
+
+
+# What may be sent again
+
+
+def test_what_may_be_sent_again() -> None:
+    """Reads and ends may be repeated; what makes or renews a session may not, nor may a transaction."""
+    repeatable = {"delete", "revoke", "prune", "drop"}
+    for index in (LIST, SET):
+        scripts = index.scripts
+        for script in (scripts.create, scripts.renew, scripts.push, scripts.revoke, scripts.prune, scripts.drop, DELETE, SWAP):
+            assert is_repeatable(Eval(script, (), ())) is (script.name.partition(" ")[0] in repeatable), script.name
+    for name in ("MGET", "LRANGE", "SMEMBERS", "PTTL", "TIME", "DEL", "LREM", "SREM"):
+        assert is_repeatable(Call(name, ("k",)))
+    for name in ("SET", "LPUSH", "SADD", "PEXPIREAT", "PERSIST", "an unknown one"):
+        assert not is_repeatable(Call(name, ("k",)))
+    assert not is_repeatable(Transaction((Call("DEL", ("k",)),)))
+
+
+# What is copied
+
+
+class Renamed(redis.Redis):
+    """A client of a class that was derived without another way to run commands."""
+
+
+def test_what_is_copied() -> None:
+    """A client of a derived class is copied, without what would send or wait in a way of its own; passwords are not shown."""
+    client = Renamed(host="h", password="secret word", retry_on_error=[ValueError], health_check_interval=9, max_connections=7)
+    origin = origin_of(client)
+    assert isinstance(origin, OneServer)
+    assert (origin.recipe.options["host"], origin.recipe.options["password"], origin.recipe.limit) == ("h", "secret word", 7)
+    assert not {"retry", "retry_on_error", "health_check_interval", "socket_timeout"} & origin.recipe.options.keys()
+    assert "secret word" not in repr(origin)
+
+
+def test_what_is_not_copied() -> None:
+    """A client without a pool, or with nothing in it that is known, is not copied."""
+    client: Any = Renamed()
+    client.connection_pool = object()
+    assert origin_of(client) is None
+    assert origin_of(object()) is None
