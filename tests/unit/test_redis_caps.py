@@ -13,7 +13,7 @@ from lucia.redis import atomic
 from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Call, Eval, Operation
 from lucia.redis.index import LIST
-from lucia.redis.layout import encode_row
+from lucia.redis.layout import Layout, encode_row
 from lucia.redis.scripts import CHANGED
 from lucia.redis.session_first import Plain, Scripted, SessionFirst
 from lucia.redis.store import StoreProtocol
@@ -483,3 +483,20 @@ def test_error_of_the_server(bench: Bench) -> None:
         operation.fail(redis.ConnectionError("gone"))
     bench.capped(login("two")).finish()
     assert bench.live() == {"one", "two"}
+
+
+# Beside writers that put ids in first
+
+
+@one_step
+@pytest.mark.parametrize("count", [3, 1_100])
+def test_beside_legacy_writers(bench: Bench, count: int) -> None:
+    """Ids without a session stay in the index, since theirs may be on its way; the surplus ends, also where they are thousands."""
+    bench.store = Atomic(Layout.from_namespaces(None, legacy_writers=True))
+    bench.begin_with(login("a", 20), login("b", 10))
+    bench.inspector.client.rpush("userSession:u1", *(f"coming{number}" for number in range(count)))
+    operation = bench.capped(login("new"))
+    operation.finish()
+    assert len(operation.commands) < 30  # it does not try a hundred times
+    assert bench.inspector.live() == {"b", "new"}
+    assert bench.inspector.index() == ["new", "b", *(f"coming{number}" for number in range(count))]
