@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from socket import create_connection, create_server, socket
 from types import ModuleType
-from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import redis
 import redis.asyncio
@@ -494,6 +494,19 @@ def _make(kind: str, server: Server, modules: Mapping[str, ModuleType], changes:
     return client_class(**options)
 
 
+class WatchedBySentinel(Protocol):
+    """Servers that a Sentinel watches."""
+
+    @property
+    def library(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sentinels(self) -> list[tuple[str, int]]: ...
+
+
 class AsyncClients:
     """Clients of every kind, asynchronous."""
 
@@ -524,7 +537,7 @@ class AsyncClients:
 
     @classmethod
     @asynccontextmanager
-    async def behind_sentinel(cls, group: "SentinelGroup") -> AsyncIterator[Any]:
+    async def behind_sentinel(cls, group: "WatchedBySentinel") -> AsyncIterator[Any]:
         """A client of the group's master, whichever that is."""
         sentinel = cls.sentinels[group.library](group.sentinels, socket_timeout=5)
         try:
@@ -565,7 +578,7 @@ class Clients:
 
     @classmethod
     @contextmanager
-    def behind_sentinel(cls, group: "SentinelGroup") -> Iterator[Any]:
+    def behind_sentinel(cls, group: "WatchedBySentinel") -> Iterator[Any]:
         """A client of the group's master, whichever that is."""
         sentinel = cls.sentinels[group.library](group.sentinels, socket_timeout=5)
         try:

@@ -8,22 +8,27 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from lucia._concurrency import PerProcess
+from lucia._concurrency import AsyncLock, Lock, PerProcess
 from lucia.redis.clients import is_answer, is_last
 from lucia.redis.commands import Reply, Words
 from lucia.redis.failures import Unanswered
 from lucia.redis.origins import Recipe
+from lucia.redis.replay import OtherHistory, Watch
 
 __all__ = ["AsyncGivenClient", "AsyncOwned", "AsyncPause", "AsyncServer", "GivenClient", "Owned", "Pause", "Server"]
+
+
+_INFO: Final = ("INFO", "replication")
 
 
 class AsyncServer:
     """Our connections to one server, for one event loop: as many at once as the application's client may have, made when needed."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, watch: Watch) -> None:
         self._recipe = recipe
+        self._watch = watch
         self._places = asyncio.Semaphore(recipe.limit)
         self._idle: list[Any] = []
         self._round = 0
@@ -38,6 +43,7 @@ class AsyncServer:
 
         Raises:
             Unanswered: the time was over, or no connection could be made, or it was lost. It is never used again.
+            OtherHistory: nothing was sent, since what was ended has to be ended again first; the connection is there for that.
         """
         sent = False
         limit = asyncio.timeout(seconds)
@@ -54,7 +60,10 @@ class AsyncServer:
                     await _drop(connection)
                     raise
                 await self._give_back(connection, round_, replies)
+        except OtherHistory:
+            raise
         except Exception as error:
+            self._watch.lost()
             raise Unanswered(None if limit.expired() else error, sent=sent) from error
         return replies
 
@@ -74,18 +83,26 @@ class AsyncServer:
             connection = self._idle.pop()
             if await _async_is_clean(connection):
                 return connection
+            self._watch.lost()
             await _drop(connection)
         return await self._open()
 
     async def _open(self) -> Any:
-        """A new connection, after its handshake. What a connection has to be asked or told when it comes up belongs here."""
+        """A new connection, after its handshake, where the server's history is the one that is known."""
         connection = self._recipe.connection()
         connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
         try:
             await connection.connect()
+            await connection.send_packed_command(connection.pack_commands([_INFO]), False)
+            (reply,) = await _async_replies(connection, 1)
         except BaseException:
             await _drop(connection)
             raise
+        if self._watch.came_up(reply):
+            await self.aclose()
+        if self._watch.due:
+            self._idle.append(connection)
+            raise OtherHistory
         return connection
 
     async def _give_back(self, connection: Any, round_: int, replies: Sequence[Reply]) -> None:
@@ -128,8 +145,9 @@ async def _drop(connection: Any) -> None:
 class Server:
     """Our connections to one server, for the threads of one process."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, watch: Watch) -> None:
         self._recipe = recipe
+        self._watch = watch
         self._places = threading.Semaphore(recipe.limit)
         self._idle: list[Any] = []
         self._round = 0
@@ -144,6 +162,7 @@ class Server:
 
         Raises:
             Unanswered: the time was over, or no connection could be made, or it was lost. It is never used again.
+            OtherHistory: nothing was sent, since what was ended has to be ended again first; the connection is there for that.
         """
         end = time.monotonic() + seconds
         if not self._places.acquire(timeout=seconds):
@@ -161,7 +180,10 @@ class Server:
                 connection.disconnect()
                 raise
             self._give_back(connection, round_, replies, seconds)
+        except OtherHistory:
+            raise
         except Exception as error:
+            self._watch.lost()
             raise Unanswered(None if time.monotonic() >= end else error, sent=sent) from error
         finally:
             self._places.release()
@@ -186,17 +208,25 @@ class Server:
                 return self._open(end)
             if _is_clean(connection):
                 return connection
+            self._watch.lost()
             connection.disconnect()
 
     def _open(self, end: float) -> Any:
-        """A new connection, after its handshake. What a connection has to be asked or told when it comes up belongs here."""
+        """A new connection, after its handshake, where the server's history is the one that is known."""
         connection = self._recipe.connection()
         connection.socket_timeout = connection.socket_connect_timeout = _until(end)
         try:
             connection.connect()
+            connection.send_packed_command(connection.pack_commands([_INFO]), False)
+            (reply,) = _replies(connection, 1, end)
         except BaseException:
             connection.disconnect()
             raise
+        if self._watch.came_up(reply):
+            self.close()
+        if self._watch.due:
+            self._idle.append(connection)
+            raise OtherHistory
         return connection
 
     def _give_back(self, connection: Any, round_: int, replies: Sequence[Reply], seconds: float) -> None:
@@ -321,8 +351,15 @@ class Owned(Generic[ClosableT]):
 class AsyncGivenClient:
     """The application's client as it is, where connections of our own can't be made: whether it sends something again is its own affair."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, watch: Watch) -> None:
+        self.lock = AsyncLock()
         self._client = client
+        self._watch = watch
+        watch.came_up(None)
+
+    def keys_everywhere(self, prefix: str) -> list[str]:
+        """None: commands can't be kept on one connection."""
+        return []
 
     async def ask(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Send a command, or a transaction.
@@ -342,6 +379,8 @@ class AsyncGivenClient:
         except Exception as error:
             if is_answer(error):
                 return [error]
+            self._watch.lost()
+            self._watch.came_up(None)
             raise Unanswered(None if limit.expired() else error, sent=True) from error
 
     async def drop_idle(self) -> None:
@@ -354,8 +393,15 @@ class AsyncGivenClient:
 class GivenClient:
     """The application's client as it is, where connections of our own can't be made: its timeouts are its own too."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, watch: Watch) -> None:
+        self.lock = Lock()
         self._client = client
+        self._watch = watch
+        watch.came_up(None)
+
+    def keys_everywhere(self, prefix: str) -> list[str]:
+        """None: commands can't be kept on one connection."""
+        return []
 
     def ask(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Send a command, or a transaction.
@@ -373,6 +419,8 @@ class GivenClient:
         except Exception as error:
             if is_answer(error):
                 return [error]
+            self._watch.lost()
+            self._watch.came_up(None)
             raise Unanswered(error, sent=True) from error
 
     def drop_idle(self) -> None:

@@ -23,6 +23,7 @@
     ├── Overloaded
     ├── StoreUnavailable
     ├── TooManyAttempts
+    ├── RevocationNotReplicated
     ├── SessionsNotEnded
     └── UsersNotConfigured
 
@@ -51,6 +52,7 @@ __all__ = [
     "OutdatedPassword",
     "Overloaded",
     "RequestUnauthorized",
+    "RevocationNotReplicated",
     "SessionsNotEnded",
     "StoreCorrupt",
     "StoreUnavailable",
@@ -233,6 +235,24 @@ class StoreUnavailable(LuciaError):
     def __init__(self, message: str | None = None, *, ambiguous: bool = False) -> None:
         super().__init__(message or (self._ambiguous_message if ambiguous else None))
         self.ambiguous = ambiguous
+
+
+class RevocationNotReplicated(LuciaError):
+    """Sessions were ended, but fewer replicas confirmed it in time than ``revoke_ack=`` asks for.
+
+    They are dead on the primary, and nobody validates with them. If the primary fails before a replica has received it, they can be alive
+    again. Ending them again is safe, and asks the replicas again.
+
+    ``wanted`` and ``acknowledged`` are numbers of replicas; in a cluster the second is that of the primary where it was fewest.
+    """
+
+    code = "REVOCATION_NOT_REPLICATED"
+    default_message = "the sessions are ended, but too few replicas confirmed it in time"
+
+    def __init__(self, message: str | None = None, *, wanted: int = 1, acknowledged: int = 0) -> None:
+        super().__init__(message)
+        self.wanted = wanted
+        self.acknowledged = acknowledged
 
 
 class SessionsNotEnded(LuciaError):

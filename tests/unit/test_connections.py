@@ -20,6 +20,7 @@ from lucia.redis.commands import Call, Eval, Transaction
 from lucia.redis.failures import Unanswered, is_repeatable
 from lucia.redis.index import LIST, SET
 from lucia.redis.origins import OneServer, origin_of
+from lucia.redis.replay import Revocations, Watch
 from lucia.redis.scripts import DELETE, SWAP
 from lucia.redis.slots import addresses_of_slots, redirection_of, slot_of
 from tests.redis_tools import AsyncClients, Inspector, own_server, row, silent_server, until, unused_port
@@ -208,7 +209,7 @@ def test_a_connection_made_in_haste(inspector: Inspector) -> None:
     """A connection that was made with little time left is not kept, since its own timeout is as short."""
     origin = origin_of(redis.Redis(port=inspector.server.port, max_connections=1))
     assert isinstance(origin, OneServer)
-    server = Server(origin.recipe)
+    server = Server(origin.recipe, Watch(Revocations()))
     server._places.acquire()
     threading.Timer(0.3, server._places.release).start()
     assert server.ask([("PING",)], 0.5) == [b"PONG"]
@@ -248,7 +249,7 @@ async def test_the_deadline_of_a_given_client() -> None:
     with silent_server() as server:
         client = redis.asyncio.Redis(host=server.host, port=server.port)
         with pytest.raises(Unanswered) as raised:
-            await AsyncGivenClient(client).ask(None, [("PING",)], 0.05)
+            await AsyncGivenClient(client, Watch(Revocations())).ask(None, [("PING",)], 0.05)
         assert (raised.value.error, raised.value.sent) == (None, True)
         await client.aclose()
 

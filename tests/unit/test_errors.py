@@ -28,6 +28,7 @@ OURS = {
     "InvalidInput": "INVALID_INPUT",
     "Overloaded": "OVERLOADED",
     "TooManyAttempts": "TOO_MANY_ATTEMPTS",
+    "RevocationNotReplicated": "REVOCATION_NOT_REPLICATED",
     "SessionsNotEnded": "SESSIONS_NOT_ENDED",
     "StoreUnavailable": "STORE_UNAVAILABLE",
     "UsersNotConfigured": "USERS_NOT_CONFIGURED",

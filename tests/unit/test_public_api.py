@@ -77,6 +77,7 @@ def test_names() -> None:
         "RenewingSessionAdapter",
         "RequestContext",
         "RequestUnauthorized",
+        "RevocationNotReplicated",
         "ScryptHash",
         "Session",
         "SessionAdapter",

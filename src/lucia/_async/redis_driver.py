@@ -1,9 +1,11 @@
 """Runs the operations of the Redis store over connections of its own, made as the application's client makes them."""
 
+import copy
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -18,6 +20,7 @@ from lucia.redis.commands import (
     Command,
     DropConnections,
     Eval,
+    Fence,
     Operation,
     Reply,
     ScriptsRefusedError,
@@ -26,6 +29,7 @@ from lucia.redis.commands import (
 )
 from lucia.redis.failures import Unanswered, error_to_raise, is_read, is_repeatable
 from lucia.redis.origins import Origin, origin_of
+from lucia.redis.replay import TURN_SECONDS, OtherHistory, Revocations, Watch, nothing
 
 T = TypeVar("T")
 
@@ -43,9 +47,19 @@ class AsyncRedisDriver:
     second attempt if there is one.
     """
 
-    def __init__(self, client: Any, deadline: float = DEFAULT_DEADLINE) -> None:
+    def __init__(
+        self,
+        client: Any,
+        deadline: float = DEFAULT_DEADLINE,
+        revocations: Revocations | None = None,
+        end_again: Callable[[Sequence[str]], Operation[None]] = nothing,
+    ) -> None:
         self._deadline = deadline
-        self._route = AsyncOwned(partial(_open_route, client, _origin_of(client), deadline))
+        self._revocations = revocations
+        self._end_again = end_again
+        origin = _origin_of(client)
+        self.has_own_connections = origin is not None
+        self._route = AsyncOwned(partial(_open_route, client, origin, deadline, revocations or Revocations()))
 
     async def run(self, operation: Operation[T], seconds: float = math.inf) -> T:
         """Run an operation to its end, and return what it returns.
@@ -100,6 +114,8 @@ class AsyncRedisDriver:
             return await self._eval(command, end, wrote=wrote)
         if isinstance(command, Call):
             return await self._reply(command, (_words(command),), end, wrote=wrote)
+        if isinstance(command, Fence):
+            return await self._fence(command, wrote=wrote)
         queued = tuple(map(_words, command.commands))
         return await self._reply(command, (("MULTI",), *queued, ("EXEC",)), end, wrote=wrote)
 
@@ -113,6 +129,21 @@ class AsyncRedisDriver:
             if not is_no_script(error):
                 raise
         return await self._reply(command, (("EVAL", command.script.text, *rest),), end, wrote=wrote)
+
+    async def _fence(self, fence: Fence, *, wrote: bool) -> int:
+        """The fewest replicas that confirmed at a primary; the others are not asked any more once there are too few."""
+        route = await self._route.get()
+        asked: set[str] = set()
+        waiting = [f"{fence.prefix}{{0}}"]
+        fewest = fence.replicas
+        while waiting and fewest >= fence.replicas:
+            key = waiting[0]
+            write, wait = Call("SET", (key, fence.value, "PX", 1_000)), Call("WAIT", (fence.replicas, fence.milliseconds))
+            end = time.monotonic() + self._deadline
+            fewest = await self._reply(Transaction((write, wait)), (_words(write), _words(wait)), end, wrote=wrote)
+            asked.add(key)
+            waiting = [other for other in route.keys_everywhere(fence.prefix) if other not in asked]
+        return fewest
 
     async def _reply(self, command: Call | Eval | Transaction, commands: Sequence[Words], end: float, *, wrote: bool) -> Reply:
         """The last reply, unless one is an error."""
@@ -129,7 +160,7 @@ class AsyncRedisDriver:
         again = False
         while True:
             try:
-                return await route.ask(_key_of(command), commands, _seconds_until(end))
+                return await self._ask_now(route, command, commands, end)
             except Unanswered as lost:
                 wrote = wrote or (lost.sent and not is_read(command))
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
@@ -137,6 +168,29 @@ class AsyncRedisDriver:
             if over:
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
+
+    async def _ask_now(self, route: AsyncRoute, command: Call | Eval | Transaction, commands: Sequence[Words], end: float) -> list[Reply]:
+        """Send commands, after what was ended was ended again, where that is due. While it is ended again, all others wait."""
+        while True:
+            if self._revocations is not None and self._revocations.due:
+                async with route.lock:
+                    await self._replay(self._revocations)
+            with suppress(OtherHistory):  # then it is due, and the connection is there
+                return await route.ask(_key_of(command), commands, _seconds_until(end))
+
+    async def _replay(self, revocations: Revocations) -> None:
+        within = copy.copy(self)
+        within._revocations = None
+        end = time.monotonic() + TURN_SECONDS
+        while revocations.due and time.monotonic() < end:  # if it is not due any more, another one did it
+            block, since = revocations.block(), revocations.changes
+            try:
+                await within.run(self._end_again(block), self._deadline / 2)
+            except Exception as error:
+                revocations.failed()
+                _LOGGER.warning("the server changed, and what was ended could not be ended again yet: %s", type(error).__name__)
+            else:
+                revocations.done(block, since)
 
 
 def _origin_of(client: Any) -> Origin | None:
@@ -151,8 +205,8 @@ def _origin_of(client: Any) -> Origin | None:
     return origin
 
 
-def _open_route(client: Any, origin: Origin | None, seconds: float) -> AsyncRoute:
-    return AsyncGivenClient(client) if origin is None else open_route(origin, seconds)
+def _open_route(client: Any, origin: Origin | None, seconds: float, revocations: Revocations) -> AsyncRoute:
+    return AsyncGivenClient(client, Watch(revocations)) if origin is None else open_route(origin, seconds, revocations)
 
 
 def _seconds_until(end: float) -> float:

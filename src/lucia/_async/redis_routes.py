@@ -4,11 +4,13 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
+from lucia._concurrency import AsyncLock
 from lucia._connections import AsyncPause, AsyncServer
 from lucia.redis.commands import Argument, Reply, Words
 from lucia.redis.failures import Unanswered
 from lucia.redis.origins import Address, BehindSentinel, InCluster, OneServer, Origin
-from lucia.redis.slots import addresses_of_slots, redirection_of, slot_of
+from lucia.redis.replay import Revocations, Watch
+from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
 
 _MAX_REDIRECTIONS: Final = 16
 
@@ -17,7 +19,9 @@ _TRY_AGAIN_SECONDS: Final = 0.05
 
 
 class AsyncRoute(Protocol):
-    """A way to the servers."""
+    """A way to the servers, for one event loop; ``lock`` is held by who does something that all others have to wait for."""
+
+    lock: AsyncLock
 
     async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Send commands together, on one connection to the server that has this key, and return their replies in order.
@@ -25,6 +29,10 @@ class AsyncRoute(Protocol):
         Raises:
             Unanswered: there was no answer.
         """
+        ...
+
+    def keys_everywhere(self, prefix: str) -> list[str]:
+        """For each primary that is known the name of one key with this prefix that is, or would be, there."""
         ...
 
     async def drop_idle(self) -> None:
@@ -36,22 +44,29 @@ class AsyncRoute(Protocol):
         ...
 
 
-def open_route(origin: Origin, seconds: float) -> AsyncRoute:
+def open_route(origin: Origin, seconds: float, revocations: Revocations) -> AsyncRoute:
     """A way to the servers of the application's client; no connection is made yet."""
     if isinstance(origin, InCluster):
-        return AsyncClusterRoute(origin)
-    return AsyncSentinelRoute(origin, seconds) if isinstance(origin, BehindSentinel) else AsyncOneRoute(origin)
+        return AsyncClusterRoute(origin, revocations)
+    if isinstance(origin, BehindSentinel):
+        return AsyncSentinelRoute(origin, seconds, revocations)
+    return AsyncOneRoute(origin, revocations)
 
 
 class AsyncOneRoute:
     """The one server."""
 
-    def __init__(self, origin: OneServer) -> None:
-        self._server = AsyncServer(origin.recipe)
+    def __init__(self, origin: OneServer, revocations: Revocations) -> None:
+        self.lock = AsyncLock()
+        self._server = AsyncServer(origin.recipe, Watch(revocations))
 
     async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Any key is there."""
         return await self._server.ask(commands, seconds)
+
+    def keys_everywhere(self, prefix: str) -> list[str]:
+        """One key, for the one primary."""
+        return keys_everywhere(prefix, {})
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -65,9 +80,9 @@ class AsyncOneRoute:
 class AsyncSentinelRoute(AsyncOneRoute):
     """The master, for which each new connection asks Sentinel."""
 
-    def __init__(self, origin: BehindSentinel, seconds: float) -> None:
+    def __init__(self, origin: BehindSentinel, seconds: float, revocations: Revocations) -> None:
         self._master = AsyncMaster(origin, seconds, self.drop_idle)
-        super().__init__(OneServer(origin.recipe.with_options(connection_pool=self._master)))
+        super().__init__(OneServer(origin.recipe.with_options(connection_pool=self._master)), revocations)
 
     async def aclose(self) -> None:
         """Close all connections, those to Sentinel too."""
@@ -104,8 +119,10 @@ class AsyncMaster:
 class AsyncClusterRoute:
     """The node that has a key's slot, by the cluster's map, which is asked for at first, and after a node could not be reached."""
 
-    def __init__(self, origin: InCluster) -> None:
+    def __init__(self, origin: InCluster, revocations: Revocations) -> None:
+        self.lock = AsyncLock()
         self._origin = origin
+        self._revocations = revocations
         self._servers: dict[Address, AsyncServer] = {}
         self._slots: dict[int, Address] = {}
 
@@ -121,6 +138,10 @@ class AsyncClusterRoute:
         except Unanswered:
             self._slots = {}
             raise
+
+    def keys_everywhere(self, prefix: str) -> list[str]:
+        """For each primary in the map the name of one key that is, or would be, there."""
+        return keys_everywhere(prefix, self._slots)
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle, to all nodes."""
@@ -168,7 +189,9 @@ class AsyncClusterRoute:
             if isinstance(reply, Exception):
                 lost = Unanswered(reply, sent=False)
                 continue
-            return {slot: self._where(each) for slot, each in addresses_of_slots(reply, address).items()}
+            slots = {slot: self._where(each) for slot, each in addresses_of_slots(reply, address).items()}
+            self._revocations.expect(slots.values())
+            return slots
         raise lost
 
     def _where(self, address: Address) -> Address:
@@ -178,7 +201,9 @@ class AsyncClusterRoute:
         server = self._servers.get(address)
         if server is None:
             host, port = address
-            server = self._servers[address] = AsyncServer(self._origin.recipe.with_options(host=host, port=port))
+            server = self._servers[address] = AsyncServer(
+                self._origin.recipe.with_options(host=host, port=port), Watch(self._revocations, address)
+            )
         return server
 
 

@@ -17,14 +17,17 @@ from lucia.redis.failures import WRITE_SECONDS, deadline_seconds
 from lucia.redis.hashed import at_rest
 from lucia.redis.ids import RawIds
 from lucia.redis.layout import Layout, LayoutName
+from lucia.redis.replay import Revocations
+from lucia.redis.revoking import Acknowledgement, Revoking
 from lucia.redis.session_first import Plain, SessionFirst
-from lucia.redis.store import Store, choose_protocol
+from lucia.redis.store import Store, StoreProtocol, choose_protocol
 from lucia.redis.throttle import KeyedNames
 from lucia.rules import system_clock
 
 T = TypeVar("T")
 
 DEFAULT_DEADLINE: Final = timedelta(seconds=5)
+DEFAULT_ACK_TIMEOUT: Final = timedelta(seconds=1)
 
 
 class RedisSessionAdapter:
@@ -84,13 +87,19 @@ class RedisSessionAdapter:
             ``refuse`` no; ``write`` also stores new ones so.
         deadline: for each command, whatever it waits for: a free connection, the handshake, the answer. 30 s at most; a login and a
             renewal also have 30 s in all.
+        revoke_ack: how many replicas have to confirm that sessions were ended; 0 asks none. In a cluster each primary's are asked.
+        revoke_ack_timeout: how long each primary waits for them; shorter than the deadline.
 
     Raises:
         TypeError: the client is none that this adapter can use, or ``id_keys`` are no sequence of ``bytes``, or the
-            deadline is no ``timedelta``.
+            deadline is no ``timedelta``; or ``revoke_ack`` is no number, or the client is one that can't be copied.
         ValueError: a namespace is empty or unknown, the two collide, there is no such layout, a key has fewer than 32 bytes, or
-            the deadline is not more than 0 or more than 30 s.
+            the deadline is not more than 0 or more than 30 s; or ``revoke_ack`` is negative, or its timeout is no time within the deadline.
         ImportError: there are ``id_keys``, and cryptography is not installed.
+
+    The adapter remembers what it ended of late, and ends it again once a server's history is another one, as after a failover: see
+    :mod:`lucia.redis.replay`. For that a new connection asks ``INFO replication``. With ``revoke_ack`` an ending is followed by
+    ``SET session:renewed:{0} … PX 1000`` and ``WAIT``, and raises :class:`~lucia.RevocationNotReplicated` where too few confirm.
 
     Each method raises :class:`~lucia.StoreUnavailable` where there was no answer in time, or the answer to a write was lost;
     :class:`~lucia.StoreCorrupt` where an index holds a value of another type; and every other error of the client unchanged but for
@@ -110,12 +119,19 @@ class RedisSessionAdapter:
         id_keys: Sequence[bytes] = (),
         raw_ids: RawIds = "read",
         deadline: timedelta = DEFAULT_DEADLINE,
+        revoke_ack: int = 0,
+        revoke_ack_timeout: timedelta = DEFAULT_ACK_TIMEOUT,
     ) -> None:
         check_client(client, like=self.get_session)
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
-        self._driver = RedisDriver(client, deadline_seconds(deadline))
+        self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
+        self._acknowledgement.check_within(deadline)
+        self._revocations = Revocations()
+        self._driver = RedisDriver(client, deadline_seconds(deadline), self._revocations, lambda ids: self._revoking.end_again(ids))
+        if revoke_ack and not self._driver.has_own_connections:
+            raise TypeError(f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}")
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
-        self._protocol = self._at_rest(choose_protocol(client, self._layout))
+        self._follow(choose_protocol(client, self._layout))
         names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
         self._failures = RedisThrottleStore(client, self._driver, names)
 
@@ -185,10 +201,14 @@ class RedisSessionAdapter:
         """Where ``Auth`` counts failed sign-ins: beside the sessions, over the same client."""
         return self._failures
 
+    def _follow(self, protocol: StoreProtocol) -> None:
+        self._revoking = Revoking(protocol, self._layout, self._revocations, self._acknowledgement)
+        self._protocol = self._at_rest(self._revoking)
+
     def _run(self, start: Callable[[Store], Operation[T]], seconds: float = math.inf) -> T:
         """Run an operation; where scripts turn out to be refused, start it anew without them, now and from then on."""
         try:
             return self._driver.run(start(self._protocol), seconds)
         except ScriptsRefusedError:
-            self._protocol = self._at_rest(SessionFirst(self._layout, Plain()))
+            self._follow(SessionFirst(self._layout, Plain()))
         return self._driver.run(start(self._protocol), seconds)

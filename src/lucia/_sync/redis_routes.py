@@ -5,11 +5,13 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
+from lucia._concurrency import Lock
 from lucia._connections import Pause, Server
 from lucia.redis.commands import Argument, Reply, Words
 from lucia.redis.failures import Unanswered
 from lucia.redis.origins import Address, BehindSentinel, InCluster, OneServer, Origin
-from lucia.redis.slots import addresses_of_slots, redirection_of, slot_of
+from lucia.redis.replay import Revocations, Watch
+from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
 
 _MAX_REDIRECTIONS: Final = 16
 
@@ -18,7 +20,9 @@ _TRY_AGAIN_SECONDS: Final = 0.05
 
 
 class Route(Protocol):
-    """A way to the servers."""
+    """A way to the servers, for one event loop; ``lock`` is held by who does something that all others have to wait for."""
+
+    lock: Lock
 
     def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Send commands together, on one connection to the server that has this key, and return their replies in order.
@@ -26,6 +30,10 @@ class Route(Protocol):
         Raises:
             Unanswered: there was no answer.
         """
+        ...
+
+    def keys_everywhere(self, prefix: str) -> list[str]:
+        """For each primary that is known the name of one key with this prefix that is, or would be, there."""
         ...
 
     def drop_idle(self) -> None:
@@ -37,22 +45,29 @@ class Route(Protocol):
         ...
 
 
-def open_route(origin: Origin, seconds: float) -> Route:
+def open_route(origin: Origin, seconds: float, revocations: Revocations) -> Route:
     """A way to the servers of the application's client; no connection is made yet."""
     if isinstance(origin, InCluster):
-        return ClusterRoute(origin)
-    return SentinelRoute(origin, seconds) if isinstance(origin, BehindSentinel) else OneRoute(origin)
+        return ClusterRoute(origin, revocations)
+    if isinstance(origin, BehindSentinel):
+        return SentinelRoute(origin, seconds, revocations)
+    return OneRoute(origin, revocations)
 
 
 class OneRoute:
     """The one server."""
 
-    def __init__(self, origin: OneServer) -> None:
-        self._server = Server(origin.recipe)
+    def __init__(self, origin: OneServer, revocations: Revocations) -> None:
+        self.lock = Lock()
+        self._server = Server(origin.recipe, Watch(revocations))
 
     def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Any key is there."""
         return self._server.ask(commands, seconds)
+
+    def keys_everywhere(self, prefix: str) -> list[str]:
+        """One key, for the one primary."""
+        return keys_everywhere(prefix, {})
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -66,9 +81,9 @@ class OneRoute:
 class SentinelRoute(OneRoute):
     """The master, for which each new connection asks Sentinel."""
 
-    def __init__(self, origin: BehindSentinel, seconds: float) -> None:
+    def __init__(self, origin: BehindSentinel, seconds: float, revocations: Revocations) -> None:
         self._master = Master(origin, seconds, self.drop_idle)
-        super().__init__(OneServer(origin.recipe.with_options(connection_pool=self._master)))
+        super().__init__(OneServer(origin.recipe.with_options(connection_pool=self._master)), revocations)
 
     def close(self) -> None:
         """Close all connections, those to Sentinel too."""
@@ -105,8 +120,10 @@ class Master:
 class ClusterRoute:
     """The node that has a key's slot, by the cluster's map, which is asked for at first, and after a node could not be reached."""
 
-    def __init__(self, origin: InCluster) -> None:
+    def __init__(self, origin: InCluster, revocations: Revocations) -> None:
+        self.lock = Lock()
         self._origin = origin
+        self._revocations = revocations
         self._servers: dict[Address, Server] = {}
         self._slots: dict[int, Address] = {}
 
@@ -122,6 +139,10 @@ class ClusterRoute:
         except Unanswered:
             self._slots = {}
             raise
+
+    def keys_everywhere(self, prefix: str) -> list[str]:
+        """For each primary in the map the name of one key that is, or would be, there."""
+        return keys_everywhere(prefix, self._slots)
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle, to all nodes."""
@@ -169,7 +190,9 @@ class ClusterRoute:
             if isinstance(reply, Exception):
                 lost = Unanswered(reply, sent=False)
                 continue
-            return {slot: self._where(each) for slot, each in addresses_of_slots(reply, address).items()}
+            slots = {slot: self._where(each) for slot, each in addresses_of_slots(reply, address).items()}
+            self._revocations.expect(slots.values())
+            return slots
         raise lost
 
     def _where(self, address: Address) -> Address:
@@ -179,7 +202,9 @@ class ClusterRoute:
         server = self._servers.get(address)
         if server is None:
             host, port = address
-            server = self._servers[address] = Server(self._origin.recipe.with_options(host=host, port=port))
+            server = self._servers[address] = Server(
+                self._origin.recipe.with_options(host=host, port=port), Watch(self._revocations, address)
+            )
         return server
 
 

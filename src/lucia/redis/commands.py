@@ -52,7 +52,26 @@ class DropConnections:
     """Replies may have been crossed: close the connections that lie idle, so that the next command gets a new one."""
 
 
-Command = Call | Eval | Batch | Transaction | DropConnections
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """At every primary, write a key that lives a second, and wait on that connection until so many replicas have it.
+
+    Replication keeps the order, so they have all that was written before, on whatever connection. (``WAIT`` alone tells nothing of the
+    kind: on a connection that has written nothing it waits for nothing.) The reply is the fewest replicas that confirmed at a primary.
+
+    Args:
+        prefix: what the key's name begins with.
+        replicas: how many.
+        milliseconds: how long to wait for them at each primary.
+    """
+
+    prefix: str
+    value: bytes
+    replicas: int
+    milliseconds: int
+
+
+Command = Call | Eval | Batch | Transaction | Fence | DropConnections
 Operation = Generator[Command, Reply, T]
 
 

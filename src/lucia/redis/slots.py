@@ -1,8 +1,9 @@
 """A cluster's slots: which one a key has, which node has it, and what a node that does not have it says."""
 
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 from lucia.redis.commands import Argument, Reply
@@ -40,6 +41,18 @@ def addresses_of_slots(reply: Sequence[Any], asked: Address) -> dict[int, Addres
         address = (_text(host) or asked[0], int(port))
         found.update(dict.fromkeys(range(int(first), int(last) + 1), address))
     return found
+
+
+def keys_everywhere(prefix: str, slots: Mapping[int, Address]) -> list[str]:
+    """For each node that can have keys with this prefix the name of one that it has; one name where there is no map."""
+    found: dict[Address | None, str] = {}
+    nodes = len(set(slots.values())) if slot_of(f"{prefix}{{0}}") != slot_of(f"{prefix}{{1}}") else 1
+    for number in count():
+        key = f"{prefix}{{{number}}}"
+        found.setdefault(slots.get(slot_of(key)), key)
+        if len(found) >= nodes:
+            break
+    return list(found.values())
 
 
 def redirection_of(replies: Sequence[Reply], asked: Address) -> Redirection | None:

@@ -1,0 +1,348 @@
+"""What a process remembers of what it ended, and when that has to be ended again: without a server."""
+
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lucia.errors import RevocationNotReplicated
+from lucia.redis.atomic import Atomic
+from lucia.redis.commands import Command, Eval, Fence, Operation, Reply
+from lucia.redis.layout import Marker, encode_marker, encode_row
+from lucia.redis.replay import BLOCK, KEPT_IDS, KEPT_SECONDS, RETRY_SECONDS, Revocations, history_in
+from lucia.redis.revoking import Acknowledgement, Revoking
+from lucia.redis.session_first import Plain, Scripted, SessionFirst
+from lucia.redis.store import StoreProtocol
+from tests.redis_tools import DEFAULT, row
+
+NOBODY = Acknowledgement(0, timedelta(seconds=1))
+LOST = ConnectionError("lost")
+
+
+class Clock:
+    """Stands still until a test moves it; in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def revocations(clock: Clock) -> Revocations:
+    return Revocations(clock)
+
+
+def finish(revocations: Revocations) -> None:
+    """As if all had been ended again."""
+    while revocations.due:
+        revocations.done(revocations.block(), revocations.changes)
+
+
+# What is remembered
+
+
+def test_newest_first(revocations: Revocations) -> None:
+    """What was ended is there once, however often, the newest first."""
+    revocations.ended(["a", "b"], 0)
+    revocations.ended(["c", "a"], 0)
+    assert revocations.all() == ["a", "c", "b"]
+
+
+def test_used_ids(revocations: Revocations) -> None:
+    """The used ids that led to an ended session are ended with it; a renewal alone ends nothing again."""
+    revocations.renewed("a", "b")
+    revocations.renewed("b", "c")
+    revocations.renewed("x", "y")
+    assert revocations.all() == []
+    revocations.ended(["c"], 0)
+    assert revocations.all() == ["c", "b", "a"]
+
+
+def test_forgotten_in_time(revocations: Revocations, clock: Clock) -> None:
+    """An id is forgotten when another is ended ten minutes later, not before: an outage may take its time."""
+    revocations.ended(["old"], 0)
+    revocations.renewed("older", "old")
+    clock.now += KEPT_SECONDS
+    revocations.ended(["new"], 0)
+    clock.now += 10 * KEPT_SECONDS
+    assert revocations.all() == ["new", "old", "older"]
+    revocations.ended(["newer"], 0)
+    revocations.renewed("p", "q")
+    assert revocations.all() == ["newer"]
+    revocations.ended(["old"], 0)
+    assert "older" not in revocations.all()
+
+
+def test_bounded(revocations: Revocations) -> None:
+    """At most ten thousand are remembered, the newest."""
+    revocations.ended(map(str, range(KEPT_IDS + 5)), 0)
+    assert len(revocations.all()) == KEPT_IDS
+    assert "5" in revocations.all()
+    assert "4" not in revocations.all()
+
+
+# When
+
+
+def test_another_history(revocations: Revocations) -> None:
+    """Once a place is met with another history, what was ended is due, until it is done."""
+    assert revocations.met("p", b"one") is False
+    revocations.ended(["a"], revocations.changes)
+    assert revocations.met("p", b"one") is False
+    assert not revocations.due
+    assert revocations.met("p", b"two") is True
+    assert revocations.due
+    finish(revocations)
+    assert not revocations.due
+    assert revocations.met("p", b"two") is False
+    assert revocations.met("p", b"one") is True
+    assert revocations.due
+
+
+def test_nothing_to_do(revocations: Revocations) -> None:
+    """Where nothing was ended, nothing is due after a change."""
+    revocations.met("p", b"one")
+    assert revocations.met("p", b"two") is True
+    assert not revocations.due
+
+
+def test_new_place(revocations: Revocations) -> None:
+    """In a cluster the first nodes are no change, whenever they are first met; a node that comes later is one."""
+    revocations.met("n1", b"one")
+    revocations.expect(["n1", "n2"])
+    revocations.ended(["a"], revocations.changes)
+    revocations.expect(["n1", "n3"])
+    assert revocations.met("n2", b"two") is False
+    assert revocations.met("n1", b"other") is True
+    finish(revocations)
+    assert revocations.met("n3", b"three") is True
+    assert revocations.due
+
+
+def test_history_that_is_not_told(revocations: Revocations) -> None:
+    """Where it can't be told, only a connection that follows a lost one is a change."""
+    assert revocations.met("p", None) is False
+    revocations.ended(["a"], revocations.changes)
+    assert revocations.met("p", None) is False
+    revocations.lost()
+    assert revocations.met("p", None) is True
+    assert revocations.due
+    finish(revocations)
+    assert revocations.met("p", None) is False
+
+
+def test_change_meanwhile(revocations: Revocations) -> None:
+    """What is ended, or ended again, while another server becomes the primary may have been ended at the former one: it is due."""
+    revocations.met("p", b"one")
+    since = revocations.changes
+    revocations.met("p", b"two")
+    revocations.ended(["a"], since)
+    assert revocations.due
+    since = revocations.changes
+    block = revocations.block()
+    revocations.met("p", b"three")
+    revocations.done(block, since)
+    assert revocations.due
+    assert revocations.block() == block
+
+
+def test_failure(revocations: Revocations, clock: Clock) -> None:
+    """After a failure it is due again a second later, and at once after the next change."""
+    revocations.met("p", b"one")
+    revocations.ended(["a"], revocations.changes)
+    revocations.met("p", b"two")
+    revocations.failed()
+    assert not revocations.due
+    clock.now += RETRY_SECONDS
+    assert revocations.due
+    revocations.failed()
+    revocations.met("p", b"three")
+    assert revocations.due
+
+
+def test_history_in_a_reply() -> None:
+    """The history is named in the reply to INFO; in a refusal, and in what other servers answer, there is none."""
+    assert history_in(b"# Replication\r\nrole:master\r\nmaster_replid:0123abcd\r\nmaster_replid2:00\r\n") == b"0123abcd"
+    for reply in (PermissionError("no"), b"# Replication\r\nrole:master\r\n", None, 1):
+        assert history_in(reply) is None
+
+
+def test_blocks(revocations: Revocations) -> None:
+    """It is ended again in blocks, the newest first, and is due until the last of them is done."""
+    revocations.met("p", b"one")
+    revocations.ended(map(str, range(2 * BLOCK + 1)), revocations.changes)
+    revocations.met("p", b"two")
+    sizes: list[int] = []
+    while revocations.due:
+        block = revocations.block()
+        sizes.append(len(block))
+        revocations.done(block, revocations.changes)
+        revocations.done(block, revocations.changes)  # by another loop
+    assert sizes == [BLOCK, BLOCK, 1]
+    revocations.ended(["newest"], revocations.changes - 1)
+    assert revocations.due
+    assert revocations.block()[0] == "newest"
+
+
+def test_nothing_waits(revocations: Revocations) -> None:
+    """What is done when nothing is due any more changes nothing."""
+    revocations.done(["a"], revocations.changes)
+    assert not revocations.due
+
+
+# Which ids an operation ended
+
+
+def run(operation: Generator[Command, Reply, Any], *replies: Reply) -> list[Command]:
+    """Run an operation with these replies, of which errors are thrown; its commands."""
+    commands: list[Command] = []
+    waiting: list[Reply] = [None, *replies]
+    with suppress(StopIteration):
+        while waiting:
+            reply = waiting.pop(0)
+            commands.append(operation.throw(reply) if isinstance(reply, Exception) else operation.send(reply))
+    assert not waiting
+    assert len(commands) == len(replies)
+    return commands
+
+
+def revoking(store: StoreProtocol, revocations: Revocations, acknowledgement: Acknowledgement = NOBODY) -> Revoking:
+    return Revoking(store, DEFAULT, revocations, acknowledgement)
+
+
+ATOMIC = Atomic(DEFAULT)
+SCRIPTED, PLAIN = SessionFirst(DEFAULT, Scripted()), SessionFirst(DEFAULT, Plain())
+
+
+def record(session_id: str) -> bytes:
+    return encode_row(row(session_id))
+
+
+def marker(used_id: str, successor_id: str) -> bytes:
+    return encode_marker(Marker(used_id, successor_id, 0))
+
+
+def test_ended_by_id(revocations: Revocations) -> None:
+    """Remembered is what was there, what it was renewed to, and what was asked for; and by either protocol the same."""
+    run(revoking(ATOMIC, revocations).delete(["used"]), [[None, marker("used", "new")]], [[record("new"), None]], [1])
+    assert set(revocations.all()) == {"used", "new"}
+    revocations = Revocations()
+    run(revoking(SCRIPTED, revocations).delete(["used"]), [[[None, marker("used", "new")]]], [[[record("new"), None]]], 1)
+    assert set(revocations.all()) == {"used", "new"}
+    revocations = Revocations()
+    plain = [[marker("used", "new")]], [[record("new")]], [1], [b"OK"], [[None]], [1]
+    run(revoking(PLAIN, revocations).delete(["used"]), [[None]], [0], [None], *plain)
+    assert set(revocations.all()) == {"used", "new"}
+
+
+def test_ended_in_another_slot(revocations: Revocations) -> None:
+    """A session whose marker would be in another slot, which is ended by itself, is remembered likewise."""
+    run(revoking(SCRIPTED, revocations).delete(["a}b"]), [], [record("a}b")], 1, [1])
+    assert revocations.all() == ["a}b"]
+
+
+def test_unknown_ids(revocations: Revocations) -> None:
+    """Ids that nobody has are not remembered: there can be any number of them."""
+    run(revoking(ATOMIC, revocations).delete(["unknown"]), [[None, None]])
+    assert revocations.all() == []
+
+
+def test_ended_in_vain(revocations: Revocations) -> None:
+    """What was asked for is remembered if the command failed, since it may have been executed."""
+    with pytest.raises(ConnectionError):
+        run(revoking(ATOMIC, revocations).delete(["a"]), LOST)
+    assert revocations.all() == ["a"]
+    operation = revoking(ATOMIC, revocations).delete(["b"])
+    next(operation)
+    operation.close()
+    assert revocations.all() == ["b", "a"]
+
+
+def test_ended_by_user(revocations: Revocations) -> None:
+    """Of a user's sessions those are remembered that were ended: not the kept one, and not those of a try that did nothing."""
+    run(revoking(ATOMIC, revocations).delete_by_user("u1"), [b"a"], 0, [b"b", b"a"], 1)
+    assert set(revocations.all()) == {"a", "b"}
+    revocations = Revocations()
+    run(revoking(ATOMIC, revocations).delete_by_user("u1", "kept"), [record("kept")], [b"kept", b"c"], 1)
+    assert revocations.all() == ["c"]
+
+
+def test_kept_and_its_used_id(revocations: Revocations) -> None:
+    """In a cluster a used id is still listed: it is not remembered as ended, or the kept session that it leads to would be ended too."""
+    replies = [b"kept", b"used"], [record("kept")], [[record("kept")], [None]], [[[None, marker("used", "kept")]]], 1
+    run(revoking(SCRIPTED, revocations).delete_by_user("u1", "kept"), *replies)
+    assert revocations.all() == []
+
+
+def test_renewal(revocations: Revocations) -> None:
+    """A renewal that this process made is remembered, for the ending of its successor; one that another was first with is not."""
+    store = revoking(ATOMIC, revocations)
+    run(store.renew("used", row("new"), 0), 1)
+    run(store.renew("used", row("newer"), 60_000), [marker("used", "new"), 60_000])
+    revocations.ended(["new", "newer"], 0)
+    assert set(revocations.all()) == {"used", "new", "newer"}
+
+
+def test_ended_again(revocations: Revocations) -> None:
+    """What is ended again is ended along its chain, by either protocol, and not taken out of indexes one by one."""
+    first, second = run(revoking(ATOMIC, revocations).end_again(["a"]), [[record("a"), marker("a", "b")]], [[record("b"), None]])
+    assert isinstance(first, Eval)
+    assert isinstance(second, Eval)
+    assert run(revoking(SCRIPTED, revocations).end_again([])) == []
+    with pytest.raises(ConnectionError):
+        run(revoking(ATOMIC, revocations).end_again(["a"]), LOST)
+    assert revocations.all() == []
+
+
+def test_other_operations(revocations: Revocations) -> None:
+    """Logins, lists and reads go through as they are."""
+    store = revoking(ATOMIC, revocations)
+    assert len(run(store.create(row("a"), lambda _: 0), 1)) == 1
+    assert len(run(store.get_by_user("u1", 0), [])) == 1
+    assert len(run(store.get("a"), [None])) == 1
+    assert len(run(store.get_successor("a"), [None])) == 1
+
+
+# Confirmed by replicas
+
+
+@pytest.mark.parametrize(
+    ("end", "replies"),
+    [(lambda store: store.delete(["a"]), [[[None, None]]]), (lambda store: store.delete_by_user("u1"), [[]])],
+    ids=["id", "user"],
+)
+def test_confirmed(end: Callable[[Revoking], Operation[Any]], replies: list[Reply], revocations: Revocations) -> None:
+    """Each ending is followed by the question to the replicas, also one that found nothing to end: it may be the second try."""
+    store = revoking(ATOMIC, revocations, Acknowledgement(2, timedelta(milliseconds=70)))
+    *_, last = run(end(store), *replies, 2)
+    assert isinstance(last, Fence)
+    assert (last.replicas, last.milliseconds) == (2, 70)
+    with pytest.raises(RevocationNotReplicated, match="1 of 2 replicas") as caught:
+        run(end(store), *replies, 1)
+    assert (caught.value.wanted, caught.value.acknowledged) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "timeout", "error"),
+    [
+        (-1, timedelta(seconds=1), "revoke_ack is -1"),
+        (True, timedelta(seconds=1), "number of replicas, not bool"),
+        ("1", timedelta(seconds=1), "number of replicas, not str"),
+        (1, timedelta(0), "revoke_ack_timeout is shorter"),
+        (1, 1.0, "must be a datetime.timedelta, not float"),
+    ],
+    ids=["negative", "bool", "text", "no time", "seconds"],
+)
+def test_settings(replicas: Any, timeout: Any, error: str) -> None:
+    """What is no number of replicas, and no time, is refused with what was expected."""
+    with pytest.raises((TypeError, ValueError), match=error):
+        Acknowledgement(replicas, timeout)
