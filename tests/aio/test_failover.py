@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,35 @@ async def test_rights_for_ending_again(rights: tuple[str, ...], servers: Pair) -
         before = servers.primary.client.info("commandstats").get("cmdstat_info", {"calls": 0})
         servers.fail_over()
         assert before["calls"] > 0
+        assert await live(adapter, "ended", "kept") == {"kept"}
+
+
+def with_a_method_of_its_own(kind: Any) -> Any:
+    """A class of clients whose connections can't be told."""
+
+    @wraps(kind.execute_command)
+    def execute_command(self: Any, *words: Any, **options: Any) -> Any:
+        return kind.execute_command(self, *words, **options)
+
+    execute_command.__module__ = __name__
+    return type("Own", (kind,), {"execute_command": execute_command})
+
+
+@one_kind
+async def test_client_that_is_used_as_it_is(servers: Pair) -> None:
+    """Over a client that can't be copied, what was ended is ended again after each lost answer; asking replicas is refused."""
+    kind = with_a_method_of_its_own(AsyncClients.modules["redis"].Redis)
+    async with kind(port=servers.front.port, protocol=2, retry=None) as client, AsyncRedisSessionAdapter(client) as adapter:
+        with pytest.raises(TypeError, match="revoke_ack needs connections of our own"):
+            AsyncRedisSessionAdapter(client, revoke_ack=1)
+        await add(adapter, "ended", "kept")
+        servers.settle()
+        servers.link.hold()
+        await adapter.delete_session("ended")
+        servers.primary.kill()
+        with pytest.raises(OUTAGE):
+            await adapter.get_session("kept")
+        servers.fail_over()
         assert await live(adapter, "ended", "kept") == {"kept"}
 
 

@@ -88,7 +88,7 @@ def test_without_scripts() -> None:
             await asyncio.sleep(0)
             if gate.waiting is not None:
                 gate.open(server)
-        return adapter._protocol
+        return adapter._revoking._protocol
 
     gates = {name: Gate() for name in CLIENTS}
     found = {name: asyncio.run(protocol_after(CLIENTS[name](gate), gate)) for name, gate in gates.items()}

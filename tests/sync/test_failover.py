@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,35 @@ def test_rights_for_ending_again(rights: tuple[str, ...], servers: Pair) -> None
         before = servers.primary.client.info("commandstats").get("cmdstat_info", {"calls": 0})
         servers.fail_over()
         assert before["calls"] > 0
+        assert live(adapter, "ended", "kept") == {"kept"}
+
+
+def with_a_method_of_its_own(kind: Any) -> Any:
+    """A class of clients whose connections can't be told."""
+
+    @wraps(kind.execute_command)
+    def execute_command(self: Any, *words: Any, **options: Any) -> Any:
+        return kind.execute_command(self, *words, **options)
+
+    execute_command.__module__ = __name__
+    return type("Own", (kind,), {"execute_command": execute_command})
+
+
+@one_kind
+def test_client_that_is_used_as_it_is(servers: Pair) -> None:
+    """Over a client that can't be copied, what was ended is ended again after each lost answer; asking replicas is refused."""
+    kind = with_a_method_of_its_own(Clients.modules["redis"].Redis)
+    with kind(port=servers.front.port, protocol=2, retry=None) as client, RedisSessionAdapter(client) as adapter:
+        with pytest.raises(TypeError, match="revoke_ack needs connections of our own"):
+            RedisSessionAdapter(client, revoke_ack=1)
+        add(adapter, "ended", "kept")
+        servers.settle()
+        servers.link.hold()
+        adapter.delete_session("ended")
+        servers.primary.kill()
+        with pytest.raises(OUTAGE):
+            adapter.get_session("kept")
+        servers.fail_over()
         assert live(adapter, "ended", "kept") == {"kept"}
 
 

@@ -126,6 +126,16 @@ def test_cluster_clients(cluster: Cluster, library: str) -> None:
     AsyncRedisSessionAdapter(AsyncClients.of_cluster(library, cluster))
 
 
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+def test_sentinels_client_of_replicas(library: str) -> None:
+    """The client that Sentinel makes for the replicas is refused, in both libraries and colours."""
+    adapters: tuple[Any, ...] = (RedisSessionAdapter, AsyncRedisSessionAdapter)
+    for adapter, clients in zip(adapters, (Clients, AsyncClients), strict=True):
+        sentinel = clients.sentinels[library]([("localhost", 1)])
+        with pytest.raises(TypeError, match=r"reads from replicas, .*: let it use primaries"):
+            adapter(sentinel.slave_for("x"))
+
+
 def test_no_client_library_is_imported() -> None:
     """Importing the adapter imports neither client library: the application brings its own."""
     program = "import sys, lucia.adapters.redis; print(sorted({'redis', 'valkey'} & sys.modules.keys()))"

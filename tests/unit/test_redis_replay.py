@@ -11,9 +11,11 @@ from lucia.errors import RevocationNotReplicated
 from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Command, Eval, Fence, Operation, Reply
 from lucia.redis.layout import Marker, encode_marker, encode_row
+from lucia.redis.origins import Address
 from lucia.redis.replay import BLOCK, KEPT_IDS, KEPT_SECONDS, RETRY_SECONDS, Revocations, history_in
 from lucia.redis.revoking import Acknowledgement, Revoking
 from lucia.redis.session_first import Plain, Scripted, SessionFirst
+from lucia.redis.slots import keys_everywhere, slot_of
 from lucia.redis.store import StoreProtocol
 from tests.redis_tools import DEFAULT, row
 
@@ -331,6 +333,18 @@ def test_confirmed(end: Callable[[Revoking], Operation[Any]], replies: list[Repl
     assert (caught.value.wanted, caught.value.acknowledged) == (2, 1)
 
 
+def test_a_key_at_each_primary() -> None:
+    """The keys by which replicas are asked are one at each node of a cluster, and one where one slot has all keys or there is no map."""
+    nodes: list[Address] = [("n", number) for number in range(3)]
+    slots = {slot: nodes[min(slot // 8_000, 2)] for slot in range(16_384)}
+    found = keys_everywhere("session:renewed:", slots)
+    assert {slots[slot_of(key)] for key in found} == set(nodes)
+    assert len(found) == 3
+    assert all(key.startswith("session:renewed:{") for key in found)
+    assert len(keys_everywhere("{tag}session:renewed:", slots)) == 1
+    assert keys_everywhere("session:renewed:", {}) == ["session:renewed:{0}"]
+
+
 @pytest.mark.parametrize(
     ("replicas", "timeout", "error"),
     [
@@ -346,3 +360,12 @@ def test_settings(replicas: Any, timeout: Any, error: str) -> None:
     """What is no number of replicas, and no time, is refused with what was expected."""
     with pytest.raises((TypeError, ValueError), match=error):
         Acknowledgement(replicas, timeout)
+
+
+def test_time_within_the_deadline() -> None:
+    """Replicas have less time than a command has, where they are asked at all."""
+    second = timedelta(seconds=1)
+    Acknowledgement(1, second).check_within(2 * second)
+    Acknowledgement(0, second).check_within(second)
+    with pytest.raises(ValueError, match="must be shorter than the deadline"):
+        Acknowledgement(1, second).check_within(second)

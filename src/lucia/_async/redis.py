@@ -16,7 +16,7 @@ from lucia.redis.failures import WRITE_SECONDS, deadline_seconds
 from lucia.redis.hashed import at_rest
 from lucia.redis.ids import RawIds
 from lucia.redis.layout import Layout, LayoutName
-from lucia.redis.replay import Revocations
+from lucia.redis.replay import Replay, Revocations
 from lucia.redis.revoking import Acknowledgement, Revoking
 from lucia.redis.session_first import Plain, SessionFirst
 from lucia.redis.store import Store, StoreProtocol, choose_protocol
@@ -126,7 +126,9 @@ class AsyncRedisSessionAdapter:
         self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
         self._acknowledgement.check_within(deadline)
         self._revocations = Revocations()
-        self._driver = AsyncRedisDriver(client, deadline_seconds(deadline), self._revocations, lambda ids: self._revoking.end_again(ids))
+        self._driver = AsyncRedisDriver(
+            client, deadline_seconds(deadline), Replay(self._revocations, lambda ids: self._revoking.end_again(ids))
+        )
         if revoke_ack and not self._driver.has_own_connections:
             raise TypeError(f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}")
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))

@@ -29,7 +29,7 @@ from lucia.redis.commands import (
 )
 from lucia.redis.failures import Unanswered, error_to_raise, is_read, is_repeatable
 from lucia.redis.origins import Origin, origin_of
-from lucia.redis.replay import TURN_SECONDS, OtherHistory, Revocations, Watch, nothing
+from lucia.redis.replay import TURN_SECONDS, OtherHistory, Replay, Revocations, Watch
 
 T = TypeVar("T")
 
@@ -47,19 +47,12 @@ class AsyncRedisDriver:
     second attempt if there is one.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        deadline: float = DEFAULT_DEADLINE,
-        revocations: Revocations | None = None,
-        end_again: Callable[[Sequence[str]], Operation[None]] = nothing,
-    ) -> None:
+    def __init__(self, client: Any, deadline: float = DEFAULT_DEADLINE, replay: Replay | None = None) -> None:
         self._deadline = deadline
-        self._revocations = revocations
-        self._end_again = end_again
+        self._replay = replay
         origin = _origin_of(client)
         self.has_own_connections = origin is not None
-        self._route = AsyncOwned(partial(_open_route, client, origin, deadline, revocations or Revocations()))
+        self._route = AsyncOwned(partial(_open_route, client, origin, deadline, Revocations() if replay is None else replay.revocations))
 
     async def run(self, operation: Operation[T], seconds: float = math.inf) -> T:
         """Run an operation to its end, and return what it returns.
@@ -172,20 +165,21 @@ class AsyncRedisDriver:
     async def _ask_now(self, route: AsyncRoute, command: Call | Eval | Transaction, commands: Sequence[Words], end: float) -> list[Reply]:
         """Send commands, after what was ended was ended again, where that is due. While it is ended again, all others wait."""
         while True:
-            if self._revocations is not None and self._revocations.due:
+            if self._replay is not None and self._replay.revocations.due:
                 async with route.lock:
-                    await self._replay(self._revocations)
+                    await self._end_again(*self._replay)
             with suppress(OtherHistory):  # then it is due, and the connection is there
                 return await route.ask(_key_of(command), commands, _seconds_until(end))
 
-    async def _replay(self, revocations: Revocations) -> None:
+    async def _end_again(self, revocations: Revocations, end_again: Callable[[Sequence[str]], Operation[None]]) -> None:
+        """End what was ended once more, for a while; what is left is the next command's turn."""
         within = copy.copy(self)
-        within._revocations = None
+        within._replay = None
         end = time.monotonic() + TURN_SECONDS
         while revocations.due and time.monotonic() < end:  # if it is not due any more, another one did it
             block, since = revocations.block(), revocations.changes
             try:
-                await within.run(self._end_again(block), self._deadline / 2)
+                await within.run(end_again(block), self._deadline / 2)
             except Exception as error:
                 revocations.failed()
                 _LOGGER.warning("the server changed, and what was ended could not be ended again yet: %s", type(error).__name__)

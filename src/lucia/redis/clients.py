@@ -48,11 +48,18 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
         raise TypeError(f"expected a Redis client such as redis.Redis or redis.asyncio.Redis, got {found}")
     if any(getattr(pool, "cache", None) is not None for pool in _pools(client)):
         raise TypeError(f"the {found} given has a client-side cache, which may answer with sessions that were ended: make it without cache")
-    if getattr(client, "read_from_replicas", False) or getattr(client, "load_balancing_strategy", None) is not None:
+    if _reads_from_replicas(client):
         raise TypeError(f"the {found} given reads from replicas, which may answer with sessions that were ended: let it use primaries")
     if waits(execute) != waits(like):
         wanted, other = ("redis.asyncio.Redis", "RedisSessionAdapter") if waits(like) else ("redis.Redis", "AsyncRedisSessionAdapter")
         raise TypeError(f"this adapter needs a client such as {wanted}; for the {found} given here use {other}")
+
+
+def _reads_from_replicas(client: Any) -> bool:
+    """Whether it says so: a cluster's client by its options, one that Sentinel made by ``slave_for`` by its pool."""
+    if getattr(client, "read_from_replicas", False) or getattr(client, "load_balancing_strategy", None) is not None:
+        return True
+    return any(getattr(pool, "is_master", True) is False for pool in _pools(client))
 
 
 def is_cluster(client: Any) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lucia.redis.commands import Batch, Call, Command, Operation, Reply
 
@@ -138,6 +138,13 @@ class Revocations:
         self._not_before = self._clock() + RETRY_SECONDS
 
 
+class Replay(NamedTuple):
+    """What was ended, and the operation that ends such again."""
+
+    revocations: Revocations
+    end_again: Callable[[Sequence[str]], Operation[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
     """What one place tells: a server, by its address in a cluster, or wherever the application's client leads to."""
@@ -177,8 +184,3 @@ def end_again(operation: Operation[None]) -> Operation[None]:
 
 def _is_removal(command: Command) -> bool:
     return isinstance(command, Call) and command.name in {"LREM", "SREM"}
-
-
-def nothing(_session_ids: Sequence[str]) -> Operation[None]:
-    """Ends nothing."""
-    yield from ()

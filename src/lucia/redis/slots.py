@@ -3,7 +3,6 @@
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Final
 
 from lucia.redis.commands import Argument, Reply
@@ -47,11 +46,11 @@ def keys_everywhere(prefix: str, slots: Mapping[int, Address]) -> list[str]:
     """For each node that can have keys with this prefix the name of one that it has; one name where there is no map."""
     found: dict[Address | None, str] = {}
     nodes = len(set(slots.values())) if slot_of(f"{prefix}{{0}}") != slot_of(f"{prefix}{{1}}") else 1
-    for number in count():
+    number = 0
+    while len(found) < max(nodes, 1):
         key = f"{prefix}{{{number}}}"
         found.setdefault(slots.get(slot_of(key)), key)
-        if len(found) >= nodes:
-            break
+        number += 1
     return list(found.values())
 
 
