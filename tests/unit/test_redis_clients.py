@@ -129,8 +129,8 @@ def test_cluster_clients(cluster: Cluster, library: str) -> None:
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_sentinels_client_of_replicas(library: str) -> None:
     """The client that Sentinel makes for the replicas is refused, in both libraries and colours."""
-    adapters: tuple[Any, ...] = (RedisSessionAdapter, AsyncRedisSessionAdapter)
-    for adapter, clients in zip(adapters, (Clients, AsyncClients), strict=True):
+    pairs: tuple[tuple[Any, Any], ...] = ((RedisSessionAdapter, Clients), (AsyncRedisSessionAdapter, AsyncClients))
+    for adapter, clients in pairs:
         sentinel = clients.sentinels[library]([("localhost", 1)])
         with pytest.raises(TypeError, match=r"reads from replicas, .*: let it use primaries"):
             adapter(sentinel.slave_for("x"))

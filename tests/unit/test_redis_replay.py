@@ -309,6 +309,7 @@ def test_other_operations(revocations: Revocations) -> None:
     """Logins, lists and reads go through as they are."""
     store = revoking(ATOMIC, revocations)
     assert len(run(store.create(row("a"), lambda _: 0), 1)) == 1
+    assert len(run(store.create_within(row("a"), 1, 0, lambda _: 0), [], 1)) == 2
     assert len(run(store.get_by_user("u1", 0), [])) == 1
     assert len(run(store.get("a"), [None])) == 1
     assert len(run(store.get_successor("a"), [None])) == 1

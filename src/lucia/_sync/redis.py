@@ -127,9 +127,7 @@ class RedisSessionAdapter:
         self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
         self._acknowledgement.check_within(deadline)
         self._revocations = Revocations()
-        self._driver = RedisDriver(
-            client, deadline_seconds(deadline), Replay(self._revocations, lambda ids: self._revoking.end_again(ids))
-        )
+        self._driver = RedisDriver(client, deadline_seconds(deadline), Replay(self._revocations, self._end_again))
         if revoke_ack and not self._driver.has_own_connections:
             raise TypeError(f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}")
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
@@ -206,6 +204,9 @@ class RedisSessionAdapter:
     def _follow(self, protocol: StoreProtocol) -> None:
         self._revoking = Revoking(protocol, self._layout, self._revocations, self._acknowledgement)
         self._protocol = self._at_rest(self._revoking)
+
+    def _end_again(self, session_ids: Sequence[str]) -> Operation[None]:
+        return self._revoking.end_again(session_ids)
 
     def _run(self, start: Callable[[Store], Operation[T]], seconds: float = math.inf) -> T:
         """Run an operation; where scripts turn out to be refused, start it anew without them, now and from then on."""

@@ -55,6 +55,7 @@ class Revoking:
     """The operations of a protocol.
 
     A renewal is neither confirmed nor done again: nobody asked to end the used session, and if a renewal is undone it goes on where it was.
+    Nor is what a cap ends: if that is undone, the next login ends it.
     """
 
     def __init__(self, protocol: StoreProtocol, layout: Layout, revocations: Revocations, acknowledgement: Acknowledgement) -> None:
@@ -66,6 +67,10 @@ class Revoking:
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         """Store a new session."""
         return self._protocol.create(row, random_below)
+
+    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+        """Store the session of a new login, and end the user's oldest logins beyond the limit."""
+        return self._protocol.create_within(row, limit, now, random_below)
 
     def get(self, session_id: str) -> Operation[SessionRow | None]:
         """Read one session."""
