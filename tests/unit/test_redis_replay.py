@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lucia.errors import RevocationNotReplicated
+from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Command, Eval, Fence, Operation, Reply
 from lucia.redis.layout import Marker, encode_marker, encode_row
@@ -259,9 +259,12 @@ def test_unknown_ids(revocations: Revocations) -> None:
 
 
 def test_ended_in_vain(revocations: Revocations) -> None:
-    """What was asked for is remembered if the command failed, since it may have been executed."""
-    with pytest.raises(ConnectionError):
-        run(revoking(ATOMIC, revocations).delete(["a"]), LOST)
+    """What was asked for is remembered if it may have been done though it failed or was cancelled; not if nothing was done."""
+    for error in (LOST, StoreUnavailable()):
+        with pytest.raises(type(error)):
+            run(revoking(ATOMIC, revocations).delete(["alive"]), error)
+    with pytest.raises(StoreUnavailable):
+        run(revoking(ATOMIC, revocations).delete(["a"]), StoreUnavailable(ambiguous=True))
     assert revocations.all() == ["a"]
     operation = revoking(ATOMIC, revocations).delete(["b"])
     next(operation)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from lucia.errors import RevocationNotReplicated
+from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Fence, Operation, Reply
 from lucia.redis.common import to_text
@@ -126,13 +126,14 @@ class Revoking:
     def _remembered(self, operation: Operation[T], session_ids: Sequence[str]) -> Operation[T]:
         """The operation, of which is remembered what its replies say that it ended.
 
-        These ids too, if it ended anything, or failed and so may have: not those that nobody has, of which there can be any number.
+        These ids too, if it ended anything, or may have: not those that nobody has, of which there can be any number.
         """
         since, ended = self._revocations.changes, set[str]()
         try:
             result = yield from self._watched(operation, ended)
-        except BaseException:
-            self._revocations.ended(session_ids, since)
+        except BaseException as error:
+            if not isinstance(error, Exception) or (isinstance(error, StoreUnavailable) and error.ambiguous):
+                self._revocations.ended(session_ids, since)
             raise
         if ended:
             self._revocations.ended((id_ for id_ in session_ids if id_ not in ended), since)
