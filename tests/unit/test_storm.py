@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any, Final
 
 import pytest
@@ -117,7 +118,7 @@ def _empty(port: int) -> None:
 async def test_cancellations(proxied: Any, weather: Weather) -> None:
     """Whoever is cancelled whenever: nobody gets another one's session, nothing hangs, and every connection's place is free afterwards."""
     rows = [row(f"id-of-user-{number}", f"user-{number}") for number in range(SESSIONS)]
-    async with AsyncRedisSessionAdapter(proxied) as sessions:
+    async with AsyncRedisSessionAdapter(proxied, deadline=timedelta(seconds=20)) as sessions:
         await asyncio.gather(*map(sessions.set_session, rows))
         storm = Storm(sessions, random.Random(4))  # noqa: S311
         weather.stormy = True
