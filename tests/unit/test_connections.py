@@ -14,7 +14,7 @@ import redis
 import redis.asyncio
 import redis.exceptions
 
-from lucia._connections import AsyncGivenClient, AsyncOwned, Server
+from lucia._connections import AsyncGivenClient, AsyncOwned, GivenClient, Server
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.redis.commands import Call, Eval, Transaction
 from lucia.redis.failures import Unanswered, is_repeatable
@@ -252,6 +252,12 @@ async def test_the_deadline_of_a_given_client() -> None:
             await AsyncGivenClient(client, Watch(Revocations())).ask(None, [("PING",)], 0.05)
         assert (raised.value.error, raised.value.sent) == (None, True)
         await client.aclose()
+
+
+def test_a_given_client_keeps_no_connection() -> None:
+    """A client that is used as it is names no key by which to ask replicas, since no connection can be held."""
+    for given in (GivenClient, AsyncGivenClient):
+        assert given(object(), Watch(Revocations())).keys_everywhere("prefix") == []
 
 
 # Clusters
