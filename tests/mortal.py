@@ -17,6 +17,7 @@ from redis.connection import AbstractConnection
 
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.redis.session_first import Scripted
+from lucia.rules import system_clock
 from tests.model.controls import Endless
 from tests.redis_tools import DEFAULT, row
 
@@ -24,6 +25,7 @@ __all__ = ["OPERATIONS"]
 
 OPERATIONS: Final[Mapping[str, Callable[[RedisSessionAdapter, str], object]]] = {
     "create": lambda adapter, new: adapter.set_session(row(new)),
+    "create within": lambda adapter, new: adapter.set_session_within(row(new, created_at=system_clock()), limit=1),
     "renew": lambda adapter, new: adapter.renew_session("used", row(new), grace=60_000),
     "delete": lambda adapter, _: adapter.delete_session("used"),
     "delete all": lambda adapter, _: adapter.delete_sessions_by_user_id("u1"),

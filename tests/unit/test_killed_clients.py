@@ -29,6 +29,7 @@ BEFORE: Final = frozenset({"used", "kept", "other"})
 
 AFTERWARDS: Final = {
     "create": {"used", "kept", "other", "new"},
+    "create within": {"new"},
     "renew": {"kept", "other"},  # and one of its successors
     "delete": {"kept", "other"},
     "delete all": set[str](),

@@ -414,6 +414,23 @@ def test_ended_by_newer_logins_while_it_is_made(bench: Bench) -> None:
     assert bench.inspector.index() == ["new"]
 
 
+@afterwards
+def test_ended_by_a_newer_login_that_is_ended_too(bench: Bench) -> None:
+    """So it is also where the newer login is ended by a third, wherever the first is when it looks who has ended it."""
+    for steps in range(8):
+        bench.begin_with()
+        operation = bench.capped(login("late", 2), limit=1)
+        while not is_made_whole_next(operation):
+            operation.step()
+        bench.capped(login("new", 1), limit=1).finish()
+        for _ in range(steps):
+            if not operation.done:
+                operation.step()
+        bench.capped(login("newer"), limit=1).finish()
+        assert operation.finish() is not None
+        assert bench.live() == {"newer"}
+
+
 def is_made_whole_next(operation: Stepper[Any]) -> bool:
     """Whether the session's real end is what is written next."""
     command = operation.commands[-1]

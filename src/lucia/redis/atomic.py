@@ -91,7 +91,7 @@ class Atomic(Reading):
             if answer != CHANGED:
                 _check_written(answer)
                 return row
-        return (yield from create_then_end(self, row, limit, now, random_below))
+        return (yield from create_then_end(self, self._layout, self._values, row, limit, now, random_below))
 
     def _create_within(self, row: SessionRow, ids: Sequence[bytes], limit: int, now: int) -> Operation[Eval]:
         """The command for an index that holds these ids."""

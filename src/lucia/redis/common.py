@@ -182,9 +182,11 @@ def rows_of(user_id: str, ids: Sequence[bytes], records: Sequence[bytes | None])
     return list(rows.values())
 
 
-def read_by_user(
-    layout: Layout, user_id: str, read: Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
-) -> Operation[tuple[list[SessionRow], list[bytes]]]:
+Read = Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
+"""Reads what is at these keys."""
+
+
+def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[list[SessionRow], list[bytes]]]:
     """The sessions that a user's index leads to, newest first, and the ids in it whose session is gone.
 
     One that was renewed after the index was read is gone, and its successor not among the ids: its marker leads there.
@@ -220,7 +222,7 @@ def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[
 
 
 def create_then_end(
-    store: "CreatesAndEnds", row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+    store: "CreatesAndEnds", layout: Layout, read: Read, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
 ) -> Operation[SessionRow]:
     """Store the session of a new login, then look which of the user's logins are surplus, and end these.
 
@@ -235,13 +237,28 @@ def create_then_end(
     try:
         yield from store.create(stored, random_below)
     except ConcurrentlyRevoked:
-        newer = yield from store.get_by_user(row.user_id, now)
-        if row.id not in surplus_sessions([*newer, stored], row, limit, now, spare=False):
+        if not (yield from _is_overtaken(layout, read, row, stored, limit, now)):
             raise
         return stored
     rows = yield from store.get_by_user(row.user_id, now)
     yield from store.delete(surplus_sessions(rows, row, limit, now, spare=False))
     return stored
+
+
+def _is_overtaken(layout: Layout, read: Read, row: SessionRow, stored: SessionRow, limit: int, now: int) -> Operation[bool]:
+    """Whether as many newer logins are there as the limit allows, so that it was one of them that ended the one that was stored.
+
+    A newer one may itself be ended between the looks at the index and at its record, by one that is in the index by then: so the look
+    counts only if none was.
+    """
+    known: set[bytes] = set()
+    while True:
+        rows, gone = yield from read_by_user(layout, row.user_id, read)
+        if stored.id in surplus_sessions([*rows, stored], row, limit, now, spare=False):
+            return True
+        if known.issuperset(gone):
+            return False
+        known.update(gone)
 
 
 class CreatesAndEnds(Protocol):

@@ -172,7 +172,7 @@ class SessionFirst(Reading):
         Raises:
             DuplicateSessionId, ConcurrentlyRevoked, ValueError: as :meth:`create`.
         """
-        return (yield from create_then_end(self, row, limit, now, random_below))
+        return (yield from create_then_end(self, self._layout, self._values, row, limit, now, random_below))
 
     def _make(self, row: SessionRow) -> Operation[int]:
         """Steps C1 to C3; returns the index's length."""
