@@ -31,7 +31,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lucia.models import SessionRow
-from lucia.redis.commands import Batch, Call, Command, Eval, Reply, Transaction
+from lucia.redis.commands import Batch, Call, Command, Eval, Nodes, OnNode, Reply, Transaction
 from lucia.redis.layout import RESERVED, Layout
 from lucia.rules import system_clock
 from tests.servers import Cluster, Server
@@ -407,6 +407,10 @@ class Stepper(Generic[T]):
                 for each in command.commands:
                     pipeline.execute_command(each.name, *map(_encoded, each.arguments))
                 return pipeline.execute()
+        if isinstance(command, Nodes):
+            return [""]
+        if isinstance(command, OnNode):
+            return [self._execute(each) for each in command.commands]
         if isinstance(command, Call):
             return self._client.execute_command(command.name, *map(_encoded, command.arguments))
         if isinstance(command, Eval):

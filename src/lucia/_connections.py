@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from lucia._concurrency import AsyncLock, Lock, PerProcess
-from lucia.redis.clients import is_answer, is_last
+from lucia.redis.clients import is_answer, is_last, one_node
 from lucia.redis.commands import Reply, Words
 from lucia.redis.failures import Unanswered
 from lucia.redis.origins import Recipe
@@ -383,6 +383,22 @@ class AsyncGivenClient:
             self._watch.came_up(None)
             raise Unanswered(None if limit.expired() else error, sent=True) from error
 
+    async def nodes(self, _seconds: float, /) -> list[str]:
+        """Its server.
+
+        Raises:
+            TypeError: it has several.
+        """
+        return one_node(self._client)
+
+    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """Send them one after another.
+
+        Raises:
+            Unanswered: as :meth:`ask`.
+        """
+        return [(await self.ask(None, [words], seconds))[0] for words in commands]
+
     async def drop_idle(self) -> None:
         """Its connections are its own."""
 
@@ -422,6 +438,22 @@ class GivenClient:
             self._watch.lost()
             self._watch.came_up(None)
             raise Unanswered(error, sent=True) from error
+
+    def nodes(self, _seconds: float, /) -> list[str]:
+        """Its server.
+
+        Raises:
+            TypeError: it has several.
+        """
+        return one_node(self._client)
+
+    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """Send them one after another.
+
+        Raises:
+            Unanswered: as :meth:`ask`.
+        """
+        return [self.ask(None, [words], seconds)[0] for words in commands]
 
     def drop_idle(self) -> None:
         """Its connections are its own."""

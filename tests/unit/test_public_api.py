@@ -146,7 +146,12 @@ def test_imports_nothing_optional(module: str) -> None:
 
 @pytest.mark.parametrize(
     ("module", "extra"),
-    [("lucia.adapters.sqlalchemy", "sqlalchemy"), ("lucia.middleware.fastapi", "fastapi"), ("lucia.middleware.starlette", "starlette")],
+    [
+        ("lucia.adapters.sqlalchemy", "sqlalchemy"),
+        ("lucia.middleware.fastapi", "fastapi"),
+        ("lucia.middleware.starlette", "starlette"),
+        ("lucia.cli", "cli"),
+    ],
 )
 def test_missing_extra(module: str, extra: str) -> None:
     """A module that needs a library names the command that installs it."""

@@ -21,6 +21,8 @@ from lucia.redis.commands import (
     DropConnections,
     Eval,
     Fence,
+    Nodes,
+    OnNode,
     Operation,
     Reply,
     ScriptsRefusedError,
@@ -35,6 +37,9 @@ T = TypeVar("T")
 
 DEFAULT_DEADLINE: Final = 5.0
 """In seconds."""
+
+_Single = Call | Eval | Transaction | Nodes | OnNode
+"""What is sent at once."""
 
 _LOGGER: Final = logging.getLogger("lucia.redis")
 
@@ -109,6 +114,10 @@ class AsyncRedisDriver:
             return await self._reply(command, (_words(command),), end, wrote=wrote)
         if isinstance(command, Fence):
             return await self._fence(command, wrote=wrote)
+        if isinstance(command, Nodes):
+            return await self._ask(command, (), end, wrote=wrote)
+        if isinstance(command, OnNode):
+            return await self._on_node(command, end, wrote=wrote)
         queued = tuple(map(_words, command.commands))
         return await self._reply(command, (("MULTI",), *queued, ("EXEC",)), end, wrote=wrote)
 
@@ -147,7 +156,14 @@ class AsyncRedisDriver:
             raise error
         return replies[-1]
 
-    async def _ask(self, command: Call | Eval | Transaction, commands: Sequence[Words], end: float, *, wrote: bool) -> list[Reply]:
+    async def _on_node(self, command: OnNode, end: float, *, wrote: bool) -> list[Reply]:
+        """All replies, unless one is an error."""
+        replies = await self._ask(command, tuple(map(_words, command.commands)), end, wrote=wrote)
+        if (error := next(filter(_is_error, replies), None)) is not None:
+            raise error
+        return replies
+
+    async def _ask(self, command: _Single, commands: Sequence[Words], end: float, *, wrote: bool) -> list[Reply]:
         """Send commands, and once more, at once, if there was no answer, it is safe, and there is time."""
         route = await self._route.get()
         again = False
@@ -162,14 +178,14 @@ class AsyncRedisDriver:
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
 
-    async def _ask_now(self, route: AsyncRoute, command: Call | Eval | Transaction, commands: Sequence[Words], end: float) -> list[Reply]:
+    async def _ask_now(self, route: AsyncRoute, command: _Single, commands: Sequence[Words], end: float) -> list[Reply]:
         """Send commands, after what was ended was ended again, where that is due. While it is ended again, all others wait."""
         while True:
             if self._replay is not None and self._replay.revocations.due:
                 async with route.lock:
                     await self._end_again(*self._replay)
             with suppress(OtherHistory):  # then it is due, and the connection is there
-                return await route.ask(_key_of(command), commands, _seconds_until(end))
+                return await _ask_once(route, command, commands, _seconds_until(end))
 
     async def _end_again(self, revocations: Revocations, end_again: Callable[[Sequence[str]], Operation[None]]) -> None:
         """End what was ended once more, for a while; what is left is the next command's turn."""
@@ -213,6 +229,14 @@ def _seconds_until(end: float) -> float:
     if seconds <= 0:
         raise Unanswered(None, sent=False)
     return seconds
+
+
+async def _ask_once(route: AsyncRoute, command: _Single, commands: Sequence[Words], seconds: float) -> list[Reply]:
+    if isinstance(command, Nodes):
+        return list(await route.nodes(seconds))
+    if isinstance(command, OnNode):
+        return await route.ask_node(command.node, commands, seconds)
+    return await route.ask(_key_of(command), commands, seconds)
 
 
 def _key_of(command: Call | Eval | Transaction) -> Argument | None:

@@ -35,6 +35,22 @@ class AsyncRoute(Protocol):
         """For each primary that is known the name of one key with this prefix that is, or would be, there."""
         ...
 
+    async def nodes(self, seconds: float, /) -> list[str]:
+        """The names of the servers that hold the keys.
+
+        Raises:
+            Unanswered: there was no answer.
+        """
+        ...
+
+    async def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """Send commands together, to the server of this name, whatever their keys.
+
+        Raises:
+            Unanswered: there was no answer.
+        """
+        ...
+
     async def drop_idle(self) -> None:
         """Close the connections that lie idle."""
         ...
@@ -67,6 +83,14 @@ class AsyncOneRoute:
     def keys_everywhere(self, prefix: str) -> list[str]:
         """One key, for the one primary."""
         return keys_everywhere(prefix, {})
+
+    async def nodes(self, _seconds: float, /) -> list[str]:
+        """It needs no name."""
+        return [""]
+
+    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """It is the only one."""
+        return await self._server.ask(commands, seconds)
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -142,6 +166,16 @@ class AsyncClusterRoute:
     def keys_everywhere(self, prefix: str) -> list[str]:
         """For each primary in the map the name of one key that is, or would be, there."""
         return keys_everywhere(prefix, self._slots)
+
+    async def nodes(self, seconds: float, /) -> list[str]:
+        """The primaries that have slots, by the map as it is now."""
+        self._slots = await self._read_map(time.monotonic() + seconds)
+        return sorted({f"{host}:{port}" for host, port in self._slots.values()})
+
+    async def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """That primary."""
+        host, _, port = node.rpartition(":")
+        return await self._server((host, int(port))).ask(commands, seconds)
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle, to all nodes."""

@@ -17,6 +17,7 @@ from lucia.redis.failures import WRITE_SECONDS, deadline_seconds
 from lucia.redis.hashed import at_rest
 from lucia.redis.ids import RawIds
 from lucia.redis.layout import Layout, LayoutName
+from lucia.redis.repair import Reindexed, Repair
 from lucia.redis.replay import Replay, Revocations
 from lucia.redis.revoking import Acknowledgement, Revoking
 from lucia.redis.session_first import Plain, SessionFirst
@@ -177,9 +178,24 @@ class RedisSessionAdapter:
         """End these sessions, and what they were renewed to within the last 60 seconds; unknown ids are no error."""
         self._run(lambda store: store.delete(session_ids))
 
-    def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        """End all sessions of this user: when it returns, none that was made or renewed before is left."""
+    def delete_sessions_by_user_id(self, user_id: str, /, *, exhaustive: bool = False) -> None:
+        """End all sessions of this user: when it returns, none that was made or renewed before is left.
+
+        Args:
+            user_id: whose sessions.
+            exhaustive: then look at every session in the store, for those that are in no index: the last resort after an index was lost.
+        """
         self._run(lambda store: store.delete_by_user(user_id))
+        if exhaustive:
+            self._run(lambda _: self._repair().delete_by_scan(user_id, self._revoking.delete))
+
+    def reindex(self) -> Reindexed:
+        """Put every live session that is in no index into its user's, which lives as long at least, and count them.
+
+        Looks at every key of the store, page by page, and may run while the application does. What is ended meanwhile stays ended. A
+        session whose user's index is of another type is left as it is.
+        """
+        return self._run(lambda _: self._repair().reindex())
 
     def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         """End all sessions of this user but ``keep``, or what that was renewed to; says whether one was kept."""
@@ -207,6 +223,10 @@ class RedisSessionAdapter:
 
     def _end_again(self, session_ids: Sequence[str]) -> Operation[None]:
         return self._revoking.end_again(session_ids)
+
+    def _repair(self) -> Repair:
+        """Works on ids as they are stored."""
+        return Repair(self._layout, self._revoking.steps)
 
     def _run(self, start: Callable[[Store], Operation[T]], seconds: float = math.inf) -> T:
         """Run an operation; where scripts turn out to be refused, start it anew without them, now and from then on."""

@@ -36,6 +36,22 @@ class Route(Protocol):
         """For each primary that is known the name of one key with this prefix that is, or would be, there."""
         ...
 
+    def nodes(self, seconds: float, /) -> list[str]:
+        """The names of the servers that hold the keys.
+
+        Raises:
+            Unanswered: there was no answer.
+        """
+        ...
+
+    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """Send commands together, to the server of this name, whatever their keys.
+
+        Raises:
+            Unanswered: there was no answer.
+        """
+        ...
+
     def drop_idle(self) -> None:
         """Close the connections that lie idle."""
         ...
@@ -68,6 +84,14 @@ class OneRoute:
     def keys_everywhere(self, prefix: str) -> list[str]:
         """One key, for the one primary."""
         return keys_everywhere(prefix, {})
+
+    def nodes(self, _seconds: float, /) -> list[str]:
+        """It needs no name."""
+        return [""]
+
+    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """It is the only one."""
+        return self._server.ask(commands, seconds)
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -143,6 +167,16 @@ class ClusterRoute:
     def keys_everywhere(self, prefix: str) -> list[str]:
         """For each primary in the map the name of one key that is, or would be, there."""
         return keys_everywhere(prefix, self._slots)
+
+    def nodes(self, seconds: float, /) -> list[str]:
+        """The primaries that have slots, by the map as it is now."""
+        self._slots = self._read_map(time.monotonic() + seconds)
+        return sorted({f"{host}:{port}" for host, port in self._slots.values()})
+
+    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """That primary."""
+        host, _, port = node.rpartition(":")
+        return self._server((host, int(port))).ask(commands, seconds)
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle, to all nodes."""

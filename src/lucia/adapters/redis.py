@@ -3,5 +3,6 @@
 from lucia._async.redis import AsyncRedisSessionAdapter
 from lucia._sync.redis import RedisSessionAdapter
 from lucia.redis.clients import AsyncRedisClient, RedisClient
+from lucia.redis.repair import Reindexed
 
-__all__ = ["AsyncRedisClient", "AsyncRedisSessionAdapter", "RedisClient", "RedisSessionAdapter"]
+__all__ = ["AsyncRedisClient", "AsyncRedisSessionAdapter", "RedisClient", "RedisSessionAdapter", "Reindexed"]

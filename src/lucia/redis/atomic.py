@@ -29,6 +29,7 @@ from lucia.redis.common import (
 )
 from lucia.redis.layout import Layout, Marker, decode_marker, encode_marker, encode_row
 from lucia.redis.scripts import BORN_DEAD, CHANGED, DELETE, TAKEN
+from lucia.redis.session_first import Scripted, SlotSteps
 from lucia.rules import MARKER_MS, surplus_sessions
 
 BLOCK: Final = 1_000
@@ -49,6 +50,7 @@ class Atomic(Reading):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
+        self.steps: SlotSteps = Scripted()
         self._scripts = layout.index.scripts
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:

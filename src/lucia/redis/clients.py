@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from lucia._colour import waits
-from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Reply, Transaction
+from lucia.redis.commands import Argument, Batch, Call, Command, Eval, OnNode, Reply, Transaction
 
 _SHORTEST_SECRET = 16
 """Shorter arguments are words and numbers; ids that ``Auth`` makes have 40 characters."""
@@ -67,6 +67,17 @@ def is_cluster(client: Any) -> bool:
     return _is_a(client, "RedisCluster") or _is_a(client, "ValkeyCluster")
 
 
+def one_node(client: Any) -> list[str]:
+    """The name of a client's only server.
+
+    Raises:
+        TypeError: the client is for a cluster: only connections of our own can ask its nodes one by one.
+    """
+    if is_cluster(client):
+        raise TypeError(f"the {type(client).__name__} given can't be copied, so its nodes can't be asked one by one: give a RedisCluster")
+    return [""]
+
+
 def _pools(client: Any) -> list[Any]:
     """The connection pools of a client, of which one for a cluster has one for each node; an asynchronous one has none."""
     clients: list[Any] = [
@@ -88,6 +99,11 @@ def is_no_script(error: BaseException) -> bool:
 def refuses_scripts(error: BaseException) -> bool:
     """Whether a command was refused since it is a script, and so did not run: by access rules, or by a server that has none."""
     return _is_a(error, "ResponseError") and _SCRIPTS_REFUSED.search(str(error)) is not None
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether it is a server's answer: that it does not know the command, or that it may not be run."""
+    return _is_a(error, "ResponseError")
 
 
 def is_wrong_type(error: BaseException) -> bool:
@@ -138,7 +154,7 @@ def _without(argument: object, secrets: list[str]) -> object:
 def _arguments(command: Command) -> tuple[Argument, ...]:
     if isinstance(command, Eval):
         return command.keys + command.arguments
-    if isinstance(command, Batch | Transaction):
+    if isinstance(command, Batch | Transaction | OnNode):
         return tuple(argument for each in command.commands for argument in _arguments(each))
     return command.arguments if isinstance(command, Call) else ()
 

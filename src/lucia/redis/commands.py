@@ -71,7 +71,20 @@ class Fence:
     milliseconds: int
 
 
-Command = Call | Eval | Batch | Transaction | Fence | DropConnections
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Which servers hold the keys: the reply is the list of their names, a cluster's primaries, or ``[""]`` for one server."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnNode:
+    """Commands that change nothing, for one of the :class:`Nodes`, whatever their keys, sent together; the reply is the list of theirs."""
+
+    node: str
+    commands: tuple[Call, ...]
+
+
+Command = Call | Eval | Batch | Transaction | Fence | DropConnections | Nodes | OnNode
 Operation = Generator[Command, Reply, T]
 
 

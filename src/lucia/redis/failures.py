@@ -9,12 +9,14 @@ from datetime import timedelta
 from typing import Final
 
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Call, Command, Eval, Transaction
+from lucia.redis.commands import Call, Command, Eval, Nodes, OnNode, Transaction
 
 WRITE_SECONDS: Final = 30.0
 """How long a login or a renewal may take with all its commands, and any single command: half as long as a marker lives."""
 
-_READS: Final = frozenset({"MGET", "LRANGE", "SMEMBERS", "SRANDMEMBER", "PTTL", "TIME", "EXISTS", "LLEN", "SCARD"})
+_READS: Final = frozenset(
+    {"MGET", "LRANGE", "LPOS", "SMEMBERS", "SRANDMEMBER", "SISMEMBER", "SSCAN", "PTTL", "TIME", "TYPE", "EXISTS", "LLEN", "SCARD"}
+)
 
 _ENDINGS: Final = frozenset({"DEL", "LREM", "SREM"})
 
@@ -35,14 +37,14 @@ class Unanswered(Exception):
 
 def is_read(command: Command) -> bool:
     """Whether the command changes nothing."""
-    return isinstance(command, Call) and command.name in _READS
+    return isinstance(command, Nodes | OnNode) or (isinstance(command, Call) and command.name in _READS)
 
 
-def is_repeatable(command: Call | Eval | Transaction) -> bool:
+def is_repeatable(command: Call | Eval | Transaction | Nodes | OnNode) -> bool:
     """Whether executing the command twice, or late, does no more than executing it once."""
     if isinstance(command, Eval):
         return command.script.repeatable
-    return isinstance(command, Call) and command.name in _READS | _ENDINGS
+    return is_read(command) or (isinstance(command, Call) and command.name in _ENDINGS)
 
 
 def error_to_raise(lost: Unanswered, *, wrote: bool) -> Exception:

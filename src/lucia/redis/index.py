@@ -1,7 +1,7 @@
 """A user's index of session ids, a list or a set: the one place that names the commands for it."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from lucia.redis.commands import Argument, Call, Operation
 from lucia.redis.scripts import IndexScripts, index_scripts
@@ -24,6 +24,35 @@ end
 local function index_remove(key, id) redis.call('SREM', key, id) end
 local index_remove_oldest = index_remove
 """
+
+
+class Place(NamedTuple):
+    """How far an index was read by pages: in a list so many entries from its oldest end, the last of which was ``anchor``.
+
+    In a set it is the cursor of the scan, and there is no anchor.
+    """
+
+    position: int
+    anchor: bytes | None = None
+
+    def after_removing(self, count: int) -> "Place":
+        """The same place, once so many of the entries before it are taken out."""
+        return self if self.anchor is None else Place(max(self.position - count, 0), self.anchor)
+
+
+class Page(NamedTuple):
+    """Some ids of an index, and the place where the next page begins, if there is one.
+
+    ``has_moved`` says that entries that were read before are gone, so that others may have been missed.
+    """
+
+    ids: list[bytes]
+    next: Place | None
+    has_moved: bool
+
+
+START: Final = Place(0)
+"""Where the first page begins."""
 
 
 class Index(Protocol):
@@ -61,12 +90,32 @@ class Index(Protocol):
         """A cheap command that fails at a value of another type."""
         ...
 
+    def length(self, key: Argument) -> Call:
+        """The command that tells how many ids there are."""
+        ...
+
     def add(self, key: str, session_id: str) -> tuple[Call, ...]:
         """The commands that put an id in; the last one's reply is the new length."""
         ...
 
-    def remove(self, key: str, session_ids: Sequence[Argument]) -> tuple[Call, ...]:
+    def remove(self, key: Argument, session_ids: Sequence[Argument]) -> tuple[Call, ...]:
         """The commands that take ids out."""
+        ...
+
+    def find(self, key: Argument, session_id: Argument) -> Call:
+        """The command that looks for an id."""
+        ...
+
+    def is_found(self, reply: Any) -> bool:
+        """Whether the reply to that says that it is there."""
+        ...
+
+    def count(self, key: Argument, session_id: Argument) -> Operation[int]:
+        """How often an id is there."""
+        ...
+
+    def read_page(self, key: Argument, place: Place, size: int) -> Operation[Page]:
+        """About so many ids. From :data:`START` to the end, every id is seen that is there all the time, unless a page has moved."""
         ...
 
 
@@ -92,8 +141,29 @@ class ListIndex:
     def add(self, key: str, session_id: str) -> tuple[Call, ...]:
         return (Call("LPUSH", (key, session_id)),)
 
-    def remove(self, key: str, session_ids: Sequence[Argument]) -> tuple[Call, ...]:
+    def length(self, key: Argument) -> Call:
+        return Call("LLEN", (key,))
+
+    def remove(self, key: Argument, session_ids: Sequence[Argument]) -> tuple[Call, ...]:
         return tuple(Call("LREM", (key, 0, id_)) for id_ in session_ids)
+
+    def find(self, key: Argument, session_id: Argument) -> Call:
+        return Call("LPOS", (key, session_id))
+
+    def is_found(self, reply: Any) -> bool:
+        return reply is not None
+
+    def count(self, key: Argument, session_id: Argument) -> Operation[int]:
+        return len((yield Call("LPOS", (key, session_id, "COUNT", 0))))
+
+    def read_page(self, key: Argument, place: Place, size: int) -> Operation[Page]:
+        """Pages from the oldest end, where logins move nothing; each begins with a second look at the entry before it."""
+        ids = list(cast("list[bytes]", (yield Call("LRANGE", (key, -(place.position + size), -max(place.position, 1))))))
+        is_last = len(ids) < size + min(place.position, 1)
+        has_moved = bool(place.position) and ids[-1:] != [place.anchor]
+        if place.position:
+            ids = ids[:-1]
+        return Page(ids, None if is_last else Place(place.position + len(ids), ids[0]), has_moved)
 
 
 class SetIndex:
@@ -117,8 +187,24 @@ class SetIndex:
     def add(self, key: str, session_id: str) -> tuple[Call, ...]:
         return Call("SADD", (key, session_id)), self.check(key)
 
-    def remove(self, key: str, session_ids: Sequence[Argument]) -> tuple[Call, ...]:
+    def length(self, key: Argument) -> Call:
+        return Call("SCARD", (key,))
+
+    def remove(self, key: Argument, session_ids: Sequence[Argument]) -> tuple[Call, ...]:
         return (Call("SREM", (key, *session_ids)),)
+
+    def find(self, key: Argument, session_id: Argument) -> Call:
+        return Call("SISMEMBER", (key, session_id))
+
+    def is_found(self, reply: Any) -> bool:
+        return bool(reply)
+
+    def count(self, key: Argument, session_id: Argument) -> Operation[int]:
+        return int((yield self.find(key, session_id)))
+
+    def read_page(self, key: Argument, place: Place, size: int) -> Operation[Page]:
+        cursor, ids = yield Call("SSCAN", (key, place.position, "COUNT", size))
+        return Page(sorted(ids), Place(int(cursor)) if int(cursor) else None, has_moved=False)
 
 
 LIST: Final = ListIndex()

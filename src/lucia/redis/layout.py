@@ -189,6 +189,15 @@ def decode_row(record: bytes, session_id: str) -> SessionRow | None:
     return row
 
 
+def peek(record: bytes, session_id: str) -> SessionRow | None:
+    """The session in a record; None, without a line in the log, if it holds none or another one."""
+    try:
+        row = _parse_row(record)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return row if row.id == session_id else None
+
+
 def _parse_row(record: bytes) -> SessionRow:
     if len(record) > MAX_RECORD_BYTES:
         raise ValueError(f"it has {len(record)} bytes, more than {MAX_RECORD_BYTES}")

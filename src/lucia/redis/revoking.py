@@ -11,7 +11,7 @@ from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Fence, Op
 from lucia.redis.common import to_text
 from lucia.redis.layout import Layout
 from lucia.redis.replay import Revocations, end_again
-from lucia.redis.session_first import TOMBSTONE
+from lucia.redis.session_first import TOMBSTONE, SlotSteps
 from lucia.redis.store import StoreProtocol
 from lucia.rules import milliseconds
 
@@ -63,6 +63,11 @@ class Revoking:
         self._layout = layout
         self._revocations = revocations
         self._acknowledgement = acknowledgement
+
+    @property
+    def steps(self) -> SlotSteps:
+        """Those of the protocol."""
+        return self._protocol.steps
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         """Store a new session."""

@@ -21,7 +21,7 @@ from typing import Final, Protocol, cast
 
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.redis.commands import Batch, Call, Eval, Operation, Transaction
+from lucia.redis.commands import Argument, Batch, Call, Eval, Operation, Transaction
 from lucia.redis.common import (
     Reading,
     born_dead,
@@ -79,7 +79,7 @@ class SlotSteps(Protocol):
         """End sessions for ever, and return for each what it and its marker held."""
         ...
 
-    def drop(self, index: Index, key: str, ids: Sequence[bytes]) -> Operation[None]:
+    def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
         """Take ids out of an index."""
         ...
 
@@ -99,7 +99,7 @@ class Scripted:
         answers: list[list[list[bytes | None]]] = yield Batch(tuple(Eval(DELETE, pair, ()) for pair in keys))
         return [(held[0][0], held[0][1]) for held in answers]
 
-    def drop(self, index: Index, key: str, ids: Sequence[bytes]) -> Operation[None]:
+    def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
         yield Eval(index.scripts.drop, (key,), tuple(ids))
 
 
@@ -140,7 +140,7 @@ class Plain:
         markers: list[list[bytes | None]] = yield Batch(tuple(Call("MGET", (marker,)) for _, marker in keys))
         return [(record[0], marker[0]) for record, marker in zip(records, markers, strict=True)]
 
-    def drop(self, index: Index, key: str, ids: Sequence[bytes]) -> Operation[None]:
+    def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
         yield Batch(index.remove(key, ids))
 
 
@@ -150,6 +150,10 @@ class SessionFirst(Reading):
     def __init__(self, layout: Layout, steps: SlotSteps) -> None:
         super().__init__(layout)
         self._steps = steps
+
+    @property
+    def steps(self) -> SlotSteps:
+        return self._steps
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         """Store a new session. From the sixteenth one of a user on, every eighth takes dead ids out of eight entries of the index.

@@ -8,7 +8,7 @@ from lucia.redis.atomic import Atomic
 from lucia.redis.clients import is_cluster
 from lucia.redis.commands import Operation
 from lucia.redis.layout import Layout
-from lucia.redis.session_first import Scripted, SessionFirst
+from lucia.redis.session_first import Scripted, SessionFirst, SlotSteps
 
 
 class Store(Protocol):
@@ -49,6 +49,11 @@ class Store(Protocol):
 
 class StoreProtocol(Store, Protocol):
     """The same on ids as they are stored, by one protocol."""
+
+    @property
+    def steps(self) -> SlotSteps:
+        """What is done at one key, for repairs."""
+        ...
 
     def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once; the marker has what is ``sealed``, which only who sealed it follows."""

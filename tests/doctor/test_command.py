@@ -1,0 +1,450 @@
+"""The command itself: what it says, its exit codes, and going on after an interruption."""
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lucia import cli
+from lucia.redis.findings import Kind
+from tests.doctor.patients import LAYOUTS, Outcome, Patient, assert_tells_no_secret, doctor, dump
+from tests.redis_tools import ClusterInspector, Inspector, own_server, until, unused_port
+from tests.servers import Cluster, Server
+
+MANY = 10_000
+"""Sessions, of which to look at takes long enough to be interrupted."""
+
+
+def start(*arguments: object, cwd: Path | None = None) -> "subprocess.Popen[str]":
+    """The command in a process of its own."""
+    command = [sys.executable, "-c", "from lucia.cli import main; main()", "doctor", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=cwd)
+
+
+def finish(process: "subprocess.Popen[str]") -> Outcome:
+    """How it ended."""
+    out, errors = process.communicate(timeout=60)
+    return Outcome(process.returncode, out, errors)
+
+
+def fill(inspector: Inspector, users: int, sessions: int, *, endless: int = 0) -> None:
+    """Store so many healthy sessions of each user, and some that never expire."""
+    for number in range(users):
+        inspector.fill(f"user-{number}", sessions)
+    for number in range(endless):
+        inspector.client.persist(inspector.layout.session_key(f"user-{number}-0"))
+
+
+def test_nothing_is_wrong(server: Server) -> None:
+    """With healthy sessions it says so, and exits with 0."""
+    with Inspector(server) as inspector:
+        fill(inspector, 3, 4)
+        outcome = doctor(server.url)
+        assert outcome.code == 0
+        assert outcome.out == "Keys looked at: 12 session, 3 index\nNothing is wrong.\n"
+        assert outcome.errors == ""
+
+
+def test_empty(redis_server: Server) -> None:
+    """An empty server is a healthy one."""
+    with Inspector(redis_server):
+        assert doctor(redis_server.url).out == "Keys looked at: none\nNothing is wrong.\n"
+
+
+def test_what_a_person_reads(redis_server: Server) -> None:
+    """The counts, what to do about what is not mended, and with --verbose users and handles; never a session id."""
+    with Inspector(redis_server) as inspector:
+        patient = Patient(inspector)
+        patient.in_every_way()
+        outcome = doctor(redis_server.url)
+        assert outcome.code == 1
+        assert "live sessions that are not in their user's index" in outcome.out
+        assert "--fix --delete-damaged" in outcome.out
+        assert "Run it again with --fix" in outcome.out
+        assert "healthy-1" not in outcome.out
+        assert_tells_no_secret(outcome, patient.secrets)
+        verbose = doctor(redis_server.url, "--verbose", "--fix")
+        assert "unindexed_session: user 'lost', handle handle-" in verbose.out
+        assert "Run it again with --fix" not in verbose.out
+        assert_tells_no_secret(verbose, patient.secrets)
+
+
+def test_control_characters_of_a_user_id_are_not_printed(redis_server: Server) -> None:
+    """A user id can't move the cursor of the terminal."""
+    with Inspector(redis_server) as inspector:
+        patient = Patient(inspector)
+        session = patient.session("\x1b[2Jmallory")
+        inspector.client.persist(inspector.layout.session_key(session.id))
+        assert "\x1b" not in doctor(redis_server.url, "--verbose").out
+
+
+def test_examples_are_few(redis_server: Server) -> None:
+    """Of each kind at most twenty are shown, and only with --verbose."""
+    with Inspector(redis_server) as inspector:
+        fill(inspector, 30, 1, endless=30)
+        report = doctor(redis_server.url, "--json", "--verbose").report
+        assert report["findings"]["session_without_ttl"] == {"found": 30, "mended": 0, "left": 30}
+        assert len(report["examples"]) == 20
+        assert report["examples"][0].keys() == {"kind", "user", "handle", "mended"}
+        assert "examples" not in doctor(redis_server.url, "--json").report
+
+
+def test_shape_of_the_json(redis_server: Server) -> None:
+    """The JSON has every kind of finding, also those that were not made, and what the run was made with."""
+    with Inspector(redis_server) as inspector:
+        fill(inspector, 1, 1)
+        assert doctor(redis_server.url, "--json").report == {
+            "version": 1,
+            "complete": True,
+            "layout": "default",
+            "session_namespace": "session",
+            "user_session_namespace": "userSession",
+            "fix": False,
+            "legacy_writers": False,
+            "delete_damaged": False,
+            "move_bare": False,
+            "others": True,
+            "servers": [{"name": "", "eviction_policy": "noeviction"}],
+            "keys": {"session": 1, "index": 1, "marker": 0, "throttle": 0, "other": 0},
+            "findings": {str(kind): {"found": 0, "mended": 0, "left": 0} for kind in Kind},
+            "exit_code": 0,
+        }
+
+
+def test_address_in_the_environment(redis_server: Server) -> None:
+    """The address may be in LUCIA_REDIS_URL, with its password."""
+    with Inspector(redis_server):
+        assert doctor(environment={"LUCIA_REDIS_URL": redis_server.url}).code == 0
+
+
+def test_namespaces(redis_server: Server) -> None:
+    """Other namespaces are looked at by their names; what is not in them is other."""
+    with Inspector(redis_server) as inspector:
+        fill(inspector, 1, 1, endless=1)
+        outcome = doctor(redis_server.url, "--session-namespace", "shop:s", "--user-session-namespace", "shop:u", "--json")
+        assert outcome.code == 0
+        assert outcome.report["keys"]["other"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--layout", "lucia-v3"), "unknown layout 'lucia-v3'"),
+        (("--session-namespace", "x", "--user-session-namespace", "x"), "collide"),
+        (("--delete-damaged",), "need --fix"),
+        (("--move-bare",), "need --fix"),
+    ],
+)
+def test_wrong_arguments(redis_server: Server, arguments: tuple[str, ...], told: str) -> None:
+    """What can't be is told in a line, with exit code 2."""
+    outcome = doctor(redis_server.url, *arguments)
+    assert outcome.code == 2
+    assert told in outcome.errors
+    assert outcome.out == ""
+
+
+def test_no_server() -> None:
+    """Without a server, or with an address that is none, it says so, without the password, and exits with 2."""
+    for address in (f"redis://:hunter2@127.0.0.1:{unused_port()}", "nonsense://:hunter2@x"):
+        outcome = doctor(address)
+        assert outcome.code == 2
+        assert outcome.errors.startswith("lucia doctor: ")
+        assert "hunter2" not in outcome.errors
+
+
+def test_eviction_policy(tmp_path: Path) -> None:
+    """A policy that may drop sessions is a finding, which --fix does not mend; one that can't be read is another one."""
+    with own_server("redis-server", tmp_path, "--maxmemory-policy", "allkeys-lru") as server:
+        outcome = doctor(server.url, "--fix", "--json")
+        assert outcome.counts("left") == {Kind.EVICTION: 1}
+        assert outcome.report["servers"] == [{"name": "", "eviction_policy": "allkeys-lru"}]
+        assert outcome.code == 1
+        assert "maxmemory-policy to noeviction" in doctor(server.url).out
+        client: Any = Inspector.looking_at(server).client
+        for rights, found in ((["-config"], Kind.EVICTION), (["-config", "-info"], Kind.EVICTION_UNKNOWN)):
+            client.acl_setuser("limited", enabled=True, passwords=["+secret"], commands=["+@all", *rights], keys=["*"], reset=True)
+            limited = server.url.replace("//", "//limited:secret@")
+            assert doctor(limited, "--json", "--no-cluster").counts() == {found: 1}
+        client.close()
+
+
+def test_progress() -> None:
+    """On a terminal there is a bar, also while a second look is still away; elsewhere nothing."""
+    for is_terminal in (True, False):
+        text = StringIO()
+        with cli._progress(Console(file=text, force_terminal=is_terminal)) as progress:
+            progress(10, None, 0)
+            progress(20, 40, 0)
+            progress(40, 30, 5)
+        assert ("second look in 5 s" in text.getvalue()) is is_terminal
+
+
+# Going on
+
+
+def _until_amid(inspector: Inspector, process: "subprocess.Popen[str]", scans: int) -> None:
+    """Wait until it has looked at so many pages, while the server answers a command now and then, and from then on none for a second."""
+
+    def is_amid() -> bool:
+        with inspector.client.pipeline(transaction=False) as pipeline:
+            told = pipeline.info("commandstats").client_pause(20).execute()[0]
+        return told.get("cmdstat_scan", {"calls": 0})["calls"] >= scans or process.poll() is not None
+
+    until(is_amid, 60)
+    inspector.client.client_pause(1_000)
+    assert process.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(redis_server: Server, tmp_path: Path, number: signal.Signals) -> None:
+    """A signal in the middle ends it with 2, a line that says how to go on, and a file without ids; going on counts all, once."""
+    file = tmp_path / "state.json"
+    with Inspector(redis_server) as inspector:
+        fill(inspector, 10, MANY // 10, endless=10)
+        inspector.client.config_resetstat()
+        process = start(redis_server.url, "--json", "--resume", file)
+        _until_amid(inspector, process, 3)
+        process.send_signal(number)
+        outcome = finish(process)
+        assert outcome.code == 2
+        assert outcome.errors == f"lucia doctor: interrupted. To go on, run the same command with --resume {file}\n"
+        assert not outcome.report["complete"]
+        state = json.loads(file.read_text())
+        assert state["cursor"] != "0"
+        assert 0 < state["tally"]["keys"]["session"] < MANY
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert "user-" not in file.read_text()
+        gone_on = doctor(redis_server.url, "--json", "--resume", file)
+        assert gone_on.counts() == {Kind.SESSION_WITHOUT_TTL: 10}
+        assert gone_on.report["keys"]["session"] == MANY
+        assert not file.exists()
+
+
+@pytest.mark.slow
+def test_interrupted_without_a_file(redis_server: Server, tmp_path: Path) -> None:
+    """Without --resume, the file is in the folder where it ran."""
+    with Inspector(redis_server) as inspector:
+        fill(inspector, 10, MANY // 10)
+        inspector.client.config_resetstat()
+        process = start(redis_server.url, cwd=tmp_path)
+        _until_amid(inspector, process, 3)
+        process.send_signal(signal.SIGINT)
+        outcome = finish(process)
+        assert "--resume lucia-doctor.json" in outcome.errors
+        assert "so far" in outcome.out
+        assert (tmp_path / "lucia-doctor.json").exists()
+
+
+@pytest.mark.slow
+def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
+    """An interrupted --fix that goes on leaves nothing; what the page had mended that was interrupted is not counted again."""
+    file = tmp_path / "state.json"
+    with Inspector(redis_server) as inspector:
+        fill(inspector, 10, 500, endless=10)
+        for number in range(50):
+            inspector.client.lrem(inspector.layout.index_key(f"user-{number % 10}"), 0, f"user-{number % 10}-{number}")
+        inspector.client.config_resetstat()
+        process = start(redis_server.url, "--json", "--fix", "--resume", file)
+        _until_amid(inspector, process, 4)
+        process.send_signal(signal.SIGINT)
+        assert finish(process).code == 2
+        gone_on = doctor(redis_server.url, "--json", "--fix", "--resume", file)
+        assert gone_on.code == 0
+        assert 0 < gone_on.counts("mended")[Kind.UNINDEXED_SESSION] <= 50
+        assert doctor(redis_server.url, "--json").counts() == {}
+
+
+@pytest.mark.slow
+def test_lost_connection(tmp_path: Path) -> None:
+    """A server that goes away in the middle ends it with 2, the client's error, and how to go on."""
+    with own_server("redis-server", tmp_path) as server, Inspector(server) as inspector:
+        fill(inspector, 10, MANY // 10)
+        inspector.client.config_resetstat()
+        process = start(server.url, "--resume", tmp_path / "state.json")
+        _until_amid(inspector, process, 3)
+        inspector.client.shutdown(nosave=True)
+        outcome = finish(process)
+    assert outcome.code == 2
+    assert "Error: " in outcome.errors
+    assert "To go on, run the same command with --resume" in outcome.errors
+
+
+def _state(file: Path, url: str, **changes: Any) -> dict[str, Any]:
+    """A state file as a run leaves it, with changes."""
+    settings = {name: value for name, value in doctor(url, "--json").report.items() if name in SETTINGS}
+    empty: dict[str, Any] = {"keys": {}, "found": {}, "mended": {}}
+    state = {"version": 1, "settings": settings, "done": {}, "node": None, "run_id": None, "cursor": "0", "tally": empty, **changes}
+    file.write_text(json.dumps(state))
+    return state
+
+
+SETTINGS = (
+    "layout", "session_namespace", "user_session_namespace", "fix", "legacy_writers", "delete_damaged", "move_bare", "others",
+)  # fmt: skip
+
+
+def test_server_that_was_restarted(redis_server: Server, tmp_path: Path) -> None:
+    """A cursor is of one run of a server: with another one, or if that is not told, its keys are looked at from the first on."""
+    with Inspector(redis_server) as inspector:
+        fill(inspector, 3, 1, endless=3)
+        tally = {"keys": {"session": 99}, "found": {"dead_session": 99}, "mended": {}}
+        for run_id in ("another", None):
+            _state(tmp_path / "state", redis_server.url, node="", run_id=run_id, cursor="12345", tally=tally)
+            outcome = doctor(redis_server.url, "--json", "--resume", tmp_path / "state")
+            assert outcome.counts() == {Kind.SESSION_WITHOUT_TTL: 3}
+            assert outcome.report["keys"]["session"] == 3
+
+
+def test_nodes_that_are_done(redis_server: Server, tmp_path: Path) -> None:
+    """A node that was looked at is not looked at again, and its counts are kept."""
+    with Inspector(redis_server) as inspector:
+        fill(inspector, 3, 1, endless=3)
+        done = {"": {"keys": {"session": 7}, "found": {"dead_session": 2}, "mended": {"dead_session": 2}}}
+        _state(tmp_path / "state", redis_server.url, done=done)
+        outcome = doctor(redis_server.url, "--json", "--resume", tmp_path / "state")
+        assert outcome.counts() == {Kind.DEAD_SESSION: 2}
+        assert outcome.code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("no JSON", "no state file"),
+        ("[]", "no state file"),
+        ("{}", "no state file"),
+        ('{"version": 1, "settings": {}}', "another delete_damaged"),
+        ('{"version": 2}', "another version"),
+    ],
+)
+def test_file_that_is_no_state(redis_server: Server, tmp_path: Path, content: str, told: str) -> None:
+    """A file of something else, of another version or of other options is refused, and left as it is."""
+    file = tmp_path / "state"
+    file.write_text(content)
+    outcome = doctor(redis_server.url, "--resume", file)
+    assert outcome.code == 2
+    assert told in outcome.errors
+    assert file.read_text() == content
+
+
+def test_state_that_is_damaged(redis_server: Server, tmp_path: Path) -> None:
+    """So is a state file with a part that is none."""
+    with Inspector(redis_server):
+        _state(tmp_path / "state", redis_server.url, cursor="x")
+        assert "no state file" in doctor(redis_server.url, "--resume", tmp_path / "state").errors
+
+
+def test_folder_that_is_not_there(redis_server: Server, tmp_path: Path) -> None:
+    """A state file that can't be read is told."""
+    assert doctor(redis_server.url, "--resume", tmp_path).code == 2
+
+
+# Where
+
+
+def test_cluster_or_not(cluster: Cluster, redis_server: Server) -> None:
+    """Whether it is a cluster is found out, or said; a server that does not tell is none."""
+    cluster.on_each("FLUSHALL")
+    assert len(doctor(cluster.url, "--json").report["servers"]) == 3
+    assert len(doctor(cluster.url, "--json", "--cluster").report["servers"]) == 3
+    with Inspector(redis_server) as inspector:
+        inspector.client.acl_setuser("quiet", enabled=True, passwords=["+secret"], commands=["+@all", "-info"], keys=["*"])
+        quiet = doctor(redis_server.url.replace("//", "//quiet:secret@"), "--json")
+        assert quiet.report["servers"] == [{"name": "", "eviction_policy": "noeviction"}]
+        inspector.client.acl_deluser("quiet")
+    assert doctor(redis_server.url, "--cluster").code == 2
+
+
+def test_without_scripts(server: Server) -> None:
+    """Where scripts are refused, plain commands mend the same but for what is twice in a list."""
+    with Inspector(server) as inspector:
+        patient = Patient(inspector)
+        patient.in_every_way()
+        inspector.client.acl_setuser("plain", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
+        address = server.url.replace("//", "//plain:secret@")
+        outcome = doctor(address, "--json", "--fix", "--delete-damaged", "--move-bare")
+        assert outcome.counts() == patient.damage
+        assert outcome.counts("left") == {Kind.DUPLICATE_ENTRY: 1}
+        assert doctor(server.url, "--json").counts() == {Kind.DUPLICATE_ENTRY: 1}
+        inspector.client.acl_deluser("plain")
+
+
+LOOKING = {
+    "default": ("scan", "type", "pttl", "mget", "time", "lrange", "llen", "lpos"),
+    "lucia-v2": ("scan", "type", "pttl", "mget", "time", "sscan", "scard", "sismember"),
+}
+ASKING = ("dbsize", "info", "config|get")
+MENDING = {
+    "default": ("evalsha", "eval", "pexpireat", "unlink", "lpush", "lrem"),
+    "lucia-v2": ("evalsha", "eval", "pexpireat", "unlink", "sadd", "srem"),
+}
+
+
+def _heals(address: str, inspector: Inspector, layout: str, commands: Iterable[str], *options: str) -> bool:
+    """Whether a user with these rights finds all damage, and with --fix mends it."""
+    inspector.on_each("FLUSHALL")
+    inspector.on_each("SCRIPT", "FLUSH")
+    patient = Patient(inspector)
+    patient.in_every_way(bare=False)
+    patterns = [f"~{inspector.layout.session_key('*')}", f"~{inspector.layout.index_key('*')}"]
+    inspector.on_each("ACL", "SETUSER", "nurse", "reset", "on", ">secret", *patterns, *(f"+{command}" for command in commands))
+    outcome = doctor(address.replace("//", "//nurse:secret@"), "--json", "--no-others", "--layout", layout, *options)
+    inspector.on_each("ACL", "DELUSER", "nurse")
+    return outcome.code == int("--fix" not in options) and outcome.counts() == patient.damage
+
+
+def test_documented_rights() -> None:
+    """The page names each right."""
+    page = Path("docs/doctor.md").read_text()
+    for command in (*ASKING, *(each for rights in (LOOKING, MENDING) for commands in rights.values() for each in commands)):
+        assert f"+{command}" in page, command
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_least_rights(server: Server, layout: str) -> None:
+    """The documented rights are enough, and each is needed but for those that only ask the server about itself."""
+    looking, fix = LOOKING[layout], ("--no-cluster", "--fix", "--delete-damaged")
+    with Inspector(server, LAYOUTS[layout]) as inspector:
+        assert _heals(server.url, inspector, layout, (*looking, *ASKING), "--no-cluster")
+        enough = (*looking, *ASKING, *MENDING[layout])
+        assert _heals(server.url, inspector, layout, enough, *fix)
+        assert _heals(server.url, inspector, layout, (*looking, "info", *MENDING[layout]), *fix)
+        for command in (*looking, *MENDING[layout]):
+            assert not _heals(server.url, inspector, layout, (each for each in enough if each != command), *fix), command
+
+
+def test_least_rights_in_a_cluster(cluster: Cluster) -> None:
+    """In a cluster, two more are enough."""
+    rights = (*LOOKING["default"], *ASKING, "cluster|slots", "command")
+    with ClusterInspector(cluster) as inspector:
+        assert _heals(cluster.url, inspector, "default", rights)
+
+
+def test_others_without_a_right_to_them(redis_server: Server) -> None:
+    """Keys of other names that may not be looked at are one finding, and ours are looked at all the same."""
+    with Inspector(redis_server) as inspector:
+        fill(inspector, 1, 2, endless=1)
+        inspector.client.mset({f"foreign-{number}": 1 for number in range(2_000)})
+        inspector.client.acl_setuser("nurse", enabled=True, passwords=["+secret"], commands=["+@all"], keys=["session:*", "userSession:*"])
+        outcome = doctor(redis_server.url.replace("//", "//nurse:secret@"), "--json")
+        assert outcome.counts() == {Kind.OTHERS_UNREADABLE: 1, Kind.SESSION_WITHOUT_TTL: 1}
+        inspector.client.acl_deluser("nurse")
+
+
+def test_dump_is_the_same_after_looking_twice(redis_server: Server) -> None:
+    """Looking with a state file changes nothing either."""
+    with Inspector(redis_server) as inspector:
+        Patient(inspector).in_every_way()
+        before = dump(inspector)
+        doctor(redis_server.url, "--resume", "never-written.json")
+        assert dump(inspector) == before
+        assert not Path("never-written.json").exists()
