@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
+from redis.exceptions import NoPermissionError
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
 from tests.redis_tools import ClusterInspector, Inspector, row
@@ -89,3 +90,16 @@ async def test_cluster_that_is_used_as_it_is(cluster: Cluster) -> None:
     async with WrappedCluster.from_url(cluster.url, protocol=2) as client, AsyncRedisSessionAdapter(client) as adapter:
         with pytest.raises(TypeError, match="one by one"):
             await adapter.reindex()
+
+
+async def test_user_that_may_not_scan(redis_client: Redis, server: Server) -> None:
+    """Without the right to look at all keys the client's own error goes up, and nothing was changed."""
+    await redis_client.acl_setuser("no-scan", enabled=True, passwords=["+secret"], commands=["+@all", "-scan"], keys=["*"], reset=True)
+    async with AsyncRedisSessionAdapter(redis_client) as adapter:
+        await adapter.set_session(row("session-1", "u1"))
+    await redis_client.delete("userSession:u1")
+    async with Redis.from_url(server.url, username="no-scan", password="secret") as client, AsyncRedisSessionAdapter(client) as adapter:
+        with pytest.raises(NoPermissionError):
+            await adapter.reindex()
+    await redis_client.acl_deluser("no-scan")
+    assert await redis_client.exists("userSession:u1") == 0

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from redis import Redis, RedisCluster
+from redis.exceptions import NoPermissionError
 
 from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from tests.redis_tools import ClusterInspector, Inspector, row
@@ -90,3 +91,16 @@ def test_cluster_that_is_used_as_it_is(cluster: Cluster) -> None:
     with WrappedCluster.from_url(cluster.url, protocol=2) as client, RedisSessionAdapter(client) as adapter:
         with pytest.raises(TypeError, match="one by one"):
             adapter.reindex()
+
+
+def test_user_that_may_not_scan(redis_client: Redis, server: Server) -> None:
+    """Without the right to look at all keys the client's own error goes up, and nothing was changed."""
+    redis_client.acl_setuser("no-scan", enabled=True, passwords=["+secret"], commands=["+@all", "-scan"], keys=["*"], reset=True)
+    with RedisSessionAdapter(redis_client) as adapter:
+        adapter.set_session(row("session-1", "u1"))
+    redis_client.delete("userSession:u1")
+    with Redis.from_url(server.url, username="no-scan", password="secret") as client, RedisSessionAdapter(client) as adapter:
+        with pytest.raises(NoPermissionError):
+            adapter.reindex()
+    redis_client.acl_deluser("no-scan")
+    assert redis_client.exists("userSession:u1") == 0
