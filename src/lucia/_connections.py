@@ -1,4 +1,4 @@
-"""What differs between the two colours in talking to a server: connections, their deadline, and whose they are.
+"""What differs between the two colours in talking to a server: connections, and their deadline.
 
 Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``close``), so that generated code finds its own by name.
 """
@@ -6,18 +6,17 @@ Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``
 import asyncio
 import threading
 import time
-import weakref
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final, Generic, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
-from lucia._concurrency import AsyncLock, Lock, PerProcess
+from lucia._concurrency import AsyncLock, Lock
 from lucia.redis.clients import is_answer, is_last, one_node
 from lucia.redis.commands import Reply, Words
-from lucia.redis.failures import Unanswered
-from lucia.redis.origins import Recipe
 from lucia.redis.replay import OtherHistory, Watch
+from lucia.redis.topology import Recipe
+from lucia.redis.unanswered import Unanswered
 
-__all__ = ["AsyncGivenClient", "AsyncOwned", "AsyncPause", "AsyncServer", "GivenClient", "Owned", "Pause", "Server"]
+__all__ = ["AsyncGivenClient", "AsyncPause", "AsyncServer", "GivenClient", "Pause", "Server"]
 
 
 _INFO: Final = ("INFO", "replication")
@@ -267,85 +266,6 @@ def _is_clean(connection: Any) -> bool:
         return not connection.can_read()
     except Exception:  # the client's own kinds of it
         return False
-
-
-class _AsyncClosable(Protocol):
-    async def aclose(self) -> None: ...
-
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
-
-
-AsyncClosableT = TypeVar("AsyncClosableT", bound=_AsyncClosable)
-ClosableT = TypeVar("ClosableT", bound=_Closable)
-
-
-class AsyncOwned(Generic[AsyncClosableT]):
-    """One value for each running event loop, made on first use, and closed before its loop ends, whether or not anybody closes it.
-
-    What a loop closes by itself when it ends are asynchronous generators (``loop.shutdown_asyncgens``, which ``asyncio.run`` and every
-    framework calls): so one waits in each loop to close the value. The value is closed too when this object is gone.
-    """
-
-    def __init__(self, make: Callable[[], AsyncClosableT]) -> None:
-        self._make = make
-        self._by_loop: dict[asyncio.AbstractEventLoop, tuple[AsyncClosableT, AsyncGenerator[None], weakref.finalize[..., Any]]] = {}
-
-    async def get(self) -> AsyncClosableT:
-        """The running loop's value."""
-        entry = self._by_loop.get(asyncio.get_running_loop())
-        return await self._first() if entry is None else entry[0]
-
-    async def aclose(self) -> None:
-        """Close the running loop's value. Later calls make another."""
-        entry = self._by_loop.pop(asyncio.get_running_loop(), None)
-        if entry is not None:
-            _, closing, finalizer = entry
-            finalizer.detach()
-            await closing.aclose()
-
-    async def _first(self) -> AsyncClosableT:
-        for loop in [loop for loop in self._by_loop if loop.is_closed()]:
-            _, _, finalizer = self._by_loop.pop(loop)
-            finalizer.detach()
-        loop = asyncio.get_running_loop()
-        value = self._make()
-        closing = _closing(value)
-        finalizer = weakref.finalize(self, _close_later, loop, closing)
-        finalizer.atexit = False
-        self._by_loop[loop] = value, closing, finalizer
-        await anext(closing)
-        return value
-
-
-async def _closing(value: _AsyncClosable) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        await value.aclose()
-        await asyncio.sleep(0)  # in which the loop ends the transports
-
-
-def _close_later(loop: asyncio.AbstractEventLoop, closing: AsyncGenerator[None]) -> None:
-    """Close from outside of the loop, maybe in another thread."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(loop.create_task, closing.aclose())
-
-
-class Owned(Generic[ClosableT]):
-    """One value for each process, made on first use: nothing is shared after a fork."""
-
-    def __init__(self, make: Callable[[], ClosableT]) -> None:
-        self._values = PerProcess(make)
-
-    def get(self) -> ClosableT:
-        """This process's value."""
-        return self._values.get()
-
-    def close(self) -> None:
-        """Close this process's value. Later calls open it anew."""
-        self._values.get().close()
 
 
 class AsyncGivenClient:

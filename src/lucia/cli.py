@@ -8,13 +8,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
-from lucia._doctor import Progress as Report
-from lucia._doctor import State, StateError, Walk, report
 from lucia._sync.redis_driver import RedisDriver
 from lucia.errors import LuciaError
-from lucia.redis.failures import WRITE_SECONDS
 from lucia.redis.findings import MEANINGS, Kind, Treatment
 from lucia.redis.layout import Layout, LayoutName
+from lucia.redis.unanswered import WRITE_SECONDS
+from lucia.redis.walk import Progress as Report
+from lucia.redis.walk import State, StateError, Walk, report
 
 try:
     import redis

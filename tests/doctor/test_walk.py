@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import redis
 
-from lucia._doctor import State, Walk
 from lucia._sync.redis_driver import RedisDriver
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
 from lucia.redis.findings import Kind, Treatment
 from lucia.redis.layout import Layout, encode_row
+from lucia.redis.walk import State, Walk
 from lucia.rules import new_session_id
 from tests.doctor import patients
 from tests.doctor.patients import LAYOUTS, Patient, doctor
@@ -109,7 +109,7 @@ def _srem(inspector: Inspector) -> Callable[..., Any]:
 
 def test_much_that_waits(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not more than so much waits for a second look: then it is waited for before more is looked at."""
-    monkeypatch.setattr("lucia._doctor.MOST_WAITING", 700)
+    monkeypatch.setattr("lucia.redis.walk.MOST_WAITING", 700)
     layout = Layout.from_namespaces(None, legacy_writers=True)
     with Inspector(redis_server) as inspector:
         for number in range(2_000):

@@ -14,15 +14,16 @@ import redis
 import redis.asyncio
 import redis.exceptions
 
-from lucia._connections import AsyncGivenClient, AsyncOwned, GivenClient, Server
+from lucia._connections import AsyncGivenClient, GivenClient, Server
+from lucia._owned import AsyncOwned
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.redis.commands import Call, Eval, Transaction
-from lucia.redis.failures import Unanswered, is_repeatable
 from lucia.redis.index import LIST, SET
-from lucia.redis.origins import OneServer, origin_of
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.scripts import DELETE, SWAP
 from lucia.redis.slots import addresses_of_slots, redirection_of, slot_of
+from lucia.redis.topology import OneServer, topology_of
+from lucia.redis.unanswered import Unanswered, is_repeatable
 from tests.redis_tools import AsyncClients, Inspector, own_server, row, silent_server, until, unused_port
 from tests.servers import Cluster
 from tests.servers import Server as RealServer
@@ -207,9 +208,9 @@ def test_nobody_has_to_close_an_adapter(inspector: Inspector, library: str, clie
 
 def test_a_connection_made_in_haste(inspector: Inspector) -> None:
     """A connection that was made with little time left is not kept, since its own timeout is as short."""
-    origin = origin_of(redis.Redis(port=inspector.server.port, max_connections=1))
-    assert isinstance(origin, OneServer)
-    server = Server(origin.recipe, Watch(Revocations()))
+    topology = topology_of(redis.Redis(port=inspector.server.port, max_connections=1))
+    assert isinstance(topology, OneServer)
+    server = Server(topology.recipe, Watch(Revocations()))
     server._places.acquire()
     threading.Timer(0.3, server._places.release).start()
     assert server.ask([("PING",)], 0.5) == [b"PONG"]
@@ -324,16 +325,16 @@ class Renamed(redis.Redis):
 def test_what_is_copied() -> None:
     """A client of a derived class is copied, without what would send or wait in a way of its own; passwords are not shown."""
     client = Renamed(host="h", password="secret word", retry_on_error=[ValueError], health_check_interval=9, max_connections=7)
-    origin = origin_of(client)
-    assert isinstance(origin, OneServer)
-    assert (origin.recipe.options["host"], origin.recipe.options["password"], origin.recipe.limit) == ("h", "secret word", 7)
-    assert not {"retry", "retry_on_error", "health_check_interval", "socket_timeout"} & origin.recipe.options.keys()
-    assert "secret word" not in repr(origin)
+    topology = topology_of(client)
+    assert isinstance(topology, OneServer)
+    assert (topology.recipe.options["host"], topology.recipe.options["password"], topology.recipe.limit) == ("h", "secret word", 7)
+    assert not {"retry", "retry_on_error", "health_check_interval", "socket_timeout"} & topology.recipe.options.keys()
+    assert "secret word" not in repr(topology)
 
 
 def test_what_is_not_copied() -> None:
     """A client without a pool, or with nothing in it that is known, is not copied."""
     client: Any = Renamed()
     client.connection_pool = object()
-    assert origin_of(client) is None
-    assert origin_of(object()) is None
+    assert topology_of(client) is None
+    assert topology_of(object()) is None

@@ -11,12 +11,12 @@ from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Command, Eval, Fence, Operation, Reply
 from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.origins import Address
 from lucia.redis.replay import BLOCK, KEPT_IDS, KEPT_SECONDS, RETRY_SECONDS, Revocations, history_in
 from lucia.redis.revoking import Acknowledgement, Revoking
 from lucia.redis.session_first import Plain, Scripted, SessionFirst
 from lucia.redis.slots import keys_everywhere, slot_of
 from lucia.redis.store import StoreProtocol
+from lucia.redis.topology import Address
 from tests.redis_tools import DEFAULT, row
 
 NOBODY = Acknowledgement(0, timedelta(seconds=1))

@@ -9,7 +9,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lucia._failures import FailureLog
+from lucia._failure_log import FailureLog
 from lucia.redis.commands import Batch, Call, Command, Eval, Operation, Reply, Transaction
 from lucia.redis.throttle import ATTEMPT, OneScript, PlainEach, ScriptEach, ThrottleProtocol, forget, take_back
 from lucia.throttle import Attempt, FailureRule

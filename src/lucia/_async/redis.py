@@ -12,7 +12,6 @@ from lucia._async.redis_throttle import AsyncRedisThrottleStore
 from lucia.models import SessionRow
 from lucia.redis.clients import AsyncRedisClient, check_client, is_cluster
 from lucia.redis.commands import Operation, ScriptsRefusedError
-from lucia.redis.failures import WRITE_SECONDS, deadline_seconds
 from lucia.redis.hashed import at_rest
 from lucia.redis.ids import RawIds
 from lucia.redis.layout import Layout, LayoutName
@@ -22,6 +21,7 @@ from lucia.redis.revoking import Acknowledgement, Revoking
 from lucia.redis.session_first import Plain, SessionFirst
 from lucia.redis.store import Store, StoreProtocol, choose_protocol
 from lucia.redis.throttle import KeyedNames
+from lucia.redis.unanswered import WRITE_SECONDS, deadline_seconds
 from lucia.rules import system_clock
 
 T = TypeVar("T")

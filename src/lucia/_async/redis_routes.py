@@ -7,10 +7,10 @@ from typing import Any, Final, Protocol
 from lucia._concurrency import AsyncLock
 from lucia._connections import AsyncPause, AsyncServer
 from lucia.redis.commands import Argument, Reply, Words
-from lucia.redis.failures import Unanswered
-from lucia.redis.origins import Address, BehindSentinel, InCluster, OneServer, Origin
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
+from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
+from lucia.redis.unanswered import Unanswered
 
 _MAX_REDIRECTIONS: Final = 16
 
@@ -60,21 +60,21 @@ class AsyncRoute(Protocol):
         ...
 
 
-def open_route(origin: Origin, seconds: float, revocations: Revocations) -> AsyncRoute:
+def open_route(topology: Topology, seconds: float, revocations: Revocations) -> AsyncRoute:
     """A way to the servers of the application's client; no connection is made yet."""
-    if isinstance(origin, InCluster):
-        return AsyncClusterRoute(origin, revocations)
-    if isinstance(origin, BehindSentinel):
-        return AsyncSentinelRoute(origin, seconds, revocations)
-    return AsyncOneRoute(origin, revocations)
+    if isinstance(topology, InCluster):
+        return AsyncClusterRoute(topology, revocations)
+    if isinstance(topology, BehindSentinel):
+        return AsyncSentinelRoute(topology, seconds, revocations)
+    return AsyncOneRoute(topology, revocations)
 
 
 class AsyncOneRoute:
     """The one server."""
 
-    def __init__(self, origin: OneServer, revocations: Revocations) -> None:
+    def __init__(self, topology: OneServer, revocations: Revocations) -> None:
         self.lock = AsyncLock()
-        self._server = AsyncServer(origin.recipe, Watch(revocations))
+        self._server = AsyncServer(topology.recipe, Watch(revocations))
 
     async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Any key is there."""
@@ -104,9 +104,9 @@ class AsyncOneRoute:
 class AsyncSentinelRoute(AsyncOneRoute):
     """The master, for which each new connection asks Sentinel."""
 
-    def __init__(self, origin: BehindSentinel, seconds: float, revocations: Revocations) -> None:
-        self._master = AsyncMaster(origin, seconds, self.drop_idle)
-        super().__init__(OneServer(origin.recipe.with_options(connection_pool=self._master)), revocations)
+    def __init__(self, topology: BehindSentinel, seconds: float, revocations: Revocations) -> None:
+        self._master = AsyncMaster(topology, seconds, self.drop_idle)
+        super().__init__(OneServer(topology.recipe.with_options(connection_pool=self._master)), revocations)
 
     async def aclose(self) -> None:
         """Close all connections, those to Sentinel too."""
@@ -120,9 +120,9 @@ class AsyncMaster:
     is_master: Final = True
     check_connection: Final = False
 
-    def __init__(self, origin: BehindSentinel, seconds: float, moved: Any) -> None:
-        self._service = origin.service
-        self._finder = origin.copy_finder(seconds / (2 * len(origin.finder.sentinels) + 1))
+    def __init__(self, topology: BehindSentinel, seconds: float, moved: Any) -> None:
+        self._service = topology.service
+        self._finder = topology.copy_finder(seconds / (2 * len(topology.finder.sentinels) + 1))
         self._moved = moved
         self._address: Address | None = None
 
@@ -143,9 +143,9 @@ class AsyncMaster:
 class AsyncClusterRoute:
     """The node that has a key's slot, by the cluster's map, which is asked for at first, and after a node could not be reached."""
 
-    def __init__(self, origin: InCluster, revocations: Revocations) -> None:
+    def __init__(self, topology: InCluster, revocations: Revocations) -> None:
         self.lock = AsyncLock()
-        self._origin = origin
+        self._topology = topology
         self._revocations = revocations
         self._servers: dict[Address, AsyncServer] = {}
         self._slots: dict[int, Address] = {}
@@ -207,13 +207,13 @@ class AsyncClusterRoute:
     async def _find(self, key: Argument | None, end: float) -> Address:
         if not self._slots:
             self._slots = await self._read_map(end)
-        some = next(iter(self._slots.values()), self._origin.nodes[0])  # which says what is wrong, if no node has the slot
+        some = next(iter(self._slots.values()), self._topology.nodes[0])  # which says what is wrong, if no node has the slot
         return some if key is None else self._slots.get(slot_of(key), some)
 
     async def _read_map(self, end: float) -> dict[int, Address]:
         """The address of each slot's primary, as the first node tells that answers; each has a part of the time."""
         lost = Unanswered(None, sent=False)
-        for address in dict.fromkeys([*self._servers, *self._origin.nodes]):
+        for address in dict.fromkeys([*self._servers, *self._topology.nodes]):
             try:
                 (reply,) = await self._server(address).ask([("CLUSTER", "SLOTS")], _left(end) / 3)
             except Unanswered as error:
@@ -229,14 +229,14 @@ class AsyncClusterRoute:
         raise lost
 
     def _where(self, address: Address) -> Address:
-        return self._origin.remap(address) if self._origin.remap is not None else address
+        return self._topology.remap(address) if self._topology.remap is not None else address
 
     def _server(self, address: Address) -> AsyncServer:
         server = self._servers.get(address)
         if server is None:
             host, port = address
             server = self._servers[address] = AsyncServer(
-                self._origin.recipe.with_options(host=host, port=port), Watch(self._revocations, address)
+                self._topology.recipe.with_options(host=host, port=port), Watch(self._revocations, address)
             )
         return server
 

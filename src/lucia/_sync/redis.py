@@ -13,7 +13,6 @@ from lucia._sync.redis_throttle import RedisThrottleStore
 from lucia.models import SessionRow
 from lucia.redis.clients import RedisClient, check_client, is_cluster
 from lucia.redis.commands import Operation, ScriptsRefusedError
-from lucia.redis.failures import WRITE_SECONDS, deadline_seconds
 from lucia.redis.hashed import at_rest
 from lucia.redis.ids import RawIds
 from lucia.redis.layout import Layout, LayoutName
@@ -23,6 +22,7 @@ from lucia.redis.revoking import Acknowledgement, Revoking
 from lucia.redis.session_first import Plain, SessionFirst
 from lucia.redis.store import Store, StoreProtocol, choose_protocol
 from lucia.redis.throttle import KeyedNames
+from lucia.redis.unanswered import WRITE_SECONDS, deadline_seconds
 from lucia.rules import system_clock
 
 T = TypeVar("T")

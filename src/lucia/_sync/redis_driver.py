@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from lucia._sync.redis_routes import Route, open_route
-from lucia._connections import GivenClient, Owned
+from lucia._connections import GivenClient
+from lucia._owned import Owned
 from lucia.errors import StoreCorrupt
 from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
 from lucia.redis.commands import (
@@ -30,9 +31,9 @@ from lucia.redis.commands import (
     Transaction,
     Words,
 )
-from lucia.redis.failures import Unanswered, error_to_raise, is_read, is_repeatable
-from lucia.redis.origins import Origin, origin_of
 from lucia.redis.replay import TURN_SECONDS, OtherHistory, Replay, Revocations, Watch
+from lucia.redis.topology import Topology, topology_of
+from lucia.redis.unanswered import Unanswered, error_to_raise, is_read, is_repeatable
 
 T = TypeVar("T")
 
@@ -56,9 +57,9 @@ class RedisDriver:
     def __init__(self, client: Any, deadline: float = DEFAULT_DEADLINE, replay: Replay | None = None) -> None:
         self._deadline = deadline
         self._replay = replay
-        origin = _origin_of(client)
-        self.has_own_connections = origin is not None
-        self._route = Owned(partial(_open_route, client, origin, deadline, Revocations() if replay is None else replay.revocations))
+        topology = _topology_of(client)
+        self.has_own_connections = topology is not None
+        self._route = Owned(partial(_open_route, client, topology, deadline, Revocations() if replay is None else replay.revocations))
 
     def run(self, operation: Operation[T], seconds: float = math.inf) -> T:
         """Run an operation to its end, and return what it returns.
@@ -204,20 +205,20 @@ class RedisDriver:
                 revocations.done(block, since)
 
 
-def _origin_of(client: Any) -> Origin | None:
+def _topology_of(client: Any) -> Topology | None:
     """How the client makes its connections; a line on the logger if that can't be told."""
-    origin = origin_of(client)
-    if origin is None:
+    topology = topology_of(client)
+    if topology is None:
         _LOGGER.warning(
             "the %s given can't be copied, so it is used as it is: it may send logins again whose answer was lost, and takes the time "
             "that it takes; give a client of redis-py or valkey-py without an execute_command of its own",
             type(client).__name__,
         )
-    return origin
+    return topology
 
 
-def _open_route(client: Any, origin: Origin | None, seconds: float, revocations: Revocations) -> Route:
-    return GivenClient(client, Watch(revocations)) if origin is None else open_route(origin, seconds, revocations)
+def _open_route(client: Any, topology: Topology | None, seconds: float, revocations: Revocations) -> Route:
+    return GivenClient(client, Watch(revocations)) if topology is None else open_route(topology, seconds, revocations)
 
 
 def _seconds_until(end: float) -> float:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from lucia._sync.adapters import ThrottleStore, ThrottlingSessionAdapter
 from lucia._concurrency import PerProcess
-from lucia._failures import FailureLog
+from lucia._failure_log import FailureLog
 from lucia.errors import TooManyAttempts
 from lucia.models import KeyRow
 from lucia.rules import Clock

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lucia.redis.commands import Argument, Reply
-from lucia.redis.origins import Address
+from lucia.redis.topology import Address
 
 SLOTS: Final = 16_384
 

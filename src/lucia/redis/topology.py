@@ -78,10 +78,10 @@ class InCluster:
     remap: Callable[[Address], Address] | None
 
 
-Origin = OneServer | BehindSentinel | InCluster
+Topology = OneServer | BehindSentinel | InCluster
 
 
-def origin_of(client: Any) -> Origin | None:
+def topology_of(client: Any) -> Topology | None:
     """How the client makes its connections; None if it can't be told, or if it runs commands in a way of its own."""
     if not _is_stock(client):
         return None
@@ -98,7 +98,7 @@ def _is_stock(client: Any) -> bool:
     return str(getattr(execute, "__module__", "")).partition(".")[0] in {"redis", "valkey"}
 
 
-def _of_pool(pool: Any) -> Origin:
+def _of_pool(pool: Any) -> Topology:
     recipe = Recipe.of(pool.connection_class, pool.connection_kwargs, pool.max_connections)
     if hasattr(pool, "sentinel_manager"):
         return BehindSentinel(recipe, pool.service_name, pool.sentinel_manager)
