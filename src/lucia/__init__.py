@@ -23,6 +23,7 @@ from lucia._sync.adapters import (
 )
 from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
+from lucia.caps import surplus_sessions
 from lucia.context import RequestContext
 from lucia.cookies import Cookie, SessionCookie
 from lucia.errors import (
@@ -68,7 +69,7 @@ from lucia.models import (
 )
 from lucia.origins import OriginFailure
 from lucia.passwords import Argon2Hash, LuciaHash, PasswordHasher, ScryptHash, check_new_password
-from lucia.rules import SessionExpiry, generate_random_string, surplus_sessions
+from lucia.rules import SessionExpiry, generate_random_string
 from lucia.throttle import Attempt, FailureLimit, FailureRule, Throttle
 
 __all__ = [

@@ -10,9 +10,10 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import ColumnElement, Executable, Select, Table, and_, delete, false, insert, literal, not_, select, update
 
 from lucia._sqlalchemy import Answer, AuthTables, check_sessions, key_row, session_rows, user_row
+from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId, LuciaError
 from lucia.models import KeyRow, SessionRow, Unset, UserRow
-from lucia.rules import MARKER_MS, surplus_sessions
+from lucia.rules import MARKER_MS
 
 T = TypeVar("T")
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from lucia._calls import AsyncCalls
 from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.rules import surplus_sessions
 from lucia.testing import AsyncRenewingSessionAdapterSuite as Laws
 from tests.aio.broken import breaks
 from tests.aio.broken_sessions import PAUSE

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from lucia.caps import surplus_sessions
 from lucia.models import SessionRow
 from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Batch, Call, Eval, Operation
@@ -10,7 +11,7 @@ from lucia.redis.common import end_of_chain, follow, marker_or_none, rows_of, to
 from lucia.redis.layout import Marker, encode_marker, encode_row
 from lucia.redis.session_first import INDEX_SLACK_MS, Scripted, SessionFirst
 from lucia.redis.store import StoreProtocol
-from lucia.rules import MARKER_MS, surplus_sessions
+from lucia.rules import MARKER_MS
 from tests.model.world import LAYOUT
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from lucia._calls import Calls
 from lucia.adapters.memory import MemoryAdapter
+from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.rules import surplus_sessions
 from lucia.testing import RenewingSessionAdapterSuite as Laws
 from tests.sync.broken import breaks
 from tests.sync.broken_sessions import PAUSE

@@ -19,13 +19,14 @@ from lucia._async.throttle import AsyncGuard, choose_throttle_store
 from lucia._async.users import AsyncUserMethods
 from lucia._colour import check_colour
 from lucia._concurrency import AsyncPasswordWorkers
+from lucia.caps import check_cap
 from lucia.context import RequestContext
 from lucia.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
 from lucia.errors import InvalidRequest
 from lucia.models import Session, User, UserRow, UserT
 from lucia.origins import OriginFailure, check_origin, configured_origins
 from lucia.passwords import PasswordHasher, ScryptHash
-from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, check_cap, generate_random_string, new_session_id, system_clock
+from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
 from lucia.throttle import Throttle
 
 _logger = logging.getLogger("lucia")

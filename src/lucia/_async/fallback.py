@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from lucia._async.adapters import AsyncSessionAdapter
 from lucia._concurrency import AsyncLock
 from lucia._renewals import Renewals
+from lucia.caps import login_after, surplus_sessions
 from lucia.models import SessionRow
-from lucia.rules import Clock, login_after, surplus_sessions
+from lucia.rules import Clock
 
 
 class AsyncFiveMethods:

@@ -7,9 +7,10 @@ from typing import Any
 
 from lucia._concurrency import AsyncLock
 from lucia._renewals import Renewals
+from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
-from lucia.rules import Clock, surplus_sessions, system_clock
+from lucia.rules import Clock, system_clock
 
 
 class AsyncMemoryAdapter:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from lucia._sync.adapters import SessionAdapter
 from lucia._concurrency import Lock
 from lucia._renewals import Renewals
+from lucia.caps import login_after, surplus_sessions
 from lucia.models import SessionRow
-from lucia.rules import Clock, login_after, surplus_sessions
+from lucia.rules import Clock
 
 
 class FiveMethods:

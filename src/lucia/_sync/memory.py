@@ -8,9 +8,10 @@ from typing import Any
 
 from lucia._concurrency import Lock
 from lucia._renewals import Renewals
+from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
-from lucia.rules import Clock, surplus_sessions, system_clock
+from lucia.rules import Clock, system_clock
 
 
 class MemoryAdapter:

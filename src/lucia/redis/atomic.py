@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
+from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, Eval, Operation
@@ -30,7 +31,7 @@ from lucia.redis.common import (
 from lucia.redis.layout import Layout, Marker, decode_marker, encode_marker, encode_row
 from lucia.redis.scripts import BORN_DEAD, CHANGED, DELETE, TAKEN
 from lucia.redis.session_first import Scripted, SlotSteps
-from lucia.rules import MARKER_MS, surplus_sessions
+from lucia.rules import MARKER_MS
 
 BLOCK: Final = 1_000
 """How many sessions one command reads or ends: about a millisecond of the server's time."""

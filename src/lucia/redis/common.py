@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol, TypeVar
 
+from lucia.caps import login_after, surplus_sessions
 from lucia.errors import ConcurrentlyRevoked
 from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, DropConnections, Operation, Reply
 from lucia.redis.layout import CrossedReply, Layout, Marker, decode_marker, decode_row
-from lucia.rules import MARKER_MS, SessionExpiry, created_at_of, login_after, surplus_sessions
+from lucia.rules import MARKER_MS, SessionExpiry, created_at_of
 
 T = TypeVar("T")
 
