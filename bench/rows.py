@@ -1,0 +1,82 @@
+"""What was measured, and how two measurements compare."""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Self
+
+__all__ = ["Ratio", "Row", "Want", "find", "ratio"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One thing that was measured, once in each round.
+
+    Args:
+        section: the name of the section that measured it.
+        subject: whose code ran, such as ``lucia-auth`` or ``starsessions``.
+        setting: under which conditions, such as ``{"operation": "create", "loop": "uvloop", "concurrency": 256}``.
+        unit: of the values, such as ``1/s``, ``ms`` or ``MiB``.
+        values: one a round, in the order of the rounds, so that rows of one section compare round by round.
+    """
+
+    section: str
+    subject: str
+    setting: Mapping[str, str | int]
+    unit: str
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Of all rounds."""
+        return statistics.median(self.values)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``json.dump``; :meth:`from_json` reads it."""
+        return asdict(self) | {"setting": dict(self.setting)}
+
+    @classmethod
+    def from_json(cls, read: Mapping[str, Any]) -> Self:
+        """What :meth:`as_json` wrote."""
+        members = dict(read)
+        values = tuple(members.pop("values"))
+        return cls(values=values, **members)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Names one row: its section, its subject, and as much of its setting as tells it from the others."""
+
+    section: str
+    subject: str
+    setting: Mapping[str, str | int]
+
+
+class Ratio(NamedTuple):
+    """How many times as much: the median, the lowest and the highest of all rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+def find(rows: Iterable[Row], want: Want) -> Row | None:
+    """The row that is wanted; None if it was not measured.
+
+    Raises:
+        LookupError: several rows would do.
+    """
+    found = [row for row in rows if _is_wanted(row, want)]
+    if len(found) > 1:
+        raise LookupError(f"{len(found)} rows for {want}")
+    return found[0] if found else None
+
+
+def ratio(over: Row, under: Row) -> Ratio:
+    """One measurement in terms of another, compared within each round: the machine was in the same mood."""
+    ratios = [above / below for above, below in zip(over.values, under.values, strict=True)]
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def _is_wanted(row: Row, want: Want) -> bool:
+    return (row.section, row.subject) == (want.section, want.subject) and want.setting.items() <= row.setting.items()
