@@ -14,6 +14,7 @@ import valkey.credentials
 import valkey.exceptions
 from redis.asyncio import Redis
 
+from lucia._async import redis as redis_adapter
 from lucia._calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
@@ -390,10 +391,15 @@ async def test_refused_deadlines(deadline: Any, error: type[Exception], words: s
         AsyncRedisSessionAdapter(Redis(), deadline=deadline)
 
 
-async def test_a_login_as_a_whole(tmp_path: Path) -> None:
-    """A login has a time for all its commands together, however long each of them may take."""
-    with own_server("redis-server", tmp_path) as server:
-        async with AsyncClients.make("redis-py as it is", server) as client, AsyncRedisSessionAdapter(client) as adapter:
-            await adapter.set_session(row("one"))
-            with pytest.raises(StoreUnavailable):
-                await adapter._run(lambda store: store.create(row("two"), lambda _: 0), 0.0)
+async def test_a_login_as_a_whole(redis_server: Server, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login, within a cap too, and a renewal have a time for all their commands together, however long each of them may take."""
+    async with AsyncClients.make("redis-py as it is", redis_server) as client, AsyncRedisSessionAdapter(client) as adapter:
+        await adapter.set_session(row("one"))
+        monkeypatch.setattr(redis_adapter, "WRITE_SECONDS", 0.0)
+        with pytest.raises(StoreUnavailable):
+            await adapter.set_session(row("two"))
+        with pytest.raises(StoreUnavailable):
+            await adapter.set_session_within(row("two"), limit=2)
+        with pytest.raises(StoreUnavailable):
+            await adapter.renew_session("one", row("two"), grace=MINUTE)
+        assert inspector.keys() == {"session:one", "userSession:u1"}

@@ -15,6 +15,7 @@ import valkey.credentials
 import valkey.exceptions
 from redis import Redis
 
+from lucia._sync import redis as redis_adapter
 from lucia._calls import Calls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
@@ -391,10 +392,15 @@ def test_refused_deadlines(deadline: Any, error: type[Exception], words: str) ->
         RedisSessionAdapter(Redis(), deadline=deadline)
 
 
-def test_a_login_as_a_whole(tmp_path: Path) -> None:
-    """A login has a time for all its commands together, however long each of them may take."""
-    with own_server("redis-server", tmp_path) as server:
-        with Clients.make("redis-py as it is", server) as client, RedisSessionAdapter(client) as adapter:
-            adapter.set_session(row("one"))
-            with pytest.raises(StoreUnavailable):
-                adapter._run(lambda store: store.create(row("two"), lambda _: 0), 0.0)
+def test_a_login_as_a_whole(redis_server: Server, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login, within a cap too, and a renewal have a time for all their commands together, however long each of them may take."""
+    with Clients.make("redis-py as it is", redis_server) as client, RedisSessionAdapter(client) as adapter:
+        adapter.set_session(row("one"))
+        monkeypatch.setattr(redis_adapter, "WRITE_SECONDS", 0.0)
+        with pytest.raises(StoreUnavailable):
+            adapter.set_session(row("two"))
+        with pytest.raises(StoreUnavailable):
+            adapter.set_session_within(row("two"), limit=2)
+        with pytest.raises(StoreUnavailable):
+            adapter.renew_session("one", row("two"), grace=MINUTE)
+        assert inspector.keys() == {"session:one", "userSession:u1"}

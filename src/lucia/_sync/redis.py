@@ -172,7 +172,7 @@ class RedisSessionAdapter:
         Raises:
             DuplicateSessionId, ValueError: as :meth:`set_session`.
         """
-        return self._run(lambda store: store.create_within(session, limit, system_clock(), random.randrange))
+        return self._run(lambda store: store.create_within(session, limit, system_clock(), random.randrange), WRITE_SECONDS)
 
     def delete_session(self, /, *session_ids: str) -> None:
         """End these sessions, and what they were renewed to within the last 60 seconds; unknown ids are no error."""
