@@ -404,7 +404,7 @@ def _heals(address: str, inspector: Inspector, layout: str, commands: Iterable[s
 
 def test_documented_rights() -> None:
     """The page names each right."""
-    page = Path("docs/doctor.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/doctor.md").read_text()
     for command in (*ASKING, *(each for rights in (LOOKING, MENDING) for commands in rights.values() for each in commands)):
         assert f"+{command}" in page, command
 
