@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import redis
-from port_for import get_port, is_available
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from tests.redis_tools import AsyncClients, Clients, own_sentinel, until, unused_port
-from tests.servers import BUS_OFFSET, NODE_PORTS, Cluster, Server
+from tests.servers import Cluster, Server
+from tools.servers import unused_node_port
 
 __all__ = [
     "Adapters",
@@ -333,10 +333,9 @@ def replicated_cluster(folder: Path) -> Iterator[ReplicatedCluster]:
     options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0")
     with ExitStack() as stack:
         nodes: list[Node] = []
-        while len(nodes) < 6:
-            port = get_port(NODE_PORTS, [node.port for node in nodes])
-            if port is not None and is_available(port + BUS_OFFSET):
-                nodes.append(_closing(stack, Node("redis-server", folder, *options, port=port)))
+        for _ in range(6):
+            port = unused_node_port([node.port for node in nodes])
+            nodes.append(_closing(stack, Node("redis-server", folder, *options, port=port)))
         found = ReplicatedCluster(tuple(nodes[:3]), tuple(nodes[3:]))
         _join(found)
         yield found

@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,7 +33,7 @@ from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, Command, Eval, Nodes, OnNode, Reply, Transaction
 from lucia.redis.layout import RESERVED, Layout
 from lucia.rules import system_clock
-from tests.servers import Cluster, Server
+from tools.servers import Cluster, Server, own_server, running, until, unused_port
 
 __all__ = [
     "HOUR",
@@ -98,19 +97,6 @@ def row(session_id: str, user_id: str = "u1", *, life: int = HOUR, **attributes:
     """A session that dies in ``life`` milliseconds from now."""
     end = system_clock() + life
     return SessionRow(id=session_id, user_id=user_id, active_expires=end - life // 2, idle_expires=end, attributes=attributes)
-
-
-def until(holds: Callable[[], object], seconds: float = 15) -> None:
-    """Wait until it holds.
-
-    Raises:
-        TimeoutError: it does not come to hold.
-    """
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            raise TimeoutError(holds)
-        time.sleep(0.005)
 
 
 class Entry(NamedTuple):
@@ -664,29 +650,6 @@ class LossyProxy:
                     return
 
 
-def unused_port() -> int:
-    """A port that nobody listens on."""
-    with socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def own_server(program: str, folder: Path, *options: str) -> Iterator[Server]:
-    """A server with options that can only be given when it starts."""
-    port = unused_port()
-    socket_path = folder / f"{port}.sock"
-    command = [program, *options, "--port", str(port), "--dir", str(folder), "--save", "", "--unixsocket", str(socket_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        with _any_client(port) as client:
-            until(lambda: _answers(client))
-        yield Server("redis" if program.startswith("redis") else "valkey", "127.0.0.1", port, socket_path)
-    finally:
-        process.terminate()
-        process.wait()
-
-
 @contextmanager
 def tls_server(folder: Path) -> Iterator[tuple[Server, Path]]:
     """A server that also speaks TLS, at the port that is given, and the certificate to trust."""
@@ -781,11 +744,6 @@ def sentinel_group(library: str, folder: Path) -> Iterator[SentinelGroup]:
 def own_sentinel(program: str, settings: Path) -> Iterator[int]:
     """A Sentinel with these settings."""
     port = unused_port()
-    process = subprocess.Popen([program, str(settings), "--sentinel", "--port", str(port)], stdout=subprocess.DEVNULL)
-    try:
-        with _any_client(port) as client:
-            until(lambda: _answers(client))
+    with running(program, str(settings), "--sentinel", "--port", str(port)), _any_client(port) as client:
+        until(lambda: _answers(client))
         yield port
-    finally:
-        process.terminate()
-        process.wait()

