@@ -1,6 +1,5 @@
 // What the documentation of the original's adapter 1.1.0 describes: the default layout, a string for each session and a list for each user.
 import { randomBytes } from "node:crypto";
-import { setTimeout } from "node:timers/promises";
 
 const newId = () => randomBytes(20).toString("hex");
 
@@ -13,12 +12,10 @@ export const documented = (client, activePeriod) => {
 		if (session === null || session.idle_expires < Date.now()) throw new Error("AUTH_INVALID_SESSION_ID");
 		return session;
 	};
+	// an absolute time where a relative one belongs, as the original gives it: 57 years
+	const write = (session) => client.set(sessionKey(session.id), JSON.stringify(session), { EX: Math.floor(session.idle_expires / 1000) });
 	const store = async (session) => {
-		await Promise.all([
-			client.lPush(userKey(session.user_id), session.id),
-			// an absolute time where a relative one belongs, as the original gives it: 57 years
-			client.set(sessionKey(session.id), JSON.stringify(session), { EX: Math.floor(session.idle_expires / 1000) })
-		]);
+		await Promise.all([client.lPush(userKey(session.user_id), session.id), write(session)]);
 		return session.id;
 	};
 	const made = (userId, attributes) => {
@@ -28,14 +25,13 @@ export const documented = (client, activePeriod) => {
 	const create = (userId, attributes) => store(made(userId, attributes));
 	return {
 		create,
-		// The two commands of a login go side by side: what is between them when the second one is late.
-		createSlowly: async (userId) => {
+		// The two commands of a login go side by side: each by itself, for what may be between them when the second one is late.
+		beginCreate: async (userId) => {
 			const session = made(userId);
 			await client.lPush(userKey(userId), session.id);
-			await setTimeout(2);
-			await client.set(sessionKey(session.id), JSON.stringify(session), { EX: Math.floor(session.idle_expires / 1000) });
-			return session.id;
+			return session;
 		},
+		endCreate: write,
 		read,
 		list: async (userId) => {
 			const sessions = await Promise.all((await client.lRange(userKey(userId), 0, -1)).map(stored));

@@ -196,13 +196,20 @@ def test_we_end_what_they_renewed(both: Side) -> None:
 
 
 def lost_logins(both: Side, ours: Auth[Any]) -> set[str]:
-    """Logins of theirs that live and are in no index, each made while we signed out everywhere again and again."""
-    ids: list[str] = []
-    for _ in range(30):
-        both.theirs.send("createSlowly", "alice")
+    """Logins of theirs that live and are in no index; we sign out everywhere during each of their two commands, and in between."""
+
+    def amid_sign_outs(method: str, parameter: Any) -> Any:
+        both.theirs.send(method, parameter)
         while not both.theirs.has_answered():
             ours.invalidate_all_user_sessions("alice")
-        ids.append(both.theirs.receive())
+        return both.theirs.receive()
+
+    ids: list[str] = []
+    for _ in range(30):
+        session = amid_sign_outs("beginCreate", "alice")
+        ours.invalidate_all_user_sessions("alice")
+        amid_sign_outs("endCreate", session)
+        ids.append(session["id"])
     return {each for each in ids if not is_dead(ours.validate_session, each)} - both.indexed("alice")
 
 
