@@ -411,8 +411,8 @@ async def test_times_of_keys(adapter: AsyncRedisSessionAdapter, inspector: Inspe
 async def test_everything_ends(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """Once the sessions' time is over, every key is gone by itself."""
     for number in range(5):
-        await adapter.set_session(row(f"s{number}", life=80 + 10 * number))
-    await adapter.renew_session("s4", row("new", life=200), grace=0)
+        await adapter.set_session(row(f"s{number}", life=1_000 + 10 * number))
+    await adapter.renew_session("s4", row("new", life=1_000), grace=0)
     inspector.age("s4", MINUTE - 150)
     until(lambda: not inspector.keys())
     assert await adapter.get_session("new") is None
@@ -566,7 +566,8 @@ async def test_renewal_of_nothing(adapter: AsyncRedisSessionAdapter, inspector: 
     """An unknown, ended or dead session has no successor, and nothing is stored."""
     await add(adapter, "ended")
     await adapter.delete_session("ended")
-    await adapter.set_session(row("dead", "u2", life=50))
+    await add(adapter, "dead", user_id="u2")
+    inspector.client.pexpire("session:dead", 1)
     until(lambda: not inspector.live())
     before = inspector.census()
     for used_id in ("unknown", "ended", "dead"):

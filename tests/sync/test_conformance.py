@@ -2,6 +2,7 @@
 """The library's adapters, and one that somebody wrote, are held to the public suites."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, ClassVar, Final
 
 import pytest
@@ -21,6 +22,7 @@ from lucia.testing import (
     UserAdapterSuite,
 )
 from tests.sync.five_methods import ColumnsAdapter, DictionaryAdapter
+from tests.shared import Time
 
 ID_KEYS: Final = (b"current key".ljust(32), b"older key".ljust(32))
 
@@ -188,6 +190,60 @@ class TestRedisHashedWithoutScripts(HashedSuite):
     def adapter(self, scriptless_client: Redis) -> RedisSessionAdapter:
         """An empty server."""
         return RedisSessionAdapter(scriptless_client, id_keys=ID_KEYS)
+
+
+class LateAdapter(MemoryAdapter):
+    """Refuses what is over; the first that lives for less than a minute it is asked for too late."""
+
+    def __init__(self, time: Time) -> None:
+        super().__init__(clock=time)
+        self.time = time
+        self.is_late = True
+
+    def set_session(self, session: SessionRow, /) -> None:
+        if self.is_late and session.idle_expires < self.time.now + 60_000:
+            self.is_late = False
+            self.time.advance(timedelta(minutes=1))
+        if session.idle_expires < self.time.now:
+            raise ValueError
+        super().set_session(session)
+
+
+class TimedSuite(RenewingSessionAdapterSuite):
+    """The laws by the test's own clock."""
+
+    def __init__(self, time: Time) -> None:
+        self.time = time
+
+    def now(self) -> int:
+        """The test's time."""
+        return self.time.now
+
+    def wait(self, milliseconds: int) -> None:
+        """Move it."""
+        self.time.advance(timedelta(milliseconds=milliseconds))
+
+
+def test_short_lives_on_a_busy_machine() -> None:
+    """What lives for a moment is stored once more where the machine was busy for longer than that."""
+    adapter = LateAdapter(time := Time())
+    TimedSuite(time).test_within_dead(adapter)
+    assert not adapter.is_late
+
+
+class RefusingAdapter(MemoryAdapter):
+    """Takes no session that lives for less than an hour."""
+
+    def set_session(self, session: SessionRow, /) -> None:
+        if session.idle_expires < self._clock() + 3_600_000:
+            raise ValueError("too short")
+        super().set_session(session)
+
+
+def test_short_lives_refused() -> None:
+    """A store that takes no session that lives for a moment is not asked for ever: its own error goes up."""
+    with pytest.raises(ValueError, match="too short"):
+        RenewingSessionAdapterSuite().test_within_dead(RefusingAdapter())
 
 
 class TestFiveMethods(SessionAdapterSuite):

@@ -412,8 +412,8 @@ def test_times_of_keys(adapter: RedisSessionAdapter, inspector: Inspector) -> No
 def test_everything_ends(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     """Once the sessions' time is over, every key is gone by itself."""
     for number in range(5):
-        adapter.set_session(row(f"s{number}", life=80 + 10 * number))
-    adapter.renew_session("s4", row("new", life=200), grace=0)
+        adapter.set_session(row(f"s{number}", life=1_000 + 10 * number))
+    adapter.renew_session("s4", row("new", life=1_000), grace=0)
     inspector.age("s4", MINUTE - 150)
     until(lambda: not inspector.keys())
     assert adapter.get_session("new") is None
@@ -567,7 +567,8 @@ def test_renewal_of_nothing(adapter: RedisSessionAdapter, inspector: Inspector) 
     """An unknown, ended or dead session has no successor, and nothing is stored."""
     add(adapter, "ended")
     adapter.delete_session("ended")
-    adapter.set_session(row("dead", "u2", life=50))
+    add(adapter, "dead", user_id="u2")
+    inspector.client.pexpire("session:dead", 1)
     until(lambda: not inspector.live())
     before = inspector.census()
     for used_id in ("unknown", "ended", "dead"):
