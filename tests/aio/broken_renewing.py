@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from lucia._calls import AsyncCalls
+from lucia._conformance import AT_ONCE
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.testing import AsyncRenewingSessionAdapterSuite as Laws
 from tests.aio.broken import breaks
-from tests.aio.broken_sessions import PAUSE
+from tests.aio.meeting import AsyncMeetingAdapter, until
 
 
 @breaks(Laws.test_renew)
@@ -68,25 +68,49 @@ class AsyncStoresLosers(AsyncMemoryAdapter):
         return found
 
 
-class AsyncRenewsInSteps(AsyncMemoryAdapter):
+class AsyncRenewsInSteps(AsyncMeetingAdapter):
     """Looks at the used session, stores the successor later, and ends the used session then."""
 
     async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        if session_id not in self._sessions:
+        used = self._sessions.get(session_id)
+        if used is None:
             return await self.get_successor(session_id)
-        await AsyncCalls.pause(PAUSE)
+        await self.come_between(used)
         await self.set_session(successor)
         self._sessions.pop(session_id, None)
         self._renewals.add(session_id, successor.id, grace)
         return successor
 
+    async def come_between(self, used: SessionRow) -> None:
+        """Let the other renewals look too."""
+        await self.meeting.wait()
 
-breaks(
-    Laws.test_renew_at_once,
-    Laws.test_renew_at_once_without_grace,
-    Laws.test_delete_amid_renewals,
-    Laws.test_delete_by_user_amid_renewals,
-)(AsyncRenewsInSteps)
+
+breaks(Laws.test_renew_at_once, Laws.test_renew_at_once_without_grace)(AsyncRenewsInSteps)
+
+
+class AsyncRenewsWhatIsEnded(AsyncRenewsInSteps):
+    """The same, while the session is ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: set[str] = set()
+
+    async def come_between(self, used: SessionRow) -> None:
+        """Let the end come."""
+        self.looked.update((used.id, used.user_id))
+        await until(lambda: used.id not in self._sessions)
+
+    async def delete_session(self, /, *session_ids: str) -> None:
+        await until(lambda: self.looked.issuperset(session_ids))
+        await super().delete_session(*session_ids)
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        await until(lambda: user_id in self.looked)
+        await super().delete_sessions_by_user_id(user_id)
+
+
+breaks(Laws.test_delete_amid_renewals, Laws.test_delete_by_user_amid_renewals)(AsyncRenewsWhatIsEnded)
 
 
 @breaks(Laws.test_renew_at_once)
@@ -278,15 +302,20 @@ class AsyncKeepsForeign(AsyncMemoryAdapter):
 
 @breaks(Laws.test_keep_amid_renewals)
 class AsyncResolvesFirst(AsyncMemoryAdapter):
-    """Looks what the session to keep was renewed to, and ends the others later."""
+    """Looks what the session to keep was renewed to, and ends the others later, when it was renewed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: set[str] = set()
 
     async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        await AsyncCalls.pause(PAUSE // 2)
+        await until(lambda: session_id in self.looked)
         return await super().renew_session(session_id, successor, grace=grace)
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         kept = await self.get_session(keep) or await self.get_successor(keep)
-        await AsyncCalls.pause(PAUSE)
+        self.looked.add(keep)
+        await until(lambda: keep not in self._sessions)
         self._keep_only(user_id, None if kept is None else kept.id)
         return kept is not None
 
@@ -376,9 +405,14 @@ class AsyncEndsBeforehand(AsyncMemoryAdapter):
 class AsyncCountsFirst(AsyncMemoryAdapter):
     """Looks what is surplus, ends that a moment later, and stores the login."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: list[str] = []
+
     async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
-        await AsyncCalls.pause(PAUSE)
+        self.looked.append(session.user_id)
+        await until(lambda: self.looked.count(session.user_id) >= AT_ONCE)
         await self.delete_session(*surplus)
         await self.set_session(session)
         return session
@@ -388,14 +422,19 @@ class AsyncCountsFirst(AsyncMemoryAdapter):
 class AsyncEndsWhatItSaw(AsyncMemoryAdapter):
     """Ends the ids that it saw, and not what they were renewed to meanwhile."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: set[str] = set()
+
     async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
         surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
-        await AsyncCalls.pause(PAUSE)
+        self.looked.add(session.user_id)
+        await until(lambda: any(map(self._renewals.successor, surplus)))
         for session_id in surplus:
             self._sessions.pop(session_id, None)
         return session
 
     async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        await AsyncCalls.pause(PAUSE // 2)
+        await until(lambda: successor.user_id in self.looked)
         return await super().renew_session(session_id, successor, grace=grace)

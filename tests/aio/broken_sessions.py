@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from lucia._calls import AsyncCalls
+from lucia._conformance import AT_ONCE
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import DuplicateSessionId, InvalidSessionId, InvalidUserId
 from lucia.models import SessionRow
@@ -10,9 +10,7 @@ from lucia.rules import system_clock
 from lucia.testing import AsyncSessionAdapterSuite as Laws
 from tests.aio.broken import breaks
 from tests.aio.five_methods import AsyncDictionaryAdapter
-
-PAUSE = 50
-"""Milliseconds in which the other calls of a test go on."""
+from tests.aio.meeting import AsyncMeetingAdapter, until
 
 
 @breaks(Laws.test_get_unknown)
@@ -135,13 +133,13 @@ class AsyncExtends(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_set_at_once)
-class AsyncLooksFirst(AsyncMemoryAdapter):
+class AsyncLooksFirst(AsyncMeetingAdapter):
     """Looks whether an id is free, and stores later."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         if session.id in self._sessions:
             raise DuplicateSessionId
-        await AsyncCalls.pause(PAUSE)
+        await self.meeting.wait()
         self._sessions[session.id] = session
 
 
@@ -337,8 +335,11 @@ class AsyncForgetsTheIndex(AsyncMemoryAdapter):
     def __init__(self) -> None:
         super().__init__()
         self.index: dict[str, list[str]] = {}
+        self.read: set[str] = set()
 
     async def set_session(self, session: SessionRow, /) -> None:
+        if len(self.index.get(session.user_id, [])) == AT_ONCE:
+            await until(lambda: session.user_id in self.read)
         await super().set_session(session)
         self.index.setdefault(session.user_id, []).append(session.id)
 
@@ -347,7 +348,8 @@ class AsyncForgetsTheIndex(AsyncMemoryAdapter):
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         found = list(self.index.get(user_id, []))
-        await AsyncCalls.pause(PAUSE)
+        self.read.add(user_id)
+        await until(lambda: len(self.index[user_id]) > len(found))
         await self.delete_session(*found)
         self.index.pop(user_id, None)
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lucia._calls import AsyncCalls
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import DuplicateKeyId, InvalidKeyId, InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from lucia.testing import AsyncSessionUserAdapterSuite as JoinedLaws
 from lucia.testing import AsyncUserAdapterSuite as Laws
 from tests.aio.broken import breaks
-from tests.aio.broken_sessions import PAUSE
+from tests.aio.meeting import AsyncMeetingAdapter
 
 # Users
 
@@ -104,13 +103,13 @@ class AsyncKeyFirst(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_set_user_at_once)
-class AsyncLooksAtKeyFirst(AsyncMemoryAdapter):
+class AsyncLooksAtKeyFirst(AsyncMeetingAdapter):
     """Looks whether the key's id is free, and stores later."""
 
     async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
         if key is not None and key.id in self._keys:
             raise DuplicateKeyId
-        await AsyncCalls.pause(PAUSE)
+        await self.meeting.wait()
         if key is not None:
             self._keys[key.id] = key
         return await super().set_user(user_id, attributes, None)
@@ -285,13 +284,13 @@ class AsyncStoresThenRefuses(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_set_key_at_once)
-class AsyncLooksFirst(AsyncMemoryAdapter):
+class AsyncLooksFirst(AsyncMeetingAdapter):
     """Looks whether an id is free, and stores later."""
 
     async def set_key(self, key: KeyRow, /) -> None:
         if key.id in self._keys:
             raise DuplicateKeyId
-        await AsyncCalls.pause(PAUSE)
+        await self.meeting.wait()
         self._keys[key.id] = key
 
 
@@ -377,7 +376,7 @@ class AsyncIgnoresExpected(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_update_expected_at_once)
-class AsyncComparesFirst(AsyncMemoryAdapter):
+class AsyncComparesFirst(AsyncMeetingAdapter):
     """Compares the hash, and sets it later."""
 
     async def update_key_password(
@@ -386,7 +385,7 @@ class AsyncComparesFirst(AsyncMemoryAdapter):
         key = self._keys.get(key_id)
         if key is None or key.hashed_password != expected:
             return None
-        await AsyncCalls.pause(PAUSE)
+        await self.meeting.wait()
         return await super().update_key_password(key_id, hashed_password)
 
 
@@ -435,12 +434,12 @@ class AsyncRemovesPrimary(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_consume_at_once)
-class AsyncCountsFirst(AsyncMemoryAdapter):
+class AsyncCountsFirst(AsyncMeetingAdapter):
     """Counts the keys that are there, and removes them later."""
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
         count = len([key_id for key_id in key_ids if key_id in self._keys])
-        await AsyncCalls.pause(PAUSE)
+        await self.meeting.wait()
         await super().delete_non_primary_key(*key_ids)
         return count
 

@@ -3,14 +3,14 @@
 
 from dataclasses import replace
 
-from lucia._calls import Calls
+from lucia._conformance import AT_ONCE
 from lucia.adapters.memory import MemoryAdapter
 from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.testing import RenewingSessionAdapterSuite as Laws
 from tests.sync.broken import breaks
-from tests.sync.broken_sessions import PAUSE
+from tests.sync.meeting import MeetingAdapter, until
 
 
 @breaks(Laws.test_renew)
@@ -69,25 +69,49 @@ class StoresLosers(MemoryAdapter):
         return found
 
 
-class RenewsInSteps(MemoryAdapter):
+class RenewsInSteps(MeetingAdapter):
     """Looks at the used session, stores the successor later, and ends the used session then."""
 
     def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        if session_id not in self._sessions:
+        used = self._sessions.get(session_id)
+        if used is None:
             return self.get_successor(session_id)
-        Calls.pause(PAUSE)
+        self.come_between(used)
         self.set_session(successor)
         self._sessions.pop(session_id, None)
         self._renewals.add(session_id, successor.id, grace)
         return successor
 
+    def come_between(self, used: SessionRow) -> None:
+        """Let the other renewals look too."""
+        self.meeting.wait()
 
-breaks(
-    Laws.test_renew_at_once,
-    Laws.test_renew_at_once_without_grace,
-    Laws.test_delete_amid_renewals,
-    Laws.test_delete_by_user_amid_renewals,
-)(RenewsInSteps)
+
+breaks(Laws.test_renew_at_once, Laws.test_renew_at_once_without_grace)(RenewsInSteps)
+
+
+class RenewsWhatIsEnded(RenewsInSteps):
+    """The same, while the session is ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: set[str] = set()
+
+    def come_between(self, used: SessionRow) -> None:
+        """Let the end come."""
+        self.looked.update((used.id, used.user_id))
+        until(lambda: used.id not in self._sessions)
+
+    def delete_session(self, /, *session_ids: str) -> None:
+        until(lambda: self.looked.issuperset(session_ids))
+        super().delete_session(*session_ids)
+
+    def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        until(lambda: user_id in self.looked)
+        super().delete_sessions_by_user_id(user_id)
+
+
+breaks(Laws.test_delete_amid_renewals, Laws.test_delete_by_user_amid_renewals)(RenewsWhatIsEnded)
 
 
 @breaks(Laws.test_renew_at_once)
@@ -279,15 +303,20 @@ class KeepsForeign(MemoryAdapter):
 
 @breaks(Laws.test_keep_amid_renewals)
 class ResolvesFirst(MemoryAdapter):
-    """Looks what the session to keep was renewed to, and ends the others later."""
+    """Looks what the session to keep was renewed to, and ends the others later, when it was renewed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: set[str] = set()
 
     def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        Calls.pause(PAUSE // 2)
+        until(lambda: session_id in self.looked)
         return super().renew_session(session_id, successor, grace=grace)
 
     def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         kept = self.get_session(keep) or self.get_successor(keep)
-        Calls.pause(PAUSE)
+        self.looked.add(keep)
+        until(lambda: keep not in self._sessions)
         self._keep_only(user_id, None if kept is None else kept.id)
         return kept is not None
 
@@ -377,9 +406,14 @@ class EndsBeforehand(MemoryAdapter):
 class CountsFirst(MemoryAdapter):
     """Looks what is surplus, ends that a moment later, and stores the login."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: list[str] = []
+
     def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
-        Calls.pause(PAUSE)
+        self.looked.append(session.user_id)
+        until(lambda: self.looked.count(session.user_id) >= AT_ONCE)
         self.delete_session(*surplus)
         self.set_session(session)
         return session
@@ -389,14 +423,19 @@ class CountsFirst(MemoryAdapter):
 class EndsWhatItSaw(MemoryAdapter):
     """Ends the ids that it saw, and not what they were renewed to meanwhile."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: set[str] = set()
+
     def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         self.set_session(session)
         surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
-        Calls.pause(PAUSE)
+        self.looked.add(session.user_id)
+        until(lambda: any(map(self._renewals.successor, surplus)))
         for session_id in surplus:
             self._sessions.pop(session_id, None)
         return session
 
     def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        Calls.pause(PAUSE // 2)
+        until(lambda: successor.user_id in self.looked)
         return super().renew_session(session_id, successor, grace=grace)

@@ -3,7 +3,7 @@
 
 from dataclasses import replace
 
-from lucia._calls import Calls
+from lucia._conformance import AT_ONCE
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import DuplicateSessionId, InvalidSessionId, InvalidUserId
 from lucia.models import SessionRow
@@ -11,9 +11,7 @@ from lucia.rules import system_clock
 from lucia.testing import SessionAdapterSuite as Laws
 from tests.sync.broken import breaks
 from tests.sync.five_methods import DictionaryAdapter
-
-PAUSE = 50
-"""Milliseconds in which the other calls of a test go on."""
+from tests.sync.meeting import MeetingAdapter, until
 
 
 @breaks(Laws.test_get_unknown)
@@ -136,13 +134,13 @@ class Extends(MemoryAdapter):
 
 
 @breaks(Laws.test_set_at_once)
-class LooksFirst(MemoryAdapter):
+class LooksFirst(MeetingAdapter):
     """Looks whether an id is free, and stores later."""
 
     def set_session(self, session: SessionRow, /) -> None:
         if session.id in self._sessions:
             raise DuplicateSessionId
-        Calls.pause(PAUSE)
+        self.meeting.wait()
         self._sessions[session.id] = session
 
 
@@ -338,8 +336,11 @@ class ForgetsTheIndex(MemoryAdapter):
     def __init__(self) -> None:
         super().__init__()
         self.index: dict[str, list[str]] = {}
+        self.read: set[str] = set()
 
     def set_session(self, session: SessionRow, /) -> None:
+        if len(self.index.get(session.user_id, [])) == AT_ONCE:
+            until(lambda: session.user_id in self.read)
         super().set_session(session)
         self.index.setdefault(session.user_id, []).append(session.id)
 
@@ -348,7 +349,8 @@ class ForgetsTheIndex(MemoryAdapter):
 
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         found = list(self.index.get(user_id, []))
-        Calls.pause(PAUSE)
+        self.read.add(user_id)
+        until(lambda: len(self.index[user_id]) > len(found))
         self.delete_session(*found)
         self.index.pop(user_id, None)
 

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lucia._calls import Calls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import DuplicateKeyId, InvalidKeyId, InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from lucia.testing import SessionUserAdapterSuite as JoinedLaws
 from lucia.testing import UserAdapterSuite as Laws
 from tests.sync.broken import breaks
-from tests.sync.broken_sessions import PAUSE
+from tests.sync.meeting import MeetingAdapter
 
 # Users
 
@@ -105,13 +104,13 @@ class KeyFirst(MemoryAdapter):
 
 
 @breaks(Laws.test_set_user_at_once)
-class LooksAtKeyFirst(MemoryAdapter):
+class LooksAtKeyFirst(MeetingAdapter):
     """Looks whether the key's id is free, and stores later."""
 
     def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
         if key is not None and key.id in self._keys:
             raise DuplicateKeyId
-        Calls.pause(PAUSE)
+        self.meeting.wait()
         if key is not None:
             self._keys[key.id] = key
         return super().set_user(user_id, attributes, None)
@@ -286,13 +285,13 @@ class StoresThenRefuses(MemoryAdapter):
 
 
 @breaks(Laws.test_set_key_at_once)
-class LooksFirst(MemoryAdapter):
+class LooksFirst(MeetingAdapter):
     """Looks whether an id is free, and stores later."""
 
     def set_key(self, key: KeyRow, /) -> None:
         if key.id in self._keys:
             raise DuplicateKeyId
-        Calls.pause(PAUSE)
+        self.meeting.wait()
         self._keys[key.id] = key
 
 
@@ -378,7 +377,7 @@ class IgnoresExpected(MemoryAdapter):
 
 
 @breaks(Laws.test_update_expected_at_once)
-class ComparesFirst(MemoryAdapter):
+class ComparesFirst(MeetingAdapter):
     """Compares the hash, and sets it later."""
 
     def update_key_password(
@@ -387,7 +386,7 @@ class ComparesFirst(MemoryAdapter):
         key = self._keys.get(key_id)
         if key is None or key.hashed_password != expected:
             return None
-        Calls.pause(PAUSE)
+        self.meeting.wait()
         return super().update_key_password(key_id, hashed_password)
 
 
@@ -436,12 +435,12 @@ class RemovesPrimary(MemoryAdapter):
 
 
 @breaks(Laws.test_consume_at_once)
-class CountsFirst(MemoryAdapter):
+class CountsFirst(MeetingAdapter):
     """Counts the keys that are there, and removes them later."""
 
     def delete_non_primary_key(self, /, *key_ids: str) -> int:
         count = len([key_id for key_id in key_ids if key_id in self._keys])
-        Calls.pause(PAUSE)
+        self.meeting.wait()
         super().delete_non_primary_key(*key_ids)
         return count
 

@@ -1,0 +1,61 @@
+"""An order of events that a test needs and that luck need not bring about."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lucia._async.redis_driver import AsyncRedisDriver
+from lucia._calls import AsyncCalls
+from lucia._conformance import AT_ONCE
+from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.redis.commands import Batch, Command
+from lucia.redis.unanswered import is_read
+
+__all__ = ["AsyncMeeting", "AsyncMeetingAdapter", "AsyncMeetingDriver", "until"]
+
+
+async def until(holds: Callable[[], object], seconds: float = 60) -> None:
+    """Let the others go on until it holds.
+
+    Raises:
+        TimeoutError: it does not come to hold.
+    """
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError(holds)
+        await AsyncCalls.pause(1)
+
+
+class AsyncMeeting:
+    """Holds everybody who comes until so many are there; from then on, nobody."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._there: list[None] = []
+
+    async def wait(self) -> None:
+        """Come, and wait for the others."""
+        self._there.append(None)
+        await until(lambda: len(self._there) >= self._count)
+
+
+class AsyncMeetingAdapter(AsyncMemoryAdapter):
+    """A store whose callers can meet, as many as a law sends at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meeting = AsyncMeeting(AT_ONCE)
+
+
+class AsyncMeetingDriver(AsyncRedisDriver):
+    """Runs no operation's first write before so many operations have come to theirs: by then each has seen what it looks at beforehand."""
+
+    def __init__(self, client: Any, count: int) -> None:
+        super().__init__(client)
+        self._meeting = AsyncMeeting(count)
+
+    async def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
+        if not (isinstance(command, Batch) or is_read(command)):
+            await self._meeting.wait()
+        return await super()._send(command, *arguments, **options)
