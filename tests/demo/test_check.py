@@ -118,13 +118,23 @@ def test_the_address_to_open() -> None:
         assert address("::1", listener) == f"http://[::1]:{port}"
 
 
+def end(process: "subprocess.Popen[str]") -> int:
+    """The exit code of a process that is about to end; of one that hangs, what each of its threads does is in the error."""
+    try:
+        return process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        _, errors = process.communicate(timeout=30)
+        raise AssertionError(f"it does not end:\n{errors}") from None
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGHUP, 128 + signal.SIGTERM)]
 )
 def test_a_signal_leaves_no_server_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
     """Ctrl-C and the signals that end programs stop the server that was started, and its folder goes with it."""
     environ = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
-    environ |= {"PATH": path_with(tmp_path / "bin", "redis-server"), "TMPDIR": str(tmp_path)}
+    environ |= {"PATH": path_with(tmp_path / "bin", "redis-server"), "TMPDIR": str(tmp_path), "PYTHONFAULTHANDLER": "1"}
     command = [sys.executable, "-m", "examples.demo", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -134,7 +144,7 @@ def test_a_signal_leaves_no_server_behind(number: signal.Signals, code: int, tmp
         assert answers(f"redis://127.0.0.1:{port[1]}")
         process.send_signal(number)
         try:
-            assert process.wait(30) == code
+            assert end(process) == code
         finally:
             process.kill()
     assert not answers(f"redis://127.0.0.1:{port[1]}")
