@@ -1,4 +1,4 @@
-"""Clients of the test servers, in this folder's colour."""
+"""Clients of the test servers, and an ``Auth`` in memory with a clock that stands still, in this folder's colour."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis, RedisCluster
 
+from lucia import AsyncAuth, User
+from tests.aio.stores import AsyncWatchedStore, make_auth
 from tests.redis_tools import AsyncClients
 from tests.servers import Cluster, Server
+from tests.shared import Time
 
 
 @pytest.fixture
@@ -41,3 +44,21 @@ async def scriptless_client(server: Server, redis_client: Redis, decode_response
     async with Redis.from_url(server.url, username="scriptless", password="secret", decode_responses=decode_responses) as client:
         yield client
     await redis_client.acl_deluser("scriptless")
+
+
+@pytest.fixture
+def time() -> Time:
+    """The clock of everything but Redis."""
+    return Time()
+
+
+@pytest.fixture
+def store(time: Time) -> AsyncWatchedStore:
+    """The only store."""
+    return AsyncWatchedStore(time)
+
+
+@pytest.fixture
+def auth(store: AsyncWatchedStore, time: Time) -> AsyncAuth[User]:
+    """An ``Auth`` with the default settings."""
+    return make_auth(store, time)

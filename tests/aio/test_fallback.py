@@ -49,12 +49,6 @@ class AsyncSlowAdapter(AsyncDictionaryAdapter):
 
 
 @pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
 def adapter() -> AsyncSlowAdapter:
     """Somebody's adapter."""
     return AsyncSlowAdapter()

@@ -21,30 +21,12 @@ from lucia import (
     User,
 )
 from lucia._calls import AsyncCalls
-from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
+from tests.aio.stores import AsyncWatchedStore, StoreDownError
 from tests.shared import NOW, Time
 
 PASSWORD = "correct horse battery staple"
 HOUR = timedelta(hours=1)
 IMPOSSIBLE = ["", "\ud800", "x" * 255]
-
-
-@pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> AsyncWatchedStore:
-    """The only store."""
-    return AsyncWatchedStore(time)
-
-
-@pytest.fixture
-def auth(store: AsyncWatchedStore, time: Time) -> AsyncAuth[User]:
-    """An ``Auth`` with the default settings."""
-    return make_auth(store, time)
 
 
 @pytest.fixture

@@ -51,18 +51,6 @@ class FullHash(CountingHash):
 
 
 @pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> AsyncWatchedStore:
-    """The only store."""
-    return AsyncWatchedStore(time)
-
-
-@pytest.fixture
 def hasher() -> FullHash:
     """What ``Auth`` is given as ``hash=``."""
     return FullHash()

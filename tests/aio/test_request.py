@@ -29,24 +29,6 @@ EVIL = "https://evil.example"
 
 
 @pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> AsyncWatchedStore:
-    """The only store."""
-    return AsyncWatchedStore(time)
-
-
-@pytest.fixture
-def auth(store: AsyncWatchedStore, time: Time) -> AsyncAuth[User]:
-    """An ``Auth`` with the default settings."""
-    return make_auth(store, time)
-
-
-@pytest.fixture
 async def user_id(auth: AsyncAuth[User]) -> str:
     """A user with a primary key."""
     user = await auth.create_user(primary_key=PrimaryKey("username", "alice", PASSWORD))

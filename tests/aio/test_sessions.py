@@ -39,24 +39,6 @@ MALFORMED: Sequence[Any] = ["", "a" * 39, "a" * 41, "a" * 39 + "-", "a" * 39 + "
 
 
 @pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> AsyncWatchedStore:
-    """The only store."""
-    return AsyncWatchedStore(time)
-
-
-@pytest.fixture
-def auth(store: AsyncWatchedStore, time: Time) -> AsyncAuth[User]:
-    """An ``Auth`` with the default settings."""
-    return make_auth(store, time)
-
-
-@pytest.fixture
 async def user_id(auth: AsyncAuth[User]) -> str:
     """An existing user."""
     user = await auth.create_user(primary_key=None)

@@ -51,12 +51,6 @@ class Time:
         return self.now
 
 
-@pytest.fixture
-def time() -> Time:
-    """The adapter's clock."""
-    return Time()
-
-
 @pytest.fixture(params=["driver's BEGIN", "explicit BEGIN"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncDatabase]:
     """A database in a file, as the driver begins transactions by itself, and as SQLAlchemy's documentation advises."""

@@ -71,18 +71,6 @@ PLACES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @pytest.fixture
-def time() -> Time:
-    """The clock of everything but Redis."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> AsyncWatchedStore:
-    """The only store."""
-    return AsyncWatchedStore(time)
-
-
-@pytest.fixture
 def hasher() -> CountingHash:
     """What ``Auth`` is given as ``hash=``."""
     return CountingHash()

@@ -45,24 +45,6 @@ class Member:
         return cls(row.id, row.attributes["email"])
 
 
-@pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> AsyncWatchedStore:
-    """The only store."""
-    return AsyncWatchedStore(time)
-
-
-@pytest.fixture
-def auth(store: AsyncWatchedStore, time: Time) -> AsyncAuth[User]:
-    """An ``Auth`` with the default settings."""
-    return make_auth(store, time)
-
-
 async def test_create_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
     """A user has an id of 15 characters and the given attributes; their key is primary and its password hashed."""
     user = await auth.create_user(primary_key=ALICE, attributes={"email": "a@example.com"})

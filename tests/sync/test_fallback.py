@@ -50,12 +50,6 @@ class SlowAdapter(DictionaryAdapter):
 
 
 @pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
 def adapter() -> SlowAdapter:
     """Somebody's adapter."""
     return SlowAdapter()

@@ -22,30 +22,12 @@ from lucia import (
     User,
 )
 from lucia._calls import Calls
-from tests.sync.stores import WatchedStore, StoreDownError, make_auth
+from tests.sync.stores import WatchedStore, StoreDownError
 from tests.shared import NOW, Time
 
 PASSWORD = "correct horse battery staple"
 HOUR = timedelta(hours=1)
 IMPOSSIBLE = ["", "\ud800", "x" * 255]
-
-
-@pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> WatchedStore:
-    """The only store."""
-    return WatchedStore(time)
-
-
-@pytest.fixture
-def auth(store: WatchedStore, time: Time) -> Auth[User]:
-    """An ``Auth`` with the default settings."""
-    return make_auth(store, time)
 
 
 @pytest.fixture

@@ -52,18 +52,6 @@ class FullHash(CountingHash):
 
 
 @pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> WatchedStore:
-    """The only store."""
-    return WatchedStore(time)
-
-
-@pytest.fixture
 def hasher() -> FullHash:
     """What ``Auth`` is given as ``hash=``."""
     return FullHash()

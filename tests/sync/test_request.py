@@ -30,24 +30,6 @@ EVIL = "https://evil.example"
 
 
 @pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> WatchedStore:
-    """The only store."""
-    return WatchedStore(time)
-
-
-@pytest.fixture
-def auth(store: WatchedStore, time: Time) -> Auth[User]:
-    """An ``Auth`` with the default settings."""
-    return make_auth(store, time)
-
-
-@pytest.fixture
 def user_id(auth: Auth[User]) -> str:
     """A user with a primary key."""
     user = auth.create_user(primary_key=PrimaryKey("username", "alice", PASSWORD))

@@ -40,24 +40,6 @@ MALFORMED: Sequence[Any] = ["", "a" * 39, "a" * 41, "a" * 39 + "-", "a" * 39 + "
 
 
 @pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> WatchedStore:
-    """The only store."""
-    return WatchedStore(time)
-
-
-@pytest.fixture
-def auth(store: WatchedStore, time: Time) -> Auth[User]:
-    """An ``Auth`` with the default settings."""
-    return make_auth(store, time)
-
-
-@pytest.fixture
 def user_id(auth: Auth[User]) -> str:
     """An existing user."""
     user = auth.create_user(primary_key=None)

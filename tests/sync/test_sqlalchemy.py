@@ -52,12 +52,6 @@ class Time:
         return self.now
 
 
-@pytest.fixture
-def time() -> Time:
-    """The adapter's clock."""
-    return Time()
-
-
 @pytest.fixture(params=["driver's BEGIN", "explicit BEGIN"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database in a file, as the driver begins transactions by itself, and as SQLAlchemy's documentation advises."""

@@ -72,18 +72,6 @@ PLACES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @pytest.fixture
-def time() -> Time:
-    """The clock of everything but Redis."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> WatchedStore:
-    """The only store."""
-    return WatchedStore(time)
-
-
-@pytest.fixture
 def hasher() -> CountingHash:
     """What ``Auth`` is given as ``hash=``."""
     return CountingHash()

@@ -46,24 +46,6 @@ class Member:
         return cls(row.id, row.attributes["email"])
 
 
-@pytest.fixture
-def time() -> Time:
-    """The clock of everything."""
-    return Time()
-
-
-@pytest.fixture
-def store(time: Time) -> WatchedStore:
-    """The only store."""
-    return WatchedStore(time)
-
-
-@pytest.fixture
-def auth(store: WatchedStore, time: Time) -> Auth[User]:
-    """An ``Auth`` with the default settings."""
-    return make_auth(store, time)
-
-
 def test_create_user(auth: Auth[User], store: WatchedStore) -> None:
     """A user has an id of 15 characters and the given attributes; their key is primary and its password hashed."""
     user = auth.create_user(primary_key=ALICE, attributes={"email": "a@example.com"})
