@@ -30,7 +30,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lucia.models import SessionRow
-from lucia.redis.commands import Batch, Call, Command, Eval, Nodes, OnNode, Reply, Transaction
+from lucia.redis.commands import Batch, Call, Command, Eval, Nodes, OnNode, Operation, Reply, Transaction
 from lucia.redis.layout import RESERVED, Layout
 from lucia.rules import system_clock
 from tools.servers import Cluster, Server, own_server, running, until, unused_port
@@ -53,6 +53,7 @@ __all__ = [
     "for_sets",
     "frozen",
     "own_server",
+    "replay",
     "row",
     "sentinel_group",
     "silent_server",
@@ -407,6 +408,16 @@ class Stepper(Generic[T]):
 
 def _encoded(argument: str | bytes | int) -> bytes | int:
     return argument.encode() if isinstance(argument, str) else argument
+
+
+def replay(operation: Operation[T], *replies: Reply) -> tuple[list[Command], T]:
+    """What an operation asks for and returns when it gets these replies."""
+    commands = [next(operation), *map(operation.send, replies[:-1])]
+    try:
+        operation.send(replies[-1])
+    except StopIteration as end:
+        return commands, end.value
+    raise AssertionError("it asks for more")
 
 
 def explore(begin: Callable[[], Sequence[Stepper[Any]]], check: Callable[[], None]) -> int:

@@ -18,7 +18,7 @@ from lucia.redis.scripts import CHANGED
 from lucia.redis.session_first import Plain, Scripted, SessionFirst
 from lucia.redis.store import StoreProtocol
 from lucia.rules import handle_of, system_clock
-from tests.redis_tools import DEFAULT, HOUR, ClusterInspector, Inspector, Stepper, explore, row
+from tests.redis_tools import DEFAULT, HOUR, ClusterInspector, Inspector, Stepper, explore, replay, row
 
 MINUTE = 60_000
 
@@ -92,14 +92,6 @@ afterwards = pytest.mark.parametrize("bench", ["scripted", "plain", "cluster"], 
 on_one_server = pytest.mark.parametrize("bench", ["scripted", "plain"], indirect=True)
 
 
-def sent(operation: Operation[Any], *replies: Any) -> tuple[list[Any], Any]:
-    """What an operation asks for and returns when it gets these replies."""
-    commands = [next(operation), *map(operation.send, replies[:-1])]
-    with pytest.raises(StopIteration) as end:
-        operation.send(replies[-1])
-    return commands, end.value.value
-
-
 # What is sent
 
 
@@ -114,7 +106,7 @@ def test_commands_in_one_step() -> None:
         ("new", encode_row(new), new.idle_expires, 1, 2, b"old", b"dead", b"last", b"dead", b"old"),
     )
     replies: list[Any] = [[b"last", b"dead", b"old"], [encode_row(last), None, encode_row(old)]]
-    commands, stored = sent(Atomic(DEFAULT).create_within(new, 2, system_clock(), lambda _: 0), *replies, CHANGED, *replies, 2)
+    commands, stored = replay(Atomic(DEFAULT).create_within(new, 2, system_clock(), lambda _: 0), *replies, CHANGED, *replies, 2)
     assert commands == [index, records, create] * 2
     assert stored is new
 
@@ -123,7 +115,7 @@ def test_commands_of_a_first_login() -> None:
     """A first login reads an empty index, and is the script alone after it."""
     new = login("new")
     create = Eval(LIST.scripts.create_within, ("session:new", "userSession:u1"), ("new", encode_row(new), new.idle_expires, 0, 0))
-    commands, _ = sent(Atomic(DEFAULT).create_within(new, 5, system_clock(), lambda _: 0), [], 1)
+    commands, _ = replay(Atomic(DEFAULT).create_within(new, 5, system_clock(), lambda _: 0), [], 1)
     assert commands == [Call("LRANGE", ("userSession:u1", 0, -1)), create]
 
 

@@ -11,13 +11,13 @@ from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis import atomic
 from lucia.redis.atomic import BLOCK, OPTIMISTIC_TRIES, Atomic
-from lucia.redis.commands import Batch, Call, Command, DropConnections, Eval, Operation, Reply
+from lucia.redis.commands import Batch, Call, DropConnections, Eval, Operation, Reply
 from lucia.redis.common import MAX_HOPS, get, successor_of
 from lucia.redis.index import LIST
 from lucia.redis.layout import Marker, encode_marker, encode_row
 from lucia.redis.scripts import DELETE
 from lucia.rules import system_clock
-from tests.redis_tools import DEFAULT, HOUR, Inspector, Stepper, explore, row
+from tests.redis_tools import DEFAULT, HOUR, Inspector, Stepper, explore, replay, row
 from tests.servers import Server
 
 SCRIPTS = LIST.scripts
@@ -78,14 +78,6 @@ class Bench:
 def bench(inspector: Inspector) -> Bench:
     """Operations on an emptied server of each kind."""
     return Bench(inspector)
-
-
-def replay(operation: Operation[Any], *replies: Reply) -> tuple[list[Command], Any]:
-    """What an operation asks for and returns when it gets these replies."""
-    commands = [next(operation), *map(operation.send, replies[:-1])]
-    with pytest.raises(StopIteration) as end:
-        operation.send(replies[-1])
-    return commands, end.value.value
 
 
 # What is sent

@@ -17,7 +17,7 @@ from lucia.redis.layout import Marker, encode_marker, encode_row
 from lucia.redis.scripts import BORN_DEAD, DELETE, SWAP
 from lucia.redis.session_first import BATCH, INDEX_SLACK_MS, PROVISIONAL_MS, TOMBSTONE, Plain, Scripted, SessionFirst, SlotSteps
 from lucia.rules import system_clock
-from tests.redis_tools import DEFAULT, HOUR, ClusterInspector, Inspector, Stepper, explore, row
+from tests.redis_tools import DEFAULT, HOUR, ClusterInspector, Inspector, Stepper, explore, replay, row
 
 SCRIPTS = LIST.scripts
 MINUTE = 60_000
@@ -98,14 +98,6 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 on_one_server = pytest.mark.parametrize("bench", ["scripted, redis", "plain, redis"], indirect=True)
 with_scripts = pytest.mark.parametrize("bench", ["scripted, redis"], indirect=True)
 without_scripts = pytest.mark.parametrize("bench", ["plain, redis", "plain, cluster"], indirect=True)
-
-
-def replay(operation: Operation[Any], *replies: Reply) -> tuple[list[Command], Any]:
-    """What an operation asks for and returns when it gets these replies."""
-    commands = [next(operation), *map(operation.send, replies[:-1])]
-    with pytest.raises(StopIteration) as end:
-        operation.send(replies[-1])
-    return commands, end.value.value
 
 
 # What is sent

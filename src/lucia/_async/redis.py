@@ -11,7 +11,7 @@ from lucia._async.redis_driver import AsyncRedisDriver
 from lucia._async.redis_throttle import AsyncRedisThrottleStore
 from lucia.models import SessionRow
 from lucia.redis.clients import AsyncRedisClient, check_client, is_cluster
-from lucia.redis.commands import Operation, ScriptsRefusedError
+from lucia.redis.commands import Operation, with_or_without_scripts
 from lucia.redis.hashed import at_rest
 from lucia.redis.ids import RawIds
 from lucia.redis.layout import Layout, LayoutName
@@ -133,7 +133,7 @@ class AsyncRedisSessionAdapter:
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
         self._follow(choose_protocol(client, self._layout))
         names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
-        self._failures = AsyncRedisThrottleStore(client, self._driver, names)
+        self._throttle_store = AsyncRedisThrottleStore(client, self._driver, names)
 
     async def __aenter__(self) -> Self:
         return self
@@ -214,7 +214,7 @@ class AsyncRedisSessionAdapter:
 
     def throttle_store(self) -> AsyncRedisThrottleStore:
         """Where ``Auth`` counts failed sign-ins: beside the sessions, over the same client."""
-        return self._failures
+        return self._throttle_store
 
     def _follow(self, protocol: StoreProtocol) -> None:
         self._revoking = Revoking(protocol, self._layout, self._revocations, self._acknowledgement)
@@ -228,9 +228,7 @@ class AsyncRedisSessionAdapter:
         return Repair(self._layout, self._revoking.steps)
 
     async def _run(self, start: Callable[[Store], Operation[T]], seconds: float = math.inf) -> T:
-        """Run an operation; where scripts turn out to be refused, start it anew without them, now and from then on."""
-        try:
-            return await self._driver.run(start(self._protocol), seconds)
-        except ScriptsRefusedError:
-            self._follow(SessionFirst(self._layout, Plain()))
-        return await self._driver.run(start(self._protocol), seconds)
+        return await self._driver.run(with_or_without_scripts(lambda: start(self._protocol), self._give_up_scripts), seconds)
+
+    def _give_up_scripts(self) -> None:
+        self._follow(SessionFirst(self._layout, Plain()))

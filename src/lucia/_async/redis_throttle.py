@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lucia._async.redis_driver import AsyncRedisDriver
-from lucia.redis.commands import ScriptsRefusedError
+from lucia.redis.commands import with_or_without_scripts
 from lucia.redis.throttle import PlainEach, ThrottleKeys, choose_throttle, forget, take_back
 from lucia.throttle import Attempt, FailureRule
 
@@ -38,11 +38,7 @@ class AsyncRedisThrottleStore:
     async def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
         """Count an attempt as a failure under each name, or under none of them if it has to wait."""
         word = secrets.token_hex(WORD_BYTES)
-        try:
-            return await self._driver.run(self._protocol.attempt(rules, word))
-        except ScriptsRefusedError:
-            self._protocol = PlainEach(self._keys)
-        return await self._driver.run(self._protocol.attempt(rules, word))
+        return await self._driver.run(with_or_without_scripts(lambda: self._protocol.attempt(rules, word), self._give_up_scripts))
 
     async def take_back(self, entries: Mapping[str, str], /) -> None:
         """Make an attempt uncounted."""
@@ -51,3 +47,6 @@ class AsyncRedisThrottleStore:
     async def forget(self, /, *names: str) -> None:
         """Forget all failures under these names."""
         await self._driver.run(forget(self._keys, names))
+
+    def _give_up_scripts(self) -> None:
+        self._protocol = PlainEach(self._keys)

@@ -12,7 +12,7 @@ from lucia._sync.redis_driver import RedisDriver
 from lucia._sync.redis_throttle import RedisThrottleStore
 from lucia.models import SessionRow
 from lucia.redis.clients import RedisClient, check_client, is_cluster
-from lucia.redis.commands import Operation, ScriptsRefusedError
+from lucia.redis.commands import Operation, with_or_without_scripts
 from lucia.redis.hashed import at_rest
 from lucia.redis.ids import RawIds
 from lucia.redis.layout import Layout, LayoutName
@@ -134,7 +134,7 @@ class RedisSessionAdapter:
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
         self._follow(choose_protocol(client, self._layout))
         names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
-        self._failures = RedisThrottleStore(client, self._driver, names)
+        self._throttle_store = RedisThrottleStore(client, self._driver, names)
 
     def __enter__(self) -> Self:
         return self
@@ -215,7 +215,7 @@ class RedisSessionAdapter:
 
     def throttle_store(self) -> RedisThrottleStore:
         """Where ``Auth`` counts failed sign-ins: beside the sessions, over the same client."""
-        return self._failures
+        return self._throttle_store
 
     def _follow(self, protocol: StoreProtocol) -> None:
         self._revoking = Revoking(protocol, self._layout, self._revocations, self._acknowledgement)
@@ -229,9 +229,7 @@ class RedisSessionAdapter:
         return Repair(self._layout, self._revoking.steps)
 
     def _run(self, start: Callable[[Store], Operation[T]], seconds: float = math.inf) -> T:
-        """Run an operation; where scripts turn out to be refused, start it anew without them, now and from then on."""
-        try:
-            return self._driver.run(start(self._protocol), seconds)
-        except ScriptsRefusedError:
-            self._follow(SessionFirst(self._layout, Plain()))
-        return self._driver.run(start(self._protocol), seconds)
+        return self._driver.run(with_or_without_scripts(lambda: start(self._protocol), self._give_up_scripts), seconds)
+
+    def _give_up_scripts(self) -> None:
+        self._follow(SessionFirst(self._layout, Plain()))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lucia._sync.redis_driver import RedisDriver
-from lucia.redis.commands import ScriptsRefusedError
+from lucia.redis.commands import with_or_without_scripts
 from lucia.redis.throttle import PlainEach, ThrottleKeys, choose_throttle, forget, take_back
 from lucia.throttle import Attempt, FailureRule
 
@@ -39,11 +39,7 @@ class RedisThrottleStore:
     def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
         """Count an attempt as a failure under each name, or under none of them if it has to wait."""
         word = secrets.token_hex(WORD_BYTES)
-        try:
-            return self._driver.run(self._protocol.attempt(rules, word))
-        except ScriptsRefusedError:
-            self._protocol = PlainEach(self._keys)
-        return self._driver.run(self._protocol.attempt(rules, word))
+        return self._driver.run(with_or_without_scripts(lambda: self._protocol.attempt(rules, word), self._give_up_scripts))
 
     def take_back(self, entries: Mapping[str, str], /) -> None:
         """Make an attempt uncounted."""
@@ -52,3 +48,6 @@ class RedisThrottleStore:
     def forget(self, /, *names: str) -> None:
         """Forget all failures under these names."""
         self._driver.run(forget(self._keys, names))
+
+    def _give_up_scripts(self) -> None:
+        self._protocol = PlainEach(self._keys)

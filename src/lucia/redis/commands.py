@@ -1,6 +1,6 @@
 """What an operation yields: commands of the server, scripts, and batches of both; what it is sent: their replies."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -90,3 +90,17 @@ Operation = Generator[Command, Reply, T]
 
 class ScriptsRefusedError(Exception):
     """The server, or what the client may do there, refuses scripts; a signal between two layers."""
+
+
+def with_or_without_scripts(start: Callable[[], Operation[T]], give_up: Callable[[], None]) -> Operation[T]:
+    """An operation that is started anew, without scripts, where they turn out to be refused.
+
+    Args:
+        start: starts it, with scripts unless they were given up.
+        give_up: gives them up, from now on.
+    """
+    try:
+        return (yield from start())
+    except ScriptsRefusedError:
+        give_up()
+    return (yield from start())

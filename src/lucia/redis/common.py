@@ -144,6 +144,12 @@ def successors(used_ids: Iterable[str], markers: Iterable[bytes | None]) -> list
     return [marker.successor for marker in found if marker is not None]
 
 
+def milliseconds_of(time: Sequence[bytes]) -> int:
+    """The reply to ``TIME`` in milliseconds since the epoch."""
+    seconds, microseconds = time
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
 def session_key(layout: Layout, session_id: bytes) -> bytes:
     """The key of an id as the index holds it, which need not be valid text."""
     return layout.session_key("").encode() + session_id

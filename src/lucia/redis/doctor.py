@@ -10,11 +10,11 @@ from typing import Final, Literal, NamedTuple, cast
 from lucia.models import SessionRow
 from lucia.redis.clients import is_refusal
 from lucia.redis.commands import Call, OnNode, Operation, Reply
-from lucia.redis.common import marker_or_none, session_key, to_bytes, to_text
+from lucia.redis.common import marker_or_none, milliseconds_of, session_key, to_bytes, to_text
 from lucia.redis.findings import Examined, Finding, Kind, Later, Role, Server, Treatment, role_of
 from lucia.redis.index import LIST, START
 from lucia.redis.layout import Layout, peek
-from lucia.redis.repair import SCAN_COUNT, Mends, Repair, is_whole, milliseconds_of, together
+from lucia.redis.repair import SCAN_COUNT, Mends, Repair, is_whole, read_together
 from lucia.redis.session_first import INDEX_SLACK_MS, TOMBSTONE, SlotSteps
 from lucia.rules import MARKER_MS, handle_of, is_session_id
 
@@ -321,8 +321,7 @@ class Doctor:
     def _move(self, row: SessionRow, name: bytes, record: bytes) -> Operation[bool]:
         """Move a session from its bare id to where the layout has it, unless something is there; delete it if it is over."""
         key = to_bytes(self._layout.session_key(row.id))
-        time = yield Call("TIME", ())
-        if row.idle_expires < milliseconds_of(time):
+        if row.idle_expires < milliseconds_of((yield Call("TIME", ()))):
             return (yield from self._mends.erase(name, b"string", record))
         if not (yield Call("RENAMENX", (name, key))):
             return False
@@ -371,8 +370,7 @@ class Doctor:
         return kind == b"none"
 
     def _records(self, node: str, ids: Sequence[bytes]) -> Operation[list[bytes | None]]:
-        replies = yield from together(node, [Call("MGET", (session_key(self._layout, id_),)) for id_ in ids])
-        return [reply[0] for reply in replies]
+        return (yield from read_together(node, [session_key(self._layout, id_) for id_ in ids]))
 
     def _ends(self, node: str, keys: Sequence[bytes]) -> Operation[list[tuple[int, int]]]:
         """What is left of each key's life, and the time after that."""

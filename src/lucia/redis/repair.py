@@ -7,14 +7,16 @@ second look or, if that is lost, by whoever reads the index next.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Eval, Nodes, OnNode, Operation, Reply
-from lucia.redis.common import to_bytes, to_text
+from lucia.redis.common import milliseconds_of, to_bytes, to_text
 from lucia.redis.layout import Layout, peek
-from lucia.redis.scripts import BORN_DEAD, Script
+from lucia.redis.scripts import BORN_DEAD, NOW, Script
 from lucia.redis.session_first import PROVISIONAL_MS, SlotSteps
+
+T = TypeVar("T")
 
 SCAN_COUNT: Final = 500
 """About how many keys are looked at together."""
@@ -46,9 +48,9 @@ return redis.call('PEXPIREAT', KEYS[1], ARGV[2])
 
 EXTEND: Final = Script(
     "extend",
-    """
+    f"""
 -- KEYS: a key. ARGV: an end in ms, '1' to give it also to a key without one. Lets the key not end before; never shortens its life.
-local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)
+{NOW}
 local ttl = redis.call('PTTL', KEYS[1])
 if (ttl == -1 and ARGV[2] == '1') or (ttl >= 0 and now + ttl < tonumber(ARGV[1])) then
   return redis.call('PEXPIREAT', KEYS[1], ARGV[1])
@@ -181,9 +183,10 @@ def together(node: str, calls: Sequence[Call]) -> Operation[list[Reply]]:
     return replies
 
 
-def milliseconds_of(time: Sequence[Argument]) -> int:
-    """The reply to ``TIME`` in milliseconds since the epoch."""
-    return int(time[0]) * 1000 + int(time[1]) // 1000
+def read_together(node: str, keys: Iterable[Argument]) -> Operation[list[bytes | None]]:
+    """The strings at these keys, None where there is none, as :func:`together`."""
+    replies = yield from together(node, [Call("MGET", (key,)) for key in keys])
+    return [value for (value,) in replies]
 
 
 def is_whole(ttl: int) -> bool:
@@ -222,7 +225,7 @@ class Repair:
         are_held = yield from self.held(node, [(key, row.id) for row, key in sound])
         found = {row.id for (row, _), is_held in zip(sound, are_held, strict=True) if is_held}
         absent = [row for row in rows if row.id not in found]
-        records = yield from self._records(node, absent)
+        records = yield from read_together(node, [self._layout.session_key(row.id) for row in absent])
         return [row for row, record in zip(absent, records, strict=True) if record is not None]
 
     def held(self, node: str, entries: Sequence[Entry]) -> Operation[list[bool]]:
@@ -252,24 +255,33 @@ class Repair:
 
     def reindex(self) -> Operation[Reindexed]:
         """Put every live session that is in no index into its user's."""
-        sessions = indexed = 0
-        for node in (yield Nodes()):
-            cursor: int | None = None
-            while cursor != 0:
-                cursor, rows = yield from self._scan_live(node, cursor or 0)
-                sessions += len(rows)
-                for row in (yield from self.unindexed(node, rows)):
-                    indexed += yield from self.index(row)
-        return Reindexed(sessions, indexed)
+        pages = yield from self._each_page(self._reindex_page)
+        return Reindexed(sum(page.sessions for page in pages), sum(page.indexed for page in pages))
 
     def delete_by_scan(self, user_id: str, delete: Callable[[Iterable[str]], Operation[None]]) -> Operation[None]:
         """End all sessions of a user, also those that are in no index: looks at every session that there is."""
+
+        def delete_in_page(_node: str, rows: Sequence[SessionRow]) -> Operation[None]:
+            if ids := [row.id for row in rows if row.user_id == user_id]:
+                yield from delete(ids)
+
+        yield from self._each_page(delete_in_page)
+
+    def _reindex_page(self, node: str, rows: Sequence[SessionRow]) -> Operation[Reindexed]:
+        indexed = 0
+        for row in (yield from self.unindexed(node, rows)):
+            indexed += yield from self.index(row)
+        return Reindexed(len(rows), indexed)
+
+    def _each_page(self, visit: Callable[[str, Sequence[SessionRow]], Operation[T]]) -> Operation[list[T]]:
+        """What ``visit`` returns for the live sessions of each page of each node."""
+        found: list[T] = []
         for node in (yield Nodes()):
             cursor: int | None = None
             while cursor != 0:
                 cursor, rows = yield from self._scan_live(node, cursor or 0)
-                if ids := [row.id for row in rows if row.user_id == user_id]:
-                    yield from delete(ids)
+                found.append((yield from visit(node, rows)))
+        return found
 
     def _scan_live(self, node: str, cursor: int) -> Operation[tuple[int, list[SessionRow]]]:
         prefix = self._layout.session_key("")
@@ -284,7 +296,3 @@ class Repair:
             if record is not None and is_whole(ttl)
         ]
         return cursor, [row for row in rows if row is not None and row.idle_expires > milliseconds_of(time)]
-
-    def _records(self, node: str, rows: Sequence[SessionRow]) -> Operation[list[bytes | None]]:
-        replies = yield from together(node, [Call("MGET", (self._layout.session_key(row.id),)) for row in rows])
-        return [reply[0] for reply in replies]

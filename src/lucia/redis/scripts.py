@@ -37,7 +37,7 @@ BORN_DEAD: Final = -3
 CHANGED: Final = -1
 """Something is not as it was seen; nothing was changed."""
 
-_NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)"
+NOW: Final = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)"
 
 _EXTEND = """
 local function extend(index, length, now, expires)
@@ -47,15 +47,18 @@ local function extend(index, length, now, expires)
 end
 """
 
-_CREATE: Final = f"""{_EXTEND}
--- KEYS: session, index. ARGV: id, record, idle end in ms. Returns the index's length, 0 (taken) or -3 (born dead).
-{_NOW}
-if tonumber(ARGV[3]) <= now then return {BORN_DEAD} end
-index_length(KEYS[2])
+_STORE: Final = f"""\
 if not redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PXAT', ARGV[3]) then
   if redis.call('MGET', KEYS[1])[1] ~= ARGV[2] then return {TAKEN} end
   index_remove(KEYS[2], ARGV[1]) -- the same create once more, since its reply was lost
-end
+end"""
+
+_CREATE: Final = f"""{_EXTEND}
+-- KEYS: session, index. ARGV: id, record, idle end in ms. Returns the index's length, 0 (taken) or -3 (born dead).
+{NOW}
+if tonumber(ARGV[3]) <= now then return {BORN_DEAD} end
+index_length(KEYS[2])
+{_STORE}
 local length = index_add(KEYS[2], ARGV[1])
 extend(KEYS[2], length, now, ARGV[3])
 return length
@@ -65,7 +68,7 @@ _CREATE_WITHIN: Final = f"""{_EXTEND}
 -- KEYS: session, index, then the sessions that were counted, those to end first. ARGV: id, record, idle end in ms, how many are to end,
 -- how many ids go out of the index, these ids, those to end first, then all ids that the index held. Returns the index's length,
 -- 0 (taken), -3 (born dead), or -1 if the index holds other ids by now, or a session that was counted is gone.
-{_NOW}
+{NOW}
 if tonumber(ARGV[3]) <= now then return {BORN_DEAD} end
 local ended, dropped = tonumber(ARGV[4]), tonumber(ARGV[5])
 local ids, listed = index_ids(KEYS[2]), {{}}
@@ -77,10 +80,7 @@ end
 for i = 3, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then return {CHANGED} end
 end
-if not redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PXAT', ARGV[3]) then
-  if redis.call('MGET', KEYS[1])[1] ~= ARGV[2] then return {TAKEN} end
-  index_remove(KEYS[2], ARGV[1]) -- the same create once more, since its reply was lost
-end
+{_STORE}
 for i = 1, ended do redis.call('DEL', KEYS[2 + i]) end
 for i = 1, dropped do index_remove_oldest(KEYS[2], ARGV[5 + i]) end
 local length = index_add(KEYS[2], ARGV[1])
@@ -91,7 +91,7 @@ return length
 _RENEW: Final = f"""{_EXTEND}
 -- KEYS: used session, successor, index, marker. ARGV: used id, successor's id, record, idle end in ms, marker, marker's life in ms.
 -- Returns 1, 0 (taken) or -3 (born dead); if the used session is gone, the marker and what is left of its life.
-{_NOW}
+{NOW}
 if not redis.call('MGET', KEYS[1])[1] then return {{redis.call('MGET', KEYS[4])[1], redis.call('PTTL', KEYS[4])}} end
 if tonumber(ARGV[4]) <= now then return {BORN_DEAD} end
 index_length(KEYS[3])
@@ -147,7 +147,7 @@ return 1
 
 _PUSH: Final = f"""{_EXTEND}
 -- KEYS: index. ARGV: id, idle end in ms, slack in ms. Returns the index's length, or -3 (born dead).
-{_NOW}
+{NOW}
 if tonumber(ARGV[2]) <= now then return {BORN_DEAD} end
 local length = index_add(KEYS[1], ARGV[1])
 extend(KEYS[1], length, now, ARGV[2] + ARGV[3])

@@ -31,6 +31,7 @@ from lucia.redis.common import (
     end_of_chain,
     follow,
     marker_or_none,
+    milliseconds_of,
     missing,
     probe,
     read_by_user,
@@ -107,8 +108,7 @@ class Plain:
     """Commands alone, for servers that refuse scripts; needs Redis 7 for the index's expiry."""
 
     def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
-        seconds, microseconds = yield Call("TIME", ())
-        if expires <= int(seconds) * 1000 + int(microseconds) // 1000:
+        if expires <= milliseconds_of((yield Call("TIME", ()))):
             return BORN_DEAD
         yield index.check(key)  # a key of another type fails here, before its expiry is touched
         endless = (yield Call("PTTL", (key,))) == -1  # the original wrote it; with an end it could end before the original's sessions

@@ -16,8 +16,9 @@ from typing import Any, Final, Protocol
 
 from lucia.redis.clients import is_cluster
 from lucia.redis.commands import Batch, Call, Eval, Operation, Transaction
+from lucia.redis.common import milliseconds_of
 from lucia.redis.layout import Layout
-from lucia.redis.scripts import Script
+from lucia.redis.scripts import NOW, Script
 from lucia.throttle import Attempt, FailureRule
 
 _PURPOSE: Final = b"\xfflucia throttle\x00"
@@ -27,17 +28,17 @@ _ENTRY: Final = re.compile(rb"([0-9]{1,16})-")
 
 ATTEMPT: Final = Script(
     "attempt",
-    """
+    f"""
 -- KEYS: lists of failures. ARGV: a word, then for each list: free, first wait, longest wait, memory and life in ms, how many are kept.
 -- Returns the time and what is left of the longest wait in ms, then for each list how many failures count, this one included. It is
 -- counted in every list if there is nothing to wait for, else in none. An entry is the time of the failure and the word.
-local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local wait, counts, gone = 0, {}, {}
+{NOW}
+local wait, counts, gone = 0, {{}}, {{}}
 for i, key in ipairs(KEYS) do
-  local rule = {}
+  local rule = {{}}
   for j = 1, 6 do rule[j] = tonumber(ARGV[6 * i - 5 + j]) end
   local count, last = 0, 0
-  gone[i] = {}
+  gone[i] = {{}}
   for _, entry in ipairs(redis.call('LRANGE', key, 0, -1)) do
     local at = tonumber(string.match(entry, '^(%d+)%-') or 0)
     local counted = now - at < rule[4] and at - now <= rule[3]
@@ -58,7 +59,7 @@ if wait == 0 then
     redis.call('PEXPIREAT', key, string.format('%.0f', now + tonumber(ARGV[6 * i])))
   end
 end
-return {now, wait, unpack(counts)}
+return {{now, wait, unpack(counts)}}
 """,
 )
 """All reading before all writing, so that a key of another type fails it before anything was written."""
@@ -139,7 +140,7 @@ class PlainEach:
 
     def _attempt(self, name: str, rule: FailureRule, word: str) -> Operation[Attempt]:
         key = self._keys.throttle_key(name)
-        now = _milliseconds_of((yield Call("TIME", ())))
+        now = milliseconds_of((yield Call("TIME", ())))
         entry = _entry(now, word)
         yield Transaction((Call("LPUSH", (key, entry)), Call("PEXPIREAT", (key, now + rule.life))))
         held: list[bytes] = yield Call("LRANGE", (key, 0, -1))
@@ -161,12 +162,6 @@ def forget(keys: ThrottleKeys, names: Collection[str]) -> Operation[None]:
     """Forget all failures under these names: ``DEL`` for each."""
     if names:
         yield Batch(tuple(Call("DEL", (keys.throttle_key(name),)) for name in names))
-
-
-def _milliseconds_of(time: Sequence[bytes]) -> int:
-    """The reply to ``TIME`` in milliseconds since the epoch."""
-    seconds, microseconds = time
-    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 def _script(keys: ThrottleKeys, rules: Rules, word: str) -> Eval:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
-from lucia.redis.commands import Nodes, Operation, ScriptsRefusedError
+from lucia.redis.commands import Nodes, Operation, with_or_without_scripts
 from lucia.redis.doctor import SECOND_LOOK_MS, Doctor
 from lucia.redis.findings import Examined, Finding, Kind, Later, Role, Server, Treatment
 from lucia.redis.layout import Layout
@@ -303,12 +303,10 @@ class Walk:
         return int(self._monotonic() * 1000)
 
     def _run(self, start: Callable[[Doctor], Operation[T]]) -> T:
-        """Run an operation; where scripts turn out to be refused, anew without them, now and from then on."""
-        try:
-            return self._driver.run(start(self._doctor))
-        except ScriptsRefusedError:
-            self._doctor = Doctor(self._layout, Plain(), PlainMends(), self._treatment)
-        return self._driver.run(start(self._doctor))
+        return self._driver.run(with_or_without_scripts(lambda: start(self._doctor), self._give_up_scripts))
+
+    def _give_up_scripts(self) -> None:
+        self._doctor = Doctor(self._layout, Plain(), PlainMends(), self._treatment)
 
 
 def _nodes() -> Operation[list[str]]:
