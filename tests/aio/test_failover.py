@@ -14,7 +14,7 @@ import valkey.exceptions
 
 from lucia._async.auth import AsyncAuth
 from lucia._calls import AsyncCalls
-from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
 from tests.failover_tools import AsyncAdapters, Node, Pair, pair, replicated_cluster, sentinel_pair
 from tests.redis_tools import LEAST_RIGHTS, AsyncClients, Inspector, row
@@ -323,6 +323,23 @@ async def test_cluster(tmp_path: Path) -> None:
             assert await after_outage(lambda: adapter.get_session("s1")) is None
             assert await live(other, "kept", *session_ids) == {"kept"}
             assert {each.id for each in await other.get_sessions_by_user_id("u1")} == {"kept"}
+
+
+async def test_cluster_that_lost_list_entries(tmp_path: Path) -> None:
+    """Logins whose list entries a failover took away validate and are in no list, until a reindexing puts them back."""
+    with replicated_cluster(tmp_path) as group:
+        async with AsyncClients.of_cluster("redis", group.cluster) as client, AsyncRedisSessionAdapter(client) as adapter:
+            await add(adapter, "before")
+            group.settle()
+            number = group.number_of("userSession:u1")
+            session_ids = [f"s{each}" for each in range(20) if group.number_of(f"session:s{each}") != number]
+            group.primaries[number].refuse_replicas()
+            await add(adapter, *session_ids)
+            group.fail_over(number)
+            assert await after_outage(lambda: live(adapter, *session_ids)) == set(session_ids)
+            assert [each.id for each in await after_outage(lambda: adapter.get_sessions_by_user_id("u1"))] == ["before"]
+            assert await adapter.reindex() == Reindexed(sessions=len(session_ids) + 1, indexed=len(session_ids))
+            assert {each.id for each in await adapter.get_sessions_by_user_id("u1")} == {"before", *session_ids}
 
 
 async def test_cluster_that_confirms(tmp_path: Path) -> None:

@@ -13,10 +13,20 @@ from lucia import AsyncAuth, InvalidSessionId, SessionExpiry, User
 from lucia._calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
-from lucia.redis.ids import HashedIds
+from lucia.redis.ids import HashedIds, RawIds
 from lucia.redis.layout import encode_row
 from lucia.rules import new_session_id
-from tests.redis_tools import DEFAULT, HOUR, AsyncClients, ClusterInspector, Inspector, row
+from tests.redis_tools import (
+    DEFAULT,
+    HOUR,
+    LEAST_RIGHTS,
+    LEAST_RIGHTS_CLUSTER,
+    LEAST_RIGHTS_PLAIN,
+    AsyncClients,
+    ClusterInspector,
+    Inspector,
+    row,
+)
 from tests.shared import Time
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
@@ -332,6 +342,25 @@ async def test_moving_in_three_steps(client: Any, raw: AsyncRedisSessionAdapter,
     assert await leads_to(reading, third) == third
     await reading.delete_session(first)
     assert await leads_to(writing, third) is None
+
+
+RIGHTS: Final = {"redis": LEAST_RIGHTS, "cluster": LEAST_RIGHTS_CLUSTER, "no scripts": LEAST_RIGHTS_PLAIN}
+
+
+@pytest.mark.parametrize("raw_ids", ["write", "read", "refuse"])
+async def test_least_rights(kind: str, client: Any, inspector: Inspector, raw_ids: RawIds) -> None:
+    """Hashes need no right more than ids as they are."""
+    inspector.on_each("ACL", "SETUSER", "app", "resetkeys", "-@all", "~session:*", "~userSession:*", *(f"+{each}" for each in RIGHTS[kind]))
+    adapter = AsyncRedisSessionAdapter(client, id_keys=[KEY, OLD], raw_ids=raw_ids)
+    used, other = await add(adapter), await add(adapter)
+    new = await renew(adapter, used)
+    assert await leads_to(adapter, used) == new
+    assert len(await adapter.get_sessions_by_user_id("u1")) == 2
+    assert await adapter.delete_other_sessions("u1", used) is True
+    assert [await leads_to(adapter, id_) for id_ in (new, other)] == [new, None]
+    await adapter.delete_session(used)
+    await adapter.delete_sessions_by_user_id("u1")
+    assert inspector.live() == set()
 
 
 @of_one_server

@@ -15,7 +15,7 @@ import valkey.exceptions
 
 from lucia._sync.auth import Auth
 from lucia._calls import Calls
-from lucia.adapters.redis import RedisSessionAdapter
+from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
 from tests.failover_tools import Adapters, Node, Pair, pair, replicated_cluster, sentinel_pair
 from tests.redis_tools import LEAST_RIGHTS, Clients, Inspector, row
@@ -324,6 +324,23 @@ def test_cluster(tmp_path: Path) -> None:
             assert after_outage(lambda: adapter.get_session("s1")) is None
             assert live(other, "kept", *session_ids) == {"kept"}
             assert {each.id for each in other.get_sessions_by_user_id("u1")} == {"kept"}
+
+
+def test_cluster_that_lost_list_entries(tmp_path: Path) -> None:
+    """Logins whose list entries a failover took away validate and are in no list, until a reindexing puts them back."""
+    with replicated_cluster(tmp_path) as group:
+        with Clients.of_cluster("redis", group.cluster) as client, RedisSessionAdapter(client) as adapter:
+            add(adapter, "before")
+            group.settle()
+            number = group.number_of("userSession:u1")
+            session_ids = [f"s{each}" for each in range(20) if group.number_of(f"session:s{each}") != number]
+            group.primaries[number].refuse_replicas()
+            add(adapter, *session_ids)
+            group.fail_over(number)
+            assert after_outage(lambda: live(adapter, *session_ids)) == set(session_ids)
+            assert [each.id for each in after_outage(lambda: adapter.get_sessions_by_user_id("u1"))] == ["before"]
+            assert adapter.reindex() == Reindexed(sessions=len(session_ids) + 1, indexed=len(session_ids))
+            assert {each.id for each in adapter.get_sessions_by_user_id("u1")} == {"before", *session_ids}
 
 
 def test_cluster_that_confirms(tmp_path: Path) -> None:

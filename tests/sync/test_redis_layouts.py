@@ -9,7 +9,7 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia import Auth, InvalidSessionId
-from lucia.adapters.redis import RedisSessionAdapter
+from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import StoreCorrupt
 from lucia.models import SessionRow
 from lucia.redis.layout import Layout, LayoutName, encode_row
@@ -156,6 +156,35 @@ def test_each_right_is_needed_over_sets(place: str, missing: str, inspector: Ins
     with make_client(kind, inspector) as client:
         with pytest.raises(REFUSALS, match=r"(?i)no.* permissions|NOPERM|can't run this command"):
             use_every_method(RedisSessionAdapter(client, layout=layout), inspector)
+    inspector.on_each("ACL", "DELUSER", "app")
+
+
+SEARCHING: Final[dict[LayoutName, tuple[str, ...]]] = {
+    "default": ("scan", "type", "llen", "lpos"),
+    "lucia-v2": ("scan", "type", "sismember"),
+}
+"""What reindexing needs beside the least rights."""
+
+
+def test_rights_for_reindexing(place: str, layout: LayoutName, inspector: Inspector) -> None:
+    """The documented rights are enough to put a session back into its index, and each is needed; to end it all the same one is enough."""
+    kind, _, rights = PLACES[place]
+    least, patterns = rights if layout == "default" else for_sets(rights), ("~session:*", f"~{inspector.layout.user_session}:*")
+    for missing in ("", *SEARCHING[layout]):
+        inspector.on_each("FLUSHALL")
+        inspector.fill("u1", 1)
+        inspector.write(row(OLD))
+        allow(inspector, *patterns, *(f"+{right}" for right in (*least, *SEARCHING[layout]) if right != missing))
+        with make_client(kind, inspector) as client, RedisSessionAdapter(client, layout=layout) as adapter:
+            if missing:
+                with pytest.raises(REFUSALS, match=r"(?i)no.* permissions|NOPERM"):
+                    adapter.reindex()
+            else:
+                assert adapter.reindex() == Reindexed(sessions=2, indexed=1)
+    allow(inspector, *patterns, *(f"+{right}" for right in (*least, "scan")))
+    with make_client(kind, inspector) as client, RedisSessionAdapter(client, layout=layout) as adapter:
+        adapter.delete_sessions_by_user_id("u1", exhaustive=True)
+        assert inspector.live() == set()
     inspector.on_each("ACL", "DELUSER", "app")
 
 

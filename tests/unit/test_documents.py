@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,7 @@ import pytest
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.aio.test_redis import described
+from tests.aio.test_redis_layouts import SEARCHING
 from tests.redis_tools import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN, for_sets
 
 ROOT: Final = Path(__file__).parents[2]
@@ -81,6 +82,7 @@ def test_rights() -> None:
     assert table["a cluster without scripts"] == set(LEAST_RIGHTS_CLUSTER) - set(LEAST_RIGHTS)
     lists = {"lpush", "lrem", "lrange", "llen"}
     assert table["the layout `lucia-v2`"] == lists | set(for_sets(LEAST_RIGHTS)) - set(LEAST_RIGHTS)
+    assert table["`reindex()`"] == set(chain.from_iterable(SEARCHING.values()))
 
 
 def test_commands() -> None:
