@@ -140,8 +140,8 @@ def set_session_within(tables: AuthTables, session: SessionRow, limit: int, now:
     """One login of a user after the other: each locks the user's row, without writing to it, until it is committed.
 
     A statement after that sees what the one before has committed; only where a whole transaction sees one moment, as at PostgreSQL's
-    REPEATABLE READ, it does not: then one login too many may be left, until the next. What a renewal is about to replace is listed as
-    it was, and ends with what it is renewed to.
+    REPEATABLE READ, it does not: then one login too many may be left, until the next. So it is on SQL Server, for which SQLAlchemy makes
+    no lock clause. What a renewal is about to replace is listed as it was, and ends with what it is renewed to.
     """
     yield delete(check_sessions(tables)).where(false())  # SQLite, which can't lock a row, locks the database
     yield select(tables.user_id).where(tables.user_id == session.user_id).with_for_update(key_share=True)

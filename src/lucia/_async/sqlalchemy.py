@@ -163,8 +163,8 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     ``get_session_and_user_by…``   the same ``WHERE id = :id`` with ``JOIN auth_user ON auth_session.user_id = auth_user.id``
     ``set_session``                ``INSERT INTO auth_session (…) SELECT … FROM auth_user WHERE id = :user_id``
     ``set_session_within``         a ``DELETE`` that changes nothing, ``SELECT id FROM auth_user WHERE id = :user_id FOR NO KEY UPDATE``
-                                   (or ``FOR UPDATE``), then as ``set_session``, ``get_sessions_by_user_id`` and, for the oldest
-                                   logins, ``delete_session``
+                                   (or ``FOR UPDATE``; for SQL Server SQLAlchemy makes neither), then as ``set_session``,
+                                   ``get_sessions_by_user_id`` and, for the oldest logins, ``delete_session``
     ``delete_session``             ``DELETE FROM auth_session WHERE id IN (…) AND successor IS NULL``, then the used ones among
                                    these ids: ``SELECT`` and ``DELETE`` them, and so on with what they led to up to 60 s ago
     ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it finds nothing
