@@ -382,18 +382,22 @@ async def test_settings(client: Any) -> None:
 # Who can use what Redis holds
 
 
+def tokens_in(inspector: Inspector) -> set[str]:
+    """All that a thief could try as an id."""
+    text = dump(inspector)
+    tokens = {*re.split(r'[\s{}\[\]":,]+', text), *re.findall(r"[0-9A-Za-z]{40}", text), *re.findall(r"\w+", text), *text.splitlines()}
+    return (tokens | {token[start : start + 40] for token in tokens for start in range(0, len(token), 8)}) - {""}
+
+
 async def test_stolen_dump(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """Nothing that Redis holds logs anybody in, neither where the key is known nor where it is not, not within a grace either."""
     auth, without_key = to_auth(hashed), to_auth(raw)
     used = await auth.create_session("u1", noted={"agent": "x"})
     session = await auth.renew_session((await auth.renew_session(used.session_id)).session_id)
-    text = dump(inspector)
-    assert '"sealed"' in text
-    tokens = {*re.split(r'[\s{}\[\]":,]+', text), *re.findall(r"[0-9A-Za-z]{40}", text), *re.findall(r"\w+", text), *text.splitlines()}
-    tokens |= {token[start : start + 40] for token in tokens for start in range(0, len(token), 8)}
-    hashes = [token for token in tokens if re.fullmatch("[0-9a-f]{64}", token)]
-    assert len(hashes) >= 3
-    for token in tokens - {""}:
+    assert '"sealed"' in dump(inspector)
+    tokens = tokens_in(inspector)
+    assert len([token for token in tokens if re.fullmatch("[0-9a-f]{64}", token)]) >= 3
+    for token in tokens:
         assert await leads_to(hashed, token) is None
         assert await renew(hashed, token) is None
         assert await hashed.delete_other_sessions("nobody", token) is False
@@ -402,6 +406,14 @@ async def test_stolen_dump(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSess
                 await each.validate_session(token)
     assert (await auth.validate_session(used.session_id)).session_id == session.session_id
     assert (await auth.validate_session(session.session_id)).user_id == "u1"
+
+
+async def test_stolen_dump_has_power(raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """Without keys the same search finds what logs in: the session, and the used id that leads to it."""
+    auth = to_auth(raw)
+    used = await auth.create_session("u1")
+    session = await auth.renew_session(used.session_id)
+    assert {used.session_id, session.session_id} == {token for token in tokens_in(inspector) if await leads_to(raw, token)}
 
 
 @of_one_server

@@ -17,6 +17,7 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from lucia.redis.index import LIST
 from lucia.redis.scripts import DELETE, SWAP
+from tests.aio.test_failover import with_a_method_of_its_own
 from tests.redis_tools import AsyncClients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row
 from tests.servers import Cluster, Server
 
@@ -109,6 +110,21 @@ async def test_a_login_is_sent_once(
         lose(proxies, "", 0)
     await adapter.delete_sessions_by_user_id("u1")
     assert "s0" not in inspector.index()
+
+
+@pytest.mark.parametrize("kind", ["redis"])
+async def test_a_login_is_sent_once_has_power(kind: str, proxies: dict[int, LossyProxy], inspector: Inspector) -> None:
+    """Over a client that sends everything again, and can't be copied, the same create reaches the server as often as that sends it."""
+    (proxy,) = proxies.values()
+    of_its_own = with_a_method_of_its_own(AsyncClients.modules["redis"].Redis)
+    async with of_its_own(port=proxy.port, protocol=2, **AsyncClients.retrying("redis", 3)) as client:
+        adapter = AsyncRedisSessionAdapter(client)
+        await adapter.set_session(row("so that it knows the script"))
+        lose(proxies, LIST.scripts.create.sha)
+        with pytest.raises(StoreUnavailable):
+            await adapter.set_session(row("again and again"))
+        assert lost(proxies) == 4
+    assert "again and again" in inspector.live()
 
 
 async def test_a_renewal_is_sent_once(kind: str, adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]) -> None:

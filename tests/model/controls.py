@@ -71,6 +71,14 @@ class BlindPrune(SessionFirst):
         return rows_of(user_id, ids, records)
 
 
+class NeverPruned(SessionFirst):
+    """Reading a user's sessions leaves dead ids in the index."""
+
+    def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
+        ids = yield from self._layout.index.read(self._layout.index_key(user_id))
+        return rows_of(user_id, ids, (yield from self._records(ids)))
+
+
 class PointerFirst(SessionFirst):
     """A renewal that names its successor before it makes it: a crash in between leaves a promise that others keep, or nobody."""
 
@@ -195,4 +203,5 @@ CONTROLS: Final = (
     Control(EndsOnlyIds(LAYOUT, Scripted()), "cap", "a capped login, a renewal"),
     Control(HandleIgnored(LAYOUT, Scripted()), "keep", "a renewal, others signed out"),
     Control(BlindPrune(LAYOUT, Scripted()), "list", "two listings, a login"),
+    Control(NeverPruned(LAYOUT, Scripted()), "list", "two listings, a login"),
 )

@@ -18,6 +18,7 @@ from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from lucia.redis.index import LIST
 from lucia.redis.scripts import DELETE, SWAP
+from tests.sync.test_failover import with_a_method_of_its_own
 from tests.redis_tools import Clients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row
 from tests.servers import Cluster, Server
 
@@ -110,6 +111,21 @@ def test_a_login_is_sent_once(
         lose(proxies, "", 0)
     adapter.delete_sessions_by_user_id("u1")
     assert "s0" not in inspector.index()
+
+
+@pytest.mark.parametrize("kind", ["redis"])
+def test_a_login_is_sent_once_has_power(kind: str, proxies: dict[int, LossyProxy], inspector: Inspector) -> None:
+    """Over a client that sends everything again, and can't be copied, the same create reaches the server as often as that sends it."""
+    (proxy,) = proxies.values()
+    of_its_own = with_a_method_of_its_own(Clients.modules["redis"].Redis)
+    with of_its_own(port=proxy.port, protocol=2, **Clients.retrying("redis", 3)) as client:
+        adapter = RedisSessionAdapter(client)
+        adapter.set_session(row("so that it knows the script"))
+        lose(proxies, LIST.scripts.create.sha)
+        with pytest.raises(StoreUnavailable):
+            adapter.set_session(row("again and again"))
+        assert lost(proxies) == 4
+    assert "again and again" in inspector.live()
 
 
 def test_a_renewal_is_sent_once(kind: str, adapter: RedisSessionAdapter, proxies: dict[int, LossyProxy]) -> None:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.redis import atomic
+from lucia.redis import atomic, common
 from lucia.redis.atomic import BLOCK, OPTIMISTIC_TRIES, Atomic
 from lucia.redis.commands import Batch, Call, DropConnections, Eval, Operation, Reply
 from lucia.redis.common import MAX_HOPS, get, successor_of
 from lucia.redis.index import LIST
-from lucia.redis.layout import Marker, encode_marker, encode_row
+from lucia.redis.layout import Marker, encode_marker, encode_row, peek
 from lucia.redis.scripts import DELETE
 from lucia.rules import system_clock
 from tests.redis_tools import DEFAULT, HOUR, Inspector, Stepper, explore, replay, row
@@ -509,6 +509,15 @@ def test_crossed_replies_are_no_session() -> None:
     commands, session = replay(get(DEFAULT, "a"), [OTHERS], None, [OTHERS])
     assert len(commands) == 3
     assert session is None
+
+
+def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not compare the ids takes another's session for the one that was asked for."""
+    monkeypatch.setattr(common, "decode_row", lambda record, _: peek(record, "b"))
+    commands, session = replay(get(DEFAULT, "a"), [OTHERS])
+    assert len(commands) == 1
+    assert session is not None
+    assert (session.id, session.user_id) == ("b", "u2")
 
 
 def test_crossed_marker_leads_nowhere() -> None:

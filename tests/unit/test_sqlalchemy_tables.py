@@ -264,7 +264,7 @@ def test_writes_begin_with_a_write(tables: AuthTables) -> None:
     [("postgresql", "FOR NO KEY UPDATE"), ("mysql", "FOR UPDATE"), ("oracle", "FOR UPDATE"), ("sqlite", ""), ("mssql", "")],
 )
 def test_logins_within_a_cap_go_one_at_a_time(tables: AuthTables, dialect: str, lock: str) -> None:
-    """Before anything is counted the user's row is locked, but on SQL Server, and not written to, after a write that locks SQLite's database."""
+    """Before anything is counted the user's row is locked, and not written to, after a write that locks SQLite; SQL Server locks none."""
     sent, _ = statements(steps.set_session_within(tables, SESSION, 3, 5), [nothing(), nothing(), Answer((), 1), nothing()], dialect)
     assert [text.split()[0] for text in sent] == ["DELETE", "SELECT", "INSERT", "SELECT"]
     assert "WHERE auth_user.id" in sent[1]
