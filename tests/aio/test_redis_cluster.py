@@ -87,7 +87,7 @@ def make_client(kind: str, inspector: Inspector) -> Any:
 
 def has_scripts(kind: str) -> bool:
     """Whether scripts are allowed there."""
-    return kind.startswith("cluster") and "no scripts" not in kind
+    return "no scripts" not in kind and (kind.startswith("cluster") or "scripts" in kind)
 
 
 @pytest.fixture
@@ -469,7 +469,7 @@ async def play_renewals(adapter: AsyncRedisSessionAdapter, inspector: Inspector,
 Play = Callable[[AsyncRedisSessionAdapter, Inspector, int], Any]
 
 
-@pytest.mark.parametrize("kind", ["cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"])
+@pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"])
 @pytest.mark.parametrize("game", [play, play_renewals])
 async def test_many_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play) -> None:
     """Logins, renewals and sign-outs everywhere at once: what was there when a sign-out began is dead, and all others are indexed."""
@@ -504,7 +504,7 @@ async def test_ours_fifty_logins_have_power(client: Any, adapter: AsyncRedisSess
     assert len(inspector.live()) > 5
 
 
-@of_one_kind
+@pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis"])
 @pytest.mark.parametrize(("game", "control"), [(play, Original), (play_renewals, CreateThenDelete)], ids=["logins", "renewals"])
 async def test_many_at_once_has_power(adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play, control: Any) -> None:
     """The same games find out the original's protocol, and a renewal that leaves no marker, again and again."""

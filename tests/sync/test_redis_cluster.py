@@ -88,7 +88,7 @@ def make_client(kind: str, inspector: Inspector) -> Any:
 
 def has_scripts(kind: str) -> bool:
     """Whether scripts are allowed there."""
-    return kind.startswith("cluster") and "no scripts" not in kind
+    return "no scripts" not in kind and (kind.startswith("cluster") or "scripts" in kind)
 
 
 @pytest.fixture
@@ -470,7 +470,7 @@ def play_renewals(adapter: RedisSessionAdapter, inspector: Inspector, number: in
 Play = Callable[[RedisSessionAdapter, Inspector, int], Any]
 
 
-@pytest.mark.parametrize("kind", ["cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"])
+@pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"])
 @pytest.mark.parametrize("game", [play, play_renewals])
 def test_many_at_once(adapter: RedisSessionAdapter, inspector: Inspector, game: Play) -> None:
     """Logins, renewals and sign-outs everywhere at once: what was there when a sign-out began is dead, and all others are indexed."""
@@ -505,7 +505,7 @@ def test_ours_fifty_logins_have_power(client: Any, adapter: RedisSessionAdapter,
     assert len(inspector.live()) > 5
 
 
-@of_one_kind
+@pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis"])
 @pytest.mark.parametrize(("game", "control"), [(play, Original), (play_renewals, CreateThenDelete)], ids=["logins", "renewals"])
 def test_many_at_once_has_power(adapter: RedisSessionAdapter, inspector: Inspector, game: Play, control: Any) -> None:
     """The same games find out the original's protocol, and a renewal that leaves no marker, again and again."""
