@@ -1,4 +1,4 @@
-"""An order of events that a test needs and that luck need not bring about."""
+"""What a test needs and luck need not bring about: an order of events, and an answer in time."""
 
 import time
 from collections.abc import Callable
@@ -8,10 +8,11 @@ from lucia._async.redis_driver import AsyncRedisDriver
 from lucia._calls import AsyncCalls
 from lucia._conformance import AT_ONCE
 from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.redis.commands import Batch, Command
 from lucia.redis.unanswered import is_read
 
-__all__ = ["AsyncMeeting", "AsyncMeetingAdapter", "AsyncMeetingDriver", "until"]
+__all__ = ["AsyncMeeting", "AsyncMeetingAdapter", "AsyncMeetingDriver", "patiently", "until"]
 
 
 async def until(holds: Callable[[], object], seconds: float = 60) -> None:
@@ -25,6 +26,17 @@ async def until(holds: Callable[[], object], seconds: float = 60) -> None:
         if time.monotonic() > end:
             raise TimeoutError(holds)
         await AsyncCalls.pause(1)
+
+
+async def patiently(call: Callable[[], Any], seconds: float = 60) -> Any:
+    """What the call gives once it is answered within its deadline, which a busy machine may miss."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return await call()
+        except (StoreUnavailable, RevocationNotReplicated):
+            if time.monotonic() > end:
+                raise
 
 
 class AsyncMeeting:

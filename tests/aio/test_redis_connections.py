@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from lucia.redis.commands import Call, Operation
 from lucia.redis.slots import slot_of
+from tests.aio.meeting import patiently
 from tests.redis_tools import (
     AsyncClients,
     ClusterInspector,
@@ -67,10 +69,12 @@ async def test_tls(library: str, tmp_path: Path) -> None:
     with tls_server(tmp_path) as (server, certificate):
         kind = f"{library}-py as it is"
         client = AsyncClients.make(kind, server, ssl=True, ssl_ca_certs=str(certificate))
-        async with client, AsyncRedisSessionAdapter(client, deadline=SOON * 5) as adapter:
+        async with client, AsyncRedisSessionAdapter(client) as adapter, AsyncRedisSessionAdapter(client, deadline=SOON) as hasty:
             await live(adapter)
+            await patiently(partial(hasty.get_session, "one"))
             with frozen(Server("redis", server.host, plain_port(server), server.socket)), pytest.raises(StoreUnavailable):
-                await adapter.get_session("one")
+                await hasty.get_session("one")
+            await patiently(partial(hasty.get_session, "one"))
             await live(adapter)
         async with AsyncClients.make(kind, server, ssl=True) as client, AsyncRedisSessionAdapter(client) as adapter:
             with pytest.raises((redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)):
@@ -144,9 +148,11 @@ async def test_closing_while_in_use(redis_server: Server, inspector: Inspector) 
         async def close_meanwhile() -> None:
             await AsyncCalls.pause(50)
             await adapter.aclose()
+            stopped.close()
 
-        inspector.client.client_pause(300)
-        found, _ = await AsyncCalls.together(partial(adapter.get_session, "one"), close_meanwhile)
+        with ExitStack() as stopped:
+            stopped.enter_context(frozen(redis_server))
+            found, _ = await AsyncCalls.together(partial(adapter.get_session, "one"), close_meanwhile)
         assert getattr(found, "id", None) == "one"
         until(lambda: "mine" not in [each["name"] for each in inspector.client.client_list()])
 
@@ -257,10 +263,10 @@ async def test_keys_of_a_slot_that_moves(cluster: Cluster, nodes: ClusterInspect
 @of_each_library
 async def test_a_frozen_node(library: str, cluster: Cluster, nodes: ClusterInspector) -> None:
     """With a node that is stopped its sessions can't be reached, by the deadline; those of the other nodes can, also right after that."""
-    async with AsyncClients.of_cluster(library, cluster) as client, AsyncRedisSessionAdapter(client, deadline=SOON * 4) as adapter:
+    async with AsyncClients.of_cluster(library, cluster) as client, AsyncRedisSessionAdapter(client, deadline=SOON * 6) as adapter:
         ids = [f"s{number}" for number in range(12)]
         for id_ in ids:
-            await adapter.set_session(row(id_))
+            await patiently(partial(adapter.set_session, row(id_)))
         port = port_of(nodes, "session:s0")
         theirs = [id_ for id_ in ids if port_of(nodes, f"session:{id_}") != port]
         with frozen(Server("redis", "127.0.0.1", port, Path("/nowhere"))):
@@ -268,7 +274,7 @@ async def test_a_frozen_node(library: str, cluster: Cluster, nodes: ClusterInspe
                 await adapter.get_session("s0")
             assert [id_ for id_ in theirs if await adapter.get_session(id_) is None] == []
         assert theirs
-        assert await adapter.get_session("s0") is not None
+        assert await patiently(partial(adapter.get_session, "s0")) is not None
 
 
 async def test_a_map_by_whichever_node_answers(cluster: Cluster, nodes: ClusterInspector) -> None:
@@ -277,7 +283,7 @@ async def test_a_map_by_whichever_node_answers(cluster: Cluster, nodes: ClusterI
         for port in cluster.ports:
             id_ = next(f"s{number}" for number in range(99) if port_of(nodes, f"session:s{number}") != port)
             nodes.write(row(id_))
-            adapter = AsyncRedisSessionAdapter(client, deadline=SOON * 4)
+            adapter = AsyncRedisSessionAdapter(client, deadline=SOON * 6)
             with frozen(Server("redis", "127.0.0.1", port, Path("/nowhere"))):
                 assert await adapter.get_session(id_) is not None
             await adapter.aclose()

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lucia._sync.auth import Auth
 from lucia._calls import Calls
 from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
+from tests.sync.meeting import patiently
 from tests.failover_tools import Adapters, Node, Pair, pair, replicated_cluster, sentinel_pair
 from tests.redis_tools import LEAST_RIGHTS, Clients, Inspector, row
 
@@ -209,7 +210,7 @@ def test_not_replicated(end: Callable[[RedisSessionAdapter], Any], servers: Pair
     with Adapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)) as adapter:
         add(adapter, "kept", "ended", "other")
         servers.settle()
-        adapter.delete_session("other")
+        patiently(partial(adapter.delete_session, "other"))
         assert servers.replica.client.exists("session:other") == 0
         servers.link.hold()
         for _ in range(2):
@@ -218,13 +219,7 @@ def test_not_replicated(end: Callable[[RedisSessionAdapter], Any], servers: Pair
             assert (caught.value.wanted, caught.value.acknowledged) == (1, 0)
             assert live(adapter, "ended") == set()
         servers.link.flow()
-        end_ = time.monotonic() + 30
-        while time.monotonic() < end_:
-            try:
-                end(adapter)
-                break
-            except RevocationNotReplicated:
-                continue
+        patiently(partial(end, adapter))
         assert servers.replica.client.exists("session:ended") == 0
 
 
@@ -237,6 +232,8 @@ def test_frozen_replica(servers: Pair) -> None:
         with pytest.raises(RevocationNotReplicated):
             adapter.delete_session("ended")
         servers.replica.thaw()
+    with Adapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)) as adapter:
+        patiently(partial(adapter.delete_session, "ended"))
     with Adapters.on(servers.server(), revoke_ack=2, revoke_ack_timeout=timedelta(seconds=2)) as adapter:
         with pytest.raises(RevocationNotReplicated) as caught:
             adapter.delete_session("ended")
@@ -254,7 +251,7 @@ def test_rights_for_asking_replicas(servers: Pair) -> None:
         commands=[f"+{command}" for command in LEAST_RIGHTS],
         keys=["session:*", "userSession:*"],
     )
-    with Adapters.on(servers.server(), user="app", revoke_ack=1) as adapter:
+    with Adapters.on(servers.server(), user="app", revoke_ack=1, revoke_ack_timeout=timedelta(seconds=4)) as adapter:
         add(adapter, "ended", "other")
         with pytest.raises(redis.exceptions.NoPermissionError):
             adapter.delete_session("ended")
@@ -351,7 +348,7 @@ def test_cluster_that_confirms(tmp_path: Path) -> None:
             RedisSessionAdapter(client, revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=300)) as adapter,
         ):
             add(adapter, "s1", "s2", "s3", "s4")
-            adapter.delete_session("s4")
+            patiently(partial(adapter.delete_session, "s4"))
             replica = group.replicas[group.number_of("session:s1")]
             replica.freeze()
             for _ in range(2):
@@ -374,7 +371,7 @@ def lone(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
 
 def test_kill_and_restart(lone: Node) -> None:
     """After kill -9 the errors go up; after the restart the same cookies work, and what was ended stays ended."""
-    with Adapters.on(lone.server(), deadline=timedelta(seconds=2)) as adapter, Adapters.on(lone.server()) as other:
+    with Adapters.on(lone.server()) as adapter, Adapters.on(lone.server()) as other:
         auth = Auth(sessions=adapter, env="PROD")
         kept, ended = auth.create_session("u1"), auth.create_session("u1")
         auth.invalidate_session(ended.session_id)
@@ -411,7 +408,11 @@ def test_restart_without_the_last_moments(tmp_path: Path) -> None:
 def test_what_it_takes(count: int, servers: Pair) -> None:
     """However many were ended, they are ended again before the first command is answered; with ``-s`` it prints what that took."""
     session_ids = [f"session-{number}" for number in range(count)]
-    with Adapters.on(servers.server(), revoke_ack=1) as asking, Adapters.on(servers.server()) as adapter:
+    patient = timedelta(seconds=4)
+    with (
+        Adapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=patient) as asking,
+        Adapters.on(servers.server()) as adapter,
+    ):
         for session_id in session_ids[:10]:
             asking.set_session(row(session_id))
         began = time.perf_counter()
