@@ -1,7 +1,9 @@
 """The report: a table of goals, a table for each section, and the same as JSON."""
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +11,10 @@ from typing import Any, Final
 from bench.rows import Ratio, Row, find, ratio
 from bench.section import Goal, Section
 
-__all__ = ["markdown", "read_rows", "write_json"]
+__all__ = ["markdown", "read_rows", "write_docs", "write_json"]
+
+BEGIN: Final = "<!-- what scripts/bench --write-docs wrote -->"
+END: Final = "<!-- until here -->"
 
 NOTHING: Final = "·"
 """What stands in a cell that was not measured."""
@@ -43,6 +48,24 @@ def read_rows(path: Path) -> tuple[dict[str, str], list[Row]]:
     return read["about"], [Row.from_json(row) for row in read["rows"]]
 
 
+def write_docs(docs: Path, text: str, plots: Iterable[Path]) -> None:
+    """Put the tables and the plots into the documentation, in the place of those that are there.
+
+    Raises:
+        ValueError: the page has no such place.
+    """
+    page = docs / "benchmarks.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{page} has no lines {BEGIN!r} and {END!r}")
+    folder = docs / "benchmarks"
+    folder.mkdir(exist_ok=True)
+    pictures = [Path(shutil.copy(plot, folder)) for plot in plots]
+    shown = "\n\n".join(f"![{picture.stem}](benchmarks/{picture.name})" for picture in pictures)
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n{shown}\n\n{END}{after}")
+
+
 def _facts(about: Mapping[str, str]) -> str:
     return _table(["", ""], [[name, value] for name, value in about.items()])
 
@@ -71,10 +94,17 @@ def _section(section: Section, rows: Sequence[Row]) -> str:
     lines: dict[tuple[str, ...], dict[str | int, str]] = {}
     for row in rows:
         line = (*(str(row.setting.get(name, "")) for name in names), row.subject, row.unit)
-        lines.setdefault(line, {})[row.setting[section.columns]] = _number(row.median)
-    head = [*names, "", "unit", *(f"{section.columns} {column}" if isinstance(column, int) else column for column in columns)]
+        lines.setdefault(line, {})[row.setting[section.columns]] = _cell(row, section, rows)
+    head = [*names, "", "unit", *(f"{section.columns} {column:,}" if isinstance(column, int) else column for column in columns)]
     body = [[*line, *(cells.get(column, NOTHING) for column in columns)] for line, cells in lines.items()]
     return f"### {section.title}\n\n{section.about}\n\n{_table(head, body)}"
+
+
+def _cell(row: Row, section: Section, rows: Sequence[Row]) -> str:
+    """The median, and how many times the section's base that is."""
+    base = section.base and find(rows, replace(section.base, setting={**row.setting, **section.base.setting}))
+    compared = f" ({_number(ratio(row, base).median)})" if base else ""
+    return _number(row.median) + compared
 
 
 def _number(value: float) -> str:

@@ -1,29 +1,76 @@
 """What a section of the benchmark is: how it measures, how its table looks, and what it should reach."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from bench.rows import Ratio, Row, Want
 
-__all__ = ["Goal", "Plan", "Section"]
+__all__ = ["FULL", "QUICK", "Goal", "Plan", "Plot", "Section", "Size"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is measured.
+
+    Args:
+        rounds: how often everything is measured, in alternation.
+        seconds: about how long each measurement of a rate takes.
+        pool: how many sessions are read again and again.
+        callers: how many calls are made at once.
+        of_one_user: how many sessions of a user end at once.
+        stored: how many sessions there are.
+        validations: after how many of them the memory is looked at.
+        logins: how many passwords are checked at once.
+    """
+
+    rounds: int
+    seconds: float
+    pool: int
+    callers: tuple[int, ...]
+    of_one_user: tuple[int, ...]
+    stored: tuple[int, ...]
+    validations: tuple[int, ...]
+    logins: int
+
+
+FULL: Final = Size(
+    rounds=5,
+    seconds=0.5,
+    pool=10_000,
+    callers=(1, 16, 64, 256, 1_024),
+    of_one_user=(1, 100, 10_000),
+    stored=(1_000, 10_000, 100_000, 1_000_000),
+    validations=(100_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000),
+    logins=50,
+)
+
+QUICK: Final = Size(
+    rounds=1,
+    seconds=0.05,
+    pool=200,
+    callers=(1, 64),
+    of_one_user=(1, 100),
+    stored=(100, 1_000),
+    validations=(1_000, 2_000),
+    logins=2,
+)
+"""Shows in a minute or two that everything works."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured.
+    """What a section is given.
 
     Args:
-        quick: whether to show only that it works, in seconds; sections have smaller sizes then.
-        rounds: how often everything is measured, in alternation.
-        seconds: about how long each measurement of a rate takes.
+        size: how much to measure.
+        rounds: how often.
         folder: a new one for what servers and programs write; it is deleted at the end.
     """
 
-    quick: bool
+    size: Size
     rounds: int
-    seconds: float
     folder: Path
 
 
@@ -54,6 +101,23 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """A line for each subject on each loop, over the section's columns.
+
+    Args:
+        name: of its file.
+        title: in the picture.
+        y: what goes up.
+        setting: which rows, as far as the section has others.
+    """
+
+    name: str
+    title: str
+    y: str
+    setting: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """One table of the report.
 
@@ -62,13 +126,17 @@ class Section:
         title: a heading.
         about: what is measured, in a sentence or two of Markdown.
         columns: the setting that goes across the table, such as ``concurrency``; all others go down.
+        base: whom all others are compared with in brackets, at the same operation and in the same column.
         measure: starts what it needs, measures in alternation, and yields the rows at the end.
         goals: what should be reached, in the order of the report.
+        plots: of its rows.
     """
 
     name: str
     title: str
     about: str
     columns: str
+    base: Want | None = None
     measure: Callable[[Plan], Iterator[Row]]
     goals: tuple[Goal, ...] = ()
+    plots: tuple[Plot, ...] = ()

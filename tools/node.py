@@ -1,10 +1,11 @@
 """Runs programs of Node, which a wheel carries, with the packages that a folder's lock file names."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["install", "node"]
+__all__ = ["install", "installed", "node"]
 
 
 def node(program: str = "node") -> list[str]:
@@ -17,3 +18,9 @@ def install(folder: Path) -> None:
     installed = folder / "node_modules" / ".package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < (folder / "package-lock.json").stat().st_mtime:
         subprocess.run([*node("npm"), "ci", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=True)  # noqa: S603 # our own
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """The packages that the folder asks for, and their versions."""
+    wanted: dict[str, dict[str, str]] = json.loads((folder / "package.json").read_text())
+    return wanted["dependencies"]

@@ -47,6 +47,16 @@ class Server:
         """What ``from_url`` of a Redis client takes."""
         return f"redis://{self.host}:{self.port}"
 
+    @property
+    def ports(self) -> tuple[int]:
+        """As a cluster has them."""
+        return (self.port,)
+
+    def flush(self) -> None:
+        """Empty it."""
+        with _client(self.port) as client:
+            client.flushall()
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -59,6 +69,10 @@ class Cluster:
         for port in self.ports:
             with _client(port) as client:
                 client.execute_command(*command)
+
+    def flush(self) -> None:
+        """Empty all nodes."""
+        self.on_each("FLUSHALL")
 
     @property
     def url(self) -> str:

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.section import Section
+from bench.sections import cluster, memory, passwords, revoke_all, stored, sync, validate, writes
 
 __all__ = ["SECTIONS"]
 
-SECTIONS: Final[Sequence[Section]] = ()
+SECTIONS: Final[Sequence[Section]] = (
+    validate.SECTION,
+    cluster.SECTION,
+    sync.SECTION,
+    writes.SECTION,
+    revoke_all.SECTION,
+    stored.SECTION,
+    memory.SECTION,
+    passwords.SECTION,
+)

@@ -1,0 +1,93 @@
+"""The same as :mod:`bench.worker` for logging in with passwords: ``python -m bench.login_worker LIBRARY LOOP URL SETTINGS``."""
+
+import asyncio
+import importlib
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from bench.drive import drive
+from bench.peer import Logins
+from bench.worker import expect, loop_factory, memory, serve
+
+PASSWORD: Final = "correct horse battery staple"  # noqa: S105 # of nobody
+TICK: Final = 0.001
+LOOK: Final = 0.005
+
+
+class LoginWorker:
+    """What a runner asks of a library."""
+
+    def __init__(self, logins: Logins) -> None:
+        self._logins = logins
+        self._names: list[str] = []
+
+    async def check(self) -> list[str]:
+        """Whether a right password logs in, and a wrong one does not.
+
+        Raises:
+            AssertionError: not so.
+        """
+        await self._logins.sign_up("alice", PASSWORD)
+        expect("the right password logs in", bool(await self._logins.log_in("alice", PASSWORD)), wanted=True)
+        with suppress(self._logins.refusal):
+            expect("a wrong password does not", await self._logins.log_in("alice", "wrong"), None)
+        return ["log_in"]
+
+    async def sign_up(self, count: int) -> None:
+        """Make so many users."""
+        self._names = [f"user{number}" for number in range(count)]
+        await drive(lambda name: self._logins.sign_up(name, PASSWORD), self._names, 2)
+
+    async def log_in(self) -> dict[str, float]:
+        """Log all in at once: the seconds it took, the longest that another coroutine waited beyond its time, and the memory it took."""
+        longest = 0.0
+
+        async def tick() -> None:
+            nonlocal longest
+            while True:
+                begin = time.perf_counter()
+                await asyncio.sleep(TICK)
+                longest = max(longest, time.perf_counter() - begin - TICK)
+
+        with growth() as most:
+            other = asyncio.create_task(tick())
+            await asyncio.sleep(10 * TICK)
+            seconds, answers = await drive(lambda name: self._logins.log_in(name, PASSWORD), self._names, len(self._names))
+            await asyncio.sleep(10 * TICK)
+            other.cancel()
+        expect("who logged in", sum(map(bool, answers)), len(self._names))
+        return {"seconds": seconds, "delay": longest, "memory": max(most)}
+
+
+@contextmanager
+def growth() -> Generator[list[float]]:
+    """What more the process holds in memory than now, in MiB, seen from a thread, since the event loop may be blocked."""
+    before, seen, done = memory(), [0.0], threading.Event()
+
+    def look() -> None:
+        while not done.wait(LOOK):
+            seen.append(memory() - before)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+async def main(library: str, url: str) -> None:
+    """Serve one library."""
+    async with importlib.import_module(f"bench.peers.{library}").open_logins(url) as logins:
+        await serve(LoginWorker(logins))
+
+
+if __name__ == "__main__":
+    library, loop, url, _ = sys.argv[1:]
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(main(library, url))

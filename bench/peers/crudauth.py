@@ -1,0 +1,56 @@
+"""crudauth: the session manager that its session transport makes, with CSRF tokens, as is its default."""
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from crudauth.storage import get_session_storage
+from crudauth.transports.session.constants import CSRF_TOKEN_ID_META_KEY
+from crudauth.transports.session.manager import SessionManager
+from crudauth.transports.session.schemas import CSRFToken, SessionData
+from redis.asyncio import Redis
+from starlette.requests import Request
+
+from bench.peer import AsyncPeer
+from bench.peers import CONNECTIONS
+
+MANY = 1_000_000
+
+
+@asynccontextmanager
+async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
+    """As its transport does it, over one client, with ids hashed; but with a cap on sessions that is never reached."""
+    client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
+    async with client:
+        sessions = get_session_storage("redis", prefix="crudauth:session:", client=client)
+        tokens = get_session_storage("redis", prefix="crudauth:csrf:", client=client)
+        manager = SessionManager(sessions, csrf_storage=tokens, key_secret="x" * 32, max_sessions_per_user=MANY)
+        request = Request({"type": "http", "method": "POST", "path": "/", "headers": [], "client": ("127.0.0.1", 1), "query_string": b""})
+
+        async def create(user_id: str) -> str:
+            session_id, _ = await manager.create_session(request, user_id)
+            return session_id
+
+        async def create_in_bulk(user_id: str) -> None:
+            """Without the manager, which reads all sessions of the user before it makes one more."""
+            key = secrets.token_hex(32)
+            token = CSRFToken(token=key, session_id=key, expiry=datetime.now(UTC))
+            await tokens.create(token, session_id=key)
+            session = SessionData(user_id=user_id, session_id=key, metadata={CSRF_TOKEN_ID_META_KEY: key})
+            await sessions.create(session, session_id=key)
+
+        yield AsyncPeer(
+            create=create,
+            validate=manager.validate_session,
+            user_id=user_id_of,
+            revoke=manager.terminate_session,
+            revoke_all=manager.revoke_all,
+            create_in_bulk=create_in_bulk,
+        )
+
+
+def user_id_of(session: SessionData | None) -> str | None:
+    """Whose session it is."""
+    return None if session is None else str(session.user_id)

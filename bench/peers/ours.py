@@ -1,0 +1,69 @@
+"""lucia-auth: this library, ``AsyncAuth`` over ``AsyncRedisSessionAdapter``."""
+
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from redis.asyncio import Redis, RedisCluster
+
+from bench.peer import HOUR, AsyncPeer, Logins
+from bench.peers import CONNECTIONS
+from lucia import AsyncAuth, InvalidCredentials, InvalidSessionId, PrimaryKey, Session, SessionExpiry
+from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+
+LIFE = SessionExpiry(active=timedelta(seconds=HOUR), idle=timedelta(seconds=HOUR))
+IDLE_SOON = SessionExpiry(active=timedelta(milliseconds=1), idle=timedelta(seconds=HOUR))
+
+
+@asynccontextmanager
+async def open_peer(url: str, *, cluster: bool = False, **settings: Any) -> AsyncGenerator[AsyncPeer]:
+    """The settings are the adapter's."""
+    make: Any = RedisCluster if cluster else Redis
+    client = make.from_url(url, max_connections=CONNECTIONS)
+    async with client, AsyncRedisSessionAdapter(client, **settings) as sessions:
+        auth = AsyncAuth(sessions=sessions, env="DEV", session_expires_in=LIFE)
+        hasty = AsyncAuth(sessions=sessions, env="DEV", session_expires_in=IDLE_SOON)
+
+        async def create(user_id: str) -> str:
+            return (await auth.create_session(user_id)).session_id
+
+        async def create_due(user_id: str) -> str:
+            return (await hasty.create_session(user_id)).session_id
+
+        async def renew(session_id: str) -> str:
+            return (await auth.validate_session(session_id)).session_id
+
+        yield AsyncPeer(
+            create=create,
+            validate=auth.validate_session,
+            user_id=user_id_of,
+            refusal=InvalidSessionId,
+            revoke=auth.invalidate_session,
+            create_due=create_due,
+            renew=renew,
+            revoke_all=auth.invalidate_all_user_sessions,
+        )
+
+
+@asynccontextmanager
+async def open_logins(url: str) -> AsyncGenerator[Logins]:
+    """Users are in memory."""
+    client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
+    async with client, AsyncRedisSessionAdapter(client) as sessions:
+        auth = AsyncAuth(users=AsyncMemoryAdapter(), sessions=sessions, env="DEV")
+        async with auth:
+
+            def sign_up(name: str, password: str) -> Awaitable[object]:
+                return auth.create_user(primary_key=PrimaryKey("username", name, password))
+
+            def log_in(name: str, password: str) -> Awaitable[object]:
+                return auth.create_session_with_key("username", name, password)
+
+            yield Logins(sign_up=sign_up, log_in=log_in, refusal=InvalidCredentials)
+
+
+def user_id_of(session: Session) -> str:
+    """Whose session it is."""
+    return session.user_id

@@ -1,0 +1,45 @@
+"""redis-py: the GETs of one turn of the event loop in one MGET, as the least that a coalesced read could cost."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+
+from bench.peer import AsyncPeer
+from bench.peers.redis_py import creating, user_id_of
+
+
+class Gathered:
+    """One command at a time; what is asked for meanwhile goes with the next one."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client: Any = client
+        self._waiting: list[tuple[str, asyncio.Future[bytes | None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def get(self, key: str) -> "asyncio.Future[bytes | None]":
+        """What is stored there."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes | None] = loop.create_future()
+        self._waiting.append((key, future))
+        if self._task is None:
+            self._task = loop.create_task(self._read())
+        return future
+
+    async def _read(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            values: list[bytes | None] = await self._client.mget([key for key, _ in batch])
+            for (_, future), value in zip(batch, values, strict=True):
+                future.set_result(value)
+        self._task = None
+
+
+@asynccontextmanager
+async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
+    """Over one connection."""
+    async with Redis.from_url(url, single_connection_client=True) as reader, Redis.from_url(url, max_connections=100) as client:
+        gathered = Gathered(reader)
+        yield AsyncPeer(create=creating(client), validate=lambda session_id: gathered.get(f"bare:{session_id}"), user_id=user_id_of)

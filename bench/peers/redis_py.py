@@ -1,0 +1,46 @@
+"""redis-py: GET, SET and DEL of a record of the same size, as the least that a session in Redis could cost."""
+
+import json
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis, RedisCluster
+
+from bench.peer import HOUR, RECORD, AsyncPeer
+from bench.peers import CONNECTIONS
+
+
+@asynccontextmanager
+async def open_peer(url: str, *, cluster: bool = False) -> AsyncGenerator[AsyncPeer]:
+    """On one server, or on a cluster."""
+    make: Any = RedisCluster if cluster else Redis
+    client = make.from_url(url, max_connections=CONNECTIONS)
+    async with client:
+
+        def get(session_id: str) -> Awaitable[bytes | None]:
+            answer: Awaitable[bytes | None] = client.get(f"bare:{session_id}")
+            return answer
+
+        def delete(session_id: str) -> Awaitable[object]:
+            answer: Awaitable[object] = client.delete(f"bare:{session_id}")
+            return answer
+
+        yield AsyncPeer(create=creating(client), validate=get, user_id=user_id_of, revoke=delete)
+
+
+def creating(client: Any) -> Callable[[str], Awaitable[str]]:
+    """Makes a record of a user, and gives its id."""
+
+    async def create(user_id: str) -> str:
+        session_id = secrets.token_hex(20)
+        await client.set(f"bare:{session_id}", json.dumps(RECORD | {"id": session_id, "user_id": user_id}), ex=HOUR)
+        return session_id
+
+    return create
+
+
+def user_id_of(record: bytes | None) -> str | None:
+    """Whose record it is; this is not measured."""
+    return None if record is None else str(json.loads(record)["user_id"])

@@ -1,0 +1,37 @@
+"""starsessions: its ``RedisStore`` and its serializer: what its middleware does in a request but for the write and the Set-Cookie."""
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+from starsessions import JsonSerializer
+from starsessions.stores.redis import RedisStore
+
+from bench.peer import HOUR, RECORD, AsyncPeer
+from bench.peers import CONNECTIONS
+
+
+@asynccontextmanager
+async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
+    """As the documentation has it: a store over a client, and the serializer that is the default."""
+    client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
+    async with client:
+        store = RedisStore(connection=client)
+        serializer = JsonSerializer()
+
+        async def create(user_id: str) -> str:
+            session_id = secrets.token_hex(16)
+            data = serializer.serialize(RECORD | {"user_id": user_id})
+            return await store.write(session_id=session_id, data=data, lifetime=HOUR, ttl=HOUR)
+
+        async def validate(session_id: str) -> dict[str, Any]:
+            return dict(serializer.deserialize(await store.read(session_id=session_id, lifetime=HOUR)))
+
+        yield AsyncPeer(create=create, validate=validate, user_id=user_id_of, revoke=store.remove)
+
+
+def user_id_of(session: dict[str, Any]) -> str | None:
+    """What the application wrote into it."""
+    return session.get("user_id")

@@ -1,0 +1,73 @@
+"""Validating sessions, on one server."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from bench.rates import Rates
+from bench.rows import Row, Want
+from bench.section import Goal, Plan, Plot, Section
+from bench.subjects import started
+from bench.who import BARE, OURS, THE_ORIGINAL, everybody
+from tools.servers import own_server
+
+__all__ = ["AGAIN", "FIRST", "SECTION"]
+
+NAME: Final = "validate"
+AGAIN: Final = "validate again"
+FIRST: Final = "validate first"
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    """Everybody, each with sessions of its own on the same server."""
+    with own_server("redis-server", plan.folder) as server, started(server.url, *everybody()) as subjects:
+        rates = Rates(plan=plan, section=NAME, subjects=subjects, callers=plan.size.callers, column="concurrency", flush=server.flush)
+        yield from rates.measure("again", AGAIN)
+        yield from rates.measure("first", FIRST)
+
+
+def _row(subject: str, loop: str, concurrency: int = 256, operation: str = AGAIN) -> Want:
+    return Want(NAME, subject, {"operation": operation, "loop": loop, "concurrency": concurrency})
+
+
+SECTION: Final = Section(
+    name=NAME,
+    title="Validating a session, one server",
+    about=(
+        "Sessions a second, by how many requests validate one at once; in brackets, times those of bare GETs over redis-py on asyncio. "
+        "*Again* reads the same sessions over and over; *first* reads each one once, so that nothing can be known of it from before. "
+        "fastapi-users also makes the user, from memory; starsessions is without the write and the Set-Cookie of its middleware."
+    ),
+    columns="concurrency",
+    base=Want(NAME, BARE, {"loop": "asyncio"}),
+    plots=(
+        Plot(
+            name="throughput", title="Validating the same sessions again, one server", y="sessions a second", setting={"operation": AGAIN}
+        ),
+    ),
+    measure=measure,
+    goals=(
+        Goal(
+            text="`validate_session`, 256 at once, against `lucia` 2.7.7 on Node: asyncio",
+            row=_row(OURS, "asyncio"),
+            base=_row(THE_ORIGINAL, "Node"),
+            bound=1.0,
+        ),
+        Goal(text="the same: uvloop", row=_row(OURS, "uvloop"), base=_row(THE_ORIGINAL, "Node"), bound=1.2),
+        Goal(
+            text="sessions never read before, 256 at once, against the same",
+            row=_row(OURS, "asyncio", operation=FIRST),
+            base=_row(THE_ORIGINAL, "Node", operation=FIRST),
+            bound=0.6,
+        ),
+        Goal(text="256 at once, against fastapi-users", row=_row(OURS, "asyncio"), base=_row("fastapi-users", "asyncio"), bound=12),
+        Goal(text="256 at once, against starsessions", row=_row(OURS, "asyncio"), base=_row("starsessions", "asyncio"), bound=12),
+        Goal(text="256 at once, against crudauth", row=_row(OURS, "asyncio"), base=_row("crudauth", "asyncio"), bound=80),
+        Goal(
+            text="time of one, one at once, against a bare redis-py GET",
+            row=_row(BARE, "asyncio", 1),
+            base=_row(OURS, "asyncio", 1),
+            better="lower",
+            bound=1.05,
+        ),
+    ),
+)

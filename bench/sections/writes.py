@@ -1,0 +1,50 @@
+"""Making, renewing and ending sessions, on one server."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from bench.rates import Rates
+from bench.rows import Row, Want
+from bench.section import Goal, Plan, Section
+from bench.subjects import started
+from bench.who import BARE, OURS, everybody
+from tools.servers import own_server
+
+__all__ = ["SECTION"]
+
+NAME: Final = "writes"
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    """Everybody, one after another on the same server, which is empty at each beginning."""
+    with own_server("redis-server", plan.folder) as server, started(server.url, *everybody()) as subjects:
+        rates = Rates(plan=plan, section=NAME, subjects=subjects, callers=plan.size.callers, column="concurrency", flush=server.flush)
+        for operation in ("create", "renew", "revoke"):
+            yield from rates.measure(operation, operation)
+
+
+def _row(subject: str, operation: str) -> Want:
+    return Want(NAME, subject, {"operation": operation, "loop": "asyncio", "concurrency": 256})
+
+
+SECTION: Final = Section(
+    name=NAME,
+    title="Making, renewing and ending sessions, one server",
+    about=(
+        "Sessions a second; in brackets, times those of bare SETs and DELs over redis-py on asyncio. *Renew* is the validation of a "
+        "session that is due for it; *create* is without a password. In fastapi-users, starsessions and bare redis-py a session is in no "
+        "list of its user's, and is not renewed."
+    ),
+    columns="concurrency",
+    base=Want(NAME, BARE, {"loop": "asyncio"}),
+    measure=measure,
+    goals=tuple(
+        Goal(
+            text=f"{operation}, 256 at once, against starsessions' write",
+            row=_row(OURS, operation),
+            base=_row("starsessions", "create"),
+            bound=5,
+        )
+        for operation in ("create", "renew")
+    ),
+)

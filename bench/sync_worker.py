@@ -1,0 +1,56 @@
+"""The same as :mod:`bench.worker` for a sync library, whose callers are threads."""
+
+import asyncio
+import importlib
+import json
+import sys
+from itertools import cycle, islice
+
+from bench.drive import drive_threads, user_ids
+from bench.peer import Peer
+from bench.worker import expect, serve
+
+
+class SyncWorker:
+    """What a runner asks of a sync library."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._pool: list[str] = []
+        self._user_ids: list[str] = []
+
+    async def check(self) -> list[str]:
+        """As :meth:`bench.worker.Worker.check`."""
+        alice = user_ids(1)[0]
+        session_id = self._peer.create(alice)
+        expect("a session is its user's", self._user_of(session_id), alice)
+        expect("an unknown id is nobody's", self._user_of(session_id[:-1] + ("b" if session_id[-1] == "a" else "a")), None)
+        return ["create", "again"]
+
+    async def prepare(self, operation: str, count: int) -> None:
+        """Make what the operation will be measured with."""
+        if operation == "create":
+            self._user_ids = user_ids(count)
+        else:
+            self._pool = [self._peer.create(user_id) for user_id in user_ids(count)]
+
+    async def run(self, operation: str, callers: int, count: int) -> float:
+        """The seconds that so many calls took."""
+        if operation == "create":
+            return drive_threads(self._peer.create, self._user_ids[:count], callers).seconds
+        seconds, answers = drive_threads(self._peer.validate, islice(cycle(self._pool), count), callers)
+        expect("calls", len(answers), count)
+        expect("sessions not found", sum(self._peer.user_id(answer) is None for answer in answers), 0)
+        return seconds
+
+    def _user_of(self, session_id: str) -> str | None:
+        try:
+            return self._peer.user_id(self._peer.validate(session_id))
+        except self._peer.refusal:
+            return None
+
+
+if __name__ == "__main__":
+    library, _, url, settings = sys.argv[1:]
+    with importlib.import_module(f"bench.peers.{library}").open_peer(url, **json.loads(settings)) as peer:
+        asyncio.run(serve(SyncWorker(peer)))

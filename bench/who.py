@@ -1,0 +1,50 @@
+"""Who is compared."""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from bench.subjects import Subject
+
+__all__ = ["BARE", "OURS", "OURS_WITH", "THE_ORIGINAL", "everybody", "in_a_cluster", "ours", "sync"]
+
+OURS: Final = "lucia-auth"
+BARE: Final = "bare redis-py"
+THE_ORIGINAL: Final = "lucia 2.7.7 on Node"
+
+OURS_WITH: Final[Mapping[str, Mapping[str, Any]]] = {OURS: {}}
+"""This library with each set of its adapter's settings that is compared."""
+
+OTHERS: Final = {BARE: "redis_py", "fastapi-users": "fastapi_users", "starsessions": "starsessions", "crudauth": "crudauth"}
+SYNC: Final = {OURS: "ours_sync", BARE: "redis_py_sync", "Django cache sessions": "django_sync", "Flask-Session": "flask_sync"}
+LOOPS: Final[tuple[Literal["asyncio", "uvloop"], ...]] = ("asyncio", "uvloop")
+
+
+def ours(loop: Literal["asyncio", "uvloop"] = "asyncio") -> Subject:
+    """This library as it is by default."""
+    return Subject(name=OURS, library="ours", loop=loop)
+
+
+def everybody() -> list[Subject]:
+    """All async libraries, on both event loops, and the original on Node."""
+    return [
+        *(Subject(name=name, library="ours", loop=loop, settings=settings) for loop in LOOPS for name, settings in OURS_WITH.items()),
+        Subject(name=THE_ORIGINAL, library="lucia", loop="Node"),
+        *(Subject(name=name, library=library, loop=loop) for loop in LOOPS for name, library in OTHERS.items()),
+    ]
+
+
+def in_a_cluster() -> list[Subject]:
+    """Those that know clusters."""
+    return [
+        *(
+            Subject(name=name, library="ours", loop=loop, settings={"cluster": True, **settings})
+            for loop in LOOPS
+            for name, settings in OURS_WITH.items()
+        ),
+        *(Subject(name=BARE, library="redis_py", loop=loop, settings={"cluster": True}) for loop in LOOPS),
+    ]
+
+
+def sync() -> list[Subject]:
+    """All sync libraries."""
+    return [Subject(name=name, library=library, loop="threads", program="sync_worker") for name, library in SYNC.items()]
