@@ -109,6 +109,18 @@ async def make_code(auth: AsyncAuth[User], user_id: str, *, life: timedelta = ti
     await auth.create_single_use_key(user_id, provider_id=CODE[0], provider_user_id=CODE[1], password="123456", expires_in=life)
 
 
+async def check_fifty_guesses(auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: CountingHash, user_id: str) -> None:
+    """Make a code, and check that of fifty guesses at once five are verified against it, and that it is gone then."""
+    await make_code(auth, user_id)
+    row = await store.get_key("code:alice")
+    assert row is not None
+    hasher.verified.clear()
+    await AsyncCalls.together(*[partial(auth.use_key, *CODE, "wrong")] * 50)
+    assert hasher.verified.count(str(row.hashed_password)) == 5
+    with pytest.raises(InvalidKeyId):
+        await auth.get_key(*CODE)
+
+
 # --- by key
 
 
@@ -488,14 +500,7 @@ async def test_ours_guesses_at_once_at_a_single_use_key(
 ) -> None:
     """Of fifty guesses at a code at once, at most five are verified against it, and then it is gone."""
     auth = make_auth(store, time, hash=hasher, throttle=throttle)
-    await make_code(auth, user_id)
-    row = await store.get_key("code:alice")
-    assert row is not None
-    hasher.verified.clear()
-    await AsyncCalls.together(*[partial(auth.use_key, *CODE, "wrong")] * 50)
-    assert hasher.verified.count(str(row.hashed_password)) == 5
-    with pytest.raises(InvalidKeyId):
-        await auth.get_key(*CODE)
+    await check_fifty_guesses(auth, store, hasher, user_id)
 
 
 async def at_once(auth: AsyncAuth[User], hasher: CountingHash) -> None:
@@ -588,14 +593,7 @@ async def test_ours_a_single_use_key_in_redis(
     shared: AsyncAuth[User], store: AsyncWatchedStore, hasher: CountingHash, user_id: str
 ) -> None:
     """Everywhere at most five of fifty guesses at once at a code are verified against it."""
-    await make_code(shared, user_id)
-    row = await store.get_key("code:alice")
-    assert row is not None
-    hasher.verified.clear()
-    await AsyncCalls.together(*[partial(shared.use_key, *CODE, "wrong")] * 50)
-    assert hasher.verified.count(str(row.hashed_password)) == 5
-    with pytest.raises(InvalidKeyId):
-        await shared.get_key(*CODE)
+    await check_fifty_guesses(shared, store, hasher, user_id)
 
 
 @pytest.mark.parametrize("place", ["redis", "redis, no scripts", "cluster"], indirect=True)

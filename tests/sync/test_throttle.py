@@ -110,6 +110,18 @@ def make_code(auth: Auth[User], user_id: str, *, life: timedelta = timedelta(hou
     auth.create_single_use_key(user_id, provider_id=CODE[0], provider_user_id=CODE[1], password="123456", expires_in=life)
 
 
+def check_fifty_guesses(auth: Auth[User], store: WatchedStore, hasher: CountingHash, user_id: str) -> None:
+    """Make a code, and check that of fifty guesses at once five are verified against it, and that it is gone then."""
+    make_code(auth, user_id)
+    row = store.get_key("code:alice")
+    assert row is not None
+    hasher.verified.clear()
+    Calls.together(*[partial(auth.use_key, *CODE, "wrong")] * 50)
+    assert hasher.verified.count(str(row.hashed_password)) == 5
+    with pytest.raises(InvalidKeyId):
+        auth.get_key(*CODE)
+
+
 # --- by key
 
 
@@ -489,14 +501,7 @@ def test_ours_guesses_at_once_at_a_single_use_key(
 ) -> None:
     """Of fifty guesses at a code at once, at most five are verified against it, and then it is gone."""
     auth = make_auth(store, time, hash=hasher, throttle=throttle)
-    make_code(auth, user_id)
-    row = store.get_key("code:alice")
-    assert row is not None
-    hasher.verified.clear()
-    Calls.together(*[partial(auth.use_key, *CODE, "wrong")] * 50)
-    assert hasher.verified.count(str(row.hashed_password)) == 5
-    with pytest.raises(InvalidKeyId):
-        auth.get_key(*CODE)
+    check_fifty_guesses(auth, store, hasher, user_id)
 
 
 def at_once(auth: Auth[User], hasher: CountingHash) -> None:
@@ -589,14 +594,7 @@ def test_ours_a_single_use_key_in_redis(
     shared: Auth[User], store: WatchedStore, hasher: CountingHash, user_id: str
 ) -> None:
     """Everywhere at most five of fifty guesses at once at a code are verified against it."""
-    make_code(shared, user_id)
-    row = store.get_key("code:alice")
-    assert row is not None
-    hasher.verified.clear()
-    Calls.together(*[partial(shared.use_key, *CODE, "wrong")] * 50)
-    assert hasher.verified.count(str(row.hashed_password)) == 5
-    with pytest.raises(InvalidKeyId):
-        shared.get_key(*CODE)
+    check_fifty_guesses(shared, store, hasher, user_id)
 
 
 @pytest.mark.parametrize("place", ["redis", "redis, no scripts", "cluster"], indirect=True)
