@@ -7,8 +7,9 @@ import pytest
 import redis
 
 from lucia.redis.commands import Call
-from lucia.redis.doctor import RESTARTS, Doctor
+from lucia.redis.doctor import Doctor
 from lucia.redis.findings import Examined, Finding, Kind, Treatment
+from lucia.redis.index_doctor import RESTARTS
 from lucia.redis.layout import encode_row
 from lucia.redis.repair import Repair, ScriptedMends
 from lucia.redis.session_first import PROVISIONAL_MS, Scripted

@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple
 from lucia.models import SessionRow
 from lucia.redis.common import to_text
 from lucia.redis.layout import Layout
+from lucia.rules import handle_of
 
 
 class Kind(StrEnum):
@@ -69,6 +70,11 @@ class Finding:
     mended: bool = False
     user_id: str | None = None
     handle: str | None = None
+
+    @classmethod
+    def about(cls, kind: Kind, row: SessionRow, mended: bool) -> "Finding":
+        """What is wrong with one session."""
+        return cls(kind, mended, row.user_id, handle_of(row))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ second look or, if that is lost, by whoever reads the index next.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Eval, Nodes, OnNode, Operation, Reply
-from lucia.redis.common import milliseconds_of, to_bytes, to_text
+from lucia.redis.common import milliseconds_of, session_key, to_bytes, to_text
 from lucia.redis.layout import Layout, peek
 from lucia.redis.scripts import BORN_DEAD, NOW, Script
 from lucia.redis.session_first import PROVISIONAL_MS, SlotSteps
@@ -32,6 +32,9 @@ SETTLE_TRIES: Final = 3
 
 Entry = tuple[Argument, Argument]
 """An index's key and an id."""
+
+Led = SessionRow | Literal["gone", "damaged"]
+"""What an id leads to."""
 
 _GLOB: Final = re.compile(rb"([*?\[\]\\^-])")
 
@@ -102,8 +105,8 @@ class Mends(Protocol):
         """Let a session end at its idle end, at once if that is past, while it holds this record; says whether it did."""
         ...
 
-    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[None]:
-        """Let a key that ends before ``expires`` end then; with ``endless`` also one that has no end."""
+    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
+        """Let a key that ends before ``expires`` end then, with ``endless`` also one that has no end; says whether it does."""
         ...
 
     def erase(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
@@ -121,8 +124,9 @@ class ScriptedMends:
     def settle(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
         return bool((yield Eval(SETTLE, (key,), (record, row.idle_expires))))
 
-    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[None]:
+    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
         yield Eval(EXTEND, (key,), (expires, int(endless)))
+        return True
 
     def erase(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
         return bool((yield Eval(ERASE, (key,), (kind, value or b""))))
@@ -147,10 +151,11 @@ class PlainMends:
             record, row = after, changed
         return False
 
-    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[None]:
+    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
         if endless:
             yield Call("PEXPIREAT", (key, expires, "NX"))
         yield Call("PEXPIREAT", (key, expires, "GT"))
+        return True
 
     def erase(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
         if (yield Call("TYPE", (key,))) != kind or (yield Call("MGET", (key,)))[0] != value:
@@ -187,6 +192,12 @@ def read_together(node: str, keys: Iterable[Argument]) -> Operation[list[bytes |
     """The strings at these keys, None where there is none, as :func:`together`."""
     replies = yield from together(node, [Call("MGET", (key,)) for key in keys])
     return [value for (value,) in replies]
+
+
+def led_to(layout: Layout, node: str, ids: Sequence[bytes]) -> Operation[dict[bytes, Led]]:
+    """What each id in an index leads to."""
+    records = yield from read_together(node, [session_key(layout, id_) for id_ in ids])
+    return {id_: "gone" if record is None else peek(record, to_text(id_)) or "damaged" for id_, record in zip(ids, records, strict=True)}
 
 
 def is_whole(ttl: int) -> bool:
