@@ -16,7 +16,7 @@ __all__ = ["about"]
 
 PACKAGES: Final = (
     "lucia-auth", "redis", "hiredis", "uvloop", "fastapi-users", "starsessions", "crudauth", "django", "flask-session", "fastapi",
-    "starlette", "uvicorn",
+    "starlette", "uvicorn", "httptools",
 )  # fmt: skip
 
 

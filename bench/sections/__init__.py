@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.section import Section
-from bench.sections import cluster, memory, passwords, revoke_all, stored, sync, validate, writes
+from bench.sections import cluster, http, memory, passwords, revoke_all, stored, sync, validate, writes
 
 __all__ = ["SECTIONS"]
 
@@ -12,6 +12,7 @@ SECTIONS: Final[Sequence[Section]] = (
     validate.SECTION,
     cluster.SECTION,
     sync.SECTION,
+    http.SECTION,
     writes.SECTION,
     revoke_all.SECTION,
     stored.SECTION,
