@@ -1,4 +1,7 @@
-"""``scripts/bench``: measures, prints the tables, and writes them with the plots and everything as JSON."""
+"""``scripts/bench``: measures, prints the tables, and writes them with the plots and everything as JSON.
+
+Sections are measured, and kept, one by one; the report is of all that were ever measured into the same folder.
+"""
 
 import argparse
 import datetime
@@ -9,47 +12,48 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from bench import results
+from bench.documents import write_into, write_plots
 from bench.machine import about
 from bench.plots import draw
-from bench.report import markdown, read_rows, write_docs, write_json
-from bench.rows import Row
+from bench.report import markdown
 from bench.section import FULL, QUICK, Plan, Section
 from bench.sections import SECTIONS
+from bench.short import in_short_form
 from bench.subjects import ROOT
 
 OUT: Final = Path("bench/results")
-RESULTS: Final = "results.json"
+OUT_QUICK: Final = OUT / "quick"
 
 
 def main() -> None:
     """Measure, or read what was measured, and report."""
     arguments = _arguments()
-    out: Path = arguments.out
-    sections = [section for section in SECTIONS if not arguments.only or section.name in arguments.only]
+    out: Path = arguments.out or (OUT_QUICK if arguments.quick else OUT)
+    out.mkdir(parents=True, exist_ok=True)
     if not arguments.report:
-        out.mkdir(parents=True, exist_ok=True)
-        _measure(sections, arguments)
-    facts, rows = read_rows(out / RESULTS)
-    text = markdown(facts, sections, rows)
+        _measure([section for section in SECTIONS if not arguments.only or section.name in arguments.only], out, arguments)
+    facts, rows = results.read(out, SECTIONS)
+    text, drawn = markdown(facts, SECTIONS, rows), draw(SECTIONS, rows, out)
     (out / "results.md").write_text(text)
-    drawn = draw(sections, rows, out)
     print(text)
     if arguments.write_docs:
-        write_docs(ROOT / "docs", text, drawn)
+        page = ROOT / "docs/benchmarks.md"
+        write_into(page, f"{text}\n{write_plots(page.with_suffix(''), drawn)}")
+        write_into(ROOT / "README.md", in_short_form(facts, SECTIONS, rows))
 
 
-def _measure(sections: Sequence[Section], arguments: argparse.Namespace) -> None:
-    """Measure section by section; what was measured is written after each."""
+def _measure(sections: Sequence[Section], out: Path, arguments: argparse.Namespace) -> None:
+    """Measure section by section; what was measured is kept after each."""
     size = QUICK if arguments.quick else FULL
     facts = about(datetime.datetime.now(datetime.UTC).strftime("%d %B %Y"))
     if arguments.quick:
         facts["quick"] = "these figures show that everything runs, and nothing else"
-    rows: list[Row] = []
     for section in sections:
         begin = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="lucia-bench-") as folder:
-            rows += section.measure(Plan(size, arguments.rounds or size.rounds, Path(folder)))
-        write_json(arguments.out / RESULTS, facts, rows)
+            rows = list(section.measure(Plan(size, arguments.rounds or size.rounds, Path(folder))))
+        results.write(out, section, facts, rows)
         print(f"{section.name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
 
 
@@ -59,10 +63,13 @@ def _arguments() -> argparse.Namespace:
     names = [section.name for section in SECTIONS]
     parser.add_argument("--only", action="append", choices=names, metavar="SECTION", help="one of %(choices)s; may be repeated")
     parser.add_argument("--rounds", type=_count, help="how often everything is measured")
-    parser.add_argument("--out", type=Path, default=OUT, help="where results.json, results.md and the plots go (%(default)s)")
-    parser.add_argument("--report", action="store_true", help="measure nothing; report what is in results.json")
-    parser.add_argument("--write-docs", action="store_true", help="put the tables and plots into docs/ as well")
-    return parser.parse_args()
+    parser.add_argument("--out", type=Path, help=f"where JSON, results.md and the plots go ({OUT}; {OUT_QUICK} if quick)")
+    parser.add_argument("--report", action="store_true", help="measure nothing; report what was measured")
+    parser.add_argument("--write-docs", action="store_true", help="put tables and plots into docs/ and README.md as well")
+    arguments = parser.parse_args()
+    if arguments.quick and arguments.write_docs:
+        parser.error("--quick measures nothing that the documents should have")
+    return arguments
 
 
 def _count(text: str) -> int:

@@ -1,20 +1,14 @@
-"""The report: a table of goals, a table for each section, and the same as JSON."""
+"""The report: a table of goals, and a table for each section."""
 
-import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bench.rows import Ratio, Row, find, ratio
 from bench.section import Goal, Section
 
-__all__ = ["markdown", "read_rows", "write_docs", "write_json"]
-
-BEGIN: Final = "<!-- what scripts/bench --write-docs wrote -->"
-END: Final = "<!-- until here -->"
+__all__ = ["goals", "markdown", "number", "table"]
 
 NOTHING: Final = "·"
 """What stands in a cell that was not measured."""
@@ -31,48 +25,30 @@ def markdown(about: Mapping[str, str], sections: Sequence[Section], rows: Sequen
     measured = {section.name: [row for row in rows if row.section == section.name] for section in sections}
     parts = [
         _facts(about),
-        _goals([goal for section in sections for goal in section.goals], rows),
+        f"### Goals\n\n{reached}" if (reached := goals(sections, rows)) else "",
         *(_section(section, measured[section.name]) for section in sections if measured[section.name]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_json(path: Path, about: Mapping[str, str], rows: Iterable[Row]) -> None:
-    """Write everything that was measured, each round of it."""
-    path.write_text(json.dumps({"about": dict(about), "rows": [row.as_json() for row in rows]}, indent=1) + "\n")
+def goals(sections: Sequence[Section], rows: Sequence[Row]) -> str:
+    """The table of what should be reached, and of what was; empty if nothing that it speaks of was measured."""
+    lines = [line for section in sections for goal in section.goals if (line := _goal(goal, rows))]
+    return table(["", "goal", "measured", "lowest to highest round", ""], lines) if lines else ""
 
 
-def read_rows(path: Path) -> tuple[dict[str, str], list[Row]]:
-    """What :func:`write_json` wrote."""
-    read: dict[str, Any] = json.loads(path.read_text())
-    return read["about"], [Row.from_json(row) for row in read["rows"]]
+def number(value: float) -> str:
+    """Three digits of it."""
+    return f"{round(value, 3 - len(str(int(abs(value))))):,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def write_docs(docs: Path, text: str, plots: Iterable[Path]) -> None:
-    """Put the tables and the plots into the documentation, in the place of those that are there.
-
-    Raises:
-        ValueError: the page has no such place.
-    """
-    page = docs / "benchmarks.md"
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"{page} has no lines {BEGIN!r} and {END!r}")
-    folder = docs / "benchmarks"
-    folder.mkdir(exist_ok=True)
-    pictures = [Path(shutil.copy(plot, folder)) for plot in plots]
-    shown = "\n\n".join(f"![{picture.stem}](benchmarks/{picture.name})" for picture in pictures)
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n{shown}\n\n{END}{after}")
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """In Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
 
 
 def _facts(about: Mapping[str, str]) -> str:
-    return _table(["", ""], [[name, value] for name, value in about.items()])
-
-
-def _goals(goals: Sequence[Goal], rows: Sequence[Row]) -> str:
-    lines = [line for goal in goals if (line := _goal(goal, rows))]
-    return "### Goals\n\n" + _table(["", "goal", "measured", "lowest to highest round", ""], lines) if lines else ""
+    return table(["", ""], [[name, value] for name, value in about.items()])
 
 
 def _goal(goal: Goal, rows: Sequence[Row]) -> list[str] | None:
@@ -83,8 +59,8 @@ def _goal(goal: Goal, rows: Sequence[Row]) -> list[str] | None:
     measured = ratio(row, base) if base else Ratio(row.median, min(row.values), max(row.values))
     unit = "" if base else f" {row.unit}"
     bound = f"{'≥' if goal.better == 'higher' else '≤'} {goal.bound:g}{unit}"
-    spread = f"{_number(measured.low)} to {_number(measured.high)}"
-    return [goal.text, bound, _number(measured.median) + unit, spread, "reached" if goal.is_met(measured) else "**missed**"]
+    spread = f"{number(measured.low)} to {number(measured.high)}"
+    return [goal.text, bound, number(measured.median) + unit, spread, "reached" if goal.is_met(measured) else "**missed**"]
 
 
 def _section(section: Section, rows: Sequence[Row]) -> str:
@@ -97,20 +73,13 @@ def _section(section: Section, rows: Sequence[Row]) -> str:
         lines.setdefault(line, {})[row.setting[section.columns]] = _cell(row, section, rows)
     head = [*names, "", "unit", *(f"{section.columns} {column:,}" if isinstance(column, int) else column for column in columns)]
     body = [[*line, *(cells.get(column, NOTHING) for column in columns)] for line, cells in lines.items()]
-    return f"### {section.title}\n\n{section.about}\n\n{_table(head, body)}"
+    rounds = max(len(row.values) for row in rows)
+    said = f"{section.about} Medians of {rounds} rounds." if rounds > 1 else section.about
+    return f"### {section.title}\n\n{said}\n\n{table(head, body)}"
 
 
 def _cell(row: Row, section: Section, rows: Sequence[Row]) -> str:
     """The median, and how many times the section's base that is."""
     base = section.base and find(rows, replace(section.base, setting={**row.setting, **section.base.setting}))
-    compared = f" ({_number(ratio(row, base).median)})" if base else ""
-    return _number(row.median) + compared
-
-
-def _number(value: float) -> str:
-    """Three digits of it."""
-    return f"{round(value, 3 - len(str(int(abs(value))))):,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
+    compared = f" ({number(ratio(row, base).median)})" if base else ""
+    return number(row.median) + compared

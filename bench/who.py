@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 from bench.subjects import Subject
 
-__all__ = ["BARE", "OURS", "OURS_WITH", "THE_ORIGINAL", "everybody", "in_a_cluster", "ours", "sync"]
+__all__ = ["BARE", "LOOPS", "OURS", "OURS_WITH", "THE_ORIGINAL", "everybody", "in_a_cluster", "in_short", "ours", "sync"]
 
 OURS: Final = "lucia-auth"
 BARE: Final = "bare redis-py"
@@ -48,3 +48,8 @@ def in_a_cluster() -> list[Subject]:
 def sync() -> list[Subject]:
     """All sync libraries."""
     return [Subject(name=name, library=library, loop="threads", program="sync_worker") for name, library in SYNC.items()]
+
+
+def in_short() -> list[str]:
+    """The names of all async libraries, in the order of the shortest report."""
+    return [*OURS_WITH, THE_ORIGINAL, *OTHERS]

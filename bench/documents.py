@@ -1,0 +1,31 @@
+"""Puts the report into the project's documents, between two marks."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+__all__ = ["write_into", "write_plots"]
+
+BEGIN: Final = "<!-- what scripts/bench --write-docs wrote -->"
+END: Final = "<!-- until here -->"
+
+
+def write_into(document: Path, text: str) -> None:
+    """Put Markdown between the marks of a document, in the place of what is there.
+
+    Raises:
+        ValueError: the document has no such marks.
+    """
+    before, _, rest = document.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{document} has no lines {BEGIN!r} and {END!r}")
+    document.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}")
+
+
+def write_plots(folder: Path, plots: Iterable[Path]) -> str:
+    """Copy plots beside a page, into a folder of its name, and give the Markdown that shows them there."""
+    folder.mkdir(exist_ok=True)
+    pictures = [Path(shutil.copy(plot, folder)) for plot in plots]
+    return "\n\n".join(f"![{picture.stem}]({folder.name}/{picture.name})" for picture in pictures)

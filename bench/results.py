@@ -1,0 +1,41 @@
+"""What was measured, as JSON: a file for each section, so that sections can be measured one after another, and again."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.rows import Row
+from bench.section import Section
+
+__all__ = ["read", "write"]
+
+
+def write(folder: Path, section: Section, facts: Mapping[str, str], rows: Iterable[Row]) -> None:
+    """Keep a section's rows, each round of each, in the place of those that were measured before.
+
+    Args:
+        folder: where.
+        section: whose rows.
+        facts: what ran where: the machine, the versions.
+        rows: all of this section.
+    """
+    kept = {"facts": dict(facts), "rows": [row.as_json() for row in rows]}
+    _path(folder, section).write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def read(folder: Path, sections: Sequence[Section]) -> tuple[dict[str, str], list[Row]]:
+    """What :func:`write` kept of these sections. Where their facts differ, all are told."""
+    facts: dict[str, list[str]] = {}
+    rows: list[Row] = []
+    for section in sections:
+        if _path(folder, section).exists():
+            kept: dict[str, Any] = json.loads(_path(folder, section).read_text())
+            rows += [Row.from_json(row) for row in kept["rows"]]
+            for name, fact in kept["facts"].items():
+                facts.setdefault(name, []).append(fact)
+    return {name: "; ".join(dict.fromkeys(told)) for name, told in facts.items()}, rows
+
+
+def _path(folder: Path, section: Section) -> Path:
+    return folder / f"{section.name}.json"
