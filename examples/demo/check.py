@@ -260,7 +260,7 @@ def _checked(client: httpx2.AsyncClient, answer: httpx2.Response) -> str:
 
 
 async def _get_with(world: World, session_id: str) -> httpx2.Response:
-    async with httpx2.AsyncClient(base_url=world.url, cookies={COOKIE: session_id}) as client:
+    async with httpx2.AsyncClient(base_url=world.url, cookies={COOKIE: session_id}, timeout=None) as client:
         return await client.get("/")
 
 
@@ -288,7 +288,7 @@ async def _world(server: Server, folder: Path) -> AsyncGenerator[World, None]:
         eyes = await stack.enter_async_context(Redis.from_url(server.url, decode_responses=True))
         first, second = [
             await stack.enter_async_context(
-                httpx2.AsyncClient(base_url=url, follow_redirects=True, headers={"origin": url, "user-agent": agent})
+                httpx2.AsyncClient(base_url=url, follow_redirects=True, timeout=None, headers={"origin": url, "user-agent": agent})
             )
             for agent in (FIREFOX, PHONE)
         ]
