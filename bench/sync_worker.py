@@ -8,6 +8,7 @@ from itertools import cycle, islice
 
 from bench.drive import drive_threads, user_ids
 from bench.peer import Peer
+from bench.sampler import Sampler
 from bench.worker import expect, serve
 
 
@@ -42,6 +43,12 @@ class SyncWorker:
         expect("calls", len(answers), count)
         expect("sessions not found", sum(self._peer.user_id(answer) is None for answer in answers), 0)
         return seconds
+
+    async def profile(self, operation: str, callers: int, count: int) -> dict[str, float]:
+        """Per cent of the time of so many calls, by function; of a single caller."""
+        with Sampler() as sampler:
+            await self.run(operation, callers, count)
+        return sampler.shares()
 
     def _user_of(self, session_id: str) -> str | None:
         try:

@@ -20,6 +20,7 @@ import uvloop
 
 from bench.drive import drive, user_ids
 from bench.peer import AsyncPeer
+from bench.sampler import Sampler
 
 PREPARERS: Final = 64
 """How many calls at once prepare what is measured."""
@@ -88,6 +89,12 @@ class Worker:
         if operation == "renew":
             expect("sessions not renewed", len({*answers} & {*self._ready}), 0)
         return seconds
+
+    async def profile(self, operation: str, callers: int, count: int) -> dict[str, float]:
+        """Per cent of the time of so many calls, by function."""
+        with Sampler() as sampler:
+            await self.run(operation, callers, count)
+        return sampler.shares()
 
     async def create_all(self, count: int) -> None:
         """Make so many sessions of one user."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.section import Section
-from bench.sections import cluster, http, memory, passwords, revoke_all, stored, sync, validate, writes
+from bench.sections import cluster, http, memory, passwords, profile, revoke_all, stored, sync, validate, writes
 
 __all__ = ["SECTIONS"]
 
@@ -18,4 +18,5 @@ SECTIONS: Final[Sequence[Section]] = (
     stored.SECTION,
     memory.SECTION,
     passwords.SECTION,
+    profile.SECTION,
 )

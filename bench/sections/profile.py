@@ -1,0 +1,65 @@
+"""Where the time goes, by function."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from bench.rows import Row
+from bench.sampler import WAITING
+from bench.section import Plan, Section
+from bench.subjects import Running, Subject, started
+from bench.who import OURS, ours
+from tools.servers import own_server
+
+__all__ = ["SECTION"]
+
+NAME: Final = "profile"
+ASYNC: Final = (("again", 1), ("again", 256), ("first", 256), ("create", 256), ("renew", 256))
+WARM: Final = 1_000
+TIMES: Final = 4
+"""How many times as long as a measurement of a rate it takes."""
+
+LEAST: Final = 1.5
+"""Per cent: what never takes so much is summed up."""
+
+THE_REST: Final = "everything else"
+
+
+def measure(plan: Plan) -> Iterator[Row]:
+    """Ours, async and sync."""
+    sync = Subject(name=OURS, library="ours_sync", loop="threads", program="sync_worker")
+    with own_server("redis-server", plan.folder) as server, started(server.url, ours(), sync) as (mine, mine_sync):
+        profiles = {f"{operation}, {callers} at once": _profile(mine, operation, callers, plan) for operation, callers in ASYNC}
+        profiles["again, sync"] = _profile(mine_sync, "again", 1, plan)
+    shown = [where for where in _most_first(profiles) if max(profile.get(where, 0) for profile in profiles.values()) >= LEAST]
+    for what, profile in profiles.items():
+        shares = {where: profile[where] for where in shown if where in profile}
+        for where, share in {**shares, THE_REST: sum(profile.values()) - sum(shares.values())}.items():
+            yield Row(section=NAME, subject=OURS, setting={"function": where, "profile": what}, unit="%", values=(share,))
+
+
+def _profile(subject: Running, operation: str, callers: int, plan: Plan) -> dict[str, float]:
+    subject.ask("prepare", operation, max(WARM, 2 * callers))
+    rate = subject.rate(operation, callers, max(WARM, 2 * callers))
+    count = max(WARM, int(TIMES * plan.size.seconds * rate))
+    subject.ask("prepare", operation, count)
+    profile: dict[str, float] = subject.ask("profile", operation, callers, count)
+    return profile
+
+
+def _most_first(profiles: dict[str, dict[str, float]]) -> list[str]:
+    """All functions, the dearest first; what is no function at the end."""
+    functions = {where for profile in profiles.values() for where in profile} - {WAITING}
+    return [*sorted(functions, key=lambda where: -sum(profile.get(where, 0) for profile in profiles.values())), WAITING]
+
+
+SECTION: Final = Section(
+    name=NAME,
+    title="Where the time goes",
+    about=(
+        "Per cent of the time, by function, on asyncio: looked at after each millisecond of the processor's time. What is done in C counts "
+        "as its caller's: the event loop's own functions send and receive. `bench` is the load itself. Functions below "
+        f"{LEAST:g} % everywhere are summed up. Measured once."
+    ),
+    columns="profile",
+    measure=measure,
+)
