@@ -1,0 +1,109 @@
+"""What the benchmark makes of its measurements: ratios, verdicts, and what it keeps and writes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import results
+from bench.documents import BEGIN, END, write_into
+from bench.report import goals, markdown
+from bench.rows import Ratio, Row, Want, find, ratio
+from bench.section import Goal, Plan, Section
+
+
+def row(subject: str, *values: float, section: str = "speed", concurrency: int = 1) -> Row:
+    """What was measured of a subject, a value a round."""
+    return Row(section=section, subject=subject, setting={"concurrency": concurrency}, unit="1/s", values=values)
+
+
+def nothing(_: Plan) -> Iterator[Row]:
+    """Measures nothing."""
+    return iter(())
+
+
+def section(*goals: Goal, name: str = "speed") -> Section:
+    """A section with goals."""
+    return Section(name=name, title="Speed", about="How fast.", columns="concurrency", measure=nothing, goals=goals)
+
+
+OURS = Want("speed", "ours", {"concurrency": 1})
+THEIRS = Want("speed", "theirs", {"concurrency": 1})
+TWICE = Goal(text="ours against theirs", row=OURS, base=THEIRS, bound=2)
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    """A round in which the machine was slow for both changes no ratio."""
+    assert ratio(row("ours", 200, 20, 220), row("theirs", 100, 10, 100)) == Ratio(2, 2, 2.2)
+
+
+def test_rounds_that_were_not_measured_together_make_no_ratio() -> None:
+    """Two rows with different numbers of rounds are not compared."""
+    with pytest.raises(ValueError, match="zip"):
+        ratio(row("ours", 1, 2), row("theirs", 1))
+
+
+def test_a_want_that_fits_several_rows() -> None:
+    """What is wanted is one row or none; never whichever comes first."""
+    both = [row("ours", 1), row("ours", 1, concurrency=256)]
+    assert find(both, OURS) == both[0]
+    with pytest.raises(LookupError):
+        find(both, Want("speed", "ours", {}))
+
+
+@pytest.mark.parametrize(
+    ("better", "every_round", "measured", "met"),
+    [
+        ("higher", False, Ratio(2, 1, 3), True),
+        ("higher", False, Ratio(1.9, 1, 3), False),
+        ("higher", True, Ratio(2.5, 1.9, 3), False),
+        ("lower", False, Ratio(2, 1, 3), True),
+        ("lower", False, Ratio(2.1, 1, 3), False),
+        ("lower", True, Ratio(1.5, 1, 2.1), False),
+    ],
+)
+def test_verdict(better: str, every_round: bool, measured: Ratio, met: bool) -> None:
+    """The median is held to the bound, or where every round counts, the worst one."""
+    goal = Goal(text="", row=OURS, better="higher" if better == "higher" else "lower", bound=2, every_round=every_round)
+    assert goal.is_met(measured) is met
+
+
+def test_a_miss_is_told() -> None:
+    """The table of goals says what was missed, with the lowest and the highest round."""
+    missed = goals([section(TWICE)], [row("ours", 150, 180, 210), row("theirs", 100, 100, 100)])
+    assert missed.splitlines()[-1] == "| ours against theirs | ≥ 2 | 1.8 | 1.5 to 2.1 | **missed** |"
+
+
+def test_a_goal_of_what_was_not_measured() -> None:
+    """A goal whose rows are not all there gets no verdict, and no line."""
+    assert goals([section(TWICE)], [row("ours", 150)]) == ""
+    assert "ours against theirs" not in markdown({}, [section(TWICE)], [row("ours", 150)])
+
+
+def test_sections_are_kept_one_by_one(tmp_path: Path) -> None:
+    """A section that is measured again takes the place of its own rows and of no others, and all facts are told."""
+    one, other = section(), section(name="size")
+    results.write(tmp_path, one, {"date": "1 May", "machine": "m"}, [row("ours", 1)])
+    results.write(tmp_path, other, {"date": "2 May", "machine": "m"}, [row("ours", 5, section="size")])
+    results.write(tmp_path, one, {"date": "3 May", "machine": "m"}, [row("ours", 2)])
+    facts, rows = results.read(tmp_path, [one, other, section(name="never measured")])
+    assert facts == {"date": "3 May; 2 May", "machine": "m"}
+    assert [(each.section, each.values) for each in rows] == [("speed", (2,)), ("size", (5,))]
+
+
+def test_a_document_is_written_between_its_marks(tmp_path: Path) -> None:
+    """Only what is between the marks changes, and writing twice is writing once."""
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{BEGIN}\n\nold\n\n{END}\nafter\n")
+    for _ in range(2):
+        write_into(page, "new\n")
+    assert page.read_text() == f"before\n\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+
+
+def test_a_document_without_marks(tmp_path: Path) -> None:
+    """A document that has no place for the report is an error, and stays as it is."""
+    page = tmp_path / "page.md"
+    page.write_text("text")
+    with pytest.raises(ValueError, match=r"page\.md"):
+        write_into(page, "new")
+    assert page.read_text() == "text"
