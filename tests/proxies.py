@@ -1,13 +1,13 @@
-"""A proxy before a server that delays what passes, delivers it in pieces, and resets connections."""
+"""Proxies before a server: one delays what passes, delivers it in pieces, and resets connections; one holds it until it is let go."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["Weather", "splitting_proxy"]
+__all__ = ["Dam", "Weather", "damming_proxy", "splitting_proxy"]
 
 _PIECE: Final = 40
 """The longest piece that is passed on at once, in bytes: shorter than a record."""
@@ -39,9 +39,72 @@ class Weather:
         return self.chance.random() * _PAUSE if self.stormy else 0
 
 
+class Dam:
+    """Lets everything pass, until it is closed: then what the server sends is held, and if so wanted what is sent to it too."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.held = b""
+        self._lets_through = asyncio.Event()
+        self._lets_in = asyncio.Event()
+        self._clients: list[asyncio.StreamWriter] = []
+        self.open()
+
+    def close(self, *, both: bool = False) -> None:
+        """Hold what the server sends from now on; with ``both``, what is sent to it too."""
+        self._lets_through.clear()
+        if both:
+            self._lets_in.clear()
+
+    def open(self) -> None:
+        """Let everything pass, what was held first."""
+        self.let_go(len(self.held))
+        self._lets_through.set()
+        self._lets_in.set()
+
+    def let_go(self, size: int) -> None:
+        """Let so many bytes pass of what the server sent."""
+        for client in self._clients[-1:]:
+            client.write(self.held[:size])
+        self.held = self.held[size:]
+
+    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+        """Pass bytes on as long as both sides are there. What is held is the newest connection's."""
+        other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
+        self._clients.append(writer)
+        await _both(self._in(reader, other_writer), self._out(other_reader, writer), other_writer)
+
+    async def _in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            await self._lets_in.wait()
+            writer.write(data)
+
+    async def _out(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            if self._lets_through.is_set():
+                writer.write(data)
+            else:
+                self.held += data
+
+
+@asynccontextmanager
+async def damming_proxy(port: int) -> AsyncIterator[Dam]:
+    """The dam of a proxy before the server at this port, on this machine; it has its own port."""
+    dam = Dam()
+    async with _proxy(lambda reader, writer: dam.relay(reader, writer, port)) as dam.port:
+        yield dam
+
+
 @asynccontextmanager
 async def splitting_proxy(port: int, weather: Weather) -> AsyncIterator[int]:
     """The port of a proxy before the server at this one, on this machine."""
+    async with _proxy(lambda reader, writer: _relay(reader, writer, port, weather)) as own_port:
+        yield own_port
+
+
+@asynccontextmanager
+async def _proxy(relay: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]) -> AsyncIterator[int]:
+    """The port of a proxy that serves each connection so."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,7 +112,7 @@ async def splitting_proxy(port: int, weather: Weather) -> AsyncIterator[int]:
         assert task is not None
         tasks.add(task)
         with suppress(asyncio.CancelledError):  # the proxy ends
-            await _relay(reader, writer, port, weather)
+            await relay(reader, writer)
         writer.transport.abort()
         tasks.discard(task)
 
@@ -66,7 +129,12 @@ async def splitting_proxy(port: int, weather: Weather) -> AsyncIterator[int]:
 async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, weather: Weather) -> None:
     """Pass bytes in both directions until one side ends, or both are reset."""
     other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
-    directions = [asyncio.ensure_future(_pass(reader, other_writer, weather)), asyncio.ensure_future(_pass(other_reader, writer, weather))]
+    await _both(_pass(reader, other_writer, weather), _pass(other_reader, writer, weather), other_writer)
+
+
+async def _both(there: Coroutine[Any, Any, None], back: Coroutine[Any, Any, None], other_writer: asyncio.StreamWriter) -> None:
+    """Pass in both directions until one ends; then the connection to the server ends too."""
+    directions = [asyncio.ensure_future(there), asyncio.ensure_future(back)]
     try:
         await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -1,0 +1,359 @@
+"""A connection on which a server answers reads, and tells when what it answered is no longer so.
+
+That is ``CLIENT TRACKING ON``, in RESP3: the server remembers which keys were read on the connection, and pushes their names there once
+they change. One task reads all that comes, answers and pushes alike, and keeps or drops records right there, in the order in which the
+server sent them. Who waits for an answer wakes up later, when it may be outdated, and so keeps nothing.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, cast
+
+from lucia._connections import _async_replies, _drop  # pyright: ignore[reportPrivateUsage]
+from lucia._near_cache import ENTRY_SECONDS, Entries, Lease, Reading
+from lucia.redis.clients import is_last, is_refusal
+from lucia.redis.commands import Reply, Words
+from lucia.redis.replay import OtherHistory, Watch
+from lucia.redis.topology import Recipe
+from lucia.redis.unanswered import Unanswered
+
+__all__ = ["AsyncTracked"]
+
+_INFO: Final = ("INFO", "replication")
+_TRACKING: Final = ("CLIENT", "TRACKING", "ON")
+
+BEATS: Final = 3
+"""How often in a lease's time it is renewed where nothing is asked."""
+
+REFUSED_SECONDS: Final = 60.0
+"""How long a server is not asked again to tell of changes after it has refused."""
+
+_LOGGER: Final = logging.getLogger("lucia.redis")
+
+
+class Exchange(Protocol):
+    """Sends commands together and returns their replies in order, as :meth:`AsyncTracked.exchange` does."""
+
+    def __call__(
+        self, commands: Sequence[Words], seconds: float, *, only_reads: bool, sending: Callable[[], None]
+    ) -> Awaitable[list[Reply]]: ...
+
+
+class AsyncTracked:
+    """The reads of one server, in one event loop, that fill the entries of a near-cache.
+
+    Where the server or the client can't tell of changes, reads go the way that everything else goes, and one line on the logger says why.
+
+    Args:
+        recipe: how to make the connection.
+        watch: is told which history the server has, and that the connection was lost.
+        entries: where records are kept.
+        lease: how long they may be used without a sign of the server, in seconds.
+        seconds: how long an answer may take that nobody waits for.
+        plain: sends commands another way.
+        moved: called where a new connection has found another history than was known.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        watch: Watch,
+        entries: Entries,
+        *,
+        lease: float,
+        seconds: float,
+        plain: Exchange,
+        moved: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._recipe = recipe.with_options(protocol=3)
+        self._watch = watch
+        self._entries = entries
+        self._lease = lease
+        self._seconds = seconds
+        self._plain = plain
+        self._moved = moved
+        self._opening = asyncio.Lock()
+        self._link: _Link | None = None
+        self._not_before = -math.inf
+        self._told = False
+
+    async def exchange(self, commands: Sequence[Words], seconds: float, *, only_reads: bool, sending: Callable[[], None]) -> list[Reply]:
+        """Send commands together, and return their replies in order; a server's refusal is a reply too.
+
+        Args:
+            commands: each an ``MGET``, where ``only_reads``.
+            seconds: for all of it.
+            only_reads: whether none of them changes anything; others go the plain way.
+            sending: called when they may begin to arrive at the server.
+
+        Raises:
+            Unanswered: the time was over, or no connection could be made, or it was lost.
+            OtherHistory: nothing was sent, since what was ended has to be ended again first; the connection is there for that.
+        """
+        end = time.monotonic() + seconds
+        link = await self._reach(seconds) if only_reads else None
+        left = end - time.monotonic()
+        if link is None:
+            return await self._plain(commands, left, only_reads=only_reads, sending=sending)
+        return await link.ask(commands, left, sending)
+
+    def drop(self) -> None:
+        """Give up the connection; the next read makes another."""
+        if self._link is not None:
+            self._link.lose(None)
+
+    async def aclose(self) -> None:
+        """Close the connection. Later calls open another."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.aclose()
+
+    async def _reach(self, seconds: float) -> "_Link | None":
+        """The connection, made if need be; None if there can be none."""
+        if self._is_settled():
+            return self._link
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit, self._opening:
+                await self._settle()
+        except Exception as error:
+            self._watch.lost()
+            raise Unanswered(None if limit.expired() else error, sent=False) from error
+        if self._link is not None and self._watch.due:
+            raise OtherHistory
+        return self._link
+
+    async def _settle(self) -> None:
+        if not self._is_settled():
+            self._link = await self._open()
+
+    def _is_settled(self) -> bool:
+        """Whether there is a connection, or there can't be one now."""
+        if self._link is not None:
+            return self._link.is_open
+        return self._entries.clock() < self._not_before
+
+    async def _open(self) -> "_Link | None":
+        """A new connection on which changes are told, where the server's history is the one that is known; None if there can be none."""
+        connection = self._recipe.connection()
+        connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
+        try:
+            history, refusal = await _handshake(connection)
+            if refusal is None:
+                if self._watch.came_up(history):
+                    await self._moved()
+                return _Link(connection, self._watch, self._entries, self._lease, self._seconds)
+        except BaseException:
+            await _drop(connection)
+            raise
+        await _drop(connection)
+        self._not_before = self._entries.clock() + REFUSED_SECONDS
+        if not self._told:
+            self._told = True
+            _LOGGER.warning("no session is kept in memory, and each is read from the server, since %s", refusal)
+        return None
+
+
+class _Link:
+    """One such connection, until it is lost."""
+
+    def __init__(self, connection: Any, watch: Watch, entries: Entries, lease: float, seconds: float) -> None:
+        self._connection = connection
+        self._watch = watch
+        self._entries = entries
+        self._lease = Lease(lease)
+        self._pause = lease / BEATS
+        self._seconds = seconds
+        self._waiting: deque[tuple[_Asked, Reading | None]] = deque()
+        self._lost = False
+        self._newest: tuple[float, Words] = (-math.inf, ())
+        self._filled = asyncio.Event()
+        connection._parser.set_invalidation_push_handler(self._heed)
+        loop = asyncio.get_running_loop()
+        self._reader = loop.create_task(self._read(), context=Context())  # the context of none that waits
+        self._beater = loop.create_task(self._beat(), context=Context())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether commands may still be sent on it."""
+        return not self._lost and bool(self._connection.is_connected)
+
+    async def ask(self, reads: Sequence[Words], seconds: float, sending: Callable[[], None], *, keeps: bool = True) -> list[Reply]:
+        """Send such commands as ``MGET``, and return their replies; keep the records that come, if so wanted.
+
+        Raises:
+            Unanswered: the connection is lost, maybe since the time was over.
+        """
+        packed = self._connection.pack_commands(reads)
+        asked = _Asked(self._entries.clock(), len(reads), asyncio.get_running_loop().create_future())
+        for words in reads:
+            self._waiting.append((asked, self._entries.begin(cast("Sequence[bytes]", words[1:])) if keeps else None))
+        sending()
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                await self._connection.send_packed_command(packed, False)
+                return await asked.answered
+        except Unanswered:
+            raise
+        except Exception as error:
+            lost = None if limit.expired() else error
+            self._watch.lost()
+            self.lose(lost)
+            raise Unanswered(lost, sent=True) from error
+
+    def lose(self, error: Exception | None) -> None:
+        """Use it no more: first nothing is used any more that came over it, then those are told who wait for answers."""
+        if self._lost:
+            return
+        self._lost = True
+        self._entries.flush()
+        for asked, reading in self._waiting:
+            self._give_up(reading)
+            asked.fail(Unanswered(error, sent=True))
+        self._waiting.clear()
+        self._beater.cancel()
+        if self._reader is not asyncio.current_task():
+            self._reader.cancel()
+
+    async def aclose(self) -> None:
+        """Close it."""
+        self.lose(None)
+        await asyncio.wait([self._reader, self._beater])
+
+    async def _read(self) -> None:
+        """Take all that comes, until the connection is lost."""
+        lost: Exception | None = None
+        try:
+            while True:
+                (reply,) = await _async_replies(self._connection, 1)
+                self._take(reply)
+        except Exception as error:
+            self._watch.lost()
+            lost = error
+        finally:
+            self.lose(lost)
+            await _drop(self._connection)
+
+    def _take(self, reply: Reply) -> None:
+        """The reply to the oldest command that has none.
+
+        Raises:
+            ConnectionError: there is no such command, or it can't be its reply, or it is the last one.
+        """
+        if not self._waiting:
+            raise ConnectionError("a reply came to no command")
+        asked, reading = self._waiting[0]
+        if isinstance(reply, Exception):  # as from a node that has lost its slots: no sign that all changes are told
+            self._entries.flush()
+            self._give_up(reading)
+        else:
+            self._keep(asked, reading, _records(reply))
+        self._waiting.popleft()
+        asked.take(reply)
+        if is_last([reply]):
+            raise ConnectionError("the client closes the connection after this reply")
+
+    def _keep(self, asked: "_Asked", reading: Reading | None, records: Sequence[bytes | None]) -> None:
+        self._lease.extend(asked.sent)
+        if reading is not None:
+            self._entries.fill(reading, records, asked.sent, self._lease)
+            self._newest = asked.sent, ("MGET", *reading.keys[:1])
+            self._filled.set()
+
+    def _give_up(self, reading: Reading | None) -> None:
+        if reading is not None:
+            self._entries.give_up(reading)
+
+    def _heed(self, push: Sequence[Any]) -> "_Heeded":
+        """What the server tells is no longer so: keys, or everything."""
+        keys = push[1]
+        if keys is None:
+            self._entries.flush()
+        else:
+            self._entries.drop(keys)
+        return _HEEDED
+
+    async def _beat(self) -> None:
+        """While there may be records, and nobody asks: ask for one of them, so that the lease goes on. What comes is not kept."""
+        with suppress(Unanswered):
+            while True:
+                await self._filled.wait()
+                await asyncio.sleep(self._pause)
+                self._entries.sweep()
+                asked, read = self._newest
+                if asked + ENTRY_SECONDS > self._entries.clock() and self.is_open:
+                    await self.ask([read], self._seconds, _nothing, keeps=False)
+                else:
+                    self._filled.clear()
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Commands that were sent together."""
+
+    sent: float
+    count: int
+    answered: "asyncio.Future[list[Reply]]"
+    replies: list[Reply] = field(default_factory=list[Reply])
+
+    def take(self, reply: Reply) -> None:
+        """The next reply; there are fewer than commands if the client closes the connection after one of them."""
+        self.replies.append(reply)
+        if (len(self.replies) == self.count or is_last(self.replies)) and not self.answered.done():
+            self.answered.set_result(self.replies)
+
+    def fail(self, error: Unanswered) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(error)
+
+
+class _Heeded:
+    """What a handler of pushes returns, for clients that wait for it and for clients that don't."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+_HEEDED: Final = _Heeded()
+
+
+async def _handshake(connection: Any) -> tuple[Reply, str | None]:
+    """Open a connection that tells changes: the reply to ``INFO replication``, and why there can be none.
+
+    Raises:
+        Exception: the connection could not be made now.
+    """
+    try:
+        await connection.connect()
+    except Exception as error:
+        if is_refusal(error):
+            return None, f"the server does not speak RESP3: {error}"
+        raise
+    if not hasattr(connection._parser, "set_invalidation_push_handler"):
+        return None, f"{type(connection._parser).__name__} of the client knows no pushes"
+    await connection.send_packed_command(connection.pack_commands([_INFO, _TRACKING]), False)
+    history, tracking = await _async_replies(connection, 2)
+    return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(tracking, Exception) else None
+
+
+def _records(reply: Reply) -> list[bytes | None]:
+    """The records in a reply to ``MGET``.
+
+    Raises:
+        ConnectionError: it is another command's reply.
+    """
+    if isinstance(reply, list) and all(record is None or isinstance(record, bytes) for record in cast("list[object]", reply)):
+        return cast("list[bytes | None]", reply)
+    raise ConnectionError("a reply came to another command")
+
+
+def _nothing() -> None:
+    """Nobody has to know."""
