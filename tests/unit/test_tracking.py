@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import redis.asyncio
 import redis.exceptions
 from redis._parsers.resp3 import _AsyncRESP3Parser
+from redis.cache import CacheConfig
 
 from lucia._near_cache import ENTRY_SECONDS, Entries
 from lucia._tracking import REFUSED_SECONDS
+from lucia.adapters.redis import RedisSessionAdapter
 from lucia.redis.replay import OtherHistory
 from lucia.redis.unanswered import Unanswered
 from tests.near import LEASE, FillsLate, HasNoLease, OnlyDrops, Ticks, Tracking, eventually, tracking
@@ -541,3 +544,19 @@ async def test_the_least_rights(inspector: Inspector, clock: Ticks) -> None:
             await eventually(lambda: near.held(KEY) is None)
     finally:
         inspector.on_each("ACL", "DELUSER", "reader")
+
+
+# What the synchronous adapter would have
+
+
+@ONE
+async def test_the_clients_own_cache(dam: Dam, inspector: Inspector) -> None:
+    """The cache of redis-py's synchronous client has no lease: behind a black hole it goes on with what was ended. So it is refused."""
+    with redis.Redis(port=dam.port, protocol=3, cache_config=CacheConfig()) as client:
+        assert await asyncio.to_thread(client.get, KEY) == b"A"
+        dam.close(both=True)
+        inspector.client.delete(KEY)
+        await asyncio.sleep(2 * LEASE)
+        assert await asyncio.to_thread(client.get, KEY) == b"A"
+        with pytest.raises(TypeError):
+            RedisSessionAdapter(client)
