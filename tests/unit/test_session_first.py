@@ -180,6 +180,15 @@ def test_steps_of_ending_all() -> None:
     assert kept is False
 
 
+def test_the_oldest_go_out_of_the_index_first() -> None:
+    """Of many ids that go out of an index, each is the oldest that is left, so that no search through the others keeps the server."""
+    ids = [b"newest", b"newer", b"oldest"]
+    held = [[[encode_row(row(id_.decode())), None]] for id_ in ids]
+    commands, _ = replay(SessionFirst(DEFAULT, Scripted()).delete_by_user("u1"), ids, held, 1, 1)
+    assert commands[2] == Eval(SCRIPTS.drop, (INDEX,), (b"oldest", b"newer", b"newest"))
+    assert "\n  index_remove_oldest(KEYS[1], ARGV[i])\n" in SCRIPTS.drop.text
+
+
 def test_steps_of_a_list() -> None:
     """A list reads the index, each session, and the markers of those that are gone, which then go out of the index."""
     found = SessionFirst(DEFAULT, Scripted()).get_by_user("u1", 0)

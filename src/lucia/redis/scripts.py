@@ -167,8 +167,19 @@ return 1
 )
 
 _DROP: Final = """
--- KEYS: index. ARGV: ids, which go out of it.
-for i = 1, #ARGV do index_remove(KEYS[1], ARGV[i]) end
+-- KEYS: index. ARGV: ids, which go out of it; if many, the oldest first.
+if #ARGV < 2 then
+  for i = 1, #ARGV do index_remove(KEYS[1], ARGV[i]) end
+  return 1
+end
+local dropped = {}
+for i = 1, #ARGV do
+  index_remove_oldest(KEYS[1], ARGV[i])
+  dropped[ARGV[i]] = true
+end
+for _, id in ipairs(index_ids(KEYS[1])) do
+  if dropped[id] then index_remove(KEYS[1], id) end -- it was there more than once
+end
 return 1
 """
 

@@ -81,7 +81,7 @@ class SlotSteps(Protocol):
         ...
 
     def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
-        """Take ids out of an index."""
+        """Take ids out of an index; if many, the oldest first, since those are found at once at its end."""
         ...
 
 
@@ -281,7 +281,7 @@ class SessionFirst(Reading):
                     ended.setdefault(self._layout.index_key(row.user_id), []).append(id_.encode())
             waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
         for index, ids in ended.items():
-            yield from self._drop(index, ids)
+            yield from self._drop(index, ids[::-1])
         return there
 
     def _take(self, session_ids: Sequence[str]) -> Operation[list[Held]]:
