@@ -34,7 +34,9 @@ class AsyncLock:
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> None:
-        self._enter_loop(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._enter_loop(loop)
         await self._lock.acquire()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
@@ -42,11 +44,11 @@ class AsyncLock:
 
     def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take a fresh lock in a new loop, since an asyncio lock stays with the loop that first waited for it."""
-        if self._loop is loop:
-            return
-        if self._loop is not None and self._lock.locked() and not self._loop.is_closed():
-            raise RuntimeError("this lock is held in another event loop")
-        self._loop, self._lock = loop, asyncio.Lock()
+        if self._loop is not None:
+            if self._lock.locked() and not self._loop.is_closed():
+                raise RuntimeError("this lock is held in another event loop")
+            self._lock = asyncio.Lock()
+        self._loop = loop
 
 
 class Lock:

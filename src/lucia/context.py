@@ -14,7 +14,7 @@ def _always() -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class RequestContext:
     """One request, as a web framework shows it.
 

@@ -120,7 +120,8 @@ def find_cookie(headers: Sequence[str], name: str) -> str | None:
     """
     for header in headers:
         for pair in header.split(";"):
-            key, separator, value = pair.partition("=")
-            if separator and key.strip(" \t") == name:
-                return value.strip(" \t") or None
+            if name in pair:  # few are
+                key, separator, value = pair.partition("=")
+                if separator and key.strip(" \t") == name:
+                    return value.strip(" \t") or None
     return None

@@ -1,6 +1,8 @@
 """The ASGI middleware over HTTP, message by message."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 from lucia import AsyncAuth, AsyncAuthRequest, PrimaryKey, SessionCookie, User
 from lucia.adapters.memory import AsyncMemoryAdapter
-from lucia.middleware.asgi import LuciaMiddleware, Message, Receive, Scope, Send, auth_request
+from lucia.middleware.asgi import ASGIApp, LuciaMiddleware, Message, Receive, Scope, Send, auth_request
 from tests.web.driver import (
     FOREIGN,
     NAME,
@@ -387,6 +389,50 @@ async def test_an_inner_middleware_goes_before_an_outer_one_of_the_same_auth(aut
     await get(app, session_id)
     await get(app, None, [("authorization", f"Bearer {session_id}")])
     assert found == [None, "ann"]
+
+
+async def test_who_never_asks_pays_nothing(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The AuthRequest is made when a route first asks for it, and is the same for all that ask."""
+    session_id = await log_in(auth)
+    made: list[AsyncAuthRequest[User]] = []
+    handle = auth.handle_request
+
+    def counted(*arguments: Any) -> AsyncAuthRequest[User]:
+        made.append(handle(*arguments))
+        return made[-1]
+
+    def asking(times: int) -> ASGIApp:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            for _ in range(times):
+                assert auth_request(auth, {**scope}) is made[0]
+
+        return LuciaMiddleware(app, auth=auth)
+
+    monkeypatch.setattr(auth, "handle_request", counted)
+    await get(asking(0), session_id)
+    assert made == []
+    await get(asking(2), session_id)
+    assert len(made) == 1
+
+
+async def test_a_request_is_gone_with_its_end(auth: AsyncAuth[User], time: Time) -> None:
+    """No cycle leaves it to the garbage collector, whether its session was read or renewed."""
+    session_id = await log_in(auth)
+    requests: list[weakref.ref[object]] = []
+
+    async def note(request: AsyncAuthRequest[User]) -> None:
+        await request.validate()
+        requests.append(weakref.ref(request))
+
+    app = LuciaMiddleware(respond(auth, note), auth=auth)
+    gc.disable()
+    try:
+        for hours in (0, 25):
+            time.pass_hours(hours)
+            await get(app, session_id)
+    finally:
+        gc.enable()
+    assert [request() for request in requests] == [None, None]
 
 
 @pytest.mark.parametrize(

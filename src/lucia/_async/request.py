@@ -10,7 +10,6 @@ from lucia.context import RequestContext
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
 from lucia.origins import OriginFailure
-from lucia.rules import is_session_id
 
 if TYPE_CHECKING:
     from lucia._async.auth import AsyncAuth
@@ -42,22 +41,21 @@ class AsyncAuthRequest(Generic[UserT]):
         self._session: Session | Unset | None = UNSET
         self._user: SessionUser[UserT] | Unset | None = UNSET
         self.origin_failure = auth.check_request(context) if self._cookies else None
-        self._received = self._find_id()
-        self._session_id = self._received if self._received is not None and is_session_id(self._received) else None
+        self._session_id = self._find_id()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._context.method} {'cookie' if self._cookies else 'bearer'}>"
 
     async def validate(self) -> Session | None:
         """The request's session, renewed if it was idle; None for a visitor, and for a request from another site."""
-        if not isinstance(self._session, Unset):
+        if self._session is not UNSET:
             return self._session
         async with self._lock:
             return await self._load()
 
     async def validate_user(self) -> SessionUser[UserT] | None:
         """The request's session and its user, likewise; None also if the user is gone."""
-        if not isinstance(self._user, Unset):
+        if self._user is not UNSET:
             return self._user
         async with self._lock:
             return await self._load_user()
@@ -119,8 +117,8 @@ class AsyncAuthRequest(Generic[UserT]):
         async with self._lock:
             if self._session_id is not None:
                 await self._auth.invalidate_session(self._session_id)
-            if self._received is not None and self._context.can_set_cookie():
-                self._send(None)
+                if self._context.can_set_cookie():
+                    self._send(None)
             self._remember(None)
 
     def set_session(self, session: Session | None) -> None:
@@ -138,17 +136,17 @@ class AsyncAuthRequest(Generic[UserT]):
             self._session = self._user = UNSET
 
     async def _load(self) -> Session | None:
-        if isinstance(self._session, Unset):
+        if self._session is UNSET:
             self._session = None if self._session_id is None else await self._validated(self._session_id)
         return self._session
 
     async def _load_user(self) -> SessionUser[UserT] | None:
-        if isinstance(self._user, Unset):
+        if self._user is UNSET:
             self._user = await self._found_user()
         return self._user
 
     async def _found_user(self) -> SessionUser[UserT] | None:
-        if isinstance(self._session, Unset) and self._session_id is not None:
+        if self._session is UNSET and self._session_id is not None:
             return await self._validated_user(self._session_id)
         session = await self._load()
         if session is None:
@@ -199,7 +197,7 @@ class AsyncAuthRequest(Generic[UserT]):
     def _remember(self, session: Session | None) -> None:
         self._session = session
         self._user = None if session is None else UNSET
-        self._session_id = self._received = None if session is None else session.session_id
+        self._session_id = None if session is None else session.session_id
 
     def _send(self, session: Session | None) -> None:
         if self._cookies:

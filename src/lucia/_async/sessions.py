@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic
 
 from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
 from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
@@ -21,13 +21,8 @@ from lucia.rules import (
     to_session,
 )
 
-
-class _Live(NamedTuple):
-    """A live session's row; ``followed`` says that the id asked for was a used one that leads to it."""
-
-    row: SessionRow
-    state: SessionState
-    followed: bool
+_Live = tuple[SessionRow, SessionState, bool]
+"""A live session's row and its state, and whether the id that was asked for is a used one that leads to it."""
 
 
 class AsyncSessionMethods(Generic[UserT]):
@@ -83,8 +78,8 @@ class AsyncSessionMethods(Generic[UserT]):
         Raises:
             InvalidSessionId: there is none.
         """
-        live = await self._find(session_id)
-        return to_session(live.row, live.state, self._expiry, fresh=live.followed)
+        row, state, followed = await self._find(session_id)
+        return to_session(row, state, self._expiry, fresh=followed)
 
     async def get_session_user(self, session_id: str) -> SessionUser[UserT]:
         """The same as :meth:`get_session`, with the user.
@@ -93,8 +88,8 @@ class AsyncSessionMethods(Generic[UserT]):
             InvalidSessionId: there is no such session, or its user is gone.
             UsersNotConfigured: there is no user adapter.
         """
-        live, user = await self._find_with_user(session_id)
-        return SessionUser(to_session(live.row, live.state, self._expiry, fresh=live.followed), self.transform_database_user(user))
+        (row, state, followed), user = await self._find_with_user(session_id)
+        return SessionUser(to_session(row, state, self._expiry, fresh=followed), self.transform_database_user(user))
 
     async def validate_session(self, session_id: str) -> Session:
         """The session for a request: an active one as it is, without a write; an idle one renewed, ``fresh`` and with another id.
@@ -102,8 +97,10 @@ class AsyncSessionMethods(Generic[UserT]):
         Raises:
             InvalidSessionId: there is no live session with this id.
         """
-        live = await self._find(session_id)
-        return await self._renew_if_idle(live)
+        row, state, followed = await self._find(session_id)
+        if state == "idle":
+            return await self._renew(row, self._expiry.grace_ms)
+        return to_session(row, state, self._expiry, fresh=followed)
 
     async def validate_session_user(self, session_id: str) -> SessionUser[UserT]:
         """The same as :meth:`validate_session`, with the user.
@@ -112,8 +109,12 @@ class AsyncSessionMethods(Generic[UserT]):
             InvalidSessionId: there is no such session, or its user is gone.
             UsersNotConfigured: there is no user adapter.
         """
-        live, user = await self._find_with_user(session_id)
-        return SessionUser(await self._renew_if_idle(live), self.transform_database_user(user))
+        (row, state, followed), user = await self._find_with_user(session_id)
+        if state == "idle":
+            session = await self._renew(row, self._expiry.grace_ms)
+        else:
+            session = to_session(row, state, self._expiry, fresh=followed)
+        return SessionUser(session, self.transform_database_user(user))
 
     async def renew_session(self, session_id: str) -> Session:
         """Put a new session in the place of this one, active or idle; the used id is dead after the grace.
@@ -123,10 +124,10 @@ class AsyncSessionMethods(Generic[UserT]):
         Raises:
             InvalidSessionId: there is no live session with this id.
         """
-        live = await self._find(session_id)
-        if live.followed:
-            return to_session(live.row, live.state, self._expiry, fresh=True)
-        return await self._renew(live.row, self._expiry.grace_ms)
+        row, state, followed = await self._find(session_id)
+        if followed:
+            return to_session(row, state, self._expiry, fresh=True)
+        return await self._renew(row, self._expiry.grace_ms)
 
     async def invalidate_session(self, session_id: str) -> None:
         """End a session, and what it was renewed to within the last 60 seconds. Unknown ids are no error."""
@@ -194,37 +195,29 @@ class AsyncSessionMethods(Generic[UserT]):
     async def _find(self, session_id: str) -> _Live:
         if not is_session_id(session_id):
             raise InvalidSessionId
-        row = await self._sessions.get_session(session_id)
-        return await self._live(session_id, row)
-
-    async def _find_with_user(self, session_id: str) -> tuple[_Live, UserRow]:
-        users = self._require_users()
-        if self._joined is not None and is_session_id(session_id):
-            both = await self._joined.get_session_and_user_by_session_id(session_id)
-            if both is not None and both[0].id == session_id:
-                return await self._live(session_id, both[0]), both[1]
-        live = await self._find(session_id)
-        user = await users.get_user(live.row.user_id)
-        if user is None:
-            raise InvalidSessionId("this session's user is gone")
-        return live, user
-
-    async def _live(self, session_id: str, row: SessionRow | None) -> _Live:
-        followed = row is None or row.id != session_id  # as a database may answer that ignores case
-        if followed:
-            row = await self._sessions.get_successor(session_id)
+        row, followed = await self._sessions.get_session(session_id), False
+        if row is None or row.id != session_id:  # as a database may answer that ignores case
+            row, followed = await self._sessions.get_successor(session_id), True
         if row is None:
             raise InvalidSessionId
         state = session_state(row, self._clock())
         if state is None:
             await self._delete_dead([row])
             raise InvalidSessionId
-        return _Live(row, state, followed)
+        return row, state, followed
 
-    async def _renew_if_idle(self, live: _Live) -> Session:
-        if live.state == "active":
-            return to_session(live.row, live.state, self._expiry, fresh=live.followed)
-        return await self._renew(live.row, self._expiry.grace_ms)
+    async def _find_with_user(self, session_id: str) -> tuple[_Live, UserRow]:
+        users = self._require_users()
+        if self._joined is not None and is_session_id(session_id):
+            both = await self._joined.get_session_and_user_by_session_id(session_id)
+            state = None if both is None or both[0].id != session_id else session_state(both[0], self._clock())
+            if both is not None and state is not None:
+                return (both[0], state, False), both[1]
+        live = await self._find(session_id)
+        user = await users.get_user(live[0].user_id)
+        if user is None:
+            raise InvalidSessionId("this session's user is gone")
+        return live, user
 
     async def _renew(self, row: SessionRow, grace: int) -> Session:
         try:

@@ -367,7 +367,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
     async def _renew_own(self, user_id: str, session_id: str) -> Session | None:
         """Renew a session of this user without a grace: who else holds the used id is out."""
         try:
-            live = await self._find(session_id)
-            return await self._renew(live.row, 0) if live.row.user_id == user_id else None
+            row, _, _ = await self._find(session_id)
+            return await self._renew(row, 0) if row.user_id == user_id else None
         except InvalidSessionId:
             return None

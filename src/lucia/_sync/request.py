@@ -11,7 +11,6 @@ from lucia.context import RequestContext
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
 from lucia.origins import OriginFailure
-from lucia.rules import is_session_id
 
 if TYPE_CHECKING:
     from lucia._sync.auth import Auth
@@ -43,22 +42,21 @@ class AuthRequest(Generic[UserT]):
         self._session: Session | Unset | None = UNSET
         self._user: SessionUser[UserT] | Unset | None = UNSET
         self.origin_failure = auth.check_request(context) if self._cookies else None
-        self._received = self._find_id()
-        self._session_id = self._received if self._received is not None and is_session_id(self._received) else None
+        self._session_id = self._find_id()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._context.method} {'cookie' if self._cookies else 'bearer'}>"
 
     def validate(self) -> Session | None:
         """The request's session, renewed if it was idle; None for a visitor, and for a request from another site."""
-        if not isinstance(self._session, Unset):
+        if self._session is not UNSET:
             return self._session
         with self._lock:
             return self._load()
 
     def validate_user(self) -> SessionUser[UserT] | None:
         """The request's session and its user, likewise; None also if the user is gone."""
-        if not isinstance(self._user, Unset):
+        if self._user is not UNSET:
             return self._user
         with self._lock:
             return self._load_user()
@@ -120,8 +118,8 @@ class AuthRequest(Generic[UserT]):
         with self._lock:
             if self._session_id is not None:
                 self._auth.invalidate_session(self._session_id)
-            if self._received is not None and self._context.can_set_cookie():
-                self._send(None)
+                if self._context.can_set_cookie():
+                    self._send(None)
             self._remember(None)
 
     def set_session(self, session: Session | None) -> None:
@@ -139,17 +137,17 @@ class AuthRequest(Generic[UserT]):
             self._session = self._user = UNSET
 
     def _load(self) -> Session | None:
-        if isinstance(self._session, Unset):
+        if self._session is UNSET:
             self._session = None if self._session_id is None else self._validated(self._session_id)
         return self._session
 
     def _load_user(self) -> SessionUser[UserT] | None:
-        if isinstance(self._user, Unset):
+        if self._user is UNSET:
             self._user = self._found_user()
         return self._user
 
     def _found_user(self) -> SessionUser[UserT] | None:
-        if isinstance(self._session, Unset) and self._session_id is not None:
+        if self._session is UNSET and self._session_id is not None:
             return self._validated_user(self._session_id)
         session = self._load()
         if session is None:
@@ -200,7 +198,7 @@ class AuthRequest(Generic[UserT]):
     def _remember(self, session: Session | None) -> None:
         self._session = session
         self._user = None if session is None else UNSET
-        self._session_id = self._received = None if session is None else session.session_id
+        self._session_id = None if session is None else session.session_id
 
     def _send(self, session: Session | None) -> None:
         if self._cookies:

@@ -368,7 +368,7 @@ class UserMethods(SessionMethods[UserT]):
     def _renew_own(self, user_id: str, session_id: str) -> Session | None:
         """Renew a session of this user without a grace: who else holds the used id is out."""
         try:
-            live = self._find(session_id)
-            return self._renew(live.row, 0) if live.row.user_id == user_id else None
+            row, _, _ = self._find(session_id)
+            return self._renew(row, 0) if row.user_id == user_id else None
         except InvalidSessionId:
             return None

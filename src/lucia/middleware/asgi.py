@@ -4,7 +4,7 @@ Format: the ASGI HTTP and WebSocket specification, version 2 and 3. No framework
 """
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest, Transport
@@ -21,7 +21,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _KEY: Final = "lucia.requests"
-_READ: Final = {name.encode(): name for name in REQUEST_HEADERS}
+_READ: Final = {name.encode(): name for name in (*REQUEST_HEADERS, "host")}
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
 _REFUSED: Final = b"This request comes from another site."
 
@@ -51,29 +51,54 @@ class LuciaMiddleware:
             await self.app(scope, receive, send)
             return
         response = _Response(send, can_deny="websocket.http.response" in (scope.get("extensions") or ()))
-        request = self.auth.handle_request(_context(scope, response), self.transport)
-        scope[_KEY] = {**scope.get(_KEY, {}), self.auth: request}
-        if self.forbid_cross_site and request.origin_failure is not None:
+        exchange = _Exchange(self.auth, self.transport, response)
+        others = scope.get(_KEY)
+        scope[_KEY] = {**others, self.auth: exchange} if others else {self.auth: exchange}
+        if self.forbid_cross_site and exchange.request(scope).origin_failure is not None:
             await _refuse(scope, send)
         else:
             await self.app(scope, receive, response.send)
 
 
 def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT]:
-    """The ``AuthRequest`` that the middleware made for this request.
+    """The ``AuthRequest`` for this request, the same one each time; who never asks for it pays nothing for it.
 
     Raises:
         RuntimeError: the middleware is not installed for this ``auth``.
     """
-    requests: dict[AsyncAuth[Any], AsyncAuthRequest[UserT]] = scope.get(_KEY, {})
+    exchanges: dict[AsyncAuth[Any], _Exchange[UserT]] = scope.get(_KEY, {})
     try:
-        return requests[auth]
+        exchange = exchanges[auth]
     except KeyError:
         raise RuntimeError("LuciaMiddleware is not installed for this auth: add it to the application") from None
+    return exchange.request(scope)
+
+
+class _Exchange(Generic[UserT]):
+    """A request whose ``AuthRequest`` is made when it is first asked for.
+
+    Nothing here leads back to it, nor to the scope: cycles would leave each request to the garbage collector.
+    """
+
+    __slots__ = ("_auth", "_request", "_response", "_transport")
+
+    def __init__(self, auth: AsyncAuth[UserT], transport: Transport, response: "_Response") -> None:
+        self._auth = auth
+        self._transport: Transport = transport
+        self._response = response
+        self._request: AsyncAuthRequest[UserT] | None = None
+
+    def request(self, scope: Scope) -> AsyncAuthRequest[UserT]:
+        """The ``AuthRequest``, the same one each time."""
+        if self._request is None:
+            self._request = self._auth.handle_request(_context(scope, self._response), self._transport)
+        return self._request
 
 
 class _Response:
     """What the library adds to the response, and whether it still can."""
+
+    __slots__ = ("_can_deny", "_cookies", "_headers", "_send", "started")
 
     def __init__(self, send: Send, *, can_deny: bool) -> None:
         self._send = send
@@ -93,17 +118,16 @@ class _Response:
     def set_header(self, name: str, value: str) -> None:
         self._headers[name] = value
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the application calls in the place of the server's ``send``."""
         if self.started or message["type"] not in _STARTS:
-            await self._send(message)
-            return
+            return self._send(message)
         self.started = True
         if not self._cookies:
-            await self._send(message)
-        elif message["type"] == "websocket.close":
-            await self._close(message)
-        else:
-            await self._send({**message, "headers": self._with_cookies(message.get("headers", ()))})
+            return self._send(message)
+        if message["type"] == "websocket.close":
+            return self._close(message)
+        return self._send({**message, "headers": self._with_cookies(message.get("headers", ()))})
 
     async def _close(self, message: Message) -> None:
         """Reject a WebSocket by a response that takes cookies, which says the same to the client, where the server can send one."""
@@ -127,10 +151,10 @@ def _context(scope: Scope, response: _Response) -> RequestContext:
     host = ""
     for raw_name, raw_value in scope["headers"]:
         name = _READ.get(raw_name.lower())
-        if name is not None:
-            headers.setdefault(name, []).append(raw_value.decode("latin-1"))
-        elif raw_name.lower() == b"host":
+        if name == "host":
             host = raw_value.decode("latin-1")
+        elif name is not None:
+            headers.setdefault(name, []).append(raw_value.decode("latin-1"))
     return RequestContext(
         method=scope.get("method", "GET"),
         url=f"{scope.get('scheme', 'http')}://{host or _server(scope)}/{scope['path'].removeprefix('/')}",
