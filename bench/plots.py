@@ -1,5 +1,6 @@
 """The plots, as SVG."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -8,11 +9,12 @@ import matplotlib as mpl
 from matplotlib import pyplot
 
 from bench.rows import Row
-from bench.section import Plot, Section
+from bench.section import Histogram, Plot, Section
 
 __all__ = ["draw"]
 
 SIZE: Final = (9.0, 5.0)
+BINS_OF_TEN: Final = 8
 STYLES: Final = {"uvloop": "--"}
 
 mpl.use("svg")
@@ -27,14 +29,21 @@ def draw(sections: Sequence[Section], rows: Sequence[Row], folder: Path) -> list
             shown = [row for row in rows if row.section == section.name and plot.setting.items() <= row.setting.items()]
             if shown:
                 drawn.append(folder / f"{plot.name}.svg")
-                _draw(plot, section.columns, shown, drawn[-1])
+                axes: Any
+                figure, axes = pyplot.subplots(figsize=SIZE, layout="constrained")
+                if isinstance(plot, Plot):
+                    _draw_lines(plot, section.columns, shown, axes)
+                else:
+                    _draw_steps(plot, shown, axes)
+                axes.grid(visible=True, alpha=0.3)
+                figure.legend(loc="outside right upper", fontsize="small", frameon=False)
+                figure.savefig(drawn[-1], metadata={"Date": None})
+                pyplot.close(figure)
     return drawn
 
 
-def _draw(plot: Plot, column: str, rows: Sequence[Row], path: Path) -> None:
+def _draw_lines(plot: Plot, column: str, rows: Sequence[Row], axes: Any) -> None:
     """Medians, and the range of all rounds."""
-    axes: Any
-    figure, axes = pyplot.subplots(figsize=SIZE, layout="constrained")
     colours = {subject: f"C{number}" for number, subject in enumerate(dict.fromkeys(row.subject for row in rows))}
     for subject, loop in dict.fromkeys((row.subject, row.setting.get("loop")) for row in rows):
         line = sorted(
@@ -48,7 +57,14 @@ def _draw(plot: Plot, column: str, rows: Sequence[Row], path: Path) -> None:
     axes.set(title=plot.title, xlabel=column, ylabel=plot.y, xscale="log", yscale="log")
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
-    axes.grid(visible=True, alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+
+
+def _draw_steps(plot: Histogram, rows: Sequence[Row], axes: Any) -> None:
+    """Shares of each row's values, over bins that are equally wide on a logarithmic axis."""
+    most = max(10 * plot.least, *(max(row.values) for row in rows))
+    bins = [plot.least * 10 ** (number / BINS_OF_TEN) for number in range(math.ceil(BINS_OF_TEN * math.log10(most / plot.least)) + 2)]
+    for row in rows:
+        shown = [max(value, plot.least * 1.01) for value in row.values]
+        weights = [100 / len(shown)] * len(shown)
+        axes.hist(shown, bins=bins, weights=weights, histtype="stepfilled", alpha=0.6, label=f"{row.setting[plot.by]} ({len(shown):,})")
+    axes.set(title=plot.title, xlabel=f"{plot.x}; at the left end {plot.least:g} or less", ylabel="per cent", xscale="log")

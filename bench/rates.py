@@ -15,6 +15,8 @@ LEAST: Final = 200
 """Calls of the smallest measurement; there are at least two for each caller."""
 
 MOST: Final = 200_000
+MOST_NEW: Final = 30_000
+"""Calls of the largest one; less where each call needs a session of its own, which takes longer to make than to measure."""
 
 OF_THE_SAME: Final = "again"
 """The operation that reads the same sessions again and again; every other one has new ones each time."""
@@ -64,10 +66,10 @@ class Rates:
 
     def _count(self, subject: Running, operation: str, callers: int) -> int:
         """How many calls take about as long as planned. Finding it out also warms up."""
-        count = max(LEAST, 2 * callers)
+        count, most = max(LEAST, 2 * callers), MOST if operation == OF_THE_SAME else MOST_NEW
         for seconds in (self.plan.size.seconds / 4, self.plan.size.seconds):
             rate = self._rate(subject, operation, callers, count)
-            count = max(LEAST, 2 * callers, min(MOST, int(rate * seconds)))
+            count = max(LEAST, 2 * callers, min(most, int(rate * seconds)))
         return count
 
     def _rate(self, subject: Running, operation: str, callers: int, count: int) -> float:

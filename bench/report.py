@@ -65,6 +65,8 @@ def _goal(goal: Goal, rows: Sequence[Row]) -> list[str] | None:
 
 def _section(section: Section, rows: Sequence[Row]) -> str:
     """One line for what differs in anything but the column; medians of all rounds."""
+    if section.left_out:
+        rows = [row for row in rows if not section.left_out.items() <= row.setting.items()]
     columns = list(dict.fromkeys(row.setting[section.columns] for row in rows))
     names = [name for name in dict.fromkeys(chain.from_iterable(row.setting for row in rows)) if name != section.columns]
     lines: dict[tuple[str, ...], dict[str | int, str]] = {}

@@ -10,14 +10,15 @@ __all__ = ["Ratio", "Row", "Want", "find", "ratio"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One thing that was measured, once in each round.
+    """One thing that was measured, once in each round, or more often.
 
     Args:
         section: the name of the section that measured it.
         subject: whose code ran, such as ``lucia-auth`` or ``starsessions``.
         setting: under which conditions, such as ``{"operation": "create", "loop": "uvloop", "concurrency": 256}``.
         unit: of the values, such as ``1/s``, ``ms`` or ``MiB``.
-        values: one a round, in the order of the rounds, so that rows of one section compare round by round.
+        values: one a round, in the order of the rounds, so that rows of one section compare round by round; for a histogram as many
+            as there are.
     """
 
     section: str

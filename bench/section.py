@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from bench.rows import Ratio, Row, Want
 
-__all__ = ["FULL", "QUICK", "Goal", "Plan", "Plot", "Section", "Size"]
+__all__ = ["FULL", "QUICK", "Goal", "Histogram", "Plan", "Plot", "Section", "Size"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,8 @@ class Size:
         stored: how many sessions there are.
         validations: after how many of them the memory is looked at.
         logins: how many passwords are checked at once.
+        revocations: how many sessions end one after another, to see how soon that is known elsewhere.
+        cuts: how often the link is cut for that.
     """
 
     rounds: int
@@ -33,17 +35,21 @@ class Size:
     stored: tuple[int, ...]
     validations: tuple[int, ...]
     logins: int
+    revocations: int
+    cuts: int
 
 
 FULL: Final = Size(
     rounds=5,
-    seconds=0.5,
+    seconds=0.3,
     pool=10_000,
     callers=(1, 16, 64, 256, 1_024),
     of_one_user=(1, 100, 10_000),
     stored=(1_000, 10_000, 100_000, 1_000_000),
     validations=(100_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000),
     logins=50,
+    revocations=400,
+    cuts=10,
 )
 
 QUICK: Final = Size(
@@ -55,6 +61,8 @@ QUICK: Final = Size(
     stored=(100, 1_000),
     validations=(1_000, 2_000),
     logins=2,
+    revocations=10,
+    cuts=1,
 )
 """Shows in a minute or two that everything works."""
 
@@ -118,6 +126,27 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """How often which values were measured: a line for each of the section's rows that are meant.
+
+    Args:
+        name: of its file.
+        title: in the picture.
+        x: what the values are.
+        setting: which rows, as far as the section has others.
+        by: the setting that tells these rows from each other.
+        least: all values up to this are shown as one.
+    """
+
+    name: str
+    title: str
+    x: str
+    setting: Mapping[str, str | int]
+    by: str
+    least: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """One table of the report.
 
@@ -126,6 +155,7 @@ class Section:
         title: a heading.
         about: what is measured, in a sentence or two of Markdown.
         columns: the setting that goes across the table, such as ``concurrency``; all others go down.
+        left_out: the setting of rows that are for plots alone.
         base: whom all others are compared with in brackets, at the same operation and in the same column.
         measure: starts what it needs, measures in alternation, and yields the rows at the end.
         goals: what should be reached, in the order of the report.
@@ -136,7 +166,8 @@ class Section:
     title: str
     about: str
     columns: str
+    left_out: Mapping[str, str | int] | None = None
     base: Want | None = None
     measure: Callable[[Plan], Iterator[Row]]
     goals: tuple[Goal, ...] = ()
-    plots: tuple[Plot, ...] = ()
+    plots: tuple[Plot | Histogram, ...] = ()

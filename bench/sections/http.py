@@ -21,7 +21,7 @@ LOOPS: Final[tuple[Literal["asyncio", "uvloop"], ...]] = ("asyncio", "uvloop")
 SCRIPT: Final = ROOT / "bench" / "web" / "load.lua"
 COOKIES: Final = 1_000
 CALLERS: Final = (64, 256)
-SECONDS: Final = 4
+SECONDS: Final = 6
 """How many times as long as others' a measurement takes; wrk takes whole seconds."""
 
 
