@@ -11,9 +11,6 @@ from bench.subjects import Running
 
 __all__ = ["Rates"]
 
-LEAST: Final = 200
-"""Calls of the smallest measurement; there are at least two for each caller."""
-
 MOST: Final = 200_000
 MOST_NEW: Final = 30_000
 """Calls of the largest one; less where each call needs a session of its own, which takes longer to make than to measure."""
@@ -66,10 +63,11 @@ class Rates:
 
     def _count(self, subject: Running, operation: str, callers: int) -> int:
         """How many calls take about as long as planned. Finding it out also warms up."""
-        count, most = max(LEAST, 2 * callers), MOST if operation == OF_THE_SAME else MOST_NEW
-        for seconds in (self.plan.size.seconds / 4, self.plan.size.seconds):
+        size, most = self.plan.size, MOST if operation == OF_THE_SAME else MOST_NEW
+        count = least = max(size.least, 2 * callers)
+        for part in size.warm_ups:
             rate = self._rate(subject, operation, callers, count)
-            count = max(LEAST, 2 * callers, min(most, int(rate * seconds)))
+            count = max(least, min(most, int(rate * part * size.seconds)))
         return count
 
     def _rate(self, subject: Running, operation: str, callers: int, count: int) -> float:

@@ -17,6 +17,8 @@ class Size:
     Args:
         rounds: how often everything is measured, in alternation.
         seconds: about how long each measurement of a rate takes.
+        warm_ups: what part of that time each of the measurements takes that come before and find out how many calls that is.
+        least: how many calls the smallest measurement has; there are at least two for each caller.
         pool: how many sessions are read again and again.
         callers: how many calls are made at once.
         of_one_user: how many sessions of a user end at once.
@@ -29,6 +31,8 @@ class Size:
 
     rounds: int
     seconds: float
+    warm_ups: tuple[float, ...]
+    least: int
     pool: int
     callers: tuple[int, ...]
     of_one_user: tuple[int, ...]
@@ -42,6 +46,8 @@ class Size:
 FULL: Final = Size(
     rounds=5,
     seconds=0.3,
+    warm_ups=(0.25, 1),
+    least=200,
     pool=10_000,
     callers=(1, 16, 64, 256, 1_024),
     of_one_user=(1, 100, 10_000),
@@ -54,7 +60,9 @@ FULL: Final = Size(
 
 QUICK: Final = Size(
     rounds=1,
-    seconds=0.05,
+    seconds=0.02,
+    warm_ups=(1,),
+    least=50,
     pool=200,
     callers=(1, 64),
     of_one_user=(1, 100),
