@@ -71,6 +71,7 @@ from lucia.origins import OriginFailure
 from lucia.passwords import Argon2Hash, LuciaHash, PasswordHasher, ScryptHash, check_new_password
 from lucia.rules import SessionExpiry, generate_random_string
 from lucia.throttle import Attempt, FailureLimit, FailureRule, Throttle
+from lucia.user_cache import UserCache
 
 __all__ = [
     "UNSET",
@@ -137,6 +138,7 @@ __all__ = [
     "Unset",
     "User",
     "UserAdapter",
+    "UserCache",
     "UserRow",
     "UsersNotConfigured",
     "check_new_password",

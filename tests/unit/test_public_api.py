@@ -98,6 +98,7 @@ def test_names() -> None:
         "Unset",
         "User",
         "UserAdapter",
+        "UserCache",
         "UserRow",
         "UsersNotConfigured",
         "check_new_password",

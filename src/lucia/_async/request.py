@@ -152,7 +152,7 @@ class AsyncAuthRequest(Generic[UserT]):
         if session is None:
             return None
         try:
-            return SessionUser(session, await self._auth.get_user(session.user_id))
+            return SessionUser(session, await self._auth.get_user_of(session))
         except InvalidUserId:
             return None
 

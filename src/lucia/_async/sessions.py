@@ -20,6 +20,7 @@ from lucia.rules import (
     to_device,
     to_session,
 )
+from lucia.user_cache import UserCache
 
 _Live = tuple[SessionRow, SessionState, bool]
 """A live session's row and its state, and whether the id that was asked for is a used one that leads to it."""
@@ -31,6 +32,7 @@ class AsyncSessionMethods(Generic[UserT]):
     _users: AsyncUserAdapter | None
     _sessions: AsyncRenewingSessionAdapter
     _joined: AsyncSessionUserAdapter | None
+    _user_cache: UserCache | None
     _transform: Callable[[UserRow], UserT]
     _expiry: SessionExpiry
     _cleanup: bool
@@ -115,6 +117,18 @@ class AsyncSessionMethods(Generic[UserT]):
         else:
             session = to_session(row, state, self._expiry, fresh=followed)
         return SessionUser(session, self.transform_database_user(user))
+
+    async def get_user_of(self, session: Session) -> UserT:
+        """The user of a session that was validated, from the cache if there is one.
+
+        Raises:
+            InvalidUserId: the user is gone.
+            UsersNotConfigured: there is no user adapter.
+        """
+        row = await self._find_user(self._require_users(), session.user_id)
+        if row is None:
+            raise InvalidUserId
+        return self.transform_database_user(row)
 
     async def renew_session(self, session_id: str) -> Session:
         """Put a new session in the place of this one, active or idle; the used id is dead after the grace.
@@ -214,10 +228,22 @@ class AsyncSessionMethods(Generic[UserT]):
             if both is not None and state is not None:
                 return (both[0], state, False), both[1]
         live = await self._find(session_id)
-        user = await users.get_user(live[0].user_id)
+        user = await self._find_user(users, live[0].user_id)
         if user is None:
             raise InvalidSessionId("this session's user is gone")
         return live, user
+
+    async def _find_user(self, users: AsyncUserAdapter, user_id: str) -> UserRow | None:
+        """A session's user: what the cache keeps, or what the store has."""
+        if self._user_cache is None:
+            return await users.get_user(user_id)
+        row = self._user_cache.find(user_id)
+        if row is None:
+            reading = self._user_cache.begin()
+            row = await users.get_user(user_id)
+            if row is not None:
+                self._user_cache.keep(row, reading)
+        return row
 
     async def _renew(self, row: SessionRow, grace: int) -> Session:
         try:

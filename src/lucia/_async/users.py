@@ -49,7 +49,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         return self.transform_database_user(row)
 
     async def get_user(self, user_id: str) -> UserT:
-        """The user with this id.
+        """The user with this id, always from the store.
 
         Raises:
             InvalidUserId: there is none.
@@ -65,7 +65,11 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             InvalidUserId: there is no such user.
         """
-        row = await self._require_users().update_user_attributes(sought_user_id(user_id), attributes)
+        users = self._require_users()
+        try:
+            row = await users.update_user_attributes(sought_user_id(user_id), attributes)
+        finally:
+            self._forget_user(user_id)
         if row is None:
             raise InvalidUserId
         await self._sweep(user_id)
@@ -77,7 +81,10 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         check_user_id(user_id)
         await users.delete_keys_by_user_id(user_id)
         await self._sessions.delete_sessions_by_user_id(user_id)
-        await users.delete_user(user_id)
+        try:
+            await users.delete_user(user_id)
+        finally:
+            self._forget_user(user_id)
         await self._sessions.delete_sessions_by_user_id(user_id)
 
     async def create_key(self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None) -> PersistentKey:
@@ -248,6 +255,11 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         id_ = sought_key_id(provider_id, provider_user_id)
         if id_ is not None:
             await users.delete_non_primary_key(id_)
+
+    def _forget_user(self, user_id: str) -> None:
+        """Also where the store failed: it may have changed the user all the same."""
+        if self._user_cache is not None:
+            self._user_cache.drop(user_id)
 
     async def _new_key(self, user_id: str, key: PrimaryKey, *, primary: bool, expires: int | None = None) -> KeyRow:
         self._require_users()

@@ -29,6 +29,7 @@ from lucia.origins import OriginFailure, check_origin, configured_origins
 from lucia.passwords import PasswordHasher, ScryptHash
 from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
 from lucia.throttle import Throttle
+from lucia.user_cache import UserCache
 
 _logger = logging.getLogger("lucia")
 
@@ -63,6 +64,8 @@ class Auth(UserMethods[UserT]):
         auto_database_cleanup: whether dead sessions are removed in passing, from stores that do not expire them.
         throttle: how often wrong passwords may be tried; None for no limit. Failures are counted by the session adapter where it can,
             else in this process's memory.
+        user_cache: keeps the users of requests in memory for a while, see :class:`~lucia.UserCache`; None for no such cache. It is not
+            used where one adapter has sessions and users and gives both in one query.
         generate_custom_user_id: makes the id of a new user; by default 15 random characters.
         clock: gives the time in milliseconds since the epoch.
 
@@ -86,6 +89,7 @@ class Auth(UserMethods[UserT]):
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
         throttle: Throttle | None = ...,
+        user_cache: UserCache | None = None,
         generate_custom_user_id: Callable[[], str] = ...,
         clock: Clock = ...,
     ) -> None: ...
@@ -106,6 +110,7 @@ class Auth(UserMethods[UserT]):
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
         throttle: Throttle | None = ...,
+        user_cache: UserCache | None = None,
         generate_custom_user_id: Callable[[], str] = ...,
         clock: Clock = ...,
     ) -> None: ...
@@ -125,6 +130,7 @@ class Auth(UserMethods[UserT]):
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
         throttle: Throttle | None = _DEFAULT_THROTTLE,
+        user_cache: UserCache | None = None,
         generate_custom_user_id: Callable[[], str] = _default_user_id,
         clock: Clock = system_clock,
     ) -> None:
@@ -137,6 +143,7 @@ class Auth(UserMethods[UserT]):
         self._max_sessions = check_cap(max_sessions_per_user)
         self._clock = clock
         self._use_adapters(sessions, users)
+        self._user_cache = None if self._joined else user_cache
         self._transform = transform_database_user
         self._generate_user_id = generate_custom_user_id
         self._hasher = hash or ScryptHash()

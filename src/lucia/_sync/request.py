@@ -153,7 +153,7 @@ class AuthRequest(Generic[UserT]):
         if session is None:
             return None
         try:
-            return SessionUser(session, self._auth.get_user(session.user_id))
+            return SessionUser(session, self._auth.get_user_of(session))
         except InvalidUserId:
             return None
 

@@ -21,7 +21,7 @@ from lucia.rules import (
     to_device,
     to_session,
 )
-
+from lucia.user_cache import UserCache
 
 _Live = tuple[SessionRow, SessionState, bool]
 """A live session's row and its state, and whether the id that was asked for is a used one that leads to it."""
@@ -33,6 +33,7 @@ class SessionMethods(Generic[UserT]):
     _users: UserAdapter | None
     _sessions: RenewingSessionAdapter
     _joined: SessionUserAdapter | None
+    _user_cache: UserCache | None
     _transform: Callable[[UserRow], UserT]
     _expiry: SessionExpiry
     _cleanup: bool
@@ -117,6 +118,18 @@ class SessionMethods(Generic[UserT]):
         else:
             session = to_session(row, state, self._expiry, fresh=followed)
         return SessionUser(session, self.transform_database_user(user))
+
+    def get_user_of(self, session: Session) -> UserT:
+        """The user of a session that was validated, from the cache if there is one.
+
+        Raises:
+            InvalidUserId: the user is gone.
+            UsersNotConfigured: there is no user adapter.
+        """
+        row = self._find_user(self._require_users(), session.user_id)
+        if row is None:
+            raise InvalidUserId
+        return self.transform_database_user(row)
 
     def renew_session(self, session_id: str) -> Session:
         """Put a new session in the place of this one, active or idle; the used id is dead after the grace.
@@ -216,10 +229,22 @@ class SessionMethods(Generic[UserT]):
             if both is not None and state is not None:
                 return (both[0], state, False), both[1]
         live = self._find(session_id)
-        user = users.get_user(live[0].user_id)
+        user = self._find_user(users, live[0].user_id)
         if user is None:
             raise InvalidSessionId("this session's user is gone")
         return live, user
+
+    def _find_user(self, users: UserAdapter, user_id: str) -> UserRow | None:
+        """A session's user: what the cache keeps, or what the store has."""
+        if self._user_cache is None:
+            return users.get_user(user_id)
+        row = self._user_cache.find(user_id)
+        if row is None:
+            reading = self._user_cache.begin()
+            row = users.get_user(user_id)
+            if row is not None:
+                self._user_cache.keep(row, reading)
+        return row
 
     def _renew(self, row: SessionRow, grace: int) -> Session:
         try:

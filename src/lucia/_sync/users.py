@@ -50,7 +50,7 @@ class UserMethods(SessionMethods[UserT]):
         return self.transform_database_user(row)
 
     def get_user(self, user_id: str) -> UserT:
-        """The user with this id.
+        """The user with this id, always from the store.
 
         Raises:
             InvalidUserId: there is none.
@@ -66,7 +66,11 @@ class UserMethods(SessionMethods[UserT]):
         Raises:
             InvalidUserId: there is no such user.
         """
-        row = self._require_users().update_user_attributes(sought_user_id(user_id), attributes)
+        users = self._require_users()
+        try:
+            row = users.update_user_attributes(sought_user_id(user_id), attributes)
+        finally:
+            self._forget_user(user_id)
         if row is None:
             raise InvalidUserId
         self._sweep(user_id)
@@ -78,7 +82,10 @@ class UserMethods(SessionMethods[UserT]):
         check_user_id(user_id)
         users.delete_keys_by_user_id(user_id)
         self._sessions.delete_sessions_by_user_id(user_id)
-        users.delete_user(user_id)
+        try:
+            users.delete_user(user_id)
+        finally:
+            self._forget_user(user_id)
         self._sessions.delete_sessions_by_user_id(user_id)
 
     def create_key(self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None) -> PersistentKey:
@@ -249,6 +256,11 @@ class UserMethods(SessionMethods[UserT]):
         id_ = sought_key_id(provider_id, provider_user_id)
         if id_ is not None:
             users.delete_non_primary_key(id_)
+
+    def _forget_user(self, user_id: str) -> None:
+        """Also where the store failed: it may have changed the user all the same."""
+        if self._user_cache is not None:
+            self._user_cache.drop(user_id)
 
     def _new_key(self, user_id: str, key: PrimaryKey, *, primary: bool, expires: int | None = None) -> KeyRow:
         self._require_users()
