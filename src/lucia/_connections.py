@@ -6,53 +6,131 @@ Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypedDict
 
+from lucia._batches import Batches
 from lucia._concurrency import AsyncLock, Lock
 from lucia.redis.clients import is_answer, is_last, one_node
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
 from lucia.redis.topology import Recipe
-from lucia.redis.unanswered import Unanswered
+from lucia.redis.unanswered import AskAlone, Records, Unanswered, records_in
 
-__all__ = ["AsyncGivenClient", "AsyncPause", "AsyncServer", "GivenClient", "Pause", "Server"]
+__all__ = [
+    "AsyncGivenClient",
+    "AsyncPause",
+    "AsyncReadOptions",
+    "AsyncServer",
+    "AsyncSettings",
+    "GivenClient",
+    "Pause",
+    "ReadOptions",
+    "Server",
+    "Settings",
+]
 
 
 _INFO: Final = ("INFO", "replication")
 
 
-class AsyncServer:
-    """Our connections to one server, for one event loop: as many at once as the application's client may have, made when needed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AsyncSettings:
+    """How an adapter uses its connections.
 
-    def __init__(self, recipe: Recipe, watch: Watch) -> None:
+    Args:
+        seconds: each command's deadline.
+        coalesce: whether what is asked within one tick of the event loop is sent together.
+    """
+
+    seconds: float = 5.0
+    coalesce: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How an adapter uses its connections; ``seconds`` is each command's deadline."""
+
+    seconds: float = 5.0
+
+
+class AsyncReadOptions(TypedDict, total=False):
+    """The options that only the asynchronous adapter has, as :class:`AsyncSettings` has them."""
+
+    coalesce: bool
+
+
+class ReadOptions(TypedDict):
+    """The options that only the synchronous adapter has: none."""
+
+
+class AsyncServer:
+    """Our connections to one server, for one event loop: as many at once as the application's client may have, made when needed.
+
+    Args:
+        recipe: how to make them.
+        watch: is told when one comes up or is lost.
+        settings: how they are used.
+        many_slots: whether the server is a node of a cluster.
+    """
+
+    def __init__(self, recipe: Recipe, watch: Watch, settings: AsyncSettings, *, many_slots: bool = False) -> None:
         self._recipe = recipe
         self._watch = watch
         self._places = asyncio.Semaphore(recipe.limit)
         self._idle: list[Any] = []
         self._round = 0
+        self._seconds = settings.seconds
+        self._batches = Batches(self._exchange, settings.seconds, many_slots=many_slots) if settings.coalesce else None
 
     async def ask(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
-        """Send commands together on one connection, and return their replies in order; a server's refusal is a reply too.
+        """Send commands one right after another, and return their replies in order; a server's refusal is a reply too.
 
-        Whatever belongs on one connection with a command (ASKING before it, WAIT after it) is to be given here with it.
+        What belongs on one connection with a command (ASKING before it) is to be given here with it. What others of the same tick ask
+        may be sent on it too, before and after.
 
         Args:
             seconds: for waiting for a connection, connecting, sending and reading, all in all.
 
         Raises:
+            Overloaded: too many requests wait.
             Unanswered: the time was over, or no connection could be made, or it was lost. It is never used again.
             OtherHistory: nothing was sent, since what was ended has to be ended again first; the connection is there for that.
         """
+        if self._batches is None:
+            return await self.ask_alone(commands, seconds)
+        return await self._batches.ask(commands, seconds)
+
+    async def ask_alone(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
+        """The same, on a connection that nothing else is sent on: what waits there (WAIT), or has long replies, holds up nobody."""
+        return await self._exchange(commands, seconds)
+
+    async def read(self, keys: Sequence[bytes]) -> Records:
+        """What is at these keys, which are in one slot, by the deadline of the settings.
+
+        Raises:
+            AskAlone: the server answered something else.
+            Overloaded, Unanswered, OtherHistory: as :meth:`ask`.
+        """
+        if self._batches is not None:
+            return await self._batches.read(keys)
+        return records_in((await self.ask_alone([("MGET", *keys)], self._seconds))[0], len(keys))
+
+    async def _exchange(
+        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
+    ) -> list[Reply]:
         sent = False
         limit = asyncio.timeout(seconds)
         try:
             async with limit, self._places:
                 round_ = self._round
-                connection = await self._take()
+                connection = await self._take(only_reads=only_reads)
                 try:
                     packed = connection.pack_commands(commands)
                     sent = True
+                    if sending is not None:
+                        sending()
                     await connection.send_packed_command(packed, False)
                     replies = await _async_replies(connection, len(commands))
                 except BaseException:
@@ -77,10 +155,11 @@ class AsyncServer:
         self._round += 1
         await self.drop_idle()
 
-    async def _take(self) -> Any:
+    async def _take(self, *, only_reads: bool) -> Any:
+        """A connection; one for reads is not looked at first, since a read shows by its reply what is wrong with it."""
         while self._idle:
             connection = self._idle.pop()
-            if await _async_is_clean(connection):
+            if only_reads or await _async_is_clean(connection):
                 return connection
             self._watch.lost()
             await _drop(connection)
@@ -144,7 +223,8 @@ async def _drop(connection: Any) -> None:
 class Server:
     """Our connections to one server, for the threads of one process."""
 
-    def __init__(self, recipe: Recipe, watch: Watch) -> None:
+    def __init__(self, recipe: Recipe, watch: Watch, settings: Settings, *, many_slots: bool = False) -> None:
+        self._seconds = settings.seconds
         self._recipe = recipe
         self._watch = watch
         self._places = threading.Semaphore(recipe.limit)
@@ -187,6 +267,19 @@ class Server:
         finally:
             self._places.release()
         return replies
+
+    def ask_alone(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
+        """The same: a thread sends nothing together with others."""
+        return self.ask(commands, seconds)
+
+    def read(self, keys: Sequence[bytes]) -> Records:
+        """What is at these keys, which are in one slot, by the deadline of the settings.
+
+        Raises:
+            AskAlone: the server answered something else.
+            Unanswered, OtherHistory: as :meth:`ask`.
+        """
+        return records_in(self.ask([("MGET", *keys)], self._seconds)[0], len(keys))
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle, so that the next command gets a new one."""
@@ -303,6 +396,18 @@ class AsyncGivenClient:
             self._watch.came_up(None)
             raise Unanswered(None if limit.expired() else error, sent=True) from error
 
+    async def ask_alone(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """The same."""
+        return await self.ask(key, commands, seconds)
+
+    async def read(self, _keys: Sequence[bytes], /) -> Records:
+        """Its own way is the only one.
+
+        Raises:
+            AskAlone: always.
+        """
+        raise AskAlone
+
     async def nodes(self, _seconds: float, /) -> list[str]:
         """Its server.
 
@@ -358,6 +463,18 @@ class GivenClient:
             self._watch.lost()
             self._watch.came_up(None)
             raise Unanswered(error, sent=True) from error
+
+    def ask_alone(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """The same."""
+        return self.ask(key, commands, seconds)
+
+    def read(self, _keys: Sequence[bytes], /) -> Records:
+        """Its own way is the only one.
+
+        Raises:
+            AskAlone: always.
+        """
+        raise AskAlone
 
     def nodes(self, _seconds: float, /) -> list[str]:
         """Its server.

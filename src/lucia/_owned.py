@@ -41,6 +41,11 @@ class AsyncOwned(Generic[AsyncClosableT]):
         entry = self._by_loop.get(asyncio.get_running_loop())
         return await self._first() if entry is None else entry[0]
 
+    def here(self) -> AsyncClosableT | None:
+        """The running loop's value, if there is one by now."""
+        entry = self._by_loop.get(asyncio.get_running_loop())
+        return None if entry is None else entry[0]
+
     async def aclose(self) -> None:
         """Close the running loop's value. Later calls make another."""
         entry = self._by_loop.pop(asyncio.get_running_loop(), None)
@@ -84,6 +89,10 @@ class Owned(Generic[ClosableT]):
         self._values = PerProcess(make)
 
     def get(self) -> ClosableT:
+        """This process's value."""
+        return self._values.get()
+
+    def here(self) -> ClosableT | None:
         """This process's value."""
         return self._values.get()
 

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
+from lucia._connections import Settings
 from lucia._sync.redis_driver import RedisDriver
 from lucia.errors import LuciaError
 from lucia.redis.findings import MEANINGS, Kind, Treatment
@@ -114,8 +115,9 @@ def doctor(
             "move_bare": move_bare,
             "others": others,
         }
+        usage = Settings(seconds=WRITE_SECONDS)
         state = State(settings) if resume is None else State.read(resume, settings)
-        with _client(url, cluster) as client, closing(RedisDriver(client, WRITE_SECONDS)) as driver, _progress(errors) as progress:
+        with _client(url, cluster) as client, closing(RedisDriver(client, usage)) as driver, _progress(errors) as progress:
             walk = Walk(driver, found, treatment, state, others=others, path=resume, progress=progress)
             is_complete = _walk(walk, resume, errors)
     except (_Unreachable, StateError, OSError) as error:

@@ -194,7 +194,7 @@ class ConcurrentlyRevoked(LuciaError):
 
 
 class Overloaded(LuciaError):
-    """More passwords wait to be hashed than the queue takes; answer 503 and let the client try again."""
+    """More passwords wait to be hashed, or more requests to be sent to Redis, than may wait; answer 503 and let the client try again."""
 
     code = "OVERLOADED"
     default_message = "too many passwords wait to be checked"

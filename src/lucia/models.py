@@ -116,8 +116,25 @@ def check_attributes(attributes: Mapping[str, Any], reserved: frozenset[str]) ->
         raise ValueError(f"attributes may not be named {', '.join(clash)}: those are the library's own")
 
 
+class _Keeps:
+    """A place beside a row's members for the session that was made of it: a row that is read again need not be made into one again."""
+
+    __slots__ = ("_made",)
+    _made: "tuple[object, Session]"
+
+    def kept(self, by: object) -> "Session | None":
+        """What :meth:`keep` was given for the same ``by``; None for another one, or nothing."""
+        made = getattr(self, "_made", None)
+        return made[1] if made is not None and made[0] is by else None
+
+    def keep(self, by: object, session: "Session") -> "Session":
+        """Keep what this row was made into, and return it; ``by`` is what else that depends on, and is told by its identity."""
+        object.__setattr__(self, "_made", (by, session))
+        return session
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRow:
+class SessionRow(_Keeps):
     """A stored session.
 
     Args:
@@ -199,7 +216,7 @@ class Session:
         fresh: made or renewed by this call, so that the cookie has to be set.
         handle: names this login to its owner without being a secret; renewals keep it.
         created_at: when the person logged in; renewals keep it.
-        noted: what the application noted at the login; renewals keep it.
+        noted: what the application noted at the login; renewals keep it. It can't be changed, nor what is in it: requests may share it.
     """
 
     session_id: str = field(repr=False)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Final, cast
 
 from lucia.errors import InvalidCredentials, InvalidInput, InvalidKeyId, InvalidPassword, InvalidUserId, OutdatedPassword
+from lucia.frozen import EMPTY, FrozenDict, freeze
 from lucia.models import (
     MAX_EPOCH_MS,
     Device,
@@ -248,13 +249,21 @@ def derived_handle(session_id: str) -> str:
 
 
 def noted_of(row: SessionRow) -> Mapping[str, Any]:
-    """What the application noted at the login."""
+    """What the application noted at the login, as a dict that can't be changed."""
     noted = row.attributes.get("noted")
-    return dict(cast("dict[str, Any]", noted)) if isinstance(noted, dict) else {}
+    return cast("FrozenDict", freeze(noted)) if isinstance(noted, dict) else EMPTY
 
 
 def to_session(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool) -> Session:
-    """What the application gets for a live row."""
+    """What the application gets for a live row; the same object again for the same row, expiry and state, unless it is ``fresh``."""
+    kept = row.kept(expiry)
+    if kept is not None and kept.state == state and not fresh:
+        return kept
+    session = _made_of(row, state, expiry, fresh=fresh)
+    return session if fresh else row.keep(expiry, session)
+
+
+def _made_of(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool) -> Session:
     return Session(
         session_id=row.id,
         user_id=row.user_id,

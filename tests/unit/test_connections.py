@@ -14,7 +14,7 @@ import redis
 import redis.asyncio
 import redis.exceptions
 
-from lucia._connections import AsyncGivenClient, GivenClient, Server
+from lucia._connections import AsyncGivenClient, GivenClient, Server, Settings
 from lucia._owned import AsyncOwned
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.redis.commands import Call, Eval, Transaction
@@ -210,7 +210,7 @@ def test_a_connection_made_in_haste(inspector: Inspector) -> None:
     """A connection that was made with little time left is not kept, since its own timeout is as short."""
     topology = topology_of(redis.Redis(port=inspector.server.port, max_connections=1))
     assert isinstance(topology, OneServer)
-    server = Server(topology.recipe, Watch(Revocations()))
+    server = Server(topology.recipe, Watch(Revocations()), Settings())
     server._places.acquire()
     threading.Timer(1.2, server._places.release).start()
     assert server.ask([("PING",)], 2) == [b"PONG"]

@@ -259,7 +259,7 @@ ANSWERS = [
     (DuplicateKeyId(), 409, "This name is taken.", {}),
     (InvalidInput("the password is empty"), 422, "the password is empty", {}),
     (TooManyAttempts(retry_after=17), 429, "Too many failed logins. Try again later.", {"retry-after": "17"}),
-    (Overloaded(), 503, "Too many logins at once. Try again in a moment.", {"retry-after": "1"}),
+    (Overloaded(), 503, "Too many requests at once. Try again in a moment.", {"retry-after": "1"}),
     (StoreUnavailable(ambiguous=True), 503, "Sessions can't be reached. Try again in a moment.", {"retry-after": "1"}),
 ]
 

@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from lucia._async.redis_routes import AsyncRoute, open_route
-from lucia._connections import AsyncGivenClient
+from lucia._connections import AsyncGivenClient, AsyncSettings
 from lucia._owned import AsyncOwned
 from lucia.errors import StoreCorrupt
 from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
@@ -36,13 +37,33 @@ from lucia.redis.unanswered import Unanswered, error_to_raise, is_read, is_repea
 
 T = TypeVar("T")
 
-DEFAULT_DEADLINE: Final = 5.0
-"""In seconds."""
-
 _Single = Call | Eval | Transaction | Nodes | OnNode
 """What is sent at once."""
 
 _LOGGER: Final = logging.getLogger("lucia.redis")
+
+
+@dataclass(slots=True)
+class _Course:
+    """How far an operation is.
+
+    Args:
+        end: when all of it has to be over, by the monotonic clock.
+        again: whether its first command was sent before; then it is not sent once more.
+        wrote: whether anything may have been written.
+        end_of_command: when this command has to be over.
+    """
+
+    end: float
+    again: bool = False
+    wrote: bool = False
+    end_of_command: float = 0.0
+
+    def next_command(self, seconds: float) -> None:
+        self.end_of_command = min(time.monotonic() + seconds, self.end)
+
+
+_USUAL: Final = AsyncSettings()
 
 
 class AsyncRedisDriver:
@@ -53,44 +74,52 @@ class AsyncRedisDriver:
     second attempt if there is one.
     """
 
-    def __init__(self, client: Any, deadline: float = DEFAULT_DEADLINE, replay: Replay | None = None) -> None:
-        self._deadline = deadline
+    def __init__(self, client: Any, settings: AsyncSettings = _USUAL, replay: Replay | None = None) -> None:
+        self._deadline = settings.seconds
         self._replay = replay
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
-        self._route = AsyncOwned(partial(_open_route, client, topology, deadline, Revocations() if replay is None else replay.revocations))
+        self._route = AsyncOwned(partial(_open_route, client, topology, settings, Revocations() if replay is None else replay.revocations))
 
-    async def run(self, operation: Operation[T], seconds: float = math.inf) -> T:
+    def shortest_way(self) -> AsyncRoute | None:
+        """What a command may be sent on without more ado; None where that has to be made first, or something else has to be done."""
+        return None if self._replay is not None and self._replay.revocations.due else self._route.here()
+
+    async def run(self, operation: Operation[T], seconds: float = math.inf, *, again: bool = False) -> T:
         """Run an operation to its end, and return what it returns.
 
         Args:
             seconds: for all its commands.
+            again: whether the first command was sent before, and not answered.
 
         Raises:
             ScriptsRefusedError: the server or its access rules refuse scripts; the script did not run.
         """
-        wrote, end = False, time.monotonic() + seconds
+        course = _Course(time.monotonic() + seconds, again=again)
         try:
             command = next(operation)
             while True:
                 try:
-                    reply = await self._execute(command, end, wrote=wrote)
+                    reply = await self._execute(command, course)
                 except Exception as error:
                     command = operation.throw(error)
                 else:
-                    wrote = wrote or not (isinstance(command, DropConnections) or is_read(command))
                     command = operation.send(reply)
         except StopIteration as stop:
             result: T = stop.value
             return result
 
+    async def drop_idle(self) -> None:
+        """Close our connections that lie idle."""
+        await (await self._route.get()).drop_idle()
+
     async def aclose(self) -> None:
         """Close our connections. Later operations open new ones."""
         await self._route.aclose()
 
-    async def _execute(self, command: Command, end: float, *, wrote: bool) -> Reply:
+    async def _execute(self, command: Command, course: _Course) -> Reply:
         try:
-            return await self._send(command, end, wrote=wrote)
+            return await self._send(command, course)
         except Exception as error:
             redact(error, command)
             if is_wrong_type(error):
@@ -99,41 +128,40 @@ class AsyncRedisDriver:
                 ) from error
             raise
 
-    async def _send(self, command: Command, end: float, *, wrote: bool) -> Reply:
+    async def _send(self, command: Command, course: _Course) -> Reply:
         if isinstance(command, Batch):
-            replies: list[Reply] = []
-            for each in command.commands:
-                replies.append(await self._send(each, end, wrote=wrote))
-                wrote = wrote or not is_read(each)
-            return replies
+            return [await self._send(each, course) for each in command.commands]
         if isinstance(command, DropConnections):
-            return await (await self._route.get()).drop_idle()
-        end = min(time.monotonic() + self._deadline, end)
-        if isinstance(command, Eval):
-            return await self._eval(command, end, wrote=wrote)
-        if isinstance(command, Call):
-            return await self._reply(command, (_words(command),), end, wrote=wrote)
+            return await self.drop_idle()
         if isinstance(command, Fence):
-            return await self._fence(command, wrote=wrote)
-        if isinstance(command, Nodes):
-            return await self._ask(command, (), end, wrote=wrote)
-        if isinstance(command, OnNode):
-            return await self._on_node(command, end, wrote=wrote)
-        queued = tuple(map(_words, command.commands))
-        return await self._reply(command, (("MULTI",), *queued, ("EXEC",)), end, wrote=wrote)
+            return await self._fence(command, course)
+        course.next_command(self._deadline)
+        if isinstance(command, Eval):
+            reply = await self._eval(command, course)
+        elif isinstance(command, Call):
+            reply = await self._reply(command, (_words(command),), course)
+        elif isinstance(command, Nodes):
+            reply = await self._ask(command, (), course)
+        elif isinstance(command, OnNode):
+            reply = await self._on_node(command, course)
+        else:
+            queued = tuple(map(_words, command.commands))
+            reply = await self._reply(command, (("MULTI",), *queued, ("EXEC",)), course)
+        course.wrote = course.wrote or not is_read(command)
+        return reply
 
-    async def _eval(self, command: Eval, end: float, *, wrote: bool) -> Reply:
+    async def _eval(self, command: Eval, course: _Course) -> Reply:
         rest = (len(command.keys), *_encoded(command.keys), *_encoded(command.arguments))
         try:
-            return await self._reply(command, (("EVALSHA", command.script.sha, *rest),), end, wrote=wrote)
+            return await self._reply(command, (("EVALSHA", command.script.sha, *rest),), course)
         except Exception as error:
             if refuses_scripts(error):
                 raise ScriptsRefusedError from error
             if not is_no_script(error):
                 raise
-        return await self._reply(command, (("EVAL", command.script.text, *rest),), end, wrote=wrote)
+        return await self._reply(command, (("EVAL", command.script.text, *rest),), course)
 
-    async def _fence(self, fence: Fence, *, wrote: bool) -> int:
+    async def _fence(self, fence: Fence, course: _Course) -> int:
         """The fewest replicas that confirmed at a primary; the others are not asked any more once there are too few."""
         route = await self._route.get()
         asked: set[str] = set()
@@ -142,51 +170,51 @@ class AsyncRedisDriver:
         while waiting and fewest >= fence.replicas:
             key = waiting[0]
             write, wait = Call("SET", (key, fence.value, "PX", 1_000)), Call("WAIT", (fence.replicas, fence.milliseconds))
-            end = time.monotonic() + self._deadline
-            fewest = await self._reply(Transaction((write, wait)), (_words(write), _words(wait)), end, wrote=wrote)
+            course.next_command(self._deadline)
+            fewest = await self._reply(Transaction((write, wait)), (_words(write), _words(wait)), course, alone=True)
             asked.add(key)
             waiting = [other for other in route.keys_everywhere(fence.prefix) if other not in asked]
         return fewest
 
-    async def _reply(self, command: Call | Eval | Transaction, commands: Sequence[Words], end: float, *, wrote: bool) -> Reply:
+    async def _reply(self, command: Call | Eval | Transaction, commands: Sequence[Words], course: _Course, *, alone: bool = False) -> Reply:
         """The last reply, unless one is an error."""
-        replies = await self._ask(command, commands, end, wrote=wrote)
+        replies = await self._ask(command, commands, course, alone=alone)
         if (error := next(filter(_is_error, _flat(replies)), None)) is not None:
             if is_read_only(error):  # it was the master: the next connection finds the new one
-                await (await self._route.get()).drop_idle()
+                await self.drop_idle()
             raise error
         return replies[-1]
 
-    async def _on_node(self, command: OnNode, end: float, *, wrote: bool) -> list[Reply]:
+    async def _on_node(self, command: OnNode, course: _Course) -> list[Reply]:
         """All replies, unless one is an error."""
-        replies = await self._ask(command, tuple(map(_words, command.commands)), end, wrote=wrote)
+        replies = await self._ask(command, tuple(map(_words, command.commands)), course)
         if (error := next(filter(_is_error, replies), None)) is not None:
             raise error
         return replies
 
-    async def _ask(self, command: _Single, commands: Sequence[Words], end: float, *, wrote: bool) -> list[Reply]:
+    async def _ask(self, command: _Single, commands: Sequence[Words], course: _Course, *, alone: bool = False) -> list[Reply]:
         """Send commands, and once more, at once, if there was no answer, it is safe, and there is time."""
         route = await self._route.get()
-        again = False
+        again, course.again = course.again, False
         while True:
             try:
-                return await self._ask_now(route, command, commands, end)
+                return await self._ask_now(route, command, commands, course.end_of_command, alone=alone)
             except Unanswered as lost:
-                wrote = wrote or (lost.sent and not is_read(command))
+                course.wrote = course.wrote or (lost.sent and not is_read(command))
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
-                error = error_to_raise(lost, wrote=wrote)
+                error = error_to_raise(lost, wrote=course.wrote)
             if over:
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
 
-    async def _ask_now(self, route: AsyncRoute, command: _Single, commands: Sequence[Words], end: float) -> list[Reply]:
+    async def _ask_now(self, route: AsyncRoute, command: _Single, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
         """Send commands, after what was ended was ended again, where that is due. While it is ended again, all others wait."""
         while True:
             if self._replay is not None and self._replay.revocations.due:
                 async with route.lock:
                     await self._end_again(*self._replay)
             with suppress(OtherHistory):  # then it is due, and the connection is there
-                return await _ask_once(route, command, commands, _seconds_until(end))
+                return await _ask_once(route, command, commands, _seconds_until(end), alone=alone)
 
     async def _end_again(self, revocations: Revocations, end_again: Callable[[Sequence[str]], Operation[None]]) -> None:
         """End what was ended once more, for a while; what is left is the next command's turn."""
@@ -216,8 +244,8 @@ def _topology_of(client: Any) -> Topology | None:
     return topology
 
 
-def _open_route(client: Any, topology: Topology | None, seconds: float, revocations: Revocations) -> AsyncRoute:
-    return AsyncGivenClient(client, Watch(revocations)) if topology is None else open_route(topology, seconds, revocations)
+def _open_route(client: Any, topology: Topology | None, settings: AsyncSettings, revocations: Revocations) -> AsyncRoute:
+    return AsyncGivenClient(client, Watch(revocations)) if topology is None else open_route(topology, settings, revocations)
 
 
 def _seconds_until(end: float) -> float:
@@ -232,12 +260,12 @@ def _seconds_until(end: float) -> float:
     return seconds
 
 
-async def _ask_once(route: AsyncRoute, command: _Single, commands: Sequence[Words], seconds: float) -> list[Reply]:
+async def _ask_once(route: AsyncRoute, command: _Single, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
     if isinstance(command, Nodes):
         return list(await route.nodes(seconds))
     if isinstance(command, OnNode):
         return await route.ask_node(command.node, commands, seconds)
-    return await route.ask(_key_of(command), commands, seconds)
+    return await (route.ask_alone if alone else route.ask)(_key_of(command), commands, seconds)
 
 
 def _key_of(command: Call | Eval | Transaction) -> Argument | None:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from lucia._concurrency import AsyncLock
-from lucia._connections import AsyncPause, AsyncServer
+from lucia._connections import AsyncPause, AsyncServer, AsyncSettings
 from lucia.redis.commands import Argument, Reply, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
-from lucia.redis.unanswered import Unanswered
+from lucia.redis.unanswered import AskAlone, Records, Unanswered
 
 _MAX_REDIRECTIONS: Final = 16
 
@@ -28,6 +28,23 @@ class AsyncRoute(Protocol):
 
         Raises:
             Unanswered: there was no answer.
+        """
+        ...
+
+    async def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """The same, on a connection that nothing else is sent on.
+
+        Raises:
+            Unanswered: as :meth:`ask`.
+        """
+        ...
+
+    async def read(self, keys: Sequence[bytes], /) -> Records:
+        """What is at these keys; where they are in many slots, none after the first at which there is anything.
+
+        Raises:
+            AskAlone: something is in the way, and to be asked by :meth:`ask`.
+            Overloaded, Unanswered, OtherHistory: as that.
         """
         ...
 
@@ -60,25 +77,33 @@ class AsyncRoute(Protocol):
         ...
 
 
-def open_route(topology: Topology, seconds: float, revocations: Revocations) -> AsyncRoute:
+def open_route(topology: Topology, settings: AsyncSettings, revocations: Revocations) -> AsyncRoute:
     """A way to the servers of the application's client; no connection is made yet."""
     if isinstance(topology, InCluster):
-        return AsyncClusterRoute(topology, revocations)
+        return AsyncClusterRoute(topology, settings, revocations)
     if isinstance(topology, BehindSentinel):
-        return AsyncSentinelRoute(topology, seconds, revocations)
-    return AsyncOneRoute(topology, revocations)
+        return AsyncSentinelRoute(topology, settings, revocations)
+    return AsyncOneRoute(topology, settings, revocations)
 
 
 class AsyncOneRoute:
     """The one server."""
 
-    def __init__(self, topology: OneServer, revocations: Revocations) -> None:
+    def __init__(self, topology: OneServer, settings: AsyncSettings, revocations: Revocations) -> None:
         self.lock = AsyncLock()
-        self._server = AsyncServer(topology.recipe, Watch(revocations))
+        self._server = AsyncServer(topology.recipe, Watch(revocations), settings)
 
     async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Any key is there."""
         return await self._server.ask(commands, seconds)
+
+    async def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """Likewise."""
+        return await self._server.ask_alone(commands, seconds)
+
+    async def read(self, keys: Sequence[bytes], /) -> Records:
+        """All of them."""
+        return await self._server.read(keys)
 
     def keys_everywhere(self, prefix: str) -> list[str]:
         """One key, for the one primary."""
@@ -90,7 +115,7 @@ class AsyncOneRoute:
 
     async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """It is the only one."""
-        return await self._server.ask(commands, seconds)
+        return await self._server.ask_alone(commands, seconds)
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -104,9 +129,9 @@ class AsyncOneRoute:
 class AsyncSentinelRoute(AsyncOneRoute):
     """The master, for which each new connection asks Sentinel."""
 
-    def __init__(self, topology: BehindSentinel, seconds: float, revocations: Revocations) -> None:
-        self._master = AsyncMaster(topology, seconds, self.drop_idle)
-        super().__init__(OneServer(topology.recipe.with_options(connection_pool=self._master)), revocations)
+    def __init__(self, topology: BehindSentinel, settings: AsyncSettings, revocations: Revocations) -> None:
+        self._master = AsyncMaster(topology, settings.seconds, self.drop_idle)
+        super().__init__(OneServer(topology.recipe.with_options(connection_pool=self._master)), settings, revocations)
 
     async def aclose(self) -> None:
         """Close all connections, those to Sentinel too."""
@@ -143,9 +168,10 @@ class AsyncMaster:
 class AsyncClusterRoute:
     """The node that has a key's slot, by the cluster's map, which is asked for at first, and after a node could not be reached."""
 
-    def __init__(self, topology: InCluster, revocations: Revocations) -> None:
+    def __init__(self, topology: InCluster, settings: AsyncSettings, revocations: Revocations) -> None:
         self.lock = AsyncLock()
         self._topology = topology
+        self._settings = settings
         self._revocations = revocations
         self._servers: dict[Address, AsyncServer] = {}
         self._slots: dict[int, Address] = {}
@@ -156,12 +182,36 @@ class AsyncClusterRoute:
         Raises:
             Unanswered: there was no answer. The map is asked for anew next time.
         """
-        end = time.monotonic() + seconds
-        try:
-            return await self._follow(key, commands, end)
-        except Unanswered:
-            self._slots = {}
-            raise
+        return await self._ask(key, commands, seconds, alone=False)
+
+    async def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """Likewise.
+
+        Raises:
+            Unanswered: as :meth:`ask`.
+        """
+        return await self._ask(key, commands, seconds, alone=True)
+
+    async def read(self, keys: Sequence[bytes], /) -> Records:
+        """One after another, at the nodes that have them by the map; a node that points elsewhere is followed by :meth:`ask` alone.
+
+        Raises:
+            AskAlone: there is no map, or a node did not tell.
+            Overloaded, Unanswered, OtherHistory: as :meth:`ask`. The map is asked for anew next time.
+        """
+        records: Records = []
+        for key in keys:
+            address = self._slots.get(slot_of(key))
+            if address is None:
+                raise AskAlone
+            try:
+                records += await self._server(address).read((key,))
+            except Unanswered:
+                self._slots = {}
+                raise
+            if records[-1] is not None:
+                break
+        return records + [None] * (len(keys) - len(records))
 
     def keys_everywhere(self, prefix: str) -> list[str]:
         """For each primary in the map the name of one key that is, or would be, there."""
@@ -175,7 +225,7 @@ class AsyncClusterRoute:
     async def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """That primary."""
         host, _, port = node.rpartition(":")
-        return await self._server((host, int(port))).ask(commands, seconds)
+        return await self._server((host, int(port))).ask_alone(commands, seconds)
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle, to all nodes."""
@@ -187,11 +237,20 @@ class AsyncClusterRoute:
         for server in list(self._servers.values()):
             await server.aclose()
 
-    async def _follow(self, key: Argument | None, commands: Sequence[Words], end: float) -> list[Reply]:
+    async def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
+        try:
+            return await self._follow(key, commands, time.monotonic() + seconds, alone=alone)
+        except Unanswered:
+            self._slots = {}
+            raise
+
+    async def _follow(self, key: Argument | None, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
         address, asking = await self._find(key, end), False
         replies: list[Reply] = []
         for _ in range(_MAX_REDIRECTIONS):
-            replies = await self._server(address).ask([("ASKING",), *commands] if asking else commands, _left(end))
+            server = self._server(address)
+            ask = server.ask_alone if alone else server.ask
+            replies = await ask([("ASKING",), *commands] if asking else commands, _left(end))
             replies = replies[1:] if asking else replies
             redirection = redirection_of(replies, address)
             if redirection is None:
@@ -236,7 +295,7 @@ class AsyncClusterRoute:
         if server is None:
             host, port = address
             server = self._servers[address] = AsyncServer(
-                self._topology.recipe.with_options(host=host, port=port), Watch(self._revocations, address)
+                self._topology.recipe.with_options(host=host, port=port), Watch(self._revocations, address), self._settings, many_slots=True
             )
         return server
 

@@ -6,10 +6,12 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, Unpack
 
 from lucia._sync.redis_driver import RedisDriver
+from lucia._sync.redis_reader import SessionReader
 from lucia._sync.redis_throttle import RedisThrottleStore
+from lucia._connections import ReadOptions, Settings
 from lucia.models import SessionRow
 from lucia.redis.clients import RedisClient, check_client, is_cluster
 from lucia.redis.commands import Operation, with_or_without_scripts
@@ -122,13 +124,17 @@ class RedisSessionAdapter:
         deadline: timedelta = DEFAULT_DEADLINE,
         revoke_ack: int = 0,
         revoke_ack_timeout: timedelta = DEFAULT_ACK_TIMEOUT,
+        **options: Unpack[ReadOptions],
     ) -> None:
         check_client(client, like=self.get_session)
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
         self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
         self._acknowledgement.check_within(deadline)
         self._revocations = Revocations()
-        self._driver = RedisDriver(client, deadline_seconds(deadline), Replay(self._revocations, self._end_again))
+        self._driver = RedisDriver(
+            client, Settings(seconds=deadline_seconds(deadline), **options), Replay(self._revocations, self._end_again)
+        )
+        self._reader = SessionReader(self._driver, deadline_seconds(deadline))
         if revoke_ack and not self._driver.has_own_connections:
             raise TypeError(f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}")
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
@@ -148,7 +154,7 @@ class RedisSessionAdapter:
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
-        return self._driver.run(self._protocol.get(session_id))
+        return self._reader.get(self._protocol, session_id)
 
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; empty for an unknown user."""

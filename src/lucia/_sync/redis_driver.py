@@ -7,11 +7,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from lucia._sync.redis_routes import Route, open_route
-from lucia._connections import GivenClient
+from lucia._connections import GivenClient, Settings
 from lucia._owned import Owned
 from lucia.errors import StoreCorrupt
 from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
@@ -37,13 +38,33 @@ from lucia.redis.unanswered import Unanswered, error_to_raise, is_read, is_repea
 
 T = TypeVar("T")
 
-DEFAULT_DEADLINE: Final = 5.0
-"""In seconds."""
-
 _Single = Call | Eval | Transaction | Nodes | OnNode
 """What is sent at once."""
 
 _LOGGER: Final = logging.getLogger("lucia.redis")
+
+
+@dataclass(slots=True)
+class _Course:
+    """How far an operation is.
+
+    Args:
+        end: when all of it has to be over, by the monotonic clock.
+        again: whether its first command was sent before; then it is not sent once more.
+        wrote: whether anything may have been written.
+        end_of_command: when this command has to be over.
+    """
+
+    end: float
+    again: bool = False
+    wrote: bool = False
+    end_of_command: float = 0.0
+
+    def next_command(self, seconds: float) -> None:
+        self.end_of_command = min(time.monotonic() + seconds, self.end)
+
+
+_USUAL: Final = Settings()
 
 
 class RedisDriver:
@@ -54,44 +75,52 @@ class RedisDriver:
     second attempt if there is one.
     """
 
-    def __init__(self, client: Any, deadline: float = DEFAULT_DEADLINE, replay: Replay | None = None) -> None:
-        self._deadline = deadline
+    def __init__(self, client: Any, settings: Settings = _USUAL, replay: Replay | None = None) -> None:
+        self._deadline = settings.seconds
         self._replay = replay
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
-        self._route = Owned(partial(_open_route, client, topology, deadline, Revocations() if replay is None else replay.revocations))
+        self._route = Owned(partial(_open_route, client, topology, settings, Revocations() if replay is None else replay.revocations))
 
-    def run(self, operation: Operation[T], seconds: float = math.inf) -> T:
+    def shortest_way(self) -> Route | None:
+        """What a command may be sent on without more ado; None where that has to be made first, or something else has to be done."""
+        return None if self._replay is not None and self._replay.revocations.due else self._route.here()
+
+    def run(self, operation: Operation[T], seconds: float = math.inf, *, again: bool = False) -> T:
         """Run an operation to its end, and return what it returns.
 
         Args:
             seconds: for all its commands.
+            again: whether the first command was sent before, and not answered.
 
         Raises:
             ScriptsRefusedError: the server or its access rules refuse scripts; the script did not run.
         """
-        wrote, end = False, time.monotonic() + seconds
+        course = _Course(time.monotonic() + seconds, again=again)
         try:
             command = next(operation)
             while True:
                 try:
-                    reply = self._execute(command, end, wrote=wrote)
+                    reply = self._execute(command, course)
                 except Exception as error:
                     command = operation.throw(error)
                 else:
-                    wrote = wrote or not (isinstance(command, DropConnections) or is_read(command))
                     command = operation.send(reply)
         except StopIteration as stop:
             result: T = stop.value
             return result
 
+    def drop_idle(self) -> None:
+        """Close our connections that lie idle."""
+        (self._route.get()).drop_idle()
+
     def close(self) -> None:
         """Close our connections. Later operations open new ones."""
         self._route.close()
 
-    def _execute(self, command: Command, end: float, *, wrote: bool) -> Reply:
+    def _execute(self, command: Command, course: _Course) -> Reply:
         try:
-            return self._send(command, end, wrote=wrote)
+            return self._send(command, course)
         except Exception as error:
             redact(error, command)
             if is_wrong_type(error):
@@ -100,41 +129,40 @@ class RedisDriver:
                 ) from error
             raise
 
-    def _send(self, command: Command, end: float, *, wrote: bool) -> Reply:
+    def _send(self, command: Command, course: _Course) -> Reply:
         if isinstance(command, Batch):
-            replies: list[Reply] = []
-            for each in command.commands:
-                replies.append(self._send(each, end, wrote=wrote))
-                wrote = wrote or not is_read(each)
-            return replies
+            return [self._send(each, course) for each in command.commands]
         if isinstance(command, DropConnections):
-            return (self._route.get()).drop_idle()
-        end = min(time.monotonic() + self._deadline, end)
-        if isinstance(command, Eval):
-            return self._eval(command, end, wrote=wrote)
-        if isinstance(command, Call):
-            return self._reply(command, (_words(command),), end, wrote=wrote)
+            return self.drop_idle()
         if isinstance(command, Fence):
-            return self._fence(command, wrote=wrote)
-        if isinstance(command, Nodes):
-            return self._ask(command, (), end, wrote=wrote)
-        if isinstance(command, OnNode):
-            return self._on_node(command, end, wrote=wrote)
-        queued = tuple(map(_words, command.commands))
-        return self._reply(command, (("MULTI",), *queued, ("EXEC",)), end, wrote=wrote)
+            return self._fence(command, course)
+        course.next_command(self._deadline)
+        if isinstance(command, Eval):
+            reply = self._eval(command, course)
+        elif isinstance(command, Call):
+            reply = self._reply(command, (_words(command),), course)
+        elif isinstance(command, Nodes):
+            reply = self._ask(command, (), course)
+        elif isinstance(command, OnNode):
+            reply = self._on_node(command, course)
+        else:
+            queued = tuple(map(_words, command.commands))
+            reply = self._reply(command, (("MULTI",), *queued, ("EXEC",)), course)
+        course.wrote = course.wrote or not is_read(command)
+        return reply
 
-    def _eval(self, command: Eval, end: float, *, wrote: bool) -> Reply:
+    def _eval(self, command: Eval, course: _Course) -> Reply:
         rest = (len(command.keys), *_encoded(command.keys), *_encoded(command.arguments))
         try:
-            return self._reply(command, (("EVALSHA", command.script.sha, *rest),), end, wrote=wrote)
+            return self._reply(command, (("EVALSHA", command.script.sha, *rest),), course)
         except Exception as error:
             if refuses_scripts(error):
                 raise ScriptsRefusedError from error
             if not is_no_script(error):
                 raise
-        return self._reply(command, (("EVAL", command.script.text, *rest),), end, wrote=wrote)
+        return self._reply(command, (("EVAL", command.script.text, *rest),), course)
 
-    def _fence(self, fence: Fence, *, wrote: bool) -> int:
+    def _fence(self, fence: Fence, course: _Course) -> int:
         """The fewest replicas that confirmed at a primary; the others are not asked any more once there are too few."""
         route = self._route.get()
         asked: set[str] = set()
@@ -143,51 +171,51 @@ class RedisDriver:
         while waiting and fewest >= fence.replicas:
             key = waiting[0]
             write, wait = Call("SET", (key, fence.value, "PX", 1_000)), Call("WAIT", (fence.replicas, fence.milliseconds))
-            end = time.monotonic() + self._deadline
-            fewest = self._reply(Transaction((write, wait)), (_words(write), _words(wait)), end, wrote=wrote)
+            course.next_command(self._deadline)
+            fewest = self._reply(Transaction((write, wait)), (_words(write), _words(wait)), course, alone=True)
             asked.add(key)
             waiting = [other for other in route.keys_everywhere(fence.prefix) if other not in asked]
         return fewest
 
-    def _reply(self, command: Call | Eval | Transaction, commands: Sequence[Words], end: float, *, wrote: bool) -> Reply:
+    def _reply(self, command: Call | Eval | Transaction, commands: Sequence[Words], course: _Course, *, alone: bool = False) -> Reply:
         """The last reply, unless one is an error."""
-        replies = self._ask(command, commands, end, wrote=wrote)
+        replies = self._ask(command, commands, course, alone=alone)
         if (error := next(filter(_is_error, _flat(replies)), None)) is not None:
             if is_read_only(error):  # it was the master: the next connection finds the new one
-                (self._route.get()).drop_idle()
+                self.drop_idle()
             raise error
         return replies[-1]
 
-    def _on_node(self, command: OnNode, end: float, *, wrote: bool) -> list[Reply]:
+    def _on_node(self, command: OnNode, course: _Course) -> list[Reply]:
         """All replies, unless one is an error."""
-        replies = self._ask(command, tuple(map(_words, command.commands)), end, wrote=wrote)
+        replies = self._ask(command, tuple(map(_words, command.commands)), course)
         if (error := next(filter(_is_error, replies), None)) is not None:
             raise error
         return replies
 
-    def _ask(self, command: _Single, commands: Sequence[Words], end: float, *, wrote: bool) -> list[Reply]:
+    def _ask(self, command: _Single, commands: Sequence[Words], course: _Course, *, alone: bool = False) -> list[Reply]:
         """Send commands, and once more, at once, if there was no answer, it is safe, and there is time."""
         route = self._route.get()
-        again = False
+        again, course.again = course.again, False
         while True:
             try:
-                return self._ask_now(route, command, commands, end)
+                return self._ask_now(route, command, commands, course.end_of_command, alone=alone)
             except Unanswered as lost:
-                wrote = wrote or (lost.sent and not is_read(command))
+                course.wrote = course.wrote or (lost.sent and not is_read(command))
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
-                error = error_to_raise(lost, wrote=wrote)
+                error = error_to_raise(lost, wrote=course.wrote)
             if over:
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
 
-    def _ask_now(self, route: Route, command: _Single, commands: Sequence[Words], end: float) -> list[Reply]:
+    def _ask_now(self, route: Route, command: _Single, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
         """Send commands, after what was ended was ended again, where that is due. While it is ended again, all others wait."""
         while True:
             if self._replay is not None and self._replay.revocations.due:
                 with route.lock:
                     self._end_again(*self._replay)
             with suppress(OtherHistory):  # then it is due, and the connection is there
-                return _ask_once(route, command, commands, _seconds_until(end))
+                return _ask_once(route, command, commands, _seconds_until(end), alone=alone)
 
     def _end_again(self, revocations: Revocations, end_again: Callable[[Sequence[str]], Operation[None]]) -> None:
         """End what was ended once more, for a while; what is left is the next command's turn."""
@@ -217,8 +245,8 @@ def _topology_of(client: Any) -> Topology | None:
     return topology
 
 
-def _open_route(client: Any, topology: Topology | None, seconds: float, revocations: Revocations) -> Route:
-    return GivenClient(client, Watch(revocations)) if topology is None else open_route(topology, seconds, revocations)
+def _open_route(client: Any, topology: Topology | None, settings: Settings, revocations: Revocations) -> Route:
+    return GivenClient(client, Watch(revocations)) if topology is None else open_route(topology, settings, revocations)
 
 
 def _seconds_until(end: float) -> float:
@@ -233,12 +261,12 @@ def _seconds_until(end: float) -> float:
     return seconds
 
 
-def _ask_once(route: Route, command: _Single, commands: Sequence[Words], seconds: float) -> list[Reply]:
+def _ask_once(route: Route, command: _Single, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
     if isinstance(command, Nodes):
         return list(route.nodes(seconds))
     if isinstance(command, OnNode):
         return route.ask_node(command.node, commands, seconds)
-    return route.ask(_key_of(command), commands, seconds)
+    return (route.ask_alone if alone else route.ask)(_key_of(command), commands, seconds)
 
 
 def _key_of(command: Call | Eval | Transaction) -> Argument | None:

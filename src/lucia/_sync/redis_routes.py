@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from lucia._concurrency import Lock
-from lucia._connections import Pause, Server
+from lucia._connections import Pause, Server, Settings
 from lucia.redis.commands import Argument, Reply, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
-from lucia.redis.unanswered import Unanswered
+from lucia.redis.unanswered import AskAlone, Records, Unanswered
 
 _MAX_REDIRECTIONS: Final = 16
 
@@ -29,6 +29,23 @@ class Route(Protocol):
 
         Raises:
             Unanswered: there was no answer.
+        """
+        ...
+
+    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """The same, on a connection that nothing else is sent on.
+
+        Raises:
+            Unanswered: as :meth:`ask`.
+        """
+        ...
+
+    def read(self, keys: Sequence[bytes], /) -> Records:
+        """What is at these keys; where they are in many slots, none after the first at which there is anything.
+
+        Raises:
+            AskAlone: something is in the way, and to be asked by :meth:`ask`.
+            Overloaded, Unanswered, OtherHistory: as that.
         """
         ...
 
@@ -61,25 +78,33 @@ class Route(Protocol):
         ...
 
 
-def open_route(topology: Topology, seconds: float, revocations: Revocations) -> Route:
+def open_route(topology: Topology, settings: Settings, revocations: Revocations) -> Route:
     """A way to the servers of the application's client; no connection is made yet."""
     if isinstance(topology, InCluster):
-        return ClusterRoute(topology, revocations)
+        return ClusterRoute(topology, settings, revocations)
     if isinstance(topology, BehindSentinel):
-        return SentinelRoute(topology, seconds, revocations)
-    return OneRoute(topology, revocations)
+        return SentinelRoute(topology, settings, revocations)
+    return OneRoute(topology, settings, revocations)
 
 
 class OneRoute:
     """The one server."""
 
-    def __init__(self, topology: OneServer, revocations: Revocations) -> None:
+    def __init__(self, topology: OneServer, settings: Settings, revocations: Revocations) -> None:
         self.lock = Lock()
-        self._server = Server(topology.recipe, Watch(revocations))
+        self._server = Server(topology.recipe, Watch(revocations), settings)
 
     def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Any key is there."""
         return self._server.ask(commands, seconds)
+
+    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """Likewise."""
+        return self._server.ask_alone(commands, seconds)
+
+    def read(self, keys: Sequence[bytes], /) -> Records:
+        """All of them."""
+        return self._server.read(keys)
 
     def keys_everywhere(self, prefix: str) -> list[str]:
         """One key, for the one primary."""
@@ -91,7 +116,7 @@ class OneRoute:
 
     def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """It is the only one."""
-        return self._server.ask(commands, seconds)
+        return self._server.ask_alone(commands, seconds)
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -105,9 +130,9 @@ class OneRoute:
 class SentinelRoute(OneRoute):
     """The master, for which each new connection asks Sentinel."""
 
-    def __init__(self, topology: BehindSentinel, seconds: float, revocations: Revocations) -> None:
-        self._master = Master(topology, seconds, self.drop_idle)
-        super().__init__(OneServer(topology.recipe.with_options(connection_pool=self._master)), revocations)
+    def __init__(self, topology: BehindSentinel, settings: Settings, revocations: Revocations) -> None:
+        self._master = Master(topology, settings.seconds, self.drop_idle)
+        super().__init__(OneServer(topology.recipe.with_options(connection_pool=self._master)), settings, revocations)
 
     def close(self) -> None:
         """Close all connections, those to Sentinel too."""
@@ -144,9 +169,10 @@ class Master:
 class ClusterRoute:
     """The node that has a key's slot, by the cluster's map, which is asked for at first, and after a node could not be reached."""
 
-    def __init__(self, topology: InCluster, revocations: Revocations) -> None:
+    def __init__(self, topology: InCluster, settings: Settings, revocations: Revocations) -> None:
         self.lock = Lock()
         self._topology = topology
+        self._settings = settings
         self._revocations = revocations
         self._servers: dict[Address, Server] = {}
         self._slots: dict[int, Address] = {}
@@ -157,12 +183,36 @@ class ClusterRoute:
         Raises:
             Unanswered: there was no answer. The map is asked for anew next time.
         """
-        end = time.monotonic() + seconds
-        try:
-            return self._follow(key, commands, end)
-        except Unanswered:
-            self._slots = {}
-            raise
+        return self._ask(key, commands, seconds, alone=False)
+
+    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        """Likewise.
+
+        Raises:
+            Unanswered: as :meth:`ask`.
+        """
+        return self._ask(key, commands, seconds, alone=True)
+
+    def read(self, keys: Sequence[bytes], /) -> Records:
+        """One after another, at the nodes that have them by the map; a node that points elsewhere is followed by :meth:`ask` alone.
+
+        Raises:
+            AskAlone: there is no map, or a node did not tell.
+            Overloaded, Unanswered, OtherHistory: as :meth:`ask`. The map is asked for anew next time.
+        """
+        records: Records = []
+        for key in keys:
+            address = self._slots.get(slot_of(key))
+            if address is None:
+                raise AskAlone
+            try:
+                records += self._server(address).read((key,))
+            except Unanswered:
+                self._slots = {}
+                raise
+            if records[-1] is not None:
+                break
+        return records + [None] * (len(keys) - len(records))
 
     def keys_everywhere(self, prefix: str) -> list[str]:
         """For each primary in the map the name of one key that is, or would be, there."""
@@ -176,7 +226,7 @@ class ClusterRoute:
     def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """That primary."""
         host, _, port = node.rpartition(":")
-        return self._server((host, int(port))).ask(commands, seconds)
+        return self._server((host, int(port))).ask_alone(commands, seconds)
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle, to all nodes."""
@@ -188,11 +238,20 @@ class ClusterRoute:
         for server in list(self._servers.values()):
             server.close()
 
-    def _follow(self, key: Argument | None, commands: Sequence[Words], end: float) -> list[Reply]:
+    def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
+        try:
+            return self._follow(key, commands, time.monotonic() + seconds, alone=alone)
+        except Unanswered:
+            self._slots = {}
+            raise
+
+    def _follow(self, key: Argument | None, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
         address, asking = self._find(key, end), False
         replies: list[Reply] = []
         for _ in range(_MAX_REDIRECTIONS):
-            replies = self._server(address).ask([("ASKING",), *commands] if asking else commands, _left(end))
+            server = self._server(address)
+            ask = server.ask_alone if alone else server.ask
+            replies = ask([("ASKING",), *commands] if asking else commands, _left(end))
             replies = replies[1:] if asking else replies
             redirection = redirection_of(replies, address)
             if redirection is None:
@@ -237,7 +296,7 @@ class ClusterRoute:
         if server is None:
             host, port = address
             server = self._servers[address] = Server(
-                self._topology.recipe.with_options(host=host, port=port), Watch(self._revocations, address)
+                self._topology.recipe.with_options(host=host, port=port), Watch(self._revocations, address), self._settings, many_slots=True
             )
         return server
 

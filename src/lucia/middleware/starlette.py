@@ -45,7 +45,7 @@ _ANSWERS: Final[dict[type[LuciaError], tuple[int, str]]] = {
     DuplicateKeyId: (409, "This name is taken."),
     InvalidInput: (422, _OWN_WORDS),
     TooManyAttempts: (429, "Too many failed logins. Try again later."),
-    Overloaded: (503, "Too many logins at once. Try again in a moment."),
+    Overloaded: (503, "Too many requests at once. Try again in a moment."),
     StoreUnavailable: (503, "Sessions can't be reached. Try again in a moment."),
 }
 

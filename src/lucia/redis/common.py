@@ -8,6 +8,7 @@ from lucia.errors import ConcurrentlyRevoked
 from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, DropConnections, Operation, Reply
 from lucia.redis.layout import CrossedReply, Layout, Marker, decode_marker, decode_row
+from lucia.redis.lookup import Lookup, PlainLookup
 from lucia.rules import MARKER_MS, SessionExpiry, created_at_of
 
 T = TypeVar("T")
@@ -26,22 +27,33 @@ def get(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
 
     ``MGET session:{id}``; if the record is another session's, the connections are dropped and it is read once more.
     """
-    return (yield from twice(lambda: _get_once(layout, session_id)))
+    return (yield from twice(lambda: get_once(layout, session_id)))
 
 
 def twice(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
-    """Do it; if the reply was another's, drop the connections and do it once more; wrong again is None."""
+    """Do it; if the reply was another's, once more."""
     try:
         return (yield from read())
     except CrossedReply:
-        yield DropConnections()
+        pass
+    return (yield from once_more(read))
+
+
+def once_more(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
+    """After a reply that was another's: drop the connections and do it again; wrong again is None."""
+    yield DropConnections()
     try:
         return (yield from read())
     except CrossedReply:
         return None
 
 
-def _get_once(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
+def get_once(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
+    """Read one session.
+
+    Raises:
+        CrossedReply: the record is another session's.
+    """
     record = one_value((yield Call("MGET", (layout.session_key(session_id),))))
     return None if record is None else decode_row(record, session_id)
 
@@ -100,9 +112,13 @@ class Reading:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self.lookup: Lookup = PlainLookup(layout)
 
     def get(self, session_id: str) -> Operation[SessionRow | None]:
         return get(self._layout, session_id)
+
+    def get_once(self, session_id: str) -> Operation[SessionRow | None]:
+        return get_once(self._layout, session_id)
 
     def get_successor(self, used_id: str) -> Operation[SessionRow | None]:
         return successor_of(self._layout, used_id)

@@ -24,6 +24,26 @@ class _Step(NamedTuple):
     stored: str
 
 
+class HashedLookup:
+    """A session is where one of the hashes of its id says, or the id itself."""
+
+    def __init__(self, layout: Layout, ids: HashedIds) -> None:
+        self._prefix = layout.session_key("")
+        self._ids = ids
+
+    def keys(self, session_id: str) -> list[bytes]:
+        """One for each that may stand for the id."""
+        return [(self._prefix + stored).encode() for stored in self._ids.candidates(session_id)]
+
+    def row(self, session_id: str, records: Sequence[bytes | None]) -> SessionRow | None:
+        """The first session in them, under the id that led there."""
+        for stored, record in zip(self._ids.candidates(session_id), records, strict=True):
+            row = None if record is None else decode_row(record, stored)
+            if row is not None:
+                return _under_its_id(row, session_id)
+        return None
+
+
 class Hashed:
     """A protocol's operations over hashed ids.
 
@@ -42,19 +62,16 @@ class Hashed:
         self._layout = layout
         self._ids = ids
         self._one_server = one_server
+        self.lookup = HashedLookup(layout, ids)
 
     def get(self, session_id: str) -> Operation[SessionRow | None]:
         """Read the session that this is the id of."""
-        return (yield from twice(lambda: self._get_once(session_id)))
+        return (yield from twice(lambda: self.get_once(session_id)))
 
-    def _get_once(self, session_id: str) -> Operation[SessionRow | None]:
-        candidates = self._ids.candidates(session_id)
-        held = yield from self._read([(self._layout.session_key(stored),) for stored in candidates])
-        for stored, (record,) in zip(candidates, held, strict=True):
-            row = None if record is None else decode_row(record, stored)
-            if row is not None:
-                return _under_its_id(row, session_id)
-        return None
+    def get_once(self, session_id: str) -> Operation[SessionRow | None]:
+        """The same, if no reply is another's."""
+        held = yield from self._read([(self._layout.session_key(stored),) for stored in self._ids.candidates(session_id)])
+        return self.lookup.row(session_id, [record for (record,) in held])
 
     def get_successor(self, used_id: str) -> Operation[SessionRow | None]:
         """Follow a used id to the live end of its chain of renewals, each within its grace, by opening one marker after another."""

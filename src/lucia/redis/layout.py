@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, NoReturn, cast, get_args
 
+from lucia.frozen import freeze
 from lucia.models import SESSION_COLUMNS, SessionRow
 from lucia.redis.index import LEGACY_LIST, LEGACY_SET, LIST, SET, Index
 from lucia.rules import MARKER_MS
@@ -206,7 +207,7 @@ def _parse_row(record: bytes) -> SessionRow:
     if missing := sorted(SESSION_COLUMNS - members.keys()):
         raise ValueError(f"it has no {', '.join(missing)}")
     columns = {name: members.pop(name) for name in SESSION_COLUMNS}
-    return SessionRow(**columns, attributes=members)
+    return SessionRow(**columns, attributes=freeze(members))
 
 
 def _check_depth(members: Mapping[str, Any]) -> None:

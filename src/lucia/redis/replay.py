@@ -38,6 +38,10 @@ _HISTORY: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 class OtherHistory(Exception):
     """A new connection has found another history, so what was ended has to be ended again first. A signal between two layers."""
 
+    def for_another(self) -> "OtherHistory":
+        """The same for another command: raising an error changes it, so nobody shares one."""
+        return OtherHistory()
+
 
 def history_in(reply: Reply) -> bytes | None:
     """The id of a server's history in its reply to ``INFO replication``: another one after each promotion and each restart.

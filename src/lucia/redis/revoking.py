@@ -10,6 +10,7 @@ from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Fence, Operation, Reply
 from lucia.redis.common import to_text
 from lucia.redis.layout import Layout
+from lucia.redis.lookup import Lookup
 from lucia.redis.replay import Revocations, end_again
 from lucia.redis.session_first import TOMBSTONE, SlotSteps
 from lucia.redis.store import StoreProtocol
@@ -69,6 +70,11 @@ class Revoking:
         """Those of the protocol."""
         return self._protocol.steps
 
+    @property
+    def lookup(self) -> Lookup:
+        """That of the protocol."""
+        return self._protocol.lookup
+
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         """Store a new session."""
         return self._protocol.create(row, random_below)
@@ -80,6 +86,10 @@ class Revoking:
     def get(self, session_id: str) -> Operation[SessionRow | None]:
         """Read one session."""
         return self._protocol.get(session_id)
+
+    def get_once(self, session_id: str) -> Operation[SessionRow | None]:
+        """The same, if no reply is another's."""
+        return self._protocol.get_once(session_id)
 
     def get_successor(self, used_id: str) -> Operation[SessionRow | None]:
         """Follow a used id to the live end of its chain of renewals."""

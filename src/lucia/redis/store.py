@@ -8,14 +8,28 @@ from lucia.redis.atomic import Atomic
 from lucia.redis.clients import is_cluster
 from lucia.redis.commands import Operation
 from lucia.redis.layout import Layout
+from lucia.redis.lookup import Lookup
 from lucia.redis.session_first import Scripted, SessionFirst, SlotSteps
 
 
 class Store(Protocol):
     """The operations of the store: the same for every kind of server."""
 
+    @property
+    def lookup(self) -> Lookup:
+        """Where a session is looked for: all that ``get`` does, where nothing is in its way."""
+        ...
+
     def get(self, session_id: str) -> Operation[SessionRow | None]:
         """Read one session."""
+        ...
+
+    def get_once(self, session_id: str) -> Operation[SessionRow | None]:
+        """Read one session.
+
+        Raises:
+            CrossedReply: the reply was another's.
+        """
         ...
 
     def get_successor(self, used_id: str) -> Operation[SessionRow | None]:

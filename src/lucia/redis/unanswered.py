@@ -5,11 +5,12 @@ that repeating it changes nothing. What makes or renews a session is never sent 
 could arrive after the session was ended, and make it live again.
 """
 
+import copy
 from datetime import timedelta
-from typing import Final
+from typing import Final, cast
 
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Call, Command, Eval, Nodes, OnNode, Transaction
+from lucia.redis.commands import Call, Command, Eval, Nodes, OnNode, Reply, Transaction
 
 WRITE_SECONDS: Final = 30.0
 """How long a login or a renewal may take with all its commands, and any single command: half as long as a marker lives."""
@@ -33,6 +34,36 @@ class Unanswered(Exception):
         super().__init__()
         self.error = error
         self.sent = sent
+
+    def for_another(self) -> "Unanswered":
+        """The same for another command that was not answered either: raising an error changes it, so nobody shares one."""
+        if self.error is None:
+            return Unanswered(None, sent=self.sent)
+        try:
+            error = copy.copy(self.error)
+        except TypeError:  # a kind of the client's that is made of other arguments than it keeps
+            error = ConnectionError(type(self.error).__name__)
+        error.__cause__ = self.error
+        return Unanswered(error, sent=self.sent)
+
+
+Records = list[bytes | None]
+"""What is at some keys."""
+
+
+class AskAlone(Exception):
+    """A server refused to answer several requests together, or answered something else: a signal between two layers."""
+
+
+def records_in(reply: Reply, count: int) -> Records:
+    """What is at so many keys, by the reply to ``MGET``.
+
+    Raises:
+        AskAlone: the reply is something else.
+    """
+    if isinstance(reply, list) and len(cast("Records", reply)) == count:
+        return cast("Records", reply)
+    raise AskAlone
 
 
 def is_read(command: Command) -> bool:

@@ -1,0 +1,68 @@
+"""Reads sessions on the shortest way there is: what most requests to an application are made of."""
+
+import time
+from typing import Final
+
+from lucia._async.redis_driver import AsyncRedisDriver
+from lucia._async.redis_routes import AsyncRoute
+from lucia.models import SessionRow
+from lucia.redis.common import once_more
+from lucia.redis.layout import CrossedReply
+from lucia.redis.lookup import Lookup
+from lucia.redis.replay import OtherHistory
+from lucia.redis.store import Store
+from lucia.redis.unanswered import AskAlone, Records, Unanswered, error_to_raise
+
+MAX_KEPT: Final = 20_000
+"""How many records are kept with the rows they hold; when there are more, all are forgotten."""
+
+MAX_KEPT_BYTES: Final = 1_024
+"""Longer records are not kept."""
+
+
+class AsyncSessionReader:
+    """Does what the store's ``get`` does, in fewer steps while nothing is in the way, and by ``get`` itself otherwise.
+
+    The server is asked each time. If its record is, byte by byte, what it was, the same row is given again: no row can be changed.
+
+    Args:
+        driver: runs operations.
+        seconds: how long a read may take, in all.
+    """
+
+    def __init__(self, driver: AsyncRedisDriver, seconds: float) -> None:
+        self._driver = driver
+        self._seconds = seconds
+        self._kept: dict[str, tuple[Records, SessionRow]] = {}
+
+    async def get(self, store: Store, session_id: str) -> SessionRow | None:
+        """The session with this id; None if there is none, or if what is stored there is no session."""
+        way = self._driver.shortest_way()
+        if way is None:
+            return await self._driver.run(store.get(session_id))
+        end = time.monotonic() + self._seconds
+        try:
+            return await self._read(way, store.lookup, session_id)
+        except (AskAlone, OtherHistory):
+            again, operation = False, store.get(session_id)
+        except CrossedReply:
+            again, operation = False, once_more(lambda: store.get_once(session_id))
+        except Unanswered as lost:
+            if lost.error is None:
+                raise error_to_raise(lost, wrote=False) from None
+            again, operation = True, store.get(session_id)
+        return await self._driver.run(operation, end - time.monotonic(), again=again)
+
+    async def _read(self, way: AsyncRoute, lookup: Lookup, session_id: str) -> SessionRow | None:
+        records = await way.read(lookup.keys(session_id))
+        kept = self._kept.get(session_id)
+        if kept is not None and kept[0] == records:
+            return kept[1]
+        row = lookup.row(session_id, records)
+        if row is None and any(records):  # damaged: there may be another one, where this one kept it from being read
+            raise AskAlone
+        if row is not None and sum(map(len, filter(None, records))) <= MAX_KEPT_BYTES:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[session_id] = records, row
+        return row

@@ -1,0 +1,240 @@
+"""Requests of one tick of an event loop, sent to a server together.
+
+Where many tasks ask at once, most of what a request costs is its way: a connection of its own, packing, sending, waking up. So what is
+asked within one tick goes on one connection, and all reads in one command. While as many batches as may be are under way, requests pile
+up, and the next batch is larger.
+
+* Each request has a future of its own, which no one else waits for. One that is cancelled before it is sent is not sent; the answer to one
+  that is cancelled later is thrown away. A batch belongs to a task of ours, never to one that waits.
+* A request is never joined to one that is already sent: its answer could be older than a revocation that is over.
+* Nobody is given an error that somebody else is given too, since raising one changes it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Final, Protocol, cast
+
+from lucia.errors import Overloaded
+from lucia.redis.commands import Reply, Words
+from lucia.redis.replay import OtherHistory
+from lucia.redis.unanswered import AskAlone, Records, Unanswered, records_in
+
+__all__ = ["Batches", "Exchange"]
+
+MAX_REQUESTS: Final = 512
+"""How many requests are sent together at most."""
+
+MAX_UNDER_WAY: Final = 4
+"""How many batches are under way at once to one server, each on a connection of its own."""
+
+MAX_WAITING: Final = 50_000
+"""How many requests wait to be sent; beyond that they are refused."""
+
+
+class Exchange(Protocol):
+    """Sends commands together on one connection, and returns their replies in order.
+
+    Args:
+        commands: what to send.
+        seconds: for all of it.
+        only_reads: whether none of them changes anything.
+        sending: called when they may begin to arrive at the server.
+
+    Raises:
+        Unanswered, OtherHistory: as :meth:`lucia._connections.AsyncServer.ask`.
+    """
+
+    def __call__(
+        self, commands: Sequence[Words], seconds: float, *, only_reads: bool, sending: Callable[[], None]
+    ) -> Coroutine[Any, Any, list[Reply]]: ...
+
+
+_Read = tuple[Sequence[bytes], "asyncio.Future[Records]"]
+"""Keys of records in one slot, and what tells them: a tuple, since nothing is made more often."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Commands that belong together."""
+
+    commands: Sequence[Words]
+    replies: "asyncio.Future[list[Reply]]"
+    sent: bool = False
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is sent together.
+
+    Args:
+        reads: those that somebody waits for.
+        asked: likewise.
+        many_slots: whether each read needs a command of its own.
+    """
+
+    reads: list[_Read]
+    asked: list[_Asked]
+    many_slots: bool
+
+    def commands(self) -> list[Words]:
+        """One ``MGET`` for all the reads, unless keys are in many slots; then what was asked."""
+        words: list[Words] = []
+        if self.many_slots:
+            words += [("MGET", *keys) for keys, _ in self.reads]
+        elif self.reads:
+            words.append(["MGET", *(key for keys, _ in self.reads for key in keys)])
+        for each in self.asked:
+            words += each.commands
+        return words
+
+    def is_sent(self) -> None:
+        """It may arrive at the server from now on."""
+        for each in self.asked:
+            each.sent = True
+
+    def answer(self, replies: list[Reply]) -> None:
+        """Give each its replies; the last of them may have none, where the client closed the connection before."""
+        taken = len(self.reads) if self.many_slots else min(len(self.reads), 1)
+        of_reads = _parts(self.reads, replies[0]) if taken and not self.many_slots else replies[:taken]
+        for (keys, records), reply in zip(self.reads, of_reads, strict=False):
+            if records.done():
+                continue
+            try:
+                records.set_result(records_in(reply, len(keys)))
+            except AskAlone as refused:
+                records.set_exception(refused)
+        for each in self.asked:
+            count = len(each.commands)
+            if not each.replies.done() and len(replies) > taken:
+                each.replies.set_result(replies[taken : taken + count])
+            taken += count
+
+    def fail(self, error: Unanswered | OtherHistory) -> None:
+        """Raise it at all that have no answer."""
+        for _, records in self.reads:
+            if not records.done():
+                records.set_exception(error.for_another())
+        for each in self.asked:
+            if not each.replies.done():
+                each.replies.set_exception(error.for_another())
+
+
+def _parts(reads: Sequence[_Read], reply: Reply) -> list[Reply]:
+    """What belongs to each read of the reply to all of them; None, if it is something else."""
+    ends = list(accumulate(len(keys) for keys, _ in reads))
+    if not (isinstance(reply, list) and len(cast("Records", reply)) == ends[-1]):
+        return [None] * len(reads)
+    return [reply[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+class Batches:
+    """The requests to one server, in one event loop.
+
+    Args:
+        exchange: sends commands together, on a connection that nothing else is sent on meanwhile.
+        seconds: how long each request has, in all.
+        many_slots: whether the server is a node of a cluster, where one command can't name keys of several slots.
+        clock: in seconds, from any beginning.
+    """
+
+    def __init__(self, exchange: Exchange, seconds: float, *, many_slots: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._exchange = exchange
+        self._seconds = seconds
+        self._many_slots = many_slots
+        self._loop = asyncio.get_running_loop()
+        self._context = Context()  # none of those who wait
+        self._reads: list[_Read] = []
+        self._asked: list[_Asked] = []
+        self._waiting_since = 0.0
+        self._gathering = False
+        self._workers: set[asyncio.Task[None]] = set()
+
+    def read(self, keys: Sequence[bytes]) -> "asyncio.Future[Records]":
+        """What is at these keys, which are in one slot.
+
+        Raises:
+            Overloaded: too many requests wait. The future raises :class:`AskAlone`, if there was another answer, and as ``exchange``.
+        """
+        self._admit()
+        future: asyncio.Future[Records] = self._loop.create_future()
+        self._reads.append((keys, future))
+        return future
+
+    async def ask(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
+        """Send commands, one right after another, and return their replies in order.
+
+        Raises:
+            Overloaded: too many requests wait.
+            Unanswered, OtherHistory: as ``exchange``.
+        """
+        self._admit()
+        asked = _Asked(commands, self._loop.create_future())
+        self._asked.append(asked)
+        try:
+            async with asyncio.timeout(seconds):
+                return await asked.replies
+        except TimeoutError:
+            raise Unanswered(None, sent=asked.sent) from None
+
+    def _admit(self) -> None:
+        waiting = len(self._reads) + len(self._asked)
+        if waiting >= MAX_WAITING:
+            raise Overloaded("too many requests wait for the session store")
+        if not waiting:
+            self._waiting_since = self._clock()
+        if not self._gathering:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Let a task send what is asked within this tick, unless as many as may be are busy: then one of these does it later."""
+        if len(self._workers) < MAX_UNDER_WAY:
+            self._gathering = True
+            worker = self._loop.create_task(self._work(), context=self._context)
+            self._workers.add(worker)
+            worker.add_done_callback(self._ended)
+
+    async def _work(self) -> None:
+        self._gathering = False
+        while self._reads or self._asked:
+            end = self._waiting_since + self._seconds
+            batch = self._take()
+            if batch.reads or batch.asked:
+                await self._send(batch, end - self._clock())
+
+    def _take(self) -> _Batch:
+        """The oldest requests, but for those that nobody waits for any more."""
+        reads, self._reads = self._reads[:MAX_REQUESTS], self._reads[MAX_REQUESTS:]
+        asked, self._asked = self._asked[:MAX_REQUESTS], self._asked[MAX_REQUESTS:]
+        if (self._reads or self._asked) and not self._gathering:
+            self._gather()
+        return _Batch([read for read in reads if not read[1].done()], [each for each in asked if not each.replies.done()], self._many_slots)
+
+    async def _send(self, batch: _Batch, seconds: float) -> None:
+        if seconds <= 0:
+            batch.fail(Unanswered(None, sent=False))
+            return
+        commands = batch.commands()
+        try:
+            replies = await self._exchange(commands, seconds, only_reads=not batch.asked, sending=batch.is_sent)
+        except (Unanswered, OtherHistory) as error:
+            batch.fail(error)
+        except BaseException:
+            batch.fail(Unanswered(None, sent=True))
+            raise
+        else:
+            batch.answer(replies)
+            if len(replies) < len(commands):
+                batch.fail(Unanswered(ConnectionError("the connection was closed after an earlier reply"), sent=True))
+
+    def _ended(self, worker: "asyncio.Task[None]") -> None:
+        """A worker has nothing to do any more; or it was cancelled, as all tasks are where a loop ends: then what waits, waits in vain."""
+        self._workers.discard(worker)
+        if worker.cancelled():
+            waiting = _Batch(self._reads, self._asked, self._many_slots)
+            self._reads, self._asked, self._gathering = [], [], False
+            waiting.fail(Unanswered(None, sent=False))

@@ -1,0 +1,103 @@
+"""The shortest way to a session: when the same row is given again, and when another way is taken."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from lucia import AsyncAuth
+from lucia._async import redis_reader
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.models import SessionRow
+from tests.redis_tools import HOUR, Inspector, row
+from tests.servers import Server
+
+KEY = b"current key".ljust(32)
+
+pytestmark = [
+    pytest.mark.parametrize("server", ["redis"], indirect=True),
+    pytest.mark.parametrize("decode_responses", [False]),
+]
+
+
+@pytest.fixture
+def inspector(server: Server) -> Iterator[Inspector]:
+    """A look into the same server from outside, emptied."""
+    with Inspector(server) as found:
+        yield found
+
+
+@pytest.fixture(params=[(), (KEY,)], ids=["raw", "hashed"])
+async def adapter(request: pytest.FixtureRequest, redis_client: Redis) -> AsyncRedisSessionAdapter:
+    """An adapter over one server, that stores ids as they are or their hashes, and has connections."""
+    adapter = AsyncRedisSessionAdapter(redis_client, id_keys=request.param)
+    assert await adapter.get_session("nobody") is None
+    return adapter
+
+
+async def read(adapter: AsyncRedisSessionAdapter, session_id: str = "mine") -> SessionRow:
+    """A session that is there."""
+    found = await adapter.get_session(session_id)
+    assert found is not None
+    return found
+
+
+async def test_the_same_row(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """The server is asked each time, and as long as its record is the same, so is the row."""
+    await adapter.set_session(row("mine", noted={"agent": ["first"]}))
+    before = inspector.calls("mget")
+    first = await read(adapter)
+    assert await read(adapter) is first
+    assert inspector.calls("mget") == before + 2
+
+
+async def test_another_record(redis_client: Redis, inspector: Inspector) -> None:
+    """A record that is another one by now gives what it says by now, whatever was read before."""
+    adapter = AsyncRedisSessionAdapter(redis_client)
+    await adapter.set_session(row("mine"))
+    first = await read(adapter)
+    changed = replace(first, idle_expires=first.idle_expires + HOUR)
+    inspector.write(changed)
+    assert await read(adapter) == changed
+    inspector.client.delete("session:mine")
+    assert await adapter.get_session("mine") is None
+    inspector.write(first)
+    assert await read(adapter) == first
+
+
+async def test_nobody_changes_it(adapter: AsyncRedisSessionAdapter) -> None:
+    """What was noted is the same object for all who ask, so it can't be changed; nor can what was noted in it."""
+    auth = AsyncAuth(sessions=adapter, env="DEV")
+    session = await auth.create_session("u1", noted={"agent": {"names": ["first"]}})
+    found = await auth.validate_session(session.session_id)
+    assert await auth.validate_session(session.session_id) is found
+    noted: Any = found.noted
+    with pytest.raises(TypeError, match="shared"):
+        noted["agent"] = "another"
+    with pytest.raises(TypeError, match="shared"):
+        noted["agent"]["names"].append("second")
+    assert (await auth.validate_session(session.session_id)).noted == {"agent": {"names": ["first"]}}
+
+
+async def test_how_many_are_kept(adapter: AsyncRedisSessionAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few short ones; when there are more, all are forgotten, which nobody notices."""
+    monkeypatch.setattr(redis_reader, "MAX_KEPT", 2)
+    for name in ("a", "b", "c"):
+        await adapter.set_session(row(name))
+    rows = [await read(adapter, name) for name in ("a", "b")]
+    assert [await read(adapter, name) is found for name, found in zip(("a", "b"), rows, strict=True)] == [True, True]
+    await read(adapter, "c")
+    again = await read(adapter, "a")
+    assert again is not rows[0]
+    assert again == rows[0]
+
+
+async def test_a_long_record(adapter: AsyncRedisSessionAdapter) -> None:
+    """Nothing long is kept."""
+    await adapter.set_session(row("mine", noted={"agent": "x" * redis_reader.MAX_KEPT_BYTES}))
+    first = await read(adapter)
+    again = await read(adapter)
+    assert again is not first
+    assert again == first

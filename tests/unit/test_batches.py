@@ -1,0 +1,358 @@
+"""What is sent together, and what becomes of each request: with an exchange that the test holds up and answers as it likes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Final
+
+import pytest
+
+from lucia import Overloaded
+from lucia import _batches as batches_module
+from lucia._batches import MAX_UNDER_WAY, Batches
+from lucia.redis.commands import Reply, Words
+from lucia.redis.replay import OtherHistory
+from lucia.redis.unanswered import AskAlone, Unanswered
+
+SECONDS: Final = 60.0
+
+WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
+
+
+class Sent:
+    """Commands on their way, until the test answers them."""
+
+    def __init__(self, commands: Sequence[Words], seconds: float, only_reads: bool) -> None:
+        self.commands = [tuple(each) for each in commands]
+        self.seconds = seconds
+        self.only_reads = only_reads
+        self.who = WHO.get()
+        self.replies: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+
+    def echo(self) -> None:
+        """Answer reads with their keys, and everything else with its words."""
+        self.replies.set_result([list(words[1:]) if words[0] == "MGET" else list(words) for words in self.commands])
+
+
+class Line:
+    """An exchange: what is under way on it, the oldest first, and how much ever was."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+        self.holds_up = False
+        """Whether commands wait for a connection, and are not sent."""
+
+    async def exchange(self, commands: Sequence[Words], seconds: float, *, only_reads: bool, sending: Callable[[], None]) -> list[Reply]:
+        if not self.holds_up:
+            sending()
+        self.sent.append(Sent(commands, seconds, only_reads))
+        return await self.sent[-1].replies
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+@pytest.fixture
+async def batches(line: Line) -> Batches:
+    return Batches(line.exchange, SECONDS, many_slots=False)
+
+
+@pytest.fixture
+async def of_node(line: Line) -> Batches:
+    return Batches(line.exchange, SECONDS, many_slots=True)
+
+
+async def ticks(count: int = 3) -> None:
+    """Let the loop run what is ready."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def start(waiting: Awaitable[Any]) -> "asyncio.Future[Any]":
+    return asyncio.ensure_future(waiting)
+
+
+async def in_one_tick(batches: Batches, reads: Sequence[bytes], asked: Sequence[Words]) -> list["asyncio.Future[Any]"]:
+    """Reads of these keys, and commands; on their way by now."""
+    waiting = [start(batches.ask([words], 10)) for words in asked]
+    await asyncio.sleep(0)
+    waiting = [*(batches.read([key]) for key in reads), *waiting]
+    await ticks()
+    return waiting
+
+
+async def outcome(waiting: Awaitable[Any]) -> Any:
+    """What it returns or raises."""
+    return (await asyncio.gather(waiting, return_exceptions=True))[0]
+
+
+# What goes together
+
+
+async def test_reads_of_one_tick(batches: Batches, line: Line) -> None:
+    """They are one command, and each gets what is at its own keys."""
+    reads = [batches.read([b"a"]), batches.read([b"b", b"c"]), batches.read([b"a"])]
+    await ticks()
+    assert [each.commands for each in line.sent] == [[("MGET", b"a", b"b", b"c", b"a")]]
+    line.sent[0].echo()
+    assert await asyncio.gather(*reads) == [[b"a"], [b"b", b"c"], [b"a"]]
+    assert line.sent[0].only_reads
+
+
+async def test_what_is_asked_in_one_tick(batches: Batches, line: Line) -> None:
+    """Commands that belong together stay together, behind the reads."""
+    asked = [start(batches.ask([("ASKING",), ("SET", b"x", b"1")], 10)), start(batches.ask([("DEL", b"y")], 10))]
+    await ticks(1)
+    read = batches.read([b"a"])
+    await ticks()
+    assert [each.commands for each in line.sent] == [[("MGET", b"a"), ("ASKING",), ("SET", b"x", b"1"), ("DEL", b"y")]]
+    assert not line.sent[0].only_reads
+    line.sent[0].echo()
+    assert await asyncio.gather(read, *asked) == [[b"a"], [["ASKING"], ["SET", b"x", b"1"]], [["DEL", b"y"]]]
+
+
+async def test_reads_of_a_node(of_node: Batches, line: Line) -> None:
+    """In a cluster each is a command of its own, on one connection."""
+    reads = [of_node.read([b"a"]), of_node.read([b"b"])]
+    await ticks()
+    assert [each.commands for each in line.sent] == [[("MGET", b"a"), ("MGET", b"b")]]
+    line.sent[0].echo()
+    assert await asyncio.gather(*reads) == [[b"a"], [b"b"]]
+
+
+async def test_not_joined_to_what_is_sent(batches: Batches, line: Line) -> None:
+    """A read that comes while the same key is being read asks anew: the answer under way may be older than a revocation."""
+    before = batches.read([b"a"])
+    await ticks()
+    after = batches.read([b"a"])
+    await ticks()
+    assert len(line.sent) == 2
+    line.sent[0].replies.set_result([[b"live"]])
+    line.sent[1].replies.set_result([[None]])
+    assert (await before, await after) == ([b"live"], [None])
+
+
+async def test_few_under_way(batches: Batches, line: Line) -> None:
+    """While as many as may be are under way, requests pile up, and go together once one of these is over."""
+    early = []
+    for number in range(MAX_UNDER_WAY):
+        early.append(batches.read([b"early %d" % number]))
+        await ticks()
+    late = [batches.read([b"late 1"])]
+    await ticks()
+    late.append(batches.read([b"late 2"]))
+    await ticks()
+    assert len(line.sent) == MAX_UNDER_WAY
+    line.sent[1].echo()
+    await ticks()
+    assert [each.commands for each in line.sent[MAX_UNDER_WAY:]] == [[("MGET", b"late 1", b"late 2")]]
+    for each in (*line.sent[:1], *line.sent[2:]):
+        each.echo()
+    await asyncio.gather(*early, *late)
+
+
+async def test_many_requests(batches: Batches, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than may be in one batch go in several, at once; so do those of which the first are not wanted any more."""
+    monkeypatch.setattr(batches_module, "MAX_REQUESTS", 2)
+    reads = [batches.read([b"%d" % number]) for number in range(5)]
+    for read in reads[:2]:
+        read.cancel()
+    await ticks()
+    assert [each.commands for each in line.sent] == [[("MGET", b"2", b"3")], [("MGET", b"4")]]
+    for each in line.sent:
+        each.echo()
+    assert await asyncio.gather(*reads[2:]) == [[b"2"], [b"3"], [b"4"]]
+
+
+async def test_too_many_wait(batches: Batches, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a bound, requests are refused; those that wait already are not harmed."""
+    monkeypatch.setattr(batches_module, "MAX_WAITING", 2)
+    asked = start(batches.ask([("DEL", b"b")], 10))
+    await asyncio.sleep(0)
+    read = batches.read([b"a"])
+    with pytest.raises(Overloaded):
+        batches.read([b"c"])
+    with pytest.raises(Overloaded):
+        await batches.ask([("DEL", b"c")], 10)
+    await ticks()
+    line.sent[0].echo()
+    assert (await read, await asked) == ([b"a"], [["DEL", b"b"]])
+
+
+async def test_nobodys_context(batches: Batches, line: Line) -> None:
+    """What carries the requests sees no context of those who wait."""
+    WHO.set("the first who asked")
+    read = batches.read([b"a"])
+    await ticks()
+    assert line.sent[0].who == "nobody"
+    line.sent[0].echo()
+    await read
+
+
+# Cancelled
+
+
+async def test_cancelled_before_it_is_sent(batches: Batches, line: Line) -> None:
+    """It is not sent; and nothing is, if nobody is left who waits."""
+    asked = start(batches.ask([("DEL", b"b")], 10))
+    await asyncio.sleep(0)
+    asked.cancel()
+    batches.read([b"a"]).cancel()
+    await ticks(5)
+    assert not line.sent
+    kept = batches.read([b"c"])
+    batches.read([b"d"]).cancel()
+    await ticks()
+    assert [each.commands for each in line.sent] == [[("MGET", b"c")]]
+    line.sent[0].echo()
+    assert await kept == [b"c"]
+
+
+async def test_cancelled_after_it_was_sent(batches: Batches, line: Line) -> None:
+    """Its reply is thrown away, and everybody else gets their own."""
+    *reads, first, second = await in_one_tick(batches, [b"a", b"b"], [("DEL", b"c"), ("DEL", b"d")])
+    reads[0].cancel()
+    first.cancel()
+    await ticks()
+    line.sent[0].echo()
+    assert (await reads[1], await second) == ([b"b"], [["DEL", b"d"]])
+
+
+async def test_cancelled_before_it_fails(batches: Batches, line: Line) -> None:
+    """Nor does anybody get an error that was not waited for."""
+    *reads, first, second = await in_one_tick(batches, [b"a", b"b"], [("DEL", b"c"), ("DEL", b"d")])
+    reads[0].cancel()
+    first.cancel()
+    await ticks()
+    line.sent[0].replies.set_exception(Unanswered(None, sent=True))
+    assert [type(each) for each in await asyncio.gather(reads[1], second, return_exceptions=True)] == [Unanswered, Unanswered]
+
+
+async def test_what_carries_them_is_cancelled(batches: Batches, line: Line) -> None:
+    """As all tasks are where a loop ends: then nobody waits in vain, neither for what was sent nor for what was not."""
+    sent = batches.read([b"a"])
+    await ticks()
+    for _ in range(MAX_UNDER_WAY - 1):
+        batches.read([b"b"])
+        await ticks()
+    piled = [batches.read([b"c"]), start(batches.ask([("DEL", b"d")], 10))]
+    await ticks()
+    for worker in list(batches._workers):
+        worker.cancel()
+    for waiting, was_sent in ((sent, True), (piled[0], False), (piled[1], False)):
+        lost = await outcome(waiting)
+        assert isinstance(lost, Unanswered)
+        assert (lost.error, lost.sent) == (None, was_sent)
+    after = batches.read([b"e"])
+    await ticks()
+    line.sent[-1].echo()
+    assert await after == [b"e"]
+
+
+# Not answered
+
+
+class Odd(Exception):
+    """An error that can't be copied: it is made of other arguments than it keeps."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__(f"code {code}")
+
+
+@pytest.mark.parametrize(("error", "kind"), [(OSError("broken"), OSError), (Odd(code=7), ConnectionError)])
+async def test_an_error_for_each(batches: Batches, line: Line, error: Exception, kind: type[Exception]) -> None:
+    """Nobody is given an error that somebody else is given; what is behind it is told to all."""
+    waiting = await in_one_tick(batches, [b"a", b"b"], [("DEL", b"c")])
+    line.sent[0].replies.set_exception(Unanswered(error, sent=True))
+    losses = await asyncio.gather(*waiting, return_exceptions=True)
+    errors = [lost.error for lost in losses if isinstance(lost, Unanswered) and lost.sent]
+    assert len({id(each) for each in (*errors, error)}) == 4
+    assert all(isinstance(each, kind) and each.__cause__ is error for each in errors)
+
+
+async def test_another_history(batches: Batches, line: Line) -> None:
+    """That something has to be ended again is told to each."""
+    waiting = await in_one_tick(batches, [b"a"], [("DEL", b"c")])
+    line.sent[0].replies.set_exception(OtherHistory())
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in found] == [OtherHistory, OtherHistory]
+    assert found[0] is not found[1]
+
+
+@pytest.mark.parametrize("reply", [ValueError("refused"), b"PONG", [], [b"one of two"], [None, None, None]])
+async def test_reads_that_are_refused_together(batches: Batches, line: Line, reply: Reply) -> None:
+    """Each has to be asked alone; what was asked with them is not concerned."""
+    *reads, asked = await in_one_tick(batches, [b"a", b"b"], [("DEL", b"c")])
+    line.sent[0].replies.set_result([reply, 1])
+    assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [AskAlone, AskAlone]
+    assert await asked == [1]
+
+
+async def test_a_read_of_a_node_that_is_refused(of_node: Batches, line: Line) -> None:
+    """In a cluster the others are not concerned."""
+    reads = [of_node.read([b"a"]), of_node.read([b"b"]), of_node.read([b"c"])]
+    await ticks()
+    line.sent[0].replies.set_result([ValueError("MOVED"), [b"b"], [b"c", b"too much"]])
+    assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [AskAlone, list, AskAlone]
+
+
+async def test_fewer_replies(batches: Batches, line: Line) -> None:
+    """Where the connection was closed after a reply, what came behind may have been done or not."""
+    asked = [start(batches.ask([("DEL", b"%d" % number)], 10)) for number in range(3)]
+    await ticks()
+    refused = ValueError("not the master")
+    line.sent[0].replies.set_result([1, refused])
+    assert await asyncio.gather(*asked[:2]) == [[1], [refused]]
+    lost = await outcome(asked[2])
+    assert isinstance(lost, Unanswered)
+    assert isinstance(lost.error, ConnectionError)
+    assert lost.sent
+
+
+async def test_fewer_replies_of_a_node(of_node: Batches, line: Line) -> None:
+    """Reads that have none are not answered."""
+    reads = [of_node.read([b"a"]), of_node.read([b"b"])]
+    await ticks()
+    line.sent[0].replies.set_result([ValueError("loading")])
+    assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [AskAlone, Unanswered]
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_ones_own_time(batches: Batches, line: Line, sent: bool) -> None:
+    """Who has less time than a batch gets an error that says whether the commands may have arrived."""
+    line.holds_up = not sent
+    short, long = start(batches.ask([("DEL", b"a")], 0.01)), start(batches.ask([("DEL", b"b")], 10))
+    lost = await outcome(short)
+    assert isinstance(lost, Unanswered)
+    assert (lost.error, lost.sent) == (None, sent)
+    line.sent[0].echo()
+    assert await long == [["DEL", b"b"]]
+
+
+async def test_time_that_was_spent_waiting(line: Line) -> None:
+    """A batch has what is left to the oldest of it; if that is nothing, it is not sent."""
+    now = 1_000.0
+    batches = Batches(line.exchange, 5.0, many_slots=False, clock=lambda: now)
+    early = []
+    for number in range(MAX_UNDER_WAY):
+        early.append(batches.read([b"early %d" % number]))
+        await ticks()
+    oldest = batches.read([b"oldest"])
+    now += 3
+    newer = batches.read([b"newer"])
+    line.sent[0].echo()
+    await ticks()
+    assert line.sent[-1].commands == [("MGET", b"oldest", b"newer")]
+    assert line.sent[-1].seconds == 2
+    too_late = batches.read([b"too late"])
+    now += 5
+    line.sent[1].echo()
+    lost = await outcome(too_late)
+    assert isinstance(lost, Unanswered)
+    assert (lost.error, lost.sent) == (None, False)
+    assert len(line.sent) == MAX_UNDER_WAY + 1
+    for each in line.sent[2:]:
+        each.echo()
+    await asyncio.gather(*early, oldest, newer)
