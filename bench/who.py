@@ -5,13 +5,18 @@ from typing import Any, Final, Literal
 
 from bench.subjects import Subject
 
-__all__ = ["BARE", "LOOPS", "OURS", "OURS_WITH", "THE_ORIGINAL", "everybody", "in_a_cluster", "in_short", "ours", "sync"]
+__all__ = ["BARE", "LEASE", "LOOPS", "NEAR", "OURS", "OURS_WITH", "THE_ORIGINAL", "everybody", "in_a_cluster", "in_short", "ours", "sync"]
 
 OURS: Final = "lucia-auth"
 BARE: Final = "bare redis-py"
 THE_ORIGINAL: Final = "lucia 2.7.7 on Node"
 
-OURS_WITH: Final[Mapping[str, Mapping[str, Any]]] = {OURS: {}}
+NEAR: Final = "lucia-auth, near-cache"
+PLAIN: Final = "lucia-auth, not coalesced"
+LEASE: Final = 1.0
+"""The near-cache's, in seconds."""
+
+OURS_WITH: Final[Mapping[str, Mapping[str, Any]]] = {OURS: {}, PLAIN: {"coalesce": False}}
 """This library with each set of its adapter's settings that is compared."""
 
 OTHERS: Final = {BARE: "redis_py", "fastapi-users": "fastapi_users", "starsessions": "starsessions", "crudauth": "crudauth"}
@@ -52,4 +57,4 @@ def sync() -> list[Subject]:
 
 def in_short() -> list[str]:
     """The names of all async libraries, in the order of the shortest report."""
-    return [*OURS_WITH, THE_ORIGINAL, *OTHERS]
+    return [OURS, NEAR, THE_ORIGINAL, *OTHERS]

@@ -1,6 +1,6 @@
 """lucia-auth: this library, ``AsyncAuth`` over ``AsyncRedisSessionAdapter``."""
 
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -15,14 +15,15 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter
 
 LIFE = SessionExpiry(active=timedelta(seconds=HOUR), idle=timedelta(seconds=HOUR))
 IDLE_SOON = SessionExpiry(active=timedelta(milliseconds=1), idle=timedelta(seconds=HOUR))
+TIMES = {"deadline", "near_cache"}
 
 
 @asynccontextmanager
 async def open_peer(url: str, *, cluster: bool = False, **settings: Any) -> AsyncGenerator[AsyncPeer]:
-    """The settings are the adapter's."""
+    """The settings are the adapter's, with times in seconds."""
     make: Any = RedisCluster if cluster else Redis
     client = make.from_url(url, max_connections=CONNECTIONS)
-    async with client, AsyncRedisSessionAdapter(client, **settings) as sessions:
+    async with client, AsyncRedisSessionAdapter(client, **with_times(settings)) as sessions:
         auth = AsyncAuth(sessions=sessions, env="DEV", session_expires_in=LIFE)
         hasty = AsyncAuth(sessions=sessions, env="DEV", session_expires_in=IDLE_SOON)
 
@@ -62,6 +63,11 @@ async def open_logins(url: str) -> AsyncGenerator[Logins]:
                 return auth.create_session_with_key("username", name, password)
 
             yield Logins(sign_up=sign_up, log_in=log_in, refusal=InvalidCredentials)
+
+
+def with_times(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings, as the adapter takes them."""
+    return {name: timedelta(seconds=value) if name in TIMES else value for name, value in settings.items()}
 
 
 def user_id_of(session: Session) -> str:

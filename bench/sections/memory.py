@@ -7,7 +7,7 @@ from typing import Final
 from bench.rows import Row, Want
 from bench.section import FULL, Goal, Plan, Section
 from bench.subjects import started
-from bench.who import OURS, everybody
+from bench.who import NEAR, OURS, everybody
 from tools.servers import own_server
 
 __all__ = ["SECTION"]
@@ -19,8 +19,8 @@ AT_ONCE: Final = 100_000
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Ours, with each of its settings."""
-    mine = [subject for subject in everybody() if subject.library == "ours" and subject.loop == "asyncio"]
+    """Ours, with the near-cache and without."""
+    mine = [subject for subject in everybody() if subject.name in {OURS, NEAR} and subject.loop == "asyncio"]
     with own_server("redis-server", plan.folder) as server, started(server.url, *mine) as subjects:
         for subject in subjects:
             subject.ask("prepare", "again", plan.size.pool)

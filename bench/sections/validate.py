@@ -7,7 +7,7 @@ from bench.rates import Rates
 from bench.rows import Row, Want
 from bench.section import Goal, Plan, Plot, Section
 from bench.subjects import started
-from bench.who import BARE, OURS, THE_ORIGINAL, everybody
+from bench.who import BARE, NEAR, OURS, THE_ORIGINAL, everybody
 from tools.servers import own_server
 
 __all__ = ["AGAIN", "FIRST", "SECTION"]
@@ -69,5 +69,6 @@ SECTION: Final = Section(
             better="lower",
             bound=1.05,
         ),
+        Goal(text="near-cache, 256 at once, against without", row=_row(NEAR, "asyncio"), base=_row(OURS, "asyncio"), bound=3.5),
     ),
 )

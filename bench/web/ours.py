@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI
 from redis.asyncio import Redis
 
 from bench.peers import CONNECTIONS
-from bench.peers.ours import LIFE
+from bench.peers.ours import LIFE, with_times
 from bench.web import Web
 from lucia import AsyncAuth, AsyncAuthRequest, Session, User
 from lucia.adapters.redis import AsyncRedisSessionAdapter
@@ -14,9 +14,9 @@ from lucia.middleware.fastapi import FastAPIAuth
 
 
 def make_web(url: str, **settings: Any) -> Web:
-    """The settings are the adapter's."""
+    """The settings are the adapter's, with times in seconds."""
     client = Redis.from_url(url, max_connections=CONNECTIONS)
-    auth = AsyncAuth(sessions=AsyncRedisSessionAdapter(client, **settings), env="DEV", session_expires_in=LIFE)
+    auth = AsyncAuth(sessions=AsyncRedisSessionAdapter(client, **with_times(settings)), env="DEV", session_expires_in=LIFE)
     web = FastAPIAuth(auth)
     app = FastAPI()
     web.install(app)

@@ -1,0 +1,86 @@
+"""The same as :mod:`bench.worker` for how long an ended session is still taken for one elsewhere.
+
+``python -m bench.lag_worker LIBRARY LOOP URL SETTINGS``. Times are the system's monotonic clock, which all processes share.
+"""
+
+import asyncio
+import importlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from itertools import cycle, islice
+from typing import Any, Final
+
+from bench.drive import user_ids
+from bench.peer import AsyncPeer
+from bench.worker import Worker, loop_factory, serve
+
+OFTEN: Final = 10
+"""How often a session is read before it is said to be watched."""
+
+
+class LagWorker(Worker):
+    """What a runner asks of a library: of one process to end sessions, of another to watch them."""
+
+    def __init__(self, peer: AsyncPeer) -> None:
+        super().__init__(peer)
+        self._peer = peer
+        self._load: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._seen = 0.0
+
+    async def create(self) -> str:
+        """Make a session."""
+        return await self._peer.create(user_ids(1)[0])
+
+    async def revoke(self, session_id: str) -> float:
+        """End a session; the time when that has returned."""
+        assert self._peer.revoke
+        await self._peer.revoke(session_id)
+        return time.monotonic()
+
+    async def load(self, callers: int, sessions: Sequence[str]) -> None:
+        """From now on, so many callers validate these sessions all the time, each once in a turn of the event loop."""
+        self._load = [asyncio.create_task(self._validate(islice(cycle(sessions), number, None))) for number in range(callers)]
+
+    async def watch(self, session_id: str) -> None:
+        """Validate a session all the time, from now on until it is refused, or can't be read."""
+        for _ in range(OFTEN):
+            await self._peer.validate(session_id)
+        self._watching = asyncio.create_task(self._watch(session_id))
+
+    async def last_seen(self) -> float:
+        """The time when the last validation began that took the session for one."""
+        assert self._watching
+        await self._watching
+        return self._seen
+
+    async def _watch(self, session_id: str) -> None:
+        while True:
+            begin = time.monotonic()
+            try:
+                found = await self._peer.validate(session_id)
+            except Exception:  # refused, or not known
+                return
+            if self._peer.user_id(found) is None:
+                return
+            self._seen = begin
+            await asyncio.sleep(0)
+
+    async def _validate(self, session_ids: Any) -> None:
+        for session_id in session_ids:
+            await self._peer.validate(session_id)
+            await asyncio.sleep(0)
+
+
+async def main(library: str, url: str, settings: dict[str, Any]) -> None:
+    """Serve one library."""
+    async with importlib.import_module(f"bench.peers.{library}").open_peer(url, **settings) as peer:
+        await serve(LagWorker(peer))
+
+
+if __name__ == "__main__":
+    library, loop, url, settings = sys.argv[1:]
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(main(library, url, json.loads(settings)))
