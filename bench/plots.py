@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ __all__ = ["draw"]
 
 SIZE: Final = (9.0, 5.0)
 BINS_OF_TEN: Final = 8
-STYLES: Final = {"uvloop": "--"}
+STYLES: Final = ("-", "--", ":")
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "lucia"  # the same rows give the same file
@@ -43,15 +44,18 @@ def draw(sections: Sequence[Section], rows: Sequence[Row], folder: Path) -> list
 
 
 def _draw_lines(plot: Plot, column: str, rows: Sequence[Row], axes: Any) -> None:
-    """Medians, and the range of all rounds."""
-    colours = {subject: f"C{number}" for number, subject in enumerate(dict.fromkeys(row.subject for row in rows))}
-    for subject, loop in dict.fromkeys((row.subject, row.setting.get("loop")) for row in rows):
-        line = sorted(
-            (row for row in rows if (row.subject, row.setting.get("loop")) == (subject, loop)), key=lambda row: row.setting[column]
-        )
+    """Medians, and the range of all rounds; a colour for each subject, and a style of line for whatever else differs."""
+    lines: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        others = (str(value) for name, value in row.setting.items() if name not in {column, *plot.setting})
+        lines.setdefault((row.subject, *others), []).append(row)
+    colours = {subject: f"C{number}" for number, subject in enumerate(dict.fromkeys(subject for subject, *_ in lines))}
+    styles = dict(zip(dict.fromkeys(tuple(others) for _, *others in lines), cycle(STYLES)))
+    for (subject, *others), line in lines.items():
+        line.sort(key=lambda row: row.setting[column])
         x, y = [row.setting[column] for row in line], [row.median for row in line]
         spread = [[row.median - min(row.values) for row in line], [max(row.values) - row.median for row in line]]
-        style, label = STYLES.get(str(loop), "-"), f"{subject}, {loop}" if loop in ("asyncio", "uvloop") else subject
+        label, style = ", ".join([subject, *others]), styles[tuple(others)]
         axes.errorbar(x, y, yerr=spread, label=label, color=colours[subject], linestyle=style, marker="o", markersize=4, capsize=2)
     ticks = sorted({row.setting[column] for row in rows})
     axes.set(title=plot.title, xlabel=column, ylabel=plot.y, xscale="log", yscale="log")

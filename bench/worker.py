@@ -25,6 +25,8 @@ from bench.sampler import Sampler
 PREPARERS: Final = 64
 """How many calls at once prepare what is measured."""
 
+SAME: Final = 1_000
+"""How many sessions are read over and over, whatever else there is."""
 
 STATM: Final = Path("/proc/self/statm")
 """Where Linux says how much memory a process holds."""
@@ -79,12 +81,13 @@ class Worker:
 
     async def run(self, operation: str, callers: int, count: int) -> float:
         """The seconds that so many calls took."""
-        arguments = islice(cycle(self._pool), count) if operation == "again" else islice(self._ready, count)
+        pools = {"again": self._pool, "same": self._pool[:SAME]}
+        arguments = islice(cycle(pools[operation]), count) if operation in pools else islice(self._ready, count)
         call = self._calls()[operation]
         assert call, operation
         seconds, answers = await drive(call, arguments, callers)
         expect("calls", len(answers), count)
-        if operation in {"again", "first"}:
+        if operation in {"again", "same", "first"}:
             expect("sessions not found", sum(self._peer.user_id(answer) is None for answer in answers), 0)
         if operation == "renew":
             expect("sessions not renewed", len({*answers} & {*self._ready}), 0)
@@ -116,7 +119,8 @@ class Worker:
 
     def _calls(self) -> dict[str, Callable[[str], Awaitable[object]] | None]:
         peer = self._peer
-        return {"create": peer.create, "again": peer.validate, "first": peer.validate, "renew": peer.renew, "revoke": peer.revoke}
+        reads = dict.fromkeys(("again", "same", "first"), peer.validate)
+        return {"create": peer.create, **reads, "renew": peer.renew, "revoke": peer.revoke}
 
     async def _created(self, create: Callable[[str], Awaitable[str]] | None, count: int) -> list[str]:
         assert create
