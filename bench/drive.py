@@ -63,6 +63,7 @@ def drive_threads(call: Callable[[A], object], arguments: Iterable[A], callers: 
 
 def _tidy() -> None:
     """Leave nothing to the garbage collector but what the calls make."""
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
 

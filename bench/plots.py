@@ -47,8 +47,8 @@ def _draw_lines(plot: Plot, column: str, rows: Sequence[Row], axes: Any) -> None
     """Medians, and the range of all rounds; a colour for each subject, and a style of line for whatever else differs."""
     lines: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        others = (str(value) for name, value in row.setting.items() if name not in {column, *plot.setting})
-        lines.setdefault((row.subject, *others), []).append(row)
+        of_the_line = (str(value) for name, value in row.setting.items() if name not in {column, *plot.setting})
+        lines.setdefault((row.subject, *of_the_line), []).append(row)
     colours = {subject: f"C{number}" for number, subject in enumerate(dict.fromkeys(subject for subject, *_ in lines))}
     styles = dict(zip(dict.fromkeys(tuple(others) for _, *others in lines), cycle(STYLES)))
     for (subject, *others), line in lines.items():
