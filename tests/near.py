@@ -6,16 +6,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from lucia._near_cache import Entries, Lease, Reading
+from lucia._entries import Entries, Lease, Reading
 from lucia._tracking import AsyncTracked
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.topology import OneServer, topology_of
 
-__all__ = ["LEASE", "FillsLate", "HasNoLease", "OnlyDrops", "Ticks", "Tracking", "eventually", "tracking"]
+__all__ = ["LEASE", "NEAR_RIGHTS", "FillsLate", "HasNoLease", "OnlyDrops", "Ticks", "Tracking", "eventually", "tracking"]
 
 LEASE: Final = 0.3
 """In seconds. Connections renew it by the real clock, and entries are judged by the test's."""
+
+
+NEAR_RIGHTS: Final = ("mget", "client|tracking")
+"""The commands that the connection's user needs; on the keys ``session:*``."""
 
 
 class Ticks:
@@ -115,7 +119,9 @@ class Tracking:
     def _count(self) -> None:
         self.sent += 1
 
-    async def _plain(self, commands: Sequence[Words], seconds: float, *, only_reads: bool, sending: Callable[[], None]) -> list[Reply]:
+    async def _plain(
+        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
+    ) -> list[Reply]:
         self.plain.append(commands)
         return ["plain"]
 

@@ -40,14 +40,19 @@ class Weather:
 
 
 class Dam:
-    """Lets everything pass, until it is closed: then what the server sends is held, and if so wanted what is sent to it too."""
+    """Lets everything pass, until it is closed: then what the server sends is held, and if so wanted what is sent to it too.
 
-    def __init__(self) -> None:
+    Args:
+        word: it is closed to connections alone on which this was sent.
+    """
+
+    def __init__(self, word: bytes = b"") -> None:
         self.port = 0
         self.held = b""
+        self._word = word
         self._lets_through = asyncio.Event()
         self._lets_in = asyncio.Event()
-        self._clients: list[asyncio.StreamWriter] = []
+        self._client: asyncio.StreamWriter | None = None
         self.open()
 
     def close(self, *, both: bool = False) -> None:
@@ -63,34 +68,36 @@ class Dam:
         self._lets_in.set()
 
     def let_go(self, size: int) -> None:
-        """Let so many bytes pass of what the server sent."""
-        for client in self._clients[-1:]:
-            client.write(self.held[:size])
+        """Let so many bytes pass of what the server sent on the newest connection."""
+        if self._client is not None:
+            self._client.write(self.held[:size])
         self.held = self.held[size:]
 
     async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-        """Pass bytes on as long as both sides are there. What is held is the newest connection's."""
+        """Pass bytes on as long as both sides are there."""
         other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
-        self._clients.append(writer)
-        await _both(self._in(reader, other_writer), self._out(other_reader, writer), other_writer)
+        await _both(self._in(reader, other_writer, writer), self._out(other_reader, writer), other_writer)
 
-    async def _in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
-            await self._lets_in.wait()
+            if self._word in data:
+                self._client = client
+            if self._client is client:
+                await self._lets_in.wait()
             writer.write(data)
 
     async def _out(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
-            if self._lets_through.is_set():
-                writer.write(data)
-            else:
+            if self._client is writer and not self._lets_through.is_set():
                 self.held += data
+            else:
+                writer.write(data)
 
 
 @asynccontextmanager
-async def damming_proxy(port: int) -> AsyncIterator[Dam]:
+async def damming_proxy(port: int, word: bytes = b"") -> AsyncIterator[Dam]:
     """The dam of a proxy before the server at this port, on this machine; it has its own port."""
-    dam = Dam()
+    dam = Dam(word)
     async with _proxy(lambda reader, writer: dam.relay(reader, writer, port)) as dam.port:
         yield dam
 

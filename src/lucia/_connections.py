@@ -7,11 +7,15 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final, TypedDict
 
 from lucia._batches import Batches
 from lucia._concurrency import AsyncLock, Lock
+from lucia._near_cache import AsyncNearCache, NearCache
+from lucia._tracking import AsyncTracked
+from lucia._wire import drop, is_clean, replies_of
 from lucia.redis.clients import is_answer, is_last, one_node
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
@@ -42,10 +46,19 @@ class AsyncSettings:
     Args:
         seconds: each command's deadline.
         coalesce: whether what is asked within one tick of the event loop is sent together.
+        near_cache: keeps active sessions in memory, and how long one may be used at most that another process has ended; None for none.
+
+    Raises:
+        TypeError, ValueError: as :class:`AsyncNearCache`.
     """
 
     seconds: float = 5.0
     coalesce: bool = True
+    near_cache: timedelta | None = None
+    near: AsyncNearCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "near", AsyncNearCache(self.near_cache))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +66,14 @@ class Settings:
     """How an adapter uses its connections; ``seconds`` is each command's deadline."""
 
     seconds: float = 5.0
+    near: NearCache = field(init=False, default_factory=NearCache)
 
 
 class AsyncReadOptions(TypedDict, total=False):
     """The options that only the asynchronous adapter has, as :class:`AsyncSettings` has them."""
 
     coalesce: bool
+    near_cache: timedelta | None
 
 
 class ReadOptions(TypedDict):
@@ -82,7 +97,11 @@ class AsyncServer:
         self._idle: list[Any] = []
         self._round = 0
         self._seconds = settings.seconds
-        self._batches = Batches(self._exchange, settings.seconds, many_slots=many_slots) if settings.coalesce else None
+        self._tracked = self._track(settings)
+        self._send_reads = self._exchange if self._tracked is None else self._tracked.exchange
+        self._batches = self._reads = Batches(self._exchange, settings.seconds, many_slots=many_slots) if settings.coalesce else None
+        if self._batches is not None and self._tracked is not None:
+            self._reads = Batches(self._send_reads, settings.seconds, many_slots=many_slots)
 
     async def ask(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
         """Send commands one right after another, and return their replies in order; a server's refusal is a reply too.
@@ -113,9 +132,9 @@ class AsyncServer:
             AskAlone: the server answered something else.
             Overloaded, Unanswered, OtherHistory: as :meth:`ask`.
         """
-        if self._batches is not None:
-            return await self._batches.read(keys)
-        return records_in((await self.ask_alone([("MGET", *keys)], self._seconds))[0], len(keys))
+        if self._reads is not None:
+            return await self._reads.read(keys)
+        return records_in((await self._send_reads([("MGET", *keys)], self._seconds, only_reads=True))[0], len(keys))
 
     async def _exchange(
         self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
@@ -132,9 +151,9 @@ class AsyncServer:
                     if sending is not None:
                         sending()
                     await connection.send_packed_command(packed, False)
-                    replies = await _async_replies(connection, len(commands))
+                    replies = await replies_of(connection, len(commands))
                 except BaseException:
-                    await _drop(connection)
+                    await drop(connection)
                     raise
                 await self._give_back(connection, round_, replies)
         except OtherHistory:
@@ -146,23 +165,36 @@ class AsyncServer:
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle, so that the next command gets a new one."""
+        if self._tracked is not None:
+            self._tracked.drop()
         idle, self._idle = self._idle, []
         for connection in idle:
-            await _drop(connection)
+            await drop(connection)
 
     async def aclose(self) -> None:
         """Close the idle connections now, and those in use when they are given back. Later calls open new ones."""
         self._round += 1
         await self.drop_idle()
+        if self._tracked is not None:
+            await self._tracked.aclose()
+
+    def _track(self, settings: AsyncSettings) -> AsyncTracked | None:
+        """The connection for reads whose records are kept, if they are to be."""
+        if settings.near.lease is None:
+            return None
+        entries, lease = settings.near.entries, settings.near.lease
+        return AsyncTracked(
+            self._recipe, self._watch, entries, lease=lease, seconds=settings.seconds, plain=self._exchange, moved=self.aclose
+        )
 
     async def _take(self, *, only_reads: bool) -> Any:
         """A connection; one for reads is not looked at first, since a read shows by its reply what is wrong with it."""
         while self._idle:
             connection = self._idle.pop()
-            if only_reads or await _async_is_clean(connection):
+            if only_reads or await is_clean(connection):
                 return connection
             self._watch.lost()
-            await _drop(connection)
+            await drop(connection)
         return await self._open()
 
     async def _open(self) -> Any:
@@ -172,9 +204,9 @@ class AsyncServer:
         try:
             await connection.connect()
             await connection.send_packed_command(connection.pack_commands([_INFO]), False)
-            (reply,) = await _async_replies(connection, 1)
+            (reply,) = await replies_of(connection, 1)
         except BaseException:
-            await _drop(connection)
+            await drop(connection)
             raise
         if self._watch.came_up(reply):
             await self.aclose()
@@ -187,37 +219,7 @@ class AsyncServer:
         if round_ == self._round and not is_last(replies):
             self._idle.append(connection)
         else:
-            await _drop(connection)
-
-
-async def _async_replies(connection: Any, count: int) -> list[Reply]:
-    """So many replies; fewer if after one of them the client closes the connection."""
-    replies: list[Reply] = []
-    while len(replies) < count and not is_last(replies):
-        try:
-            replies.append(await connection.read_response(disable_decoding=True))
-        except Exception as error:
-            if not is_answer(error):
-                raise
-            replies.append(error)
-    return replies
-
-
-async def _async_is_clean(connection: Any) -> bool:
-    """Whether an idle connection is still open and has no reply that nobody read."""
-    can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
-    try:
-        return not await can_read()
-    except Exception:  # the client's own kinds of it
-        return False
-
-
-async def _drop(connection: Any) -> None:
-    """Close a connection without waiting for the other side, which may be frozen."""
-    transport = getattr(getattr(connection, "_writer", None), "transport", None)
-    if transport is not None:
-        transport.abort()
-    await connection.disconnect(nowait=True)
+            await drop(connection)
 
 
 class Server:

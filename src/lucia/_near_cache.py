@@ -1,179 +1,127 @@
-"""Records in this process's memory, of which a server tells when they change: what may be used of them, and for how long.
+"""The sessions that an adapter uses from this process's memory, without asking the server, and what this process does to them.
 
-Nothing here waits or asks. Who reads a connection says what was read on it, in the order in which it came: so a record is here before the
-server's word that it is gone. That word can be late, or never come. So a record is used only while it is proven that no such word is
-missing (:class:`Lease`), and only for a few seconds. What this process ends itself is gone at once.
-
-Every call may come from any thread.
+``AsyncNearCache`` stands beside ``NearCache``, with the same methods, so that generated code finds its own by name. There is none for the
+synchronous adapter: records can be used only while somebody reads what the server tells of them, and it has nobody who does.
 """
 
-import math
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Container, Generator, Iterable, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+import os
+import weakref
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Final
 
-__all__ = ["ENTRY_SECONDS", "MAX_ENTRIES", "Entries", "Entry", "Lease", "Reading"]
+from lucia._entries import ENTRY_SECONDS, Entries
+from lucia.models import SessionRow
+from lucia.redis.commands import Argument, Call, Eval, Nodes, OnNode, Transaction
+from lucia.redis.lookup import Lookup
+from lucia.redis.unanswered import Records, is_read
+from lucia.rules import Clock, system_clock
 
-MAX_ENTRIES: Final = 100_000
-"""How many records are kept; beyond that the oldest goes."""
+__all__ = ["AsyncNearCache", "NearCache"]
 
-ENTRY_SECONDS: Final = 5.0
-"""How long a record is used at most after it was asked for, whatever the server says."""
+SHORTEST_LEASE: Final = 0.05
+"""In seconds. A shorter one could be over before an answer is here."""
 
-
-class Lease:
-    """Until when the records that came over one connection may be used: so long after a command was sent that was answered on it.
-
-    A server tells of a change before it answers a later command. So each answer proves that every change is known that was made before
-    its command was sent, and what is newer than that is no older than the lease is long.
-
-    Args:
-        seconds: how long.
-    """
-
-    __slots__ = ("_seconds", "ends")
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.ends = -math.inf
-
-    def extend(self, sent: float) -> None:
-        """A command was answered that was sent at this time, by the clock of the entries."""
-        self.ends = sent + self._seconds
+_NOTHING: Final = nullcontext[None]()
 
 
-class Entry:
-    """A record, and in ``row`` what its user made of it."""
+class NearCache:
+    """Nothing is in memory."""
 
-    __slots__ = ("_ends", "_lease", "record", "row")
+    def session(self, lookup: Lookup, session_id: str) -> SessionRow | None:
+        """None: the server is asked."""
+        return None
 
-    def __init__(self, record: bytes, row: Any, ends: float, lease: Lease) -> None:
-        self.record = record
-        self.row = row
-        self._ends = ends
-        self._lease = lease
+    def keep(self, keys: Sequence[bytes], records: Records, row: SessionRow | None) -> None:
+        """Nothing is kept."""
 
-    def holds(self, now: float) -> bool:
-        """Whether it may be used at this time."""
-        return now < self._lease.ends and now < self._ends
-
-    def is_old(self, now: float) -> bool:
-        """Whether it can't be used ever again."""
-        return now >= self._ends
+    def changing(self, command: Call | Eval | Transaction | Nodes | OnNode) -> AbstractContextManager[None]:
+        """Nothing is to be done."""
+        return _NOTHING
 
 
-class Reading:
-    """Keys that are being read, of which ``open`` are those whose records may be kept."""
-
-    __slots__ = ("keys", "open")
-
-    def __init__(self, keys: Sequence[bytes], refused: Container[bytes]) -> None:
-        self.keys = keys
-        self.open = {key for key in keys if key not in refused}
-
-
-class Entries:
-    """The records by their keys.
+class AsyncNearCache:
+    """The records of one adapter in one process, for all its event loops; none without a lease.
 
     Args:
-        max_entries: how many.
-        clock: in seconds, from any beginning.
+        lease: how long a session may be used after another process has ended it, if nothing comes from the server.
+        clock: says whether a session is active, in milliseconds since the epoch.
+
+    Raises:
+        TypeError: the lease is no ``timedelta``; a bare number's unit would be a guess.
+        ValueError: it is shorter than 50 milliseconds, or longer than any record is kept, 5 seconds.
     """
 
-    def __init__(self, max_entries: int = MAX_ENTRIES, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self._max_entries = max_entries
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._readings: set[Reading] = set()
-        self._refused: dict[bytes, int] = {}
+    def __init__(self, lease: timedelta | None, clock: Clock = system_clock) -> None:
+        self.lease = None if lease is None else _seconds(lease)
+        self._clock = clock
+        self.begin()
+        _IN_USE.add(self)
 
-    def __len__(self) -> int:
-        return len(self._entries)
+    def begin(self) -> None:
+        """Begin without any record, as a forked process does: what its parent is told, it is not."""
+        self.entries = Entries()
 
-    def get(self, key: bytes) -> Entry | None:
-        """The record at this key, if it may be used now."""
-        entry = self._entries.get(key)
-        return entry if entry is not None and entry.holds(self.clock()) else None
+    def session(self, lookup: Lookup, session_id: str) -> SessionRow | None:
+        """The session with this id, if its record is here and may be used, and the session is active."""
+        if self.lease is None:
+            return None
+        for key in lookup.keys(session_id):
+            entry = self.entries.get(key)
+            if entry is not None:
+                row: SessionRow | None = entry.row
+                if row is not None and row.id == session_id and self._clock() <= row.active_expires:
+                    return row
+        return None
 
-    def begin(self, keys: Sequence[bytes]) -> Reading:
-        """These keys will now be asked for; to be called before that is sent, and to be followed by :meth:`fill` or :meth:`give_up`."""
-        with self._lock:
-            reading = Reading(keys, self._refused)
-            self._readings.add(reading)
-            return reading
+    def keep(self, keys: Sequence[bytes], records: Records, row: SessionRow | None) -> None:
+        """This row was read: in the one record that there is at these keys. It stays as long as that record."""
+        if self.lease is None or row is None:
+            return
+        held = [(key, record) for key, record in zip(keys, records, strict=True) if record is not None]
+        for key, record in held if len(held) == 1 else ():
+            entry = self.entries.get(key)
+            if entry is not None and entry.record == record:
+                entry.row = row
 
-    def fill(self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease) -> None:
-        """Keep what was read, but for what is nothing and for what this process ended since the reading began.
+    def changing(self, command: Call | Eval | Transaction | Nodes | OnNode) -> AbstractContextManager[None]:
+        """While this command is under way, nothing is used of what it may change; nor what was read before it was over."""
+        if self.lease is None or isinstance(command, Nodes | OnNode) or is_read(command):
+            return _NOTHING
+        return self.entries.dropping(_keys(command))
 
-        Args:
-            reading: what was asked for.
-            records: what is at its keys, in their order.
-            sent: when it was asked for.
-            lease: of the connection on which that came.
-        """
-        with self._lock:
-            self._readings.discard(reading)
-            for key, record in zip(reading.keys, records, strict=True):
-                if record is not None and key in reading.open:
-                    before = self._entries.pop(key, None)
-                    row = before.row if before is not None and before.record == record else None
-                    self._entries[key] = Entry(record, row, sent + ENTRY_SECONDS, lease)
-            while len(self._entries) > self._max_entries:
-                self._entries.popitem(last=False)
 
-    def give_up(self, reading: Reading) -> None:
-        """These keys were not read."""
-        with self._lock:
-            self._readings.discard(reading)
+_IN_USE: Final[weakref.WeakSet[AsyncNearCache]] = weakref.WeakSet()
 
-    def drop(self, keys: Iterable[bytes]) -> None:
-        """The server says that what is at these keys is not what it was."""
-        with self._lock:
-            for key in keys:
-                self._entries.pop(key, None)
 
-    def flush(self) -> None:
-        """Nothing is certain any more: keep none of what is here, nor of what is being read."""
-        with self._lock:
-            self._entries.clear()
-            for reading in self._readings:
-                reading.open.clear()
+def _begin_all() -> None:
+    """What a forked process does first."""
+    for each in list(_IN_USE):
+        each.begin()
 
-    def sweep(self) -> None:
-        """Take out what is too old to be used."""
-        now = self.clock()
-        with self._lock:
-            while self._entries and next(iter(self._entries.values())).is_old(now):
-                self._entries.popitem(last=False)
 
-    @contextmanager
-    def dropping(self, keys: Iterable[bytes]) -> Generator[None]:
-        """While this process changes what is at these keys: nothing is kept of it, nor afterwards of what was asked for before the end.
+os.register_at_fork(after_in_child=_begin_all)
 
-        That change may be made over another connection than the one that tells of it, which may be slower.
-        """
-        changed = list(keys)
-        self._refuse(changed)
-        try:
-            yield
-        finally:
-            self._allow(changed)
 
-    def _refuse(self, keys: Sequence[bytes]) -> None:
-        with self._lock:
-            for key in keys:
-                self._refused[key] = self._refused.get(key, 0) + 1
-                self._entries.pop(key, None)
-            for reading in self._readings:
-                reading.open.difference_update(keys)
+def _keys(command: Call | Eval | Transaction) -> list[bytes]:
+    """The keys that a command may change, and maybe some more words."""
+    words = [argument for argument in _arguments(command) if not isinstance(argument, int)]
+    return [word.encode() if isinstance(word, str) else word for word in words]
 
-    def _allow(self, keys: Sequence[bytes]) -> None:
-        with self._lock:
-            for key in keys:
-                count = self._refused.pop(key)
-                if count > 1:
-                    self._refused[key] = count - 1
+
+def _arguments(command: Call | Eval | Transaction) -> Sequence[Argument]:
+    if isinstance(command, Transaction):
+        return [argument for call in command.commands for argument in call.arguments]
+    return command.keys if isinstance(command, Eval) else command.arguments
+
+
+def _seconds(lease: object) -> float:
+    if not isinstance(lease, timedelta):
+        raise TypeError(f"near_cache must be a datetime.timedelta, not {type(lease).__name__}")
+    seconds = lease.total_seconds()
+    if not SHORTEST_LEASE <= seconds <= ENTRY_SECONDS:
+        raise ValueError(
+            f"near_cache must be from {SHORTEST_LEASE * 1000:.0f} milliseconds to {ENTRY_SECONDS:.0f} seconds, not {seconds:g} s"
+        )
+    return seconds

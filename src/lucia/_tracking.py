@@ -10,14 +10,14 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
-from lucia._connections import _async_replies, _drop  # pyright: ignore[reportPrivateUsage]
-from lucia._near_cache import ENTRY_SECONDS, Entries, Lease, Reading
+from lucia._entries import ENTRY_SECONDS, Entries, Lease, Reading
+from lucia._wire import drop, replies_of
 from lucia.redis.clients import is_last, is_refusal
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
@@ -42,8 +42,8 @@ class Exchange(Protocol):
     """Sends commands together and returns their replies in order, as :meth:`AsyncTracked.exchange` does."""
 
     def __call__(
-        self, commands: Sequence[Words], seconds: float, *, only_reads: bool, sending: Callable[[], None]
-    ) -> Awaitable[list[Reply]]: ...
+        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
+    ) -> Coroutine[Any, Any, list[Reply]]: ...
 
 
 class AsyncTracked:
@@ -81,10 +81,13 @@ class AsyncTracked:
         self._moved = moved
         self._opening = asyncio.Lock()
         self._link: _Link | None = None
+        self._round = 0
         self._not_before = -math.inf
         self._told = False
 
-    async def exchange(self, commands: Sequence[Words], seconds: float, *, only_reads: bool, sending: Callable[[], None]) -> list[Reply]:
+    async def exchange(
+        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
+    ) -> list[Reply]:
         """Send commands together, and return their replies in order; a server's refusal is a reply too.
 
         Args:
@@ -102,15 +105,16 @@ class AsyncTracked:
         left = end - time.monotonic()
         if link is None:
             return await self._plain(commands, left, only_reads=only_reads, sending=sending)
-        return await link.ask(commands, left, sending)
+        return await link.ask(commands, left, sending or _nothing)
 
     def drop(self) -> None:
         """Give up the connection; the next read makes another."""
         if self._link is not None:
-            self._link.lose(None)
+            self._link.lose(_given_up())
 
     async def aclose(self) -> None:
-        """Close the connection. Later calls open another."""
+        """Close the connection, once those have their answers who wait for them. Later calls open another."""
+        self._round += 1
         link, self._link = self._link, None
         if link is not None:
             await link.aclose()
@@ -132,7 +136,10 @@ class AsyncTracked:
 
     async def _settle(self) -> None:
         if not self._is_settled():
+            round_ = self._round
             self._link = await self._open()
+            if self._link is not None and round_ != self._round:  # it was closed meanwhile
+                self._link.retire()
 
     def _is_settled(self) -> bool:
         """Whether there is a connection, or there can't be one now."""
@@ -151,9 +158,9 @@ class AsyncTracked:
                     await self._moved()
                 return _Link(connection, self._watch, self._entries, self._lease, self._seconds)
         except BaseException:
-            await _drop(connection)
+            await drop(connection)
             raise
-        await _drop(connection)
+        await drop(connection)
         self._not_before = self._entries.clock() + REFUSED_SECONDS
         if not self._told:
             self._told = True
@@ -172,7 +179,7 @@ class _Link:
         self._pause = lease / BEATS
         self._seconds = seconds
         self._waiting: deque[tuple[_Asked, Reading | None]] = deque()
-        self._lost = False
+        self._closing = self._lost = False
         self._newest: tuple[float, Words] = (-math.inf, ())
         self._filled = asyncio.Event()
         connection._parser.set_invalidation_push_handler(self._heed)
@@ -183,7 +190,7 @@ class _Link:
     @property
     def is_open(self) -> bool:
         """Whether commands may still be sent on it."""
-        return not self._lost and bool(self._connection.is_connected)
+        return not (self._lost or self._closing) and bool(self._connection.is_connected)
 
     async def ask(self, reads: Sequence[Words], seconds: float, sending: Callable[[], None], *, keeps: bool = True) -> list[Reply]:
         """Send such commands as ``MGET``, and return their replies; keep the records that come, if so wanted.
@@ -223,24 +230,32 @@ class _Link:
         if self._reader is not asyncio.current_task():
             self._reader.cancel()
 
+    def retire(self) -> None:
+        """Use nothing any more that comes over it, and let it be closed after the next answer after which nobody waits."""
+        self._closing = True
+        self._entries.flush()
+
     async def aclose(self) -> None:
-        """Close it."""
-        self.lose(None)
-        await asyncio.wait([self._reader, self._beater])
+        """Close it, now or once those have their answers who wait for them."""
+        self.retire()
+        if not self._waiting:
+            self.lose(_given_up())
+            await asyncio.wait([self._reader, self._beater])
 
     async def _read(self) -> None:
         """Take all that comes, until the connection is lost."""
         lost: Exception | None = None
         try:
-            while True:
-                (reply,) = await _async_replies(self._connection, 1)
+            while self._waiting or not self._closing:
+                (reply,) = await replies_of(self._connection, 1)
                 self._take(reply)
+        except asyncio.CancelledError:
+            pass
         except Exception as error:
             self._watch.lost()
             lost = error
-        finally:
-            self.lose(lost)
-            await _drop(self._connection)
+        self.lose(lost)
+        await drop(self._connection)
 
     def _take(self, reply: Reply) -> None:
         """The reply to the oldest command that has none.
@@ -340,7 +355,7 @@ async def _handshake(connection: Any) -> tuple[Reply, str | None]:
     if not hasattr(connection._parser, "set_invalidation_push_handler"):
         return None, f"{type(connection._parser).__name__} of the client knows no pushes"
     await connection.send_packed_command(connection.pack_commands([_INFO, _TRACKING]), False)
-    history, tracking = await _async_replies(connection, 2)
+    history, tracking = await replies_of(connection, 2)
     return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(tracking, Exception) else None
 
 
@@ -353,6 +368,11 @@ def _records(reply: Reply) -> list[bytes | None]:
     if isinstance(reply, list) and all(record is None or isinstance(record, bytes) for record in cast("list[object]", reply)):
         return cast("list[bytes | None]", reply)
     raise ConnectionError("a reply came to another command")
+
+
+def _given_up() -> Exception:
+    """Why those have no answer who wait for one where it is safe to ask again."""
+    return ConnectionError("the connection was given up")
 
 
 def _nothing() -> None:

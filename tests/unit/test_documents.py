@@ -11,6 +11,7 @@ import pytest
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.aio.test_redis import described
 from tests.aio.test_redis_layouts import SEARCHING
+from tests.near import NEAR_RIGHTS
 from tests.redis_tools import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN, for_sets
 
 ROOT: Final = Path(__file__).parents[2]
@@ -82,6 +83,7 @@ def test_rights() -> None:
     assert table["a cluster without scripts"] == set(LEAST_RIGHTS_CLUSTER) - set(LEAST_RIGHTS)
     lists = {"lpush", "lrem", "lrange", "llen"}
     assert table["the layout `lucia-v2`"] == lists | set(for_sets(LEAST_RIGHTS)) - set(LEAST_RIGHTS)
+    assert table["`near_cache=`"] == set(NEAR_RIGHTS) - set(LEAST_RIGHTS)
     assert table["`reindex()`"] == set(chain.from_iterable(SEARCHING.values()))
 
 

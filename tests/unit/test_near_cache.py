@@ -1,195 +1,457 @@
-"""What is kept in memory of a server's records, and for how long it is used: the entries alone, without a server."""
+"""An adapter with a near-cache, on real servers: what it gives from memory, and what it never gives."""
 
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final
 
-from lucia._near_cache import ENTRY_SECONDS, Entries, Lease
-from tests.near import Ticks
+import pytest
+import redis.exceptions
+from redis.asyncio import Redis, RedisCluster
 
-LEASE = 1.0
+from lucia import AsyncAuth, InvalidSessionId
+from lucia._entries import Entries
+from lucia._near_cache import _begin_all
+from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
+from lucia.models import SessionRow
+from lucia.rules import system_clock
+from lucia.testing import AsyncRenewingSessionAdapterSuite
+from tests.aio.test_conformance import AsyncSessionFirstSuite
+from tests.near import eventually
+from tests.places import WITHOUT_SCRIPTS
+from tests.proxies import Dam, damming_proxy
+from tests.redis_tools import HOUR, AsyncClients, Clients, ClusterInspector, Inspector, row, sentinel_group
+from tests.servers import Cluster, Server
 
+LEASE: Final = timedelta(seconds=2)
 
-def read(entries: Entries, lease: Lease, **records: bytes | None) -> None:
-    """Read records now, at once."""
-    sent = entries.clock()
-    reading = entries.begin([name.encode() for name in records])
-    lease.extend(sent)
-    entries.fill(reading, list(records.values()), sent, lease)
-
-
-def held(entries: Entries, key: bytes) -> bytes | None:
-    """What may be used at this key now."""
-    entry = entries.get(key)
-    return None if entry is None else entry.record
-
-
-def test_a_record_that_was_read() -> None:
-    """What was read is here; what was not there when it was read is not."""
-    entries = Entries(clock=Ticks())
-    read(entries, Lease(LEASE), a=b"A", b=None)
-    assert [held(entries, key) for key in (b"a", b"b", b"c")] == [b"A", None, None]
-    assert len(entries) == 1
+PLACES: Final = ["redis", "valkey", "old_redis", "cluster"]
 
 
-def test_the_lease() -> None:
-    """A record is used until the lease ends, which begins when the newest command was sent that has an answer."""
-    clock = Ticks()
-    entries, lease = Entries(clock=clock), Lease(LEASE)
-    read(entries, lease, a=b"A")
-    clock.now += LEASE / 2
-    sent = clock.now
-    clock.now += LEASE / 4
-    lease.extend(sent)
-    clock.now = sent + LEASE - 0.001
-    assert held(entries, b"a") == b"A"
-    clock.now = sent + LEASE
-    assert held(entries, b"a") is None
+@pytest.fixture
+def inspector(request: pytest.FixtureRequest, place: str) -> Iterator[Inspector]:
+    """A look into an emptied server or cluster."""
+    if place == "cluster":
+        with ClusterInspector(request.getfixturevalue("cluster")) as found:
+            yield found
+    else:
+        with Inspector(request.getfixturevalue(f"{place.removesuffix(WITHOUT_SCRIPTS)}_server")) as found:
+            found.on_each("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
+            yield found
+            found.on_each("ACL", "DELUSER", "scriptless")
 
 
-def test_a_lease_that_begins_again() -> None:
-    """A record that could not be used for a while can be used again: its server has told of all changes by then."""
-    clock = Ticks()
-    entries, lease = Entries(clock=clock), Lease(LEASE)
-    read(entries, lease, a=b"A")
-    clock.now += LEASE
-    assert held(entries, b"a") is None
-    lease.extend(clock.now)
-    assert held(entries, b"a") == b"A"
+@pytest.fixture
+def place() -> str:
+    """Where sessions are, if a test does not say."""
+    return "redis"
 
 
-def test_leases_of_two_connections() -> None:
-    """A sign on one connection says nothing about what came over another one."""
-    clock = Ticks()
-    entries, lease, other = Entries(clock=clock), Lease(LEASE), Lease(LEASE)
-    read(entries, lease, a=b"A")
-    clock.now += LEASE
-    read(entries, other, b=b"B")
-    assert [held(entries, key) for key in (b"a", b"b")] == [None, b"B"]
+everywhere = pytest.mark.parametrize("place", PLACES)
 
 
-def test_the_age_of_an_entry() -> None:
-    """However long the lease goes on, a record is used for five seconds from when it was asked for."""
-    clock = Ticks()
-    entries, lease = Entries(clock=clock), Lease(LEASE)
-    reading, sent = entries.begin([b"a"]), clock.now
-    clock.now += 2
-    lease.extend(clock.now)
-    entries.fill(reading, [b"A"], sent, lease)
-    clock.now = sent + ENTRY_SECONDS - 0.001
-    lease.extend(clock.now)
-    assert held(entries, b"a") == b"A"
-    clock.now = sent + ENTRY_SECONDS
-    lease.extend(clock.now)
-    assert held(entries, b"a") is None
+def client_of(inspector: Inspector, **options: Any) -> Any:
+    if isinstance(inspector, ClusterInspector):
+        return AsyncClients.of_cluster("redis", inspector.cluster, **options)
+    return Redis(port=inspector.server.port, **options)
 
 
-def test_what_is_too_old_goes() -> None:
-    """What can't be used any more is taken out of memory, and nothing else."""
-    clock = Ticks()
-    entries, lease = Entries(clock=clock), Lease(LEASE)
-    read(entries, lease, a=b"A", b=b"B")
-    clock.now += 1
-    read(entries, lease, b=b"B", c=b"C")
-    entries.sweep()
-    assert len(entries) == 3
-    clock.now += ENTRY_SECONDS - 1
-    entries.sweep()
-    assert len(entries) == 2
-    clock.now += 1
-    entries.sweep()
-    assert len(entries) == 0
+@pytest.fixture
+async def adapter(inspector: Inspector) -> AsyncIterator[AsyncRedisSessionAdapter]:
+    """An adapter that is connected."""
+    client = client_of(inspector)
+    async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as found:
+        await found.get_sessions_by_user_id("nobody")
+        yield found
 
 
-def test_the_number_of_entries() -> None:
-    """Beyond so many, those go that were read the longest time ago."""
-    entries, lease = Entries(3, Ticks()), Lease(LEASE)
-    read(entries, lease, a=b"A", b=b"B", c=b"C")
-    read(entries, lease, a=b"A")
-    read(entries, lease, d=b"D", e=b"E")
-    assert [held(entries, key) for key in (b"a", b"b", b"c", b"d", b"e")] == [b"A", None, None, b"D", b"E"]
+def entries_of(adapter: AsyncRedisSessionAdapter) -> Entries:
+    return adapter._near.entries
 
 
-def test_the_place_for_a_row() -> None:
-    """What its user made of a record stays with it when the same is read again, and goes with it."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
-    read(entries, lease, a=b"A", b=b"B")
-    for key in (b"a", b"b"):
-        entry = entries.get(key)
-        assert entry is not None
-        assert entry.row is None
-        entry.row = "made of it"
-    read(entries, lease, a=b"A", b=b"other")
-    assert [getattr(entries.get(key), "row", 0) for key in (b"a", b"b")] == ["made of it", None]
+async def read(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> list[SessionRow | None]:
+    """Read these, so that they are in memory."""
+    return [await adapter.get_session(each) for each in session_ids]
 
 
-def test_what_the_server_says_is_gone() -> None:
-    """A key that is dropped is gone, until it is read again."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
-    read(entries, lease, a=b"A", b=b"B")
-    entries.drop([b"a", b"unknown"])
-    assert [held(entries, key) for key in (b"a", b"b")] == [None, b"B"]
-    read(entries, lease, a=b"new")
-    assert held(entries, b"a") == b"new"
+# Conformance
 
 
-def test_a_flush() -> None:
-    """A flush takes out everything, and what is being read meanwhile is not kept either."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
-    read(entries, lease, a=b"A")
-    reading = entries.begin([b"b"])
-    entries.flush()
-    entries.fill(reading, [b"B"], entries.clock(), lease)
-    assert len(entries) == 0
-    read(entries, lease, b=b"B")
-    assert held(entries, b"b") == b"B"
+class TestOneServer(AsyncRenewingSessionAdapterSuite):
+    """All laws, on one server."""
+
+    @pytest.fixture
+    async def adapter(self, redis_server: Server) -> AsyncIterator[AsyncRedisSessionAdapter]:
+        """An empty server."""
+        redis_server.flush()
+        async with Redis(port=redis_server.port) as client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
+            yield adapter
 
 
-# What this process changes itself
+class TestCluster(AsyncSessionFirstSuite):
+    """The same in a cluster."""
+
+    @pytest.fixture
+    async def adapter(self, cluster: Cluster) -> AsyncIterator[AsyncRedisSessionAdapter]:
+        """An empty cluster."""
+        cluster.flush()
+        client: RedisCluster = AsyncClients.of_cluster("redis", cluster)
+        async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
+            yield adapter
 
 
-def test_an_own_change() -> None:
-    """While this process changes a key, nothing is kept of it, and afterwards nothing that was asked for before the change was over."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
-    read(entries, lease, a=b"A", b=b"B")
-    before = entries.begin([b"a", b"b"])
-    with entries.dropping([b"a"]):
-        assert [held(entries, key) for key in (b"a", b"b")] == [None, b"B"]
-        meanwhile = entries.begin([b"a", b"c"])
-        read(entries, lease, a=b"A")
-        assert held(entries, b"a") is None
-    entries.fill(before, [b"A", b"other"], entries.clock(), lease)
-    entries.fill(meanwhile, [b"A", b"C"], entries.clock(), lease)
-    assert [held(entries, key) for key in (b"a", b"b", b"c")] == [None, b"other", b"C"]
-    read(entries, lease, a=b"new")
-    assert held(entries, b"a") == b"new"
+# What is given from memory
 
 
-def test_two_own_changes() -> None:
-    """While one of two changes of a key goes on, nothing is kept of it, whichever is over first."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
-    first, second = entries.dropping([b"a"]), entries.dropping([b"a", b"b"])
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    read(entries, lease, a=b"A")
-    assert held(entries, b"a") is None
-    second.__exit__(None, None, None)
-    read(entries, lease, a=b"A", b=b"B")
-    assert [held(entries, key) for key in (b"a", b"b")] == [b"A", b"B"]
+@everywhere
+async def test_from_memory(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """An active session that was read is not asked for again; it is the same object."""
+    await adapter.set_session(row("one"))
+    first = await adapter.get_session("one")
+    link_reads = inspector.calls("mget")
+    again = [await adapter.get_session("one") for _ in range(1_000)]
+    assert inspector.calls("mget") < link_reads + 100  # but for signs of life
+    assert first is not None
+    assert all(each is first for each in again)
 
 
-def test_a_change_that_fails() -> None:
-    """A change that fails leaves nothing refused, since a later read tells what came of it."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
-    with suppress(ZeroDivisionError), entries.dropping([b"a", b"a"]):
-        _ = 1 / 0
-    read(entries, lease, a=b"A")
-    assert held(entries, b"a") == b"A"
+@everywhere
+@pytest.mark.parametrize("coalesce", [True, False])
+async def test_reads_at_once(inspector: Inspector, coalesce: bool) -> None:
+    """Sessions that are read at the same time are all in memory afterwards, whether or not they are read together."""
+    client = client_of(inspector)
+    async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE, coalesce=coalesce) as adapter:
+        rows = [row(f"s{number}", f"u{number}") for number in range(50)]
+        await asyncio.gather(*map(adapter.set_session, rows))
+        for _ in range(2):
+            assert await asyncio.gather(*(adapter.get_session(each.id) for each in rows)) == rows
+        assert len(entries_of(adapter)) == 50
 
 
-def test_a_reading_that_is_given_up() -> None:
-    """A reading that comes to nothing is forgotten."""
-    entries = Entries(clock=Ticks())
-    reading = entries.begin([b"a"])
-    assert entries._readings == {reading}
-    entries.give_up(reading)
-    assert entries._readings == set()
+async def test_only_active_sessions(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """An idle session is asked for each time."""
+    idle = row("idle", life=HOUR)
+    idle = SessionRow(id="idle", user_id="u1", active_expires=system_clock() - 1, idle_expires=idle.idle_expires)
+    await adapter.set_session(idle)
+    before = inspector.calls("mget")
+    assert await read(adapter, "idle", "idle", "idle") == [idle] * 3
+    assert inspector.calls("mget") >= before + 3
+
+
+async def test_not_what_is_no_session(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """What is no session, or another one's, is none from memory either."""
+    for record in (b"garbage", b'{"id":"other","user_id":"u1","active_expires":1,"idle_expires":2}'):
+        inspector.client.set("session:one", record)
+        assert await read(adapter, "one", "one") == [None, None]
+    assert await read(adapter, "nobody's", "nobody's") == [None, None]
+
+
+@everywhere
+async def test_no_markers(adapter: AsyncRedisSessionAdapter) -> None:
+    """Of all that the adapter reads, only records of sessions are kept."""
+    await adapter.set_session(row("used"))
+    await adapter.renew_session("used", row("new"), grace=60_000)
+    await adapter.get_successor("used")
+    await adapter.get_sessions_by_user_id("u1")
+    await read(adapter, "used", "new")
+    assert set(entries_of(adapter)._entries) == {b"session:new"}
+
+
+async def test_hashes_of_ids(inspector: Inspector) -> None:
+    """With ids at rest, memory has hashes in the place of ids, as the server does; a session under an old key's hash is found too."""
+    old, new = b"o" * 32, b"n" * 32
+    client = client_of(inspector)
+    async with client:
+        await AsyncRedisSessionAdapter(client, id_keys=[old]).set_session(row("s" * 40))
+        async with AsyncRedisSessionAdapter(client, id_keys=[new, old], near_cache=LEASE) as adapter:
+            first = await adapter.get_session("s" * 40)
+            assert first is not None
+            assert first.id == "s" * 40
+            first = await adapter.get_session("s" * 40)
+            assert await adapter.get_session("s" * 40) is first
+            (key,) = entries_of(adapter)._entries
+            assert b"s" * 40 not in key
+            await adapter.delete_session("s" * 40)
+            assert await adapter.get_session("s" * 40) is None
+
+
+# What this process ends
+
+End = Callable[[AsyncRedisSessionAdapter], Awaitable[object]]
+
+ENDS: Final[dict[str, End]] = {
+    "one": lambda adapter: adapter.delete_session("one"),
+    "all": lambda adapter: adapter.delete_sessions_by_user_id("u1"),
+    "all that are stored": lambda adapter: adapter.delete_sessions_by_user_id("u1", exhaustive=True),
+    "others": lambda adapter: adapter.delete_other_sessions("u1", "other"),
+    "renewed": lambda adapter: adapter.renew_session("one", row("new"), grace=0),
+    "cap": lambda adapter: adapter.set_session_within(row("new", created_at=system_clock()), limit=1),
+}
+
+
+@pytest.mark.parametrize("place", ["redis", "cluster", f"redis{WITHOUT_SCRIPTS}"])
+@pytest.mark.parametrize("end", ENDS)
+async def test_what_is_ended_here(inspector: Inspector, place: str, end: str) -> None:
+    """Whatever ends a session: when it returns, the session is not used from memory, though the server's word of it has not come."""
+    client = client_of(inspector, **({"username": "scriptless", "password": "secret"} if place.endswith(WITHOUT_SCRIPTS) else {}))
+    async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
+        for name in ("one", "other"):
+            await adapter.set_session(row(name, created_at=1))
+        assert None not in await read(adapter, "one", "other", "one", "other")
+        entries_of(adapter).drop = _ignore  # type: ignore[method-assign]
+        await ENDS[end](adapter)
+        assert await adapter.get_session("one") is None
+
+
+def _ignore(keys: object) -> None:
+    """As if the server's word had not come."""
+
+
+async def test_control_of_own_ends(inspector: Inspector) -> None:
+    """Were it not for what the adapter does itself, the test above would find the session."""
+    client = client_of(inspector)
+    async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
+        await adapter.set_session(row("one"))
+        await read(adapter, "one", "one")
+        entries_of(adapter).drop = _ignore  # type: ignore[method-assign]
+        inspector.client.delete("session:one")
+        assert await adapter.get_session("one") is not None
+
+
+async def test_a_read_that_overlaps_an_own_end(redis_server: Server) -> None:
+    """A session that is ended while it is read is not used afterwards, though the read's answer comes after the end."""
+    with Inspector(redis_server):
+        async with (
+            damming_proxy(redis_server.port, b"TRACKING") as dam,
+            Redis(port=dam.port) as client,
+            AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter,
+        ):
+            await adapter.set_session(row("one"))
+            await read(adapter, "other", "other")
+            reading = await _held(dam, adapter)
+            await adapter.delete_session("one")
+            dam.let_go(dam.held.index(b">2\r\n"))
+            found = await reading
+            assert found is not None  # as of before the end
+            again = asyncio.ensure_future(adapter.get_session("one"))
+            await asyncio.sleep(0.01)
+            assert not again.done()
+            dam.open()
+            assert await again is None
+
+
+async def _held(dam: Dam, adapter: AsyncRedisSessionAdapter) -> "asyncio.Future[SessionRow | None]":
+    """A read of a session whose answer is held back."""
+    dam.close()
+    reading = asyncio.ensure_future(adapter.get_session("one"))
+    await eventually(lambda: b"u1" in dam.held)
+    return reading
+
+
+# What another process ends
+
+
+@everywhere
+async def test_what_is_ended_elsewhere(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """What another process ends is gone here once the server has said so, long before the lease ends."""
+    await adapter.set_session(row("one"))
+    await read(adapter, "one", "one")
+    entries_of(adapter).clock = lambda: 0.0  # leases don't end
+    if isinstance(inspector, ClusterInspector):
+        with Clients.of_cluster("redis", inspector.cluster, protocol=2) as client:
+            RedisSessionAdapter(client).delete_session("one")
+    else:
+        with Clients.make("redis-py, RESP2", inspector.server) as client:
+            RedisSessionAdapter(client).delete_session("one")
+    await eventually(lambda: len(entries_of(adapter)) == 0)
+    assert await adapter.get_session("one") is None
+
+
+async def test_validated_from_memory(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """``Auth`` validates from memory, and what is invalidated is refused at once."""
+    auth = AsyncAuth(sessions=adapter, env="DEV")
+    session = await auth.create_session("alice")
+    await auth.validate_session(session.session_id)
+    before = inspector.calls("mget")
+    for _ in range(100):
+        assert (await auth.validate_session(session.session_id)).user_id == "alice"
+    assert inspector.calls("mget") < before + 50
+    await auth.invalidate_all_user_sessions("alice")
+    with pytest.raises(InvalidSessionId):
+        await auth.validate_session(session.session_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+async def test_failover(library: str, tmp_path: Any) -> None:
+    """After a failover nothing is used that was read from the server that was, and all is read from the new one."""
+    with sentinel_group(library, tmp_path) as group:
+        async with AsyncClients.behind_sentinel(group) as client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
+            await adapter.set_session(row("one"))
+            await read(adapter, "one", "one")
+            assert len(entries_of(adapter)) == 1
+            await asyncio.to_thread(group.fail_over)
+            await eventually(lambda: len(entries_of(adapter)) == 0)
+            assert await _when_it_is_back(adapter) is not None
+            await read(adapter, "one")
+            assert len(entries_of(adapter)) == 1
+
+
+async def _when_it_is_back(adapter: AsyncRedisSessionAdapter) -> SessionRow | None:
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(redis.exceptions.RedisError, OSError):
+                return await adapter.get_session("one")
+            await asyncio.sleep(0.05)
+
+
+# Event loops and processes
+
+
+def test_loops_at_the_same_time(inspector: Inspector) -> None:
+    """What one event loop of a process ends is not used by another one's either, though the server's word has not come."""
+    adapter = AsyncRedisSessionAdapter(client_of(inspector), near_cache=LEASE)
+    is_read, is_ended = threading.Event(), threading.Event()
+    found: list[SessionRow | None] = []
+
+    async def first() -> None:
+        await adapter.set_session(row("one"))
+        found.extend(await read(adapter, "one", "one"))
+        entries_of(adapter).drop = _ignore  # type: ignore[method-assign]
+        is_read.set()
+        is_ended.wait(30)  # and reads nothing from the server meanwhile
+        found.append(await adapter.get_session("one"))
+        await adapter.aclose()
+
+    async def second() -> None:
+        await adapter.delete_session("one")
+        await adapter.aclose()
+
+    thread = threading.Thread(target=lambda: asyncio.run(first()))
+    thread.start()
+    is_read.wait(30)
+    asyncio.run(second())
+    is_ended.set()
+    thread.join()
+    assert [each is not None for each in found] == [True, True, False]
+
+
+def test_one_loop_after_another(inspector: Inspector) -> None:
+    """When a loop has ended, nothing is used of what was read in it: nobody reads there what the server tells."""
+    adapter = AsyncRedisSessionAdapter(client_of(inspector), near_cache=LEASE)
+
+    async def use(session_id: str) -> None:
+        assert len(entries_of(adapter)) == 0
+        await adapter.set_session(row(session_id))
+        await read(adapter, session_id, session_id)
+        assert len(entries_of(adapter)) == 1
+
+    for number in range(3):
+        asyncio.run(use(f"s{number}"))
+
+
+def test_a_fork(inspector: Inspector) -> None:
+    """What a process has in memory is not its child's, of whichever adapter."""
+    adapters = [AsyncRedisSessionAdapter(client_of(inspector), near_cache=LEASE) for _ in range(2)]
+    before = [entries_of(each) for each in adapters]
+    _begin_all()
+    assert not any(entries_of(each) is entries for each, entries in zip(adapters, before, strict=True))
+
+
+FORKING: Final = """
+import asyncio, os, sys
+from datetime import timedelta
+from redis.asyncio import Redis
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from tests.redis_tools import row
+
+adapter = AsyncRedisSessionAdapter(Redis(port=int(sys.argv[1])), near_cache=timedelta(seconds=2))
+
+async def use(name):
+    assert len(adapter._near.entries) == 0
+    await adapter.set_session(row(name))
+    for _ in range(3):
+        assert await adapter.get_session(name) is not None
+    assert len(adapter._near.entries) == 1
+    if name == "parent":
+        child = os.fork()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+            assert await adapter.get_session(name) is not None
+            assert len(adapter._near.entries) == 1
+        else:
+            assert len(adapter._near.entries) == 0
+            os._exit(0)
+
+asyncio.run(use("parent"))
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    asyncio.run(use("child"))
+    os._exit(0)
+print("done")
+"""
+
+
+def test_forks(inspector: Inspector) -> None:
+    """A forked process begins with nothing in memory; nobody has to close an adapter, and nothing warns of one that was not closed."""
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", FORKING, str(inspector.server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+# The option
+
+
+def test_the_lease_is_a_time(inspector: Inspector) -> None:
+    """A lease is a ``timedelta`` from 50 milliseconds to 5 seconds; without one nothing is in memory."""
+    make: Any = partial(AsyncRedisSessionAdapter, client_of(inspector))
+    for seconds in (0.05, 1, 5):
+        assert make(near_cache=timedelta(seconds=seconds))._near.lease == seconds
+    for lease in (1, 1.0, True):
+        with pytest.raises(TypeError, match=r"near_cache must be a datetime\.timedelta"):
+            make(near_cache=lease)
+    for seconds in (0, -1, 0.049, 5.001):
+        with pytest.raises(ValueError, match="near_cache must be from 50 milliseconds to 5 seconds"):
+            make(near_cache=timedelta(seconds=seconds))
+    assert make()._near.lease is make(near_cache=None)._near.lease is None
+
+
+def test_not_for_threads(redis_server: Server) -> None:
+    """The synchronous adapter has none."""
+    make: Any = RedisSessionAdapter
+    with Clients.make("redis-py as it is", redis_server) as client, pytest.raises(TypeError, match="near_cache"):
+        make(client, near_cache=LEASE)
+
+
+async def test_off_by_default(inspector: Inspector) -> None:
+    """Without the option the server is asked each time, and is not told to remember anything."""
+    async with client_of(inspector) as client, AsyncRedisSessionAdapter(client) as adapter:
+        await adapter.set_session(row("one"))
+        before = inspector.calls("mget")
+        await read(adapter, *["one"] * 10)
+        assert inspector.calls("mget") == before + 10
+        assert inspector.client.info("clients")["tracking_clients"] == 0
+
+
+class Counting(Redis):
+    """A client with a way of its own to run commands, so that it can't be copied."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        execute: Any = super().execute_command
+        return await execute(*args, **options)
+
+
+async def test_a_client_that_can_not_be_copied(inspector: Inspector) -> None:
+    """Where we make no connections of our own, nothing is in memory."""
+    async with Counting(port=inspector.server.port) as client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
+        await adapter.set_session(row("one"))
+        assert None not in await read(adapter, "one", "one")
+        assert len(entries_of(adapter)) == 0

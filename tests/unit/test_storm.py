@@ -114,12 +114,12 @@ def _empty(port: int) -> None:
         client.flushall()
 
 
-@pytest.mark.parametrize("coalesce", [True, False])
+@pytest.mark.parametrize("options", [{}, {"coalesce": False}, {"near_cache": timedelta(seconds=1)}], ids=["", "one by one", "near-cache"])
 @pytest.mark.parametrize("place", ["server", "cluster"])
-async def test_cancellations(proxied: Any, weather: Weather, coalesce: bool) -> None:
+async def test_cancellations(proxied: Any, weather: Weather, options: Any) -> None:
     """Whoever is cancelled whenever: nobody gets another one's session, nothing hangs, and every connection's place is free afterwards."""
     rows = [row(f"id-of-user-{number}", f"user-{number}") for number in range(SESSIONS)]
-    async with AsyncRedisSessionAdapter(proxied, deadline=timedelta(seconds=20), coalesce=coalesce) as sessions:
+    async with AsyncRedisSessionAdapter(proxied, deadline=timedelta(seconds=20), **options) as sessions:
         await asyncio.gather(*map(sessions.set_session, rows))
         storm = Storm(sessions, random.Random(4))  # noqa: S311
         weather.stormy = True

@@ -14,12 +14,12 @@ import redis.exceptions
 from redis._parsers.resp3 import _AsyncRESP3Parser
 from redis.cache import CacheConfig
 
-from lucia._near_cache import ENTRY_SECONDS, Entries
+from lucia._entries import ENTRY_SECONDS, Entries
 from lucia._tracking import REFUSED_SECONDS
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.redis.replay import OtherHistory
 from lucia.redis.unanswered import Unanswered
-from tests.near import LEASE, FillsLate, HasNoLease, OnlyDrops, Ticks, Tracking, eventually, tracking
+from tests.near import LEASE, NEAR_RIGHTS, FillsLate, HasNoLease, OnlyDrops, Ticks, Tracking, eventually, tracking
 from tests.proxies import Dam, damming_proxy
 from tests.redis_tools import AsyncClients, Inspector, frozen, own_server, silent_server
 from tests.servers import Server
@@ -534,7 +534,7 @@ async def test_another_history(near: Tracking, inspector: Inspector) -> None:
 
 async def test_the_least_rights(inspector: Inspector, clock: Ticks) -> None:
     """A user needs no other rights than to read and to track."""
-    inspector.on_each("ACL", "SETUSER", "reader", "reset", "on", ">secret", "~session:*", "+mget", "+client|tracking")
+    inspector.on_each("ACL", "SETUSER", "reader", "reset", "on", ">secret", "~session:*", *(f"+{each}" for each in NEAR_RIGHTS))
     try:
         client = AsyncClients.make("redis-py as it is", inspector.server, username="reader", password="secret")
         async with tracking(client, Entries(clock=clock)) as near:

@@ -130,10 +130,10 @@ class AsyncRedisSessionAdapter:
         self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
         self._acknowledgement.check_within(deadline)
         self._revocations = Revocations()
-        self._driver = AsyncRedisDriver(
-            client, AsyncSettings(seconds=deadline_seconds(deadline), **options), Replay(self._revocations, self._end_again)
-        )
-        self._reader = AsyncSessionReader(self._driver, deadline_seconds(deadline))
+        settings = AsyncSettings(seconds=deadline_seconds(deadline), **options)
+        self._driver = AsyncRedisDriver(client, settings, Replay(self._revocations, self._end_again))
+        self._near = settings.near
+        self._reader = AsyncSessionReader(self._driver, settings)
         if revoke_ack and not self._driver.has_own_connections:
             raise TypeError(f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}")
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
@@ -153,7 +153,7 @@ class AsyncRedisSessionAdapter:
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
-        return await self._reader.get(self._protocol, session_id)
+        return self._near.session(self._protocol.lookup, session_id) or await self._reader.get(self._protocol, session_id)
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; empty for an unknown user."""

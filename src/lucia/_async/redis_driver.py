@@ -76,6 +76,7 @@ class AsyncRedisDriver:
 
     def __init__(self, client: Any, settings: AsyncSettings = _USUAL, replay: Replay | None = None) -> None:
         self._deadline = settings.seconds
+        self._near = settings.near
         self._replay = replay
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
@@ -136,19 +137,22 @@ class AsyncRedisDriver:
         if isinstance(command, Fence):
             return await self._fence(command, course)
         course.next_command(self._deadline)
-        if isinstance(command, Eval):
-            reply = await self._eval(command, course)
-        elif isinstance(command, Call):
-            reply = await self._reply(command, (_words(command),), course)
-        elif isinstance(command, Nodes):
-            reply = await self._ask(command, (), course)
-        elif isinstance(command, OnNode):
-            reply = await self._on_node(command, course)
-        else:
-            queued = tuple(map(_words, command.commands))
-            reply = await self._reply(command, (("MULTI",), *queued, ("EXEC",)), course)
+        with self._near.changing(command):
+            reply = await self._send_one(command, course)
         course.wrote = course.wrote or not is_read(command)
         return reply
+
+    async def _send_one(self, command: _Single, course: _Course) -> Reply:
+        if isinstance(command, Eval):
+            return await self._eval(command, course)
+        if isinstance(command, Call):
+            return await self._reply(command, (_words(command),), course)
+        if isinstance(command, Nodes):
+            return await self._ask(command, (), course)
+        if isinstance(command, OnNode):
+            return await self._on_node(command, course)
+        queued = tuple(map(_words, command.commands))
+        return await self._reply(command, (("MULTI",), *queued, ("EXEC",)), course)
 
     async def _eval(self, command: Eval, course: _Course) -> Reply:
         rest = (len(command.keys), *_encoded(command.keys), *_encoded(command.arguments))

@@ -5,6 +5,7 @@ from typing import Final
 
 from lucia._async.redis_driver import AsyncRedisDriver
 from lucia._async.redis_routes import AsyncRoute
+from lucia._connections import AsyncSettings
 from lucia.models import SessionRow
 from lucia.redis.common import once_more
 from lucia.redis.layout import CrossedReply
@@ -27,12 +28,13 @@ class AsyncSessionReader:
 
     Args:
         driver: runs operations.
-        seconds: how long a read may take, in all.
+        settings: how long a read may take, in all, and where what was read is kept.
     """
 
-    def __init__(self, driver: AsyncRedisDriver, seconds: float) -> None:
+    def __init__(self, driver: AsyncRedisDriver, settings: AsyncSettings) -> None:
         self._driver = driver
-        self._seconds = seconds
+        self._near = settings.near
+        self._seconds = settings.seconds
         self._kept: dict[str, tuple[Records, SessionRow]] = {}
 
     async def get(self, store: Store, session_id: str) -> SessionRow | None:
@@ -54,7 +56,13 @@ class AsyncSessionReader:
         return await self._driver.run(operation, end - time.monotonic(), again=again)
 
     async def _read(self, way: AsyncRoute, lookup: Lookup, session_id: str) -> SessionRow | None:
-        records = await way.read(lookup.keys(session_id))
+        keys = lookup.keys(session_id)
+        records = await way.read(keys)
+        row = self._row(lookup, session_id, records)
+        self._near.keep(keys, records, row)
+        return row
+
+    def _row(self, lookup: Lookup, session_id: str, records: Records) -> SessionRow | None:
         kept = self._kept.get(session_id)
         if kept is not None and kept[0] == records:
             return kept[1]

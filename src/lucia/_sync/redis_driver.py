@@ -77,6 +77,7 @@ class RedisDriver:
 
     def __init__(self, client: Any, settings: Settings = _USUAL, replay: Replay | None = None) -> None:
         self._deadline = settings.seconds
+        self._near = settings.near
         self._replay = replay
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
@@ -137,19 +138,22 @@ class RedisDriver:
         if isinstance(command, Fence):
             return self._fence(command, course)
         course.next_command(self._deadline)
-        if isinstance(command, Eval):
-            reply = self._eval(command, course)
-        elif isinstance(command, Call):
-            reply = self._reply(command, (_words(command),), course)
-        elif isinstance(command, Nodes):
-            reply = self._ask(command, (), course)
-        elif isinstance(command, OnNode):
-            reply = self._on_node(command, course)
-        else:
-            queued = tuple(map(_words, command.commands))
-            reply = self._reply(command, (("MULTI",), *queued, ("EXEC",)), course)
+        with self._near.changing(command):
+            reply = self._send_one(command, course)
         course.wrote = course.wrote or not is_read(command)
         return reply
+
+    def _send_one(self, command: _Single, course: _Course) -> Reply:
+        if isinstance(command, Eval):
+            return self._eval(command, course)
+        if isinstance(command, Call):
+            return self._reply(command, (_words(command),), course)
+        if isinstance(command, Nodes):
+            return self._ask(command, (), course)
+        if isinstance(command, OnNode):
+            return self._on_node(command, course)
+        queued = tuple(map(_words, command.commands))
+        return self._reply(command, (("MULTI",), *queued, ("EXEC",)), course)
 
     def _eval(self, command: Eval, course: _Course) -> Reply:
         rest = (len(command.keys), *_encoded(command.keys), *_encoded(command.arguments))

@@ -6,6 +6,7 @@ from typing import Final
 
 from lucia._sync.redis_driver import RedisDriver
 from lucia._sync.redis_routes import Route
+from lucia._connections import Settings
 from lucia.models import SessionRow
 from lucia.redis.common import once_more
 from lucia.redis.layout import CrossedReply
@@ -28,12 +29,13 @@ class SessionReader:
 
     Args:
         driver: runs operations.
-        seconds: how long a read may take, in all.
+        settings: how long a read may take, in all, and where what was read is kept.
     """
 
-    def __init__(self, driver: RedisDriver, seconds: float) -> None:
+    def __init__(self, driver: RedisDriver, settings: Settings) -> None:
         self._driver = driver
-        self._seconds = seconds
+        self._near = settings.near
+        self._seconds = settings.seconds
         self._kept: dict[str, tuple[Records, SessionRow]] = {}
 
     def get(self, store: Store, session_id: str) -> SessionRow | None:
@@ -55,7 +57,13 @@ class SessionReader:
         return self._driver.run(operation, end - time.monotonic(), again=again)
 
     def _read(self, way: Route, lookup: Lookup, session_id: str) -> SessionRow | None:
-        records = way.read(lookup.keys(session_id))
+        keys = lookup.keys(session_id)
+        records = way.read(keys)
+        row = self._row(lookup, session_id, records)
+        self._near.keep(keys, records, row)
+        return row
+
+    def _row(self, lookup: Lookup, session_id: str, records: Records) -> SessionRow | None:
         kept = self._kept.get(session_id)
         if kept is not None and kept[0] == records:
             return kept[1]
