@@ -16,7 +16,7 @@ PLAIN: Final = "lucia-auth, not coalesced"
 LEASE: Final = 1.0
 """The near-cache's, in seconds."""
 
-OURS_WITH: Final[Mapping[str, Mapping[str, Any]]] = {OURS: {}, PLAIN: {"coalesce": False}}
+OURS_WITH: Final[Mapping[str, Mapping[str, Any]]] = {OURS: {}, NEAR: {"near_cache": LEASE}, PLAIN: {"coalesce": False}}
 """This library with each set of its adapter's settings that is compared."""
 
 OTHERS: Final = {BARE: "redis_py", "fastapi-users": "fastapi_users", "starsessions": "starsessions", "crudauth": "crudauth"}
