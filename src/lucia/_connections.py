@@ -167,16 +167,22 @@ class AsyncServer:
         """Close the connections that lie idle, so that the next command gets a new one."""
         if self._tracked is not None:
             self._tracked.drop()
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await drop(connection)
+        await self._drop_idle()
 
     async def aclose(self) -> None:
         """Close the idle connections now, and those in use when they are given back. Later calls open new ones."""
-        self._round += 1
-        await self.drop_idle()
+        await self._retire()
         if self._tracked is not None:
             await self._tracked.aclose()
+
+    async def _retire(self) -> None:
+        self._round += 1
+        await self._drop_idle()
+
+    async def _drop_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await drop(connection)
 
     def _track(self, settings: AsyncSettings) -> AsyncTracked | None:
         """The connection for reads whose records are kept, if they are to be."""
@@ -184,7 +190,7 @@ class AsyncServer:
             return None
         entries, lease = settings.near.entries, settings.near.lease
         return AsyncTracked(
-            self._recipe, self._watch, entries, lease=lease, seconds=settings.seconds, plain=self._exchange, moved=self.aclose
+            self._recipe, self._watch, entries, lease=lease, seconds=settings.seconds, plain=self._exchange, moved=self._retire
         )
 
     async def _take(self, *, only_reads: bool) -> Any:

@@ -58,7 +58,7 @@ class AsyncTracked:
         lease: how long they may be used without a sign of the server, in seconds.
         seconds: how long an answer may take that nobody waits for.
         plain: sends commands another way.
-        moved: called where a new connection has found another history than was known.
+        moved: called where a new connection has found another history than was known, to close those that were made before.
     """
 
     def __init__(
@@ -136,6 +136,8 @@ class AsyncTracked:
 
     async def _settle(self) -> None:
         if not self._is_settled():
+            if self._link is not None:
+                await self._link.aclose()
             round_ = self._round
             self._link = await self._open()
             if self._link is not None and round_ != self._round:  # it was closed meanwhile

@@ -352,6 +352,31 @@ async def test_a_connection_that_the_client_closed(near: Tracking) -> None:
     assert near.held(KEY) == b"A"
 
 
+async def test_closing_while_it_is_made(near: Tracking, inspector: Inspector) -> None:
+    """A connection that is closed while it is made serves those who wait for it, and nobody else; none is left open."""
+    before = len(inspector.client.client_list())
+    with frozen(inspector.server):
+        read = asyncio.ensure_future(near.read(KEY))
+        await asyncio.sleep(0.05)
+        await near.tracked.aclose()
+    assert await read == [b"A"]
+    assert near.held(KEY) is None
+    await near.read(KEY)
+    assert near.held(KEY) == b"A"
+    await eventually(lambda: len(inspector.client.client_list()) == before + 1)
+
+
+async def test_a_closed_connection_over_which_nothing_comes(near: Tracking, inspector: Inspector) -> None:
+    """One that is to be closed after the next answer is closed before another one is made, too."""
+    await near.read(KEY)
+    before = len(inspector.client.client_list())
+    link: Any = near.tracked._link
+    link.retire()
+    await near.read(KEY)
+    assert near.tracked._link is not link
+    await eventually(lambda: len(inspector.client.client_list()) == before)
+
+
 async def test_reads_that_are_cancelled(dam: Dam, clock: Ticks) -> None:
     """Who stops waiting harms nobody: the answer comes, and counts, and the others get theirs."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
