@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from lucia.errors import Overloaded
 from lucia.redis.commands import Reply, Words
@@ -64,6 +64,11 @@ class _Asked:
     commands: Sequence[Words]
     replies: "asyncio.Future[list[Reply]]"
     sent: bool = False
+
+    def expire(self) -> None:
+        """The time is over for who asked."""
+        if not self.replies.done():
+            self.replies.set_exception(Unanswered(None, sent=self.sent))
 
 
 @dataclass(slots=True)
@@ -126,7 +131,7 @@ class _Batch:
 def _parts(reads: Sequence[_Read], reply: Reply) -> list[Reply]:
     """What belongs to each read of the reply to all of them; None, if it is something else."""
     ends = list(accumulate(len(keys) for keys, _ in reads))
-    if not (isinstance(reply, list) and len(cast("Records", reply)) == ends[-1]):
+    if reply.__class__ is not list or len(reply) != ends[-1]:
         return [None] * len(reads)
     return [reply[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -175,11 +180,11 @@ class Batches:
         self._admit()
         asked = _Asked(commands, self._loop.create_future())
         self._asked.append(asked)
+        expiry = self._loop.call_later(seconds, asked.expire)
         try:
-            async with asyncio.timeout(seconds):
-                return await asked.replies
-        except TimeoutError:
-            raise Unanswered(None, sent=asked.sent) from None
+            return await asked.replies
+        finally:
+            expiry.cancel()
 
     def _admit(self) -> None:
         waiting = len(self._reads) + len(self._asked)

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import hiredis
 import pytest
 import redis
 from redis.asyncio import Redis, RedisCluster
 
 from lucia import _batches as batches_module
+from lucia import _connections as connections_module
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import Overloaded
 from lucia.testing import AsyncRenewingSessionAdapterSuite
@@ -136,3 +138,14 @@ async def test_an_error_for_each() -> None:
             errors = await asyncio.gather(*(adapter.get_session("mine") for _ in range(5)), return_exceptions=True)
             assert [type(each) for each in errors] == [redis.ConnectionError] * 5
             assert len(set(map(id, errors))) == 5
+
+
+@pytest.mark.parametrize("packs", ["hiredis", "the client"])
+async def test_who_packs(client: Redis, packs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are packed by hiredis where it is installed, and otherwise by the client; the server is told the same."""
+    monkeypatch.setattr(connections_module, "_PACK", hiredis.pack_command if packs == "hiredis" else None)
+    adapter = AsyncRedisSessionAdapter(client)
+    session = row("mïne", "ü", noted={"agent": "é\x00\r\n"})
+    await adapter.set_session(session)
+    assert await adapter.get_session("mïne") == session
+    assert await adapter.get_sessions_by_user_id("ü") == [session]

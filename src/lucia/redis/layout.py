@@ -49,6 +49,9 @@ RESERVED: Final = ("renewed:", "throttle:")
 _BRACES = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)?")
 """No brace, or one pair that holds something: a cluster's hash tag."""
 
+_AS_TEXT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
 _logger = logging.getLogger("lucia.redis")
 
 
@@ -164,9 +167,9 @@ def encode_row(row: SessionRow) -> bytes:
 
 def _encode_object(members: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(members, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _AS_TEXT.encode(members).encode()
     except UnicodeEncodeError:  # a lone surrogate, which JSON can hold as an escape only
-        return json.dumps(members, allow_nan=False, separators=(",", ":")).encode()
+        return _ESCAPED.encode(members).encode()
 
 
 class CrossedReply(Exception):

@@ -7,7 +7,7 @@ could arrive after the session was ended, and make it live again.
 
 import copy
 from datetime import timedelta
-from typing import Final, cast
+from typing import Final
 
 from lucia.errors import StoreUnavailable
 from lucia.redis.commands import Call, Command, Eval, Nodes, OnNode, Reply, Transaction
@@ -61,8 +61,9 @@ def records_in(reply: Reply, count: int) -> Records:
     Raises:
         AskAlone: the reply is something else.
     """
-    if isinstance(reply, list) and len(cast("Records", reply)) == count:
-        return cast("Records", reply)
+    if reply.__class__ is list and len(reply) == count:
+        records: Records = reply
+        return records
     raise AskAlone
 
 
