@@ -80,10 +80,12 @@ async def test_reads_at_once(client: Redis, inspector: Inspector, coalesce: bool
 
 
 async def test_reads_at_once_in_a_cluster(cluster_client: RedisCluster, cluster_inspector: ClusterInspector) -> None:
-    """Each node is sent its own on one connection."""
+    """Each node is sent its own on one connection; and whoever comes first asks for the map, for all."""
     adapter = AsyncRedisSessionAdapter(cluster_client)
     rows = [row(f"s{number}", f"u{number}") for number in range(MANY)]
+    before = cluster_inspector.calls("cluster|slots")
     await asyncio.gather(*map(adapter.set_session, rows))
+    assert cluster_inspector.calls("cluster|slots") == before + 1
     assert await asyncio.gather(*(adapter.get_session(each.id) for each in rows)) == rows
 
 

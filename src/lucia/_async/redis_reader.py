@@ -67,7 +67,7 @@ class AsyncSessionReader:
         if kept is not None and kept[0] == records:
             return kept[1]
         row = lookup.row(session_id, records)
-        if row is None and any(records):  # damaged: there may be another one, where this one kept it from being read
+        if row is None and any(records[:-1]):  # damaged, which may have kept another one from being read
             raise AskAlone
         if row is not None and sum(map(len, filter(None, records))) <= MAX_KEPT_BYTES:
             if len(self._kept) >= MAX_KEPT:

@@ -174,6 +174,7 @@ class AsyncClusterRoute:
         self._settings = settings
         self._revocations = revocations
         self._servers: dict[Address, AsyncServer] = {}
+        self._mapping = AsyncLock()
         self._slots: dict[int, Address] = {}
 
     async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
@@ -265,7 +266,8 @@ class AsyncClusterRoute:
 
     async def _find(self, key: Argument | None, end: float) -> Address:
         if not self._slots:
-            self._slots = await self._read_map(end)
+            async with self._mapping:  # one reads the map, for all who need it
+                self._slots = self._slots or await self._read_map(end)
         some = next(iter(self._slots.values()), self._topology.nodes[0])  # which says what is wrong, if no node has the slot
         return some if key is None else self._slots.get(slot_of(key), some)
 

@@ -175,6 +175,7 @@ class ClusterRoute:
         self._settings = settings
         self._revocations = revocations
         self._servers: dict[Address, Server] = {}
+        self._mapping = Lock()
         self._slots: dict[int, Address] = {}
 
     def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
@@ -266,7 +267,8 @@ class ClusterRoute:
 
     def _find(self, key: Argument | None, end: float) -> Address:
         if not self._slots:
-            self._slots = self._read_map(end)
+            with self._mapping:  # one reads the map, for all who need it
+                self._slots = self._slots or self._read_map(end)
         some = next(iter(self._slots.values()), self._topology.nodes[0])  # which says what is wrong, if no node has the slot
         return some if key is None else self._slots.get(slot_of(key), some)
 
