@@ -12,7 +12,7 @@ from bench.subjects import Running
 __all__ = ["Rates"]
 
 MOST: Final = 200_000
-MOST_NEW: Final = 30_000
+MOST_NEW: Final = 15_000
 """Calls of the largest one; less where each call needs a session of its own, which takes longer to make than to measure."""
 
 OF_THE_SAME: Final = "again"

@@ -45,7 +45,7 @@ class Size:
 
 FULL: Final = Size(
     rounds=5,
-    seconds=0.3,
+    seconds=0.25,
     warm_ups=(0.25, 1),
     least=200,
     pool=1_000,
