@@ -14,7 +14,17 @@ from typing import Final, Generic, ParamSpec, TypeVar
 from lucia.errors import Overloaded
 from lucia.passwords import PasswordHasher, is_acceptable
 
-__all__ = ["DEFAULT_QUEUE", "DEFAULT_WORKERS", "AsyncLock", "AsyncPasswordWorkers", "Lock", "PasswordWorkers", "PerProcess"]
+__all__ = [
+    "DEFAULT_QUEUE",
+    "DEFAULT_WORKERS",
+    "AsyncLock",
+    "AsyncPasswordWorkers",
+    "AsyncRequestLock",
+    "Lock",
+    "PasswordWorkers",
+    "PerProcess",
+    "RequestLock",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,6 +72,13 @@ class Lock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
         self._lock.release()
+
+
+AsyncRequestLock: Final = asyncio.Lock
+"""Mutual exclusion within a request, which lives in one event loop."""
+
+RequestLock: Final = threading.Lock
+"""The same among the threads that a request may have."""
 
 
 class PerProcess(Generic[T]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
-from lucia._concurrency import AsyncLock
+from lucia._concurrency import AsyncRequestLock
 from lucia.context import RequestContext
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
@@ -37,7 +37,7 @@ class AsyncAuthRequest(Generic[UserT]):
         self._auth = auth
         self._context = context
         self._cookies = transport == "cookie"
-        self._lock = AsyncLock()
+        self._lock = AsyncRequestLock()
         self._session: Session | Unset | None = UNSET
         self._user: SessionUser[UserT] | Unset | None = UNSET
         self.origin_failure = auth.check_request(context) if self._cookies else None
