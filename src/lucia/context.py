@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from lucia.cookies import Cookie
 
@@ -10,11 +10,36 @@ REQUEST_HEADERS: Final = ("cookie", "origin", "sec-fetch-site", "authorization")
 """The request headers that the library reads."""
 
 
+class RequestLike(Protocol):
+    """What :class:`RequestContext` has, for an integration whose own object of a request has it too."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def headers(self) -> Mapping[str, Sequence[str]]: ...
+
+    @property
+    def is_websocket(self) -> bool: ...
+
+    @property
+    def client_address(self) -> str | None: ...
+
+    def set_cookie(self, cookie: Cookie, /) -> None: ...
+
+    def set_header(self, name: str, value: str, /) -> None: ...
+
+    def can_set_cookie(self) -> bool: ...
+
+
 def _always() -> bool:
     return True
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
     """One request, as a web framework shows it.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from lucia.context import RequestContext
+from lucia.context import RequestLike
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -73,7 +73,7 @@ def configured_origins(origins: Collection[str]) -> frozenset[Origin]:
     return frozenset(origin for origin in parsed.values() if origin is not None)
 
 
-def check_origin(context: RequestContext, trusted: Collection[Origin]) -> OriginFailure | None:
+def check_origin(context: RequestLike, trusted: Collection[Origin]) -> OriginFailure | None:
     """None if the request may change things: it comes from the application's own origin or a trusted one.
 
     Safe methods pass, but not a WebSocket's handshake. What ``Sec-Fetch-Site`` says, if it is sent exactly once, goes before
@@ -91,7 +91,7 @@ def check_origin(context: RequestContext, trusted: Collection[Origin]) -> Origin
     return OriginFailure("one valid Sec-Fetch-Site", ", ".join(repr(site) for site in sites))
 
 
-def _check_origin_header(context: RequestContext, allowed: Collection[Origin | None]) -> OriginFailure | None:
+def _check_origin_header(context: RequestLike, allowed: Collection[Origin | None]) -> OriginFailure | None:
     values = context.headers.get("origin", ())
     origin = parse_bare_origin(values[0].strip(" \t")) if len(values) == 1 else None
     if origin is not None and origin in allowed:

@@ -11,7 +11,7 @@ import pytest
 
 from lucia import AsyncAuth, AsyncAuthRequest, PrimaryKey, SessionCookie, User
 from lucia.adapters.memory import AsyncMemoryAdapter
-from lucia.middleware.asgi import ASGIApp, LuciaMiddleware, Message, Receive, Scope, Send, auth_request
+from lucia.middleware.asgi import LuciaMiddleware, Message, Receive, Scope, Send, auth_request
 from tests.web.driver import (
     FOREIGN,
     NAME,
@@ -391,28 +391,31 @@ async def test_an_inner_middleware_goes_before_an_outer_one_of_the_same_auth(aut
     assert found == [None, "ann"]
 
 
-async def test_who_never_asks_pays_nothing(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The AuthRequest is made when a route first asks for it, and is the same for all that ask."""
+async def test_a_request_is_looked_at_when_somebody_asks(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its origin and its cookie once, however often, and never for a route that does not ask."""
     session_id = await log_in(auth)
-    made: list[AsyncAuthRequest[User]] = []
-    handle = auth.handle_request
+    looks: list[str] = []
+    check, find = auth.check_request, auth.find_session_id
 
-    def counted(*arguments: Any) -> AsyncAuthRequest[User]:
-        made.append(handle(*arguments))
-        return made[-1]
+    def checked(context: Any) -> Any:
+        looks.append("origin")
+        return check(context)
 
-    def asking(times: int) -> ASGIApp:
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            for _ in range(times):
-                assert auth_request(auth, {**scope}) is made[0]
+    def found(context: Any) -> Any:
+        looks.append("cookie")
+        return find(context)
 
-        return LuciaMiddleware(app, auth=auth)
+    async def ask(request: AsyncAuthRequest[User]) -> None:
+        for _ in range(2):
+            assert request.origin_failure is None
+            assert await request.validate() is await request.validate()
 
-    monkeypatch.setattr(auth, "handle_request", counted)
-    await get(asking(0), session_id)
-    assert made == []
-    await get(asking(2), session_id)
-    assert len(made) == 1
+    monkeypatch.setattr(auth, "check_request", checked)
+    monkeypatch.setattr(auth, "find_session_id", found)
+    await get(LuciaMiddleware(respond(auth, nothing), auth=auth), session_id)
+    assert looks == []
+    await get(LuciaMiddleware(respond(auth, ask), auth=auth), session_id)
+    assert looks == ["origin", "cookie"]
 
 
 async def test_a_request_is_gone_with_its_end(auth: AsyncAuth[User], time: Time) -> None:

@@ -21,7 +21,7 @@ from lucia._sync.users import UserMethods
 from lucia._colour import check_colour
 from lucia._concurrency import PasswordWorkers
 from lucia.caps import check_cap
-from lucia.context import RequestContext
+from lucia.context import RequestLike
 from lucia.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
 from lucia.errors import InvalidRequest
 from lucia.models import Session, User, UserRow, UserT
@@ -175,18 +175,18 @@ class Auth(UserMethods[UserT]):
         """The cookie that carries ``session``, or that clears it. Its expiry is the end of the idle period."""
         return create_session_cookie(session, self._cookie, self._env)
 
-    def check_request(self, context: RequestContext) -> OriginFailure | None:
+    def check_request(self, context: RequestLike) -> OriginFailure | None:
         """Why the request must be taken for another site's, which is logged; None if it passes."""
         failure = check_origin(context, self._origins) if self._csrf_protection else None
         if failure is not None:
             _logger.warning("%s", failure)
         return failure
 
-    def find_session_id(self, context: RequestContext) -> str | None:
+    def find_session_id(self, context: RequestLike) -> str | None:
         """What the request's session cookie holds, whether it can be an id or not; None if it is missing or empty."""
         return find_cookie(context.headers.get("cookie", ()), self._cookie.name)
 
-    def parse_request_headers(self, context: RequestContext) -> str | None:
+    def parse_request_headers(self, context: RequestLike) -> str | None:
         """Check the request's origin, and return what its session cookie holds.
 
         Raises:
@@ -197,7 +197,7 @@ class Auth(UserMethods[UserT]):
             raise InvalidRequest(str(failure))
         return self.find_session_id(context)
 
-    def handle_request(self, context: RequestContext, transport: Transport = "cookie") -> AuthRequest[UserT]:
+    def handle_request(self, context: RequestLike, transport: Transport = "cookie") -> AuthRequest[UserT]:
         """What this request may ask and do; ``transport="bearer"`` is for clients that are no browsers.
 
         Raises:

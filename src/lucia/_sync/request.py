@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from lucia._concurrency import RequestLock
-from lucia.context import RequestContext
+from lucia.context import RequestLike
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
 from lucia.origins import OriginFailure
@@ -25,34 +25,54 @@ class AuthRequest(Generic[UserT]):
     A cookie is set when the session is new or renewed, and cleared by ``sign_out`` and ``set_session(None)`` alone: a store that fails
     logs nobody out, its error goes up and the same cookie works once it is back.
 
-    ``origin_failure`` says why the request failed the origin check, or is None. Then ``validate`` answers None, and whatever would
-    change the login raises :class:`~lucia.InvalidRequest`.
+    ``origin_failure`` says why the request failed the origin check, or is None. If it failed, ``validate`` answers None, and whatever
+    would change the login raises :class:`~lucia.InvalidRequest`. The request is looked at when something is asked for the first time.
 
     By the ``bearer`` transport the id comes in the Authorization header: no cookie is read or set, the origin is not checked, and
     ``validate`` does not renew, since the client would not learn the new id: ``renew`` does.
     """
 
-    origin_failure: OriginFailure | None
-
-    def __init__(self, auth: Auth[UserT], context: RequestContext, transport: Transport) -> None:
+    def __init__(self, auth: Auth[UserT], context: RequestLike, transport: Transport) -> None:
         self._auth = auth
         self._context = context
         self._cookies = transport == "cookie"
         self._lock = RequestLock()
         self._session: Session | Unset | None = UNSET
         self._user: SessionUser[UserT] | Unset | None = UNSET
-        self.origin_failure = auth.check_request(context) if self._cookies else None
-        self._session_id = self._find_id()
+        self._origin_failure: OriginFailure | Unset | None = UNSET
+        self._known_id: str | Unset | None = UNSET
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._context.method} {'cookie' if self._cookies else 'bearer'}>"
+
+    @property
+    def origin_failure(self) -> OriginFailure | None:
+        """Why the request failed the origin check; None if it passed, and for the ``bearer`` transport."""
+        if self._origin_failure is UNSET:
+            self._origin_failure = self._auth.check_request(self._context) if self._cookies else None
+        return self._origin_failure
 
     def validate(self) -> Session | None:
         """The request's session, renewed if it was idle; None for a visitor, and for a request from another site."""
         if self._session is not UNSET:
             return self._session
-        with self._lock:
-            return self._load()
+        self._lock.acquire()
+        try:
+            session_id = self._session_id
+            if self._session is not UNSET:
+                return self._session
+            if session_id is None:
+                found = None
+            elif self._can_renew():
+                found = self._taken(self._auth.validate_session(session_id))
+            else:
+                found = self._taken(self._auth.get_session(session_id))
+            self._session = found
+        except InvalidSessionId:
+            self._session = found = None
+        finally:
+            self._lock.release()
+        return found
 
     def validate_user(self) -> SessionUser[UserT] | None:
         """The request's session and its user, likewise; None also if the user is gone."""
@@ -136,21 +156,17 @@ class AuthRequest(Generic[UserT]):
         if session is not None:
             self._session = self._user = UNSET
 
-    def _load(self) -> Session | None:
-        if self._session is UNSET:
-            self._session = None if self._session_id is None else self._validated(self._session_id)
-        return self._session
-
     def _load_user(self) -> SessionUser[UserT] | None:
         if self._user is UNSET:
             self._user = self._found_user()
         return self._user
 
     def _found_user(self) -> SessionUser[UserT] | None:
-        if self._session is UNSET and self._session_id is not None:
-            return self._validated_user(self._session_id)
-        session = self._load()
-        if session is None:
+        session, session_id = self._session, self._session_id
+        if session is UNSET and session_id is not None:
+            return self._validated_user(session_id)
+        if session is UNSET or session is None:
+            self._session = None
             return None
         try:
             return SessionUser(session, self._auth.get_user_of(session))
@@ -160,13 +176,6 @@ class AuthRequest(Generic[UserT]):
     def _renewed(self, session_id: str) -> Session | None:
         try:
             return self._auth.renew_session(session_id)
-        except InvalidSessionId:
-            return None
-
-    def _validated(self, session_id: str) -> Session | None:
-        validate = self._auth.validate_session if self._can_renew() else self._auth.get_session
-        try:
-            return self._taken(validate(session_id))
         except InvalidSessionId:
             return None
 
@@ -184,7 +193,7 @@ class AuthRequest(Generic[UserT]):
         """The validated session, its cookie set if it is another one than the request came with."""
         if session.fresh and self._can_renew():
             self._send(session)
-        self._session_id = session.session_id
+        self._known_id = session.session_id
         return session
 
     def _replace(self, session: Session) -> Session:
@@ -198,7 +207,7 @@ class AuthRequest(Generic[UserT]):
     def _remember(self, session: Session | None) -> None:
         self._session = session
         self._user = None if session is None else UNSET
-        self._session_id = None if session is None else session.session_id
+        self._known_id = None if session is None else session.session_id
 
     def _send(self, session: Session | None) -> None:
         if self._cookies:
@@ -216,6 +225,13 @@ class AuthRequest(Generic[UserT]):
     def _require_cookie(self) -> None:
         if self._cookies and not self._context.can_set_cookie():
             raise RuntimeError("the response has started, so that no cookie can be set: sign in before sending it")
+
+    @property
+    def _session_id(self) -> str | None:
+        """What the request came with, whether it can be an id or not; then the id of what was validated or set since."""
+        if self._known_id is UNSET:
+            self._known_id = self._find_id()
+        return self._known_id
 
     def _find_id(self) -> str | None:
         if self.origin_failure is not None:

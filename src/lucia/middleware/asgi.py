@@ -4,11 +4,11 @@ Format: the ASGI HTTP and WebSocket specification, version 2 and 3. No framework
 """
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest, Transport
-from lucia.context import REQUEST_HEADERS, RequestContext
+from lucia.context import REQUEST_HEADERS
 from lucia.cookies import Cookie
 
 UserT = TypeVar("UserT")
@@ -21,7 +21,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _KEY: Final = "lucia.requests"
-_READ: Final = {name.encode(): name for name in (*REQUEST_HEADERS, "host")}
+_READ: Final = {name.encode(): name for name in REQUEST_HEADERS}
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
 _REFUSED: Final = b"This request comes from another site."
 
@@ -50,62 +50,74 @@ class LuciaMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        response = _Response(send, can_deny="websocket.http.response" in (scope.get("extensions") or ()))
-        exchange = _Exchange(self.auth, self.transport, response)
+        exchange = _Exchange(scope, send)
+        request = self.auth.handle_request(exchange, self.transport)
         others = scope.get(_KEY)
-        scope[_KEY] = {**others, self.auth: exchange} if others else {self.auth: exchange}
-        if self.forbid_cross_site and exchange.request(scope).origin_failure is not None:
+        scope[_KEY] = {**others, self.auth: request} if others else {self.auth: request}
+        if self.forbid_cross_site and request.origin_failure is not None:
             await _refuse(scope, send)
         else:
-            await self.app(scope, receive, response.send)
+            await self.app(scope, receive, exchange.send)
 
 
 def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT]:
-    """The ``AuthRequest`` for this request, the same one each time; who never asks for it pays nothing for it.
+    """The ``AuthRequest`` that the middleware made for this request.
 
     Raises:
         RuntimeError: the middleware is not installed for this ``auth``.
     """
-    exchanges: dict[AsyncAuth[Any], _Exchange[UserT]] = scope.get(_KEY, {})
+    requests: dict[AsyncAuth[Any], AsyncAuthRequest[UserT]] = scope.get(_KEY, {})
     try:
-        exchange = exchanges[auth]
+        return requests[auth]
     except KeyError:
         raise RuntimeError("LuciaMiddleware is not installed for this auth: add it to the application") from None
-    return exchange.request(scope)
 
 
-class _Exchange(Generic[UserT]):
-    """A request whose ``AuthRequest`` is made when it is first asked for.
+class _Exchange:
+    """One request, whose headers are looked at when they are asked for; what the library adds to its response, and whether it still can.
 
-    Nothing here leads back to it, nor to the scope: cycles would leave each request to the garbage collector.
+    It does not hold the scope, which leads to it: a cycle would leave each request to the garbage collector. As long as requests wait,
+    the collector looks at all their objects again and again, so there is just this one.
     """
 
-    __slots__ = ("_auth", "_request", "_response", "_transport")
+    __slots__ = (
+        "_client", "_cookies", "_extensions", "_path", "_scheme", "_send", "_sent", "_server", "_set", "is_websocket", "method", "started"
+    )  # fmt: skip
 
-    def __init__(self, auth: AsyncAuth[UserT], transport: Transport, response: "_Response") -> None:
-        self._auth = auth
-        self._transport: Transport = transport
-        self._response = response
-        self._request: AsyncAuthRequest[UserT] | None = None
-
-    def request(self, scope: Scope) -> AsyncAuthRequest[UserT]:
-        """The ``AuthRequest``, the same one each time."""
-        if self._request is None:
-            self._request = self._auth.handle_request(_context(scope, self._response), self._transport)
-        return self._request
-
-
-class _Response:
-    """What the library adds to the response, and whether it still can."""
-
-    __slots__ = ("_can_deny", "_cookies", "_headers", "_send", "started")
-
-    def __init__(self, send: Send, *, can_deny: bool) -> None:
-        self._send = send
-        self._can_deny = can_deny
-        self._cookies: dict[str, bytes] = {}
-        self._headers: dict[str, str] = {}
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.method: str = scope.get("method", "GET")
+        self.is_websocket = scope["type"] == "websocket"
         self.started = False
+        self._send = send
+        self._sent: RawHeaders = scope["headers"]
+        self._scheme: str = scope.get("scheme", "http")
+        self._path: str = scope["path"]
+        self._server: Any = scope.get("server")
+        self._client: Any = scope.get("client")
+        self._extensions: Any = scope.get("extensions")
+        self._cookies: dict[str, bytes] = {}
+        self._set: dict[str, str] = {}
+
+    @property
+    def headers(self) -> dict[str, list[str]]:
+        """Those that the library reads."""
+        headers: dict[str, list[str]] = {}
+        for raw_name, raw_value in self._sent:
+            name = _READ.get(raw_name.lower())
+            if name is not None:
+                headers.setdefault(name, []).append(raw_value.decode("latin-1"))
+        return headers
+
+    @property
+    def url(self) -> str:
+        """By the Host header; without one, as in HTTP/1.0, by where the server listens."""
+        hosts = [value.decode("latin-1") for name, value in self._sent if name.lower() == b"host"]
+        return f"{self._scheme}://{(hosts and hosts[-1]) or _address(self._server)}/{self._path.removeprefix('/')}"
+
+    @property
+    def client_address(self) -> str | None:
+        """Where the request came from."""
+        return (self._client or (None,))[0]
 
     def can_set_cookie(self) -> bool:
         return not self.started
@@ -116,7 +128,7 @@ class _Response:
         self._cookies[cookie.name] = cookie.serialize().encode()
 
     def set_header(self, name: str, value: str) -> None:
-        self._headers[name] = value
+        self._set[name] = value
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the application calls in the place of the server's ``send``."""
@@ -131,7 +143,7 @@ class _Response:
 
     async def _close(self, message: Message) -> None:
         """Reject a WebSocket by a response that takes cookies, which says the same to the client, where the server can send one."""
-        if not self._can_deny:
+        if "websocket.http.response" not in (self._extensions or ()):
             await self._send(message)
             return
         headers = self._with_cookies([(b"content-length", b"0")])
@@ -141,35 +153,13 @@ class _Response:
     def _with_cookies(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
         kept = [(name, value) for name, value in headers if name.lower() != b"cache-control"]
         varies = {field.strip().lower() for name, value in kept if name.lower() == b"vary" for field in value.split(b",")}
-        added = [(name.encode(), value.encode()) for name, value in self._headers.items() if value.lower().encode() not in varies]
+        added = [(name.encode(), value.encode()) for name, value in self._set.items() if value.lower().encode() not in varies]
         cookies = [(b"set-cookie", cookie) for cookie in self._cookies.values()]
         return kept + added + cookies
 
 
-def _context(scope: Scope, response: _Response) -> RequestContext:
-    headers: dict[str, list[str]] = {}
-    host = ""
-    for raw_name, raw_value in scope["headers"]:
-        name = _READ.get(raw_name.lower())
-        if name == "host":
-            host = raw_value.decode("latin-1")
-        elif name is not None:
-            headers.setdefault(name, []).append(raw_value.decode("latin-1"))
-    return RequestContext(
-        method=scope.get("method", "GET"),
-        url=f"{scope.get('scheme', 'http')}://{host or _server(scope)}/{scope['path'].removeprefix('/')}",
-        headers=headers,
-        set_cookie=response.set_cookie,
-        set_header=response.set_header,
-        is_websocket=scope["type"] == "websocket",
-        can_set_cookie=response.can_set_cookie,
-        client_address=(scope.get("client") or (None,))[0],
-    )
-
-
-def _server(scope: Scope) -> str:
-    """Where the server listens, for a request without a Host header (HTTP/1.0)."""
-    host, port = scope.get("server") or ("", None)
+def _address(server: tuple[str, int | None] | None) -> str:
+    host, port = server or ("", None)
     bracketed = f"[{host}]" if ":" in host else host
     return bracketed if port is None else f"{bracketed}:{port}"
 

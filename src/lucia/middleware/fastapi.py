@@ -13,6 +13,7 @@ except ImportError as error:
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest, Transport
+from lucia.errors import NotAuthenticated
 from lucia.middleware.asgi import LuciaMiddleware
 from lucia.middleware.starlette import StarletteAuth
 from lucia.models import Session, SessionUser, UserT
@@ -27,7 +28,7 @@ _METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", 
 class Required(SecurityBase, Generic[T]):
     """A dependency that a visitor's request does not pass: 401, and a security requirement in the OpenAPI document."""
 
-    def __init__(self, find: Callable[[HTTPConnection], Awaitable[T]], model: APIKey | HTTPBearer, scheme_name: str) -> None:
+    def __init__(self, find: Callable[[HTTPConnection], Awaitable[T | None]], model: APIKey | HTTPBearer, scheme_name: str) -> None:
         self._find = find
         self.model = model
         self.scheme_name = scheme_name
@@ -38,7 +39,10 @@ class Required(SecurityBase, Generic[T]):
         Raises:
             NotAuthenticated: a visitor's request; answered with 401.
         """
-        return await self._find(connection)
+        found = await self._find(connection)
+        if found is None:
+            raise NotAuthenticated
+        return found
 
 
 class FastAPIAuth(Generic[UserT]):
@@ -80,9 +84,9 @@ class FastAPIAuth(Generic[UserT]):
         self._web = StarletteAuth(auth, transport=transport, forbid_cross_site=forbid_cross_site)
         self._scheme_name = scheme_name
         model = _security_model(auth, transport)
-        self.session = Required(self._web.session, model, scheme_name)
-        self.user = Required(self._web.user, model, scheme_name)
-        self.session_user = Required(self._web.session_user, model, scheme_name)
+        self.session = Required(lambda connection: self._web.request(connection).validate(), model, scheme_name)
+        self.user = Required(self._web.optional_user, model, scheme_name)
+        self.session_user = Required(lambda connection: self._web.request(connection).validate_user(), model, scheme_name)
 
     def install(self, app: FastAPI) -> None:
         """Add the middleware, the answers and the documentation to an application, as ``StarletteAuth.install`` does.
