@@ -7,7 +7,7 @@ import os
 import string
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -131,35 +131,29 @@ class SessionExpiry:
     absolute: timedelta | None = None
     grace: timedelta = timedelta(seconds=60)
 
+    active_ms: int = field(init=False, repr=False, compare=False)
+    """``active`` in milliseconds."""
+
+    idle_ms: int = field(init=False, repr=False, compare=False)
+    """``idle`` in milliseconds."""
+
+    absolute_ms: int | None = field(init=False, repr=False, compare=False)
+    """``absolute`` in milliseconds, or None."""
+
+    grace_ms: int = field(init=False, repr=False, compare=False)
+    """``grace`` in milliseconds."""
+
     def __post_init__(self) -> None:
-        for name in ("active", "idle", "grace"):
-            milliseconds(name, getattr(self, name))
+        for name in ("active", "idle", "absolute", "grace"):
+            duration = getattr(self, name)
+            is_none = name == "absolute" and duration is None
+            object.__setattr__(self, f"{name}_ms", None if is_none else milliseconds(name, duration))
         if self.active_ms == 0 or self.absolute_ms == 0:
             raise ValueError("active and absolute must be longer than zero")
         if self.grace_ms > MARKER_MS:
             raise ValueError(f"grace must be at most 60 seconds, got {self.grace}")
         if self.active_ms + self.idle_ms > MAX_EPOCH_MS // 2:
             raise ValueError("active and idle together are longer than 4,000 years")
-
-    @property
-    def active_ms(self) -> int:
-        """``active`` in milliseconds."""
-        return milliseconds("active", self.active)
-
-    @property
-    def idle_ms(self) -> int:
-        """``idle`` in milliseconds."""
-        return milliseconds("idle", self.idle)
-
-    @property
-    def absolute_ms(self) -> int | None:
-        """``absolute`` in milliseconds, or None."""
-        return None if self.absolute is None else milliseconds("absolute", self.absolute)
-
-    @property
-    def grace_ms(self) -> int:
-        """``grace`` in milliseconds."""
-        return milliseconds("grace", self.grace)
 
     def ends(self, now: int, created_at: int) -> tuple[int, int]:
         """The ends of the active and the idle period of a session written ``now``, in milliseconds since the epoch.

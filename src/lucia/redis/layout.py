@@ -52,6 +52,9 @@ _BRACES = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)?")
 _AS_TEXT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
+_NESTING = (dict, list, tuple)
+"""What JSON is nested of; anything else in an attribute, another mapping too, is no JSON value to Python's encoder."""
+
 _logger = logging.getLogger("lucia.redis")
 
 
@@ -216,7 +219,7 @@ def _parse_row(record: bytes) -> SessionRow:
 def _check_depth(members: Mapping[str, Any]) -> None:
     level: list[Any] = [members]
     for _ in range(MAX_DEPTH):
-        level = [value for each in level for value in _children(each) if isinstance(value, Mapping | list | tuple)]
+        level = [value for each in level for value in _children(each) if isinstance(value, _NESTING)]
         if not level:
             return
     raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
