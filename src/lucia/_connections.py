@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final, TypedDict
 
 from lucia._batches import Batches
 from lucia._concurrency import AsyncLock, Lock
 from lucia._near_cache import AsyncNearCache, NearCache
 from lucia._tracking import AsyncTracked
-from lucia._wire import drop, is_clean, replies_of
+from lucia._wire import drop, is_clean, pack, replies_of
 from lucia.redis.clients import is_answer, is_last, one_node
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
@@ -39,10 +37,6 @@ __all__ = [
 
 
 _INFO: Final = ("INFO", "replication")
-
-_PACK: Final[Callable[[tuple[str | bytes | int, ...]], bytes] | None] = (
-    import_module("hiredis").pack_command if find_spec("hiredis") is not None else None
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +146,7 @@ class AsyncServer:
                 round_ = self._round
                 connection = await self._take(only_reads=only_reads)
                 try:
-                    packed = _packed(connection, commands)
+                    packed = pack(connection, commands)
                     sent = True
                     if sending is not None:
                         sending()
@@ -232,14 +226,6 @@ class AsyncServer:
             self._idle.append(connection)
         else:
             await drop(connection)
-
-
-def _packed(connection: Any, commands: Sequence[Words]) -> bytes | list[bytes]:
-    """The bytes of these commands: by hiredis, as the synchronous clients do it, since the asynchronous ones pack in Python."""
-    if _PACK is None:
-        packed: list[bytes] = connection.pack_commands(commands)
-        return packed
-    return b"".join([_PACK(tuple(words)) for words in commands])
 
 
 class Server:

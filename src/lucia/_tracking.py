@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 
 from lucia._entries import ENTRY_SECONDS, Entries, Lease, Reading
-from lucia._wire import drop, replies_of
+from lucia._wire import drop, pack, replies_of
 from lucia.redis.clients import is_last, is_refusal
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
@@ -200,7 +200,7 @@ class _Link:
         Raises:
             Unanswered: the connection is lost, maybe since the time was over.
         """
-        packed = self._connection.pack_commands(reads)
+        packed = pack(self._connection, reads)
         asked = _Asked(self._entries.clock(), len(reads), asyncio.get_running_loop().create_future())
         for words in reads:
             self._waiting.append((asked, self._entries.begin(cast("Sequence[bytes]", words[1:])) if keeps else None))

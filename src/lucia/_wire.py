@@ -1,11 +1,26 @@
-"""One asynchronous connection of redis-py or valkey-py: its replies, whether it is clean, and how it is closed without waiting."""
+"""One asynchronous connection of redis-py or valkey-py: what goes on it, its replies, whether it is clean, and how it is closed."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final
 
 from lucia.redis.clients import is_answer, is_last
-from lucia.redis.commands import Reply
+from lucia.redis.commands import Reply, Words
 
-__all__ = ["drop", "is_clean", "replies_of"]
+__all__ = ["drop", "is_clean", "pack", "replies_of"]
+
+_PACK: Final[Callable[[tuple[str | bytes | int, ...]], bytes] | None] = (
+    import_module("hiredis").pack_command if find_spec("hiredis") is not None else None
+)
+
+
+def pack(connection: Any, commands: Sequence[Words]) -> bytes | list[bytes]:
+    """The bytes of these commands: by hiredis, as the synchronous clients do it, since the asynchronous ones pack in Python."""
+    if _PACK is None:
+        packed: list[bytes] = connection.pack_commands(commands)
+        return packed
+    return b"".join([_PACK(tuple(words)) for words in commands])
 
 
 async def replies_of(connection: Any, count: int) -> list[Reply]:

@@ -1,6 +1,7 @@
 """Adapters: which ones ``Auth`` and ``AsyncAuth`` take, the library's and somebody's own."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import assert_type
 
 import redis
@@ -152,6 +153,12 @@ def clients(
     AsyncRedisSessionAdapter(async_client)
     AsyncRedisSessionAdapter(async_other)
     AsyncRedisSessionAdapter(async_client, namespaces={"session": "s", "user_session": "u"})
+
+    # what one colour alone has
+    AsyncRedisSessionAdapter(async_client, coalesce=False, near_cache=timedelta(seconds=1))
+    AsyncRedisSessionAdapter(async_client, near_cache=None)
+    AsyncRedisSessionAdapter(async_client, near_cache=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    RedisSessionAdapter(client, near_cache=timedelta(seconds=1))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
     # what is no client is refused
     AsyncRedisSessionAdapter("redis://")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

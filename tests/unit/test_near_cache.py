@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
 import pytest
+import redis
 import redis.exceptions
 from redis.asyncio import Redis, RedisCluster
 
@@ -20,6 +21,7 @@ from lucia._entries import Entries
 from lucia._near_cache import _begin_all
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.models import SessionRow
+from lucia.redis.slots import slot_of
 from lucia.rules import system_clock
 from lucia.testing import AsyncRenewingSessionAdapterSuite
 from tests.aio.test_conformance import AsyncSessionFirstSuite
@@ -271,6 +273,39 @@ async def test_what_is_ended_elsewhere(adapter: AsyncRedisSessionAdapter, inspec
             RedisSessionAdapter(client).delete_session("one")
     await eventually(lambda: len(entries_of(adapter)) == 0)
     assert await adapter.get_session("one") is None
+
+
+@pytest.fixture
+def moved(cluster: Cluster) -> Iterator[Callable[[str], None]]:
+    """Moves a key to the cluster's next node, with its slot as far as that goes; in the end the slot is where it was."""
+    undo = ExitStack()
+
+    def move(key: str) -> None:
+        slot = slot_of(key)
+        nodes: list[Any] = [redis.Redis(port=port, protocol=2) for port in cluster.ports]
+        ids = [node.execute_command("CLUSTER MYID").decode() for node in nodes]
+        source = next(number for number, node in enumerate(nodes) if node.exists(key))
+        target = (source + 1) % len(nodes)
+        for node in nodes:
+            undo.callback(node.close)
+            undo.callback(node.execute_command, "CLUSTER SETSLOT", slot, "STABLE")
+        nodes[target].execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source])
+        nodes[source].execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target])
+        nodes[source].execute_command("MIGRATE", "127.0.0.1", cluster.ports[target], key, 0, 5_000)
+
+    with undo:
+        yield move
+
+
+@pytest.mark.parametrize("place", ["cluster"])
+async def test_a_session_that_is_moved(adapter: AsyncRedisSessionAdapter, moved: Callable[[str], None]) -> None:
+    """When a session is moved to another node of a cluster, it is not used from memory any more: the first node would not tell its end."""
+    await adapter.set_session(row("one"))
+    await read(adapter, "one", "one")
+    entries_of(adapter).clock = lambda: 0.0  # leases don't end
+    moved("session:one")
+    await eventually(lambda: len(entries_of(adapter)) == 0)
+    assert await adapter.get_session("one") is not None
 
 
 async def test_validated_from_memory(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
