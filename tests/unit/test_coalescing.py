@@ -10,7 +10,7 @@ import redis
 from redis.asyncio import Redis, RedisCluster
 
 from lucia import _batches as batches_module
-from lucia import _connections as connections_module
+from lucia import _wire as wire_module
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import Overloaded
 from lucia.testing import AsyncRenewingSessionAdapterSuite
@@ -145,7 +145,7 @@ async def test_an_error_for_each() -> None:
 @pytest.mark.parametrize("packs", ["hiredis", "the client"])
 async def test_who_packs(client: Redis, packs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands are packed by hiredis where it is installed, and otherwise by the client; the server is told the same."""
-    monkeypatch.setattr(connections_module, "_PACK", hiredis.pack_command if packs == "hiredis" else None)
+    monkeypatch.setattr(wire_module, "_PACK", hiredis.pack_command if packs == "hiredis" else None)
     adapter = AsyncRedisSessionAdapter(client)
     session = row("mïne", "ü", noted={"agent": "é\x00\r\n"})
     await adapter.set_session(session)
