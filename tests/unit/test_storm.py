@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import pytest
 import redis
+import redis.asyncio
 from redis.asyncio import Redis, RedisCluster
 
-from lucia import StoreUnavailable
+from lucia import StoreUnavailable, _connections
+from lucia._connections import AsyncServer
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.proxies import Weather, splitting_proxy
 from tests.redis_tools import row
@@ -22,10 +24,13 @@ pytestmark = pytest.mark.slow
 
 SESSIONS: Final = 40
 WORKERS: Final = 32
-CONNECTIONS: Final = 8
-"""Fewer than workers, so that a slot that is lost is missed."""
+CONNECTIONS: Final = 16
+"""Fewer than workers, so that a place that is lost is missed; not many fewer, so that who is cancelled mostly has one."""
 
 SECONDS: Final = 4.0
+
+ENOUGH: Final = 100
+"""Calls that end well, and calls that are cancelled, at least."""
 
 
 class Storm:
@@ -42,19 +47,19 @@ class Storm:
         self.outcomes: Counter[str] = Counter()
 
     async def rage(self, seconds: float) -> None:
-        """Let all workers work for so long."""
+        """Let all workers work for so long, and until enough was done and was cancelled."""
         end = asyncio.get_running_loop().time() + seconds
-        async with asyncio.timeout(seconds + 30), asyncio.TaskGroup() as workers:  # nothing hangs
+        async with asyncio.timeout(seconds + 60), asyncio.TaskGroup() as workers:  # nothing hangs
             for number in range(WORKERS):
                 workers.create_task(self._work(number, end))
 
     async def _work(self, number: int, end: float) -> None:
         made = 0
-        while asyncio.get_running_loop().time() < end:
+        while asyncio.get_running_loop().time() < end or min(self.outcomes["ok"], self.outcomes["CancelledError"]) < ENOUGH:
             made += 1
             task = asyncio.ensure_future(self.chance.choice((self._read, self._read, self._list, self._login))(f"{number}-{made}"))
             if self.chance.random() < 0.4:
-                await asyncio.sleep(self.chance.random() * 0.02)
+                await asyncio.sleep(self.chance.random() ** 2 * 0.2)  # soon, or long after
                 task.cancel()
             (result,) = await asyncio.gather(task, return_exceptions=True)
             self.outcomes["ok" if result is None else type(result).__name__] += 1
@@ -114,18 +119,86 @@ def _empty(port: int) -> None:
         client.flushall()
 
 
-@pytest.mark.parametrize("options", [{}, {"coalesce": False}, {"near_cache": timedelta(seconds=1)}], ids=["", "one by one", "near-cache"])
-@pytest.mark.parametrize("place", ["server", "cluster"])
-async def test_cancellations(proxied: Any, weather: Weather, options: Any) -> None:
-    """Whoever is cancelled whenever: nobody gets another one's session, nothing hangs, and every connection's place is free afterwards."""
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> list[AsyncServer]:
+    """Whatever the adapter keeps connections to, as soon as it does."""
+    made: list[AsyncServer] = []
+    make = AsyncServer.__init__
+
+    def remember(server: AsyncServer, *arguments: Any, **options: Any) -> None:
+        make(server, *arguments, **options)
+        made.append(server)
+
+    monkeypatch.setattr(AsyncServer, "__init__", remember)
+    return made
+
+
+async def hold_through_a_storm(proxied: Any, weather: Weather, servers: list[AsyncServer], **settings: Any) -> None:
+    """Let the storm rage; afterwards everybody's session is read at the same time, and no call has kept its place."""
     rows = [row(f"id-of-user-{number}", f"user-{number}") for number in range(SESSIONS)]
-    async with AsyncRedisSessionAdapter(proxied, deadline=timedelta(seconds=20), **options) as sessions:
+    async with AsyncRedisSessionAdapter(proxied, deadline=timedelta(seconds=20), **settings) as sessions:
         await asyncio.gather(*map(sessions.set_session, rows))
         storm = Storm(sessions, random.Random(4))  # noqa: S311
         weather.stormy = True
         await storm.rage(SECONDS)
         weather.stormy = False
-        assert storm.outcomes["ok"] > 100
-        assert storm.outcomes["CancelledError"] > 100
         async with asyncio.timeout(30):
             assert await asyncio.gather(*(sessions.get_session(each.id) for each in rows)) == rows
+    assert servers
+    for server in servers:
+        for _ in range(CONNECTIONS):
+            assert not server._places.locked()
+            await server._places.acquire()
+
+
+@pytest.mark.parametrize("options", [{}, {"coalesce": False}, {"near_cache": timedelta(seconds=1)}], ids=["", "one by one", "near-cache"])
+@pytest.mark.parametrize("place", ["server", "cluster"])
+async def test_cancellations(proxied: Any, weather: Weather, servers: list[AsyncServer], options: Any) -> None:
+    """Whoever is cancelled whenever: nobody gets another one's session, nothing hangs, and every connection's place is free afterwards."""
+    await hold_through_a_storm(proxied, weather, servers, **options)
+
+
+class LeakingSemaphore(asyncio.Semaphore):
+    """Does not give back the place of a call that was cancelled."""
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not asyncio.CancelledError:
+            self.release()
+
+
+@pytest.mark.parametrize("place", ["server"])
+async def test_cancellations_find_lost_places(
+    proxied: Any, weather: Weather, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Where a cancelled call's place is lost, it is missed afterwards."""
+    monkeypatch.setattr(asyncio, "Semaphore", LeakingSemaphore)
+    with pytest.raises((AssertionError, StoreUnavailable)):
+        await hold_through_a_storm(proxied, weather, servers, coalesce=False)
+
+
+@pytest.mark.parametrize("place", ["server"])
+async def test_cancellations_find_connections_that_are_used_again(
+    proxied: Any, weather: Weather, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Where a cancelled call's connection is used again, others get its reply."""
+    kept: list[Any] = []
+    take = AsyncServer._take
+
+    async def keep(connection: Any) -> None:
+        kept.append(connection)
+
+    async def take_kept(server: AsyncServer, **options: Any) -> Any:
+        return kept.pop() if kept else await take(server, **options)
+
+    async def stay_open(_: Any, **__: Any) -> None:
+        """The client's own way to be done with a connection whose call was cancelled."""
+
+    with monkeypatch.context() as fault:
+        fault.setattr(_connections, "drop", keep)
+        fault.setattr(AsyncServer, "_take", take_kept)
+        fault.setattr(redis.asyncio.Connection, "disconnect", stay_open)
+        with pytest.raises(ExceptionGroup) as caught:
+            await hold_through_a_storm(proxied, weather, servers, coalesce=False)
+    for connection in kept:
+        await connection.disconnect(nowait=True)
+    assert caught.group_contains(AssertionError)
