@@ -18,6 +18,8 @@ from tests.aio.test_conformance import AsyncSessionFirstSuite
 from tests.redis_tools import AsyncClients, ClusterInspector, Inspector, row, unused_port
 from tests.servers import Cluster, Server
 
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+
 MANY = 200
 
 

@@ -31,6 +31,8 @@ from tests.proxies import Dam, damming_proxy
 from tests.redis_tools import HOUR, AsyncClients, Clients, ClusterInspector, Inspector, row, sentinel_group
 from tests.servers import Cluster, Server
 
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+
 LEASE: Final = timedelta(seconds=2)
 
 PLACES: Final = ["redis", "valkey", "old_redis", "cluster"]
