@@ -10,12 +10,13 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
+from lucia._batches import Exchange
 from lucia._entries import ENTRY_SECONDS, Entries, Lease, Reading
 from lucia._wire import drop, pack, replies_of
 from lucia.redis.clients import is_last, is_refusal
@@ -25,6 +26,9 @@ from lucia.redis.topology import Recipe
 from lucia.redis.unanswered import Unanswered
 
 __all__ = ["AsyncTracked"]
+
+_HELLO: Final = ("HELLO", 3)
+"""Once more, in case that the application connects in a way of its own: with RESP2, a server agrees to track and tells nothing."""
 
 _INFO: Final = ("INFO", "replication")
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
@@ -36,14 +40,6 @@ REFUSED_SECONDS: Final = 60.0
 """How long a server is not asked again to tell of changes after it has refused."""
 
 _LOGGER: Final = logging.getLogger("lucia.redis")
-
-
-class Exchange(Protocol):
-    """Sends commands together and returns their replies in order, as :meth:`AsyncTracked.exchange` does."""
-
-    def __call__(
-        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
-    ) -> Coroutine[Any, Any, list[Reply]]: ...
 
 
 class AsyncTracked:
@@ -102,10 +98,10 @@ class AsyncTracked:
         """
         end = time.monotonic() + seconds
         link = await self._reach(seconds) if only_reads else None
-        left = end - time.monotonic()
+        left, sending = end - time.monotonic(), sending or _nothing
         if link is None:
             return await self._plain(commands, left, only_reads=only_reads, sending=sending)
-        return await link.ask(commands, left, sending or _nothing)
+        return await link.ask(commands, left, sending)
 
     def drop(self) -> None:
         """Give up the connection; the next read makes another."""
@@ -352,12 +348,12 @@ async def _handshake(connection: Any) -> tuple[Reply, str | None]:
         await connection.connect()
     except Exception as error:
         if is_refusal(error):
-            return None, f"the server does not speak RESP3: {error}"
+            return None, "the server does not speak RESP3"  # and its words may quote the password
         raise
     if not hasattr(connection._parser, "set_invalidation_push_handler"):
         return None, f"{type(connection._parser).__name__} of the client knows no pushes"
-    await connection.send_packed_command(connection.pack_commands([_INFO, _TRACKING]), False)
-    history, tracking = await replies_of(connection, 2)
+    await connection.send_packed_command(connection.pack_commands([_HELLO, _INFO, _TRACKING]), False)
+    _, history, tracking = await replies_of(connection, 3)
     return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(tracking, Exception) else None
 
 

@@ -513,12 +513,28 @@ async def test_a_user_who_may_not_track(inspector: Inspector, clock: Ticks, capl
 
 
 async def test_a_server_of_old(tmp_path: Path, clock: Ticks, caplog: pytest.LogCaptureFixture) -> None:
-    """So it is where the server does not know the newer protocol."""
+    """So it is where the server does not know the newer protocol; in its refusal it quotes the password, and that line does not."""
     with own_server("redis-server", tmp_path, "--rename-command", "HELLO", "") as server:
-        async with tracking(AsyncClients.make("redis-py, RESP2", server), Entries(clock=clock)) as near:
+        client = AsyncClients.make("redis-py, RESP2", server, username="default", password="a secret word")
+        async with tracking(client, Entries(clock=clock)) as near:
             assert await near.ask(("MGET", KEY)) == ["plain"]
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert "since the server does not speak RESP3: " in line
+    assert line.endswith("since the server does not speak RESP3")
+    assert "secret" not in caplog.text
+
+
+@ONE
+async def test_an_application_that_connects_in_its_own_way(inspector: Inspector, clock: Ticks) -> None:
+    """Where the application's own way to connect leaves the older protocol, over which nothing is told, the newer one is asked for."""
+
+    async def connect(connection: Any) -> None:
+        connection._parser.on_connect(connection)
+
+    async with tracking(redis.asyncio.Redis(port=inspector.server.port, redis_connect_func=connect), Entries(clock=clock)) as near:
+        await near.read(KEY)
+        assert near.held(KEY) == b"A"
+        inspector.client.delete(KEY)
+        await eventually(lambda: near.held(KEY) is None)
 
 
 class Deaf(_AsyncRESP3Parser):
