@@ -168,7 +168,7 @@ return 1
 
 _DROP: Final = """
 -- KEYS: index. ARGV: ids, which go out of it; if many, the oldest first.
-if #ARGV < 2 then
+if #ARGV < 2 or index_remove_oldest == index_remove then -- the latter in a set, where no id is twice
   for i = 1, #ARGV do index_remove(KEYS[1], ARGV[i]) end
   return 1
 end
