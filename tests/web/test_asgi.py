@@ -418,21 +418,32 @@ async def test_a_request_is_looked_at_when_somebody_asks(auth: AsyncAuth[User], 
     assert looks == ["origin", "cookie"]
 
 
+class OneRequest:
+    """A server's object of a request: its scope, and its ``send``, which the application's scope must not lead back to."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    async def receive(self) -> Message:
+        raise NotImplementedError
+
+    async def send(self, message: Message) -> None:
+        """Sends it nowhere."""
+
+
 async def test_a_request_is_gone_with_its_end(auth: AsyncAuth[User], time: Time) -> None:
     """No cycle leaves it to the garbage collector, whether its session was read or renewed."""
     session_id = await log_in(auth)
-    requests: list[weakref.ref[object]] = []
-
-    async def note(request: AsyncAuthRequest[User]) -> None:
-        await request.validate()
-        requests.append(weakref.ref(request))
-
-    app = LuciaMiddleware(respond(auth, note), auth=auth)
+    app = LuciaMiddleware(respond(auth, validate), auth=auth)
+    requests: list[weakref.ref[OneRequest]] = []
     gc.disable()
     try:
         for hours in (0, 25):
             time.pass_hours(hours)
-            await get(app, session_id)
+            request = OneRequest(scope_of(cookie=session_id))
+            requests.append(weakref.ref(request))
+            await app(request.scope, request.receive, request.send)
+            del request
     finally:
         gc.enable()
     assert [request() for request in requests] == [None, None]

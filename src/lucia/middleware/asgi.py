@@ -50,14 +50,14 @@ class LuciaMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send)
+        exchange = _Exchange(scope)
         request = self.auth.handle_request(exchange, self.transport)
         others = scope.get(_KEY)
         scope[_KEY] = {**others, self.auth: request} if others else {self.auth: request}
         if self.forbid_cross_site and request.origin_failure is not None:
             await _refuse(scope, send)
         else:
-            await self.app(scope, receive, exchange.send)
+            await self.app(scope, receive, _Sender(exchange, scope, send))
 
 
 def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT]:
@@ -76,27 +76,23 @@ def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT
 class _Exchange:
     """One request, whose headers are looked at when they are asked for; what the library adds to its response, and whether it still can.
 
-    It does not hold the scope, which leads to it: a cycle would leave each request to the garbage collector. As long as requests wait,
-    the collector looks at all their objects again and again, so there is just this one.
+    The scope leads to it, so it holds neither the scope nor the server's ``send``, which leads there: each request would be a cycle, and
+    left to the garbage collector, which then is at work all the time.
     """
 
-    __slots__ = (
-        "_client", "_cookies", "_extensions", "_path", "_scheme", "_send", "_sent", "_server", "_set", "is_websocket", "method", "started"
-    )  # fmt: skip
+    __slots__ = ("_client", "_path", "_scheme", "_sent", "_server", "cookies", "is_websocket", "method", "set_headers", "started")
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope) -> None:
         self.method: str = scope.get("method", "GET")
         self.is_websocket = scope["type"] == "websocket"
         self.started = False
-        self._send = send
+        self.cookies: dict[str, bytes] = {}
+        self.set_headers: dict[str, str] = {}
         self._sent: RawHeaders = scope["headers"]
         self._scheme: str = scope.get("scheme", "http")
         self._path: str = scope["path"]
         self._server: Any = scope.get("server")
         self._client: Any = scope.get("client")
-        self._extensions: Any = scope.get("extensions")
-        self._cookies: dict[str, bytes] = {}
-        self._set: dict[str, str] = {}
 
     @property
     def headers(self) -> dict[str, list[str]]:
@@ -125,37 +121,49 @@ class _Exchange:
     def set_cookie(self, cookie: Cookie) -> None:
         if self.started:
             raise RuntimeError("the response has started meanwhile, so that no cookie can be set")
-        self._cookies[cookie.name] = cookie.serialize().encode()
+        self.cookies[cookie.name] = cookie.serialize().encode()
 
     def set_header(self, name: str, value: str) -> None:
-        self._set[name] = value
+        self.set_headers[name] = value
 
-    def send(self, message: Message) -> Awaitable[None]:
-        """What the application calls in the place of the server's ``send``."""
-        if self.started or message["type"] not in _STARTS:
+    def with_cookies(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
+        """The response's headers, and what the library adds to them."""
+        kept = [(name, value) for name, value in headers if name.lower() != b"cache-control"]
+        varies = {field.strip().lower() for name, value in kept if name.lower() == b"vary" for field in value.split(b",")}
+        added = [(name.encode(), value.encode()) for name, value in self.set_headers.items() if value.lower().encode() not in varies]
+        cookies = [(b"set-cookie", cookie) for cookie in self.cookies.values()]
+        return kept + added + cookies
+
+
+class _Sender:
+    """What the application calls in the place of the server's ``send``."""
+
+    __slots__ = ("_exchange", "_scope", "_send")
+
+    def __init__(self, exchange: _Exchange, scope: Scope, send: Send) -> None:
+        self._exchange = exchange
+        self._scope = scope
+        self._send = send
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        exchange = self._exchange
+        if exchange.started or message["type"] not in _STARTS:
             return self._send(message)
-        self.started = True
-        if not self._cookies:
+        exchange.started = True
+        if not exchange.cookies:
             return self._send(message)
         if message["type"] == "websocket.close":
             return self._close(message)
-        return self._send({**message, "headers": self._with_cookies(message.get("headers", ()))})
+        return self._send({**message, "headers": exchange.with_cookies(message.get("headers", ()))})
 
     async def _close(self, message: Message) -> None:
         """Reject a WebSocket by a response that takes cookies, which says the same to the client, where the server can send one."""
-        if "websocket.http.response" not in (self._extensions or ()):
+        if "websocket.http.response" not in (self._scope.get("extensions") or ()):
             await self._send(message)
             return
-        headers = self._with_cookies([(b"content-length", b"0")])
+        headers = self._exchange.with_cookies([(b"content-length", b"0")])
         await self._send({"type": "websocket.http.response.start", "status": 403, "headers": headers})
         await self._send({"type": "websocket.http.response.body", "body": b""})
-
-    def _with_cookies(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-        kept = [(name, value) for name, value in headers if name.lower() != b"cache-control"]
-        varies = {field.strip().lower() for name, value in kept if name.lower() == b"vary" for field in value.split(b",")}
-        added = [(name.encode(), value.encode()) for name, value in self._set.items() if value.lower().encode() not in varies]
-        cookies = [(b"set-cookie", cookie) for cookie in self._cookies.values()]
-        return kept + added + cookies
 
 
 def _address(server: tuple[str, int | None] | None) -> str:
