@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from lucia._entries import Entries, Lease, Reading
-from lucia._tracking import AsyncTracked
+from lucia._connections.entries import Entries, Lease, Reading
+from lucia._connections.tracking import AsyncTracked
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.topology import OneServer, topology_of

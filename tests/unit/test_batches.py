@@ -8,8 +8,8 @@ from typing import Any, Final
 import pytest
 
 from lucia import Overloaded
-from lucia import _batches as batches_module
-from lucia._batches import MAX_UNDER_WAY, Batches
+from lucia._connections import batches as batches_module
+from lucia._connections.batches import MAX_UNDER_WAY, Batches
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory
 from lucia.redis.unanswered import AskAlone, Unanswered
@@ -42,8 +42,10 @@ class Line:
         self.holds_up = False
         """Whether commands wait for a connection, and are not sent."""
 
-    async def exchange(self, commands: Sequence[Words], seconds: float, *, only_reads: bool, sending: Callable[[], None]) -> list[Reply]:
-        if not self.holds_up:
+    async def exchange(
+        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
+    ) -> list[Reply]:
+        if sending is not None and not self.holds_up:
             sending()
         self.sent.append(Sent(commands, seconds, only_reads))
         return await self.sent[-1].replies

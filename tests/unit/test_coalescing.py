@@ -9,8 +9,8 @@ import pytest
 import redis
 from redis.asyncio import Redis, RedisCluster
 
-from lucia import _batches as batches_module
-from lucia import _wire as wire_module
+from lucia._connections import batches as batches_module
+from lucia._connections import wire as wire_module
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import Overloaded
 from lucia.testing import AsyncRenewingSessionAdapterSuite

@@ -17,8 +17,8 @@ import redis.exceptions
 from redis.asyncio import Redis, RedisCluster
 
 from lucia import AsyncAuth, InvalidSessionId
-from lucia._entries import Entries
-from lucia._near_cache import _begin_all
+from lucia._connections.entries import Entries
+from lucia._connections.near_cache import _begin_all
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.models import SessionRow
 from lucia.redis.slots import slot_of

@@ -13,8 +13,9 @@ import redis
 import redis.asyncio
 from redis.asyncio import Redis, RedisCluster
 
-from lucia import StoreUnavailable, _connections
+from lucia import StoreUnavailable
 from lucia._connections import AsyncServer
+from lucia._connections import server as server_module
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.proxies import Weather, splitting_proxy
 from tests.redis_tools import row
@@ -194,7 +195,7 @@ async def test_cancellations_find_connections_that_are_used_again(
         """The client's own way to be done with a connection whose call was cancelled."""
 
     with monkeypatch.context() as fault:
-        fault.setattr(_connections, "drop", keep)
+        fault.setattr(server_module, "drop", keep)
         fault.setattr(AsyncServer, "_take", take_kept)
         fault.setattr(redis.asyncio.Connection, "disconnect", stay_open)
         with pytest.raises(ExceptionGroup) as caught:

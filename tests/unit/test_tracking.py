@@ -14,8 +14,8 @@ import redis.exceptions
 from redis._parsers.resp3 import _AsyncRESP3Parser
 from redis.cache import CacheConfig
 
-from lucia._entries import ENTRY_SECONDS, Entries
-from lucia._tracking import REFUSED_SECONDS
+from lucia._connections.entries import ENTRY_SECONDS, Entries
+from lucia._connections.tracking import REFUSED_SECONDS
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.redis.replay import OtherHistory
 from lucia.redis.unanswered import Unanswered

@@ -12,18 +12,19 @@ up, and the next batch is larger.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Final, Protocol
+from typing import Final
 
+from lucia._connections.wire import Exchange
 from lucia.errors import Overloaded
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory
 from lucia.redis.unanswered import AskAlone, Records, Unanswered, records_in
 
-__all__ = ["Batches", "Exchange"]
+__all__ = ["Batches"]
 
 MAX_REQUESTS: Final = 512
 """How many requests are sent together at most."""
@@ -33,24 +34,6 @@ MAX_UNDER_WAY: Final = 4
 
 MAX_WAITING: Final = 50_000
 """How many requests wait to be sent; beyond that they are refused."""
-
-
-class Exchange(Protocol):
-    """Sends commands together on one connection, and returns their replies in order.
-
-    Args:
-        commands: what to send.
-        seconds: for all of it.
-        only_reads: whether none of them changes anything.
-        sending: called when they may begin to arrive at the server.
-
-    Raises:
-        Unanswered, OtherHistory: as :meth:`lucia._connections.AsyncServer.ask`.
-    """
-
-    def __call__(
-        self, commands: Sequence[Words], seconds: float, *, only_reads: bool, sending: Callable[[], None]
-    ) -> Coroutine[Any, Any, list[Reply]]: ...
 
 
 _Read = tuple[Sequence[bytes], "asyncio.Future[Records]"]

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Final
 
-from lucia._entries import ENTRY_SECONDS, Entries
+from lucia._connections.entries import ENTRY_SECONDS, Entries
 from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Call, Eval, Nodes, OnNode, Transaction
 from lucia.redis.lookup import Lookup

@@ -1,83 +1,22 @@
-"""What differs between the two colours in talking to a server: connections, and their deadline.
-
-Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``close``), so that generated code finds its own by name.
-"""
+"""Our connections to one server, in either colour: as many as the application's client may have, each command with a deadline."""
 
 import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, Final, TypedDict
+from typing import Any
 
-from lucia._batches import Batches
-from lucia._concurrency import AsyncLock, Lock
-from lucia._near_cache import AsyncNearCache, NearCache
-from lucia._tracking import AsyncTracked
-from lucia._wire import drop, is_clean, pack, replies_of
-from lucia.redis.clients import is_answer, is_last, one_node
+from lucia._connections.batches import Batches
+from lucia._connections.settings import AsyncSettings, Settings
+from lucia._connections.tracking import AsyncTracked
+from lucia._connections.wire import INFO, drop, is_clean, pack, replies_of
+from lucia.redis.clients import is_answer, is_last
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
 from lucia.redis.topology import Recipe
-from lucia.redis.unanswered import AskAlone, Records, Unanswered, records_in
+from lucia.redis.unanswered import Records, Unanswered, records_in
 
-__all__ = [
-    "AsyncGivenClient",
-    "AsyncPause",
-    "AsyncReadOptions",
-    "AsyncServer",
-    "AsyncSettings",
-    "GivenClient",
-    "Pause",
-    "ReadOptions",
-    "Server",
-    "Settings",
-]
-
-
-_INFO: Final = ("INFO", "replication")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AsyncSettings:
-    """How an adapter uses its connections.
-
-    Args:
-        seconds: each command's deadline.
-        coalesce: whether what is asked within one tick of the event loop is sent together.
-        near_cache: keeps active sessions in memory, and how long one may be used at most that another process has ended; None for none.
-
-    Raises:
-        TypeError, ValueError: as :class:`AsyncNearCache`.
-    """
-
-    seconds: float = 5.0
-    coalesce: bool = True
-    near_cache: timedelta | None = None
-    near: AsyncNearCache = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "near", AsyncNearCache(self.near_cache))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How an adapter uses its connections; ``seconds`` is each command's deadline."""
-
-    seconds: float = 5.0
-    near: NearCache = field(init=False, default_factory=NearCache)
-
-
-class AsyncReadOptions(TypedDict, total=False):
-    """The options that only the asynchronous adapter has, as :class:`AsyncSettings` has them."""
-
-    coalesce: bool
-    near_cache: timedelta | None
-
-
-class ReadOptions(TypedDict):
-    """The options that only the synchronous adapter has: none."""
+__all__ = ["AsyncServer", "Server"]
 
 
 class AsyncServer:
@@ -209,7 +148,7 @@ class AsyncServer:
         connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
         try:
             await connection.connect()
-            await connection.send_packed_command(connection.pack_commands([_INFO]), False)
+            await connection.send_packed_command(connection.pack_commands([INFO]), False)
             (reply,) = await replies_of(connection, 1)
         except BaseException:
             await drop(connection)
@@ -317,7 +256,7 @@ class Server:
         connection.socket_timeout = connection.socket_connect_timeout = _until(end)
         try:
             connection.connect()
-            connection.send_packed_command(connection.pack_commands([_INFO]), False)
+            connection.send_packed_command(connection.pack_commands([INFO]), False)
             (reply,) = _replies(connection, 1, end)
         except BaseException:
             connection.disconnect()
@@ -367,157 +306,3 @@ def _is_clean(connection: Any) -> bool:
         return not connection.can_read()
     except Exception:  # the client's own kinds of it
         return False
-
-
-class AsyncGivenClient:
-    """The application's client as it is, where connections of our own can't be made: whether it sends something again is its own affair."""
-
-    def __init__(self, client: Any, watch: Watch) -> None:
-        self.lock = AsyncLock()
-        self._client = client
-        self._watch = watch
-        watch.came_up(None)
-
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """None: commands can't be kept on one connection."""
-        return []
-
-    async def ask(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """Send a command, or a transaction.
-
-        Raises:
-            Unanswered: the time was over, or the client raised an error that is no server's answer.
-        """
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                if len(commands) == 1:
-                    return [await self._client.execute_command(*commands[0], NEVER_DECODE=True)]
-                async with self._client.pipeline(transaction=True) as pipeline:
-                    for words in commands[1:-1]:
-                        pipeline.execute_command(*words)
-                    return [await pipeline.execute()]
-        except Exception as error:
-            if is_answer(error):
-                return [error]
-            self._watch.lost()
-            self._watch.came_up(None)
-            raise Unanswered(None if limit.expired() else error, sent=True) from error
-
-    async def ask_alone(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """The same."""
-        return await self.ask(key, commands, seconds)
-
-    async def read(self, _keys: Sequence[bytes], /) -> Records:
-        """Its own way is the only one.
-
-        Raises:
-            AskAlone: always.
-        """
-        raise AskAlone
-
-    async def nodes(self, _seconds: float, /) -> list[str]:
-        """Its server.
-
-        Raises:
-            TypeError: it has several.
-        """
-        return one_node(self._client)
-
-    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """Send them one after another.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
-        """
-        return [(await self.ask(None, [words], seconds))[0] for words in commands]
-
-    async def drop_idle(self) -> None:
-        """Its connections are its own."""
-
-    async def aclose(self) -> None:
-        """The application closes its client."""
-
-
-class GivenClient:
-    """The application's client as it is, where connections of our own can't be made: its timeouts are its own too."""
-
-    def __init__(self, client: Any, watch: Watch) -> None:
-        self.lock = Lock()
-        self._client = client
-        self._watch = watch
-        watch.came_up(None)
-
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """None: commands can't be kept on one connection."""
-        return []
-
-    def ask(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """Send a command, or a transaction.
-
-        Raises:
-            Unanswered: the client raised an error that is no server's answer.
-        """
-        try:
-            if len(commands) == 1:
-                return [self._client.execute_command(*commands[0], NEVER_DECODE=True)]
-            with self._client.pipeline(transaction=True) as pipeline:
-                for words in commands[1:-1]:
-                    pipeline.execute_command(*words)
-                return [pipeline.execute()]
-        except Exception as error:
-            if is_answer(error):
-                return [error]
-            self._watch.lost()
-            self._watch.came_up(None)
-            raise Unanswered(error, sent=True) from error
-
-    def ask_alone(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """The same."""
-        return self.ask(key, commands, seconds)
-
-    def read(self, _keys: Sequence[bytes], /) -> Records:
-        """Its own way is the only one.
-
-        Raises:
-            AskAlone: always.
-        """
-        raise AskAlone
-
-    def nodes(self, _seconds: float, /) -> list[str]:
-        """Its server.
-
-        Raises:
-            TypeError: it has several.
-        """
-        return one_node(self._client)
-
-    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """Send them one after another.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
-        """
-        return [self.ask(None, [words], seconds)[0] for words in commands]
-
-    def drop_idle(self) -> None:
-        """Its connections are its own."""
-
-    def close(self) -> None:
-        """The application closes its client."""
-
-
-class AsyncPause:
-    """Waits."""
-
-    @staticmethod
-    async def seconds(count: float) -> None:
-        await asyncio.sleep(count)
-
-
-class Pause:
-    """Waits."""
-
-    @staticmethod
-    def seconds(count: float) -> None:
-        time.sleep(count)

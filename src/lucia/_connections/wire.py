@@ -1,18 +1,40 @@
 """One asynchronous connection of redis-py or valkey-py: what goes on it, its replies, whether it is clean, and how it is closed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from lucia.redis.clients import is_answer, is_last
 from lucia.redis.commands import Reply, Words
 
-__all__ = ["drop", "is_clean", "pack", "replies_of"]
+__all__ = ["INFO", "Exchange", "drop", "is_clean", "pack", "replies_of"]
+
+INFO: Final = ("INFO", "replication")
+"""What a new connection asks: which history the server has."""
 
 _PACK: Final[Callable[[tuple[str | bytes | int, ...]], bytes] | None] = (
     import_module("hiredis").pack_command if find_spec("hiredis") is not None else None
 )
+
+
+class Exchange(Protocol):
+    """Sends commands together on one connection, and returns their replies in order; a server's refusal is a reply too.
+
+    Args:
+        commands: what to send.
+        seconds: for all of it.
+        only_reads: whether none of them changes anything.
+        sending: called when they may begin to arrive at the server.
+
+    Raises:
+        Unanswered: the time was over, or no connection could be made, or it was lost.
+        OtherHistory: nothing was sent, since what was ended has to be ended again first; the connection is there for that.
+    """
+
+    def __call__(
+        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
+    ) -> Coroutine[Any, Any, list[Reply]]: ...
 
 
 def pack(connection: Any, commands: Sequence[Words]) -> bytes | list[bytes]:

@@ -16,9 +16,8 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from lucia._batches import Exchange
-from lucia._entries import ENTRY_SECONDS, Entries, Lease, Reading
-from lucia._wire import drop, pack, replies_of
+from lucia._connections.entries import ENTRY_SECONDS, Entries, Lease, Reading
+from lucia._connections.wire import INFO, Exchange, drop, pack, replies_of
 from lucia.redis.clients import is_last, is_refusal
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
@@ -30,7 +29,6 @@ __all__ = ["AsyncTracked"]
 _HELLO: Final = ("HELLO", 3)
 """Once more, in case that the application connects in a way of its own: with RESP2, a server agrees to track and tells nothing."""
 
-_INFO: Final = ("INFO", "replication")
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 
 BEATS: Final = 3
@@ -352,7 +350,7 @@ async def _handshake(connection: Any) -> tuple[Reply, str | None]:
         raise
     if not hasattr(connection._parser, "set_invalidation_push_handler"):
         return None, f"{type(connection._parser).__name__} of the client knows no pushes"
-    await connection.send_packed_command(connection.pack_commands([_HELLO, _INFO, _TRACKING]), False)
+    await connection.send_packed_command(connection.pack_commands([_HELLO, INFO, _TRACKING]), False)
     _, history, tracking = await replies_of(connection, 3)
     return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(tracking, Exception) else None
 

@@ -1,0 +1,22 @@
+"""What differs between the two colours in talking to servers: connections, and what is gathered, kept and awaited on them.
+
+Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``close``), so that generated code finds its own by name.
+"""
+
+from lucia._connections.given import AsyncGivenClient, GivenClient
+from lucia._connections.pause import AsyncPause, Pause
+from lucia._connections.server import AsyncServer, Server
+from lucia._connections.settings import AsyncReadOptions, AsyncSettings, ReadOptions, Settings
+
+__all__ = [
+    "AsyncGivenClient",
+    "AsyncPause",
+    "AsyncReadOptions",
+    "AsyncServer",
+    "AsyncSettings",
+    "GivenClient",
+    "Pause",
+    "ReadOptions",
+    "Server",
+    "Settings",
+]
