@@ -236,12 +236,14 @@ async def test_a_cancelled_call(inspector: Inspector) -> None:
 
 
 async def test_an_idle_connection_that_somebody_closed(inspector: Inspector) -> None:
-    """An idle connection that is closed, for whatever reason, is replaced."""
+    """An idle connection that is closed, for whatever reason, is replaced, be it for a read or for what is looked at before."""
     adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port))
     await adapter.set_session(row("one"))
     route: Any = await adapter._driver._route.get()
     await route._server._idle[0].disconnect()
     assert await adapter.get_session("one") is not None
+    await route._server._idle[0].disconnect()
+    await adapter.set_session(row("two"))
     await adapter.aclose()
 
 
@@ -253,6 +255,14 @@ async def test_the_deadline_of_a_given_client() -> None:
             await AsyncGivenClient(client, Watch(Revocations())).ask(None, [("PING",)], 0.05)
         assert (raised.value.error, raised.value.sent) == (None, True)
         await client.aclose()
+
+
+async def test_a_given_client_asks_in_one_way(inspector: Inspector) -> None:
+    """What has to be alone on a connection is sent by a client that is used as it is as everything else."""
+    async with redis.asyncio.Redis(port=inspector.server.port) as client:
+        assert await AsyncGivenClient(client, Watch(Revocations())).ask_alone(None, [("ECHO", "x")], 5) == [b"x"]
+    with redis.Redis(port=inspector.server.port) as client_of_threads:
+        assert GivenClient(client_of_threads, Watch(Revocations())).ask_alone(None, [("ECHO", "x")], 5) == [b"x"]
 
 
 def test_a_given_client_keeps_no_connection() -> None:
