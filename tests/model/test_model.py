@@ -5,9 +5,9 @@
 =================== ========= ========= ========== =========
 protocol            scenarios    worlds with large    worlds
 =================== ========= ========= ========== =========
-one server                 33     1,727         45     3,802
-cluster                    33    28,716         45 1,532,404
-without scripts            33   286,093         42 1,888,071
+one server                 33     1,727         45     3,800
+cluster                    33    28,742         45 1,530,000
+without scripts            33   286,095         42 1,890,000
 =================== ========= ========= ========== =========
 
 Measured on one core with Python 3.11: 22 seconds, and three minutes with the large ones. Over sets, where only a few scenarios are run
