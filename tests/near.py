@@ -119,7 +119,9 @@ class Tracking:
     def _count(self) -> None:
         self.sent += 1
 
-    async def _plain(self, commands: Sequence[Words], seconds: float, *, only_reads: bool, sending: Callable[[], None]) -> list[Reply]:
+    async def _plain(
+        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
+    ) -> list[Reply]:
         self.plain.append(commands)
         return ["plain"]
 

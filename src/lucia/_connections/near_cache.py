@@ -6,7 +6,7 @@ synchronous adapter: records can be used only while somebody reads what the serv
 
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Final
@@ -101,7 +101,10 @@ def _begin_all() -> None:
         each.begin()
 
 
-os.register_at_fork(after_in_child=_begin_all)
+def _forks_never(*, after_in_child: Callable[[], None]) -> None: ...
+
+
+getattr(os, "register_at_fork", _forks_never)(after_in_child=_begin_all)
 
 
 def _keys(command: Call | Eval | Transaction) -> list[bytes]:
