@@ -20,8 +20,6 @@ from tests.aio.meeting import patiently
 from tests.failover_tools import AsyncAdapters, Node, Pair, pair, replicated_cluster, sentinel_pair
 from tests.redis_tools import LEAST_RIGHTS, AsyncClients, Inspector, row
 
-pytestmark = pytest.mark.slow
-
 OUTAGE = (StoreUnavailable, redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)
 
 

@@ -1107,7 +1107,6 @@ async def persist(call: Callable[[], Any], expected: object) -> None:
     raise TimeoutError
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 async def test_failover(library: str, tmp_path: Path) -> None:
     """Behind Sentinel the adapter finds the new master, which does not know the scripts, and every method works there."""

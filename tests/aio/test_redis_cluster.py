@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Generator
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -101,8 +102,8 @@ async def client(kind: str, inspector: Inspector) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def adapter(client: Any) -> AsyncRedisSessionAdapter:
-    """An adapter on an emptied place."""
-    return AsyncRedisSessionAdapter(client)
+    """An adapter on an emptied place, with time for many calls at once on a busy machine."""
+    return AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=30))
 
 
 of_one_kind = pytest.mark.parametrize("kind", ["cluster of redis"])

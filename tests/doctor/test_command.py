@@ -204,7 +204,6 @@ def _until_amid(inspector: Inspector, process: "subprocess.Popen[str]", scans: i
     assert process.poll() is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(redis_server: Server, tmp_path: Path, number: signal.Signals) -> None:
     """A signal in the middle ends it with 2, a line that says how to go on, and a file without ids; going on counts all, once."""
@@ -230,7 +229,6 @@ def test_interrupted(redis_server: Server, tmp_path: Path, number: signal.Signal
         assert not file.exists()
 
 
-@pytest.mark.slow
 def test_interrupted_without_a_file(redis_server: Server, tmp_path: Path) -> None:
     """Without --resume, the file is in the folder where it ran."""
     with Inspector(redis_server) as inspector:
@@ -245,7 +243,6 @@ def test_interrupted_without_a_file(redis_server: Server, tmp_path: Path) -> Non
         assert (tmp_path / "lucia-doctor.json").exists()
 
 
-@pytest.mark.slow
 def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
     """An interrupted --fix that goes on leaves nothing; what the page had mended that was interrupted is not counted again."""
     file = tmp_path / "state.json"
@@ -264,7 +261,6 @@ def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
         assert doctor(redis_server.url, "--json").counts() == {}
 
 
-@pytest.mark.slow
 def test_lost_connection(tmp_path: Path) -> None:
     """A server that goes away in the middle ends it with 2, the client's error, and how to go on."""
     with own_server("redis-server", tmp_path) as server, Inspector(server) as inspector:

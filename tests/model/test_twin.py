@@ -20,6 +20,8 @@ from tests.model.server import NOW, SCRIPTS, Database, State, Value, WrongType
 from tests.model.world import Part
 from tests.servers import Server
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE: Final = 20_000
 """By how many milliseconds a real expiry may differ: the model's time stands still. The expiries drawn are further apart."""
 

@@ -21,8 +21,6 @@ from tests.sync.meeting import patiently
 from tests.failover_tools import Adapters, Node, Pair, pair, replicated_cluster, sentinel_pair
 from tests.redis_tools import LEAST_RIGHTS, Clients, Inspector, row
 
-pytestmark = pytest.mark.slow
-
 OUTAGE = (StoreUnavailable, redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)
 
 

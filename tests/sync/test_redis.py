@@ -1108,7 +1108,6 @@ def persist(call: Callable[[], Any], expected: object) -> None:
     raise TimeoutError
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_failover(library: str, tmp_path: Path) -> None:
     """Behind Sentinel the adapter finds the new master, which does not know the scripts, and every method works there."""

@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Iterator, Callable, Generator
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -102,8 +103,8 @@ def client(kind: str, inspector: Inspector) -> Iterator[Any]:
 
 @pytest.fixture
 def adapter(client: Any) -> RedisSessionAdapter:
-    """An adapter on an emptied place."""
-    return RedisSessionAdapter(client)
+    """An adapter on an emptied place, with time for many calls at once on a busy machine."""
+    return RedisSessionAdapter(client, deadline=timedelta(seconds=30))
 
 
 of_one_kind = pytest.mark.parametrize("kind", ["cluster of redis"])

@@ -145,6 +145,7 @@ EXAMPLES = {"redis": 100, "valkey": 100, "old_redis": 100, "cluster": 50, "redis
 """How many sequences of calls each place gets: by its speed."""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
 @pytest.mark.parametrize(("place", "examples"), EXAMPLES.items(), ids=EXAMPLES)
 def test_redis_answers_as_memory_does(request: pytest.FixtureRequest, place: str, examples: int) -> None:

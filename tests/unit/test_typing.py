@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.slow
+
 CHECKERS = {
     "mypy": [sys.executable, "-m", "mypy", "--no-incremental"],
     "pyright": [sys.executable, "-m", "pyright", "--pythonpath", sys.executable],
