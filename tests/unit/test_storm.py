@@ -46,19 +46,25 @@ class Storm:
         self.sessions = sessions
         self.chance = chance
         self.outcomes: Counter[str] = Counter()
+        self._calls: set[asyncio.Task[None]] = set()
 
     async def rage(self, seconds: float) -> None:
         """Let all workers work for so long, and until enough was done and was cancelled."""
         end = asyncio.get_running_loop().time() + seconds
-        async with asyncio.timeout(seconds + 60), asyncio.TaskGroup() as workers:  # nothing hangs
-            for number in range(WORKERS):
-                workers.create_task(self._work(number, end))
+        try:
+            async with asyncio.timeout(seconds + 60), asyncio.TaskGroup() as workers:  # nothing hangs
+                for number in range(WORKERS):
+                    workers.create_task(self._work(number, end))
+        finally:
+            await asyncio.gather(*self._calls, return_exceptions=True)
 
     async def _work(self, number: int, end: float) -> None:
         made = 0
         while asyncio.get_running_loop().time() < end or min(self.outcomes["ok"], self.outcomes["CancelledError"]) < ENOUGH:
             made += 1
             task = asyncio.ensure_future(self.chance.choice((self._read, self._read, self._list, self._login))(f"{number}-{made}"))
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
             if self.chance.random() < 0.4:
                 await asyncio.sleep(self.chance.random() ** 2 * 0.2)  # soon, or long after
                 task.cancel()
@@ -134,12 +140,12 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> list[AsyncServer]:
     return made
 
 
-async def hold_through_a_storm(proxied: Any, weather: Weather, servers: list[AsyncServer], **settings: Any) -> None:
+async def hold_through_a_storm(proxied: Any, weather: Weather, servers: list[AsyncServer], seed: int = 4, **settings: Any) -> None:
     """Let the storm rage; afterwards everybody's session is read at the same time, and no call has kept its place."""
     rows = [row(f"id-of-user-{number}", f"user-{number}") for number in range(SESSIONS)]
     async with AsyncRedisSessionAdapter(proxied, deadline=timedelta(seconds=20), **settings) as sessions:
         await asyncio.gather(*map(sessions.set_session, rows))
-        storm = Storm(sessions, random.Random(4))  # noqa: S311
+        storm = Storm(sessions, random.Random(seed))  # noqa: S311
         weather.stormy = True
         await storm.rage(SECONDS)
         weather.stormy = False
@@ -181,7 +187,7 @@ async def test_cancellations_find_lost_places(
 async def test_cancellations_find_connections_that_are_used_again(
     proxied: Any, weather: Weather, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """Where a cancelled call's connection is used again, others get its reply."""
+    """Where a cancelled call's connection is used again, others get its reply: in one storm or another."""
     kept: list[Any] = []
     take = AsyncServer._take
 
@@ -194,12 +200,18 @@ async def test_cancellations_find_connections_that_are_used_again(
     async def stay_open(_: Any, **__: Any) -> None:
         """The client's own way to be done with a connection whose call was cancelled."""
 
-    with monkeypatch.context() as fault:
-        fault.setattr(server_module, "drop", keep)
-        fault.setattr(AsyncServer, "_take", take_kept)
-        fault.setattr(redis.asyncio.Connection, "disconnect", stay_open)
-        with pytest.raises(ExceptionGroup) as caught:
-            await hold_through_a_storm(proxied, weather, servers, coalesce=False)
-    for connection in kept:
-        await connection.disconnect(nowait=True)
-    assert caught.group_contains(AssertionError)
+    wrong: Any = None
+    for seed in range(20):
+        with monkeypatch.context() as fault:
+            fault.setattr(server_module, "drop", keep)
+            fault.setattr(AsyncServer, "_take", take_kept)
+            fault.setattr(redis.asyncio.Connection, "disconnect", stay_open)
+            with pytest.raises(ExceptionGroup) as caught:
+                await hold_through_a_storm(proxied, weather, servers, seed, coalesce=False)
+        weather.stormy = False
+        while kept:
+            await kept.pop().disconnect(nowait=True)
+        wrong, _ = caught.value.split(AssertionError)
+        if wrong is not None:
+            break
+    assert wrong is not None
