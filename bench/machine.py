@@ -25,7 +25,7 @@ def about(date: str) -> dict[str, str]:
     return {
         "date": date,
         "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory():.0f} GiB",
-        "system": f"{_system()}, kernel {platform.release()}",
+        "system": f"{_system()}, kernel {platform.release().partition('-')[0]}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "Node": f"{_said(*node(), '--version')}, {', '.join(f'{name} {number}' for name, number in installed(NODE).items())}",
         "server": _said(path_of("redis-server"), "--version").split(" sha=")[0],
