@@ -1,14 +1,18 @@
 """An adapter with a near-cache, on real servers: what it gives from memory, and what it never gives."""
 
 import asyncio
+import math
 import os
+import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from typing import Any, Final
 
 import pytest
@@ -25,7 +29,7 @@ from lucia.redis.slots import slot_of
 from lucia.rules import system_clock
 from lucia.testing import AsyncRenewingSessionAdapterSuite
 from tests.aio.test_conformance import AsyncSessionFirstSuite
-from tests.near import eventually
+from tests.near import HasNoLease, eventually
 from tests.places import WITHOUT_SCRIPTS
 from tests.proxies import Dam, damming_proxy
 from tests.redis_tools import HOUR, AsyncClients, Clients, ClusterInspector, Inspector, row, sentinel_group
@@ -346,6 +350,89 @@ async def _when_it_is_back(adapter: AsyncRedisSessionAdapter) -> SessionRow | No
             with suppress(redis.exceptions.RedisError, OSError):
                 return await adapter.get_session("one")
             await asyncio.sleep(0.05)
+
+
+# A link that holds things up at random
+
+
+class Watch:
+    """Reads sessions all the time, while another adapter ends them, and counts what is still given after that."""
+
+    def __init__(self, near: AsyncRedisSessionAdapter, other: AsyncRedisSessionAdapter, lease: float) -> None:
+        self.within = self.beyond = 0
+        self._near = near
+        self._other = other
+        self._lease = lease
+        self._live: list[str] = []
+        self._ended: dict[str, float] = {}
+
+    async def go_on(self, seconds: float, dam: Dam, chance: random.Random) -> None:
+        """Do so, while the link is closed and opened at random."""
+        end = time.monotonic() + seconds
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._change(end, chance, tasks))
+            while time.monotonic() < end:
+                await asyncio.sleep(chance.random() * self._lease)
+                dam.close(both=chance.random() < 0.5)
+                await asyncio.sleep(chance.random() * 2 * self._lease)
+                dam.open()
+
+    async def _change(self, end: float, chance: random.Random, tasks: asyncio.TaskGroup) -> None:
+        """Keep some sessions alive, each with a reader, and end one after another."""
+        for number in count():
+            await self._other.set_session(row(f"s{number}"))
+            tasks.create_task(self._read(f"s{number}"))
+            self._live.append(f"s{number}")
+            while len(self._live) > (8 if time.monotonic() < end else 0):
+                session_id = self._live.pop(chance.randrange(len(self._live)))
+                await self._other.delete_session(session_id)
+                self._ended[session_id] = time.monotonic()
+            if not self._live:
+                return
+            await asyncio.sleep(0.005)
+
+    async def _read(self, session_id: str) -> None:
+        """Read a session until it is gone."""
+        while True:
+            begin = time.monotonic()
+            ended = self._ended.get(session_id, math.inf)
+            if await self._near.get_session(session_id) is None:
+                return
+            self.within += ended < begin <= ended + self._lease
+            self.beyond += begin > ended + self._lease
+            await asyncio.sleep(0)
+
+
+async def watch(redis_server: Server, entries: Entries) -> Watch:
+    """What a watch counts in some seconds, with such entries."""
+    lease, chance = 0.1, random.Random(11)  # noqa: S311 (no secret)
+    async with (
+        damming_proxy(redis_server.port, b"TRACKING") as dam,
+        Redis(port=dam.port) as client,
+        Redis(port=redis_server.port) as direct,
+        AsyncRedisSessionAdapter(direct) as other,
+        AsyncRedisSessionAdapter(client, near_cache=timedelta(seconds=lease)) as near,
+    ):
+        near._near.entries = entries
+        found = Watch(near, other, lease)
+        await found.go_on(4, dam, chance)
+        return found
+
+
+@pytest.mark.slow
+async def test_never_beyond_the_lease(redis_server: Server) -> None:
+    """Whenever the link holds up answers, and what the server tells: no read that begins a lease after a session's end finds it."""
+    redis_server.flush()
+    found = await watch(redis_server, Entries())
+    assert found.within > 0
+    assert found.beyond == 0
+
+
+@pytest.mark.slow
+async def test_never_beyond_the_lease_has_power(redis_server: Server) -> None:
+    """A cache without a lease is found out."""
+    redis_server.flush()
+    assert (await watch(redis_server, HasNoLease())).beyond > 0
 
 
 # Event loops and processes
