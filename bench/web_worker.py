@@ -4,12 +4,14 @@ It is asked as :mod:`bench.worker` is. Requests come from elsewhere, but for tho
 """
 
 import asyncio
+import gc
 import importlib
 import json
 import sys
+import time
 from http.client import HTTPConnection
 from socket import AF_INET, IPPROTO_TCP, SOCK_STREAM, socket
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import uvicorn
 
@@ -45,6 +47,10 @@ class WebWorker:
         """The URL of what is measured."""
         return f"http://{HOST}:{self._port}/me"
 
+    async def time(self) -> float:
+        """The processor time that this process has used, in seconds."""
+        return time.process_time()
+
     async def log_in(self, count: int) -> list[str]:
         """Log so many in, and give what they send as their Cookie header."""
         return await asyncio.to_thread(self._log_in, count)
@@ -69,14 +75,23 @@ class WebWorker:
         return response.status, answer.get("user_id", "").replace("-", "")
 
 
-async def main(library: str, url: str, settings: dict[str, Any]) -> None:
+def tune() -> None:
+    """Keep what is there out of the garbage collector's sight, and let it look at the rest less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+async def main(library: str, url: str, http: Literal["h11", "httptools"], settings: dict[str, Any], *, tuned: bool) -> None:
     """Serve one application."""
     web: Web = importlib.import_module(f"bench.web.{library}").make_web(url, **settings)
-    config = uvicorn.Config(web.app, http="httptools", lifespan="off", access_log=False, log_level="warning")
+    config = uvicorn.Config(web.app, http=http, lifespan="off", access_log=False, log_level="warning")
     server = uvicorn.Server(config)
     listener = socket(AF_INET, SOCK_STREAM, IPPROTO_TCP)  # where the protocol is named, asyncio sets TCP_NODELAY, as on a socket of its own
     listener.bind((HOST, 0))
     listener.listen()  # so that who comes before the server is up waits
+    if tuned:
+        tune()
     serving = asyncio.create_task(server.serve([listener]))
     await serve(WebWorker(web, listener.getsockname()[1]))
     server.should_exit = True
@@ -84,6 +99,8 @@ async def main(library: str, url: str, settings: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    library, loop, url, settings = sys.argv[1:]
+    library, loop, url, given = sys.argv[1:]
+    settings = json.loads(given)
+    http, tuned = settings.pop("http"), settings.pop("tuned")
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-        runner.run(main(library, url, json.loads(settings)))
+        runner.run(main(library, url, http, settings, tuned=tuned))

@@ -13,11 +13,11 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.middleware.fastapi import FastAPIAuth
 
 
-def make_web(url: str, **settings: Any) -> Web:
-    """The settings are the adapter's, with times in seconds."""
+def make_web(url: str, *, validate_ahead: bool = False, **settings: Any) -> Web:
+    """The other settings are the adapter's, with times in seconds."""
     client = Redis.from_url(url, max_connections=CONNECTIONS)
     auth = AsyncAuth(sessions=AsyncRedisSessionAdapter(client, **with_times(settings)), env="DEV", session_expires_in=LIFE)
-    web = FastAPIAuth(auth)
+    web = FastAPIAuth(auth, validate_ahead=validate_ahead)
     app = FastAPI()
     web.install(app)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lucia import AsyncAuth, AsyncAuthRequest, PrimaryKey, SessionCookie, User
+from lucia import AsyncAuth, AsyncAuthRequest, PrimaryKey, SessionCookie, SessionRow, User
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.middleware.asgi import LuciaMiddleware, Message, Receive, Scope, Send, auth_request
 from tests.web.driver import (
@@ -416,6 +416,55 @@ async def test_a_request_is_looked_at_when_somebody_asks(auth: AsyncAuth[User], 
     assert looks == []
     await get(LuciaMiddleware(respond(auth, ask), auth=auth), session_id)
     assert looks == ["origin", "cookie"]
+
+
+async def test_a_session_can_be_validated_ahead(auth: AsyncAuth[User], time: Time) -> None:
+    """Then a route finds it there, and an idle one is renewed for a route that never asks."""
+    session_id = await log_in(auth)
+    found: list[str | None] = []
+
+    async def note(request: AsyncAuthRequest[User]) -> None:
+        asked = request.validate()
+        with pytest.raises(StopIteration) as at_once:  # without waiting for anything
+            asked.send(None)
+        found.append(user_of(at_once.value.value))
+
+    answer = await get(LuciaMiddleware(respond(auth, note), auth=auth, validate_ahead=True), session_id)
+    assert (found, answer.headers) == (["ann"], [])
+    time.pass_hours(25)
+    for ahead in (False, True):
+        answer = await get(LuciaMiddleware(respond(auth, nothing), auth=auth, validate_ahead=ahead), session_id)
+        assert (answer.cookie is not None) is ahead
+
+
+@pytest.mark.parametrize("cookie", [None, "x", "0" * 40])
+async def test_a_visitor_passes_ahead(auth: AsyncAuth[User], cookie: str | None) -> None:
+    """As one who has no session, whose cookie stays."""
+    answer = await get(LuciaMiddleware(respond(auth, validate), auth=auth, validate_ahead=True), cookie)
+    assert (answer.status, answer.headers) == (200, [])
+
+
+async def test_a_store_that_fails_ahead_fails_for_who_asks(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A route that does not ask is served; one that asks gets the error, or the session, if the store is back by then."""
+    session_id = await log_in(auth)
+    get_session = store.get_session
+    failures = [OSError("down"), OSError("down"), OSError("down")]
+
+    async def failing(session_id: str, /) -> SessionRow | None:
+        if failures:
+            raise failures.pop()
+        return await get_session(session_id)
+
+    monkeypatch.setattr(store, "get_session", failing)
+    assert (await get(LuciaMiddleware(respond(auth, nothing), auth=auth, validate_ahead=True), session_id)).status == 200
+    asking = LuciaMiddleware(respond(auth, validate), auth=auth, validate_ahead=True)
+    with pytest.raises(OSError, match="down"):
+        await get(asking, session_id)
+    failures.append(OSError("down"))
+    assert (await get(asking, session_id)).status == 200
+    assert failures == []
 
 
 class OneRequest:

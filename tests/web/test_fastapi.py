@@ -101,6 +101,16 @@ def test_each_dependency_gives_what_it_names(client: TestClient) -> None:
         assert client.post("/login", params=ANN).json() == user_id
 
 
+async def test_sessions_can_be_validated_ahead(auth: AsyncAuth[User], time: Time) -> None:
+    """The option renews an idle session also where no dependency asks, and the dependencies find it as ever."""
+    session_id = await log_in(auth)
+    web = FastAPIAuth(auth, validate_ahead=True)
+    app = make_app(web, auth)
+    assert (await get(app, session_id, path="/session")).body == b'"ann"'
+    time.pass_hours(25)
+    assert (await get(app, session_id, path="/openapi.json")).cookie not in (None, "", session_id)
+
+
 def test_a_visitor_is_told_to_log_in(client: TestClient) -> None:
     """401 with the challenge that FastAPI gives for a cookie, and no Set-Cookie."""
     response = client.get("/user")

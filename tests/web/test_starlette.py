@@ -327,6 +327,20 @@ def test_cross_site_requests_can_be_forbidden(auth: AsyncAuth[User]) -> None:
     assert client.post("/", headers={"Origin": "https://evil.example"}).status_code == 403
 
 
+async def test_sessions_can_be_validated_ahead(auth: AsyncAuth[User], time: Time) -> None:
+    """The option renews an idle session also where no route asks."""
+
+    async def unasked(request: Request) -> Response:
+        return PlainTextResponse("hello")
+
+    session_id = await log_in(auth)
+    time.pass_hours(25)
+    for ahead in (False, True):
+        app = Starlette(routes=[Route("/", unasked)])
+        StarletteAuth(auth, validate_ahead=ahead).install(app)
+        assert ((await get(app, session_id)).cookie is not None) is ahead
+
+
 async def test_a_mounted_application_has_the_outer_ones_auth(web: StarletteAuth[User], auth: AsyncAuth[User], time: Time) -> None:
     """Its routes find the AuthRequest, its cookie goes out, and the outer application answers its errors."""
 

@@ -57,12 +57,22 @@ class StarletteAuth(Generic[UserT]):
     ``NotAuthenticated``, ``InvalidSessionId`` and ``InvalidCredentials``, 403 for ``InvalidRequest`` and ``RequestUnauthorized``, 409
     for ``DuplicateKeyId``, 422 with its message for ``InvalidInput``, 429 for ``TooManyAttempts``, 503 for ``Overloaded`` and
     ``StoreUnavailable``; a WebSocket is closed with 1008. The application's own exception handlers for these classes go before these.
+
+    The settings are those of :class:`~lucia.middleware.asgi.LuciaMiddleware`.
     """
 
-    def __init__(self, auth: AsyncAuth[UserT], *, transport: Transport = "cookie", forbid_cross_site: bool = False) -> None:
+    def __init__(
+        self,
+        auth: AsyncAuth[UserT],
+        *,
+        transport: Transport = "cookie",
+        forbid_cross_site: bool = False,
+        validate_ahead: bool = False,
+    ) -> None:
         self.auth = auth
         self.transport: Transport = transport
         self.forbid_cross_site = forbid_cross_site
+        self.validate_ahead = validate_ahead
 
     def install(self, app: Starlette) -> None:
         """Put the middleware around an application, around its other middleware and its answer 500 too, and add the answers.
@@ -121,7 +131,13 @@ class StarletteAuth(Generic[UserT]):
         return (await self.session_user(connection)).user
 
     def _wrap(self, app: ASGIApp) -> LuciaMiddleware:
-        return LuciaMiddleware(app, auth=self.auth, transport=self.transport, forbid_cross_site=self.forbid_cross_site)
+        return LuciaMiddleware(
+            app,
+            auth=self.auth,
+            transport=self.transport,
+            forbid_cross_site=self.forbid_cross_site,
+            validate_ahead=self.validate_ahead,
+        )
 
     async def _answer(self, connection: Any, error: Exception) -> Any:  # Starlette types handlers of requests and of WebSockets apart
         status, detail = next(answer for kind, answer in _ANSWERS.items() if isinstance(error, kind))
