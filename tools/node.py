@@ -1,5 +1,6 @@
 """Runs programs of Node, which a wheel carries, with the packages that a folder's lock file names."""
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -14,10 +15,12 @@ def node(program: str = "node") -> list[str]:
 
 
 def install(folder: Path) -> None:
-    """Install the packages that the folder's lock file names, unless they are there."""
-    installed = folder / "node_modules" / ".package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < (folder / "package-lock.json").stat().st_mtime:
-        subprocess.run([*node("npm"), "ci", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=True)  # noqa: S603 # our own
+    """Install the packages that the folder's lock file names, unless they are there; one process at a time."""
+    names, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
+    with names.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not installed.exists() or installed.stat().st_mtime < names.stat().st_mtime:
+            subprocess.run([*node("npm"), "ci", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=True)  # noqa: S603 # our own
 
 
 def installed(folder: Path) -> dict[str, str]:
