@@ -9,7 +9,7 @@ from bench.rows import Row
 from bench.section import Plan
 from bench.subjects import Running
 
-__all__ = ["Rates"]
+__all__ = ["OF_THE_SAME", "Rates"]
 
 MOST: Final = 200_000
 MOST_NEW: Final = 15_000

@@ -1,4 +1,4 @@
-"""Where the time goes: a look at the running function after each millisecond of the processor's time."""
+"""Where the time goes: a look at the running module after each millisecond of the processor's time."""
 
 import signal
 import sys
@@ -35,7 +35,7 @@ class Sampler:
         self._idle = max(0.0, 1 - busy)
 
     def shares(self) -> dict[str, float]:
-        """Per cent of the time by function, and of the time when nothing ran."""
+        """Per cent of the time by module, and of the time when nothing ran."""
         each = 100 * (1 - self._idle) / self._seen.total()
         return {WAITING: 100 * self._idle} | {where: each * seen for where, seen in self._seen.most_common()}
 
@@ -45,7 +45,12 @@ class Sampler:
 
 
 def _name(frame: FrameType) -> str:
-    """``package/module.py function``, without the folder that the package is in."""
+    """Our own module's path; of others the package; where the text was made by a package, that one."""
     path = frame.f_code.co_filename
     root = next((root for root in ROOTS if path.startswith(f"{root}/")), "")
-    return f"{path.removeprefix(f'{root}/')} {frame.f_code.co_qualname}"
+    path = path.removeprefix(f"{root}/")
+    if path == "<string>":
+        return "dataclasses, namedtuple"
+    if path.startswith("<frozen "):
+        return path.removeprefix("<frozen ").removesuffix(">")
+    return path if path.startswith(("lucia/", "bench/")) else path.partition("/")[0].removesuffix(".py")

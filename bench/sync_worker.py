@@ -45,7 +45,7 @@ class SyncWorker:
         return seconds
 
     async def profile(self, operation: str, callers: int, count: int) -> dict[str, float]:
-        """Per cent of the time of so many calls, by function; of a single caller."""
+        """Per cent of the time of so many calls, by module; of a single caller."""
         with Sampler() as sampler:
             await self.run(operation, callers, count)
         return sampler.shares()

@@ -94,7 +94,7 @@ class Worker:
         return seconds
 
     async def profile(self, operation: str, callers: int, count: int) -> dict[str, float]:
-        """Per cent of the time of so many calls, by function."""
+        """Per cent of the time of so many calls, by module."""
         with Sampler() as sampler:
             await self.run(operation, callers, count)
         return sampler.shares()

@@ -1,8 +1,9 @@
-"""Where the time goes, by function."""
+"""Where the time goes, by module."""
 
 from collections.abc import Iterator
 from typing import Final
 
+from bench.rates import OF_THE_SAME
 from bench.rows import Row
 from bench.sampler import WAITING
 from bench.section import Plan, Section
@@ -32,32 +33,35 @@ def measure(plan: Plan) -> Iterator[Row]:
         profiles["again, sync"] = _profile(mine_sync, "again", 1, plan)
     shown = [where for where in _most_first(profiles) if max(profile.get(where, 0) for profile in profiles.values()) >= LEAST]
     for what, profile in profiles.items():
-        shares = {where: profile[where] for where in shown if where in profile}
-        for where, share in {**shares, THE_REST: sum(profile.values()) - sum(shares.values())}.items():
-            yield Row(section=NAME, subject=OURS, setting={"function": where, "profile": what}, unit="%", values=(share,))
+        shares = {where: profile.get(where, 0.0) for where in shown}
+        rest = sum(share for where, share in profile.items() if where not in shares)
+        for where, share in {**shares, THE_REST: rest}.items():
+            yield Row(section=NAME, subject=OURS, setting={"module": where, "profile": what}, unit="%", values=(share,))
 
 
 def _profile(subject: Running, operation: str, callers: int, plan: Plan) -> dict[str, float]:
-    subject.ask("prepare", operation, max(WARM, 2 * callers))
-    rate = subject.rate(operation, callers, max(WARM, 2 * callers))
-    count = max(WARM, int(TIMES * plan.size.seconds * rate))
-    subject.ask("prepare", operation, count)
+    sessions = count = WARM
+    for seconds in (plan.size.seconds, TIMES * plan.size.seconds):
+        subject.ask("prepare", operation, sessions)
+        count = max(WARM, int(seconds * subject.rate(operation, callers, count)))
+        sessions = plan.size.pool if operation == OF_THE_SAME else count
+    subject.ask("prepare", operation, sessions)
     profile: dict[str, float] = subject.ask("profile", operation, callers, count)
     return profile
 
 
 def _most_first(profiles: dict[str, dict[str, float]]) -> list[str]:
-    """All functions, the dearest first; what is no function at the end."""
-    functions = {where for profile in profiles.values() for where in profile} - {WAITING}
-    return [*sorted(functions, key=lambda where: -sum(profile.get(where, 0) for profile in profiles.values())), WAITING]
+    """All modules, the dearest first; what is no module at the end."""
+    modules = {where for profile in profiles.values() for where in profile} - {WAITING}
+    return [*sorted(modules, key=lambda where: -sum(profile.get(where, 0) for profile in profiles.values())), WAITING]
 
 
 SECTION: Final = Section(
     name=NAME,
     title="Where the time goes",
     about=(
-        "Per cent of the time, by function, on asyncio: looked at after each millisecond of the processor's time. What is done in C counts "
-        "as its caller's: the event loop's own functions send and receive. `bench` is the load itself. Functions below "
+        "Per cent of the time, by module, on asyncio: looked at after each millisecond of the processor's time. What is done in C counts "
+        "as its caller's: asyncio's part is the event loop, and what sends and receives. `bench` is the load itself. Modules below "
         f"{LEAST:g} % everywhere are summed up. Measured once."
     ),
     columns="profile",
