@@ -22,7 +22,7 @@ from lucia.redis.index import LIST, SET
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.scripts import DELETE, SWAP
 from lucia.redis.slots import addresses_of_slots, redirection_of, slot_of
-from lucia.redis.topology import OneServer, topology_of
+from lucia.redis.topology import OneServer, Recipe, topology_of
 from lucia.redis.unanswered import Unanswered, is_repeatable
 from tests.redis_tools import AsyncClients, Inspector, frozen, own_server, row, silent_server, until, unused_port
 from tests.servers import Cluster
@@ -340,6 +340,13 @@ def test_what_is_copied() -> None:
     assert (topology.recipe.options["host"], topology.recipe.options["password"], topology.recipe.limit) == ("h", "secret word", 7)
     assert not {"retry", "retry_on_error", "health_check_interval", "socket_timeout"} & topology.recipe.options.keys()
     assert "secret word" not in repr(topology)
+
+
+def test_names_that_redis_py_gives_itself() -> None:
+    """The name that redis-py 7's client of a cluster gives its connections unasked, and they warn of, is not copied; others are."""
+    own, others = ({"db": 1, "lib_name": name, "lib_version": "7.4.0"} for name in ("redis-py", "valkey-py"))
+    assert Recipe.of(redis.Connection, own, 1).options == {"db": 1}
+    assert Recipe.of(redis.Connection, others, 1).options == others
 
 
 def test_what_is_not_copied() -> None:

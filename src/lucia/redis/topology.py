@@ -24,6 +24,9 @@ _LEFT_OUT: Final = frozenset(
 )  # fmt: skip
 """Options that would send commands again, wait in another way than we do, or tie a connection to the client's pool."""
 
+_OWN_NAME: Final = "redis-py"
+"""Given unasked by redis-py 7's asynchronous client of a cluster to its connections, which have it by default, and warn of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -36,7 +39,8 @@ class Recipe:
     @classmethod
     def of(cls, make: Callable[..., Any], options: Mapping[str, Any], limit: int) -> "Recipe":
         """Without what is left out."""
-        return cls(make, {name: value for name, value in options.items() if name not in _LEFT_OUT}, limit)
+        left_out = _LEFT_OUT | {"lib_name", "lib_version"} if options.get("lib_name") == _OWN_NAME else _LEFT_OUT
+        return cls(make, {name: value for name, value in options.items() if name not in left_out}, limit)
 
     def with_options(self, **changes: Any) -> "Recipe":
         """The same with other options."""
