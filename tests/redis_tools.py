@@ -625,6 +625,7 @@ class LossyProxy:
         self.port = int(self._listening.getsockname()[1])
         self._word = b""
         self._count = 0
+        self._halves = False
         self.lost = 0
 
     def __enter__(self) -> "LossyProxy":
@@ -634,9 +635,9 @@ class LossyProxy:
     def __exit__(self, *_: object) -> None:
         self._listening.close()
 
-    def lose(self, word: str, count: int = 1_000) -> "LossyProxy":
-        """From now on, lose the replies to that many commands that hold this word."""
-        self._word, self._count, self.lost = word.encode(), count, 0
+    def lose(self, word: str, count: int = 1_000, *, halves: bool = False) -> "LossyProxy":
+        """From now on, lose the replies to that many commands that hold this word; or a half of each, and the connection stays open."""
+        self._word, self._count, self._halves, self.lost = word.encode(), count, halves, 0
         return self
 
     def _accept(self) -> None:
@@ -657,7 +658,10 @@ class LossyProxy:
                 if source is near and self._count and self._word in data:
                     self._count -= 1
                     self.lost += 1
-                    far.recv(1 << 16)
+                    reply = far.recv(1 << 16)
+                    if self._halves:
+                        near.sendall(reply[: len(reply) // 2])
+                        near.recv(1)
                     return
 
 

@@ -230,6 +230,23 @@ async def test_no_connection_is_free(tmp_path: Path) -> None:
             assert [getattr(each, "id", each) for each in found] == ["one"] * 8
 
 
+@pytest.mark.parametrize("kind", ["redis"])
+async def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, LossyProxy]) -> None:
+    """An answer of which only a half comes is none, at the deadline, or a blocking call's twice; the connection is not used again."""
+    (proxy,) = proxies.values()
+    client = AsyncClients.make("redis-py as it is", Server("redis", "127.0.0.1", proxy.port, Path("/nowhere")))
+    async with client, AsyncRedisSessionAdapter(client, deadline=SOON) as adapter:
+        await patiently(partial(adapter.set_session, row("one")))
+        proxy.lose("MGET", halves=True)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await adapter.get_session("one")
+        assert time.monotonic() - began < PATIENCE
+        assert proxy.lost == 1
+        proxy.lose("", 0)
+        assert await patiently(partial(adapter.get_session, "one")) is not None
+
+
 async def test_a_reply_that_comes_late(tmp_path: Path) -> None:
     """The reply to a command that was given up is never taken for another command's."""
     with own_server("redis-server", tmp_path) as server:

@@ -231,6 +231,23 @@ def test_no_connection_is_free(tmp_path: Path) -> None:
             assert [getattr(each, "id", each) for each in found] == ["one"] * 8
 
 
+@pytest.mark.parametrize("kind", ["redis"])
+def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, LossyProxy]) -> None:
+    """An answer of which only a half comes is none, at the deadline, or a blocking call's twice; the connection is not used again."""
+    (proxy,) = proxies.values()
+    client = Clients.make("redis-py as it is", Server("redis", "127.0.0.1", proxy.port, Path("/nowhere")))
+    with client, RedisSessionAdapter(client, deadline=SOON) as adapter:
+        patiently(partial(adapter.set_session, row("one")))
+        proxy.lose("MGET", halves=True)
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            adapter.get_session("one")
+        assert time.monotonic() - began < PATIENCE
+        assert proxy.lost == 1
+        proxy.lose("", 0)
+        assert patiently(partial(adapter.get_session, "one")) is not None
+
+
 def test_a_reply_that_comes_late(tmp_path: Path) -> None:
     """The reply to a command that was given up is never taken for another command's."""
     with own_server("redis-server", tmp_path) as server:
