@@ -2,10 +2,10 @@
 """Reads sessions on the shortest way there is: what most requests to an application are made of."""
 
 import time
+from functools import partial
 from typing import Final
 
 from lucia._sync.redis_driver import RedisDriver
-from lucia._sync.redis_routes import Route
 from lucia._connections import Settings
 from lucia.models import SessionRow
 from lucia.redis.common import once_more
@@ -45,23 +45,21 @@ class SessionReader:
             return self._driver.run(store.get(session_id))
         end = time.monotonic() + self._seconds
         try:
-            return self._read(way, store.lookup, session_id)
+            keys = store.lookup.keys(session_id)
+            records = way.read(keys)
+            row = self._row(store.lookup, session_id, records)
         except (AskAlone, OtherHistory):
             again, operation = False, store.get(session_id)
         except CrossedReply:
-            again, operation = False, once_more(lambda: store.get_once(session_id))
+            again, operation = False, once_more(partial(store.get_once, session_id))
         except Unanswered as lost:
             if lost.error is None:
                 raise error_to_raise(lost, wrote=False) from None
             again, operation = True, store.get(session_id)
+        else:
+            self._near.keep(keys, records, row)
+            return row
         return self._driver.run(operation, end - time.monotonic(), again=again)
-
-    def _read(self, way: Route, lookup: Lookup, session_id: str) -> SessionRow | None:
-        keys = lookup.keys(session_id)
-        records = way.read(keys)
-        row = self._row(lookup, session_id, records)
-        self._near.keep(keys, records, row)
-        return row
 
     def _row(self, lookup: Lookup, session_id: str, records: Records) -> SessionRow | None:
         kept = self._kept.get(session_id)
