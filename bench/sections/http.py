@@ -35,6 +35,9 @@ SERVERS: Final[Mapping[str, tuple[Literal["asyncio", "uvloop"], Mapping[str, Any
 }
 """What is installed, and the loop and the worker's settings that come of it."""
 
+PATIENCE: Final = 60
+"""Seconds after which an answer did not come; wrk's own two are too few on a busy machine."""
+
 SECONDS: Final = 8
 """How many times as long as others' a measurement takes; wrk takes whole seconds."""
 
@@ -95,7 +98,7 @@ def _load(subject: Running, cookies: Path, callers: int, seconds: int) -> Load:
     Raises:
         AssertionError: an answer was no success, or did not come.
     """
-    options = ["--threads=1", f"--connections={callers}", f"--duration={seconds}s", f"--script={SCRIPT}"]
+    options = ["--threads=1", f"--connections={callers}", f"--duration={seconds}s", f"--timeout={PATIENCE}s", f"--script={SCRIPT}"]
     command = [path_of("wrk"), *options, subject.ask("address"), "--", str(cookies)]
     before: float = subject.ask("time")
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
