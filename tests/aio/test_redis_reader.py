@@ -11,10 +11,12 @@ from lucia import AsyncAuth
 from lucia._async import redis_reader
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
+from lucia.redis.ids import HashedIds
 from tests.redis_tools import HOUR, Inspector, row
 from tests.servers import Server
 
 KEY = b"current key".ljust(32)
+OLDER = b"older key".ljust(32)
 
 pytestmark = [
     pytest.mark.parametrize("server", ["redis"], indirect=True),
@@ -92,6 +94,18 @@ async def test_how_many_are_kept(adapter: AsyncRedisSessionAdapter, monkeypatch:
     again = await read(adapter, "a")
     assert again is not rows[0]
     assert again == rows[0]
+
+
+async def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
+    """What is damaged under a hash by one key keeps no session from being found under that by another."""
+    older, both = (AsyncRedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER)))
+    await older.set_session(row("mine"))
+    assert (await read(both)).id == "mine"
+    newest = HashedIds([KEY, OLDER]).candidates("mine")[0]
+    inspector.client.set(f"session:{newest}", "garbage", px=HOUR)
+    assert (await read(both)).id == "mine"
+    await older.delete_session("mine")
+    assert await both.get_session("mine") is None
 
 
 async def test_a_long_record(adapter: AsyncRedisSessionAdapter) -> None:

@@ -177,8 +177,9 @@ def test_eviction_policy(tmp_path: Path) -> None:
         client.close()
 
 
-def test_progress() -> None:
+def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal there is a bar, also while a second look is still away; elsewhere nothing."""
+    monkeypatch.setenv("TERM", "xterm")  # whatever the tests run in
     for is_terminal in (True, False):
         text = StringIO()
         with cli._progress(Console(file=text, force_terminal=is_terminal)) as progress:

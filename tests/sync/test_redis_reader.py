@@ -12,10 +12,12 @@ from lucia import Auth
 from lucia._sync import redis_reader
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
+from lucia.redis.ids import HashedIds
 from tests.redis_tools import HOUR, Inspector, row
 from tests.servers import Server
 
 KEY = b"current key".ljust(32)
+OLDER = b"older key".ljust(32)
 
 pytestmark = [
     pytest.mark.parametrize("server", ["redis"], indirect=True),
@@ -93,6 +95,18 @@ def test_how_many_are_kept(adapter: RedisSessionAdapter, monkeypatch: pytest.Mon
     again = read(adapter, "a")
     assert again is not rows[0]
     assert again == rows[0]
+
+
+def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
+    """What is damaged under a hash by one key keeps no session from being found under that by another."""
+    older, both = (RedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER)))
+    older.set_session(row("mine"))
+    assert (read(both)).id == "mine"
+    newest = HashedIds([KEY, OLDER]).candidates("mine")[0]
+    inspector.client.set(f"session:{newest}", "garbage", px=HOUR)
+    assert (read(both)).id == "mine"
+    older.delete_session("mine")
+    assert both.get_session("mine") is None
 
 
 def test_a_long_record(adapter: RedisSessionAdapter) -> None:

@@ -333,6 +333,15 @@ async def test_ones_own_time(batches: Batches, line: Line, sent: bool) -> None:
     assert await long == [["DEL", b"b"]]
 
 
+async def test_time_that_is_over_after_the_answer() -> None:
+    """Who has an answer, or has given up, is told nothing more."""
+    replies: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
+    asked = batches_module._Asked([("PING",)], replies)
+    replies.set_result([b"PONG"])
+    asked.expire()
+    assert await replies == [b"PONG"]
+
+
 async def test_time_that_was_spent_waiting(line: Line) -> None:
     """A batch has what is left to the oldest of it; if that is nothing, it is not sent."""
     now = 1_000.0
