@@ -20,7 +20,7 @@ NOTHING: Final = "a dependency that does nothing"
 AHEAD: Final = "lucia-auth, validated ahead"
 MINE: Final[Mapping[str, Mapping[str, Any]]] = {OURS: {}, AHEAD: {"validate_ahead": True}, **OURS_WITH}
 SCRIPT: Final = ROOT / "bench" / "web" / "load.lua"
-COOKIES: Final = 1_000
+COOKIES: Final = 100
 CALLERS: Final = (64, 256)
 RATE: Final = "requests"
 TIME: Final = "processor time of the server's process"
@@ -116,7 +116,7 @@ SECTION: Final = Section(
     name=NAME,
     title="A request over HTTP",
     about=(
-        "What one FastAPI application on one process of uvicorn does, loaded by wrk over so many connections, with a thousand cookies in "
+        "What one FastAPI application on one process of uvicorn does, loaded by wrk over so many connections, with a hundred cookies in "
         "turn; in brackets, times that of the same endpoint with a dependency that does nothing. It answers with the id of the user who is "
         "logged in. Plain uvicorn runs on asyncio and h11, `uvicorn[standard]` on uvloop and httptools; how the collector "
         "is tuned, [In production](production.md#the-garbage-collector) says."
