@@ -225,6 +225,24 @@ async def test_control_of_the_lease(dam: Dam, inspector: Inspector, clock: Ticks
     assert await last_use(dam, inspector, clock, HasNoLease(clock=clock), both=True) > LEASE * 1.9
 
 
+async def test_the_lease_begins_when_it_was_asked(dam: Dam, clock: Ticks) -> None:
+    """An answer says what was so when it was asked for: the lease begins then, however late the answer comes."""
+    async with tracking(behind(dam), Entries(clock=clock)) as near:
+        await near.read(OTHER)
+        link: Any = near.tracked._link
+        link._beater.cancel()
+        dam.close()
+        begin = clock.now
+        read = asyncio.ensure_future(near.read(KEY))
+        await eventually(lambda: dam.held)
+        clock.now = begin + LEASE / 2
+        dam.open()
+        await read
+        assert near.held(KEY) == b"A"
+        clock.now = begin + LEASE
+        assert near.held(KEY) is None
+
+
 async def test_the_lease_goes_on(near: Tracking, clock: Ticks) -> None:
     """While nobody asks, the connection itself does, so that a record is used longer than the lease, but no more than five seconds."""
     await near.read(KEY)
