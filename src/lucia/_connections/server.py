@@ -190,13 +190,16 @@ class Server:
             Unanswered: the time was over, or no connection could be made, or it was lost. It is never used again.
             OtherHistory: nothing was sent, since what was ended has to be ended again first; the connection is there for that.
         """
+        return self._exchange(commands, seconds, only_reads=False)
+
+    def _exchange(self, commands: Sequence[Words], seconds: float, *, only_reads: bool) -> list[Reply]:
         end = time.monotonic() + seconds
         if not self._places.acquire(timeout=seconds):
             raise Unanswered(None, sent=False)
         sent = False
         try:
             round_ = self._round
-            connection = self._take(end)
+            connection = self._take(end, only_reads=only_reads)
             try:
                 packed = connection.pack_commands(commands)
                 sent = True
@@ -226,7 +229,7 @@ class Server:
             AskAlone: the server answered something else.
             Unanswered, OtherHistory: as :meth:`ask`.
         """
-        return records_in(self.ask([("MGET", *keys)], self._seconds)[0], len(keys))
+        return records_in(self._exchange([("MGET", *keys)], self._seconds, only_reads=True)[0], len(keys))
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle, so that the next command gets a new one."""
@@ -239,13 +242,14 @@ class Server:
         self._round += 1
         self.drop_idle()
 
-    def _take(self, end: float) -> Any:
+    def _take(self, end: float, *, only_reads: bool) -> Any:
+        """A connection; one for reads is not looked at first, since a read shows by its reply what is wrong with it."""
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 return self._open(end)
-            if _is_clean(connection):
+            if only_reads or _is_clean(connection):
                 return connection
             self._watch.lost()
             connection.disconnect()

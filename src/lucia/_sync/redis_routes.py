@@ -249,7 +249,8 @@ class ClusterRoute:
     def _follow(self, key: Argument | None, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
         address, asking = self._find(key, end), False
         replies: list[Reply] = []
-        for _ in range(_MAX_REDIRECTIONS):
+        redirections = 0
+        while redirections < _MAX_REDIRECTIONS:
             server = self._server(address)
             ask = server.ask_alone if alone else server.ask
             replies = ask([("ASKING",), *commands] if asking else commands, _left(end))
@@ -258,8 +259,11 @@ class ClusterRoute:
             if redirection is None:
                 break
             if redirection.address is None:
+                if _left(end) <= _TRY_AGAIN_SECONDS:
+                    break
                 Pause.seconds(_TRY_AGAIN_SECONDS)
                 continue
+            redirections += 1
             address, asking = self._where(redirection.address), redirection.asking
             if not asking:
                 self._slots[redirection.slot] = address

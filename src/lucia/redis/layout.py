@@ -230,7 +230,7 @@ def _children(value: Any) -> Iterable[Any]:
 
 
 def _parse_object(text: bytes) -> dict[str, Any]:
-    value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    value = _DECODER.decode(text.decode(json.detect_encoding(text), "surrogatepass"))  # as json.loads, which makes a decoder each time
     if not isinstance(value, dict):
         raise TypeError(f"it is no JSON object but {type(value).__name__}")
     return cast("dict[str, Any]", value)
@@ -244,6 +244,9 @@ def _finite(text: str) -> float:
     if math.isinf(number := float(text)):
         raise ValueError("it holds a number that is too large")
     return number
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def encode_marker(marker: Marker) -> bytes:
