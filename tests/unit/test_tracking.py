@@ -548,7 +548,9 @@ async def test_an_application_that_connects_in_its_own_way(inspector: Inspector,
     async def connect(connection: Any) -> None:
         connection._parser.on_connect(connection)
 
-    async with tracking(redis.asyncio.Redis(port=inspector.server.port, redis_connect_func=connect), Entries(clock=clock)) as near:
+    async with tracking(
+        redis.asyncio.Redis(port=inspector.server.port, protocol=3, redis_connect_func=connect), Entries(clock=clock)
+    ) as near:
         await near.read(KEY)
         assert near.held(KEY) == b"A"
         inspector.client.delete(KEY)
