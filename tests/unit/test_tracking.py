@@ -541,6 +541,7 @@ async def test_a_server_of_old(tmp_path: Path, clock: Ticks, caplog: pytest.LogC
     assert "secret" not in caplog.text
 
 
+@pytest.mark.skipif(redis.__version__ < "8", reason="redis-py 7 reads such a connection by RESP2: then it is as with a client of old")
 @ONE
 async def test_an_application_that_connects_in_its_own_way(inspector: Inspector, clock: Ticks) -> None:
     """Where the application's own way to connect leaves the older protocol, over which nothing is told, the newer one is asked for."""
@@ -548,9 +549,7 @@ async def test_an_application_that_connects_in_its_own_way(inspector: Inspector,
     async def connect(connection: Any) -> None:
         connection._parser.on_connect(connection)
 
-    async with tracking(
-        redis.asyncio.Redis(port=inspector.server.port, protocol=3, redis_connect_func=connect), Entries(clock=clock)
-    ) as near:
+    async with tracking(redis.asyncio.Redis(port=inspector.server.port, redis_connect_func=connect), Entries(clock=clock)) as near:
         await near.read(KEY)
         assert near.held(KEY) == b"A"
         inspector.client.delete(KEY)
