@@ -203,6 +203,8 @@ def moving(nodes: ClusterInspector) -> Generator[Change]:
         if step == "begin":
             nodes.nodes[target].execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source])
             nodes.nodes[source].execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target])
+        elif step == "disagree":
+            nodes.nodes[source].execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target])
         elif step == "end":
             for node in (nodes.nodes[target], nodes.nodes[source]):
                 node.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target])
@@ -259,6 +261,23 @@ async def test_keys_of_a_slot_that_moves(cluster: Cluster, nodes: ClusterInspect
         hasty = AsyncRedisSessionAdapter(client, deadline=SOON * 4)
         with pytest.raises((redis.exceptions.ResponseError, StoreUnavailable), match=r"(?i)multiple keys|TRYAGAIN|in time"):
             await hasty.delete_session("moved")
+
+
+async def test_nodes_that_disagree(cluster: Cluster, nodes: ClusterInspector, moving: Change) -> None:
+    """While two nodes point at each other for a slot, a command waits until they agree, or the time is over."""
+    async with AsyncClients.of_cluster("redis", cluster) as client, AsyncRedisSessionAdapter(client) as adapter:
+        slot = slot_of("session:moved")
+        moving("disagree", slot)
+        hasty = AsyncRedisSessionAdapter(client, deadline=SOON * 4)
+        with pytest.raises((redis.exceptions.MovedError, StoreUnavailable)):
+            await hasty.set_session(row("moved"))
+
+        async def agree_later() -> None:
+            await AsyncCalls.pause(1_000)
+            moving("end", slot)
+
+        await AsyncCalls.together(partial(adapter.set_session, row("moved")), agree_later)
+        assert nodes.live() == {"moved"}
 
 
 @of_each_library

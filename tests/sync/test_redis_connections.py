@@ -204,6 +204,8 @@ def moving(nodes: ClusterInspector) -> Generator[Change]:
         if step == "begin":
             nodes.nodes[target].execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source])
             nodes.nodes[source].execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target])
+        elif step == "disagree":
+            nodes.nodes[source].execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target])
         elif step == "end":
             for node in (nodes.nodes[target], nodes.nodes[source]):
                 node.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target])
@@ -260,6 +262,23 @@ def test_keys_of_a_slot_that_moves(cluster: Cluster, nodes: ClusterInspector, mo
         hasty = RedisSessionAdapter(client, deadline=SOON * 4)
         with pytest.raises((redis.exceptions.ResponseError, StoreUnavailable), match=r"(?i)multiple keys|TRYAGAIN|in time"):
             hasty.delete_session("moved")
+
+
+def test_nodes_that_disagree(cluster: Cluster, nodes: ClusterInspector, moving: Change) -> None:
+    """While two nodes point at each other for a slot, a command waits until they agree, or the time is over."""
+    with Clients.of_cluster("redis", cluster) as client, RedisSessionAdapter(client) as adapter:
+        slot = slot_of("session:moved")
+        moving("disagree", slot)
+        hasty = RedisSessionAdapter(client, deadline=SOON * 4)
+        with pytest.raises((redis.exceptions.MovedError, StoreUnavailable)):
+            hasty.set_session(row("moved"))
+
+        def agree_later() -> None:
+            Calls.pause(1_000)
+            moving("end", slot)
+
+        Calls.together(partial(adapter.set_session, row("moved")), agree_later)
+        assert nodes.live() == {"moved"}
 
 
 @of_each_library

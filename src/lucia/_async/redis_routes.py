@@ -12,10 +12,11 @@ from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_o
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
 from lucia.redis.unanswered import AskAlone, Records, Unanswered
 
-_MAX_REDIRECTIONS: Final = 16
+_REDIRECTIONS_AT_ONCE: Final = 5
+"""How many nodes are followed without a pause; after that they point at each other, since they do not agree yet whose a slot is."""
 
-_TRY_AGAIN_SECONDS: Final = 0.05
-"""How long to wait where a slot with several keys of a command is just being moved."""
+_PAUSE_SECONDS: Final = 0.05
+"""How long to wait for them to agree; or where a slot with several keys of a command is just being moved."""
 
 
 class AsyncRoute(Protocol):
@@ -247,26 +248,24 @@ class AsyncClusterRoute:
 
     async def _follow(self, key: Argument | None, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
         address, asking = await self._find(key, end), False
-        replies: list[Reply] = []
         redirections = 0
-        while redirections < _MAX_REDIRECTIONS:
+        while True:
             server = self._server(address)
             ask = server.ask_alone if alone else server.ask
             replies = await ask([("ASKING",), *commands] if asking else commands, _left(end))
             replies = replies[1:] if asking else replies
             redirection = redirection_of(replies, address)
             if redirection is None:
-                break
-            if redirection.address is None:
-                if _left(end) <= _TRY_AGAIN_SECONDS:
-                    break
-                await AsyncPause.seconds(_TRY_AGAIN_SECONDS)
-                continue
-            redirections += 1
-            address, asking = self._where(redirection.address), redirection.asking
-            if not asking:
-                self._slots[redirection.slot] = address
-        return replies
+                return replies
+            if redirection.address is not None:
+                redirections += 1
+                address, asking = self._where(redirection.address), redirection.asking
+                if not asking:
+                    self._slots[redirection.slot] = address
+            if redirection.address is None or redirections > _REDIRECTIONS_AT_ONCE:
+                if _left(end) <= _PAUSE_SECONDS:
+                    return replies
+                await AsyncPause.seconds(_PAUSE_SECONDS)
 
     async def _find(self, key: Argument | None, end: float) -> Address:
         if not self._slots:
