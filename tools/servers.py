@@ -80,6 +80,10 @@ class Cluster:
         return f"redis://127.0.0.1:{self.ports[0]}"
 
 
+MANY: Final = "30000"
+"""How many connections a server takes: more than the benchmark has; fewer where a process may not have as many files."""
+
+
 def path_of(program: str) -> str:
     """Where the program is; its bare name if it is nowhere, so that starting it fails with it."""
     return shutil.which(program) or program
@@ -96,7 +100,9 @@ def own_server(program: str, folder: Path, *options: str) -> Generator[Server]:
     """
     port = unused_port()
     path = folder / f"{port}.sock"
-    with running(program, *options, "--port", str(port), "--dir", str(folder), "--save", "", "--unixsocket", str(path)):
+    with running(
+        program, *options, "--port", str(port), "--dir", str(folder), "--save", "", "--maxclients", MANY, "--unixsocket", str(path)
+    ):
         until(partial(_answers, port), PATIENCE)
         yield Server("redis" if Path(program).name.startswith("redis") else "valkey", "127.0.0.1", port, path)
 
@@ -112,6 +118,7 @@ def own_cluster(folder: Path) -> Generator[Cluster]:
             own = folder / f"node-{port}"
             own.mkdir()
             options = {"port": port, "bind": "127.0.0.1", "dir": own, "save": "", "cluster-enabled": "yes", "logfile": own / "log"}
+            options["maxclients"] = MANY
             stack.enter_context(running("redis-server", *(word for name, value in options.items() for word in (f"--{name}", str(value)))))
         _join(ports)
         yield Cluster(tuple(ports))
