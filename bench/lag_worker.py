@@ -4,9 +4,6 @@
 """
 
 import asyncio
-import importlib
-import json
-import sys
 import time
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -14,7 +11,7 @@ from typing import Any, Final
 
 from bench.drive import user_ids
 from bench.peer import AsyncPeer
-from bench.worker import Worker, loop_factory, serve
+from bench.worker import Worker, work
 
 OFTEN: Final = 10
 """How often a session is read before it is said to be watched."""
@@ -74,13 +71,5 @@ class LagWorker(Worker):
             await asyncio.sleep(0)
 
 
-async def main(library: str, url: str, settings: dict[str, Any]) -> None:
-    """Serve one library."""
-    async with importlib.import_module(f"bench.peers.{library}").open_peer(url, **settings) as peer:
-        await serve(LagWorker(peer))
-
-
 if __name__ == "__main__":
-    library, loop, url, settings = sys.argv[1:]
-    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-        runner.run(main(library, url, json.loads(settings)))
+    work("open_peer", LagWorker)

@@ -1,8 +1,6 @@
 """The same as :mod:`bench.worker` for logging in with passwords: ``python -m bench.login_worker LIBRARY LOOP URL SETTINGS``."""
 
 import asyncio
-import importlib
-import sys
 import threading
 import time
 from collections.abc import Generator
@@ -11,7 +9,7 @@ from typing import Final
 
 from bench.drive import drive
 from bench.peer import Logins
-from bench.worker import expect, loop_factory, memory, serve
+from bench.worker import expect, memory, work
 
 PASSWORD: Final = "correct horse battery staple"  # noqa: S105 # of nobody
 TICK: Final = 0.001
@@ -81,13 +79,5 @@ def growth() -> Generator[list[float]]:
         thread.join()
 
 
-async def main(library: str, url: str) -> None:
-    """Serve one library."""
-    async with importlib.import_module(f"bench.peers.{library}").open_logins(url) as logins:
-        await serve(LoginWorker(logins))
-
-
 if __name__ == "__main__":
-    library, loop, url, _ = sys.argv[1:]
-    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-        runner.run(main(library, url))
+    work("open_logins", LoginWorker)

@@ -162,13 +162,23 @@ async def serve(worker: Any) -> None:
         print(json.dumps(answer), flush=True)
 
 
-async def main(library: str, url: str, settings: dict[str, Any]) -> None:
-    """Serve one library."""
-    async with importlib.import_module(f"bench.peers.{library}").open_peer(url, **settings) as peer:
-        await serve(Worker(peer))
+def work(opener: str, make: Callable[[Any], Any]) -> None:
+    """Be the process of one library, as the command line says: open it, make what answers, and answer.
+
+    Args:
+        opener: what of the library's module opens it.
+        make: makes what answers requests.
+    """
+    library, loop, url, settings = sys.argv[1:]
+    open_library = getattr(importlib.import_module(f"bench.peers.{library}"), opener)
+
+    async def main() -> None:
+        async with open_library(url, **json.loads(settings)) as opened:
+            await serve(make(opened))
+
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(main())
 
 
 if __name__ == "__main__":
-    library, loop, url, settings = sys.argv[1:]
-    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-        runner.run(main(library, url, json.loads(settings)))
+    work("open_peer", Worker)
