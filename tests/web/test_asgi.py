@@ -332,10 +332,10 @@ async def test_the_lifespan_passes_through(auth: AsyncAuth[User]) -> None:
         passed.extend(arguments)
 
     async def receive() -> Message:
-        raise NotImplementedError
+        pytest.fail("nothing is received or sent here")
 
     async def send(message: Message) -> None:
-        raise NotImplementedError
+        pytest.fail("nothing is received or sent here")
 
     scope: Scope = {"type": "lifespan"}
     await LuciaMiddleware(app, auth=auth)(scope, receive, send)
@@ -474,7 +474,7 @@ class OneRequest:
         self.scope = scope
 
     async def receive(self) -> Message:
-        raise NotImplementedError
+        pytest.fail("nothing is received or sent here")
 
     async def send(self, message: Message) -> None:
         """Sends it nowhere."""
