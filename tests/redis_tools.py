@@ -298,6 +298,32 @@ class ClusterInspector(Inspector):
         statistics: list[Any] = [node.info("commandstats") for node in self.nodes]
         return sum(int(each.get(f"cmdstat_{command}", {"calls": 0})["calls"]) for each in statistics)
 
+    def ids(self) -> list[str]:
+        """What the nodes call themselves."""
+        return [node.execute_command("CLUSTER MYID").decode() for node in self.nodes]
+
+    def assign(self, slot: int, number: int) -> None:
+        """Give a slot that has no keys to the node of this number, and wait until no older claim of another node can take it again."""
+        for node in self.nodes:
+            node.execute_command("CLUSTER SETSLOT", slot, "STABLE")
+        until(lambda: self._is_assigned(slot, number))
+
+    def _is_assigned(self, slot: int, number: int) -> bool:
+        """Assign it, and say whether all nodes agree on that, and on all epochs, of which the node's own is the highest."""
+        owner, owner_id = self.nodes[number], self.ids()[number]
+        owner.execute_command("CLUSTER BUMPEPOCH")
+        for node in (owner, *self.nodes):
+            node.execute_command("CLUSTER SETSLOT", slot, "NODE", owner_id)
+        maps = [node.execute_command("CLUSTER SLOTS") for node in self.nodes]
+        owners = {port for slots in maps for first, last, (_, port, *_) in slots if first <= slot <= last}
+        return owners == {self.cluster.ports[number]} and _newest(self.nodes) == owner_id
+
+
+def _newest(nodes: Sequence[Any]) -> str | None:
+    """The id of the cluster's node with the highest epoch, if all nodes say the same of each."""
+    said = [{each["node_id"]: int(each["epoch"]) for each in node.execute_command("CLUSTER NODES").values()} for node in nodes]
+    return max(said[0], key=said[0].__getitem__) if all(each == said[0] for each in said) else None
+
 
 def _words(call: Call) -> list[Any]:
     return [call.name, *call.arguments]

@@ -189,9 +189,9 @@ Change = Callable[[str, int], None]
 
 @pytest.fixture
 def moving(nodes: ClusterInspector) -> Generator[Change]:
-    """Begins to move the slot of a key, or ends it; in the end all slots are where they were."""
+    """Begins to move the slot of a key, or ends it; in the end all slots are where they were, for all nodes."""
     changed: dict[int, int] = {}
-    ids: list[str] = [text(node.execute_command("CLUSTER MYID")) for node in nodes.nodes]
+    ids = nodes.ids()
 
     def owner(slot: int) -> int:
         port = nodes.client.nodes_manager.get_node_from_slot(slot).port
@@ -215,15 +215,7 @@ def moving(nodes: ClusterInspector) -> Generator[Change]:
     yield change
     nodes.on_each("FLUSHALL")
     for slot, source in changed.items():
-        for node in nodes.nodes:
-            node.execute_command("CLUSTER SETSLOT", slot, "STABLE")
-        for node in (nodes.nodes[source], *nodes.nodes):
-            node.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[source])
-
-
-def text(value: Any) -> str:
-    """What a client answers, decoded or not."""
-    return value.decode() if isinstance(value, bytes) else str(value)
+        nodes.assign(slot, source)
 
 
 @of_each_library
