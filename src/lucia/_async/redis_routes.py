@@ -10,7 +10,7 @@ from lucia.redis.commands import Argument, Reply, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
-from lucia.redis.unanswered import AskAlone, Records, Unanswered
+from lucia.redis.unanswered import AskAlone, AsyncRecords, Unanswered
 
 _REDIRECTIONS_AT_ONCE: Final = 5
 """How many nodes are followed without a pause; after that they point at each other, since they do not agree yet whose a slot is."""
@@ -40,7 +40,7 @@ class AsyncRoute(Protocol):
         """
         ...
 
-    async def read(self, keys: Sequence[bytes], /) -> Records:
+    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
         """What is at these keys; where they are in many slots, none after the first at which there is anything.
 
         Raises:
@@ -102,9 +102,9 @@ class AsyncOneRoute:
         """Likewise."""
         return await self._server.ask_alone(commands, seconds)
 
-    async def read(self, keys: Sequence[bytes], /) -> Records:
+    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
         """All of them."""
-        return await self._server.read(keys)
+        return self._server.read(keys)
 
     def keys_everywhere(self, prefix: str) -> list[str]:
         """One key, for the one primary."""
@@ -194,26 +194,14 @@ class AsyncClusterRoute:
         """
         return await self._ask(key, commands, seconds, alone=True)
 
-    async def read(self, keys: Sequence[bytes], /) -> Records:
+    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
         """One after another, at the nodes that have them by the map; a node that points elsewhere is followed by :meth:`ask` alone.
 
         Raises:
             AskAlone: there is no map, or a node did not tell.
             Overloaded, Unanswered, OtherHistory: as :meth:`ask`. The map is asked for anew next time.
         """
-        records: Records = []
-        for key in keys:
-            address = self._slots.get(slot_of(key))
-            if address is None:
-                raise AskAlone
-            try:
-                records += await self._server(address).read((key,))
-            except Unanswered:
-                self._slots = {}
-                raise
-            if records[-1] is not None:
-                break
-        return records + [None] * (len(keys) - len(records))
+        return self._read(keys)
 
     def keys_everywhere(self, prefix: str) -> list[str]:
         """For each primary in the map the name of one key that is, or would be, there."""
@@ -238,6 +226,21 @@ class AsyncClusterRoute:
         """Close all connections; later calls open new ones."""
         for server in list(self._servers.values()):
             await server.aclose()
+
+    async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        records: list[bytes | None] = []
+        for key in keys:
+            address = self._slots.get(slot_of(key))
+            if address is None:
+                raise AskAlone
+            try:
+                records += await self._server(address).read((key,))
+            except Unanswered:
+                self._slots = {}
+                raise
+            if records[-1] is not None:
+                break
+        return records + [None] * (len(keys) - len(records))
 
     async def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
         try:

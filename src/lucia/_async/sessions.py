@@ -99,7 +99,12 @@ class AsyncSessionMethods(Generic[UserT]):
         Raises:
             InvalidSessionId: there is no live session with this id.
         """
-        row, state, followed = await self._find(session_id)
+        if not is_session_id(session_id):
+            raise InvalidSessionId
+        found = await self._sessions.get_session(session_id)
+        if found is not None and found.id == session_id and self._clock() <= found.active_expires:  # as nearly always
+            return to_session(found, "active", self._expiry, fresh=False)
+        row, state, followed = await self._judge(session_id, found)
         if state == "idle":
             return await self._renew(row, self._expiry.grace_ms)
         return to_session(row, state, self._expiry, fresh=followed)
@@ -209,7 +214,10 @@ class AsyncSessionMethods(Generic[UserT]):
     async def _find(self, session_id: str) -> _Live:
         if not is_session_id(session_id):
             raise InvalidSessionId
-        row, followed = await self._sessions.get_session(session_id), False
+        return await self._judge(session_id, await self._sessions.get_session(session_id))
+
+    async def _judge(self, session_id: str, row: SessionRow | None) -> _Live:
+        followed = False
         if row is None or row.id != session_id:  # as a database may answer that ignores case
             row, followed = await self._sessions.get_successor(session_id), True
         if row is None:

@@ -22,7 +22,7 @@ from lucia._connections.wire import Exchange
 from lucia.errors import Overloaded
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory
-from lucia.redis.unanswered import AskAlone, Records, Unanswered, records_in
+from lucia.redis.unanswered import AskAlone, Records, Unanswered, found_in
 
 __all__ = ["Batches"]
 
@@ -74,7 +74,7 @@ class _Batch:
         if self.many_slots:
             words += [("MGET", *keys) for keys, _ in self.reads]
         elif self.reads:
-            words.append(["MGET", *(key for keys, _ in self.reads for key in keys)])
+            words.append(["MGET", *[key for keys, _ in self.reads for key in keys]])
         for each in self.asked:
             words += each.commands
         return words
@@ -87,19 +87,29 @@ class _Batch:
     def answer(self, replies: list[Reply]) -> None:
         """Give each its replies; the last of them may have none, where the client closed the connection before."""
         taken = len(self.reads) if self.many_slots else min(len(self.reads), 1)
-        of_reads = _parts(self.reads, replies[0]) if taken and not self.many_slots else replies[:taken]
-        for (keys, records), reply in zip(self.reads, of_reads, strict=False):
-            if records.done():
-                continue
-            try:
-                records.set_result(records_in(reply, len(keys)))
-            except AskAlone as refused:
-                records.set_exception(refused)
+        for (_, records), found in zip(self.reads, self._found(replies[:taken]), strict=False):
+            if not records.done():
+                if found is None:
+                    records.set_exception(AskAlone())
+                else:
+                    records.set_result(found)
         for each in self.asked:
             count = len(each.commands)
             if not each.replies.done() and len(replies) > taken:
                 each.replies.set_result(replies[taken : taken + count])
             taken += count
+
+    def _found(self, replies: list[Reply]) -> list[Records | None]:
+        """What each read found, by the replies to all of them; None where that was no answer."""
+        counts = [len(keys) for keys, _ in self.reads]
+        if self.many_slots:
+            return [found_in(reply, count) for reply, count in zip(replies, counts, strict=False)]
+        records = found_in(replies[0], sum(counts)) if replies else None
+        if records is None:
+            return [None] * len(counts)
+        if len(records) == len(counts):
+            return [[record] for record in records]
+        return [records[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]
 
     def fail(self, error: Unanswered | OtherHistory) -> None:
         """Raise it at all that have no answer."""
@@ -109,14 +119,6 @@ class _Batch:
         for each in self.asked:
             if not each.replies.done():
                 each.replies.set_exception(error.for_another())
-
-
-def _parts(reads: Sequence[_Read], reply: Reply) -> list[Reply]:
-    """What belongs to each read of the reply to all of them; None, if it is something else."""
-    ends = list(accumulate(len(keys) for keys, _ in reads))
-    if reply.__class__ is not list or len(reply) != ends[-1]:
-        return [None] * len(reads)
-    return [reply[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class Batches:
@@ -148,7 +150,10 @@ class Batches:
         Raises:
             Overloaded: too many requests wait. The future raises :class:`AskAlone`, if there was another answer, and as ``exchange``.
         """
-        self._admit()
+        if not (
+            self._gathering and 0 < len(self._reads) + len(self._asked) < MAX_WAITING
+        ):  # else it is one more of those that are gathered
+            self._admit()
         future: asyncio.Future[Records] = self._loop.create_future()
         self._reads.append((keys, future))
         return future

@@ -14,7 +14,7 @@ from lucia.redis.clients import is_answer, is_last
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
 from lucia.redis.topology import Recipe
-from lucia.redis.unanswered import Records, Unanswered, records_in
+from lucia.redis.unanswered import AsyncRecords, Records, Unanswered, records_in
 
 __all__ = ["AsyncServer", "Server"]
 
@@ -64,15 +64,16 @@ class AsyncServer:
         """The same, on a connection that nothing else is sent on: what waits there (WAIT), or has long replies, holds up nobody."""
         return await self._exchange(commands, seconds)
 
-    async def read(self, keys: Sequence[bytes]) -> Records:
+    def read(self, keys: Sequence[bytes]) -> AsyncRecords:
         """What is at these keys, which are in one slot, by the deadline of the settings.
 
         Raises:
             AskAlone: the server answered something else.
             Overloaded, Unanswered, OtherHistory: as :meth:`ask`.
         """
-        if self._reads is not None:
-            return await self._reads.read(keys)
+        return self._read_alone(keys) if self._reads is None else self._reads.read(keys)
+
+    async def _read_alone(self, keys: Sequence[bytes]) -> Records:
         return records_in((await self._send_reads([("MGET", *keys)], self._seconds, only_reads=True))[0], len(keys))
 
     async def _exchange(

@@ -202,19 +202,7 @@ class ClusterRoute:
             AskAlone: there is no map, or a node did not tell.
             Overloaded, Unanswered, OtherHistory: as :meth:`ask`. The map is asked for anew next time.
         """
-        records: Records = []
-        for key in keys:
-            address = self._slots.get(slot_of(key))
-            if address is None:
-                raise AskAlone
-            try:
-                records += self._server(address).read((key,))
-            except Unanswered:
-                self._slots = {}
-                raise
-            if records[-1] is not None:
-                break
-        return records + [None] * (len(keys) - len(records))
+        return self._read(keys)
 
     def keys_everywhere(self, prefix: str) -> list[str]:
         """For each primary in the map the name of one key that is, or would be, there."""
@@ -239,6 +227,21 @@ class ClusterRoute:
         """Close all connections; later calls open new ones."""
         for server in list(self._servers.values()):
             server.close()
+
+    def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        records: list[bytes | None] = []
+        for key in keys:
+            address = self._slots.get(slot_of(key))
+            if address is None:
+                raise AskAlone
+            try:
+                records += self._server(address).read((key,))
+            except Unanswered:
+                self._slots = {}
+                raise
+            if records[-1] is not None:
+                break
+        return records + [None] * (len(keys) - len(records))
 
     def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
         try:

@@ -100,7 +100,12 @@ class SessionMethods(Generic[UserT]):
         Raises:
             InvalidSessionId: there is no live session with this id.
         """
-        row, state, followed = self._find(session_id)
+        if not is_session_id(session_id):
+            raise InvalidSessionId
+        found = self._sessions.get_session(session_id)
+        if found is not None and found.id == session_id and self._clock() <= found.active_expires:  # as nearly always
+            return to_session(found, "active", self._expiry, fresh=False)
+        row, state, followed = self._judge(session_id, found)
         if state == "idle":
             return self._renew(row, self._expiry.grace_ms)
         return to_session(row, state, self._expiry, fresh=followed)
@@ -210,7 +215,10 @@ class SessionMethods(Generic[UserT]):
     def _find(self, session_id: str) -> _Live:
         if not is_session_id(session_id):
             raise InvalidSessionId
-        row, followed = self._sessions.get_session(session_id), False
+        return self._judge(session_id, self._sessions.get_session(session_id))
+
+    def _judge(self, session_id: str, row: SessionRow | None) -> _Live:
+        followed = False
         if row is None or row.id != session_id:  # as a database may answer that ignores case
             row, followed = self._sessions.get_successor(session_id), True
         if row is None:

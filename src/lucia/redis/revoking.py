@@ -10,7 +10,6 @@ from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Fence, Operation, Reply
 from lucia.redis.common import to_text
 from lucia.redis.layout import Layout
-from lucia.redis.lookup import Lookup
 from lucia.redis.replay import Revocations, end_again
 from lucia.redis.session_first import TOMBSTONE, SlotSteps
 from lucia.redis.store import StoreProtocol
@@ -60,6 +59,7 @@ class Revoking:
     """
 
     def __init__(self, protocol: StoreProtocol, layout: Layout, revocations: Revocations, acknowledgement: Acknowledgement) -> None:
+        self.lookup = protocol.lookup
         self._protocol = protocol
         self._layout = layout
         self._revocations = revocations
@@ -69,11 +69,6 @@ class Revoking:
     def steps(self) -> SlotSteps:
         """Those of the protocol."""
         return self._protocol.steps
-
-    @property
-    def lookup(self) -> Lookup:
-        """That of the protocol."""
-        return self._protocol.lookup
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         """Store a new session."""

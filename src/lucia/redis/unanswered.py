@@ -6,6 +6,7 @@ could arrive after the session was ended, and make it live again.
 """
 
 import copy
+from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Final
 
@@ -50,21 +51,29 @@ class Unanswered(Exception):
 Records = list[bytes | None]
 """What is at some keys."""
 
+AsyncRecords = Awaitable[Records]
+"""The same, to be waited for."""
+
 
 class AskAlone(Exception):
     """A server refused to answer several requests together, or answered something else: a signal between two layers."""
 
 
+def found_in(reply: Reply, count: int) -> Records | None:
+    """What is at so many keys, by the reply to ``MGET``; None if that is something else."""
+    return reply if reply.__class__ is list and len(reply) == count else None
+
+
 def records_in(reply: Reply, count: int) -> Records:
-    """What is at so many keys, by the reply to ``MGET``.
+    """The same, where there is no other way to tell.
 
     Raises:
         AskAlone: the reply is something else.
     """
-    if reply.__class__ is list and len(reply) == count:
-        records: Records = reply
-        return records
-    raise AskAlone
+    records = found_in(reply, count)
+    if records is None:
+        raise AskAlone
+    return records
 
 
 def is_read(command: Command) -> bool:
