@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from lucia import (
     AsyncAuth,
+    AsyncSessionAdapter,
     DuplicateKeyId,
     InvalidCredentials,
     InvalidRequest,
@@ -172,7 +173,7 @@ async def live(http: Request) -> Response:
     """What a page asks for every two seconds: the logins and the keys as they are now. It never renews, and is not recorded."""
     demo: Demo = http.app.state.demo
     try:
-        found = await demo.auth.get_session_user(http.cookies.get(COOKIE, ""))
+        found = await demo.looking.get_session_user(http.cookies.get(COOKIE, ""))
     except InvalidSessionId:
         return Response(status_code=401)
     return render("live.html", **await member_values(demo, Login(found.session, found.user), frozenset()))
@@ -180,7 +181,7 @@ async def live(http: Request) -> Response:
 
 async def visitor_page(visit: Visit, error: str = "", status: int = 200) -> Response:
     """The page with the forms. A cookie whose session is gone stays: only logging out clears it."""
-    return await visit.page("visitor.html", status, error=error, ended=COOKIE in visit.http.cookies and bool(visit.tape))
+    return await visit.page("visitor.html", status, error=error, ended=COOKIE in visit.http.cookies and bool(visit.commands))
 
 
 async def member_page(visit: Visit, login: Login) -> Response:
@@ -195,7 +196,7 @@ async def member_values(demo: Demo, login: Login, written: frozenset[str]) -> di
     return {
         "user": user,
         "session": session,
-        "devices": await demo.auth.get_all_user_sessions(user.user_id),
+        "devices": await demo.looking.get_all_user_sessions(user.user_id),
         "keys": await demo.redis.held(user.user_id, session.session_id, system_clock()) if demo.redis else [],
         "written": written,
         "about": demo.redis.about if demo.redis else None,
@@ -219,29 +220,34 @@ async def answer(http: Request, error: Exception) -> Response:
     return render("error.html", 422, title="That form was not filled in right", reason="Go back and check what you typed.", kind="form")
 
 
-def create_app(accounts: Accounts, redis: RedisView | None, expiry: SessionExpiry | None = None) -> FastAPI:
-    """The application over these users and this Redis; without one, sessions are in this process's memory."""
-    sessions = AsyncMemoryAdapter() if redis is None else AsyncRedisSessionAdapter(redis.client)
-    auth = AsyncAuth(
+def make_auth(accounts: Accounts, sessions: AsyncSessionAdapter, expiry: SessionExpiry | None) -> AsyncAuth[Member]:
+    """Authentication over these users and these sessions."""
+    return AsyncAuth(
         users=accounts.adapter,
         sessions=sessions,
         env="DEV",  # the demo has no https; "PROD" makes the cookie Secure
         transform_database_user=Member.from_row,
         session_expires_in=expiry or SessionExpiry(active=timedelta(hours=24), idle=timedelta(days=14), absolute=timedelta(days=90)),
     )
+
+
+def create_app(accounts: Accounts, redis: RedisView | None, expiry: SessionExpiry | None = None) -> FastAPI:
+    """The application over these users and this Redis; without one, sessions are in this process's memory."""
+    auth = make_auth(accounts, AsyncMemoryAdapter() if redis is None else AsyncRedisSessionAdapter(redis.client), expiry)
+    looking = auth if redis is None else make_auth(accounts, AsyncRedisSessionAdapter(redis.plain), expiry)
     web = StarletteAuth(auth)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
         await accounts.create_tables()
-        async with auth:
+        async with auth, looking:
             yield
         await accounts.close()
         if redis is not None:
             await redis.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
-    app.state.demo = Demo(auth, web, accounts, redis, Journals())
+    app.state.demo = Demo(auth, looking, web, accounts, redis, Journals())
     web.install(app)
     app.add_middleware(SecurityHeaders)
     for error in (InvalidRequest, NotAuthenticated, Overloaded, TooManyAttempts, RequestValidationError, HTTPException):

@@ -73,10 +73,10 @@ class World:
     @contextmanager
     def sent(self) -> Generator[list[Recorded], None, None]:
         """The commands that the application sends to Redis inside of the block."""
-        before = len(self.redis.client.sent)
+        before = self.redis.log.count
         commands: list[Recorded] = []
         yield commands
-        commands += list(self.redis.client.sent)[before:]
+        commands += self.redis.log.since(before)
 
 
 Step = Callable[[World], Awaitable[None]]
@@ -211,7 +211,7 @@ async def change_password(world: World) -> None:
 
 async def census(world: World) -> None:
     """Count the keys without an expiry, of all that the application has named up to now."""
-    named = {key for command in world.redis.client.sent for key in command.keys}
+    named = {key for command in world.redis.log.commands for key in command.keys}
     left = [await world.eyes.pttl(key) for key in sorted(named)]
     must(not left.count(-1), f"of {len(left)} keys not one is without an expiry", f"{left.count(-1)} are")
     held = await world.held()

@@ -6,12 +6,14 @@ Session ids are secrets, and so no whole id leaves this module: each is shortene
 import json
 import re
 from collections import deque
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
-from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+import hiredis
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, ResponseError
 
 from lucia.redis.layout import Layout, decode_row
 from lucia.redis.scripts import DELETE
@@ -24,6 +26,7 @@ _MARKER = _LAYOUT.marker_key("").removesuffix("}")
 _FAILURES = _LAYOUT.throttle_key("")
 _SECRET = re.compile(r"(?<![0-9A-Za-z])([0-9A-Za-z]{6})[0-9A-Za-z]{34}(?![0-9A-Za-z])")
 _LONGEST_REPLY = 160
+_HANDSHAKE = {"AUTH", "CLIENT", "HELLO", "INFO", "SELECT"}
 
 _WHY = {
     "create": "A login, in one step: store the record unless its id is taken, put the id at the head of the user's list, and give both "
@@ -58,7 +61,7 @@ def shorten(text: str) -> str:
 class Recorded:
     """A command as it was sent, and the reply or the error."""
 
-    arguments: tuple[bytes | str | int, ...]
+    arguments: tuple[bytes, ...]
     reply: object
 
     @property
@@ -91,42 +94,65 @@ class Recorded:
         return next((script.name for script in _SCRIPTS if text in (script.sha, script.text)), None)
 
 
-Tape = list[Recorded]
-_tape: ContextVar[Tape | None] = ContextVar("tape", default=None)
+class Log:
+    """The last commands that were answered, oldest first, but for those of handshakes."""
+
+    def __init__(self) -> None:
+        self.commands: deque[Recorded] = deque(maxlen=1_000)
+        self.count = 0
+
+    def note(self, command: Recorded) -> None:
+        """Keep a command."""
+        if command.name not in _HANDSHAKE:
+            self.commands.append(command)
+            self.count += 1
+
+    def since(self, count: int) -> list[Recorded]:
+        """Those that came after so many, as far as they are still there."""
+        return list(self.commands)[max(len(self.commands) - (self.count - count), 0) :]
 
 
-def start_recording() -> Tape:
-    """A tape that gets the commands which this task sends from now on, here: those of one request."""
-    tape: Tape = []
-    _tape.set(tape)
-    return tape
+class RecordingConnection(AbstractConnection):
+    """Mixed into a kind of connection: notes each command that is sent and its reply, byte by byte as they pass.
 
-
-class RecordingRedis(Redis):
-    """A client that notes what is sent, and what came back, on the tape of the request that sent it.
-
-    The session adapter gets it instead of a plain client and does not know. ``sent`` has the last commands of all requests.
+    The session adapter makes its connections as the client that it is given makes its, and so makes such ones.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.sent: deque[Recorded] = deque(maxlen=1_000)
+    def __init__(self, *, log: Log, **options: Any) -> None:
+        super().__init__(**options)
+        self._log = log
+        self._unanswered: deque[list[bytes]] = deque()
 
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Send a command, as the client does, and note it."""
-        reply: object = None
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """Send commands, as the connection does, and remember them until they are answered."""
+        await super().send_packed_command(command, check_health)
+        self._unanswered.extend(_unpacked(command))
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """The next reply, as the connection reads it; it is noted with its command."""
         try:
-            reply = cast(object, await super().execute_command(*args, **options))  # type: ignore[no-untyped-call] # redis-py's
-        except Exception as error:
-            reply = error
+            reply = cast(object, await super().read_response(*args, **options))
+        except ResponseError as error:
+            self._answered(error)
             raise
-        else:
-            return reply
-        finally:
-            recorded = Recorded(args, reply)
-            self.sent.append(recorded)
-            if (tape := _tape.get()) is not None:
-                tape.append(recorded)
+        self._answered(reply)
+        return reply
+
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        """Close it, as the connection does: what was not answered will not be."""
+        self._unanswered.clear()
+        await super().disconnect(*args, **options)
+
+    def _answered(self, reply: object) -> None:
+        self._log.note(Recorded(tuple(self._unanswered.popleft()), reply))
+
+
+def _unpacked(packed: bytes | Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The commands in what goes over the wire."""
+    reader = hiredis.Reader()
+    reader.feed(packed if isinstance(packed, bytes) else b"".join(packed))
+    while command := reader.gets():
+        yield cast(list[bytes], command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +207,7 @@ def _reply_text(reply: object) -> str:
         return f"[{', '.join(_reply_text(item) for item in cast(list[object], reply))}]"
     if isinstance(reply, Exception):
         return f"{type(reply).__name__}"
-    return "(nil)" if reply is None else "OK" if reply is True else _text(reply)
+    return "(nil)" if reply is None else _text(reply)
 
 
 def _text(value: object) -> str:
@@ -213,25 +239,30 @@ class RedisView:
     """Reads what Redis holds about one user, by a client of its own, so that looking is not recorded.
 
     Args:
-        url: of the server.
+        client: on whose connections everything is recorded, for the session adapter.
+        plain: for looking.
+        log: where it is recorded.
         about: what the server is, in words for people.
     """
 
-    def __init__(self, client: RecordingRedis, plain: Redis, about: str) -> None:
-        self.client = client
+    def __init__(self, client: Redis, plain: Redis, log: Log, about: str) -> None:
+        self.client: Any = client  # redis-py types its commands for both colours at once
+        self.plain: Any = plain
+        self.log = log
         self.about = about
-        self._plain: Any = plain  # redis-py types its commands for both colours at once
 
     @classmethod
     def connect(cls, url: str, about: str) -> Self:
-        """A view of this server, and in ``client`` what the session adapter takes."""
-        recording = RecordingRedis.from_url(url, protocol=2)
-        return cls(cast(RecordingRedis, recording), Redis.from_url(url, decode_responses=True, protocol=2), about)
+        """A view of the server at this URL, which ``about`` names in words for people."""
+        log = Log()
+        pool: Any = ConnectionPool.from_url(url, protocol=2, log=log)
+        pool.connection_class = type("Recording", (RecordingConnection, pool.connection_class), {})
+        return cls(Redis.from_pool(pool), Redis.from_url(url, decode_responses=True, protocol=2), log, about)
 
     async def close(self) -> None:
         """Close both clients."""
         await self.client.aclose()
-        await self._plain.aclose()
+        await self.plain.aclose()
 
     async def held(self, user_id: str, mine: str, now: int) -> list[HeldKey]:
         """The keys about this user: the list, each session's record, and the markers of the last minute.
@@ -258,7 +289,7 @@ class RedisView:
 
     async def missing(self, keys: set[str]) -> list[str]:
         """Those of the keys that do not exist, but for markers, which are seldom there."""
-        gone = [key for key in sorted(keys) if not key.startswith(_MARKER) and not await self._plain.exists(key)]
+        gone = [key for key in sorted(keys) if not key.startswith(_MARKER) and not await self.plain.exists(key)]
         return [shorten(key) for key in gone]
 
     async def let_go_idle(self, session_id: str, now: int) -> None:
@@ -270,18 +301,18 @@ class RedisView:
             await self.client.execute_command("SET", key, json.dumps(changed, separators=(",", ":"), ensure_ascii=False), "XX", "KEEPTTL")
 
     def _markers(self, index: str) -> list[str]:
-        """The markers that renewals of this user wrote, as far as the client remembers them."""
-        renewals = [command for command in self.client.sent if command.script == "renew" and command.keys[2] == index]
+        """The markers that renewals of this user wrote, as far as the log goes back."""
+        renewals = [command for command in self.log.commands if command.script == "renew" and command.keys[2] == index]
         return list(dict.fromkeys(command.keys[3] for command in renewals))
 
     async def _list(self, key: str) -> list[str]:
-        return cast(list[str], await self._plain.lrange(key, 0, -1))
+        return cast(list[str], await self.plain.lrange(key, 0, -1))
 
     async def _left(self, key: str) -> int:
-        return cast(int, await self._plain.pttl(key))
+        return cast(int, await self.plain.pttl(key))
 
     async def _value(self, key: str) -> tuple[str | None, int]:
-        (value,) = cast(list[str | None], await self._plain.mget(key))
+        (value,) = cast(list[str | None], await self.plain.mget(key))
         return value, await self._left(key)
 
 

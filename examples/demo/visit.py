@@ -12,16 +12,17 @@ from lucia.middleware.starlette import StarletteAuth
 from .accounts import Accounts, Member
 from .journal import Entry, Journal, Journals
 from .pages import render
-from .redis_view import RedisView, Tape, shorten, show, start_recording
+from .redis_view import Recorded, RedisView, shorten, show
 
 BROWSER_COOKIE = "demo_browser"
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What all requests share. Without a Redis there is no ``redis``."""
+    """What all requests share. ``looking`` reads on connections that are not recorded. Without a Redis there is no ``redis``."""
 
     auth: AsyncAuth[Member]
+    looking: AsyncAuth[Member]
     web: StarletteAuth[Member]
     accounts: Accounts
     redis: RedisView | None
@@ -30,16 +31,21 @@ class Demo:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request. What is sent to Redis for it is on the ``tape``."""
+    """A request; ``began`` is how many commands were recorded before it."""
 
     demo: Demo
     http: Request
     auth: AsyncAuth[Member]
     request: AsyncAuthRequest[Member]
     journal: Journal
-    tape: Tape
+    began: int
     noted: dict[str, str]
     """What a login notes for the list of logins."""
+
+    @property
+    def commands(self) -> list[Recorded]:
+        """What was sent to Redis since it began: for it, or for one that runs at the same time."""
+        return self.demo.redis.log.since(self.began) if self.demo.redis else []
 
     async def done(self, title: str, outcome: str, path: str = "/") -> Response:
         """Note what was done, and lead on to a page: a reload does not do it again."""
@@ -59,12 +65,13 @@ class Visit:
 
     async def note_reading(self, outcome: str) -> None:
         """Note what opening a page took, if it took anything."""
-        self.journal.reading = await self._entry("", outcome) if self.tape else None
+        self.journal.reading = await self._entry("", outcome) if self.commands else None
 
     async def _entry(self, title: str, outcome: str) -> Entry:
-        written = {key for command in self.tape for key in command.written}
+        commands = self.commands
+        written = {key for command in commands for key in command.written}
         gone = await self.demo.redis.missing(written) if self.demo.redis else []
-        return Entry(title, outcome, [show(command) for command in self.tape], frozenset(map(shorten, written)), tuple(gone))
+        return Entry(title, outcome, list(map(show, commands)), frozenset(map(shorten, written)), tuple(gone))
 
     def _marked(self, response: Response) -> Response:
         response.set_cookie(BROWSER_COOKIE, self.journal.browser, httponly=True, samesite="lax")
@@ -82,7 +89,8 @@ async def visit(http: Request) -> Visit:
     if request.origin_failure is not None:
         raise InvalidRequest(str(request.origin_failure))
     noted = {"user_agent": http.headers.get("user-agent", "")[:300], "address": http.client.host if http.client else ""}
-    return Visit(demo, http, demo.auth, request, demo.journals.of(http.cookies.get(BROWSER_COOKIE)), start_recording(), noted)
+    began = demo.redis.log.count if demo.redis else 0
+    return Visit(demo, http, demo.auth, request, demo.journals.of(http.cookies.get(BROWSER_COOKIE)), began, noted)
 
 
 @dataclass(frozen=True, slots=True)

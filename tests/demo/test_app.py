@@ -50,6 +50,13 @@ def sign_up(client: TestClient, name: str = "ada") -> str:
     return client.post("/signup", data={"username": name, "password": PASSWORD}).text
 
 
+def view_of(client: TestClient) -> RedisView:
+    """What the client's demo sees of Redis."""
+    app: Any = client.app
+    view: RedisView = app.state.demo.redis
+    return view
+
+
 def is_member(client: TestClient) -> bool:
     """Whether the client is logged in."""
     return 'data-page="member"' in client.get("/").text
@@ -193,9 +200,10 @@ def test_looking_is_not_using(client: TestClient) -> None:
     sign_up(client)
     page = client.post("/idle").text
     assert "Its next use renews it" in page
-    before = client.cookies["auth_session"]
+    before, recorded = client.cookies["auth_session"], view_of(client).log.count
     assert 'class="badge idle"' in client.get("/live").text
     assert client.cookies["auth_session"] == before
+    assert view_of(client).log.count == recorded
     renewed = client.get("/").text
     assert client.cookies["auth_session"] != before
     assert f"A new id, {client.cookies['auth_session'][:6]}…" in renewed
@@ -293,12 +301,13 @@ def test_durations_and_times_in_words() -> None:
 @pytest.mark.parametrize(
     ("arguments", "reply", "line", "shown"),
     [
-        (("MGET", "session:" + "a" * 40), [b'{"id":"' + b"a" * 40 + b'"}'], "MGET session:aaaaaa…", '[{"id":"aaaaaa…"}]'),
-        (("GET", b"k"), b"v " * 1_000, "GET k", "v v v"),
-        (("SET", "k", "v"), True, "SET k v", "OK"),
-        (("LREM", "k", 0, "v"), OSError("secret"), "LREM k 0 v", "OSError"),
-        (("EVALSHA", "0" * 40, 0), 1, "EVALSHA 000000… 0", "1"),
-        (("EVAL", LIST.scripts.create.text, 1, "k"), -3, "EVAL (its text) 1", "-3"),
+        ((b"MGET", b"session:" + b"a" * 40), [b'{"id":"' + b"a" * 40 + b'"}'], "MGET session:aaaaaa…", '[{"id":"aaaaaa…"}]'),
+        ((b"GET", b"k"), b"v " * 1_000, "GET k", "v v v"),
+        ((b"GET", b"k"), None, "GET k", "(nil)"),
+        ((b"SET", b"k", b"v"), b"OK", "SET k v", "OK"),
+        ((b"LREM", b"k", b"0", b"v"), OSError("secret"), "LREM k 0 v", "OSError"),
+        ((b"EVALSHA", b"0" * 40, b"0"), 1, "EVALSHA 000000… 0", "1"),
+        ((b"EVAL", LIST.scripts.create.text.encode(), b"1", b"k"), -3, "EVAL (its text) 1", "-3"),
     ],
 )
 def test_commands_in_words(arguments: tuple[Any, ...], reply: object, line: str, shown: str) -> None:

@@ -1,0 +1,77 @@
+"""What the demo records: the commands that its session adapter sends on connections of its own."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from examples.demo.redis_view import Log, Recorded, RedisView
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from tests.redis_tools import Inspector, row
+from tests.servers import Server
+
+
+@pytest.fixture
+def inspector(redis_server: Server) -> Iterator[Inspector]:
+    """A look into an emptied server that has a user with a password."""
+    with Inspector(redis_server) as found:
+        found.on_each("ACL", "SETUSER", "demo", "reset", "on", ">pass", "~*", "+@all")
+        yield found
+        found.on_each("ACL", "DELUSER", "demo")
+
+
+@pytest.fixture
+async def view(redis_server: Server, inspector: Inspector) -> AsyncIterator[RedisView]:
+    """A view of the server, as that user."""
+    found = RedisView.connect(redis_server.url.replace("//", "//demo:pass@"), "Redis")
+    yield found
+    await found.close()
+
+
+async def live(adapter: AsyncRedisSessionAdapter, session_id: str) -> None:
+    """A session's life: made, read, ended."""
+    await adapter.set_session(row(session_id))
+    await adapter.get_session(session_id)
+    await adapter.delete_session(session_id)
+
+
+async def test_what_is_recorded_is_what_arrives(view: RedisView, inspector: Inspector, caplog: pytest.LogCaptureFixture) -> None:
+    """What the adapter sends on its own connections is recorded as the server gets it, with the replies, and no handshake is."""
+    async with AsyncRedisSessionAdapter(view.client) as adapter:
+        await live(adapter, "one")
+        before = view.log.count
+        with inspector.watched() as arrived:
+            await live(adapter, "two")
+    recorded = view.log.since(before)
+    assert [b" ".join(command.arguments).decode() for command in recorded] == [each for each in arrived if not each.startswith("lua ")]
+    assert [(command.name, type(command.reply)) for command in recorded] == [
+        ("EVALSHA", int),
+        ("MGET", list),
+        ("EVALSHA", list),
+        ("LREM", int),
+    ]
+    assert {command.name for command in view.log.commands} - {"EVAL"} == {"EVALSHA", "MGET", "LREM"}
+    assert caplog.records == []
+
+
+async def test_a_reply_that_never_came(view: RedisView) -> None:
+    """A command whose connection was closed before its reply came is not recorded, and the next one gets its own reply."""
+    connection = await view.client.connection_pool.get_connection()
+    await connection.send_command("GET", "one")
+    await connection.disconnect()
+    await connection.connect()
+    await connection.send_command("EXISTS", "two")
+    await connection.read_response()
+    assert [(command.name, command.reply) for command in view.log.commands] == [("EXISTS", 0)]
+    await view.client.connection_pool.release(connection)
+
+
+def test_the_log_is_bounded() -> None:
+    """A log keeps the last commands, and gives those after any point as far as it has them."""
+    log = Log()
+    for number in range(1_500):
+        log.note(Recorded((b"GET", b"%d" % number), None))
+    assert log.count == 1_500
+    assert len(log.commands) == 1_000
+    assert [command.keys for command in log.since(1_498)] == [("1498",), ("1499",)]
+    assert log.since(1_500) == []
+    assert log.since(0) == list(log.commands)
