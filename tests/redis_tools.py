@@ -60,6 +60,7 @@ __all__ = [
     "tls_server",
     "until",
     "unused_port",
+    "without_tls",
 ]
 
 T = TypeVar("T")
@@ -701,6 +702,11 @@ def tls_server(folder: Path) -> Iterator[tuple[Server, Path]]:
     files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate))
     with own_server("redis-server", folder, "--tls-port", str(port), *files, "--tls-auth-clients", "no") as server:
         yield Server("redis", server.host, port, server.socket), certificate
+
+
+def without_tls(server: Server) -> Server:
+    """The same server at the port without TLS, which the unix socket is named after."""
+    return Server(server.kind, server.host, int(server.socket.stem), server.socket)
 
 
 def _any_client(port: int) -> Any:

@@ -34,6 +34,7 @@ from tests.redis_tools import (
     tls_server,
     until,
     unused_port,
+    without_tls,
 )
 from tests.servers import Cluster, Server
 
@@ -72,18 +73,13 @@ async def test_tls(library: str, tmp_path: Path) -> None:
         async with client, AsyncRedisSessionAdapter(client) as adapter, AsyncRedisSessionAdapter(client, deadline=SOON) as hasty:
             await live(adapter)
             await patiently(partial(hasty.get_session, "one"))
-            with frozen(Server("redis", server.host, plain_port(server), server.socket)), pytest.raises(StoreUnavailable):
+            with frozen(without_tls(server)), pytest.raises(StoreUnavailable):
                 await hasty.get_session("one")
             await patiently(partial(hasty.get_session, "one"))
             await live(adapter)
         async with AsyncClients.make(kind, server, ssl=True) as client, AsyncRedisSessionAdapter(client) as adapter:
             with pytest.raises((redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)):
                 await adapter.get_session("one")
-
-
-def plain_port(server: Server) -> int:
-    """The port without TLS, which the unix socket is named after."""
-    return int(server.socket.stem)
 
 
 CREDENTIALS: Final[dict[str, Any]] = {

@@ -35,6 +35,7 @@ from tests.redis_tools import (
     tls_server,
     until,
     unused_port,
+    without_tls,
 )
 from tests.servers import Cluster, Server
 
@@ -73,18 +74,13 @@ def test_tls(library: str, tmp_path: Path) -> None:
         with client, RedisSessionAdapter(client) as adapter, RedisSessionAdapter(client, deadline=SOON) as hasty:
             live(adapter)
             patiently(partial(hasty.get_session, "one"))
-            with frozen(Server("redis", server.host, plain_port(server), server.socket)), pytest.raises(StoreUnavailable):
+            with frozen(without_tls(server)), pytest.raises(StoreUnavailable):
                 hasty.get_session("one")
             patiently(partial(hasty.get_session, "one"))
             live(adapter)
         with Clients.make(kind, server, ssl=True) as client, RedisSessionAdapter(client) as adapter:
             with pytest.raises((redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)):
                 adapter.get_session("one")
-
-
-def plain_port(server: Server) -> int:
-    """The port without TLS, which the unix socket is named after."""
-    return int(server.socket.stem)
 
 
 CREDENTIALS: Final[dict[str, Any]] = {

@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -32,7 +33,7 @@ from tests.aio.test_conformance import AsyncSessionFirstSuite
 from tests.near import HasNoLease, eventually
 from tests.places import WITHOUT_SCRIPTS
 from tests.proxies import Dam, damming_proxy
-from tests.redis_tools import HOUR, AsyncClients, Clients, ClusterInspector, Inspector, row, sentinel_group
+from tests.redis_tools import HOUR, AsyncClients, Clients, ClusterInspector, Inspector, row, sentinel_group, tls_server, without_tls
 from tests.servers import Cluster, Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
@@ -326,6 +327,27 @@ async def test_validated_from_memory(adapter: AsyncRedisSessionAdapter, inspecto
     await auth.invalidate_all_user_sessions("alice")
     with pytest.raises(InvalidSessionId):
         await auth.validate_session(session.session_id)
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+async def test_tls(library: str, tmp_path: Path) -> None:
+    """Over TLS too sessions are validated from memory, and what another process ends is refused once the server has said so."""
+    with tls_server(tmp_path) as (server, certificate), Inspector(without_tls(server)) as inspector:
+        client = AsyncClients.make(f"{library}-py as it is", server, ssl=True, ssl_ca_certs=str(certificate))
+        async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
+            auth = AsyncAuth(sessions=adapter, env="DEV")
+            session = await auth.create_session("alice")
+            await auth.validate_session(session.session_id)
+            entries_of(adapter).clock = lambda: 0.0  # leases don't end
+            before = inspector.calls("mget")
+            for _ in range(100):
+                assert (await auth.validate_session(session.session_id)).user_id == "alice"
+            assert inspector.calls("mget") < before + 50  # but for signs of life
+            with Clients.make("redis-py, RESP2", inspector.server) as other:
+                RedisSessionAdapter(other).delete_session(session.session_id)
+            await eventually(lambda: len(entries_of(adapter)) == 0)
+            with pytest.raises(InvalidSessionId):
+                await auth.validate_session(session.session_id)
 
 
 @pytest.mark.slow
