@@ -33,12 +33,16 @@ class FrozenList(list[Any]):
 
 EMPTY: Final = FrozenDict()
 
+_FROZEN: Final = frozenset({FrozenDict, FrozenList, str, int, float, bool, type(None)})
+
 
 def freeze(value: Any) -> Any:
-    """The value, with every dict and list in it, and itself, as one that can't be changed."""
+    """The value, with every dict and list in it, and itself, as one that can't be changed: what was frozen before is the same object."""
+    if value.__class__ in _FROZEN:
+        return value
     if isinstance(value, dict):
-        return FrozenDict((name, freeze(each)) for name, each in cast("dict[str, Any]", value).items())
+        return FrozenDict({name: freeze(each) for name, each in cast("dict[str, Any]", value).items()})
     if isinstance(value, list):
         members = cast("list[Any]", value)  # type: ignore[redundant-cast]
-        return FrozenList(map(freeze, members))
+        return FrozenList([freeze(each) for each in members])
     return value

@@ -21,6 +21,7 @@ from lucia.models import (
     KeyRow,
     PersistentKey,
     Session,
+    SessionDraft,
     SessionRow,
     SessionState,
     SingleUseKey,
@@ -47,6 +48,7 @@ RandomBytes = Callable[[int], bytes]
 """Gives so many bytes from a cryptographically secure source."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def system_clock() -> int:
@@ -108,7 +110,7 @@ def milliseconds(name: str, duration: object) -> int:
 
 def to_datetime(epoch_ms: int) -> datetime:
     """The aware UTC time of so many milliseconds since the epoch."""
-    return _EPOCH + timedelta(milliseconds=epoch_ms)
+    return _EPOCH + epoch_ms * _MILLISECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,21 +256,24 @@ def to_session(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, f
     if kept is not None and kept.state == state and not fresh:
         return kept
     session = _made_of(row, state, expiry, fresh=fresh)
-    return session if fresh else row.keep(expiry, session)
+    return session if fresh else row.keep(session)
 
 
 def _made_of(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool) -> Session:
-    return Session(
-        session_id=row.id,
-        user_id=row.user_id,
-        active_period_expires_at=to_datetime(row.active_expires),
-        idle_period_expires_at=to_datetime(row.idle_expires),
-        state=state,
-        fresh=fresh,
-        handle=handle_of(row),
-        created_at=to_datetime(created_at_of(row, expiry)),
-        noted=noted_of(row),
-    )
+    session = SessionDraft()
+    session.session_id = row.id
+    session.user_id = row.user_id
+    session.active_period_expires_at = to_datetime(row.active_expires)
+    session.idle_period_expires_at = to_datetime(row.idle_expires)
+    session.state = state
+    session.fresh = fresh
+    session.handle = handle_of(row)
+    session.created_at = to_datetime(created_at_of(row, expiry))
+    session.noted = noted_of(row)
+    session._by = expiry
+    session.__class__ = Session
+    made: Session = session
+    return made
 
 
 def to_device(row: SessionRow, state: SessionState, expiry: SessionExpiry) -> Device:

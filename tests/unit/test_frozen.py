@@ -24,6 +24,15 @@ def test_is_what_it_was() -> None:
     assert EMPTY == {}
 
 
+def test_frozen_once() -> None:
+    """What can't be changed is not copied, also where it is part of something that can."""
+    frozen = freeze(VALUE)
+    assert freeze(frozen) is frozen
+    around = freeze({"a": frozen, "b": [frozen["b"]["c"]]})
+    assert around["a"] is frozen
+    assert around["b"][0] is frozen["b"]["c"]
+
+
 def of_dict(change: Callable[[Any], object], id: str) -> Any:
     return pytest.param(FrozenDict(a=1), change, id=id)
 

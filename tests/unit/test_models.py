@@ -1,14 +1,17 @@
 """Rows refuse what no store can keep, and nothing shows a secret."""
 
+import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from lucia import Device, KeyRow, PersistentKey, PrimaryKey, Session, SessionRow, SingleUseKey, User, UserRow
-from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, MAX_USER_ID_BYTES
+from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, MAX_USER_ID_BYTES, stored_row
 
 SESSION = SessionRow(id="the-session-id", user_id="u", active_expires=1, idle_expires=2)
 KEY = KeyRow(id="p:the-token", user_id="u", hashed_password="the-hash", primary_key=False, expires=3)
@@ -96,6 +99,41 @@ def test_rows_are_frozen_and_hashable(row: Any) -> None:
     assert row == replace(row)
     assert row != replace(row, id="other")
     assert {row, replace(row)} == {row}
+
+
+def outcome(make: Callable[[], SessionRow]) -> object:
+    """The row and its class, or the error and its text."""
+    try:
+        row = make()
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
+    return type(row), row
+
+
+members = (
+    st.text(max_size=3)
+    | st.integers(-1, 1)
+    | st.sampled_from([None, True, 1.0, b"x", MAX_EPOCH_MS, MAX_EPOCH_MS + 1, "x" * MAX_ID_LENGTH, "x" * (MAX_ID_LENGTH + 1)])
+    | st.sampled_from(["x" * MAX_USER_ID_BYTES, "x" * (MAX_USER_ID_BYTES + 1), "ü", "漢" * (MAX_USER_ID_BYTES // 3), "\ud800"])
+)
+
+
+@given(st.just("id") | members, st.just("u") | members, st.just(1) | members, st.just(2) | members)
+@example("id", "u", 0, MAX_EPOCH_MS)
+def test_a_stored_row_is_a_row_like_any_other(id_: Any, user_id: Any, active_expires: Any, idle_expires: Any) -> None:
+    """What is made in less time equals what is made by its class, or is refused with the same words; and it can't be changed either."""
+    made = outcome(lambda: stored_row(id_, user_id, active_expires, idle_expires, {"a": 1}))
+    assert made == outcome(
+        lambda: SessionRow(id=id_, user_id=user_id, active_expires=active_expires, idle_expires=idle_expires, attributes={"a": 1})
+    )
+
+
+def test_a_stored_row_can_not_be_changed() -> None:
+    """Not even one that was made of usual members."""
+    row: Any = stored_row("id", "u", 1, 2, {})
+    with pytest.raises(FrozenInstanceError):
+        row.id = "other"
+    assert replace(row) == row == pickle.loads(pickle.dumps(row))  # noqa: S301 (its own)
 
 
 def test_no_repr_shows_a_secret() -> None:

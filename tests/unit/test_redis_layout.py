@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -288,6 +288,35 @@ def test_unknown_members() -> None:
     row = decode_row(record(handle="h", extra={"deep": [1]}), "abc")
     assert row is not None
     assert row.attributes == {"handle": "h", "extra": {"deep": [1]}}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("layout", ["{}", " {}", "{}\n", "\t{}\r\n "])
+def test_other_ways_to_write_it(encoding: str, layout: str) -> None:
+    """A record may have white space around it, and be in any encoding of Unicode that a JSON parser of Python's takes."""
+    assert decode_row(layout.replace("{}", record(noted="ü").decode()).encode(encoding), "abc") == replace(ROW, attributes={"noted": "ü"})
+
+
+def test_a_member_twice() -> None:
+    """The last one counts, as in JavaScript."""
+    assert decode_row(record()[:-1] + b',"user_id":"u2"}', "abc") == replace(ROW, user_id="u2")
+
+
+@pytest.mark.parametrize("noted", [{}, [], {"a": [{"b": []}]}, [[{}]], "{", "[{"])
+def test_attributes_can_not_be_changed(noted: Any) -> None:
+    """Neither they, nor what is in them."""
+    row = decode_row(record(noted=noted), "abc")
+    assert row is not None
+    assert row.attributes == {"noted": noted}
+    unfrozen = [each for each in walk(row.attributes) if type(each) in (dict, list)]
+    assert unfrozen == []
+
+
+def walk(value: Any) -> Iterator[Any]:
+    """It, and what is in it."""
+    yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from walk(each)
 
 
 def test_record_of_another(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,11 +1,14 @@
 """The pure rules of sessions and keys. ``test_ours_`` marks where this library corrects the original."""
 
 import base64
+import copy
 import itertools
+import pickle
 import re
 import string
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +22,7 @@ from lucia import (
     InvalidUserId,
     KeyRow,
     OutdatedPassword,
+    Session,
     SessionExpiry,
     SessionRow,
     SingleUseKey,
@@ -42,6 +46,7 @@ from lucia.rules import (
     system_clock,
     to_datetime,
     to_key,
+    to_session,
 )
 
 MS = timedelta(milliseconds=1)
@@ -282,6 +287,46 @@ def test_ours_a_derived_handle_is_stable_and_tells_nothing() -> None:
     assert len(base64.urlsafe_b64decode(handle + "==")) == 16
     other = SessionRow(id="i" * 39 + "j", user_id="u", active_expires=1, idle_expires=2)
     assert handle_of(other) != handle
+
+
+# --- what the application gets
+
+
+@given(times, times, st.none() | times, st.sampled_from([None, {}, {"agent": ["a"]}]), st.booleans())
+def test_a_session_is_one_like_any_other(active: int, idle: int, created_at: int | None, noted: Any, fresh: bool) -> None:
+    """It equals what its class makes of these members, it can't be changed, and copies of it are equal."""
+    found = row(active, idle, created_at=created_at, handle="h", noted=noted)
+    session = to_session(found, "idle", EXPIRY, fresh=fresh)
+    assert type(session) is Session
+    assert session == Session(
+        session_id=found.id,
+        user_id="u",
+        active_period_expires_at=to_datetime(active),
+        idle_period_expires_at=to_datetime(idle),
+        state="idle",
+        fresh=fresh,
+        handle="h",
+        created_at=to_datetime(created_at_of(found, EXPIRY)),
+        noted=noted or {},
+    )
+    assert session == replace(session) == copy.copy(session) == pickle.loads(pickle.dumps(session))  # noqa: S301 (its own)
+    same: Any = session
+    with pytest.raises(FrozenInstanceError):
+        same.user_id = "other"
+
+
+def test_the_same_session_again() -> None:
+    """A row gives the same object again by the same settings and in the same state, and never one that was fresh."""
+    found, other = row(), SessionExpiry(active=timedelta(hours=1))
+    session = to_session(found, "active", EXPIRY, fresh=False)
+    assert to_session(found, "active", EXPIRY, fresh=False) is session
+    assert to_session(found, "active", EXPIRY, fresh=True).fresh
+    assert to_session(found, "active", EXPIRY, fresh=False) is session
+    assert to_session(found, "idle", EXPIRY, fresh=False).state == "idle"
+    long_ago = row(active_expires=MAX_EPOCH_MS)
+    assert [to_session(long_ago, "active", expiry, fresh=False).created_at for expiry in (EXPIRY, other, EXPIRY)] == [
+        to_datetime(created_at_of(long_ago, expiry)) for expiry in (EXPIRY, other, EXPIRY)
+    ]
 
 
 # --- keys

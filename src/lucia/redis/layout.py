@@ -22,8 +22,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, NoReturn, cast, get_args
 
-from lucia.frozen import freeze
-from lucia.models import SESSION_COLUMNS, SessionRow
+from lucia.frozen import FrozenDict, freeze
+from lucia.models import SESSION_COLUMNS, SessionRow, stored_row
 from lucia.redis.index import LEGACY_LIST, LEGACY_SET, LIST, SET, Index
 from lucia.rules import MARKER_MS
 
@@ -209,31 +209,45 @@ def _parse_row(record: bytes) -> SessionRow:
     if len(record) > MAX_RECORD_BYTES:
         raise ValueError(f"it has {len(record)} bytes, more than {MAX_RECORD_BYTES}")
     members = _parse_object(record)
-    _check_depth(members)
-    if missing := sorted(SESSION_COLUMNS - members.keys()):
-        raise ValueError(f"it has no {', '.join(missing)}")
-    columns = {name: members.pop(name) for name in SESSION_COLUMNS}
-    return SessionRow(**columns, attributes=freeze(members))
+    is_flat = record.count(b"{") == 1 and b"[" not in record
+    if not is_flat:
+        _check_depth(members)
+    try:
+        id_, user_id = members["id"], members["user_id"]
+        active_expires, idle_expires = members["active_expires"], members["idle_expires"]
+    except KeyError:
+        raise ValueError(f"it has no {', '.join(sorted(SESSION_COLUMNS - members.keys()))}") from None
+    del members["id"], members["user_id"], members["active_expires"], members["idle_expires"]
+    return stored_row(id_, user_id, active_expires, idle_expires, FrozenDict(members) if is_flat else freeze(members))
 
 
 def _check_depth(members: Mapping[str, Any]) -> None:
-    level: list[Any] = [members]
+    level: list[Any] = [value for value in members.values() if isinstance(value, _NESTING)]
     for _ in range(MAX_DEPTH):
-        level = [value for each in level for value in _children(each) if isinstance(value, _NESTING)]
         if not level:
             return
+        level = [value for each in level for value in _children(each) if isinstance(value, _NESTING)]
     raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
 
 
 def _children(value: Any) -> Iterable[Any]:
-    return cast("Mapping[str, Any]", value).values() if isinstance(value, Mapping) else value
+    return cast("dict[str, Any]", value).values() if isinstance(value, dict) else value
 
 
 def _parse_object(text: bytes) -> dict[str, Any]:
-    value = _DECODER.decode(text.decode(json.detect_encoding(text), "surrogatepass"))  # as json.loads, which makes a decoder each time
+    if text.startswith(b'{"'):
+        value = _decode(text.decode("utf-8", "surrogatepass"))
+    else:
+        value = _DECODER.decode(text.decode(json.detect_encoding(text), "surrogatepass"))  # as json.loads, which makes a decoder each time
     if not isinstance(value, dict):
         raise TypeError(f"it is no JSON object but {type(value).__name__}")
     return cast("dict[str, Any]", value)
+
+
+def _decode(text: str) -> Any:
+    """What JSON text means that begins with no white space."""
+    value, end = _DECODER.raw_decode(text)
+    return value if end == len(text) else _DECODER.decode(text)
 
 
 def _refuse_constant(name: str) -> NoReturn:
