@@ -136,6 +136,29 @@ async def test_not_joined_to_what_is_sent(batches: Batches, line: Line) -> None:
     assert (await before, await after) == ([b"live"], [None])
 
 
+@pytest.mark.parametrize(
+    "ask", [lambda batches: batches.read([b"a"]), lambda batches: batches.ask([("GET", b"a")], 10)], ids=["read", "ask"]
+)
+async def test_asked_while_all_batches_end(batches: Batches, line: Line, ask: Callable[[Batches], Awaitable[Any]]) -> None:
+    """Who asks again when as many as may be under way end in one tick gets an answer, though nobody asks after that."""
+
+    async def ask_twice() -> None:
+        await ask(batches)
+        await ask(batches)
+
+    asking = start(ask_twice())
+    await ticks()
+    for _ in range(MAX_UNDER_WAY - 1):
+        batches.read([b"b"])
+        await ticks()
+    for each in tuple(line.sent):
+        each.echo()
+    await ticks(5)
+    assert len(line.sent) == MAX_UNDER_WAY + 1
+    line.sent[-1].echo()
+    await asking
+
+
 async def test_few_under_way(batches: Batches, line: Line) -> None:
     """While as many as may be are under way, requests pile up, and go together once one of these is over."""
     early = []

@@ -180,12 +180,11 @@ class Batches:
             raise Overloaded("too many requests wait for the session store")
         if not waiting:
             self._waiting_since = self._clock()
-        if not self._gathering:
-            self._gather()
+        self._gather()
 
     def _gather(self) -> None:
-        """Let a task send what is asked within this tick, unless as many as may be are busy: then one of these does it later."""
-        if len(self._workers) < MAX_UNDER_WAY:
+        """Let a task send what is asked within this tick, unless as many as may be are busy: then it is done when one of these ends."""
+        if not self._gathering and len(self._workers) < MAX_UNDER_WAY:
             self._gathering = True
             worker = self._loop.create_task(self._work(), context=self._context)
             self._workers.add(worker)
@@ -203,8 +202,7 @@ class Batches:
         """The oldest requests, but for those that nobody waits for any more."""
         reads, self._reads = self._reads[:MAX_REQUESTS], self._reads[MAX_REQUESTS:]
         asked, self._asked = self._asked[:MAX_REQUESTS], self._asked[MAX_REQUESTS:]
-        if (self._reads or self._asked) and not self._gathering:
-            self._gather()
+        self._gather_what_waits()
         return _Batch([read for read in reads if not read[1].done()], [each for each in asked if not each.replies.done()], self._many_slots)
 
     async def _send(self, batch: _Batch, seconds: float) -> None:
@@ -224,10 +222,18 @@ class Batches:
             if len(replies) < len(commands):
                 batch.fail(Unanswered(ConnectionError("the connection was closed after an earlier reply"), sent=True))
 
+    def _gather_what_waits(self) -> None:
+        if self._reads or self._asked:
+            self._gather()
+
     def _ended(self, worker: "asyncio.Task[None]") -> None:
-        """A worker has nothing to do any more; or it was cancelled, as all tasks are where a loop ends: then what waits, waits in vain."""
+        """A worker found nothing to do any more, but by now there may be something.
+
+        Or it was cancelled, as all tasks are where a loop ends: then what waits, waits in vain.
+        """
         self._workers.discard(worker)
         if worker.cancelled():
             waiting = _Batch(self._reads, self._asked, self._many_slots)
             self._reads, self._asked, self._gathering = [], [], False
             waiting.fail(Unanswered(None, sent=False))
+        self._gather_what_waits()
