@@ -332,10 +332,7 @@ def replicated_cluster(folder: Path) -> Iterator[ReplicatedCluster]:
     """A cluster of three primaries, each with a replica."""
     options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0")
     with ExitStack() as stack:
-        nodes: list[Node] = []
-        for _ in range(6):
-            port = unused_node_port([node.port for node in nodes])
-            nodes.append(_closing(stack, Node("redis-server", folder, *options, port=port)))
+        nodes: list[Node] = [_closing(stack, Node("redis-server", folder, *options, port=unused_node_port())) for _ in range(6)]
         found = ReplicatedCluster(tuple(nodes[:3]), tuple(nodes[3:]))
         _join(found)
         yield found

@@ -4,7 +4,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -110,9 +110,7 @@ def own_server(program: str, folder: Path, *options: str) -> Generator[Server]:
 @contextmanager
 def own_cluster(folder: Path) -> Generator[Cluster]:
     """Three nodes of ``redis-server``, each with a third of the slots."""
-    ports: list[int] = []
-    for _ in range(3):
-        ports.append(unused_node_port(ports))
+    ports = [unused_node_port() for _ in range(3)]
     with ExitStack() as stack:
         for port in ports:
             own = folder / f"node-{port}"
@@ -155,12 +153,26 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def unused_node_port(taken: Collection[int]) -> int:
-    """A port for a cluster's node, which nobody listens on, nor on the one for the other nodes."""
+def unused_node_port() -> int:
+    """A port for a cluster's node: nobody listens on it, nor on the one for the other nodes, and nobody else is given it.
+
+    A node takes a while to listen, and processes start clusters side by side: so for each node port the one as far below is kept.
+    """
     while True:
         port = random.choice(NODE_PORTS)  # noqa: S311 # a port is no secret
-        if port not in taken and _is_free(port) and _is_free(port + BUS_OFFSET):
+        if _is_free(port) and _is_free(port + BUS_OFFSET) and _reserve(port - BUS_OFFSET):
             return port
+
+
+def _reserve(port: int) -> bool:
+    """Keep a port as long as this process runs, unless it is taken."""
+    with socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        probe.detach()  # stays open
+        return True
 
 
 def _is_free(port: int) -> bool:
