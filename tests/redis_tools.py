@@ -56,6 +56,7 @@ __all__ = [
     "replay",
     "row",
     "sentinel_group",
+    "shut_down",
     "silent_server",
     "tls_server",
     "until",
@@ -651,7 +652,7 @@ class LossyProxy:
         self._listening = create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
         self._word = b""
-        self._count = 0
+        self._count = self._passed_on = 0
         self._halves = False
         self.lost = 0
 
@@ -662,9 +663,16 @@ class LossyProxy:
     def __exit__(self, *_: object) -> None:
         self._listening.close()
 
-    def lose(self, word: str, count: int = 1_000, *, halves: bool = False) -> "LossyProxy":
-        """From now on, lose the replies to that many commands that hold this word; or a half of each, and the connection stays open."""
-        self._word, self._count, self._halves, self.lost = word.encode(), count, halves, 0
+    def lose(self, word: str, count: int = 1_000, *, after: int = 0, halves: bool = False) -> "LossyProxy":
+        """From now on, lose the replies to that many commands that hold this word; or a half of each, and the connection stays open.
+
+        Args:
+            word: in the commands.
+            count: how many replies are lost.
+            after: how many are passed on before.
+            halves: whether the half of a reply comes.
+        """
+        self._word, self._count, self._passed_on, self._halves, self.lost = word.encode(), count, after, halves, 0
         return self
 
     def _accept(self) -> None:
@@ -674,7 +682,7 @@ class LossyProxy:
                 threading.Thread(target=self._relay, args=(near,), daemon=True).start()
 
     def _relay(self, near: socket) -> None:
-        with near, create_connection(("127.0.0.1", self._target)) as far, suppress(OSError):
+        with suppress(OSError), near, create_connection(("127.0.0.1", self._target)) as far:
             while True:
                 readable, _, _ = select.select([near, far], [], [])
                 source, target = (far, near) if far in readable else (near, far)
@@ -682,14 +690,24 @@ class LossyProxy:
                 target.sendall(data)
                 if not data:
                     return
-                if source is near and self._count and self._word in data:
-                    self._count -= 1
-                    self.lost += 1
+                if source is near and self._loses(data):
                     reply = far.recv(1 << 16)
                     if self._halves:
                         near.sendall(reply[: len(reply) // 2])
-                        near.recv(1)
+                    self.lost += 1
+                    while self._halves and select.select([near, far], [], [])[0] == [far] and far.recv(1 << 16):
+                        pass  # the other half
                     return
+
+    def _loses(self, data: bytes) -> bool:
+        """Whether this holds a command whose reply is to be lost."""
+        if self._word not in data or not self._count:
+            return False
+        if self._passed_on:
+            self._passed_on -= 1
+            return False
+        self._count -= 1
+        return True
 
 
 @contextmanager
@@ -707,6 +725,12 @@ def tls_server(folder: Path) -> Iterator[tuple[Server, Path]]:
 def without_tls(server: Server) -> Server:
     """The same server at the port without TLS, which the unix socket is named after."""
     return Server(server.kind, server.host, int(server.socket.stem), server.socket)
+
+
+def shut_down(port: int) -> None:
+    """End a server, and do not try again when the connection is lost."""
+    with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
+        client.shutdown(nosave=True)
 
 
 def _any_client(port: int) -> Any:
@@ -733,10 +757,10 @@ class SentinelGroup:
         object.__setattr__(self, "sentinels", [("127.0.0.1", self.sentinel_port)])
 
     def master(self) -> tuple[str, int]:
-        """Where the master is by now."""
+        """Where clients find the master by now: GET-MASTER-ADDR-BY-NAME, which they do not ask, tells the new one a little earlier."""
         with _any_client(self.sentinel_port) as sentinel:
-            host, port = sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
-            return host.decode(), int(port)
+            found = sentinel.sentinel_master(self.name)
+            return found["ip"], found["port"]
 
     def settle(self) -> None:
         """Wait until the master has a replica that has everything, and Sentinel knows it."""
@@ -759,8 +783,7 @@ class SentinelGroup:
         with _any_client(self.sentinel_port) as sentinel:
             until(lambda: self._asked(sentinel))
         until(lambda: self.master() != before, 30)
-        with _any_client(before[1]) as client:
-            client.shutdown(nosave=True)
+        shut_down(before[1])
 
     def _asked(self, sentinel: Any) -> bool:
         try:

@@ -5,7 +5,8 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from rich.console import Console
 from lucia import cli
 from lucia.redis.findings import Kind
 from tests.doctor.patients import LAYOUTS, Outcome, Patient, assert_tells_no_secret, doctor, dump
-from tests.redis_tools import ClusterInspector, Inspector, own_server, until, unused_port
+from tests.redis_tools import ClusterInspector, Inspector, LossyProxy, own_server, shut_down, until, unused_port
 from tests.servers import Cluster, Server
 
-MANY = 10_000
-"""Sessions, of which to look at takes long enough to be interrupted."""
+MANY = 4_000
+"""Sessions, on about eight pages."""
 
 
 def start(*arguments: object, cwd: Path | None = None) -> "subprocess.Popen[str]":
@@ -192,17 +193,13 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 # Going on
 
 
-def _until_amid(inspector: Inspector, process: "subprocess.Popen[str]", scans: int) -> None:
-    """Wait until it has looked at so many pages, while the server answers a command now and then, and from then on none for a second."""
-
-    def is_amid() -> bool:
-        with inspector.client.pipeline(transaction=False) as pipeline:
-            told = pipeline.info("commandstats").client_pause(20).execute()[0]
-        return told.get("cmdstat_scan", {"calls": 0})["calls"] >= scans or process.poll() is not None
-
-    until(is_amid, 60)
-    inspector.client.client_pause(1_000)
-    assert process.poll() is None
+@contextmanager
+def amid(server: Server, *arguments: object, cwd: Path | None = None) -> Iterator["subprocess.Popen[str]"]:
+    """The command in a process of its own that has looked at three pages, and has half of the next one."""
+    with LossyProxy(server.port).lose("SCAN", 1, after=3, halves=True) as proxy:
+        process = start(f"redis://127.0.0.1:{proxy.port}", *arguments, cwd=cwd)
+        until(lambda: proxy.lost or process.poll() is not None, 60)
+        yield process
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -211,11 +208,9 @@ def test_interrupted(redis_server: Server, tmp_path: Path, number: signal.Signal
     file = tmp_path / "state.json"
     with Inspector(redis_server) as inspector:
         fill(inspector, 10, MANY // 10, endless=10)
-        inspector.client.config_resetstat()
-        process = start(redis_server.url, "--json", "--resume", file)
-        _until_amid(inspector, process, 3)
-        process.send_signal(number)
-        outcome = finish(process)
+        with amid(redis_server, "--json", "--resume", file) as process:
+            process.send_signal(number)
+            outcome = finish(process)
         assert outcome.code == 2
         assert outcome.errors == f"lucia doctor: interrupted. To go on, run the same command with --resume {file}\n"
         assert not outcome.report["complete"]
@@ -234,11 +229,9 @@ def test_interrupted_without_a_file(redis_server: Server, tmp_path: Path) -> Non
     """Without --resume, the file is in the folder where it ran."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 10, MANY // 10)
-        inspector.client.config_resetstat()
-        process = start(redis_server.url, cwd=tmp_path)
-        _until_amid(inspector, process, 3)
-        process.send_signal(signal.SIGINT)
-        outcome = finish(process)
+        with amid(redis_server, cwd=tmp_path) as process:
+            process.send_signal(signal.SIGINT)
+            outcome = finish(process)
         assert "--resume lucia-doctor.json" in outcome.errors
         assert "so far" in outcome.out
         assert (tmp_path / "lucia-doctor.json").exists()
@@ -248,14 +241,12 @@ def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
     """An interrupted --fix that goes on leaves nothing; what the page had mended that was interrupted is not counted again."""
     file = tmp_path / "state.json"
     with Inspector(redis_server) as inspector:
-        fill(inspector, 10, 500, endless=10)
+        fill(inspector, 10, MANY // 10, endless=10)
         for number in range(50):
             inspector.client.lrem(inspector.layout.index_key(f"user-{number % 10}"), 0, f"user-{number % 10}-{number}")
-        inspector.client.config_resetstat()
-        process = start(redis_server.url, "--json", "--fix", "--resume", file)
-        _until_amid(inspector, process, 4)
-        process.send_signal(signal.SIGINT)
-        assert finish(process).code == 2
+        with amid(redis_server, "--json", "--fix", "--resume", file) as process:
+            process.send_signal(signal.SIGINT)
+            assert finish(process).code == 2
         gone_on = doctor(redis_server.url, "--json", "--fix", "--resume", file)
         assert gone_on.code == 0
         assert 0 < gone_on.counts("mended")[Kind.UNINDEXED_SESSION] <= 50
@@ -266,11 +257,9 @@ def test_lost_connection(tmp_path: Path) -> None:
     """A server that goes away in the middle ends it with 2, the client's error, and how to go on."""
     with own_server("redis-server", tmp_path) as server, Inspector(server) as inspector:
         fill(inspector, 10, MANY // 10)
-        inspector.client.config_resetstat()
-        process = start(server.url, "--resume", tmp_path / "state.json")
-        _until_amid(inspector, process, 3)
-        inspector.client.shutdown(nosave=True)
-        outcome = finish(process)
+        with amid(server, "--resume", tmp_path / "state.json") as process:
+            shut_down(server.port)
+            outcome = finish(process)
     assert outcome.code == 2
     assert "Error: " in outcome.errors
     assert "To go on, run the same command with --resume" in outcome.errors
