@@ -125,9 +125,10 @@ def _draft(model: type[Any]) -> type[Any]:
 
 
 class _Keeps:
-    """A place beside a row's members for the session that was made of it: a row that is read again need not be made into one again."""
+    """Places beside a row's members, so that what is read again need not be made again: for what it was read from and made into."""
 
-    __slots__ = ("_made",)
+    __slots__ = ("_made", "source")
+    source: object
 
     def kept(self, by: object) -> "Session | None":
         """What :meth:`keep` was given, if ``by`` is what else that depends on, told by its identity; else None."""
@@ -138,6 +139,10 @@ class _Keeps:
         """Keep what this row was made into, and return it."""
         object.__setattr__(self, "_made", made)
         return made
+
+    def read_from(self, source: object) -> None:
+        """Keep what this row was read from."""
+        object.__setattr__(self, "source", source)
 
 
 class _Made:

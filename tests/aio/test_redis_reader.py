@@ -8,10 +8,10 @@ import pytest
 from redis.asyncio import Redis
 
 from lucia import AsyncAuth
-from lucia._async import redis_reader
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
 from lucia.redis.ids import HashedIds
+from lucia.redis.kept import MAX_KEPT_BYTES
 from tests.redis_tools import HOUR, Inspector, row
 from tests.servers import Server
 
@@ -83,19 +83,6 @@ async def test_nobody_changes_it(adapter: AsyncRedisSessionAdapter) -> None:
     assert (await auth.validate_session(session.session_id)).noted == {"agent": {"names": ["first"]}}
 
 
-async def test_how_many_are_kept(adapter: AsyncRedisSessionAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few short ones; when there are more, all are forgotten, which nobody notices."""
-    monkeypatch.setattr(redis_reader, "MAX_KEPT", 2)
-    for name in ("a", "b", "c"):
-        await adapter.set_session(row(name))
-    rows = [await read(adapter, name) for name in ("a", "b")]
-    assert [await read(adapter, name) is found for name, found in zip(("a", "b"), rows, strict=True)] == [True, True]
-    await read(adapter, "c")
-    again = await read(adapter, "a")
-    assert again is not rows[0]
-    assert again == rows[0]
-
-
 async def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
     """What is damaged under a hash by one key keeps no session from being found under that by another."""
     older, both = (AsyncRedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER)))
@@ -110,7 +97,7 @@ async def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> No
 
 async def test_a_long_record(adapter: AsyncRedisSessionAdapter) -> None:
     """Nothing long is kept."""
-    await adapter.set_session(row("mine", noted={"agent": "x" * redis_reader.MAX_KEPT_BYTES}))
+    await adapter.set_session(row("mine", noted={"agent": "x" * MAX_KEPT_BYTES}))
     first = await read(adapter)
     again = await read(adapter)
     assert again is not first

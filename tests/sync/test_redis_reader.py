@@ -9,10 +9,10 @@ import pytest
 from redis import Redis
 
 from lucia import Auth
-from lucia._sync import redis_reader
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
 from lucia.redis.ids import HashedIds
+from lucia.redis.kept import MAX_KEPT_BYTES
 from tests.redis_tools import HOUR, Inspector, row
 from tests.servers import Server
 
@@ -84,19 +84,6 @@ def test_nobody_changes_it(adapter: RedisSessionAdapter) -> None:
     assert (auth.validate_session(session.session_id)).noted == {"agent": {"names": ["first"]}}
 
 
-def test_how_many_are_kept(adapter: RedisSessionAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few short ones; when there are more, all are forgotten, which nobody notices."""
-    monkeypatch.setattr(redis_reader, "MAX_KEPT", 2)
-    for name in ("a", "b", "c"):
-        adapter.set_session(row(name))
-    rows = [read(adapter, name) for name in ("a", "b")]
-    assert [read(adapter, name) is found for name, found in zip(("a", "b"), rows, strict=True)] == [True, True]
-    read(adapter, "c")
-    again = read(adapter, "a")
-    assert again is not rows[0]
-    assert again == rows[0]
-
-
 def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
     """What is damaged under a hash by one key keeps no session from being found under that by another."""
     older, both = (RedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER)))
@@ -111,7 +98,7 @@ def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
 
 def test_a_long_record(adapter: RedisSessionAdapter) -> None:
     """Nothing long is kept."""
-    adapter.set_session(row("mine", noted={"agent": "x" * redis_reader.MAX_KEPT_BYTES}))
+    adapter.set_session(row("mine", noted={"agent": "x" * MAX_KEPT_BYTES}))
     first = read(adapter)
     again = read(adapter)
     assert again is not first

@@ -3,23 +3,17 @@
 
 import time
 from functools import partial
-from typing import Final
 
 from lucia._sync.redis_driver import RedisDriver
 from lucia._connections import Settings
 from lucia.models import SessionRow
 from lucia.redis.common import once_more
+from lucia.redis.kept import KeptRows
 from lucia.redis.layout import CrossedReply
 from lucia.redis.lookup import Lookup
 from lucia.redis.replay import OtherHistory
 from lucia.redis.store import Store
 from lucia.redis.unanswered import AskAlone, Records, Unanswered, error_to_raise
-
-MAX_KEPT: Final = 20_000
-"""How many records are kept with the rows they hold; when there are more, all are forgotten."""
-
-MAX_KEPT_BYTES: Final = 1_024
-"""Longer records are not kept."""
 
 
 class SessionReader:
@@ -36,7 +30,7 @@ class SessionReader:
         self._driver = driver
         self._near = settings.near
         self._seconds = settings.seconds
-        self._kept: dict[str, tuple[Records, SessionRow]] = {}
+        self._kept = KeptRows()
 
     def get(self, store: Store, session_id: str) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
@@ -47,7 +41,7 @@ class SessionReader:
         try:
             keys = store.lookup.keys(session_id)
             records = way.read(keys)
-            row = self._row(store.lookup, session_id, records)
+            row = self._kept.find(session_id, records) or self._row(store.lookup, session_id, records)
         except (AskAlone, OtherHistory):
             again, operation = False, store.get(session_id)
         except CrossedReply:
@@ -63,14 +57,9 @@ class SessionReader:
         return self._driver.run(operation, end - time.monotonic(), again=again)
 
     def _row(self, lookup: Lookup, session_id: str, records: Records) -> SessionRow | None:
-        kept = self._kept.get(session_id)
-        if kept is not None and kept[0] == records:
-            return kept[1]
         row = lookup.row(session_id, records)
         if row is None and any(records[:-1]):  # damaged, which may have kept another one from being read
             raise AskAlone
-        if row is not None and sum(map(len, filter(None, records))) <= MAX_KEPT_BYTES:
-            if len(self._kept) >= MAX_KEPT:
-                self._kept.clear()
-            self._kept[session_id] = records, row
+        if row is not None:
+            self._kept.keep(records, row)
         return row
