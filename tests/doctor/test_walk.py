@@ -13,6 +13,7 @@ import redis
 from lucia._sync.redis_driver import RedisDriver
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
+from lucia.redis import index_doctor
 from lucia.redis.findings import Kind, Treatment
 from lucia.redis.layout import Layout, encode_row
 from lucia.redis.walk import State, Walk
@@ -149,6 +150,17 @@ def test_very_long_index(redis_server: Server, name: str) -> None:
 
 
 # In bounded memory
+
+
+def test_ids_that_look_alike(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An id is found to be twice in a list only if it is, though what remembers the ids may take one for another."""
+    monkeypatch.setattr(index_doctor, "_SKETCH_BITS", 8)
+    with Inspector(redis_server) as inspector:
+        ids = inspector.fill("u1", 20)
+        assert Bench(inspector, LAYOUTS["default"]).walk(fix=True) == ({}, 0)
+        inspector.enter(ids[7], user_id="u1")
+        assert Bench(inspector, LAYOUTS["default"]).walk(fix=True) == ({Kind.DUPLICATE_ENTRY: 1}, 0)
+        assert sorted(inspector.index("u1")) == sorted(ids)
 
 
 def _peak(inspector: Inspector) -> int:
