@@ -72,15 +72,9 @@ async def ticks(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
-def start(waiting: Awaitable[Any]) -> "asyncio.Future[Any]":
-    return asyncio.ensure_future(waiting)
-
-
 async def in_one_tick(batches: Batches, reads: Sequence[bytes], asked: Sequence[Words]) -> list["asyncio.Future[Any]"]:
     """Reads of these keys, and commands; on their way by now."""
-    waiting = [start(batches.ask([words], 10)) for words in asked]
-    await asyncio.sleep(0)
-    waiting = [*(batches.read([key]) for key in reads), *waiting]
+    waiting = [*(batches.read([key]) for key in reads), *(batches.ask([words], 10) for words in asked)]
     await ticks()
     return waiting
 
@@ -105,8 +99,7 @@ async def test_reads_of_one_tick(batches: Batches, line: Line) -> None:
 
 async def test_what_is_asked_in_one_tick(batches: Batches, line: Line) -> None:
     """Commands that belong together stay together, behind the reads."""
-    asked = [start(batches.ask([("ASKING",), ("SET", b"x", b"1")], 10)), start(batches.ask([("DEL", b"y")], 10))]
-    await ticks(1)
+    asked = [batches.ask([("ASKING",), ("SET", b"x", b"1")], 10), batches.ask([("DEL", b"y")], 10)]
     read = batches.read([b"a"])
     await ticks()
     assert [each.commands for each in line.sent] == [[("MGET", b"a"), ("ASKING",), ("SET", b"x", b"1"), ("DEL", b"y")]]
@@ -146,7 +139,7 @@ async def test_asked_while_all_batches_end(batches: Batches, line: Line, ask: Ca
         await ask(batches)
         await ask(batches)
 
-    asking = start(ask_twice())
+    asking = asyncio.ensure_future(ask_twice())
     await ticks()
     for _ in range(MAX_UNDER_WAY - 1):
         batches.read([b"b"])
@@ -194,13 +187,12 @@ async def test_many_requests(batches: Batches, line: Line, monkeypatch: pytest.M
 async def test_too_many_wait(batches: Batches, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a bound, requests are refused; those that wait already are not harmed."""
     monkeypatch.setattr(batches_module, "MAX_WAITING", 2)
-    asked = start(batches.ask([("DEL", b"b")], 10))
-    await asyncio.sleep(0)
+    asked = batches.ask([("DEL", b"b")], 10)
     read = batches.read([b"a"])
     with pytest.raises(Overloaded):
         batches.read([b"c"])
     with pytest.raises(Overloaded):
-        await batches.ask([("DEL", b"c")], 10)
+        batches.ask([("DEL", b"c")], 10)
     await ticks()
     line.sent[0].echo()
     assert (await read, await asked) == ([b"a"], [["DEL", b"b"]])
@@ -221,9 +213,7 @@ async def test_nobodys_context(batches: Batches, line: Line) -> None:
 
 async def test_cancelled_before_it_is_sent(batches: Batches, line: Line) -> None:
     """It is not sent; and nothing is, if nobody is left who waits."""
-    asked = start(batches.ask([("DEL", b"b")], 10))
-    await asyncio.sleep(0)
-    asked.cancel()
+    batches.ask([("DEL", b"b")], 10).cancel()
     batches.read([b"a"]).cancel()
     await ticks(5)
     assert not line.sent
@@ -262,7 +252,7 @@ async def test_what_carries_them_is_cancelled(batches: Batches, line: Line) -> N
     for _ in range(MAX_UNDER_WAY - 1):
         batches.read([b"b"])
         await ticks()
-    piled = [batches.read([b"c"]), start(batches.ask([("DEL", b"d")], 10))]
+    piled = [batches.read([b"c"]), batches.ask([("DEL", b"d")], 10)]
     await ticks()
     for worker in list(batches._workers):
         worker.cancel()
@@ -325,7 +315,7 @@ async def test_a_read_of_a_node_that_is_refused(of_node: Batches, line: Line) ->
 
 async def test_fewer_replies(batches: Batches, line: Line) -> None:
     """Where the connection was closed after a reply, what came behind may have been done or not."""
-    asked = [start(batches.ask([("DEL", b"%d" % number)], 10)) for number in range(3)]
+    asked = [batches.ask([("DEL", b"%d" % number)], 10) for number in range(3)]
     await ticks()
     refused = ValueError("not the master")
     line.sent[0].replies.set_result([1, refused])
@@ -348,7 +338,7 @@ async def test_fewer_replies_of_a_node(of_node: Batches, line: Line) -> None:
 async def test_ones_own_time(batches: Batches, line: Line, sent: bool) -> None:
     """Who has less time than a batch gets an error that says whether the commands may have arrived."""
     line.holds_up = not sent
-    short, long = start(batches.ask([("DEL", b"a")], 0.01)), start(batches.ask([("DEL", b"b")], 10))
+    short, long = batches.ask([("DEL", b"a")], 0.01), batches.ask([("DEL", b"b")], 10)
     lost = await outcome(short)
     assert isinstance(lost, Unanswered)
     assert (lost.error, lost.sent) == (None, sent)
@@ -356,13 +346,25 @@ async def test_ones_own_time(batches: Batches, line: Line, sent: bool) -> None:
     assert await long == [["DEL", b"b"]]
 
 
-async def test_time_that_is_over_after_the_answer() -> None:
-    """Who has an answer, or has given up, is told nothing more."""
-    replies: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-    asked = batches_module._Asked([("PING",)], replies)
-    replies.set_result([b"PONG"])
-    asked.expire()
-    assert await replies == [b"PONG"]
+async def test_times_of_their_own(batches: Batches, line: Line) -> None:
+    """Whose time is over is told so, in whatever order they came; who has given up is told nothing more."""
+    given_up, waiting, last, first = [batches.ask([("DEL", b"a")], seconds) for seconds in (0.01, 60, 0.03, 0.02)]
+    await ticks()
+    given_up.cancel()
+    assert [type(await outcome(each)) for each in (first, last)] == [Unanswered, Unanswered]
+    line.sent[0].echo()
+    assert await waiting == [["DEL", b"a"]]
+
+
+async def test_time_that_is_over_when_nobody_waits(batches: Batches, line: Line) -> None:
+    """Then nothing is told; who comes later has their own time."""
+    answered = batches.ask([("DEL", b"a")], 0.01)
+    await ticks()
+    line.sent[0].echo()
+    assert await answered == [["DEL", b"a"]]
+    await asyncio.sleep(0.02)
+    assert isinstance(await outcome(batches.ask([("DEL", b"b")], 0.01)), Unanswered)
+    line.sent[1].echo()
 
 
 async def test_time_that_was_spent_waiting(line: Line) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from lucia._concurrency import AsyncLock
 from lucia._connections import AsyncPause, AsyncServer, AsyncSettings
-from lucia.redis.commands import Argument, Reply, Words
+from lucia.redis.commands import Argument, AsyncReplies, Reply, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
@@ -24,15 +24,15 @@ class AsyncRoute(Protocol):
 
     lock: AsyncLock
 
-    async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """Send commands together, on one connection to the server that has this key, and return their replies in order.
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+        """Send commands together, on one connection to the server that has this key; their replies in order.
 
         Raises:
             Unanswered: there was no answer.
         """
         ...
 
-    async def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
         """The same, on a connection that nothing else is sent on.
 
         Raises:
@@ -53,7 +53,7 @@ class AsyncRoute(Protocol):
         """For each primary that is known the name of one key with this prefix that is, or would be, there."""
         ...
 
-    async def nodes(self, seconds: float, /) -> list[str]:
+    def nodes(self, seconds: float, /) -> AsyncReplies:
         """The names of the servers that hold the keys.
 
         Raises:
@@ -61,7 +61,7 @@ class AsyncRoute(Protocol):
         """
         ...
 
-    async def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
         """Send commands together, to the server of this name, whatever their keys.
 
         Raises:
@@ -94,13 +94,13 @@ class AsyncOneRoute:
         self.lock = AsyncLock()
         self._server = AsyncServer(topology.recipe, Watch(revocations), settings)
 
-    async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
         """Any key is there."""
-        return await self._server.ask(commands, seconds)
+        return self._server.ask(commands, seconds)
 
-    async def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
         """Likewise."""
-        return await self._server.ask_alone(commands, seconds)
+        return self._server.ask_alone(commands, seconds)
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
         """All of them."""
@@ -178,21 +178,21 @@ class AsyncClusterRoute:
         self._mapping = AsyncLock()
         self._slots: dict[int, Address] = {}
 
-    async def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
         """Go where the key's slot is, and on where a node points to.
 
         Raises:
             Unanswered: there was no answer. The map is asked for anew next time.
         """
-        return await self._ask(key, commands, seconds, alone=False)
+        return self._ask(key, commands, seconds, alone=False)
 
-    async def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
         """Likewise.
 
         Raises:
             Unanswered: as :meth:`ask`.
         """
-        return await self._ask(key, commands, seconds, alone=True)
+        return self._ask(key, commands, seconds, alone=True)
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
         """One after another, at the nodes that have them by the map; a node that points elsewhere is followed by :meth:`ask` alone.

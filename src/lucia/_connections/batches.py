@@ -11,6 +11,7 @@ up, and the next batch is larger.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
@@ -40,21 +41,11 @@ _Read = tuple[Sequence[bytes], "asyncio.Future[Records]"]
 """Keys of records in one slot, and what tells them: a tuple, since nothing is made more often."""
 
 
-@dataclass(slots=True)
-class _Asked:
-    """Commands that belong together."""
-
-    commands: Sequence[Words]
-    replies: "asyncio.Future[list[Reply]]"
-    sent: bool = False
-
-    def expire(self) -> None:
-        """The time is over for who asked."""
-        if not self.replies.done():
-            self.replies.set_exception(Unanswered(None, sent=self.sent))
+_Asked = tuple[Sequence[Words], "asyncio.Future[list[Reply]]", float]
+"""Commands that belong together, what tells their replies, and until when somebody waits for these, by the clock."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Batch:
     """What is sent together.
 
@@ -62,11 +53,13 @@ class _Batch:
         reads: those that somebody waits for.
         asked: likewise.
         many_slots: whether each read needs a command of its own.
+        sent: whether it may have arrived at the server.
     """
 
     reads: list[_Read]
     asked: list[_Asked]
     many_slots: bool
+    sent: bool = False
 
     def commands(self) -> list[Words]:
         """One ``MGET`` for all the reads, unless keys are in many slots; then what was asked."""
@@ -75,14 +68,13 @@ class _Batch:
             words += [("MGET", *keys) for keys, _ in self.reads]
         elif self.reads:
             words.append(["MGET", *[key for keys, _ in self.reads for key in keys]])
-        for each in self.asked:
-            words += each.commands
+        for commands, _, _ in self.asked:
+            words += commands
         return words
 
     def is_sent(self) -> None:
         """It may arrive at the server from now on."""
-        for each in self.asked:
-            each.sent = True
+        self.sent = True
 
     def answer(self, replies: list[Reply]) -> None:
         """Give each its replies; the last of them may have none, where the client closed the connection before."""
@@ -93,10 +85,10 @@ class _Batch:
                     records.set_exception(AskAlone())
                 else:
                     records.set_result(found)
-        for each in self.asked:
-            count = len(each.commands)
-            if not each.replies.done() and len(replies) > taken:
-                each.replies.set_result(replies[taken : taken + count])
+        for commands, future, _ in self.asked:
+            count = len(commands)
+            if not future.done() and len(replies) > taken:
+                future.set_result(replies[taken : taken + count])
             taken += count
 
     def _found(self, replies: list[Reply]) -> list[Records | None]:
@@ -116,9 +108,21 @@ class _Batch:
         for _, records in self.reads:
             if not records.done():
                 records.set_exception(error.for_another())
-        for each in self.asked:
-            if not each.replies.done():
-                each.replies.set_exception(error.for_another())
+        for _, future, _ in self.asked:
+            if not future.done():
+                future.set_exception(error.for_another())
+
+    def expire(self, now: float) -> float:
+        """Tell those whose time is over, and return when the first of the others' is."""
+        next_end = math.inf
+        for _, future, end in self.asked:
+            if future.done():
+                continue
+            if end <= now:
+                future.set_exception(Unanswered(None, sent=self.sent))
+            else:
+                next_end = min(next_end, end)
+        return next_end
 
 
 class Batches:
@@ -143,6 +147,9 @@ class Batches:
         self._waiting_since = 0.0
         self._gathering = False
         self._workers: set[asyncio.Task[None]] = set()
+        self._under_way: set[_Batch] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
 
     def read(self, keys: Sequence[bytes]) -> "asyncio.Future[Records]":
         """What is at these keys, which are in one slot.
@@ -158,21 +165,37 @@ class Batches:
         self._reads.append((keys, future))
         return future
 
-    async def ask(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
-        """Send commands, one right after another, and return their replies in order.
+    def ask(self, commands: Sequence[Words], seconds: float) -> "asyncio.Future[list[Reply]]":
+        """Send commands, one right after another; their replies in order.
+
+        Args:
+            seconds: for waiting to be sent, and for all that comes then.
 
         Raises:
-            Overloaded: too many requests wait.
-            Unanswered, OtherHistory: as ``exchange``.
+            Overloaded: too many requests wait. The future raises :class:`Unanswered` when the time is over, and as ``exchange``.
         """
         self._admit()
-        asked = _Asked(commands, self._loop.create_future())
-        self._asked.append(asked)
-        expiry = self._loop.call_later(seconds, asked.expire)
-        try:
-            return await asked.replies
-        finally:
-            expiry.cancel()
+        future: asyncio.Future[list[Reply]] = self._loop.create_future()
+        end = self._clock() + seconds
+        self._asked.append((commands, future, end))
+        if end < self._alarm_at:
+            self._set_alarm(end)
+        return future
+
+    def _set_alarm(self, end: float) -> None:
+        """Look then whose time is over: one alarm for all is cheaper than one for each, and hardly ever has to be set."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_later(end - self._clock(), self._expire, context=self._context)
+        self._alarm_at = end
+
+    def _expire(self) -> None:
+        self._alarm, self._alarm_at = None, math.inf
+        now = self._clock()
+        waiting = _Batch([], self._asked, self._many_slots)
+        next_end = min(batch.expire(now) for batch in (waiting, *self._under_way))
+        if next_end < math.inf:
+            self._set_alarm(next_end)
 
     def _admit(self) -> None:
         waiting = len(self._reads) + len(self._asked)
@@ -203,13 +226,14 @@ class Batches:
         reads, self._reads = self._reads[:MAX_REQUESTS], self._reads[MAX_REQUESTS:]
         asked, self._asked = self._asked[:MAX_REQUESTS], self._asked[MAX_REQUESTS:]
         self._gather_what_waits()
-        return _Batch([read for read in reads if not read[1].done()], [each for each in asked if not each.replies.done()], self._many_slots)
+        return _Batch([read for read in reads if not read[1].done()], [each for each in asked if not each[1].done()], self._many_slots)
 
     async def _send(self, batch: _Batch, seconds: float) -> None:
         if seconds <= 0:
             batch.fail(Unanswered(None, sent=False))
             return
         commands = batch.commands()
+        self._under_way.add(batch)
         try:
             replies = await self._exchange(commands, seconds, only_reads=not batch.asked, sending=batch.is_sent)
         except (Unanswered, OtherHistory) as error:
@@ -221,6 +245,8 @@ class Batches:
             batch.answer(replies)
             if len(replies) < len(commands):
                 batch.fail(Unanswered(ConnectionError("the connection was closed after an earlier reply"), sent=True))
+        finally:
+            self._under_way.discard(batch)
 
     def _gather_what_waits(self) -> None:
         if self._reads or self._asked:

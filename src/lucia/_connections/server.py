@@ -11,7 +11,7 @@ from lucia._connections.settings import AsyncSettings, Settings
 from lucia._connections.tracking import AsyncTracked
 from lucia._connections.wire import INFO, drop, is_clean, pack, replies_of
 from lucia.redis.clients import is_answer, is_last
-from lucia.redis.commands import Reply, Words
+from lucia.redis.commands import AsyncReplies, Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
 from lucia.redis.topology import Recipe
 from lucia.redis.unanswered import AsyncRecords, Records, Unanswered, records_in
@@ -42,8 +42,8 @@ class AsyncServer:
         if self._batches is not None and self._tracked is not None:
             self._reads = Batches(self._send_reads, settings.seconds, many_slots=many_slots)
 
-    async def ask(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
-        """Send commands one right after another, and return their replies in order; a server's refusal is a reply too.
+    def ask(self, commands: Sequence[Words], seconds: float) -> AsyncReplies:
+        """Send commands one right after another; their replies in order, and a server's refusal is a reply too.
 
         What belongs on one connection with a command (ASKING before it) is to be given here with it. What others of the same tick ask
         may be sent on it too, before and after.
@@ -57,12 +57,12 @@ class AsyncServer:
             OtherHistory: nothing was sent, since what was ended has to be ended again first; the connection is there for that.
         """
         if self._batches is None:
-            return await self.ask_alone(commands, seconds)
-        return await self._batches.ask(commands, seconds)
+            return self._exchange(commands, seconds)
+        return self._batches.ask(commands, seconds)
 
-    async def ask_alone(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
+    def ask_alone(self, commands: Sequence[Words], seconds: float) -> AsyncReplies:
         """The same, on a connection that nothing else is sent on: what waits there (WAIT), or has long replies, holds up nobody."""
-        return await self._exchange(commands, seconds)
+        return self._exchange(commands, seconds)
 
     def read(self, keys: Sequence[bytes]) -> AsyncRecords:
         """What is at these keys, which are in one slot, by the deadline of the settings.

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from lucia._concurrency import Lock
 from lucia._connections import Pause, Server, Settings
-from lucia.redis.commands import Argument, Reply, Words
+from lucia.redis.commands import Argument, Replies, Reply, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
@@ -25,15 +25,15 @@ class Route(Protocol):
 
     lock: Lock
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """Send commands together, on one connection to the server that has this key, and return their replies in order.
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
+        """Send commands together, on one connection to the server that has this key; their replies in order.
 
         Raises:
             Unanswered: there was no answer.
         """
         ...
 
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
         """The same, on a connection that nothing else is sent on.
 
         Raises:
@@ -54,7 +54,7 @@ class Route(Protocol):
         """For each primary that is known the name of one key with this prefix that is, or would be, there."""
         ...
 
-    def nodes(self, seconds: float, /) -> list[str]:
+    def nodes(self, seconds: float, /) -> Replies:
         """The names of the servers that hold the keys.
 
         Raises:
@@ -62,7 +62,7 @@ class Route(Protocol):
         """
         ...
 
-    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> Replies:
         """Send commands together, to the server of this name, whatever their keys.
 
         Raises:
@@ -95,11 +95,11 @@ class OneRoute:
         self.lock = Lock()
         self._server = Server(topology.recipe, Watch(revocations), settings)
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
         """Any key is there."""
         return self._server.ask(commands, seconds)
 
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
         """Likewise."""
         return self._server.ask_alone(commands, seconds)
 
@@ -179,7 +179,7 @@ class ClusterRoute:
         self._mapping = Lock()
         self._slots: dict[int, Address] = {}
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
         """Go where the key's slot is, and on where a node points to.
 
         Raises:
@@ -187,7 +187,7 @@ class ClusterRoute:
         """
         return self._ask(key, commands, seconds, alone=False)
 
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
         """Likewise.
 
         Raises:

@@ -1,6 +1,6 @@
 """What an operation yields: commands of the server, scripts, and batches of both; what it is sent: their replies."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +14,12 @@ Words = Sequence[str | bytes | int]
 
 Reply = Any
 """bytes, int, None or a list of these: what a server answers, not decoded."""
+
+Replies = list[Reply]
+"""The replies to commands, in order."""
+
+AsyncReplies = Awaitable[Replies]
+"""The same, to be waited for."""
 
 
 @dataclass(frozen=True, slots=True)
