@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -17,6 +16,7 @@ from lucia.errors import StoreCorrupt
 from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
 from lucia.redis.commands import (
     Argument,
+    AsyncReplies,
     Batch,
     Call,
     Command,
@@ -39,6 +39,12 @@ T = TypeVar("T")
 
 _Single = Call | Eval | Transaction | Nodes | OnNode
 """What is sent at once."""
+
+_SEVERAL: Final = (Batch, DropConnections, Fence)
+"""What is not."""
+
+_ONE_REPLY: Final = (Eval, Call, Transaction)
+"""That whose last reply counts; of others all do."""
 
 _LOGGER: Final = logging.getLogger("lucia.redis")
 
@@ -101,9 +107,9 @@ class AsyncRedisDriver:
             command = next(operation)
             while True:
                 try:
-                    reply = await self._execute(command, course)
+                    reply = await self._send(command, course)
                 except Exception as error:
-                    command = operation.throw(error)
+                    command = operation.throw(_to_raise(error, command))
                 else:
                     command = operation.send(reply)
         except StopIteration as stop:
@@ -118,52 +124,45 @@ class AsyncRedisDriver:
         """Close our connections. Later operations open new ones."""
         await self._route.aclose()
 
-    async def _execute(self, command: Command, course: _Course) -> Reply:
-        try:
-            return await self._send(command, course)
-        except Exception as error:
-            redact(error, command)
-            if is_wrong_type(error):
-                raise StoreCorrupt(
-                    "an index of the session store is of another type: another program, or another layout, writes to the same keys"
-                ) from error
-            raise
-
     async def _send(self, command: Command, course: _Course) -> Reply:
-        if isinstance(command, Batch):
-            return [await self._send(each, course) for each in command.commands]
-        if isinstance(command, DropConnections):
-            return await self.drop_idle()
-        if isinstance(command, Fence):
-            return await self._fence(command, course)
+        """A command's reply."""
+        if isinstance(command, _SEVERAL):
+            return await self._send_several(command, course)
         course.next_command(self._deadline)
         with self._near.changing(command):
-            reply = await self._send_one(command, course)
+            replies = await self._ask(command, _words(command), course)
+            error = _error_in(replies)
+            if error is not None:
+                replies = await self._recover(command, error, course)
         course.wrote = course.wrote or not is_read(command)
-        return reply
+        return replies[-1] if isinstance(command, _ONE_REPLY) else replies
 
-    async def _send_one(self, command: _Single, course: _Course) -> Reply:
+    async def _send_several(self, command: Batch | DropConnections | Fence, course: _Course) -> Reply:
+        if isinstance(command, Batch):
+            return [await self._send(each, course) for each in command.commands]
+        return await (self.drop_idle() if isinstance(command, DropConnections) else self._fence(command, course))
+
+    async def _recover(self, command: _Single, error: Exception, course: _Course) -> list[Reply]:
+        """After an error of the server: what it answers to the whole text of a script that it did not know.
+
+        Raises:
+            ScriptsRefusedError: it refuses scripts; the script did not run. Any other error of the server is raised as it is.
+        """
         if isinstance(command, Eval):
-            return await self._eval(command, course)
-        if isinstance(command, Call):
-            return await self._reply(command, (_words(command),), course)
-        if isinstance(command, Nodes):
-            return await self._ask(command, (), course)
-        if isinstance(command, OnNode):
-            return await self._on_node(command, course)
-        queued = tuple(map(_words, command.commands))
-        return await self._reply(command, (("MULTI",), *queued, ("EXEC",)), course)
-
-    async def _eval(self, command: Eval, course: _Course) -> Reply:
-        rest = (len(command.keys), *_encoded(command.keys), *_encoded(command.arguments))
-        try:
-            return await self._reply(command, (("EVALSHA", command.script.sha, *rest),), course)
-        except Exception as error:
             if refuses_scripts(error):
                 raise ScriptsRefusedError from error
-            if not is_no_script(error):
-                raise
-        return await self._reply(command, (("EVAL", command.script.text, *rest),), course)
+            if is_no_script(error):
+                return await self._checked(await self._ask(command, (_script("EVAL", command.script.text, command),), course))
+        return await self._checked([error])
+
+    async def _checked(self, replies: list[Reply]) -> list[Reply]:
+        """The replies, unless one is an error."""
+        error = _error_in(replies)
+        if error is None:
+            return replies
+        if is_read_only(error):  # it was the master: the next connection finds the new one
+            await self.drop_idle()
+        raise error
 
     async def _fence(self, fence: Fence, course: _Course) -> int:
         """The fewest replicas that confirmed at a primary; the others are not asked any more once there are too few."""
@@ -175,34 +174,20 @@ class AsyncRedisDriver:
             key = waiting[0]
             write, wait = Call("SET", (key, fence.value, "PX", 1_000)), Call("WAIT", (fence.replicas, fence.milliseconds))
             course.next_command(self._deadline)
-            fewest = await self._reply(Transaction((write, wait)), (_words(write), _words(wait)), course, alone=True)
+            *_, fewest = await self._checked(await self._ask(Transaction((write, wait)), (_call(write), _call(wait)), course, alone=True))
             asked.add(key)
             waiting = [other for other in route.keys_everywhere(fence.prefix) if other not in asked]
         return fewest
 
-    async def _reply(self, command: Call | Eval | Transaction, commands: Sequence[Words], course: _Course, *, alone: bool = False) -> Reply:
-        """The last reply, unless one is an error."""
-        replies = await self._ask(command, commands, course, alone=alone)
-        if (error := next(filter(_is_error, _flat(replies)), None)) is not None:
-            if is_read_only(error):  # it was the master: the next connection finds the new one
-                await self.drop_idle()
-            raise error
-        return replies[-1]
-
-    async def _on_node(self, command: OnNode, course: _Course) -> list[Reply]:
-        """All replies, unless one is an error."""
-        replies = await self._ask(command, tuple(map(_words, command.commands)), course)
-        if (error := next(filter(_is_error, replies), None)) is not None:
-            raise error
-        return replies
-
     async def _ask(self, command: _Single, commands: Sequence[Words], course: _Course, *, alone: bool = False) -> list[Reply]:
         """Send commands, and once more, at once, if there was no answer, it is safe, and there is time."""
-        route = await self._route.get()
         again, course.again = course.again, False
         while True:
             try:
-                return await self._ask_now(route, command, commands, course.end_of_command, alone=alone)
+                route = self.shortest_way() or await self._way()
+                return await _replies(route, command, commands, _seconds_until(course.end_of_command), alone=alone)
+            except OtherHistory:  # then something is due, and the connection is there
+                continue
             except Unanswered as lost:
                 course.wrote = course.wrote or (lost.sent and not is_read(command))
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
@@ -211,14 +196,13 @@ class AsyncRedisDriver:
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
 
-    async def _ask_now(self, route: AsyncRoute, command: _Single, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
-        """Send commands, after what was ended was ended again, where that is due. While it is ended again, all others wait."""
-        while True:
-            if self._replay is not None and self._replay.revocations.due:
-                async with route.lock:
-                    await self._end_again(*self._replay)
-            with suppress(OtherHistory):  # then it is due, and the connection is there
-                return await _ask_once(route, command, commands, _seconds_until(end), alone=alone)
+    async def _way(self) -> AsyncRoute:
+        """The way, after what was ended was ended again, where that is due. While it is ended again, all others wait."""
+        route = await self._route.get()
+        if self._replay is not None and self._replay.revocations.due:
+            async with route.lock:
+                await self._end_again(*self._replay)
+        return route
 
     async def _end_again(self, revocations: Revocations, end_again: Callable[[Sequence[str]], Operation[None]]) -> None:
         """End what was ended once more, for a while; what is left is the next command's turn."""
@@ -264,12 +248,13 @@ def _seconds_until(end: float) -> float:
     return seconds
 
 
-async def _ask_once(route: AsyncRoute, command: _Single, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
+def _replies(route: AsyncRoute, command: _Single, commands: Sequence[Words], seconds: float, *, alone: bool) -> AsyncReplies:
+    """Send a command by its words."""
     if isinstance(command, Nodes):
-        return list(await route.nodes(seconds))
+        return route.nodes(seconds)
     if isinstance(command, OnNode):
-        return await route.ask_node(command.node, commands, seconds)
-    return await (route.ask_alone if alone else route.ask)(_key_of(command), commands, seconds)
+        return route.ask_node(command.node, commands, seconds)
+    return (route.ask_alone if alone else route.ask)(_key_of(command), commands, seconds)
 
 
 def _key_of(command: Call | Eval | Transaction) -> Argument | None:
@@ -280,7 +265,23 @@ def _key_of(command: Call | Eval | Transaction) -> Argument | None:
     return words[0] if words else None
 
 
-def _words(command: Call) -> Words:
+def _words(command: _Single) -> tuple[Words, ...]:
+    """What is sent together for a command."""
+    if isinstance(command, Eval):
+        return (_script("EVALSHA", command.script.sha, command),)
+    if isinstance(command, Call):
+        return (_call(command),)
+    if isinstance(command, Nodes):
+        return ()
+    calls = tuple(map(_call, command.commands))
+    return calls if isinstance(command, OnNode) else (("MULTI",), *calls, ("EXEC",))
+
+
+def _script(name: str, script: str, command: Eval) -> Words:
+    return (name, script, len(command.keys), *_encoded(command.keys), *_encoded(command.arguments))
+
+
+def _call(command: Call) -> Words:
     return (command.name, *_encoded(command.arguments))
 
 
@@ -288,11 +289,19 @@ def _encoded(arguments: Sequence[Argument]) -> list[bytes | int]:
     return [argument.encode() if isinstance(argument, str) else argument for argument in arguments]
 
 
-def _flat(replies: Sequence[Reply]) -> list[Reply]:
-    """The replies, and those within the last one, as those of a transaction are."""
-    last = replies[-1]
-    return [*replies, *(last if isinstance(last, list) else ())]
+def _error_in(replies: Sequence[Reply]) -> Exception | None:
+    """The first reply that is an error; those of a transaction are within the last one."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            return reply
+    return _error_in(replies[-1]) if replies and replies[-1].__class__ is list else None
 
 
-def _is_error(reply: Reply) -> bool:
-    return isinstance(reply, Exception)
+def _to_raise(error: Exception, command: Command) -> Exception:
+    """What a command's error is to an operation: without the arguments, and by its meaning."""
+    redact(error, command)
+    if not is_wrong_type(error):
+        return error
+    corrupt = StoreCorrupt("an index of the session store is of another type: another program, or another layout, writes to the same keys")
+    corrupt.__cause__ = error
+    return corrupt

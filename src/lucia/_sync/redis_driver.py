@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -18,6 +17,7 @@ from lucia.errors import StoreCorrupt
 from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
 from lucia.redis.commands import (
     Argument,
+    Replies,
     Batch,
     Call,
     Command,
@@ -40,6 +40,12 @@ T = TypeVar("T")
 
 _Single = Call | Eval | Transaction | Nodes | OnNode
 """What is sent at once."""
+
+_SEVERAL: Final = (Batch, DropConnections, Fence)
+"""What is not."""
+
+_ONE_REPLY: Final = (Eval, Call, Transaction)
+"""That whose last reply counts; of others all do."""
 
 _LOGGER: Final = logging.getLogger("lucia.redis")
 
@@ -102,9 +108,9 @@ class RedisDriver:
             command = next(operation)
             while True:
                 try:
-                    reply = self._execute(command, course)
+                    reply = self._send(command, course)
                 except Exception as error:
-                    command = operation.throw(error)
+                    command = operation.throw(_to_raise(error, command))
                 else:
                     command = operation.send(reply)
         except StopIteration as stop:
@@ -119,52 +125,45 @@ class RedisDriver:
         """Close our connections. Later operations open new ones."""
         self._route.close()
 
-    def _execute(self, command: Command, course: _Course) -> Reply:
-        try:
-            return self._send(command, course)
-        except Exception as error:
-            redact(error, command)
-            if is_wrong_type(error):
-                raise StoreCorrupt(
-                    "an index of the session store is of another type: another program, or another layout, writes to the same keys"
-                ) from error
-            raise
-
     def _send(self, command: Command, course: _Course) -> Reply:
-        if isinstance(command, Batch):
-            return [self._send(each, course) for each in command.commands]
-        if isinstance(command, DropConnections):
-            return self.drop_idle()
-        if isinstance(command, Fence):
-            return self._fence(command, course)
+        """A command's reply."""
+        if isinstance(command, _SEVERAL):
+            return self._send_several(command, course)
         course.next_command(self._deadline)
         with self._near.changing(command):
-            reply = self._send_one(command, course)
+            replies = self._ask(command, _words(command), course)
+            error = _error_in(replies)
+            if error is not None:
+                replies = self._recover(command, error, course)
         course.wrote = course.wrote or not is_read(command)
-        return reply
+        return replies[-1] if isinstance(command, _ONE_REPLY) else replies
 
-    def _send_one(self, command: _Single, course: _Course) -> Reply:
+    def _send_several(self, command: Batch | DropConnections | Fence, course: _Course) -> Reply:
+        if isinstance(command, Batch):
+            return [self._send(each, course) for each in command.commands]
+        return (self.drop_idle() if isinstance(command, DropConnections) else self._fence(command, course))
+
+    def _recover(self, command: _Single, error: Exception, course: _Course) -> list[Reply]:
+        """After an error of the server: what it answers to the whole text of a script that it did not know.
+
+        Raises:
+            ScriptsRefusedError: it refuses scripts; the script did not run. Any other error of the server is raised as it is.
+        """
         if isinstance(command, Eval):
-            return self._eval(command, course)
-        if isinstance(command, Call):
-            return self._reply(command, (_words(command),), course)
-        if isinstance(command, Nodes):
-            return self._ask(command, (), course)
-        if isinstance(command, OnNode):
-            return self._on_node(command, course)
-        queued = tuple(map(_words, command.commands))
-        return self._reply(command, (("MULTI",), *queued, ("EXEC",)), course)
-
-    def _eval(self, command: Eval, course: _Course) -> Reply:
-        rest = (len(command.keys), *_encoded(command.keys), *_encoded(command.arguments))
-        try:
-            return self._reply(command, (("EVALSHA", command.script.sha, *rest),), course)
-        except Exception as error:
             if refuses_scripts(error):
                 raise ScriptsRefusedError from error
-            if not is_no_script(error):
-                raise
-        return self._reply(command, (("EVAL", command.script.text, *rest),), course)
+            if is_no_script(error):
+                return self._checked(self._ask(command, (_script("EVAL", command.script.text, command),), course))
+        return self._checked([error])
+
+    def _checked(self, replies: list[Reply]) -> list[Reply]:
+        """The replies, unless one is an error."""
+        error = _error_in(replies)
+        if error is None:
+            return replies
+        if is_read_only(error):  # it was the master: the next connection finds the new one
+            self.drop_idle()
+        raise error
 
     def _fence(self, fence: Fence, course: _Course) -> int:
         """The fewest replicas that confirmed at a primary; the others are not asked any more once there are too few."""
@@ -176,34 +175,20 @@ class RedisDriver:
             key = waiting[0]
             write, wait = Call("SET", (key, fence.value, "PX", 1_000)), Call("WAIT", (fence.replicas, fence.milliseconds))
             course.next_command(self._deadline)
-            fewest = self._reply(Transaction((write, wait)), (_words(write), _words(wait)), course, alone=True)
+            *_, fewest = self._checked(self._ask(Transaction((write, wait)), (_call(write), _call(wait)), course, alone=True))
             asked.add(key)
             waiting = [other for other in route.keys_everywhere(fence.prefix) if other not in asked]
         return fewest
 
-    def _reply(self, command: Call | Eval | Transaction, commands: Sequence[Words], course: _Course, *, alone: bool = False) -> Reply:
-        """The last reply, unless one is an error."""
-        replies = self._ask(command, commands, course, alone=alone)
-        if (error := next(filter(_is_error, _flat(replies)), None)) is not None:
-            if is_read_only(error):  # it was the master: the next connection finds the new one
-                self.drop_idle()
-            raise error
-        return replies[-1]
-
-    def _on_node(self, command: OnNode, course: _Course) -> list[Reply]:
-        """All replies, unless one is an error."""
-        replies = self._ask(command, tuple(map(_words, command.commands)), course)
-        if (error := next(filter(_is_error, replies), None)) is not None:
-            raise error
-        return replies
-
     def _ask(self, command: _Single, commands: Sequence[Words], course: _Course, *, alone: bool = False) -> list[Reply]:
         """Send commands, and once more, at once, if there was no answer, it is safe, and there is time."""
-        route = self._route.get()
         again, course.again = course.again, False
         while True:
             try:
-                return self._ask_now(route, command, commands, course.end_of_command, alone=alone)
+                route = self.shortest_way() or self._way()
+                return _replies(route, command, commands, _seconds_until(course.end_of_command), alone=alone)
+            except OtherHistory:  # then something is due, and the connection is there
+                continue
             except Unanswered as lost:
                 course.wrote = course.wrote or (lost.sent and not is_read(command))
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
@@ -212,14 +197,13 @@ class RedisDriver:
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
 
-    def _ask_now(self, route: Route, command: _Single, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
-        """Send commands, after what was ended was ended again, where that is due. While it is ended again, all others wait."""
-        while True:
-            if self._replay is not None and self._replay.revocations.due:
-                with route.lock:
-                    self._end_again(*self._replay)
-            with suppress(OtherHistory):  # then it is due, and the connection is there
-                return _ask_once(route, command, commands, _seconds_until(end), alone=alone)
+    def _way(self) -> Route:
+        """The way, after what was ended was ended again, where that is due. While it is ended again, all others wait."""
+        route = self._route.get()
+        if self._replay is not None and self._replay.revocations.due:
+            with route.lock:
+                self._end_again(*self._replay)
+        return route
 
     def _end_again(self, revocations: Revocations, end_again: Callable[[Sequence[str]], Operation[None]]) -> None:
         """End what was ended once more, for a while; what is left is the next command's turn."""
@@ -265,9 +249,10 @@ def _seconds_until(end: float) -> float:
     return seconds
 
 
-def _ask_once(route: Route, command: _Single, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
+def _replies(route: Route, command: _Single, commands: Sequence[Words], seconds: float, *, alone: bool) -> Replies:
+    """Send a command by its words."""
     if isinstance(command, Nodes):
-        return list(route.nodes(seconds))
+        return route.nodes(seconds)
     if isinstance(command, OnNode):
         return route.ask_node(command.node, commands, seconds)
     return (route.ask_alone if alone else route.ask)(_key_of(command), commands, seconds)
@@ -281,7 +266,23 @@ def _key_of(command: Call | Eval | Transaction) -> Argument | None:
     return words[0] if words else None
 
 
-def _words(command: Call) -> Words:
+def _words(command: _Single) -> tuple[Words, ...]:
+    """What is sent together for a command."""
+    if isinstance(command, Eval):
+        return (_script("EVALSHA", command.script.sha, command),)
+    if isinstance(command, Call):
+        return (_call(command),)
+    if isinstance(command, Nodes):
+        return ()
+    calls = tuple(map(_call, command.commands))
+    return calls if isinstance(command, OnNode) else (("MULTI",), *calls, ("EXEC",))
+
+
+def _script(name: str, script: str, command: Eval) -> Words:
+    return (name, script, len(command.keys), *_encoded(command.keys), *_encoded(command.arguments))
+
+
+def _call(command: Call) -> Words:
     return (command.name, *_encoded(command.arguments))
 
 
@@ -289,11 +290,19 @@ def _encoded(arguments: Sequence[Argument]) -> list[bytes | int]:
     return [argument.encode() if isinstance(argument, str) else argument for argument in arguments]
 
 
-def _flat(replies: Sequence[Reply]) -> list[Reply]:
-    """The replies, and those within the last one, as those of a transaction are."""
-    last = replies[-1]
-    return [*replies, *(last if isinstance(last, list) else ())]
+def _error_in(replies: Sequence[Reply]) -> Exception | None:
+    """The first reply that is an error; those of a transaction are within the last one."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            return reply
+    return _error_in(replies[-1]) if replies and replies[-1].__class__ is list else None
 
 
-def _is_error(reply: Reply) -> bool:
-    return isinstance(reply, Exception)
+def _to_raise(error: Exception, command: Command) -> Exception:
+    """What a command's error is to an operation: without the arguments, and by its meaning."""
+    redact(error, command)
+    if not is_wrong_type(error):
+        return error
+    corrupt = StoreCorrupt("an index of the session store is of another type: another program, or another layout, writes to the same keys")
+    corrupt.__cause__ = error
+    return corrupt

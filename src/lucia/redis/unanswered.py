@@ -78,7 +78,7 @@ def records_in(reply: Reply, count: int) -> Records:
 
 def is_read(command: Command) -> bool:
     """Whether the command changes nothing."""
-    return isinstance(command, Nodes | OnNode) or (isinstance(command, Call) and command.name in _READS)
+    return command.name in _READS if isinstance(command, Call) else isinstance(command, Nodes | OnNode)
 
 
 def is_repeatable(command: Call | Eval | Transaction | Nodes | OnNode) -> bool:
