@@ -207,9 +207,10 @@ class AsyncSessionMethods(Generic[UserT]):
             await self._sessions.delete_session(*dead)
 
     def _check_noted(self, noted: Mapping[str, Any] | None) -> None:
-        if noted and not self._sessions.keeps_attributes:
-            raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
-        check_noted(noted or {})
+        if noted:
+            if not self._sessions.keeps_attributes:
+                raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
+            check_noted(noted)
 
     async def _find(self, session_id: str) -> _Live:
         if not is_session_id(session_id):

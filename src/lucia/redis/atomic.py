@@ -8,6 +8,7 @@ from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, Eval, Operation
 from lucia.redis.common import (
+    PROBE,
     Reading,
     born_dead,
     check_storable,
@@ -16,7 +17,7 @@ from lucia.redis.common import (
     end_of_chain,
     follow,
     missing,
-    probe,
+    probes,
     read_by_user,
     row_or_none,
     rows_of,
@@ -68,8 +69,9 @@ class Atomic(Reading):
         arguments = (row.id, encode_row(row), row.idle_expires)
         length = yield Eval(self._scripts.create, (self._layout.session_key(row.id), index), arguments)
         _check_written(length)
-        ids = yield from probe(self._layout, index, length, random_below)
-        yield from self._prune(index, missing(ids, (yield from self._values([session_key(self._layout, id_) for id_ in ids]))))
+        if probes(self._layout, length):
+            ids = yield from self._layout.index.sample(index, PROBE, length, random_below)
+            yield from self._prune(index, missing(ids, (yield from self._values([session_key(self._layout, id_) for id_ in ids]))))
 
     def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
         """Store the session of a new login and end the user's oldest logins beyond the limit, in one step: the script CREATE_WITHIN.

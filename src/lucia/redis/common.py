@@ -299,14 +299,12 @@ def missing(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes
     return [id_ for id_, record in zip(ids, records, strict=True) if record is None]
 
 
-def probe(layout: Layout, index: str, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
-    """Those ids in an index of this length that a login looks at: eight at random, in every eighth login from the sixteenth session on.
+def probes(layout: Layout, length: int) -> bool:
+    """Whether a login looks at eight ids of an index of this length: every eighth login does, from the sixteenth session on.
 
-    None where nothing goes out of an index with its session gone.
+    None does where nothing goes out of an index with its session gone.
     """
-    if length < 2 * PROBE or length % PROBE or layout.index.legacy_writers:
-        return []
-    return (yield from layout.index.sample(index, PROBE, length, random_below))
+    return length >= 2 * PROBE and not length % PROBE and not layout.index.legacy_writers
 
 
 def check_storable(layout: Layout, row: SessionRow) -> None:

@@ -23,6 +23,7 @@ from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Eval, Operation, Transaction
 from lucia.redis.common import (
+    PROBE,
     Reading,
     born_dead,
     check_storable,
@@ -33,7 +34,7 @@ from lucia.redis.common import (
     marker_or_none,
     milliseconds_of,
     missing,
-    probe,
+    probes,
     read_by_user,
     row_or_none,
     rows_of,
@@ -164,9 +165,10 @@ class SessionFirst(Reading):
             ValueError: its end is past by the server's clock, or it can't be stored.
         """
         length = yield from self._make(row)
-        index = self._layout.index_key(row.user_id)
-        ids = yield from probe(self._layout, index, length, random_below)
-        yield from self._drop(index, missing(ids, (yield from self._records(ids))))
+        if probes(self._layout, length):
+            index = self._layout.index_key(row.user_id)
+            ids = yield from self._layout.index.sample(index, PROBE, length, random_below)
+            yield from self._drop(index, missing(ids, (yield from self._records(ids))))
 
     def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
         """Store the session of a new login, then end the user's oldest logins beyond the limit.
