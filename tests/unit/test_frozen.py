@@ -20,7 +20,8 @@ def test_is_what_it_was() -> None:
     assert isinstance(frozen, dict)
     assert isinstance(frozen["b"]["c"], list)
     assert json.dumps(frozen) == json.dumps(VALUE)
-    assert freeze("text") == "text"
+    for other in ("text", 1, 1.5, True, None, (1, 2)):
+        assert freeze(other) is other
     assert EMPTY == {}
 
 

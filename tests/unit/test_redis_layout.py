@@ -390,3 +390,10 @@ def test_nesting_is_bounded_both_ways() -> None:
     with pytest.raises(ValueError, match="can't be stored as JSON"):
         encode_row(replace(session, attributes={"noted": [deepest]}))
     assert decode_row(encode_row(session).replace(b"[1]", b"[[1]]"), "a") is None
+
+
+@pytest.mark.parametrize("noted", [[[]] * 150, [{}] * 150, {"a": [{"b": []}] * 60}, "[" * 150, "{" * 150], ids=str)
+def test_much_that_is_not_deep(noted: Any) -> None:
+    """However many lists and objects a record has, one in another counts alone; in text they are none."""
+    session = replace(ROW, attributes={"noted": noted})
+    assert decode_row(encode_row(session), "abc") == session

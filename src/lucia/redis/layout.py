@@ -223,8 +223,8 @@ def _parse_row(record: bytes) -> SessionRow:
     if len(record) > MAX_RECORD_BYTES:
         raise ValueError(f"it has {len(record)} bytes, more than {MAX_RECORD_BYTES}")
     members = _parse_object(record)
-    is_flat = record.count(b"{") == 1 and b"[" not in record
-    if not is_flat:
+    is_flat = record.rfind(b"{") == 0 and record.rfind(b"[") < 0
+    if not is_flat and record.count(b"{") + record.count(b"[") > MAX_DEPTH:  # else there are too few to be deep
         _check_depth(members)
     try:
         id_, user_id = members["id"], members["user_id"]
