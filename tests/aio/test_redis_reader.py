@@ -83,6 +83,17 @@ async def test_nobody_changes_it(adapter: AsyncRedisSessionAdapter) -> None:
     assert (await auth.validate_session(session.session_id)).noted == {"agent": {"names": ["first"]}}
 
 
+async def test_nobody_changes_a_row(adapter: AsyncRedisSessionAdapter) -> None:
+    """A row is the same object for all who ask too, so its attributes can't be changed."""
+    await adapter.set_session(row("mine", handle="h", noted={"agent": ["first"]}))
+    attributes: Any = (await read(adapter)).attributes
+    with pytest.raises(TypeError, match="shared"):
+        attributes["handle"] = "another"
+    with pytest.raises(TypeError, match="shared"):
+        attributes["noted"]["agent"].append("second")
+    assert (await read(adapter)).attributes == {"handle": "h", "noted": {"agent": ["first"]}}
+
+
 async def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
     """What is damaged under a hash by one key keeps no session from being found under that by another."""
     older, both = (AsyncRedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER)))

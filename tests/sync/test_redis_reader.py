@@ -84,6 +84,17 @@ def test_nobody_changes_it(adapter: RedisSessionAdapter) -> None:
     assert (auth.validate_session(session.session_id)).noted == {"agent": {"names": ["first"]}}
 
 
+def test_nobody_changes_a_row(adapter: RedisSessionAdapter) -> None:
+    """A row is the same object for all who ask too, so its attributes can't be changed."""
+    adapter.set_session(row("mine", handle="h", noted={"agent": ["first"]}))
+    attributes: Any = (read(adapter)).attributes
+    with pytest.raises(TypeError, match="shared"):
+        attributes["handle"] = "another"
+    with pytest.raises(TypeError, match="shared"):
+        attributes["noted"]["agent"].append("second")
+    assert (read(adapter)).attributes == {"handle": "h", "noted": {"agent": ["first"]}}
+
+
 def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
     """What is damaged under a hash by one key keeps no session from being found under that by another."""
     older, both = (RedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER)))

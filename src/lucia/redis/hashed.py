@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from lucia.models import SessionRow
+from lucia.frozen import FrozenDict
+from lucia.models import SessionRow, stored_row
 from lucia.redis.commands import Batch, Call, Operation, Reply
 from lucia.redis.common import MAX_HOPS, get, is_in_grace, twice
 from lucia.redis.ids import HashedIds, RawIds, check_raw_ids, is_hash
@@ -203,6 +204,7 @@ def _under_its_id(row: SessionRow, session_id: str) -> SessionRow:
     """A stored row as it was given to the store, by the id that led to it."""
     if row.id == session_id:
         return row
-    derived = derived_handle(session_id)
-    attributes = {name: value for name, value in row.attributes.items() if name != "handle" or value != derived}
-    return replace(row, id=session_id, attributes=attributes)
+    attributes = row.attributes
+    if attributes.get("handle") == derived_handle(session_id):
+        attributes = FrozenDict({name: value for name, value in attributes.items() if name != "handle"})
+    return stored_row(session_id, row.user_id, row.active_expires, row.idle_expires, attributes)
