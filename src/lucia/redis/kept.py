@@ -8,8 +8,11 @@ from lucia.redis.unanswered import Records
 
 __all__ = ["MAX_KEPT", "MAX_KEPT_BYTES", "KeptRows"]
 
-MAX_KEPT: Final = 50_000
-"""How many rows are kept: with what is made of them 70 MB, 100 if each has a user agent noted, 170 if each record is as long as may be."""
+MAX_KEPT: Final = 20_000
+"""How many rows are kept: with what is made of them 30 MB, 40 if each has a user agent noted, 70 if each record is as long as may be.
+
+To decode a row again takes a few microseconds, so that more rows would not be worth the memory of each process.
+"""
 
 MAX_KEPT_BYTES: Final = 1_024
 """A row is not kept if its records are longer, together."""
