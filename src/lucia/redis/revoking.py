@@ -1,6 +1,6 @@
 """A protocol of the store whose endings are remembered, and confirmed by replicas where that is asked for."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -145,8 +145,8 @@ class Revoking:
             if not isinstance(error, Exception) or (isinstance(error, StoreUnavailable) and error.ambiguous):
                 self._revocations.ended(session_ids, since)
             raise
-        if ended:
-            self._revocations.ended((id_ for id_ in session_ids if id_ not in ended), since)
+        if ended and (others := [id_ for id_ in session_ids if id_ not in ended]):
+            self._revocations.ended(others, since)
         return result
 
     def _watched(self, operation: Operation[T], ended: set[str]) -> Operation[T]:
@@ -166,26 +166,26 @@ class Revoking:
                 advance, outcome = operation.throw, error
             else:
                 advance = operation.send
-                found = list(map(self._id_at, _ended_keys(command, outcome)))
-                self._revocations.ended(found, since)
-                ended.update(found)
+                found = [self._id_at(key) for key in _ended_keys(command, outcome)]
+                if found:
+                    self._revocations.ended(found, since)
+                    ended.update(found)
 
     def _id_at(self, key: Argument) -> str:
         name = to_text(key) if isinstance(key, bytes) else str(key)
         return name.removeprefix(self._layout.session_key(""))
 
 
-def _ended_keys(command: Command, reply: Reply) -> Iterator[Argument]:
+def _ended_keys(command: Command, reply: Reply) -> Sequence[Argument]:
     """The keys of the sessions that a command ended."""
     match command:
         case Batch(commands):
-            for each, its_reply in zip(commands, reply, strict=True):
-                yield from _ended_keys(each, its_reply)
+            return [key for each, its_reply in zip(commands, reply, strict=True) for key in _ended_keys(each, its_reply)]
         case Call("DEL", keys) if reply:
-            yield from keys
+            return keys
         case Eval(script, keys) if script.name == "delete":
-            yield from (key for key, (record, _) in zip(keys[::2], reply, strict=True) if record is not None)
+            return [key for key, (record, _) in zip(keys[::2], reply, strict=True) if record is not None]
         case Eval(script, keys, (_, kept, *_)) if script.name.startswith("revoke") and reply == 1:
-            yield from keys[1:-1] if kept else keys[1:]
+            return keys[1:-1] if kept else keys[1:]
         case _:
-            pass
+            return ()
