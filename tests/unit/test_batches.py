@@ -184,6 +184,28 @@ async def test_many_requests(batches: Batches, line: Line, monkeypatch: pytest.M
     assert await asyncio.gather(*reads[2:]) == [[b"2"], [b"3"], [b"4"]]
 
 
+async def test_many_commands(batches: Batches, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are shared by the batches that are free, unless a share is too small to be worth it; what is one too many waits for its turn."""
+    monkeypatch.setattr(batches_module, "MIN_COMMANDS", 2)
+    monkeypatch.setattr(batches_module, "MAX_REQUESTS", 3)
+    early = batches.read([b"a"])
+    await ticks()
+    asked = [batches.ask([("DEL", b"%d" % number)], 10) for number in range(9)]
+    await ticks()
+    assert [len(each.commands) for each in line.sent[1:]] == [3, 3, 3]
+    more = [batches.ask([("DEL", b"%d" % number)], 10) for number in range(5)]
+    line.sent[0].echo()
+    await ticks()
+    assert [len(each.commands) for each in line.sent[4:]] == [3]
+    for each in line.sent[1:4]:
+        each.echo()
+    await ticks()
+    assert [len(each.commands) for each in line.sent[5:]] == [2]
+    for each in line.sent[4:]:
+        each.echo()
+    assert await asyncio.gather(early, *asked, *more) == [[b"a"], *([["DEL", b"%d" % number]] for number in [*range(9), *range(5)])]
+
+
 async def test_too_many_wait(batches: Batches, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a bound, requests are refused; those that wait already are not harmed."""
     monkeypatch.setattr(batches_module, "MAX_WAITING", 2)

@@ -30,6 +30,9 @@ __all__ = ["Batches"]
 MAX_REQUESTS: Final = 512
 """How many requests are sent together at most."""
 
+MIN_COMMANDS: Final = 32
+"""How many commands are sent together at least, where so many wait: fewer would be cheap to answer, and dear to send."""
+
 MAX_UNDER_WAY: Final = 4
 """How many batches are under way at once to one server, each on a connection of its own."""
 
@@ -224,9 +227,15 @@ class Batches:
     def _take(self) -> _Batch:
         """The oldest requests, but for those that nobody waits for any more."""
         reads, self._reads = self._reads[:MAX_REQUESTS], self._reads[MAX_REQUESTS:]
-        asked, self._asked = self._asked[:MAX_REQUESTS], self._asked[MAX_REQUESTS:]
+        share = self._share()
+        asked, self._asked = self._asked[:share], self._asked[share:]
         self._gather_what_waits()
         return _Batch([read for read in reads if not read[1].done()], [each for each in asked if not each[1].done()], self._many_slots)
+
+    def _share(self) -> int:
+        """How many commands to take. The batches that are free share them: a server works at one while we heed its answers to another."""
+        free = MAX_UNDER_WAY - len(self._workers) + 1  # with the one that takes
+        return min(max(len(self._asked) // free, MIN_COMMANDS), MAX_REQUESTS)
 
     async def _send(self, batch: _Batch, seconds: float) -> None:
         if seconds <= 0:
