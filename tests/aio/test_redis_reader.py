@@ -113,3 +113,12 @@ async def test_a_long_record(adapter: AsyncRedisSessionAdapter) -> None:
     again = await read(adapter)
     assert again is not first
     assert again == first
+
+
+async def test_an_idle_session(adapter: AsyncRedisSessionAdapter) -> None:
+    """One that is due for renewal is not kept either: its next use gives it another id."""
+    await adapter.set_session(replace(row("mine"), active_expires=1))
+    first = await read(adapter)
+    again = await read(adapter)
+    assert again is not first
+    assert again == first

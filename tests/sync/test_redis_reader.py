@@ -114,3 +114,12 @@ def test_a_long_record(adapter: RedisSessionAdapter) -> None:
     again = read(adapter)
     assert again is not first
     assert again == first
+
+
+def test_an_idle_session(adapter: RedisSessionAdapter) -> None:
+    """One that is due for renewal is not kept either: its next use gives it another id."""
+    adapter.set_session(replace(row("mine"), active_expires=1))
+    first = read(adapter)
+    again = read(adapter)
+    assert again is not first
+    assert again == first

@@ -13,6 +13,7 @@ from lucia.redis.lookup import Lookup
 from lucia.redis.replay import OtherHistory
 from lucia.redis.store import Store
 from lucia.redis.unanswered import AskAlone, Records, Unanswered, error_to_raise
+from lucia.rules import system_clock
 
 
 class AsyncSessionReader:
@@ -59,6 +60,6 @@ class AsyncSessionReader:
         row = lookup.row(session_id, records)
         if row is None and any(records[:-1]):  # damaged, which may have kept another one from being read
             raise AskAlone
-        if row is not None:
+        if row is not None and system_clock() <= row.active_expires:  # others are renewed, and their ids not used again
             self._kept.keep(records, row)
         return row
