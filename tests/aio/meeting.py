@@ -12,7 +12,7 @@ from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.redis.commands import Batch, Command
 from lucia.redis.unanswered import is_read
 
-__all__ = ["AsyncMeeting", "AsyncMeetingAdapter", "AsyncMeetingDriver", "patiently", "until"]
+__all__ = ["AsyncHesitantDriver", "AsyncMeeting", "AsyncMeetingAdapter", "AsyncMeetingDriver", "patiently", "until"]
 
 
 async def until(holds: Callable[[], object], seconds: float = 60) -> None:
@@ -70,4 +70,13 @@ class AsyncMeetingDriver(AsyncRedisDriver):
     async def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
         if not (isinstance(command, Batch) or is_read(command)):
             await self._meeting.wait()
+        return await super()._send(command, *arguments, **options)
+
+
+class AsyncHesitantDriver(AsyncRedisDriver):
+    """Waits before each batch, as on a long way to the server: so others come between what was seen before and what follows from it."""
+
+    async def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
+        if isinstance(command, Batch):
+            await AsyncCalls.pause(2)
         return await super()._send(command, *arguments, **options)

@@ -18,7 +18,7 @@ from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
 from lucia.redis.commands import Call, Operation, Transaction
 from lucia.redis.layout import encode_row
 from lucia.redis.session_first import Scripted
-from tests.aio.meeting import AsyncMeetingDriver
+from tests.aio.meeting import AsyncHesitantDriver, AsyncMeetingDriver
 from tests.aio.test_redis import (
     ENDS,
     OTHER_SECRET,
@@ -472,8 +472,12 @@ Play = Callable[[AsyncRedisSessionAdapter, Inspector, int], Any]
 
 @pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"])
 @pytest.mark.parametrize("game", [play, play_renewals])
-async def test_many_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play) -> None:
+@pytest.mark.parametrize("driver", [AsyncRedisDriver, AsyncHesitantDriver])
+async def test_many_at_once(
+    client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play, driver: type[AsyncRedisDriver]
+) -> None:
     """Logins, renewals and sign-outs everywhere at once: what was there when a sign-out began is dead, and all others are indexed."""
+    adapter._driver = driver(client)
     for number in range(ROUNDS):
         assert await game(adapter, inspector, number) == set()
     inspector.check()
@@ -507,9 +511,11 @@ async def test_ours_fifty_logins_have_power(client: Any, adapter: AsyncRedisSess
 
 @pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis"])
 @pytest.mark.parametrize(("game", "control"), [(play, Original), (play_renewals, CreateThenDelete)], ids=["logins", "renewals"])
-async def test_many_at_once_has_power(adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play, control: Any) -> None:
+async def test_many_at_once_has_power(
+    client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play, control: Any
+) -> None:
     """The same games find out the original's protocol, and a renewal that leaves no marker, again and again."""
-    adapter._protocol = control(DEFAULT, Scripted())
+    adapter._protocol, adapter._driver = control(DEFAULT, Scripted()), AsyncHesitantDriver(client)
     played = wrong = 0
     while wrong <= ROUNDS // 4 and played < MOST_ROUNDS:
         wrong += bool(await game(adapter, inspector, played))

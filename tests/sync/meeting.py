@@ -13,7 +13,7 @@ from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.redis.commands import Batch, Command
 from lucia.redis.unanswered import is_read
 
-__all__ = ["Meeting", "MeetingAdapter", "MeetingDriver", "patiently", "until"]
+__all__ = ["HesitantDriver", "Meeting", "MeetingAdapter", "MeetingDriver", "patiently", "until"]
 
 
 def until(holds: Callable[[], object], seconds: float = 60) -> None:
@@ -71,4 +71,13 @@ class MeetingDriver(RedisDriver):
     def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
         if not (isinstance(command, Batch) or is_read(command)):
             self._meeting.wait()
+        return super()._send(command, *arguments, **options)
+
+
+class HesitantDriver(RedisDriver):
+    """Waits before each batch, as on a long way to the server: so others come between what was seen before and what follows from it."""
+
+    def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
+        if isinstance(command, Batch):
+            Calls.pause(2)
         return super()._send(command, *arguments, **options)

@@ -19,7 +19,7 @@ from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
 from lucia.redis.commands import Call, Operation, Transaction
 from lucia.redis.layout import encode_row
 from lucia.redis.session_first import Scripted
-from tests.sync.meeting import MeetingDriver
+from tests.sync.meeting import HesitantDriver, MeetingDriver
 from tests.sync.test_redis import (
     ENDS,
     OTHER_SECRET,
@@ -473,8 +473,12 @@ Play = Callable[[RedisSessionAdapter, Inspector, int], Any]
 
 @pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"])
 @pytest.mark.parametrize("game", [play, play_renewals])
-def test_many_at_once(adapter: RedisSessionAdapter, inspector: Inspector, game: Play) -> None:
+@pytest.mark.parametrize("driver", [RedisDriver, HesitantDriver])
+def test_many_at_once(
+    client: Any, adapter: RedisSessionAdapter, inspector: Inspector, game: Play, driver: type[RedisDriver]
+) -> None:
     """Logins, renewals and sign-outs everywhere at once: what was there when a sign-out began is dead, and all others are indexed."""
+    adapter._driver = driver(client)
     for number in range(ROUNDS):
         assert game(adapter, inspector, number) == set()
     inspector.check()
@@ -508,9 +512,11 @@ def test_ours_fifty_logins_have_power(client: Any, adapter: RedisSessionAdapter,
 
 @pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis"])
 @pytest.mark.parametrize(("game", "control"), [(play, Original), (play_renewals, CreateThenDelete)], ids=["logins", "renewals"])
-def test_many_at_once_has_power(adapter: RedisSessionAdapter, inspector: Inspector, game: Play, control: Any) -> None:
+def test_many_at_once_has_power(
+    client: Any, adapter: RedisSessionAdapter, inspector: Inspector, game: Play, control: Any
+) -> None:
     """The same games find out the original's protocol, and a renewal that leaves no marker, again and again."""
-    adapter._protocol = control(DEFAULT, Scripted())
+    adapter._protocol, adapter._driver = control(DEFAULT, Scripted()), HesitantDriver(client)
     played = wrong = 0
     while wrong <= ROUNDS // 4 and played < MOST_ROUNDS:
         wrong += bool(game(adapter, inspector, played))

@@ -20,7 +20,7 @@ from lucia._sync import redis as redis_adapter
 from lucia._calls import Calls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Call, Operation
+from lucia.redis.commands import Batch, Call, Command, Operation
 from lucia.redis.slots import slot_of
 from tests.sync.meeting import patiently
 from tests.redis_tools import (
@@ -339,7 +339,17 @@ def test_any_node(cluster: Cluster, nodes: ClusterInspector) -> None:
         assert int(seconds) > 0
 
 
-def sent(command: Call) -> Operation[Any]:
+def test_a_batch_of_which_one_command_fails(inspector: Inspector) -> None:
+    """The replies to a batch are in order; where the server refuses commands of it, the first one's error is raised."""
+    client = Clients.make("redis-py as it is", inspector.server)
+    with client, RedisSessionAdapter(client) as adapter:
+        good = Call("SET", ("text", "no number")), Call("MGET", ("other",))
+        assert adapter._driver.run(sent(Batch(good))) == [b"OK", [None]]
+        with pytest.raises(redis.exceptions.ResponseError, match="not an integer"):
+            adapter._driver.run(sent(Batch((*good, Call("INCR", ("text",)), Call("NEVER", ())))))
+
+
+def sent(command: Command) -> Operation[Any]:
     """An operation of one command."""
     return (yield command)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import hiredis
@@ -11,11 +13,14 @@ from redis.asyncio import Redis, RedisCluster
 
 from lucia._connections import batches as batches_module
 from lucia._connections import wire as wire_module
+from lucia._connections.together import MAX_TOGETHER
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.errors import Overloaded
+from lucia.errors import Overloaded, StoreUnavailable
+from lucia.redis.commands import Batch, Call, Eval, Operation
 from lucia.testing import AsyncRenewingSessionAdapterSuite
+from tests.aio.meeting import patiently
 from tests.aio.test_conformance import AsyncSessionFirstSuite
-from tests.redis_tools import AsyncClients, ClusterInspector, Inspector, row, unused_port
+from tests.redis_tools import AsyncClients, ClusterInspector, Inspector, frozen, own_server, row, unused_port
 from tests.servers import Cluster, Server
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
@@ -102,6 +107,41 @@ async def test_writes_at_once(client: Redis, inspector: Inspector) -> None:
     await asyncio.gather(*(adapter.delete_session(f"{each}-new") for each in ids))
     assert inspector.live() == set()
     assert await adapter.get_sessions_by_user_id("u1") == []
+
+
+def batch(*commands: Call | Eval) -> Operation[Any]:
+    """An operation that is one batch."""
+    return (yield Batch(commands))
+
+
+async def test_a_batch_of_many_commands(client: Redis, inspector: Inspector) -> None:
+    """Its replies are in the order of its commands, however many there are."""
+    adapter = AsyncRedisSessionAdapter(client)
+    names = [f"k{number}" for number in range(3 * MAX_TOGETHER // 2)]
+    for name in names:
+        inspector.client.set(name, name)
+    replies = await adapter._driver.run(batch(*(Call("MGET", (name,)) for name in names)))
+    assert replies == [[name.encode()] for name in names]
+
+
+@pytest.mark.parametrize("coalesce", [True, False])
+async def test_a_batch_of_which_one_command_fails(client: Redis, inspector: Inspector, coalesce: bool) -> None:
+    """Its error is raised, and no other one; what was sent with it is done, and what would be sent after it is not."""
+    adapter = AsyncRedisSessionAdapter(client, coalesce=coalesce)
+    inspector.client.mset({"text": "no number", "other": "1"})
+    with pytest.raises(redis.ResponseError, match="not an integer"):
+        await adapter._driver.run(batch(Call("INCR", ("text",)), Call("DEL", ("other",))))
+    assert inspector.client.exists("other") == (0 if coalesce else 1)
+
+
+async def test_a_batch_of_which_a_read_is_not_answered(tmp_path: Path) -> None:
+    """Where another command of it may have been done, something may have been written."""
+    with own_server("redis-server", tmp_path) as server:
+        async with Redis(port=server.port) as client, AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=0.3)) as adapter:
+            await patiently(lambda: adapter.get_session("mine"))
+            with frozen(server), pytest.raises(StoreUnavailable) as raised:
+                await adapter._driver.run(batch(Call("MGET", ("one",)), Call("DEL", ("other",))))
+            assert raised.value.ambiguous
 
 
 async def test_a_revocation_that_is_over(client: Redis) -> None:

@@ -5,12 +5,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from lucia._async.redis_routes import AsyncRoute, open_route
-from lucia._connections import AsyncGivenClient, AsyncSettings
+from lucia._connections import AsyncGivenClient, AsyncSettings, AsyncTogether
 from lucia._owned import AsyncOwned
 from lucia.errors import StoreCorrupt
 from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
@@ -58,12 +58,14 @@ class _Course:
         again: whether its first command was sent before; then it is not sent once more.
         wrote: whether anything may have been written.
         end_of_command: when this command has to be over.
+        lost: a command that was not answered, and is not sent again.
     """
 
     end: float
     again: bool = False
     wrote: bool = False
     end_of_command: float = 0.0
+    lost: Unanswered | None = None
 
     def next_command(self, seconds: float) -> None:
         self.end_of_command = min(time.monotonic() + seconds, self.end)
@@ -86,6 +88,7 @@ class AsyncRedisDriver:
         self._replay = replay
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
+        self._together = AsyncTogether(settings, own=self.has_own_connections)
         self._route = AsyncOwned(partial(_open_route, client, topology, settings, Revocations() if replay is None else replay.revocations))
 
     def shortest_way(self) -> AsyncRoute | None:
@@ -139,8 +142,21 @@ class AsyncRedisDriver:
 
     async def _send_several(self, command: Batch | DropConnections | Fence, course: _Course) -> Reply:
         if isinstance(command, Batch):
-            return [await self._send(each, course) for each in command.commands]
+            one = len(command.commands) == 1
+            return [await self._send(command.commands[0], course)] if one else await self._send_batch(command.commands, course)
         return await (self.drop_idle() if isinstance(command, DropConnections) else self._fence(command, course))
+
+    async def _send_batch(self, commands: Sequence[Call | Eval], course: _Course) -> list[Reply]:
+        """The replies to commands that do not depend on each other. If one fails, all that were sent have ended, and some may be done."""
+        courses = [replace(course, again=course.again and number == 0, lost=None) for number in range(len(commands))]
+        course.again = False
+        sending = [partial(self._send, command, its) for command, its in zip(commands, courses, strict=True)]
+        outcomes = await self._together.outcomes(sending)
+        course.wrote = course.wrote or any(its.wrote for its in courses)
+        for outcome, its in zip(outcomes, courses, strict=False):
+            if isinstance(outcome, BaseException):
+                raise outcome if its.lost is None else error_to_raise(its.lost, wrote=course.wrote)
+        return outcomes
 
     async def _recover(self, command: _Single, error: Exception, course: _Course) -> list[Reply]:
         """After an error of the server: what it answers to the whole text of a script that it did not know.
@@ -192,6 +208,7 @@ class AsyncRedisDriver:
                 course.wrote = course.wrote or (lost.sent and not is_read(command))
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
                 error = error_to_raise(lost, wrote=course.wrote)
+                course.lost = lost if over else None
             if over:
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True

@@ -7,6 +7,7 @@ from lucia._connections.given import AsyncGivenClient, GivenClient
 from lucia._connections.pause import AsyncPause, Pause
 from lucia._connections.server import AsyncServer, Server
 from lucia._connections.settings import AsyncReadOptions, AsyncSettings, ReadOptions, Settings
+from lucia._connections.together import AsyncTogether, Together
 
 __all__ = [
     "AsyncGivenClient",
@@ -14,9 +15,11 @@ __all__ = [
     "AsyncReadOptions",
     "AsyncServer",
     "AsyncSettings",
+    "AsyncTogether",
     "GivenClient",
     "Pause",
     "ReadOptions",
     "Server",
     "Settings",
+    "Together",
 ]

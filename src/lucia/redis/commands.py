@@ -41,7 +41,10 @@ class Eval:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Commands that do not depend on each other; the reply is the list of theirs. They may be sent side by side."""
+    """Commands that do not depend on each other; the reply is the list of theirs. They may be sent side by side.
+
+    Where one fails, others may have been done.
+    """
 
     commands: tuple[Call | Eval, ...]
 
