@@ -101,9 +101,10 @@ async def client(kind: str, inspector: Inspector) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-def adapter(client: Any) -> AsyncRedisSessionAdapter:
+async def adapter(client: Any) -> AsyncIterator[AsyncRedisSessionAdapter]:
     """An adapter on an emptied place, with time for many calls at once on a busy machine."""
-    return AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=30))
+    async with AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=30)) as adapter:
+        yield adapter
 
 
 of_one_kind = pytest.mark.parametrize("kind", ["cluster of redis"])

@@ -102,9 +102,10 @@ def client(kind: str, inspector: Inspector) -> Iterator[Any]:
 
 
 @pytest.fixture
-def adapter(client: Any) -> RedisSessionAdapter:
+def adapter(client: Any) -> Iterator[RedisSessionAdapter]:
     """An adapter on an emptied place, with time for many calls at once on a busy machine."""
-    return RedisSessionAdapter(client, deadline=timedelta(seconds=30))
+    with RedisSessionAdapter(client, deadline=timedelta(seconds=30)) as adapter:
+        yield adapter
 
 
 of_one_kind = pytest.mark.parametrize("kind", ["cluster of redis"])
