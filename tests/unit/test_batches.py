@@ -389,6 +389,29 @@ async def test_time_that_is_over_when_nobody_waits(batches: Batches, line: Line)
     line.sent[1].echo()
 
 
+async def test_time_beside_older_ones(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long requests wait without a pause, those that have come of late have the time that is left to them."""
+    monkeypatch.setattr(batches_module, "MAX_REQUESTS", 2)
+    now = 1_000.0
+    batches = Batches(line.exchange, 5.0, many_slots=False, clock=lambda: now)
+    waiting: list[Awaitable[Any]] = []
+    for number in range(MAX_UNDER_WAY):
+        waiting.append(batches.read([b"early %d" % number]))
+        await ticks()
+    waiting += [batches.read([b"first"]), batches.read([b"first"])]
+    for number in range(20):
+        waiting += [batches.read([b"%d" % number]), batches.read([b"%d" % number])]
+        now += 1
+        line.sent[number].echo()
+        await ticks()
+    assert min(each.seconds for each in line.sent) >= 2
+    for each in line.sent[20:]:
+        each.echo()
+    await ticks()
+    line.sent[-1].echo()
+    await asyncio.gather(*waiting)
+
+
 async def test_time_that_was_spent_waiting(line: Line) -> None:
     """A batch has what is left to the oldest of it; if that is nothing, it is not sent."""
     now = 1_000.0

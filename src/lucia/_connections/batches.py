@@ -147,7 +147,8 @@ class Batches:
         self._context = Context()  # none of those who wait
         self._reads: list[_Read] = []
         self._asked: list[_Asked] = []
-        self._waiting_since = 0.0
+        self._waiting_since = self._mark = 0.0
+        self._before_mark = (0, 0)
         self._gathering = False
         self._workers: set[asyncio.Task[None]] = set()
         self._under_way: set[_Batch] = set()
@@ -205,7 +206,8 @@ class Batches:
         if waiting >= MAX_WAITING:
             raise Overloaded("too many requests wait for the session store")
         if not waiting:
-            self._waiting_since = self._clock()
+            self._waiting_since = self._mark = self._clock()
+            self._before_mark = (0, 0)
         self._gather()
 
     def _gather(self) -> None:
@@ -229,8 +231,19 @@ class Batches:
         reads, self._reads = self._reads[:MAX_REQUESTS], self._reads[MAX_REQUESTS:]
         share = self._share()
         asked, self._asked = self._asked[:share], self._asked[share:]
+        self._move_mark(len(reads), len(asked))
         self._gather_what_waits()
         return _Batch([read for read in reads if not read[1].done()], [each for each in asked if not each[1].done()], self._many_slots)
+
+    def _move_mark(self, reads: int, asked: int) -> None:
+        """So many were taken. Once all are that came before the mark, what waits came after it, and the mark moves to now.
+
+        That costs less than the time of each request, and tells it closely enough: an age is at most what it is and a whole wait more.
+        """
+        self._before_mark = (self._before_mark[0] - reads, self._before_mark[1] - asked)
+        if max(self._before_mark) <= 0:
+            self._waiting_since, self._mark = self._mark, self._clock()
+            self._before_mark = (len(self._reads), len(self._asked))
 
     def _share(self) -> int:
         """How many commands to take. The batches that are free share them: a server works at one while we heed its answers to another."""
