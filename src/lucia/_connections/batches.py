@@ -161,9 +161,8 @@ class Batches:
         Raises:
             Overloaded: too many requests wait. The future raises :class:`AskAlone`, if there was another answer, and as ``exchange``.
         """
-        if not (
-            self._gathering and 0 < len(self._reads) + len(self._asked) < MAX_WAITING
-        ):  # else it is one more of those that are gathered
+        is_one_more_of_many = self._gathering and 0 < len(self._reads) + len(self._asked) < MAX_WAITING
+        if not is_one_more_of_many:
             self._admit()
         future: asyncio.Future[Records] = self._loop.create_future()
         self._reads.append((keys, future))
