@@ -117,6 +117,17 @@ def test_nothing_to_do(revocations: Revocations) -> None:
     assert not revocations.due
 
 
+def test_nothing_ended(revocations: Revocations) -> None:
+    """Where nothing was ended, nothing has to be ended again, whatever has changed meanwhile."""
+    revocations.met("place", b"one")
+    since = revocations.changes
+    revocations.met("place", b"two")
+    revocations.ended([], since)
+    assert not revocations.due
+    revocations.ended(["id"], since)
+    assert revocations.due
+
+
 def test_new_place(revocations: Revocations) -> None:
     """In a cluster the first nodes are no change, whenever they are first met; a node that comes later is one."""
     revocations.met("n1", b"one")

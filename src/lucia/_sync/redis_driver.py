@@ -201,7 +201,9 @@ class RedisDriver:
         again, course.again = course.again, False
         while True:
             try:
-                route = self.shortest_way() or self._way()
+                if self._replay is not None and self._replay.revocations.due:
+                    self._end_again(*self._replay)
+                route = self._route.here() or self._route.get()
                 return _replies(route, command, commands, _seconds_until(course.end_of_command), alone=alone)
             except OtherHistory:  # then something is due, and the connection is there
                 continue
@@ -214,28 +216,21 @@ class RedisDriver:
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
 
-    def _way(self) -> Route:
-        """The way, after what was ended was ended again, where that is due. While it is ended again, all others wait."""
-        route = self._route.get()
-        if self._replay is not None and self._replay.revocations.due:
-            with route.lock:
-                self._end_again(*self._replay)
-        return route
-
     def _end_again(self, revocations: Revocations, end_again: Callable[[Sequence[str]], Operation[None]]) -> None:
-        """End what was ended once more, for a while; what is left is the next command's turn."""
+        """End what was ended once more, for a while, in which all others wait; what is left is the next command's turn."""
         within = copy.copy(self)
         within._replay = None
-        end = time.monotonic() + TURN_SECONDS
-        while revocations.due and time.monotonic() < end:  # if it is not due any more, another one did it
-            block, since = revocations.block(), revocations.changes
-            try:
-                within.run(end_again(block), self._deadline / 2)
-            except Exception as error:
-                revocations.failed()
-                _LOGGER.warning("the server changed, and what was ended could not be ended again yet: %s", type(error).__name__)
-            else:
-                revocations.done(block, since)
+        with (self._route.get()).lock:
+            end = time.monotonic() + TURN_SECONDS
+            while revocations.due and time.monotonic() < end:  # if it is not due any more, another one did it
+                block, since = revocations.block(), revocations.changes
+                try:
+                    within.run(end_again(block), self._deadline / 2)
+                except Exception as error:
+                    revocations.failed()
+                    _LOGGER.warning("the server changed, and what was ended could not be ended again yet: %s", type(error).__name__)
+                else:
+                    revocations.done(block, since)
 
 
 def _topology_of(client: Any) -> Topology | None:
