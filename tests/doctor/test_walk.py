@@ -4,6 +4,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -60,6 +61,38 @@ class Bench:
             walk.run()
         total = walk.state.total()
         return dict(total.found), total.left()
+
+
+def test_saved_now_and_then(redis_server: Server, tmp_path: Path) -> None:
+    """The file says where to go on after a page that came a second or more after the last time, and is gone at the end."""
+    file, count = tmp_path / "state.json", 4_000
+    seconds: list[float] = [0.0]
+    saved: list[State] = []
+
+    def progress(looked_at: int, total: int | None, waiting: int) -> None:
+        assert looked_at
+        assert total
+        assert not waiting
+        seconds[0] += 0.4
+        if file.exists():
+            saved.append(State.read(file, {}))
+
+    def walk(inspector: Inspector, state: State) -> int:
+        with closing(RedisDriver(inspector.client)) as driver:
+            begun = Walk(
+                driver, inspector.layout, Treatment(), state, others=True, path=file, progress=progress, monotonic=lambda: seconds[0]
+            )
+            begun.run()
+            return state.total().keys["session"]
+
+    with Inspector(redis_server) as inspector:
+        inspector.fill("ada", count)
+        assert walk(inspector, State({})) == count
+        assert not file.exists()
+        reached = [state.total().keys["session"] for state in saved]
+        assert 0 < reached[0] < reached[-1] < count
+        assert len(set(reached)) < len(reached)
+        assert walk(inspector, saved[0]) == count
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -153,8 +153,7 @@ class AsyncRedisSessionAdapter:
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
-        held = self._near.session(self._protocol.lookup, session_id) if self._near.on else None
-        return held or await self._reader.get(self._protocol, session_id)
+        return self._near.session(self._protocol.lookup, session_id) or await self._reader.get(self._protocol, session_id)
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; empty for an unknown user."""

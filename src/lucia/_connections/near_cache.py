@@ -29,8 +29,6 @@ _NOTHING: Final = nullcontext[None]()
 class NearCache:
     """Nothing is in memory."""
 
-    on: Final = False
-
     def session(self, lookup: Lookup, session_id: str) -> SessionRow | None:
         """None: the server is asked."""
         return None
@@ -57,7 +55,6 @@ class AsyncNearCache:
 
     def __init__(self, lease: timedelta | None, clock: Clock = system_clock) -> None:
         self.lease = None if lease is None else _seconds(lease)
-        self.on = lease is not None
         self._clock = clock
         self.begin()
         _IN_USE.add(self)

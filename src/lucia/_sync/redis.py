@@ -154,8 +154,7 @@ class RedisSessionAdapter:
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
-        held = self._near.session(self._protocol.lookup, session_id) if self._near.on else None
-        return held or self._reader.get(self._protocol, session_id)
+        return self._near.session(self._protocol.lookup, session_id) or self._reader.get(self._protocol, session_id)
 
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; empty for an unknown user."""

@@ -52,8 +52,7 @@ class SessionReader:
                 raise error_to_raise(lost, wrote=False) from None
             again, operation = True, store.get(session_id)
         else:
-            if self._near.on:
-                self._near.keep(keys, records, row)
+            self._near.keep(keys, records, row)
             return row
         return self._driver.run(operation, end - time.monotonic(), again=again)
 
