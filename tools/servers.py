@@ -160,27 +160,19 @@ def unused_node_port() -> int:
     """
     while True:
         port = random.choice(NODE_PORTS)  # noqa: S311 # a port is no secret
-        if _is_free(port) and _is_free(port + BUS_OFFSET) and _reserve(port - BUS_OFFSET):
+        if _is_free(port) and _is_free(port + BUS_OFFSET) and _is_free(port - BUS_OFFSET, keep=True):
             return port
 
 
-def _reserve(port: int) -> bool:
-    """Keep a port as long as this process runs, unless it is taken."""
+def _is_free(port: int, *, keep: bool = False) -> bool:
+    """Whether a port can be had; with ``keep``, this process has it then as long as it runs."""
     with socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
             return False
-        probe.detach()  # stays open
-        return True
-
-
-def _is_free(port: int) -> bool:
-    with socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+        if keep:
+            probe.detach()  # stays open
     return True
 
 
