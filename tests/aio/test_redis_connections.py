@@ -247,7 +247,8 @@ async def test_keys_of_a_slot_that_moves(cluster: Cluster, nodes: ClusterInspect
         await adapter.set_session(row("moved"))
         moving("begin", slot)
         hasty = AsyncRedisSessionAdapter(client, deadline=SOON * 4)
-        with pytest.raises((redis.exceptions.ResponseError, StoreUnavailable), match=r"(?i)multiple keys|TRYAGAIN|in time"):
+        in_vain = r"(?i)multiple keys|TRYAGAIN|in time|may have been done or not"  # the last, where the time ends amid an attempt
+        with pytest.raises((redis.exceptions.ResponseError, StoreUnavailable), match=in_vain):
             await hasty.delete_session("moved")
 
 
