@@ -1,6 +1,7 @@
 """The adapter's own connections: made as the client makes its, to one server, behind Sentinel, in a cluster; and clients it can't copy."""
 
 import logging
+import math
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -15,7 +16,6 @@ import valkey.credentials
 import valkey.exceptions
 from redis.asyncio import Redis
 
-from lucia._async import redis as redis_adapter
 from lucia._calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
@@ -416,15 +416,17 @@ async def test_refused_deadlines(deadline: Any, error: type[Exception], words: s
         AsyncRedisSessionAdapter(Redis(), deadline=deadline)
 
 
-async def test_a_login_as_a_whole(redis_server: Server, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A login, within a cap too, and a renewal have a time for all their commands together, however long each of them may take."""
-    async with AsyncClients.make("redis-py as it is", redis_server) as client, AsyncRedisSessionAdapter(client) as adapter:
-        await adapter.set_session(row("one"))
-        monkeypatch.setattr(redis_adapter, "WRITE_SECONDS", 0.0)
+def pausing(count: int) -> Operation[None]:
+    """An operation of so many commands that take 0.15 seconds each."""
+    for _ in range(count):
+        yield Call("BLPOP", ("nothing", "0.15"))
+
+
+async def test_an_operation_as_a_whole(redis_server: Server, inspector: Inspector) -> None:
+    """All commands of an operation have one deadline together, unless it goes page by page."""
+    soon = timedelta(seconds=0.4)
+    async with AsyncClients.make("redis-py as it is", redis_server) as client, AsyncRedisSessionAdapter(client, deadline=soon) as adapter:
+        await adapter._driver.run(pausing(1))
         with pytest.raises(StoreUnavailable):
-            await adapter.set_session(row("two"))
-        with pytest.raises(StoreUnavailable):
-            await adapter.set_session_within(row("two"), limit=2)
-        with pytest.raises(StoreUnavailable):
-            await adapter.renew_session("one", row("two"), grace=MINUTE)
-        assert inspector.keys() == {"session:one", "userSession:u1"}
+            await adapter._driver.run(pausing(4))
+        await adapter._driver.run(pausing(4), math.inf)

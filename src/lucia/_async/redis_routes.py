@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from lucia._concurrency import AsyncLock
 from lucia._connections import AsyncPause, AsyncServer, AsyncSettings
-from lucia.redis.commands import Argument, AsyncReplies, Reply, Words
+from lucia.redis.commands import ALONE, UNGATED, Argument, AsyncReplies, Reply, SendMode, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
@@ -20,23 +20,14 @@ _PAUSE_SECONDS: Final = 0.05
 
 
 class AsyncRoute(Protocol):
-    """A way to the servers, for one event loop; ``lock`` is held by who does something that all others have to wait for."""
+    """A way to the servers, for one event loop."""
 
-    lock: AsyncLock
-
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Send commands together, on one connection to the server that has this key; their replies in order.
 
         Raises:
             Unanswered: there was no answer.
-        """
-        ...
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
-        """The same, on a connection that nothing else is sent on.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
+            OtherHistory: nothing was sent, since a replay of revocations comes first.
         """
         ...
 
@@ -91,16 +82,11 @@ class AsyncOneRoute:
     """The one server."""
 
     def __init__(self, topology: OneServer, settings: AsyncSettings, revocations: Revocations) -> None:
-        self.lock = AsyncLock()
         self._server = AsyncServer(topology.recipe, Watch(revocations), settings)
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Any key is there."""
-        return self._server.ask(commands, seconds)
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
-        """Likewise."""
-        return self._server.ask_alone(commands, seconds)
+        return self._server.ask(commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
         """All of them."""
@@ -116,7 +102,7 @@ class AsyncOneRoute:
 
     async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """It is the only one."""
-        return await self._server.ask_alone(commands, seconds)
+        return await self._server.ask(commands, seconds, ALONE)
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -170,7 +156,6 @@ class AsyncClusterRoute:
     """The node that has a key's slot, by the cluster's map, which is asked for at first, and after a node could not be reached."""
 
     def __init__(self, topology: InCluster, settings: AsyncSettings, revocations: Revocations) -> None:
-        self.lock = AsyncLock()
         self._topology = topology
         self._settings = settings
         self._revocations = revocations
@@ -178,21 +163,13 @@ class AsyncClusterRoute:
         self._mapping = AsyncLock()
         self._slots: dict[int, Address] = {}
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Go where the key's slot is, and on where a node points to.
 
         Raises:
             Unanswered: there was no answer. The map is asked for anew next time.
         """
-        return self._ask(key, commands, seconds, alone=False)
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
-        """Likewise.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
-        """
-        return self._ask(key, commands, seconds, alone=True)
+        return self._ask(key, commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
         """One after another, at the nodes that have them by the map; a node that points elsewhere is followed by :meth:`ask` alone.
@@ -215,7 +192,7 @@ class AsyncClusterRoute:
     async def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """That primary."""
         host, _, port = node.rpartition(":")
-        return await self._server((host, int(port))).ask_alone(commands, seconds)
+        return await self._server((host, int(port))).ask(commands, seconds, ALONE)
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle, to all nodes."""
@@ -242,20 +219,19 @@ class AsyncClusterRoute:
                 break
         return records + [None] * (len(keys) - len(records))
 
-    async def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
+    async def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
         try:
-            return await self._follow(key, commands, time.monotonic() + seconds, alone=alone)
+            return await self._follow(key, commands, time.monotonic() + seconds, mode)
         except Unanswered:
             self._slots = {}
             raise
 
-    async def _follow(self, key: Argument | None, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
+    async def _follow(self, key: Argument | None, commands: Sequence[Words], end: float, mode: SendMode) -> list[Reply]:
         address, asking = await self._find(key, end), False
         redirections = 0
         while True:
-            server = self._server(address)
-            ask = server.ask_alone if alone else server.ask
-            replies = await ask([("ASKING",), *commands] if asking else commands, _left(end))
+            asked = [("ASKING",), *commands] if asking else commands
+            replies = await self._server(address).ask(asked, _left(end), mode)
             replies = replies[1:] if asking else replies
             redirection = redirection_of(replies, address)
             if redirection is None:
@@ -282,7 +258,7 @@ class AsyncClusterRoute:
         lost = Unanswered(None, sent=False)
         for address in dict.fromkeys([*self._servers, *self._topology.nodes]):
             try:
-                (reply,) = await self._server(address).ask([("CLUSTER", "SLOTS")], _left(end) / 3)
+                (reply,) = await self._server(address).ask([("CLUSTER", "SLOTS")], _left(end) / 3, UNGATED)
             except Unanswered as error:
                 lost = Unanswered(error.error, sent=False)
                 lost.__cause__ = error.error

@@ -5,6 +5,7 @@ Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``
 
 from lucia._connections.given import AsyncGivenClient, GivenClient
 from lucia._connections.pause import AsyncPause, Pause
+from lucia._connections.replayer import AsyncReplayer, Replayer
 from lucia._connections.server import AsyncServer, Server
 from lucia._connections.settings import AsyncReadOptions, AsyncSettings, ReadOptions, Settings
 from lucia._connections.together import AsyncTogether, Together
@@ -13,12 +14,14 @@ __all__ = [
     "AsyncGivenClient",
     "AsyncPause",
     "AsyncReadOptions",
+    "AsyncReplayer",
     "AsyncServer",
     "AsyncSettings",
     "AsyncTogether",
     "GivenClient",
     "Pause",
     "ReadOptions",
+    "Replayer",
     "Server",
     "Settings",
     "Together",

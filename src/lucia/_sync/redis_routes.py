@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from lucia._concurrency import Lock
 from lucia._connections import Pause, Server, Settings
-from lucia.redis.commands import Argument, Replies, Reply, Words
+from lucia.redis.commands import ALONE, UNGATED, Argument, Replies, Reply, SendMode, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
@@ -21,23 +21,14 @@ _PAUSE_SECONDS: Final = 0.05
 
 
 class Route(Protocol):
-    """A way to the servers, for one event loop; ``lock`` is held by who does something that all others have to wait for."""
+    """A way to the servers, for one event loop."""
 
-    lock: Lock
-
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
         """Send commands together, on one connection to the server that has this key; their replies in order.
 
         Raises:
             Unanswered: there was no answer.
-        """
-        ...
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
-        """The same, on a connection that nothing else is sent on.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
+            OtherHistory: nothing was sent, since a replay of revocations comes first.
         """
         ...
 
@@ -92,16 +83,11 @@ class OneRoute:
     """The one server."""
 
     def __init__(self, topology: OneServer, settings: Settings, revocations: Revocations) -> None:
-        self.lock = Lock()
         self._server = Server(topology.recipe, Watch(revocations), settings)
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
         """Any key is there."""
-        return self._server.ask(commands, seconds)
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
-        """Likewise."""
-        return self._server.ask_alone(commands, seconds)
+        return self._server.ask(commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> Records:
         """All of them."""
@@ -117,7 +103,7 @@ class OneRoute:
 
     def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """It is the only one."""
-        return self._server.ask_alone(commands, seconds)
+        return self._server.ask(commands, seconds, ALONE)
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -171,7 +157,6 @@ class ClusterRoute:
     """The node that has a key's slot, by the cluster's map, which is asked for at first, and after a node could not be reached."""
 
     def __init__(self, topology: InCluster, settings: Settings, revocations: Revocations) -> None:
-        self.lock = Lock()
         self._topology = topology
         self._settings = settings
         self._revocations = revocations
@@ -179,21 +164,13 @@ class ClusterRoute:
         self._mapping = Lock()
         self._slots: dict[int, Address] = {}
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
         """Go where the key's slot is, and on where a node points to.
 
         Raises:
             Unanswered: there was no answer. The map is asked for anew next time.
         """
-        return self._ask(key, commands, seconds, alone=False)
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
-        """Likewise.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
-        """
-        return self._ask(key, commands, seconds, alone=True)
+        return self._ask(key, commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> Records:
         """One after another, at the nodes that have them by the map; a node that points elsewhere is followed by :meth:`ask` alone.
@@ -216,7 +193,7 @@ class ClusterRoute:
     def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """That primary."""
         host, _, port = node.rpartition(":")
-        return self._server((host, int(port))).ask_alone(commands, seconds)
+        return self._server((host, int(port))).ask(commands, seconds, ALONE)
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle, to all nodes."""
@@ -243,20 +220,19 @@ class ClusterRoute:
                 break
         return records + [None] * (len(keys) - len(records))
 
-    def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
+    def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
         try:
-            return self._follow(key, commands, time.monotonic() + seconds, alone=alone)
+            return self._follow(key, commands, time.monotonic() + seconds, mode)
         except Unanswered:
             self._slots = {}
             raise
 
-    def _follow(self, key: Argument | None, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
+    def _follow(self, key: Argument | None, commands: Sequence[Words], end: float, mode: SendMode) -> list[Reply]:
         address, asking = self._find(key, end), False
         redirections = 0
         while True:
-            server = self._server(address)
-            ask = server.ask_alone if alone else server.ask
-            replies = ask([("ASKING",), *commands] if asking else commands, _left(end))
+            asked = [("ASKING",), *commands] if asking else commands
+            replies = self._server(address).ask(asked, _left(end), mode)
             replies = replies[1:] if asking else replies
             redirection = redirection_of(replies, address)
             if redirection is None:
@@ -283,7 +259,7 @@ class ClusterRoute:
         lost = Unanswered(None, sent=False)
         for address in dict.fromkeys([*self._servers, *self._topology.nodes]):
             try:
-                (reply,) = self._server(address).ask([("CLUSTER", "SLOTS")], _left(end) / 3)
+                (reply,) = self._server(address).ask([("CLUSTER", "SLOTS")], _left(end) / 3, UNGATED)
             except Unanswered as error:
                 lost = Unanswered(error.error, sent=False)
                 lost.__cause__ = error.error

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from lucia._colour import waits
 from lucia.redis.commands import Argument, Batch, Call, Command, Eval, OnNode, Reply, Transaction
@@ -104,6 +104,15 @@ def refuses_scripts(error: BaseException) -> bool:
 def is_refusal(error: BaseException) -> bool:
     """Whether it is a server's answer: that it does not know the command, or that it may not be run."""
     return _is_a(error, "ResponseError")
+
+
+_PASSING: Final = ("BusyLoadingError", "ClusterDownError", "MasterDownError", "TryAgainError")
+
+
+def is_passing(error: object) -> bool:
+    """Whether a server refused a command for the moment only: it is busy, loading, or changing its role."""
+    is_busy = isinstance(error, Exception) and str(error).startswith("BUSY ")
+    return is_busy or any(_is_a(error, name) for name in _PASSING)
 
 
 def is_wrong_type(error: BaseException) -> bool:
