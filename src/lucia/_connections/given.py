@@ -22,9 +22,13 @@ class AsyncGivenClient:
         self._watch = watch
         watch.came_up(None)
 
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """None: commands can't be kept on one connection."""
-        return []
+    async def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+        """Refuse to tell, since the client may lead anywhere and send anything twice.
+
+        Raises:
+            Unanswered: always.
+        """
+        raise Unanswered(None, sent=False)
 
     async def ask(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Send a command, or a transaction.
@@ -92,9 +96,13 @@ class GivenClient:
         self._watch = watch
         watch.came_up(None)
 
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """None: commands can't be kept on one connection."""
-        return []
+    def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+        """Refuse to tell, since the client may lead anywhere and send anything twice.
+
+        Raises:
+            Unanswered: always.
+        """
+        raise Unanswered(None, sent=False)
 
     def ask(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
         """Send a command, or a transaction.
