@@ -20,9 +20,13 @@ class AsyncGivenClient:
         self._watch = watch
         watch.came_up(None)
 
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """None: commands can't be kept on one connection."""
-        return []
+    async def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+        """Refuse to tell, since the client may lead anywhere and send anything twice.
+
+        Raises:
+            Unanswered: always.
+        """
+        raise Unanswered(None, sent=False)
 
     async def ask(self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /) -> list[Reply]:
         """Send a command, or a transaction.
@@ -62,7 +66,7 @@ class AsyncGivenClient:
         """
         return one_node(self._client)
 
-    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /) -> list[Reply]:
         """Send them one after another.
 
         Raises:
@@ -85,9 +89,13 @@ class GivenClient:
         self._watch = watch
         watch.came_up(None)
 
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """None: commands can't be kept on one connection."""
-        return []
+    def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+        """Refuse to tell, since the client may lead anywhere and send anything twice.
+
+        Raises:
+            Unanswered: always.
+        """
+        raise Unanswered(None, sent=False)
 
     def ask(self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /) -> list[Reply]:
         """Send a command, or a transaction.
@@ -125,7 +133,7 @@ class GivenClient:
         """
         return one_node(self._client)
 
-    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /) -> list[Reply]:
         """Send them one after another.
 
         Raises:

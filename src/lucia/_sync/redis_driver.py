@@ -9,12 +9,11 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from lucia._sync.redis_routes import Route, open_route
-from lucia._connections import GivenClient, Replayer, Settings, Together
+from lucia._connections import GivenClient, Pause, Replayer, Settings, Together
 from lucia._owned import Owned
 from lucia.errors import StoreCorrupt
 from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
 from lucia.redis.commands import (
-    ALONE,
     USUAL,
     Argument,
     Replies,
@@ -34,6 +33,7 @@ from lucia.redis.commands import (
     Words,
 )
 from lucia.redis.replay import OtherHistory, Replay, Revocations, Watch
+from lucia.redis.slots import is_redirected
 from lucia.redis.topology import Topology, topology_of
 from lucia.redis.unanswered import Unanswered, error_to_raise, is_read, is_repeatable
 
@@ -47,6 +47,9 @@ _SEVERAL: Final = (Batch, DropConnections, Fence)
 
 _ONE_REPLY: Final = (Eval, Call, Transaction)
 """That whose last reply counts; of others all do."""
+
+_MOVED_SECONDS: Final = 0.05
+"""How long to wait before the slot map is read again because a primary gave a slot away."""
 
 _LOGGER: Final = logging.getLogger("lucia.redis")
 
@@ -196,29 +199,58 @@ class RedisDriver:
         raise error
 
     def _fence(self, fence: Fence, course: _Course) -> int:
-        """The fewest replicas that confirmed at a primary; the others are not asked any more once there are too few."""
-        route = self._route.get()
+        """Return the fewest replicas that confirmed at a primary; stop at one with too few.
+
+        Every primary is asked by its address, and not followed elsewhere: a key that another node
+        takes says nothing of this one. If a slot has moved meanwhile, the map is read again.
+
+        Raises:
+            StoreUnavailable: it is not known which primaries there are, or one did not answer.
+        """
         asked: set[str] = set()
-        waiting = [f"{fence.prefix}{{0}}"]
+        end = time.monotonic() + self._deadline
+        waiting = self._keys_everywhere(fence.prefix, course)
         fewest = fence.replicas
         while waiting and fewest >= fence.replicas:
-            key = waiting[0]
-            write, wait = Call("SET", (key, fence.value, "PX", 1_000)), Call("WAIT", (fence.replicas, fence.milliseconds))
+            node, key = waiting.popitem()
+            write = Call("SET", (key, fence.value, "PX", 1_000))
+            wait = Call("WAIT", (fence.replicas, fence.milliseconds))
+            command = OnNode(node, (write, wait))
             course.next_command(self._deadline)
-            *_, fewest = self._checked(self._ask(Transaction((write, wait)), (_call(write), _call(wait)), course, ALONE))
-            asked.add(key)
-            waiting = [other for other in route.keys_everywhere(fence.prefix) if other not in asked]
+            replies = self._ask(command, _words(command), course)
+            if is_redirected(replies) and time.monotonic() < end:
+                Pause.seconds(_MOVED_SECONDS)
+                found = self._keys_everywhere(fence.prefix, course)
+                waiting = {other: key for other, key in found.items() if other not in asked}
+                continue
+            *_, confirmed = self._checked(replies)
+            asked.add(node)
+            fewest = min(fewest, confirmed)
         return fewest
 
-    def _ask(self, command: _Single, commands: Sequence[Words], course: _Course, mode: SendMode = USUAL) -> list[Reply]:
+    def _keys_everywhere(self, prefix: str, course: _Course) -> dict[str, str]:
+        """Return the name of a key for each primary.
+
+        Raises:
+            StoreUnavailable: it is not known which primaries there are.
+        """
+        course.next_command(self._deadline)
+        try:
+            route = self._route.get()
+            return route.keys_everywhere(prefix, _seconds_until(course.end_of_command))
+        except Unanswered as lost:
+            raise error_to_raise(lost, wrote=True) from lost.error
+
+    def _ask(self, command: _Single, commands: Sequence[Words], course: _Course) -> list[Reply]:
         """Send commands, and once more, at once, if there was no answer, it is safe, and there is time."""
         again, course.again = course.again, False
         while True:
             try:
                 self._wait_for_replay(course)
                 route = self._route.here() or self._route.get()
+                mode = USUAL
                 if again or course.during_replay:
-                    mode = SendMode(alone=mode.alone or course.during_replay, fresh=again, during_replay=course.during_replay)
+                    mode = SendMode(alone=course.during_replay, fresh=again, during_replay=course.during_replay)
                 return _replies(route, command, commands, _seconds_until(course.end_of_command), mode)
             except OtherHistory:  # a replay is due since this command asked whether one is
                 continue
@@ -270,7 +302,7 @@ def _replies(route: Route, command: _Single, commands: Sequence[Words], seconds:
     if isinstance(command, Nodes):
         return route.nodes(seconds)
     if isinstance(command, OnNode):
-        return route.ask_node(command.node, commands, seconds)
+        return route.ask_node(command.node, commands, seconds, replace(mode, alone=True))
     return route.ask(_key_of(command), commands, seconds, mode)
 
 

@@ -40,7 +40,6 @@ class SendMode:
 
 
 USUAL: Final = SendMode()
-ALONE: Final = SendMode(alone=True)
 UNGATED: Final = SendMode(alone=True, during_replay=True)
 """For the replay itself, and for what looks at no session."""
 

@@ -120,10 +120,13 @@ class Revoking:
         Raises:
             RevocationNotReplicated: it is done, but not confirmed by all.
         """
+        since = self._revocations.changes
         result = yield from self._remembered(operation, session_ids)
         wanted = self._acknowledgement.replicas
         if wanted:
             found = yield Fence(f"{self._layout.session}:renewed:", TOMBSTONE, wanted, self._acknowledgement.milliseconds)
+            if self._revocations.changes != since:  # another server answered than took the writes
+                found = 0
             if found < wanted:
                 raise RevocationNotReplicated(
                     f"the sessions are ended, but {found} of {wanted} replicas confirmed it in time: "
