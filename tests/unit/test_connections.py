@@ -284,7 +284,7 @@ async def test_a_cluster_that_is_not_there() -> None:
 
 async def test_a_cluster_without_slots(tmp_path: Path) -> None:
     """A node that has no slots, and knows nobody who has, says so in the client's own error when the time is over."""
-    soon = timedelta(seconds=0.5)
+    soon = timedelta(seconds=2)
     with own_server("redis-server", tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(unused_port())) as server:
         client = AsyncClients.of_cluster("redis", Cluster((server.port,)))
         async with AsyncRedisSessionAdapter(client, deadline=soon) as adapter:
