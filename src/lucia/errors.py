@@ -32,7 +32,7 @@ A database's or a Redis client's own error goes up unchanged.
 No message holds a session id, a password or a password hash.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = [
     "AutoUserIdGenerationNotSupported",
@@ -60,6 +60,16 @@ __all__ = [
     "UnknownError",
     "UsersNotConfigured",
 ]
+
+
+_LONGEST_QUOTATION: Final = 200
+
+
+def quoted(text: str) -> str:
+    """Return what somebody sent, for a message or a log line: printable, on one line, and not long."""
+    if len(text) <= _LONGEST_QUOTATION:
+        return repr(text)
+    return f"{text[:_LONGEST_QUOTATION]!r}… ({len(text):,} characters)"
 
 
 class LuciaError(Exception):

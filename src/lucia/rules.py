@@ -12,7 +12,15 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from lucia.errors import InvalidCredentials, InvalidInput, InvalidKeyId, InvalidPassword, InvalidUserId, OutdatedPassword
+from lucia.errors import (
+    InvalidCredentials,
+    InvalidInput,
+    InvalidKeyId,
+    InvalidPassword,
+    InvalidUserId,
+    OutdatedPassword,
+    quoted,
+)
 from lucia.frozen import EMPTY, FrozenDict, freeze
 from lucia.models import (
     MAX_EPOCH_MS,
@@ -322,7 +330,7 @@ def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:
 def _check_provider_id(provider_id: object) -> None:
     text = check_text("provider_id", provider_id)
     if ":" in text:
-        raise ValueError(f"provider_id may hold no colon, got {text!r}: key ids are split at the first one")
+        raise ValueError(f"provider_id may hold no colon, got {quoted(text)}: key ids are split at the first one")
 
 
 def sought_user_id(user_id: object) -> str:
