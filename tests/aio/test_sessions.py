@@ -27,7 +27,7 @@ from lucia._calls import AsyncCalls
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.models import SessionState
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
-from tests.shared import NOW, Time
+from tests.shared import NOW, Time, as_read
 
 DAY = timedelta(days=1)
 MS = timedelta(milliseconds=1)
@@ -128,7 +128,7 @@ async def test_a_period_counts_up_to_its_very_end(
         with pytest.raises(InvalidSessionId):
             await auth.get_session(session.session_id)
     else:
-        assert await auth.get_session(session.session_id) == replace(session, state=state, fresh=False)
+        assert await auth.get_session(session.session_id) == as_read(session, state=state)
 
 
 async def test_a_clock_that_jumps_changes_states_and_loses_nothing(auth: AsyncAuth[User], time: Time, session: Session) -> None:
@@ -151,7 +151,7 @@ async def test_validating_an_active_session_does_not_write(
 ) -> None:
     """An active session is returned as it is, by one read."""
     time.now = ACTIVE_END
-    assert await auth.validate_session(session.session_id) == replace(session, fresh=False)
+    assert await auth.validate_session(session.session_id) == as_read(session)
     assert store.calls == ["get_session"]
 
 
@@ -257,7 +257,7 @@ async def test_a_session_with_its_user_takes_one_query_of_a_store_that_has_both(
     """Where one object stores both, session and user come together."""
     for method in (auth.get_session_user, auth.validate_session_user):
         store.calls.clear()
-        assert await method(session.session_id) == (replace(session, fresh=False), User(session.user_id))
+        assert await method(session.session_id) == (as_read(session), User(session.user_id))
         assert store.calls == ["get_session_and_user_by_session_id"]
 
 
@@ -269,7 +269,7 @@ async def test_a_session_with_its_user_from_two_stores(store: AsyncWatchedStore,
     sessions.calls.clear()
     store.calls.clear()
     for method in (auth.get_session_user, auth.validate_session_user):
-        assert await method(session.session_id) == (replace(session, fresh=False), User(user_id))
+        assert await method(session.session_id) == (as_read(session), User(user_id))
     assert (sessions.calls, store.calls) == (["get_session"] * 2, ["get_user"] * 2)
 
 
@@ -310,7 +310,7 @@ async def test_ours_another_sessions_record_is_no_session(store: AsyncWatchedSto
             return await store.get_session_and_user_by_session_id(session.session_id)
 
     auth = make_auth(Careless(time), time)
-    assert (await auth.get_session_user(session.session_id)).session == replace(session, fresh=False)
+    assert (await auth.get_session_user(session.session_id)).session == as_read(session)
     for method in (auth.get_session, auth.validate_session, auth.get_session_user, auth.validate_session_user, auth.renew_session):
         with pytest.raises(InvalidSessionId):
             await method(session.session_id.swapcase())
@@ -340,7 +340,7 @@ async def test_renew_session(auth: AsyncAuth[User], time: Time, session: Session
     renewed = await auth.renew_session(session.session_id)
     assert renewed.session_id != session.session_id
     assert (renewed.user_id, renewed.state, renewed.fresh) == (session.user_id, "active", True)
-    assert await auth.get_session(renewed.session_id) == replace(renewed, fresh=False)
+    assert await auth.get_session(renewed.session_id) == as_read(renewed)
 
 
 async def test_ours_the_used_session_ends_with_its_renewal(auth: AsyncAuth[User], time: Time, session: Session) -> None:

@@ -28,7 +28,7 @@ from lucia._calls import Calls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.models import SessionState
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
-from tests.shared import NOW, Time
+from tests.shared import NOW, Time, as_read
 
 DAY = timedelta(days=1)
 MS = timedelta(milliseconds=1)
@@ -129,7 +129,7 @@ def test_a_period_counts_up_to_its_very_end(
         with pytest.raises(InvalidSessionId):
             auth.get_session(session.session_id)
     else:
-        assert auth.get_session(session.session_id) == replace(session, state=state, fresh=False)
+        assert auth.get_session(session.session_id) == as_read(session, state=state)
 
 
 def test_a_clock_that_jumps_changes_states_and_loses_nothing(auth: Auth[User], time: Time, session: Session) -> None:
@@ -152,7 +152,7 @@ def test_validating_an_active_session_does_not_write(
 ) -> None:
     """An active session is returned as it is, by one read."""
     time.now = ACTIVE_END
-    assert auth.validate_session(session.session_id) == replace(session, fresh=False)
+    assert auth.validate_session(session.session_id) == as_read(session)
     assert store.calls == ["get_session"]
 
 
@@ -258,7 +258,7 @@ def test_a_session_with_its_user_takes_one_query_of_a_store_that_has_both(
     """Where one object stores both, session and user come together."""
     for method in (auth.get_session_user, auth.validate_session_user):
         store.calls.clear()
-        assert method(session.session_id) == (replace(session, fresh=False), User(session.user_id))
+        assert method(session.session_id) == (as_read(session), User(session.user_id))
         assert store.calls == ["get_session_and_user_by_session_id"]
 
 
@@ -270,7 +270,7 @@ def test_a_session_with_its_user_from_two_stores(store: WatchedStore, time: Time
     sessions.calls.clear()
     store.calls.clear()
     for method in (auth.get_session_user, auth.validate_session_user):
-        assert method(session.session_id) == (replace(session, fresh=False), User(user_id))
+        assert method(session.session_id) == (as_read(session), User(user_id))
     assert (sessions.calls, store.calls) == (["get_session"] * 2, ["get_user"] * 2)
 
 
@@ -311,7 +311,7 @@ def test_ours_another_sessions_record_is_no_session(store: WatchedStore, time: T
             return store.get_session_and_user_by_session_id(session.session_id)
 
     auth = make_auth(Careless(time), time)
-    assert (auth.get_session_user(session.session_id)).session == replace(session, fresh=False)
+    assert (auth.get_session_user(session.session_id)).session == as_read(session)
     for method in (auth.get_session, auth.validate_session, auth.get_session_user, auth.validate_session_user, auth.renew_session):
         with pytest.raises(InvalidSessionId):
             method(session.session_id.swapcase())
@@ -341,7 +341,7 @@ def test_renew_session(auth: Auth[User], time: Time, session: Session, now: int)
     renewed = auth.renew_session(session.session_id)
     assert renewed.session_id != session.session_id
     assert (renewed.user_id, renewed.state, renewed.fresh) == (session.user_id, "active", True)
-    assert auth.get_session(renewed.session_id) == replace(renewed, fresh=False)
+    assert auth.get_session(renewed.session_id) == as_read(renewed)
 
 
 def test_ours_the_used_session_ends_with_its_renewal(auth: Auth[User], time: Time, session: Session) -> None:

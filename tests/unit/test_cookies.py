@@ -75,7 +75,7 @@ def test_setting_and_clearing_differ_in_value_and_expiry_alone(env: Env, options
 
 def test_the_last_second_of_the_calendar_can_be_an_expiry() -> None:
     """The end of the year 9999 is written like any other time."""
-    far = replace(SESSION, idle_period_expires_at=datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
+    far = replace(SESSION, session_id=ID, idle_period_expires_at=datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
     assert "Expires=Fri, 31 Dec 9999 23:59:59 GMT;" in text(far)
 
 
