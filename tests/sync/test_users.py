@@ -46,16 +46,13 @@ class Member:
         return cls(row.id, row.attributes["email"])
 
 
-@pytest.mark.parametrize(
-    "key", [("username", "alice", PASSWORD), ["username", "alice"], "alice", {"provider_id": "username"}]
-)
+@pytest.mark.parametrize("key", [("username", "alice", PASSWORD), ["username", "alice"], "alice", {"provider_id": "username"}])
 def test_a_primary_key_is_a_primary_key(auth: Auth[User], store: WatchedStore, key: Any) -> None:
     """Anything else is a TypeError that says what to write, without the password, before anything is stored."""
     with pytest.raises(TypeError) as caught:
         auth.create_user(primary_key=key)
     assert str(caught.value) == (
-        f"primary_key must be a PrimaryKey or None, not {type(key).__name__}: "
-        "write PrimaryKey(provider_id, provider_user_id, password)"
+        f"primary_key must be a PrimaryKey or None, not {type(key).__name__}: write PrimaryKey(provider_id, provider_user_id, password)"
     )
     assert store.calls == []
 
