@@ -18,6 +18,7 @@ import redis.exceptions
 from lucia._connections import AsyncGivenClient, GivenClient, Server, Settings
 from lucia._owned import AsyncOwned
 from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.errors import StoreUnavailable
 from lucia.redis.commands import Call, Eval, SendMode, Transaction
 from lucia.redis.index import LIST, SET
 from lucia.redis.replay import Revocations, Watch
@@ -275,11 +276,12 @@ async def test_a_given_client_keeps_no_connection() -> None:
 
 
 async def test_a_cluster_that_is_not_there() -> None:
-    """If no node can be asked for the map, or may be, that is the client's own error."""
+    """If no node can be asked for the map, or may be, the store can't be reached."""
     client = AsyncClients.of_cluster("redis", Cluster((unused_port(),)))
     async with AsyncRedisSessionAdapter(client) as adapter:
-        with pytest.raises(redis.exceptions.ConnectionError):
+        with pytest.raises(StoreUnavailable) as raised:
             await adapter.get_session("one")
+        assert isinstance(raised.value.__cause__, redis.exceptions.ConnectionError)
 
 
 async def test_a_cluster_without_slots(tmp_path: Path) -> None:
@@ -288,8 +290,9 @@ async def test_a_cluster_without_slots(tmp_path: Path) -> None:
     with own_server("redis-server", tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(unused_port())) as server:
         client = AsyncClients.of_cluster("redis", Cluster((server.port,)))
         async with AsyncRedisSessionAdapter(client, deadline=soon) as adapter:
-            with pytest.raises(redis.exceptions.ClusterDownError):
+            with pytest.raises(StoreUnavailable) as raised:
                 await adapter.get_session("one")
+            assert isinstance(raised.value.__cause__, redis.exceptions.ClusterDownError)
 
 
 @pytest.mark.parametrize("key", ["foo", b"foo", "{foo}bar", "a{foo}{bar}", "{}foo", "{foo", "foo}", "{{a}}", "ü{ö}", 5])

@@ -103,9 +103,9 @@ class AsyncRedisSessionAdapter:
     :mod:`lucia.redis.replay`. For that a new connection asks ``INFO replication``. With ``revoke_ack`` an ending is followed by
     ``SET session:renewed:{0} … PX 1000`` and ``WAIT``, and raises :class:`~lucia.RevocationNotReplicated` where too few confirm.
 
-    Each method raises :class:`~lucia.StoreUnavailable` where there was no answer in time, or the answer to a write was lost;
-    :class:`~lucia.StoreCorrupt` where an index holds a value of another type; and every other error of the client unchanged but for
-    arguments, ids among them, that are taken out of their text.
+    Each method raises :class:`~lucia.StoreUnavailable` where the server can't be reached, did not answer in time, is loading its data or
+    says that its cluster is down, or where the answer to a write was lost; :class:`~lucia.StoreCorrupt` where an index holds a value of
+    another type; and every other error of the client unchanged but for arguments, ids among them, that are taken out of their text.
     """
 
     keeps_attributes: bool = True

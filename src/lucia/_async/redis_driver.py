@@ -11,7 +11,7 @@ from lucia._async.redis_routes import AsyncRoute, open_route
 from lucia._connections import AsyncGivenClient, AsyncPause, AsyncReplayer, AsyncSettings, AsyncTogether
 from lucia._owned import AsyncOwned
 from lucia.errors import StoreCorrupt
-from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
+from lucia.redis.clients import is_no_script, is_outage, is_read_only, is_wrong_type, redact, refuses_scripts
 from lucia.redis.commands import (
     USUAL,
     Argument,
@@ -124,7 +124,7 @@ class AsyncRedisDriver:
                 try:
                     reply = await self._send(command, course)
                 except Exception as error:
-                    command = operation.throw(_to_raise(error, command))
+                    command = operation.throw(_to_raise(error, command, wrote=course.wrote))
                 else:
                     command = operation.send(reply)
         except StopIteration as stop:
@@ -345,9 +345,11 @@ def _error_in(replies: Sequence[Reply]) -> Exception | None:
     return _error_in(replies[-1]) if replies and replies[-1].__class__ is list else None
 
 
-def _to_raise(error: Exception, command: Command) -> Exception:
+def _to_raise(error: Exception, command: Command, *, wrote: bool) -> Exception:
     """What a command's error is to an operation: without the arguments, and by its meaning."""
     redact(error, command)
+    if is_outage(error):
+        return error_to_raise(Unanswered(error, sent=False), wrote=wrote)
     if not is_wrong_type(error):
         return error
     corrupt = StoreCorrupt("an index of the session store is of another type: another program, or another layout, writes to the same keys")

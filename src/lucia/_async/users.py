@@ -19,7 +19,17 @@ from lucia.errors import (
 )
 from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
-from lucia.rules import is_session_id, key_id, milliseconds, refusal, sought_key_id, sought_user_id, to_datetime, to_key
+from lucia.rules import (
+    check_primary_key,
+    is_session_id,
+    key_id,
+    milliseconds,
+    refusal,
+    sought_key_id,
+    sought_user_id,
+    to_datetime,
+    to_key,
+)
 
 
 class AsyncUserMethods(AsyncSessionMethods[UserT]):
@@ -40,9 +50,11 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             DuplicateKeyId: a key has this id.
             InvalidInput: the password or the key's name can't be one.
+            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None.
             ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
+        check_primary_key(primary_key)
         user_id = check_user_id(self._generate_user_id())
         key = None if primary_key is None else await self._new_key(user_id, primary_key, primary=True)
         row = await users.set_user(user_id, attributes or {}, key)
@@ -249,12 +261,16 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         except Exception as error:
             raise SessionsNotEnded from error
 
-    async def delete_key(self, provider_id: str, provider_user_id: str) -> None:
-        """Remove a key; a primary one stays, an unknown one is no error."""
+    async def delete_key(self, provider_id: str, provider_user_id: str) -> bool:
+        """Remove a key that is not primary.
+
+        Returns:
+            Whether this call removed a key. False for an unknown key, and for a primary one, which
+            stays: it goes with its user alone.
+        """
         users = self._require_users()
         id_ = sought_key_id(provider_id, provider_user_id)
-        if id_ is not None:
-            await users.delete_non_primary_key(id_)
+        return id_ is not None and await users.delete_non_primary_key(id_) > 0
 
     def _forget_user(self, user_id: str) -> None:
         """Also where the store failed: it may have changed the user all the same."""

@@ -18,7 +18,7 @@ from lucia._sync.fallback import FiveMethods
 from lucia._sync.request import AuthRequest, Transport
 from lucia._sync.throttle import Guard, choose_throttle_store
 from lucia._sync.users import UserMethods
-from lucia._colour import check_colour
+from lucia._colour import check_colour, check_function
 from lucia._concurrency import PasswordWorkers
 from lucia.caps import check_cap
 from lucia.context import RequestLike
@@ -70,7 +70,8 @@ class Auth(UserMethods[UserT]):
         clock: gives the time in milliseconds since the epoch.
 
     Raises:
-        TypeError: an adapter of the other colour, a duration that is no ``timedelta``, or a cap that is no ``int``.
+        TypeError: an adapter of the other colour, a duration that is no ``timedelta``, a cap that is no ``int``, or something
+            else than a plain function for ``transform_database_user``, ``generate_custom_user_id`` or ``clock``.
         ValueError: a setting contradicts another one, or what the session adapter can do.
     """
 
@@ -146,6 +147,9 @@ class Auth(UserMethods[UserT]):
         self._user_cache = None if self._joined else user_cache
         self._transform = transform_database_user
         self._generate_user_id = generate_custom_user_id
+        check_function("transform_database_user", transform_database_user)
+        check_function("generate_custom_user_id", generate_custom_user_id)
+        check_function("clock", clock)
         self._hasher = hash or ScryptHash()
         self._workers = PasswordWorkers(self._hasher)
         self._guard = Guard(throttle, choose_throttle_store(sessions, clock))

@@ -131,6 +131,11 @@ def is_answer(error: BaseException) -> bool:
     return any(_is_a(error, kind) for kind in kinds) or is_read_only(error)
 
 
+def is_outage(error: BaseException) -> bool:
+    """Whether a server says that it can't serve now: it is loading its data, or its cluster is down."""
+    return _is_a(error, "BusyLoadingError") or _is_a(error, "ClusterDownError")
+
+
 def is_last(replies: Sequence[Reply]) -> bool:
     """Whether the newest reply is one after which clients close the connection: loading, not logged in, a master that is none any more."""
     return bool(replies) and isinstance(replies[-1], Exception) and not _is_a(replies[-1], "ResponseError")
