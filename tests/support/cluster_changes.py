@@ -262,8 +262,6 @@ async def either_adapter(
         async with client, AsyncRedisSessionAdapter(client, **settings) as adapter:
             yield EitherAdapter(adapter)
         return
-    client = await asyncio.to_thread(
-        partial(Clients.of_cluster, "redis", cluster, **options or {})
-    )
+    client = await asyncio.to_thread(partial(Clients.of_cluster, "redis", cluster, **options or {}))
     with client, RedisSessionAdapter(client, **settings) as sync_adapter:
         yield EitherAdapter(sync_adapter)

@@ -334,9 +334,7 @@ class AsyncClusterRoute:
         address, asking = await self._find(key, end), False
         redirections = 0
         while True:
-            replies = await self._send(
-                address, [("ASKING",), *commands] if asking else commands, _left(end), alone=alone
-            )
+            replies = await self._send(address, [("ASKING",), *commands] if asking else commands, _left(end), alone=alone)
             replies = replies[1:] if asking else replies
             redirection = redirection_of(replies, address)
             if redirection is None:
@@ -346,7 +344,7 @@ class AsyncClusterRoute:
                 address, asking = self._where(redirection.address), redirection.asking
                 self._note(address, redirection.slot, asking=asking)
                 continue
-            if _left(end) <= _PAUSE_SECONDS:
+            if _left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
                 return replies
             await AsyncPause.seconds(_PAUSE_SECONDS)
             if not redirection.whole:  # this node does not know who has the slot, or nodes disagree
@@ -354,9 +352,7 @@ class AsyncClusterRoute:
                 address, asking = await self._find(key, end), False
                 redirections = 0
 
-    async def _send(
-        self, address: Address, commands: Sequence[Words], seconds: float, *, alone: bool
-    ) -> list[Reply]:
+    async def _send(self, address: Address, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
         """Send commands to one node, which is a suspect if it does not answer."""
         server = self._server(address)
         try:

@@ -38,9 +38,7 @@ class AsyncFirstAnswer:
     """The first of several calls that returns something."""
 
     @staticmethod
-    async def of(
-        calls: Sequence[Callable[[float], Awaitable[T]]], seconds: float
-    ) -> tuple[T | None, list[Exception]]:
+    async def of(calls: Sequence[Callable[[float], Awaitable[T]]], seconds: float) -> tuple[T | None, list[Exception]]:
         """Return the first answer, and the errors that came before it; None if all failed.
 
         Args:
@@ -55,17 +53,13 @@ class AsyncFirstAnswer:
         return None, errors
 
 
-async def _first_task(
-    calls: Sequence[Awaitable[T]], seconds: float, errors: list[Exception]
-) -> T | None:
+async def _first_task(calls: Sequence[Awaitable[T]], seconds: float, errors: list[Exception]) -> T | None:
     end = time.monotonic() + seconds
     tasks = [asyncio.ensure_future(call) for call in calls]
     pending = set(tasks)
     try:
         while pending and (left := end - time.monotonic()) > 0:
-            done, pending = await asyncio.wait(
-                pending, timeout=left, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 try:
                     return task.result()
@@ -87,9 +81,7 @@ class FirstAnswer:
     """
 
     @staticmethod
-    def of(
-        calls: Sequence[Callable[[float], T]], seconds: float
-    ) -> tuple[T | None, list[Exception]]:
+    def of(calls: Sequence[Callable[[float], T]], seconds: float) -> tuple[T | None, list[Exception]]:
         """Return the first answer, and the errors that came before it; None if all failed.
 
         Args:
@@ -105,9 +97,7 @@ class FirstAnswer:
         return None, errors
 
 
-def _first_thread(
-    calls: Sequence[Callable[[float], T]], seconds: float, errors: list[Exception]
-) -> T | None:
+def _first_thread(calls: Sequence[Callable[[float], T]], seconds: float, errors: list[Exception]) -> T | None:
     end = time.monotonic() + seconds
     outcomes: SimpleQueue[T | Exception] = SimpleQueue()
 

@@ -335,9 +335,7 @@ class ClusterRoute:
         address, asking = self._find(key, end), False
         redirections = 0
         while True:
-            replies = self._send(
-                address, [("ASKING",), *commands] if asking else commands, _left(end), alone=alone
-            )
+            replies = self._send(address, [("ASKING",), *commands] if asking else commands, _left(end), alone=alone)
             replies = replies[1:] if asking else replies
             redirection = redirection_of(replies, address)
             if redirection is None:
@@ -347,7 +345,7 @@ class ClusterRoute:
                 address, asking = self._where(redirection.address), redirection.asking
                 self._note(address, redirection.slot, asking=asking)
                 continue
-            if _left(end) <= _PAUSE_SECONDS:
+            if _left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
                 return replies
             Pause.seconds(_PAUSE_SECONDS)
             if not redirection.whole:  # this node does not know who has the slot, or nodes disagree
@@ -355,9 +353,7 @@ class ClusterRoute:
                 address, asking = self._find(key, end), False
                 redirections = 0
 
-    def _send(
-        self, address: Address, commands: Sequence[Words], seconds: float, *, alone: bool
-    ) -> list[Reply]:
+    def _send(self, address: Address, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
         """Send commands to one node, which is a suspect if it does not answer."""
         server = self._server(address)
         try:
