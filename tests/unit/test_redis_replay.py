@@ -351,6 +351,17 @@ def test_confirmed(end: Callable[[Revoking], Operation[Any]], replies: list[Repl
     assert (caught.value.wanted, caught.value.acknowledged) == (2, 1)
 
 
+def test_another_server_confirms(revocations: Revocations) -> None:
+    """If the server changed since the operation began, what its replicas say is no confirmation."""
+    revocations.met("a", b"1")
+    operation = revoking(ATOMIC, revocations, Acknowledgement(1, timedelta(seconds=1))).delete(["a"])
+    next(operation)
+    assert isinstance(operation.send([[b"record", None]]), Fence)
+    revocations.met("a", b"2")
+    with pytest.raises(RevocationNotReplicated, match="0 of 1 replicas"):
+        operation.send(1)
+
+
 def test_a_key_at_each_primary() -> None:
     """The keys by which replicas are asked are one at each primary of a cluster, and one in all if they share a hash tag."""
     nodes: list[Address] = [("n", number) for number in range(3)]

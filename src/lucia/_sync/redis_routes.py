@@ -322,7 +322,7 @@ class ClusterRoute:
                 address, asking = self._where(redirection.address), redirection.asking
                 self._note(address, redirection.slot, asking=asking)
                 continue
-            if _left(end) <= _PAUSE_SECONDS:
+            if _left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
                 return replies
             Pause.seconds(_PAUSE_SECONDS)
             if not redirection.whole:  # this node does not know who has the slot, or nodes disagree
