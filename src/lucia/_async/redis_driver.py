@@ -1,7 +1,6 @@
 """Runs the operations of the Redis store over connections of its own, made as the application's client makes them."""
 
 import copy
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from lucia._async.redis_routes import AsyncRoute, open_route
 from lucia._connections import AsyncGivenClient, AsyncSettings, AsyncTogether
+from lucia._logs import Outage, client_used_as_it_is, revocations_not_replayed, store_corrupt
 from lucia._owned import AsyncOwned
 from lucia.errors import StoreCorrupt
 from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
@@ -45,8 +45,6 @@ _SEVERAL: Final = (Batch, DropConnections, Fence)
 
 _ONE_REPLY: Final = (Eval, Call, Transaction)
 """That whose last reply counts; of others all do."""
-
-_LOGGER: Final = logging.getLogger("lucia.redis")
 
 
 @dataclass(slots=True)
@@ -88,6 +86,7 @@ class AsyncRedisDriver:
         self._replay = replay
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
+        self.outage = Outage()
         self._together = AsyncTogether(settings, own=self.has_own_connections)
         self._route = AsyncOwned(partial(_open_route, client, topology, settings, Revocations() if replay is None else replay.revocations))
 
@@ -203,7 +202,7 @@ class AsyncRedisDriver:
                 if self._replay is not None and self._replay.revocations.due:
                     await self._end_again(*self._replay)
                 route = self._route.here() or await self._route.get()
-                return await _replies(route, command, commands, _seconds_until(course.end_of_command), alone=alone)
+                replies = await _replies(route, command, commands, _seconds_until(course.end_of_command), alone=alone)
             except OtherHistory:  # then something is due, and the connection is there
                 continue
             except Unanswered as lost:
@@ -211,7 +210,12 @@ class AsyncRedisDriver:
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
                 error = error_to_raise(lost, wrote=course.wrote)
                 course.lost = lost if over else None
+            else:
+                if self.outage.is_on:
+                    self.outage.answered()
+                return replies
             if over:
+                self.outage.failed(error)
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
 
@@ -227,7 +231,7 @@ class AsyncRedisDriver:
                     await within.run(end_again(block), self._deadline / 2)
                 except Exception as error:
                     revocations.failed()
-                    _LOGGER.warning("the server changed, and what was ended could not be ended again yet: %s", type(error).__name__)
+                    revocations_not_replayed(error)
                 else:
                     revocations.done(block, since)
 
@@ -236,11 +240,7 @@ def _topology_of(client: Any) -> Topology | None:
     """How the client makes its connections; a line on the logger if that can't be told."""
     topology = topology_of(client)
     if topology is None:
-        _LOGGER.warning(
-            "the %s given can't be copied, so it is used as it is: it may send logins again whose answer was lost, and takes the time "
-            "that it takes; give a client of redis-py or valkey-py without an execute_command of its own",
-            type(client).__name__,
-        )
+        client_used_as_it_is(client)
     return topology
 
 
@@ -314,6 +314,7 @@ def _to_raise(error: Exception, command: Command) -> Exception:
     redact(error, command)
     if not is_wrong_type(error):
         return error
+    store_corrupt()
     corrupt = StoreCorrupt("an index of the session store is of another type: another program, or another layout, writes to the same keys")
     corrupt.__cause__ = error
     return corrupt

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, cast
 
+from lucia._logs import revoked
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Eval, Operation, Transaction
@@ -280,6 +281,7 @@ class SessionFirst(Reading):
             there.update(id_ for id_, (record, _) in zip(block, held, strict=True) if record is not None)
             for id_, (record, _) in zip(block, held, strict=True):
                 if (row := row_or_none(record, id_)) is not None:
+                    revoked(0, row.user_id)
                     ended.setdefault(self._layout.index_key(row.user_id), []).append(id_.encode())
             waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
         for index, ids in ended.items():
