@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Generic, ParamSpec, TypeVar
 
+from lucia._logs import overloaded
 from lucia.errors import Overloaded
 from lucia.passwords import PasswordHasher, is_acceptable
 
@@ -159,6 +160,7 @@ class _Pool:
             Overloaded: every place is taken.
         """
         if not self._places.acquire(blocking=False):
+            overloaded("passwords to be hashed")
             raise Overloaded
         try:
             future = self._start(job, *args, **kwargs)
@@ -250,6 +252,7 @@ class _Gate:
             Overloaded: every place is taken.
         """
         if not self._places.acquire(blocking=False):
+            overloaded("passwords to be hashed")
             raise Overloaded
         try:
             with self._running:

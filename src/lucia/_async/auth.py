@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self, overload
@@ -19,6 +18,7 @@ from lucia._async.throttle import AsyncGuard, choose_throttle_store
 from lucia._async.users import AsyncUserMethods
 from lucia._colour import check_colour, check_function
 from lucia._concurrency import AsyncPasswordWorkers
+from lucia._logs import cross_site_request
 from lucia.caps import check_cap
 from lucia.context import RequestLike
 from lucia.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
@@ -29,8 +29,6 @@ from lucia.passwords import PasswordHasher, ScryptHash
 from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
 from lucia.throttle import Throttle
 from lucia.user_cache import UserCache
-
-_logger = logging.getLogger("lucia")
 
 _DEFAULT_THROTTLE = Throttle()
 
@@ -182,7 +180,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         """Why the request must be taken for another site's, which is logged; None if it passes."""
         failure = check_origin(context, self._origins) if self._csrf_protection else None
         if failure is not None:
-            _logger.warning("%s", failure)
+            cross_site_request(failure)
         return failure
 
     def find_session_id(self, context: RequestLike) -> str | None:

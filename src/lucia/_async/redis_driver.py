@@ -1,6 +1,5 @@
 """Runs the operations of the Redis store over connections of its own, made as the application's client makes them."""
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from lucia._async.redis_routes import AsyncRoute, open_route
 from lucia._connections import AsyncGivenClient, AsyncPause, AsyncReplayer, AsyncSettings, AsyncTogether
+from lucia._logs import Outage, client_used_as_it_is, store_corrupt
 from lucia._owned import AsyncOwned
 from lucia.errors import StoreCorrupt
 from lucia.redis.clients import is_no_script, is_outage, is_read_only, is_wrong_type, redact, refuses_scripts
@@ -49,8 +49,6 @@ _ONE_REPLY: Final = (Eval, Call, Transaction)
 
 _MOVED_SECONDS: Final = 0.05
 """How long to wait before the slot map is read again because a primary gave a slot away."""
-
-_LOGGER: Final = logging.getLogger("lucia.redis")
 
 
 @dataclass(slots=True)
@@ -95,6 +93,7 @@ class AsyncRedisDriver:
         self._revocations = revocations = Revocations() if replay is None else replay.revocations
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
+        self.outage = Outage()
         self._together = AsyncTogether(settings, own=self.has_own_connections)
         self._route = AsyncOwned(partial(_open_route, client, topology, settings, revocations))
         self._replayer = None if replay is None else AsyncOwned(partial(AsyncReplayer, replay, self._run_replay, settings.seconds))
@@ -250,7 +249,7 @@ class AsyncRedisDriver:
                 mode = USUAL
                 if again or course.during_replay:
                     mode = SendMode(alone=course.during_replay, fresh=again, during_replay=course.during_replay)
-                return await _replies(route, command, commands, _seconds_until(course.end_of_command), mode)
+                replies = await _replies(route, command, commands, _seconds_until(course.end_of_command), mode)
             except OtherHistory:  # a replay is due since this command asked whether one is
                 continue
             except Unanswered as lost:
@@ -258,7 +257,12 @@ class AsyncRedisDriver:
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
                 error = error_to_raise(lost, wrote=course.wrote)
                 course.lost = lost if over else None
+            else:
+                if self.outage.is_on:
+                    self.outage.answered()
+                return replies
             if over:
+                self.outage.failed(error)
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
 
@@ -272,11 +276,7 @@ def _topology_of(client: Any) -> Topology | None:
     """How the client makes its connections; a line on the logger if that can't be told."""
     topology = topology_of(client)
     if topology is None:
-        _LOGGER.warning(
-            "the %s given can't be copied, so it is used as it is: it may send logins again whose answer was lost, and takes the time "
-            "that it takes; give a client of redis-py or valkey-py without an execute_command of its own",
-            type(client).__name__,
-        )
+        client_used_as_it_is(client)
     return topology
 
 
@@ -352,6 +352,7 @@ def _to_raise(error: Exception, command: Command, *, wrote: bool) -> Exception:
         return error_to_raise(Unanswered(error, sent=False), wrote=wrote)
     if not is_wrong_type(error):
         return error
+    store_corrupt()
     corrupt = StoreCorrupt("an index of the session store is of another type: another program, or another layout, writes to the same keys")
     corrupt.__cause__ = error
     return corrupt

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Generic
 
 from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
+from lucia._logs import revocation, signed_in
 from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
 from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
 from lucia.rules import (
@@ -66,6 +67,7 @@ class AsyncSessionMethods(Generic[UserT]):
         except ConcurrentlyRevoked:  # this login came after the sign-out everywhere that ended the first try
             row = await self._set_session(user_id, noted or {})
         await self._sweep(user_id)
+        signed_in(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
 
     async def _set_session(self, user_id: str, noted: Mapping[str, Any]) -> SessionRow:
@@ -152,7 +154,8 @@ class AsyncSessionMethods(Generic[UserT]):
     async def invalidate_session(self, session_id: str) -> None:
         """End a session, and what it was renewed to within the last 60 seconds. Unknown ids are no error."""
         if is_session_id(session_id):
-            await self._sessions.delete_session(session_id)
+            with revocation():
+                await self._sessions.delete_session(session_id)
 
     async def invalidate_all_user_sessions(self, user_id: str, *, keep: str | None = None) -> bool:
         """Log a user out everywhere: when it returns, no session whose creation or renewal had returned before validates again.
@@ -166,10 +169,11 @@ class AsyncSessionMethods(Generic[UserT]):
             if ``keep`` is no live session of this user: then all of the user's sessions are ended.
         """
         check_user_id(user_id)
-        if keep is not None and is_session_id(keep):
-            return await self._sessions.delete_other_sessions(user_id, keep)
-        await self._sessions.delete_sessions_by_user_id(user_id)
-        return keep is None
+        with revocation(user_id):
+            if keep is not None and is_session_id(keep):
+                return await self._sessions.delete_other_sessions(user_id, keep)
+            await self._sessions.delete_sessions_by_user_id(user_id)
+            return keep is None
 
     async def invalidate_user_session(self, user_id: str, handle: str) -> bool:
         """End one login of a user by its handle, and whatever it was renewed to.
@@ -181,7 +185,8 @@ class AsyncSessionMethods(Generic[UserT]):
         rows = await self._sessions.get_sessions_by_user_id(user_id)
         ids = [row.id for row in rows if row.user_id == user_id and handle_of(row) == handle]
         if ids:
-            await self._sessions.delete_session(*ids)
+            with revocation(user_id):
+                await self._sessions.delete_session(*ids)
         return bool(ids)
 
     async def get_all_user_sessions(self, user_id: str) -> list[Device]:

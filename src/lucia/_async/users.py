@@ -7,6 +7,7 @@ from typing import Any
 from lucia._async.sessions import AsyncSessionMethods
 from lucia._async.throttle import AsyncGuard
 from lucia._concurrency import AsyncPasswordWorkers
+from lucia._logs import credentials, key_found, revocation
 from lucia.errors import (
     ExpiredKey,
     InvalidCredentials,
@@ -92,12 +93,13 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         users = self._require_users()
         check_user_id(user_id)
         await users.delete_keys_by_user_id(user_id)
-        await self._sessions.delete_sessions_by_user_id(user_id)
-        try:
-            await users.delete_user(user_id)
-        finally:
-            self._forget_user(user_id)
-        await self._sessions.delete_sessions_by_user_id(user_id)
+        with revocation(user_id):
+            await self._sessions.delete_sessions_by_user_id(user_id)
+            try:
+                await users.delete_user(user_id)
+            finally:
+                self._forget_user(user_id)
+            await self._sessions.delete_sessions_by_user_id(user_id)
 
     async def create_key(self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None) -> PersistentKey:
         """Give a user a further key, one that can be deleted.
@@ -169,7 +171,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             TooManyAttempts: too many wrong passwords at this key or from this address; the password was not looked at.
             Overloaded: too many passwords wait to be checked.
         """
-        return to_key(await self._prove(sought_key_id(provider_id, provider_user_id), password, address), self._clock())
+        with credentials(provider_id, provider_user_id, address):
+            row = await self._prove(sought_key_id(provider_id, provider_user_id), password, address)
+        return to_key(row, self._clock())
 
     async def create_session_with_key(
         self,
@@ -187,6 +191,12 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidInput, ValueError: as :meth:`create_session`, before the key is used.
         """
         self._check_noted(noted)
+        with credentials(provider_id, provider_user_id, address):
+            return await self._sign_in_with_key(provider_id, provider_user_id, password, noted, address)
+
+    async def _sign_in_with_key(
+        self, provider_id: str, provider_user_id: str, password: str | None, noted: Mapping[str, Any] | None, address: str | None
+    ) -> Session:
         row = await self._prove(sought_key_id(provider_id, provider_user_id), password, address)
         session = await self.create_session(row.user_id, noted=noted)
         proven = False
@@ -330,6 +340,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
     async def _verified(self, id_: str | None, password: str | None) -> KeyRow:
         """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
         row = await self._get_key(id_)
+        key_found(row)
         refused = refusal(row, password_given=password is not None)
         if password is not None and not await self._matches_limited(None if refused else row, password):
             refused = refused or InvalidPassword

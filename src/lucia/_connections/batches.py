@@ -20,6 +20,7 @@ from itertools import accumulate
 from typing import Final
 
 from lucia._connections.wire import Exchange
+from lucia._logs import overloaded
 from lucia.errors import Overloaded
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory
@@ -210,6 +211,7 @@ class Batches:
     def _admit(self) -> None:
         waiting = len(self._reads) + len(self._asked)
         if waiting >= MAX_WAITING:
+            overloaded("requests to the session store")
             raise Overloaded("too many requests wait for the session store")
         if not waiting:
             self._waiting_since = self._mark = self._clock()

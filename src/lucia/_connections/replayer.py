@@ -5,40 +5,25 @@ complete, no answer of the server can be trusted.
 """
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Final
 
+from lucia._logs import revocations_not_replayed
+from lucia.errors import StoreUnavailable
 from lucia.redis.commands import Operation
 from lucia.redis.replay import Replay
 from lucia.redis.unanswered import Unanswered
 
 __all__ = ["AsyncReplayer", "Replayer"]
 
-_LOGGER: Final = logging.getLogger("lucia.redis")
 
-
-class _Reports:
-    """One line on the logger for each incident, not for each attempt."""
-
-    def __init__(self) -> None:
-        self._failing = False
-
-    def failed(self, error: Exception) -> None:
-        if not self._failing:
-            self._failing = True
-            _LOGGER.warning(
-                "the server's history changed, and the recent revocations could not be repeated yet: %s",
-                type(error).__name__,
-            )
-
-    def completed(self) -> None:
-        if self._failing:
-            self._failing = False
-            _LOGGER.info("the recent revocations were repeated on the server with the new history")
+def _failure(error: Exception) -> Unanswered:
+    """For one caller; also where the server refused, which says nothing of what the caller asked."""
+    unavailable = StoreUnavailable("recent revocations could not be repeated on this server yet")
+    unavailable.__cause__ = error
+    return Unanswered(unavailable, sent=False)
 
 
 class AsyncReplayer:
@@ -61,7 +46,6 @@ class AsyncReplayer:
         self._revocations, self._revoke_again = replay
         self._run = run
         self._seconds = seconds
-        self._reports = _Reports()
         self._task: asyncio.Task[Exception | None] | None = None
 
     async def complete(self, seconds: float) -> None:
@@ -78,7 +62,7 @@ class AsyncReplayer:
         if not done or task.cancelled():
             raise Unanswered(None, sent=False)
         if error := task.result():
-            raise Unanswered(error, sent=False).for_another()
+            raise _failure(error)
 
     async def aclose(self) -> None:
         """Stop a replay that is under way; it stays due."""
@@ -94,10 +78,9 @@ class AsyncReplayer:
             try:
                 await self._run(self._revoke_again(block), self._seconds)
             except Exception as error:
-                self._reports.failed(error)
+                revocations_not_replayed(error)
                 return error
             revocations.done(block, since)
-        self._reports.completed()
         return None
 
 
@@ -113,7 +96,6 @@ class Replayer:
     def __init__(self, replay: Replay, run: Callable[[Operation[None], float], None], seconds: float) -> None:
         self._revocations, self._revoke_again = replay
         self._run = run
-        self._reports = _Reports()
         self._lock = threading.Lock()
 
     def complete(self, seconds: float) -> None:
@@ -144,8 +126,7 @@ class Replayer:
             try:
                 self._run(self._revoke_again(block), end - began)
             except Exception as error:
-                self._reports.failed(error)
-                raise Unanswered(error, sent=False) from error
+                revocations_not_replayed(error)
+                raise _failure(error) from error
             revocations.done(block, since)
             longest = max(longest, time.monotonic() - began)
-        self._reports.completed()

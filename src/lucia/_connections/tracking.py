@@ -6,7 +6,6 @@ server sent them. Who waits for an answer wakes up later, when it may be outdate
 """
 
 import asyncio
-import logging
 import math
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from typing import Any, Final, cast
 
 from lucia._connections.entries import ENTRY_SECONDS, Entries, Lease, Reading
 from lucia._connections.wire import INFO, Exchange, drop, is_open, pack, replies_of
+from lucia._logs import near_cache_off
 from lucia.redis.clients import is_last, is_passing, is_refusal
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
@@ -36,8 +36,6 @@ BEATS: Final = 3
 
 REFUSED_SECONDS: Final = 60.0
 """How long a server is not asked again to tell of changes after it has refused."""
-
-_LOGGER: Final = logging.getLogger("lucia.redis")
 
 
 class AsyncTracked:
@@ -172,7 +170,7 @@ class AsyncTracked:
         self._not_before = self._entries.clock() + REFUSED_SECONDS
         if not self._told:
             self._told = True
-            _LOGGER.warning("no session is kept in memory, and each is read from the server, since %s", refusal)
+            near_cache_off(refusal)
         return None
 
 

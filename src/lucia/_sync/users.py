@@ -8,6 +8,7 @@ from typing import Any
 from lucia._sync.sessions import SessionMethods
 from lucia._sync.throttle import Guard
 from lucia._concurrency import PasswordWorkers
+from lucia._logs import credentials, key_found, revocation
 from lucia.errors import (
     ExpiredKey,
     InvalidCredentials,
@@ -93,12 +94,13 @@ class UserMethods(SessionMethods[UserT]):
         users = self._require_users()
         check_user_id(user_id)
         users.delete_keys_by_user_id(user_id)
-        self._sessions.delete_sessions_by_user_id(user_id)
-        try:
-            users.delete_user(user_id)
-        finally:
-            self._forget_user(user_id)
-        self._sessions.delete_sessions_by_user_id(user_id)
+        with revocation(user_id):
+            self._sessions.delete_sessions_by_user_id(user_id)
+            try:
+                users.delete_user(user_id)
+            finally:
+                self._forget_user(user_id)
+            self._sessions.delete_sessions_by_user_id(user_id)
 
     def create_key(self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None) -> PersistentKey:
         """Give a user a further key, one that can be deleted.
@@ -170,7 +172,9 @@ class UserMethods(SessionMethods[UserT]):
             TooManyAttempts: too many wrong passwords at this key or from this address; the password was not looked at.
             Overloaded: too many passwords wait to be checked.
         """
-        return to_key(self._prove(sought_key_id(provider_id, provider_user_id), password, address), self._clock())
+        with credentials(provider_id, provider_user_id, address):
+            row = self._prove(sought_key_id(provider_id, provider_user_id), password, address)
+        return to_key(row, self._clock())
 
     def create_session_with_key(
         self,
@@ -188,6 +192,12 @@ class UserMethods(SessionMethods[UserT]):
             InvalidInput, ValueError: as :meth:`create_session`, before the key is used.
         """
         self._check_noted(noted)
+        with credentials(provider_id, provider_user_id, address):
+            return self._sign_in_with_key(provider_id, provider_user_id, password, noted, address)
+
+    def _sign_in_with_key(
+        self, provider_id: str, provider_user_id: str, password: str | None, noted: Mapping[str, Any] | None, address: str | None
+    ) -> Session:
         row = self._prove(sought_key_id(provider_id, provider_user_id), password, address)
         session = self.create_session(row.user_id, noted=noted)
         proven = False
@@ -331,6 +341,7 @@ class UserMethods(SessionMethods[UserT]):
     def _verified(self, id_: str | None, password: str | None) -> KeyRow:
         """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
         row = self._get_key(id_)
+        key_found(row)
         refused = refusal(row, password_given=password is not None)
         if password is not None and not self._matches_limited(None if refused else row, password):
             refused = refused or InvalidPassword

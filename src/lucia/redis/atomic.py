@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
+from lucia._logs import revoked
 from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
@@ -150,6 +151,7 @@ class Atomic(Reading):
         """
         ended = yield from self._delete_records(session_ids, kept)
         if ended:
+            revoked(0, ended[0].user_id)
             index = self._layout.index
             yield Batch(tuple(call for row in ended for call in index.remove(self._layout.index_key(row.user_id), [row.id])))
 

@@ -15,13 +15,13 @@ key                                      value
 """
 
 import json
-import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, NoReturn, cast, get_args
 
+from lucia._logs import record_ignored
 from lucia.frozen import FrozenDict, freeze
 from lucia.models import SESSION_COLUMNS, SessionRow, stored_row
 from lucia.redis.index import LEGACY_LIST, LEGACY_SET, LIST, SET, Index
@@ -54,8 +54,6 @@ _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 _NESTING = (dict, list, tuple)
 """What JSON is nested of; anything else in an attribute, another mapping too, is no JSON value to Python's encoder."""
-
-_logger = logging.getLogger("lucia.redis")
 
 
 class Marker(NamedTuple):
@@ -212,10 +210,10 @@ def decode_row(record: bytes, session_id: str) -> SessionRow | None:
     try:
         row = _parse_row(record)
     except (TypeError, ValueError, RecursionError) as error:
-        _logger.warning("a session record was ignored: %s", error if type(error) in (TypeError, ValueError) else type(error).__name__)
+        record_ignored(str(error) if type(error) in (TypeError, ValueError) else type(error).__name__)
         return None
     if row.id != session_id:
-        _logger.warning("a session record was ignored: it is another session's")
+        record_ignored("it is another session's")
         raise CrossedReply
     return row
 

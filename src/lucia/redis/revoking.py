@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from lucia._logs import revoked
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Fence, Operation, Reply
@@ -148,6 +149,7 @@ class Revoking:
             if not isinstance(error, Exception) or (isinstance(error, StoreUnavailable) and error.ambiguous):
                 self._revocations.ended(session_ids, since)
             raise
+        revoked(len(ended))
         if ended and (others := [id_ for id_ in session_ids if id_ not in ended]):
             self._revocations.ended(others, since)
         return result

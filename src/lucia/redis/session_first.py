@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, cast
 
+from lucia._logs import revoked
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Eval, Operation, Transaction
@@ -279,6 +280,7 @@ class SessionFirst(Reading):
         ended: dict[str, list[bytes]] = {}
         for id_, record in records.items():
             if (row := row_or_none(record, id_)) is not None:
+                revoked(0, row.user_id)
                 ended.setdefault(self._layout.index_key(row.user_id), []).append(id_.encode())
         for index, ids in ended.items():
             yield from self._drop(index, ids[::-1])
