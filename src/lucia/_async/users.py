@@ -308,7 +308,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         except BaseException:
             await self._guard.drop(attempt)
             raise
-        await self._guard.prove(id_, attempt)
+        await self._guard.prove(attempt)
         return row
 
     async def _verified(self, id_: str | None, password: str | None) -> KeyRow:

@@ -309,7 +309,7 @@ class UserMethods(SessionMethods[UserT]):
         except BaseException:
             self._guard.drop(attempt)
             raise
-        self._guard.prove(id_, attempt)
+        self._guard.prove(attempt)
         return row
 
     def _verified(self, id_: str | None, password: str | None) -> KeyRow:
