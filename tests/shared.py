@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from lucia import Cookie, RequestContext, ScryptHash
+from lucia import Cookie, PasswordPool, RequestContext, ScryptHash
 
-__all__ = ["CHEAP", "NOW", "OWN_ORIGIN", "CountingHash", "Exchange", "Time"]
+__all__ = ["CHEAP", "NOW", "OWN_ORIGIN", "ROOMY", "CountingHash", "Exchange", "Time"]
 
 NOW = 1_800_000_000_000
 CHEAP = ScryptHash(ln=4, r=1, p=1)
+ROOMY = PasswordPool(workers=2, queue=64)
+"""Takes as many log-ins at once as the tests make, in both flavours."""
 OWN_ORIGIN = "http://localhost:8000"
 
 

@@ -43,7 +43,7 @@ from tests.redis_tools import (
     unused_port,
 )
 from tests.servers import Cluster, Server
-from tests.shared import CHEAP, CountingHash, Exchange, Time
+from tests.shared import CHEAP, ROOMY, CountingHash, Exchange, Time
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
 
@@ -598,7 +598,7 @@ async def sessions(client: Any) -> AsyncRedisSessionAdapter:
 @pytest.fixture
 def shared(store: AsyncWatchedStore, sessions: AsyncRedisSessionAdapter, hasher: CountingHash) -> AsyncAuth[User]:
     """An ``Auth`` whose failures are in Redis, where time passes by itself: the first wait is longer than any test."""
-    return AsyncAuth(users=store, sessions=sessions, env="DEV", hash=hasher, throttle=LONG)
+    return AsyncAuth(users=store, sessions=sessions, env="DEV", hash=hasher, password_pool=ROOMY, throttle=LONG)
 
 
 def lists(inspector: Inspector) -> list[str]:

@@ -44,7 +44,7 @@ from tests.redis_tools import (
     unused_port,
 )
 from tests.servers import Cluster, Server
-from tests.shared import CHEAP, CountingHash, Exchange, Time
+from tests.shared import CHEAP, ROOMY, CountingHash, Exchange, Time
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
 
@@ -599,7 +599,7 @@ def sessions(client: Any) -> RedisSessionAdapter:
 @pytest.fixture
 def shared(store: WatchedStore, sessions: RedisSessionAdapter, hasher: CountingHash) -> Auth[User]:
     """An ``Auth`` whose failures are in Redis, where time passes by itself: the first wait is longer than any test."""
-    return Auth(users=store, sessions=sessions, env="DEV", hash=hasher, throttle=LONG)
+    return Auth(users=store, sessions=sessions, env="DEV", hash=hasher, password_pool=ROOMY, throttle=LONG)
 
 
 def lists(inspector: Inspector) -> list[str]:

@@ -259,7 +259,7 @@ def test_taken_back() -> None:
         log.take_back(first.entries)
         assert len(log) == 1
     assert log.attempt({"a": RULE}).failures == {"a": 2}
-    log.take_back({"unknown": "1"} | second.entries)
+    log.take_back({"unknown": "1", **second.entries})
     assert log.attempt({"a": RULE}).failures == {"a": 2}
 
 
