@@ -5,12 +5,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from lucia import Cookie, RequestContext, ScryptHash, Session
+from lucia import Cookie, PasswordPool, RequestContext, ScryptHash, Session
 
-__all__ = ["CHEAP", "NOW", "OWN_ORIGIN", "CountingHash", "Exchange", "Time", "as_read"]
+__all__ = ["CHEAP", "NOW", "OWN_ORIGIN", "ROOMY", "CountingHash", "Exchange", "Time", "as_read"]
 
 NOW = 1_800_000_000_000
 CHEAP = ScryptHash(ln=4, r=1, p=1)
+ROOMY = PasswordPool(workers=2, queue=64)
+"""Takes as many log-ins at once as the tests make, in both flavours."""
 OWN_ORIGIN = "http://localhost:8000"
 
 

@@ -25,7 +25,7 @@ from lucia.cookies import Cookie, Env, SessionCookie, create_session_cookie, fin
 from lucia.errors import InvalidRequest
 from lucia.models import Session, User, UserRow, UserT
 from lucia.origins import OriginFailure, check_origin, configured_origins
-from lucia.passwords import PasswordHasher, ScryptHash
+from lucia.passwords import PasswordHasher, PasswordPool, ScryptHash
 from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
 from lucia.throttle import Throttle
 from lucia.user_cache import UserCache
@@ -53,6 +53,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         env: ``PROD`` makes cookies Secure, ``DEV`` does not.
         transform_database_user: makes what the application gets for a user, from the row; the type it returns is this class's parameter.
         hash: makes and verifies password hashes.
+        password_pool: how many passwords are hashed at once, and how many more may wait, see :class:`~lucia.PasswordPool`.
         session_cookie: the cookie's name and attributes.
         session_expires_in: how long sessions live.
         max_sessions_per_user: how many logins a user may have, from 1 to 1,000: for one more, the oldest ends. None for no cap.
@@ -80,6 +81,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         users: AsyncUserAdapter | None = None,
         env: Env,
         hash: PasswordHasher = ...,
+        password_pool: PasswordPool | None = None,
         session_cookie: SessionCookie = ...,
         session_expires_in: SessionExpiry = ...,
         max_sessions_per_user: int | None = None,
@@ -101,6 +103,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         env: Env,
         transform_database_user: Callable[[UserRow], UserT],
         hash: PasswordHasher = ...,
+        password_pool: PasswordPool | None = None,
         session_cookie: SessionCookie = ...,
         session_expires_in: SessionExpiry = ...,
         max_sessions_per_user: int | None = None,
@@ -121,6 +124,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         env: Env,
         transform_database_user: Callable[[UserRow], Any] = _default_user,
         hash: PasswordHasher | None = None,
+        password_pool: PasswordPool | None = None,
         session_cookie: SessionCookie | None = None,
         session_expires_in: SessionExpiry | None = None,
         max_sessions_per_user: int | None = None,
@@ -148,7 +152,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         check_function("generate_custom_user_id", generate_custom_user_id)
         check_function("clock", clock)
         self._hasher = hash or ScryptHash()
-        self._workers = AsyncPasswordWorkers(self._hasher)
+        self._workers = AsyncPasswordWorkers(self._hasher, password_pool)
         self._guard = AsyncGuard(throttle, choose_throttle_store(sessions, clock))
         self._cleanup = auto_database_cleanup
         self._csrf_protection = csrf_protection
