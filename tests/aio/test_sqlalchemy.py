@@ -106,15 +106,18 @@ PEOPLE = MetaData()
 PEOPLE_TABLES = AuthTables(PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True)
 
 
-@pytest.fixture
-async def people(tmp_path: Path) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+async def people(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
     """An adapter with its own tables on an empty database and the system's clock."""
-    async with AsyncDatabase(PEOPLE, tmp_path / "people.db") as engine:
+    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
+    async with AsyncDatabase(PEOPLE, tmp_path / "people.db", server=server) as engine:
         yield AsyncSQLAlchemyAdapter(engine, PEOPLE_TABLES)
 
 
 class TestUsers(AsyncUserAdapterSuite):
     """It is a user adapter."""
+
+    longest_user_id = 255
 
     @pytest.fixture
     def adapter(self, people: AsyncSQLAlchemyAdapter) -> AsyncSQLAlchemyAdapter:
@@ -123,6 +126,8 @@ class TestUsers(AsyncUserAdapterSuite):
 
 class TestSessions(AsyncRenewingSessionAdapterSuite):
     """It is a session adapter that renews."""
+
+    longest_user_id = 255
 
     @pytest.fixture
     def adapter(self, people: AsyncSQLAlchemyAdapter) -> AsyncSQLAlchemyAdapter:

@@ -107,15 +107,18 @@ PEOPLE = MetaData()
 PEOPLE_TABLES = AuthTables(PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True)
 
 
-@pytest.fixture
-def people(tmp_path: Path) -> Iterator[SQLAlchemyAdapter]:
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+def people(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLAlchemyAdapter]:
     """An adapter with its own tables on an empty database and the system's clock."""
-    with Database(PEOPLE, tmp_path / "people.db") as engine:
+    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
+    with Database(PEOPLE, tmp_path / "people.db", server=server) as engine:
         yield SQLAlchemyAdapter(engine, PEOPLE_TABLES)
 
 
 class TestUsers(UserAdapterSuite):
     """It is a user adapter."""
+
+    longest_user_id = 255
 
     @pytest.fixture
     def adapter(self, people: SQLAlchemyAdapter) -> SQLAlchemyAdapter:
@@ -124,6 +127,8 @@ class TestUsers(UserAdapterSuite):
 
 class TestSessions(RenewingSessionAdapterSuite):
     """It is a session adapter that renews."""
+
+    longest_user_id = 255
 
     @pytest.fixture
     def adapter(self, people: SQLAlchemyAdapter) -> SQLAlchemyAdapter:
