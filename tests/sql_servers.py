@@ -91,6 +91,8 @@ def mariadb() -> Iterator[SqlServer]:
             "--bind-address=127.0.0.1",
             "--skip-grant-tables",  # so an empty folder is enough: there are no accounts to install
             "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-flush-method=nosync",
+            "--skip-sync-frm",
             *(["--user=root"] if os.geteuid() == 0 else []),
         ]
         with _running(command, server, signal.SIGTERM):
