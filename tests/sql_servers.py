@@ -150,7 +150,7 @@ def _running(command: list[str], server: SqlServer, end: signal.Signals, **accou
         process.wait()
 
 
-def _answers_or_died(process: "subprocess.Popen[bytes]", server: SqlServer) -> bool:
+def _answers_or_died(process: "subprocess.Popen[Any]", server: SqlServer) -> bool:
     if process.poll() is not None:
         raise RuntimeError(f"{server.kind} ended with status {process.returncode} instead of starting")
     return server.answers()

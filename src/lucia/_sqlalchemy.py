@@ -23,6 +23,7 @@ from sqlalchemy import (
     Row,
     String,
     Table,
+    bindparam,
     inspect,
     literal,
 )
@@ -267,7 +268,8 @@ def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
 
 def is_one_of(column: ColumnElement[Any], texts: Sequence[str]) -> ColumnElement[bool]:
     """Return the condition that a column holds exactly one of these texts, whatever the column's collation is."""
-    return _Exactly(column.in_(texts), _utf8(column).in_([text.encode() for text in texts]))
+    values = bindparam(None, list(texts), type_=column.type, expanding=True, unique=True)
+    return _Exactly(column.in_(texts), _utf8(column).in_(values))
 
 
 def _utf8(column: ColumnElement[Any]) -> ColumnElement[bytes]:
@@ -346,9 +348,10 @@ def _session_row(row: Sequence[Any]) -> SessionRow | None:
 
 
 def hide_parameters(error: StatementError) -> None:
-    """Take the statement's values (ids, hashes, attributes) out of the texts of this error and of the errors behind it."""
-    error.hide_parameters = True
+    """Take the statement's values (ids, hashes, attributes) out of this error, its text and the texts of the errors behind it."""
     secrets = sorted(_quotable(error.params), key=len, reverse=True)
+    error.hide_parameters = True
+    error.params = None
     for link in _chain(error):
         link.args = tuple(_without(secrets, value) for value in link.args)
         vars(link).update({name: _without(secrets, value) for name, value in vars(link).items() if isinstance(value, str)})
