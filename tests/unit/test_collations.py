@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
+from alembic.autogenerate import compare_metadata, produce_migrations
+from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import _render_cmd_body
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Column, Connection, MetaData, String, Table, Text, create_engine, func, inspect, make_url, select, text
+from sqlalchemy import Column, Connection, MetaData, String, Table, Text, create_engine, func, make_url, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
@@ -25,7 +27,7 @@ def library_tables() -> MetaData:
 def application_tables(*, collation: str | None = None) -> MetaData:
     """The library's tables beside an application's own users, whose table may have a collation of its own."""
     metadata = MetaData()
-    options = {} if collation is None else {"mariadb_charset": "utf8mb4", "mariadb_collate": collation}
+    options: dict[str, Any] = {} if collation is None else {"mariadb_charset": "utf8mb4", "mariadb_collate": collation}
     people = Table("people", metadata, Column("id", String(40), primary_key=True), Column("name", Text), **options)
     AuthTables(metadata, user=people, sessions=True)
     return metadata
@@ -65,34 +67,43 @@ def test_alembic_finds_no_difference(connection: Connection, case: str) -> None:
 def test_alembic_makes_the_tables(connection: Connection, case: str) -> None:
     """The migration that Alembic writes by itself needs no import of this library, runs, and makes the same tables."""
     context = migration(connection)
-    imports: set[str] = set()
     directives: Any = produce_migrations(context, METADATA[case])
-    source = render_python_code(directives.upgrade_ops, imports=imports, migration_context=context)
+    options = {"sqlalchemy_module_prefix": "sa.", "alembic_module_prefix": "op.", "user_module_prefix": None}
+    rendering = AutogenContext(context, METADATA[case], opts=options)
+    body = _render_cmd_body(directives.upgrade_ops, rendering)
+    source = "\n".join(["import sqlalchemy as sa", *rendering.imports, body])
     assert "lucia" not in source
     assert "utf8mb4_nopad_bin" in source
-    namespace: dict[str, Any] = {"op": Operations(context)}
-    exec("\n".join(["import sqlalchemy as sa", *imports, "if True:", source]), namespace)  # noqa: S102 # Alembic's own text
+    exec(source, {"op": Operations(context)})  # noqa: S102 # Alembic's own text
     connection.commit()
     assert compare_metadata(migration(connection), METADATA[case]) == []
 
 
-def test_mariadb_tells_ids_apart(mariadb: SqlServer) -> None:
-    """In the columns that the library makes, MariaDB compares without regard to nothing; elsewhere it ignores much by default."""
-    with mariadb.database() as name:
-        engine = create_engine(mariadb.url(name))
-        METADATA["application"].create_all(engine)
+def collations(server: SqlServer, metadata: MetaData) -> dict[tuple[str, str], str]:
+    """Return the collation of each column of text that MariaDB makes of these tables."""
+    with server.database() as name:
+        engine = create_engine(server.url(name))
+        metadata.create_all(engine)
         with engine.connect() as connection:
             rows = connection.execute(
                 text("SELECT table_name, column_name, collation_name FROM information_schema.columns WHERE table_schema = :name"),
                 {"name": name},
             )
-            collations = {(table, column): collation for table, column, collation in rows}
+            found = {(table, column): collation for table, column, collation in rows}
         engine.dispose()
+    return found
+
+
+@pytest.mark.parametrize("case", ["application", "other collation"])
+def test_columns_in_mariadb(mariadb: SqlServer, case: str) -> None:
+    """The library's own ids and hashes are compared byte for byte; references have the collation of the user's id, as they must."""
+    found = collations(mariadb, METADATA[case])
     for table, column in (("auth_key", "id"), ("auth_key", "hashed_password"), ("auth_session", "id"), ("auth_session", "successor")):
-        assert collations[table, column] == "utf8mb4_nopad_bin"
-    default = collations["people", "id"]
-    assert default.endswith("_ci")
-    assert {collations[table, "user_id"] for table in ("auth_key", "auth_session")} == {default}
+        assert found[table, column] == "utf8mb4_nopad_bin"
+    expected = found["people", "id"]
+    assert expected.endswith("_ci")
+    assert (expected == "utf8mb4_general_ci") is (case == "other collation")
+    assert {found[table, "user_id"] for table in ("auth_key", "auth_session")} == {expected}
 
 
 def test_mariadb_under_the_name_of_mysql(mariadb: SqlServer) -> None:
@@ -162,13 +173,3 @@ def test_exact_conditions_elsewhere() -> None:
         assert text_.count("auth_key.id") == 2
         assert "CAST" not in text_.replace("::VARCHAR", "")
         assert "= 1" not in text_
-
-
-def test_the_foreign_key_has_the_users_collation(mariadb: SqlServer) -> None:
-    """A user table with a collation of its own can be referenced, since the references take it over."""
-    with mariadb.database() as name:
-        engine = create_engine(mariadb.url(name))
-        METADATA["other collation"].create_all(engine)
-        found = {column["name"]: column["type"] for column in inspect(engine).get_columns("auth_key")}
-        assert getattr(found["user_id"], "collation", None) == "utf8mb4_general_ci"
-        engine.dispose()
