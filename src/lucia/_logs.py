@@ -288,7 +288,7 @@ def revocations_not_replayed(error: Exception) -> None:
     """The server's history is another one, and what was revoked could not be revoked again."""
     _write(
         "revocations_not_replayed",
-        "the server changed, and what was ended could not be ended again yet: %s",
+        "the server's history changed, and recent revocations could not be repeated yet: %s",
         reason=type(error).__name__,
     )
 

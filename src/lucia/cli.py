@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, cast
 
 from lucia._connections import Settings
 from lucia._sync.redis_driver import RedisDriver
-from lucia.errors import LuciaError
+from lucia.errors import LuciaError, StoreUnavailable
 from lucia.redis.findings import MEANINGS, Kind, Treatment
 from lucia.redis.layout import Layout, LayoutName
 from lucia.redis.unanswered import WRITE_SECONDS
@@ -195,7 +195,10 @@ def _other_databases(client: Any) -> str:
     )
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
+    """Return what happened; for a server that can't be reached, the client's own words, which say where and why."""
+    if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
+        return _told(error.__cause__)
     return f"{type(error).__name__}: {error}"
 
 

@@ -58,6 +58,7 @@ class AsyncSessionMethods(Generic[UserT]):
             DuplicateSessionId: the new id is taken, which chance alone does not bring about.
             InvalidUserId: the store has users, and not this one.
             InvalidInput: ``noted`` is longer than 8 KiB as JSON.
+            TypeError: it is no mapping.
             ValueError: it is no JSON, or the session adapter does not keep attributes.
         """
         self._check_noted(noted)
@@ -164,14 +165,15 @@ class AsyncSessionMethods(Generic[UserT]):
             keep: the id of a session to spare, or of one that was renewed within the last minute: then its successor is spared.
 
         Returns:
-            Whether ``keep`` was spared. If it is no live session of this user, all are ended, and this is False.
+            Whether all was done as asked for: True without ``keep``, and where it was spared. False
+            if ``keep`` is no live session of this user: then all of the user's sessions are ended.
         """
         check_user_id(user_id)
         with revocation(user_id):
             if keep is not None and is_session_id(keep):
                 return await self._sessions.delete_other_sessions(user_id, keep)
             await self._sessions.delete_sessions_by_user_id(user_id)
-            return False
+            return keep is None
 
     async def invalidate_user_session(self, user_id: str, handle: str) -> bool:
         """End one login of a user by its handle, and whatever it was renewed to.

@@ -17,7 +17,7 @@ from lucia._sync.fallback import FiveMethods
 from lucia._sync.request import AuthRequest, Transport
 from lucia._sync.throttle import Guard, choose_throttle_store
 from lucia._sync.users import UserMethods
-from lucia._colour import check_colour
+from lucia._colour import check_colour, check_function
 from lucia._concurrency import PasswordWorkers
 from lucia._logs import cross_site_request
 from lucia.caps import check_cap
@@ -26,7 +26,7 @@ from lucia.cookies import Cookie, Env, SessionCookie, create_session_cookie, fin
 from lucia.errors import InvalidRequest
 from lucia.models import Session, User, UserRow, UserT
 from lucia.origins import OriginFailure, check_origin, configured_origins
-from lucia.passwords import PasswordHasher, ScryptHash
+from lucia.passwords import PasswordHasher, PasswordPool, ScryptHash
 from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
 from lucia.throttle import Throttle
 from lucia.user_cache import UserCache
@@ -54,6 +54,7 @@ class Auth(UserMethods[UserT]):
         env: ``PROD`` makes cookies Secure, ``DEV`` does not.
         transform_database_user: makes what the application gets for a user, from the row; the type it returns is this class's parameter.
         hash: makes and verifies password hashes.
+        password_pool: how many passwords are hashed at once, and how many more may wait, see :class:`~lucia.PasswordPool`.
         session_cookie: the cookie's name and attributes.
         session_expires_in: how long sessions live.
         max_sessions_per_user: how many logins a user may have, from 1 to 1,000: for one more, the oldest ends. None for no cap.
@@ -68,7 +69,8 @@ class Auth(UserMethods[UserT]):
         clock: gives the time in milliseconds since the epoch.
 
     Raises:
-        TypeError: an adapter of the other colour, a duration that is no ``timedelta``, or a cap that is no ``int``.
+        TypeError: an adapter of the other colour, a duration that is no ``timedelta``, a cap that is no ``int``, or something
+            else than a plain function for ``transform_database_user``, ``generate_custom_user_id`` or ``clock``.
         ValueError: a setting contradicts another one, or what the session adapter can do.
     """
 
@@ -80,6 +82,7 @@ class Auth(UserMethods[UserT]):
         users: UserAdapter | None = None,
         env: Env,
         hash: PasswordHasher = ...,
+        password_pool: PasswordPool | None = None,
         session_cookie: SessionCookie = ...,
         session_expires_in: SessionExpiry = ...,
         max_sessions_per_user: int | None = None,
@@ -101,6 +104,7 @@ class Auth(UserMethods[UserT]):
         env: Env,
         transform_database_user: Callable[[UserRow], UserT],
         hash: PasswordHasher = ...,
+        password_pool: PasswordPool | None = None,
         session_cookie: SessionCookie = ...,
         session_expires_in: SessionExpiry = ...,
         max_sessions_per_user: int | None = None,
@@ -121,6 +125,7 @@ class Auth(UserMethods[UserT]):
         env: Env,
         transform_database_user: Callable[[UserRow], Any] = _default_user,
         hash: PasswordHasher | None = None,
+        password_pool: PasswordPool | None = None,
         session_cookie: SessionCookie | None = None,
         session_expires_in: SessionExpiry | None = None,
         max_sessions_per_user: int | None = None,
@@ -144,8 +149,11 @@ class Auth(UserMethods[UserT]):
         self._user_cache = None if self._joined else user_cache
         self._transform = transform_database_user
         self._generate_user_id = generate_custom_user_id
+        check_function("transform_database_user", transform_database_user)
+        check_function("generate_custom_user_id", generate_custom_user_id)
+        check_function("clock", clock)
         self._hasher = hash or ScryptHash()
-        self._workers = PasswordWorkers(self._hasher)
+        self._workers = PasswordWorkers(self._hasher, password_pool)
         self._guard = Guard(throttle, choose_throttle_store(sessions, clock))
         self._cleanup = auto_database_cleanup
         self._csrf_protection = csrf_protection

@@ -7,7 +7,7 @@ from typing import Any
 
 from lucia._sync.sessions import SessionMethods
 from lucia._sync.throttle import Guard
-from lucia._concurrency import PasswordWorkers
+from lucia._concurrency import PasswordWorkers, owner_of
 from lucia._logs import credentials, key_found, revocation
 from lucia.errors import (
     ExpiredKey,
@@ -21,14 +21,24 @@ from lucia.errors import (
 )
 from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
-from lucia.rules import is_session_id, key_id, milliseconds, refusal, sought_key_id, sought_user_id, to_datetime, to_key
+from lucia.rules import (
+    check_primary_key,
+    is_session_id,
+    key_id,
+    milliseconds,
+    refusal,
+    sought_key_id,
+    sought_user_id,
+    to_datetime,
+    to_key,
+)
 
 
 class UserMethods(SessionMethods[UserT]):
     """The user half of ``Auth``. Each method raises :class:`~lucia.UsersNotConfigured` where there is no user adapter.
 
     A password is hashed and verified by the worker pool, never on the event loop; more of them at once than its queue takes are
-    :class:`~lucia.Overloaded`.
+    :class:`~lucia.Overloaded`. In the pool, addresses take turns.
     """
 
     _hasher: PasswordHasher
@@ -42,9 +52,11 @@ class UserMethods(SessionMethods[UserT]):
         Raises:
             DuplicateKeyId: a key has this id.
             InvalidInput: the password or the key's name can't be one.
+            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None.
             ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
+        check_primary_key(primary_key)
         user_id = check_user_id(self._generate_user_id())
         key = None if primary_key is None else self._new_key(user_id, primary_key, primary=True)
         row = users.set_user(user_id, attributes or {}, key)
@@ -152,7 +164,8 @@ class UserMethods(SessionMethods[UserT]):
             provider_id: the key's provider.
             provider_user_id: the key among the provider's.
             password: what the person typed; None for a key without one.
-            address: where the request came from, for the limit by address; None for no such limit.
+            address: where the request came from, for the limit by address and for its turn in the password pool; None for no such
+                limit, and one turn with all others without an address.
 
         Raises:
             InvalidCredentials: as one of :class:`~lucia.InvalidKeyId` (no such key, or somebody else consumed it),
@@ -190,7 +203,7 @@ class UserMethods(SessionMethods[UserT]):
         session = self.create_session(row.user_id, noted=noted)
         proven = False
         try:
-            proven = self._still_proven(row, password)
+            proven = self._still_proven(row, password, address)
         finally:
             if not proven:
                 self.invalidate_session(session.session_id)
@@ -260,12 +273,16 @@ class UserMethods(SessionMethods[UserT]):
         except Exception as error:
             raise SessionsNotEnded from error
 
-    def delete_key(self, provider_id: str, provider_user_id: str) -> None:
-        """Remove a key; a primary one stays, an unknown one is no error."""
+    def delete_key(self, provider_id: str, provider_user_id: str) -> bool:
+        """Remove a key that is not primary.
+
+        Returns:
+            Whether this call removed a key. False for an unknown key, and for a primary one, which
+            stays: it goes with its user alone.
+        """
         users = self._require_users()
         id_ = sought_key_id(provider_id, provider_user_id)
-        if id_ is not None:
-            users.delete_non_primary_key(id_)
+        return id_ is not None and users.delete_non_primary_key(id_) > 0
 
     def _forget_user(self, user_id: str) -> None:
         """Also where the store failed: it may have changed the user all the same."""
@@ -294,7 +311,7 @@ class UserMethods(SessionMethods[UserT]):
         users = self._require_users()
         row = self._allowed(id_, password, address)
         if row.expires is None:
-            return self._rehashed(row, password)
+            return self._rehashed(row, password, address)
         consumed = users.delete_non_primary_key(row.id)
         if self._clock() > row.expires:
             raise ExpiredKey
@@ -308,42 +325,42 @@ class UserMethods(SessionMethods[UserT]):
         What is not counted: a password that can't be anybody's, and attempts that an error ended.
         """
         if password is None:
-            return self._verified(id_, None)
+            return self._verified(id_, None, address)
         if not is_acceptable(password):
             raise InvalidPassword
         attempt = self._guard.begin(id_, address)
         try:
-            row = self._verified(id_, password)
+            row = self._verified(id_, password, address)
         except InvalidCredentials:
             raise
         except BaseException:
             self._guard.drop(attempt)
             raise
-        self._guard.prove(id_, attempt)
+        self._guard.prove(attempt)
         return row
 
-    def _verified(self, id_: str | None, password: str | None) -> KeyRow:
+    def _verified(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
         row = self._get_key(id_)
         key_found(row)
         refused = refusal(row, password_given=password is not None)
-        if password is not None and not self._matches_limited(None if refused else row, password):
+        if password is not None and not self._matches_limited(None if refused else row, password, address):
             refused = refused or InvalidPassword
         if row is None or refused is not None:
             raise refused or InvalidKeyId
         return row
 
-    def _matches_limited(self, row: KeyRow | None, password: str) -> bool:
+    def _matches_limited(self, row: KeyRow | None, password: str, address: str | None) -> bool:
         """Whether the password is the key's; of wrong ones the last that a single-use key allows consumes it.
 
         Raises:
             InvalidKeyId: it has been the last before, or all that are allowed are being verified.
         """
         if row is None or row.expires is None:
-            return self._matches(row, password)
+            return self._matches(row, password, address)
         attempt = self._guard.begin_single_use(row, self._clock())
         try:
-            matches = self._matches(None if attempt.wait else row, password)
+            matches = self._matches(None if attempt.wait else row, password, address)
         except BaseException:
             self._guard.drop(attempt)
             raise
@@ -353,22 +370,23 @@ class UserMethods(SessionMethods[UserT]):
             self._require_users().delete_non_primary_key(row.id)
         return matches
 
-    def _matches(self, row: KeyRow | None, password: str) -> bool:
+    def _matches(self, row: KeyRow | None, password: str, address: str | None) -> bool:
+        owner = owner_of(address)
         if row is None or row.hashed_password is None:
-            return self._workers.verify_dummy(password)
-        return self._workers.verify(password, row.hashed_password)
+            return self._workers.verify_dummy(password, owner)
+        return self._workers.verify(password, row.hashed_password, owner)
 
-    def _rehashed(self, row: KeyRow, password: str | None) -> KeyRow:
+    def _rehashed(self, row: KeyRow, password: str | None, address: str | None) -> KeyRow:
         """The row with a hash of the configured kind, if nobody changed the password meanwhile and the workers have room."""
         if password is None or row.hashed_password is None or not self._hasher.needs_rehash(row.hashed_password):
             return row
         try:
-            hashed = self._workers.hash(password)
+            hashed = self._workers.hash(password, owner_of(address))
         except Overloaded:
             return row
         return self._require_users().update_key_password(row.id, hashed, expected=row.hashed_password) or row
 
-    def _still_proven(self, row: KeyRow, password: str | None) -> bool:
+    def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
         """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password.
 
         A single-use key is gone by now; then it is the user who must be there.
@@ -381,7 +399,7 @@ class UserMethods(SessionMethods[UserT]):
             return False
         if current.hashed_password == row.hashed_password:
             return True
-        return password is not None and self._matches(current, password)
+        return password is not None and self._matches(current, password, address)
 
     def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
         kept = self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None

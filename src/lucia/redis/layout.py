@@ -97,8 +97,10 @@ class Layout:
         """The layout of this name for an adapter's ``namespaces=``, each of which may be left out.
 
         Raises:
+            TypeError: ``namespaces`` is no mapping.
             ValueError: there is no such layout, a name is neither ``session`` nor ``user_session``, or as the class says.
         """
+        _check_mapping(namespaces)
         if layout not in _NAMESPACES:
             raise ValueError(f"unknown layout {layout!r}: expected {' or '.join(map(repr, get_args(LayoutName)))}")
         defaults = _NAMESPACES[layout]
@@ -138,6 +140,14 @@ def _has_hash_tag(key: str) -> bool:
     """Whether a cluster finds a key's slot by what is in braces: from the first opening one to the next closing one, if not empty."""
     opening = key.find("{")
     return opening >= 0 and key.find("}", opening) > opening + 1
+
+
+def _check_mapping(namespaces: object) -> None:
+    if namespaces is not None and not isinstance(namespaces, Mapping):
+        raise TypeError(
+            f"namespaces must be a mapping, not {type(namespaces).__name__}: write, for the prefix app, "
+            "namespaces={'session': 'app:session', 'user_session': 'app:userSession'}"
+        )
 
 
 def _check_namespace(name: str, namespace: object) -> None:
