@@ -63,6 +63,7 @@ def connections(member: Member) -> int:
 
 
 @each_flavour
+@pytest.mark.slow
 async def test_a_reshard_beside_requests(flavour: str, group: ChangingCluster) -> None:
     """While a node is emptied and removed, no read fails, and none misses a session."""
     last = group.members[-1]
