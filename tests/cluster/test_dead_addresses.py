@@ -17,6 +17,7 @@ from lucia._connections import AsyncSettings, Settings
 from lucia._sync.redis_routes import open_route
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.redis.replay import Revocations
+from lucia.redis.slots import slot_of
 from lucia.redis.topology import InCluster, topology_of
 from lucia.redis.unanswered import Unanswered
 from tests.failover_tools import Link, SentinelPair, sentinel_pair
@@ -96,6 +97,28 @@ async def test_a_map_that_names_dead_addresses(flavour: str, dead: list[int], cl
     moved.clear()
     assert await call(flavour, route.ask, "key", [("PING",)], SECONDS) == [b"PONG"]
     assert {port for _, port in route._servers} <= set(cluster.ports)
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_requests_beside_a_map_that_is_being_read(flavour: str, dead: list[int], cluster: Cluster) -> None:
+    """While the map can't be read, only requests for a suspect wait, and then use the last map."""
+    route = route_to(flavour, cluster, *cluster.ports)
+    await call(flavour, route.ask, "key", [("PING",)], SECONDS)
+    suspect = route._slots[slot_of("key")]
+    others = [f"k{number}" for number in range(300)]
+    others = [key for key in others if route._slots[slot_of(key)] != suspect]
+    nowhere = tuple(("127.0.0.1", port) for port in dead)
+    route._topology, route._nodes = replace(route._topology, nodes=nowhere), ()
+    route._suspects.add(suspect)
+    waiting = asyncio.create_task(call(flavour, route.ask, "key", [("PING",)], SECONDS))
+    await asyncio.sleep(0.1)
+    calls = [call(flavour, route.ask, key, [("PING",)], SECONDS) for key in others]
+    assert await asyncio.gather(*calls) == [[b"PONG"]] * len(others)
+    assert not waiting.done()
+    assert await waiting == [b"PONG"]
+    with pytest.raises(Unanswered):
+        await call(flavour, route.nodes, SECONDS / 3)
     await call(flavour, getattr(route, "aclose", None) or route.close)
 
 

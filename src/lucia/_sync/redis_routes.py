@@ -174,7 +174,7 @@ class Master:
     def __init__(self, topology: BehindSentinel, seconds: float, moved: Any) -> None:
         self._service = topology.service
         self._seconds = seconds / 2
-        self._finders = topology.copy_finders(self._seconds / 4)
+        self._finders = topology.copy_finders(self._seconds / 2)
         self._moved = moved
         self._address: Address | None = None
 
@@ -452,7 +452,8 @@ class ClusterRoute:
         primaries = set(found.primaries.values())
         self._revocations.expect(primaries)
         self._slots, self._nodes = found.primaries, found.nodes
-        self._suspects, self._is_outdated, self._stray = set(), False, None
+        self._suspects, self._is_outdated = set(), False
+        self._stray, self._lost = None, Unanswered(None, sent=False)
         self._version += 1
         gone = [address for address in list(self._servers) if address not in primaries]
         # A request that has begun may still open a connection to such a node: close it next time.
