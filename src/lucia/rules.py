@@ -6,13 +6,21 @@ import json
 import os
 import string
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
-from lucia.errors import InvalidCredentials, InvalidInput, InvalidKeyId, InvalidPassword, InvalidUserId, OutdatedPassword
+from lucia.errors import (
+    InvalidCredentials,
+    InvalidInput,
+    InvalidKeyId,
+    InvalidPassword,
+    InvalidUserId,
+    OutdatedPassword,
+    quoted,
+)
 from lucia.frozen import EMPTY, FrozenDict, freeze
 from lucia.models import (
     MAX_EPOCH_MS,
@@ -20,12 +28,15 @@ from lucia.models import (
     Key,
     KeyRow,
     PersistentKey,
+    PrimaryKey,
     Session,
     SessionDraft,
     SessionRow,
     SessionState,
     SingleUseKey,
+    UserRow,
     check_id,
+    check_storable,
     check_text,
     check_user_id,
 )
@@ -46,6 +57,8 @@ Clock = Callable[[], int]
 
 RandomBytes = Callable[[int], bytes]
 """Gives so many bytes from a cryptographically secure source."""
+
+RowT = TypeVar("RowT", KeyRow, UserRow)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -198,19 +211,60 @@ def successor_row(row: SessionRow, now: int, expiry: SessionExpiry, random_bytes
     )
 
 
-def check_noted(noted: Mapping[str, Any]) -> None:
-    """Refuse what can't be noted about a login before anything is stored.
+def check_noted(noted: object) -> None:
+    """Refuse metadata of a login that can't be stored, before anything is stored.
 
     Raises:
+        TypeError: it is no mapping.
         ValueError: it holds something that is no JSON value.
-        InvalidInput: its JSON is longer than 8 KiB.
+        InvalidInput: its JSON is longer than 8 KiB, or it holds text that some store can't keep.
     """
-    try:
-        size = len(json.dumps(noted, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"what is noted about a session must be JSON values: {type(error).__name__}") from None
+    if not isinstance(noted, Mapping):
+        raise TypeError(f"the metadata of a session must be a dict of JSON values, not {type(noted).__name__}")
+    # The braces of each member are as long as the braces and commas of the whole object.
+    size = sum(len(_json_of(name, value)) for name, value in cast("Mapping[str, Any]", noted).items())
     if size > MAX_NOTED_BYTES:
         raise InvalidInput(f"what is noted about a session has {size} bytes as JSON, more than {MAX_NOTED_BYTES}")
+    check_texts("what is noted about a session", noted)
+
+
+def check_texts(name: str, value: object) -> None:
+    """Refuse text, in whatever lists and mappings, that some store can't keep.
+
+    Raises:
+        InvalidInput: there is a NUL character or a lone surrogate.
+    """
+    if isinstance(value, str):
+        try:
+            check_storable(name, value)
+        except ValueError as error:
+            raise InvalidInput(str(error)) from None
+    elif isinstance(value, Mapping):
+        for pair in cast("Mapping[object, object]", value).items():
+            check_texts(name, pair)
+    elif isinstance(value, list | tuple):
+        for item in cast("list[object] | tuple[object, ...]", value):
+            check_texts(name, item)
+
+
+def _json_of(name: str, value: object) -> str:
+    """Return the JSON object with this one member.
+
+    Raises:
+        ValueError: it is no JSON value; the message says why, and quotes nothing but the name.
+    """
+    try:
+        return json.dumps({name: value}, allow_nan=False)
+    except TypeError as error:  # its text has names of types alone
+        reason = str(error)
+    except ValueError:
+        reason = "it holds NaN or an infinity, or contains itself"
+    except RecursionError:
+        reason = "it is nested too deep"
+    raise ValueError(
+        f"the metadata {quoted(str(name))} is no JSON value: {reason}. Use text, numbers, booleans, "
+        "None, and lists and dicts of these; for a time, its isoformat()"
+    )
 
 
 def session_state(row: SessionRow, now: int) -> SessionState | None:
@@ -289,13 +343,26 @@ def to_device(row: SessionRow, state: SessionState, expiry: SessionExpiry) -> De
     )
 
 
+def check_primary_key(key: object) -> None:
+    """Refuse what is given for a ``PrimaryKey`` and is none.
+
+    Raises:
+        TypeError: it is neither a ``PrimaryKey`` nor None.
+    """
+    if key is not None and not isinstance(key, PrimaryKey):
+        raise TypeError(
+            f"primary_key must be a PrimaryKey or None, not {type(key).__name__}: write PrimaryKey(provider_id, provider_user_id, password)"
+        )
+
+
 def key_id(provider_id: str, provider_user_id: str) -> str:
     """The id of a key, ``provider_id:provider_user_id``.
 
     Raises:
         TypeError: a part is no text.
-        ValueError: ``provider_id`` is empty, holds a lone surrogate or a colon (the id is split at the first one).
-        InvalidInput: ``provider_user_id`` is empty, holds a lone surrogate, or makes the id longer than 255 characters.
+        ValueError: ``provider_id`` is empty, holds NUL, a lone surrogate or a colon (the id is split at the first one).
+        InvalidInput: ``provider_user_id`` is empty, holds NUL or a lone surrogate, or makes the id longer than 255
+            characters.
     """
     _check_provider_id(provider_id)
     try:
@@ -310,7 +377,7 @@ def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:
 
     Raises:
         TypeError: a part is no text.
-        ValueError: ``provider_id`` is empty, holds a lone surrogate or a colon.
+        ValueError: ``provider_id`` is empty, holds NUL, a lone surrogate or a colon.
     """
     _check_provider_id(provider_id)
     try:
@@ -322,7 +389,35 @@ def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:
 def _check_provider_id(provider_id: object) -> None:
     text = check_text("provider_id", provider_id)
     if ":" in text:
-        raise ValueError(f"provider_id may hold no colon, got {text!r}: key ids are split at the first one")
+        raise ValueError(f"provider_id may hold no colon, got {quoted(text)}: key ids are split at the first one")
+
+
+def check_purposes(purposes: Collection[str]) -> frozenset[str]:
+    """Return the provider ids as a set.
+
+    Raises:
+        TypeError: it is a single string, whose letters would be taken for provider ids, or one of them is no text.
+        ValueError: one of them can't be a provider id.
+    """
+    if isinstance(purposes, str):
+        raise TypeError(f"single_use_purposes must be a collection of provider ids, such as ({purposes!r},), not a str")
+    for purpose in purposes:
+        _check_provider_id(purpose)
+    return frozenset(purposes)
+
+
+def is_revoked_with_credentials(row: KeyRow, user_id: str, purposes: Collection[str]) -> bool:
+    """Return whether this is a single-use key of this user for one of these purposes."""
+    return row.user_id == user_id and row.expires is not None and row.id.partition(":")[0] in purposes
+
+
+def exactly(row: RowT | None, id_: str) -> RowT | None:
+    """Return the row if its id is the one that was asked for, else None.
+
+    A store may compare ids without regard to case, accents or spaces. Then it finds a row under a name that is not the
+    row's own: ``victim@exämple.com`` would be a key of ``victim@example.com``.
+    """
+    return row if row is not None and row.id == id_ else None
 
 
 def sought_user_id(user_id: object) -> str:

@@ -29,7 +29,7 @@ from tests.shared import CHEAP, Exchange, Time
 
 PASSWORD = "correct horse battery staple"
 ALICE = PrimaryKey("username", "alice", PASSWORD)
-IMPOSSIBLE = ["", "\ud800", "x" * 12_289]
+IMPOSSIBLE = ["", "\ud800", "\0", "x" * 12_289]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,17 @@ class Member:
     def from_row(cls, row: UserRow) -> "Member":
         """A member from a stored user."""
         return cls(row.id, row.attributes["email"])
+
+
+@pytest.mark.parametrize("key", [("username", "alice", PASSWORD), ["username", "alice"], "alice", {"provider_id": "username"}])
+async def test_a_primary_key_is_a_primary_key(auth: AsyncAuth[User], store: AsyncWatchedStore, key: Any) -> None:
+    """Anything else is a TypeError that says what to write, without the password, before anything is stored."""
+    with pytest.raises(TypeError) as caught:
+        await auth.create_user(primary_key=key)
+    assert str(caught.value) == (
+        f"primary_key must be a PrimaryKey or None, not {type(key).__name__}: write PrimaryKey(provider_id, provider_user_id, password)"
+    )
+    assert store.calls == []
 
 
 async def test_create_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:

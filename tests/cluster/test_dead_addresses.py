@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -20,10 +20,11 @@ from lucia.redis.replay import Revocations
 from lucia.redis.slots import slot_of
 from lucia.redis.topology import InCluster, topology_of
 from lucia.redis.unanswered import Unanswered
-from tests.failover_tools import Link, SentinelPair, sentinel_pair
+from tests.failover_tools import SentinelPair, sentinel_pair
 from tests.redis_tools import AsyncClients, Clients, row, silent_server, unused_port
 from tests.servers import Cluster
 from tests.support.cluster_changes import FLAVOURS, EitherAdapter, swallowed_ports
+from tests.support.faulty_proxy import FaultyProxy
 
 SECONDS: Final = 3.0
 """The deadline of a command."""
@@ -165,7 +166,7 @@ async def test_a_dozen_dead_sentinels(flavour: str, kind: str, dead: list[int], 
 @each_flavour
 async def test_a_slow_sentinel_among_dead_ones(flavour: str, dead: list[int], watched: SentinelPair) -> None:
     """A Sentinel that needs a while is waited for, however many others are dead."""
-    with closing(Link(watched.sentinel_port)) as link:
+    with FaultyProxy(watched.sentinel_port) as link:
         link.hold()
         threading.Timer(SECONDS / 12, link.flow).start()
         async with behind_sentinels(flavour, watched, *dead, link.port) as adapter:

@@ -25,7 +25,7 @@ from lucia.redis.layout import (
 
 ROW = SessionRow(id="abc", user_id="u1", active_expires=1_000, idle_expires=2_000)
 
-texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40)
 epochs = st.integers(0, MAX_EPOCH_MS)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -69,6 +69,17 @@ def test_layout_must_be_known() -> None:
     """Another layout is refused, and the error says which there are."""
     with pytest.raises(ValueError, match=r"\Aunknown layout 'v3': expected 'default' or 'lucia-v2'\Z"):
         Layout.from_namespaces(None, cast("Any", "v3"))
+
+
+@pytest.mark.parametrize("namespaces", ["app", b"app", ["session", "user_session"], 1])
+def test_namespaces_are_a_mapping(namespaces: Any) -> None:
+    """One prefix for both is a TypeError that says what to write."""
+    with pytest.raises(TypeError) as caught:
+        Layout.from_namespaces(namespaces)
+    assert str(caught.value) == (
+        f"namespaces must be a mapping, not {type(namespaces).__name__}: write, for the prefix app, "
+        "namespaces={'session': 'app:session', 'user_session': 'app:userSession'}"
+    )
 
 
 @pytest.mark.parametrize("namespaces", [None, {}, {"session": "session"}, {"session": "session", "user_session": "userSession"}])

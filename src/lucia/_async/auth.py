@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self, overload
@@ -17,22 +16,22 @@ from lucia._async.fallback import AsyncFiveMethods
 from lucia._async.request import AsyncAuthRequest, Transport
 from lucia._async.throttle import AsyncGuard, choose_throttle_store
 from lucia._async.users import AsyncUserMethods
-from lucia._colour import check_colour
+from lucia._colour import check_colour, check_function
 from lucia._concurrency import AsyncPasswordWorkers
+from lucia._logs import cross_site_request
 from lucia.caps import check_cap
 from lucia.context import RequestLike
 from lucia.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
 from lucia.errors import InvalidRequest
 from lucia.models import Session, User, UserRow, UserT
 from lucia.origins import OriginFailure, check_origin, configured_origins
-from lucia.passwords import PasswordHasher, ScryptHash
-from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
+from lucia.passwords import PasswordHasher, PasswordPool, ScryptHash
+from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, check_purposes, generate_random_string, new_session_id, system_clock
 from lucia.throttle import Throttle
 from lucia.user_cache import UserCache
 
-_logger = logging.getLogger("lucia")
-
 _DEFAULT_THROTTLE = Throttle()
+_DEFAULT_PURPOSES = ("password_reset", "email_verification")
 
 
 def _default_user(row: UserRow) -> User:
@@ -55,6 +54,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         env: ``PROD`` makes cookies Secure, ``DEV`` does not.
         transform_database_user: makes what the application gets for a user, from the row; the type it returns is this class's parameter.
         hash: makes and verifies password hashes.
+        password_pool: how many passwords are hashed at once, and how many more may wait, see :class:`~lucia.PasswordPool`.
         session_cookie: the cookie's name and attributes.
         session_expires_in: how long sessions live.
         max_sessions_per_user: how many logins a user may have, from 1 to 1,000: for one more, the oldest ends. None for no cap.
@@ -63,13 +63,18 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         auto_database_cleanup: whether dead sessions are removed in passing, from stores that do not expire them.
         throttle: how often wrong passwords may be tried; None for no limit. Failures are counted by the session adapter where it can,
             else in this process's memory.
+        single_use_purposes: the providers of single-use keys that must not outlive a change of the user's credentials,
+            such as tokens for a password reset: changing a password and removing a key revoke them. By default
+            ``password_reset`` and ``email_verification``.
         user_cache: keeps the users of requests in memory for a while, see :class:`~lucia.UserCache`; None for no such cache. It is not
             used where one adapter has sessions and users and gives both in one query.
         generate_custom_user_id: makes the id of a new user; by default 15 random characters.
         clock: gives the time in milliseconds since the epoch.
 
     Raises:
-        TypeError: an adapter of the other colour, a duration that is no ``timedelta``, or a cap that is no ``int``.
+        TypeError: an adapter of the other colour, a duration that is no ``timedelta``, a cap that is no ``int``,
+            ``single_use_purposes`` that are a single string, or something else than a plain function for
+            ``transform_database_user``, ``generate_custom_user_id`` or ``clock``.
         ValueError: a setting contradicts another one, or what the session adapter can do.
     """
 
@@ -81,6 +86,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         users: AsyncUserAdapter | None = None,
         env: Env,
         hash: PasswordHasher = ...,
+        password_pool: PasswordPool | None = None,
         session_cookie: SessionCookie = ...,
         session_expires_in: SessionExpiry = ...,
         max_sessions_per_user: int | None = None,
@@ -88,6 +94,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
         throttle: Throttle | None = ...,
+        single_use_purposes: Collection[str] = ...,
         user_cache: UserCache | None = None,
         generate_custom_user_id: Callable[[], str] = ...,
         clock: Clock = ...,
@@ -102,6 +109,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         env: Env,
         transform_database_user: Callable[[UserRow], UserT],
         hash: PasswordHasher = ...,
+        password_pool: PasswordPool | None = None,
         session_cookie: SessionCookie = ...,
         session_expires_in: SessionExpiry = ...,
         max_sessions_per_user: int | None = None,
@@ -109,6 +117,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
         throttle: Throttle | None = ...,
+        single_use_purposes: Collection[str] = ...,
         user_cache: UserCache | None = None,
         generate_custom_user_id: Callable[[], str] = ...,
         clock: Clock = ...,
@@ -122,6 +131,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         env: Env,
         transform_database_user: Callable[[UserRow], Any] = _default_user,
         hash: PasswordHasher | None = None,
+        password_pool: PasswordPool | None = None,
         session_cookie: SessionCookie | None = None,
         session_expires_in: SessionExpiry | None = None,
         max_sessions_per_user: int | None = None,
@@ -129,6 +139,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
         throttle: Throttle | None = _DEFAULT_THROTTLE,
+        single_use_purposes: Collection[str] = _DEFAULT_PURPOSES,
         user_cache: UserCache | None = None,
         generate_custom_user_id: Callable[[], str] = _default_user_id,
         clock: Clock = system_clock,
@@ -145,9 +156,13 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         self._user_cache = None if self._joined else user_cache
         self._transform = transform_database_user
         self._generate_user_id = generate_custom_user_id
+        check_function("transform_database_user", transform_database_user)
+        check_function("generate_custom_user_id", generate_custom_user_id)
+        check_function("clock", clock)
         self._hasher = hash or ScryptHash()
-        self._workers = AsyncPasswordWorkers(self._hasher)
+        self._workers = AsyncPasswordWorkers(self._hasher, password_pool)
         self._guard = AsyncGuard(throttle, choose_throttle_store(sessions, clock))
+        self._single_use_purposes = check_purposes(single_use_purposes)
         self._cleanup = auto_database_cleanup
         self._csrf_protection = csrf_protection
         self._origins = configured_origins(origin)
@@ -178,7 +193,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         """Why the request must be taken for another site's, which is logged; None if it passes."""
         failure = check_origin(context, self._origins) if self._csrf_protection else None
         if failure is not None:
-            _logger.warning("%s", failure)
+            cross_site_request(failure)
         return failure
 
     def find_session_id(self, context: RequestLike) -> str | None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
-from lucia._concurrency import AsyncLock
 from lucia._connections import (
     AsyncFirstAnswer,
     AsyncPause,
@@ -14,7 +13,7 @@ from lucia._connections import (
     AsyncSingleFlight,
 )
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Argument, AsyncReplies, Reply, Words
+from lucia.redis.commands import UNGATED, Argument, AsyncReplies, Reply, SendMode, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.slots import SlotMap, keys_everywhere, redirection_of, slot_map_of, slot_of
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
@@ -28,23 +27,14 @@ _PAUSE_SECONDS: Final = 0.05
 
 
 class AsyncRoute(Protocol):
-    """A way to the servers, for one event loop; ``lock`` is held by who does something that all others have to wait for."""
+    """A way to the servers, for one event loop."""
 
-    lock: AsyncLock
-
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Send commands together, on one connection to the server that has this key; their replies in order.
 
         Raises:
             Unanswered: there was no answer.
-        """
-        ...
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
-        """The same, on a connection that nothing else is sent on.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
+            OtherHistory: nothing was sent, since a replay of revocations comes first.
         """
         ...
 
@@ -75,7 +65,7 @@ class AsyncRoute(Protocol):
         """
         ...
 
-    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Send commands together, to the server of this name, whatever their keys.
 
         Raises:
@@ -105,16 +95,11 @@ class AsyncOneRoute:
     """The one server."""
 
     def __init__(self, topology: OneServer, settings: AsyncSettings, revocations: Revocations) -> None:
-        self.lock = AsyncLock()
         self._server = AsyncServer(topology.recipe, Watch(revocations), settings)
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Any key is there."""
-        return self._server.ask(commands, seconds)
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
-        """Likewise."""
-        return self._server.ask_alone(commands, seconds)
+        return self._server.ask(commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
         """All of them."""
@@ -128,9 +113,9 @@ class AsyncOneRoute:
         """It needs no name."""
         return [""]
 
-    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> list[Reply]:
         """It is the only one."""
-        return await self._server.ask_alone(commands, seconds)
+        return await self._server.ask(commands, seconds, mode)
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -225,7 +210,6 @@ class AsyncClusterRoute:
     """
 
     def __init__(self, topology: InCluster, settings: AsyncSettings, revocations: Revocations) -> None:
-        self.lock = AsyncLock()
         self._topology = topology
         self._settings = settings
         self._revocations = revocations
@@ -241,21 +225,13 @@ class AsyncClusterRoute:
         self._lost = Unanswered(None, sent=False)
         self._version = 0
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Send commands to the node that serves this key, and on to where a node points.
 
         Raises:
             Unanswered: there was no answer.
         """
-        return self._ask(key, commands, seconds, alone=False)
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
-        """Send commands likewise, on a connection that nothing else is sent on.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
-        """
-        return self._ask(key, commands, seconds, alone=True)
+        return self._ask(key, commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
         """Read keys one after another, at the nodes that serve them by the map.
@@ -289,7 +265,7 @@ class AsyncClusterRoute:
         await self._read_newer(time.monotonic() + seconds)
         return sorted(map(_name, set(self._slots.values())))
 
-    async def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    async def ask_node(self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> list[Reply]:
         """Send commands to this primary alone; it is not followed elsewhere.
 
         Raises:
@@ -297,7 +273,7 @@ class AsyncClusterRoute:
         """
         host, _, port = node.rpartition(":")
         address = host, int(port)
-        replies = await self._send(address, commands, seconds, alone=True)
+        replies = await self._send(address, commands, seconds, mode)
         if redirection_of(replies, address) is not None:
             self._is_outdated = True
         return replies
@@ -328,13 +304,14 @@ class AsyncClusterRoute:
                 break
         return records + [None] * (len(keys) - len(records))
 
-    async def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
+    async def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
         """Send commands, and follow a node that points elsewhere until the time is over."""
         end = time.monotonic() + seconds
         address, asking = await self._find(key, end), False
         redirections = 0
         while True:
-            replies = await self._send(address, [("ASKING",), *commands] if asking else commands, _left(end), alone=alone)
+            asked = [("ASKING",), *commands] if asking else commands
+            replies = await self._send(address, asked, _left(end), mode)
             replies = replies[1:] if asking else replies
             redirection = redirection_of(replies, address)
             if redirection is None:
@@ -352,11 +329,10 @@ class AsyncClusterRoute:
                 address, asking = await self._find(key, end), False
                 redirections = 0
 
-    async def _send(self, address: Address, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
+    async def _send(self, address: Address, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
         """Send commands to one node, which is a suspect if it does not answer."""
-        server = self._server(address)
         try:
-            return await (server.ask_alone if alone else server.ask)(commands, seconds)
+            return await self._server(address).ask(commands, seconds, mode)
         except Unanswered:
             self._suspects.add(address)
             raise
@@ -433,9 +409,9 @@ class AsyncClusterRoute:
             _IncompleteMap: the node does not know all slots.
             Unanswered: there was no answer, or a refusal.
         """
-        server = self._make_server(address, Watch(Revocations()))
+        server = self._make_server(address, Watch(Revocations(), address))
         try:
-            (reply,) = await server.ask_alone([("CLUSTER", "SLOTS")], seconds)
+            (reply,) = await server.ask([("CLUSTER", "SLOTS")], seconds, UNGATED)
         finally:
             await server.aclose()
         if isinstance(reply, Exception):

@@ -5,12 +5,14 @@ from dataclasses import replace
 from typing import Any, Generic
 
 from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
+from lucia._logs import revocation, signed_in
 from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
 from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
 from lucia.rules import (
     Clock,
     SessionExpiry,
     check_noted,
+    exactly,
     handle_of,
     is_session_id,
     new_session_row,
@@ -57,6 +59,7 @@ class AsyncSessionMethods(Generic[UserT]):
             DuplicateSessionId: the new id is taken, which chance alone does not bring about.
             InvalidUserId: the store has users, and not this one.
             InvalidInput: ``noted`` is longer than 8 KiB as JSON.
+            TypeError: it is no mapping.
             ValueError: it is no JSON, or the session adapter does not keep attributes.
         """
         self._check_noted(noted)
@@ -65,6 +68,7 @@ class AsyncSessionMethods(Generic[UserT]):
         except ConcurrentlyRevoked:  # this login came after the sign-out everywhere that ended the first try
             row = await self._set_session(user_id, noted or {})
         await self._sweep(user_id)
+        signed_in(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
 
     async def _set_session(self, user_id: str, noted: Mapping[str, Any]) -> SessionRow:
@@ -130,7 +134,7 @@ class AsyncSessionMethods(Generic[UserT]):
             InvalidUserId: the user is gone.
             UsersNotConfigured: there is no user adapter.
         """
-        row = await self._find_user(self._require_users(), session.user_id)
+        row = await self._find_user(session.user_id)
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
@@ -151,7 +155,8 @@ class AsyncSessionMethods(Generic[UserT]):
     async def invalidate_session(self, session_id: str) -> None:
         """End a session, and what it was renewed to within the last 60 seconds. Unknown ids are no error."""
         if is_session_id(session_id):
-            await self._sessions.delete_session(session_id)
+            with revocation():
+                await self._sessions.delete_session(session_id)
 
     async def invalidate_all_user_sessions(self, user_id: str, *, keep: str | None = None) -> bool:
         """Log a user out everywhere: when it returns, no session whose creation or renewal had returned before validates again.
@@ -161,13 +166,15 @@ class AsyncSessionMethods(Generic[UserT]):
             keep: the id of a session to spare, or of one that was renewed within the last minute: then its successor is spared.
 
         Returns:
-            Whether ``keep`` was spared. If it is no live session of this user, all are ended, and this is False.
+            Whether all was done as asked for: True without ``keep``, and where it was spared. False
+            if ``keep`` is no live session of this user: then all of the user's sessions are ended.
         """
         check_user_id(user_id)
-        if keep is not None and is_session_id(keep):
-            return await self._sessions.delete_other_sessions(user_id, keep)
-        await self._sessions.delete_sessions_by_user_id(user_id)
-        return False
+        with revocation(user_id):
+            if keep is not None and is_session_id(keep):
+                return await self._sessions.delete_other_sessions(user_id, keep)
+            await self._sessions.delete_sessions_by_user_id(user_id)
+            return keep is None
 
     async def invalidate_user_session(self, user_id: str, handle: str) -> bool:
         """End one login of a user by its handle, and whatever it was renewed to.
@@ -179,7 +186,8 @@ class AsyncSessionMethods(Generic[UserT]):
         rows = await self._sessions.get_sessions_by_user_id(user_id)
         ids = [row.id for row in rows if row.user_id == user_id and handle_of(row) == handle]
         if ids:
-            await self._sessions.delete_session(*ids)
+            with revocation(user_id):
+                await self._sessions.delete_session(*ids)
         return bool(ids)
 
     async def get_all_user_sessions(self, user_id: str) -> list[Device]:
@@ -189,7 +197,7 @@ class AsyncSessionMethods(Generic[UserT]):
             InvalidUserId: there is a user adapter, and it has no such user.
         """
         sought_user_id(user_id)
-        if self._users is not None and await self._users.get_user(user_id) is None:
+        if self._users is not None and await self._get_user(user_id) is None:
             raise InvalidUserId
         rows = [row for row in await self._sessions.get_sessions_by_user_id(user_id) if row.user_id == user_id]
         now = self._clock()
@@ -203,7 +211,7 @@ class AsyncSessionMethods(Generic[UserT]):
         check_user_id(user_id)
         rows = await self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
-        if dead := [row.id for row in rows if session_state(row, now) is None]:
+        if dead := [row.id for row in rows if row.user_id == user_id and session_state(row, now) is None]:
             await self._sessions.delete_session(*dead)
 
     def _check_noted(self, noted: Mapping[str, Any] | None) -> None:
@@ -230,26 +238,32 @@ class AsyncSessionMethods(Generic[UserT]):
         return row, state, followed
 
     async def _find_with_user(self, session_id: str) -> tuple[_Live, UserRow]:
-        users = self._require_users()
+        self._require_users()
         if self._joined is not None and is_session_id(session_id):
             both = await self._joined.get_session_and_user_by_session_id(session_id)
-            state = None if both is None or both[0].id != session_id else session_state(both[0], self._clock())
+            found = both is not None and both[0].id == session_id and both[1].id == both[0].user_id
+            state = session_state(both[0], self._clock()) if both is not None and found else None
             if both is not None and state is not None:
                 return (both[0], state, False), both[1]
         live = await self._find(session_id)
-        user = await self._find_user(users, live[0].user_id)
+        user = await self._find_user(live[0].user_id)
         if user is None:
             raise InvalidSessionId("this session's user is gone")
         return live, user
 
-    async def _find_user(self, users: AsyncUserAdapter, user_id: str) -> UserRow | None:
+    async def _get_user(self, user_id: str) -> UserRow | None:
+        """Return the user whose id is exactly this one, from the store."""
+        return exactly(await self._require_users().get_user(user_id), user_id)
+
+    async def _find_user(self, user_id: str) -> UserRow | None:
         """A session's user: what the cache keeps, or what the store has."""
+        self._require_users()
         if self._user_cache is None:
-            return await users.get_user(user_id)
+            return await self._get_user(user_id)
         row = self._user_cache.find(user_id)
         if row is None:
             reading = self._user_cache.begin()
-            row = await users.get_user(user_id)
+            row = await self._get_user(user_id)
             if row is not None:
                 self._user_cache.keep(row, reading)
         return row

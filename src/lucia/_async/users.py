@@ -6,7 +6,8 @@ from typing import Any
 
 from lucia._async.sessions import AsyncSessionMethods
 from lucia._async.throttle import AsyncGuard
-from lucia._concurrency import AsyncPasswordWorkers
+from lucia._concurrency import AsyncPasswordWorkers, owner_of
+from lucia._logs import credentials, key_found, revocation
 from lucia.errors import (
     ExpiredKey,
     InvalidCredentials,
@@ -19,30 +20,47 @@ from lucia.errors import (
 )
 from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
-from lucia.rules import is_session_id, key_id, milliseconds, refusal, sought_key_id, sought_user_id, to_datetime, to_key
+from lucia.rules import (
+    check_primary_key,
+    check_texts,
+    exactly,
+    is_revoked_with_credentials,
+    is_session_id,
+    key_id,
+    milliseconds,
+    refusal,
+    sought_key_id,
+    sought_user_id,
+    to_datetime,
+    to_key,
+)
 
 
 class AsyncUserMethods(AsyncSessionMethods[UserT]):
     """The user half of ``Auth``. Each method raises :class:`~lucia.UsersNotConfigured` where there is no user adapter.
 
     A password is hashed and verified by the worker pool, never on the event loop; more of them at once than its queue takes are
-    :class:`~lucia.Overloaded`.
+    :class:`~lucia.Overloaded`. In the pool, addresses take turns.
     """
 
     _hasher: PasswordHasher
     _workers: AsyncPasswordWorkers
     _guard: AsyncGuard
     _generate_user_id: Callable[[], str]
+    _single_use_purposes: frozenset[str]
 
     async def create_user(self, *, primary_key: PrimaryKey | None, attributes: Mapping[str, Any] | None = None) -> UserT:
         """Store a new user, and their primary key if there is one, both or neither.
 
         Raises:
             DuplicateKeyId: a key has this id.
-            InvalidInput: the password or the key's name can't be one.
+            InvalidInput: the password or the key's name can't be one, or an attribute holds NUL or a lone surrogate.
+            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None.
             ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
+        check_primary_key(primary_key)
+        check_texts("an attribute", attributes)
         user_id = check_user_id(self._generate_user_id())
         key = None if primary_key is None else await self._new_key(user_id, primary_key, primary=True)
         row = await users.set_user(user_id, attributes or {}, key)
@@ -54,7 +72,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             InvalidUserId: there is none.
         """
-        row = await self._require_users().get_user(sought_user_id(user_id))
+        row = await self._get_user(sought_user_id(user_id))
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
@@ -64,10 +82,14 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
         Raises:
             InvalidUserId: there is no such user.
+            InvalidInput: an attribute holds NUL or a lone surrogate.
         """
         users = self._require_users()
+        if await self._get_user(sought_user_id(user_id)) is None:
+            raise InvalidUserId
+        check_texts("an attribute", attributes)
         try:
-            row = await users.update_user_attributes(sought_user_id(user_id), attributes)
+            row = await users.update_user_attributes(user_id, attributes)
         finally:
             self._forget_user(user_id)
         if row is None:
@@ -79,13 +101,17 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         """Remove a user with all keys and sessions, also those of a login that is under way. An unknown id is no error."""
         users = self._require_users()
         check_user_id(user_id)
+        found = await users.get_user(user_id)
+        if found is not None and exactly(found, user_id) is None:  # another user, whose id the store takes for this one
+            return
         await users.delete_keys_by_user_id(user_id)
-        await self._sessions.delete_sessions_by_user_id(user_id)
-        try:
-            await users.delete_user(user_id)
-        finally:
-            self._forget_user(user_id)
-        await self._sessions.delete_sessions_by_user_id(user_id)
+        with revocation(user_id):
+            await self._sessions.delete_sessions_by_user_id(user_id)
+            try:
+                await users.delete_user(user_id)
+            finally:
+                self._forget_user(user_id)
+            await self._sessions.delete_sessions_by_user_id(user_id)
 
     async def create_key(self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None) -> PersistentKey:
         """Give a user a further key, one that can be deleted.
@@ -149,7 +175,8 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             provider_id: the key's provider.
             provider_user_id: the key among the provider's.
             password: what the person typed; None for a key without one.
-            address: where the request came from, for the limit by address; None for no such limit.
+            address: where the request came from, for the limit by address and for its turn in the password pool; None for no such
+                limit, and one turn with all others without an address.
 
         Raises:
             InvalidCredentials: as one of :class:`~lucia.InvalidKeyId` (no such key, or somebody else consumed it),
@@ -157,7 +184,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             TooManyAttempts: too many wrong passwords at this key or from this address; the password was not looked at.
             Overloaded: too many passwords wait to be checked.
         """
-        return to_key(await self._prove(sought_key_id(provider_id, provider_user_id), password, address), self._clock())
+        with credentials(provider_id, provider_user_id, address):
+            row = await self._prove(sought_key_id(provider_id, provider_user_id), password, address)
+        return to_key(row, self._clock())
 
     async def create_session_with_key(
         self,
@@ -175,11 +204,17 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidInput, ValueError: as :meth:`create_session`, before the key is used.
         """
         self._check_noted(noted)
+        with credentials(provider_id, provider_user_id, address):
+            return await self._sign_in_with_key(provider_id, provider_user_id, password, noted, address)
+
+    async def _sign_in_with_key(
+        self, provider_id: str, provider_user_id: str, password: str | None, noted: Mapping[str, Any] | None, address: str | None
+    ) -> Session:
         row = await self._prove(sought_key_id(provider_id, provider_user_id), password, address)
         session = await self.create_session(row.user_id, noted=noted)
         proven = False
         try:
-            proven = await self._still_proven(row, password)
+            proven = await self._still_proven(row, password, address)
         finally:
             if not proven:
                 await self.invalidate_session(session.session_id)
@@ -205,10 +240,10 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidUserId: there is no such user.
         """
         users = self._require_users()
-        if await users.get_user(sought_user_id(user_id)) is None:
+        if await self._get_user(sought_user_id(user_id)) is None:
             raise InvalidUserId
         now = self._clock()
-        return [to_key(row, now) for row in await users.get_keys_by_user_id(user_id)]
+        return [to_key(row, now) for row in await users.get_keys_by_user_id(user_id) if row.user_id == user_id]
 
     async def update_key_password(
         self,
@@ -220,6 +255,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         keep_session: str | None = None,
     ) -> Session | None:
         """Change a key's password, then end its user's sessions.
+
+        The user's single-use keys for the ``single_use_purposes`` of this ``Auth`` are revoked, before the change and
+        again after it.
 
         Args:
             provider_id: the key's provider.
@@ -239,22 +277,52 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         users = self._require_users()
         id_ = sought_key_id(provider_id, provider_user_id)
         hashed = await self._hash(password)
-        row = None if id_ is None else await users.update_key_password(id_, hashed)
-        if row is None:
+        key = await self._get_key(id_)
+        if key is None:
+            raise InvalidKeyId
+        await self._revoke_single_use_keys(key)
+        if await users.update_key_password(key.id, hashed) is None:
             raise InvalidKeyId
         if not invalidate_sessions:
+            await self._revoke_single_use_keys(key)
             return None
         try:
-            return await self._end_other_sessions(row.user_id, keep_session)
+            await self._revoke_single_use_keys(key)
+            return await self._end_other_sessions(key.user_id, keep_session)
         except Exception as error:
             raise SessionsNotEnded from error
 
-    async def delete_key(self, provider_id: str, provider_user_id: str) -> None:
-        """Remove a key; a primary one stays, an unknown one is no error."""
+    async def delete_key(self, provider_id: str, provider_user_id: str) -> bool:
+        """Remove a key that is not primary.
+
+        The user's single-use keys are revoked as by :meth:`update_key_password`, unless this is one itself.
+
+        Returns:
+            Whether this call removed a key. False for an unknown key, and for a primary one, which
+            stays: it goes with its user alone.
+        """
         users = self._require_users()
-        id_ = sought_key_id(provider_id, provider_user_id)
-        if id_ is not None:
-            await users.delete_non_primary_key(id_)
+        key = await self._get_key(sought_key_id(provider_id, provider_user_id))
+        if key is None or key.primary_key:
+            return False
+        await self._revoke_single_use_keys(key)
+        removed = await users.delete_non_primary_key(key.id)
+        await self._revoke_single_use_keys(key)
+        return removed > 0
+
+    async def _revoke_single_use_keys(self, changed: KeyRow) -> None:
+        """Remove what could undo the change of this key: its user's single-use keys for the configured purposes.
+
+        It is called before the change, so that a crash amid it leaves none that works, and after the change, for those
+        that were made in between.
+        """
+        if changed.expires is not None or not self._single_use_purposes:
+            return
+        users = self._require_users()
+        rows = await users.get_keys_by_user_id(changed.user_id)
+        revoked = [row.id for row in rows if is_revoked_with_credentials(row, changed.user_id, self._single_use_purposes)]
+        if revoked:
+            await users.delete_non_primary_key(*revoked)
 
     def _forget_user(self, user_id: str) -> None:
         """Also where the store failed: it may have changed the user all the same."""
@@ -276,14 +344,14 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
     async def _get_key(self, id_: str | None) -> KeyRow | None:
         users = self._require_users()
-        return None if id_ is None else await users.get_key(id_)
+        return None if id_ is None else exactly(await users.get_key(id_), id_)
 
     async def _prove(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The key's row once it is proven, with the hash that the store holds now; a single-use key is consumed."""
         users = self._require_users()
         row = await self._allowed(id_, password, address)
         if row.expires is None:
-            return await self._rehashed(row, password)
+            return await self._rehashed(row, password, address)
         consumed = await users.delete_non_primary_key(row.id)
         if self._clock() > row.expires:
             raise ExpiredKey
@@ -297,41 +365,42 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         What is not counted: a password that can't be anybody's, and attempts that an error ended.
         """
         if password is None:
-            return await self._verified(id_, None)
+            return await self._verified(id_, None, address)
         if not is_acceptable(password):
             raise InvalidPassword
         attempt = await self._guard.begin(id_, address)
         try:
-            row = await self._verified(id_, password)
+            row = await self._verified(id_, password, address)
         except InvalidCredentials:
             raise
         except BaseException:
             await self._guard.drop(attempt)
             raise
-        await self._guard.prove(id_, attempt)
+        await self._guard.prove(attempt)
         return row
 
-    async def _verified(self, id_: str | None, password: str | None) -> KeyRow:
+    async def _verified(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
         row = await self._get_key(id_)
+        key_found(row)
         refused = refusal(row, password_given=password is not None)
-        if password is not None and not await self._matches_limited(None if refused else row, password):
+        if password is not None and not await self._matches_limited(None if refused else row, password, address):
             refused = refused or InvalidPassword
         if row is None or refused is not None:
             raise refused or InvalidKeyId
         return row
 
-    async def _matches_limited(self, row: KeyRow | None, password: str) -> bool:
+    async def _matches_limited(self, row: KeyRow | None, password: str, address: str | None) -> bool:
         """Whether the password is the key's; of wrong ones the last that a single-use key allows consumes it.
 
         Raises:
             InvalidKeyId: it has been the last before, or all that are allowed are being verified.
         """
         if row is None or row.expires is None:
-            return await self._matches(row, password)
+            return await self._matches(row, password, address)
         attempt = await self._guard.begin_single_use(row, self._clock())
         try:
-            matches = await self._matches(None if attempt.wait else row, password)
+            matches = await self._matches(None if attempt.wait else row, password, address)
         except BaseException:
             await self._guard.drop(attempt)
             raise
@@ -341,35 +410,35 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             await self._require_users().delete_non_primary_key(row.id)
         return matches
 
-    async def _matches(self, row: KeyRow | None, password: str) -> bool:
+    async def _matches(self, row: KeyRow | None, password: str, address: str | None) -> bool:
+        owner = owner_of(address)
         if row is None or row.hashed_password is None:
-            return await self._workers.verify_dummy(password)
-        return await self._workers.verify(password, row.hashed_password)
+            return await self._workers.verify_dummy(password, owner)
+        return await self._workers.verify(password, row.hashed_password, owner)
 
-    async def _rehashed(self, row: KeyRow, password: str | None) -> KeyRow:
+    async def _rehashed(self, row: KeyRow, password: str | None, address: str | None) -> KeyRow:
         """The row with a hash of the configured kind, if nobody changed the password meanwhile and the workers have room."""
         if password is None or row.hashed_password is None or not self._hasher.needs_rehash(row.hashed_password):
             return row
         try:
-            hashed = await self._workers.hash(password)
+            hashed = await self._workers.hash(password, owner_of(address))
         except Overloaded:
             return row
         return await self._require_users().update_key_password(row.id, hashed, expected=row.hashed_password) or row
 
-    async def _still_proven(self, row: KeyRow, password: str | None) -> bool:
+    async def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
         """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password.
 
         A single-use key is gone by now; then it is the user who must be there.
         """
-        users = self._require_users()
         if row.expires is not None:
-            return await users.get_user(row.user_id) is not None
-        current = await users.get_key(row.id)
+            return await self._get_user(row.user_id) is not None
+        current = await self._get_key(row.id)
         if current is None or current.user_id != row.user_id:
             return False
         if current.hashed_password == row.hashed_password:
             return True
-        return password is not None and await self._matches(current, password)
+        return password is not None and await self._matches(current, password, address)
 
     async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
         kept = await self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None

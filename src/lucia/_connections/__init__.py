@@ -6,6 +6,7 @@ Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``
 from lucia._connections.first_answer import AsyncFirstAnswer, FirstAnswer
 from lucia._connections.given import AsyncGivenClient, GivenClient
 from lucia._connections.pause import AsyncPause, Pause
+from lucia._connections.replayer import AsyncReplayer, Replayer
 from lucia._connections.server import AsyncServer, Server
 from lucia._connections.settings import AsyncReadOptions, AsyncSettings, ReadOptions, Settings
 from lucia._connections.single_flight import AsyncSingleFlight, SingleFlight
@@ -16,6 +17,7 @@ __all__ = [
     "AsyncGivenClient",
     "AsyncPause",
     "AsyncReadOptions",
+    "AsyncReplayer",
     "AsyncServer",
     "AsyncSettings",
     "AsyncSingleFlight",
@@ -24,6 +26,7 @@ __all__ = [
     "GivenClient",
     "Pause",
     "ReadOptions",
+    "Replayer",
     "Server",
     "Settings",
     "SingleFlight",

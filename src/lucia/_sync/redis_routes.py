@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
-from lucia._concurrency import Lock
 from lucia._connections import (
     FirstAnswer,
     Pause,
@@ -15,7 +14,7 @@ from lucia._connections import (
     SingleFlight,
 )
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Argument, Replies, Reply, Words
+from lucia.redis.commands import UNGATED, Argument, Replies, Reply, SendMode, Words
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.slots import SlotMap, keys_everywhere, redirection_of, slot_map_of, slot_of
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
@@ -29,23 +28,14 @@ _PAUSE_SECONDS: Final = 0.05
 
 
 class Route(Protocol):
-    """A way to the servers, for one event loop; ``lock`` is held by who does something that all others have to wait for."""
+    """A way to the servers, for one event loop."""
 
-    lock: Lock
-
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
         """Send commands together, on one connection to the server that has this key; their replies in order.
 
         Raises:
             Unanswered: there was no answer.
-        """
-        ...
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
-        """The same, on a connection that nothing else is sent on.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
+            OtherHistory: nothing was sent, since a replay of revocations comes first.
         """
         ...
 
@@ -76,7 +66,7 @@ class Route(Protocol):
         """
         ...
 
-    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> Replies:
+    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
         """Send commands together, to the server of this name, whatever their keys.
 
         Raises:
@@ -106,16 +96,11 @@ class OneRoute:
     """The one server."""
 
     def __init__(self, topology: OneServer, settings: Settings, revocations: Revocations) -> None:
-        self.lock = Lock()
         self._server = Server(topology.recipe, Watch(revocations), settings)
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
         """Any key is there."""
-        return self._server.ask(commands, seconds)
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
-        """Likewise."""
-        return self._server.ask_alone(commands, seconds)
+        return self._server.ask(commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> Records:
         """All of them."""
@@ -129,9 +114,9 @@ class OneRoute:
         """It needs no name."""
         return [""]
 
-    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> list[Reply]:
         """It is the only one."""
-        return self._server.ask_alone(commands, seconds)
+        return self._server.ask(commands, seconds, mode)
 
     def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -226,7 +211,6 @@ class ClusterRoute:
     """
 
     def __init__(self, topology: InCluster, settings: Settings, revocations: Revocations) -> None:
-        self.lock = Lock()
         self._topology = topology
         self._settings = settings
         self._revocations = revocations
@@ -242,21 +226,13 @@ class ClusterRoute:
         self._lost = Unanswered(None, sent=False)
         self._version = 0
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
         """Send commands to the node that serves this key, and on to where a node points.
 
         Raises:
             Unanswered: there was no answer.
         """
-        return self._ask(key, commands, seconds, alone=False)
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> Replies:
-        """Send commands likewise, on a connection that nothing else is sent on.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
-        """
-        return self._ask(key, commands, seconds, alone=True)
+        return self._ask(key, commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> Records:
         """Read keys one after another, at the nodes that serve them by the map.
@@ -290,7 +266,7 @@ class ClusterRoute:
         self._read_newer(time.monotonic() + seconds)
         return sorted(map(_name, set(self._slots.values())))
 
-    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> list[Reply]:
         """Send commands to this primary alone; it is not followed elsewhere.
 
         Raises:
@@ -298,7 +274,7 @@ class ClusterRoute:
         """
         host, _, port = node.rpartition(":")
         address = host, int(port)
-        replies = self._send(address, commands, seconds, alone=True)
+        replies = self._send(address, commands, seconds, mode)
         if redirection_of(replies, address) is not None:
             self._is_outdated = True
         return replies
@@ -329,13 +305,14 @@ class ClusterRoute:
                 break
         return records + [None] * (len(keys) - len(records))
 
-    def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
+    def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
         """Send commands, and follow a node that points elsewhere until the time is over."""
         end = time.monotonic() + seconds
         address, asking = self._find(key, end), False
         redirections = 0
         while True:
-            replies = self._send(address, [("ASKING",), *commands] if asking else commands, _left(end), alone=alone)
+            asked = [("ASKING",), *commands] if asking else commands
+            replies = self._send(address, asked, _left(end), mode)
             replies = replies[1:] if asking else replies
             redirection = redirection_of(replies, address)
             if redirection is None:
@@ -353,11 +330,10 @@ class ClusterRoute:
                 address, asking = self._find(key, end), False
                 redirections = 0
 
-    def _send(self, address: Address, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
+    def _send(self, address: Address, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
         """Send commands to one node, which is a suspect if it does not answer."""
-        server = self._server(address)
         try:
-            return (server.ask_alone if alone else server.ask)(commands, seconds)
+            return self._server(address).ask(commands, seconds, mode)
         except Unanswered:
             self._suspects.add(address)
             raise
@@ -434,9 +410,9 @@ class ClusterRoute:
             _IncompleteMap: the node does not know all slots.
             Unanswered: there was no answer, or a refusal.
         """
-        server = self._make_server(address, Watch(Revocations()))
+        server = self._make_server(address, Watch(Revocations(), address))
         try:
-            (reply,) = server.ask_alone([("CLUSTER", "SLOTS")], seconds)
+            (reply,) = server.ask([("CLUSTER", "SLOTS")], seconds, UNGATED)
         finally:
             server.close()
         if isinstance(reply, Exception):

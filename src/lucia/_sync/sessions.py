@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any, Generic
 
 from lucia._sync.adapters import RenewingSessionAdapter, SessionUserAdapter, UserAdapter
+from lucia._logs import revocation, signed_in
 from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
 from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
 from lucia.rules import (
     Clock,
     SessionExpiry,
     check_noted,
+    exactly,
     handle_of,
     is_session_id,
     new_session_row,
@@ -58,6 +60,7 @@ class SessionMethods(Generic[UserT]):
             DuplicateSessionId: the new id is taken, which chance alone does not bring about.
             InvalidUserId: the store has users, and not this one.
             InvalidInput: ``noted`` is longer than 8 KiB as JSON.
+            TypeError: it is no mapping.
             ValueError: it is no JSON, or the session adapter does not keep attributes.
         """
         self._check_noted(noted)
@@ -66,6 +69,7 @@ class SessionMethods(Generic[UserT]):
         except ConcurrentlyRevoked:  # this login came after the sign-out everywhere that ended the first try
             row = self._set_session(user_id, noted or {})
         self._sweep(user_id)
+        signed_in(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
 
     def _set_session(self, user_id: str, noted: Mapping[str, Any]) -> SessionRow:
@@ -131,7 +135,7 @@ class SessionMethods(Generic[UserT]):
             InvalidUserId: the user is gone.
             UsersNotConfigured: there is no user adapter.
         """
-        row = self._find_user(self._require_users(), session.user_id)
+        row = self._find_user(session.user_id)
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
@@ -152,7 +156,8 @@ class SessionMethods(Generic[UserT]):
     def invalidate_session(self, session_id: str) -> None:
         """End a session, and what it was renewed to within the last 60 seconds. Unknown ids are no error."""
         if is_session_id(session_id):
-            self._sessions.delete_session(session_id)
+            with revocation():
+                self._sessions.delete_session(session_id)
 
     def invalidate_all_user_sessions(self, user_id: str, *, keep: str | None = None) -> bool:
         """Log a user out everywhere: when it returns, no session whose creation or renewal had returned before validates again.
@@ -162,13 +167,15 @@ class SessionMethods(Generic[UserT]):
             keep: the id of a session to spare, or of one that was renewed within the last minute: then its successor is spared.
 
         Returns:
-            Whether ``keep`` was spared. If it is no live session of this user, all are ended, and this is False.
+            Whether all was done as asked for: True without ``keep``, and where it was spared. False
+            if ``keep`` is no live session of this user: then all of the user's sessions are ended.
         """
         check_user_id(user_id)
-        if keep is not None and is_session_id(keep):
-            return self._sessions.delete_other_sessions(user_id, keep)
-        self._sessions.delete_sessions_by_user_id(user_id)
-        return False
+        with revocation(user_id):
+            if keep is not None and is_session_id(keep):
+                return self._sessions.delete_other_sessions(user_id, keep)
+            self._sessions.delete_sessions_by_user_id(user_id)
+            return keep is None
 
     def invalidate_user_session(self, user_id: str, handle: str) -> bool:
         """End one login of a user by its handle, and whatever it was renewed to.
@@ -180,7 +187,8 @@ class SessionMethods(Generic[UserT]):
         rows = self._sessions.get_sessions_by_user_id(user_id)
         ids = [row.id for row in rows if row.user_id == user_id and handle_of(row) == handle]
         if ids:
-            self._sessions.delete_session(*ids)
+            with revocation(user_id):
+                self._sessions.delete_session(*ids)
         return bool(ids)
 
     def get_all_user_sessions(self, user_id: str) -> list[Device]:
@@ -190,7 +198,7 @@ class SessionMethods(Generic[UserT]):
             InvalidUserId: there is a user adapter, and it has no such user.
         """
         sought_user_id(user_id)
-        if self._users is not None and self._users.get_user(user_id) is None:
+        if self._users is not None and self._get_user(user_id) is None:
             raise InvalidUserId
         rows = [row for row in self._sessions.get_sessions_by_user_id(user_id) if row.user_id == user_id]
         now = self._clock()
@@ -204,7 +212,7 @@ class SessionMethods(Generic[UserT]):
         check_user_id(user_id)
         rows = self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
-        if dead := [row.id for row in rows if session_state(row, now) is None]:
+        if dead := [row.id for row in rows if row.user_id == user_id and session_state(row, now) is None]:
             self._sessions.delete_session(*dead)
 
     def _check_noted(self, noted: Mapping[str, Any] | None) -> None:
@@ -231,26 +239,32 @@ class SessionMethods(Generic[UserT]):
         return row, state, followed
 
     def _find_with_user(self, session_id: str) -> tuple[_Live, UserRow]:
-        users = self._require_users()
+        self._require_users()
         if self._joined is not None and is_session_id(session_id):
             both = self._joined.get_session_and_user_by_session_id(session_id)
-            state = None if both is None or both[0].id != session_id else session_state(both[0], self._clock())
+            found = both is not None and both[0].id == session_id and both[1].id == both[0].user_id
+            state = session_state(both[0], self._clock()) if both is not None and found else None
             if both is not None and state is not None:
                 return (both[0], state, False), both[1]
         live = self._find(session_id)
-        user = self._find_user(users, live[0].user_id)
+        user = self._find_user(live[0].user_id)
         if user is None:
             raise InvalidSessionId("this session's user is gone")
         return live, user
 
-    def _find_user(self, users: UserAdapter, user_id: str) -> UserRow | None:
+    def _get_user(self, user_id: str) -> UserRow | None:
+        """Return the user whose id is exactly this one, from the store."""
+        return exactly(self._require_users().get_user(user_id), user_id)
+
+    def _find_user(self, user_id: str) -> UserRow | None:
         """A session's user: what the cache keeps, or what the store has."""
+        self._require_users()
         if self._user_cache is None:
-            return users.get_user(user_id)
+            return self._get_user(user_id)
         row = self._user_cache.find(user_id)
         if row is None:
             reading = self._user_cache.begin()
-            row = users.get_user(user_id)
+            row = self._get_user(user_id)
             if row is not None:
                 self._user_cache.keep(row, reading)
         return row

@@ -7,7 +7,8 @@ from typing import Any
 
 from lucia._sync.sessions import SessionMethods
 from lucia._sync.throttle import Guard
-from lucia._concurrency import PasswordWorkers
+from lucia._concurrency import PasswordWorkers, owner_of
+from lucia._logs import credentials, key_found, revocation
 from lucia.errors import (
     ExpiredKey,
     InvalidCredentials,
@@ -20,30 +21,47 @@ from lucia.errors import (
 )
 from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
-from lucia.rules import is_session_id, key_id, milliseconds, refusal, sought_key_id, sought_user_id, to_datetime, to_key
+from lucia.rules import (
+    check_primary_key,
+    check_texts,
+    exactly,
+    is_revoked_with_credentials,
+    is_session_id,
+    key_id,
+    milliseconds,
+    refusal,
+    sought_key_id,
+    sought_user_id,
+    to_datetime,
+    to_key,
+)
 
 
 class UserMethods(SessionMethods[UserT]):
     """The user half of ``Auth``. Each method raises :class:`~lucia.UsersNotConfigured` where there is no user adapter.
 
     A password is hashed and verified by the worker pool, never on the event loop; more of them at once than its queue takes are
-    :class:`~lucia.Overloaded`.
+    :class:`~lucia.Overloaded`. In the pool, addresses take turns.
     """
 
     _hasher: PasswordHasher
     _workers: PasswordWorkers
     _guard: Guard
     _generate_user_id: Callable[[], str]
+    _single_use_purposes: frozenset[str]
 
     def create_user(self, *, primary_key: PrimaryKey | None, attributes: Mapping[str, Any] | None = None) -> UserT:
         """Store a new user, and their primary key if there is one, both or neither.
 
         Raises:
             DuplicateKeyId: a key has this id.
-            InvalidInput: the password or the key's name can't be one.
+            InvalidInput: the password or the key's name can't be one, or an attribute holds NUL or a lone surrogate.
+            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None.
             ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
+        check_primary_key(primary_key)
+        check_texts("an attribute", attributes)
         user_id = check_user_id(self._generate_user_id())
         key = None if primary_key is None else self._new_key(user_id, primary_key, primary=True)
         row = users.set_user(user_id, attributes or {}, key)
@@ -55,7 +73,7 @@ class UserMethods(SessionMethods[UserT]):
         Raises:
             InvalidUserId: there is none.
         """
-        row = self._require_users().get_user(sought_user_id(user_id))
+        row = self._get_user(sought_user_id(user_id))
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
@@ -65,10 +83,14 @@ class UserMethods(SessionMethods[UserT]):
 
         Raises:
             InvalidUserId: there is no such user.
+            InvalidInput: an attribute holds NUL or a lone surrogate.
         """
         users = self._require_users()
+        if self._get_user(sought_user_id(user_id)) is None:
+            raise InvalidUserId
+        check_texts("an attribute", attributes)
         try:
-            row = users.update_user_attributes(sought_user_id(user_id), attributes)
+            row = users.update_user_attributes(user_id, attributes)
         finally:
             self._forget_user(user_id)
         if row is None:
@@ -80,13 +102,17 @@ class UserMethods(SessionMethods[UserT]):
         """Remove a user with all keys and sessions, also those of a login that is under way. An unknown id is no error."""
         users = self._require_users()
         check_user_id(user_id)
+        found = users.get_user(user_id)
+        if found is not None and exactly(found, user_id) is None:  # another user, whose id the store takes for this one
+            return
         users.delete_keys_by_user_id(user_id)
-        self._sessions.delete_sessions_by_user_id(user_id)
-        try:
-            users.delete_user(user_id)
-        finally:
-            self._forget_user(user_id)
-        self._sessions.delete_sessions_by_user_id(user_id)
+        with revocation(user_id):
+            self._sessions.delete_sessions_by_user_id(user_id)
+            try:
+                users.delete_user(user_id)
+            finally:
+                self._forget_user(user_id)
+            self._sessions.delete_sessions_by_user_id(user_id)
 
     def create_key(self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None) -> PersistentKey:
         """Give a user a further key, one that can be deleted.
@@ -150,7 +176,8 @@ class UserMethods(SessionMethods[UserT]):
             provider_id: the key's provider.
             provider_user_id: the key among the provider's.
             password: what the person typed; None for a key without one.
-            address: where the request came from, for the limit by address; None for no such limit.
+            address: where the request came from, for the limit by address and for its turn in the password pool; None for no such
+                limit, and one turn with all others without an address.
 
         Raises:
             InvalidCredentials: as one of :class:`~lucia.InvalidKeyId` (no such key, or somebody else consumed it),
@@ -158,7 +185,9 @@ class UserMethods(SessionMethods[UserT]):
             TooManyAttempts: too many wrong passwords at this key or from this address; the password was not looked at.
             Overloaded: too many passwords wait to be checked.
         """
-        return to_key(self._prove(sought_key_id(provider_id, provider_user_id), password, address), self._clock())
+        with credentials(provider_id, provider_user_id, address):
+            row = self._prove(sought_key_id(provider_id, provider_user_id), password, address)
+        return to_key(row, self._clock())
 
     def create_session_with_key(
         self,
@@ -176,11 +205,17 @@ class UserMethods(SessionMethods[UserT]):
             InvalidInput, ValueError: as :meth:`create_session`, before the key is used.
         """
         self._check_noted(noted)
+        with credentials(provider_id, provider_user_id, address):
+            return self._sign_in_with_key(provider_id, provider_user_id, password, noted, address)
+
+    def _sign_in_with_key(
+        self, provider_id: str, provider_user_id: str, password: str | None, noted: Mapping[str, Any] | None, address: str | None
+    ) -> Session:
         row = self._prove(sought_key_id(provider_id, provider_user_id), password, address)
         session = self.create_session(row.user_id, noted=noted)
         proven = False
         try:
-            proven = self._still_proven(row, password)
+            proven = self._still_proven(row, password, address)
         finally:
             if not proven:
                 self.invalidate_session(session.session_id)
@@ -206,10 +241,10 @@ class UserMethods(SessionMethods[UserT]):
             InvalidUserId: there is no such user.
         """
         users = self._require_users()
-        if users.get_user(sought_user_id(user_id)) is None:
+        if self._get_user(sought_user_id(user_id)) is None:
             raise InvalidUserId
         now = self._clock()
-        return [to_key(row, now) for row in users.get_keys_by_user_id(user_id)]
+        return [to_key(row, now) for row in users.get_keys_by_user_id(user_id) if row.user_id == user_id]
 
     def update_key_password(
         self,
@@ -221,6 +256,9 @@ class UserMethods(SessionMethods[UserT]):
         keep_session: str | None = None,
     ) -> Session | None:
         """Change a key's password, then end its user's sessions.
+
+        The user's single-use keys for the ``single_use_purposes`` of this ``Auth`` are revoked, before the change and
+        again after it.
 
         Args:
             provider_id: the key's provider.
@@ -240,22 +278,52 @@ class UserMethods(SessionMethods[UserT]):
         users = self._require_users()
         id_ = sought_key_id(provider_id, provider_user_id)
         hashed = self._hash(password)
-        row = None if id_ is None else users.update_key_password(id_, hashed)
-        if row is None:
+        key = self._get_key(id_)
+        if key is None:
+            raise InvalidKeyId
+        self._revoke_single_use_keys(key)
+        if users.update_key_password(key.id, hashed) is None:
             raise InvalidKeyId
         if not invalidate_sessions:
+            self._revoke_single_use_keys(key)
             return None
         try:
-            return self._end_other_sessions(row.user_id, keep_session)
+            self._revoke_single_use_keys(key)
+            return self._end_other_sessions(key.user_id, keep_session)
         except Exception as error:
             raise SessionsNotEnded from error
 
-    def delete_key(self, provider_id: str, provider_user_id: str) -> None:
-        """Remove a key; a primary one stays, an unknown one is no error."""
+    def delete_key(self, provider_id: str, provider_user_id: str) -> bool:
+        """Remove a key that is not primary.
+
+        The user's single-use keys are revoked as by :meth:`update_key_password`, unless this is one itself.
+
+        Returns:
+            Whether this call removed a key. False for an unknown key, and for a primary one, which
+            stays: it goes with its user alone.
+        """
         users = self._require_users()
-        id_ = sought_key_id(provider_id, provider_user_id)
-        if id_ is not None:
-            users.delete_non_primary_key(id_)
+        key = self._get_key(sought_key_id(provider_id, provider_user_id))
+        if key is None or key.primary_key:
+            return False
+        self._revoke_single_use_keys(key)
+        removed = users.delete_non_primary_key(key.id)
+        self._revoke_single_use_keys(key)
+        return removed > 0
+
+    def _revoke_single_use_keys(self, changed: KeyRow) -> None:
+        """Remove what could undo the change of this key: its user's single-use keys for the configured purposes.
+
+        It is called before the change, so that a crash amid it leaves none that works, and after the change, for those
+        that were made in between.
+        """
+        if changed.expires is not None or not self._single_use_purposes:
+            return
+        users = self._require_users()
+        rows = users.get_keys_by_user_id(changed.user_id)
+        revoked = [row.id for row in rows if is_revoked_with_credentials(row, changed.user_id, self._single_use_purposes)]
+        if revoked:
+            users.delete_non_primary_key(*revoked)
 
     def _forget_user(self, user_id: str) -> None:
         """Also where the store failed: it may have changed the user all the same."""
@@ -277,14 +345,14 @@ class UserMethods(SessionMethods[UserT]):
 
     def _get_key(self, id_: str | None) -> KeyRow | None:
         users = self._require_users()
-        return None if id_ is None else users.get_key(id_)
+        return None if id_ is None else exactly(users.get_key(id_), id_)
 
     def _prove(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The key's row once it is proven, with the hash that the store holds now; a single-use key is consumed."""
         users = self._require_users()
         row = self._allowed(id_, password, address)
         if row.expires is None:
-            return self._rehashed(row, password)
+            return self._rehashed(row, password, address)
         consumed = users.delete_non_primary_key(row.id)
         if self._clock() > row.expires:
             raise ExpiredKey
@@ -298,41 +366,42 @@ class UserMethods(SessionMethods[UserT]):
         What is not counted: a password that can't be anybody's, and attempts that an error ended.
         """
         if password is None:
-            return self._verified(id_, None)
+            return self._verified(id_, None, address)
         if not is_acceptable(password):
             raise InvalidPassword
         attempt = self._guard.begin(id_, address)
         try:
-            row = self._verified(id_, password)
+            row = self._verified(id_, password, address)
         except InvalidCredentials:
             raise
         except BaseException:
             self._guard.drop(attempt)
             raise
-        self._guard.prove(id_, attempt)
+        self._guard.prove(attempt)
         return row
 
-    def _verified(self, id_: str | None, password: str | None) -> KeyRow:
+    def _verified(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
         row = self._get_key(id_)
+        key_found(row)
         refused = refusal(row, password_given=password is not None)
-        if password is not None and not self._matches_limited(None if refused else row, password):
+        if password is not None and not self._matches_limited(None if refused else row, password, address):
             refused = refused or InvalidPassword
         if row is None or refused is not None:
             raise refused or InvalidKeyId
         return row
 
-    def _matches_limited(self, row: KeyRow | None, password: str) -> bool:
+    def _matches_limited(self, row: KeyRow | None, password: str, address: str | None) -> bool:
         """Whether the password is the key's; of wrong ones the last that a single-use key allows consumes it.
 
         Raises:
             InvalidKeyId: it has been the last before, or all that are allowed are being verified.
         """
         if row is None or row.expires is None:
-            return self._matches(row, password)
+            return self._matches(row, password, address)
         attempt = self._guard.begin_single_use(row, self._clock())
         try:
-            matches = self._matches(None if attempt.wait else row, password)
+            matches = self._matches(None if attempt.wait else row, password, address)
         except BaseException:
             self._guard.drop(attempt)
             raise
@@ -342,35 +411,35 @@ class UserMethods(SessionMethods[UserT]):
             self._require_users().delete_non_primary_key(row.id)
         return matches
 
-    def _matches(self, row: KeyRow | None, password: str) -> bool:
+    def _matches(self, row: KeyRow | None, password: str, address: str | None) -> bool:
+        owner = owner_of(address)
         if row is None or row.hashed_password is None:
-            return self._workers.verify_dummy(password)
-        return self._workers.verify(password, row.hashed_password)
+            return self._workers.verify_dummy(password, owner)
+        return self._workers.verify(password, row.hashed_password, owner)
 
-    def _rehashed(self, row: KeyRow, password: str | None) -> KeyRow:
+    def _rehashed(self, row: KeyRow, password: str | None, address: str | None) -> KeyRow:
         """The row with a hash of the configured kind, if nobody changed the password meanwhile and the workers have room."""
         if password is None or row.hashed_password is None or not self._hasher.needs_rehash(row.hashed_password):
             return row
         try:
-            hashed = self._workers.hash(password)
+            hashed = self._workers.hash(password, owner_of(address))
         except Overloaded:
             return row
         return self._require_users().update_key_password(row.id, hashed, expected=row.hashed_password) or row
 
-    def _still_proven(self, row: KeyRow, password: str | None) -> bool:
+    def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
         """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password.
 
         A single-use key is gone by now; then it is the user who must be there.
         """
-        users = self._require_users()
         if row.expires is not None:
-            return users.get_user(row.user_id) is not None
-        current = users.get_key(row.id)
+            return self._get_user(row.user_id) is not None
+        current = self._get_key(row.id)
         if current is None or current.user_id != row.user_id:
             return False
         if current.hashed_password == row.hashed_password:
             return True
-        return password is not None and self._matches(current, password)
+        return password is not None and self._matches(current, password, address)
 
     def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
         kept = self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None
