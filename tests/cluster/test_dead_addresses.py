@@ -16,6 +16,7 @@ from lucia._async.redis_routes import open_route as open_async_route
 from lucia._connections import AsyncSettings, Settings
 from lucia._sync.redis_routes import open_route
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
+from lucia.redis.commands import USUAL, SendMode
 from lucia.redis.replay import Revocations
 from lucia.redis.slots import slot_of
 from lucia.redis.topology import InCluster, topology_of
@@ -59,13 +60,17 @@ async def call(flavour: str, method: Any, *arguments: Any) -> Any:
     return await asyncio.to_thread(method, *arguments)
 
 
+async def ping(flavour: str, route: Any, key: str | None = None, seconds: float = SECONDS) -> Any:
+    """Ask the server that serves a key, or any."""
+    return await call(flavour, route.ask, key, [("PING",)], seconds, USUAL)
+
+
 @each_flavour
 async def test_a_dozen_dead_addresses(flavour: str, dead: list[int], cluster: Cluster) -> None:
     """If twelve of the addresses given drop packets, the map is read from the thirteenth in time."""
     route = route_to(flavour, cluster, *dead, cluster.ports[0])
-    calls = [call(flavour, route.ask, f"k{key}", [("PING",)], SECONDS) for key in range(300)]
+    calls = [ping(flavour, route, f"k{key}") for key in range(300)]
     assert await asyncio.gather(*calls) == [[b"PONG"]] * 300
-    assert await call(flavour, route.ask_alone, "k", [("PING",)], SECONDS) == [b"PONG"]
     assert route._informants()[0][1] in cluster.ports  # not a dead address again
     assert len(await call(flavour, route.nodes, SECONDS)) == len(cluster.ports)
     await call(flavour, getattr(route, "aclose", None) or route.close)
@@ -77,7 +82,7 @@ async def test_only_dead_addresses(flavour: str, dead: list[int], cluster: Clust
     route = route_to(flavour, cluster, *dead, *dead[:1])
     began = time.monotonic()
     with pytest.raises(Unanswered) as raised:
-        await call(flavour, route.ask, "key", [("PING",)], SECONDS / 3)
+        await ping(flavour, route, "key", SECONDS / 3)
     assert raised.value.sent is False
     assert time.monotonic() - began < SECONDS
     await call(flavour, getattr(route, "aclose", None) or route.close)
@@ -94,9 +99,9 @@ async def test_a_map_that_names_dead_addresses(flavour: str, dead: list[int], cl
     route = route_to(flavour, cluster, *cluster.ports)
     route._topology = replace(route._topology, remap=reach)
     with pytest.raises(Unanswered):
-        await call(flavour, route.ask, "key", [("PING",)], SECONDS / 3)
+        await ping(flavour, route, "key", SECONDS / 3)
     moved.clear()
-    assert await call(flavour, route.ask, "key", [("PING",)], SECONDS) == [b"PONG"]
+    assert await ping(flavour, route, "key") == [b"PONG"]
     assert {port for _, port in route._servers} <= set(cluster.ports)
     await call(flavour, getattr(route, "aclose", None) or route.close)
 
@@ -105,16 +110,16 @@ async def test_a_map_that_names_dead_addresses(flavour: str, dead: list[int], cl
 async def test_requests_beside_a_map_that_is_being_read(flavour: str, dead: list[int], cluster: Cluster) -> None:
     """While the map can't be read, only requests for a suspect wait, and then use the last map."""
     route = route_to(flavour, cluster, *cluster.ports)
-    await call(flavour, route.ask, "key", [("PING",)], SECONDS)
+    await ping(flavour, route, "key")
     suspect = route._slots[slot_of("key")]
     others = [f"k{number}" for number in range(300)]
     others = [key for key in others if route._slots[slot_of(key)] != suspect]
     nowhere = tuple(("127.0.0.1", port) for port in dead)
     route._topology, route._nodes = replace(route._topology, nodes=nowhere), ()
     route._suspects.add(suspect)
-    waiting = asyncio.create_task(call(flavour, route.ask, "key", [("PING",)], SECONDS))
+    waiting = asyncio.create_task(ping(flavour, route, "key"))
     await asyncio.sleep(0.1)
-    calls = [call(flavour, route.ask, key, [("PING",)], SECONDS) for key in others]
+    calls = [ping(flavour, route, key) for key in others]
     assert await asyncio.gather(*calls) == [[b"PONG"]] * len(others)
     assert not waiting.done()
     assert await waiting == [b"PONG"]
@@ -187,16 +192,17 @@ async def test_connections_to_an_old_master(flavour: str, watched: SentinelPair)
     async with behind_sentinels(flavour, watched, watched.sentinel_port) as adapter:
         assert await adapter.get("one") is None
         route = await adapter.route()
-        blocking: Any = ("BLPOP", "nothing", "0.5")
-        in_use = [adapter.call(route.ask_alone, None, [blocking], SECONDS) for _ in range(3)]
+        blocking, alone = ("BLPOP", "nothing", "0.5"), SendMode(alone=True)
+        in_use = [adapter.call(route.ask, None, [blocking], SECONDS, alone) for _ in range(3)]
         waiting = asyncio.gather(*in_use)
         await asyncio.sleep(0.2)
+        new.client.replicaof("NO", "ONE")
         name(new.port)
-        await adapter.call(route.drop_idle)
-        assert await adapter.call(route.ask_alone, None, [("PING",)], SECONDS) == [b"PONG"]
+        assert await ping(flavour, route) == [b"PONG"]
         assert await waiting == [[None]] * 3
-        assert await adapter.call(route.ask_alone, None, [("PING",)], SECONDS) == [b"PONG"]
-        assert {each.port for each in route._server._idle} == {new.port}
+        assert await ping(flavour, route) == [b"PONG"]
+        assert {each.connection.port for each in route._server._idle} == {new.port}
+        new.client.replicaof("127.0.0.1", watched.pair.link.port)
         name(old.port)
 
 

@@ -205,8 +205,8 @@ class AsyncClusterRoute:
 
     * A node did not answer, or answered something odd: it is a suspect. Requests for it wait for a
       newer map; requests for other nodes go on.
-    * A node pointed elsewhere for one slot: that slot is corrected, and the next request has the
-      map read again while others go on.
+    * A node pointed elsewhere for one slot: that slot is corrected, and the map is read again
+      while other requests go on.
     """
 
     def __init__(self, topology: InCluster, settings: AsyncSettings, revocations: Revocations) -> None:
@@ -320,6 +320,8 @@ class AsyncClusterRoute:
                 redirections += 1
                 address, asking = self._where(redirection.address), redirection.asking
                 self._note(address, redirection.slot, asking=asking)
+                if self._is_outdated:
+                    await self._reading.run(_left(end) / 2, join=False)
                 continue
             if _left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
                 return replies

@@ -206,8 +206,8 @@ class ClusterRoute:
 
     * A node did not answer, or answered something odd: it is a suspect. Requests for it wait for a
       newer map; requests for other nodes go on.
-    * A node pointed elsewhere for one slot: that slot is corrected, and the next request has the
-      map read again while others go on.
+    * A node pointed elsewhere for one slot: that slot is corrected, and the map is read again
+      while other requests go on.
     """
 
     def __init__(self, topology: InCluster, settings: Settings, revocations: Revocations) -> None:
@@ -321,6 +321,8 @@ class ClusterRoute:
                 redirections += 1
                 address, asking = self._where(redirection.address), redirection.asking
                 self._note(address, redirection.slot, asking=asking)
+                if self._is_outdated:
+                    self._reading.run(_left(end) / 2, join=False)
                 continue
             if _left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
                 return replies
