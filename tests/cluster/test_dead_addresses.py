@@ -24,7 +24,12 @@ from lucia.redis.unanswered import Unanswered
 from tests.failover_tools import SentinelPair, sentinel_pair
 from tests.redis_tools import AsyncClients, Clients, row, silent_server, unused_port
 from tests.servers import Cluster
-from tests.support.cluster_changes import FLAVOURS, EitherAdapter, swallowed_ports
+from tests.support.cluster_changes import (
+    FLAVOURS,
+    EitherAdapter,
+    either_adapter,
+    swallowed_ports,
+)
 from tests.support.faulty_proxy import FaultyProxy
 
 SECONDS: Final = 3.0
@@ -104,6 +109,25 @@ async def test_a_map_that_names_dead_addresses(flavour: str, dead: list[int], cl
     assert await ping(flavour, route, "key") == [b"PONG"]
     assert {port for _, port in route._servers} <= set(cluster.ports)
     await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_a_node_that_left_its_address(flavour: str, dead: list[int], cluster: Cluster) -> None:
+    """A request that goes to an address that died meanwhile finds the new one before its deadline."""
+    moved: dict[int, int] = {}
+
+    def reach(address: tuple[str, int]) -> tuple[str, int]:
+        return address[0], moved.get(address[1], address[1])
+
+    options, deadline = {"address_remap": reach}, timedelta(seconds=SECONDS)
+    async with either_adapter(flavour, cluster, options, deadline=deadline) as adapter:
+        moved.update(zip(cluster.ports, dead, strict=False))
+        asking = asyncio.gather(*(adapter.get(f"nobody{number}") for number in range(5)))
+        await asyncio.sleep(SECONDS / 6)  # the map was read, and the connects hang
+        moved.clear()
+        assert await asking == [None] * 5
+        await adapter.add(row("somebody"))
+        await adapter.delete("somebody")
 
 
 @each_flavour
