@@ -158,7 +158,7 @@ class AsyncMaster:
     def __init__(self, topology: BehindSentinel, seconds: float, moved: Any) -> None:
         self._service = topology.service
         self._seconds = seconds / 2
-        self._finders = topology.copy_finders(self._seconds / 4)
+        self._finders = topology.copy_finders(self._seconds / 2)
         self._moved = moved
         self._address: Address | None = None
 
@@ -205,8 +205,8 @@ class AsyncClusterRoute:
 
     * A node did not answer, or answered something odd: it is a suspect. Requests for it wait for a
       newer map; requests for other nodes go on.
-    * A node pointed elsewhere for one slot: that slot is corrected, and the next request has the
-      map read again while others go on.
+    * A node pointed elsewhere for one slot: that slot is corrected, and the map is read again
+      while other requests go on.
     """
 
     def __init__(self, topology: InCluster, settings: AsyncSettings, revocations: Revocations) -> None:
@@ -320,6 +320,8 @@ class AsyncClusterRoute:
                 redirections += 1
                 address, asking = self._where(redirection.address), redirection.asking
                 self._note(address, redirection.slot, asking=asking)
+                if self._is_outdated:
+                    await self._reading.run(_left(end) / 2, join=False)
                 continue
             if _left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
                 return replies
@@ -427,7 +429,8 @@ class AsyncClusterRoute:
         primaries = set(found.primaries.values())
         self._revocations.expect(primaries)
         self._slots, self._nodes = found.primaries, found.nodes
-        self._suspects, self._is_outdated, self._stray = set(), False, None
+        self._suspects, self._is_outdated = set(), False
+        self._stray, self._lost = None, Unanswered(None, sent=False)
         self._version += 1
         gone = [address for address in list(self._servers) if address not in primaries]
         # A request that has begun may still open a connection to such a node: close it next time.

@@ -71,6 +71,7 @@ class AsyncServer:
         self._idle: list[_Pooled] = []
         self._generation = self._closings = 0
         self._seconds = settings.seconds
+        self._connect_seconds = _connect_seconds(settings.seconds, many_slots=many_slots)
         self._tracked = self._track(settings)
         self._send_reads = self._exchange if self._tracked is None else self._tracked.exchange
         self._batches = self._reads = Batches(self._exchange, settings.seconds, many_slots=many_slots) if settings.coalesce else None
@@ -238,7 +239,8 @@ class AsyncServer:
         connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
         pooled, closings = _Pooled(connection), self._closings
         try:
-            await connection.connect()
+            async with asyncio.timeout(self._connect_seconds):
+                await connection.connect()
             await self._check(pooled)
         except BaseException:
             await drop(connection)
@@ -274,6 +276,7 @@ class Server:
 
     def __init__(self, recipe: Recipe, watch: Watch, settings: Settings, *, many_slots: bool = False) -> None:
         self._seconds = settings.seconds
+        self._connect_seconds = _connect_seconds(settings.seconds, many_slots=many_slots)
         self._recipe = recipe
         self._watch = watch
         self._places = FairSemaphore(recipe.limit)
@@ -401,7 +404,7 @@ class Server:
         connection.socket_timeout = connection.socket_connect_timeout = _until(end)
         pooled, closings = _Pooled(connection), self._closings
         try:
-            _connect(connection, _until(end))
+            _connect(connection, min(_until(end), self._connect_seconds))
             self._check(pooled, end)
         except BaseException:
             connection.disconnect()
@@ -429,6 +432,15 @@ class Server:
             self._idle.append(pooled)
         else:
             pooled.connection.disconnect()
+
+
+def _connect_seconds(seconds: float, *, many_slots: bool) -> float:
+    """Return how long connecting may take, of a deadline of so many seconds.
+
+    A node of a cluster may have left its address, and another one be found in the slot map: so
+    connecting to it has a third of the time.
+    """
+    return seconds / 3 if many_slots else seconds
 
 
 def _connect(connection: Any, seconds: float) -> None:
