@@ -208,7 +208,7 @@ def timed(call: Call) -> Call:
     """Make a call that returns a :class:`Timed`, and raises nothing."""
 
     async def awaited(result: Awaitable[Any], start: float) -> Timed:
-        outcomes: list[Any] = await asyncio.gather(result, return_exceptions=True)
+        outcomes = await asyncio.gather(result, return_exceptions=True)
         return Timed(outcomes[0], time.monotonic() - start)
 
     def timed_call(adapter: Any) -> Any:
