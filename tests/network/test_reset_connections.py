@@ -1,6 +1,6 @@
 """Idle connections that were reset, closed or silenced cost no request, in every topology."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import count
 from typing import Any, Final
@@ -22,6 +22,7 @@ from tests.support.callers import (
     foreign,
     open_caller,
     read,
+    some_slow,
 )
 from tests.support.faulty_proxy import FaultyProxy
 
@@ -36,11 +37,6 @@ LOCAL_FAULTS: Final = {
 """Those that the client's own system knows of before the next command."""
 
 _NUMBERS: Final = count()
-
-
-def some_slow(names: Iterable[str], quick: Collection[str]) -> list[Any]:
-    """Mark all names as slow but these."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 QUICK_TOPOLOGIES: Final = ("TCP", "TLS", "Sentinel", "cluster", "near-cache")
