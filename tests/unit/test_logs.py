@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lucia import Overloaded, StoreUnavailable, _logs
+from lucia import Overloaded, PasswordPool, StoreUnavailable, _logs
 from lucia._concurrency import AsyncPasswordWorkers, PasswordWorkers
 from tests.shared import Time
 
@@ -103,12 +103,12 @@ class Reentrant:
 @pytest.mark.parametrize("flavour", ["async", "sync"])
 def test_overload(flavour: str, caplog: pytest.LogCaptureFixture) -> None:
     """A password that is refused since too many wait writes a line, once a minute."""
-    hasher = Reentrant()
+    hasher, pool = Reentrant(), PasswordPool(workers=1, queue=0)
     if flavour == "async":
-        workers = AsyncPasswordWorkers(hasher, workers=1, queue=0)
+        workers = AsyncPasswordWorkers(hasher, pool)
         hasher.again = lambda password: asyncio.run(workers.hash(password))
     else:
-        hasher.again = PasswordWorkers(hasher, workers=1, queue=0).hash
+        hasher.again = PasswordWorkers(hasher, pool).hash
     for _ in range(3):
         with pytest.raises(Overloaded):
             hasher.again("a password")
