@@ -21,7 +21,7 @@ from lucia import _logs
 if TYPE_CHECKING:
     from tests.servers import Server
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.sql_servers"]
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("no deadline", settings(), deadline=None)

@@ -1,12 +1,15 @@
-"""SQLite databases for tests, in both colours side by side: generated tests find their own by name."""
+"""Databases for tests, in SQLite or on a server, in both flavours side by side: generated tests find their own by name."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, MetaData, StaticPool, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
+
+from tests.sql_servers import SqlServer
 
 __all__ = ["AsyncDatabase", "Database"]
 
@@ -30,11 +33,25 @@ def _begin_explicitly(engine: Engine) -> None:
 
 
 class AsyncDatabase:
-    """A database in a file, or in memory without a path, with the metadata's tables; gives its engine."""
+    """A database with the metadata's tables; gives its engine.
 
-    def __init__(self, metadata: MetaData, path: Path | None = None, *, explicit_begin: bool = False) -> None:
+    It is a new one on ``server`` if that is given, else SQLite in a file, or in memory without a path.
+    """
+
+    def __init__(
+        self,
+        metadata: MetaData,
+        path: Path | None = None,
+        *,
+        server: SqlServer | None = None,
+        explicit_begin: bool = False,
+    ) -> None:
         self._metadata = metadata
-        self.engine = create_async_engine(f"sqlite+aiosqlite:///{path or ':memory:'}", **_options(path))
+        self._stack = ExitStack()
+        if server is None:
+            self.engine = create_async_engine(f"sqlite+aiosqlite:///{path or ':memory:'}", **_options(path))
+        else:
+            self.engine = create_async_engine(server.async_url(self._stack.enter_context(server.database())))
         if explicit_begin:
             _begin_explicitly(self.engine.sync_engine)
 
@@ -45,6 +62,7 @@ class AsyncDatabase:
 
     async def __aexit__(self, *_: object) -> None:
         await self.engine.dispose()
+        self._stack.close()
 
     @staticmethod
     def sources(engine: AsyncEngine) -> tuple[AsyncEngine, async_sessionmaker[AsyncSession]]:
@@ -65,9 +83,20 @@ class AsyncDatabase:
 class Database:
     """As ``AsyncDatabase``, without waiting."""
 
-    def __init__(self, metadata: MetaData, path: Path | None = None, *, explicit_begin: bool = False) -> None:
+    def __init__(
+        self,
+        metadata: MetaData,
+        path: Path | None = None,
+        *,
+        server: SqlServer | None = None,
+        explicit_begin: bool = False,
+    ) -> None:
         self._metadata = metadata
-        self.engine = create_engine(f"sqlite:///{path or ':memory:'}", **_options(path))
+        self._stack = ExitStack()
+        if server is None:
+            self.engine = create_engine(f"sqlite:///{path or ':memory:'}", **_options(path))
+        else:
+            self.engine = create_engine(server.url(self._stack.enter_context(server.database())))
         if explicit_begin:
             _begin_explicitly(self.engine)
 
@@ -77,6 +106,7 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.engine.dispose()
+        self._stack.close()
 
     @staticmethod
     def sources(engine: Engine) -> tuple[Engine, sessionmaker[Session]]:

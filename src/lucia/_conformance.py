@@ -39,6 +39,19 @@ ODD_TEXTS: Final = (
 ALIKE: Final = ("id", "ID", "id ", " id", "id:", "id:id", "i", "id%", "i_", "id\n", "id\u00e9", "ide\u0301", "id1", "1", "01", "1.0")
 """Ids that are different though a store may take them for each other: by case, trimming, prefix, wildcard, normalisation or number."""
 
+SPELT: Final = "user-josé"
+"""An id, and below what a database may take for it: MariaDB does so with each of these by default."""
+
+OTHER_SPELLINGS: Final = (
+    "User-josé",
+    "USER-JOSÉ",
+    "user-jose",
+    "user-jose\u0301",
+    "user-josé ",
+    "user-josé\u200b",
+    "user-jos\uff45\u0301",
+)
+
 
 def equal(found: object, expected: object, what: str) -> None:
     """``what`` was found as expected."""

@@ -1,31 +1,41 @@
 """What the SQLAlchemy adapters of both colours share without waiting: the tables, rows to plain objects, and clean error texts."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     CursorResult,
     Engine,
     ForeignKey,
+    FromClause,
     Index,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Result,
     Row,
     String,
     Table,
+    bindparam,
     inspect,
+    literal,
 )
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects import mssql, mysql
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.ext.asyncio import async_sessionmaker as AsyncSessionMaker
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm import sessionmaker as SessionMaker
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.schema import SchemaItem
 
 from lucia._logs import row_ignored
@@ -45,7 +55,9 @@ __all__ = [
     "answer_of",
     "check_sessions",
     "check_source",
+    "equals",
     "hide_parameters",
+    "is_one_of",
     "key_row",
     "session_rows",
     "user_row",
@@ -190,13 +202,29 @@ def _holds_text(column: Column[Any]) -> bool:
         return False
 
 
+def _exact_text() -> String:
+    """Return a text type whose collation distinguishes every byte and pads nothing.
+
+    PostgreSQL, SQLite and Oracle compare so by default. MySQL, MariaDB and SQL Server ignore case, accents or trailing
+    spaces by default. (SQL Server pads in every collation.) These are plain types of SQLAlchemy, so that Alembic writes
+    them into a migration without an import of this library.
+    """
+    size = MAX_ID_LENGTH
+    return (
+        String(size)
+        .with_variant(mysql.VARCHAR(size, charset="utf8mb4", collation="utf8mb4_nopad_bin"), "mariadb")
+        .with_variant(mysql.VARCHAR(size, charset="utf8mb4", collation="utf8mb4_0900_bin"), "mysql")
+        .with_variant(mssql.NVARCHAR(size, collation="Latin1_General_100_BIN2"), "mssql")
+    )
+
+
 def _make_user_table(metadata: MetaData, name: str, columns: Sequence[Column[Any]]) -> Table:
-    return Table(name, metadata, Column("id", String(MAX_ID_LENGTH)), *columns, PrimaryKeyConstraint("id", name=f"pk_{name}"))
+    return Table(name, metadata, Column("id", _exact_text()), *columns, PrimaryKeyConstraint("id", name=f"pk_{name}"))
 
 
 def _make_key_table(metadata: MetaData, name: str, user_id: Column[Any]) -> Table:
-    columns = (Column("hashed_password", String(255)), Column("primary_key", Boolean, nullable=False), Column("expires", BigInteger))
-    return Table(name, metadata, *_owned_by(user_id, name), *columns)
+    columns = (Column("hashed_password", _exact_text()), Column("primary_key", Boolean, nullable=False), Column("expires", BigInteger))
+    return Table(name, metadata, *_owned_by(user_id, name), *columns, **_character_set(user_id.table))
 
 
 def _make_session_table(metadata: MetaData, name: str, user_id: Column[Any]) -> Table:
@@ -207,18 +235,68 @@ def _make_session_table(metadata: MetaData, name: str, user_id: Column[Any]) -> 
         Column("active_expires", BigInteger, nullable=False),
         Column("idle_expires", BigInteger, nullable=False),
         Column("attributes", JSON, nullable=False),
-        Column("successor", String(MAX_ID_LENGTH)),
+        Column("successor", _exact_text()),
+        **_character_set(user_id.table),
     )
 
 
 def _owned_by(user_id: Column[Any], table: str) -> tuple[SchemaItem, ...]:
-    """The columns ``id`` and ``user_id``, their constraints and their index."""
+    """The columns ``id`` and ``user_id``, their constraints and their index.
+
+    ``user_id`` has the type of the column it references, collation included: MySQL and MariaDB refuse a foreign key
+    between different ones.
+    """
     return (
-        Column("id", String(MAX_ID_LENGTH)),
+        Column("id", _exact_text()),
         Column("user_id", user_id.type, ForeignKey(user_id, name=f"fk_{table}_user_id", ondelete="CASCADE"), nullable=False),
         PrimaryKeyConstraint("id", name=f"pk_{table}"),
         Index(f"ix_{table}_user_id", "user_id"),
     )
+
+
+def _character_set(users: FromClause) -> dict[str, Any]:
+    """Return the options that give a table the default character set and collation of the user table."""
+    options = cast(Table, users).dialect_kwargs
+    return {name: value for name, value in options.items() if name.endswith(("_charset", "_collate"))}
+
+
+def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Return the condition that a column holds exactly this text, whatever the column's collation is."""
+    return _Exactly(column == text, _utf8(column) == _utf8(literal(text, column.type)))
+
+
+def is_one_of(column: ColumnElement[Any], texts: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that a column holds exactly one of these texts, whatever the column's collation is."""
+    values = bindparam(None, list(texts), type_=column.type, expanding=True, unique=True)
+    return _Exactly(column.in_(texts), _utf8(column).in_(values))
+
+
+def _utf8(column: ColumnElement[Any]) -> ColumnElement[bytes]:
+    return sql_cast(sql_cast(column, mysql.CHAR(charset="utf8mb4")), LargeBinary)
+
+
+class _Exactly(FunctionElement[bool]):
+    """A comparison by a column's collation, which can use an index, and the same comparison of bytes.
+
+    MySQL and MariaDB need both: an application's own user table, and tables that were made by an earlier version of this
+    library, have the database's default collation, for which ``é`` equals ``E``. Other databases get the first alone.
+    """
+
+    inherit_cache = True
+    type = Boolean()
+
+    def self_group(self, against: object = None) -> Self:
+        return self  # else SQLAlchemy appends "= 1" for databases without booleans
+
+
+@compiles(_Exactly)
+def _compare(element: _Exactly, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(next(iter(element.clauses)), **options)
+
+
+@compiles(_Exactly, "mysql", "mariadb")
+def _compare_bytes_too(element: _Exactly, compiler: SQLCompiler, **options: Any) -> str:
+    return f"({' AND '.join(compiler.process(clause, **options) for clause in element.clauses)})"
 
 
 class Answer(NamedTuple):
@@ -269,9 +347,10 @@ def _session_row(row: Sequence[Any]) -> SessionRow | None:
 
 
 def hide_parameters(error: StatementError) -> None:
-    """Take the statement's values (ids, hashes, attributes) out of the texts of this error and of the errors behind it."""
-    error.hide_parameters = True
+    """Take the statement's values (ids, hashes, attributes) out of this error, its text and the texts of the errors behind it."""
     secrets = sorted(_quotable(error.params), key=len, reverse=True)
+    error.hide_parameters = True
+    error.params = None
     for link in _chain(error):
         link.args = tuple(_without(secrets, value) for value in link.args)
         vars(link).update({name: _without(secrets, value) for name, value in vars(link).items() if isinstance(value, str)})

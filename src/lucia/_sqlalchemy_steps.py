@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import ColumnElement, Executable, Select, Table, and_, delete, false, insert, literal, not_, select, update
 
 from lucia._logs import revoked
-from lucia._sqlalchemy import Answer, AuthTables, check_sessions, key_row, session_rows, user_row
+from lucia._sqlalchemy import Answer, AuthTables, check_sessions, equals, is_one_of, key_row, session_rows, user_row
 from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId, LuciaError
 from lucia.models import KeyRow, SessionRow, Unset, UserRow
@@ -40,14 +40,18 @@ def why_refused(
 ) -> Steps[LuciaError | None]:
     """Why an insert was refused, judged by the rows that are there, since texts and codes differ between databases.
 
+    An id is taken too if the database's collation takes it for an existing one, so these are not compared byte for byte.
+
     Returns:
         DuplicateKeyId or DuplicateSessionId if that id is taken, InvalidUserId if the user is missing, else None.
     """
     if key_id is not None and (yield select(tables.key.c.id).where(tables.key.c.id == key_id)).rows:
         return DuplicateKeyId()
-    if session_id is not None and (yield _select_session(tables, session_id)).rows:
-        return DuplicateSessionId()
-    if user_id is not None and not (yield select(tables.user_id).where(tables.user_id == user_id)).rows:
+    if session_id is not None:
+        sessions = check_sessions(tables)
+        if (yield select(sessions.c.id).where(sessions.c.id == session_id)).rows:
+            return DuplicateSessionId()
+    if user_id is not None and not (yield select(tables.user_id).where(equals(tables.user_id, user_id))).rows:
         return InvalidUserId()
     return None
 
@@ -69,22 +73,22 @@ def delete_user(tables: AuthTables, user_id: str) -> Steps[None]:
     yield from delete_keys_by_user_id(tables, user_id)
     if tables.session is not None:
         yield from delete_sessions_by_user_id(tables, user_id)
-    yield delete(tables.user).where(tables.user_id == user_id)
+    yield delete(tables.user).where(equals(tables.user_id, user_id))
 
 
 def update_user_attributes(tables: AuthTables, user_id: str, attributes: Mapping[str, Any]) -> Steps[UserRow | None]:
     if values := tables.attribute_values(attributes):
-        yield update(tables.user).where(tables.user_id == user_id).values(values)
+        yield update(tables.user).where(equals(tables.user_id, user_id)).values(values)
     return (yield from get_user(tables, user_id))
 
 
 def get_key(tables: AuthTables, key_id: str) -> Steps[KeyRow | None]:
-    rows = (yield select(tables.key).where(tables.key.c.id == key_id)).rows
+    rows = (yield select(tables.key).where(equals(tables.key.c.id, key_id))).rows
     return key_row(rows[0]) if rows else None
 
 
 def get_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[KeyRow]]:
-    return [key_row(row) for row in (yield select(tables.key).where(tables.key.c.user_id == user_id)).rows]
+    return [key_row(row) for row in (yield select(tables.key).where(equals(tables.key.c.user_id, user_id))).rows]
 
 
 def set_key(tables: AuthTables, key: KeyRow) -> Steps[None]:
@@ -94,31 +98,31 @@ def set_key(tables: AuthTables, key: KeyRow) -> Steps[None]:
 
 def update_key_password(tables: AuthTables, key_id: str, hashed_password: str | None, expected: str | Unset | None) -> Steps[KeyRow | None]:
     keys = tables.key
-    unchanged = () if isinstance(expected, Unset) else (keys.c.hashed_password == expected,)
-    done = yield update(keys).where(keys.c.id == key_id, *unchanged).values(hashed_password=hashed_password)
+    unchanged = () if isinstance(expected, Unset) else (_is_hash(keys.c.hashed_password, expected),)
+    done = yield update(keys).where(equals(keys.c.id, key_id), *unchanged).values(hashed_password=hashed_password)
     return (yield from get_key(tables, key_id)) if done.changed else None
 
 
 def delete_non_primary_key(tables: AuthTables, key_ids: Sequence[str]) -> Steps[int]:
     count = 0
     for block in _blocks(key_ids):
-        count += (yield delete(tables.key).where(tables.key.c.id.in_(block), not_(tables.key.c.primary_key))).changed
+        count += (yield delete(tables.key).where(is_one_of(tables.key.c.id, block), not_(tables.key.c.primary_key))).changed
     return count
 
 
 def delete_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
-    yield delete(tables.key).where(tables.key.c.user_id == user_id)
+    yield delete(tables.key).where(equals(tables.key.c.user_id, user_id))
 
 
 def get_session(tables: AuthTables, session_id: str) -> Steps[SessionRow | None]:
     sessions = check_sessions(tables)
-    found = session_rows((yield select(sessions).where(sessions.c.id == session_id, sessions.c.successor.is_(None))).rows)
+    found = session_rows((yield select(sessions).where(equals(sessions.c.id, session_id), sessions.c.successor.is_(None))).rows)
     return found[0] if found else None
 
 
 def get_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[SessionRow]]:
     sessions = check_sessions(tables)
-    return session_rows((yield select(sessions).where(sessions.c.user_id == user_id, sessions.c.successor.is_(None))).rows)
+    return session_rows((yield select(sessions).where(equals(sessions.c.user_id, user_id), sessions.c.successor.is_(None))).rows)
 
 
 def get_session_and_user(tables: AuthTables, session_id: str) -> Steps[tuple[SessionRow, UserRow] | None]:
@@ -127,7 +131,7 @@ def get_session_and_user(tables: AuthTables, session_id: str) -> Steps[tuple[Ses
     both = select(*sessions.columns, tables.user_id, *tables.attributes.values()).join_from(
         sessions, tables.user, sessions.c.user_id == tables.user_id
     )
-    rows = (yield both.where(sessions.c.id == session_id, sessions.c.successor.is_(None))).rows
+    rows = (yield both.where(equals(sessions.c.id, session_id), sessions.c.successor.is_(None))).rows
     found = [(session, user_row(tables, row[width:])) for row in rows for session in session_rows([row[:width]])]
     return found[0] if found else None
 
@@ -145,7 +149,7 @@ def set_session_within(tables: AuthTables, session: SessionRow, limit: int, now:
     no lock clause. What a renewal is about to replace is listed as it was, and ends with what it is renewed to.
     """
     yield delete(check_sessions(tables)).where(false())  # SQLite, which can't lock a row, locks the database
-    yield select(tables.user_id).where(tables.user_id == session.user_id).with_for_update(key_share=True)
+    yield select(tables.user_id).where(equals(tables.user_id, session.user_id)).with_for_update(key_share=True)
     yield from set_session(tables, session)
     rows = yield from get_sessions_by_user_id(tables, session.user_id)
     yield from delete_sessions(tables, surplus_sessions(rows, session, limit, now), now)
@@ -157,7 +161,7 @@ def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, gr
     No grace is written as 0 and not as the present, which a clock that is behind would take for a grace.
     """
     sessions = check_sessions(tables)
-    live = and_(sessions.c.id == session_id, sessions.c.user_id == successor.user_id, _live(sessions, now))
+    live = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, successor.user_id), _live(sessions, now))
     used = {"successor": successor.id, "active_expires": now + grace if grace else 0, "idle_expires": now + MARKER_MS}
     if not (yield update(sessions).where(live).values(used)).changed:
         end = yield from get_successor(tables, session_id, now)
@@ -187,11 +191,11 @@ def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) ->
 def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[None]:
     """Remove the live ones; of those that a renewal was faster with, remove the used row and go on with its successor."""
     for _ in range(_LONGEST_CHAIN):
-        revoked((yield delete(sessions).where(sessions.c.id.in_(ids), sessions.c.successor.is_(None))).changed)
-        used = (yield select(sessions).where(sessions.c.id.in_(ids), sessions.c.successor.is_not(None))).rows
+        revoked((yield delete(sessions).where(is_one_of(sessions.c.id, ids), sessions.c.successor.is_(None))).changed)
+        used = (yield select(sessions).where(is_one_of(sessions.c.id, ids), sessions.c.successor.is_not(None))).rows
         if not used:
             return
-        yield delete(sessions).where(sessions.c.id.in_([row.id for row in used]))
+        yield delete(sessions).where(is_one_of(sessions.c.id, [row.id for row in used]))
         ids = [row.successor for row in used if row.idle_expires >= now]
 
 
@@ -204,7 +208,7 @@ def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
     sessions = check_sessions(tables)
     changed = 1
     while changed:
-        changed = (yield delete(sessions).where(sessions.c.user_id == user_id)).changed
+        changed = (yield delete(sessions).where(equals(sessions.c.user_id, user_id))).changed
         revoked(changed)
 
 
@@ -218,7 +222,7 @@ def delete_other_sessions(tables: AuthTables, user_id: str, keep: str, now: int)
     if end is None:
         yield from delete_sessions_by_user_id(tables, user_id)
         return False
-    others = and_(sessions.c.user_id == user_id, sessions.c.id != end, sessions.c.successor.is_(None))
+    others = and_(equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None))
     revoked((yield delete(sessions).where(others)).changed)
     while (yield select(sessions.c.id).where(others).limit(1)).rows:
         revoked((yield delete(sessions).where(others)).changed)
@@ -228,7 +232,7 @@ def delete_other_sessions(tables: AuthTables, user_id: str, keep: str, now: int)
 def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps[str | None]:
     """The live end of this user's chain, locked by a write that changes nothing, so that no renewal moves it before the commit."""
     for _ in range(_LONGEST_CHAIN):
-        own = and_(sessions.c.id == session_id, sessions.c.user_id == user_id)
+        own = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, user_id))
         if (yield update(sessions).where(own, _live(sessions, now)).values(idle_expires=sessions.c.idle_expires)).changed:
             return session_id
         used = (yield select(sessions).where(own, sessions.c.successor.is_not(None), sessions.c.idle_expires >= now)).rows
@@ -238,23 +242,27 @@ def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps
     return None
 
 
+def _is_hash(column: ColumnElement[Any], expected: str | None) -> ColumnElement[bool]:
+    return column.is_(None) if expected is None else equals(column, expected)
+
+
 def _live(sessions: Table, now: int) -> ColumnElement[bool]:
     return and_(sessions.c.successor.is_(None), sessions.c.idle_expires >= now)
 
 
 def _delete_spent(sessions: Table, user_id: str, now: int) -> Executable:
     """Sweep the user's used rows whose time is over."""
-    return delete(sessions).where(sessions.c.user_id == user_id, sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
+    return delete(sessions).where(equals(sessions.c.user_id, user_id), sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
 
 
 def _select_user(tables: AuthTables, user_id: str) -> Select[Any]:
-    return select(tables.user_id, *tables.attributes.values()).where(tables.user_id == user_id)
+    return select(tables.user_id, *tables.attributes.values()).where(equals(tables.user_id, user_id))
 
 
 def _select_session(tables: AuthTables, session_id: str) -> Select[Any]:
     """A session's row, used or not."""
     sessions = check_sessions(tables)
-    return select(sessions).where(sessions.c.id == session_id)
+    return select(sessions).where(equals(sessions.c.id, session_id))
 
 
 def _key_values(key: KeyRow) -> dict[str, Any]:
@@ -280,7 +288,7 @@ def _insert_session(tables: AuthTables, session: SessionRow) -> Executable:
 
 def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]) -> Executable:
     """Insert one row if its user exists, none else, also where foreign keys are not enforced, as in SQLite by default."""
-    row = select(*(literal(value, table.c[name].type) for name, value in values.items())).where(tables.user_id == values["user_id"])
+    row = select(*(literal(value, table.c[name].type) for name, value in values.items())).where(equals(tables.user_id, values["user_id"]))
     return insert(table).from_select(list(values), row.select_from(tables.user)).execution_options(preserve_rowcount=True)
 
 

@@ -52,21 +52,32 @@ SESSION_COLUMNS: Final = frozenset({"id", "user_id", "active_expires", "idle_exp
 
 
 def check_text(name: str, value: object) -> str:
-    """Return ``value`` if it can name something in every store: a string, not empty, encodable as UTF-8.
+    """Return ``value`` if it can name something in every store: a string, not empty, that every store can keep.
 
     Raises:
         TypeError: it is no ``str``.
-        ValueError: it is empty or holds a lone surrogate.
+        ValueError: it is empty, or :func:`check_storable` refuses it.
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}")
     if not value:
         raise ValueError(f"{name} is empty")
+    check_storable(name, value)
+    return value
+
+
+def check_storable(name: str, text: str) -> None:
+    """Refuse text that some store can't keep: PostgreSQL refuses NUL, and a lone surrogate has no encoding.
+
+    Raises:
+        ValueError: the text holds one.
+    """
+    if "\0" in text:
+        raise ValueError(f"{name} holds a NUL character, which some databases can't keep")
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{name} holds a lone surrogate, which no store can keep") from None
-    return value
 
 
 def check_id(name: str, value: object) -> str:
@@ -219,7 +230,7 @@ def stored_row(id_: Any, user_id: Any, active_expires: Any, idle_expires: Any, a
     """The row of these members, none of whose attributes is named as a column: in less time, if they are as usual.
 
     Raises:
-        TypeError, ValueError: as :class:`SessionRow`.
+        TypeError, ValueError: as :class:`SessionRow`, but NUL in an id is not looked for.
     """
     is_usual = (
         id_.__class__ is user_id.__class__ is str

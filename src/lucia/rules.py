@@ -6,11 +6,11 @@ import json
 import os
 import string
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from lucia.errors import (
     InvalidCredentials,
@@ -34,7 +34,9 @@ from lucia.models import (
     SessionRow,
     SessionState,
     SingleUseKey,
+    UserRow,
     check_id,
+    check_storable,
     check_text,
     check_user_id,
 )
@@ -55,6 +57,8 @@ Clock = Callable[[], int]
 
 RandomBytes = Callable[[int], bytes]
 """Gives so many bytes from a cryptographically secure source."""
+
+RowT = TypeVar("RowT", KeyRow, UserRow)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -213,7 +217,7 @@ def check_noted(noted: object) -> None:
     Raises:
         TypeError: it is no mapping.
         ValueError: it holds something that is no JSON value.
-        InvalidInput: its JSON is longer than 8 KiB.
+        InvalidInput: its JSON is longer than 8 KiB, or it holds text that some store can't keep.
     """
     if not isinstance(noted, Mapping):
         raise TypeError(f"the metadata of a session must be a dict of JSON values, not {type(noted).__name__}")
@@ -221,6 +225,26 @@ def check_noted(noted: object) -> None:
     size = sum(len(_json_of(name, value)) for name, value in cast("Mapping[str, Any]", noted).items())
     if size > MAX_NOTED_BYTES:
         raise InvalidInput(f"what is noted about a session has {size} bytes as JSON, more than {MAX_NOTED_BYTES}")
+    check_texts("what is noted about a session", noted)
+
+
+def check_texts(name: str, value: object) -> None:
+    """Refuse text, in whatever lists and mappings, that some store can't keep.
+
+    Raises:
+        InvalidInput: there is a NUL character or a lone surrogate.
+    """
+    if isinstance(value, str):
+        try:
+            check_storable(name, value)
+        except ValueError as error:
+            raise InvalidInput(str(error)) from None
+    elif isinstance(value, Mapping):
+        for pair in cast("Mapping[object, object]", value).items():
+            check_texts(name, pair)
+    elif isinstance(value, list | tuple):
+        for item in cast("list[object] | tuple[object, ...]", value):
+            check_texts(name, item)
 
 
 def _json_of(name: str, value: object) -> str:
@@ -336,8 +360,9 @@ def key_id(provider_id: str, provider_user_id: str) -> str:
 
     Raises:
         TypeError: a part is no text.
-        ValueError: ``provider_id`` is empty, holds a lone surrogate or a colon (the id is split at the first one).
-        InvalidInput: ``provider_user_id`` is empty, holds a lone surrogate, or makes the id longer than 255 characters.
+        ValueError: ``provider_id`` is empty, holds NUL, a lone surrogate or a colon (the id is split at the first one).
+        InvalidInput: ``provider_user_id`` is empty, holds NUL or a lone surrogate, or makes the id longer than 255
+            characters.
     """
     _check_provider_id(provider_id)
     try:
@@ -352,7 +377,7 @@ def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:
 
     Raises:
         TypeError: a part is no text.
-        ValueError: ``provider_id`` is empty, holds a lone surrogate or a colon.
+        ValueError: ``provider_id`` is empty, holds NUL, a lone surrogate or a colon.
     """
     _check_provider_id(provider_id)
     try:
@@ -365,6 +390,34 @@ def _check_provider_id(provider_id: object) -> None:
     text = check_text("provider_id", provider_id)
     if ":" in text:
         raise ValueError(f"provider_id may hold no colon, got {quoted(text)}: key ids are split at the first one")
+
+
+def check_purposes(purposes: Collection[str]) -> frozenset[str]:
+    """Return the provider ids as a set.
+
+    Raises:
+        TypeError: it is a single string, whose letters would be taken for provider ids, or one of them is no text.
+        ValueError: one of them can't be a provider id.
+    """
+    if isinstance(purposes, str):
+        raise TypeError(f"single_use_purposes must be a collection of provider ids, such as ({purposes!r},), not a str")
+    for purpose in purposes:
+        _check_provider_id(purpose)
+    return frozenset(purposes)
+
+
+def is_revoked_with_credentials(row: KeyRow, user_id: str, purposes: Collection[str]) -> bool:
+    """Return whether this is a single-use key of this user for one of these purposes."""
+    return row.user_id == user_id and row.expires is not None and row.id.partition(":")[0] in purposes
+
+
+def exactly(row: RowT | None, id_: str) -> RowT | None:
+    """Return the row if its id is the one that was asked for, else None.
+
+    A store may compare ids without regard to case, accents or spaces. Then it finds a row under a name that is not the
+    row's own: ``victim@exämple.com`` would be a key of ``victim@example.com``.
+    """
+    return row if row is not None and row.id == id_ else None
 
 
 def sought_user_id(user_id: object) -> str:

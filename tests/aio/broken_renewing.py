@@ -438,3 +438,19 @@ class AsyncEndsWhatItSaw(AsyncMemoryAdapter):
     async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
         await until(lambda: successor.user_id in self.looked)
         return await super().renew_session(session_id, successor, grace=grace)
+
+
+@breaks(Laws.test_renew_other_spellings)
+class AsyncFollowsInAnyCase(AsyncMemoryAdapter):
+    """Follows used ids without regard to case."""
+
+    async def get_successor(self, session_id: str, /) -> SessionRow | None:
+        return await super().get_successor(session_id.casefold())
+
+
+@breaks(Laws.test_renew_other_spellings)
+class AsyncRenewsPadded(AsyncMemoryAdapter):
+    """Compares the ids of sessions that are renewed as if they were filled up with spaces."""
+
+    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        return await super().renew_session(session_id.rstrip(" "), successor, grace=grace)

@@ -424,3 +424,28 @@ class AsyncCutsUserIds(AsyncMemoryAdapter):
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         return [row for row in self._sessions.values() if row.user_id[:255] == user_id[:255]]
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncReadsInAnyCase(AsyncMemoryAdapter):
+    """Finds sessions without regard to case."""
+
+    async def get_session(self, session_id: str, /) -> SessionRow | None:
+        return next((row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()), None)
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncListsPadded(AsyncMemoryAdapter):
+    """Compares the users of sessions as if their ids were filled up with spaces."""
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return await super().get_sessions_by_user_id(user_id.rstrip(" "))
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncEndsWithoutAccents(AsyncMemoryAdapter):
+    """Ends the sessions of users without regard to accents."""
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        plain = user_id.replace("é", "e")
+        self._sessions = {id_: row for id_, row in self._sessions.items() if row.user_id.replace("é", "e") != plain}

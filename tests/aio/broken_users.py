@@ -10,7 +10,9 @@ from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from lucia.testing import AsyncSessionUserAdapterSuite as JoinedLaws
 from lucia.testing import AsyncUserAdapterSuite as Laws
 from tests.aio.broken import breaks
+from tests.aio.folding import AsyncFoldingStore
 from tests.aio.meeting import AsyncMeetingAdapter
+from tests.shared import Time
 
 # Users
 
@@ -498,6 +500,55 @@ class AsyncDeletesTrimmed(AsyncMemoryAdapter):
         self._users = {id_: user for id_, user in self._users.items() if id_.strip() != user_id.strip()}
 
 
+@breaks(Laws.test_other_spellings)
+class AsyncFolds(AsyncFoldingStore):
+    """Compares all ids as MariaDB does by default."""
+
+    def __init__(self) -> None:
+        super().__init__(Time())
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncKeysInAnyCase(AsyncMemoryAdapter):
+    """Finds keys without regard to case."""
+
+    async def get_key(self, key_id: str, /) -> KeyRow | None:
+        return next((key for key in self._keys.values() if key.id.casefold() == key_id.casefold()), None)
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncKeysWithoutAccents(AsyncMemoryAdapter):
+    """Removes keys without regard to accents."""
+
+    async def delete_non_primary_key(self, /, *key_ids: str) -> int:
+        plain = {key_id.replace("é", "e") for key_id in key_ids}
+        return await super().delete_non_primary_key(*(key_id for key_id in self._keys if key_id.replace("é", "e") in plain))
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncUsersPadded(AsyncMemoryAdapter):
+    """Compares the ids of users as if all were filled up with spaces."""
+
+    async def get_user(self, user_id: str, /) -> UserRow | None:
+        return await super().get_user(user_id.rstrip(" "))
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncRemovesUsersInAnyCase(AsyncMemoryAdapter):
+    """Removes users without regard to case."""
+
+    async def delete_user(self, user_id: str, /) -> None:
+        self._users = {id_: user for id_, user in self._users.items() if id_.casefold() != user_id.casefold()}
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncKeysOfOtherUsers(AsyncMemoryAdapter):
+    """Looks for a key's user without regard to invisible characters."""
+
+    async def set_key(self, key: KeyRow, /) -> None:
+        await super().set_key(replace(key, user_id=key.user_id.replace("\u200b", "")))
+
+
 @breaks(Laws.test_longest_ids)
 class AsyncCutsKeyIds(AsyncMemoryAdapter):
     """Compares the first 191 characters of a key's id."""
@@ -545,6 +596,14 @@ class AsyncJoinsEnded(AsyncMemoryAdapter):
 
     async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
         return (self.last, self._users[self.last.user_id]) if session_id == self.last.id else None
+
+
+@breaks(JoinedLaws.test_joined_other_spellings)
+class AsyncJoinsFolded(AsyncFoldingStore):
+    """Compares the ids of sessions as MariaDB does by default."""
+
+    def __init__(self) -> None:
+        super().__init__(Time())
 
 
 @breaks(JoinedLaws.test_joined_without_user)

@@ -217,7 +217,7 @@ async def test_a_store_that_fails_is_no_invalid_session(
     assert (await auth.validate_session(session.session_id)).fresh
 
 
-@pytest.mark.parametrize("bad", ["", "\ud800", "x" * 12_289])
+@pytest.mark.parametrize("bad", ["", "\ud800", "\0", "x" * 12_289])
 async def test_nobody_can_be_logged_in_under_an_impossible_id(auth: AsyncAuth[User], store: AsyncWatchedStore, bad: str) -> None:
     """A user id that no store can keep is a ValueError where something would be made or ended, before the store is asked."""
     methods: list[Callable[[str], Any]] = [
@@ -757,7 +757,7 @@ async def test_the_device_list_of_an_unknown_user(auth: AsyncAuth[User], store: 
     with pytest.raises(InvalidUserId):
         await auth.get_all_user_sessions("nobody")
     store.calls.clear()
-    for impossible in ("", "\ud800", "x" * 12_289):
+    for impossible in ("", "\ud800", "\0", "x" * 12_289):
         with pytest.raises(InvalidUserId):
             await auth.get_all_user_sessions(impossible)
     assert store.calls == []

@@ -439,3 +439,19 @@ class EndsWhatItSaw(MemoryAdapter):
     def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
         until(lambda: successor.user_id in self.looked)
         return super().renew_session(session_id, successor, grace=grace)
+
+
+@breaks(Laws.test_renew_other_spellings)
+class FollowsInAnyCase(MemoryAdapter):
+    """Follows used ids without regard to case."""
+
+    def get_successor(self, session_id: str, /) -> SessionRow | None:
+        return super().get_successor(session_id.casefold())
+
+
+@breaks(Laws.test_renew_other_spellings)
+class RenewsPadded(MemoryAdapter):
+    """Compares the ids of sessions that are renewed as if they were filled up with spaces."""
+
+    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        return super().renew_session(session_id.rstrip(" "), successor, grace=grace)

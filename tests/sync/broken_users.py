@@ -11,7 +11,9 @@ from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from lucia.testing import SessionUserAdapterSuite as JoinedLaws
 from lucia.testing import UserAdapterSuite as Laws
 from tests.sync.broken import breaks
+from tests.sync.folding import FoldingStore
 from tests.sync.meeting import MeetingAdapter
+from tests.shared import Time
 
 # Users
 
@@ -499,6 +501,55 @@ class DeletesTrimmed(MemoryAdapter):
         self._users = {id_: user for id_, user in self._users.items() if id_.strip() != user_id.strip()}
 
 
+@breaks(Laws.test_other_spellings)
+class Folds(FoldingStore):
+    """Compares all ids as MariaDB does by default."""
+
+    def __init__(self) -> None:
+        super().__init__(Time())
+
+
+@breaks(Laws.test_other_spellings)
+class KeysInAnyCase(MemoryAdapter):
+    """Finds keys without regard to case."""
+
+    def get_key(self, key_id: str, /) -> KeyRow | None:
+        return next((key for key in self._keys.values() if key.id.casefold() == key_id.casefold()), None)
+
+
+@breaks(Laws.test_other_spellings)
+class KeysWithoutAccents(MemoryAdapter):
+    """Removes keys without regard to accents."""
+
+    def delete_non_primary_key(self, /, *key_ids: str) -> int:
+        plain = {key_id.replace("é", "e") for key_id in key_ids}
+        return super().delete_non_primary_key(*(key_id for key_id in self._keys if key_id.replace("é", "e") in plain))
+
+
+@breaks(Laws.test_other_spellings)
+class UsersPadded(MemoryAdapter):
+    """Compares the ids of users as if all were filled up with spaces."""
+
+    def get_user(self, user_id: str, /) -> UserRow | None:
+        return super().get_user(user_id.rstrip(" "))
+
+
+@breaks(Laws.test_other_spellings)
+class RemovesUsersInAnyCase(MemoryAdapter):
+    """Removes users without regard to case."""
+
+    def delete_user(self, user_id: str, /) -> None:
+        self._users = {id_: user for id_, user in self._users.items() if id_.casefold() != user_id.casefold()}
+
+
+@breaks(Laws.test_other_spellings)
+class KeysOfOtherUsers(MemoryAdapter):
+    """Looks for a key's user without regard to invisible characters."""
+
+    def set_key(self, key: KeyRow, /) -> None:
+        super().set_key(replace(key, user_id=key.user_id.replace("\u200b", "")))
+
+
 @breaks(Laws.test_longest_ids)
 class CutsKeyIds(MemoryAdapter):
     """Compares the first 191 characters of a key's id."""
@@ -546,6 +597,14 @@ class JoinsEnded(MemoryAdapter):
 
     def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
         return (self.last, self._users[self.last.user_id]) if session_id == self.last.id else None
+
+
+@breaks(JoinedLaws.test_joined_other_spellings)
+class JoinsFolded(FoldingStore):
+    """Compares the ids of sessions as MariaDB does by default."""
+
+    def __init__(self) -> None:
+        super().__init__(Time())
 
 
 @breaks(JoinedLaws.test_joined_without_user)

@@ -27,7 +27,7 @@ from tests.shared import NOW, Time
 
 PASSWORD = "correct horse battery staple"
 HOUR = timedelta(hours=1)
-IMPOSSIBLE = ["", "\ud800", "x" * 255]
+IMPOSSIBLE = ["", "\ud800", "\0", "x" * 255]
 
 
 @pytest.fixture

@@ -218,7 +218,7 @@ def test_a_store_that_fails_is_no_invalid_session(
     assert (auth.validate_session(session.session_id)).fresh
 
 
-@pytest.mark.parametrize("bad", ["", "\ud800", "x" * 12_289])
+@pytest.mark.parametrize("bad", ["", "\ud800", "\0", "x" * 12_289])
 def test_nobody_can_be_logged_in_under_an_impossible_id(auth: Auth[User], store: WatchedStore, bad: str) -> None:
     """A user id that no store can keep is a ValueError where something would be made or ended, before the store is asked."""
     methods: list[Callable[[str], Any]] = [
@@ -758,7 +758,7 @@ def test_the_device_list_of_an_unknown_user(auth: Auth[User], store: WatchedStor
     with pytest.raises(InvalidUserId):
         auth.get_all_user_sessions("nobody")
     store.calls.clear()
-    for impossible in ("", "\ud800", "x" * 12_289):
+    for impossible in ("", "\ud800", "\0", "x" * 12_289):
         with pytest.raises(InvalidUserId):
             auth.get_all_user_sessions(impossible)
     assert store.calls == []

@@ -34,12 +34,22 @@ class Member(Base):
 
     __tablename__ = "member"
     member_id: Mapped[str] = mapped_column("pk", String(255), primary_key=True)
-    email: Mapped[str] = mapped_column("email_address", unique=True)
+    email: Mapped[str] = mapped_column("email_address", String(255), unique=True)
     visits: Mapped[int] = mapped_column(default=1)
-    nickname: Mapped[str | None]
+    nickname: Mapped[str | None] = mapped_column(String(255))
 
 
 TABLES = AuthTables(Base.metadata, user=Member, sessions=True)
+
+
+on_sqlite = pytest.mark.parametrize("database", ["driver's BEGIN", "explicit BEGIN"], indirect=True)
+"""For a test that writes SQLite's own SQL."""
+
+without_deadlocks = pytest.mark.parametrize("database", ["driver's BEGIN", "explicit BEGIN"], indirect=True)
+"""For a test whose transactions MariaDB may end by a deadlock, which the adapters do not retry."""
+
+DEADLOCKING_LAWS = {"test_delete_by_user_amid_logins", "test_within_amid_renewals", "test_delete_by_user_amid_renewals"}
+"""The laws in which MariaDB may do so."""
 
 
 class Time:
@@ -52,10 +62,15 @@ class Time:
         return self.now
 
 
-@pytest.fixture(params=["driver's BEGIN", "explicit BEGIN"])
+@pytest.fixture(params=["driver's BEGIN", "explicit BEGIN", "mariadb"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """A database in a file, as the driver begins transactions by itself, and as SQLAlchemy's documentation advises."""
-    made = Database(Base.metadata, tmp_path / "app.db", explicit_begin=request.param == "explicit BEGIN")
+    """SQLite, as the driver begins transactions by itself, and as SQLAlchemy's documentation advises; and MariaDB.
+
+    The user table is the application's own, so in MariaDB its id has the collation that ignores case and accents.
+    """
+    server = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
+    explicit_begin = request.param == "explicit BEGIN"
+    made = Database(Base.metadata, tmp_path / "app.db", server=server, explicit_begin=explicit_begin)
     with made:
         yield made
 
@@ -107,15 +122,20 @@ PEOPLE = MetaData()
 PEOPLE_TABLES = AuthTables(PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True)
 
 
-@pytest.fixture
-def people(tmp_path: Path) -> Iterator[SQLAlchemyAdapter]:
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+def people(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLAlchemyAdapter]:
     """An adapter with its own tables on an empty database and the system's clock."""
-    with Database(PEOPLE, tmp_path / "people.db") as engine:
+    server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
+    if request.param == "mariadb" and request.node.originalname in DEADLOCKING_LAWS:
+        request.applymarker(pytest.mark.xfail(raises=OperationalError, strict=False, reason="a deadlock is not retried"))
+    with Database(PEOPLE, tmp_path / "people.db", server=server) as engine:
         yield SQLAlchemyAdapter(engine, PEOPLE_TABLES)
 
 
 class TestUsers(UserAdapterSuite):
     """It is a user adapter."""
+
+    longest_user_id = 255
 
     @pytest.fixture
     def adapter(self, people: SQLAlchemyAdapter) -> SQLAlchemyAdapter:
@@ -124,6 +144,8 @@ class TestUsers(UserAdapterSuite):
 
 class TestSessions(RenewingSessionAdapterSuite):
     """It is a session adapter that renews."""
+
+    longest_user_id = 255
 
     @pytest.fixture
     def adapter(self, people: SQLAlchemyAdapter) -> SQLAlchemyAdapter:
@@ -246,6 +268,7 @@ def test_unknown_attribute(adapter: SQLAlchemyAdapter, name: str) -> None:
     assert adapter.get_user("u1") == stored
 
 
+@on_sqlite
 def test_missing_attribute(adapter: SQLAlchemyAdapter) -> None:
     """A column that must not be null and was not given is the database's own error."""
     with pytest.raises(IntegrityError):
@@ -300,6 +323,7 @@ def test_delete_user(tmp_path: Path, foreign_keys: str) -> None:
         assert scalars(database, "SELECT pk FROM member UNION SELECT id FROM auth_key UNION SELECT id FROM auth_session") == []
 
 
+@on_sqlite
 def test_other_constraint(database: Database, adapter: SQLAlchemyAdapter) -> None:
     """A refusal that is neither a taken id nor a missing user goes up as it is."""
     add_alice(adapter)
@@ -344,6 +368,7 @@ def test_password_is_set_by_comparison(adapter: SQLAlchemyAdapter) -> None:
     assert adapter.update_key_password("email:unknown", HASH) is None
 
 
+@on_sqlite
 @pytest.mark.parametrize("user_id", ["x" * 10_240, "{a}:{b}", "ÄÖ 漢字 \U0001f600", "'; DROP TABLE member; --", "%s :id"])
 def test_any_user_id(adapter: SQLAlchemyAdapter, user_id: str) -> None:
     """A user id may be any text."""
@@ -412,6 +437,7 @@ def test_parallel_renewals_without_grace(adapter: SQLAlchemyAdapter) -> None:
     assert len(results) == 1
 
 
+@without_deadlocks
 def test_renewal_beside_revocation(adapter: SQLAlchemyAdapter) -> None:
     """Whichever is faster, a session that was ended during its renewal is ended, and so is what it was renewed to."""
     add_alice(adapter)
@@ -424,6 +450,7 @@ def test_renewal_beside_revocation(adapter: SQLAlchemyAdapter) -> None:
         assert adapter.get_sessions_by_user_id("u1") == []
 
 
+@without_deadlocks
 def test_renewal_beside_keeping(adapter: SQLAlchemyAdapter) -> None:
     """A session that is kept while it is renewed stays as its successor, and it alone."""
     add_alice(adapter)
@@ -564,6 +591,7 @@ def test_used_rows_do_not_pile_up(database: Database, adapter: SQLAlchemyAdapter
     assert scalars(database, "SELECT id FROM auth_session ORDER BY id") == ["other", "s5", "s6"]
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -592,12 +620,13 @@ def test_rows_that_are_no_sessions(
 # Errors
 
 
+@on_sqlite
 def test_no_secrets_in_errors(database: Database, adapter: SQLAlchemyAdapter) -> None:
     """The database's own error goes up with its class, and neither its text nor a traceback holds ids, hashes or attributes."""
     add_alice(adapter)
     run(database, "CREATE TRIGGER quote BEFORE UPDATE ON auth_key BEGIN SELECT RAISE(ABORT, 'stop'); END")
     run(database, "DROP TABLE auth_session")
-    calls: dict[type[Exception], Any] = {
+    calls: dict[type[StatementError], Any] = {
         OperationalError: partial(adapter.get_session, "the-id-of-a-session"),
         IntegrityError: partial(adapter.update_key_password, key().id, HASH, expected=HASH),
         StatementError: partial(adapter.update_user_attributes, "u1", {"visits": {"the-value-of": "an attribute"}}),
@@ -607,7 +636,22 @@ def test_no_secrets_in_errors(database: Database, adapter: SQLAlchemyAdapter) ->
             call()
         shown = everything_shown(caught.value)
         assert not [secret for secret in ("the-id-of-a-session", key().id, HASH, "the-value-of") if secret in shown]
-        assert "hidden" in shown
+        assert caught.value.params is None
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
+def test_no_values_in_errors(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+    """An error has the statement without its values, and no text of it, or of the errors behind it, quotes one."""
+    server = None if kind == "sqlite" else request.getfixturevalue(kind)
+    with Database(Base.metadata, tmp_path / "app.db", server=server) as engine:
+        adapter = SQLAlchemyAdapter(engine, TABLES)
+        address = (add_alice(adapter)).attributes["email"]
+        with pytest.raises(IntegrityError) as caught:
+            adapter.set_user("u2", {"email": address}, key("bob", "u2"))
+    assert "INSERT INTO member" in (caught.value.statement or "")
+    assert caught.value.params is None
+    assert address not in everything_shown(caught.value)
+    assert address not in everything_shown(caught.value.orig or caught.value)
 
 
 def test_library_errors_have_no_context(adapter: SQLAlchemyAdapter) -> None:

@@ -30,7 +30,7 @@ from tests.shared import CHEAP, Exchange, Time
 
 PASSWORD = "correct horse battery staple"
 ALICE = PrimaryKey("username", "alice", PASSWORD)
-IMPOSSIBLE = ["", "\ud800", "x" * 12_289]
+IMPOSSIBLE = ["", "\ud800", "\0", "x" * 12_289]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ USER = UserRow(id="u", attributes={"email": "a@example.com"})
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 NOT_TEXT: list[Any] = [None, 7, b"bytes", True, ["u"]]
-NO_TEXT = ["", "\ud800", "a\udfffb"]
+NO_TEXT = ["", "\ud800", "a\udfffb", "\0", "a\0b"]
 
 
 @pytest.mark.parametrize("row", [SESSION, KEY, USER])
@@ -33,7 +33,7 @@ def test_ids_are_text(row: Any, name: str) -> None:
         with pytest.raises(TypeError, match=r"id must be a str"):
             replace(row, **{name: value})
     for value in NO_TEXT:
-        with pytest.raises(ValueError, match=r"id (is empty|holds a lone surrogate)"):
+        with pytest.raises(ValueError, match=r"id (is empty|holds a lone surrogate|holds a NUL character)"):
             replace(row, **{name: value})
 
 
@@ -111,7 +111,7 @@ def outcome(make: Callable[[], SessionRow]) -> object:
 
 
 members = (
-    st.text(max_size=3)
+    st.text(st.characters(exclude_characters="\0"), max_size=3)
     | st.integers(-1, 1)
     | st.sampled_from([None, True, 1.0, b"x", MAX_EPOCH_MS, MAX_EPOCH_MS + 1, "x" * MAX_ID_LENGTH, "x" * (MAX_ID_LENGTH + 1)])
     | st.sampled_from(["x" * MAX_USER_ID_BYTES, "x" * (MAX_USER_ID_BYTES + 1), "ü", "漢" * (MAX_USER_ID_BYTES // 3), "\ud800"])
@@ -121,7 +121,10 @@ members = (
 @given(st.just("id") | members, st.just("u") | members, st.just(1) | members, st.just(2) | members)
 @example("id", "u", 0, MAX_EPOCH_MS)
 def test_a_stored_row_is_a_row_like_any_other(id_: Any, user_id: Any, active_expires: Any, idle_expires: Any) -> None:
-    """What is made in less time equals what is made by its class, or is refused with the same words; and it can't be changed either."""
+    """What is made in less time equals what is made by its class, or is refused with the same words; and it can't be changed either.
+
+    NUL is left out: no row with it can be made, but the faster path, for what a store gives back, does not look for it.
+    """
     made = outcome(lambda: stored_row(id_, user_id, active_expires, idle_expires, {"a": 1}))
     assert made == outcome(
         lambda: SessionRow(id=id_, user_id=user_id, active_expires=active_expires, idle_expires=idle_expires, attributes={"a": 1})

@@ -25,7 +25,7 @@ from lucia.redis.layout import (
 
 ROW = SessionRow(id="abc", user_id="u1", active_expires=1_000, idle_expires=2_000)
 
-texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40)
 epochs = st.integers(0, MAX_EPOCH_MS)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

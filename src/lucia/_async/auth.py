@@ -26,11 +26,12 @@ from lucia.errors import InvalidRequest
 from lucia.models import Session, User, UserRow, UserT
 from lucia.origins import OriginFailure, check_origin, configured_origins
 from lucia.passwords import PasswordHasher, PasswordPool, ScryptHash
-from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, generate_random_string, new_session_id, system_clock
+from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, check_purposes, generate_random_string, new_session_id, system_clock
 from lucia.throttle import Throttle
 from lucia.user_cache import UserCache
 
 _DEFAULT_THROTTLE = Throttle()
+_DEFAULT_PURPOSES = ("password_reset", "email_verification")
 
 
 def _default_user(row: UserRow) -> User:
@@ -62,14 +63,18 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         auto_database_cleanup: whether dead sessions are removed in passing, from stores that do not expire them.
         throttle: how often wrong passwords may be tried; None for no limit. Failures are counted by the session adapter where it can,
             else in this process's memory.
+        single_use_purposes: the providers of single-use keys that must not outlive a change of the user's credentials,
+            such as tokens for a password reset: changing a password and removing a key revoke them. By default
+            ``password_reset`` and ``email_verification``.
         user_cache: keeps the users of requests in memory for a while, see :class:`~lucia.UserCache`; None for no such cache. It is not
             used where one adapter has sessions and users and gives both in one query.
         generate_custom_user_id: makes the id of a new user; by default 15 random characters.
         clock: gives the time in milliseconds since the epoch.
 
     Raises:
-        TypeError: an adapter of the other colour, a duration that is no ``timedelta``, a cap that is no ``int``, or something
-            else than a plain function for ``transform_database_user``, ``generate_custom_user_id`` or ``clock``.
+        TypeError: an adapter of the other colour, a duration that is no ``timedelta``, a cap that is no ``int``,
+            ``single_use_purposes`` that are a single string, or something else than a plain function for
+            ``transform_database_user``, ``generate_custom_user_id`` or ``clock``.
         ValueError: a setting contradicts another one, or what the session adapter can do.
     """
 
@@ -89,6 +94,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
         throttle: Throttle | None = ...,
+        single_use_purposes: Collection[str] = ...,
         user_cache: UserCache | None = None,
         generate_custom_user_id: Callable[[], str] = ...,
         clock: Clock = ...,
@@ -111,6 +117,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
         throttle: Throttle | None = ...,
+        single_use_purposes: Collection[str] = ...,
         user_cache: UserCache | None = None,
         generate_custom_user_id: Callable[[], str] = ...,
         clock: Clock = ...,
@@ -132,6 +139,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         origin: Collection[str] = (),
         auto_database_cleanup: bool = True,
         throttle: Throttle | None = _DEFAULT_THROTTLE,
+        single_use_purposes: Collection[str] = _DEFAULT_PURPOSES,
         user_cache: UserCache | None = None,
         generate_custom_user_id: Callable[[], str] = _default_user_id,
         clock: Clock = system_clock,
@@ -154,6 +162,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         self._hasher = hash or ScryptHash()
         self._workers = AsyncPasswordWorkers(self._hasher, password_pool)
         self._guard = AsyncGuard(throttle, choose_throttle_store(sessions, clock))
+        self._single_use_purposes = check_purposes(single_use_purposes)
         self._cleanup = auto_database_cleanup
         self._csrf_protection = csrf_protection
         self._origins = configured_origins(origin)

@@ -77,7 +77,7 @@ class AsyncFiveMethods:
                 await self._adapter.delete_sessions_by_user_id(user_id)
                 return False
             rows = await self._adapter.get_sessions_by_user_id(user_id)
-            others = [row.id for row in rows if row.id != kept.id]
+            others = [row.id for row in rows if row.user_id == user_id and row.id != kept.id]
             if others:
                 await self._adapter.delete_session(*others)
             return True

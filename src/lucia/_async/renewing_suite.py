@@ -7,7 +7,7 @@ from typing import Final
 from lucia._async.adapters import AsyncRenewingSessionAdapter
 from lucia._async.session_suite import AsyncSessionAdapterSuite
 from lucia._calls import AsyncCalls
-from lucia._conformance import AT_ONCE, ROUNDS, equal, one_of, one_winner, refused
+from lucia._conformance import AT_ONCE, OTHER_SPELLINGS, ROUNDS, SPELT, equal, one_of, one_winner, refused
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 
@@ -189,6 +189,18 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await adapter.delete_sessions_by_user_id(_ANNA)
         equal(await adapter.renew_session("two", successors[1], grace=_GRACE), None, "renew_session after delete_sessions_by_user_id")
         await self.check_gone(adapter, *successors)
+
+    async def test_renew_other_spellings(self, adapter: AsyncRenewingSessionAdapter) -> None:
+        """An id that differs in case, accents, spaces or invisible characters is not renewed, leads nowhere and ends nothing."""
+        current = self.row(SPELT, SPELT)
+        await self.renew_chain(adapter, self.row(f"used {SPELT}", SPELT), current)
+        for number, other in enumerate(OTHER_SPELLINGS):
+            where, successor = f"where there is {SPELT!r} alone", self.row(f"successor-{number}", SPELT)
+            equal(await adapter.renew_session(other, successor, grace=_GRACE), None, f"renew_session({other!r}) {where}")
+            equal(await adapter.get_successor(f"used {other}"), None, f"get_successor('used {other}') {where}")
+            await adapter.delete_session(f"used {other}")
+            equal(await adapter.delete_other_sessions(other, SPELT), False, f"delete_other_sessions({other!r}, …) {where}")
+            await self.check_list(adapter, SPELT, current)
 
     async def test_renew_again(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Within the grace a used session is renewed to the successor it has, and no second one is stored."""

@@ -7,7 +7,21 @@ from typing import Any, ClassVar
 
 from lucia._async.adapters import AsyncSessionAdapter
 from lucia._calls import AsyncCalls
-from lucia._conformance import ALIKE, AT_ONCE, ODD_TEXTS, ROUNDS, equal, is_error, no_error, one_of, one_winner, refused, same_rows
+from lucia._conformance import (
+    ALIKE,
+    AT_ONCE,
+    ODD_TEXTS,
+    OTHER_SPELLINGS,
+    ROUNDS,
+    SPELT,
+    equal,
+    is_error,
+    no_error,
+    one_of,
+    one_winner,
+    refused,
+    same_rows,
+)
 from lucia.errors import DuplicateSessionId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, SessionRow
 from lucia.rules import system_clock
@@ -312,6 +326,17 @@ class AsyncSessionAdapterSuite:
             await adapter.delete_sessions_by_user_id(row.user_id)
             await self.check_gone(adapter, row)
             await self.check_stored(adapter, *rows[place + 1 :])
+
+    async def test_other_spellings(self, adapter: AsyncSessionAdapter) -> None:
+        """An id that differs in case, accents, spaces or invisible characters finds and removes nothing."""
+        row = self.row(SPELT, SPELT)
+        await self.store(adapter, row)
+        for other in OTHER_SPELLINGS:
+            equal(await adapter.get_session(other), None, f"get_session({other!r}) where there is {SPELT!r} alone")
+            await self.check_list(adapter, other)
+            await adapter.delete_session(other)
+            await adapter.delete_sessions_by_user_id(other)
+            await self.check_stored(adapter, row)
 
     async def test_longest_session_id(self, adapter: AsyncSessionAdapter) -> None:
         """Session ids may have 255 characters, and the last one counts."""

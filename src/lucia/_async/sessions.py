@@ -12,6 +12,7 @@ from lucia.rules import (
     Clock,
     SessionExpiry,
     check_noted,
+    exactly,
     handle_of,
     is_session_id,
     new_session_row,
@@ -133,7 +134,7 @@ class AsyncSessionMethods(Generic[UserT]):
             InvalidUserId: the user is gone.
             UsersNotConfigured: there is no user adapter.
         """
-        row = await self._find_user(self._require_users(), session.user_id)
+        row = await self._find_user(session.user_id)
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
@@ -196,7 +197,7 @@ class AsyncSessionMethods(Generic[UserT]):
             InvalidUserId: there is a user adapter, and it has no such user.
         """
         sought_user_id(user_id)
-        if self._users is not None and await self._users.get_user(user_id) is None:
+        if self._users is not None and await self._get_user(user_id) is None:
             raise InvalidUserId
         rows = [row for row in await self._sessions.get_sessions_by_user_id(user_id) if row.user_id == user_id]
         now = self._clock()
@@ -210,7 +211,7 @@ class AsyncSessionMethods(Generic[UserT]):
         check_user_id(user_id)
         rows = await self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
-        if dead := [row.id for row in rows if session_state(row, now) is None]:
+        if dead := [row.id for row in rows if row.user_id == user_id and session_state(row, now) is None]:
             await self._sessions.delete_session(*dead)
 
     def _check_noted(self, noted: Mapping[str, Any] | None) -> None:
@@ -237,26 +238,32 @@ class AsyncSessionMethods(Generic[UserT]):
         return row, state, followed
 
     async def _find_with_user(self, session_id: str) -> tuple[_Live, UserRow]:
-        users = self._require_users()
+        self._require_users()
         if self._joined is not None and is_session_id(session_id):
             both = await self._joined.get_session_and_user_by_session_id(session_id)
-            state = None if both is None or both[0].id != session_id else session_state(both[0], self._clock())
+            found = both is not None and both[0].id == session_id and both[1].id == both[0].user_id
+            state = session_state(both[0], self._clock()) if both is not None and found else None
             if both is not None and state is not None:
                 return (both[0], state, False), both[1]
         live = await self._find(session_id)
-        user = await self._find_user(users, live[0].user_id)
+        user = await self._find_user(live[0].user_id)
         if user is None:
             raise InvalidSessionId("this session's user is gone")
         return live, user
 
-    async def _find_user(self, users: AsyncUserAdapter, user_id: str) -> UserRow | None:
+    async def _get_user(self, user_id: str) -> UserRow | None:
+        """Return the user whose id is exactly this one, from the store."""
+        return exactly(await self._require_users().get_user(user_id), user_id)
+
+    async def _find_user(self, user_id: str) -> UserRow | None:
         """A session's user: what the cache keeps, or what the store has."""
+        self._require_users()
         if self._user_cache is None:
-            return await users.get_user(user_id)
+            return await self._get_user(user_id)
         row = self._user_cache.find(user_id)
         if row is None:
             reading = self._user_cache.begin()
-            row = await users.get_user(user_id)
+            row = await self._get_user(user_id)
             if row is not None:
                 self._user_cache.keep(row, reading)
         return row

@@ -5,7 +5,19 @@ from typing import Any, ClassVar, Final, Protocol
 
 from lucia._async.adapters import AsyncSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
 from lucia._calls import AsyncCalls
-from lucia._conformance import ALIKE, AT_ONCE, ODD_TEXTS, equal, is_error, no_error, one_winner, refused, same_rows
+from lucia._conformance import (
+    ALIKE,
+    AT_ONCE,
+    ODD_TEXTS,
+    OTHER_SPELLINGS,
+    SPELT,
+    equal,
+    is_error,
+    no_error,
+    one_winner,
+    refused,
+    same_rows,
+)
 from lucia.errors import DuplicateKeyId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
 from lucia.rules import system_clock
@@ -354,6 +366,28 @@ class AsyncUserAdapterSuite:
                 equal(await adapter.get_user(other.user_id) is not None, True, f"get_user({other.user_id!r}) is somebody")
                 await self.check_keys(adapter, other.user_id, other)
 
+    async def test_other_spellings(self, adapter: AsyncUserAdapter) -> None:
+        """An id that differs in case, accents, spaces or invisible characters finds, changes and removes nothing."""
+        name = self.text_columns[0]
+        user = await adapter.set_user(SPELT, {name: "first"}, None)
+        key = self.key(f"email:{SPELT}", SPELT)
+        await adapter.set_key(key)
+        for other in OTHER_SPELLINGS:
+            other_key, where = f"email:{other}", f"where there is {SPELT!r} alone"
+            equal(await adapter.get_user(other), None, f"get_user({other!r}) {where}")
+            found = await adapter.update_user_attributes(other, {name: "second"})
+            equal(found, None, f"update_user_attributes({other!r}) {where}")
+            equal(await adapter.get_key(other_key), None, f"get_key({other_key!r}) {where}")
+            same_rows(await adapter.get_keys_by_user_id(other), [], f"get_keys_by_user_id({other!r}) {where}")
+            equal(await adapter.update_key_password(other_key, "hash-2"), None, f"update_key_password({other_key!r}) {where}")
+            equal(await adapter.delete_non_primary_key(other_key), 0, f"delete_non_primary_key({other_key!r}) {where}")
+            with refused(InvalidUserId, f"set_key for {other!r} {where}"):
+                await adapter.set_key(self.key("github:1", other))
+            await adapter.delete_keys_by_user_id(other)
+            await adapter.delete_user(other)
+            equal(await adapter.get_user(SPELT), user, f"get_user({SPELT!r}) after calls with {other!r}")
+            await self.check_keys(adapter, SPELT, key)
+
     async def test_longest_ids(self, adapter: AsyncUserAdapter) -> None:
         """User ids may have ``longest_user_id`` bytes, key ids 255 characters, and the last ones count."""
         user_id = "é" * ((self.longest_user_id - 1) // 2)
@@ -395,6 +429,14 @@ class AsyncSessionUserAdapterSuite:
         for session_id in ("unknown", "one"):
             found = await adapter.get_session_and_user_by_session_id(session_id)
             equal(found, None, "get_session_and_user_by_session_id of a session that is not there")
+
+    async def test_joined_other_spellings(self, adapter: _AsyncBoth) -> None:
+        """An id that differs from a session's in case, accents, spaces or invisible characters is None."""
+        await adapter.set_user(_ANNA, {}, None)
+        await adapter.set_session(self.row(SPELT))
+        for other in OTHER_SPELLINGS:
+            found = await adapter.get_session_and_user_by_session_id(other)
+            equal(found, None, f"get_session_and_user_by_session_id({other!r}) where there is {SPELT!r} alone")
 
     async def test_joined_without_user(self, adapter: _AsyncBoth) -> None:
         """A session whose user is gone is None."""

@@ -22,6 +22,9 @@ from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, Single
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
 from lucia.rules import (
     check_primary_key,
+    check_texts,
+    exactly,
+    is_revoked_with_credentials,
     is_session_id,
     key_id,
     milliseconds,
@@ -44,18 +47,20 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
     _workers: AsyncPasswordWorkers
     _guard: AsyncGuard
     _generate_user_id: Callable[[], str]
+    _single_use_purposes: frozenset[str]
 
     async def create_user(self, *, primary_key: PrimaryKey | None, attributes: Mapping[str, Any] | None = None) -> UserT:
         """Store a new user, and their primary key if there is one, both or neither.
 
         Raises:
             DuplicateKeyId: a key has this id.
-            InvalidInput: the password or the key's name can't be one.
+            InvalidInput: the password or the key's name can't be one, or an attribute holds NUL or a lone surrogate.
             TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None.
             ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
         check_primary_key(primary_key)
+        check_texts("an attribute", attributes)
         user_id = check_user_id(self._generate_user_id())
         key = None if primary_key is None else await self._new_key(user_id, primary_key, primary=True)
         row = await users.set_user(user_id, attributes or {}, key)
@@ -67,7 +72,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             InvalidUserId: there is none.
         """
-        row = await self._require_users().get_user(sought_user_id(user_id))
+        row = await self._get_user(sought_user_id(user_id))
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
@@ -77,10 +82,14 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
         Raises:
             InvalidUserId: there is no such user.
+            InvalidInput: an attribute holds NUL or a lone surrogate.
         """
         users = self._require_users()
+        if await self._get_user(sought_user_id(user_id)) is None:
+            raise InvalidUserId
+        check_texts("an attribute", attributes)
         try:
-            row = await users.update_user_attributes(sought_user_id(user_id), attributes)
+            row = await users.update_user_attributes(user_id, attributes)
         finally:
             self._forget_user(user_id)
         if row is None:
@@ -92,6 +101,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         """Remove a user with all keys and sessions, also those of a login that is under way. An unknown id is no error."""
         users = self._require_users()
         check_user_id(user_id)
+        found = await users.get_user(user_id)
+        if found is not None and exactly(found, user_id) is None:  # another user, whose id the store takes for this one
+            return
         await users.delete_keys_by_user_id(user_id)
         with revocation(user_id):
             await self._sessions.delete_sessions_by_user_id(user_id)
@@ -228,10 +240,10 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidUserId: there is no such user.
         """
         users = self._require_users()
-        if await users.get_user(sought_user_id(user_id)) is None:
+        if await self._get_user(sought_user_id(user_id)) is None:
             raise InvalidUserId
         now = self._clock()
-        return [to_key(row, now) for row in await users.get_keys_by_user_id(user_id)]
+        return [to_key(row, now) for row in await users.get_keys_by_user_id(user_id) if row.user_id == user_id]
 
     async def update_key_password(
         self,
@@ -243,6 +255,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         keep_session: str | None = None,
     ) -> Session | None:
         """Change a key's password, then end its user's sessions.
+
+        The user's single-use keys for the ``single_use_purposes`` of this ``Auth`` are revoked, before the change and
+        again after it.
 
         Args:
             provider_id: the key's provider.
@@ -262,26 +277,52 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         users = self._require_users()
         id_ = sought_key_id(provider_id, provider_user_id)
         hashed = await self._hash(password)
-        row = None if id_ is None else await users.update_key_password(id_, hashed)
-        if row is None:
+        key = await self._get_key(id_)
+        if key is None:
+            raise InvalidKeyId
+        await self._revoke_single_use_keys(key)
+        if await users.update_key_password(key.id, hashed) is None:
             raise InvalidKeyId
         if not invalidate_sessions:
+            await self._revoke_single_use_keys(key)
             return None
         try:
-            return await self._end_other_sessions(row.user_id, keep_session)
+            await self._revoke_single_use_keys(key)
+            return await self._end_other_sessions(key.user_id, keep_session)
         except Exception as error:
             raise SessionsNotEnded from error
 
     async def delete_key(self, provider_id: str, provider_user_id: str) -> bool:
         """Remove a key that is not primary.
 
+        The user's single-use keys are revoked as by :meth:`update_key_password`, unless this is one itself.
+
         Returns:
             Whether this call removed a key. False for an unknown key, and for a primary one, which
             stays: it goes with its user alone.
         """
         users = self._require_users()
-        id_ = sought_key_id(provider_id, provider_user_id)
-        return id_ is not None and await users.delete_non_primary_key(id_) > 0
+        key = await self._get_key(sought_key_id(provider_id, provider_user_id))
+        if key is None or key.primary_key:
+            return False
+        await self._revoke_single_use_keys(key)
+        removed = await users.delete_non_primary_key(key.id)
+        await self._revoke_single_use_keys(key)
+        return removed > 0
+
+    async def _revoke_single_use_keys(self, changed: KeyRow) -> None:
+        """Remove what could undo the change of this key: its user's single-use keys for the configured purposes.
+
+        It is called before the change, so that a crash amid it leaves none that works, and after the change, for those
+        that were made in between.
+        """
+        if changed.expires is not None or not self._single_use_purposes:
+            return
+        users = self._require_users()
+        rows = await users.get_keys_by_user_id(changed.user_id)
+        revoked = [row.id for row in rows if is_revoked_with_credentials(row, changed.user_id, self._single_use_purposes)]
+        if revoked:
+            await users.delete_non_primary_key(*revoked)
 
     def _forget_user(self, user_id: str) -> None:
         """Also where the store failed: it may have changed the user all the same."""
@@ -303,7 +344,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
     async def _get_key(self, id_: str | None) -> KeyRow | None:
         users = self._require_users()
-        return None if id_ is None else await users.get_key(id_)
+        return None if id_ is None else exactly(await users.get_key(id_), id_)
 
     async def _prove(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The key's row once it is proven, with the hash that the store holds now; a single-use key is consumed."""
@@ -390,10 +431,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
         A single-use key is gone by now; then it is the user who must be there.
         """
-        users = self._require_users()
         if row.expires is not None:
-            return await users.get_user(row.user_id) is not None
-        current = await users.get_key(row.id)
+            return await self._get_user(row.user_id) is not None
+        current = await self._get_key(row.id)
         if current is None or current.user_id != row.user_id:
             return False
         if current.hashed_password == row.hashed_password:

@@ -78,7 +78,7 @@ class FiveMethods:
                 self._adapter.delete_sessions_by_user_id(user_id)
                 return False
             rows = self._adapter.get_sessions_by_user_id(user_id)
-            others = [row.id for row in rows if row.id != kept.id]
+            others = [row.id for row in rows if row.user_id == user_id and row.id != kept.id]
             if others:
                 self._adapter.delete_session(*others)
             return True

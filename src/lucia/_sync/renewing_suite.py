@@ -8,7 +8,7 @@ from typing import Final
 from lucia._sync.adapters import RenewingSessionAdapter
 from lucia._sync.session_suite import SessionAdapterSuite
 from lucia._calls import Calls
-from lucia._conformance import AT_ONCE, ROUNDS, equal, one_of, one_winner, refused
+from lucia._conformance import AT_ONCE, OTHER_SPELLINGS, ROUNDS, SPELT, equal, one_of, one_winner, refused
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 
@@ -190,6 +190,18 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         adapter.delete_sessions_by_user_id(_ANNA)
         equal(adapter.renew_session("two", successors[1], grace=_GRACE), None, "renew_session after delete_sessions_by_user_id")
         self.check_gone(adapter, *successors)
+
+    def test_renew_other_spellings(self, adapter: RenewingSessionAdapter) -> None:
+        """An id that differs in case, accents, spaces or invisible characters is not renewed, leads nowhere and ends nothing."""
+        current = self.row(SPELT, SPELT)
+        self.renew_chain(adapter, self.row(f"used {SPELT}", SPELT), current)
+        for number, other in enumerate(OTHER_SPELLINGS):
+            where, successor = f"where there is {SPELT!r} alone", self.row(f"successor-{number}", SPELT)
+            equal(adapter.renew_session(other, successor, grace=_GRACE), None, f"renew_session({other!r}) {where}")
+            equal(adapter.get_successor(f"used {other}"), None, f"get_successor('used {other}') {where}")
+            adapter.delete_session(f"used {other}")
+            equal(adapter.delete_other_sessions(other, SPELT), False, f"delete_other_sessions({other!r}, …) {where}")
+            self.check_list(adapter, SPELT, current)
 
     def test_renew_again(self, adapter: RenewingSessionAdapter) -> None:
         """Within the grace a used session is renewed to the successor it has, and no second one is stored."""

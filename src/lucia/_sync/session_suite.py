@@ -8,7 +8,21 @@ from typing import Any, ClassVar
 
 from lucia._sync.adapters import SessionAdapter
 from lucia._calls import Calls
-from lucia._conformance import ALIKE, AT_ONCE, ODD_TEXTS, ROUNDS, equal, is_error, no_error, one_of, one_winner, refused, same_rows
+from lucia._conformance import (
+    ALIKE,
+    AT_ONCE,
+    ODD_TEXTS,
+    OTHER_SPELLINGS,
+    ROUNDS,
+    SPELT,
+    equal,
+    is_error,
+    no_error,
+    one_of,
+    one_winner,
+    refused,
+    same_rows,
+)
 from lucia.errors import DuplicateSessionId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, SessionRow
 from lucia.rules import system_clock
@@ -313,6 +327,17 @@ class SessionAdapterSuite:
             adapter.delete_sessions_by_user_id(row.user_id)
             self.check_gone(adapter, row)
             self.check_stored(adapter, *rows[place + 1 :])
+
+    def test_other_spellings(self, adapter: SessionAdapter) -> None:
+        """An id that differs in case, accents, spaces or invisible characters finds and removes nothing."""
+        row = self.row(SPELT, SPELT)
+        self.store(adapter, row)
+        for other in OTHER_SPELLINGS:
+            equal(adapter.get_session(other), None, f"get_session({other!r}) where there is {SPELT!r} alone")
+            self.check_list(adapter, other)
+            adapter.delete_session(other)
+            adapter.delete_sessions_by_user_id(other)
+            self.check_stored(adapter, row)
 
     def test_longest_session_id(self, adapter: SessionAdapter) -> None:
         """Session ids may have 255 characters, and the last one counts."""

@@ -13,6 +13,7 @@ from lucia.rules import (
     Clock,
     SessionExpiry,
     check_noted,
+    exactly,
     handle_of,
     is_session_id,
     new_session_row,
@@ -134,7 +135,7 @@ class SessionMethods(Generic[UserT]):
             InvalidUserId: the user is gone.
             UsersNotConfigured: there is no user adapter.
         """
-        row = self._find_user(self._require_users(), session.user_id)
+        row = self._find_user(session.user_id)
         if row is None:
             raise InvalidUserId
         return self.transform_database_user(row)
@@ -197,7 +198,7 @@ class SessionMethods(Generic[UserT]):
             InvalidUserId: there is a user adapter, and it has no such user.
         """
         sought_user_id(user_id)
-        if self._users is not None and self._users.get_user(user_id) is None:
+        if self._users is not None and self._get_user(user_id) is None:
             raise InvalidUserId
         rows = [row for row in self._sessions.get_sessions_by_user_id(user_id) if row.user_id == user_id]
         now = self._clock()
@@ -211,7 +212,7 @@ class SessionMethods(Generic[UserT]):
         check_user_id(user_id)
         rows = self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
-        if dead := [row.id for row in rows if session_state(row, now) is None]:
+        if dead := [row.id for row in rows if row.user_id == user_id and session_state(row, now) is None]:
             self._sessions.delete_session(*dead)
 
     def _check_noted(self, noted: Mapping[str, Any] | None) -> None:
@@ -238,26 +239,32 @@ class SessionMethods(Generic[UserT]):
         return row, state, followed
 
     def _find_with_user(self, session_id: str) -> tuple[_Live, UserRow]:
-        users = self._require_users()
+        self._require_users()
         if self._joined is not None and is_session_id(session_id):
             both = self._joined.get_session_and_user_by_session_id(session_id)
-            state = None if both is None or both[0].id != session_id else session_state(both[0], self._clock())
+            found = both is not None and both[0].id == session_id and both[1].id == both[0].user_id
+            state = session_state(both[0], self._clock()) if both is not None and found else None
             if both is not None and state is not None:
                 return (both[0], state, False), both[1]
         live = self._find(session_id)
-        user = self._find_user(users, live[0].user_id)
+        user = self._find_user(live[0].user_id)
         if user is None:
             raise InvalidSessionId("this session's user is gone")
         return live, user
 
-    def _find_user(self, users: UserAdapter, user_id: str) -> UserRow | None:
+    def _get_user(self, user_id: str) -> UserRow | None:
+        """Return the user whose id is exactly this one, from the store."""
+        return exactly(self._require_users().get_user(user_id), user_id)
+
+    def _find_user(self, user_id: str) -> UserRow | None:
         """A session's user: what the cache keeps, or what the store has."""
+        self._require_users()
         if self._user_cache is None:
-            return users.get_user(user_id)
+            return self._get_user(user_id)
         row = self._user_cache.find(user_id)
         if row is None:
             reading = self._user_cache.begin()
-            row = users.get_user(user_id)
+            row = self._get_user(user_id)
             if row is not None:
                 self._user_cache.keep(row, reading)
         return row

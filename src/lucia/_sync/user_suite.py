@@ -6,7 +6,19 @@ from typing import Any, ClassVar, Final, Protocol
 
 from lucia._sync.adapters import SessionAdapter, SessionUserAdapter, UserAdapter
 from lucia._calls import Calls
-from lucia._conformance import ALIKE, AT_ONCE, ODD_TEXTS, equal, is_error, no_error, one_winner, refused, same_rows
+from lucia._conformance import (
+    ALIKE,
+    AT_ONCE,
+    ODD_TEXTS,
+    OTHER_SPELLINGS,
+    SPELT,
+    equal,
+    is_error,
+    no_error,
+    one_winner,
+    refused,
+    same_rows,
+)
 from lucia.errors import DuplicateKeyId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
 from lucia.rules import system_clock
@@ -355,6 +367,28 @@ class UserAdapterSuite:
                 equal(adapter.get_user(other.user_id) is not None, True, f"get_user({other.user_id!r}) is somebody")
                 self.check_keys(adapter, other.user_id, other)
 
+    def test_other_spellings(self, adapter: UserAdapter) -> None:
+        """An id that differs in case, accents, spaces or invisible characters finds, changes and removes nothing."""
+        name = self.text_columns[0]
+        user = adapter.set_user(SPELT, {name: "first"}, None)
+        key = self.key(f"email:{SPELT}", SPELT)
+        adapter.set_key(key)
+        for other in OTHER_SPELLINGS:
+            other_key, where = f"email:{other}", f"where there is {SPELT!r} alone"
+            equal(adapter.get_user(other), None, f"get_user({other!r}) {where}")
+            found = adapter.update_user_attributes(other, {name: "second"})
+            equal(found, None, f"update_user_attributes({other!r}) {where}")
+            equal(adapter.get_key(other_key), None, f"get_key({other_key!r}) {where}")
+            same_rows(adapter.get_keys_by_user_id(other), [], f"get_keys_by_user_id({other!r}) {where}")
+            equal(adapter.update_key_password(other_key, "hash-2"), None, f"update_key_password({other_key!r}) {where}")
+            equal(adapter.delete_non_primary_key(other_key), 0, f"delete_non_primary_key({other_key!r}) {where}")
+            with refused(InvalidUserId, f"set_key for {other!r} {where}"):
+                adapter.set_key(self.key("github:1", other))
+            adapter.delete_keys_by_user_id(other)
+            adapter.delete_user(other)
+            equal(adapter.get_user(SPELT), user, f"get_user({SPELT!r}) after calls with {other!r}")
+            self.check_keys(adapter, SPELT, key)
+
     def test_longest_ids(self, adapter: UserAdapter) -> None:
         """User ids may have ``longest_user_id`` bytes, key ids 255 characters, and the last ones count."""
         user_id = "é" * ((self.longest_user_id - 1) // 2)
@@ -396,6 +430,14 @@ class SessionUserAdapterSuite:
         for session_id in ("unknown", "one"):
             found = adapter.get_session_and_user_by_session_id(session_id)
             equal(found, None, "get_session_and_user_by_session_id of a session that is not there")
+
+    def test_joined_other_spellings(self, adapter: _Both) -> None:
+        """An id that differs from a session's in case, accents, spaces or invisible characters is None."""
+        adapter.set_user(_ANNA, {}, None)
+        adapter.set_session(self.row(SPELT))
+        for other in OTHER_SPELLINGS:
+            found = adapter.get_session_and_user_by_session_id(other)
+            equal(found, None, f"get_session_and_user_by_session_id({other!r}) where there is {SPELT!r} alone")
 
     def test_joined_without_user(self, adapter: _Both) -> None:
         """A session whose user is gone is None."""
