@@ -10,7 +10,18 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from lucia import AsyncAuth, AsyncAuthRequest, InvalidSessionId, NotAuthenticated, Overloaded, PrimaryKey, Session, SessionCookie, SessionUser, User
+from lucia import (
+    AsyncAuth,
+    AsyncAuthRequest,
+    InvalidSessionId,
+    NotAuthenticated,
+    Overloaded,
+    PrimaryKey,
+    Session,
+    SessionCookie,
+    SessionUser,
+    User,
+)
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.middleware.fastapi import FastAPIAuth, document_401
 from tests.web.driver import NAME, ORIGIN, Time, get, in_loop, log_in, user_of
