@@ -760,6 +760,20 @@ async def test_a_login_is_found_by_its_handle(auth: AsyncAuth[User], time: Time,
     assert found in await auth.get_all_user_sessions(session.user_id)
 
 
+@pytest.mark.parametrize("newer_first", [True, False])
+async def test_a_login_that_is_being_renewed_is_one_device(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, newer_first: bool
+) -> None:
+    """Of two sessions with one handle, as a renewal may leave for a moment, the newer one is listed and found, in whatever order."""
+    older = SessionRow(id="a" * 40, user_id=user_id, active_expires=NOW + 1, idle_expires=NOW + 2, attributes={"handle": "h"})
+    newer = replace(older, id="b" * 40, idle_expires=NOW + 3)
+    for row in (newer, older) if newer_first else (older, newer):
+        await store.set_session(row)
+    (device,) = await auth.get_all_user_sessions(user_id)
+    assert device.idle_period_expires_at == utc(NOW + 3)
+    assert await auth.get_user_session(user_id, "h") == device
+
+
 async def test_a_login_that_has_ended_is_not_found(auth: AsyncAuth[User], time: Time, session: Session) -> None:
     """An ended or dead login, an unknown handle, another user's and one of an unknown user are InvalidSessionId."""
     other = await auth.create_session(session.user_id)

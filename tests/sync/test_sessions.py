@@ -761,6 +761,20 @@ def test_a_login_is_found_by_its_handle(auth: Auth[User], time: Time, session: S
     assert found in auth.get_all_user_sessions(session.user_id)
 
 
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_a_login_that_is_being_renewed_is_one_device(
+    auth: Auth[User], store: WatchedStore, user_id: str, newer_first: bool
+) -> None:
+    """Of two sessions with one handle, as a renewal may leave for a moment, the newer one is listed and found, in whatever order."""
+    older = SessionRow(id="a" * 40, user_id=user_id, active_expires=NOW + 1, idle_expires=NOW + 2, attributes={"handle": "h"})
+    newer = replace(older, id="b" * 40, idle_expires=NOW + 3)
+    for row in (newer, older) if newer_first else (older, newer):
+        store.set_session(row)
+    (device,) = auth.get_all_user_sessions(user_id)
+    assert device.idle_period_expires_at == utc(NOW + 3)
+    assert auth.get_user_session(user_id, "h") == device
+
+
 def test_a_login_that_has_ended_is_not_found(auth: Auth[User], time: Time, session: Session) -> None:
     """An ended or dead login, an unknown handle, another user's and one of an unknown user are InvalidSessionId."""
     other = auth.create_session(session.user_id)

@@ -14,6 +14,7 @@ import lucia._blocks as blocks_module
 import lucia.redis.common as common_module
 from lucia import AsyncAuth, User
 from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.redis.commands import Call
 from lucia.redis.layout import Layout, LayoutName, encode_row
 from lucia.rules import SessionExpiry, handle_of, new_session_row, system_clock
 from tests.redis_tools import AsyncClients
@@ -165,4 +166,4 @@ async def test_sessions_that_are_listed_twice_are_listed_once(auth: AsyncAuth[Us
 
 def one_command(name: str, *arguments: Any) -> Any:
     """An operation of one command."""
-    return (yield common_module.Call(name, arguments))
+    return (yield Call(name, arguments))
