@@ -16,6 +16,8 @@ from sybil import Example, Sybil
 from sybil.evaluators.python import pad
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+from lucia import _logs
+
 if TYPE_CHECKING:
     from tests.servers import Server
 
@@ -32,6 +34,12 @@ SHOWN_URL = "redis://localhost:6379"
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name a case with a long text by its argument: such texts may hold salts or times, and all test processes must agree on names."""
     return argname if isinstance(val, str | bytes) and len(val) > 40 else None
+
+
+@pytest.fixture(autouse=True)
+def fresh_log_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the lines of each test alone: what another test logged must not keep a line from being written."""
+    monkeypatch.setattr(_logs, "_limiter", _logs.Limiter())
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +62,7 @@ def document_runner() -> Iterator[asyncio.Runner]:
 def evaluate_block(example: Example) -> None:
     """Run a block that may hold ``await`` outside of a function."""
     source = pad(example.parsed, example.line + example.parsed.line_offset).replace(SHOWN_URL, example.namespace["document_redis_url"])
+    example.namespace.setdefault("__name__", "__main__")  # as in a file that a reader runs
     code = compile(source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     outcome = eval(code, example.namespace)
     if inspect.iscoroutine(outcome):

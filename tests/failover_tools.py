@@ -1,11 +1,8 @@
 """For tests of failovers: servers that can be killed, frozen and started anew, links between them that can be cut, and what takes over."""
 
 import os
-import select
 import signal
-import socket
 import subprocess
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,12 +15,12 @@ import redis
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from tests.redis_tools import AsyncClients, Clients, own_sentinel, until, unused_port
 from tests.servers import Cluster, Server
+from tests.support.faulty_proxy import FaultyProxy
 from tools.servers import unused_node_port
 
 __all__ = [
     "Adapters",
     "AsyncAdapters",
-    "Link",
     "Node",
     "Pair",
     "ReplicatedCluster",
@@ -129,76 +126,6 @@ class Node:
         self.client.close()
 
 
-class Link:
-    """A TCP port that leads to another one: what goes through can be held up, the connections cut, and its end put elsewhere."""
-
-    def __init__(self, target: int) -> None:
-        self.target = target
-        self._flows = threading.Event()
-        self._flows.set()
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listening.getsockname()[1])
-        self._closed = False
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def hold(self) -> None:
-        """Let nothing through any more, though all connections stay open: what is sent waits here."""
-        self._flows.clear()
-
-    def flow(self) -> None:
-        """Let through what waits, and what comes."""
-        self._flows.set()
-
-    def lead_to(self, port: int) -> None:
-        """Cut the connections; new ones lead to another port."""
-        self.target = port
-        self.cut()
-
-    def cut(self) -> None:
-        """End the connections that there are; what waits in them is lost."""
-        pairs, self._pairs = self._pairs, []
-        for each in (end for pair in pairs for end in pair):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """End all of it."""
-        self._closed = True
-        with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        self.cut()
-        self.flow()
-
-    def _accept(self) -> None:
-        while not self._closed:
-            try:
-                near, _ = self._listening.accept()
-            except OSError:
-                return
-            try:
-                far = socket.create_connection(("127.0.0.1", self.target), 2)
-            except OSError:
-                near.close()
-                continue
-            for end in (near, far):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._pairs.append((near, far))
-            threading.Thread(target=self._pump, args=(near, far), daemon=True).start()
-
-    def _pump(self, near: socket.socket, far: socket.socket) -> None:
-        with near, far, suppress(OSError):
-            while True:
-                readable, _, _ = select.select([near, far], [], [])
-                for each in readable:
-                    data = each.recv(65_536)
-                    self._flows.wait()
-                    if not data:
-                        return
-                    (far if each is near else near).sendall(data)
-
-
 def _until_replicated(primary: Node, replica: Node) -> None:
     """Wait until a replica has all that its primary has."""
     until(lambda: replica.client.info("replication").get("master_link_status") == "up", 30)
@@ -216,8 +143,8 @@ class Pair:
 
     primary: Node
     replica: Node
-    link: Link
-    front: Link
+    link: FaultyProxy
+    front: FaultyProxy
 
     def settle(self) -> None:
         """Wait until the replica has all that the primary has."""
@@ -239,7 +166,7 @@ def pair(program: str, folder: Path, *options: str) -> Iterator[Pair]:
     """A primary and its replica."""
     with ExitStack() as stack:
         primary = _closing(stack, Node(program, folder, *options))
-        link, front = _closing(stack, Link(primary.port)), _closing(stack, Link(primary.port))
+        link, front = _closing(stack, FaultyProxy(primary.port)), _closing(stack, FaultyProxy(primary.port))
         replica = _closing(stack, Node(program, folder, *options, "--replicaof", "127.0.0.1", str(link.port)))
         found = Pair(primary, replica, link, front)
         found.settle()

@@ -566,11 +566,11 @@ class AsyncClients:
 
     @classmethod
     @asynccontextmanager
-    async def behind_sentinel(cls, group: "WatchedBySentinel") -> AsyncIterator[Any]:
+    async def behind_sentinel(cls, group: "WatchedBySentinel", **options: Any) -> AsyncIterator[Any]:
         """A client of the group's master, whichever that is."""
         sentinel = cls.sentinels[group.library](group.sentinels, socket_timeout=5)
         try:
-            async with sentinel.master_for(group.name, socket_timeout=5) as client:
+            async with sentinel.master_for(group.name, socket_timeout=5, **options) as client:
                 yield client
         finally:
             for each in sentinel.sentinels:
@@ -607,11 +607,11 @@ class Clients:
 
     @classmethod
     @contextmanager
-    def behind_sentinel(cls, group: "WatchedBySentinel") -> Iterator[Any]:
+    def behind_sentinel(cls, group: "WatchedBySentinel", **options: Any) -> Iterator[Any]:
         """A client of the group's master, whichever that is."""
         sentinel = cls.sentinels[group.library](group.sentinels, socket_timeout=5)
         try:
-            with sentinel.master_for(group.name, socket_timeout=5) as client:
+            with sentinel.master_for(group.name, socket_timeout=5, **options) as client:
                 yield client
         finally:
             for each in sentinel.sentinels:

@@ -1,14 +1,18 @@
 """What the tests of both colours share: a clock that they move, hashers that are cheap and count, and a request with its response."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
-from lucia import Cookie, RequestContext, ScryptHash
+from lucia import Cookie, PasswordPool, RequestContext, ScryptHash, Session
 
-__all__ = ["CHEAP", "NOW", "OWN_ORIGIN", "CountingHash", "Exchange", "Time"]
+__all__ = ["CHEAP", "NOW", "OWN_ORIGIN", "ROOMY", "CountingHash", "Exchange", "Time", "as_read"]
 
 NOW = 1_800_000_000_000
 CHEAP = ScryptHash(ln=4, r=1, p=1)
+ROOMY = PasswordPool(workers=2, queue=64)
+"""Takes as many log-ins at once as the tests make, in both flavours."""
 OWN_ORIGIN = "http://localhost:8000"
 
 
@@ -47,6 +51,11 @@ class CountingHash:
     def needs_rehash(self, hashed: str, /) -> bool:
         """Whether it is of another cost."""
         return CHEAP.needs_rehash(hashed)
+
+
+def as_read(session: Session, **members: Any) -> Session:
+    """The session of a login or a renewal as a later read gives it: not fresh."""
+    return replace(session, session_id=session.session_id, fresh=False, **members)
 
 
 class Exchange:

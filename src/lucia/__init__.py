@@ -68,7 +68,7 @@ from lucia.models import (
     UserRow,
 )
 from lucia.origins import OriginFailure
-from lucia.passwords import Argon2Hash, LuciaHash, PasswordHasher, ScryptHash, check_new_password
+from lucia.passwords import Argon2Hash, LuciaHash, PasswordHasher, PasswordPool, ScryptHash, check_new_password
 from lucia.rules import SessionExpiry, generate_random_string
 from lucia.throttle import Attempt, FailureLimit, FailureRule, Throttle
 from lucia.user_cache import UserCache
@@ -112,6 +112,7 @@ __all__ = [
     "OutdatedPassword",
     "Overloaded",
     "PasswordHasher",
+    "PasswordPool",
     "PersistentKey",
     "PrimaryKey",
     "RenewingSessionAdapter",

@@ -27,5 +27,19 @@ def check_colour(name: str, given: Callable[..., Any], like: Callable[..., Any])
     raise TypeError(f"{name}= has an adapter of the other colour: {auth} takes an {adapter}, whose methods {_verb(like)}")
 
 
+def check_function(name: str, function: object) -> None:
+    """Refuse a setting whose result ``Auth`` would use without awaiting it.
+
+    Raises:
+        TypeError: it can't be called, or it is async.
+    """
+    if not callable(function):
+        raise TypeError(f"{name} must be a function, not {type(function).__name__}")
+    if waits(function) or inspect.iscoroutinefunction(type(function).__call__):
+        raise TypeError(
+            f"{name} must be a plain function, not an async one: it is called without await, so do what has to be awaited elsewhere"
+        )
+
+
 def _verb(like: Callable[..., Any]) -> str:
     return "are async" if waits(like) else "are not async"

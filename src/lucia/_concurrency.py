@@ -4,19 +4,25 @@ Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``
 """
 
 import asyncio
+import hashlib
 import os
 import threading
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
-from typing import Final, Generic, ParamSpec, TypeVar
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
+from lucia._logs import overloaded
 from lucia.errors import Overloaded
-from lucia.passwords import PasswordHasher, is_acceptable
+from lucia.passwords import PasswordHasher, PasswordPool, is_acceptable
+from lucia.throttle import address_block
 
 __all__ = [
-    "DEFAULT_QUEUE",
-    "DEFAULT_WORKERS",
+    "NEW_PASSWORDS",
     "AsyncLock",
     "AsyncPasswordWorkers",
     "AsyncRequestLock",
@@ -24,16 +30,36 @@ __all__ = [
     "PasswordWorkers",
     "PerProcess",
     "RequestLock",
+    "owner_of",
 ]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DEFAULT_WORKERS: Final = min(4, os.cpu_count() or 1)
+_CORES: Final = os.cpu_count() or 1
+
+ASYNC_WORKERS: Final = min(4, _CORES)
 """How many passwords are hashed at once; each takes the memory of its hash, 32 MiB by default."""
 
-DEFAULT_QUEUE: Final = 64
+ASYNC_QUEUE: Final = 64
 """How many more passwords may wait for a worker."""
+
+SYNC_WORKERS: Final = min(2, _CORES)
+"""The same in sync, where every worker is one of the server's threads."""
+
+SYNC_QUEUE: Final = 1
+"""The same in sync. A server with four threads, waitress's default, still has one for other requests."""
+
+RECENT_TURNS: Final = 64
+"""How many turns are remembered, to tell who had many of them."""
+
+NEW_PASSWORDS: Final = "new passwords"
+"""The owner of all jobs that hash a new password, for which no address is known."""
+
+
+def owner_of(address: str | None) -> str:
+    """Return the owner of a job for a request from ``address``: an address block, or all requests without an address."""
+    return f"address {address_block(address)}" if address else "no address"
 
 
 class AsyncLock:
@@ -106,119 +132,251 @@ class PerProcess(Generic[T]):
 
 
 class _Jobs:
-    """What a worker does, in whatever thread: a hasher, and a dummy hash that stands in for those that are not there.
+    """The work of a password worker, in whatever thread it runs: makes and verifies hashes.
 
-    The dummy is made by the first job that verifies anything, real or not: also that one takes as long for unknown names as for known.
+    Every refusal takes the processor time of one verification of a hash that the hasher writes:
+
+    - For a name without a hash, a dummy hash is verified.
+    - A hash of another kind or cost may take less. If the password turns out to be wrong, the
+      thread works on until it has used as much processor time as the last verification of a hash
+      of the configured kind. Processor time rather than a pause: on a busy machine, it is
+      stretched as a verification is.
+
+    The dummy is made by the first job that verifies anything, so that even the first answer takes
+    as long for unknown names as for known ones.
     """
 
-    def __init__(self, hasher: PasswordHasher) -> None:
+    def __init__(self, hasher: PasswordHasher, timer: Callable[[], float] = time.thread_time) -> None:
         self._hasher = hasher
+        self._timer = timer
         self._lock = threading.Lock()
         self._dummy: str | None = None
+        self._cost = 0.0
 
     def hash(self, password: str) -> str:
         return self._hasher.hash(password)
 
     def verify(self, password: str, hashed: str) -> bool:
         self._get_dummy()
-        return self._hasher.verify(password, hashed)
+        began = self._timer()
+        is_right = self._hasher.verify(password, hashed)
+        if not self._hasher.needs_rehash(hashed):
+            self._cost = self._timer() - began
+        elif not is_right:
+            self._work_until(began + self._cost)
+        return is_right
 
     def verify_dummy(self, password: str) -> bool:
-        dummy = self._get_dummy()
-        self._hasher.verify(password if is_acceptable(password) else "unacceptable", dummy)
+        self.verify(password if is_acceptable(password) else "unacceptable", self._get_dummy())
         return False
 
     def _get_dummy(self) -> str:
         with self._lock:
             if self._dummy is None:
+                began = self._timer()
                 self._dummy = self._hasher.hash(os.urandom(16).hex())
+                self._cost = self._timer() - began
             return self._dummy
 
+    def _work_until(self, end: float) -> None:
+        """Use processor time until the timer shows ``end``, in few long steps: between them the GIL is taken."""
+        rounds, now = 1, self._timer()
+        while now < end:
+            work(rounds)
+            before, now = now, self._timer()
+            took = max(now - before, 1e-9)
+            rounds = max(1, min(8 * rounds, int(0.9 * rounds * (end - now) / took)))
 
-def _check_bounds(workers: int, queue: int) -> None:
-    if workers < 1:
-        raise ValueError("workers must be at least 1")
-    if queue < 0:
-        raise ValueError("queue must not be negative")
+
+def work(rounds: int) -> None:
+    """Use the processor without the GIL, some tenths of a millisecond for each round."""
+    hashlib.scrypt(b"", salt=b"", n=256, r=8, p=rounds, maxmem=2**28)
+
+
+@dataclass(eq=False, slots=True)
+class _Turn:
+    """A job of some owner that runs, waits, or waited in vain."""
+
+    owner: str
+    job: Callable[[], Any] = field(repr=False)
+    future: Future[Any] = field(default_factory=Future[Any])
+
+    def run(self) -> Callable[[], None]:
+        """Do the job, unless nobody waits for it any more, and return what tells the result."""
+        if not self.future.set_running_or_notify_cancel():
+            return lambda: None
+        try:
+            return partial(self.future.set_result, self.job())
+        except BaseException as error:
+            return partial(self.future.set_exception, error)
+
+    def refuse(self) -> None:
+        """Tell who waits that the place went to somebody else."""
+        if self.future.set_running_or_notify_cancel():
+            overloaded("passwords to be hashed")
+            self.future.set_exception(Overloaded())
+
+
+class _Turns:
+    """Decides whose password is hashed next: ``workers`` jobs run, ``queue`` more wait.
+
+    Each job has an owner, such as an address. The next to run is the oldest job of the owner who had
+    the fewest of the last turns. A job that finds the queue full takes the place of one whose owner
+    has more of the last turns and of the queue: of that owner's jobs, the newest is refused. So
+    whoever sends a flood of log-ins waits behind everybody else, and is refused first.
+
+    While a worker is free, no job waits.
+    """
+
+    def __init__(self, workers: int, queue: int) -> None:
+        self._workers = workers
+        self._queue = queue
+        self._lock = threading.Lock()
+        self._running: set[_Turn] = set()
+        self._waiting: list[_Turn] = []
+        self._recent: deque[str] = deque(maxlen=RECENT_TURNS)
+
+    def enter(self, turn: _Turn) -> bool:
+        """Take a place, and return whether the job may run at once.
+
+        Raises:
+            Overloaded: every place is taken, by owners who don't have more than this one.
+        """
+        with self._lock:
+            if len(self._running) < self._workers:
+                self._begin(turn)
+                return True
+            refused = self._pop_heaviest(turn.owner) if len(self._waiting) == self._queue else None
+            self._waiting.append(turn)
+        if refused is not None:
+            refused.refuse()
+        return False
+
+    def leave(self, turn: _Turn) -> _Turn | None:
+        """Give up the place, if there still is one, and return the job that runs instead."""
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            if turn not in self._running:
+                return None
+            self._running.remove(turn)
+            return self._pop_next()
+
+    def _begin(self, turn: _Turn) -> None:
+        self._running.add(turn)
+        self._recent.append(turn.owner)
+
+    def _pop_next(self) -> _Turn | None:
+        if not self._waiting:
+            return None
+        recent = Counter(self._recent)
+        turn = min(self._waiting, key=lambda turn: recent[turn.owner])
+        self._waiting.remove(turn)
+        self._begin(turn)
+        return turn
+
+    def _pop_heaviest(self, newcomer: str) -> _Turn:
+        load = Counter([*self._recent, *(turn.owner for turn in self._waiting)])
+        heaviest = max(reversed(self._waiting), key=lambda turn: load[turn.owner], default=None)
+        if heaviest is None or load[heaviest.owner] <= load[newcomer] + 1:
+            overloaded("passwords to be hashed")
+            raise Overloaded
+        self._waiting.remove(heaviest)
+        return heaviest
 
 
 class _Pool:
-    """A bounded thread pool of one process: ``workers`` jobs run, ``queue`` more wait, all beyond that are refused."""
+    """The threads of one process, which are started when there is work."""
 
     def __init__(self, hasher: PasswordHasher, workers: int, queue: int) -> None:
         self.jobs = _Jobs(hasher)
         self._workers = workers
-        self._places = threading.BoundedSemaphore(workers + queue)
+        self._turns = _Turns(workers, queue)
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
 
-    def submit(self, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(self, owner: str, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start or queue a job. Its place is free again once it is done, or cancelled before it began.
 
         Raises:
-            Overloaded: every place is taken.
+            Overloaded: there is no place.
         """
-        if not self._places.acquire(blocking=False):
-            raise Overloaded
-        try:
-            future = self._start(job, *args, **kwargs)
-        except BaseException:
-            self._places.release()
-            raise
-        future.add_done_callback(lambda _: self._places.release())
-        return future
+        turn = _Turn(owner, partial(job, *args, **kwargs))
+        if self._turns.enter(turn):
+            self._start(turn)
+        turn.future.add_done_callback(lambda _: self._turns.leave(turn))
+        return turn.future
 
     def take_executor(self) -> ThreadPoolExecutor | None:
-        """The executor, if one runs; the next job starts another."""
+        """Return the executor, if one runs; the next job that finds a free worker starts another."""
         with self._lock:
             executor, self._executor = self._executor, None
             return executor
 
-    def _start(self, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="lucia-password")
-            return self._executor.submit(job, *args, **kwargs)
+    def _start(self, turn: _Turn | None) -> None:
+        """Run a job in a thread. If no thread can be started, that is the result of the job."""
+        while turn is not None:
+            try:
+                with self._lock:
+                    if self._executor is None:
+                        self._executor = ThreadPoolExecutor(self._workers, "lucia-password")
+                    self._executor.submit(self._work, turn)
+            except RuntimeError as error:
+                upcoming = self._turns.leave(turn)
+                turn.future.set_exception(error)
+                turn = upcoming
+            else:
+                return
+
+    def _work(self, turn: _Turn | None) -> None:
+        """Do this job and then those that wait, in one thread.
+
+        The place is free before anybody learns the result, so that whoever asks again finds it.
+        """
+        while turn is not None:
+            tell = turn.run()
+            upcoming = self._turns.leave(turn)
+            tell()
+            turn = upcoming
 
 
 class AsyncPasswordWorkers:
     """Hashes passwords in a few threads, away from the event loop.
 
-    At most ``workers`` run at once and ``queue`` more wait; one beyond that is :class:`~lucia.errors.Overloaded`. The threads start on
-    first use, serve any number of event loops, and are started anew after a fork. Who stops waiting gives up the place in the queue;
-    a job that has begun runs to its end and keeps its place so long. Threads that nobody ended are ended with the interpreter.
+    The threads start on first use, serve any number of event loops, and are started again after a
+    fork. A caller that stops waiting gives up the place in the queue; a job that has begun runs to
+    its end and keeps its place until then. Threads that nobody ended end with the interpreter.
 
     Args:
         hasher: does the work; called from several threads at once.
-        workers: how many run at once, each with the memory that its hash takes.
-        queue: how many more may wait.
+        pool: how many run at once and how many more wait.
     """
 
-    def __init__(self, hasher: PasswordHasher, *, workers: int = DEFAULT_WORKERS, queue: int = DEFAULT_QUEUE) -> None:
-        _check_bounds(workers, queue)
+    def __init__(self, hasher: PasswordHasher, pool: PasswordPool | None = None) -> None:
+        workers, queue = (pool or PasswordPool()).bounds(ASYNC_WORKERS, ASYNC_QUEUE)
         self._pool = PerProcess(lambda: _Pool(hasher, workers, queue))
 
-    async def hash(self, password: str) -> str:
-        """The hash to store for ``password``.
+    async def hash(self, password: str, owner: str = NEW_PASSWORDS) -> str:
+        """Return the hash to store for ``password``.
 
         Raises:
             Overloaded: the queue is full.
             TypeError, ValueError: the password is not acceptable.
         """
         pool = self._pool.get()
-        return await asyncio.wrap_future(pool.submit(pool.jobs.hash, password))
+        return await asyncio.wrap_future(pool.submit(owner, pool.jobs.hash, password))
 
-    async def verify(self, password: str, hashed: str) -> bool:
-        """Whether ``hashed`` was made from ``password``.
+    async def verify(self, password: str, hashed: str, owner: str) -> bool:
+        """Return whether ``hashed`` was made from ``password``.
 
         Raises:
             Overloaded: the queue is full.
         """
         pool = self._pool.get()
-        return await asyncio.wrap_future(pool.submit(pool.jobs.verify, password, hashed))
+        return await asyncio.wrap_future(pool.submit(owner, pool.jobs.verify, password, hashed))
 
-    async def verify_dummy(self, password: str) -> bool:
-        """False, after one verification at the configured cost: what a refusal takes that has no hash to verify.
+    async def verify_dummy(self, password: str, owner: str) -> bool:
+        """Return False after one verification at the configured cost, for a refusal without a hash to verify.
 
         It takes that long for every password, also for one that is not acceptable.
 
@@ -226,7 +384,7 @@ class AsyncPasswordWorkers:
             Overloaded: the queue is full.
         """
         pool = self._pool.get()
-        return await asyncio.wrap_future(pool.submit(pool.jobs.verify_dummy, password))
+        return await asyncio.wrap_future(pool.submit(owner, pool.jobs.verify_dummy, password))
 
     async def aclose(self) -> None:
         """End the threads, once they have done what was accepted before. Using the workers again starts new ones."""
@@ -236,64 +394,64 @@ class AsyncPasswordWorkers:
 
 
 class _Gate:
-    """The places of one process's threads: ``workers`` of them work, ``queue`` more wait, all beyond that are refused."""
+    """The bound on the callers' own threads in one process."""
 
     def __init__(self, hasher: PasswordHasher, workers: int, queue: int) -> None:
         self.jobs = _Jobs(hasher)
-        self._places = threading.BoundedSemaphore(workers + queue)
-        self._running = threading.BoundedSemaphore(workers)
+        self._turns = _Turns(workers, queue)
 
-    def run(self, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self, owner: str, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do a job in this thread, when its turn comes.
 
         Raises:
-            Overloaded: every place is taken.
+            Overloaded: there is no place, or it went to somebody else.
         """
-        if not self._places.acquire(blocking=False):
-            raise Overloaded
+        call = partial(job, *args, **kwargs)
+        turn = _Turn(owner, call)
+        may_run = self._turns.enter(turn)
         try:
-            with self._running:
-                return job(*args, **kwargs)
+            if not may_run:
+                turn.future.result()
+            return call()
         finally:
-            self._places.release()
+            upcoming = self._turns.leave(turn)
+            if upcoming is not None:
+                upcoming.future.set_result(None)
 
 
 class PasswordWorkers:
     """Hashes passwords in the callers' own threads, a bounded number at once.
 
-    At most ``workers`` run at once and ``queue`` more wait; one beyond that is :class:`~lucia.errors.Overloaded`.
-
     Args:
         hasher: does the work; called from several threads at once.
-        workers: how many run at once, each with the memory that its hash takes.
-        queue: how many more may wait.
+        pool: how many run at once and how many more wait.
     """
 
-    def __init__(self, hasher: PasswordHasher, *, workers: int = DEFAULT_WORKERS, queue: int = DEFAULT_QUEUE) -> None:
-        _check_bounds(workers, queue)
+    def __init__(self, hasher: PasswordHasher, pool: PasswordPool | None = None) -> None:
+        workers, queue = (pool or PasswordPool()).bounds(SYNC_WORKERS, SYNC_QUEUE)
         self._gate = PerProcess(lambda: _Gate(hasher, workers, queue))
 
-    def hash(self, password: str) -> str:
-        """The hash to store for ``password``.
+    def hash(self, password: str, owner: str = NEW_PASSWORDS) -> str:
+        """Return the hash to store for ``password``.
 
         Raises:
             Overloaded: the queue is full.
             TypeError, ValueError: the password is not acceptable.
         """
         gate = self._gate.get()
-        return gate.run(gate.jobs.hash, password)
+        return gate.run(owner, gate.jobs.hash, password)
 
-    def verify(self, password: str, hashed: str) -> bool:
-        """Whether ``hashed`` was made from ``password``.
+    def verify(self, password: str, hashed: str, owner: str) -> bool:
+        """Return whether ``hashed`` was made from ``password``.
 
         Raises:
             Overloaded: the queue is full.
         """
         gate = self._gate.get()
-        return gate.run(gate.jobs.verify, password, hashed)
+        return gate.run(owner, gate.jobs.verify, password, hashed)
 
-    def verify_dummy(self, password: str) -> bool:
-        """False, after one verification at the configured cost: what a refusal takes that has no hash to verify.
+    def verify_dummy(self, password: str, owner: str) -> bool:
+        """Return False after one verification at the configured cost, for a refusal without a hash to verify.
 
         It takes that long for every password, also for one that is not acceptable.
 
@@ -301,7 +459,7 @@ class PasswordWorkers:
             Overloaded: the queue is full.
         """
         gate = self._gate.get()
-        return gate.run(gate.jobs.verify_dummy, password)
+        return gate.run(owner, gate.jobs.verify_dummy, password)
 
     def close(self) -> None:
         """Nothing to end: the threads are the callers'."""

@@ -54,12 +54,6 @@ class FailureLog:
                 if failures is not None and failures.entries.pop(entry, None) is not None and not failures.entries:
                     del self._names[name]
 
-    def forget(self, *names: str) -> None:
-        """Forget all failures under these names."""
-        with self._lock:
-            for name in names:
-                self._names.pop(name, None)
-
     def _entries(self, name: str, now: int) -> dict[str, int]:
         failures = self._names.get(name)
         return {} if failures is None or failures.expires <= now else failures.entries

@@ -1,6 +1,5 @@
 """What the SQLAlchemy adapters of both colours share without waiting: the tables, rows to plain objects, and clean error texts."""
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self, cast
 
@@ -39,6 +38,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.schema import SchemaItem
 
+from lucia._logs import row_ignored
 from lucia.models import MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
 
 __all__ = [
@@ -63,7 +63,6 @@ __all__ = [
     "user_row",
 ]
 
-_logger = logging.getLogger("lucia")
 
 _HIDDEN: Final = "[hidden]"
 _SHORTEST_HIDDEN: Final = 8
@@ -343,7 +342,7 @@ def _session_row(row: Sequence[Any]) -> SessionRow | None:
             )
         except (TypeError, ValueError):
             pass
-    _logger.warning("a row of the session table is no session and is ignored")
+    row_ignored()
     return None
 
 

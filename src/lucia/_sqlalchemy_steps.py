@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Executable, Select, Table, and_, delete, false, insert, literal, not_, select, update
 
+from lucia._logs import revoked
 from lucia._sqlalchemy import Answer, AuthTables, check_sessions, equals, is_one_of, key_row, session_rows, user_row
 from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId, LuciaError
@@ -190,7 +191,7 @@ def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) ->
 def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[None]:
     """Remove the live ones; of those that a renewal was faster with, remove the used row and go on with its successor."""
     for _ in range(_LONGEST_CHAIN):
-        yield delete(sessions).where(is_one_of(sessions.c.id, ids), sessions.c.successor.is_(None))
+        revoked((yield delete(sessions).where(is_one_of(sessions.c.id, ids), sessions.c.successor.is_(None))).changed)
         used = (yield select(sessions).where(is_one_of(sessions.c.id, ids), sessions.c.successor.is_not(None))).rows
         if not used:
             return
@@ -205,8 +206,10 @@ def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
     meanwhile, needs the next one.
     """
     sessions = check_sessions(tables)
-    while (yield delete(sessions).where(equals(sessions.c.user_id, user_id))).changed:
-        pass
+    changed = 1
+    while changed:
+        changed = (yield delete(sessions).where(equals(sessions.c.user_id, user_id))).changed
+        revoked(changed)
 
 
 def delete_other_sessions(tables: AuthTables, user_id: str, keep: str, now: int) -> Steps[bool]:
@@ -220,9 +223,9 @@ def delete_other_sessions(tables: AuthTables, user_id: str, keep: str, now: int)
         yield from delete_sessions_by_user_id(tables, user_id)
         return False
     others = and_(equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None))
-    yield delete(sessions).where(others)
+    revoked((yield delete(sessions).where(others)).changed)
     while (yield select(sessions.c.id).where(others).limit(1)).rows:
-        yield delete(sessions).where(others)
+        revoked((yield delete(sessions).where(others)).changed)
     return True
 
 

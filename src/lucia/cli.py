@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, cast
 
 from lucia._connections import Settings
 from lucia._sync.redis_driver import RedisDriver
-from lucia.errors import LuciaError
+from lucia.errors import LuciaError, StoreUnavailable
 from lucia.redis.findings import MEANINGS, Kind, Treatment
 from lucia.redis.layout import Layout, LayoutName
 from lucia.redis.unanswered import WRITE_SECONDS
@@ -93,7 +93,7 @@ def doctor(
         Path | None, typer.Option(metavar="FILE", help="Go on from this file if it is there, and keep it up to date.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show users and handles, 20 of each kind at most.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show users and handles, or how to find a bad key; 20 of each kind.")] = False,
 ) -> None:
     """Look at every key of a session store, and say what is wrong. Changes nothing without --fix.
 
@@ -120,10 +120,13 @@ def doctor(
         with _client(url, cluster) as client, closing(RedisDriver(client, usage)) as driver, _progress(errors) as progress:
             walk = Walk(driver, found, treatment, state, others=others, path=resume, progress=progress)
             is_complete = _walk(walk, resume, errors)
+            others_with_keys = "" if not is_complete or walk.has_sessions() else _other_databases(client)
     except (_Unreachable, StateError, OSError) as error:
         errors.print(Text(f"lucia doctor: {error}"))
         raise typer.Exit(NOT_DONE) from None
     code = NOT_DONE if not is_complete else FINDINGS if walk.state.total().left() else ALL_WELL
+    if others_with_keys:
+        errors.print(Text(others_with_keys))
     told = report(walk, complete=is_complete, examples=verbose)
     if as_json:
         sys.stdout.write(json.dumps({**told, "exit_code": code}, indent=2) + "\n")
@@ -149,13 +152,14 @@ def _client(url: str, cluster: bool | None) -> Generator[Any, None, None]:
     """A client for the server or the cluster at a URL.
 
     Raises:
-        _Unreachable: the URL is none, or nothing answers there.
+        _Unreachable: the URL is none, nothing answers there, or the server refuses the user or the database.
     """
     try:
         client: Any = redis.Redis.from_url(url, protocol=2)  # pyright: ignore[reportUnknownMemberType]
     except ValueError as error:
         raise _Unreachable(str(error)) from None
     try:
+        client.time()  # connects: a wrong password or database is told here, and as what it is
         if _is_cluster(client) if cluster is None else cluster:
             client.close()
             client = redis.RedisCluster.from_url(url, protocol=2)
@@ -175,12 +179,35 @@ def _is_cluster(client: Any) -> bool:
         return False
 
 
-def _told(error: Exception) -> str:
+def _other_databases(client: Any) -> str:
+    """Return a sentence that names the other databases of this server that have keys; empty if none has, or none is told."""
+    if isinstance(client, redis.RedisCluster):
+        return ""
+    number = client.connection_pool.connection_kwargs.get("db", 0)
+    try:
+        databases: dict[str, Any] = client.info("keyspace")
+    except redis.RedisError:
+        return ""
+    counts = {name.removeprefix("db"): told["keys"] for name, told in databases.items() if name != f"db{number}"}
+    found = ", ".join(f"{keys:,} in database {name}" for name, keys in counts.items())
+    return found and (
+        f"No sessions in database {number}, but others of this server have keys: {found}. Check the number at the end of the address."
+    )
+
+
+def _told(error: BaseException) -> str:
+    """Return what happened; for a server that can't be reached, the client's own words, which say where and why."""
+    if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
+        return _told(error.__cause__)
     return f"{type(error).__name__}: {error}"
 
 
 def _walk(walk: Walk, resume: Path | None, errors: Console) -> bool:
-    """Walk to the end; if it is interrupted, or a connection lost, say how to go on."""
+    """Walk to the end; if it is interrupted, or a connection lost, say how to go on.
+
+    Raises:
+        _Unreachable: not a single key was looked at.
+    """
     try:
         with _interruptible():
             walk.run()
@@ -190,6 +217,8 @@ def _walk(walk: Walk, resume: Path | None, errors: Console) -> bool:
         reason = _told(error)
     else:
         return True
+    if not walk.has_looked():
+        raise _Unreachable(reason)
     path = resume or STATE_FILE
     walk.save(path)
     errors.print(Text(f"lucia doctor: {reason}. To go on, run the same command with --resume {path}"))
@@ -237,13 +266,21 @@ def _print(told: dict[str, Any], console: Console, *, fix: bool) -> None:
         table.add_row(MEANINGS[Kind(kind)], *(f"{count[column]:,}" for column in ("found", "mended", "left")))
     console.print(table)
     for example in told.get("examples", ()):
-        console.print(Text(f"{example['kind']}: user {example['user']!r}, handle {example['handle']}"))
+        console.print(Text(f"{example['kind']}: {_whose(example)}"))
     left = [Kind(kind) for kind, count in found.items() if count["left"]]
     for kind in left:
         if kind in ADVICE:
             console.print(Text(f"{MEANINGS[kind]}: {ADVICE[kind]}"))
     if not fix and set(left) - ADVICE.keys():
         console.print("Nothing was changed. Run it again with --fix to mend it.")
+
+
+def _whose(example: dict[str, Any]) -> str:
+    """Return what is known of a finding: the key's pattern, or the user and the session's handle."""
+    if example["key"] is not None:
+        return f"keys like '{example['key']}'"
+    handle = example["handle"]
+    return f"user {example['user']!r}" + ("" if handle is None else f", handle {handle}")
 
 
 def main() -> None:

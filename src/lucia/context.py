@@ -1,7 +1,7 @@
 """What the library needs to know of a request, and may do to its response. A web framework is one function that makes this."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from lucia.cookies import Cookie
@@ -43,6 +43,9 @@ def _always() -> bool:
 class RequestContext:
     """One request, as a web framework shows it.
 
+    Its ``repr`` shows neither the headers, which hold the session id, nor the URL, which may hold a
+    token of the application's.
+
     Args:
         method: as sent, such as ``POST``.
         url: absolute, with the scheme and host the application is reached by.
@@ -57,10 +60,10 @@ class RequestContext:
     """
 
     method: str
-    url: str
-    headers: Mapping[str, Sequence[str]]
-    set_cookie: Callable[[Cookie], None]
-    set_header: Callable[[str, str], None]
+    url: str = field(repr=False)
+    headers: Mapping[str, Sequence[str]] = field(repr=False)
+    set_cookie: Callable[[Cookie], None] = field(repr=False)
+    set_header: Callable[[str, str], None] = field(repr=False)
     is_websocket: bool = False
-    can_set_cookie: Callable[[], bool] = _always
+    can_set_cookie: Callable[[], bool] = field(default=_always, repr=False)
     client_address: str | None = None

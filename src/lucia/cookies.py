@@ -11,7 +11,7 @@ from email.utils import format_datetime
 from typing import Final, Literal
 
 from lucia.models import Session
-from lucia.rules import to_datetime
+from lucia.rules import is_session_id, to_datetime
 
 Env = Literal["DEV", "PROD"]
 
@@ -113,15 +113,25 @@ def create_session_cookie(session: Session | None, options: SessionCookie, env: 
 
 
 def find_cookie(headers: Sequence[str], name: str) -> str | None:
-    """The first cookie of this name in a request's Cookie headers; None if there is none or it is empty.
+    """Return the session id in a request's Cookie headers: the first cookie of this name that can be one.
 
-    Nothing in the headers raises, and nothing odd hides a good cookie. Names and values are trimmed of spaces and tabs only:
-    other white space would let a sibling domain's cookie pass for one with a ``__Host-`` prefix.
+    If none can, return the first that is not empty, which is never sent to the store; or None.
+
+    Nothing in the headers raises, and nothing odd hides a good cookie. Names and values are trimmed
+    of spaces and tabs only: other white space would let a sibling domain's cookie pass for one with
+    a ``__Host-`` prefix.
     """
+    malformed = None
     for header in headers:
         for pair in header.split(";"):
             if name in pair:  # few are
                 key, separator, value = pair.partition("=")
                 if separator and key.strip(" \t") == name:
-                    return value.strip(" \t") or None
-    return None
+                    value = value.strip(" \t")
+                    # A sibling domain or an old path can leave a cookie of the same name that is
+                    # sent first. One that can be no id is skipped: whoever could plant it could as
+                    # well plant one that can, so skipping it gives nothing away.
+                    if is_session_id(value):
+                        return value
+                    malformed = malformed or value or None
+    return malformed

@@ -28,11 +28,12 @@
     └── UsersNotConfigured
 
 A wrong argument is a :class:`ValueError` or a :class:`TypeError`, as everywhere in Python.
-A database's or a Redis client's own error goes up unchanged.
+A session store in Redis that can't be reached is :class:`StoreUnavailable`, with the client's error as its cause.
+Every other error of a database or a Redis client is raised unchanged.
 No message holds a session id, a password or a password hash.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = [
     "AutoUserIdGenerationNotSupported",
@@ -60,6 +61,16 @@ __all__ = [
     "UnknownError",
     "UsersNotConfigured",
 ]
+
+
+_LONGEST_QUOTATION: Final = 200
+
+
+def quoted(text: str) -> str:
+    """Return what somebody sent, for a message or a log line: printable, on one line, and not long."""
+    if len(text) <= _LONGEST_QUOTATION:
+        return repr(text)
+    return f"{text[:_LONGEST_QUOTATION]!r}… ({len(text):,} characters)"
 
 
 class LuciaError(Exception):
@@ -219,14 +230,16 @@ class TooManyAttempts(LuciaError):
 
 
 class StoreUnavailable(LuciaError):
-    """The session store did not answer in time, or a write was sent and its answer was lost; ``__cause__`` is the client's error, if any.
+    """The session store can't be reached, did not answer in time, or the answer to a write was lost.
+
+    ``__cause__`` is the client's error; None where the time was over.
 
     ``ambiguous`` says whether something may have been written. If not, nothing was changed. If so: a login or a renewal that failed left at
     most a session that nobody knows, so make a new one; ending sessions is safe to repeat, so end them again. Answer 503.
     """
 
     code = "STORE_UNAVAILABLE"
-    default_message = "the session store did not answer in time; nothing was changed, so try again"
+    default_message = "the session store can't be reached or did not answer in time; nothing was changed, so try again"
     _ambiguous_message: ClassVar[str] = (
         "the session store's answer to a write was lost, so it may have been done or not: "
         "a login or a renewal can be made anew, and ending sessions is safe to repeat"

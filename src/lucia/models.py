@@ -1,6 +1,6 @@
 """Rows, as adapters see them, and the frozen objects that the application gets."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -25,6 +25,7 @@ __all__ = [
 
 UserT = TypeVar("UserT")
 UserT_co = TypeVar("UserT_co", covariant=True)
+ModelT = TypeVar("ModelT")
 
 
 class Unset(Enum):
@@ -156,7 +157,38 @@ class _Keeps:
         object.__setattr__(self, "source", source)
 
 
-class _Made:
+class _CopiedWhole:
+    """A dataclass with a member that is no field (see :func:`_hides`): copies and pickles have it."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[type[Any], dict[str, Any]]]:
+        model: type[Any] = type(self)
+        return _make, (model, {name: getattr(self, name) for name in model.__slots__})
+
+
+def _make(model: type[Any], members: dict[str, Any]) -> Any:
+    return model(**members)
+
+
+def _hides(secret: str) -> Callable[[type[ModelT]], type[ModelT]]:
+    """Take a member out of the fields of a dataclass, so that no serializer finds it.
+
+    Whatever makes JSON of a dataclass writes all its fields: FastAPI, pydantic, orjson,
+    ``dataclasses.asdict``. So a route that returns a session would publish the session's id. The
+    member is set, compared and copied as the others are, but ``dataclasses.replace`` does not know
+    it and has to be given it.
+    """
+
+    def hide(model: type[ModelT]) -> type[ModelT]:
+        fields: dict[str, Any] = getattr(model, "__dataclass_fields__")  # noqa: B009 (a type variable has no such member)
+        del fields[secret]
+        return model
+
+    return hide
+
+
+class _Made(_CopiedWhole):
     """A place beside a session's members for what else than its row it was made by."""
 
     __slots__ = ("_by",)
@@ -268,28 +300,33 @@ class UserRow:
         check_attributes(self.attributes, frozenset({"id"}))
 
 
+@_hides("session_id")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session(_Made):
-    """A live session. All times are aware and in UTC.
-
-    Args:
-        session_id: the secret that the cookie carries; not in the ``repr``.
-        state: ``active`` until ``active_period_expires_at``, then ``idle`` until ``idle_period_expires_at``.
-        fresh: made or renewed by this call, so that the cookie has to be set.
-        handle: names this login to its owner without being a secret; renewals keep it.
-        created_at: when the person logged in; renewals keep it.
-        noted: what the application noted at the login; renewals keep it. It can't be changed, nor what is in it: requests may share it.
-    """
+    """A live session. All times are in UTC."""
 
     session_id: str = field(repr=False)
+    """The secret that the cookie carries. It is neither in the ``repr`` nor in any JSON, also not in
+    what ``dataclasses.asdict`` gives; it is in a pickle."""
+
     user_id: str
     active_period_expires_at: datetime
     idle_period_expires_at: datetime
     state: SessionState
+    """``active`` until ``active_period_expires_at``, then ``idle`` until ``idle_period_expires_at``."""
+
     fresh: bool
+    """Made or renewed by this call, so that the cookie has to be set."""
+
     handle: str
+    """Names this login to its owner without being a secret; renewals keep it."""
+
     created_at: datetime
+    """When the person logged in; renewals keep it."""
+
     noted: Mapping[str, Any] = field(hash=False)
+    """What the application noted at the login; renewals keep it. It can't be changed, nor what is in
+    it, since requests may share it."""
 
 
 SessionDraft: Final = _draft(Session)
@@ -322,22 +359,23 @@ class PersistentKey:
     primary: bool
 
 
+@_hides("provider_user_id")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SingleUseKey:
-    """A key that is consumed by its first use.
-
-    Args:
-        provider_user_id: may be the secret itself, so it is not in the ``repr``.
-        expires_at: aware and in UTC.
-        expired: whether that is past.
-    """
+class SingleUseKey(_CopiedWhole):
+    """A key that is consumed by its first use."""
 
     provider_id: str
     provider_user_id: str = field(repr=False)
+    """The secret itself, where the key has no password. So it is neither in the ``repr`` nor in any
+    JSON, also not in what ``dataclasses.asdict`` gives; it is in a pickle."""
+
     user_id: str
     password_defined: bool
     expires_at: datetime
+    """In UTC."""
+
     expired: bool
+    """Whether ``expires_at`` is past."""
 
 
 Key = PersistentKey | SingleUseKey

@@ -4,17 +4,24 @@ Sources: RFC 6454 (origins), W3C Fetch Metadata Request Headers (``Sec-Fetch-Sit
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from lucia.context import RequestLike
+from lucia.errors import quoted
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _AS_HTTP: Final = {"ws": "http", "wss": "https"}
 _BARE = re.compile(r"[a-z]+://(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(:[0-9]+)?", re.ASCII | re.IGNORECASE)
+
+_LONGEST_HOST: Final = 253
+"""The longest name of a host, in characters (RFC 1035, section 2.3.4, without the last dot)."""
+
+_MOST_SHOWN: Final = 3
+"""How many values of a header the message of a failure quotes."""
 
 
 class Origin(NamedTuple):
@@ -83,12 +90,12 @@ def check_origin(context: RequestLike, trusted: Collection[Origin]) -> OriginFai
         return None
     sites = [value.strip(" \t") for value in context.headers.get("sec-fetch-site", ())]
     if not sites:
-        return _check_origin_header(context, {*trusted, parse_origin(context.url)})
+        return _check_origin_header(context, {*trusted, _own_origin(context.url)})
     if sites in (["same-origin"], ["none"]):
         return None
     if sites in (["same-site"], ["cross-site"]):
         return _check_origin_header(context, trusted)
-    return OriginFailure("one valid Sec-Fetch-Site", ", ".join(repr(site) for site in sites))
+    return OriginFailure("one valid Sec-Fetch-Site", _shown(sites))
 
 
 def _check_origin_header(context: RequestLike, allowed: Collection[Origin | None]) -> OriginFailure | None:
@@ -97,5 +104,21 @@ def _check_origin_header(context: RequestLike, allowed: Collection[Origin | None
     if origin is not None and origin in allowed:
         return None
     expected = " or ".join(sorted(str(item) for item in allowed if item is not None)) or "an origin listed in origin="
-    received = ", ".join(repr(value) for value in values) or "no Origin header"
-    return OriginFailure(expected, received)
+    return OriginFailure(expected, _shown(values) or "no Origin header")
+
+
+def _own_origin(url: str) -> Origin | None:
+    """Return the origin of a request's URL; None if no Origin header can name it.
+
+    The host is what the request's Host header says, so it may be anything, and the message of a
+    failure quotes it.
+    """
+    origin = parse_origin(url)
+    if origin is None or len(origin.host) > _LONGEST_HOST or not _BARE.fullmatch(str(origin)):
+        return None
+    return origin
+
+
+def _shown(values: Sequence[str]) -> str:
+    shown = ", ".join(map(quoted, values[:_MOST_SHOWN]))
+    return shown if len(values) <= _MOST_SHOWN else f"{shown} and {len(values) - _MOST_SHOWN} more"

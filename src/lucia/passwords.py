@@ -10,7 +10,8 @@ Every hasher of this module verifies every format, so that changing ``hash=`` lo
 ========================================  ===============================================================================
 
 Passwords are hashed as the UTF-8 of their NFKC form, so that one password typed on two keyboards is one password.
-Verifying tries that form first and then the text as it is, where the two differ, for hashes made elsewhere without NFKC.
+A hash of another kind or cost than the configured one may have been made elsewhere without NFKC: for such a hash, verifying
+tries that form first and then the text as it is, where the two differ. A hash of the configured kind costs one derivation.
 
 Scrypt is RFC 7914, Argon2 is RFC 9106; the default costs are those of OWASP's Password Storage Cheat Sheet.
 """
@@ -35,6 +36,7 @@ __all__ = [
     "Argon2Hash",
     "LuciaHash",
     "PasswordHasher",
+    "PasswordPool",
     "ScryptHash",
     "check_new_password",
     "is_acceptable",
@@ -87,6 +89,47 @@ class PasswordHasher(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordPool:
+    """How many passwords one process hashes at once, and how many more may wait.
+
+    A log-in beyond that is :class:`~lucia.Overloaded`.
+
+    Args:
+        workers: how many are hashed at once, each with the memory that its hash takes; by default as
+            many as there are cores, at most 4, and in sync at most 2.
+        queue: how many more may wait; by default 64, in sync 1, since there a log-in that waits
+            holds one of the server's threads.
+
+    Raises:
+        TypeError: a number is no ``int``.
+        ValueError: ``workers`` is less than 1, or ``queue`` is negative.
+    """
+
+    workers: int | None = None
+    queue: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_number("workers", self.workers, 1)
+        _check_number("queue", self.queue, 0)
+
+    def bounds(self, workers: int, queue: int) -> tuple[int, int]:
+        """Return the two numbers, with these in the place of what is not set."""
+        return (
+            workers if self.workers is None else self.workers,
+            queue if self.queue is None else self.queue,
+        )
+
+
+def _check_number(name: str, number: object, least: int) -> None:
+    if number is None:
+        return
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(f"{name} must be an int, not {type(number).__name__}")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+
+
 def check_new_password(password: object) -> None:
     """Refuse what can't become a password, before any work is done on it: normalising is quadratic on combining marks.
 
@@ -111,8 +154,10 @@ def is_outdated(hashed: str) -> bool:
     return hashed.startswith(OUTDATED_PREFIX)
 
 
-def verify(password: str, hashed: str) -> bool:
+def verify(password: str, hashed: str, *, is_normalised: bool = False) -> bool:
     """Whether ``hashed``, in any format of this module, was made from ``password``. Keys are compared in constant time.
+
+    If the hash is known to be of a normalised password (``is_normalised``), only the NFKC form of ``password`` is tried.
 
     False for a text that is no hash, for a password that is not acceptable, and for a stored cost beyond the bounds that keep a
     hostile hash from exhausting the machine: 128 MiB of memory; 2^22 scrypt blocks (N·r·p); 512 MiB filled and 16 lanes for Argon2.
@@ -123,7 +168,8 @@ def verify(password: str, hashed: str) -> bool:
     stored = _read(hashed)
     if stored is None or not is_acceptable(password):
         return False
-    return any(hmac.compare_digest(stored.derive(secret), stored.key) for secret in _secrets(password))
+    secrets = [_new_secret(password)] if is_normalised else _secrets(password)
+    return any(hmac.compare_digest(stored.derive(secret), stored.key) for secret in secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +210,8 @@ class ScryptHash:
         return f"$scrypt$ln={self.ln},r={self.r},p={self.p}${_encode64(salt)}${_encode64(key)}"
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """As :func:`verify`."""
-        return verify(password, hashed)
+        """As :func:`verify`; a hash that :meth:`hash` may have written is one of a normalised password."""
+        return verify(password, hashed, is_normalised=not self.needs_rehash(hashed))
 
     def needs_rehash(self, hashed: str, /) -> bool:
         """True for every format and cost but the configured one."""
@@ -197,8 +243,8 @@ class LuciaHash:
         return f"s2:{salt}:{_LUCIA_COST.derive(secret, salt.encode(), _LUCIA_KEY_BYTES).hex()}"
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """As :func:`verify`."""
-        return verify(password, hashed)
+        """As :func:`verify`; a hash that :meth:`hash` may have written is one of a normalised password."""
+        return verify(password, hashed, is_normalised=not self.needs_rehash(hashed))
 
     def needs_rehash(self, hashed: str, /) -> bool:
         """True for everything but ``s2:``."""
@@ -251,8 +297,8 @@ class Argon2Hash:
         return f"$argon2id$v=19${parameters}${_encode64(salt)}${_encode64(key)}"
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """As :func:`verify`."""
-        return verify(password, hashed)
+        """As :func:`verify`; a hash that :meth:`hash` may have written is one of a normalised password."""
+        return verify(password, hashed, is_normalised=not self.needs_rehash(hashed))
 
     def needs_rehash(self, hashed: str, /) -> bool:
         """True for every format and cost but the configured one."""

@@ -12,7 +12,15 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 
-from lucia.errors import InvalidCredentials, InvalidInput, InvalidKeyId, InvalidPassword, InvalidUserId, OutdatedPassword
+from lucia.errors import (
+    InvalidCredentials,
+    InvalidInput,
+    InvalidKeyId,
+    InvalidPassword,
+    InvalidUserId,
+    OutdatedPassword,
+    quoted,
+)
 from lucia.frozen import EMPTY, FrozenDict, freeze
 from lucia.models import (
     MAX_EPOCH_MS,
@@ -20,6 +28,7 @@ from lucia.models import (
     Key,
     KeyRow,
     PersistentKey,
+    PrimaryKey,
     Session,
     SessionDraft,
     SessionRow,
@@ -202,17 +211,18 @@ def successor_row(row: SessionRow, now: int, expiry: SessionExpiry, random_bytes
     )
 
 
-def check_noted(noted: Mapping[str, Any]) -> None:
-    """Refuse what can't be noted about a login before anything is stored.
+def check_noted(noted: object) -> None:
+    """Refuse metadata of a login that can't be stored, before anything is stored.
 
     Raises:
+        TypeError: it is no mapping.
         ValueError: it holds something that is no JSON value.
         InvalidInput: its JSON is longer than 8 KiB, or it holds text that some store can't keep.
     """
-    try:
-        size = len(json.dumps(noted, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"what is noted about a session must be JSON values: {type(error).__name__}") from None
+    if not isinstance(noted, Mapping):
+        raise TypeError(f"the metadata of a session must be a dict of JSON values, not {type(noted).__name__}")
+    # The braces of each member are as long as the braces and commas of the whole object.
+    size = sum(len(_json_of(name, value)) for name, value in cast("Mapping[str, Any]", noted).items())
     if size > MAX_NOTED_BYTES:
         raise InvalidInput(f"what is noted about a session has {size} bytes as JSON, more than {MAX_NOTED_BYTES}")
     check_texts("what is noted about a session", noted)
@@ -235,6 +245,26 @@ def check_texts(name: str, value: object) -> None:
     elif isinstance(value, list | tuple):
         for item in cast("list[object] | tuple[object, ...]", value):
             check_texts(name, item)
+
+
+def _json_of(name: str, value: object) -> str:
+    """Return the JSON object with this one member.
+
+    Raises:
+        ValueError: it is no JSON value; the message says why, and quotes nothing but the name.
+    """
+    try:
+        return json.dumps({name: value}, allow_nan=False)
+    except TypeError as error:  # its text has names of types alone
+        reason = str(error)
+    except ValueError:
+        reason = "it holds NaN or an infinity, or contains itself"
+    except RecursionError:
+        reason = "it is nested too deep"
+    raise ValueError(
+        f"the metadata {quoted(str(name))} is no JSON value: {reason}. Use text, numbers, booleans, "
+        "None, and lists and dicts of these; for a time, its isoformat()"
+    )
 
 
 def session_state(row: SessionRow, now: int) -> SessionState | None:
@@ -313,6 +343,18 @@ def to_device(row: SessionRow, state: SessionState, expiry: SessionExpiry) -> De
     )
 
 
+def check_primary_key(key: object) -> None:
+    """Refuse what is given for a ``PrimaryKey`` and is none.
+
+    Raises:
+        TypeError: it is neither a ``PrimaryKey`` nor None.
+    """
+    if key is not None and not isinstance(key, PrimaryKey):
+        raise TypeError(
+            f"primary_key must be a PrimaryKey or None, not {type(key).__name__}: write PrimaryKey(provider_id, provider_user_id, password)"
+        )
+
+
 def key_id(provider_id: str, provider_user_id: str) -> str:
     """The id of a key, ``provider_id:provider_user_id``.
 
@@ -347,7 +389,7 @@ def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:
 def _check_provider_id(provider_id: object) -> None:
     text = check_text("provider_id", provider_id)
     if ":" in text:
-        raise ValueError(f"provider_id may hold no colon, got {text!r}: key ids are split at the first one")
+        raise ValueError(f"provider_id may hold no colon, got {quoted(text)}: key ids are split at the first one")
 
 
 def check_purposes(purposes: Collection[str]) -> frozenset[str]:

@@ -168,11 +168,6 @@ class Throttle:
         return {name: FailureRule(self.single_use_failures, FOREVER_MS, FOREVER_MS, FOREVER_MS, row.expires - now + SLACK_MS)}
 
 
-def key_name(key_id: str) -> str:
-    """The name that failures at a key are counted under."""
-    return failure_name("key", key_id)
-
-
 def failure_name(kind: str, text: str) -> str:
     """A name to count failures under: 32 hex digits of a hash, which hold neither the key nor the address."""
     return hashlib.sha256(f"lucia {kind}\0{text}".encode(errors="surrogatepass")).hexdigest()[: 2 * _NAME_BYTES]

@@ -6,7 +6,7 @@ from typing import Any
 
 from lucia import AsyncAuth, User
 from lucia.adapters.memory import AsyncMemoryAdapter
-from tests.shared import CHEAP, Time
+from tests.shared import CHEAP, ROOMY, Time
 
 METHODS = (
     "get_user",
@@ -75,5 +75,5 @@ for _name in METHODS:
 
 def make_auth(store: AsyncWatchedStore, time: Time, **config: Any) -> AsyncAuth[User]:
     """An ``Auth`` over one store, with a cheap hasher and the test's clock."""
-    defaults: dict[str, Any] = {"users": store, "sessions": store, "env": "DEV", "hash": CHEAP, "clock": time}
+    defaults: dict[str, Any] = {"users": store, "sessions": store, "env": "DEV", "hash": CHEAP, "password_pool": ROOMY, "clock": time}
     return AsyncAuth(**{**defaults, **config})

@@ -27,8 +27,9 @@ from lucia import (
     User,
 )
 from lucia._calls import AsyncCalls
+from lucia._concurrency import NEW_PASSWORDS, _Turn, _Turns, owner_of
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
-from tests.shared import CHEAP, CountingHash, Time
+from tests.shared import CHEAP, CountingHash, Exchange, Time
 
 PASSWORD = "correct horse battery staple"
 NEW = "Tr0ub4dor&3"
@@ -187,6 +188,33 @@ async def test_ours_a_refusal_does_not_verify_against_a_key_that_must_not_match(
     known = await stored_hash(store)
     assert known not in hasher.verified
     assert len(hasher.verified) == 3
+
+
+async def test_ours_the_pool_learns_the_address(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each password is hashed in the turn of the address that the request came from; new ones have a turn of their own."""
+    owners: list[str] = []
+    enter = _Turns.enter
+
+    def record(turns: _Turns, turn: _Turn) -> bool:
+        owners.append(turn.owner)
+        return enter(turns, turn)
+
+    monkeypatch.setattr(_Turns, "enter", record)
+    here, nowhere = owner_of("203.0.113.9"), owner_of(None)
+    await store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
+    await auth.use_key(*ALICE, PASSWORD, address="203.0.113.9")
+    assert owners == [here, here]  # one verification, and the hash that replaces the old one
+    store.before["set_session"] = partial(store.update_key_password, "username:alice", CHEAP.hash(PASSWORD))
+    await auth.handle_request(Exchange(address="203.0.113.9").context).sign_in_with_key(*ALICE, PASSWORD)
+    assert owners[2:] == [here, here]  # the second looks at a hash that somebody else has replaced
+    for address in ("203.0.113.9", None):
+        with pytest.raises(InvalidKeyId):
+            await auth.use_key("username", "nobody", PASSWORD, address=address)
+    await auth.update_key_password(*ALICE, NEW)
+    await auth.create_user(primary_key=PrimaryKey("username", "bob", PASSWORD))
+    assert owners[4:] == [here, nowhere, NEW_PASSWORDS, NEW_PASSWORDS]
 
 
 async def test_an_outdated_hash_is_refused(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 import redis.exceptions
 import valkey.exceptions
 
+from lucia import AsyncAuth, AsyncAuthRequest
 from lucia._calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
@@ -19,8 +21,9 @@ from lucia.redis.index import LIST
 from lucia.redis.scripts import DELETE, SWAP
 from tests.aio.meeting import patiently
 from tests.aio.test_failover import with_a_method_of_its_own
-from tests.redis_tools import AsyncClients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row
+from tests.redis_tools import AsyncClients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row, unused_port
 from tests.servers import Cluster, Server
+from tests.shared import Exchange
 
 MINUTE: Final = 60_000
 SOON: Final = timedelta(seconds=0.3)
@@ -143,14 +146,16 @@ async def test_a_renewal_is_sent_once(kind: str, adapter: AsyncRedisSessionAdapt
 
 
 async def test_a_read_is_sent_twice(adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]) -> None:
-    """A read whose answer was lost is sent once more, at once; lost again, it is the client's own error."""
+    """A read whose answer was lost is sent once more, at once; lost again, it is said that nothing was changed."""
     await adapter.set_session(row("one"))
     lose(proxies, "MGET", 1)
     assert await adapter.get_session("one") is not None
     assert lost(proxies) == 1
     lose(proxies, "MGET")
-    with pytest.raises(CONNECTION_ERRORS):
+    with pytest.raises(StoreUnavailable) as raised:
         await adapter.get_session("one")
+    assert not raised.value.ambiguous
+    assert isinstance(raised.value.__cause__, CONNECTION_ERRORS)
     assert lost(proxies) == 2
 
 
@@ -169,6 +174,57 @@ async def test_an_end_is_sent_twice(adapter: AsyncRedisSessionAdapter, proxies: 
     lose(proxies, "", 0)
     await adapter.delete_session("s1")
     assert inspector.live() == set()
+
+
+# No server
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+async def test_a_request_while_nothing_listens(library: str, tmp_path: Path) -> None:
+    """A refused connection is told as a hanging one is, to every request that needs a session, and no cookie is touched."""
+    nowhere = Server("redis", "127.0.0.1", unused_port(), tmp_path)
+    adapter = AsyncRedisSessionAdapter(AsyncClients.make(f"{library}-py as it is", nowhere))
+    auth = AsyncAuth(sessions=adapter, env="DEV")
+    calls: list[Callable[[AsyncAuthRequest[Any]], Any]] = [
+        lambda request: request.validate(),
+        lambda request: request.sign_in("ann"),
+        lambda request: request.sign_out(),
+        lambda request: request.renew(),
+    ]
+    for call in calls:
+        exchange = Exchange("a" * 40)
+        with pytest.raises(StoreUnavailable) as raised:
+            await call(auth.handle_request(exchange.context))
+        assert not raised.value.ambiguous
+        assert isinstance(raised.value.__cause__, CONNECTION_ERRORS)
+        assert (exchange.cookies, exchange.headers) == ([], {})
+    assert await auth.handle_request(Exchange().context).validate() is None
+    await adapter.aclose()
+
+
+LOADS_SLOWLY: Final = {
+    "--enable-debug-command": "yes",
+    "--key-load-delay": "20000",  # microseconds
+    "--loading-process-events-interval-bytes": "1024",
+    "--rdbcompression": "no",
+}
+
+
+async def test_a_server_that_is_loading(tmp_path: Path) -> None:
+    """A server that has not read its data yet can't be reached now, which is no error of the application's."""
+    options = [word for option in LOADS_SLOWLY.items() for word in option]
+    with own_server("redis-server", tmp_path, *options) as server:
+        async with AsyncClients.make("redis-py as it is", server) as client, AsyncRedisSessionAdapter(client) as adapter:
+            await adapter.set_session(row("one"))
+            outcomes: list[object] = []
+            with Inspector(server) as inspector, ThreadPoolExecutor(1) as threads:
+                inspector.client.mset({f"filler{number}": "x" * 1_000 for number in range(100)})
+                reloading = threads.submit(inspector.client.execute_command, "DEBUG", "RELOAD")
+                while not reloading.done():
+                    for call in calls_of(adapter).values():
+                        outcomes += await AsyncCalls.together(call)
+            failed = [outcome for outcome in outcomes if isinstance(outcome, StoreUnavailable)]
+            assert "BusyLoadingError" in {type(error.__cause__).__name__ for error in failed}
 
 
 # The deadline

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -21,7 +20,7 @@ from lucia import (
 )
 from lucia._calls import AsyncCalls
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
-from tests.shared import OWN_ORIGIN, Exchange, Time
+from tests.shared import OWN_ORIGIN, Exchange, Time, as_read
 
 PASSWORD = "correct horse battery staple"
 IDLE = timedelta(hours=25)
@@ -60,7 +59,7 @@ async def test_an_active_session_is_validated_by_one_read(auth: AsyncAuth[User],
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
     for _ in range(3):
-        assert await request.validate() == replace(session, fresh=False)
+        assert await request.validate() == as_read(session)
     assert store.calls == ["get_session"]
     assert (exchange.cookies, exchange.headers) == ([], {})
 
@@ -68,7 +67,7 @@ async def test_an_active_session_is_validated_by_one_read(auth: AsyncAuth[User],
 async def test_the_user_is_validated_by_one_read(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
     """``validate_user`` gives both, asks once, and ``validate`` afterwards shares its session."""
     request = auth.handle_request(Exchange(session.session_id).context)
-    expected = SessionUser(replace(session, fresh=False), User(session.user_id))
+    expected = SessionUser(as_read(session), User(session.user_id))
     for _ in range(3):
         assert await request.validate_user() == expected
         assert await request.validate() == expected.session
@@ -80,7 +79,7 @@ async def test_the_user_is_looked_up_for_a_session_that_is_known(auth: AsyncAuth
     request = auth.handle_request(Exchange(session.session_id).context)
     await request.validate()
     for _ in range(2):
-        assert await request.validate_user() == SessionUser(replace(session, fresh=False), User(session.user_id))
+        assert await request.validate_user() == SessionUser(as_read(session), User(session.user_id))
     assert store.calls == ["get_session", "get_user"]
 
 
@@ -184,7 +183,7 @@ async def test_a_session_whose_user_is_gone_has_no_user(auth: AsyncAuth[User], s
     exchange = Exchange(session.session_id)
     assert await auth.handle_request(exchange.context).validate_user() is None
     request = auth.handle_request(exchange.context)
-    assert await request.validate() == replace(session, fresh=False)
+    assert await request.validate() == as_read(session)
     assert await request.validate_user() is None
     assert exchange.cookies == []
 
@@ -290,7 +289,7 @@ async def test_ours_a_failed_login_changes_nothing(auth: AsyncAuth[User], sessio
     with pytest.raises(InvalidPassword):
         await request.sign_in_with_key("username", "alice", "wrong")
     assert exchange.cookies == []
-    assert await request.validate() == replace(session, fresh=False)
+    assert await request.validate() == as_read(session)
 
 
 @pytest.mark.parametrize("failing", ["set_session", "delete_session"])
@@ -305,7 +304,7 @@ async def test_ours_a_login_that_the_store_fails_sets_no_cookie(
         await request.sign_in(session.user_id)
     store.failing = {}
     assert exchange.cookies == []
-    assert await request.validate() == replace(session, fresh=False)
+    assert await request.validate() == as_read(session)
 
 
 async def test_ours_signing_out(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
@@ -468,7 +467,7 @@ async def test_set_session(auth: AsyncAuth[User], store: AsyncWatchedStore, sess
     assert exchange.values == [other.session_id]
     validated = await request.validate_user()
     assert validated is not None
-    assert validated.session == replace(other, fresh=False)
+    assert validated.session == as_read(other)
     request.set_session(None)
     assert exchange.values == [other.session_id, ""]
     store.calls.clear()
@@ -577,8 +576,8 @@ async def test_ours_the_id_from_the_authorization_header(auth: AsyncAuth[User], 
     """A client that is no browser sends the id as a bearer token, from any origin, and gets no cookie."""
     request, exchange = bearer(auth, f"{scheme}  {session.session_id} ")
     assert request.origin_failure is None
-    assert await request.validate() == replace(session, fresh=False)
-    assert await request.validate_user() == SessionUser(replace(session, fresh=False), User(session.user_id))
+    assert await request.validate() == as_read(session)
+    assert await request.validate_user() == SessionUser(as_read(session), User(session.user_id))
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 

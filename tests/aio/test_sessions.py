@@ -1,6 +1,7 @@
 """Sessions: their states, renewal, revocation and the device list. ``test_ours_`` marks where this library corrects the original."""
 
 import base64
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from lucia._calls import AsyncCalls
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.models import SessionState
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
-from tests.shared import NOW, Time
+from tests.shared import NOW, Time, as_read
 
 DAY = timedelta(days=1)
 MS = timedelta(milliseconds=1)
@@ -128,7 +129,7 @@ async def test_a_period_counts_up_to_its_very_end(
         with pytest.raises(InvalidSessionId):
             await auth.get_session(session.session_id)
     else:
-        assert await auth.get_session(session.session_id) == replace(session, state=state, fresh=False)
+        assert await auth.get_session(session.session_id) == as_read(session, state=state)
 
 
 async def test_a_clock_that_jumps_changes_states_and_loses_nothing(auth: AsyncAuth[User], time: Time, session: Session) -> None:
@@ -151,7 +152,7 @@ async def test_validating_an_active_session_does_not_write(
 ) -> None:
     """An active session is returned as it is, by one read."""
     time.now = ACTIVE_END
-    assert await auth.validate_session(session.session_id) == replace(session, fresh=False)
+    assert await auth.validate_session(session.session_id) == as_read(session)
     assert store.calls == ["get_session"]
 
 
@@ -189,7 +190,7 @@ async def test_unknown_ids_are_invalid_and_no_error_to_invalidate(auth: AsyncAut
         with pytest.raises(InvalidSessionId):
             await method("0" * 40)
     await auth.invalidate_session("0" * 40)
-    assert not await auth.invalidate_all_user_sessions("nobody")
+    assert await auth.invalidate_all_user_sessions("nobody")
     await auth.delete_dead_user_sessions("nobody")
     assert await auth.get_all_user_sessions(user_id) == []
 
@@ -257,7 +258,7 @@ async def test_a_session_with_its_user_takes_one_query_of_a_store_that_has_both(
     """Where one object stores both, session and user come together."""
     for method in (auth.get_session_user, auth.validate_session_user):
         store.calls.clear()
-        assert await method(session.session_id) == (replace(session, fresh=False), User(session.user_id))
+        assert await method(session.session_id) == (as_read(session), User(session.user_id))
         assert store.calls == ["get_session_and_user_by_session_id"]
 
 
@@ -269,7 +270,7 @@ async def test_a_session_with_its_user_from_two_stores(store: AsyncWatchedStore,
     sessions.calls.clear()
     store.calls.clear()
     for method in (auth.get_session_user, auth.validate_session_user):
-        assert await method(session.session_id) == (replace(session, fresh=False), User(user_id))
+        assert await method(session.session_id) == (as_read(session), User(user_id))
     assert (sessions.calls, store.calls) == (["get_session"] * 2, ["get_user"] * 2)
 
 
@@ -310,7 +311,7 @@ async def test_ours_another_sessions_record_is_no_session(store: AsyncWatchedSto
             return await store.get_session_and_user_by_session_id(session.session_id)
 
     auth = make_auth(Careless(time), time)
-    assert (await auth.get_session_user(session.session_id)).session == replace(session, fresh=False)
+    assert (await auth.get_session_user(session.session_id)).session == as_read(session)
     for method in (auth.get_session, auth.validate_session, auth.get_session_user, auth.validate_session_user, auth.renew_session):
         with pytest.raises(InvalidSessionId):
             await method(session.session_id.swapcase())
@@ -340,7 +341,7 @@ async def test_renew_session(auth: AsyncAuth[User], time: Time, session: Session
     renewed = await auth.renew_session(session.session_id)
     assert renewed.session_id != session.session_id
     assert (renewed.user_id, renewed.state, renewed.fresh) == (session.user_id, "active", True)
-    assert await auth.get_session(renewed.session_id) == replace(renewed, fresh=False)
+    assert await auth.get_session(renewed.session_id) == as_read(renewed)
 
 
 async def test_ours_the_used_session_ends_with_its_renewal(auth: AsyncAuth[User], time: Time, session: Session) -> None:
@@ -480,6 +481,9 @@ async def test_a_successor_that_died_before_the_answer_is_no_session(store: Asyn
     assert await alive(auth, session) == [True]
 
 
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+
 # --- noted, handles and absolute lifetime
 
 
@@ -496,13 +500,33 @@ async def test_ours_noted_handle_and_creation_are_kept_through_renewals(auth: As
 
 
 @pytest.mark.parametrize(
-    "value", [b"bytes", {1, 2}, float("nan"), float("inf"), object()], ids=["bytes", "set", "nan", "infinite", "object"]
+    ("value", "reason"),
+    [
+        (b"secret", "Object of type bytes is not JSON serializable"),
+        ({"deep": [{1, 2}]}, "Object of type set is not JSON serializable"),
+        (datetime(2026, 1, 1, tzinfo=UTC), "Object of type datetime is not JSON serializable"),
+        (object(), "Object of type object is not JSON serializable"),
+        ({("a", 1): 2}, "keys must be str, int, float, bool or None, not tuple"),
+        (float("nan"), "it holds NaN or an infinity, or contains itself"),
+        (float("inf"), "it holds NaN or an infinity, or contains itself"),
+        (CIRCLE, "it holds NaN or an infinity, or contains itself"),
+    ],
+    ids=["bytes", "set", "datetime", "object", "tuple as key", "nan", "infinite", "circle"],
 )
-async def test_ours_what_is_noted_is_json(auth: AsyncAuth[User], store: AsyncWatchedStore, value: Any) -> None:
-    """Anything else is a ValueError by every store, before a session is made, and not what a person typed."""
-    with pytest.raises(ValueError, match="must be JSON values") as caught:
-        await auth.create_session("u", noted={"value": value})
+async def test_ours_what_is_noted_is_json(auth: AsyncAuth[User], store: AsyncWatchedStore, value: Any, reason: str) -> None:
+    """Anything else is a ValueError by every store, before a session is made, which names the member and says what to do."""
+    with pytest.raises(ValueError, match=re.escape(f"the metadata 'value' is no JSON value: {reason}. Use text")) as caught:
+        await auth.create_session("u", noted={"fine": 1, "value": value, "other": value})
     assert not isinstance(caught.value, InvalidInput)
+    assert "secret" not in str(caught.value)
+    assert store.calls == []
+
+
+@pytest.mark.parametrize("noted", [["a"], "text", 1, {1}])
+async def test_metadata_is_a_mapping(auth: AsyncAuth[User], store: AsyncWatchedStore, noted: Any) -> None:
+    """A list or a text in its place is a TypeError that says what was expected, before a session is made."""
+    with pytest.raises(TypeError, match=f"the metadata of a session must be a dict of JSON values, not {type(noted).__name__}"):
+        await auth.create_session("u", noted=noted)
     assert store.calls == []
 
 
@@ -516,7 +540,7 @@ async def test_ours_no_more_than_8_kib_are_noted(auth: AsyncAuth[User], store: A
     nested: list[Any] = []
     for _ in range(100_000):
         nested = [nested]
-    with pytest.raises(ValueError, match="must be JSON values"):
+    with pytest.raises(ValueError, match="the metadata 'a' is no JSON value: it is nested too deep"):
         await auth.create_session("u", noted={"a": nested})
     assert store.calls == []
 
@@ -653,8 +677,9 @@ async def test_invalidate_all_user_sessions(auth: AsyncAuth[User], session: Sess
     more = [await auth.create_session(session.user_id) for _ in range(3)]
     renewed = await auth.renew_session(session.session_id)
     other = await auth.create_session("other")
-    assert await auth.invalidate_all_user_sessions(session.user_id) is False
+    assert await auth.invalidate_all_user_sessions(session.user_id) is True
     assert await alive(auth, session, renewed, *more, other) == [False] * 5 + [True]
+    assert await auth.invalidate_all_user_sessions(session.user_id) is True
 
 
 async def test_ours_one_session_is_kept(auth: AsyncAuth[User], session: Session) -> None:

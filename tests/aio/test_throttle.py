@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import redis.exceptions
 
 from lucia import (
     AsyncAuth,
@@ -24,14 +23,15 @@ from lucia import (
     Overloaded,
     PrimaryKey,
     StoreCorrupt,
+    StoreUnavailable,
     Throttle,
     TooManyAttempts,
     User,
 )
-from lucia._async.throttle import AsyncMemoryThrottleStore
+from lucia._async.throttle import AsyncGuard, AsyncMemoryThrottleStore
 from lucia._calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.throttle import key_name
+from lucia.throttle import failure_name
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
 from tests.redis_tools import (
     LEAST_RIGHTS,
@@ -43,7 +43,7 @@ from tests.redis_tools import (
     unused_port,
 )
 from tests.servers import Cluster, Server
-from tests.shared import CHEAP, CountingHash, Exchange, Time
+from tests.shared import CHEAP, ROOMY, CountingHash, Exchange, Time
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
 
@@ -145,14 +145,58 @@ async def test_ours_it_slows_down_and_then_refuses_for_a_while(
 
 
 async def test_ours_nobody_is_locked_out_for_good(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
-    """Who has waited gets in with the right password, which makes the failures unhappened; a day later nobody remembers them anyway."""
-    await fail(auth, 5)
-    time.advance(SECOND)
-    assert (await auth.use_key(*ALICE, PASSWORD)).user_id == user_id
-    await fail(auth, 5)
-    assert await seconds_to_wait(auth) == 1
+    """Whoever has waited gets in with the right password, and a day after the last failure nobody has to wait."""
+    for _ in range(20):
+        time.advance(timedelta(minutes=15))
+        await fail(auth)
+    time.advance(timedelta(minutes=15))
+    for _ in range(3):
+        assert (await auth.use_key(*ALICE, PASSWORD)).user_id == user_id
     time.advance(timedelta(hours=24))
     await fail(auth, 5)
+
+
+async def waits_of_a_stranger(auth: AsyncAuth[User], time: Time, key: tuple[str, str], owner: bool) -> list[int]:
+    """Return how long somebody has to wait who keeps guessing at a key, whose owner logs in after each guess or never does."""
+    waits: list[int] = []
+    for _ in range(10):
+        await fail(auth, at=key, address=OFFICE)
+        try:
+            await auth.use_key(*key, "wrong", address=OFFICE)
+        except TooManyAttempts as error:
+            waits.append(error.retry_after)
+        except InvalidCredentials:
+            waits.append(0)
+        time.advance(timedelta(minutes=15))
+        if owner:
+            await auth.create_session_with_key(*key, PASSWORD, address=HOME)
+    return waits
+
+
+async def test_ours_a_stranger_does_not_see_that_the_owner_logs_in(auth: AsyncAuth[User], time: Time) -> None:
+    """The waits at a key whose owner logs in are those at an unknown key: a success forgets no failure of others."""
+    at_known = await waits_of_a_stranger(auth, time, ALICE, owner=True)
+    assert max(at_known) > 100
+    assert at_known == await waits_of_a_stranger(auth, time, NOBODY, owner=False)
+
+
+class AsyncForgettingGuard(AsyncGuard):
+    """A control: a success makes all failures at the key unhappened."""
+
+    def __init__(self, time: Time) -> None:
+        super().__init__(Throttle(by_address=None), AsyncMemoryThrottleStore(time))
+        self._time = time
+
+    async def prove(self, attempt: Attempt) -> None:
+        """Forget everything, which at this point is the failures at one key."""
+        self._store = AsyncMemoryThrottleStore(self._time)
+
+
+async def test_ours_a_stranger_does_not_see_that_the_owner_logs_in_has_power(auth: AsyncAuth[User], time: Time) -> None:
+    """Where a success forgets the failures of others, the waits tell that the key exists."""
+    auth._guard = AsyncForgettingGuard(time)
+    at_known = await waits_of_a_stranger(auth, time, ALICE, owner=True)
+    assert at_known != await waits_of_a_stranger(auth, time, NOBODY, owner=False)
 
 
 async def test_ours_a_success_counts_nothing(auth: AsyncAuth[User]) -> None:
@@ -297,7 +341,8 @@ async def test_an_expired_key_is_consumed_by_the_right_password_alone(auth: Asyn
     await fail(auth, 4, at=CODE)
     with pytest.raises(ExpiredKey):
         await auth.use_key(*CODE, "123456")
-    await fail(auth, 5, at=CODE)
+    await fail(auth, at=CODE)
+    assert await seconds_to_wait(auth, at=CODE) == 1
 
 
 async def test_ours_a_key_whose_guesses_are_used_up_is_as_none(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
@@ -405,11 +450,6 @@ class AsyncFailingStore(AsyncMemoryThrottleStore):
         self._check("take_back")
         await super().take_back(entries)
 
-    async def forget(self, /, *names: str) -> None:
-        """Forget failures."""
-        self._check("forget")
-        await super().forget(*names)
-
     def _check(self, name: str) -> None:
         if name in self.failing:
             raise StoreDownError(name)
@@ -456,10 +496,9 @@ async def test_ours_a_store_that_can_not_count_lets_nobody_in(time: Time) -> Non
     assert hasher.verified == []
 
 
-@pytest.mark.parametrize("failing", ["take_back", "forget"])
-async def test_ours_a_success_that_can_not_be_noted_consumes_nothing(time: Time, failing: str) -> None:
+async def test_ours_a_success_that_can_not_be_noted_consumes_nothing(time: Time) -> None:
     """The store's error goes up before a single-use key is consumed or a session made, so that the person can try again."""
-    auth, store, _ = await own_auth(time, failing)
+    auth, store, _ = await own_auth(time, "take_back")
     for use in (auth.use_key, auth.create_session_with_key):
         with pytest.raises(StoreDownError):
             await use(*CODE, "123456", address=HOME)
@@ -559,7 +598,7 @@ async def sessions(client: Any) -> AsyncRedisSessionAdapter:
 @pytest.fixture
 def shared(store: AsyncWatchedStore, sessions: AsyncRedisSessionAdapter, hasher: CountingHash) -> AsyncAuth[User]:
     """An ``Auth`` whose failures are in Redis, where time passes by itself: the first wait is longer than any test."""
-    return AsyncAuth(users=store, sessions=sessions, env="DEV", hash=hasher, throttle=LONG)
+    return AsyncAuth(users=store, sessions=sessions, env="DEV", hash=hasher, password_pool=ROOMY, throttle=LONG)
 
 
 def lists(inspector: Inspector) -> list[str]:
@@ -578,12 +617,10 @@ async def test_ours_guesses_at_once_in_redis(shared: AsyncAuth[User], inspector:
 
 
 async def test_ours_a_success_in_redis(shared: AsyncAuth[User], inspector: Inspector, user_id: str) -> None:
-    """It leaves no failure of the key, and none of its own at the address; nothing but hashes is in the keys."""
+    """It takes back its own attempt, and leaves the failures of the key and of the address; nothing but hashes is in the keys."""
     await fail(shared, 2, address=HOME)
     assert (await shared.create_session_with_key(*ALICE, PASSWORD, address=HOME)).user_id == user_id
-    (left,) = lists(inspector)
-    assert inspector.client.llen(left) == 2
-    assert key_name("username:alice") not in left
+    assert [inspector.client.llen(key) for key in lists(inspector)] == [2, 2]
     for text in (str(inspector.census()), *inspector.keys()):
         assert HOME not in text
         assert "alice" not in text
@@ -608,7 +645,7 @@ async def test_all_processes_count_together(shared: AsyncAuth[User], store: Asyn
 @pytest.mark.parametrize("place", ["redis", "cluster"], indirect=True)
 async def test_ours_names_with_a_secret(store: AsyncWatchedStore, inspector: Inspector, client: Any) -> None:
     """With ``id_keys`` the keys of failures can't be told without them; with the same ones all processes count together."""
-    name = key_name("username:alice")
+    name = failure_name("key", "username:alice")
     for keys, wait in ((), 0), ([b"a" * 32], 0), ([b"a" * 32, b"b" * 32], 1), ([b"b" * 32, b"a" * 32], 0):
         sessions = AsyncRedisSessionAdapter(client, id_keys=keys)
         auth = AsyncAuth(users=store, sessions=sessions, env="DEV", hash=CHEAP, throttle=LONG)
@@ -646,10 +683,10 @@ async def test_a_key_that_is_not_ours(shared: AsyncAuth[User], inspector: Inspec
 
 
 async def test_ours_no_redis_no_sign_in(store: AsyncWatchedStore, hasher: CountingHash) -> None:
-    """If Redis is down the client's own error goes up, as it would at the session, and no password is verified."""
+    """If Redis is down that is said, as it would be at the session, and no password is verified."""
     client = AsyncClients.make_hasty(Server("redis", "127.0.0.1", unused_port(), Path("/nowhere")))
     auth = AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(client), env="DEV", hash=hasher)
-    with pytest.raises(redis.exceptions.ConnectionError):
+    with pytest.raises(StoreUnavailable):
         await auth.create_session_with_key(*ALICE, PASSWORD)
     assert hasher.verified == []
     await client.aclose()

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from lucia import cli
 from lucia.redis.findings import Kind
+from lucia.rules import new_session_id
 from tests.doctor.patients import LAYOUTS, Outcome, Patient, assert_tells_no_secret, doctor, dump
 from tests.redis_tools import ClusterInspector, Inspector, LossyProxy, own_server, shut_down, until, unused_port
 from tests.servers import Cluster, Server
@@ -95,7 +96,7 @@ def test_examples_are_few(redis_server: Server) -> None:
         report = doctor(redis_server.url, "--json", "--verbose").report
         assert report["findings"]["session_without_ttl"] == {"found": 30, "mended": 0, "left": 30}
         assert len(report["examples"]) == 20
-        assert report["examples"][0].keys() == {"kind", "user", "handle", "mended"}
+        assert report["examples"][0].keys() == {"kind", "user", "handle", "key", "mended"}
         assert "examples" not in doctor(redis_server.url, "--json").report
 
 
@@ -160,6 +161,72 @@ def test_no_server() -> None:
         assert outcome.code == 2
         assert outcome.errors.startswith("lucia doctor: ")
         assert "hunter2" not in outcome.errors
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_wrong_database_number(redis_server: Server, form: tuple[str, ...]) -> None:
+    """A database that the server does not have is named as the reason, and nothing else is blamed or advised."""
+    outcome = doctor(f"{redis_server.url}/99", *form)
+    assert outcome == Outcome(2, "", "lucia doctor: ResponseError: DB index is out of range\n")
+    assert not list(Path().iterdir())
+
+
+def test_empty_database_beside_a_full_one(redis_server: Server) -> None:
+    """Where a database has no sessions and others of the server have keys, these are named."""
+    with Inspector(redis_server) as inspector:
+        fill(inspector, 1, 2)
+        outcome = doctor(f"{redis_server.url}/5")
+        assert outcome.code == 0
+        assert outcome.errors == (
+            "No sessions in database 5, but others of this server have keys: 3 in database 0. Check the number at the end of the address.\n"
+        )
+        assert doctor(f"{redis_server.url}/5", "--json").errors == outcome.errors
+        inspector.client.acl_setuser("quiet", enabled=True, passwords=["+secret"], commands=["+@all", "-info"], keys=["*"])
+        quiet = redis_server.url.replace("//", "//quiet:secret@")
+        assert doctor(f"{quiet}/5").errors == ""
+        inspector.client.acl_deluser("quiet")
+
+
+def test_refused_before_the_first_key(redis_server: Server) -> None:
+    """A walk that is refused before it looked at any key names the reason alone: there is nothing to resume."""
+    with Inspector(redis_server) as inspector:
+        inspector.client.acl_setuser("limited", enabled=True, passwords=["+secret"], commands=["+@all", "-scan"], keys=["*"])
+        outcome = doctor(redis_server.url.replace("//", "//limited:secret@"))
+        inspector.client.acl_deluser("limited")
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.errors.startswith("lucia doctor: NoPermissionError")
+    assert "--resume" not in outcome.errors
+    assert not list(Path().iterdir())
+
+
+def test_bad_keys_can_be_found(redis_server: Server) -> None:
+    """With --verbose each bad key is shown by a pattern that finds it, which holds a quarter of its id at most."""
+    with Inspector(redis_server) as inspector:
+        patient = Patient(inspector)
+        damaged = (patient.layout.session_key(new_session_id()), patient.layout.marker_key(new_session_id()))
+        for key in damaged:
+            inspector.client.set(key, "{}", px=50_000)
+        inspector.client.hset(patient.layout.session_key("a[b*c?\\-of-another-program"), "a", "b")
+        inspector.client.set(patient.layout.session_key("short"), "{}", px=50_000)
+        inspector.client.set(patient.layout.index_key("mallory"), "no index")
+        inspector.client.rpush(patient.layout.throttle_key("0" * 32), "1")
+        examples = doctor(redis_server.url, "--json", "--verbose").report["examples"]
+        shown = {example["key"]: example["kind"] for example in examples if example["key"] is not None}
+        assert shown == {
+            f"{damaged[0][:16]}*": "undecodable_record",
+            f"{damaged[1][:33]}*": "damaged_marker",
+            "session:a?b?c?*": "key_of_another_type",
+            "session:s*": "undecodable_record",
+            "session:throttle:00000000*": "throttle_without_ttl",
+        }
+        for pattern in shown:
+            assert len(list(inspector.client.scan_iter(match=pattern))) == 1, pattern
+        assert [example["user"] for example in examples if example["key"] is None] == ["mallory"]
+        verbose = doctor(redis_server.url, "--verbose").out
+        assert f"undecodable_record: keys like '{damaged[0][:16]}*'\n" in verbose
+        assert "key_of_another_type: user 'mallory'\n" in verbose
+        assert "None" not in verbose
 
 
 def test_eviction_policy(tmp_path: Path) -> None:
@@ -423,6 +490,7 @@ def test_others_without_a_right_to_them(redis_server: Server) -> None:
         inspector.client.acl_setuser("nurse", enabled=True, passwords=["+secret"], commands=["+@all"], keys=["session:*", "userSession:*"])
         outcome = doctor(redis_server.url.replace("//", "//nurse:secret@"), "--json")
         assert outcome.counts() == {Kind.OTHERS_UNREADABLE: 1, Kind.SESSION_WITHOUT_TTL: 1}
+        assert "None" not in doctor(redis_server.url.replace("//", "//nurse:secret@"), "--verbose").out
         inspector.client.acl_deluser("nurse")
 
 

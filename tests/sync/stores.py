@@ -7,7 +7,7 @@ from typing import Any
 
 from lucia import Auth, User
 from lucia.adapters.memory import MemoryAdapter
-from tests.shared import CHEAP, Time
+from tests.shared import CHEAP, ROOMY, Time
 
 METHODS = (
     "get_user",
@@ -76,5 +76,5 @@ for _name in METHODS:
 
 def make_auth(store: WatchedStore, time: Time, **config: Any) -> Auth[User]:
     """An ``Auth`` over one store, with a cheap hasher and the test's clock."""
-    defaults: dict[str, Any] = {"users": store, "sessions": store, "env": "DEV", "hash": CHEAP, "clock": time}
+    defaults: dict[str, Any] = {"users": store, "sessions": store, "env": "DEV", "hash": CHEAP, "password_pool": ROOMY, "clock": time}
     return Auth(**{**defaults, **config})

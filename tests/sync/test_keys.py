@@ -171,10 +171,16 @@ def test_get_all_user_keys(auth: Auth[User], user_id: str) -> None:
 
 
 def test_delete_key(auth: Auth[User], user_id: str) -> None:
-    """A further key goes; a primary one stays without a word, and an unknown one is no error."""
+    """A further key goes; a primary one stays and an unknown one is no error, and the answer says whether a key was removed."""
     auth.create_key(user_id, provider_id="email", provider_user_id="a", password=None)
-    for names in (("email", "a"), ("email", "a"), ("username", "alice"), ("no", "key")):
-        auth.delete_key(*names)
+    for names, removed in (
+        (("email", "a"), True),
+        (("email", "a"), False),
+        (("username", "alice"), False),
+        (("no", "key"), False),
+        (("email", "\ud800"), False),
+    ):
+        assert auth.delete_key(*names) is removed
     assert [key.provider_id for key in auth.get_all_user_keys(user_id)] == ["username"]
 
 

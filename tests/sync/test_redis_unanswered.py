@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Iterator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
@@ -13,6 +14,7 @@ import pytest
 import redis.exceptions
 import valkey.exceptions
 
+from lucia import Auth, AuthRequest
 from lucia._calls import Calls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
@@ -20,8 +22,9 @@ from lucia.redis.index import LIST
 from lucia.redis.scripts import DELETE, SWAP
 from tests.sync.meeting import patiently
 from tests.sync.test_failover import with_a_method_of_its_own
-from tests.redis_tools import Clients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row
+from tests.redis_tools import Clients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row, unused_port
 from tests.servers import Cluster, Server
+from tests.shared import Exchange
 
 MINUTE: Final = 60_000
 SOON: Final = timedelta(seconds=0.3)
@@ -144,14 +147,16 @@ def test_a_renewal_is_sent_once(kind: str, adapter: RedisSessionAdapter, proxies
 
 
 def test_a_read_is_sent_twice(adapter: RedisSessionAdapter, proxies: dict[int, LossyProxy]) -> None:
-    """A read whose answer was lost is sent once more, at once; lost again, it is the client's own error."""
+    """A read whose answer was lost is sent once more, at once; lost again, it is said that nothing was changed."""
     adapter.set_session(row("one"))
     lose(proxies, "MGET", 1)
     assert adapter.get_session("one") is not None
     assert lost(proxies) == 1
     lose(proxies, "MGET")
-    with pytest.raises(CONNECTION_ERRORS):
+    with pytest.raises(StoreUnavailable) as raised:
         adapter.get_session("one")
+    assert not raised.value.ambiguous
+    assert isinstance(raised.value.__cause__, CONNECTION_ERRORS)
     assert lost(proxies) == 2
 
 
@@ -170,6 +175,57 @@ def test_an_end_is_sent_twice(adapter: RedisSessionAdapter, proxies: dict[int, L
     lose(proxies, "", 0)
     adapter.delete_session("s1")
     assert inspector.live() == set()
+
+
+# No server
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+def test_a_request_while_nothing_listens(library: str, tmp_path: Path) -> None:
+    """A refused connection is told as a hanging one is, to every request that needs a session, and no cookie is touched."""
+    nowhere = Server("redis", "127.0.0.1", unused_port(), tmp_path)
+    adapter = RedisSessionAdapter(Clients.make(f"{library}-py as it is", nowhere))
+    auth = Auth(sessions=adapter, env="DEV")
+    calls: list[Callable[[AuthRequest[Any]], Any]] = [
+        lambda request: request.validate(),
+        lambda request: request.sign_in("ann"),
+        lambda request: request.sign_out(),
+        lambda request: request.renew(),
+    ]
+    for call in calls:
+        exchange = Exchange("a" * 40)
+        with pytest.raises(StoreUnavailable) as raised:
+            call(auth.handle_request(exchange.context))
+        assert not raised.value.ambiguous
+        assert isinstance(raised.value.__cause__, CONNECTION_ERRORS)
+        assert (exchange.cookies, exchange.headers) == ([], {})
+    assert auth.handle_request(Exchange().context).validate() is None
+    adapter.close()
+
+
+LOADS_SLOWLY: Final = {
+    "--enable-debug-command": "yes",
+    "--key-load-delay": "20000",  # microseconds
+    "--loading-process-events-interval-bytes": "1024",
+    "--rdbcompression": "no",
+}
+
+
+def test_a_server_that_is_loading(tmp_path: Path) -> None:
+    """A server that has not read its data yet can't be reached now, which is no error of the application's."""
+    options = [word for option in LOADS_SLOWLY.items() for word in option]
+    with own_server("redis-server", tmp_path, *options) as server:
+        with Clients.make("redis-py as it is", server) as client, RedisSessionAdapter(client) as adapter:
+            adapter.set_session(row("one"))
+            outcomes: list[object] = []
+            with Inspector(server) as inspector, ThreadPoolExecutor(1) as threads:
+                inspector.client.mset({f"filler{number}": "x" * 1_000 for number in range(100)})
+                reloading = threads.submit(inspector.client.execute_command, "DEBUG", "RELOAD")
+                while not reloading.done():
+                    for call in calls_of(adapter).values():
+                        outcomes += Calls.together(call)
+            failed = [outcome for outcome in outcomes if isinstance(outcome, StoreUnavailable)]
+            assert "BusyLoadingError" in {type(error.__cause__).__name__ for error in failed}
 
 
 # The deadline

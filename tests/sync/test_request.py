@@ -3,7 +3,6 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -22,7 +21,7 @@ from lucia import (
 )
 from lucia._calls import Calls
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
-from tests.shared import OWN_ORIGIN, Exchange, Time
+from tests.shared import OWN_ORIGIN, Exchange, Time, as_read
 
 PASSWORD = "correct horse battery staple"
 IDLE = timedelta(hours=25)
@@ -61,7 +60,7 @@ def test_an_active_session_is_validated_by_one_read(auth: Auth[User], store: Wat
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
     for _ in range(3):
-        assert request.validate() == replace(session, fresh=False)
+        assert request.validate() == as_read(session)
     assert store.calls == ["get_session"]
     assert (exchange.cookies, exchange.headers) == ([], {})
 
@@ -69,7 +68,7 @@ def test_an_active_session_is_validated_by_one_read(auth: Auth[User], store: Wat
 def test_the_user_is_validated_by_one_read(auth: Auth[User], store: WatchedStore, session: Session) -> None:
     """``validate_user`` gives both, asks once, and ``validate`` afterwards shares its session."""
     request = auth.handle_request(Exchange(session.session_id).context)
-    expected = SessionUser(replace(session, fresh=False), User(session.user_id))
+    expected = SessionUser(as_read(session), User(session.user_id))
     for _ in range(3):
         assert request.validate_user() == expected
         assert request.validate() == expected.session
@@ -81,7 +80,7 @@ def test_the_user_is_looked_up_for_a_session_that_is_known(auth: Auth[User], sto
     request = auth.handle_request(Exchange(session.session_id).context)
     request.validate()
     for _ in range(2):
-        assert request.validate_user() == SessionUser(replace(session, fresh=False), User(session.user_id))
+        assert request.validate_user() == SessionUser(as_read(session), User(session.user_id))
     assert store.calls == ["get_session", "get_user"]
 
 
@@ -185,7 +184,7 @@ def test_a_session_whose_user_is_gone_has_no_user(auth: Auth[User], store: Watch
     exchange = Exchange(session.session_id)
     assert auth.handle_request(exchange.context).validate_user() is None
     request = auth.handle_request(exchange.context)
-    assert request.validate() == replace(session, fresh=False)
+    assert request.validate() == as_read(session)
     assert request.validate_user() is None
     assert exchange.cookies == []
 
@@ -291,7 +290,7 @@ def test_ours_a_failed_login_changes_nothing(auth: Auth[User], session: Session)
     with pytest.raises(InvalidPassword):
         request.sign_in_with_key("username", "alice", "wrong")
     assert exchange.cookies == []
-    assert request.validate() == replace(session, fresh=False)
+    assert request.validate() == as_read(session)
 
 
 @pytest.mark.parametrize("failing", ["set_session", "delete_session"])
@@ -306,7 +305,7 @@ def test_ours_a_login_that_the_store_fails_sets_no_cookie(
         request.sign_in(session.user_id)
     store.failing = {}
     assert exchange.cookies == []
-    assert request.validate() == replace(session, fresh=False)
+    assert request.validate() == as_read(session)
 
 
 def test_ours_signing_out(auth: Auth[User], store: WatchedStore, session: Session) -> None:
@@ -469,7 +468,7 @@ def test_set_session(auth: Auth[User], store: WatchedStore, session: Session) ->
     assert exchange.values == [other.session_id]
     validated = request.validate_user()
     assert validated is not None
-    assert validated.session == replace(other, fresh=False)
+    assert validated.session == as_read(other)
     request.set_session(None)
     assert exchange.values == [other.session_id, ""]
     store.calls.clear()
@@ -578,8 +577,8 @@ def test_ours_the_id_from_the_authorization_header(auth: Auth[User], session: Se
     """A client that is no browser sends the id as a bearer token, from any origin, and gets no cookie."""
     request, exchange = bearer(auth, f"{scheme}  {session.session_id} ")
     assert request.origin_failure is None
-    assert request.validate() == replace(session, fresh=False)
-    assert request.validate_user() == SessionUser(replace(session, fresh=False), User(session.user_id))
+    assert request.validate() == as_read(session)
+    assert request.validate_user() == SessionUser(as_read(session), User(session.user_id))
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 

@@ -2,6 +2,7 @@
 """Sessions: their states, renewal, revocation and the device list. ``test_ours_`` marks where this library corrects the original."""
 
 import base64
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -28,7 +29,7 @@ from lucia._calls import Calls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.models import SessionState
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
-from tests.shared import NOW, Time
+from tests.shared import NOW, Time, as_read
 
 DAY = timedelta(days=1)
 MS = timedelta(milliseconds=1)
@@ -129,7 +130,7 @@ def test_a_period_counts_up_to_its_very_end(
         with pytest.raises(InvalidSessionId):
             auth.get_session(session.session_id)
     else:
-        assert auth.get_session(session.session_id) == replace(session, state=state, fresh=False)
+        assert auth.get_session(session.session_id) == as_read(session, state=state)
 
 
 def test_a_clock_that_jumps_changes_states_and_loses_nothing(auth: Auth[User], time: Time, session: Session) -> None:
@@ -152,7 +153,7 @@ def test_validating_an_active_session_does_not_write(
 ) -> None:
     """An active session is returned as it is, by one read."""
     time.now = ACTIVE_END
-    assert auth.validate_session(session.session_id) == replace(session, fresh=False)
+    assert auth.validate_session(session.session_id) == as_read(session)
     assert store.calls == ["get_session"]
 
 
@@ -190,7 +191,7 @@ def test_unknown_ids_are_invalid_and_no_error_to_invalidate(auth: Auth[User], us
         with pytest.raises(InvalidSessionId):
             method("0" * 40)
     auth.invalidate_session("0" * 40)
-    assert not auth.invalidate_all_user_sessions("nobody")
+    assert auth.invalidate_all_user_sessions("nobody")
     auth.delete_dead_user_sessions("nobody")
     assert auth.get_all_user_sessions(user_id) == []
 
@@ -258,7 +259,7 @@ def test_a_session_with_its_user_takes_one_query_of_a_store_that_has_both(
     """Where one object stores both, session and user come together."""
     for method in (auth.get_session_user, auth.validate_session_user):
         store.calls.clear()
-        assert method(session.session_id) == (replace(session, fresh=False), User(session.user_id))
+        assert method(session.session_id) == (as_read(session), User(session.user_id))
         assert store.calls == ["get_session_and_user_by_session_id"]
 
 
@@ -270,7 +271,7 @@ def test_a_session_with_its_user_from_two_stores(store: WatchedStore, time: Time
     sessions.calls.clear()
     store.calls.clear()
     for method in (auth.get_session_user, auth.validate_session_user):
-        assert method(session.session_id) == (replace(session, fresh=False), User(user_id))
+        assert method(session.session_id) == (as_read(session), User(user_id))
     assert (sessions.calls, store.calls) == (["get_session"] * 2, ["get_user"] * 2)
 
 
@@ -311,7 +312,7 @@ def test_ours_another_sessions_record_is_no_session(store: WatchedStore, time: T
             return store.get_session_and_user_by_session_id(session.session_id)
 
     auth = make_auth(Careless(time), time)
-    assert (auth.get_session_user(session.session_id)).session == replace(session, fresh=False)
+    assert (auth.get_session_user(session.session_id)).session == as_read(session)
     for method in (auth.get_session, auth.validate_session, auth.get_session_user, auth.validate_session_user, auth.renew_session):
         with pytest.raises(InvalidSessionId):
             method(session.session_id.swapcase())
@@ -341,7 +342,7 @@ def test_renew_session(auth: Auth[User], time: Time, session: Session, now: int)
     renewed = auth.renew_session(session.session_id)
     assert renewed.session_id != session.session_id
     assert (renewed.user_id, renewed.state, renewed.fresh) == (session.user_id, "active", True)
-    assert auth.get_session(renewed.session_id) == replace(renewed, fresh=False)
+    assert auth.get_session(renewed.session_id) == as_read(renewed)
 
 
 def test_ours_the_used_session_ends_with_its_renewal(auth: Auth[User], time: Time, session: Session) -> None:
@@ -481,6 +482,9 @@ def test_a_successor_that_died_before_the_answer_is_no_session(store: WatchedSto
     assert alive(auth, session) == [True]
 
 
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+
 # --- noted, handles and absolute lifetime
 
 
@@ -497,13 +501,33 @@ def test_ours_noted_handle_and_creation_are_kept_through_renewals(auth: Auth[Use
 
 
 @pytest.mark.parametrize(
-    "value", [b"bytes", {1, 2}, float("nan"), float("inf"), object()], ids=["bytes", "set", "nan", "infinite", "object"]
+    ("value", "reason"),
+    [
+        (b"secret", "Object of type bytes is not JSON serializable"),
+        ({"deep": [{1, 2}]}, "Object of type set is not JSON serializable"),
+        (datetime(2026, 1, 1, tzinfo=UTC), "Object of type datetime is not JSON serializable"),
+        (object(), "Object of type object is not JSON serializable"),
+        ({("a", 1): 2}, "keys must be str, int, float, bool or None, not tuple"),
+        (float("nan"), "it holds NaN or an infinity, or contains itself"),
+        (float("inf"), "it holds NaN or an infinity, or contains itself"),
+        (CIRCLE, "it holds NaN or an infinity, or contains itself"),
+    ],
+    ids=["bytes", "set", "datetime", "object", "tuple as key", "nan", "infinite", "circle"],
 )
-def test_ours_what_is_noted_is_json(auth: Auth[User], store: WatchedStore, value: Any) -> None:
-    """Anything else is a ValueError by every store, before a session is made, and not what a person typed."""
-    with pytest.raises(ValueError, match="must be JSON values") as caught:
-        auth.create_session("u", noted={"value": value})
+def test_ours_what_is_noted_is_json(auth: Auth[User], store: WatchedStore, value: Any, reason: str) -> None:
+    """Anything else is a ValueError by every store, before a session is made, which names the member and says what to do."""
+    with pytest.raises(ValueError, match=re.escape(f"the metadata 'value' is no JSON value: {reason}. Use text")) as caught:
+        auth.create_session("u", noted={"fine": 1, "value": value, "other": value})
     assert not isinstance(caught.value, InvalidInput)
+    assert "secret" not in str(caught.value)
+    assert store.calls == []
+
+
+@pytest.mark.parametrize("noted", [["a"], "text", 1, {1}])
+def test_metadata_is_a_mapping(auth: Auth[User], store: WatchedStore, noted: Any) -> None:
+    """A list or a text in its place is a TypeError that says what was expected, before a session is made."""
+    with pytest.raises(TypeError, match=f"the metadata of a session must be a dict of JSON values, not {type(noted).__name__}"):
+        auth.create_session("u", noted=noted)
     assert store.calls == []
 
 
@@ -517,7 +541,7 @@ def test_ours_no_more_than_8_kib_are_noted(auth: Auth[User], store: WatchedStore
     nested: list[Any] = []
     for _ in range(100_000):
         nested = [nested]
-    with pytest.raises(ValueError, match="must be JSON values"):
+    with pytest.raises(ValueError, match="the metadata 'a' is no JSON value: it is nested too deep"):
         auth.create_session("u", noted={"a": nested})
     assert store.calls == []
 
@@ -654,8 +678,9 @@ def test_invalidate_all_user_sessions(auth: Auth[User], session: Session) -> Non
     more = [auth.create_session(session.user_id) for _ in range(3)]
     renewed = auth.renew_session(session.session_id)
     other = auth.create_session("other")
-    assert auth.invalidate_all_user_sessions(session.user_id) is False
+    assert auth.invalidate_all_user_sessions(session.user_id) is True
     assert alive(auth, session, renewed, *more, other) == [False] * 5 + [True]
+    assert auth.invalidate_all_user_sessions(session.user_id) is True
 
 
 def test_ours_one_session_is_kept(auth: Auth[User], session: Session) -> None:

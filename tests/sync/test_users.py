@@ -46,6 +46,17 @@ class Member:
         return cls(row.id, row.attributes["email"])
 
 
+@pytest.mark.parametrize("key", [("username", "alice", PASSWORD), ["username", "alice"], "alice", {"provider_id": "username"}])
+def test_a_primary_key_is_a_primary_key(auth: Auth[User], store: WatchedStore, key: Any) -> None:
+    """Anything else is a TypeError that says what to write, without the password, before anything is stored."""
+    with pytest.raises(TypeError) as caught:
+        auth.create_user(primary_key=key)
+    assert str(caught.value) == (
+        f"primary_key must be a PrimaryKey or None, not {type(key).__name__}: write PrimaryKey(provider_id, provider_user_id, password)"
+    )
+    assert store.calls == []
+
+
 def test_create_user(auth: Auth[User], store: WatchedStore) -> None:
     """A user has an id of 15 characters and the given attributes; their key is primary and its password hashed."""
     user = auth.create_user(primary_key=ALICE, attributes={"email": "a@example.com"})

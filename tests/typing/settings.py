@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from lucia import Argon2Hash, AsyncAuth, Auth, LuciaHash, PasswordHasher, ScryptHash, SessionCookie, SessionExpiry
+from lucia import Argon2Hash, AsyncAuth, Auth, LuciaHash, PasswordHasher, PasswordPool, ScryptHash, SessionCookie, SessionExpiry
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 
 store = AsyncMemoryAdapter()
@@ -46,6 +46,13 @@ AsyncAuth(
     generate_custom_user_id=lambda: "id",
     clock=lambda: 0,
 )
+
+# the password pool is two numbers, in both flavours
+AsyncAuth(sessions=store, env="DEV", password_pool=PasswordPool(workers=2, queue=16))
+Auth(sessions=MemoryAdapter(), env="DEV", password_pool=PasswordPool(queue=0))
+AsyncAuth(sessions=store, env="DEV", password_pool=2)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+PasswordPool(workers="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+PasswordPool(2, 16)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 # a bare number has no unit
 SessionExpiry(active=60)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

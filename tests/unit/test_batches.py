@@ -22,10 +22,11 @@ WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
 class Sent:
     """Commands on their way, until the test answers them."""
 
-    def __init__(self, commands: Sequence[Words], seconds: float, only_reads: bool) -> None:
+    def __init__(self, commands: Sequence[Words], seconds: float, only_reads: bool, fresh: bool) -> None:
         self.commands = [tuple(each) for each in commands]
         self.seconds = seconds
         self.only_reads = only_reads
+        self.fresh = fresh
         self.who = WHO.get()
         self.replies: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
 
@@ -43,11 +44,17 @@ class Line:
         """Whether commands wait for a connection, and are not sent."""
 
     async def exchange(
-        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
+        self,
+        commands: Sequence[Words],
+        seconds: float,
+        *,
+        only_reads: bool = False,
+        fresh: bool = False,
+        sending: Callable[[], None] | None = None,
     ) -> list[Reply]:
         if sending is not None and not self.holds_up:
             sending()
-        self.sent.append(Sent(commands, seconds, only_reads))
+        self.sent.append(Sent(commands, seconds, only_reads, fresh))
         return await self.sent[-1].replies
 
 

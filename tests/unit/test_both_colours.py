@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from functools import wraps
+from functools import partial, wraps
 from textwrap import dedent
 from typing import Any
 
@@ -48,6 +48,37 @@ def test_a_wrapped_method_keeps_its_colour() -> None:
         Auth(sessions=traced, env="DEV")
     session = asyncio.run(auth.create_session("u"))
     assert asyncio.run(auth.get_session(session.session_id)).user_id == "u"
+
+
+class AsyncCallable:
+    """An object whose calls have to be awaited."""
+
+    async def __call__(self, *args: Any) -> Any:
+        """Return something, but not now."""
+
+
+async def wait(*_args: Any) -> Any:
+    """Return something, but not now."""
+
+
+@pytest.mark.parametrize("name", AUTHS)
+@pytest.mark.parametrize("setting", ["transform_database_user", "generate_custom_user_id", "clock"])
+@pytest.mark.parametrize("function", [wait, partial(wait, 1), AsyncCallable(), AsyncCallable().__call__])
+def test_a_setting_that_has_to_be_awaited_is_refused(name: str, setting: str, function: Any) -> None:
+    """Of an async function the coroutine would be taken for its result: a TypeError says so when ``Auth`` is made."""
+    auth, adapter, _ = AUTHS[name]
+    store = adapter()
+    with pytest.raises(TypeError, match=rf"\A{setting} must be a plain function, not an async one: .* is called without await"):
+        auth(sessions=store, users=store, env="DEV", **{setting: function})
+
+
+@pytest.mark.parametrize("name", AUTHS)
+@pytest.mark.parametrize("setting", ["transform_database_user", "generate_custom_user_id", "clock"])
+def test_a_setting_that_can_not_be_called_is_refused(name: str, setting: str) -> None:
+    """It is a TypeError when ``Auth`` is made, and not at the first login."""
+    auth, adapter, _ = AUTHS[name]
+    with pytest.raises(TypeError, match=f"{setting} must be a function, not str"):
+        auth(sessions=adapter(), env="DEV", **{setting: "users"})
 
 
 async def whole_life(auth: AsyncAuth[User], name: str) -> Session:

@@ -175,13 +175,15 @@ async def test_too_many(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_an_error_for_each() -> None:
-    """Where nothing listens, each caller gets an error of its own, of the client's kind."""
+    """Where nothing listens, each caller gets an error of its own, and a cause of its own of the client's kind."""
     async with Redis(port=unused_port()) as client:
         adapter = AsyncRedisSessionAdapter(client)
         for _ in range(2):  # the first time there are no connections yet
             errors = await asyncio.gather(*(adapter.get_session("mine") for _ in range(5)), return_exceptions=True)
-            assert [type(each) for each in errors] == [redis.ConnectionError] * 5
-            assert len(set(map(id, errors))) == 5
+            assert [type(each) for each in errors] == [StoreUnavailable] * 5
+            causes = [each.__cause__ for each in errors if isinstance(each, StoreUnavailable)]
+            assert [type(each) for each in causes] == [redis.ConnectionError] * 5
+            assert len(set(map(id, [*errors, *causes]))) == 10
 
 
 @pytest.mark.parametrize("packs", ["hiredis", "the client"])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import redis.exceptions
 from lucia._connections import AsyncGivenClient, GivenClient, Server, Settings
 from lucia._owned import AsyncOwned
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.redis.commands import Call, Eval, Transaction
+from lucia.errors import StoreUnavailable
+from lucia.redis.commands import Call, Eval, SendMode, Transaction
 from lucia.redis.index import LIST, SET
 from lucia.redis.replay import Revocations, Watch
 from lucia.redis.scripts import DELETE, SWAP
-from lucia.redis.slots import addresses_of_slots, redirection_of, slot_of
+from lucia.redis.slots import SLOTS, is_redirected, redirection_of, slot_map_of, slot_of
 from lucia.redis.topology import OneServer, Recipe, topology_of
 from lucia.redis.unanswered import Unanswered, is_repeatable
 from tests.redis_tools import AsyncClients, Inspector, frozen, own_server, row, silent_server, until, unused_port
@@ -207,15 +209,12 @@ def test_nobody_has_to_close_an_adapter(inspector: Inspector, library: str, clie
 
 
 def test_a_connection_made_in_haste(inspector: Inspector) -> None:
-    """A connection that was made with little time left is not kept, since its own timeout is as short."""
+    """A connection that was opened with little time left has all the time of a later command."""
     topology = topology_of(redis.Redis(port=inspector.server.port, max_connections=1))
     assert isinstance(topology, OneServer)
     server = Server(topology.recipe, Watch(Revocations()), Settings())
-    server._places.acquire()
-    threading.Timer(1.2, server._places.release).start()
-    assert server.ask([("PING",)], 2) == [b"PONG"]
-    assert server._idle == []
-    assert server.ask([("PING",)], 2) == [b"PONG"]
+    assert server.ask([("PING",)], 0.3) == [b"PONG"]
+    assert server.ask([("BLPOP", "nothing", "0.5")], 5) == [None]
     assert len(server._idle) == 1
     server.close()
 
@@ -240,9 +239,9 @@ async def test_an_idle_connection_that_somebody_closed(inspector: Inspector) -> 
     adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port))
     await adapter.set_session(row("one"))
     route: Any = await adapter._driver._route.get()
-    await route._server._idle[0].disconnect()
+    await route._server._idle[0].connection.disconnect()
     assert await adapter.get_session("one") is not None
-    await route._server._idle[0].disconnect()
+    await route._server._idle[0].connection.disconnect()
     await adapter.set_session(row("two"))
     await adapter.aclose()
 
@@ -260,34 +259,40 @@ async def test_the_deadline_of_a_given_client() -> None:
 async def test_a_given_client_asks_in_one_way(inspector: Inspector) -> None:
     """What has to be alone on a connection is sent by a client that is used as it is as everything else."""
     async with redis.asyncio.Redis(port=inspector.server.port) as client:
-        assert await AsyncGivenClient(client, Watch(Revocations())).ask_alone(None, [("ECHO", "x")], 5) == [b"x"]
+        assert await AsyncGivenClient(client, Watch(Revocations())).ask(None, [("ECHO", "x")], 5, SendMode(alone=True)) == [b"x"]
     with redis.Redis(port=inspector.server.port) as client_of_threads:
-        assert GivenClient(client_of_threads, Watch(Revocations())).ask_alone(None, [("ECHO", "x")], 5) == [b"x"]
+        assert GivenClient(client_of_threads, Watch(Revocations())).ask(None, [("ECHO", "x")], 5, SendMode(alone=True)) == [b"x"]
 
 
-def test_a_given_client_keeps_no_connection() -> None:
-    """A client that is used as it is names no key by which to ask replicas, since no connection can be held."""
-    for given in (GivenClient, AsyncGivenClient):
-        assert given(object(), Watch(Revocations())).keys_everywhere("prefix") == []
+async def test_a_given_client_keeps_no_connection() -> None:
+    """A client that is used as it is names no key by which to ask replicas: that is a failure, never an empty list."""
+    with pytest.raises(Unanswered):
+        GivenClient(object(), Watch(Revocations())).keys_everywhere("prefix", 1)
+    with pytest.raises(Unanswered):
+        await AsyncGivenClient(object(), Watch(Revocations())).keys_everywhere("prefix", 1)
 
 
 # Clusters
 
 
 async def test_a_cluster_that_is_not_there() -> None:
-    """If no node can be asked for the map, or may be, that is the client's own error."""
+    """If no node can be asked for the map, or may be, the store can't be reached."""
     client = AsyncClients.of_cluster("redis", Cluster((unused_port(),)))
     async with AsyncRedisSessionAdapter(client) as adapter:
-        with pytest.raises(redis.exceptions.ConnectionError):
+        with pytest.raises(StoreUnavailable) as raised:
             await adapter.get_session("one")
+        assert isinstance(raised.value.__cause__, redis.exceptions.ConnectionError)
 
 
 async def test_a_cluster_without_slots(tmp_path: Path) -> None:
-    """A node that has no slots, and knows nobody who has, says so in the client's own error."""
+    """A node that has no slots, and knows nobody who has, says so in the client's own error when the time is over."""
+    soon = timedelta(seconds=2)
     with own_server("redis-server", tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(unused_port())) as server:
-        async with AsyncRedisSessionAdapter(AsyncClients.of_cluster("redis", Cluster((server.port,)))) as adapter:
-            with pytest.raises(redis.exceptions.ClusterDownError):
+        client = AsyncClients.of_cluster("redis", Cluster((server.port,)))
+        async with AsyncRedisSessionAdapter(client, deadline=soon) as adapter:
+            with pytest.raises(StoreUnavailable) as raised:
                 await adapter.get_session("one")
+            assert isinstance(raised.value.__cause__, redis.exceptions.ClusterDownError)
 
 
 @pytest.mark.parametrize("key", ["foo", b"foo", "{foo}bar", "a{foo}{bar}", "{}foo", "{foo", "foo}", "{{a}}", "ü{ö}", 5])
@@ -300,12 +305,37 @@ def test_slots_of_keys(cluster: Cluster, key: Any) -> None:
 def test_redirections() -> None:
     """A node that has no name for itself is the one that was asked, in its map and where it points to."""
     reply = [[0, 1, [b"", 7000, b"id"], [b"host", 7001, b"id"]], [3, 3, ["host", 7002, "id", []]], [4, 4, [None, 7003]]]
-    assert addresses_of_slots(reply, ("me", 1)) == {0: ("me", 7000), 1: ("me", 7000), 3: ("host", 7002), 4: ("me", 7003)}
+    found = slot_map_of(reply, ("me", 1), lambda address: address)
+    assert found.primaries == {0: ("me", 7000), 1: ("me", 7000), 3: ("host", 7002), 4: ("me", 7003)}
+    assert found.nodes == (("me", 7000), ("host", 7002), ("me", 7003), ("host", 7001))
     moved = redirection_of([b"OK", redis.exceptions.MovedError("12 :7000")], ("me", 1))
     assert moved is not None
     assert (moved.address, moved.asking, moved.slot) == (("me", 7000), False, 12)
     assert redirection_of([redis.exceptions.ResponseError("MOVED")], ("me", 1)) is None
     assert redirection_of([b"MOVED 1 x:1"], ("me", 1)) is None
+
+
+def test_nodes_that_know_no_better() -> None:
+    """A node that does not know who has a slot, or where that node is, is one that did not do what it was asked."""
+    for error in ("MovedError", "AskError"):
+        for target in ("12 ?:7000", "12 x:0"):
+            moved = redirection_of([getattr(redis.exceptions, error)(target)], ("me", 1))
+            assert moved is not None
+            assert (moved.address, moved.whole) == (None, False)
+    down, again = redis.exceptions.ClusterDownError("down"), redis.exceptions.TryAgainError("again")
+    assert [getattr(redirection_of([each], ("me", 1)), "whole", None) for each in (down, again)] == [False, True]
+    assert is_redirected([b"OK", down])
+    assert not is_redirected([b"OK", redis.exceptions.ResponseError("NOPERM")])
+
+
+def test_a_map_of_all_slots() -> None:
+    """A map counts if it names a primary for each slot, and a node may be reached elsewhere than it says."""
+    ranges = [[0, 8_000, ["a", 1]], [8_001, SLOTS - 1, ["b", 2]]]
+    elsewhere = slot_map_of(ranges, ("me", 1), lambda address: (f"near {address[0]}", address[1]))
+    assert elsewhere.is_complete
+    assert elsewhere.nodes == (("near a", 1), ("near b", 2))
+    for part in (ranges[:1], ranges[1:], []):
+        assert not slot_map_of(part, ("me", 1), lambda address: address).is_complete
 
 
 # What may be sent again

@@ -17,6 +17,7 @@ from lucia.models import Session
 
 NAME = "auth_session"
 ID = "Zk3" + "a1" * 18 + "z"
+OTHER_ID = "0" * 40
 END = datetime(2033, 5, 18, 3, 33, 20, 999_000, tzinfo=UTC)
 SESSION = Session(
     session_id=ID,
@@ -74,7 +75,7 @@ def test_setting_and_clearing_differ_in_value_and_expiry_alone(env: Env, options
 
 def test_the_last_second_of_the_calendar_can_be_an_expiry() -> None:
     """The end of the year 9999 is written like any other time."""
-    far = replace(SESSION, idle_period_expires_at=datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
+    far = replace(SESSION, session_id=ID, idle_period_expires_at=datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
     assert "Expires=Fri, 31 Dec 9999 23:59:59 GMT;" in text(far)
 
 
@@ -206,7 +207,16 @@ def test_a_cookie_is_plain_data() -> None:
         ([f"{NAME}; {NAME}={ID}"], ID),
         ([f"{NAME}=first; {NAME}=second"], "first"),
         (["a=b", f"{NAME}=first", f"{NAME}=second"], "first"),
-        ([f"{NAME}=; {NAME}={ID}"], None),
+        ([f"{NAME}=; {NAME}={ID}"], ID),
+        ([f"{NAME}=x; {NAME}={ID}"], ID),
+        ([f"{NAME}={ID}0; {NAME}={ID}"], ID),
+        ([f"{NAME}={ID[:-1]}-; {NAME}={ID}"], ID),
+        ([f"{NAME}={ID[:-1]}\u0660; {NAME}={ID}"], ID),
+        ([f'{NAME}="{ID}"; {NAME}={ID}'], ID),
+        ([f"{NAME}=x", f"{NAME}={ID}"], ID),
+        ([f"{NAME}=; {NAME}=x"], "x"),
+        ([f"{NAME}={ID}; {NAME}={OTHER_ID}"], ID),
+        ([f"{NAME}={OTHER_ID}; {NAME}={ID}"], OTHER_ID),
         ([f"{NAME.upper()}={ID}"], None),
         ([f"x{NAME}={ID}; {NAME}x={ID}"], None),
         ([f"={NAME}={ID}"], None),
@@ -218,7 +228,7 @@ def test_a_cookie_is_plain_data() -> None:
     ],
 )
 def test_finding_the_cookie(headers: Sequence[str], expected: str | None) -> None:
-    """The first pair of exactly this name counts, in whichever header, trimmed of spaces and tabs; empty is as good as none."""
+    """The first cookie of exactly this name that can be a session id counts; if none can, the first that is not empty."""
     assert find_cookie(headers, NAME) == expected
 
 
@@ -240,8 +250,9 @@ def test_nothing_in_a_header_raises(headers: list[str], name: str) -> None:
 @given(before=st.lists(junk), after=st.lists(junk), earlier=st.lists(st.text()))
 @example(before=['a="', "b"], after=['"'], earlier=[])
 @example(before=["a=[", "b,c", "\x00"], after=[], earlier=["{;}"])
+@example(before=[f"{NAME}=", f"{NAME}=x"], after=[f"{NAME}={OTHER_ID}"], earlier=[])
 def test_nothing_hides_a_good_cookie(before: list[str], after: list[str], earlier: list[str]) -> None:
-    """Wherever it stands among garbage, the cookie is found."""
-    pairs = [pair for pair in before if pair.partition("=")[0].strip(" \t") != NAME]
+    """A session id is found wherever it stands among garbage, behind malformed cookies of its own name too."""
+    pairs = [pair if pair.partition("=")[0].strip(" \t") != NAME else f"{NAME}=-{pair}" for pair in before]
     headers = [header for header in earlier if NAME not in header]
     assert find_cookie([*headers, ";".join([*pairs, f"{NAME}={ID}", *after])], NAME) == ID

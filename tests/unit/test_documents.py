@@ -1,5 +1,6 @@
 """The documents: their links lead somewhere, no promise is without a test, and what they list is what the code has."""
 
+import logging
 import re
 from collections.abc import Iterator
 from itertools import chain, takewhile
@@ -8,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from lucia import _logs
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.aio.test_redis import described
 from tests.aio.test_redis_layouts import SEARCHING
@@ -17,6 +19,7 @@ from tests.redis_tools import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_P
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PROMISES: Final = (ROOT / "docs/promises.md").read_text()
+PRODUCTION: Final = (ROOT / "docs/production.md").read_text()
 RUNNING: Final = (ROOT / "docs/running-redis.md").read_text()
 REDIS: Final = (ROOT / "docs/redis.md").read_text()
 
@@ -99,3 +102,28 @@ def test_commands() -> None:
         found[name] |= {"SCRIPT"} if "script" in commands else set()
     assert found == documented
     assert all(hasattr(AsyncRedisSessionAdapter, method) for method in found)
+
+
+def test_log_lines() -> None:
+    """The lines in the documents are those that are written, with their loggers, levels, fields and limits."""
+    found = {
+        event.strip("`"): (logger.strip("`"), level, re.findall(r"`(\w+)`", fields), re.findall(r"^\d+ a minute", most))
+        for event, logger, level, fields, _, most in rows(section(PRODUCTION, "## Logging").partition("\n### ")[0])
+    }
+    assert found == {
+        name: (
+            event.logger,
+            logging.getLevelName(event.level).lower(),
+            list(event.fields),
+            [] if event.most is None else [f"{event.most} a minute"],
+        )
+        for name, event in _logs.EVENTS.items()
+    }
+
+
+def test_alarms() -> None:
+    """An alarm is on lines that are written, and every line that is an error has one."""
+    named = {event for alarm, _ in rows(section(PRODUCTION, "### Alarms")) for event in re.findall(r"`(\w+)`", alarm)}
+    named.discard("user_id")
+    assert named <= _logs.EVENTS.keys()
+    assert {name for name, event in _logs.EVENTS.items() if event.level == logging.ERROR} <= named

@@ -267,6 +267,60 @@ def test_a_failure_is_logged_and_shown(headers: dict[str, Any], expected: str, r
     assert str(caught.value) == text
 
 
+LONG = 60_000
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://" + "a" * LONG},
+        {"origin": "\x1b[31m" + "\n" * LONG},
+        {"origin": ["https://evil.example"] * LONG},
+        {"origin": FOREIGN, "sec_fetch_site": "\x1b" + "x" * LONG},
+        {"sec_fetch_site": ["none"] * LONG},
+        {"url": "https://" + "a" * LONG + "/login"},
+        {"url": "https://shop\x1b[31m.example/login"},
+        {"url": "https://" + "\u202e" * LONG},
+    ],
+    ids=["origin", "line feeds", "many origins", "site", "many sites", "long host", "escape in host", "odd host"],
+)
+def test_what_a_request_sends_makes_no_long_log_line(headers: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """However long a header is, and whatever is in it: one short line of printable text in the log and in the error."""
+    request = Auth(sessions=MemoryAdapter(), env="DEV", origin=[TRUSTED]).handle_request(make_context(**headers))
+    with pytest.raises(InvalidRequest) as caught:
+        request.sign_in("ann")
+    for text in (str(caught.value), str(request.origin_failure), caplog.text):
+        assert len(text) < 4_000
+        assert text.strip().isprintable()
+
+
+def test_a_long_header_is_quoted_by_its_beginning() -> None:
+    """Who reads the log sees what it began with and how long it was."""
+    failure = check_origin(make_context(origin="https://evil.example/" + "a" * LONG), ())
+    assert failure is not None
+    assert failure.received.startswith("'https://evil.example/aaa")
+    assert failure.received.endswith("aaa'… (60,021 characters)")
+    many = check_origin(make_context(origin=[FOREIGN] * 7), ())
+    assert many is not None
+    assert many.received == f"'{FOREIGN}', '{FOREIGN}', '{FOREIGN}' and 4 more"
+
+
+@pytest.mark.parametrize("url", ["https://shop\x1b.example/", f"https://{'a' * 254}/"])
+def test_a_host_that_no_origin_header_can_name_is_no_own_origin(url: str) -> None:
+    """A Host header that is no host name is not quoted: another origin is expected then."""
+    failure = check_origin(make_context(url=url, origin=FOREIGN), configured_origins([TRUSTED]))
+    assert failure is not None
+    assert failure.expected == TRUSTED
+
+
+def test_the_repr_of_a_context_shows_no_secret() -> None:
+    """Neither the cookie nor the bearer token, nor the URL, whose path or query may hold a token of the application's."""
+    secret = "a" * 40
+    context = make_context(url=f"{OWN}/reset/{secret}?token={secret}", cookie=f"auth_session={secret}", authorization=f"Bearer {secret}")
+    assert repr(context) == "RequestContext(method='POST', is_websocket=False, client_address=None)"
+    assert secret not in f"{context}{context!r}{[context]}"
+
+
 def test_without_trusted_origins_the_failure_names_the_setting() -> None:
     """A developer who sees it knows what to configure."""
     failure = check_origin(make_context(origin=FOREIGN, sec_fetch_site="cross-site"), ())

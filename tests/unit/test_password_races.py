@@ -11,7 +11,7 @@ from lucia._calls import Calls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.places import Place, open_place
-from tests.shared import CHEAP
+from tests.shared import CHEAP, ROOMY
 
 ROUNDS: Final = 12
 MOST_ROUNDS: Final = 500
@@ -34,7 +34,8 @@ class Game:
     def __init__(self, place: Place, kind: type[Auth[User]]) -> None:
         self.users = MemoryAdapter()
         self.inspector = place.inspector
-        self.auth: Any = kind(users=self.users, sessions=RedisSessionAdapter(place.client), env="DEV", hash=CHEAP, throttle=None)
+        settings: dict[str, Any] = {"hash": CHEAP, "password_pool": ROOMY, "throttle": None}
+        self.auth: Any = kind(users=self.users, sessions=RedisSessionAdapter(place.client), env="DEV", **settings)
         self.auth.create_user(primary_key=PrimaryKey(*ALICE, "password 0"))
 
     def play(self, number: int) -> set[str]:
@@ -57,7 +58,7 @@ def test_logins_against_a_password_change(place: Place) -> None:
 class Trusting(Auth[User]):
     """Does not look at the key again once the session is made."""
 
-    def _still_proven(self, row: KeyRow, password: str | None) -> bool:
+    def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
         return True
 
 

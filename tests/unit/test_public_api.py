@@ -72,6 +72,7 @@ def test_names() -> None:
         "OutdatedPassword",
         "Overloaded",
         "PasswordHasher",
+        "PasswordPool",
         "PersistentKey",
         "PrimaryKey",
         "RenewingSessionAdapter",

@@ -71,6 +71,17 @@ def test_layout_must_be_known() -> None:
         Layout.from_namespaces(None, cast("Any", "v3"))
 
 
+@pytest.mark.parametrize("namespaces", ["app", b"app", ["session", "user_session"], 1])
+def test_namespaces_are_a_mapping(namespaces: Any) -> None:
+    """One prefix for both is a TypeError that says what to write."""
+    with pytest.raises(TypeError) as caught:
+        Layout.from_namespaces(namespaces)
+    assert str(caught.value) == (
+        f"namespaces must be a mapping, not {type(namespaces).__name__}: write, for the prefix app, "
+        "namespaces={'session': 'app:session', 'user_session': 'app:userSession'}"
+    )
+
+
 @pytest.mark.parametrize("namespaces", [None, {}, {"session": "session"}, {"session": "session", "user_session": "userSession"}])
 def test_default_keys(namespaces: Mapping[str, str] | None) -> None:
     """Unless told otherwise the keys are the document's: ``session:{id}`` and ``userSession:{user id}``."""

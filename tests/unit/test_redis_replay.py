@@ -11,7 +11,7 @@ from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Command, Eval, Fence, Operation, Reply
 from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.replay import BLOCK, KEPT_IDS, KEPT_SECONDS, RETRY_SECONDS, Revocations, history_in
+from lucia.redis.replay import BLOCK, KEPT_IDS, KEPT_SECONDS, Revocations, history_in, is_replica
 from lucia.redis.revoking import Acknowledgement, Revoking
 from lucia.redis.session_first import Plain, Scripted, SessionFirst
 from lucia.redis.slots import keys_everywhere, slot_of
@@ -95,36 +95,43 @@ def test_bounded(revocations: Revocations) -> None:
 # When
 
 
+def met_another(revocations: Revocations, place: object, history: bytes | None) -> bool:
+    """As a connection that comes up: whether it is another history; then take note of it."""
+    changed = revocations.is_changed(place, history)
+    revocations.met(place, history)
+    return changed
+
+
 def test_another_history(revocations: Revocations) -> None:
-    """Once a place is met with another history, what was ended is due, until it is done."""
-    assert revocations.met("p", b"one") is False
+    """Once a place is met with another history, what was revoked is due, until it is done."""
+    assert met_another(revocations, "p", b"one") is False
     revocations.ended(["a"], revocations.changes)
-    assert revocations.met("p", b"one") is False
+    assert met_another(revocations, "p", b"one") is False
     assert not revocations.due
-    assert revocations.met("p", b"two") is True
+    assert met_another(revocations, "p", b"two") is True
     assert revocations.due
     finish(revocations)
     assert not revocations.due
-    assert revocations.met("p", b"two") is False
-    assert revocations.met("p", b"one") is True
+    assert met_another(revocations, "p", b"two") is False
+    assert met_another(revocations, "p", b"one") is True
     assert revocations.due
 
 
 def test_nothing_to_do(revocations: Revocations) -> None:
-    """Where nothing was ended, nothing is due after a change."""
+    """Where nothing was revoked, nothing is due after a change."""
     revocations.met("p", b"one")
-    assert revocations.met("p", b"two") is True
+    assert met_another(revocations, "p", b"two") is True
     assert not revocations.due
 
 
 def test_nothing_ended(revocations: Revocations) -> None:
-    """Where nothing was ended, nothing has to be ended again, whatever has changed meanwhile."""
+    """Where nothing was revoked, nothing has to be revoked again, whatever has changed meanwhile."""
     revocations.met("place", b"one")
     since = revocations.changes
     revocations.met("place", b"two")
     revocations.ended([], since)
     assert not revocations.due
-    revocations.ended(["id"], since)
+    revocations.ended(["id"], since - 1)
     assert revocations.due
 
 
@@ -134,30 +141,32 @@ def test_new_place(revocations: Revocations) -> None:
     revocations.expect(["n1", "n2"])
     revocations.ended(["a"], revocations.changes)
     revocations.expect(["n1", "n3"])
-    assert revocations.met("n2", b"two") is False
-    assert revocations.met("n1", b"other") is True
+    assert met_another(revocations, "n2", b"two") is False
+    assert met_another(revocations, "n1", b"other") is True
     finish(revocations)
-    assert revocations.met("n3", b"three") is True
+    assert met_another(revocations, "n3", b"three") is True
     assert revocations.due
 
 
 def test_history_that_is_not_told(revocations: Revocations) -> None:
     """Where it can't be told, only a connection that follows a lost one is a change."""
-    assert revocations.met("p", None) is False
+    assert met_another(revocations, "p", None) is False
     revocations.ended(["a"], revocations.changes)
-    assert revocations.met("p", None) is False
+    assert met_another(revocations, "p", None) is False
     revocations.lost()
-    assert revocations.met("p", None) is True
+    assert met_another(revocations, "p", None) is True
     assert revocations.due
     finish(revocations)
-    assert revocations.met("p", None) is False
+    assert met_another(revocations, "p", None) is False
 
 
 def test_change_meanwhile(revocations: Revocations) -> None:
-    """What is ended, or ended again, while another server becomes the primary may have been ended at the former one: it is due."""
+    """What is revoked while another server becomes the primary may have been revoked at the former one: it is due."""
     revocations.met("p", b"one")
     since = revocations.changes
+    revocations.ended(["before"], since)
     revocations.met("p", b"two")
+    finish(revocations)
     revocations.ended(["a"], since)
     assert revocations.due
     since = revocations.changes
@@ -168,25 +177,18 @@ def test_change_meanwhile(revocations: Revocations) -> None:
     assert revocations.block() == block
 
 
-def test_failure(revocations: Revocations, clock: Clock) -> None:
-    """After a failure it is due again a second later, and at once after the next change."""
-    revocations.met("p", b"one")
-    revocations.ended(["a"], revocations.changes)
-    revocations.met("p", b"two")
-    revocations.failed()
-    assert not revocations.due
-    clock.now += RETRY_SECONDS
-    assert revocations.due
-    revocations.failed()
-    revocations.met("p", b"three")
-    assert revocations.due
-
-
 def test_history_in_a_reply() -> None:
     """The history is named in the reply to INFO; in a refusal, and in what other servers answer, there is none."""
     assert history_in(b"# Replication\r\nrole:master\r\nmaster_replid:0123abcd\r\nmaster_replid2:00\r\n") == b"0123abcd"
     for reply in (PermissionError("no"), b"# Replication\r\nrole:master\r\n", None, 1):
         assert history_in(reply) is None
+
+
+def test_role_in_a_reply() -> None:
+    """A replica is known by its role; where no role is told, it is taken for a primary."""
+    assert is_replica(b"# Replication\r\nrole:slave\r\nmaster_host:h\r\n")
+    for reply in (b"# Replication\r\nrole:master\r\n", PermissionError("no"), None):
+        assert not is_replica(reply)
 
 
 def test_blocks(revocations: Revocations) -> None:
@@ -308,14 +310,15 @@ def test_renewal(revocations: Revocations) -> None:
     assert set(revocations.all()) == {"used", "new", "newer"}
 
 
-def test_ended_again(revocations: Revocations) -> None:
-    """What is ended again is ended along its chain, by either protocol, and not taken out of indexes one by one."""
-    first, second = run(revoking(ATOMIC, revocations).end_again(["a"]), [[record("a"), marker("a", "b")]], [[record("b"), None]])
+def test_revoked_again(revocations: Revocations) -> None:
+    """The replay follows chains, by either protocol, and leaves indexes alone: a damaged one must not stop it."""
+    first, second = run(revoking(ATOMIC, revocations).delete_records(["a"]), [[record("a"), marker("a", "b")]], [[record("b"), None]])
     assert isinstance(first, Eval)
     assert isinstance(second, Eval)
-    assert run(revoking(SCRIPTED, revocations).end_again([])) == []
+    assert len(run(revoking(SCRIPTED, revocations).delete_records(["a"]), [[[record("a"), None]]])) == 1
+    assert run(revoking(SCRIPTED, revocations).delete_records([])) == []
     with pytest.raises(ConnectionError):
-        run(revoking(ATOMIC, revocations).end_again(["a"]), LOST)
+        run(revoking(ATOMIC, revocations).delete_records(["a"]), LOST)
     assert revocations.all() == []
 
 
@@ -348,16 +351,27 @@ def test_confirmed(end: Callable[[Revoking], Operation[Any]], replies: list[Repl
     assert (caught.value.wanted, caught.value.acknowledged) == (2, 1)
 
 
+def test_another_server_confirms(revocations: Revocations) -> None:
+    """If the server changed since the operation began, what its replicas say is no confirmation."""
+    revocations.met("a", b"1")
+    operation = revoking(ATOMIC, revocations, Acknowledgement(1, timedelta(seconds=1))).delete(["a"])
+    next(operation)
+    assert isinstance(operation.send([[b"record", None]]), Fence)
+    revocations.met("a", b"2")
+    with pytest.raises(RevocationNotReplicated, match="0 of 1 replicas"):
+        operation.send(1)
+
+
 def test_a_key_at_each_primary() -> None:
-    """The keys by which replicas are asked are one at each node of a cluster, and one where one slot has all keys or there is no map."""
+    """The keys by which replicas are asked are one at each primary of a cluster, and one in all if they share a hash tag."""
     nodes: list[Address] = [("n", number) for number in range(3)]
     slots = {slot: nodes[min(slot // 8_000, 2)] for slot in range(16_384)}
     found = keys_everywhere("session:renewed:", slots)
-    assert {slots[slot_of(key)] for key in found} == set(nodes)
-    assert len(found) == 3
-    assert all(key.startswith("session:renewed:{") for key in found)
-    assert len(keys_everywhere("{tag}session:renewed:", slots)) == 1
-    assert keys_everywhere("session:renewed:", {}) == ["session:renewed:{0}"]
+    assert found.keys() == set(nodes)
+    assert {node: slots[slot_of(key)] for node, key in found.items()} == {node: node for node in nodes}
+    assert all(key.startswith("session:renewed:{") for key in found.values())
+    (key,) = keys_everywhere("{tag}session:renewed:", slots).values()
+    assert key == "{tag}session:renewed:{0}"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lucia._failure_log import FailureLog
 from lucia.redis.commands import Batch, Call, Command, Eval, Operation, Reply, Transaction
-from lucia.redis.throttle import ATTEMPT, OneScript, PlainEach, ScriptEach, ThrottleProtocol, forget, take_back
+from lucia.redis.throttle import ATTEMPT, OneScript, PlainEach, ScriptEach, ThrottleProtocol, take_back
 from lucia.throttle import Attempt, FailureRule
 from tests.model.server import NOW, Database, State
 from tests.redis_tools import DEFAULT, Inspector, Stepper
@@ -90,9 +90,8 @@ def test_plain_commands() -> None:
 
 
 def test_nothing_to_do_sends_nothing() -> None:
-    """Taking nothing back and forgetting nothing are no commands."""
-    for operation in (take_back(DEFAULT, {}), forget(DEFAULT, ())):
-        assert list(operation) == []
+    """Taking nothing back is no command."""
+    assert list(take_back(DEFAULT, {})) == []
 
 
 # --- what they do
@@ -117,14 +116,6 @@ def test_a_list(inspector: Inspector, protocol: ThrottleProtocol) -> None:
     assert inspector.keys() == set()
 
 
-def test_forgotten(inspector: Inspector, protocol: ThrottleProtocol) -> None:
-    """Forgetting a name makes its failures unhappened, and no other's."""
-    run(inspector.client, protocol.attempt({"a": RULE, "b": RULE}, "x"))
-    run(inspector.client, forget(DEFAULT, ("a", "unknown")))
-    assert inspector.keys() == {"session:throttle:b"}
-    assert run(inspector.client, protocol.attempt({"a": RULE}, "y")).failures == {"a": 1}
-
-
 def test_entries_that_are_not_ours(inspector: Inspector, protocol: ThrottleProtocol) -> None:
     """What is no entry, or one of a time that can't be, is no failure, and goes away."""
     inspector.client.rpush(KEY, "", "nonsense", "-", "1-ancient", f"{'9' * 16}-x", f"{'9' * 400}-x", b"\xff-\xff")
@@ -142,9 +133,9 @@ def test_a_key_of_another_type(inspector: Inspector, protocol: ThrottleProtocol)
 
 
 def test_a_count_that_was_forgotten_meanwhile(inspector: Inspector) -> None:
-    """Who finds its own entry gone, since somebody proved the password in between, may go on."""
+    """An attempt that finds its own entry gone, since somebody removed the list in between, may go on."""
     stepper = Stepper(inspector.client, PlainEach(DEFAULT).attempt({"a": RULE}, "x")).step(2)
-    run(inspector.client, forget(DEFAULT, ["a"]))
+    inspector.client.delete(KEY)
     assert stepper.finish() == Attempt(0, {"a": 1}, stepper.result.entries if stepper.result else {})
 
 
@@ -196,7 +187,6 @@ actions = st.lists(
         st.tuples(st.just("attempt"), st.sets(st.sampled_from("ab"), min_size=1)),
         st.tuples(st.just("wait"), st.integers(1, 12)),
         st.tuples(st.just("take back"), st.integers(0, 5)),
-        st.tuples(st.just("forget"), st.sampled_from("ab")),
     ),
     max_size=25,
 )
@@ -222,13 +212,12 @@ def test_as_in_memory(inspector: Inspector, name: str, rules: Mapping[str, Failu
             case "wait":
                 age(inspector.client, argument * LARGE)
                 time.now += argument * LARGE
-            case "take back" if made:
+            case _ if made:
                 real, expected = made[argument % len(made)]
                 run(inspector.client, take_back(DEFAULT, aged(inspector.client, real.entries)))
                 log.take_back(expected.entries)
             case _:
-                run(inspector.client, forget(DEFAULT, [str(argument)]))
-                log.forget(str(argument))
+                pass
     inspector.check()
 
 

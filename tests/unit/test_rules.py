@@ -309,7 +309,7 @@ def test_a_session_is_one_like_any_other(active: int, idle: int, created_at: int
         created_at=to_datetime(created_at_of(found, EXPIRY)),
         noted=noted or {},
     )
-    assert session == replace(session) == copy.copy(session) == pickle.loads(pickle.dumps(session))  # noqa: S301 (its own)
+    assert session == replace(session, session_id=found.id) == copy.copy(session) == pickle.loads(pickle.dumps(session))  # noqa: S301 (its own)
     same: Any = session
     with pytest.raises(FrozenInstanceError):
         same.user_id = "other"

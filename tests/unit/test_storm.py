@@ -194,8 +194,10 @@ async def test_cancellations_find_connections_that_are_used_again(
     async def keep(connection: Any) -> None:
         kept.append(connection)
 
-    async def take_kept(server: AsyncServer, **options: Any) -> Any:
-        return kept.pop() if kept else await take(server, **options)
+    async def take_kept(server: AsyncServer, seconds: float, **options: Any) -> Any:
+        if kept:
+            return server_module._Pooled(kept.pop())
+        return await take(server, seconds, **options)
 
     async def stay_open(_: Any, **__: Any) -> None:
         """The client's own way to be done with a connection whose call was cancelled."""

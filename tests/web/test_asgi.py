@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -527,11 +528,11 @@ async def test_a_foreign_request_is_a_visitors_or_forbidden(auth: AsyncAuth[User
 
 
 async def test_the_403_is_a_whole_response(auth: AsyncAuth[User]) -> None:
-    """It says why in plain text, has its length, and no cookie."""
+    """It says why in JSON, as the answers to errors do, has its length, and no cookie."""
     answer = await post(LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), None, FOREIGN)
     assert answer.types == ["http.response.start", "http.response.body"]
-    assert answer.body == b"This request comes from another site."
-    assert answer.headers == [("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(answer.body)))]
+    assert json.loads(answer.body) == {"detail": "This request comes from another site."}
+    assert answer.headers == [("content-type", "application/json"), ("content-length", str(len(answer.body)))]
 
 
 @pytest.mark.parametrize(
@@ -712,6 +713,25 @@ async def test_a_request_shows_no_secret(auth: AsyncAuth[User]) -> None:
     await post(LuciaMiddleware(respond(auth, note), auth=auth), session_id)
     assert reprs == ["<AsyncAuthRequest POST cookie>"]
     assert ORIGIN not in reprs[0]
+
+
+@pytest.mark.parametrize("transport", ["cookie", "bearer"])
+async def test_nothing_that_holds_the_headers_shows_them(auth: AsyncAuth[User], transport: Any) -> None:
+    """Neither the repr of what the middleware makes of a request, nor that of what it gives to the application."""
+    session_id = await log_in(auth)
+    reprs: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = auth_request(auth, scope)
+        await request.validate()
+        reprs.extend(map(repr, (request, request._context, send, scope["lucia.requests"])))
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    sent = [("authorization", f"Bearer {session_id}")]
+    await post(LuciaMiddleware(app, auth=auth, transport=transport), session_id, sent)
+    assert len(reprs) == 4
+    assert not any(session_id in each for each in reprs)
 
 
 @pytest.mark.parametrize("transport", ["Cookie", "", None])

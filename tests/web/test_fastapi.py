@@ -381,6 +381,14 @@ def test_cross_site_requests_can_be_forbidden(auth: AsyncAuth[User]) -> None:
     assert (caught.value.code, caught.value.reason) == (1008, "This request comes from another site.")
 
 
+@pytest.mark.parametrize("name", ["request", "session", "user", "session_user", "optional_session", "optional_user"])
+def test_a_dependency_that_is_called_is_refused(web: FastAPIAuth[User], name: str) -> None:
+    """Parentheses behind it are a TypeError where the route is written, which says that they are too much."""
+    dependency: Any = getattr(web, name)
+    with pytest.raises(TypeError, match=r"\Aname the dependency without calling it, as in Depends\(web.user\): .* missing 1 required"):
+        Depends(dependency())
+
+
 def test_a_forgotten_install_is_said(web: FastAPIAuth[User]) -> None:
     """Using a dependency on an application without the middleware names what is missing."""
     app = FastAPI()

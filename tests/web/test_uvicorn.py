@@ -1,8 +1,9 @@
 """The whole way over the wire: a real uvicorn, real clients, a real Redis."""
 
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from datetime import timedelta
 from threading import Thread
 from time import sleep
 from typing import Annotated
@@ -141,6 +142,42 @@ def open_socket(port: int, path: str, cookie: str | None, origin: str | None = N
     headers = {} if cookie is None else {"Cookie": f"{NAME}={cookie}"}
     page = Origin(origin or f"http://localhost:{port}")
     return connect(f"ws://localhost:{port}{path}", additional_headers=headers, origin=page, proxy=None)
+
+
+@contextmanager
+def listening_to_nobody() -> Iterator[int]:
+    """A port on which connections are accepted, and nothing is ever answered."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield int(listener.getsockname()[1])
+
+
+@contextmanager
+def listening_not() -> Iterator[int]:
+    """A port on which connections are refused."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
+
+
+@pytest.mark.parametrize("outage", [listening_not, listening_to_nobody])
+def test_a_redis_that_can_not_be_reached(outage: Callable[[], AbstractContextManager[int]], store: AsyncMemoryAdapter) -> None:
+    """Whether it refuses connections or hangs: 503 to who needs a session, no cookie is touched, and visitors are served."""
+    with outage() as redis_port:
+        redis = Redis(port=redis_port, protocol=2)
+        adapter = AsyncRedisSessionAdapter(redis, deadline=timedelta(seconds=0.2))
+        auth = AsyncAuth(users=store, sessions=adapter, env="DEV", hash=ScryptHash(ln=4, r=1, p=1))
+        web = FastAPIAuth(auth)
+        app = FastAPI()
+        web.install(app)
+        add_routes(app, auth, web)
+        with serving(app) as port, browser(port) as client:
+            assert client.get("/devices").status_code == 401
+            client.cookies.set(NAME, "a" * 40)
+            for answer in (client.get("/devices"), client.post("/logout"), client.get("/stream")):
+                assert answer.status_code == 503
+                assert answer.json() == {"detail": "Sessions can't be reached. Try again in a moment."}
+                assert answer.headers["retry-after"] == "1"
+                assert "set-cookie" not in answer.headers
 
 
 def test_two_browsers_on_kept_connections(client: httpx.Client, port: int) -> None:

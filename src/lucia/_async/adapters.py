@@ -216,10 +216,6 @@ class AsyncThrottleStore(Protocol):
         """Make an attempt uncounted, by the ``entries`` of its :class:`Attempt`; one that is gone already is no error."""
         ...
 
-    async def forget(self, /, *names: str) -> None:
-        """Forget all failures under these names; unknown ones are no error."""
-        ...
-
 
 @runtime_checkable
 class AsyncThrottlingSessionAdapter(Protocol):

@@ -1,20 +1,19 @@
 """Runs the operations of the Redis store over connections of its own, made as the application's client makes them."""
 
-import copy
-import logging
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from lucia._async.redis_routes import AsyncRoute, open_route
-from lucia._connections import AsyncGivenClient, AsyncSettings, AsyncTogether
+from lucia._connections import AsyncGivenClient, AsyncPause, AsyncReplayer, AsyncSettings, AsyncTogether
+from lucia._logs import Outage, client_used_as_it_is, store_corrupt
 from lucia._owned import AsyncOwned
 from lucia.errors import StoreCorrupt
-from lucia.redis.clients import is_no_script, is_read_only, is_wrong_type, redact, refuses_scripts
+from lucia.redis.clients import is_no_script, is_outage, is_read_only, is_wrong_type, redact, refuses_scripts
 from lucia.redis.commands import (
+    USUAL,
     Argument,
     AsyncReplies,
     Batch,
@@ -28,10 +27,12 @@ from lucia.redis.commands import (
     Operation,
     Reply,
     ScriptsRefusedError,
+    SendMode,
     Transaction,
     Words,
 )
-from lucia.redis.replay import TURN_SECONDS, OtherHistory, Replay, Revocations, Watch
+from lucia.redis.replay import OtherHistory, Replay, Revocations, Watch
+from lucia.redis.slots import is_redirected
 from lucia.redis.topology import Topology, topology_of
 from lucia.redis.unanswered import Unanswered, error_to_raise, is_read, is_repeatable
 
@@ -46,7 +47,8 @@ _SEVERAL: Final = (Batch, DropConnections, Fence)
 _ONE_REPLY: Final = (Eval, Call, Transaction)
 """That whose last reply counts; of others all do."""
 
-_LOGGER: Final = logging.getLogger("lucia.redis")
+_MOVED_SECONDS: Final = 0.05
+"""How long to wait before the slot map is read again because a primary gave a slot away."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ class _Course:
 
     Args:
         end: when all of it has to be over, by the monotonic clock.
+        during_replay: whether it is the replay, which nothing has to wait for.
         again: whether its first command was sent before; then it is not sent once more.
         wrote: whether anything may have been written.
         end_of_command: when this command has to be over.
@@ -62,6 +65,7 @@ class _Course:
     """
 
     end: float
+    during_replay: bool = False
     again: bool = False
     wrote: bool = False
     end_of_command: float = 0.0
@@ -78,41 +82,48 @@ class AsyncRedisDriver:
     """Our connections to a single server, to Sentinel's master, or to a cluster.
 
     An operation is sent the replies of its commands, and thrown the errors: the client's own, without the arguments in their text, and
-    ``StoreUnavailable``. Each command has so many seconds, whatever it waits for: a connection, the handshake, the answer, and the
-    second attempt if there is one.
+    ``StoreUnavailable``. One deadline bounds an operation with all that it waits for: a replay, a
+    connection, its handshake, the answers, and the second attempt if there is one. An operation
+    that goes page by page has that time for each command.
     """
 
     def __init__(self, client: Any, settings: AsyncSettings = _USUAL, replay: Replay | None = None) -> None:
         self._deadline = settings.seconds
         self._near = settings.near
-        self._replay = replay
+        self._revocations = revocations = Revocations() if replay is None else replay.revocations
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
+        self.outage = Outage()
         self._together = AsyncTogether(settings, own=self.has_own_connections)
-        self._route = AsyncOwned(partial(_open_route, client, topology, settings, Revocations() if replay is None else replay.revocations))
+        self._route = AsyncOwned(partial(_open_route, client, topology, settings, revocations))
+        self._replayer = None if replay is None else AsyncOwned(partial(AsyncReplayer, replay, self._run_replay, settings.seconds))
 
     def shortest_way(self) -> AsyncRoute | None:
         """What a command may be sent on without more ado; None where that has to be made first, or something else has to be done."""
-        return None if self._replay is not None and self._replay.revocations.due else self._route.here()
+        return None if self._revocations.due else self._route.here()
 
-    async def run(self, operation: Operation[T], seconds: float = math.inf, *, again: bool = False) -> T:
+    async def run(self, operation: Operation[T], seconds: float | None = None, *, again: bool = False, during_replay: bool = False) -> T:
         """Run an operation to its end, and return what it returns.
 
         Args:
-            seconds: for all its commands.
+            operation: what to run.
+            seconds: for all its commands; None for the deadline, infinite for one that goes page by
+                page, whose every command has the deadline.
+            during_replay: whether it is the replay.
             again: whether the first command was sent before, and not answered.
 
         Raises:
             ScriptsRefusedError: the server or its access rules refuse scripts; the script did not run.
         """
-        course = _Course(time.monotonic() + seconds, again=again)
+        end = time.monotonic() + (self._deadline if seconds is None else seconds)
+        course = _Course(end, during_replay=during_replay, again=again)
         try:
             command = next(operation)
             while True:
                 try:
                     reply = await self._send(command, course)
                 except Exception as error:
-                    command = operation.throw(_to_raise(error, command))
+                    command = operation.throw(_to_raise(error, command, wrote=course.wrote))
                 else:
                     command = operation.send(reply)
         except StopIteration as stop:
@@ -125,7 +136,12 @@ class AsyncRedisDriver:
 
     async def aclose(self) -> None:
         """Close our connections. Later operations open new ones."""
+        if self._replayer is not None:
+            await self._replayer.aclose()
         await self._route.aclose()
+
+    async def _run_replay(self, operation: Operation[None], seconds: float) -> None:
+        await self.run(operation, seconds, during_replay=True)
 
     async def _send(self, command: Command, course: _Course) -> Reply:
         """A command's reply."""
@@ -181,66 +197,86 @@ class AsyncRedisDriver:
         raise error
 
     async def _fence(self, fence: Fence, course: _Course) -> int:
-        """The fewest replicas that confirmed at a primary; the others are not asked any more once there are too few."""
-        route = await self._route.get()
+        """Return the fewest replicas that confirmed at a primary; stop at one with too few.
+
+        Every primary is asked by its address, and not followed elsewhere: a key that another node
+        takes says nothing of this one. If a slot has moved meanwhile, the map is read again.
+
+        Raises:
+            StoreUnavailable: it is not known which primaries there are, or one did not answer.
+        """
         asked: set[str] = set()
-        waiting = [f"{fence.prefix}{{0}}"]
+        end = time.monotonic() + self._deadline
+        waiting = await self._keys_everywhere(fence.prefix, course)
         fewest = fence.replicas
         while waiting and fewest >= fence.replicas:
-            key = waiting[0]
-            write, wait = Call("SET", (key, fence.value, "PX", 1_000)), Call("WAIT", (fence.replicas, fence.milliseconds))
+            node, key = waiting.popitem()
+            write = Call("SET", (key, fence.value, "PX", 1_000))
+            wait = Call("WAIT", (fence.replicas, fence.milliseconds))
+            command = OnNode(node, (write, wait))
             course.next_command(self._deadline)
-            *_, fewest = await self._checked(await self._ask(Transaction((write, wait)), (_call(write), _call(wait)), course, alone=True))
-            asked.add(key)
-            waiting = [other for other in route.keys_everywhere(fence.prefix) if other not in asked]
+            replies = await self._ask(command, _words(command), course)
+            if is_redirected(replies) and time.monotonic() < end:
+                await AsyncPause.seconds(_MOVED_SECONDS)
+                found = await self._keys_everywhere(fence.prefix, course)
+                waiting = {other: key for other, key in found.items() if other not in asked}
+                continue
+            *_, confirmed = await self._checked(replies)
+            asked.add(node)
+            fewest = min(fewest, confirmed)
         return fewest
 
-    async def _ask(self, command: _Single, commands: Sequence[Words], course: _Course, *, alone: bool = False) -> list[Reply]:
+    async def _keys_everywhere(self, prefix: str, course: _Course) -> dict[str, str]:
+        """Return the name of a key for each primary.
+
+        Raises:
+            StoreUnavailable: it is not known which primaries there are.
+        """
+        course.next_command(self._deadline)
+        try:
+            route = await self._route.get()
+            return await route.keys_everywhere(prefix, _seconds_until(course.end_of_command))
+        except Unanswered as lost:
+            raise error_to_raise(lost, wrote=True) from lost.error
+
+    async def _ask(self, command: _Single, commands: Sequence[Words], course: _Course) -> list[Reply]:
         """Send commands, and once more, at once, if there was no answer, it is safe, and there is time."""
         again, course.again = course.again, False
         while True:
             try:
-                if self._replay is not None and self._replay.revocations.due:
-                    await self._end_again(*self._replay)
+                await self._wait_for_replay(course)
                 route = self._route.here() or await self._route.get()
-                return await _replies(route, command, commands, _seconds_until(course.end_of_command), alone=alone)
-            except OtherHistory:  # then something is due, and the connection is there
+                mode = USUAL
+                if again or course.during_replay:
+                    mode = SendMode(alone=course.during_replay, fresh=again, during_replay=course.during_replay)
+                replies = await _replies(route, command, commands, _seconds_until(course.end_of_command), mode)
+            except OtherHistory:  # a replay is due since this command asked whether one is
                 continue
             except Unanswered as lost:
                 course.wrote = course.wrote or (lost.sent and not is_read(command))
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
                 error = error_to_raise(lost, wrote=course.wrote)
                 course.lost = lost if over else None
+            else:
+                if self.outage.is_on:
+                    self.outage.answered()
+                return replies
             if over:
+                self.outage.failed(error)
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
 
-    async def _end_again(self, revocations: Revocations, end_again: Callable[[Sequence[str]], Operation[None]]) -> None:
-        """End what was ended once more, for a while, in which all others wait; what is left is the next command's turn."""
-        within = copy.copy(self)
-        within._replay = None
-        async with (await self._route.get()).lock:
-            end = time.monotonic() + TURN_SECONDS
-            while revocations.due and time.monotonic() < end:  # if it is not due any more, another one did it
-                block, since = revocations.block(), revocations.changes
-                try:
-                    await within.run(end_again(block), self._deadline / 2)
-                except Exception as error:
-                    revocations.failed()
-                    _LOGGER.warning("the server changed, and what was ended could not be ended again yet: %s", type(error).__name__)
-                else:
-                    revocations.done(block, since)
+    async def _wait_for_replay(self, course: _Course) -> None:
+        if self._replayer is not None and self._revocations.due and not course.during_replay:
+            replayer = self._replayer.here() or await self._replayer.get()
+            await replayer.complete(_seconds_until(course.end_of_command))
 
 
 def _topology_of(client: Any) -> Topology | None:
     """How the client makes its connections; a line on the logger if that can't be told."""
     topology = topology_of(client)
     if topology is None:
-        _LOGGER.warning(
-            "the %s given can't be copied, so it is used as it is: it may send logins again whose answer was lost, and takes the time "
-            "that it takes; give a client of redis-py or valkey-py without an execute_command of its own",
-            type(client).__name__,
-        )
+        client_used_as_it_is(client)
     return topology
 
 
@@ -260,13 +296,13 @@ def _seconds_until(end: float) -> float:
     return seconds
 
 
-def _replies(route: AsyncRoute, command: _Single, commands: Sequence[Words], seconds: float, *, alone: bool) -> AsyncReplies:
+def _replies(route: AsyncRoute, command: _Single, commands: Sequence[Words], seconds: float, mode: SendMode) -> AsyncReplies:
     """Send a command by its words."""
     if isinstance(command, Nodes):
         return route.nodes(seconds)
     if isinstance(command, OnNode):
-        return route.ask_node(command.node, commands, seconds)
-    return (route.ask_alone if alone else route.ask)(_key_of(command), commands, seconds)
+        return route.ask_node(command.node, commands, seconds, replace(mode, alone=True))
+    return route.ask(_key_of(command), commands, seconds, mode)
 
 
 def _key_of(command: Call | Eval | Transaction) -> Argument | None:
@@ -309,11 +345,14 @@ def _error_in(replies: Sequence[Reply]) -> Exception | None:
     return _error_in(replies[-1]) if replies and replies[-1].__class__ is list else None
 
 
-def _to_raise(error: Exception, command: Command) -> Exception:
+def _to_raise(error: Exception, command: Command, *, wrote: bool) -> Exception:
     """What a command's error is to an operation: without the arguments, and by its meaning."""
     redact(error, command)
+    if is_outage(error):
+        return error_to_raise(Unanswered(error, sent=False), wrote=wrote)
     if not is_wrong_type(error):
         return error
+    store_corrupt()
     corrupt = StoreCorrupt("an index of the session store is of another type: another program, or another layout, writes to the same keys")
     corrupt.__cause__ = error
     return corrupt

@@ -1,16 +1,23 @@
-"""Which server a command goes to: the one, the master that Sentinel names, or the node that has a key's slot."""
+"""Routes to the server that a command goes to: the only one, Sentinel's master, or the node that serves a key's slot."""
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
-from lucia._concurrency import AsyncLock
-from lucia._connections import AsyncPause, AsyncServer, AsyncSettings
-from lucia.redis.commands import Argument, AsyncReplies, Reply, Words
+from lucia._connections import (
+    AsyncFirstAnswer,
+    AsyncPause,
+    AsyncServer,
+    AsyncSettings,
+    AsyncSingleFlight,
+)
+from lucia.errors import StoreUnavailable
+from lucia.redis.commands import UNGATED, Argument, AsyncReplies, Reply, SendMode, Words
 from lucia.redis.replay import Revocations, Watch
-from lucia.redis.slots import addresses_of_slots, keys_everywhere, redirection_of, slot_of
+from lucia.redis.slots import SlotMap, keys_everywhere, redirection_of, slot_map_of, slot_of
 from lucia.redis.topology import Address, BehindSentinel, InCluster, OneServer, Topology
-from lucia.redis.unanswered import AskAlone, AsyncRecords, Unanswered
+from lucia.redis.unanswered import WRITE_SECONDS, AskAlone, AsyncRecords, Unanswered
 
 _REDIRECTIONS_AT_ONCE: Final = 5
 """How many nodes are followed without a pause; after that they point at each other, since they do not agree yet whose a slot is."""
@@ -20,23 +27,14 @@ _PAUSE_SECONDS: Final = 0.05
 
 
 class AsyncRoute(Protocol):
-    """A way to the servers, for one event loop; ``lock`` is held by who does something that all others have to wait for."""
+    """A way to the servers, for one event loop."""
 
-    lock: AsyncLock
-
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Send commands together, on one connection to the server that has this key; their replies in order.
 
         Raises:
             Unanswered: there was no answer.
-        """
-        ...
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
-        """The same, on a connection that nothing else is sent on.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
+            OtherHistory: nothing was sent, since a replay of revocations comes first.
         """
         ...
 
@@ -49,8 +47,14 @@ class AsyncRoute(Protocol):
         """
         ...
 
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """For each primary that is known the name of one key with this prefix that is, or would be, there."""
+    async def keys_everywhere(self, prefix: str, seconds: float, /) -> dict[str, str]:
+        """Return for each server that may have taken a write the name of a key that it serves.
+
+        The servers are named as by :meth:`nodes`, and there is at least one.
+
+        Raises:
+            Unanswered: it is not known which servers there are.
+        """
         ...
 
     def nodes(self, seconds: float, /) -> AsyncReplies:
@@ -61,7 +65,7 @@ class AsyncRoute(Protocol):
         """
         ...
 
-    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Send commands together, to the server of this name, whatever their keys.
 
         Raises:
@@ -91,32 +95,27 @@ class AsyncOneRoute:
     """The one server."""
 
     def __init__(self, topology: OneServer, settings: AsyncSettings, revocations: Revocations) -> None:
-        self.lock = AsyncLock()
         self._server = AsyncServer(topology.recipe, Watch(revocations), settings)
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Any key is there."""
-        return self._server.ask(commands, seconds)
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
-        """Likewise."""
-        return self._server.ask_alone(commands, seconds)
+        return self._server.ask(commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
         """All of them."""
         return self._server.read(keys)
 
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """One key, for the one primary."""
-        return keys_everywhere(prefix, {})
+    async def keys_everywhere(self, prefix: str, _seconds: float, /) -> dict[str, str]:
+        """Return one key, since there is one server."""
+        return {"": f"{prefix}{{0}}"}
 
     async def nodes(self, _seconds: float, /) -> list[str]:
         """It needs no name."""
         return [""]
 
-    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> list[Reply]:
         """It is the only one."""
-        return await self._server.ask_alone(commands, seconds)
+        return await self._server.ask(commands, seconds, mode)
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle."""
@@ -131,7 +130,7 @@ class AsyncSentinelRoute(AsyncOneRoute):
     """The master, for which each new connection asks Sentinel."""
 
     def __init__(self, topology: BehindSentinel, settings: AsyncSettings, revocations: Revocations) -> None:
-        self._master = AsyncMaster(topology, settings.seconds, self.drop_idle)
+        self._master = AsyncMaster(topology, settings.seconds, self._leave_master)
         super().__init__(OneServer(topology.recipe.with_options(connection_pool=self._master)), settings, revocations)
 
     async def aclose(self) -> None:
@@ -139,22 +138,40 @@ class AsyncSentinelRoute(AsyncOneRoute):
         await super().aclose()
         await self._master.aclose()
 
+    async def _leave_master(self) -> None:
+        """Close the connections to a server that is not the master any more, when they are free."""
+        await self._server.aclose()
+
 
 class AsyncMaster:
-    """What a client's connection asks of its pool to find the master; other than in a pool, that takes a bounded time."""
+    """What a connection of the client asks in place of its pool: where the master is.
+
+    Args:
+        topology: the Sentinels, and the name of the service.
+        seconds: a command's deadline. Half of it is for the Sentinels, however many are dead.
+        moved: called when the master is another one than before.
+    """
 
     is_master: Final = True
     check_connection: Final = False
 
     def __init__(self, topology: BehindSentinel, seconds: float, moved: Any) -> None:
         self._service = topology.service
-        self._finder = topology.copy_finder(seconds / (2 * len(topology.finder.sentinels) + 1))
+        self._seconds = seconds / 2
+        self._finders = topology.copy_finders(self._seconds / 4)
         self._moved = moved
         self._address: Address | None = None
 
     async def get_master_address(self) -> Address:
-        """Where the master is by now; idle connections to another one are closed."""
-        address: Address = await self._finder.discover_master(self._service)
+        """Return where the master is now; connections to another one are closed.
+
+        Raises:
+            StoreUnavailable: no Sentinel answered in time. Any other error is the client's own.
+        """
+        calls = [partial(self._ask, finder) for finder in self._finders]
+        address, errors = await AsyncFirstAnswer.of(calls, self._seconds)
+        if address is None:
+            raise errors[-1] if errors else StoreUnavailable("no Sentinel answered in time")
         before, self._address = self._address, address
         if before not in (None, address):
             await self._moved()
@@ -162,60 +179,104 @@ class AsyncMaster:
 
     async def aclose(self) -> None:
         """Close the connections to Sentinel."""
-        for client in self._finder.sentinels:
-            await client.connection_pool.disconnect()
+        for finder in self._finders:
+            await finder.sentinels[0].connection_pool.disconnect()
+
+    async def _ask(self, finder: Any, _seconds: float) -> Address:
+        """Ask one Sentinel, and make it the first to be asked if it answers."""
+        address: Address = await finder.discover_master(self._service)
+        self._finders = [finder, *(other for other in self._finders if other is not finder)]
+        return address
+
+
+class _IncompleteMap(Exception):
+    """A node does not know all slots: it left the cluster, or did not join it yet."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__()
+        self.address = address
 
 
 class AsyncClusterRoute:
-    """The node that has a key's slot, by the cluster's map, which is asked for at first, and after a node could not be reached."""
+    """The node that serves a key's slot, by a map of all slots that is read from the nodes.
+
+    The map is complete or there is none. It is kept until a newer complete one is there. Two signs
+    say that it is out of date:
+
+    * A node did not answer, or answered something odd: it is a suspect. Requests for it wait for a
+      newer map; requests for other nodes go on.
+    * A node pointed elsewhere for one slot: that slot is corrected, and the next request has the
+      map read again while others go on.
+    """
 
     def __init__(self, topology: InCluster, settings: AsyncSettings, revocations: Revocations) -> None:
-        self.lock = AsyncLock()
         self._topology = topology
         self._settings = settings
         self._revocations = revocations
         self._servers: dict[Address, AsyncServer] = {}
-        self._mapping = AsyncLock()
+        self._departed: list[AsyncServer] = []
+        self._reading = AsyncSingleFlight(self._read_map, settings.seconds)
         self._slots: dict[int, Address] = {}
+        self._nodes: tuple[Address, ...] = ()
+        self._suspects: set[Address] = set()
+        self._is_outdated = False
+        self._importing: dict[Address, float] = {}
+        self._stray: Address | None = None
+        self._lost = Unanswered(None, sent=False)
+        self._version = 0
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
-        """Go where the key's slot is, and on where a node points to.
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
+        """Send commands to the node that serves this key, and on to where a node points.
 
         Raises:
-            Unanswered: there was no answer. The map is asked for anew next time.
+            Unanswered: there was no answer.
         """
-        return self._ask(key, commands, seconds, alone=False)
-
-    def ask_alone(self, key: Argument | None, commands: Sequence[Words], seconds: float, /) -> AsyncReplies:
-        """Likewise.
-
-        Raises:
-            Unanswered: as :meth:`ask`.
-        """
-        return self._ask(key, commands, seconds, alone=True)
+        return self._ask(key, commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
-        """One after another, at the nodes that have them by the map; a node that points elsewhere is followed by :meth:`ask` alone.
+        """Read keys one after another, at the nodes that serve them by the map.
 
         Raises:
-            AskAlone: there is no map, or a node did not tell.
-            Overloaded, Unanswered, OtherHistory: as :meth:`ask`. The map is asked for anew next time.
+            AskAlone: there is no map, or it is out of date, or a node did not tell.
+            Overloaded, Unanswered, OtherHistory: as :meth:`ask`.
         """
         return self._read(keys)
 
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """For each primary in the map the name of one key that is, or would be, there."""
-        return keys_everywhere(prefix, self._slots)
+    async def keys_everywhere(self, prefix: str, seconds: float, /) -> dict[str, str]:
+        """Return a key for each primary, also for one that serves a slot that is being moved there.
+
+        Raises:
+            Unanswered: the map is not known, or is out of date and could not be read.
+        """
+        end = time.monotonic() + seconds
+        if not self._slots or self._suspects or self._is_outdated:
+            await self._read_newer(end)
+        since = time.monotonic() - WRITE_SECONDS
+        importing = [address for address, then in self._importing.items() if then >= since]
+        keys = dict.fromkeys(importing, f"{prefix}{{0}}") | keys_everywhere(prefix, self._slots)
+        return {_name(address): key for address, key in keys.items()}
 
     async def nodes(self, seconds: float, /) -> list[str]:
-        """The primaries that have slots, by the map as it is now."""
-        self._slots = await self._read_map(time.monotonic() + seconds)
-        return sorted({f"{host}:{port}" for host, port in self._slots.values()})
+        """Return the primaries that have slots, by a map that is read now.
 
-    async def ask_node(self, node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """That primary."""
+        Raises:
+            Unanswered: no node told a complete map.
+        """
+        await self._read_newer(time.monotonic() + seconds)
+        return sorted(map(_name, set(self._slots.values())))
+
+    async def ask_node(self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> list[Reply]:
+        """Send commands to this primary alone; it is not followed elsewhere.
+
+        Raises:
+            Unanswered: there was no answer.
+        """
         host, _, port = node.rpartition(":")
-        return await self._server((host, int(port))).ask_alone(commands, seconds)
+        address = host, int(port)
+        replies = await self._send(address, commands, seconds, mode)
+        if redirection_of(replies, address) is not None:
+            self._is_outdated = True
+        return replies
 
     async def drop_idle(self) -> None:
         """Close the connections that lie idle, to all nodes."""
@@ -224,76 +285,155 @@ class AsyncClusterRoute:
 
     async def aclose(self) -> None:
         """Close all connections; later calls open new ones."""
-        for server in list(self._servers.values()):
+        await self._reading.aclose()
+        for server in [*self._servers.values(), *self._departed]:
             await server.aclose()
 
     async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         records: list[bytes | None] = []
         for key in keys:
             address = self._slots.get(slot_of(key))
-            if address is None:
+            if address is None or (self._suspects and address in self._suspects):
                 raise AskAlone
             try:
                 records += await self._server(address).read((key,))
             except Unanswered:
-                self._slots = {}
+                self._suspects.add(address)
                 raise
             if records[-1] is not None:
                 break
         return records + [None] * (len(keys) - len(records))
 
-    async def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, *, alone: bool) -> list[Reply]:
-        try:
-            return await self._follow(key, commands, time.monotonic() + seconds, alone=alone)
-        except Unanswered:
-            self._slots = {}
-            raise
-
-    async def _follow(self, key: Argument | None, commands: Sequence[Words], end: float, *, alone: bool) -> list[Reply]:
+    async def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
+        """Send commands, and follow a node that points elsewhere until the time is over."""
+        end = time.monotonic() + seconds
         address, asking = await self._find(key, end), False
         redirections = 0
         while True:
-            server = self._server(address)
-            ask = server.ask_alone if alone else server.ask
-            replies = await ask([("ASKING",), *commands] if asking else commands, _left(end))
+            asked = [("ASKING",), *commands] if asking else commands
+            replies = await self._send(address, asked, _left(end), mode)
             replies = replies[1:] if asking else replies
             redirection = redirection_of(replies, address)
             if redirection is None:
                 return replies
-            if redirection.address is not None:
+            if redirection.address is not None and redirections < _REDIRECTIONS_AT_ONCE:
                 redirections += 1
                 address, asking = self._where(redirection.address), redirection.asking
-                if not asking:
-                    self._slots[redirection.slot] = address
-            if redirection.address is None or redirections > _REDIRECTIONS_AT_ONCE:
-                if _left(end) <= _PAUSE_SECONDS:
-                    return replies
-                await AsyncPause.seconds(_PAUSE_SECONDS)
+                self._note(address, redirection.slot, asking=asking)
+                continue
+            if _left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
+                return replies
+            await AsyncPause.seconds(_PAUSE_SECONDS)
+            if not redirection.whole:  # this node does not know who has the slot, or nodes disagree
+                self._suspects.add(address)
+                address, asking = await self._find(key, end), False
+                redirections = 0
+
+    async def _send(self, address: Address, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
+        """Send commands to one node, which is a suspect if it does not answer."""
+        try:
+            return await self._server(address).ask(commands, seconds, mode)
+        except Unanswered:
+            self._suspects.add(address)
+            raise
+
+    def _note(self, address: Address, slot: int, *, asking: bool) -> None:
+        """Keep what a node said: a slot is being moved to this address, or is there."""
+        if asking:
+            self._importing[address] = time.monotonic()
+        elif self._slots and self._slots[slot] != address:
+            self._slots[slot] = address
+            self._is_outdated = True
 
     async def _find(self, key: Argument | None, end: float) -> Address:
-        if not self._slots:
-            async with self._mapping:  # one reads the map, for all who need it
-                self._slots = self._slots or await self._read_map(end)
-        some = next(iter(self._slots.values()), self._topology.nodes[0])  # which says what is wrong, if no node has the slot
-        return some if key is None else self._slots.get(slot_of(key), some)
+        """Return the node that serves a key, by a map that is read first if need be."""
+        address = self._primary_of(key)
+        if address is None or address in self._suspects:
+            await self._refresh(end)
+        elif self._is_outdated:
+            await self._reading.run(_left(end) / 2, join=False)
+        address = self._primary_of(key) or self._stray
+        if address is None:
+            raise self._lost.for_another()
+        return address
 
-    async def _read_map(self, end: float) -> dict[int, Address]:
-        """The address of each slot's primary, as the first node tells that answers; each has a part of the time."""
-        lost = Unanswered(None, sent=False)
-        for address in dict.fromkeys([*self._servers, *self._topology.nodes]):
-            try:
-                (reply,) = await self._server(address).ask([("CLUSTER", "SLOTS")], _left(end) / 3)
-            except Unanswered as error:
-                lost = Unanswered(error.error, sent=False)
-                lost.__cause__ = error.error
-                continue
-            if isinstance(reply, Exception):
-                lost = Unanswered(reply, sent=False)
-                continue
-            slots = {slot: self._where(each) for slot, each in addresses_of_slots(reply, address).items()}
-            self._revocations.expect(slots.values())
-            return slots
-        raise lost
+    def _primary_of(self, key: Argument | None) -> Address | None:
+        """Return the node that serves a key by the map; some node that is well, if any will do."""
+        if key is not None:
+            return self._slots.get(slot_of(key))
+        primaries = self._slots.values()
+        well = (address for address in primaries if address not in self._suspects)
+        return next(well, None) or next(iter(primaries), None)
+
+    async def _refresh(self, end: float) -> None:
+        """Wait for a newer map. Where there is an older one, half of the time is left to use it."""
+        await self._reading.run(_left(end) / 2 if self._slots else _left(end))
+
+    async def _read_newer(self, end: float) -> None:
+        """Read the map now.
+
+        Raises:
+            Unanswered: no node told a complete one.
+        """
+        before = self._version
+        await self._refresh(end)
+        if self._version == before:
+            raise self._lost.for_another()
+
+    async def _read_map(self, seconds: float) -> None:
+        """Replace the map by the first complete one that a node tells."""
+        calls = [partial(self._ask_for_map, address) for address in self._informants()]
+        found, errors = await AsyncFirstAnswer.of(calls, seconds)
+        if found is not None:
+            await self._adopt(found)
+            return
+        told = [error.error for error in errors if isinstance(error, Unanswered) and error.error]
+        self._lost = Unanswered(told[0] if told else None, sent=False)
+        # Without any map, a node that knows a part of it says best what is wrong.
+        strays = [error.address for error in errors if isinstance(error, _IncompleteMap)]
+        self._stray = strays[0] if strays else None
+
+    def _informants(self) -> list[Address]:
+        """Return whom to ask for the map, suspects last: a node that told it, then all others.
+
+        Those are the addresses that the application gave, which are never forgotten, and the nodes
+        that the last map names.
+        """
+        known = dict.fromkeys([*self._nodes[:1], *self._topology.nodes, *self._nodes])
+        return sorted(known, key=self._suspects.__contains__)
+
+    async def _ask_for_map(self, address: Address, seconds: float) -> SlotMap:
+        """Ask one node, on a connection for this alone: it waits for nothing that others send.
+
+        Raises:
+            _IncompleteMap: the node does not know all slots.
+            Unanswered: there was no answer, or a refusal.
+        """
+        server = self._make_server(address, Watch(Revocations(), address))
+        try:
+            (reply,) = await server.ask([("CLUSTER", "SLOTS")], seconds, UNGATED)
+        finally:
+            await server.aclose()
+        if isinstance(reply, Exception):
+            raise Unanswered(reply, sent=False)
+        found = slot_map_of(reply, address, self._where)
+        if not found.is_complete:
+            raise _IncompleteMap(address)
+        first = [address] if address in found.nodes else []  # else it left, or has another name
+        return SlotMap(found.primaries, tuple(dict.fromkeys([*first, *found.nodes])))
+
+    async def _adopt(self, found: SlotMap) -> None:
+        """Use a map, and close the connections to nodes that are not primaries in it."""
+        primaries = set(found.primaries.values())
+        self._revocations.expect(primaries)
+        self._slots, self._nodes = found.primaries, found.nodes
+        self._suspects, self._is_outdated, self._stray = set(), False, None
+        self._version += 1
+        gone = [address for address in list(self._servers) if address not in primaries]
+        # A request that has begun may still open a connection to such a node: close it next time.
+        departed, self._departed = self._departed, [self._servers.pop(each) for each in gone]
+        for server in [*departed, *self._departed]:
+            await server.aclose()
 
     def _where(self, address: Address) -> Address:
         return self._topology.remap(address) if self._topology.remap is not None else address
@@ -301,12 +441,20 @@ class AsyncClusterRoute:
     def _server(self, address: Address) -> AsyncServer:
         server = self._servers.get(address)
         if server is None:
-            host, port = address
-            server = self._servers[address] = AsyncServer(
-                self._topology.recipe.with_options(host=host, port=port), Watch(self._revocations, address), self._settings, many_slots=True
-            )
+            server = self._make_server(address, Watch(self._revocations, address))
+            server = self._servers.setdefault(address, server)
         return server
+
+    def _make_server(self, address: Address, watch: Watch) -> AsyncServer:
+        host, port = address
+        recipe = self._topology.recipe.with_options(host=host, port=port)
+        return AsyncServer(recipe, watch, self._settings, many_slots=True)
 
 
 def _left(end: float) -> float:
     return max(end - time.monotonic(), 0)
+
+
+def _name(address: Address) -> str:
+    host, port = address
+    return f"{host}:{port}"

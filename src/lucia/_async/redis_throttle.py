@@ -6,7 +6,7 @@ from typing import Any
 
 from lucia._async.redis_driver import AsyncRedisDriver
 from lucia.redis.commands import with_or_without_scripts
-from lucia.redis.throttle import PlainEach, ThrottleKeys, choose_throttle, forget, take_back
+from lucia.redis.throttle import PlainEach, ThrottleKeys, choose_throttle, take_back
 from lucia.throttle import Attempt, FailureRule
 
 WORD_BYTES = 6
@@ -21,7 +21,6 @@ class AsyncRedisThrottleStore:
                      and ``PEXPIREAT``, and ``LREM`` of what is too old; in a cluster a script for each
     without scripts  for each ``TIME``; ``MULTI``, ``LPUSH``, ``PEXPIREAT``, ``EXEC``; ``LRANGE``; and ``LREM``
     ``take_back``    ``LREM``
-    ``forget``       ``DEL``
     ================ ===================================================================================================
 
     Args:
@@ -43,10 +42,6 @@ class AsyncRedisThrottleStore:
     async def take_back(self, entries: Mapping[str, str], /) -> None:
         """Make an attempt uncounted."""
         await self._driver.run(take_back(self._keys, entries))
-
-    async def forget(self, /, *names: str) -> None:
-        """Forget all failures under these names."""
-        await self._driver.run(forget(self._keys, names))
 
     def _give_up_scripts(self) -> None:
         self._protocol = PlainEach(self._keys)

@@ -9,7 +9,7 @@ from lucia._failure_log import FailureLog
 from lucia.errors import TooManyAttempts
 from lucia.models import KeyRow
 from lucia.rules import Clock
-from lucia.throttle import Attempt, FailureRule, Throttle, key_name, seconds_to_wait
+from lucia.throttle import Attempt, FailureRule, Throttle, seconds_to_wait
 
 
 class AsyncMemoryThrottleStore:
@@ -29,10 +29,6 @@ class AsyncMemoryThrottleStore:
     async def take_back(self, entries: Mapping[str, str], /) -> None:
         """Make an attempt uncounted."""
         self._log.get().take_back(entries)
-
-    async def forget(self, /, *names: str) -> None:
-        """Forget all failures under these names."""
-        self._log.get().forget(*names)
 
 
 def choose_throttle_store(sessions: object, clock: Clock) -> AsyncThrottleStore:
@@ -73,12 +69,13 @@ class AsyncGuard:
         """Whether an attempt at a single-use key, if it fails, consumes it."""
         return self._throttle is not None and self._throttle.single_use_failures in attempt.failures.values()
 
-    async def prove(self, key_id: str | None, attempt: Attempt) -> None:
-        """The password was right: forget the key's failures, and take this attempt back from the address's."""
-        proven = {key_name(key_id)} & attempt.entries.keys() if key_id is not None else set[str]()
-        if proven:
-            await self._store.forget(*proven)
-        await self._take_back({name: entry for name, entry in attempt.entries.items() if name not in proven})
+    async def prove(self, attempt: Attempt) -> None:
+        """Take back an attempt whose password was right.
+
+        The failures of others stay, at the key too: if a success forgot them, somebody who keeps
+        failing would see that the owner logged in, and so that the key exists.
+        """
+        await self._take_back(attempt.entries)
 
     async def drop(self, attempt: Attempt) -> None:
         """Nothing was learnt of the password: take the attempt back, as far as the store can be reached."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from lucia._async.sessions import AsyncSessionMethods
 from lucia._async.throttle import AsyncGuard
-from lucia._concurrency import AsyncPasswordWorkers
+from lucia._concurrency import AsyncPasswordWorkers, owner_of
+from lucia._logs import credentials, key_found, revocation
 from lucia.errors import (
     ExpiredKey,
     InvalidCredentials,
@@ -20,6 +21,7 @@ from lucia.errors import (
 from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
 from lucia.rules import (
+    check_primary_key,
     check_texts,
     exactly,
     is_revoked_with_credentials,
@@ -38,7 +40,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
     """The user half of ``Auth``. Each method raises :class:`~lucia.UsersNotConfigured` where there is no user adapter.
 
     A password is hashed and verified by the worker pool, never on the event loop; more of them at once than its queue takes are
-    :class:`~lucia.Overloaded`.
+    :class:`~lucia.Overloaded`. In the pool, addresses take turns.
     """
 
     _hasher: PasswordHasher
@@ -53,9 +55,11 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             DuplicateKeyId: a key has this id.
             InvalidInput: the password or the key's name can't be one, or an attribute holds NUL or a lone surrogate.
+            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None.
             ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
+        check_primary_key(primary_key)
         check_texts("an attribute", attributes)
         user_id = check_user_id(self._generate_user_id())
         key = None if primary_key is None else await self._new_key(user_id, primary_key, primary=True)
@@ -101,12 +105,13 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         if found is not None and exactly(found, user_id) is None:  # another user, whose id the store takes for this one
             return
         await users.delete_keys_by_user_id(user_id)
-        await self._sessions.delete_sessions_by_user_id(user_id)
-        try:
-            await users.delete_user(user_id)
-        finally:
-            self._forget_user(user_id)
-        await self._sessions.delete_sessions_by_user_id(user_id)
+        with revocation(user_id):
+            await self._sessions.delete_sessions_by_user_id(user_id)
+            try:
+                await users.delete_user(user_id)
+            finally:
+                self._forget_user(user_id)
+            await self._sessions.delete_sessions_by_user_id(user_id)
 
     async def create_key(self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None) -> PersistentKey:
         """Give a user a further key, one that can be deleted.
@@ -170,7 +175,8 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             provider_id: the key's provider.
             provider_user_id: the key among the provider's.
             password: what the person typed; None for a key without one.
-            address: where the request came from, for the limit by address; None for no such limit.
+            address: where the request came from, for the limit by address and for its turn in the password pool; None for no such
+                limit, and one turn with all others without an address.
 
         Raises:
             InvalidCredentials: as one of :class:`~lucia.InvalidKeyId` (no such key, or somebody else consumed it),
@@ -178,7 +184,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             TooManyAttempts: too many wrong passwords at this key or from this address; the password was not looked at.
             Overloaded: too many passwords wait to be checked.
         """
-        return to_key(await self._prove(sought_key_id(provider_id, provider_user_id), password, address), self._clock())
+        with credentials(provider_id, provider_user_id, address):
+            row = await self._prove(sought_key_id(provider_id, provider_user_id), password, address)
+        return to_key(row, self._clock())
 
     async def create_session_with_key(
         self,
@@ -196,11 +204,17 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidInput, ValueError: as :meth:`create_session`, before the key is used.
         """
         self._check_noted(noted)
+        with credentials(provider_id, provider_user_id, address):
+            return await self._sign_in_with_key(provider_id, provider_user_id, password, noted, address)
+
+    async def _sign_in_with_key(
+        self, provider_id: str, provider_user_id: str, password: str | None, noted: Mapping[str, Any] | None, address: str | None
+    ) -> Session:
         row = await self._prove(sought_key_id(provider_id, provider_user_id), password, address)
         session = await self.create_session(row.user_id, noted=noted)
         proven = False
         try:
-            proven = await self._still_proven(row, password)
+            proven = await self._still_proven(row, password, address)
         finally:
             if not proven:
                 await self.invalidate_session(session.session_id)
@@ -278,18 +292,23 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         except Exception as error:
             raise SessionsNotEnded from error
 
-    async def delete_key(self, provider_id: str, provider_user_id: str) -> None:
-        """Remove a key; a primary one stays, an unknown one is no error.
+    async def delete_key(self, provider_id: str, provider_user_id: str) -> bool:
+        """Remove a key that is not primary.
 
         The user's single-use keys are revoked as by :meth:`update_key_password`, unless this is one itself.
+
+        Returns:
+            Whether this call removed a key. False for an unknown key, and for a primary one, which
+            stays: it goes with its user alone.
         """
         users = self._require_users()
         key = await self._get_key(sought_key_id(provider_id, provider_user_id))
         if key is None or key.primary_key:
-            return
+            return False
         await self._revoke_single_use_keys(key)
-        await users.delete_non_primary_key(key.id)
+        removed = await users.delete_non_primary_key(key.id)
         await self._revoke_single_use_keys(key)
+        return removed > 0
 
     async def _revoke_single_use_keys(self, changed: KeyRow) -> None:
         """Remove what could undo the change of this key: its user's single-use keys for the configured purposes.
@@ -332,7 +351,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         users = self._require_users()
         row = await self._allowed(id_, password, address)
         if row.expires is None:
-            return await self._rehashed(row, password)
+            return await self._rehashed(row, password, address)
         consumed = await users.delete_non_primary_key(row.id)
         if self._clock() > row.expires:
             raise ExpiredKey
@@ -346,41 +365,42 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         What is not counted: a password that can't be anybody's, and attempts that an error ended.
         """
         if password is None:
-            return await self._verified(id_, None)
+            return await self._verified(id_, None, address)
         if not is_acceptable(password):
             raise InvalidPassword
         attempt = await self._guard.begin(id_, address)
         try:
-            row = await self._verified(id_, password)
+            row = await self._verified(id_, password, address)
         except InvalidCredentials:
             raise
         except BaseException:
             await self._guard.drop(attempt)
             raise
-        await self._guard.prove(id_, attempt)
+        await self._guard.prove(attempt)
         return row
 
-    async def _verified(self, id_: str | None, password: str | None) -> KeyRow:
+    async def _verified(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
         row = await self._get_key(id_)
+        key_found(row)
         refused = refusal(row, password_given=password is not None)
-        if password is not None and not await self._matches_limited(None if refused else row, password):
+        if password is not None and not await self._matches_limited(None if refused else row, password, address):
             refused = refused or InvalidPassword
         if row is None or refused is not None:
             raise refused or InvalidKeyId
         return row
 
-    async def _matches_limited(self, row: KeyRow | None, password: str) -> bool:
+    async def _matches_limited(self, row: KeyRow | None, password: str, address: str | None) -> bool:
         """Whether the password is the key's; of wrong ones the last that a single-use key allows consumes it.
 
         Raises:
             InvalidKeyId: it has been the last before, or all that are allowed are being verified.
         """
         if row is None or row.expires is None:
-            return await self._matches(row, password)
+            return await self._matches(row, password, address)
         attempt = await self._guard.begin_single_use(row, self._clock())
         try:
-            matches = await self._matches(None if attempt.wait else row, password)
+            matches = await self._matches(None if attempt.wait else row, password, address)
         except BaseException:
             await self._guard.drop(attempt)
             raise
@@ -390,22 +410,23 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             await self._require_users().delete_non_primary_key(row.id)
         return matches
 
-    async def _matches(self, row: KeyRow | None, password: str) -> bool:
+    async def _matches(self, row: KeyRow | None, password: str, address: str | None) -> bool:
+        owner = owner_of(address)
         if row is None or row.hashed_password is None:
-            return await self._workers.verify_dummy(password)
-        return await self._workers.verify(password, row.hashed_password)
+            return await self._workers.verify_dummy(password, owner)
+        return await self._workers.verify(password, row.hashed_password, owner)
 
-    async def _rehashed(self, row: KeyRow, password: str | None) -> KeyRow:
+    async def _rehashed(self, row: KeyRow, password: str | None, address: str | None) -> KeyRow:
         """The row with a hash of the configured kind, if nobody changed the password meanwhile and the workers have room."""
         if password is None or row.hashed_password is None or not self._hasher.needs_rehash(row.hashed_password):
             return row
         try:
-            hashed = await self._workers.hash(password)
+            hashed = await self._workers.hash(password, owner_of(address))
         except Overloaded:
             return row
         return await self._require_users().update_key_password(row.id, hashed, expected=row.hashed_password) or row
 
-    async def _still_proven(self, row: KeyRow, password: str | None) -> bool:
+    async def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
         """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password.
 
         A single-use key is gone by now; then it is the user who must be there.
@@ -417,7 +438,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             return False
         if current.hashed_password == row.hashed_password:
             return True
-        return password is not None and await self._matches(current, password)
+        return password is not None and await self._matches(current, password, address)
 
     async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
         kept = await self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None

@@ -3,23 +3,32 @@
 Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``close``), so that generated code finds its own by name.
 """
 
+from lucia._connections.first_answer import AsyncFirstAnswer, FirstAnswer
 from lucia._connections.given import AsyncGivenClient, GivenClient
 from lucia._connections.pause import AsyncPause, Pause
+from lucia._connections.replayer import AsyncReplayer, Replayer
 from lucia._connections.server import AsyncServer, Server
 from lucia._connections.settings import AsyncReadOptions, AsyncSettings, ReadOptions, Settings
+from lucia._connections.single_flight import AsyncSingleFlight, SingleFlight
 from lucia._connections.together import AsyncTogether, Together
 
 __all__ = [
+    "AsyncFirstAnswer",
     "AsyncGivenClient",
     "AsyncPause",
     "AsyncReadOptions",
+    "AsyncReplayer",
     "AsyncServer",
     "AsyncSettings",
+    "AsyncSingleFlight",
     "AsyncTogether",
+    "FirstAnswer",
     "GivenClient",
     "Pause",
     "ReadOptions",
+    "Replayer",
     "Server",
     "Settings",
+    "SingleFlight",
     "Together",
 ]

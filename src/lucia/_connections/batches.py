@@ -20,6 +20,7 @@ from itertools import accumulate
 from typing import Final
 
 from lucia._connections.wire import Exchange
+from lucia._logs import overloaded
 from lucia.errors import Overloaded
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory
@@ -44,8 +45,9 @@ _Read = tuple[Sequence[bytes], "asyncio.Future[Records]"]
 """Keys of records in one slot, and what tells them: a tuple, since nothing is made more often."""
 
 
-_Asked = tuple[Sequence[Words], "asyncio.Future[list[Reply]]", float]
-"""Commands that belong together, what tells their replies, and until when somebody waits for these, by the clock."""
+_Asked = tuple[Sequence[Words], "asyncio.Future[list[Reply]]", float, bool]
+"""Commands that belong together, the future of their replies, until when somebody waits for these,
+by the clock, and whether they need a fresh connection."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,9 +73,13 @@ class _Batch:
             words += [("MGET", *keys) for keys, _ in self.reads]
         elif self.reads:
             words.append(["MGET", *[key for keys, _ in self.reads for key in keys]])
-        for commands, _, _ in self.asked:
+        for commands, *_ in self.asked:
             words += commands
         return words
+
+    def needs_fresh(self) -> bool:
+        """Whether one of the requests is a retry, which needs a connection opened for it."""
+        return any(fresh for *_, fresh in self.asked)
 
     def is_sent(self) -> None:
         """It may arrive at the server from now on."""
@@ -88,7 +94,7 @@ class _Batch:
                     records.set_exception(AskAlone())
                 else:
                     records.set_result(found)
-        for commands, future, _ in self.asked:
+        for commands, future, *_ in self.asked:
             count = len(commands)
             if not future.done() and len(replies) > taken:
                 future.set_result(replies[taken : taken + count])
@@ -111,14 +117,14 @@ class _Batch:
         for _, records in self.reads:
             if not records.done():
                 records.set_exception(error.for_another())
-        for _, future, _ in self.asked:
+        for _, future, *_ in self.asked:
             if not future.done():
                 future.set_exception(error.for_another())
 
     def expire(self, now: float) -> float:
         """Tell those whose time is over, and return when the first of the others' is."""
         next_end = math.inf
-        for _, future, end in self.asked:
+        for _, future, end, _ in self.asked:
             if future.done():
                 continue
             if end <= now:
@@ -168,11 +174,13 @@ class Batches:
         self._reads.append((keys, future))
         return future
 
-    def ask(self, commands: Sequence[Words], seconds: float) -> "asyncio.Future[list[Reply]]":
+    def ask(self, commands: Sequence[Words], seconds: float, *, fresh: bool = False) -> "asyncio.Future[list[Reply]]":
         """Send commands, one right after another; their replies in order.
 
         Args:
+            commands: what to send.
             seconds: for waiting to be sent, and for all that comes then.
+            fresh: whether their batch has to go on a connection that is opened for it.
 
         Raises:
             Overloaded: too many requests wait. The future raises :class:`Unanswered` when the time is over, and as ``exchange``.
@@ -180,7 +188,7 @@ class Batches:
         self._admit()
         future: asyncio.Future[list[Reply]] = self._loop.create_future()
         end = self._clock() + seconds
-        self._asked.append((commands, future, end))
+        self._asked.append((commands, future, end, fresh))
         if end < self._alarm_at:
             self._set_alarm(end)
         return future
@@ -203,6 +211,7 @@ class Batches:
     def _admit(self) -> None:
         waiting = len(self._reads) + len(self._asked)
         if waiting >= MAX_WAITING:
+            overloaded("requests to the session store")
             raise Overloaded("too many requests wait for the session store")
         if not waiting:
             self._waiting_since = self._mark = self._clock()
@@ -256,7 +265,7 @@ class Batches:
         commands = batch.commands()
         self._under_way.add(batch)
         try:
-            replies = await self._exchange(commands, seconds, only_reads=not batch.asked, sending=batch.is_sent)
+            replies = await self._exchange(commands, seconds, only_reads=not batch.asked, fresh=batch.needs_fresh(), sending=batch.is_sent)
         except (Unanswered, OtherHistory) as error:
             batch.fail(error)
         except BaseException:

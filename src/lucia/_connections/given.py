@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from lucia._concurrency import AsyncLock, Lock
 from lucia.redis.clients import is_answer, one_node
-from lucia.redis.commands import Reply, Words
+from lucia.redis.commands import USUAL, Reply, SendMode, Words
 from lucia.redis.replay import Watch
 from lucia.redis.unanswered import AskAlone, Records, Unanswered
 
@@ -17,16 +16,19 @@ class AsyncGivenClient:
     """The application's client as it is, where connections of our own can't be made: whether it sends something again is its own affair."""
 
     def __init__(self, client: Any, watch: Watch) -> None:
-        self.lock = AsyncLock()
         self._client = client
         self._watch = watch
         watch.came_up(None)
 
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """None: commands can't be kept on one connection."""
-        return []
+    async def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+        """Refuse to tell, since the client may lead anywhere and send anything twice.
 
-    async def ask(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        Raises:
+            Unanswered: always.
+        """
+        raise Unanswered(None, sent=False)
+
+    async def ask(self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /) -> list[Reply]:
         """Send a command, or a transaction.
 
         Raises:
@@ -48,10 +50,6 @@ class AsyncGivenClient:
             self._watch.came_up(None)
             raise Unanswered(None if limit.expired() else error, sent=True) from error
 
-    async def ask_alone(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """The same."""
-        return await self.ask(key, commands, seconds)
-
     async def read(self, _keys: Sequence[bytes], /) -> Records:
         """Its own way is the only one.
 
@@ -68,7 +66,7 @@ class AsyncGivenClient:
         """
         return one_node(self._client)
 
-    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /) -> list[Reply]:
         """Send them one after another.
 
         Raises:
@@ -87,16 +85,19 @@ class GivenClient:
     """The application's client as it is, where connections of our own can't be made: its timeouts are its own too."""
 
     def __init__(self, client: Any, watch: Watch) -> None:
-        self.lock = Lock()
         self._client = client
         self._watch = watch
         watch.came_up(None)
 
-    def keys_everywhere(self, prefix: str) -> list[str]:
-        """None: commands can't be kept on one connection."""
-        return []
+    def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+        """Refuse to tell, since the client may lead anywhere and send anything twice.
 
-    def ask(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+        Raises:
+            Unanswered: always.
+        """
+        raise Unanswered(None, sent=False)
+
+    def ask(self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /) -> list[Reply]:
         """Send a command, or a transaction.
 
         Raises:
@@ -116,10 +117,6 @@ class GivenClient:
             self._watch.came_up(None)
             raise Unanswered(error, sent=True) from error
 
-    def ask_alone(self, key: object, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
-        """The same."""
-        return self.ask(key, commands, seconds)
-
     def read(self, _keys: Sequence[bytes], /) -> Records:
         """Its own way is the only one.
 
@@ -136,7 +133,7 @@ class GivenClient:
         """
         return one_node(self._client)
 
-    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, /) -> list[Reply]:
+    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /) -> list[Reply]:
         """Send them one after another.
 
         Raises:

@@ -1,30 +1,64 @@
-"""Our connections to one server, in either colour: as many as the application's client may have, each command with a deadline."""
+"""A pool of our own connections to one server, in either flavour.
+
+A pooled connection may be dead without any sign of it: a load balancer, a NAT or a host that
+crashed forgot it, or reset it. It may also lead to a server that is not the one it was: a primary
+that was demoted, filled from another one, and promoted again. So:
+
+* A connection that was closed or reset, as far as can be told here, is not used.
+* One that was not checked for some seconds is checked first, by a round trip that also tells the
+  server's history and role.
+* A lost connection retires its generation: all connections that are as old are closed, now or
+  when they are given back.
+* A retry asks for a fresh connection (:class:`~lucia.redis.commands.SendMode`).
+* While a replay of revocations is due, a connection carries nothing else.
+"""
 
 import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final
 
 from lucia._connections.batches import Batches
+from lucia._connections.fair_semaphore import FairSemaphore
 from lucia._connections.settings import AsyncSettings, Settings
 from lucia._connections.tracking import AsyncTracked
-from lucia._connections.wire import INFO, drop, is_clean, pack, replies_of
+from lucia._connections.wire import HIGH_WATER, INFO, drop, is_clean, pack, replies_of
 from lucia.redis.clients import is_answer, is_last
-from lucia.redis.commands import AsyncReplies, Reply, Words
+from lucia.redis.commands import USUAL, AsyncReplies, Reply, SendMode, Words
 from lucia.redis.replay import OtherHistory, Watch
 from lucia.redis.topology import Recipe
 from lucia.redis.unanswered import AsyncRecords, Records, Unanswered, records_in
 
 __all__ = ["AsyncServer", "Server"]
 
+_RETIRED: Final = -1
+"""The generation of a connection that is closed when it is given back."""
+
+
+@dataclass(slots=True)
+class _Pooled:
+    """A connection and what its pool knows of it.
+
+    Args:
+        connection: of the client's kind.
+        generation: of the pool, when the server last answered a check on it.
+        checked: when that was, by the monotonic clock.
+    """
+
+    connection: Any
+    generation: int = _RETIRED
+    checked: float = 0.0
+
 
 class AsyncServer:
-    """Our connections to one server, for one event loop: as many at once as the application's client may have, made when needed.
+    """The connections to one server, for one event loop: as many as the application's client may have.
 
     Args:
         recipe: how to make them.
-        watch: is told when one comes up or is lost.
+        watch: is told when one is opened, checked or lost.
         settings: how they are used.
         many_slots: whether the server is a node of a cluster.
     """
@@ -33,36 +67,36 @@ class AsyncServer:
         self._recipe = recipe
         self._watch = watch
         self._places = asyncio.Semaphore(recipe.limit)
-        self._idle: list[Any] = []
-        self._round = 0
+        self._idle: list[_Pooled] = []
+        self._generation = self._closings = 0
         self._seconds = settings.seconds
+        self._check_seconds = settings.check_seconds
         self._tracked = self._track(settings)
         self._send_reads = self._exchange if self._tracked is None else self._tracked.exchange
         self._batches = self._reads = Batches(self._exchange, settings.seconds, many_slots=many_slots) if settings.coalesce else None
         if self._batches is not None and self._tracked is not None:
             self._reads = Batches(self._send_reads, settings.seconds, many_slots=many_slots)
 
-    def ask(self, commands: Sequence[Words], seconds: float) -> AsyncReplies:
-        """Send commands one right after another; their replies in order, and a server's refusal is a reply too.
+    def ask(self, commands: Sequence[Words], seconds: float, mode: SendMode = USUAL) -> AsyncReplies:
+        """Send commands one right after another; return their replies in order.
 
-        What belongs on one connection with a command (ASKING before it) is to be given here with it. What others of the same tick ask
-        may be sent on it too, before and after.
+        A server's refusal is a reply too. What belongs on one connection with a command (ASKING
+        before it, WAIT after it) is to be given here with it. Unless ``mode`` says otherwise, what
+        others of the same tick ask may be sent on it too, before and after.
 
         Args:
+            commands: what to send.
             seconds: for waiting for a connection, connecting, sending and reading, all in all.
+            mode: how to send it.
 
         Raises:
             Overloaded: too many requests wait.
-            Unanswered: the time was over, or no connection could be made, or it was lost. It is never used again.
-            OtherHistory: nothing was sent, since what was ended has to be ended again first; the connection is there for that.
+            Unanswered: the time was over, or no connection could be made, or it was lost.
+            OtherHistory: nothing was sent, since a replay of revocations comes first.
         """
-        if self._batches is None:
-            return self._exchange(commands, seconds)
-        return self._batches.ask(commands, seconds)
-
-    def ask_alone(self, commands: Sequence[Words], seconds: float) -> AsyncReplies:
-        """The same, on a connection that nothing else is sent on: what waits there (WAIT), or has long replies, holds up nobody."""
-        return self._exchange(commands, seconds)
+        if self._batches is None or mode.alone:
+            return self._exchange(commands, seconds, fresh=mode.fresh, during_replay=mode.during_replay)
+        return self._batches.ask(commands, seconds, fresh=mode.fresh)
 
     def read(self, keys: Sequence[bytes]) -> AsyncRecords:
         """What is at these keys, which are in one slot, by the deadline of the settings.
@@ -77,52 +111,74 @@ class AsyncServer:
         return records_in((await self._send_reads([("MGET", *keys)], self._seconds, only_reads=True))[0], len(keys))
 
     async def _exchange(
-        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
+        self,
+        commands: Sequence[Words],
+        seconds: float,
+        *,
+        only_reads: bool = False,
+        fresh: bool = False,
+        during_replay: bool = False,
+        sending: Callable[[], None] | None = None,
     ) -> list[Reply]:
-        sent = False
+        sent, generation = False, _RETIRED
         limit = asyncio.timeout(seconds)
         try:
             async with limit, self._places:
-                round_ = self._round
-                connection = await self._take(only_reads=only_reads)
+                pooled = await self._take(seconds, fresh=fresh)
+                generation = pooled.generation
+                if self._watch.due and not during_replay:
+                    await self._give_back(pooled)
+                    raise OtherHistory  # noqa: TRY301 # where it is decided
                 try:
-                    packed = pack(connection, commands)
-                    sent = True
+                    packed = pack(pooled.connection, commands)
                     if sending is not None:
                         sending()
-                    await connection.send_packed_command(packed, False)
-                    replies = await replies_of(connection, len(commands))
+                    sent = True
+                    try:
+                        await pooled.connection.send_packed_command(packed, False)
+                    except Exception:
+                        sent = len(packed) > HIGH_WATER
+                        raise
+                    replies = await replies_of(pooled.connection, len(commands))
                 except BaseException:
-                    await drop(connection)
+                    await drop(pooled.connection)
                     raise
-                await self._give_back(connection, round_, replies)
+                await self._give_back(pooled, replies)
         except OtherHistory:
             raise
         except Exception as error:
-            self._watch.lost()
+            await self._lose(generation)
             raise Unanswered(None if limit.expired() else error, sent=sent) from error
         return replies
 
     async def drop_idle(self) -> None:
-        """Close the connections that lie idle, so that the next command gets a new one."""
+        """Close the connections: the idle ones now, those in use when they are given back."""
         if self._tracked is not None:
             self._tracked.drop()
-        await self._drop_idle()
+        await self._retire()
 
     async def aclose(self) -> None:
-        """Close the idle connections now, and those in use when they are given back. Later calls open new ones."""
+        """Close the connections, those too that are being opened. Later calls open new ones."""
+        self._closings += 1
+        await self._move()
+
+    async def _move(self) -> None:
+        """Another server answers, or it has another history: close what leads to the former one."""
         await self._retire()
         if self._tracked is not None:
             await self._tracked.aclose()
 
     async def _retire(self) -> None:
-        self._round += 1
-        await self._drop_idle()
-
-    async def _drop_idle(self) -> None:
+        self._generation += 1
         idle, self._idle = self._idle, []
-        for connection in idle:
-            await drop(connection)
+        for pooled in idle:
+            await drop(pooled.connection)
+
+    async def _lose(self, generation: int) -> None:
+        """A connection was lost: those that are as old as it are likely to be lost too."""
+        self._watch.lost()
+        if generation == self._generation:
+            await self._retire()
 
     def _track(self, settings: AsyncSettings) -> AsyncTracked | None:
         """The connection for reads whose records are kept, if they are to be."""
@@ -130,98 +186,145 @@ class AsyncServer:
             return None
         entries, lease = settings.near.entries, settings.near.lease
         return AsyncTracked(
-            self._recipe, self._watch, entries, lease=lease, seconds=settings.seconds, plain=self._exchange, moved=self._retire
+            self._recipe,
+            self._watch,
+            entries,
+            lease=lease,
+            seconds=settings.seconds,
+            check_seconds=settings.check_seconds,
+            plain=self._exchange,
+            moved=self._retire,
         )
 
-    async def _take(self, *, only_reads: bool) -> Any:
-        """A connection; one for reads is not looked at first, since a read shows by its reply what is wrong with it."""
+    async def _take(self, seconds: float, *, fresh: bool) -> _Pooled:
+        """Return a connection that can be used now; a new one if ``fresh``."""
         while self._idle:
-            connection = self._idle.pop()
-            if only_reads or await is_clean(connection):
-                return connection
-            self._watch.lost()
-            await drop(connection)
+            pooled = self._idle.pop()
+            if fresh:  # it takes the place of this one, or there could be more than the limit
+                await drop(pooled.connection)
+                break
+            if await self._is_usable(pooled, seconds):
+                return pooled
         return await self._open()
 
-    async def _open(self) -> Any:
-        """A new connection, after its handshake, where the server's history is the one that is known."""
+    async def _is_usable(self, pooled: _Pooled, seconds: float) -> bool:
+        """Whether an idle connection can be used; closes it otherwise.
+
+        A check has half of the time, so that there is some left to open another connection.
+        """
+        generation, usable = pooled.generation, False
+        try:
+            usable = await is_clean(pooled.connection) and await self._passes_check(pooled, seconds / 2)
+        finally:
+            if not usable:
+                await drop(pooled.connection)
+        if not usable:
+            await self._lose(generation)
+        return usable
+
+    async def _passes_check(self, pooled: _Pooled, seconds: float) -> bool:
+        """Whether the last check is recent, or another one succeeds within so many seconds."""
+        if time.monotonic() - pooled.checked <= self._check_seconds:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._check(pooled)
+        except Exception:  # the client's own kinds of it
+            return False
+        return True
+
+    async def _open(self) -> _Pooled:
+        """Open a connection, after its handshake."""
         connection = self._recipe.connection()
         connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
+        pooled, closings = _Pooled(connection), self._closings
         try:
             await connection.connect()
-            await connection.send_packed_command(connection.pack_commands([INFO]), False)
-            (reply,) = await replies_of(connection, 1)
+            await self._check(pooled)
         except BaseException:
             await drop(connection)
             raise
-        if self._watch.came_up(reply):
-            await self.aclose()
-        if self._watch.due:
-            self._idle.append(connection)
-            raise OtherHistory
-        return connection
+        if closings != self._closings:
+            pooled.generation = _RETIRED
+        return pooled
 
-    async def _give_back(self, connection: Any, round_: int, replies: Sequence[Reply]) -> None:
-        if round_ == self._round and not is_last(replies):
-            self._idle.append(connection)
+    async def _check(self, pooled: _Pooled) -> None:
+        """Ask the server which history it has, and whether it is a primary.
+
+        Raises:
+            Exception: the connection must not be used.
+        """
+        connection = pooled.connection
+        await connection.send_packed_command(connection.pack_commands([INFO]), False)
+        (reply,) = await replies_of(connection, 1)
+        self._watch.check(reply)
+        if self._watch.is_changed(reply):
+            await self._move()
+        self._watch.came_up(reply)
+        pooled.generation, pooled.checked = self._generation, time.monotonic()
+
+    async def _give_back(self, pooled: _Pooled, replies: Sequence[Reply] = ()) -> None:
+        if pooled.generation == self._generation and not is_last(replies):
+            self._idle.append(pooled)
         else:
-            await drop(connection)
+            await drop(pooled.connection)
 
 
 class Server:
-    """Our connections to one server, for the threads of one process."""
+    """The connections to one server, for the threads of one process; handed out first come, first served."""
 
     def __init__(self, recipe: Recipe, watch: Watch, settings: Settings, *, many_slots: bool = False) -> None:
         self._seconds = settings.seconds
+        self._check_seconds = settings.check_seconds
         self._recipe = recipe
         self._watch = watch
-        self._places = threading.Semaphore(recipe.limit)
-        self._idle: list[Any] = []
-        self._round = 0
+        self._places = FairSemaphore(recipe.limit)
+        self._idle: list[_Pooled] = []
+        self._generation = self._closings = 0
 
-    def ask(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
-        """Send commands together on one connection, and return their replies in order; a server's refusal is a reply too.
+    def ask(self, commands: Sequence[Words], seconds: float, mode: SendMode = USUAL) -> list[Reply]:
+        """Send commands together on one connection, and return their replies in order.
 
-        Whatever belongs on one connection with a command (ASKING before it, WAIT after it) is to be given here with it.
+        A server's refusal is a reply too. Whatever belongs on one connection with a command (ASKING
+        before it, WAIT after it) is to be given here with it.
 
         Args:
+            commands: what to send.
             seconds: for waiting for a connection, connecting, sending and reading, all in all.
+            mode: how to send it; nothing is sent together with what other threads ask.
 
         Raises:
-            Unanswered: the time was over, or no connection could be made, or it was lost. It is never used again.
-            OtherHistory: nothing was sent, since what was ended has to be ended again first; the connection is there for that.
+            Unanswered: the time was over, or no connection could be made, or it was lost.
+            OtherHistory: nothing was sent, since a replay of revocations comes first.
         """
-        return self._exchange(commands, seconds, only_reads=False)
-
-    def _exchange(self, commands: Sequence[Words], seconds: float, *, only_reads: bool) -> list[Reply]:
         end = time.monotonic() + seconds
-        if not self._places.acquire(timeout=seconds):
+        if not self._places.acquire(seconds):
             raise Unanswered(None, sent=False)
-        sent = False
+        sent, generation = False, _RETIRED
         try:
-            round_ = self._round
-            connection = self._take(end, only_reads=only_reads)
+            pooled = self._take(end, fresh=mode.fresh)
+            generation = pooled.generation
+            if self._watch.due and not mode.during_replay:
+                self._give_back(pooled)
+                raise OtherHistory  # noqa: TRY301 # where it is decided
             try:
-                packed = connection.pack_commands(commands)
+                # If sending fails, the last command is incomplete, so the server runs nothing of it.
+                # Those before it change nothing without it (ASKING, MULTI).
+                _send(pooled.connection, commands, end)
                 sent = True
-                connection.send_packed_command(packed, False)
-                replies = _replies(connection, len(commands), end)
+                replies = _replies(pooled.connection, len(commands), end)
             except BaseException:
-                connection.disconnect()
+                pooled.connection.disconnect()
                 raise
-            self._give_back(connection, round_, replies, seconds)
+            self._give_back(pooled, replies)
         except OtherHistory:
             raise
         except Exception as error:
-            self._watch.lost()
+            self._lose(generation)
             raise Unanswered(None if time.monotonic() >= end else error, sent=sent) from error
         finally:
             self._places.release()
         return replies
-
-    def ask_alone(self, commands: Sequence[Words], seconds: float) -> list[Reply]:
-        """The same: a thread sends nothing together with others."""
-        return self.ask(commands, seconds)
 
     def read(self, keys: Sequence[bytes]) -> Records:
         """What is at these keys, which are in one slot, by the deadline of the settings.
@@ -230,60 +333,149 @@ class Server:
             AskAlone: the server answered something else.
             Unanswered, OtherHistory: as :meth:`ask`.
         """
-        return records_in(self._exchange([("MGET", *keys)], self._seconds, only_reads=True)[0], len(keys))
+        return records_in(self.ask([("MGET", *keys)], self._seconds)[0], len(keys))
 
     def drop_idle(self) -> None:
-        """Close the connections that lie idle, so that the next command gets a new one."""
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.disconnect()
+        """Close the connections: the idle ones now, those in use when they are given back."""
+        self._retire()
 
     def close(self) -> None:
-        """Close the idle connections now, and those in use when they are given back. Later calls open new ones."""
-        self._round += 1
-        self.drop_idle()
+        """Close the connections, those too that are being opened. Later calls open new ones."""
+        self._closings += 1
+        self._retire()
 
-    def _take(self, end: float, *, only_reads: bool) -> Any:
-        """A connection; one for reads is not looked at first, since a read shows by its reply what is wrong with it."""
+    def _retire(self) -> None:
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        for pooled in idle:
+            pooled.connection.disconnect()
+
+    def _lose(self, generation: int) -> None:
+        """A connection was lost: those that are as old as it are likely to be lost too."""
+        self._watch.lost()
+        if generation == self._generation:
+            self._retire()
+
+    def _take(self, end: float, *, fresh: bool) -> _Pooled:
+        """Return a connection that can be used now; a new one if ``fresh``."""
         while True:
             try:
-                connection = self._idle.pop()
+                pooled = self._idle.pop()
             except IndexError:
-                return self._open(end)
-            if only_reads or _is_clean(connection):
-                return connection
-            self._watch.lost()
-            connection.disconnect()
+                break
+            if fresh:  # it takes the place of this one, or there could be more than the limit
+                pooled.connection.disconnect()
+                break
+            if self._is_usable(pooled, end):
+                return pooled
+        return self._open(end)
 
-    def _open(self, end: float) -> Any:
-        """A new connection, after its handshake, where the server's history is the one that is known."""
+    def _is_usable(self, pooled: _Pooled, end: float) -> bool:
+        """Whether an idle connection can be used; closes it otherwise.
+
+        A check has half of the time, so that there is some left to open another connection.
+        """
+        generation, usable = pooled.generation, False
+        try:
+            is_old = generation != self._generation  # retired while another thread gave it back
+            usable = not is_old and _is_clean(pooled.connection) and self._passes_check(pooled, end)
+        finally:
+            if not usable:
+                pooled.connection.disconnect()
+        if not usable:
+            self._lose(generation)
+        return usable
+
+    def _passes_check(self, pooled: _Pooled, end: float) -> bool:
+        """Whether the last check is recent, or another one succeeds in half of the time."""
+        now = time.monotonic()
+        if now - pooled.checked <= self._check_seconds:
+            return True
+        try:
+            self._check(pooled, (now + end) / 2)
+        except Exception:  # the client's own kinds of it
+            return False
+        return True
+
+    def _open(self, end: float) -> _Pooled:
+        """Open a connection, after its handshake."""
         connection = self._recipe.connection()
         connection.socket_timeout = connection.socket_connect_timeout = _until(end)
+        pooled, closings = _Pooled(connection), self._closings
         try:
-            connection.connect()
-            connection.send_packed_command(connection.pack_commands([INFO]), False)
-            (reply,) = _replies(connection, 1, end)
+            _connect(connection, _until(end))
+            self._check(pooled, end)
         except BaseException:
             connection.disconnect()
             raise
-        if self._watch.came_up(reply):
-            self.close()
-        if self._watch.due:
-            self._idle.append(connection)
-            raise OtherHistory
-        return connection
+        if closings != self._closings:
+            pooled.generation = _RETIRED
+        return pooled
 
-    def _give_back(self, connection: Any, round_: int, replies: Sequence[Reply], seconds: float) -> None:
-        """Keep a connection for the next command, unless it was closed, or made in such haste that its own timeout is short."""
-        if round_ == self._round and not is_last(replies) and connection.socket_timeout > seconds / 2:
-            self._idle.append(connection)
+    def _check(self, pooled: _Pooled, end: float) -> None:
+        """Ask the server which history it has, and whether it is a primary.
+
+        Raises:
+            Exception: the connection must not be used.
+        """
+        _send(pooled.connection, [INFO], end)
+        (reply,) = _replies(pooled.connection, 1, end)
+        self._watch.check(reply)
+        if self._watch.is_changed(reply):
+            self._retire()
+        self._watch.came_up(reply)
+        pooled.generation, pooled.checked = self._generation, time.monotonic()
+
+    def _give_back(self, pooled: _Pooled, replies: Sequence[Reply] = ()) -> None:
+        if pooled.generation == self._generation and not is_last(replies):
+            self._idle.append(pooled)
         else:
-            connection.disconnect()
+            pooled.connection.disconnect()
+
+
+def _connect(connection: Any, seconds: float) -> None:
+    """Connect in a thread of its own, so that the time holds wherever it hangs.
+
+    Looking up a name, each of several addresses, TLS, and each command of the handshake: a client's
+    own timeouts are for each of these, not for all.
+
+    Raises:
+        TimeoutError: the time was over; the connection is closed once its thread is done.
+    """
+    done: Future[None] = Future()
+
+    def connect() -> None:
+        try:
+            connection.connect()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=connect, name="lucia-connect", daemon=True).start()
+    try:
+        done.result(seconds)
+    except BaseException:
+        done.add_done_callback(lambda _: connection.disconnect())
+        raise
+
+
+def _is_clean(connection: Any) -> bool:
+    """Whether an idle connection is still open and has no reply that nobody read."""
+    try:
+        return not connection.can_read()
+    except Exception:  # the client's own kinds of it
+        return False
 
 
 def _until(end: float) -> float:
     """The seconds that are left; a little if there are none, since none would mean not to wait at all."""
     return max(end - time.monotonic(), 0.001)
+
+
+def _send(connection: Any, commands: Sequence[Words], end: float) -> None:
+    connection._sock.settimeout(_until(end))
+    connection.send_packed_command([b"".join(connection.pack_commands(commands))], False)
 
 
 def _replies(connection: Any, count: int, end: float) -> list[Reply]:
@@ -302,12 +494,5 @@ def _replies(connection: Any, count: int, end: float) -> list[Reply]:
 def _reply(connection: Any, end: float) -> Reply:
     if not connection.can_read(timeout=_until(end)):
         raise TimeoutError
+    connection._sock.settimeout(_until(end))
     return connection.read_response(disable_decoding=True)
-
-
-def _is_clean(connection: Any) -> bool:
-    """Whether an idle connection is still open and has no reply that nobody read."""
-    try:
-        return not connection.can_read()
-    except Exception:  # the client's own kinds of it
-        return False

@@ -2,11 +2,22 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from lucia._connections.near_cache import AsyncNearCache, NearCache
 
-__all__ = ["AsyncReadOptions", "AsyncSettings", "ReadOptions", "Settings"]
+__all__ = ["IDLE_CHECK_SECONDS", "AsyncReadOptions", "AsyncSettings", "ReadOptions", "Settings"]
+
+IDLE_CHECK_SECONDS: Final = 3.0
+"""After how long a connection is checked by a round trip before it is used again.
+
+That finds connections that the network has lost without telling, and servers that lost their
+history or their role while the connection stayed open.
+"""
+
+
+def _check_seconds() -> float:
+    return IDLE_CHECK_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +27,7 @@ class AsyncSettings:
     Args:
         seconds: each command's deadline.
         coalesce: whether what is asked within one tick of the event loop is sent together.
+        check_seconds: after how long a connection is checked by a round trip before it is used.
         near_cache: keeps active sessions in memory, and how long one may be used at most that another process has ended; None for none.
 
     Raises:
@@ -23,6 +35,7 @@ class AsyncSettings:
     """
 
     seconds: float = 5.0
+    check_seconds: float = field(default_factory=_check_seconds)
     coalesce: bool = True
     near_cache: timedelta | None = None
     near: AsyncNearCache = field(init=False)
@@ -33,9 +46,15 @@ class AsyncSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How an adapter uses its connections; ``seconds`` is each command's deadline."""
+    """How an adapter uses its connections.
+
+    Args:
+        seconds: each command's deadline.
+        check_seconds: after how long a connection is checked by a round trip before it is used.
+    """
 
     seconds: float = 5.0
+    check_seconds: float = field(default_factory=_check_seconds)
     near: NearCache = field(init=False, default_factory=NearCache)
 
 

@@ -6,7 +6,6 @@ server sent them. Who waits for an answer wakes up later, when it may be outdate
 """
 
 import asyncio
-import logging
 import math
 import time
 from collections import deque
@@ -17,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from lucia._connections.entries import ENTRY_SECONDS, Entries, Lease, Reading
-from lucia._connections.wire import INFO, Exchange, drop, pack, replies_of
-from lucia.redis.clients import is_last, is_refusal
+from lucia._connections.wire import INFO, Exchange, drop, is_open, pack, replies_of
+from lucia._logs import near_cache_off
+from lucia.redis.clients import is_last, is_passing, is_refusal
 from lucia.redis.commands import Reply, Words
 from lucia.redis.replay import OtherHistory, Watch
 from lucia.redis.topology import Recipe
@@ -37,8 +37,6 @@ BEATS: Final = 3
 REFUSED_SECONDS: Final = 60.0
 """How long a server is not asked again to tell of changes after it has refused."""
 
-_LOGGER: Final = logging.getLogger("lucia.redis")
-
 
 class AsyncTracked:
     """The reads of one server, in one event loop, that fill the entries of a near-cache.
@@ -52,7 +50,8 @@ class AsyncTracked:
         lease: how long they may be used without a sign of the server, in seconds.
         seconds: how long an answer may take that nobody waits for.
         plain: sends commands another way.
-        moved: called where a new connection has found another history than was known, to close those that were made before.
+        check_seconds: after how long the connection's server is asked for its history again.
+        moved: retires the other connections, where this one has met another history.
     """
 
     def __init__(
@@ -63,6 +62,7 @@ class AsyncTracked:
         *,
         lease: float,
         seconds: float,
+        check_seconds: float,
         plain: Exchange,
         moved: Callable[[], Awaitable[None]],
     ) -> None:
@@ -71,6 +71,7 @@ class AsyncTracked:
         self._entries = entries
         self._lease = lease
         self._seconds = seconds
+        self._check_seconds = check_seconds
         self._plain = plain
         self._moved = moved
         self._opening = asyncio.Lock()
@@ -80,7 +81,13 @@ class AsyncTracked:
         self._told = False
 
     async def exchange(
-        self, commands: Sequence[Words], seconds: float, *, only_reads: bool = False, sending: Callable[[], None] | None = None
+        self,
+        commands: Sequence[Words],
+        seconds: float,
+        *,
+        only_reads: bool = False,
+        fresh: bool = False,
+        sending: Callable[[], None] | None = None,
     ) -> list[Reply]:
         """Send commands together, and return their replies in order; a server's refusal is a reply too.
 
@@ -88,17 +95,20 @@ class AsyncTracked:
             commands: each an ``MGET``, where ``only_reads``.
             seconds: for all of it.
             only_reads: whether none of them changes anything; others go the plain way.
+            fresh: whether they need a connection that is opened for them; they go the plain way.
             sending: called when they may begin to arrive at the server.
 
         Raises:
             Unanswered: the time was over, or no connection could be made, or it was lost.
-            OtherHistory: nothing was sent, since what was ended has to be ended again first; the connection is there for that.
+            OtherHistory: nothing was sent, since a replay of revocations comes first.
         """
         end = time.monotonic() + seconds
-        link = await self._reach(seconds) if only_reads else None
+        link = await self._reach(seconds) if only_reads and not fresh else None
         left, sending = end - time.monotonic(), sending or _nothing
         if link is None:
-            return await self._plain(commands, left, only_reads=only_reads, sending=sending)
+            return await self._plain(commands, left, only_reads=only_reads, fresh=fresh, sending=sending)
+        if self._watch.due:
+            raise OtherHistory
         return await link.ask(commands, left, sending)
 
     def drop(self) -> None:
@@ -124,8 +134,6 @@ class AsyncTracked:
         except Exception as error:
             self._watch.lost()
             raise Unanswered(None if limit.expired() else error, sent=False) from error
-        if self._link is not None and self._watch.due:
-            raise OtherHistory
         return self._link
 
     async def _settle(self) -> None:
@@ -150,9 +158,11 @@ class AsyncTracked:
         try:
             history, refusal = await _handshake(connection)
             if refusal is None:
-                if self._watch.came_up(history):
+                self._watch.check(history)
+                if self._watch.is_changed(history):
                     await self._moved()
-                return _Link(connection, self._watch, self._entries, self._lease, self._seconds)
+                self._watch.came_up(history)
+                return _Link(self, connection)
         except BaseException:
             await drop(connection)
             raise
@@ -160,21 +170,24 @@ class AsyncTracked:
         self._not_before = self._entries.clock() + REFUSED_SECONDS
         if not self._told:
             self._told = True
-            _LOGGER.warning("no session is kept in memory, and each is read from the server, since %s", refusal)
+            near_cache_off(refusal)
         return None
 
 
 class _Link:
     """One such connection, until it is lost."""
 
-    def __init__(self, connection: Any, watch: Watch, entries: Entries, lease: float, seconds: float) -> None:
+    def __init__(self, tracked: AsyncTracked, connection: Any) -> None:
         self._connection = connection
-        self._watch = watch
-        self._entries = entries
-        self._lease = Lease(lease)
-        self._pause = lease / BEATS
-        self._seconds = seconds
-        self._waiting: deque[tuple[_Asked, Reading | None]] = deque()
+        self._watch = tracked._watch
+        self._entries = tracked._entries
+        self._lease = Lease(tracked._lease)
+        self._pause = tracked._lease / BEATS
+        self._seconds = tracked._seconds
+        self._check_seconds = tracked._check_seconds
+        self._moved = tracked._moved
+        self._checked = time.monotonic()
+        self._waiting: deque[tuple[_Asked | None, Reading | None]] = deque()  # None: a check
         self._closing = self._lost = False
         self._newest: tuple[float, Words] = (-math.inf, ())
         self._filled = asyncio.Event()
@@ -186,15 +199,22 @@ class _Link:
     @property
     def is_open(self) -> bool:
         """Whether commands may still be sent on it."""
-        return not (self._lost or self._closing) and bool(self._connection.is_connected)
+        return not (self._lost or self._closing) and is_open(self._connection)
 
     async def ask(self, reads: Sequence[Words], seconds: float, sending: Callable[[], None], *, keeps: bool = True) -> list[Reply]:
         """Send such commands as ``MGET``, and return their replies; keep the records that come, if so wanted.
 
+        If the last check is too long ago, another goes before them: if it tells of another history,
+        their replies are not taken.
+
         Raises:
             Unanswered: the connection is lost, maybe since the time was over.
         """
-        packed = pack(self._connection, reads)
+        checks = [INFO] if time.monotonic() - self._checked > self._check_seconds else []
+        packed = pack(self._connection, [*checks, *reads])
+        if checks:
+            self._checked = time.monotonic()
+            self._waiting.append((None, None))
         asked = _Asked(self._entries.clock(), len(reads), asyncio.get_running_loop().create_future())
         for words in reads:
             self._waiting.append((asked, self._entries.begin(cast("Sequence[bytes]", words[1:])) if keeps else None))
@@ -209,6 +229,7 @@ class _Link:
         except Exception as error:
             lost = None if limit.expired() else error
             self._watch.lost()
+            asked.answered.cancel()  # nobody waits for it any more
             self.lose(lost)
             raise Unanswered(lost, sent=True) from error
 
@@ -220,7 +241,8 @@ class _Link:
         self._entries.flush()
         for asked, reading in self._waiting:
             self._give_up(reading)
-            asked.fail(Unanswered(error, sent=True))
+            if asked is not None:
+                asked.fail(Unanswered(error, sent=True))
         self._waiting.clear()
         self._beater.cancel()
         if self._reader is not asyncio.current_task():
@@ -247,6 +269,10 @@ class _Link:
                 self._take(reply)
         except asyncio.CancelledError:
             pass
+        except _OtherServer as error:
+            await self._moved()
+            self._watch.came_up(error.reply)
+            lost = error
         except Exception as error:
             self._watch.lost()
             lost = error
@@ -258,10 +284,14 @@ class _Link:
 
         Raises:
             ConnectionError: there is no such command, or it can't be its reply, or it is the last one.
+            _OtherServer: a check tells of another history.
         """
         if not self._waiting:
             raise ConnectionError("a reply came to no command")
         asked, reading = self._waiting[0]
+        if asked is None:
+            self._take_check(reply)
+            return
         if isinstance(reply, Exception):  # as from a node that has lost its slots: no sign that all changes are told
             self._entries.flush()
             self._give_up(reading)
@@ -271,6 +301,12 @@ class _Link:
         asked.take(reply)
         if is_last([reply]):
             raise ConnectionError("the client closes the connection after this reply")
+
+    def _take_check(self, reply: Reply) -> None:
+        self._watch.check(reply)
+        if self._watch.is_changed(reply):
+            raise _OtherServer(reply)
+        self._waiting.popleft()
 
     def _keep(self, asked: "_Asked", reading: Reading | None, records: Sequence[bytes | None]) -> None:
         self._lease.extend(asked.sent)
@@ -304,6 +340,14 @@ class _Link:
                     await self.ask([read], self._seconds, _nothing, keeps=False)
                 else:
                     self._filled.clear()
+
+
+class _OtherServer(ConnectionError):
+    """The server on this connection has another history than before."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__("the server's history changed")
+        self.reply = reply
 
 
 @dataclass(slots=True)
@@ -345,13 +389,16 @@ async def _handshake(connection: Any) -> tuple[Reply, str | None]:
     try:
         await connection.connect()
     except Exception as error:
-        if is_refusal(error):
+        if is_refusal(error) and not is_passing(error):
             return None, "the server does not speak RESP3"  # and its words may quote the password
         raise
     if not hasattr(connection._parser, "set_invalidation_push_handler"):
         return None, f"{type(connection._parser).__name__} of the client knows no pushes"
     await connection.send_packed_command(connection.pack_commands([_HELLO, INFO, _TRACKING]), False)
-    _, history, tracking = await replies_of(connection, 3)
+    replies = await replies_of(connection, 3)
+    if is_last(replies) or is_passing(replies[-1]):
+        raise replies[-1]
+    _, history, tracking = replies
     return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(tracking, Exception) else None
 
 

@@ -217,10 +217,6 @@ class ThrottleStore(Protocol):
         """Make an attempt uncounted, by the ``entries`` of its :class:`Attempt`; one that is gone already is no error."""
         ...
 
-    def forget(self, /, *names: str) -> None:
-        """Forget all failures under these names; unknown ones are no error."""
-        ...
-
 
 @runtime_checkable
 class ThrottlingSessionAdapter(Protocol):

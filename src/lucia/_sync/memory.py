@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from lucia._concurrency import Lock
+from lucia._logs import revoked
 from lucia._renewals import Renewals
 from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
@@ -169,7 +170,8 @@ class MemoryAdapter:
             for session_id in session_ids:
                 end: str | None = session_id
                 while end is not None:
-                    self._sessions.pop(end, None)
+                    row = self._sessions.pop(end, None)
+                    revoked(0 if row is None else 1, None if row is None else row.user_id)
                     end = self._renewals.successor(end)
 
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:
@@ -195,6 +197,7 @@ class MemoryAdapter:
     def _keep_only(self, user_id: str, keep: str | None) -> None:
         sessions = self._sessions
         self._sessions = {id_: row for id_, row in sessions.items() if row.user_id != user_id or id_ == keep}
+        revoked(len(sessions) - len(self._sessions))
 
     def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
         """Replace a session by its successor, once; the grace is in milliseconds.

@@ -24,7 +24,7 @@ from lucia.redis.revoking import Acknowledgement, Revoking
 from lucia.redis.session_first import Plain, SessionFirst
 from lucia.redis.store import Store, StoreProtocol, choose_protocol
 from lucia.redis.throttle import KeyedNames
-from lucia.redis.unanswered import WRITE_SECONDS, deadline_seconds
+from lucia.redis.unanswered import deadline_seconds
 from lucia.rules import system_clock
 
 T = TypeVar("T")
@@ -104,9 +104,9 @@ class RedisSessionAdapter:
     :mod:`lucia.redis.replay`. For that a new connection asks ``INFO replication``. With ``revoke_ack`` an ending is followed by
     ``SET session:renewed:{0} … PX 1000`` and ``WAIT``, and raises :class:`~lucia.RevocationNotReplicated` where too few confirm.
 
-    Each method raises :class:`~lucia.StoreUnavailable` where there was no answer in time, or the answer to a write was lost;
-    :class:`~lucia.StoreCorrupt` where an index holds a value of another type; and every other error of the client unchanged but for
-    arguments, ids among them, that are taken out of their text.
+    Each method raises :class:`~lucia.StoreUnavailable` where the server can't be reached, did not answer in time, is loading its data or
+    says that its cluster is down, or where the answer to a write was lost; :class:`~lucia.StoreCorrupt` where an index holds a value of
+    another type; and every other error of the client unchanged but for arguments, ids among them, that are taken out of their text.
     """
 
     keeps_attributes: bool = True
@@ -130,9 +130,10 @@ class RedisSessionAdapter:
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
         self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
         self._acknowledgement.check_within(deadline)
+        self._seconds_of_deletes = math.inf if revoke_ack else None  # replicas have time of their own
         self._revocations = Revocations()
         settings = Settings(seconds=deadline_seconds(deadline), **options)
-        self._driver = RedisDriver(client, settings, Replay(self._revocations, self._end_again))
+        self._driver = RedisDriver(client, settings, Replay(self._revocations, self._revoke_again))
         self._near = settings.near
         self._reader = SessionReader(self._driver, settings)
         if revoke_ack and not self._driver.has_own_connections:
@@ -158,7 +159,7 @@ class RedisSessionAdapter:
 
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; empty for an unknown user."""
-        return self._run(lambda store: store.get_by_user(user_id, system_clock()))
+        return self._run(lambda store: store.get_by_user(user_id, system_clock()), math.inf)
 
     def set_session(self, session: SessionRow, /) -> None:
         """Store a new session and its index entry, in one step. Repeating the very same call is no error.
@@ -167,7 +168,7 @@ class RedisSessionAdapter:
             DuplicateSessionId: another session has this id; nothing was changed.
             ValueError: the session's end is past by the server's clock, or its record is longer than 16 KiB.
         """
-        self._run(lambda store: store.create(session, random.randrange), WRITE_SECONDS)
+        self._run(lambda store: store.create(session, random.randrange))
 
     def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         """Store the session of a new login and end the user's oldest logins beyond ``limit``.
@@ -178,11 +179,11 @@ class RedisSessionAdapter:
         Raises:
             DuplicateSessionId, ValueError: as :meth:`set_session`.
         """
-        return self._run(lambda store: store.create_within(session, limit, system_clock(), random.randrange), WRITE_SECONDS)
+        return self._run(lambda store: store.create_within(session, limit, system_clock(), random.randrange))
 
     def delete_session(self, /, *session_ids: str) -> None:
         """End these sessions, and what they were renewed to within the last 60 seconds; unknown ids are no error."""
-        self._run(lambda store: store.delete(session_ids))
+        self._run(lambda store: store.delete(session_ids), self._seconds_of_deletes)
 
     def delete_sessions_by_user_id(self, user_id: str, /, *, exhaustive: bool = False) -> None:
         """End all sessions of this user: when it returns, none that was made or renewed before is left.
@@ -191,9 +192,9 @@ class RedisSessionAdapter:
             user_id: whose sessions.
             exhaustive: then look at every session in the store, for those that are in no index: the last resort after an index was lost.
         """
-        self._run(lambda store: store.delete_by_user(user_id))
+        self._run(lambda store: store.delete_by_user(user_id), math.inf)
         if exhaustive:
-            self._run(lambda _: self._repair().delete_by_scan(user_id, self._revoking.delete))
+            self._run(lambda _: self._repair().delete_by_scan(user_id, self._revoking.delete), math.inf)
 
     def reindex(self) -> Reindexed:
         """Put every live session that is in no index into its user's, which lives as long at least, and count them.
@@ -201,11 +202,11 @@ class RedisSessionAdapter:
         Looks at every key of the store, page by page, and may run while the application does. What is ended meanwhile stays ended. A
         session whose user's index is of another type is left as it is.
         """
-        return self._run(lambda _: self._repair().reindex())
+        return self._run(lambda _: self._repair().reindex(), math.inf)
 
     def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         """End all sessions of this user but ``keep``, or what that was renewed to; says whether one was kept."""
-        return self._run(lambda store: store.delete_by_user(user_id, keep))
+        return self._run(lambda store: store.delete_by_user(user_id, keep), math.inf)
 
     def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
         """Replace a session by its successor, once, in one step; the grace is in milliseconds, by the server's clock.
@@ -213,7 +214,7 @@ class RedisSessionAdapter:
         Raises:
             DuplicateSessionId, ValueError: as :meth:`set_session`.
         """
-        return self._run(lambda store: store.renew(session_id, successor, grace), WRITE_SECONDS)
+        return self._run(lambda store: store.renew(session_id, successor, grace))
 
     def get_successor(self, session_id: str, /) -> SessionRow | None:
         """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
@@ -227,14 +228,15 @@ class RedisSessionAdapter:
         self._revoking = Revoking(protocol, self._layout, self._revocations, self._acknowledgement)
         self._protocol = self._at_rest(self._revoking)
 
-    def _end_again(self, session_ids: Sequence[str]) -> Operation[None]:
-        return self._revoking.end_again(session_ids)
+    def _revoke_again(self, session_ids: Sequence[str]) -> Operation[None]:
+        """The replay of a block; also after a failover to a server that refuses scripts."""
+        return with_or_without_scripts(lambda: self._revoking.delete_records(session_ids), self._give_up_scripts)
 
     def _repair(self) -> Repair:
         """Works on ids as they are stored."""
         return Repair(self._layout, self._revoking.steps)
 
-    def _run(self, start: Callable[[Store], Operation[T]], seconds: float = math.inf) -> T:
+    def _run(self, start: Callable[[Store], Operation[T]], seconds: float | None = None) -> T:
         return self._driver.run(with_or_without_scripts(lambda: start(self._protocol), self._give_up_scripts), seconds)
 
     def _give_up_scripts(self) -> None:

@@ -29,6 +29,7 @@ class SessionReader:
 
     def __init__(self, driver: RedisDriver, settings: Settings) -> None:
         self._driver = driver
+        self._outage = driver.outage
         self._near = settings.near
         self._seconds = settings.seconds
         self._kept = KeptRows()
@@ -49,9 +50,13 @@ class SessionReader:
             again, operation = False, once_more(partial(store.get_once, session_id))
         except Unanswered as lost:
             if lost.error is None:
-                raise error_to_raise(lost, wrote=False) from None
+                error = error_to_raise(lost, wrote=False)
+                self._outage.failed(error)
+                raise error from None
             again, operation = True, store.get(session_id)
         else:
+            if self._outage.is_on:
+                self._outage.answered()
             self._near.keep(keys, records, row)
             return row
         return self._driver.run(operation, end - time.monotonic(), again=again)

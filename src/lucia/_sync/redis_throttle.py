@@ -7,7 +7,7 @@ from typing import Any
 
 from lucia._sync.redis_driver import RedisDriver
 from lucia.redis.commands import with_or_without_scripts
-from lucia.redis.throttle import PlainEach, ThrottleKeys, choose_throttle, forget, take_back
+from lucia.redis.throttle import PlainEach, ThrottleKeys, choose_throttle, take_back
 from lucia.throttle import Attempt, FailureRule
 
 WORD_BYTES = 6
@@ -22,7 +22,6 @@ class RedisThrottleStore:
                      and ``PEXPIREAT``, and ``LREM`` of what is too old; in a cluster a script for each
     without scripts  for each ``TIME``; ``MULTI``, ``LPUSH``, ``PEXPIREAT``, ``EXEC``; ``LRANGE``; and ``LREM``
     ``take_back``    ``LREM``
-    ``forget``       ``DEL``
     ================ ===================================================================================================
 
     Args:
@@ -44,10 +43,6 @@ class RedisThrottleStore:
     def take_back(self, entries: Mapping[str, str], /) -> None:
         """Make an attempt uncounted."""
         self._driver.run(take_back(self._keys, entries))
-
-    def forget(self, /, *names: str) -> None:
-        """Forget all failures under these names."""
-        self._driver.run(forget(self._keys, names))
 
     def _give_up_scripts(self) -> None:
         self._protocol = PlainEach(self._keys)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from lucia._concurrency import RequestLock
+from lucia._logs import signing_out
 from lucia.context import RequestLike
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
@@ -137,7 +138,8 @@ class AuthRequest(Generic[UserT]):
         self._require_own_site()
         with self._lock:
             if self._session_id is not None:
-                self._auth.invalidate_session(self._session_id)
+                with signing_out(self._session.user_id if isinstance(self._session, Session) else None):
+                    self._auth.invalidate_session(self._session_id)
                 if self._context.can_set_cookie():
                     self._send(None)
             self._remember(None)

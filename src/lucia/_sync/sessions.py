@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Generic
 
 from lucia._sync.adapters import RenewingSessionAdapter, SessionUserAdapter, UserAdapter
+from lucia._logs import revocation, signed_in
 from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
 from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
 from lucia.rules import (
@@ -59,6 +60,7 @@ class SessionMethods(Generic[UserT]):
             DuplicateSessionId: the new id is taken, which chance alone does not bring about.
             InvalidUserId: the store has users, and not this one.
             InvalidInput: ``noted`` is longer than 8 KiB as JSON.
+            TypeError: it is no mapping.
             ValueError: it is no JSON, or the session adapter does not keep attributes.
         """
         self._check_noted(noted)
@@ -67,6 +69,7 @@ class SessionMethods(Generic[UserT]):
         except ConcurrentlyRevoked:  # this login came after the sign-out everywhere that ended the first try
             row = self._set_session(user_id, noted or {})
         self._sweep(user_id)
+        signed_in(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
 
     def _set_session(self, user_id: str, noted: Mapping[str, Any]) -> SessionRow:
@@ -153,7 +156,8 @@ class SessionMethods(Generic[UserT]):
     def invalidate_session(self, session_id: str) -> None:
         """End a session, and what it was renewed to within the last 60 seconds. Unknown ids are no error."""
         if is_session_id(session_id):
-            self._sessions.delete_session(session_id)
+            with revocation():
+                self._sessions.delete_session(session_id)
 
     def invalidate_all_user_sessions(self, user_id: str, *, keep: str | None = None) -> bool:
         """Log a user out everywhere: when it returns, no session whose creation or renewal had returned before validates again.
@@ -163,13 +167,15 @@ class SessionMethods(Generic[UserT]):
             keep: the id of a session to spare, or of one that was renewed within the last minute: then its successor is spared.
 
         Returns:
-            Whether ``keep`` was spared. If it is no live session of this user, all are ended, and this is False.
+            Whether all was done as asked for: True without ``keep``, and where it was spared. False
+            if ``keep`` is no live session of this user: then all of the user's sessions are ended.
         """
         check_user_id(user_id)
-        if keep is not None and is_session_id(keep):
-            return self._sessions.delete_other_sessions(user_id, keep)
-        self._sessions.delete_sessions_by_user_id(user_id)
-        return False
+        with revocation(user_id):
+            if keep is not None and is_session_id(keep):
+                return self._sessions.delete_other_sessions(user_id, keep)
+            self._sessions.delete_sessions_by_user_id(user_id)
+            return keep is None
 
     def invalidate_user_session(self, user_id: str, handle: str) -> bool:
         """End one login of a user by its handle, and whatever it was renewed to.
@@ -181,7 +187,8 @@ class SessionMethods(Generic[UserT]):
         rows = self._sessions.get_sessions_by_user_id(user_id)
         ids = [row.id for row in rows if row.user_id == user_id and handle_of(row) == handle]
         if ids:
-            self._sessions.delete_session(*ids)
+            with revocation(user_id):
+                self._sessions.delete_session(*ids)
         return bool(ids)
 
     def get_all_user_sessions(self, user_id: str) -> list[Device]:

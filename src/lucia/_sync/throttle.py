@@ -10,7 +10,7 @@ from lucia._failure_log import FailureLog
 from lucia.errors import TooManyAttempts
 from lucia.models import KeyRow
 from lucia.rules import Clock
-from lucia.throttle import Attempt, FailureRule, Throttle, key_name, seconds_to_wait
+from lucia.throttle import Attempt, FailureRule, Throttle, seconds_to_wait
 
 
 class MemoryThrottleStore:
@@ -30,10 +30,6 @@ class MemoryThrottleStore:
     def take_back(self, entries: Mapping[str, str], /) -> None:
         """Make an attempt uncounted."""
         self._log.get().take_back(entries)
-
-    def forget(self, /, *names: str) -> None:
-        """Forget all failures under these names."""
-        self._log.get().forget(*names)
 
 
 def choose_throttle_store(sessions: object, clock: Clock) -> ThrottleStore:
@@ -74,12 +70,13 @@ class Guard:
         """Whether an attempt at a single-use key, if it fails, consumes it."""
         return self._throttle is not None and self._throttle.single_use_failures in attempt.failures.values()
 
-    def prove(self, key_id: str | None, attempt: Attempt) -> None:
-        """The password was right: forget the key's failures, and take this attempt back from the address's."""
-        proven = {key_name(key_id)} & attempt.entries.keys() if key_id is not None else set[str]()
-        if proven:
-            self._store.forget(*proven)
-        self._take_back({name: entry for name, entry in attempt.entries.items() if name not in proven})
+    def prove(self, attempt: Attempt) -> None:
+        """Take back an attempt whose password was right.
+
+        The failures of others stay, at the key too: if a success forgot them, somebody who keeps
+        failing would see that the owner logged in, and so that the key exists.
+        """
+        self._take_back(attempt.entries)
 
     def drop(self, attempt: Attempt) -> None:
         """Nothing was learnt of the password: take the attempt back, as far as the store can be reached."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from lucia._sync.sessions import SessionMethods
 from lucia._sync.throttle import Guard
-from lucia._concurrency import PasswordWorkers
+from lucia._concurrency import PasswordWorkers, owner_of
+from lucia._logs import credentials, key_found, revocation
 from lucia.errors import (
     ExpiredKey,
     InvalidCredentials,
@@ -21,6 +22,7 @@ from lucia.errors import (
 from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
 from lucia.rules import (
+    check_primary_key,
     check_texts,
     exactly,
     is_revoked_with_credentials,
@@ -39,7 +41,7 @@ class UserMethods(SessionMethods[UserT]):
     """The user half of ``Auth``. Each method raises :class:`~lucia.UsersNotConfigured` where there is no user adapter.
 
     A password is hashed and verified by the worker pool, never on the event loop; more of them at once than its queue takes are
-    :class:`~lucia.Overloaded`.
+    :class:`~lucia.Overloaded`. In the pool, addresses take turns.
     """
 
     _hasher: PasswordHasher
@@ -54,9 +56,11 @@ class UserMethods(SessionMethods[UserT]):
         Raises:
             DuplicateKeyId: a key has this id.
             InvalidInput: the password or the key's name can't be one, or an attribute holds NUL or a lone surrogate.
+            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None.
             ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
+        check_primary_key(primary_key)
         check_texts("an attribute", attributes)
         user_id = check_user_id(self._generate_user_id())
         key = None if primary_key is None else self._new_key(user_id, primary_key, primary=True)
@@ -102,12 +106,13 @@ class UserMethods(SessionMethods[UserT]):
         if found is not None and exactly(found, user_id) is None:  # another user, whose id the store takes for this one
             return
         users.delete_keys_by_user_id(user_id)
-        self._sessions.delete_sessions_by_user_id(user_id)
-        try:
-            users.delete_user(user_id)
-        finally:
-            self._forget_user(user_id)
-        self._sessions.delete_sessions_by_user_id(user_id)
+        with revocation(user_id):
+            self._sessions.delete_sessions_by_user_id(user_id)
+            try:
+                users.delete_user(user_id)
+            finally:
+                self._forget_user(user_id)
+            self._sessions.delete_sessions_by_user_id(user_id)
 
     def create_key(self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None) -> PersistentKey:
         """Give a user a further key, one that can be deleted.
@@ -171,7 +176,8 @@ class UserMethods(SessionMethods[UserT]):
             provider_id: the key's provider.
             provider_user_id: the key among the provider's.
             password: what the person typed; None for a key without one.
-            address: where the request came from, for the limit by address; None for no such limit.
+            address: where the request came from, for the limit by address and for its turn in the password pool; None for no such
+                limit, and one turn with all others without an address.
 
         Raises:
             InvalidCredentials: as one of :class:`~lucia.InvalidKeyId` (no such key, or somebody else consumed it),
@@ -179,7 +185,9 @@ class UserMethods(SessionMethods[UserT]):
             TooManyAttempts: too many wrong passwords at this key or from this address; the password was not looked at.
             Overloaded: too many passwords wait to be checked.
         """
-        return to_key(self._prove(sought_key_id(provider_id, provider_user_id), password, address), self._clock())
+        with credentials(provider_id, provider_user_id, address):
+            row = self._prove(sought_key_id(provider_id, provider_user_id), password, address)
+        return to_key(row, self._clock())
 
     def create_session_with_key(
         self,
@@ -197,11 +205,17 @@ class UserMethods(SessionMethods[UserT]):
             InvalidInput, ValueError: as :meth:`create_session`, before the key is used.
         """
         self._check_noted(noted)
+        with credentials(provider_id, provider_user_id, address):
+            return self._sign_in_with_key(provider_id, provider_user_id, password, noted, address)
+
+    def _sign_in_with_key(
+        self, provider_id: str, provider_user_id: str, password: str | None, noted: Mapping[str, Any] | None, address: str | None
+    ) -> Session:
         row = self._prove(sought_key_id(provider_id, provider_user_id), password, address)
         session = self.create_session(row.user_id, noted=noted)
         proven = False
         try:
-            proven = self._still_proven(row, password)
+            proven = self._still_proven(row, password, address)
         finally:
             if not proven:
                 self.invalidate_session(session.session_id)
@@ -279,18 +293,23 @@ class UserMethods(SessionMethods[UserT]):
         except Exception as error:
             raise SessionsNotEnded from error
 
-    def delete_key(self, provider_id: str, provider_user_id: str) -> None:
-        """Remove a key; a primary one stays, an unknown one is no error.
+    def delete_key(self, provider_id: str, provider_user_id: str) -> bool:
+        """Remove a key that is not primary.
 
         The user's single-use keys are revoked as by :meth:`update_key_password`, unless this is one itself.
+
+        Returns:
+            Whether this call removed a key. False for an unknown key, and for a primary one, which
+            stays: it goes with its user alone.
         """
         users = self._require_users()
         key = self._get_key(sought_key_id(provider_id, provider_user_id))
         if key is None or key.primary_key:
-            return
+            return False
         self._revoke_single_use_keys(key)
-        users.delete_non_primary_key(key.id)
+        removed = users.delete_non_primary_key(key.id)
         self._revoke_single_use_keys(key)
+        return removed > 0
 
     def _revoke_single_use_keys(self, changed: KeyRow) -> None:
         """Remove what could undo the change of this key: its user's single-use keys for the configured purposes.
@@ -333,7 +352,7 @@ class UserMethods(SessionMethods[UserT]):
         users = self._require_users()
         row = self._allowed(id_, password, address)
         if row.expires is None:
-            return self._rehashed(row, password)
+            return self._rehashed(row, password, address)
         consumed = users.delete_non_primary_key(row.id)
         if self._clock() > row.expires:
             raise ExpiredKey
@@ -347,41 +366,42 @@ class UserMethods(SessionMethods[UserT]):
         What is not counted: a password that can't be anybody's, and attempts that an error ended.
         """
         if password is None:
-            return self._verified(id_, None)
+            return self._verified(id_, None, address)
         if not is_acceptable(password):
             raise InvalidPassword
         attempt = self._guard.begin(id_, address)
         try:
-            row = self._verified(id_, password)
+            row = self._verified(id_, password, address)
         except InvalidCredentials:
             raise
         except BaseException:
             self._guard.drop(attempt)
             raise
-        self._guard.prove(id_, attempt)
+        self._guard.prove(attempt)
         return row
 
-    def _verified(self, id_: str | None, password: str | None) -> KeyRow:
+    def _verified(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
         row = self._get_key(id_)
+        key_found(row)
         refused = refusal(row, password_given=password is not None)
-        if password is not None and not self._matches_limited(None if refused else row, password):
+        if password is not None and not self._matches_limited(None if refused else row, password, address):
             refused = refused or InvalidPassword
         if row is None or refused is not None:
             raise refused or InvalidKeyId
         return row
 
-    def _matches_limited(self, row: KeyRow | None, password: str) -> bool:
+    def _matches_limited(self, row: KeyRow | None, password: str, address: str | None) -> bool:
         """Whether the password is the key's; of wrong ones the last that a single-use key allows consumes it.
 
         Raises:
             InvalidKeyId: it has been the last before, or all that are allowed are being verified.
         """
         if row is None or row.expires is None:
-            return self._matches(row, password)
+            return self._matches(row, password, address)
         attempt = self._guard.begin_single_use(row, self._clock())
         try:
-            matches = self._matches(None if attempt.wait else row, password)
+            matches = self._matches(None if attempt.wait else row, password, address)
         except BaseException:
             self._guard.drop(attempt)
             raise
@@ -391,22 +411,23 @@ class UserMethods(SessionMethods[UserT]):
             self._require_users().delete_non_primary_key(row.id)
         return matches
 
-    def _matches(self, row: KeyRow | None, password: str) -> bool:
+    def _matches(self, row: KeyRow | None, password: str, address: str | None) -> bool:
+        owner = owner_of(address)
         if row is None or row.hashed_password is None:
-            return self._workers.verify_dummy(password)
-        return self._workers.verify(password, row.hashed_password)
+            return self._workers.verify_dummy(password, owner)
+        return self._workers.verify(password, row.hashed_password, owner)
 
-    def _rehashed(self, row: KeyRow, password: str | None) -> KeyRow:
+    def _rehashed(self, row: KeyRow, password: str | None, address: str | None) -> KeyRow:
         """The row with a hash of the configured kind, if nobody changed the password meanwhile and the workers have room."""
         if password is None or row.hashed_password is None or not self._hasher.needs_rehash(row.hashed_password):
             return row
         try:
-            hashed = self._workers.hash(password)
+            hashed = self._workers.hash(password, owner_of(address))
         except Overloaded:
             return row
         return self._require_users().update_key_password(row.id, hashed, expected=row.hashed_password) or row
 
-    def _still_proven(self, row: KeyRow, password: str | None) -> bool:
+    def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
         """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password.
 
         A single-use key is gone by now; then it is the user who must be there.
@@ -418,7 +439,7 @@ class UserMethods(SessionMethods[UserT]):
             return False
         if current.hashed_password == row.hashed_password:
             return True
-        return password is not None and self._matches(current, password)
+        return password is not None and self._matches(current, password, address)
 
     def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
         kept = self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None

@@ -3,6 +3,7 @@
 Format: the ASGI HTTP and WebSocket specification, version 2 and 3. No framework is imported.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
@@ -24,7 +25,9 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 _KEY: Final = "lucia.requests"
 _READ: Final = {name.encode(): name for name in REQUEST_HEADERS}
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
-_REFUSED: Final = b"This request comes from another site."
+
+FOREIGN_REQUEST: Final = "This request comes from another site."
+"""What a client is told whose request failed the origin check."""
 
 
 class LuciaMiddleware:
@@ -190,8 +193,9 @@ def _address(server: tuple[str, int | None] | None) -> str:
 
 async def _refuse(scope: Scope, send: Send) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": _REFUSED.decode()})
+        await send({"type": "websocket.close", "code": 1008, "reason": FOREIGN_REQUEST})
         return
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(_REFUSED)).encode())]
+    body = json.dumps({"detail": FOREIGN_REQUEST}, separators=(",", ":")).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": _REFUSED})
+    await send({"type": "http.response.body", "body": body})

@@ -21,8 +21,20 @@ from lucia.models import Session, SessionUser, UserT
 __all__ = ["FastAPIAuth", "LuciaMiddleware"]
 
 T = TypeVar("T")
+DependencyT = TypeVar("DependencyT", bound=Callable[..., Any])
 
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
+
+
+def _named_without_parentheses(dependency: DependencyT) -> DependencyT:
+    """Make Python's own error for ``Depends(web.user())`` say what to do.
+
+    A check in the function would come too late: an async function is run when it is awaited, which
+    a route that is only being written never does.
+    """
+    name = f"name the dependency without calling it, as in Depends(web.user): {dependency.__qualname__}"
+    dependency.__qualname__ = name
+    return dependency
 
 
 class Required(SecurityBase, Generic[T]):
@@ -33,6 +45,7 @@ class Required(SecurityBase, Generic[T]):
         self.model = model
         self.scheme_name = scheme_name
 
+    @_named_without_parentheses
     async def __call__(self, connection: HTTPConnection) -> T:
         """What was asked for.
 
@@ -106,14 +119,17 @@ class FastAPIAuth(Generic[UserT]):
 
         app.openapi = openapi  # type: ignore[method-assign] # the way FastAPI documents for extending the OpenAPI document
 
+    @_named_without_parentheses
     async def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT]:
         """What this request may ask and do, such as ``sign_in_with_key`` and ``sign_out``."""
         return self._web.request(connection)
 
+    @_named_without_parentheses
     async def optional_session(self, connection: HTTPConnection) -> Session | None:
         """The request's session, or None for a visitor."""
         return await self._web.optional_session(connection)
 
+    @_named_without_parentheses
     async def optional_user(self, connection: HTTPConnection) -> UserT | None:
         """The request's user, or None for a visitor."""
         return await self._web.optional_user(connection)

@@ -25,7 +25,7 @@ from lucia.errors import (
     StoreUnavailable,
     TooManyAttempts,
 )
-from lucia.middleware.asgi import ASGIApp, LuciaMiddleware, auth_request
+from lucia.middleware.asgi import FOREIGN_REQUEST, ASGIApp, LuciaMiddleware, auth_request
 from lucia.models import Session, SessionUser, UserT
 
 __all__ = ["LuciaMiddleware", "StarletteAuth"]
@@ -40,7 +40,7 @@ _ANSWERS: Final[dict[type[LuciaError], tuple[int, str]]] = {
     NotAuthenticated: (401, "Not logged in."),
     InvalidSessionId: (401, "Not logged in."),
     InvalidCredentials: (401, "Wrong name or password."),
-    InvalidRequest: (403, "This request comes from another site."),
+    InvalidRequest: (403, FOREIGN_REQUEST),
     RequestUnauthorized: (403, "Not allowed."),
     DuplicateKeyId: (409, "This name is taken."),
     InvalidInput: (422, _OWN_WORDS),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
+from lucia._logs import revoked
 from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
@@ -148,6 +149,18 @@ class Atomic(Reading):
         A session is dead as soon as the script has run; an index entry that is left behind by a crash is pruned later. What ``kept``
         was renewed to is not followed.
         """
+        ended = yield from self._delete_records(session_ids, kept)
+        if ended:
+            revoked(0, ended[0].user_id)
+            index = self._layout.index
+            yield Batch(tuple(call for row in ended for call in index.remove(self._layout.index_key(row.user_id), [row.id])))
+
+    def delete_records(self, session_ids: Iterable[str]) -> Operation[None]:
+        """End sessions and what they were renewed to; leave their ids in the indexes."""
+        yield from self._delete_records(session_ids, None)
+
+    def _delete_records(self, session_ids: Iterable[str], kept: str | None) -> Operation[list[SessionRow]]:
+        """The script DELETE for each, along the chains; returns the sessions that were there."""
         seen: set[str | None] = {kept}
         ended: list[SessionRow] = []
         waiting = unseen(self._layout, session_ids, seen)
@@ -158,9 +171,7 @@ class Atomic(Reading):
             found = [row_or_none(record, id_) for id_, (record, _) in zip(block, held, strict=True)]
             ended += [row for row in found if row is not None]
             waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
-        if ended:
-            index = self._layout.index
-            yield Batch(tuple(call for row in ended for call in index.remove(self._layout.index_key(row.user_id), [row.id])))
+        return ended
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         """Read a user's sessions, newest first: the index, and ``MGET`` by blocks; what is dead but still there is ended.

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from lucia._colour import waits
 from lucia.redis.commands import Argument, Batch, Call, Command, Eval, OnNode, Reply, Transaction
@@ -106,6 +106,15 @@ def is_refusal(error: BaseException) -> bool:
     return _is_a(error, "ResponseError")
 
 
+_PASSING: Final = ("BusyLoadingError", "ClusterDownError", "MasterDownError", "TryAgainError")
+
+
+def is_passing(error: object) -> bool:
+    """Whether a server refused a command for the moment only: it is busy, loading, or changing its role."""
+    is_busy = isinstance(error, Exception) and str(error).startswith("BUSY ")
+    return is_busy or any(_is_a(error, name) for name in _PASSING)
+
+
 def is_wrong_type(error: BaseException) -> bool:
     """Whether a key held a value of another type."""
     return _is_a(error, "ResponseError") and "WRONGTYPE" in str(error)
@@ -120,6 +129,11 @@ def is_answer(error: BaseException) -> bool:
     """Whether an error is what the server answered; if not, there may have been no answer at all."""
     kinds = ("ResponseError", "BusyLoadingError", "AuthenticationError")
     return any(_is_a(error, kind) for kind in kinds) or is_read_only(error)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a server says that it can't serve now: it is loading its data, or its cluster is down."""
+    return _is_a(error, "BusyLoadingError") or _is_a(error, "ClusterDownError")
 
 
 def is_last(replies: Sequence[Reply]) -> bool:

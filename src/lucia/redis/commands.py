@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from lucia.redis.scripts import Script
 
@@ -20,6 +20,28 @@ Replies = list[Reply]
 
 AsyncReplies = Awaitable[Replies]
 """The same, to be waited for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendMode:
+    """How commands are sent.
+
+    Args:
+        alone: on a connection that nothing else is sent on meanwhile: what waits there (``WAIT``)
+            or has long replies holds up nobody.
+        fresh: on a connection that is opened for them. A retry needs that: a pooled connection may
+            be as dead as the one that was lost.
+        during_replay: also while a replay of revocations is due.
+    """
+
+    alone: bool = False
+    fresh: bool = False
+    during_replay: bool = False
+
+
+USUAL: Final = SendMode()
+UNGATED: Final = SendMode(alone=True, during_replay=True)
+"""For the replay itself, and for what looks at no session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from lucia.redis.bare_keys import BareKeys
 from lucia.redis.clients import is_refusal
 from lucia.redis.commands import Call, OnNode, Operation, Reply
 from lucia.redis.common import marker_or_none, milliseconds_of, session_key, to_bytes, to_text
-from lucia.redis.findings import Examined, Finding, Kind, Later, Role, Server, Treatment, role_of
+from lucia.redis.findings import Examined, Finding, Kind, Later, Role, Server, Treatment, pattern_of, role_of
 from lucia.redis.index_doctor import HOUR_MS, IndexDoctor
 from lucia.redis.layout import Layout, peek
 from lucia.redis.repair import Mends, Repair, is_whole, read_together
@@ -115,10 +115,11 @@ class Doctor:
                 if sight.type == self._layout.index.type.encode():
                     findings += yield from self._indexes.examine(sight.name, examined.later)
                 else:
-                    findings.append(Finding(Kind.WRONG_TYPE, (yield from self._delete_damaged(sight))))
+                    mended = yield from self._delete_damaged(sight)
+                    findings.append(Finding(Kind.WRONG_TYPE, mended, self._indexes.user_of(sight.name)))
             elif sight.ttl == -1:
                 mended = self._treatment.fix and (yield from self._mends.extend(sight.name, now.latest + HOUR_MS, endless=True))
-                findings.append(Finding(Kind.THROTTLE_WITHOUT_TTL, mended))
+                findings.append(self._about_key(Kind.THROTTLE_WITHOUT_TTL, sight, mended))
         if self._layout.index.legacy_writers:
             examined.later.rows.extend((yield from self._repair.unindexed(examined.later.node, live)))
         else:
@@ -126,10 +127,10 @@ class Doctor:
 
     def _examine_session(self, sight: _Sight, now: _Now, live: list[SessionRow]) -> Operation[list[Finding]]:
         if sight.type != b"string":
-            return [Finding(Kind.WRONG_TYPE, (yield from self._delete_damaged(sight)))]
+            return [self._about_key(Kind.WRONG_TYPE, sight, (yield from self._delete_damaged(sight)))]
         row = peek(cast("bytes", sight.value), to_text(sight.name.removeprefix(self._layout.session_key("").encode())))
         if row is None:
-            return [Finding(Kind.UNDECODABLE_RECORD, (yield from self._delete_damaged(sight)))]
+            return [self._about_key(Kind.UNDECODABLE_RECORD, sight, (yield from self._delete_damaged(sight)))]
         if row.idle_expires <= now.latest:
             is_left = row.idle_expires < now.earliest - DEAD_MARGIN_MS
             return [Finding.about(Kind.DEAD_SESSION, row, (yield from self._bury(sight, row)))] if is_left else []
@@ -160,11 +161,11 @@ class Doctor:
 
     def _examine_marker(self, sight: _Sight) -> Operation[list[Finding]]:
         if not self._is_marker(sight):
-            return [Finding(Kind.DAMAGED_MARKER, (yield from self._delete_damaged(sight)))]
+            return [self._about_key(Kind.DAMAGED_MARKER, sight, (yield from self._delete_damaged(sight)))]
         if 0 <= sight.ttl <= MARKER_MS:
             return []
         mended = self._treatment.fix and (yield from self._mends.erase(sight.name, sight.type, sight.value))
-        return [Finding(Kind.MARKER_TTL, mended)]
+        return [self._about_key(Kind.MARKER_TTL, sight, mended)]
 
     def _is_marker(self, sight: _Sight) -> bool:
         if sight.value is None or sight.value == TOMBSTONE:
@@ -173,6 +174,9 @@ class Doctor:
         used = used[1:-1] if used.startswith("{") and used.endswith("}") else used
         used = used.removeprefix(self._layout.session_key(""))
         return to_bytes(self._layout.marker_key(used)) == sight.name and marker_or_none(sight.value, used) is not None
+
+    def _about_key(self, kind: Kind, sight: _Sight, mended: bool) -> Finding:
+        return Finding(kind, mended, key=pattern_of(self._layout, sight.name))
 
     def _delete_damaged(self, sight: _Sight) -> Operation[bool]:
         wanted = self._treatment.fix and self._treatment.delete_damaged

@@ -1,5 +1,6 @@
 """What can be wrong in a session store, and what is told of it. Nothing here holds a session id but what is looked at again."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -64,12 +65,16 @@ Role = Literal["session", "marker", "throttle", "index", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, and whether it is mended by now. There is no session id in it."""
+    """One thing that is wrong, and whether it was fixed. No session id is in it.
+
+    What is no session has no handle: ``key`` is then a pattern for ``SCAN`` that finds it, see :func:`pattern_of`.
+    """
 
     kind: Kind
     mended: bool = False
     user_id: str | None = None
     handle: str | None = None
+    key: str | None = None
 
     @classmethod
     def about(cls, kind: Kind, row: SessionRow, mended: bool) -> "Finding":
@@ -116,6 +121,25 @@ class Server(NamedTuple):
     keys: int | None
     run_id: str | None
     policy: str | None
+
+
+_PLAIN: Final = re.compile(rb"[^0-9A-Za-z:_.{}-]")
+"""Bytes that a pattern of SCAN, a shell or a terminal may read as something else."""
+
+_SHOWN_BYTES: Final = 8
+
+
+def pattern_of(layout: Layout, name: bytes) -> str:
+    """Return a pattern that finds a key by ``SCAN``, without telling an id.
+
+    A key that is no session to us may be one to another program or to a later version. So a quarter of its
+    id is shown at most, and never more than eight bytes: what is left of an id is too much to guess.
+    """
+    marker = f"{layout.session}:renewed:"
+    prefixes = (f"{marker}{{{layout.session_key('')}", marker, layout.throttle_key(""), layout.session_key(""))
+    start = next(len(prefix) for each in prefixes if name.startswith(prefix := each.encode()))
+    shown = min((len(name) - start) // 4 or 1, _SHOWN_BYTES)
+    return _PLAIN.sub(b"?", name[: start + shown]).decode() + "*"
 
 
 def role_of(layout: Layout, name: bytes) -> Role:

@@ -7,13 +7,13 @@ and the used id, so that only who has both can open it.
 
 import base64
 import hmac
-import logging
 import os
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Final, Literal, cast, get_args
 
+from lucia._logs import marker_unreadable
 from lucia.redis.layout import Marker
 from lucia.rules import RandomBytes
 
@@ -29,8 +29,6 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 _SEALING = b"\xfflucia successor\x00"
 """Before a used id this gives a key for sealing. No id begins like it, since it is no UTF-8: so no id's hash is such a key."""
-
-_logger = logging.getLogger("lucia.redis")
 
 
 class HashedIds:
@@ -89,7 +87,7 @@ class HashedIds:
             found = _decrypt(_sealing_key(key, used_id), marker.sealed, marker.id)
             if found is not None and marker.successor in self.hashes(found):
                 return found
-        _logger.warning("a used session id leads nowhere: no key of the ring opens its marker")
+        marker_unreadable()
         return None
 
 

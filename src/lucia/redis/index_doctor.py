@@ -47,7 +47,7 @@ class IndexDoctor:
 
     def examine(self, key: bytes, later: Later) -> Operation[list[Finding]]:
         """Look at an index: first at all its entries, then at its end."""
-        user_id = to_text(key.removeprefix(self._layout.index_key("").encode()))
+        user_id = self.user_of(key)
         findings, latest = yield from self._examine_entries(key, user_id, later)
         ttl, time = yield OnNode(later.node, (Call("PTTL", (key,)), Call("TIME", ())))
         now = milliseconds_of(time)
@@ -63,6 +63,10 @@ class IndexDoctor:
             mended = self._treatment.fix and (yield from self._mends.extend(key, latest + INDEX_SLACK_MS, endless=True))
             findings.append(Finding(Kind.INDEX_SHORT_TTL, mended, user_id))
         return findings
+
+    def user_of(self, key: bytes) -> str:
+        """Return the id of the user whose index is at this key."""
+        return to_text(key.removeprefix(self._layout.index_key("").encode()))
 
     def drop(self, user_id: str, ids: Sequence[bytes]) -> Operation[bool]:
         """Take ids out of a user's index if the treatment says so; says whether they are out, as they are not if it is no index."""

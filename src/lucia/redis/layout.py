@@ -15,13 +15,13 @@ key                                      value
 """
 
 import json
-import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, NoReturn, cast, get_args
 
+from lucia._logs import record_ignored
 from lucia.frozen import FrozenDict, freeze
 from lucia.models import SESSION_COLUMNS, SessionRow, stored_row
 from lucia.redis.index import LEGACY_LIST, LEGACY_SET, LIST, SET, Index
@@ -54,8 +54,6 @@ _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 _NESTING = (dict, list, tuple)
 """What JSON is nested of; anything else in an attribute, another mapping too, is no JSON value to Python's encoder."""
-
-_logger = logging.getLogger("lucia.redis")
 
 
 class Marker(NamedTuple):
@@ -99,8 +97,10 @@ class Layout:
         """The layout of this name for an adapter's ``namespaces=``, each of which may be left out.
 
         Raises:
+            TypeError: ``namespaces`` is no mapping.
             ValueError: there is no such layout, a name is neither ``session`` nor ``user_session``, or as the class says.
         """
+        _check_mapping(namespaces)
         if layout not in _NAMESPACES:
             raise ValueError(f"unknown layout {layout!r}: expected {' or '.join(map(repr, get_args(LayoutName)))}")
         defaults = _NAMESPACES[layout]
@@ -140,6 +140,14 @@ def _has_hash_tag(key: str) -> bool:
     """Whether a cluster finds a key's slot by what is in braces: from the first opening one to the next closing one, if not empty."""
     opening = key.find("{")
     return opening >= 0 and key.find("}", opening) > opening + 1
+
+
+def _check_mapping(namespaces: object) -> None:
+    if namespaces is not None and not isinstance(namespaces, Mapping):
+        raise TypeError(
+            f"namespaces must be a mapping, not {type(namespaces).__name__}: write, for the prefix app, "
+            "namespaces={'session': 'app:session', 'user_session': 'app:userSession'}"
+        )
 
 
 def _check_namespace(name: str, namespace: object) -> None:
@@ -202,10 +210,10 @@ def decode_row(record: bytes, session_id: str) -> SessionRow | None:
     try:
         row = _parse_row(record)
     except (TypeError, ValueError, RecursionError) as error:
-        _logger.warning("a session record was ignored: %s", error if type(error) in (TypeError, ValueError) else type(error).__name__)
+        record_ignored(str(error) if type(error) in (TypeError, ValueError) else type(error).__name__)
         return None
     if row.id != session_id:
-        _logger.warning("a session record was ignored: it is another session's")
+        record_ignored("it is another session's")
         raise CrossedReply
     return row
 

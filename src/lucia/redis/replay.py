@@ -1,7 +1,11 @@
-"""What this process ended of late, and when to end it again: once a server may have forgotten it.
+"""The replay: what this process revoked recently is revoked again once a server may have lost it.
 
-A primary that fails takes with it what its replica had not received, and a server that restarts what was not on its disk. Ids are used
-once, so ending one again harms nobody. What is remembered is in memory alone, and bounded.
+A primary that fails takes with it what its replica had not received, and a server that restarts
+takes what was not on its disk. Both show another *history* afterwards (``master_replid``). Ids are
+used once, so revoking one again harms nobody. What is remembered is in memory alone, and bounded.
+
+While a replay is due, no connection carries anything else: an answer of a server that has lost a
+revocation would show the revoked session as alive.
 """
 
 import re
@@ -9,34 +13,37 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final, NamedTuple
 
-from lucia.redis.commands import Batch, Call, Command, Operation, Reply
+from lucia.redis.clients import is_last
+from lucia.redis.commands import Operation, Reply
 
 KEPT_SECONDS: Final = 600
-"""How long an ended id is remembered at least, unless there are too many; it is forgotten when others are ended after that time."""
+"""How long a revoked id is remembered at least; it is forgotten when others are revoked after that.
+
+An outage may take longer, so time alone forgets nothing.
+"""
 
 KEPT_IDS: Final = 10_000
-"""How many are: about two megabytes."""
-
-TURN_SECONDS: Final = 1.0
-"""How long a command waits at most, in blocks, for what was ended to be ended again; what is left is the next one's turn."""
-
-RETRY_SECONDS: Final = 1.0
-"""How long nothing is ended again after that failed."""
+"""How many revoked ids are remembered: about two megabytes."""
 
 BLOCK: Final = 500
-"""How many one step ends again: about a millisecond of the server's time."""
+"""How many ids one step of the replay revokes: about a millisecond of the server's time."""
 
 _NEW: Final = b"new"
 _UNSEEN: Final = b"unseen"
 _UNTOLD: Final = b"untold"
 
 _HISTORY: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
+_REPLICA: Final = re.compile(rb"^role:slave", re.MULTILINE)
 
 
 class OtherHistory(Exception):
-    """A new connection has found another history, so what was ended has to be ended again first. A signal between two layers."""
+    """The server's history is not the known one: nothing was sent, and the replay comes first.
+
+    A signal between two layers.
+    """
 
     def for_another(self) -> "OtherHistory":
         """The same for another command: raising an error changes it, so nobody shares one."""
@@ -52,8 +59,17 @@ def history_in(reply: Reply) -> bytes | None:
     return found[1] if found else None
 
 
+def is_replica(reply: Reply) -> bool:
+    """Whether a server says in its reply to ``INFO replication`` that it is a replica."""
+    return isinstance(reply, bytes) and _REPLICA.search(reply) is not None
+
+
 class Revocations:
-    """The ended ids, and whether they have to be ended again.
+    """The revoked ids, and whether they have to be revoked again: the state of the replay.
+
+    No lock guards it, since a lock may be held by another thread when the process forks. Instead
+    each demand for a replay has a number of its own, and a replay settles only the demand that was
+    the newest when it began. A demand that was made meanwhile therefore stays.
 
     Args:
         clock: in seconds, from any beginning.
@@ -64,60 +80,79 @@ class Revocations:
         self._ended: deque[tuple[float, str]] = deque(maxlen=KEPT_IDS)
         self._renewed: deque[tuple[float, str, str]] = deque(maxlen=KEPT_IDS)
         self._histories: dict[object, bytes] = {}
-        self._settled = False
+        self._first_places_known = False
         self._lost = False
-        self._due = False
-        self._waiting: list[str] | None = None
-        self._not_before = 0.0
+        self._numbers = count(1)
+        self._settled = 0
+        self._waiting: tuple[int, list[str]] = (0, [])
         self.changes = 0
-        """How often a server was met with another history than before."""
+        """The newest demand: another one whenever a server was met with another history."""
 
     def ended(self, session_ids: Iterable[str], since: int) -> None:
-        """Remember that these were ended; ``since`` is what :attr:`changes` was before: by now another server may be the primary."""
+        """Remember that these ids were revoked.
+
+        Args:
+            session_ids: which ids.
+            since: what :attr:`changes` was before; if it is another one now, they may have been
+                revoked on a server that is not the primary any more, so a replay is demanded.
+        """
         now = self._clock()
         if entries := [(now, id_) for id_ in session_ids]:
             _forget(self._ended, now)
             self._ended.extend(entries)
             if since != self.changes:
-                self._due, self._waiting = True, None
+                self.changes = next(self._numbers)
 
     def renewed(self, used_id: str, successor_id: str) -> None:
-        """Remember a renewal: if it is undone and its successor was ended, the used id, alive again, has to be ended too."""
+        """Remember a renewal.
+
+        If it is undone and its successor was revoked, the used id, alive again, has to be revoked.
+        """
         now = self._clock()
         _forget(self._renewed, now)
         self._renewed.append((now, used_id, successor_id))
 
     def expect(self, places: Iterable[object]) -> None:
-        """The places that there are at first: what is found there first is no change, but a place that comes later is one."""
-        if not self._settled:
+        """Learn the first places: what is met there first is no change, but a later place is one."""
+        if not self._first_places_known:
             self._histories = dict.fromkeys(places, _UNSEEN) | self._histories
-            self._settled = True
+            self._first_places_known = True
 
-    def met(self, place: object, history: bytes | None) -> bool:
-        """A connection to this place has come up, where the history is this one; returns whether it is another one than before.
+    def is_changed(self, place: object, history: bytes | None) -> bool:
+        """Whether the server at this place has another history than the known one.
 
-        Where it can't be told (None), a connection after one that was lost counts as that.
+        Where it can't be told (None), a connection after one that was lost counts as a change.
         """
-        before, now = self._histories.get(place, _NEW if self._settled else _UNSEEN), history or _UNTOLD
-        changed = before != _UNSEEN and (before != now or (now == _UNTOLD and self._lost))
-        self._histories[place] = now
+        before = self._histories.get(place, _NEW if self._first_places_known else _UNSEEN)
+        now = history or _UNTOLD
+        return before != _UNSEEN and (before != now or (now == _UNTOLD and self._lost))
+
+    def met(self, place: object, history: bytes | None) -> None:
+        """Take note of the history of the server at this place, and demand a replay if it changed.
+
+        The connections that lead to the former history have to be retired before, or the replay
+        could be sent on one of them.
+        """
+        if self.is_changed(place, history):
+            # Demanded before it is known, or another thread could find it known and nothing due.
+            self.changes = next(self._numbers)
+        self._histories[place] = history or _UNTOLD
         self._lost = False
-        if changed:
-            self.changes += 1
-            self._due, self._waiting, self._not_before = bool(self._ended), None, 0.0
-        return changed
 
     def lost(self) -> None:
-        """A connection was lost."""
+        """Take note that a connection was lost."""
         self._lost = True
 
     @property
     def due(self) -> bool:
-        """Whether it is time to end them again."""
-        return self._due and self._clock() >= self._not_before
+        """Whether a replay is demanded and not complete: until then nothing else may be sent."""
+        demand = self.changes
+        if demand != self._settled and not self._ended:
+            self._settled = demand
+        return demand != self._settled
 
     def all(self) -> list[str]:
-        """What to end again: what was ended, newest first, and the used ids that led there."""
+        """Return what a replay revokes: the revoked ids, newest first, and the used ids that led there."""
         found = dict.fromkeys(id_ for _, id_ in reversed(tuple(self._ended)))
         for _, used_id, successor_id in reversed(tuple(self._renewed)):
             if successor_id in found:
@@ -125,66 +160,80 @@ class Revocations:
         return list(found)
 
     def block(self) -> list[str]:
-        """What to end again next."""
-        if self._waiting is None:
-            self._waiting = self.all()
-        return self._waiting[:BLOCK]
+        """Return what the replay revokes next."""
+        demand, waiting = self._waiting
+        if demand != self.changes:
+            demand = self.changes
+            waiting = self.all()
+            self._waiting = demand, waiting
+        return waiting[:BLOCK]
 
     def done(self, block: Sequence[str], since: int) -> None:
-        """These were ended again; ``since`` is what :attr:`changes` was when that began: if it changed since, all has to be done anew."""
-        if since == self.changes and self._waiting is not None:
-            done = frozenset(block)
-            self._waiting = [id_ for id_ in self._waiting if id_ not in done]
-            self._due = bool(self._waiting)
+        """Take note that a block was revoked again.
 
-    def failed(self) -> None:
-        """They could not be ended again now."""
-        self._not_before = self._clock() + RETRY_SECONDS
+        Args:
+            block: which ids.
+            since: what :attr:`changes` was before; if it is another one now, the replay begins anew.
+        """
+        demand, waiting = self._waiting
+        if since == demand:
+            revoked = frozenset(block)
+            waiting = [id_ for id_ in waiting if id_ not in revoked]
+            self._waiting = demand, waiting
+            if not waiting:
+                self._settled = demand
 
 
 class Replay(NamedTuple):
-    """What was ended, and the operation that ends such again."""
+    """The revoked ids, and the operation that revokes such ids again."""
 
     revocations: Revocations
-    end_again: Callable[[Sequence[str]], Operation[None]]
+    revoke_again: Callable[[Sequence[str]], Operation[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What one place tells: a server, by its address in a cluster, or wherever the application's client leads to."""
+    """Learns of the history of the server at one place.
+
+    Args:
+        revocations: what has to be revoked again once the history changed.
+        place: a node's address in a cluster; None for wherever the application's client leads to.
+    """
 
     revocations: Revocations
     place: object = None
 
-    def came_up(self, reply: Reply) -> bool:
-        """A new connection has this reply to ``INFO replication``; whether it met another history."""
-        return self.revocations.met(self.place, history_in(reply))
+    def check(self, reply: Reply) -> None:
+        """Refuse a connection with such a reply to ``INFO replication``.
+
+        A replica's answers may be older than a revocation. (In a cluster it points to its primary.)
+
+        Raises:
+            Exception: the connection must not be used.
+        """
+        if is_last([reply]):
+            raise reply
+        if self.place is None and is_replica(reply):
+            raise ConnectionError("the server is a replica: waiting for a primary")
+
+    def is_changed(self, reply: Reply) -> bool:
+        """Whether this reply to ``INFO replication`` tells of another history."""
+        return self.revocations.is_changed(self.place, history_in(reply))
+
+    def came_up(self, reply: Reply) -> None:
+        """Take note of this reply, once the connections to the former history are retired."""
+        self.revocations.met(self.place, history_in(reply))
 
     def lost(self) -> None:
-        """A connection was lost."""
+        """Take note that a connection was lost."""
         self.revocations.lost()
 
     @property
     def due(self) -> bool:
-        """Whether to end again what was ended, before anything else."""
+        """Whether nothing may be sent but the replay."""
         return self.revocations.due
 
 
 def _forget(entries: "deque[Any]", now: float) -> None:
     while entries and entries[0][0] < now - KEPT_SECONDS:
         entries.popleft()
-
-
-def end_again(operation: Operation[None]) -> Operation[None]:
-    """A protocol's ``delete``, without taking the ids out of their indexes one by one: what is dead there goes when they are read."""
-    command = next(operation, None)
-    while command is not None:
-        reply = [0] * len(command.commands) if isinstance(command, Batch) and all(map(_is_removal, command.commands)) else (yield command)
-        try:
-            command = operation.send(reply)
-        except StopIteration:
-            return
-
-
-def _is_removal(command: Command) -> bool:
-    return isinstance(command, Call) and command.name in {"LREM", "SREM"}

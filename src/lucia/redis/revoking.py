@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from lucia._logs import revoked
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Command, Eval, Fence, Operation, Reply
 from lucia.redis.common import to_text
 from lucia.redis.layout import Layout
-from lucia.redis.replay import Revocations, end_again
+from lucia.redis.replay import Revocations
 from lucia.redis.session_first import TOMBSTONE, SlotSteps
 from lucia.redis.store import StoreProtocol
 from lucia.rules import milliseconds
@@ -110,9 +111,9 @@ class Revoking:
         """End a user's sessions, but for ``keep`` or what that was renewed to; says whether one was kept."""
         return (yield from self._confirmed(self._protocol.delete_by_user(user_id, keep)))
 
-    def end_again(self, session_ids: Iterable[str]) -> Operation[None]:
-        """End what was ended before."""
-        return end_again(self._protocol.delete(session_ids))
+    def delete_records(self, session_ids: Iterable[str]) -> Operation[None]:
+        """Revoke again what was revoked before."""
+        return self._protocol.delete_records(session_ids)
 
     def _confirmed(self, operation: Operation[T], session_ids: Sequence[str] = ()) -> Operation[T]:
         """What the operation returns, once it is remembered and confirmed.
@@ -120,10 +121,13 @@ class Revoking:
         Raises:
             RevocationNotReplicated: it is done, but not confirmed by all.
         """
+        since = self._revocations.changes
         result = yield from self._remembered(operation, session_ids)
         wanted = self._acknowledgement.replicas
         if wanted:
             found = yield Fence(f"{self._layout.session}:renewed:", TOMBSTONE, wanted, self._acknowledgement.milliseconds)
+            if self._revocations.changes != since:  # another server answered than took the writes
+                found = 0
             if found < wanted:
                 raise RevocationNotReplicated(
                     f"the sessions are ended, but {found} of {wanted} replicas confirmed it in time: "
@@ -145,6 +149,7 @@ class Revoking:
             if not isinstance(error, Exception) or (isinstance(error, StoreUnavailable) and error.ambiguous):
                 self._revocations.ended(session_ids, since)
             raise
+        revoked(len(ended))
         if ended and (others := [id_ for id_ in session_ids if id_ not in ended]):
             self._revocations.ended(others, since)
         return result

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, cast
 
+from lucia._logs import revoked
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.redis.commands import Argument, Batch, Call, Eval, Operation, Transaction
@@ -231,6 +232,10 @@ class SessionFirst(Reading):
         """End sessions and what they were renewed to."""
         yield from self._end(session_ids, set())
 
+    def delete_records(self, session_ids: Iterable[str]) -> Operation[None]:
+        """End sessions and what they were renewed to; leave their ids in the indexes."""
+        yield from self._delete_records(session_ids, set())
+
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         """Read a user's sessions, newest first; what is dead but still there is ended.
 
@@ -266,25 +271,36 @@ class SessionFirst(Reading):
         return {*chain, *(row.id for row in rows if handle_of(row) == handle_of(end))}
 
     def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[set[str]]:
-        """End these sessions, then what their markers name, and so on, each once; then take them out of their indexes.
+        """End these sessions and what they were renewed to; then take them out of their indexes.
 
         Returns:
             The ids at which there was a record.
         """
+        records = yield from self._delete_records(session_ids, seen)
         ended: dict[str, list[bytes]] = {}
-        there: set[str] = set()
+        for id_, record in records.items():
+            if (row := row_or_none(record, id_)) is not None:
+                revoked(0, row.user_id)
+                ended.setdefault(self._layout.index_key(row.user_id), []).append(id_.encode())
+        for index, ids in ended.items():
+            yield from self._drop(index, ids[::-1])
+        return set(records)
+
+    def _delete_records(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[dict[str, bytes]]:
+        """End these sessions, then what their markers name, and so on, each once.
+
+        Returns:
+            The records that were there, by their ids.
+        """
+        records: dict[str, bytes] = {}
         waiting = unseen(self._layout, session_ids, seen)
         while waiting:
             block, waiting = waiting[:BATCH], waiting[BATCH:]
             held = yield from self._take(block)
-            there.update(id_ for id_, (record, _) in zip(block, held, strict=True) if record is not None)
-            for id_, (record, _) in zip(block, held, strict=True):
-                if (row := row_or_none(record, id_)) is not None:
-                    ended.setdefault(self._layout.index_key(row.user_id), []).append(id_.encode())
+            found = zip(block, held, strict=True)
+            records.update((id_, record) for id_, (record, _) in found if record is not None)
             waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
-        for index, ids in ended.items():
-            yield from self._drop(index, ids[::-1])
-        return there
+        return records
 
     def _take(self, session_ids: Sequence[str]) -> Operation[list[Held]]:
         """End these sessions, and return what they and their markers held. One whose marker would be in another slot has none."""

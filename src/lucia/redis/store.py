@@ -69,6 +69,13 @@ class StoreProtocol(Store, Protocol):
         """What is done at one key, for repairs."""
         ...
 
+    def delete_records(self, session_ids: Iterable[str]) -> Operation[None]:
+        """Revoke sessions and what they were renewed to, and leave their ids in the indexes.
+
+        What is dead there is removed when the index is read.
+        """
+        ...
+
     def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once; the marker has what is ``sealed``, which only who sealed it follows."""
         ...

@@ -158,12 +158,6 @@ def take_back(keys: ThrottleKeys, entries: Mapping[str, str]) -> Operation[None]
         yield Batch(tuple(Call("LREM", (keys.throttle_key(name), 0, entry)) for name, entry in entries.items()))
 
 
-def forget(keys: ThrottleKeys, names: Collection[str]) -> Operation[None]:
-    """Forget all failures under these names: ``DEL`` for each."""
-    if names:
-        yield Batch(tuple(Call("DEL", (keys.throttle_key(name),)) for name in names))
-
-
 def _script(keys: ThrottleKeys, rules: Rules, word: str) -> Eval:
     numbers = [number for rule in rules.values() for number in (*rule, rule.kept)]
     return Eval(ATTEMPT, tuple(map(keys.throttle_key, rules)), (word, *numbers))

@@ -60,22 +60,33 @@ class OneServer:
 
 @dataclass(frozen=True, slots=True)
 class BehindSentinel:
-    """A client of the master that Sentinel names; ``finders(seconds)`` makes a copy of the application's Sentinel object."""
+    """A client of the master that Sentinel names."""
 
     recipe: Recipe
     service: str
     finder: Any
 
-    def copy_finder(self, seconds: float) -> Any:
-        """A copy of the client's Sentinel object, whose own clients ask once and wait so long for each answer at most."""
+    def copy_finders(self, seconds: float) -> list[Any]:
+        """Return copies of the client's Sentinel object, each for one of the Sentinels.
+
+        Their clients ask once, and wait that many seconds for a connection or an answer.
+        """
+        return [self._copy_finder(each, seconds) for each in self.finder.sentinels]
+
+    def _copy_finder(self, sentinel: Any, seconds: float) -> Any:
         copied = copy.copy(self.finder)
-        copied.sentinels = [_copy_of(each, seconds) for each in self.finder.sentinels]
+        copied.sentinels = [_copy_of(sentinel, seconds)]
         return copied
 
 
 @dataclass(frozen=True, slots=True)
 class InCluster:
-    """A client of a cluster that has at least these nodes; ``remap`` tells where a node is that names itself so."""
+    """A client of a cluster.
+
+    Args:
+        nodes: addresses that the application gave to its client, or that the client found with them.
+        remap: tells at which address a node can be reached that names itself so.
+    """
 
     recipe: Recipe
     nodes: tuple[Address, ...]

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from lucia.errors import StoreUnavailable
+from lucia.redis.clients import is_answer, is_outage
 from lucia.redis.commands import Call, Command, Eval, Nodes, OnNode, Reply, Transaction
 
 WRITE_SECONDS: Final = 30.0
@@ -89,12 +90,15 @@ def is_repeatable(command: Call | Eval | Transaction | Nodes | OnNode) -> bool:
 
 
 def error_to_raise(lost: Unanswered, *, wrote: bool) -> Exception:
-    """The error for the caller: the client's own, unless the time was over, or something may have been written.
+    """Return the error for the caller: ``StoreUnavailable``, whose cause is the client's error.
+
+    A server that refuses the connection, since the password or the database is wrong, is reached
+    and will refuse it again: that is the client's own error, for somebody to mend the settings.
 
     Args:
         wrote: whether a write of this operation was executed or may have been.
     """
-    if lost.error is not None and not wrote:
+    if lost.error is not None and not wrote and is_answer(lost.error) and not is_outage(lost.error):
         return lost.error
     unavailable = StoreUnavailable(ambiguous=wrote)
     unavailable.__cause__ = lost.error

@@ -241,6 +241,14 @@ class Walk:
         counts = [server.keys for server in self.servers.values()]
         return None if None in counts else sum(cast("list[int]", counts))
 
+    def has_looked(self) -> bool:
+        """Whether there is anything to go on from: a key that was looked at, or a node that is done."""
+        return bool(self.state.done or self.state.total().keys)
+
+    def has_sessions(self) -> bool:
+        """Whether any key was one of ours."""
+        return any(count and role != "other" for role, count in self.state.total().keys.items())
+
     def _walk(self, node: str) -> None:
         server = self.servers[node]
         state = self.state
@@ -284,7 +292,8 @@ class Walk:
     def _add(self, findings: list[Finding]) -> None:
         self.state.tally.add(findings)
         for finding in findings:
-            if sum(each.kind is finding.kind for each in self.examples) < EXAMPLES:
+            is_shown = finding.user_id is not None or finding.key is not None
+            if is_shown and sum(each.kind is finding.kind for each in self.examples) < EXAMPLES:
                 self.examples.append(finding)
 
     def _look_again(self, *, everything: bool) -> None:
@@ -326,7 +335,10 @@ def report(walk: Walk, *, complete: bool, examples: bool) -> dict[str, Any]:
         str(kind): {"found": total.found[kind], "mended": total.mended[kind], "left": total.found[kind] - total.mended[kind]}
         for kind in Kind
     }
-    shown = [{"kind": str(each.kind), "user": each.user_id, "handle": each.handle, "mended": each.mended} for each in walk.examples]
+    shown = [
+        {"kind": str(each.kind), "user": each.user_id, "handle": each.handle, "key": each.key, "mended": each.mended}
+        for each in walk.examples
+    ]
     return {
         "version": VERSION,
         "complete": complete,

@@ -1,0 +1,48 @@
+"""A semaphore for threads that is first come, first served."""
+
+import threading
+from collections import deque
+
+__all__ = ["FairSemaphore"]
+
+
+class FairSemaphore:
+    """A bounded number of permits, handed to the waiting threads in the order in which they came.
+
+    With :class:`threading.Semaphore` a thread that releases a permit and asks again at once gets
+    it back before a waiting thread wakes up. Under gevent, where nothing interrupts a greenlet,
+    that starves the others until they time out.
+
+    Args:
+        permits: how many.
+    """
+
+    def __init__(self, permits: int) -> None:
+        self._free = permits
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+
+    def acquire(self, seconds: float) -> bool:
+        """Take a permit, and say whether there was one in time."""
+        with self._lock:
+            if self._free:  # then nobody waits: a released permit goes to who waits
+                self._free -= 1
+                return True
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        if turn.acquire(timeout=max(seconds, 0)):
+            return True
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                return False
+        return True  # it was handed over in the last moment
+
+    def release(self) -> None:
+        """Give a permit back, to the thread that has waited longest."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._free += 1

@@ -1,0 +1,406 @@
+"""Log lines for operators: every line that the library writes, with its logger, level and fields.
+
+A line's ``extra`` holds ``event``, one of the names in :data:`EVENTS`, and that event's fields.
+Nothing that lets anybody in is in a line: no session id, password, hash or token, and no name of a
+key, since it is often an e-mail address. Text from outside is cut and its control characters are
+escaped.
+
+What only a deeper layer knows, such as how many sessions a store revoked, reaches the line by a
+context variable: the layer calls :func:`revoked` or :func:`key_found`, which add to the event that
+is open, if one is. An event inside another one adds to it and writes no line of its own.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from logging import ERROR, INFO, WARNING
+from typing import Final, NamedTuple
+
+from lucia.errors import InvalidCredentials, TooManyAttempts
+from lucia.models import KeyRow
+from lucia.origins import OriginFailure
+from lucia.throttle import address_block, failure_name
+
+__all__: list[str] = []
+
+MINUTE: Final = 60.0
+
+MOST_COUNTED: Final = 1_000
+"""For how many subjects an event's lines are counted; while there are as many, others get none."""
+
+LONGEST: Final = 200
+"""How many characters of a text from outside a line shows."""
+
+QUIET_SECONDS: Final = 5.0
+"""An outage is over when a server answers and no request has failed for so long: else a store that
+fails now and then would write a line for each request."""
+
+
+class Event(NamedTuple):
+    """A kind of line.
+
+    Args:
+        logger: the logger's name.
+        level: one of logging's levels.
+        fields: what ``extra`` holds beside ``event``.
+        most: how many lines a minute are written for each subject; None for no limit. With one,
+            ``extra`` also holds ``suppressed``: how many were left out since the last line.
+    """
+
+    logger: str
+    level: int
+    fields: tuple[str, ...] = ()
+    most: int | None = None
+
+
+_ROOT, _AUTH, _REDIS = "lucia", "lucia.auth", "lucia.redis"
+
+EVENTS: Final = {
+    "signed_in": Event(_AUTH, INFO, ("user_id", "provider_id")),
+    "credentials_refused": Event(_AUTH, INFO, ("reason", "provider_id", "user_id"), most=100),
+    "sign_in_throttled": Event(_AUTH, WARNING, ("provider_id", "address", "retry_after"), most=1),
+    "overloaded": Event(_AUTH, WARNING, ("waiting",), most=1),
+    "signed_out": Event(_AUTH, INFO, ("user_id",)),
+    "sessions_revoked": Event(_AUTH, INFO, ("user_id", "count")),
+    "revocation_failed": Event(_AUTH, ERROR, ("user_id", "reason"), most=1),
+    "cross_site_request": Event(_ROOT, WARNING, ("expected", "received"), most=100),
+    "row_ignored": Event(_ROOT, WARNING, most=100),
+    "store_unavailable": Event(_REDIS, ERROR, ("reason",)),
+    "store_available": Event(_REDIS, WARNING, ("failures", "seconds")),
+    "store_corrupt": Event(_REDIS, ERROR, most=1),
+    "record_ignored": Event(_REDIS, WARNING, ("reason",), most=100),
+    "marker_unreadable": Event(_REDIS, WARNING, most=100),
+    "revocations_not_replayed": Event(_REDIS, WARNING, ("reason",), most=10),
+    "client_used_as_it_is": Event(_REDIS, WARNING, ("client",)),
+    "near_cache_off": Event(_REDIS, WARNING, ("reason",)),
+}
+"""Every kind of line, by its name."""
+
+
+class Limiter:
+    """Counts lines, so that nobody can flood the log.
+
+    Args:
+        clock: gives seconds that only go forward.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._windows: dict[str, dict[str, tuple[float, int]]] = {}
+        self._suppressed: dict[str, int] = {}
+
+    def admit(self, event: str, most: int, subjects: tuple[str, ...]) -> int | None:
+        """Count a line, and say whether it is written.
+
+        Args:
+            event: what kind of line it is.
+            most: how many are written a minute for each subject.
+            subjects: whom it is about. One of them that has had as many is enough to refuse
+                the line.
+
+        Returns:
+            How many lines of this kind were left out since the last one; None if this one is, too.
+        """
+        with self._lock:
+            now = self._clock()
+            windows = self._windows_of(event, now)
+            counted = {subject: _in_window(windows.get(subject), now) for subject in subjects}
+            is_full = len(windows.keys() | counted.keys()) > MOST_COUNTED
+            if is_full or any(count >= most for _, count in counted.values()):
+                self._suppressed[event] = self._suppressed.get(event, 0) + 1
+                return None
+            windows.update({subject: (begun, n + 1) for subject, (begun, n) in counted.items()})
+            return self._suppressed.pop(event, 0)
+
+    def _windows_of(self, event: str, now: float) -> dict[str, tuple[float, int]]:
+        """Return when a minute began for each subject, and its lines since.
+
+        Each event has its own: a flood of one kind must not suppress lines of another kind.
+        """
+        windows = self._windows.setdefault(event, {})
+        if len(windows) >= MOST_COUNTED:
+            for subject in [each for each, (begun, _) in windows.items() if now - begun >= MINUTE]:
+                del windows[subject]
+        return windows
+
+
+def _in_window(window: tuple[float, int] | None, now: float) -> tuple[float, int]:
+    return (now, 0) if window is None or now - window[0] >= MINUTE else window
+
+
+_limiter = Limiter()
+
+
+class Outage:
+    """Writes one line when a store stops answering, and one when it answers again.
+
+    ``is_on`` says whether an outage goes on: only then :meth:`answered` has to be called.
+
+    Args:
+        clock: gives seconds that only go forward.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.is_on = False
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._first = self._last = 0.0
+        self._failures = 0
+
+    def failed(self, error: Exception) -> None:
+        """A request was not answered: ``error`` is raised to the caller."""
+        with self._lock:
+            self._last = self._clock()
+            self._failures += 1
+            if self.is_on:
+                return
+            self.is_on, self._first, self._failures = True, self._last, 1
+        reason = type(error.__cause__ or error).__name__
+        _write("store_unavailable", "the session store does not answer: %s", reason=reason)
+
+    def answered(self) -> None:
+        """A request was answered."""
+        with self._lock:
+            if not self.is_on or self._clock() - self._last < QUIET_SECONDS:
+                return
+            self.is_on = False
+            failures, seconds = self._failures, round(self._last - self._first, 1)
+        text = "the session store answers again: %s requests failed within %s s"
+        _write("store_available", text, failures=failures, seconds=seconds)
+
+
+class _Open:
+    """What is known of an event that is not over."""
+
+    def __init__(self) -> None:
+        self.user_id: str | None = None
+        self.revoked: int | None = None
+        self.is_signed_in = False
+
+
+_open: ContextVar[_Open | None] = ContextVar("lucia_event", default=None)
+
+
+@contextmanager
+def credentials(provider_id: str, provider_user_id: str, address: str | None) -> Generator[None]:
+    """Write what becomes of a key and its password: a sign-in, a refusal, or too many attempts."""
+    with _opened() as (event, _):
+        try:
+            yield
+        except InvalidCredentials as error:
+            _credentials_refused(type(error).__name__, provider_id, event.user_id)
+            raise
+        except TooManyAttempts as error:
+            _sign_in_throttled(provider_id, provider_user_id, address, error.retry_after)
+            raise
+    if event.is_signed_in:
+        _write(
+            "signed_in",
+            "user %s signed in with a key of %s",
+            user_id=event.user_id,
+            provider_id=provider_id,
+        )
+
+
+def key_found(row: KeyRow | None) -> None:
+    """The key that is being tried is this one."""
+    event = _open.get()
+    if event is not None and row is not None:
+        event.user_id = row.user_id
+
+
+def signed_in(user_id: str) -> None:
+    """A session was made."""
+    event = _open.get()
+    if event is not None:
+        event.user_id, event.is_signed_in = user_id, True
+    else:
+        _write("signed_in", "user %s signed in", user_id=user_id, provider_id=None)
+
+
+@contextmanager
+def signing_out(user_id: str | None) -> Generator[None]:
+    """Write that a request's session was ended, unless there was none."""
+    with _opened() as (event, _):
+        event.user_id = user_id
+        yield
+    if event.revoked != 0:
+        _write("signed_out", "user %s signed out", user_id=event.user_id)
+
+
+@contextmanager
+def revocation(user_id: str | None = None) -> Generator[None]:
+    """Write how many sessions were revoked, or that this failed.
+
+    A session that nobody has, such as one of an outsider's cookie, writes nothing.
+    """
+    with _opened() as (event, is_inner):
+        event.user_id = event.user_id or user_id
+        try:
+            yield
+        except Exception as error:
+            _revocation_failed(event.user_id, type(error).__name__)
+            raise
+    if not is_inner and (event.revoked != 0 or user_id is not None):
+        text = "sessions of user %s were revoked: %s"
+        _write("sessions_revoked", text, user_id=event.user_id, count=event.revoked)
+
+
+def revoked(count: int, user_id: str | None = None) -> None:
+    """So many sessions were revoked, of this user if that is known."""
+    event = _open.get()
+    if event is not None:
+        event.revoked = (event.revoked or 0) + count
+        event.user_id = event.user_id or user_id
+
+
+def overloaded(waiting: str) -> None:
+    """Something was refused since too much of it waits already."""
+    _write("overloaded", "refused, since too many wait: %s", waiting, waiting=waiting)
+
+
+def store_corrupt() -> None:
+    """An index is a value of another type."""
+    _write(
+        "store_corrupt",
+        "an index of the session store is of another type: run lucia doctor to find it",
+    )
+
+
+def record_ignored(reason: str) -> None:
+    """A value at a session's key is no session."""
+    _write("record_ignored", "a session record was ignored: %s", reason=reason)
+
+
+def marker_unreadable() -> None:
+    """No key opens the marker of a used id."""
+    _write(
+        "marker_unreadable",
+        "a used session id leads nowhere: no key of the ring opens its marker",
+    )
+
+
+def revocations_not_replayed(error: Exception) -> None:
+    """The server's history is another one, and what was revoked could not be revoked again."""
+    _write(
+        "revocations_not_replayed",
+        "the server's history changed, and recent revocations could not be repeated yet: %s",
+        reason=type(error).__name__,
+    )
+
+
+def client_used_as_it_is(client: object) -> None:
+    """Connections of our own can't be made as this client makes its."""
+    _write(
+        "client_used_as_it_is",
+        "the %s given can't be copied, so it is used as it is: it may send logins again whose "
+        "answer was lost, and takes the time that it takes; give a client of redis-py or valkey-py "
+        "without an execute_command of its own",
+        client=type(client).__name__,
+    )
+
+
+def near_cache_off(reason: str) -> None:
+    """The server refuses what keeping sessions in memory needs."""
+    text = "no session is kept in memory, and each is read from the server, since %s"
+    _write("near_cache_off", text, reason=reason)
+
+
+def cross_site_request(failure: OriginFailure) -> None:
+    """A request failed the origin check."""
+    _write(
+        "cross_site_request",
+        "origin check failed: expected %s, received %s",
+        expected=failure.expected,
+        received=failure.received,
+    )
+
+
+def row_ignored() -> None:
+    """A row of a database's session table is no session."""
+    _write("row_ignored", "a row of the session table is no session and is ignored")
+
+
+def _credentials_refused(reason: str, provider_id: str, user_id: str | None) -> None:
+    text = "credentials were refused: %s, a key of %s, user %s"
+    _write("credentials_refused", text, reason=reason, provider_id=provider_id, user_id=user_id)
+
+
+def _sign_in_throttled(
+    provider_id: str,
+    provider_user_id: str,
+    address: str | None,
+    retry_after: int,
+) -> None:
+    block = None if address is None else address_block(address)
+    key = failure_name("key", f"{provider_id}:{provider_user_id}")
+    subjects = (key,) if block is None else (key, block)
+    _write(
+        "sign_in_throttled",
+        "too many wrong passwords at a key of %s, from address %s: the next attempt in %s s",
+        *subjects,
+        provider_id=provider_id,
+        address=block,
+        retry_after=retry_after,
+    )
+
+
+def _revocation_failed(user_id: str | None, reason: str) -> None:
+    text = "sessions of user %s may not be revoked: %s"
+    _write("revocation_failed", text, user_id or "", user_id=user_id, reason=reason)
+
+
+@contextmanager
+def _opened() -> Generator[tuple[_Open, bool]]:
+    """Give the open event and True, or open one, and False."""
+    outer = _open.get()
+    if outer is not None:
+        yield outer, True
+        return
+    event = _Open()
+    token = _open.set(event)
+    try:
+        yield event, False
+    finally:
+        _open.reset(token)
+
+
+def _write(name: str, text: str, *subjects: str, **fields: str | float | None) -> None:
+    """Write a line; ``text`` has a place for the first of its fields, in their order."""
+    event = EVENTS[name]
+    logger = logging.getLogger(event.logger)
+    if not logger.isEnabledFor(event.level):
+        return
+    extra = {"event": name, **{field: _shown(value) for field, value in fields.items()}}
+    values = [_quoted(field, extra[field]) for field in list(fields)[: text.count("%s")]]
+    if event.most is not None:
+        suppressed = _limiter.admit(name, event.most, subjects or ("",))
+        if suppressed is None:
+            return
+        extra["suppressed"] = suppressed
+        if suppressed:
+            text, values = f"{text} (%s more since the last such line)", [*values, suppressed]
+    logger.log(event.level, text, *values, extra=extra)
+
+
+def _shown(value: str | float | None) -> str | float | None:
+    """Cut a text and escape its control characters."""
+    if not isinstance(value, str):
+        return value
+    escaped = "".join(map(_escaped, value[:LONGEST]))
+    return escaped if len(value) <= LONGEST else f"{escaped}…"
+
+
+def _escaped(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode()
+
+
+def _quoted(field: str, value: str | float | None) -> str | float:
+    """A field in a line's text: what somebody chose is told from the words around it."""
+    if value is None:
+        return "unknown"
+    return f"'{value}'" if field in {"user_id", "provider_id"} else value

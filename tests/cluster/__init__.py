@@ -1,0 +1,1 @@
+"""Clusters that change while they are used."""

@@ -1,0 +1,187 @@
+"""Addresses at which nobody answers: nodes and Sentinels that are gone, or drop packets."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+import redis
+
+from lucia._async.redis_routes import open_route as open_async_route
+from lucia._connections import AsyncSettings, Settings
+from lucia._sync.redis_routes import open_route
+from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
+from lucia.redis.replay import Revocations
+from lucia.redis.topology import InCluster, topology_of
+from lucia.redis.unanswered import Unanswered
+from tests.failover_tools import SentinelPair, sentinel_pair
+from tests.redis_tools import AsyncClients, Clients, row, silent_server, unused_port
+from tests.servers import Cluster
+from tests.support.cluster_changes import FLAVOURS, EitherAdapter, swallowed_ports
+from tests.support.faulty_proxy import FaultyProxy
+
+SECONDS: Final = 3.0
+"""The deadline of a command."""
+
+each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
+
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def dead() -> Iterator[list[int]]:
+    """A dozen ports that drop packets."""
+    with swallowed_ports(12) as ports:
+        yield ports
+
+
+def route_to(flavour: str, cluster: Cluster, *ports: int) -> Any:
+    """Return a route to a cluster whose nodes the application gave by these ports."""
+    kind: Any = AsyncClients if flavour == "async" else Clients
+    topology = topology_of(kind.of_cluster("redis", cluster))
+    assert isinstance(topology, InCluster)
+    topology = replace(topology, nodes=tuple(("127.0.0.1", port) for port in ports))
+    if flavour == "async":
+        return open_async_route(topology, AsyncSettings(seconds=SECONDS), Revocations())
+    return open_route(topology, Settings(seconds=SECONDS), Revocations())
+
+
+async def call(flavour: str, method: Any, *arguments: Any) -> Any:
+    """Call a method that is a coroutine function in one flavour."""
+    if flavour == "async":
+        return await method(*arguments)
+    return await asyncio.to_thread(method, *arguments)
+
+
+@each_flavour
+async def test_a_dozen_dead_addresses(flavour: str, dead: list[int], cluster: Cluster) -> None:
+    """If twelve of the addresses given drop packets, the map is read from the thirteenth in time."""
+    route = route_to(flavour, cluster, *dead, cluster.ports[0])
+    calls = [call(flavour, route.ask, f"k{key}", [("PING",)], SECONDS) for key in range(300)]
+    assert await asyncio.gather(*calls) == [[b"PONG"]] * 300
+    began = time.monotonic()
+    await call(flavour, route.nodes, SECONDS)
+    assert time.monotonic() - began < SECONDS / 4  # the node that answered is asked first
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_only_dead_addresses(flavour: str, dead: list[int], cluster: Cluster) -> None:
+    """If all addresses drop packets, that is told when the time is over, and not much later."""
+    route = route_to(flavour, cluster, *dead, *dead[:1])
+    began = time.monotonic()
+    with pytest.raises(Unanswered) as raised:
+        await call(flavour, route.ask, "key", [("PING",)], SECONDS / 3)
+    assert raised.value.sent is False
+    assert time.monotonic() - began < SECONDS
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_a_map_that_names_dead_addresses(flavour: str, dead: list[int], cluster: Cluster) -> None:
+    """Where nodes are reached at addresses that died, the right ones are found at the next try."""
+    moved: dict[int, int] = dict(zip(cluster.ports, dead, strict=False))
+
+    def reach(address: tuple[str, int]) -> tuple[str, int]:
+        return address[0], moved.get(address[1], address[1])
+
+    route = route_to(flavour, cluster, *cluster.ports)
+    route._topology = replace(route._topology, remap=reach)
+    with pytest.raises(Unanswered):
+        await call(flavour, route.ask, "key", [("PING",)], SECONDS / 3)
+    moved.clear()
+    assert await call(flavour, route.ask, "key", [("PING",)], SECONDS) == [b"PONG"]
+    assert {port for _, port in route._servers} <= set(cluster.ports)
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+# Sentinel
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelPair]:
+    """A primary and its replica that a Sentinel watches."""
+    with sentinel_pair("redis", tmp_path_factory.mktemp("sentinel")) as found:
+        yield found
+
+
+@asynccontextmanager
+async def behind_sentinels(flavour: str, watched: SentinelPair, *ports: int) -> AsyncIterator[EitherAdapter]:
+    """An adapter behind Sentinels at these ports."""
+    kind: Any = AsyncClients if flavour == "async" else Clients
+    sentinel = kind.sentinels["redis"]([("127.0.0.1", port) for port in ports])
+    client, deadline = sentinel.master_for(watched.name), timedelta(seconds=SECONDS)
+    if flavour == "async":
+        async with client, AsyncRedisSessionAdapter(client, deadline=deadline) as adapter:
+            yield EitherAdapter(adapter)
+        return
+    with client, RedisSessionAdapter(client, deadline=deadline) as sync_adapter:
+        yield EitherAdapter(sync_adapter)
+
+
+@each_flavour
+@pytest.mark.parametrize("kind", ["dropping", "silent", "closed"])
+async def test_a_dozen_dead_sentinels(flavour: str, kind: str, dead: list[int], watched: SentinelPair) -> None:
+    """If twelve Sentinels drop packets, say nothing or are not there, the thirteenth tells in time."""
+    with ExitStack() as stack:
+        ports = dead
+        if kind == "silent":
+            ports = [stack.enter_context(silent_server()).port for _ in range(12)]
+        if kind == "closed":
+            ports = [unused_port() for _ in range(12)]
+        async with behind_sentinels(flavour, watched, *ports, watched.sentinel_port) as adapter:
+            session_id = f"{flavour}-{kind}"
+            await adapter.add(row(session_id))
+            assert await adapter.live(session_id) == {session_id}
+
+
+@each_flavour
+async def test_a_slow_sentinel_among_dead_ones(flavour: str, dead: list[int], watched: SentinelPair) -> None:
+    """A Sentinel that needs a while is waited for, however many others are dead."""
+    with FaultyProxy(watched.sentinel_port) as link:
+        link.hold()
+        threading.Timer(SECONDS / 12, link.flow).start()
+        async with behind_sentinels(flavour, watched, *dead, link.port) as adapter:
+            await adapter.add(row(f"{flavour}-slow"))
+            assert await adapter.get(f"{flavour}-slow") is not None
+
+
+@each_flavour
+async def test_connections_to_an_old_master(flavour: str, watched: SentinelPair) -> None:
+    """When Sentinel names another master, no connection to the old one is used again."""
+    old, new = watched.pair.primary, watched.pair.replica
+
+    def name(port: int) -> None:
+        with redis.Redis(port=watched.sentinel_port) as sentinel:
+            sentinel.sentinel_remove(watched.name)
+            sentinel.sentinel_monitor(watched.name, "127.0.0.1", port, 1)
+
+    async with behind_sentinels(flavour, watched, watched.sentinel_port) as adapter:
+        assert await adapter.get("one") is None
+        route = await adapter.route()
+        blocking: Any = ("BLPOP", "nothing", "0.5")
+        in_use = [adapter.call(route.ask_alone, None, [blocking], SECONDS) for _ in range(3)]
+        waiting = asyncio.gather(*in_use)
+        await asyncio.sleep(0.2)
+        name(new.port)
+        await adapter.call(route.drop_idle)
+        assert await adapter.call(route.ask_alone, None, [("PING",)], SECONDS) == [b"PONG"]
+        assert await waiting == [[None]] * 3
+        assert await adapter.call(route.ask_alone, None, [("PING",)], SECONDS) == [b"PONG"]
+        assert {each.port for each in route._server._idle} == {new.port}
+        name(old.port)
+
+
+@each_flavour
+async def test_only_dead_sentinels(flavour: str, dead: list[int], watched: SentinelPair) -> None:
+    """If no Sentinel answers, that is told within the deadline, as the client's error or ours."""
+    async with behind_sentinels(flavour, watched, *dead) as adapter:
+        began = time.monotonic()
+        with pytest.raises(Exception, match=r"No master found|did not answer|no Sentinel"):
+            await adapter.get("one")
+        assert time.monotonic() - began < 2 * SECONDS

@@ -1,0 +1,126 @@
+"""Nodes that leave a cluster, join it, and move to other addresses, while sessions are used."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.redis_tools import row, until
+from tests.support.cluster_changes import (
+    FLAVOURS,
+    ChangingCluster,
+    Member,
+    changing_cluster,
+    either_adapter,
+    swallow_port,
+)
+
+IDS: Final = [f"s{number}" for number in range(40)]
+
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
+
+each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[ChangingCluster]:
+    """A cluster of three primaries."""
+    with changing_cluster(tmp_path) as found:
+        yield found
+
+
+@each_flavour
+@pytest.mark.parametrize("reset", [True, False], ids=["del-node", "forgotten"])
+async def test_a_node_that_left_and_runs_on(flavour: str, reset: bool, group: ChangingCluster) -> None:
+    """After a reshard and the removal of the node that was asked first, every session is found.
+
+    That holds also after a connection to another node broke, so that the map is read again.
+    """
+    first = group.members[0]
+    async with either_adapter(flavour, group.cluster) as adapter:
+        others = connections(first)  # of the application's own client
+        await adapter.add(*map(row, IDS))
+        group.empty(first)
+        group.remove(first, reset=reset)
+        assert await adapter.live(*IDS) == set(IDS)
+        for member in group.members:
+            member.client.client_kill_filter(_type="normal", skipme=True)
+            assert await adapter.live(*IDS) == set(IDS)
+        await adapter.add(row("new"))
+        route = await adapter.route()
+        assert {port for _, port in route._servers} <= set(group.cluster.ports)
+        assert first.port not in {port for _, port in route._nodes}
+        until(lambda: connections(first) <= others)
+
+
+def connections(member: Member) -> int:
+    """Return how many connections of clients a node has, with that of the test."""
+    return len(member.client.client_list(_type="normal"))
+
+
+@each_flavour
+async def test_a_reshard_beside_requests(flavour: str, group: ChangingCluster) -> None:
+    """While a node is emptied and removed, no read fails, and none misses a session."""
+    last = group.members[-1]
+    failed: list[object] = []
+    reads = 0
+    done = asyncio.Event()
+    async with either_adapter(flavour, group.cluster) as adapter:
+        await adapter.add(*map(row, IDS))
+
+        async def read(session_id: str) -> None:
+            nonlocal reads
+            while not done.is_set():
+                try:
+                    if await adapter.get(session_id) is None:
+                        failed.append(session_id)
+                except Exception as error:
+                    failed.append(error)
+                reads += 1
+
+        readers = [asyncio.create_task(read(session_id)) for session_id in IDS[:8] * 4]
+        await asyncio.to_thread(group.empty, last)
+        await asyncio.to_thread(group.remove, last)
+        await asyncio.sleep(0.2)
+        done.set()
+        await asyncio.gather(*readers)
+        assert (failed, reads > len(readers)) == ([], True)
+
+
+@each_flavour
+async def test_a_node_that_joins(flavour: str, group: ChangingCluster) -> None:
+    """A node that joins and takes slots serves its sessions, and revocations of them are known."""
+    async with either_adapter(flavour, group.cluster) as adapter:
+        await adapter.add(*map(row, IDS))
+        member = group.add()
+        source = group.members[0]
+        group.move_slots(source, member, sorted(source.slots)[:2_000])
+        group.settle()
+        assert await adapter.live(*IDS) == set(IDS)
+        theirs = [id_ for id_ in IDS if group.serving(f"session:{id_}") is member]
+        await adapter.delete(theirs[0])
+        assert await adapter.live(*IDS) == set(IDS) - {theirs[0]}
+
+
+@each_flavour
+@pytest.mark.slow
+async def test_a_node_that_moves_again_and_again(flavour: str, group: ChangingCluster) -> None:
+    """However often a node moved to another address, and the old ones drop packets, all sessions are found."""
+    deadline = timedelta(seconds=2)
+    moving = group.members[0]
+    with ExitStack() as swallowed:
+        async with either_adapter(flavour, group.cluster, deadline=deadline) as adapter:
+            await adapter.add(*map(row, IDS))
+            for _ in range(12):
+                before = moving.move_to_other_port()
+                swallow_port(swallowed, before)
+                group.settle()
+                for _ in range(2):  # the first requests may still go to the old address
+                    await asyncio.gather(*map(adapter.get, IDS), return_exceptions=True)
+                assert await adapter.live(*IDS) == set(IDS)
+            route = await adapter.route()
+            assert {port for _, port in route._servers} <= set(group.cluster.ports)

@@ -1,0 +1,1 @@
+"""Tests of what happens to sessions when connections break and servers fail."""

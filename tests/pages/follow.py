@@ -1,0 +1,66 @@
+"""Follow a page as a reader does: ``python follow.py PAGE``, in an environment of its own.
+
+What the page says to install is installed when its turn comes, and its Python blocks run one after
+another in one namespace. Nothing but the standard library is needed. The environment tells the rest:
+``LUCIA_WHEEL`` is installed in the place of ``lucia-auth``, and ``REDIS_URL`` is the server.
+"""
+
+import ast
+import asyncio
+import doctest
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SHOWN_URL = "redis://localhost:6379"
+
+BLOCK = re.compile(r"(?ms)^```(bash|python)\n(.*?)^```$")
+PACKAGE = re.compile(r"\blucia-auth(?=[\[\s\"']|$)")
+
+
+def main(page: Path) -> None:
+    """Run what the page shows, to its end."""
+    text = page.read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    with asyncio.Runner() as runner:
+        for block in BLOCK.finditer(text):
+            language, source = block.groups()
+            source = source.replace(SHOWN_URL, os.environ["REDIS_URL"])
+            line = text.count("\n", 0, block.start()) + 1
+            if language == "bash":
+                _run_commands(source)
+            elif source.startswith(">>>"):
+                _run_doctest(source, namespace, page.name, line)
+            else:
+                _run_python("\n" * line + source, namespace, page.name, runner)
+
+
+def _run_commands(commands: str) -> None:
+    """Run a block that begins with an installation; other commands are for other machines."""
+    if commands.startswith("pip install "):
+        commands = PACKAGE.sub(lambda _: os.environ["LUCIA_WHEEL"], commands)
+        subprocess.run(["bash", "-euc", commands], check=True)
+
+
+def _run_doctest(source: str, namespace: dict[str, Any], name: str, line: int) -> None:
+    test = doctest.DocTestParser().get_doctest(source, namespace, name, name, line)
+    results = doctest.DocTestRunner().run(test, clear_globs=False)
+    namespace.update(test.globs)
+    if results.failed:
+        raise SystemExit(1)
+
+
+def _run_python(source: str, namespace: dict[str, Any], name: str, runner: asyncio.Runner) -> None:
+    """Run a block that may hold ``await`` outside of a function, as IPython does."""
+    code = compile(source, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    outcome = eval(code, namespace)  # noqa: S307  (the project's own pages)
+    if inspect.iscoroutine(outcome):
+        runner.run(outcome)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,207 @@
+"""Drive an adapter of either flavour with many concurrent calls, from a test that is neither.
+
+A call is a function of the adapter: ``lambda adapter: adapter.get_session("id")``. Its outcome is
+what it returned, or the exception that it raised.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final, Protocol, Self
+
+import redis.exceptions
+import valkey.exceptions
+
+from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
+from lucia.errors import LuciaError
+from tests.redis_tools import AsyncClients, Clients
+
+__all__ = [
+    "ASYNC_FLAVOURS",
+    "FLAVOURS",
+    "Call",
+    "Caller",
+    "failures",
+    "foreign",
+    "open_caller",
+    "read",
+]
+
+ALONE: Final = ", coalesce=False"
+
+_LOOPS: Final = ["asyncio", *(["uvloop"] if find_spec("uvloop") is not None else [])]
+
+ASYNC_FLAVOURS: Final = tuple(loop + suffix for loop in _LOOPS for suffix in ("", ALONE))
+
+FLAVOURS: Final = ("threads", *ASYNC_FLAVOURS)
+"""Ways to call an adapter: from threads, or from tasks, with and without coalescing."""
+
+THREADS: Final = 64
+
+Call = Callable[[Any], Any]
+
+
+class Caller(Protocol):
+    """An adapter, and the threads or tasks that call it."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def all(self, calls: Iterable[Call]) -> list[Any]:
+        """Make all calls at once, and return their outcomes in order."""
+        ...
+
+    def all_until(self, calls: Iterable[Call], act: Callable[[], object]) -> list[list[Any]]:
+        """Repeat each call, all of them at once, until ``act`` has returned, and once more.
+
+        Returns:
+            For each call its outcomes, in order.
+        """
+        ...
+
+    def rest(self, seconds: float) -> None:
+        """Let time pass; an event loop notices meanwhile what happens to its connections."""
+        ...
+
+
+class AsyncCaller:
+    """Calls from the tasks of an event loop, which runs only while one of the methods does."""
+
+    def __init__(self, connect: Callable[[Any], Any], loop: str, **settings: Any) -> None:
+        new_loop = import_module("uvloop").new_event_loop if loop == "uvloop" else None
+        self._runner = asyncio.Runner(loop_factory=new_loop)
+        self._stack = AsyncExitStack()
+        self._adapter = self._runner.run(self._open(connect, settings))
+
+    async def _open(self, connect: Callable[[Any], Any], settings: Any) -> Any:
+        client = await self._stack.enter_async_context(connect(AsyncClients))
+        adapter = AsyncRedisSessionAdapter(client, **settings)
+        return await self._stack.enter_async_context(adapter)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._stack.aclose())
+        self._runner.close()
+
+    def all(self, calls: Iterable[Call]) -> list[Any]:
+        return self._runner.run(_gather(self._adapter, calls))
+
+    def all_until(self, calls: Iterable[Call], act: Callable[[], object]) -> list[list[Any]]:
+        return self._runner.run(_gather_until(self._adapter, calls, act))
+
+    def rest(self, seconds: float) -> None:
+        self._runner.run(asyncio.sleep(seconds))
+
+
+async def _gather(adapter: Any, calls: Iterable[Call]) -> list[Any]:
+    return await asyncio.gather(*(call(adapter) for call in calls), return_exceptions=True)
+
+
+async def _gather_until(
+    adapter: Any,
+    calls: Iterable[Call],
+    act: Callable[[], object],
+) -> list[list[Any]]:
+    acting = asyncio.ensure_future(asyncio.to_thread(act))
+
+    async def repeat(call: Call) -> list[Any]:
+        outcomes: list[Any] = []
+        is_over = False
+        while not is_over:
+            is_over = acting.done()
+            outcomes += await asyncio.gather(call(adapter), return_exceptions=True)
+            await asyncio.sleep(0)
+        return outcomes
+
+    outcomes = await asyncio.gather(*map(repeat, calls))
+    await acting
+    return outcomes
+
+
+class ThreadCaller:
+    """Calls from threads."""
+
+    def __init__(self, connect: Callable[[Any], Any], **settings: Any) -> None:
+        self._stack = ExitStack()
+        self._threads = self._stack.enter_context(ThreadPoolExecutor(THREADS))
+        client = self._stack.enter_context(connect(Clients))
+        self._adapter = self._stack.enter_context(RedisSessionAdapter(client, **settings))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def all(self, calls: Iterable[Call]) -> list[Any]:
+        return list(map(_outcome, [self._threads.submit(call, self._adapter) for call in calls]))
+
+    def all_until(self, calls: Iterable[Call], act: Callable[[], object]) -> list[list[Any]]:
+        with ThreadPoolExecutor(1) as alone:
+            acting = alone.submit(act)
+
+            def repeat(call: Call) -> list[Any]:
+                outcomes: list[Any] = []
+                is_over = False
+                while not is_over:
+                    is_over = acting.done()
+                    outcomes.append(_attempt(call, self._adapter))
+                return outcomes
+
+            found = [self._threads.submit(repeat, call) for call in calls]
+            acting.result()
+            return [each.result() for each in found]
+
+    def rest(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def _attempt(call: Call, adapter: Any) -> Any:
+    try:
+        return call(adapter)
+    except Exception as error:
+        return error
+
+
+def _outcome(future: "Future[Any]") -> Any:
+    return future.exception() or future.result()
+
+
+def open_caller(flavour: str, connect: Callable[[Any], Any], **settings: Any) -> Caller:
+    """Make an adapter and what calls it.
+
+    Args:
+        flavour: one of ``FLAVOURS``.
+        connect: makes a client, as a context manager, from ``Clients`` or ``AsyncClients``.
+        settings: the adapter's.
+    """
+    if flavour == "threads":
+        return ThreadCaller(connect, **settings)
+    if flavour.endswith(ALONE):
+        settings["coalesce"] = False
+    return AsyncCaller(connect, flavour.removesuffix(ALONE), **settings)
+
+
+def read(session_id: str) -> Call:
+    """Make a call that validates a session."""
+    return lambda adapter: adapter.get_session(session_id)
+
+
+def failures(outcomes: Sequence[Any]) -> Counter[str]:
+    """Count the calls that failed, by error."""
+    errors = [each for each in outcomes if isinstance(each, BaseException)]
+    return Counter(f"{type(each).__name__}: {each}" for each in errors)
+
+
+def foreign(outcomes: Sequence[Any]) -> Counter[str]:
+    """Count the errors that are neither ours nor the client's."""
+    own = (LuciaError, redis.exceptions.RedisError, valkey.exceptions.ValkeyError)
+    return failures([each for each in outcomes if not isinstance(each, own)])

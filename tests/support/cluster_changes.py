@@ -1,0 +1,267 @@
+"""A real cluster whose nodes are added, removed and moved to other addresses while it is used."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
+from lucia.models import SessionRow
+from tests.failover_tools import NODE_TIMEOUT_MS, Node
+from tests.redis_tools import AsyncClients, Clients, until
+from tests.servers import Cluster
+from tools.servers import unused_node_port
+
+__all__ = [
+    "FLAVOURS",
+    "ChangingCluster",
+    "EitherAdapter",
+    "Member",
+    "changing_cluster",
+    "either_adapter",
+    "swallowed_ports",
+]
+
+FLAVOURS: Final = ("async", "sync")
+
+SLOTS: Final = 16_384
+
+_OPTIONS: Final = (
+    *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
+    *("--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"),
+)
+
+
+class Member(Node):
+    """A node of a cluster, which may move to another port and stay the same node."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("redis-server", folder, *_OPTIONS, port=unused_node_port())
+
+    @property
+    def id(self) -> str:
+        """Its id, which it keeps."""
+        return str(self.client.execute_command("CLUSTER MYID").decode())
+
+    @property
+    def slots(self) -> set[int]:
+        """The slots that it serves, as it says itself."""
+        ranges: list[Any] = self.client.execute_command("CLUSTER SLOTS")
+        own = [each for each in ranges if int(each[2][1]) == self.port]
+        return {slot for first, last, *_ in own for slot in range(first, last + 1)}
+
+    def move_to_other_port(self) -> int:
+        """Restart it with its data at another port, and return the one that is free now."""
+        self.client.save()
+        self.client.close()
+        self.kill()
+        before, self.port = self.port, unused_node_port()
+        words = [str(self.port) if word == str(before) else word for word in self._command]
+        self._command = tuple(words)
+        self.client = type(self.client)(port=self.port, protocol=2)
+        self.restart()
+        return before
+
+
+@dataclass
+class ChangingCluster:
+    """A cluster, by its primaries; the first ones are those that it began with."""
+
+    folder: Path
+    stack: ExitStack
+    members: list[Member] = field(default_factory=list[Member])
+
+    @property
+    def cluster(self) -> Cluster:
+        """It as other tools of the tests take it."""
+        return Cluster(tuple(member.port for member in self.members))
+
+    def start(self) -> Member:
+        """Start a node that belongs to no cluster."""
+        member = Member(self.folder)
+        self.stack.callback(member.close)
+        return member
+
+    def add(self) -> Member:
+        """Start a node, and wait until all know it."""
+        member = self.start()
+        member.client.execute_command("CLUSTER MEET", "127.0.0.1", self.members[0].port)
+        self.members.append(member)
+        self.settle()
+        return member
+
+    def move_slots(self, source: Member, target: Member, slots: Sequence[int]) -> None:
+        """Move slots with their keys, as ``redis-cli --cluster reshard`` does, some at a time."""
+        for start in range(0, len(slots), 256):
+            part = slots[start : start + 256]
+            _each_slot(target, part, "IMPORTING", source.id)
+            _each_slot(source, part, "MIGRATING", target.id)
+            _move_keys(source, target, set(part))
+            for member in (target, source, *self.members):
+                _each_slot(member, part, "NODE", target.id)
+
+    def empty(self, source: Member) -> None:
+        """Move all slots of a node to the others."""
+        others = [member for member in self.members if member is not source]
+        slots = sorted(source.slots)
+        for number, target in enumerate(others):
+            self.move_slots(source, target, slots[number :: len(others)])
+
+    def remove(self, member: Member, *, reset: bool = True) -> None:
+        """Let all others forget a node, which runs on.
+
+        Args:
+            reset: whether it is told to forget them too, as ``redis-cli --cluster del-node`` does.
+        """
+        self.members.remove(member)
+        gone = member.id
+        for other in self.members:
+            other.client.execute_command("CLUSTER FORGET", gone)
+        if reset:
+            member.client.flushall()
+            member.client.execute_command("CLUSTER RESET SOFT")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until all nodes name the same primaries, and hold the cluster to be well."""
+        until(self._agree, 60)
+
+    def serving(self, key: str) -> Member:
+        """Return the primary that serves a key."""
+        slot = self.members[0].client.execute_command("CLUSTER KEYSLOT", key)
+        return next(member for member in self.members if slot in member.slots)
+
+    def _agree(self) -> bool:
+        found = [_view(member) for member in self.members]
+        ports = {member.port for member in self.members}
+        return all(each == (found[0][0], ports, "ok") for each in found)
+
+
+def _view(member: Member) -> tuple[frozenset[Any], set[int], str]:
+    """Return which node has which slots, where all nodes are, and the state, as one node says."""
+    ranges: list[Any] = member.client.execute_command("CLUSTER SLOTS")
+    nodes: dict[str, Any] = member.client.execute_command("CLUSTER NODES")
+    info: dict[str, str] = member.client.execute_command("CLUSTER INFO")
+    owners = frozenset((first, last, int(node[1])) for first, last, node, *_ in ranges)
+    ports = {int(address.rpartition(":")[2].partition("@")[0]) for address in nodes}
+    return owners, ports, info["cluster_state"]
+
+
+def _each_slot(member: Member, slots: Sequence[int], *words: str) -> None:
+    with member.client.pipeline(transaction=False) as pipeline:
+        for slot in slots:
+            pipeline.execute_command("CLUSTER SETSLOT", slot, *words)
+        pipeline.execute()
+
+
+def _move_keys(source: Member, target: Member, slots: set[int]) -> None:
+    for key in source.client.keys("*"):
+        if source.client.execute_command("CLUSTER KEYSLOT", key) in slots:
+            source.client.execute_command("MIGRATE", "127.0.0.1", target.port, key, 0, 5_000)
+
+
+@contextmanager
+def changing_cluster(folder: Path, count: int = 3) -> Iterator[ChangingCluster]:
+    """A cluster of so many primaries without replicas."""
+    with ExitStack() as stack:
+        found = ChangingCluster(folder, stack)
+        found.members += [found.start() for _ in range(count)]
+        bounds = [SLOTS * number // count for number in range(count + 1)]
+        for number, member in enumerate(found.members):
+            first, last = bounds[number], bounds[number + 1] - 1
+            member.client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+            member.client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+            member.client.execute_command("CLUSTER MEET", "127.0.0.1", found.members[0].port)
+        found.settle()
+        yield found
+
+
+@contextmanager
+def swallowed_ports(count: int, *, at: Sequence[int] = ()) -> Iterator[list[int]]:
+    """Yield ports at which nobody answers, not even the system, as at addresses of dead machines.
+
+    Linux drops the packets of those who want to connect where too many wait to be accepted.
+
+    Args:
+        count: how many ports.
+        at: these ports; others are free ones.
+    """
+    with ExitStack() as stack:
+        wanted = [*at, *[0] * (count - len(at))]
+        yield [swallow_port(stack, port) for port in wanted]
+
+
+def swallow_port(stack: ExitStack, port: int = 0) -> int:
+    """Let nobody answer at a port until the stack is closed, and return it."""
+    listening = stack.enter_context(socket.socket())
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    listening.listen(0)
+    while True:
+        waiting = stack.enter_context(socket.socket())
+        waiting.settimeout(0.1)
+        try:
+            waiting.connect(listening.getsockname())
+        except TimeoutError:
+            return int(listening.getsockname()[1])
+
+
+class EitherAdapter:
+    """An adapter of either flavour, called from tasks; calls of a sync one run in threads."""
+
+    def __init__(self, adapter: AsyncRedisSessionAdapter | RedisSessionAdapter) -> None:
+        self.adapter: Any = adapter
+        self._is_async = isinstance(adapter, AsyncRedisSessionAdapter)
+
+    async def route(self) -> Any:
+        """Return its route to the servers."""
+        return await self.call(self.adapter._driver._route.get)
+
+    async def call(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a method that is a coroutine function in one flavour."""
+        if self._is_async:
+            return await method(*arguments)
+        return await asyncio.to_thread(method, *arguments)
+
+    async def get(self, session_id: str) -> SessionRow | None:
+        """Read a session."""
+        found: SessionRow | None = await self.call(self.adapter.get_session, session_id)
+        return found
+
+    async def add(self, *rows: SessionRow) -> None:
+        """Store sessions."""
+        for each in rows:
+            await self.call(self.adapter.set_session, each)
+
+    async def delete(self, session_id: str) -> None:
+        """End a session."""
+        await self.call(self.adapter.delete_session, session_id)
+
+    async def live(self, *session_ids: str) -> set[str]:
+        """Return those of the ids that have a session, read side by side."""
+        found = await asyncio.gather(*map(self.get, session_ids))
+        return {row.id for row in found if row is not None}
+
+
+@asynccontextmanager
+async def either_adapter(
+    flavour: str, cluster: Cluster, options: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[EitherAdapter]:
+    """An adapter over a client of its own.
+
+    Args:
+        options: for the client.
+        settings: for the adapter.
+    """
+    if flavour == "async":
+        client = AsyncClients.of_cluster("redis", cluster, **options or {})
+        async with client, AsyncRedisSessionAdapter(client, **settings) as adapter:
+            yield EitherAdapter(adapter)
+        return
+    client = await asyncio.to_thread(partial(Clients.of_cluster, "redis", cluster, **options or {}))
+    with client, RedisSessionAdapter(client, **settings) as sync_adapter:
+        yield EitherAdapter(sync_adapter)

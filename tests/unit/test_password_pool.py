@@ -1,0 +1,404 @@
+"""The password pool: its settings, whose turn it is, and what a refusal costs."""
+
+import base64
+import hashlib
+import statistics
+import threading
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lucia import Argon2Hash, LuciaHash, Overloaded, PasswordPool, ScryptHash
+from lucia import _concurrency as concurrency
+from lucia import passwords as hashes
+from lucia._concurrency import PasswordWorkers, _Gate, _Jobs, _Turn, _Turns, owner_of
+
+PATIENCE: Final = 30
+CHEAP: Final = ScryptHash(ln=4, r=1, p=1)
+ANYBODY: Final = owner_of(None)
+
+
+def turn_of(owner: str) -> _Turn:
+    """A job that does nothing."""
+    return _Turn(owner, lambda: None)
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"workers": 0}, ValueError, "workers must be at least 1, got 0"),
+        ({"queue": -1}, ValueError, "queue must be at least 0, got -1"),
+        ({"workers": True}, TypeError, "workers must be an int, not bool"),
+        ({"queue": "64"}, TypeError, "queue must be an int, not str"),
+    ],
+)
+def test_a_pool_that_can_not_be_meant(settings: dict[str, Any], error: type[Exception], words: str) -> None:
+    """A setting that makes no sense is refused when it is made, with what was expected."""
+    with pytest.raises(error, match=words):
+        PasswordPool(**settings)
+
+
+def test_what_is_not_set_has_a_default() -> None:
+    """Each of the two numbers can be set alone, also to its least value."""
+    assert PasswordPool().bounds(2, 64) == (2, 64)
+    assert PasswordPool(workers=1).bounds(2, 64) == (1, 64)
+    assert PasswordPool(queue=0).bounds(2, 64) == (2, 0)
+
+
+def test_sync_waits_for_fewer() -> None:
+    """By default three sync log-ins at most hold a thread of the server, which has four at the least."""
+    assert concurrency.SYNC_WORKERS + concurrency.SYNC_QUEUE < 4
+    assert concurrency.ASYNC_QUEUE == 64
+
+
+def test_owners() -> None:
+    """An address is one owner, an IPv6 one by its /64; requests without an address are one; new passwords are another."""
+    assert owner_of("2001:db8:1:2::7") == owner_of("2001:db8:1:2::8") != owner_of("2001:db8:1:3::7")
+    assert owner_of(None) == owner_of("")
+    assert len({owner_of(None), owner_of("203.0.113.9"), owner_of("no address"), concurrency.NEW_PASSWORDS}) == 4
+
+
+# --- whose turn it is
+
+
+def enter_all(turns: _Turns, owners: Sequence[str]) -> list[_Turn]:
+    """Let a job of each of these owners take a place."""
+    entered = [turn_of(owner) for owner in owners]
+    for turn in entered:
+        turns.enter(turn)
+    return entered
+
+
+def run_all(turns: _Turns, running: _Turn | None) -> list[str]:
+    """Whose jobs run one after the other, from this one on."""
+    order: list[str] = []
+    while running is not None:
+        order.append(running.owner)
+        running = turns.leave(running)
+    return order
+
+
+def test_owners_take_turns() -> None:
+    """Whoever has many jobs waits behind those who have few; jobs of one owner run in their order."""
+    turns = _Turns(1, 10)
+    first, *waiting = enter_all(turns, "aaaabbc")
+    assert run_all(turns, first) == list("abcabaa")
+    assert [turn.future.done() for turn in waiting] == [False] * 6
+
+
+def test_an_owner_who_had_many_turns_waits_for_those_who_had_none() -> None:
+    """It is not enough for a flooder to be the first to come whenever a place is free."""
+    turns = _Turns(1, 2)
+    running: _Turn | None = None
+    for _ in range(10):
+        (running,) = enter_all(turns, "a")
+        assert turns.leave(running) is None
+    (running, _, _) = enter_all(turns, "aab")
+    assert run_all(turns, running) == list("aba")
+
+
+def test_old_turns_are_forgotten() -> None:
+    """After 64 other turns nobody waits for what was before."""
+    turns = _Turns(1, 2)
+    for owner in "a" * 10 + "b" * concurrency.RECENT_TURNS:
+        turns.leave(*enter_all(turns, owner))
+    (running, _, _) = enter_all(turns, "cba")
+    assert run_all(turns, running) == list("cab")
+
+
+def test_a_full_queue_makes_room_for_who_has_less() -> None:
+    """The newest job of the owner with the most is refused in the place of the newcomer's."""
+    turns = _Turns(1, 3)
+    running, *waiting = enter_all(turns, "aaaa")
+    (newcomer,) = enter_all(turns, "b")
+    with pytest.raises(Overloaded):
+        waiting[2].future.result(0)
+    assert not any(turn.future.done() for turn in (*waiting[:2], newcomer))
+    with pytest.raises(Overloaded):
+        enter_all(turns, "a")
+    assert run_all(turns, running) == list("abaa")
+
+
+def test_equals_refuse_each_other_nothing() -> None:
+    """Among owners with the same load a full queue refuses the newcomer, so that nobody is refused after having waited."""
+    turns = _Turns(1, 2)
+    enter_all(turns, "abc")
+    with pytest.raises(Overloaded):
+        enter_all(turns, "d")
+    with pytest.raises(Overloaded):
+        enter_all(_Turns(1, 0), "ab")
+
+
+def test_a_cancelled_job_is_neither_done_nor_refused() -> None:
+    """Nobody is told of it, and its place is free."""
+    turns = _Turns(1, 2)
+    running, *waiting = enter_all(turns, "aaa")
+    for turn in waiting:
+        turn.future.cancel()
+    waiting[0].refuse()
+    waiting[1].run()()
+    for turn in waiting:
+        assert turn.future.cancelled()
+        assert turns.leave(turn) is None
+    enter_all(turns, "aa")
+    assert run_all(turns, running) == ["a", "a", "a"]
+
+
+@given(
+    workers=st.integers(1, 3), queue=st.integers(0, 4), steps=st.lists(st.tuples(st.sampled_from("abc+"), st.integers(0, 99)), max_size=60)
+)
+def test_no_job_waits_while_a_worker_is_free(workers: int, queue: int, steps: list[tuple[str, int]]) -> None:
+    """Whatever comes and goes, the bounds hold, every job has one end, and jobs wait only while all workers are busy."""
+    turns, present = _Turns(workers, queue), list[_Turn]()
+    for owner, number in steps:
+        if owner == "+":
+            if present:
+                turns.leave(present.pop(number % len(present)))
+        else:
+            turn = turn_of(owner)
+            try:
+                turns.enter(turn)
+                present.append(turn)
+            except Overloaded:
+                assert len(present) == workers + queue
+        present = [turn for turn in present if not turn.future.done()]
+        assert len(turns._running) <= workers
+        assert len(turns._waiting) <= queue
+        assert {*turns._running, *turns._waiting} == set(present)
+        assert not turns._waiting or len(turns._running) == workers
+
+
+def test_a_thread_that_stops_waiting_gives_up_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that ends the wait, such as a gevent timeout, goes up, and the places are as before."""
+    gate, entered, opened = _Gate(CHEAP, 1, 1), threading.Event(), threading.Event()
+
+    def hold() -> bool:
+        entered.set()
+        return opened.wait(PATIENCE)
+
+    class Interrupted(BaseException):
+        """Something from outside."""
+
+    class Impatient(Future[Any]):
+        """A future whose wait is interrupted."""
+
+        def result(self, timeout: float | None = None) -> Any:
+            raise Interrupted
+
+    def impatient(owner: str, job: Callable[[], Any]) -> _Turn:
+        return _Turn(owner, job, Impatient())
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(gate.run, ANYBODY, hold)
+        assert entered.wait(PATIENCE)
+        with monkeypatch.context() as patch:
+            patch.setattr(concurrency, "_Turn", impatient)
+            for _ in range(3):
+                with pytest.raises(Interrupted):
+                    gate.run(ANYBODY, hold)
+        opened.set()
+        assert running.result(PATIENCE)
+    assert gate.run(ANYBODY, lambda: True)
+
+
+# --- what a refusal costs
+
+
+class Clock:
+    """Processor time that passes by what is worked."""
+
+    def __init__(self) -> None:
+        self.now = 5.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, rounds: int) -> None:
+        """What fills up the time of a refusal."""
+        self.now += 0.0005 * rounds
+
+
+class TimedHash:
+    """A hasher whose verifications take as many milliseconds as the hash says; ``100`` is the configured kind."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def hash(self, _: str, /) -> str:
+        """Return a hash of the configured kind."""
+        self._clock.now += 0.1
+        return "100"
+
+    def verify(self, password: str, hashed: str, /) -> bool:
+        """Return whether the password is ``right``."""
+        self._clock.now += float(hashed) / 1000
+        return password == "right"
+
+    def needs_rehash(self, hashed: str, /) -> bool:
+        """Return whether it is of another kind."""
+        return hashed != "100"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Processor time, and work that takes it."""
+    clock = Clock()
+    monkeypatch.setattr(concurrency, "work", clock.work)
+    return clock
+
+
+def cost_of(clock: Clock, job: Callable[[], bool]) -> float:
+    """How many milliseconds a job takes."""
+    before = clock.now
+    job()
+    return (clock.now - before) * 1000
+
+
+@pytest.mark.parametrize("stored", ["0", "1", "19", "27", "67", "99", "100"])
+def test_every_refusal_costs_the_configured_verification(clock: Clock, stored: str) -> None:
+    """A wrong password costs as much for a hash of any kind as for an unknown name, from the first one on."""
+    jobs = _Jobs(TimedHash(clock), clock)
+    first = cost_of(clock, lambda: jobs.verify("wrong", stored))
+    assert first == pytest.approx(200, abs=1)  # with the dummy, which is made once
+    for _ in range(3):
+        assert cost_of(clock, lambda: jobs.verify_dummy("wrong")) == pytest.approx(100)
+        assert cost_of(clock, lambda: jobs.verify("wrong", stored)) == pytest.approx(100, abs=1)
+
+
+def test_a_success_costs_nothing_more(clock: Clock) -> None:
+    """Whoever has the password knows that the account exists."""
+    jobs = _Jobs(TimedHash(clock), clock)
+    jobs.verify_dummy("x")
+    assert cost_of(clock, lambda: jobs.verify("right", "27")) == pytest.approx(27)
+    assert cost_of(clock, lambda: jobs.verify("right", "100")) == pytest.approx(100)
+
+
+def test_a_dearer_hash_costs_what_it_costs(clock: Clock) -> None:
+    """There is nothing to fill up."""
+    jobs = _Jobs(TimedHash(clock), clock)
+    jobs.verify_dummy("x")
+    assert cost_of(clock, lambda: jobs.verify("wrong", "300")) == pytest.approx(300)
+    assert cost_of(clock, lambda: jobs.verify_dummy("wrong")) == pytest.approx(100)
+
+
+def test_a_refusal_costs_what_a_verification_costs_now(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that has become slower, the refusals of both kinds become so."""
+    jobs = _Jobs(TimedHash(clock), clock)
+    jobs.verify_dummy("x")
+    monkeypatch.setattr(TimedHash, "verify", lambda self, _, hashed: setattr(clock, "now", clock.now + float(hashed) / 500))
+    assert cost_of(clock, lambda: jobs.verify_dummy("wrong")) == pytest.approx(200)
+    assert cost_of(clock, lambda: jobs.verify("wrong", "27")) == pytest.approx(200, abs=1)
+
+
+def test_the_work_is_done_in_few_steps(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between steps the thread waits for the GIL, which on a busy process takes a time that nobody can foresee."""
+    steps: list[int] = []
+
+    def work(rounds: int) -> None:
+        steps.append(rounds)
+        clock.work(rounds)
+
+    monkeypatch.setattr(concurrency, "work", work)
+    jobs = _Jobs(TimedHash(clock), clock)
+    jobs.verify("wrong", "1")
+    assert len(steps) < 10
+
+
+def test_a_timer_that_stands_still_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where processor time is told in coarse steps, the work grows slowly and comes to an end."""
+    clock, steps = Clock(), list[int]()
+
+    def work(rounds: int) -> None:
+        steps.append(rounds)
+        clock.work(rounds)
+
+    monkeypatch.setattr(concurrency, "work", work)
+    jobs = _Jobs(TimedHash(clock), lambda: clock() // 0.015 * 0.015)
+    before = clock.now
+    jobs.verify("wrong", "1")
+    assert steps[:3] == [1, 8, 64]
+    assert clock.now - before < 0.4
+
+
+# --- passwords that are not in their normal form
+
+LIGATURE: Final = "\ufb01sh"
+"""Two texts to try: its NFKC form is another one."""
+
+
+def passlib_hash(password: str, *, ln: int = 4) -> str:
+    """What a program writes that does not normalise."""
+    key = hashlib.scrypt(password.encode(), salt=b"salt", n=1 << ln, r=1, p=1, dklen=32)
+    return f"$scrypt$ln={ln},r=1,p=1$c2FsdA${base64.b64encode(key).decode().rstrip('=')}"
+
+
+@pytest.fixture
+def derived(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Which secrets were derived, and how often."""
+    counted = Counter[str]()
+    derive = hashes._Stored.derive
+
+    def count(stored: Any, secret: bytes) -> bytes:
+        counted[secret.decode()] += 1
+        return derive(stored, secret)
+
+    monkeypatch.setattr(hashes._Stored, "derive", count)
+    return counted
+
+
+@pytest.mark.parametrize("hasher", [CHEAP, LuciaHash(), Argon2Hash(1, 8, 1)], ids=["scrypt", "lucia", "argon2"])
+def test_a_hash_of_the_configured_kind_costs_one_derivation(hasher: Any, derived: Counter[str]) -> None:
+    """Whatever the password is, so that nobody doubles the work by the choice of it; known and unknown names cost the same."""
+    workers = PasswordWorkers(hasher)
+    hashed = workers.hash("another")
+    for password in (LIGATURE, "fish"):
+        assert not workers.verify(password, hashed, ANYBODY)
+        assert not workers.verify_dummy(password, ANYBODY)
+    assert derived == {"fish": 4}
+
+
+def test_a_hash_of_another_kind_is_tried_twice(derived: Counter[str]) -> None:
+    """It may have been made elsewhere without normalising: both forms open it, and both are tried before a refusal."""
+    older = passlib_hash(LIGATURE, ln=3)
+    assert CHEAP.verify(LIGATURE, older)
+    assert derived == {"fish": 1, LIGATURE: 1}
+    assert not CHEAP.verify("fish", older)
+    assert CHEAP.verify(LIGATURE, passlib_hash(unicodedata.normalize("NFKC", LIGATURE), ln=3))
+    assert not CHEAP.verify(LIGATURE, passlib_hash(LIGATURE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fills", [True, False], ids=["as it is", "control"])
+def test_refusals_take_the_same_time(fills: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock, the median refusal of any kind of hash takes about as long as an unknown name's; without more work it does not."""
+    if not fills:
+        monkeypatch.setattr(_Jobs, "_work_until", lambda *_: None)
+    workers = PasswordWorkers(ScryptHash())
+    stored = {
+        "lucia": LuciaHash().hash("right"),
+        "argon2": Argon2Hash().hash("right"),
+        "cheaper": ScryptHash(ln=14, r=8, p=1).hash("right"),
+        "unreadable": "nonsense",
+    }
+    took: dict[str, list[float]] = {name: [] for name in ("unknown", *stored)}
+    for _ in range(10):
+        for name, times in took.items():
+            began = time.perf_counter()
+            if name == "unknown":
+                workers.verify_dummy("wrong", ANYBODY)
+            else:
+                workers.verify("wrong", stored[name], ANYBODY)
+            times.append(time.perf_counter() - began)
+    medians = {name: statistics.median(times[1:]) for name, times in took.items()}
+    ratios = [medians[name] / medians["unknown"] for name in stored]
+    assert all(0.6 < ratio < 1.7 for ratio in ratios) == fills, medians
