@@ -151,7 +151,7 @@ class Load:
 
     def assert_all_revoked(self, outcomes: Sequence[Any]) -> None:
         """Check that no answer is wrong, and that no foreign error was raised."""
-        strange = foreign([each for each in outcomes if isinstance(each, Exception)])
-        assert not strange, strange
         wrong = self.wrong(outcomes)
         assert not wrong, f"{wrong} of {len(outcomes)} answers say that a revoked session is alive"
+        strange = foreign([each for each in outcomes if isinstance(each, Exception)])
+        assert not strange, strange

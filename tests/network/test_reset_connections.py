@@ -102,7 +102,7 @@ def all_alive(outcomes: list[Any]) -> bool:
 def test_broken_while_idle(fault: str, noticed: bool, caller: Caller, topology: Topology) -> None:
     """After all idle connections were broken no read and no create fails."""
     for calls in (reads(), creates()):
-        assert topology.break_all(LOCAL_FAULTS[fault]) > 1
+        assert topology.break_all(LOCAL_FAULTS[fault]) > 0
         caller.rest(0.02 if noticed else 0)
         assert failures(caller.all(calls)) == {}
     assert all_alive(caller.all(reads()))
@@ -112,7 +112,7 @@ def test_reset_by_the_next_packet(caller: Caller, topology: Topology) -> None:
     """If the next packet on each idle connection is answered by RST no read fails."""
     before = sum(proxy.resets for proxy in topology.proxies)
     for _ in range(2):
-        assert topology.break_all(FaultyProxy.reset_late) > 1
+        assert topology.break_all(FaultyProxy.reset_late) > 0
         outcomes = caller.all(reads())
         assert failures(outcomes) == {}
         assert all_alive(outcomes)
@@ -126,7 +126,7 @@ def test_create_after_a_long_pause(
 ) -> None:
     """A create checks a connection that was idle for long, so a late reset is no lost reply."""
     monkeypatch.setattr(connection_settings, "IDLE_CHECK_SECONDS", 0.05, raising=False)
-    assert topology.break_all(FaultyProxy.reset_late) > 1
+    assert topology.break_all(FaultyProxy.reset_late) > 0
     caller.rest(0.1)
     assert failures(caller.all(creates())) == {}
 

@@ -76,7 +76,7 @@ def _one_server(stack: ExitStack, name: str, server: Server, folder: Path) -> To
     if name == "TLS":
         secured, certificate = stack.enter_context(tls_server(folder))
         server, target = without_tls(secured), secured.port
-        options = {"ssl": True, "ssl_ca_certs": str(certificate)}
+        options = {"ssl": True, "ssl_ca_certs": str(certificate), "max_connections": 8}
     elif name == "unix socket":
         kind, target, listen = "redis-py, unix socket", server.socket, folder / "proxy.sock"
     elif name == "valkey-py":
@@ -87,7 +87,7 @@ def _one_server(stack: ExitStack, name: str, server: Server, folder: Path) -> To
     front = Server("redis", "127.0.0.1", proxy.port, listen or server.socket)
 
     def make(clients: Any, **more: Any) -> Any:
-        return clients.make(kind, front, **options, **more)
+        return clients.make(kind, front, **{**options, **more})
 
     return Topology([proxy], Inspector(server), make, settings)
 

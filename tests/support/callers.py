@@ -7,12 +7,12 @@ what it returned, or the exception that it raised.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import redis.exceptions
 import valkey.exceptions
@@ -26,10 +26,12 @@ __all__ = [
     "FLAVOURS",
     "Call",
     "Caller",
+    "Timed",
     "failures",
     "foreign",
     "open_caller",
     "read",
+    "timed",
 ]
 
 ALONE: Final = ", coalesce=False"
@@ -193,6 +195,30 @@ def open_caller(flavour: str, connect: Callable[[Any], Any], **settings: Any) ->
 def read(session_id: str) -> Call:
     """Make a call that validates a session."""
     return lambda adapter: adapter.get_session(session_id)
+
+
+class Timed(NamedTuple):
+    """The outcome of a call, and how long it took."""
+
+    outcome: Any
+    seconds: float
+
+
+def timed(call: Call) -> Call:
+    """Make a call that returns a :class:`Timed`, and raises nothing."""
+
+    async def awaited(result: Awaitable[Any], start: float) -> Timed:
+        outcomes: list[Any] = await asyncio.gather(result, return_exceptions=True)
+        return Timed(outcomes[0], time.monotonic() - start)
+
+    def timed_call(adapter: Any) -> Any:
+        start = time.monotonic()
+        outcome = _attempt(call, adapter)
+        if isinstance(outcome, Awaitable):
+            return awaited(outcome, start)
+        return Timed(outcome, time.monotonic() - start)
+
+    return timed_call
 
 
 def failures(outcomes: Sequence[Any]) -> Counter[str]:
