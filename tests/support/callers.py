@@ -20,7 +20,7 @@ import valkey.exceptions
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.errors import LuciaError
-from tests.redis_tools import AsyncClients, Clients
+from tests.redis_tools import AsyncClients, Clients, until
 
 __all__ = [
     "ASYNC_FLAVOURS",
@@ -34,6 +34,7 @@ __all__ = [
     "read",
     "some_slow",
     "timed",
+    "when_available",
 ]
 
 ALONE: Final = ", coalesce=False"
@@ -238,3 +239,15 @@ def foreign(outcomes: Sequence[Any]) -> Counter[str]:
 def some_slow(names: Iterable[str], quick: Collection[str]) -> list[Any]:
     """Mark all names as slow but these."""
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+def when_available(caller: Caller, calls: list[Call]) -> list[Any]:
+    """Return the outcomes once no call fails any more."""
+    outcomes: list[Any] = []
+
+    def succeed() -> bool:
+        outcomes[:] = caller.all(calls)
+        return not failures(outcomes)
+
+    until(succeed, 30)
+    return outcomes
