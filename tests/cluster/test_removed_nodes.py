@@ -9,12 +9,12 @@ from typing import Final
 
 import pytest
 
+from tests.failover_tools import Node, replicated_cluster
 from tests.near import eventually
 from tests.redis_tools import row
 from tests.support.cluster_changes import (
     FLAVOURS,
     ChangingCluster,
-    Member,
     changing_cluster,
     either_adapter,
     swallow_port,
@@ -58,7 +58,7 @@ async def test_a_node_that_left_and_runs_on(flavour: str, reset: bool, group: Ch
         await eventually(lambda: connections(first) <= others)
 
 
-def connections(member: Member) -> int:
+def connections(member: Node) -> int:
     """Return how many connections of clients a node has, with that of the test."""
     return len(member.client.client_list(_type="normal"))
 
@@ -124,3 +124,24 @@ async def test_a_node_that_moves_again_and_again(flavour: str, group: ChangingCl
                 assert await adapter.live(*IDS) == set(IDS)
             route = await adapter.route()
             await eventually(lambda: {port for _, port in route._servers} <= set(group.cluster.ports))
+
+
+@each_flavour
+async def test_a_primary_that_became_a_replica(flavour: str, tmp_path: Path) -> None:
+    """After a replica took over, no connection to the former primary stays, though it is well."""
+    with replicated_cluster(tmp_path) as group:
+        former, promoted = group.primaries[0], group.replicas[0]
+        theirs = [id_ for id_ in IDS if group.number_of(f"session:{id_}") == 0]
+        async with either_adapter(flavour, group.cluster) as adapter:
+            others = connections(former)  # of the application's own client
+            await adapter.add(*map(row, IDS))
+            group.settle()
+            promoted.client.execute_command("CLUSTER FAILOVER")
+            await eventually(lambda: promoted.client.info("replication")["role"] == "master")
+            await eventually(lambda: former.client.info("replication")["role"] == "slave")
+            assert await adapter.live(*theirs) == set(theirs)
+            route = await adapter.route()
+            await eventually(lambda: former.port not in {port for _, port in route._servers})
+            await eventually(lambda: connections(former) <= others)
+            await adapter.delete(theirs[0])
+            assert await adapter.live(*theirs) == set(theirs[1:])
