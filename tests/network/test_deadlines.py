@@ -22,6 +22,8 @@ SETTINGS: Final[dict[str, Any]] = {"deadline": timedelta(seconds=DEADLINE)}
 REVOKED: Final = 10_000
 CALLERS: Final = 16
 
+slow = pytest.mark.slow
+
 OUTAGE: Final = (StoreUnavailable, redis.exceptions.ConnectionError)
 
 
@@ -41,7 +43,7 @@ def servers(tmp_path: Path) -> Iterator[Pair]:
         yield found
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("flavour", ["threads", "asyncio", "asyncio, coalesce=False"])
 def test_replay_over_a_slow_link(flavour: str, servers: Pair) -> None:
     """While 10,000 revocations are replayed over a slow link, each call keeps its deadline.
@@ -118,8 +120,7 @@ QUICK: Final = (("threads", None), ("threads", 2), ("threads", 4), ("asyncio", 3
 
 
 def case(flavour: str, answered: int | None) -> Any:
-    marks = [] if (flavour, answered) in QUICK else pytest.mark.slow
-    return pytest.param(flavour, answered, marks=marks)
+    return pytest.param(flavour, answered, marks=[] if (flavour, answered) in QUICK else slow)
 
 
 CASES: Final = [case(flavour, answered) for flavour in FLAVOURS for answered in (None, 1, 2, 3, 4)]

@@ -7,13 +7,14 @@ what it returned, or the exception that it raised.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final, NamedTuple, Protocol, Self
 
+import pytest
 import redis.exceptions
 import valkey.exceptions
 
@@ -31,6 +32,7 @@ __all__ = [
     "foreign",
     "open_caller",
     "read",
+    "some_slow",
     "timed",
 ]
 
@@ -208,7 +210,7 @@ def timed(call: Call) -> Call:
     """Make a call that returns a :class:`Timed`, and raises nothing."""
 
     async def awaited(result: Awaitable[Any], start: float) -> Timed:
-        outcomes: list[Any] = await asyncio.gather(result, return_exceptions=True)
+        outcomes = await asyncio.gather(result, return_exceptions=True)
         return Timed(outcomes[0], time.monotonic() - start)
 
     def timed_call(adapter: Any) -> Any:
@@ -231,3 +233,8 @@ def foreign(outcomes: Sequence[Any]) -> Counter[str]:
     """Count the errors that are neither ours nor the client's."""
     own = (LuciaError, redis.exceptions.RedisError, valkey.exceptions.ValkeyError)
     return failures([each for each in outcomes if not isinstance(each, own)])
+
+
+def some_slow(names: Iterable[str], quick: Collection[str]) -> list[Any]:
+    """Mark all names as slow but these."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]

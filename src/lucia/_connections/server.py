@@ -21,6 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
+from lucia._connections import settings as connection_settings
 from lucia._connections.batches import Batches
 from lucia._connections.fair_semaphore import FairSemaphore
 from lucia._connections.settings import AsyncSettings, Settings
@@ -70,7 +71,7 @@ class AsyncServer:
         self._idle: list[_Pooled] = []
         self._generation = self._closings = 0
         self._seconds = settings.seconds
-        self._check_seconds = settings.check_seconds
+        self._connect_seconds = _connect_seconds(settings.seconds, many_slots=many_slots)
         self._tracked = self._track(settings)
         self._send_reads = self._exchange if self._tracked is None else self._tracked.exchange
         self._batches = self._reads = Batches(self._exchange, settings.seconds, many_slots=many_slots) if settings.coalesce else None
@@ -191,7 +192,6 @@ class AsyncServer:
             entries,
             lease=lease,
             seconds=settings.seconds,
-            check_seconds=settings.check_seconds,
             plain=self._exchange,
             moved=self._retire,
         )
@@ -224,7 +224,7 @@ class AsyncServer:
 
     async def _passes_check(self, pooled: _Pooled, seconds: float) -> bool:
         """Whether the last check is recent, or another one succeeds within so many seconds."""
-        if time.monotonic() - pooled.checked <= self._check_seconds:
+        if time.monotonic() - pooled.checked <= connection_settings.IDLE_CHECK_SECONDS:
             return True
         try:
             async with asyncio.timeout(seconds):
@@ -239,7 +239,8 @@ class AsyncServer:
         connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
         pooled, closings = _Pooled(connection), self._closings
         try:
-            await connection.connect()
+            async with asyncio.timeout(self._connect_seconds):
+                await connection.connect()
             await self._check(pooled)
         except BaseException:
             await drop(connection)
@@ -275,7 +276,7 @@ class Server:
 
     def __init__(self, recipe: Recipe, watch: Watch, settings: Settings, *, many_slots: bool = False) -> None:
         self._seconds = settings.seconds
-        self._check_seconds = settings.check_seconds
+        self._connect_seconds = _connect_seconds(settings.seconds, many_slots=many_slots)
         self._recipe = recipe
         self._watch = watch
         self._places = FairSemaphore(recipe.limit)
@@ -389,7 +390,7 @@ class Server:
     def _passes_check(self, pooled: _Pooled, end: float) -> bool:
         """Whether the last check is recent, or another one succeeds in half of the time."""
         now = time.monotonic()
-        if now - pooled.checked <= self._check_seconds:
+        if now - pooled.checked <= connection_settings.IDLE_CHECK_SECONDS:
             return True
         try:
             self._check(pooled, (now + end) / 2)
@@ -403,7 +404,7 @@ class Server:
         connection.socket_timeout = connection.socket_connect_timeout = _until(end)
         pooled, closings = _Pooled(connection), self._closings
         try:
-            _connect(connection, _until(end))
+            _connect(connection, min(_until(end), self._connect_seconds))
             self._check(pooled, end)
         except BaseException:
             connection.disconnect()
@@ -431,6 +432,15 @@ class Server:
             self._idle.append(pooled)
         else:
             pooled.connection.disconnect()
+
+
+def _connect_seconds(seconds: float, *, many_slots: bool) -> float:
+    """Return how long connecting may take, of a deadline of so many seconds.
+
+    A node of a cluster may have left its address, and another one be found in the slot map: so
+    connecting to it has a third of the time.
+    """
+    return seconds / 3 if many_slots else seconds
 
 
 def _connect(connection: Any, seconds: float) -> None:
