@@ -26,7 +26,8 @@ from tests.support.callers import (
 from tests.support.faulty_proxy import FaultyProxy, unanswered_port
 
 DEADLINE: Final = 1.0
-MARGIN: Final = 0.5
+MARGIN: Final = 1.0
+"""For a busy machine; without one deadline for all steps, a call takes two and a half."""
 SETTINGS: Final[dict[str, Any]] = {"deadline": timedelta(seconds=DEADLINE)}
 REVOKED: Final = 10_000
 CALLERS: Final = 16
@@ -125,7 +126,7 @@ def connecting(server: Server, login: dict[str, Any]) -> Callable[[Any], Any]:
     return lambda clients: clients.make("redis-py as it is", server, **login)
 
 
-QUICK: Final = (("threads", None), ("threads", 2), ("threads", 4), ("asyncio", 3))
+QUICK: Final = (("threads", None), ("threads", 3), ("threads", 4), ("asyncio", 3))
 
 
 def case(flavour: str, answered: int | None) -> Any:
@@ -150,7 +151,7 @@ def test_slow_handshake(
         front = Server("redis", "127.0.0.1", proxy.port, redis_server.socket)
         connect = connecting(front, login)
         with open_caller(flavour, connect, **SETTINGS) as caller:
-            proxy.delay, proxy.answered_packets = 0.15, answered
+            proxy.delay, proxy.answered_packets = 0.25, answered
             outcomes = caller.all(calls())
             assert any(isinstance(each.outcome, Exception) for each in outcomes)
             assert_in_time(outcomes)

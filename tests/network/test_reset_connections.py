@@ -154,7 +154,7 @@ def test_many_requests_over_four_connections(late: bool, flavour: str, topology:
 @pytest.mark.parametrize("topology", ["TCP", "cluster", "near-cache"], indirect=True)
 def test_silenced_while_idle(flavour: str, topology: Topology) -> None:
     """Idle connections that swallow everything cost at most one deadline, not one each."""
-    deadline = timedelta(seconds=0.5)
+    deadline = timedelta(seconds=1.5)
     with open_caller(flavour, topology.connect(), deadline=deadline, **topology.settings) as caller:
         warm_up(caller)
         topology.break_all(FaultyProxy.drop)
