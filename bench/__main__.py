@@ -14,7 +14,7 @@ from typing import Final
 
 from bench import results
 from bench.documents import write_into, write_plots
-from bench.machine import about
+from bench.machine import about, check_open_files
 from bench.plots import draw
 from bench.report import markdown
 from bench.section import FULL, QUICK, Plan, Section
@@ -46,6 +46,7 @@ def main() -> None:
 def _measure(sections: Sequence[Section], out: Path, arguments: argparse.Namespace) -> None:
     """Measure section by section; what was measured is kept after each."""
     size = QUICK if arguments.quick else FULL
+    check_open_files(max(size.callers))
     facts = about(datetime.datetime.now(datetime.UTC).strftime("%d %B %Y"))
     if arguments.quick:
         facts["quick"] = "these figures show that everything runs, and nothing else"

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,12 +13,35 @@ from bench.subjects import NODE
 from tools.node import installed, node
 from tools.servers import path_of
 
-__all__ = ["about"]
+__all__ = ["about", "check_open_files"]
+
+SUBJECTS: Final = 14
+"""How many processes at most keep connections to one server at a time."""
 
 PACKAGES: Final = (
     "lucia-auth", "redis", "hiredis", "uvloop", "fastapi-users", "starsessions", "crudauth", "django", "flask-session", "fastapi",
     "starlette", "uvicorn", "httptools",
 )  # fmt: skip
+
+
+def check_open_files(callers: int) -> None:
+    """Make sure that so many callers in each process can have a connection.
+
+    A server takes no more clients than it may have open files: it closes the connections of later
+    ones at once, and whoever writes to such a connection finds it reset.
+
+    Raises:
+        SystemExit: processes may not have as many open files here.
+    """
+    wanted = SUBJECTS * callers + 100
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted and (hard >= wanted or hard == resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    elif soft < wanted:
+        raise SystemExit(
+            f"The benchmark needs {wanted:,} open files, and a process may have {hard:,} here: "
+            "the server would refuse connections. Raise the limit (ulimit -n) and start it again."
+        )
 
 
 def about(date: str) -> dict[str, str]:

@@ -95,7 +95,7 @@ class Tracking:
         self.plain: list[Sequence[Words]] = []
         self.moved = 0
         self.sent = 0
-        options: dict[str, Any] = {"lease": LEASE, "seconds": 30, "check_seconds": 30, **changes}
+        options: dict[str, Any] = {"lease": LEASE, "seconds": 30, **changes}
         watch = Watch(self.revocations)
         self.tracked = AsyncTracked(topology.recipe, watch, entries, plain=self._plain, moved=self._move, **options)
 

@@ -95,7 +95,7 @@ def mariadb() -> Iterator[SqlServer]:
             "--skip-sync-frm",
             *(["--user=root"] if os.geteuid() == 0 else []),
         ]
-        with _running(command, server, signal.SIGTERM):
+        with _running(command, server, signal.SIGTERM, folder):
             yield server
 
 
@@ -110,7 +110,7 @@ def postgresql() -> Iterator[SqlServer]:
         subprocess.run(initialize, check=True, stdout=subprocess.DEVNULL, cwd=folder, **account)
         command = [_postgres("postgres"), "-D", str(data), "-k", str(folder), "-h", "127.0.0.1", "-p", str(server.port), "-F"]
         # SIGINT disconnects clients; SIGTERM would wait for them.
-        with _running(command, server, signal.SIGINT, **account):
+        with _running(command, server, signal.SIGINT, folder, **account):
             yield server
 
 
@@ -140,17 +140,19 @@ def _folder(**owner: str) -> Generator[Path]:
 
 
 @contextmanager
-def _running(command: list[str], server: SqlServer, end: signal.Signals, **account: Any) -> Generator[None]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **account)
+def _running(command: list[str], server: SqlServer, end: signal.Signals, folder: Path, **account: Any) -> Generator[None]:
+    log = folder / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, **account)
     try:
-        until(partial(_answers_or_died, process, server), PATIENCE)
+        until(partial(_answers_or_died, process, server, log), PATIENCE)
         yield
     finally:
         process.send_signal(end)
         process.wait()
 
 
-def _answers_or_died(process: "subprocess.Popen[Any]", server: SqlServer) -> bool:
+def _answers_or_died(process: "subprocess.Popen[Any]", server: SqlServer, log: Path) -> bool:
     if process.poll() is not None:
-        raise RuntimeError(f"{server.kind} ended with status {process.returncode} instead of starting")
+        raise RuntimeError(f"{server.kind} ended with status {process.returncode} instead of starting:\n{log.read_text()}")
     return server.answers()

@@ -31,7 +31,7 @@ MINUTE: Final = 60.0
 MOST_COUNTED: Final = 1_000
 """For how many subjects an event's lines are counted; while there are as many, others get none."""
 
-LONGEST: Final = 200
+LONGEST: Final = 1_000
 """How many characters of a text from outside a line shows."""
 
 QUIET_SECONDS: Final = 5.0

@@ -222,10 +222,11 @@ def check_noted(noted: object) -> None:
     if not isinstance(noted, Mapping):
         raise TypeError(f"the metadata of a session must be a dict of JSON values, not {type(noted).__name__}")
     # The braces of each member are as long as the braces and commas of the whole object.
-    size = sum(len(_json_of(name, value)) for name, value in cast("Mapping[str, Any]", noted).items())
+    members = cast("Mapping[str, Any]", noted)
+    size = sum(len(_json_of(name, value)) for name, value in members.items())
     if size > MAX_NOTED_BYTES:
         raise InvalidInput(f"what is noted about a session has {size} bytes as JSON, more than {MAX_NOTED_BYTES}")
-    check_texts("what is noted about a session", noted)
+    check_texts("what is noted about a session", members)
 
 
 def check_texts(name: str, value: object) -> None:

@@ -319,7 +319,14 @@ async def test_no_line_tells_a_secret(redis_auth: AsyncAuth[User], redis_server:
         "signed_in", "credentials_refused", "sign_in_throttled", "signed_out", "sessions_revoked", "revocation_failed",
         "cross_site_request", "record_ignored", "store_corrupt", "store_unavailable",
     }  # fmt: skip
-    text = "\n".join([caplog.text, *(repr(record.__dict__) for record in caplog.records)])
+    text = text_of(caplog)
     assert user.user_id in text
     assert OWN_ORIGIN in text
     assert not [secret for secret in secrets if secret in text]
+    _logs.signed_in(renewed.session_id)  # the control: a secret in a field would be found
+    assert [secret for secret in secrets if secret in text_of(caplog)] == [renewed.session_id]
+
+
+def text_of(caplog: pytest.LogCaptureFixture) -> str:
+    """Everything that was logged, with all fields."""
+    return "\n".join([caplog.text, *(repr(record.__dict__) for record in caplog.records)])

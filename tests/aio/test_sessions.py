@@ -744,6 +744,63 @@ async def test_ours_the_device_list(auth: AsyncAuth[User], time: Time, user_id: 
     assert not any(id_ in f"{device!r} {asdict(device)}" for id_ in ids for device in devices)
 
 
+async def test_a_login_is_found_by_its_handle(auth: AsyncAuth[User], time: Time, session: Session) -> None:
+    """It is what the device list says of it, active and idle, through renewals and after their grace, when its first id is dead."""
+    await auth.create_session(session.user_id)
+    assert (await auth.get_user_session(session.user_id, session.handle)).state == "active"
+    time.now = ACTIVE_END + 1
+    assert (await auth.get_user_session(session.user_id, session.handle)).state == "idle"
+    renewed = await auth.renew_session(session.session_id)
+    time.advance(timedelta(minutes=2))
+    with pytest.raises(InvalidSessionId):
+        await auth.get_session(session.session_id)
+    found = await auth.get_user_session(session.user_id, session.handle)
+    assert (found.state, found.handle) == ("active", session.handle)
+    assert found.idle_period_expires_at == renewed.idle_period_expires_at
+    assert found in await auth.get_all_user_sessions(session.user_id)
+
+
+@pytest.mark.parametrize("newer_first", [True, False])
+async def test_a_login_that_is_being_renewed_is_one_device(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, newer_first: bool
+) -> None:
+    """Of two sessions with one handle, as a renewal may leave for a moment, the newer one is listed and found, in whatever order."""
+    older = SessionRow(id="a" * 40, user_id=user_id, active_expires=NOW + 1, idle_expires=NOW + 2, attributes={"handle": "h"})
+    newer = replace(older, id="b" * 40, idle_expires=NOW + 3)
+    for row in (newer, older) if newer_first else (older, newer):
+        await store.set_session(row)
+    (device,) = await auth.get_all_user_sessions(user_id)
+    assert device.idle_period_expires_at == utc(NOW + 3)
+    assert await auth.get_user_session(user_id, "h") == device
+
+
+async def test_a_login_that_has_ended_is_not_found(auth: AsyncAuth[User], time: Time, session: Session) -> None:
+    """An ended or dead login, an unknown handle, another user's and one of an unknown user are InvalidSessionId."""
+    other = await auth.create_session(session.user_id)
+    theirs = await auth.create_session("somebody else")
+    await auth.invalidate_session(other.session_id)
+    for handle in (other.handle, theirs.handle, "unknown", ""):
+        with pytest.raises(InvalidSessionId):
+            await auth.get_user_session(session.user_id, handle)
+    with pytest.raises(InvalidSessionId):
+        await auth.get_user_session("nobody", session.handle)
+    for no_user in ("", "\ud800"):
+        with pytest.raises(InvalidUserId):
+            await auth.get_user_session(no_user, session.handle)
+    time.now = IDLE_END
+    assert (await auth.get_user_session(session.user_id, session.handle)).state == "idle"
+    time.now = IDLE_END + 1
+    with pytest.raises(InvalidSessionId):
+        await auth.get_user_session(session.user_id, session.handle)
+
+
+async def test_a_store_that_fails_ends_no_login(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
+    """The store's error is raised as it is, so that nobody takes an outage for the end of a login."""
+    store.failing = {"get_sessions_by_user_id": StoreDownError("down")}
+    with pytest.raises(StoreDownError):
+        await auth.get_user_session(session.user_id, session.handle)
+
+
 async def test_the_device_list_leaves_dead_sessions_out(auth: AsyncAuth[User], time: Time, session: Session) -> None:
     """A session is listed as idle until its very end, and then no more."""
     time.now = IDLE_END

@@ -1,13 +1,26 @@
 """A change of a password and the removal of a key revoke the user's single-use keys for the purposes that were named."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 
-from lucia import AsyncAuth, InvalidCredentials, InvalidKeyId, InvalidPassword, PrimaryKey, ScryptHash, SessionsNotEnded, User
+from lucia import (
+    AsyncAuth,
+    ExpiredKey,
+    InvalidCredentials,
+    InvalidKeyId,
+    InvalidPassword,
+    InvalidSessionId,
+    PrimaryKey,
+    ScryptHash,
+    Session,
+    SessionsNotEnded,
+    User,
+)
 from lucia._calls import AsyncCalls
 from lucia.models import KeyRow
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
@@ -191,3 +204,51 @@ async def test_a_token_used_at_the_same_time(auth: AsyncAuth[User]) -> None:
             await use()
     with pytest.raises(InvalidPassword):
         await auth.use_key("username", "alice", PASSWORD)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("moment", ["get_key", "set_session", "delete_non_primary_key"])
+async def test_a_log_in_by_a_token_that_a_change_overtakes(auth: AsyncAuth[User], store: AsyncWatchedStore, when: str, moment: str) -> None:
+    """Whenever the password is changed while somebody logs in by a token, no session of theirs is alive afterwards."""
+    alice = await add_user(auth)
+    await token(auth, alice)()
+    hooks: dict[str, Callable[[], Any]] = getattr(store, when)
+    hooks[moment] = partial(auth.update_key_password, "username", "alice", NEW)
+    with suppress(InvalidCredentials):
+        session = await auth.create_session_with_key("password_reset", "token", None)
+        with pytest.raises(InvalidSessionId):
+            await auth.get_session(session.session_id)
+    assert await store.get_sessions_by_user_id(alice) == []
+    assert (await auth.use_key("username", "alice", NEW)).user_id == alice
+
+
+async def test_log_ins_by_one_token_at_the_same_time(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
+    """However many log in by one token at once, one of them has a session, and no other one is left."""
+    alice = await add_user(auth)
+    for number in range(10):
+        await token(auth, alice, f"token-{number}")()
+        login = partial(auth.create_session_with_key, "password_reset", f"token-{number}", None)
+        outcomes = await AsyncCalls.together(*[login] * 6)
+        (session,) = [outcome for outcome in outcomes if isinstance(outcome, Session)]
+        assert {type(outcome) for outcome in outcomes} == {Session, InvalidKeyId}
+        assert [row.id for row in await store.get_sessions_by_user_id(alice)] == [session.session_id]
+        await auth.invalidate_session(session.session_id)
+
+
+async def test_a_log_in_by_an_expired_token(auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time) -> None:
+    """An expired token is consumed without a session, also if it expires while the session is made."""
+    alice = await add_user(auth)
+    for moment in ("get_key", "set_session"):
+        await token(auth, alice)()
+        store.before[moment] = partial(advance, time)
+        with pytest.raises(ExpiredKey):
+            await auth.create_session_with_key("password_reset", "token", None)
+        assert await store.get_sessions_by_user_id(alice) == []
+        with pytest.raises(InvalidKeyId):
+            await auth.use_key("password_reset", "token", None)
+        assert ("set_session" in store.calls) is (moment == "set_session")
+
+
+async def advance(time: Time) -> None:
+    """Let two hours pass."""
+    time.advance(timedelta(hours=2))

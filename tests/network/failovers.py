@@ -153,5 +153,5 @@ class Load:
         """Check that no answer is wrong, and that no foreign error was raised."""
         wrong = self.wrong(outcomes)
         assert not wrong, f"{wrong} of {len(outcomes)} answers say that a revoked session is alive"
-        strange = foreign([each for each in outcomes if isinstance(each, Exception)])
+        strange = foreign(outcomes)
         assert not strange, strange

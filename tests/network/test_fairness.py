@@ -8,8 +8,10 @@ import pytest
 
 from tests.servers import Server
 
+CONTROL = pytest.param(32, marks=pytest.mark.slow)
 
-@pytest.mark.parametrize("connections", [4, 32], ids=["few connections", "control"])
+
+@pytest.mark.parametrize("connections", [4, CONTROL], ids=["few connections", "control"])
 def test_greenlets_share_connections(connections: int, redis_server: Server) -> None:
     """Of 32 greenlets over four connections none starves, and none gets much less than another."""
     module = "tests.network.gevent_worker"

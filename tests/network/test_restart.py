@@ -17,7 +17,7 @@ from tests.failover_tools import Node
 from tests.network.failovers import Load
 from tests.redis_tools import Inspector, until
 from tests.servers import Server
-from tests.support.callers import failures, open_caller, read
+from tests.support.callers import failures, open_caller, read, some_slow
 
 LOADS_SLOWLY: Final = (
     *("--key-load-delay", "1000"),  # in microseconds
@@ -47,7 +47,7 @@ def inspector(node: Node) -> Iterator[Inspector]:
         yield found
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", some_slow(CASES, ("threads", "asyncio")))
 def test_restart_from_an_older_snapshot(case: str, node: Node, inspector: Inspector) -> None:
     """While a server loads a snapshot in which revoked sessions live, and after, none validates.
 

@@ -1,7 +1,7 @@
 """Follow a page as a reader does: ``python follow.py PAGE``, in an environment of its own.
 
-What the page says to install is installed when its turn comes, and its Python blocks run one after
-another in one namespace. Nothing but the standard library is needed. The environment tells the rest:
+What the page says to install is installed first, and then its Python blocks run one after another
+in one namespace. Nothing but the standard library is needed. The environment tells the rest:
 ``LUCIA_WHEEL`` is installed in the place of ``lucia-auth``, and ``REDIS_URL`` is the server.
 """
 
@@ -24,18 +24,19 @@ PACKAGE = re.compile(r"\blucia-auth(?=[\[\s\"']|$)")
 
 def main(page: Path) -> None:
     """Run what the page shows, to its end."""
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace(SHOWN_URL, os.environ["REDIS_URL"])
+    blocks = list(BLOCK.finditer(text))
+    for language, source in (block.groups() for block in blocks):
+        if language == "bash":
+            _run_commands(source)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     with asyncio.Runner() as runner:
-        for block in BLOCK.finditer(text):
+        for block in blocks:
             language, source = block.groups()
-            source = source.replace(SHOWN_URL, os.environ["REDIS_URL"])
             line = text.count("\n", 0, block.start()) + 1
-            if language == "bash":
-                _run_commands(source)
-            elif source.startswith(">>>"):
+            if language == "python" and source.startswith(">>>"):
                 _run_doctest(source, namespace, page.name, line)
-            else:
+            elif language == "python":
                 _run_python("\n" * line + source, namespace, page.name, runner)
 
 

@@ -7,19 +7,20 @@ what it returned, or the exception that it raised.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final, NamedTuple, Protocol, Self
 
+import pytest
 import redis.exceptions
 import valkey.exceptions
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.errors import LuciaError
-from tests.redis_tools import AsyncClients, Clients
+from tests.redis_tools import AsyncClients, Clients, until
 
 __all__ = [
     "ASYNC_FLAVOURS",
@@ -31,7 +32,9 @@ __all__ = [
     "foreign",
     "open_caller",
     "read",
+    "some_slow",
     "timed",
+    "when_available",
 ]
 
 ALONE: Final = ", coalesce=False"
@@ -208,7 +211,7 @@ def timed(call: Call) -> Call:
     """Make a call that returns a :class:`Timed`, and raises nothing."""
 
     async def awaited(result: Awaitable[Any], start: float) -> Timed:
-        outcomes: list[Any] = await asyncio.gather(result, return_exceptions=True)
+        outcomes = await asyncio.gather(result, return_exceptions=True)
         return Timed(outcomes[0], time.monotonic() - start)
 
     def timed_call(adapter: Any) -> Any:
@@ -231,3 +234,20 @@ def foreign(outcomes: Sequence[Any]) -> Counter[str]:
     """Count the errors that are neither ours nor the client's."""
     own = (LuciaError, redis.exceptions.RedisError, valkey.exceptions.ValkeyError)
     return failures([each for each in outcomes if not isinstance(each, own)])
+
+
+def some_slow(names: Iterable[str], quick: Collection[str]) -> list[Any]:
+    """Mark all names as slow but these."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+def when_available(caller: Caller, calls: list[Call]) -> list[Any]:
+    """Return the outcomes once no call fails any more."""
+    outcomes: list[Any] = []
+
+    def succeed() -> bool:
+        outcomes[:] = caller.all(calls)
+        return not failures(outcomes)
+
+    until(succeed, 30)
+    return outcomes

@@ -211,7 +211,7 @@ LOADS_SLOWLY: Final = {
 }
 
 
-def test_a_server_that_is_loading(tmp_path: Path) -> None:
+def test_a_server_that_is_loading(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A server that has not read its data yet can't be reached now, which is no error of the application's."""
     options = [word for option in LOADS_SLOWLY.items() for word in option]
     with own_server("redis-server", tmp_path, *options) as server:
@@ -226,6 +226,7 @@ def test_a_server_that_is_loading(tmp_path: Path) -> None:
                         outcomes += Calls.together(call)
             failed = [outcome for outcome in outcomes if isinstance(outcome, StoreUnavailable)]
             assert "BusyLoadingError" in {type(error.__cause__).__name__ for error in failed}
+    assert caplog.records[0].__dict__["event"] == "store_unavailable"
 
 
 # The deadline

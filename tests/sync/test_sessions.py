@@ -745,6 +745,63 @@ def test_ours_the_device_list(auth: Auth[User], time: Time, user_id: str) -> Non
     assert not any(id_ in f"{device!r} {asdict(device)}" for id_ in ids for device in devices)
 
 
+def test_a_login_is_found_by_its_handle(auth: Auth[User], time: Time, session: Session) -> None:
+    """It is what the device list says of it, active and idle, through renewals and after their grace, when its first id is dead."""
+    auth.create_session(session.user_id)
+    assert (auth.get_user_session(session.user_id, session.handle)).state == "active"
+    time.now = ACTIVE_END + 1
+    assert (auth.get_user_session(session.user_id, session.handle)).state == "idle"
+    renewed = auth.renew_session(session.session_id)
+    time.advance(timedelta(minutes=2))
+    with pytest.raises(InvalidSessionId):
+        auth.get_session(session.session_id)
+    found = auth.get_user_session(session.user_id, session.handle)
+    assert (found.state, found.handle) == ("active", session.handle)
+    assert found.idle_period_expires_at == renewed.idle_period_expires_at
+    assert found in auth.get_all_user_sessions(session.user_id)
+
+
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_a_login_that_is_being_renewed_is_one_device(
+    auth: Auth[User], store: WatchedStore, user_id: str, newer_first: bool
+) -> None:
+    """Of two sessions with one handle, as a renewal may leave for a moment, the newer one is listed and found, in whatever order."""
+    older = SessionRow(id="a" * 40, user_id=user_id, active_expires=NOW + 1, idle_expires=NOW + 2, attributes={"handle": "h"})
+    newer = replace(older, id="b" * 40, idle_expires=NOW + 3)
+    for row in (newer, older) if newer_first else (older, newer):
+        store.set_session(row)
+    (device,) = auth.get_all_user_sessions(user_id)
+    assert device.idle_period_expires_at == utc(NOW + 3)
+    assert auth.get_user_session(user_id, "h") == device
+
+
+def test_a_login_that_has_ended_is_not_found(auth: Auth[User], time: Time, session: Session) -> None:
+    """An ended or dead login, an unknown handle, another user's and one of an unknown user are InvalidSessionId."""
+    other = auth.create_session(session.user_id)
+    theirs = auth.create_session("somebody else")
+    auth.invalidate_session(other.session_id)
+    for handle in (other.handle, theirs.handle, "unknown", ""):
+        with pytest.raises(InvalidSessionId):
+            auth.get_user_session(session.user_id, handle)
+    with pytest.raises(InvalidSessionId):
+        auth.get_user_session("nobody", session.handle)
+    for no_user in ("", "\ud800"):
+        with pytest.raises(InvalidUserId):
+            auth.get_user_session(no_user, session.handle)
+    time.now = IDLE_END
+    assert (auth.get_user_session(session.user_id, session.handle)).state == "idle"
+    time.now = IDLE_END + 1
+    with pytest.raises(InvalidSessionId):
+        auth.get_user_session(session.user_id, session.handle)
+
+
+def test_a_store_that_fails_ends_no_login(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+    """The store's error is raised as it is, so that nobody takes an outage for the end of a login."""
+    store.failing = {"get_sessions_by_user_id": StoreDownError("down")}
+    with pytest.raises(StoreDownError):
+        auth.get_user_session(session.user_id, session.handle)
+
+
 def test_the_device_list_leaves_dead_sessions_out(auth: Auth[User], time: Time, session: Session) -> None:
     """A session is listed as idle until its very end, and then no more."""
     time.now = IDLE_END

@@ -2,13 +2,26 @@
 """A change of a password and the removal of a key revoke the user's single-use keys for the purposes that were named."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 
-from lucia import Auth, InvalidCredentials, InvalidKeyId, InvalidPassword, PrimaryKey, ScryptHash, SessionsNotEnded, User
+from lucia import (
+    Auth,
+    ExpiredKey,
+    InvalidCredentials,
+    InvalidKeyId,
+    InvalidPassword,
+    InvalidSessionId,
+    PrimaryKey,
+    ScryptHash,
+    Session,
+    SessionsNotEnded,
+    User,
+)
 from lucia._calls import Calls
 from lucia.models import KeyRow
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
@@ -192,3 +205,51 @@ def test_a_token_used_at_the_same_time(auth: Auth[User]) -> None:
             use()
     with pytest.raises(InvalidPassword):
         auth.use_key("username", "alice", PASSWORD)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("moment", ["get_key", "set_session", "delete_non_primary_key"])
+def test_a_log_in_by_a_token_that_a_change_overtakes(auth: Auth[User], store: WatchedStore, when: str, moment: str) -> None:
+    """Whenever the password is changed while somebody logs in by a token, no session of theirs is alive afterwards."""
+    alice = add_user(auth)
+    token(auth, alice)()
+    hooks: dict[str, Callable[[], Any]] = getattr(store, when)
+    hooks[moment] = partial(auth.update_key_password, "username", "alice", NEW)
+    with suppress(InvalidCredentials):
+        session = auth.create_session_with_key("password_reset", "token", None)
+        with pytest.raises(InvalidSessionId):
+            auth.get_session(session.session_id)
+    assert store.get_sessions_by_user_id(alice) == []
+    assert (auth.use_key("username", "alice", NEW)).user_id == alice
+
+
+def test_log_ins_by_one_token_at_the_same_time(auth: Auth[User], store: WatchedStore) -> None:
+    """However many log in by one token at once, one of them has a session, and no other one is left."""
+    alice = add_user(auth)
+    for number in range(10):
+        token(auth, alice, f"token-{number}")()
+        login = partial(auth.create_session_with_key, "password_reset", f"token-{number}", None)
+        outcomes = Calls.together(*[login] * 6)
+        (session,) = [outcome for outcome in outcomes if isinstance(outcome, Session)]
+        assert {type(outcome) for outcome in outcomes} == {Session, InvalidKeyId}
+        assert [row.id for row in store.get_sessions_by_user_id(alice)] == [session.session_id]
+        auth.invalidate_session(session.session_id)
+
+
+def test_a_log_in_by_an_expired_token(auth: Auth[User], store: WatchedStore, time: Time) -> None:
+    """An expired token is consumed without a session, also if it expires while the session is made."""
+    alice = add_user(auth)
+    for moment in ("get_key", "set_session"):
+        token(auth, alice)()
+        store.before[moment] = partial(advance, time)
+        with pytest.raises(ExpiredKey):
+            auth.create_session_with_key("password_reset", "token", None)
+        assert store.get_sessions_by_user_id(alice) == []
+        with pytest.raises(InvalidKeyId):
+            auth.use_key("password_reset", "token", None)
+        assert ("set_session" in store.calls) is (moment == "set_session")
+
+
+def advance(time: Time) -> None:
+    """Let two hours pass."""
+    time.advance(timedelta(hours=2))

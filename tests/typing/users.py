@@ -81,6 +81,8 @@ async def asynchronous(auth: AsyncAuth[Member], context: RequestContext) -> None
     assert_type(await auth.get_all_user_sessions("id"), list[Device])
     assert_type(await auth.get_all_user_keys("id"), list[Key])
     assert_type(await auth.invalidate_all_user_sessions("id"), bool)
+    assert_type(await auth.get_user_session("id", "handle"), Device)
+    assert_type(await auth.delete_key("username", "alice"), bool)
     assert_type(auth.transform_database_user(UserRow(id="id")), Member)
 
     request = auth.handle_request(context)
@@ -106,6 +108,8 @@ def synchronous(auth: Auth[Member], context: RequestContext) -> None:
     assert_type(auth.get_all_user_sessions("id"), list[Device])
     assert_type(auth.get_all_user_keys("id"), list[Key])
     assert_type(auth.invalidate_all_user_sessions("id"), bool)
+    assert_type(auth.get_user_session("id", "handle"), Device)
+    assert_type(auth.delete_key("username", "alice"), bool)
     assert_type(auth.transform_database_user(UserRow(id="id")), Member)
 
     request = auth.handle_request(context)

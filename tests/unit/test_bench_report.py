@@ -1,5 +1,6 @@
 """What the benchmark makes of its measurements: ratios, verdicts, and what it keeps and writes."""
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 
 from bench import results
 from bench.documents import BEGIN, END, write_into
+from bench.machine import check_open_files
 from bench.report import goals, markdown
 from bench.rows import Ratio, Row, Want, find, ratio
-from bench.section import Goal, Plan, Section
+from bench.section import QUICK, Goal, Plan, Section
 
 
 def row(subject: str, *values: float, section: str = "speed", concurrency: int = 1) -> Row:
@@ -107,3 +109,14 @@ def test_a_document_without_marks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"page\.md"):
         write_into(page, "new")
     assert page.read_text() == "text"
+
+
+def test_too_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a process may not have as many connections, the benchmark says so before it measures; the quick one needs few."""
+    limits = [(256, 1_024)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, found: limits.append(found))
+    check_open_files(max(QUICK.callers))
+    assert limits[-1] == (996, 1_024)
+    with pytest.raises(SystemExit, match="needs 14,436 open files, and a process may have 1,024"):
+        check_open_files(1_024)

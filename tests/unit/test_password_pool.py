@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final
 
 import pytest
@@ -127,6 +128,26 @@ def test_a_full_queue_makes_room_for_who_has_less() -> None:
     with pytest.raises(Overloaded):
         enter_all(turns, "a")
     assert run_all(turns, running) == list("abaa")
+
+
+@pytest.mark.parametrize(("workers", "queue"), [(1, 1), (2, 1), (4, 64)])
+def test_twenty_flooders_keep_nobody_out(workers: int, queue: int) -> None:
+    """A log-in from another address finds a place whenever it comes, and runs as soon as a worker is free."""
+    turns, running = _Turns(workers, queue), list[_Turn]()
+    for number in range(300):
+        for flooder in range(20):
+            with suppress(Overloaded):
+                turn = turn_of(f"flooder {(number + flooder) % 20}")
+                if turns.enter(turn):
+                    running.append(turn)
+        started = turns.leave(running.pop(0))
+        assert started is not None
+        running.append(started)
+        if number > concurrency.RECENT_TURNS and number % 10 == 0:
+            newcomer = turn_of(f"newcomer {number}")
+            assert not turns.enter(newcomer)
+            running.append(newcomer)
+            assert turns.leave(running.pop(0)) is newcomer
 
 
 def test_equals_refuse_each_other_nothing() -> None:

@@ -589,6 +589,34 @@ async def test_the_cookie_is_found_in_any_of_several_headers(auth: AsyncAuth[Use
     assert found == ["ann", "ann", None]
 
 
+@pytest.mark.parametrize("first", ["", "x", "0" * 39, f'"{"0" * 40}"', "\x00"])
+async def test_a_malformed_cookie_in_front_logs_nobody_out(auth: AsyncAuth[User], first: str) -> None:
+    """A request with an empty or malformed cookie of our name before the right one, in one header or two, is the person's."""
+    session_id = await log_in(auth)
+    found: list[str | None] = []
+
+    async def note(request: AsyncAuthRequest[User]) -> None:
+        found.append(user_of(await request.validate()))
+
+    app = LuciaMiddleware(respond(auth, note), auth=auth)
+    one = [("cookie", f"{NAME}={first}; {NAME}={session_id}")]
+    two = [("cookie", f"{NAME}={first}"), ("cookie", f"{NAME}={session_id}")]
+    for headers in (one, two):
+        assert (await get(app, None, headers)).headers == []
+    assert found == ["ann", "ann"]
+
+
+async def test_signing_out_clears_a_malformed_cookie(auth: AsyncAuth[User]) -> None:
+    """A cookie that can be no session id is cleared as well, so that it does not stay in front of a later one."""
+
+    async def leave(request: AsyncAuthRequest[User]) -> None:
+        await request.sign_out()
+
+    app = LuciaMiddleware(respond(auth, leave), auth=auth)
+    assert (await post(app, "no id")).cookie == ""
+    assert (await post(app)).cookie is None
+
+
 async def test_what_is_noted_at_the_login_comes_back(auth: AsyncAuth[User]) -> None:
     """sign_in passes it on to the device list."""
 

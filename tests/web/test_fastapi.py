@@ -1,6 +1,7 @@
 """FastAPI applications: the dependencies, what OpenAPI says of them, and what comes on top of Starlette."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 import pytest
@@ -9,7 +10,18 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from lucia import AsyncAuth, AsyncAuthRequest, NotAuthenticated, Overloaded, PrimaryKey, Session, SessionCookie, SessionUser, User
+from lucia import (
+    AsyncAuth,
+    AsyncAuthRequest,
+    InvalidSessionId,
+    NotAuthenticated,
+    Overloaded,
+    PrimaryKey,
+    Session,
+    SessionCookie,
+    SessionUser,
+    User,
+)
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.middleware.fastapi import FastAPIAuth, document_401
 from tests.web.driver import NAME, ORIGIN, Time, get, in_loop, log_in, user_of
@@ -379,6 +391,39 @@ def test_cross_site_requests_can_be_forbidden(auth: AsyncAuth[User]) -> None:
     with pytest.raises(WebSocketDisconnect) as caught, client.websocket_connect("/socket"):
         pass
     assert (caught.value.code, caught.value.reason) == (1008, "This request comes from another site.")
+
+
+def test_a_socket_outlives_a_renewal_and_not_its_login(web: FastAPIAuth[User], auth: AsyncAuth[User], time: Time) -> None:
+    """One that asks for its login by the handle stays open when the id it came with is dead, and is closed when the login ends."""
+    app = FastAPI()
+    web.install(app)
+
+    @app.websocket("/ws")
+    async def follow(socket: WebSocket, session: Annotated[Session, Depends(web.session)]) -> None:
+        await socket.accept()
+        with suppress(InvalidSessionId):
+            while await socket.receive_text():
+                await auth.get_user_session(session.user_id, session.handle)
+                await socket.send_text("open")
+        await socket.close(code=1008)
+
+    with TestClient(app, headers={"Origin": ORIGIN}) as client:
+        session_id = in_loop(client, log_in, auth)
+        client.cookies.set(NAME, session_id)
+        with client.websocket_connect("/ws") as socket:
+            socket.send_text("?")
+            assert socket.receive_text() == "open"
+            renewed = in_loop(client, auth.renew_session, session_id)
+            time.pass_hours(1)
+            with pytest.raises(InvalidSessionId):
+                in_loop(client, auth.get_session, session_id)
+            socket.send_text("?")
+            assert socket.receive_text() == "open"
+            assert in_loop(client, auth.invalidate_user_session, renewed.user_id, renewed.handle)
+            socket.send_text("?")
+            with pytest.raises(WebSocketDisconnect) as caught:
+                socket.receive_text()
+        assert caught.value.code == 1008
 
 
 @pytest.mark.parametrize("name", ["request", "session", "user", "session_user", "optional_session", "optional_user"])

@@ -123,6 +123,8 @@ class AsyncRedisDriver:
                 try:
                     reply = await self._send(command, course)
                 except Exception as error:
+                    if is_outage(error):  # an answer, so nobody has counted it as a failure
+                        self.outage.failed(error)
                     command = operation.throw(_to_raise(error, command, wrote=course.wrote))
                 else:
                     command = operation.send(reply)
@@ -258,7 +260,7 @@ class AsyncRedisDriver:
                 error = error_to_raise(lost, wrote=course.wrote)
                 course.lost = lost if over else None
             else:
-                if self.outage.is_on:
+                if self.outage.is_on and _error_in(replies) is None:
                     self.outage.answered()
                 return replies
             if over:

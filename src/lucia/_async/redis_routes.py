@@ -130,13 +130,8 @@ class AsyncSentinelRoute(AsyncOneRoute):
     """The master, for which each new connection asks Sentinel."""
 
     def __init__(self, topology: BehindSentinel, settings: AsyncSettings, revocations: Revocations) -> None:
-        self._master = AsyncMaster(topology, settings.seconds, self._leave_master)
-        super().__init__(OneServer(topology.recipe.with_options(connection_pool=self._master)), settings, revocations)
-
-    async def aclose(self) -> None:
-        """Close all connections, those to Sentinel too."""
-        await super().aclose()
-        await self._master.aclose()
+        master = AsyncMaster(topology, settings.seconds, self._leave_master)
+        super().__init__(OneServer(topology.recipe.with_options(connection_pool=master)), settings, revocations)
 
     async def _leave_master(self) -> None:
         """Close the connections to a server that is not the master any more, when they are free."""
@@ -156,9 +151,9 @@ class AsyncMaster:
     check_connection: Final = False
 
     def __init__(self, topology: BehindSentinel, seconds: float, moved: Any) -> None:
-        self._service = topology.service
+        self._topology = topology
         self._seconds = seconds / 2
-        self._finders = topology.copy_finders(self._seconds / 2)
+        self._order = list(range(len(topology.finder.sentinels)))
         self._moved = moved
         self._address: Address | None = None
 
@@ -168,7 +163,7 @@ class AsyncMaster:
         Raises:
             StoreUnavailable: no Sentinel answered in time. Any other error is the client's own.
         """
-        calls = [partial(self._ask, finder) for finder in self._finders]
+        calls = [partial(self._ask, number) for number in self._order]
         address, errors = await AsyncFirstAnswer.of(calls, self._seconds)
         if address is None:
             raise errors[-1] if errors else StoreUnavailable("no Sentinel answered in time")
@@ -177,15 +172,17 @@ class AsyncMaster:
             await self._moved()
         return address
 
-    async def aclose(self) -> None:
-        """Close the connections to Sentinel."""
-        for finder in self._finders:
-            await finder.sentinels[0].connection_pool.disconnect()
+    async def _ask(self, number: int, _seconds: float) -> Address:
+        """Ask one Sentinel, and make it the first to be asked if it answers.
 
-    async def _ask(self, finder: Any, _seconds: float) -> Address:
-        """Ask one Sentinel, and make it the first to be asked if it answers."""
-        address: Address = await finder.discover_master(self._service)
-        self._finders = [finder, *(other for other in self._finders if other is not finder)]
+        The connection is opened for this: one that was idle since the last failover may be dead.
+        """
+        finder = self._topology.copy_finder(number, self._seconds / 2)
+        try:
+            address: Address = await finder.discover_master(self._topology.service)
+        finally:
+            await finder.sentinels[0].connection_pool.disconnect()
+        self._order = [number, *(other for other in self._order if other != number)]
         return address
 
 

@@ -1,10 +1,11 @@
 """``Auth``'s methods for sessions: all that is needed beside somebody's own users."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Generic
 
 from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
+from lucia._blocks import AsyncBlocks
 from lucia._logs import revocation, signed_in
 from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
 from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
@@ -183,8 +184,7 @@ class AsyncSessionMethods(Generic[UserT]):
             Whether there was such a login; another user's handle ends nothing.
         """
         check_user_id(user_id)
-        rows = await self._sessions.get_sessions_by_user_id(user_id)
-        ids = [row.id for row in rows if row.user_id == user_id and handle_of(row) == handle]
+        ids = [row.id for row in await self._rows_of_login(user_id, handle)]
         if ids:
             with revocation(user_id):
                 await self._sessions.delete_session(*ids)
@@ -199,12 +199,35 @@ class AsyncSessionMethods(Generic[UserT]):
         sought_user_id(user_id)
         if self._users is not None and await self._get_user(user_id) is None:
             raise InvalidUserId
-        rows = [row for row in await self._sessions.get_sessions_by_user_id(user_id) if row.user_id == user_id]
+        rows = await self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
-        await self._delete_dead([row for row in rows if session_state(row, now) is None])
-        devices = [to_device(row, state, self._expiry) for row in rows if (state := session_state(row, now)) is not None]
-        logins = {device.handle: device for device in sorted(devices, key=lambda device: device.idle_period_expires_at)}
+        dead: list[SessionRow] = []
+        logins: dict[str, Device] = {}
+        async for block in AsyncBlocks(rows):
+            own = [row for row in block if row.user_id == user_id]
+            dead += [row for row in own if session_state(row, now) is None]
+            for device in self._devices(own, now):
+                # During a renewal a login may have two sessions: the one that ends last is its newest.
+                known = logins.get(device.handle, device)
+                if known.idle_period_expires_at <= device.idle_period_expires_at:
+                    logins[device.handle] = device
+        await self._delete_dead(dead)
         return sorted(logins.values(), key=lambda device: device.created_at, reverse=True)
+
+    async def get_user_session(self, user_id: str, handle: str) -> Device:
+        """Return one login of a user by its handle, active or idle, whatever it was renewed to.
+
+        For who keeps a connection open longer than a request, and asks whether its login still
+        lives: the id that the request came with is dead soon after a renewal, the handle stays.
+
+        Raises:
+            InvalidSessionId: this user has no such login any more.
+        """
+        sought_user_id(user_id)
+        devices = self._devices(await self._rows_of_login(user_id, handle), self._clock())
+        if not devices:
+            raise InvalidSessionId
+        return max(devices, key=lambda device: device.idle_period_expires_at)
 
     async def delete_dead_user_sessions(self, user_id: str) -> None:
         """Remove a user's dead sessions from a store that does not expire them itself."""
@@ -219,6 +242,16 @@ class AsyncSessionMethods(Generic[UserT]):
             if not self._sessions.keeps_attributes:
                 raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
             check_noted(noted)
+
+    async def _rows_of_login(self, user_id: str, handle: str) -> list[SessionRow]:
+        """The sessions of one login, dead ones included."""
+        found: list[SessionRow] = []
+        async for block in AsyncBlocks(await self._sessions.get_sessions_by_user_id(user_id)):
+            found += [row for row in block if row.user_id == user_id and handle_of(row) == handle]
+        return found
+
+    def _devices(self, rows: Iterable[SessionRow], now: int) -> list[Device]:
+        return [to_device(row, state, self._expiry) for row in rows if (state := session_state(row, now)) is not None]
 
     async def _find(self, session_id: str) -> _Live:
         if not is_session_id(session_id):

@@ -210,7 +210,13 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
     async def _sign_in_with_key(
         self, provider_id: str, provider_user_id: str, password: str | None, noted: Mapping[str, Any] | None, address: str | None
     ) -> Session:
-        row = await self._prove(sought_key_id(provider_id, provider_user_id), password, address)
+        row = await self._allowed(sought_key_id(provider_id, provider_user_id), password, address)
+        if row.expires is None:
+            row = await self._rehashed(row, password, address)
+        elif self._clock() > row.expires:
+            await self._consume(row)
+        # A single-use key is consumed after the session is made. A change of the password revokes such keys and then ends
+        # the sessions: so it ends this session, or the key is gone and nobody gets the session.
         session = await self.create_session(row.user_id, noted=noted)
         proven = False
         try:
@@ -348,16 +354,19 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
     async def _prove(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The key's row once it is proven, with the hash that the store holds now; a single-use key is consumed."""
-        users = self._require_users()
         row = await self._allowed(id_, password, address)
         if row.expires is None:
             return await self._rehashed(row, password, address)
-        consumed = await users.delete_non_primary_key(row.id)
-        if self._clock() > row.expires:
+        await self._consume(row)
+        return row
+
+    async def _consume(self, row: KeyRow) -> None:
+        """Remove a single-use key; of several calls at the same time one gets through."""
+        consumed = await self._require_users().delete_non_primary_key(row.id)
+        if row.expires is not None and self._clock() > row.expires:
             raise ExpiredKey
         if consumed == 0:
             raise InvalidKeyId
-        return row
 
     async def _allowed(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
         """The key's row if the password is its; where one is given, the attempt is a failure until the password turns out to be right.
@@ -429,9 +438,10 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
     async def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
         """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password.
 
-        A single-use key is gone by now; then it is the user who must be there.
+        A single-use key is consumed now, and the user must be there.
         """
         if row.expires is not None:
+            await self._consume(row)
             return await self._get_user(row.user_id) is not None
         current = await self._get_key(row.id)
         if current is None or current.user_id != row.user_id:

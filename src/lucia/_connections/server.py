@@ -21,6 +21,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
+from lucia._connections import settings as connection_settings
 from lucia._connections.batches import Batches
 from lucia._connections.fair_semaphore import FairSemaphore
 from lucia._connections.settings import AsyncSettings, Settings
@@ -71,7 +72,6 @@ class AsyncServer:
         self._generation = self._closings = 0
         self._seconds = settings.seconds
         self._connect_seconds = _connect_seconds(settings.seconds, many_slots=many_slots)
-        self._check_seconds = settings.check_seconds
         self._tracked = self._track(settings)
         self._send_reads = self._exchange if self._tracked is None else self._tracked.exchange
         self._batches = self._reads = Batches(self._exchange, settings.seconds, many_slots=many_slots) if settings.coalesce else None
@@ -192,7 +192,6 @@ class AsyncServer:
             entries,
             lease=lease,
             seconds=settings.seconds,
-            check_seconds=settings.check_seconds,
             plain=self._exchange,
             moved=self._retire,
         )
@@ -225,7 +224,7 @@ class AsyncServer:
 
     async def _passes_check(self, pooled: _Pooled, seconds: float) -> bool:
         """Whether the last check is recent, or another one succeeds within so many seconds."""
-        if time.monotonic() - pooled.checked <= self._check_seconds:
+        if time.monotonic() - pooled.checked <= connection_settings.IDLE_CHECK_SECONDS:
             return True
         try:
             async with asyncio.timeout(seconds):
@@ -278,7 +277,6 @@ class Server:
     def __init__(self, recipe: Recipe, watch: Watch, settings: Settings, *, many_slots: bool = False) -> None:
         self._seconds = settings.seconds
         self._connect_seconds = _connect_seconds(settings.seconds, many_slots=many_slots)
-        self._check_seconds = settings.check_seconds
         self._recipe = recipe
         self._watch = watch
         self._places = FairSemaphore(recipe.limit)
@@ -392,7 +390,7 @@ class Server:
     def _passes_check(self, pooled: _Pooled, end: float) -> bool:
         """Whether the last check is recent, or another one succeeds in half of the time."""
         now = time.monotonic()
-        if now - pooled.checked <= self._check_seconds:
+        if now - pooled.checked <= connection_settings.IDLE_CHECK_SECONDS:
             return True
         try:
             self._check(pooled, (now + end) / 2)

@@ -16,18 +16,13 @@ history or their role while the connection stayed open.
 """
 
 
-def _check_seconds() -> float:
-    return IDLE_CHECK_SECONDS
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsyncSettings:
     """How an adapter uses its connections.
 
     Args:
-        seconds: each command's deadline.
+        seconds: the deadline of an operation.
         coalesce: whether what is asked within one tick of the event loop is sent together.
-        check_seconds: after how long a connection is checked by a round trip before it is used.
         near_cache: keeps active sessions in memory, and how long one may be used at most that another process has ended; None for none.
 
     Raises:
@@ -35,7 +30,6 @@ class AsyncSettings:
     """
 
     seconds: float = 5.0
-    check_seconds: float = field(default_factory=_check_seconds)
     coalesce: bool = True
     near_cache: timedelta | None = None
     near: AsyncNearCache = field(init=False)
@@ -46,15 +40,9 @@ class AsyncSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How an adapter uses its connections.
-
-    Args:
-        seconds: each command's deadline.
-        check_seconds: after how long a connection is checked by a round trip before it is used.
-    """
+    """How an adapter uses its connections; ``seconds`` is the deadline of an operation."""
 
     seconds: float = 5.0
-    check_seconds: float = field(default_factory=_check_seconds)
     near: NearCache = field(init=False, default_factory=NearCache)
 
 

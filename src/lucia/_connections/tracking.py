@@ -15,6 +15,7 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from lucia._connections import settings as connection_settings
 from lucia._connections.entries import ENTRY_SECONDS, Entries, Lease, Reading
 from lucia._connections.wire import INFO, Exchange, drop, is_open, pack, replies_of
 from lucia._logs import near_cache_off
@@ -50,7 +51,6 @@ class AsyncTracked:
         lease: how long they may be used without a sign of the server, in seconds.
         seconds: how long an answer may take that nobody waits for.
         plain: sends commands another way.
-        check_seconds: after how long the connection's server is asked for its history again.
         moved: retires the other connections, where this one has met another history.
     """
 
@@ -62,7 +62,6 @@ class AsyncTracked:
         *,
         lease: float,
         seconds: float,
-        check_seconds: float,
         plain: Exchange,
         moved: Callable[[], Awaitable[None]],
     ) -> None:
@@ -71,7 +70,6 @@ class AsyncTracked:
         self._entries = entries
         self._lease = lease
         self._seconds = seconds
-        self._check_seconds = check_seconds
         self._plain = plain
         self._moved = moved
         self._opening = asyncio.Lock()
@@ -184,7 +182,6 @@ class _Link:
         self._lease = Lease(tracked._lease)
         self._pause = tracked._lease / BEATS
         self._seconds = tracked._seconds
-        self._check_seconds = tracked._check_seconds
         self._moved = tracked._moved
         self._checked = time.monotonic()
         self._waiting: deque[tuple[_Asked | None, Reading | None]] = deque()  # None: a check
@@ -210,7 +207,7 @@ class _Link:
         Raises:
             Unanswered: the connection is lost, maybe since the time was over.
         """
-        checks = [INFO] if time.monotonic() - self._checked > self._check_seconds else []
+        checks = [INFO] if time.monotonic() - self._checked > connection_settings.IDLE_CHECK_SECONDS else []
         packed = pack(self._connection, [*checks, *reads])
         if checks:
             self._checked = time.monotonic()

@@ -131,13 +131,8 @@ class SentinelRoute(OneRoute):
     """The master, for which each new connection asks Sentinel."""
 
     def __init__(self, topology: BehindSentinel, settings: Settings, revocations: Revocations) -> None:
-        self._master = Master(topology, settings.seconds, self._leave_master)
-        super().__init__(OneServer(topology.recipe.with_options(connection_pool=self._master)), settings, revocations)
-
-    def close(self) -> None:
-        """Close all connections, those to Sentinel too."""
-        super().close()
-        self._master.close()
+        master = Master(topology, settings.seconds, self._leave_master)
+        super().__init__(OneServer(topology.recipe.with_options(connection_pool=master)), settings, revocations)
 
     def _leave_master(self) -> None:
         """Close the connections to a server that is not the master any more, when they are free."""
@@ -157,9 +152,9 @@ class Master:
     check_connection: Final = False
 
     def __init__(self, topology: BehindSentinel, seconds: float, moved: Any) -> None:
-        self._service = topology.service
+        self._topology = topology
         self._seconds = seconds / 2
-        self._finders = topology.copy_finders(self._seconds / 2)
+        self._order = list(range(len(topology.finder.sentinels)))
         self._moved = moved
         self._address: Address | None = None
 
@@ -169,7 +164,7 @@ class Master:
         Raises:
             StoreUnavailable: no Sentinel answered in time. Any other error is the client's own.
         """
-        calls = [partial(self._ask, finder) for finder in self._finders]
+        calls = [partial(self._ask, number) for number in self._order]
         address, errors = FirstAnswer.of(calls, self._seconds)
         if address is None:
             raise errors[-1] if errors else StoreUnavailable("no Sentinel answered in time")
@@ -178,15 +173,17 @@ class Master:
             self._moved()
         return address
 
-    def close(self) -> None:
-        """Close the connections to Sentinel."""
-        for finder in self._finders:
-            finder.sentinels[0].connection_pool.disconnect()
+    def _ask(self, number: int, _seconds: float) -> Address:
+        """Ask one Sentinel, and make it the first to be asked if it answers.
 
-    def _ask(self, finder: Any, _seconds: float) -> Address:
-        """Ask one Sentinel, and make it the first to be asked if it answers."""
-        address: Address = finder.discover_master(self._service)
-        self._finders = [finder, *(other for other in self._finders if other is not finder)]
+        The connection is opened for this: one that was idle since the last failover may be dead.
+        """
+        finder = self._topology.copy_finder(number, self._seconds / 2)
+        try:
+            address: Address = finder.discover_master(self._topology.service)
+        finally:
+            finder.sentinels[0].connection_pool.disconnect()
+        self._order = [number, *(other for other in self._order if other != number)]
         return address
 
 

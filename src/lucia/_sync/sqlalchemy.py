@@ -57,9 +57,13 @@ class SQLAlchemyUserAdapter:
     ``delete_keys_by_user_id`` ``DELETE FROM auth_key WHERE user_id = :user_id``
     ========================== =================================================================================================
 
-    When the database refuses an INSERT, one more SELECT or two tell whether an id was taken or the user is missing. Every other error of
-    the database goes up as the same object, with the statement's values taken out of its text. SQLAlchemy's own log (``echo=True``) shows
-    them, unless the engine is made with ``hide_parameters=True``.
+    On MySQL and MariaDB each comparison with an id or a hash also compares the bytes, since a column's collation may ignore
+    case, accents and trailing spaces.
+
+    When the database refuses an INSERT, one more SELECT or two tell whether an id was taken or the user is missing. Every
+    other error of the database is raised as the same object, without the statement's values in its ``params`` and its text.
+    SQLAlchemy's own log (``echo=True``) shows them, unless the engine is made with ``hide_parameters=True``; so do drivers
+    that log each statement at the level DEBUG.
 
     SQLite lets one connection write at a time: ``connect_args={"timeout": 30}`` makes the others wait longer than the driver's 5 s, and
     ``PRAGMA journal_mode=WAL`` lets them read meanwhile. A database in memory has one connection, which concurrent calls must not share.

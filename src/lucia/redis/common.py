@@ -1,6 +1,6 @@
 """What both protocols of the store share: reading one session, following used ids, and the rows of an index."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeVar
 
 from lucia.caps import login_after, surplus_sessions
@@ -18,6 +18,9 @@ MAX_HOPS: Final = 16
 
 PROBE: Final = 8
 """How many entries of an index one login looks at."""
+
+PAGE: Final = 500
+"""How many sessions are read and decoded in one go: some milliseconds, also if each has metadata."""
 
 _DEFAULT_EXPIRY: Final = SessionExpiry()
 
@@ -205,12 +208,20 @@ def rows_of(user_id: str, ids: Sequence[bytes], records: Sequence[bytes | None])
     return list(rows.values())
 
 
+def pages(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Split into pages of at most 500."""
+    return (items[start : start + PAGE] for start in range(0, len(items), PAGE))
+
+
 Read = Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
 """Reads what is at these keys."""
 
 
 def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[list[SessionRow], list[bytes]]]:
     """The sessions that a user's index leads to, newest first, and the ids in it whose session is gone.
+
+    They are read and decoded page by page, so that a user with very many sessions holds up nobody:
+    while the server is asked for a page, the event loop serves others.
 
     One that was renewed after the index was read is gone, and its successor not among the ids: its marker leads there.
 
@@ -219,10 +230,15 @@ def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[li
         user_id: whose sessions.
         read: reads what is at these keys.
     """
-    ids = yield from layout.index.read(layout.index_key(user_id))
-    records = yield from read([session_key(layout, id_) for id_ in ids])
-    rows, gone = rows_of(user_id, ids, records), missing(ids, records)
-    seen: set[str | None] = set(map(to_text, ids))
+    ids = list(dict.fromkeys((yield from layout.index.read(layout.index_key(user_id)))))
+    rows: list[SessionRow] = []
+    gone: list[bytes] = []
+    seen: set[str | None] = set()
+    for page in pages(ids):
+        records = yield from read([session_key(layout, id_) for id_ in page])
+        rows += rows_of(user_id, page, records)
+        gone += missing(page, records)
+        seen.update(map(to_text, page))
     waiting = gone
     while waiting:
         markers = yield from read([to_bytes(layout.marker_key(to_text(id_))) for id_ in waiting])
@@ -240,8 +256,8 @@ def _made_at(row: SessionRow) -> int:
 
 def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:
     """``PEXPIREAT`` sessions that are dead though their keys live on, as the original's do; so the server's clock has the last word."""
-    if dead := [row for row in rows if row.idle_expires < now]:
-        yield Batch(tuple(Call("PEXPIREAT", (layout.session_key(row.id), row.idle_expires)) for row in dead))
+    for page in pages([row for row in rows if row.idle_expires < now]):
+        yield Batch(tuple(Call("PEXPIREAT", (layout.session_key(row.id), row.idle_expires)) for row in page))
 
 
 def create_then_end(

@@ -35,6 +35,7 @@ from lucia.redis.common import (
     marker_or_none,
     milliseconds_of,
     missing,
+    pages,
     probes,
     read_by_user,
     row_or_none,
@@ -267,8 +268,11 @@ class SessionFirst(Reading):
 
     def _incarnations(self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], end: SessionRow) -> Operation[set[str | None]]:
         """A chain of ids, and those in the index whose session is of the same login, by its handle."""
-        rows = rows_of(user_id, ids, (yield from self._records(ids)))
-        return {*chain, *(row.id for row in rows if handle_of(row) == handle_of(end))}
+        found = set[str | None](chain)
+        for page in pages(ids):
+            rows = rows_of(user_id, page, (yield from self._records(page)))
+            found.update(row.id for row in rows if handle_of(row) == handle_of(end))
+        return found
 
     def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[set[str]]:
         """End these sessions and what they were renewed to; then take them out of their indexes.

@@ -66,16 +66,15 @@ class BehindSentinel:
     service: str
     finder: Any
 
-    def copy_finders(self, seconds: float) -> list[Any]:
-        """Return copies of the client's Sentinel object, each for one of the Sentinels.
+    def copy_finder(self, number: int, seconds: float) -> Any:
+        """Return a copy of the client's Sentinel object that asks one of the Sentinels, once.
 
-        Their clients ask once, and wait that many seconds for a connection or an answer.
+        Args:
+            number: of the Sentinel, in the order in which the application named them.
+            seconds: how long it waits for a connection or an answer.
         """
-        return [self._copy_finder(each, seconds) for each in self.finder.sentinels]
-
-    def _copy_finder(self, sentinel: Any, seconds: float) -> Any:
         copied = copy.copy(self.finder)
-        copied.sentinels = [_copy_of(sentinel, seconds)]
+        copied.sentinels = [_copy_of(self.finder.sentinels[number], seconds)]
         return copied
 
 
