@@ -109,11 +109,9 @@ async def test_a_primary_that_is_replaced_meanwhile(flavour: str, group: Replica
     async with acknowledging(flavour, group) as adapter:
         await adapter.add(ended)
         group.settle()
-        helper = group.replicas[1]  # becomes a replica of the new primary
-        helper.client.execute_command("CLUSTER REPLICATE", old.client.cluster("MYID").decode())
         old.refuse_replicas()
         driver = adapter.adapter._driver
-        take_over = TakeOver(driver, lambda: _promote(group, new, helper))
+        take_over = TakeOver(driver, lambda: _promote(group, new, group.replicas[1]))
         driver._fence = take_over.either(flavour)
         with pytest.raises(NOT_CONFIRMED):
             await adapter.delete(ended.id)
@@ -168,7 +166,7 @@ async def test_a_slot_that_moves_to_an_empty_node(flavour: str, group: Replicate
         source_id = source.client.execute_command("CLUSTER MYID").decode()
         target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
         source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target.id)
-        async with acknowledging(flavour, group, deadline=timedelta(seconds=1)) as adapter:
+        async with acknowledging(flavour, group, milliseconds=100, deadline=timedelta(seconds=4)) as adapter:
             driver = adapter.adapter._driver
             with pytest.raises((redis.exceptions.MovedError, StoreUnavailable)):
                 await adapter.call(driver.run, _ended_and_asked(key))
@@ -188,5 +186,5 @@ def _knows(node: Any, count: int) -> bool:
 def _ended_and_asked(key: str) -> Operation[int]:
     """End what is at a key, and return how many replicas confirmed it."""
     yield Call("DEL", (key,))
-    found: int = yield Fence("session:renewed:", b"", 1, 300)
+    found: int = yield Fence("session:renewed:", b"", 1, 100)
     return found

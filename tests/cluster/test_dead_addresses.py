@@ -82,6 +82,23 @@ async def test_a_dozen_dead_addresses(flavour: str, dead: list[int], cluster: Cl
 
 
 @each_flavour
+async def test_what_a_node_says_of_a_slot(flavour: str, cluster: Cluster) -> None:
+    """A node that points to where a slot is already known to be does not make the map outdated."""
+    route = route_to(flavour, cluster, *cluster.ports)
+    nowhere = ("127.0.0.1", unused_port())
+    route._note(nowhere, 0, asking=False)
+    assert (route._slots, route._is_outdated) == ({}, False)
+    await ping(flavour, route, "key")
+    route._note(route._slots[0], 0, asking=False)
+    assert not route._is_outdated
+    route._note(nowhere, 0, asking=False)
+    assert (route._slots[0], route._is_outdated) == (nowhere, True)
+    await call(flavour, route.nodes, SECONDS)
+    assert (route._slots[0] != nowhere, route._is_outdated) == (True, False)
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
 async def test_only_dead_addresses(flavour: str, dead: list[int], cluster: Cluster) -> None:
     """If all addresses drop packets, that is told when the time is over, and not much later."""
     route = route_to(flavour, cluster, *dead, *dead[:1])
