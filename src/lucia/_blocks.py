@@ -13,7 +13,7 @@ __all__ = ["BLOCK", "AsyncBlocks", "Blocks"]
 T = TypeVar("T")
 
 BLOCK: Final = 500
-"""How many items are handled in one go: some milliseconds for the sessions of a user."""
+"""How many items are handled in one go: some milliseconds for sessions that are read and decoded."""
 
 
 class AsyncBlocks(Generic[T]):

@@ -111,8 +111,7 @@ async def test_the_device_list_leaves_the_loop_to_others(work: str, auth: AsyncA
 
 @pytest.mark.parametrize("work", WORK)
 async def test_the_heart_notices_a_loop_that_is_held_up(work: str, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all of it is one page, it is done in one go, and the same heart says so."""
-    monkeypatch.setattr(common_module, "PAGE", COUNT)
+    """Where all of it is one block, it is done in one go, and the same heart says so."""
     monkeypatch.setattr(blocks_module, "BLOCK", COUNT)
     with beating(monkeypatch, *WORK[work]) as heart:
         await auth.get_all_user_sessions("ann")
@@ -144,8 +143,8 @@ async def test_one_of_many_is_kept(auth: AsyncAuth[User], monkeypatch: pytest.Mo
 
 
 async def test_sessions_that_are_listed_twice_are_listed_once(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session whose id is in two pages of an index is one of the list, and dead ones that live on end page by page."""
-    monkeypatch.setattr(common_module, "PAGE", 2)
+    """A session whose id is in two blocks of an index is one of the list, and dead ones that live on end block by block."""
+    monkeypatch.setattr(blocks_module, "BLOCK", 2)
     adapter: Any = auth._sessions
     now = system_clock()
     rows = [new_session_row("bob", now, SessionExpiry(), {}) for _ in range(5)]
@@ -162,6 +161,21 @@ async def test_sessions_that_are_listed_twice_are_listed_once(auth: AsyncAuth[Us
     assert sorted(row.id for row in listed) == sorted(row.id for row in rows)
     assert [device.handle for device in await auth.get_all_user_sessions("bob")] == [handle_of(rows[0])]
     assert [row.id for row in await adapter.get_sessions_by_user_id("bob")] == [rows[0].id]
+
+
+async def test_an_index_of_dead_ids(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the sessions of very many ids are gone, their markers are looked for in blocks too, and the list is short."""
+    adapter: Any = auth._sessions
+    layout: Layout = adapter._layout
+    gone = [f"{number:040}" for number in range(COUNT)]
+    for start in range(0, COUNT, 100):
+        for id_ in gone[start : start + 100]:
+            for call in layout.index.add(layout.index_key("cleo"), id_)[:1]:
+                await adapter._run(lambda _: one_command(call.name, *call.arguments))  # noqa: B023 (used at once)
+    mine = await auth.create_session("cleo")
+    with beating(monkeypatch, common_module, "decode_marker") as heart:
+        assert [device.handle for device in await auth.get_all_user_sessions("cleo")] == [mine.handle]
+    assert heart.most <= AT_ONCE
 
 
 def one_command(name: str, *arguments: Any) -> Any:

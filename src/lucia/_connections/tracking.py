@@ -160,7 +160,7 @@ class AsyncTracked:
                 if self._watch.is_changed(history):
                     await self._moved()
                 self._watch.came_up(history)
-                return _Link(self, connection)
+                return _Link(connection, self._watch, self._entries, lease=self._lease, seconds=self._seconds, moved=self._moved)
         except BaseException:
             await drop(connection)
             raise
@@ -175,14 +175,23 @@ class AsyncTracked:
 class _Link:
     """One such connection, until it is lost."""
 
-    def __init__(self, tracked: AsyncTracked, connection: Any) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        watch: Watch,
+        entries: Entries,
+        *,
+        lease: float,
+        seconds: float,
+        moved: Callable[[], Awaitable[None]],
+    ) -> None:
         self._connection = connection
-        self._watch = tracked._watch
-        self._entries = tracked._entries
-        self._lease = Lease(tracked._lease)
-        self._pause = tracked._lease / BEATS
-        self._seconds = tracked._seconds
-        self._moved = tracked._moved
+        self._watch = watch
+        self._entries = entries
+        self._lease = Lease(lease)
+        self._pause = lease / BEATS
+        self._seconds = seconds
+        self._moved = moved
         self._checked = time.monotonic()
         self._waiting: deque[tuple[_Asked | None, Reading | None]] = deque()  # None: a check
         self._closing = self._lost = False

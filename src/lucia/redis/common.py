@@ -1,8 +1,9 @@
 """What both protocols of the store share: reading one session, following used ids, and the rows of an index."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol, TypeVar
 
+from lucia._blocks import Blocks
 from lucia.caps import login_after, surplus_sessions
 from lucia.errors import ConcurrentlyRevoked
 from lucia.models import SessionRow
@@ -18,9 +19,6 @@ MAX_HOPS: Final = 16
 
 PROBE: Final = 8
 """How many entries of an index one login looks at."""
-
-PAGE: Final = 500
-"""How many sessions are read and decoded in one go: some milliseconds, also if each has metadata."""
 
 _DEFAULT_EXPIRY: Final = SessionExpiry()
 
@@ -208,11 +206,6 @@ def rows_of(user_id: str, ids: Sequence[bytes], records: Sequence[bytes | None])
     return list(rows.values())
 
 
-def pages(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Split into pages of at most 500."""
-    return (items[start : start + PAGE] for start in range(0, len(items), PAGE))
-
-
 Read = Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
 """Reads what is at these keys."""
 
@@ -220,8 +213,8 @@ Read = Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
 def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[list[SessionRow], list[bytes]]]:
     """The sessions that a user's index leads to, newest first, and the ids in it whose session is gone.
 
-    They are read and decoded page by page, so that a user with very many sessions holds up nobody:
-    while the server is asked for a page, the event loop serves others.
+    They are read and decoded block by block, so that a user with very many sessions holds up nobody:
+    while the server is asked for a block, the event loop serves others.
 
     One that was renewed after the index was read is gone, and its successor not among the ids: its marker leads there.
 
@@ -234,15 +227,18 @@ def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[li
     rows: list[SessionRow] = []
     gone: list[bytes] = []
     seen: set[str | None] = set()
-    for page in pages(ids):
-        records = yield from read([session_key(layout, id_) for id_ in page])
-        rows += rows_of(user_id, page, records)
-        gone += missing(page, records)
-        seen.update(map(to_text, page))
+    for block in Blocks(ids):
+        records = yield from read([session_key(layout, id_) for id_ in block])
+        rows += rows_of(user_id, block, records)
+        gone += missing(block, records)
+        seen.update(map(to_text, block))
     waiting = gone
     while waiting:
-        markers = yield from read([to_bytes(layout.marker_key(to_text(id_))) for id_ in waiting])
-        waiting = list(map(to_bytes, unseen(layout, successors(map(to_text, waiting), markers), seen)))
+        led_to: list[bytes] = []
+        for block in Blocks(waiting):
+            markers = yield from read([to_bytes(layout.marker_key(to_text(id_))) for id_ in block])
+            led_to += map(to_bytes, unseen(layout, successors(map(to_text, block), markers), seen))
+        waiting = led_to
         records = yield from read([session_key(layout, id_) for id_ in waiting])
         rows = rows_of(user_id, waiting, records) + rows
         waiting = missing(waiting, records)
@@ -256,8 +252,8 @@ def _made_at(row: SessionRow) -> int:
 
 def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:
     """``PEXPIREAT`` sessions that are dead though their keys live on, as the original's do; so the server's clock has the last word."""
-    for page in pages([row for row in rows if row.idle_expires < now]):
-        yield Batch(tuple(Call("PEXPIREAT", (layout.session_key(row.id), row.idle_expires)) for row in page))
+    for block in Blocks([row for row in rows if row.idle_expires < now]):
+        yield Batch(tuple(Call("PEXPIREAT", (layout.session_key(row.id), row.idle_expires)) for row in block))
 
 
 def create_then_end(

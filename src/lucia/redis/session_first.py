@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol, cast
 
+from lucia._blocks import Blocks
 from lucia._logs import revoked
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
@@ -35,7 +36,6 @@ from lucia.redis.common import (
     marker_or_none,
     milliseconds_of,
     missing,
-    pages,
     probes,
     read_by_user,
     row_or_none,
@@ -269,8 +269,8 @@ class SessionFirst(Reading):
     def _incarnations(self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], end: SessionRow) -> Operation[set[str | None]]:
         """A chain of ids, and those in the index whose session is of the same login, by its handle."""
         found = set[str | None](chain)
-        for page in pages(ids):
-            rows = rows_of(user_id, page, (yield from self._records(page)))
+        for block in Blocks(ids):
+            rows = rows_of(user_id, block, (yield from self._records(block)))
             found.update(row.id for row in rows if handle_of(row) == handle_of(end))
         return found
 
