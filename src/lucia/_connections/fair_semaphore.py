@@ -31,13 +31,13 @@ class FairSemaphore:
             turn = threading.Lock()
             turn.acquire()
             self._waiting.append(turn)
-        if turn.acquire(timeout=max(seconds, 0)):
-            return True
-        with self._lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-                return False
-        return True  # it was handed over in the last moment
+        try:
+            turn.acquire(timeout=max(seconds, 0))
+        except BaseException:  # interrupted, as by gevent's timeouts
+            if self._has_permit(turn):
+                self.release()
+            raise
+        return self._has_permit(turn)
 
     def release(self) -> None:
         """Give a permit back, to the thread that has waited longest."""
@@ -46,3 +46,11 @@ class FairSemaphore:
                 self._waiting.popleft().release()
             else:
                 self._free += 1
+
+    def _has_permit(self, turn: threading.Lock) -> bool:
+        """Stop waiting, and say whether a permit was handed over, maybe at the last moment."""
+        with self._lock:
+            if turn not in self._waiting:
+                return True
+            self._waiting.remove(turn)
+            return False
