@@ -193,7 +193,7 @@ async def test_a_task_that_is_given_up() -> None:
 
 
 def test_a_thread_for_all() -> None:
-    """While a thread makes the call, others wait for it, as long as they can, or go on; also if it fails."""
+    """While a thread makes the call, others wait for it, as long as they can, or go on; then it is made again."""
     calls: list[float] = []
     began, go_on = threading.Event(), threading.Event()
 
@@ -201,24 +201,27 @@ def test_a_thread_for_all() -> None:
         calls.append(seconds)
         began.set()
         go_on.wait(20)
-        raise ValueError("over")
 
     flight = SingleFlight(call, 7)
-
-    def run() -> None:
-        with pytest.raises(ValueError, match="over"):
-            flight.run(30)
-
-    first = threading.Thread(target=run)
-    first.start()
+    flight.run(0.01)
     assert began.wait(20)
     flight.run(30, join=False)
     flight.run(0.01)
     threading.Timer(0.1, go_on.set).start()
     flight.run(30)
-    first.join()
-    assert calls == [30]
-    with pytest.raises(ValueError, match="over"):
-        flight.run(5)
-    assert calls == [30, 5]
+    assert calls == [7]
+    flight.run(30)
     flight.close()
+    assert calls == [7, 7]
+
+
+def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, the others that could be asked were not reached: it is an error of each."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    found, errors = FirstAnswer.of([lambda _: "answer"] * 2, 1)
+    assert found is None
+    assert [str(error) for error in errors] == ["can't start new thread"] * 2

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from lucia._async.redis_routes import AsyncRoute, open_route
-from lucia._connections import AsyncGivenClient, AsyncPause, AsyncReplayer, AsyncSettings, AsyncTogether
+from lucia._connections import MAX_TOGETHER, AsyncGivenClient, AsyncPause, AsyncReplayer, AsyncSettings, AsyncTogether
 from lucia._logs import Outage, client_used_as_it_is, store_corrupt
 from lucia._owned import AsyncOwned
 from lucia.errors import StoreCorrupt
@@ -46,6 +46,9 @@ _SEVERAL: Final = (Batch, DropConnections, Fence)
 
 _ONE_REPLY: Final = (Eval, Call, Transaction)
 """That whose last reply counts; of others all do."""
+
+REPLAYED_AT_ONCE: Final = 8
+"""How many commands of a replay are sent at once, each on a connection of its own."""
 
 _MOVED_SECONDS: Final = 0.05
 """How long to wait before the slot map is read again because a primary gave a slot away."""
@@ -169,7 +172,7 @@ class AsyncRedisDriver:
         courses = [replace(course, again=course.again and number == 0, lost=None) for number in range(len(commands))]
         course.again = False
         sending = [partial(self._send, command, its) for command, its in zip(commands, courses, strict=True)]
-        outcomes = await self._together.outcomes(sending)
+        outcomes = await self._together.outcomes(sending, REPLAYED_AT_ONCE if course.during_replay else MAX_TOGETHER)
         course.wrote = course.wrote or any(its.wrote for its in courses)
         for outcome, its in zip(outcomes, courses, strict=False):
             if isinstance(outcome, BaseException):
@@ -218,7 +221,9 @@ class AsyncRedisDriver:
             command = OnNode(node, (write, wait))
             course.next_command(self._deadline)
             replies = await self._ask(command, _words(command), course)
-            if is_redirected(replies) and time.monotonic() < end:
+            if is_redirected(replies):
+                if time.monotonic() >= end:
+                    raise error_to_raise(Unanswered(_error_in(replies), sent=False), wrote=True)
                 await AsyncPause.seconds(_MOVED_SECONDS)
                 found = await self._keys_everywhere(fence.prefix, course)
                 waiting = {other: key for other, key in found.items() if other not in asked}

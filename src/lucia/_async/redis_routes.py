@@ -164,26 +164,26 @@ class AsyncMaster:
             StoreUnavailable: no Sentinel answered in time. Any other error is the client's own.
         """
         calls = [partial(self._ask, number) for number in self._order]
-        address, errors = await AsyncFirstAnswer.of(calls, self._seconds)
-        if address is None:
+        found, errors = await AsyncFirstAnswer.of(calls, self._seconds)
+        if found is None:
             raise errors[-1] if errors else StoreUnavailable("no Sentinel answered in time")
+        number, address = found
+        self._order = [number, *(other for other in self._order if other != number)]
         before, self._address = self._address, address
         if before not in (None, address):
             await self._moved()
         return address
 
-    async def _ask(self, number: int, _seconds: float) -> Address:
-        """Ask one Sentinel, and make it the first to be asked if it answers.
+    async def _ask(self, number: int, _seconds: float) -> tuple[int, Address]:
+        """Ask one Sentinel; return its number, and the address that it told.
 
         The connection is opened for this: one that was idle since the last failover may be dead.
         """
         finder = self._topology.copy_finder(number, self._seconds / 2)
         try:
-            address: Address = await finder.discover_master(self._topology.service)
+            return number, await finder.discover_master(self._topology.service)
         finally:
             await finder.sentinels[0].connection_pool.disconnect()
-        self._order = [number, *(other for other in self._order if other != number)]
-        return address
 
 
 class _IncompleteMap(Exception):
@@ -212,7 +212,7 @@ class AsyncClusterRoute:
         self._revocations = revocations
         self._servers: dict[Address, AsyncServer] = {}
         self._departed: list[AsyncServer] = []
-        self._reading = AsyncSingleFlight(self._read_map, settings.seconds)
+        self._reading = AsyncSingleFlight(self._read_map, settings.seconds / 2)  # the rest is for what needs the map
         self._slots: dict[int, Address] = {}
         self._nodes: tuple[Address, ...] = ()
         self._suspects: set[Address] = set()
@@ -220,7 +220,7 @@ class AsyncClusterRoute:
         self._importing: dict[Address, float] = {}
         self._stray: Address | None = None
         self._lost = Unanswered(None, sent=False)
-        self._version = 0
+        self._version = self._corrections = 0
 
     def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
         """Send commands to the node that serves this key, and on to where a node points.
@@ -250,7 +250,7 @@ class AsyncClusterRoute:
             await self._read_newer(end)
         since = time.monotonic() - WRITE_SECONDS
         importing = [address for address, then in self._importing.items() if then >= since]
-        keys = dict.fromkeys(importing, f"{prefix}{{0}}") | keys_everywhere(prefix, self._slots)
+        keys = dict.fromkeys(importing, f"{prefix}{{0}}") | keys_everywhere(prefix, dict(self._slots))
         return {_name(address): key for address, key in keys.items()}
 
     async def nodes(self, seconds: float, /) -> list[str]:
@@ -332,17 +332,22 @@ class AsyncClusterRoute:
         """Send commands to one node, which is a suspect if it does not answer."""
         try:
             return await self._server(address).ask(commands, seconds, mode)
-        except Unanswered:
-            self._suspects.add(address)
+        except Unanswered as lost:
+            had_time = seconds >= self._settings.seconds / 4
+            if had_time or lost.sent or lost.error is not None:
+                self._suspects.add(address)
             raise
 
     def _note(self, address: Address, slot: int, *, asking: bool) -> None:
-        """Keep what a node said: a slot is being moved to this address, or is there."""
-        if asking:
-            self._importing[address] = time.monotonic()
-        elif self._slots and self._slots[slot] != address:
+        """Record a redirection: ``ASK`` names a node that imports the slot, ``MOVED`` one that has it."""
+        if not asking and self._slots and self._slots[slot] != address:
             self._slots[slot] = address
             self._is_outdated = True
+            self._corrections += 1
+        elif not asking:
+            return
+        # The map may not name it yet, nor one that was being read meanwhile.
+        self._importing[address] = time.monotonic()
 
     async def _find(self, key: Argument | None, end: float) -> Address:
         """Return the node that serves a key, by a map that is read first if need be."""
@@ -381,10 +386,12 @@ class AsyncClusterRoute:
 
     async def _read_map(self, seconds: float) -> None:
         """Replace the map by the first complete one that a node tells."""
+        corrections, suspects = self._corrections, set(self._suspects)
         calls = [partial(self._ask_for_map, address) for address in self._informants()]
         found, errors = await AsyncFirstAnswer.of(calls, seconds)
         if found is not None:
-            await self._adopt(found)
+            await self._adopt(found, suspects)
+            self._is_outdated = self._corrections != corrections  # a node knew better meanwhile
             return
         told = [error.error for error in errors if isinstance(error, Unanswered) and error.error]
         self._lost = Unanswered(told[0] if told else None, sent=False)
@@ -421,12 +428,17 @@ class AsyncClusterRoute:
         first = [address] if address in found.nodes else []  # else it left, or has another name
         return SlotMap(found.primaries, tuple(dict.fromkeys([*first, *found.nodes])))
 
-    async def _adopt(self, found: SlotMap) -> None:
-        """Use a map, and close the connections to nodes that are not primaries in it."""
+    async def _adopt(self, found: SlotMap, suspects: set[Address]) -> None:
+        """Use a map, and close the connections to nodes that are not primaries in it.
+
+        Args:
+            found: the map.
+            suspects: those that there were before it was read; later ones stay suspects.
+        """
         primaries = set(found.primaries.values())
         self._revocations.expect(primaries)
         self._slots, self._nodes = found.primaries, found.nodes
-        self._suspects, self._is_outdated = set(), False
+        self._suspects, self._is_outdated = self._suspects - suspects, False
         self._stray, self._lost = None, Unanswered(None, sent=False)
         self._version += 1
         gone = [address for address in list(self._servers) if address not in primaries]

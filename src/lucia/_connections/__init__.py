@@ -10,9 +10,10 @@ from lucia._connections.replayer import AsyncReplayer, Replayer
 from lucia._connections.server import AsyncServer, Server
 from lucia._connections.settings import AsyncReadOptions, AsyncSettings, ReadOptions, Settings
 from lucia._connections.single_flight import AsyncSingleFlight, SingleFlight
-from lucia._connections.together import AsyncTogether, Together
+from lucia._connections.together import MAX_TOGETHER, AsyncTogether, Together
 
 __all__ = [
+    "MAX_TOGETHER",
     "AsyncFirstAnswer",
     "AsyncGivenClient",
     "AsyncPause",

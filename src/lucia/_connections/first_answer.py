@@ -1,22 +1,25 @@
 """Ask several servers the same and take the first answer, in both flavours.
 
 Usually one is asked, and it answers. If it does not within its share of the time, others are asked
-side by side, so that addresses which drop packets cost one share together and not one share each.
+concurrently, so that addresses which drop packets cost one share together and not one share each.
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
+
+from lucia._connections.threads import in_thread
 
 __all__ = ["AsyncFirstAnswer", "FirstAnswer"]
 
 T = TypeVar("T")
 
 AT_ONCE: Final = 16
-"""How many are asked side by side."""
+"""How many are asked concurrently."""
 
 SHARE: Final = 1 / 3
 """The part of the remaining time that a group has if there is another group after it."""
@@ -25,7 +28,7 @@ SHARE: Final = 1 / 3
 def _groups(count: int, end: float) -> Iterator[tuple[slice, float]]:
     """Yield which calls to make together, and how many seconds they have.
 
-    The first one is alone: side by side costs a connection for each, and is seldom needed.
+    The first one is alone: asking concurrently costs a connection for each, and is seldom needed.
     """
     start, size = 0, 1
     while start < count and (left := end - time.monotonic()) > 0:
@@ -75,9 +78,8 @@ async def _first_task(calls: Sequence[Awaitable[T]], seconds: float, errors: lis
 class FirstAnswer:
     """The first of several calls that returns something.
 
-    A group of several runs in threads, since any call may hang until its time is over: in a
-    name server, in a connect, in a handshake. One call alone runs in the caller's own thread. So a
-    healthy cluster costs no thread, and programs that forbid threads work while one server answers.
+    Each runs in a thread of its own, since it may hang until its time is over and longer: in a name
+    server, at each of several addresses, in a handshake.
     """
 
     @staticmethod
@@ -85,8 +87,8 @@ class FirstAnswer:
         """Return the first answer, and the errors that came before it; None if all failed.
 
         Args:
-            calls: each takes the seconds that it has, and has to keep to them. Nobody waits for one
-                that is late, or later than another.
+            calls: each takes the seconds that it has. Nobody waits for one that is late, or later
+                than another.
             seconds: for all of them.
         """
         errors: list[Exception] = []
@@ -99,25 +101,16 @@ class FirstAnswer:
 
 def _first_thread(calls: Sequence[Callable[[float], T]], seconds: float, errors: list[Exception]) -> T | None:
     end = time.monotonic() + seconds
-    outcomes: SimpleQueue[T | Exception] = SimpleQueue()
-
-    def run(call: Callable[[float], T]) -> None:
-        try:
-            outcomes.put(call(seconds))
-        except Exception as error:
-            outcomes.put(error)
-
-    if len(calls) == 1:
-        run(calls[0])
-    else:
-        for call in calls:
-            threading.Thread(target=run, args=(call,), name="lucia-map", daemon=True).start()
+    finished: SimpleQueue[Future[T]] = SimpleQueue()
+    for call in calls:
+        outcome: Future[T] = Future()
+        outcome.add_done_callback(finished.put)
+        in_thread("lucia-ask", partial(call, seconds), outcome)
     for _ in calls:
         try:
-            outcome = outcomes.get(timeout=max(end - time.monotonic(), 0))
+            return finished.get(timeout=max(end - time.monotonic(), 0)).result()
         except Empty:
             break
-        if not isinstance(outcome, Exception):
-            return outcome
-        errors.append(outcome)
+        except Exception as error:
+            errors.append(error)
     return None

@@ -1,35 +1,64 @@
-"""Completes a replay of revocations, in either flavour; whoever has a command to send waits for it.
+"""Complete a replay of revocations, in either flavour, while whoever has a command to send waits.
 
+A replay runs in a task or thread of its own, so that it goes on when a caller's deadline is over.
 A failed replay fails the callers that wait for it, and the next caller tries again: until it is
 complete, no answer of the server can be trusted.
 """
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextvars import Context
 
+from lucia._connections.threads import in_thread
 from lucia._logs import revocations_not_replayed
 from lucia.errors import StoreUnavailable
 from lucia.redis.commands import Operation
-from lucia.redis.replay import Replay
+from lucia.redis.replay import BLOCK, Replay
 from lucia.redis.unanswered import Unanswered
 
 __all__ = ["AsyncReplayer", "Replayer"]
 
 
 def _failure(error: Exception) -> Unanswered:
-    """For one caller; also where the server refused, which says nothing of what the caller asked."""
+    """Return the error for one waiting caller.
+
+    Also where the server refused the replay, which is no reply to the caller's own command.
+    """
     unavailable = StoreUnavailable("recent revocations could not be repeated on this server yet")
     unavailable.__cause__ = error
     return Unanswered(unavailable, sent=False)
 
 
-class AsyncReplayer:
-    """Completes replays in one event loop, in a task of its own.
+class _Steps:
+    """The steps of a replay: a block of ids each, smaller ones after a step that failed.
 
-    So a replay that takes longer than a caller's deadline goes on when that caller has given up.
+    Over a slow link a large block may take longer than a step may, every time.
+    """
+
+    def __init__(self, replay: Replay) -> None:
+        self.revocations, self._revoke_again = replay
+        self._size = BLOCK
+        self._since, self._block = 0, list[str]()
+
+    def begin(self) -> Operation[None]:
+        """Return the operation of the next step."""
+        self._since, self._block = self.revocations.changes, self.revocations.block(self._size)
+        return self._revoke_again(self._block)
+
+    def succeeded(self) -> None:
+        self.revocations.done(self._block, self._since)
+        self._size = min(2 * self._size, BLOCK)
+
+    def failed(self, error: Exception) -> None:
+        revocations_not_replayed(error)
+        self._size = max(self._size // 2, 1)
+
+
+class AsyncReplayer:
+    """Completes replays in one event loop.
 
     Args:
         replay: what to revoke, and how.
@@ -43,7 +72,7 @@ class AsyncReplayer:
         run: Callable[[Operation[None], float], Awaitable[None]],
         seconds: float,
     ) -> None:
-        self._revocations, self._revoke_again = replay
+        self._steps = _Steps(replay)
         self._run = run
         self._seconds = seconds
         self._task: asyncio.Task[Exception | None] | None = None
@@ -65,68 +94,67 @@ class AsyncReplayer:
             raise _failure(error)
 
     async def aclose(self) -> None:
-        """Stop a replay that is under way; it stays due."""
+        """Stop a replay that is running; it stays due."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _replay(self) -> Exception | None:
         """Revoke block by block; return the error that stopped it."""
-        revocations = self._revocations
-        while revocations.due:
-            since, block = revocations.changes, revocations.block()
+        while self._steps.revocations.due:
             try:
-                await self._run(self._revoke_again(block), self._seconds)
+                await self._run(self._steps.begin(), self._seconds)
             except Exception as error:
-                revocations_not_replayed(error)
+                self._steps.failed(error)
                 return error
-            revocations.done(block, since)
+            self._steps.succeeded()
         return None
 
 
 class Replayer:
-    """Completes replays in the threads of those who wait: each does as many steps as it has time for.
+    """Completes replays in one process, each in a thread of its own.
 
     Args:
         replay: what to revoke, and how.
         run: runs an operation within so many seconds, though a replay is due.
-        seconds: unused; for the shape of the asynchronous one.
+        seconds: how long one step of the replay may take.
     """
 
     def __init__(self, replay: Replay, run: Callable[[Operation[None], float], None], seconds: float) -> None:
-        self._revocations, self._revoke_again = replay
+        self._steps = _Steps(replay)
         self._run = run
+        self._seconds = seconds
         self._lock = threading.Lock()
+        self._outcome: Future[Exception | None] | None = None
 
     def complete(self, seconds: float) -> None:
-        """Return when the replay is complete.
+        """Wait until the replay is complete.
 
         Raises:
             Unanswered: it failed, or the time was over.
         """
-        end = time.monotonic() + seconds
-        if not self._lock.acquire(timeout=max(seconds, 0)):
-            raise Unanswered(None, sent=False)
+        with self._lock:
+            outcome = self._outcome
+            if outcome is None or outcome.done():
+                outcome = self._outcome = Future()
+                in_thread("lucia-replay", self._replay, outcome)
         try:
-            self._replay(end)
-        finally:
-            self._lock.release()
+            error = outcome.result(max(seconds, 0))
+        except FutureTimeout:
+            raise Unanswered(None, sent=False) from None
+        if error:
+            raise _failure(error)
 
     def close(self) -> None:
-        """Nothing to stop: it runs in the callers' threads."""
+        """Nothing to stop: its thread ends with the replay, and does not keep the process alive."""
 
-    def _replay(self, end: float) -> None:
-        revocations = self._revocations
-        longest = 0.0
-        while revocations.due:
-            began = time.monotonic()
-            if end - began <= longest:  # cut off in a step, the connection would be lost with it
-                raise Unanswered(None, sent=False)
-            since, block = revocations.changes, revocations.block()
+    def _replay(self) -> Exception | None:
+        """Revoke block by block; return the error that stopped it."""
+        while self._steps.revocations.due:
             try:
-                self._run(self._revoke_again(block), end - began)
+                self._run(self._steps.begin(), self._seconds)
             except Exception as error:
-                revocations_not_replayed(error)
-                raise _failure(error) from error
-            revocations.done(block, since)
-            longest = max(longest, time.monotonic() - began)
+                self._steps.failed(error)
+                return error
+            self._steps.succeeded()
+        return None

@@ -14,7 +14,7 @@ that was demoted, filled from another one, and promoted again. So:
 """
 
 import asyncio
-import threading
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -25,11 +25,12 @@ from lucia._connections import settings as connection_settings
 from lucia._connections.batches import Batches
 from lucia._connections.fair_semaphore import FairSemaphore
 from lucia._connections.settings import AsyncSettings, Settings
+from lucia._connections.threads import in_thread
 from lucia._connections.tracking import AsyncTracked
 from lucia._connections.wire import HIGH_WATER, INFO, drop, is_clean, pack, replies_of
 from lucia.redis.clients import is_answer, is_last
 from lucia.redis.commands import USUAL, AsyncReplies, Reply, SendMode, Words
-from lucia.redis.replay import OtherHistory, Watch
+from lucia.redis.replay import Checkpoint, OtherHistory, Watch
 from lucia.redis.topology import Recipe
 from lucia.redis.unanswered import AsyncRecords, Records, Unanswered, records_in
 
@@ -47,11 +48,13 @@ class _Pooled:
         connection: of the client's kind.
         generation: of the pool, when the server last answered a check on it.
         checked: when that was, by the monotonic clock.
+        checkpoint: what the server told.
     """
 
     connection: Any
     generation: int = _RETIRED
-    checked: float = 0.0
+    checked: float = -math.inf
+    checkpoint: Checkpoint | None = None
 
 
 class AsyncServer:
@@ -70,6 +73,7 @@ class AsyncServer:
         self._places = asyncio.Semaphore(recipe.limit)
         self._idle: list[_Pooled] = []
         self._generation = self._closings = 0
+        self._doubted = -math.inf
         self._seconds = settings.seconds
         self._connect_seconds = _connect_seconds(settings.seconds, many_slots=many_slots)
         self._tracked = self._track(settings)
@@ -82,7 +86,7 @@ class AsyncServer:
         """Send commands one right after another; return their replies in order.
 
         A server's refusal is a reply too. What belongs on one connection with a command (ASKING
-        before it, WAIT after it) is to be given here with it. Unless ``mode`` says otherwise, what
+        before it, WAIT after it) must be passed in the same call. Unless ``mode`` says otherwise, what
         others of the same tick ask may be sent on it too, before and after.
 
         Args:
@@ -121,13 +125,14 @@ class AsyncServer:
         during_replay: bool = False,
         sending: Callable[[], None] | None = None,
     ) -> list[Reply]:
-        sent, generation = False, _RETIRED
+        sent, has_place, generation = False, False, _RETIRED
         limit = asyncio.timeout(seconds)
         try:
             async with limit, self._places:
+                has_place = True
                 pooled = await self._take(seconds, fresh=fresh)
                 generation = pooled.generation
-                if self._watch.due and not during_replay:
+                if not self._may_send(pooled, during_replay=during_replay):
                     await self._give_back(pooled)
                     raise OtherHistory  # noqa: TRY301 # where it is decided
                 try:
@@ -148,9 +153,17 @@ class AsyncServer:
         except OtherHistory:
             raise
         except Exception as error:
-            await self._lose(generation)
+            if has_place:
+                await self._lose(generation, is_certain=not limit.expired() or seconds >= self._seconds / 2)
             raise Unanswered(None if limit.expired() else error, sent=sent) from error
         return replies
+
+    def _may_send(self, pooled: _Pooled, *, during_replay: bool) -> bool:
+        """Whether nothing has to be done first.
+
+        Another event loop or thread may have met another server since this connection was checked.
+        """
+        return self._watch.is_current(pooled.checkpoint) and (during_replay or not self._watch.due)
 
     async def drop_idle(self) -> None:
         """Close the connections: the idle ones now, those in use when they are given back."""
@@ -164,7 +177,7 @@ class AsyncServer:
         await self._move()
 
     async def _move(self) -> None:
-        """Another server answers, or it has another history: close what leads to the former one."""
+        """Close all connections, since another server answers, or it has another history."""
         await self._retire()
         if self._tracked is not None:
             await self._tracked.aclose()
@@ -175,11 +188,16 @@ class AsyncServer:
         for pooled in idle:
             await drop(pooled.connection)
 
-    async def _lose(self, generation: int) -> None:
-        """A connection was lost: those that are as old as it are likely to be lost too."""
+    async def _lose(self, generation: int, *, is_certain: bool) -> None:
+        """Record a lost connection, and close those that are as old, which are likely to be lost too.
+
+        Where it is not certain, since a request had little time, they are checked before their next
+        use instead: else a slow server would get all connections anew, and be slower.
+        """
         self._watch.lost()
-        if generation == self._generation:
+        if is_certain and generation == self._generation:
             await self._retire()
+        self._doubted = time.monotonic()
 
     def _track(self, settings: AsyncSettings) -> AsyncTracked | None:
         """The connection for reads whose records are kept, if they are to be."""
@@ -212,26 +230,32 @@ class AsyncServer:
 
         A check has half of the time, so that there is some left to open another connection.
         """
-        generation, usable = pooled.generation, False
+        generation, usable, timed_out = pooled.generation, False, False
         try:
-            usable = await is_clean(pooled.connection) and await self._passes_check(pooled, seconds / 2)
+            usable = await is_clean(pooled.connection)
+            if usable and not self._is_checked(pooled):
+                usable, timed_out = await self._passes_check(pooled, seconds / 2)
         finally:
             if not usable:
                 await drop(pooled.connection)
         if not usable:
-            await self._lose(generation)
+            await self._lose(generation, is_certain=not timed_out or seconds >= self._seconds / 2)
         return usable
 
-    async def _passes_check(self, pooled: _Pooled, seconds: float) -> bool:
-        """Whether the last check is recent, or another one succeeds within so many seconds."""
-        if time.monotonic() - pooled.checked <= connection_settings.IDLE_CHECK_SECONDS:
-            return True
+    def _is_checked(self, pooled: _Pooled) -> bool:
+        """Whether the last check is recent, and nothing has happened since that calls for another."""
+        oldest = max(time.monotonic() - connection_settings.IDLE_CHECK_SECONDS, self._doubted)
+        return pooled.checked >= oldest and self._watch.is_current(pooled.checkpoint)
+
+    async def _passes_check(self, pooled: _Pooled, seconds: float) -> tuple[bool, bool]:
+        """Whether a check succeeds within so many seconds, and whether the time was over."""
+        limit = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds):
+            async with limit:
                 await self._check(pooled)
         except Exception:  # the client's own kinds of it
-            return False
-        return True
+            return False, limit.expired()
+        return True, False
 
     async def _open(self) -> _Pooled:
         """Open a connection, after its handshake."""
@@ -255,14 +279,14 @@ class AsyncServer:
         Raises:
             Exception: the connection must not be used.
         """
-        connection = pooled.connection
+        connection, closings = pooled.connection, self._closings
         await connection.send_packed_command(connection.pack_commands([INFO]), False)
         (reply,) = await replies_of(connection, 1)
         self._watch.check(reply)
-        if self._watch.is_changed(reply):
+        if self._watch.is_changed(reply, pooled.checkpoint):
             await self._move()
-        self._watch.came_up(reply)
-        pooled.generation, pooled.checked = self._generation, time.monotonic()
+        pooled.checkpoint, pooled.checked = self._watch.came_up(reply), time.monotonic()
+        pooled.generation = self._generation if closings == self._closings else _RETIRED
 
     async def _give_back(self, pooled: _Pooled, replies: Sequence[Reply] = ()) -> None:
         if pooled.generation == self._generation and not is_last(replies):
@@ -282,12 +306,13 @@ class Server:
         self._places = FairSemaphore(recipe.limit)
         self._idle: list[_Pooled] = []
         self._generation = self._closings = 0
+        self._doubted = -math.inf
 
     def ask(self, commands: Sequence[Words], seconds: float, mode: SendMode = USUAL) -> list[Reply]:
         """Send commands together on one connection, and return their replies in order.
 
-        A server's refusal is a reply too. Whatever belongs on one connection with a command (ASKING
-        before it, WAIT after it) is to be given here with it.
+        A server's refusal is a reply too. What belongs on one connection with a command (ASKING
+        before it, WAIT after it) must be passed in the same call.
 
         Args:
             commands: what to send.
@@ -305,7 +330,7 @@ class Server:
         try:
             pooled = self._take(end, fresh=mode.fresh)
             generation = pooled.generation
-            if self._watch.due and not mode.during_replay:
+            if not self._may_send(pooled, during_replay=mode.during_replay):
                 self._give_back(pooled)
                 raise OtherHistory  # noqa: TRY301 # where it is decided
             try:
@@ -321,11 +346,19 @@ class Server:
         except OtherHistory:
             raise
         except Exception as error:
-            self._lose(generation)
-            raise Unanswered(None if time.monotonic() >= end else error, sent=sent) from error
+            is_over = time.monotonic() >= end
+            self._lose(generation, is_certain=not is_over or seconds >= self._seconds / 2)
+            raise Unanswered(None if is_over else error, sent=sent) from error
         finally:
             self._places.release()
         return replies
+
+    def _may_send(self, pooled: _Pooled, *, during_replay: bool) -> bool:
+        """Whether nothing has to be done first.
+
+        Another thread may have met another server since this connection was checked.
+        """
+        return self._watch.is_current(pooled.checkpoint) and (during_replay or not self._watch.due)
 
     def read(self, keys: Sequence[bytes]) -> Records:
         """What is at these keys, which are in one slot, by the deadline of the settings.
@@ -351,11 +384,16 @@ class Server:
         for pooled in idle:
             pooled.connection.disconnect()
 
-    def _lose(self, generation: int) -> None:
-        """A connection was lost: those that are as old as it are likely to be lost too."""
+    def _lose(self, generation: int, *, is_certain: bool) -> None:
+        """Record a lost connection, and close those that are as old, which are likely to be lost too.
+
+        Where it is not certain, since a request had little time, they are checked before their next
+        use instead: else a slow server would get all connections anew, and be slower.
+        """
         self._watch.lost()
-        if generation == self._generation:
+        if is_certain and generation == self._generation:
             self._retire()
+        self._doubted = time.monotonic()
 
     def _take(self, end: float, *, fresh: bool) -> _Pooled:
         """Return a connection that can be used now; a new one if ``fresh``."""
@@ -376,27 +414,31 @@ class Server:
 
         A check has half of the time, so that there is some left to open another connection.
         """
-        generation, usable = pooled.generation, False
+        generation, usable, timed_out, now = pooled.generation, False, False, time.monotonic()
         try:
-            is_old = generation != self._generation  # retired while another thread gave it back
-            usable = not is_old and _is_clean(pooled.connection) and self._passes_check(pooled, end)
+            # It may have been retired while another thread gave it back.
+            usable = generation == self._generation and _is_clean(pooled.connection)
+            if usable and not self._is_checked(pooled):
+                usable, timed_out = self._passes_check(pooled, (now + end) / 2)
         finally:
             if not usable:
                 pooled.connection.disconnect()
         if not usable:
-            self._lose(generation)
+            self._lose(generation, is_certain=not timed_out or end - now >= self._seconds / 2)
         return usable
 
-    def _passes_check(self, pooled: _Pooled, end: float) -> bool:
-        """Whether the last check is recent, or another one succeeds in half of the time."""
-        now = time.monotonic()
-        if now - pooled.checked <= connection_settings.IDLE_CHECK_SECONDS:
-            return True
+    def _is_checked(self, pooled: _Pooled) -> bool:
+        """Whether the last check is recent, and nothing has happened since that calls for another."""
+        oldest = max(time.monotonic() - connection_settings.IDLE_CHECK_SECONDS, self._doubted)
+        return pooled.checked >= oldest and self._watch.is_current(pooled.checkpoint)
+
+    def _passes_check(self, pooled: _Pooled, end: float) -> tuple[bool, bool]:
+        """Whether a check succeeds by then, and whether the time was over."""
         try:
-            self._check(pooled, (now + end) / 2)
+            self._check(pooled, end)
         except Exception:  # the client's own kinds of it
-            return False
-        return True
+            return False, time.monotonic() >= end
+        return True, False
 
     def _open(self, end: float) -> _Pooled:
         """Open a connection, after its handshake."""
@@ -419,13 +461,14 @@ class Server:
         Raises:
             Exception: the connection must not be used.
         """
+        closings = self._closings
         _send(pooled.connection, [INFO], end)
         (reply,) = _replies(pooled.connection, 1, end)
         self._watch.check(reply)
-        if self._watch.is_changed(reply):
+        if self._watch.is_changed(reply, pooled.checkpoint):
             self._retire()
-        self._watch.came_up(reply)
-        pooled.generation, pooled.checked = self._generation, time.monotonic()
+        pooled.checkpoint, pooled.checked = self._watch.came_up(reply), time.monotonic()
+        pooled.generation = self._generation if closings == self._closings else _RETIRED
 
     def _give_back(self, pooled: _Pooled, replies: Sequence[Reply] = ()) -> None:
         if pooled.generation == self._generation and not is_last(replies):
@@ -453,16 +496,7 @@ def _connect(connection: Any, seconds: float) -> None:
         TimeoutError: the time was over; the connection is closed once its thread is done.
     """
     done: Future[None] = Future()
-
-    def connect() -> None:
-        try:
-            connection.connect()
-        except BaseException as error:
-            done.set_exception(error)
-        else:
-            done.set_result(None)
-
-    threading.Thread(target=connect, name="lucia-connect", daemon=True).start()
+    in_thread("lucia-connect", connection.connect, done)
     try:
         done.result(seconds)
     except BaseException:

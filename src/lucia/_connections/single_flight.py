@@ -3,8 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, wait
 from contextvars import Context
+from functools import partial
 from typing import Any
+
+from lucia._connections.threads import in_thread
 
 __all__ = ["AsyncSingleFlight", "SingleFlight"]
 
@@ -44,35 +48,33 @@ class AsyncSingleFlight:
 
 
 class SingleFlight:
-    """Runs a call in the thread of one that needs it, while others wait or go on.
+    """Runs a call in a thread of its own, so that it has all its time, whoever needed it first.
 
     Args:
-        call: what to do. It takes the seconds that it has.
+        call: what to do. It takes the seconds that it has, and raises nothing.
+        seconds: how long it may take.
     """
 
     def __init__(self, call: Callable[[float], None], seconds: float) -> None:
         self._call = call
+        self._seconds = seconds
         self._lock = threading.Lock()
-        self._done: threading.Event | None = None
+        self._running: Future[None] | None = None
 
     def run(self, seconds: float, *, join: bool = True) -> None:
-        """Make the call unless it is being made.
+        """Start the call unless it is running.
 
         Args:
-            seconds: how long it may take, or how long to wait until it is done.
-            join: whether to wait if another thread makes it.
+            seconds: how long to wait until it is done, at most.
+            join: whether to wait.
         """
         with self._lock:
-            running, own = self._done, threading.Event()
-            self._done = running or own
-        if running is None:
-            try:
-                self._call(seconds)
-            finally:
-                self._done = None
-                own.set()
-        elif join:
-            running.wait(seconds)
+            running = self._running
+            if running is None or running.done():
+                running = self._running = Future()
+                in_thread("lucia-map", partial(self._call, self._seconds), running)
+        if join:
+            wait([running], seconds)
 
     def close(self) -> None:
-        """Nothing to give up: a thread that makes the call has its own deadline."""
+        """Nothing to give up: the thread has its own deadline, and keeps no process alive."""

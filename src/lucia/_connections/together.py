@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from lucia._connections.settings import AsyncSettings, Settings
 
-__all__ = ["AsyncTogether", "Together"]
+__all__ = ["MAX_TOGETHER", "AsyncTogether", "Together"]
 
 T = TypeVar("T")
 
@@ -25,10 +25,10 @@ class AsyncTogether:
     def __init__(self, settings: AsyncSettings, *, own: bool) -> None:
         self._together = settings.coalesce and own
 
-    async def outcomes(self, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | BaseException]:
+    async def outcomes(self, calls: Sequence[Callable[[], Awaitable[T]]], at_once: int = MAX_TOGETHER) -> list[T | BaseException]:
         """What each returned or raised, in order; nothing is begun after one has failed, but those that were begun end."""
         found: list[T | BaseException] = []
-        size = MAX_TOGETHER if self._together else 1
+        size = at_once if self._together else 1
         for start in range(0, len(calls), size):
             found += await _outcomes(calls[start : start + size])
             if any(isinstance(outcome, BaseException) for outcome in found[start:]):
@@ -50,7 +50,7 @@ class Together:
 
     def __init__(self, settings: Settings, *, own: bool) -> None: ...
 
-    def outcomes(self, calls: Sequence[Callable[[], T]]) -> list[T | BaseException]:
+    def outcomes(self, calls: Sequence[Callable[[], T]], _at_once: int = 1) -> list[T | BaseException]:
         """What each returned or raised, in order, up to the first that failed."""
         found: list[T | BaseException] = []
         for call in calls:

@@ -19,9 +19,9 @@ from lucia._connections import settings as connection_settings
 from lucia._connections.entries import ENTRY_SECONDS, Entries, Lease, Reading
 from lucia._connections.wire import INFO, Exchange, drop, is_open, pack, replies_of
 from lucia._logs import near_cache_off
-from lucia.redis.clients import is_last, is_passing, is_refusal
+from lucia.redis.clients import is_last, is_refusal, is_transient
 from lucia.redis.commands import Reply, Words
-from lucia.redis.replay import OtherHistory, Watch
+from lucia.redis.replay import Checkpoint, OtherHistory, Watch
 from lucia.redis.topology import Recipe
 from lucia.redis.unanswered import Unanswered
 
@@ -159,8 +159,16 @@ class AsyncTracked:
                 self._watch.check(history)
                 if self._watch.is_changed(history):
                     await self._moved()
-                self._watch.came_up(history)
-                return _Link(connection, self._watch, self._entries, lease=self._lease, seconds=self._seconds, moved=self._moved)
+                checkpoint = self._watch.came_up(history)
+                return _Link(
+                    connection,
+                    checkpoint,
+                    self._watch,
+                    self._entries,
+                    lease=self._lease,
+                    seconds=self._seconds,
+                    moved=self._moved,
+                )
         except BaseException:
             await drop(connection)
             raise
@@ -178,6 +186,7 @@ class _Link:
     def __init__(
         self,
         connection: Any,
+        checkpoint: Checkpoint,
         watch: Watch,
         entries: Entries,
         *,
@@ -192,7 +201,7 @@ class _Link:
         self._pause = lease / BEATS
         self._seconds = seconds
         self._moved = moved
-        self._checked = time.monotonic()
+        self._checkpoint, self._checked = checkpoint, time.monotonic()
         self._waiting: deque[tuple[_Asked | None, Reading | None]] = deque()  # None: a check
         self._closing = self._lost = False
         self._newest: tuple[float, Words] = (-math.inf, ())
@@ -216,7 +225,7 @@ class _Link:
         Raises:
             Unanswered: the connection is lost, maybe since the time was over.
         """
-        checks = [INFO] if time.monotonic() - self._checked > connection_settings.IDLE_CHECK_SECONDS else []
+        checks = [] if self._is_checked() else [INFO]
         packed = pack(self._connection, [*checks, *reads])
         if checks:
             self._checked = time.monotonic()
@@ -238,6 +247,10 @@ class _Link:
             asked.answered.cancel()  # nobody waits for it any more
             self.lose(lost)
             raise Unanswered(lost, sent=True) from error
+
+    def _is_checked(self) -> bool:
+        is_recent = time.monotonic() - self._checked <= connection_settings.IDLE_CHECK_SECONDS
+        return is_recent and self._watch.is_current(self._checkpoint)
 
     def lose(self, error: Exception | None) -> None:
         """Use it no more: first nothing is used any more that came over it, then those are told who wait for answers."""
@@ -310,8 +323,9 @@ class _Link:
 
     def _take_check(self, reply: Reply) -> None:
         self._watch.check(reply)
-        if self._watch.is_changed(reply):
+        if self._watch.is_changed(reply, self._checkpoint):
             raise _OtherServer(reply)
+        self._checkpoint = self._watch.came_up(reply)
         self._waiting.popleft()
 
     def _keep(self, asked: "_Asked", reading: Reading | None, records: Sequence[bytes | None]) -> None:
@@ -395,14 +409,14 @@ async def _handshake(connection: Any) -> tuple[Reply, str | None]:
     try:
         await connection.connect()
     except Exception as error:
-        if is_refusal(error) and not is_passing(error):
+        if is_refusal(error) and not is_transient(error):
             return None, "the server does not speak RESP3"  # and its words may quote the password
         raise
     if not hasattr(connection._parser, "set_invalidation_push_handler"):
         return None, f"{type(connection._parser).__name__} of the client knows no pushes"
     await connection.send_packed_command(connection.pack_commands([_HELLO, INFO, _TRACKING]), False)
     replies = await replies_of(connection, 3)
-    if is_last(replies) or is_passing(replies[-1]):
+    if is_last(replies) or is_transient(replies[-1]):
         raise replies[-1]
     _, history, tracking = replies
     return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(tracking, Exception) else None

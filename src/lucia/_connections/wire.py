@@ -14,7 +14,7 @@ INFO: Final = ("INFO", "replication")
 """What a new connection asks: which history the server has."""
 
 HIGH_WATER: Final = 65_536
-"""How many bytes a transport takes before who writes has to wait: asyncio's default.
+"""How many bytes a transport takes before ``drain()`` blocks: asyncio's default.
 
 If writing fewer fails, the transport was closed before, or the very first attempt to send failed:
 the server has received nothing. If writing more fails, it may have received some of them.
@@ -85,10 +85,14 @@ def is_open(connection: Any) -> bool:
 
 
 async def is_clean(connection: Any) -> bool:
-    """Whether an idle connection is still open and has no reply that nobody read."""
+    """Whether an idle connection is still open and has no reply that nobody read.
+
+    The buffer is looked at too: not every client's ``can_read`` does, and a server that closes an
+    idle connection may say so before.
+    """
     can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
     try:
-        return is_open(connection) and not await can_read()
+        return is_open(connection) and not connection._reader._buffer and not await can_read()
     except Exception:  # the client's own kinds of it
         return False
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from lucia._sync.redis_routes import Route, open_route
-from lucia._connections import GivenClient, Pause, Replayer, Settings, Together
+from lucia._connections import MAX_TOGETHER, GivenClient, Pause, Replayer, Settings, Together
 from lucia._logs import Outage, client_used_as_it_is, store_corrupt
 from lucia._owned import Owned
 from lucia.errors import StoreCorrupt
@@ -47,6 +47,9 @@ _SEVERAL: Final = (Batch, DropConnections, Fence)
 
 _ONE_REPLY: Final = (Eval, Call, Transaction)
 """That whose last reply counts; of others all do."""
+
+REPLAYED_AT_ONCE: Final = 8
+"""How many commands of a replay are sent at once, each on a connection of its own."""
 
 _MOVED_SECONDS: Final = 0.05
 """How long to wait before the slot map is read again because a primary gave a slot away."""
@@ -170,7 +173,7 @@ class RedisDriver:
         courses = [replace(course, again=course.again and number == 0, lost=None) for number in range(len(commands))]
         course.again = False
         sending = [partial(self._send, command, its) for command, its in zip(commands, courses, strict=True)]
-        outcomes = self._together.outcomes(sending)
+        outcomes = self._together.outcomes(sending, REPLAYED_AT_ONCE if course.during_replay else MAX_TOGETHER)
         course.wrote = course.wrote or any(its.wrote for its in courses)
         for outcome, its in zip(outcomes, courses, strict=False):
             if isinstance(outcome, BaseException):
@@ -219,7 +222,9 @@ class RedisDriver:
             command = OnNode(node, (write, wait))
             course.next_command(self._deadline)
             replies = self._ask(command, _words(command), course)
-            if is_redirected(replies) and time.monotonic() < end:
+            if is_redirected(replies):
+                if time.monotonic() >= end:
+                    raise error_to_raise(Unanswered(_error_in(replies), sent=False), wrote=True)
                 Pause.seconds(_MOVED_SECONDS)
                 found = self._keys_everywhere(fence.prefix, course)
                 waiting = {other: key for other, key in found.items() if other not in asked}

@@ -106,13 +106,13 @@ def is_refusal(error: BaseException) -> bool:
     return _is_a(error, "ResponseError")
 
 
-_PASSING: Final = ("BusyLoadingError", "ClusterDownError", "MasterDownError", "TryAgainError")
+_TRANSIENT: Final = ("BusyLoadingError", "ClusterDownError", "MasterDownError", "TryAgainError")
 
 
-def is_passing(error: object) -> bool:
+def is_transient(error: object) -> bool:
     """Whether a server refused a command for the moment only: it is busy, loading, or changing its role."""
     is_busy = isinstance(error, Exception) and str(error).startswith("BUSY ")
-    return is_busy or any(_is_a(error, name) for name in _PASSING)
+    return is_busy or any(_is_a(error, name) for name in _TRANSIENT)
 
 
 def is_wrong_type(error: BaseException) -> bool:

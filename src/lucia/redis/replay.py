@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, NamedTuple
 
-from lucia.redis.clients import is_last
+from lucia.redis.clients import is_last, is_transient
 from lucia.redis.commands import Operation, Reply
 
 KEPT_SECONDS: Final = 600
@@ -127,17 +127,22 @@ class Revocations:
         now = history or _UNTOLD
         return before != _UNSEEN and (before != now or (now == _UNTOLD and self._lost))
 
-    def met(self, place: object, history: bytes | None) -> None:
-        """Take note of the history of the server at this place, and demand a replay if it changed.
+    def met(self, place: object, history: bytes | None) -> int:
+        """Record the history of the server at this place, and demand a replay if it changed.
 
         The connections that lead to the former history have to be retired before, or the replay
         could be sent on one of them.
+
+        Returns:
+            The newest demand that this server was met after.
         """
+        demand = self.changes
         if self.is_changed(place, history):
             # Demanded before it is known, or another thread could find it known and nothing due.
-            self.changes = next(self._numbers)
+            self.changes = demand = next(self._numbers)
         self._histories[place] = history or _UNTOLD
         self._lost = False
+        return demand
 
     def lost(self) -> None:
         """Take note that a connection was lost."""
@@ -159,21 +164,21 @@ class Revocations:
                 found[used_id] = None
         return list(found)
 
-    def block(self) -> list[str]:
-        """Return what the replay revokes next."""
+    def block(self, size: int = BLOCK) -> list[str]:
+        """Return what the replay revokes next, at most so many."""
         demand, waiting = self._waiting
         if demand != self.changes:
             demand = self.changes
             waiting = self.all()
             self._waiting = demand, waiting
-        return waiting[:BLOCK]
+        return waiting[:size]
 
     def done(self, block: Sequence[str], since: int) -> None:
         """Take note that a block was revoked again.
 
         Args:
             block: which ids.
-            since: what :attr:`changes` was before; if it is another one now, the replay begins anew.
+            since: what :attr:`changes` was before; if it is another one now, the replay starts again.
         """
         demand, waiting = self._waiting
         if since == demand:
@@ -189,6 +194,18 @@ class Replay(NamedTuple):
 
     revocations: Revocations
     revoke_again: Callable[[Sequence[str]], Operation[None]]
+
+
+class Checkpoint(NamedTuple):
+    """What a connection's last check told.
+
+    Args:
+        history: of the server; None if it does not tell.
+        changes: the newest demand for a replay that the check came after.
+    """
+
+    history: bytes | None
+    changes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,18 +228,36 @@ class Watch:
         Raises:
             Exception: the connection must not be used.
         """
-        if is_last([reply]):
+        if is_last([reply]) or is_transient(reply):
             raise reply
         if self.place is None and is_replica(reply):
             raise ConnectionError("the server is a replica: waiting for a primary")
 
-    def is_changed(self, reply: Reply) -> bool:
-        """Whether this reply to ``INFO replication`` tells of another history."""
-        return self.revocations.is_changed(self.place, history_in(reply))
+    def is_changed(self, reply: Reply, before: "Checkpoint | None" = None) -> bool:
+        """Whether this reply to ``INFO replication`` tells of a new history.
 
-    def came_up(self, reply: Reply) -> None:
-        """Take note of this reply, once the connections to the former history are retired."""
-        self.revocations.met(self.place, history_in(reply))
+        Args:
+            reply: the server's.
+            before: the connection's last check; None if it is new.
+
+        Raises:
+            ConnectionError: the connection leads to a former server: its history is the same as
+                at its last check, and another connection has met a newer one since.
+        """
+        history = history_in(reply)
+        is_changed = self.revocations.is_changed(self.place, history)
+        if is_changed and before is not None and before.history == history:
+            raise ConnectionError("the connection leads to a server that was replaced")
+        return is_changed
+
+    def came_up(self, reply: Reply) -> "Checkpoint":
+        """Record the server's history; call it after the connections to the former one are retired."""
+        history = history_in(reply)
+        return Checkpoint(history, self.revocations.met(self.place, history))
+
+    def is_current(self, checkpoint: "Checkpoint | None") -> bool:
+        """Whether no other history was met since this check, on whatever connection."""
+        return checkpoint is not None and checkpoint.changes == self.revocations.changes
 
     def lost(self) -> None:
         """Take note that a connection was lost."""
