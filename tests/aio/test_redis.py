@@ -865,7 +865,7 @@ USER_IDS = {
     "braces": "{a}{b}}{",
     "a namespace": "session:one",
     "quotes": "a'b\"c`d\\e",
-    "newlines": "a\r\nb\n\x00c\t",
+    "newlines": "a\r\nb\n\x01c\t",
     "spaces": "  a b  ",
     "glob": "*?[a]",
     "10 kB": "ü" * 5_000,

@@ -280,31 +280,31 @@ class SessionFirst(Reading):
         Returns:
             The ids at which there was a record.
         """
-        records = yield from self._delete_records(session_ids, seen)
+        found = yield from self._delete_records(session_ids, seen)
         ended: dict[str, list[bytes]] = {}
-        for id_, record in records.items():
-            if (row := row_or_none(record, id_)) is not None:
+        for id_, row in found.items():
+            if row is not None:
                 revoked(0, row.user_id)
                 ended.setdefault(self._layout.index_key(row.user_id), []).append(id_.encode())
         for index, ids in ended.items():
             yield from self._drop(index, ids[::-1])
-        return set(records)
+        return set(found)
 
-    def _delete_records(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[dict[str, bytes]]:
+    def _delete_records(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[dict[str, SessionRow | None]]:
         """End these sessions, then what their markers name, and so on, each once.
 
         Returns:
-            The records that were there, by their ids.
+            By the ids at which there was a record, the session in it; None if it was no session.
         """
-        records: dict[str, bytes] = {}
+        found: dict[str, SessionRow | None] = {}
         waiting = unseen(self._layout, session_ids, seen)
         while waiting:
             block, waiting = waiting[:BATCH], waiting[BATCH:]
             held = yield from self._take(block)
-            found = zip(block, held, strict=True)
-            records.update((id_, record) for id_, (record, _) in found if record is not None)
+            records = {id_: record for id_, (record, _) in zip(block, held, strict=True) if record is not None}
+            found.update((id_, row_or_none(record, id_)) for id_, record in records.items())
             waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
-        return records
+        return found
 
     def _take(self, session_ids: Sequence[str]) -> Operation[list[Held]]:
         """End these sessions, and return what they and their markers held. One whose marker would be in another slot has none."""
