@@ -5,23 +5,24 @@ import gc
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import redis
 import redis.asyncio
 import redis.exceptions
 
-from lucia._connections import AsyncGivenClient, GivenClient, Server, Settings
+from lucia._connections import AsyncGivenClient, AsyncServer, AsyncSettings, GivenClient, Server, Settings
 from lucia._owned import AsyncOwned
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Call, Eval, SendMode, Transaction
+from lucia.redis.commands import UNGATED, USUAL, Call, Eval, SendMode, Transaction
 from lucia.redis.index import LIST, SET
-from lucia.redis.replay import Revocations, Watch
+from lucia.redis.replay import OtherHistory, Revocations, Watch
 from lucia.redis.scripts import DELETE, SWAP
 from lucia.redis.slots import SLOTS, is_redirected, redirection_of, slot_map_of, slot_of
 from lucia.redis.topology import OneServer, Recipe, topology_of
@@ -29,6 +30,7 @@ from lucia.redis.unanswered import Unanswered, is_repeatable
 from tests.redis_tools import AsyncClients, Inspector, frozen, own_server, row, silent_server, until, unused_port
 from tests.servers import Cluster
 from tests.servers import Server as RealServer
+from tests.support.faulty_proxy import FaultyProxy
 
 
 @pytest.fixture
@@ -270,6 +272,115 @@ async def test_a_given_client_keeps_no_connection() -> None:
         GivenClient(object(), Watch(Revocations())).keys_everywhere("prefix", 1)
     with pytest.raises(Unanswered):
         await AsyncGivenClient(object(), Watch(Revocations())).keys_everywhere("prefix", 1)
+
+
+# Connections that are checked
+
+
+class Pool(NamedTuple):
+    """A pool of either flavour."""
+
+    server: Any
+    call: Callable[..., Awaitable[Any]]
+
+    @property
+    def idle(self) -> int:
+        """How many connections lie idle."""
+        return len(self.server._idle)
+
+    async def ask(self, *commands: tuple[Any, ...], seconds: float = 5, mode: SendMode = USUAL) -> Any:
+        """Send commands."""
+        return await self.call(self.server.ask, commands, seconds, mode)
+
+
+async def awaited(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a coroutine function."""
+    return await function(*arguments)
+
+
+@pytest.fixture(params=["async", "sync"])
+def pools(request: pytest.FixtureRequest) -> Callable[[int, Revocations], Pool]:
+    """Makes a pool over a port."""
+
+    def make(port: int, revocations: Revocations) -> Pool:
+        if request.param == "async":
+            topology = topology_of(redis.asyncio.Redis(port=port))
+            assert isinstance(topology, OneServer)
+            return Pool(AsyncServer(topology.recipe, Watch(revocations), AsyncSettings(coalesce=False)), awaited)
+        topology = topology_of(redis.Redis(port=port))
+        assert isinstance(topology, OneServer)
+        return Pool(Server(topology.recipe, Watch(revocations), Settings()), asyncio.to_thread)
+
+    return make
+
+
+Pools = Callable[[int, Revocations], Pool]
+
+
+async def test_a_connection_to_a_former_server(pools: Pools, tmp_path: Path) -> None:
+    """Once a connection of another event loop or thread has met a new server, neither the replay nor a request goes to the former one."""
+    revocations = Revocations()
+    with ExitStack() as stack:
+        former, new = (stack.enter_context(own_server("redis-server", tmp_path)) for _ in range(2))
+        front = stack.enter_context(FaultyProxy(former.port))
+        for server in (former, new):
+            stack.enter_context(redis.Redis(port=server.port)).set("session", "alive")
+        one, other = pools(front.port, revocations), pools(front.port, revocations)
+        assert await one.ask(("GET", "session")) == [b"alive"]
+        revocations.ended(["session"], revocations.changes)
+        front.target = new.port  # connections that are open stay where they are
+        with pytest.raises(OtherHistory):
+            await other.ask(("GET", "session"))
+        with pytest.raises(OtherHistory):
+            await one.ask(("GET", "session"))
+        assert await one.ask(("DEL", "session"), mode=UNGATED) == [1]
+        revocations.done(revocations.block(), revocations.changes)
+        assert await other.ask(("GET", "session")) == [None]
+        for pool in (one, other):
+            await pool.call(pool.server.drop_idle)
+        with redis.Redis(port=former.port) as client:
+            assert client.get("session") == b"alive"
+
+
+async def test_a_request_with_little_time(pools: Pools, inspector: Inspector) -> None:
+    """A request that has little time, and gets no answer in it, closes its own connection; one that had enough closes all."""
+    pool = pools(inspector.server.port, Revocations())
+    pausing = ("BLPOP", "nothing", "0.2")
+    await asyncio.gather(*(pool.ask(pausing) for _ in range(4)))
+    assert pool.idle == 4
+    with pytest.raises(Unanswered):
+        await pool.ask(pausing, seconds=0.05)
+    assert pool.idle == 3
+    pool.server._seconds = 0.05
+    with pytest.raises(Unanswered):
+        await pool.ask(pausing, seconds=0.05)
+    assert pool.idle == 0
+
+
+async def test_closing_amid_a_check(pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is being checked while all are closed is closed too, once it is given back."""
+    monkeypatch.setattr("lucia._connections.settings.IDLE_CHECK_SECONDS", -1.0)
+    with FaultyProxy(inspector.server.port) as front:
+        pool = pools(front.port, Revocations())
+        await pool.ask(("PING",))
+        front.hold()
+        asking = asyncio.ensure_future(pool.ask(("PING",)))
+        await asyncio.sleep(0.1)
+        await pool.call(pool.server.close if isinstance(pool.server, Server) else pool.server.aclose)
+        front.flow()
+        assert await asking == [b"PONG"]
+        assert pool.idle == 0
+
+
+async def test_a_check_that_is_not_answered(pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that swallows its check is replaced within the time of the request."""
+    with FaultyProxy(inspector.server.port) as front:
+        pool = pools(front.port, Revocations())
+        await pool.ask(("PING",))
+        front.drop()
+        monkeypatch.setattr("lucia._connections.settings.IDLE_CHECK_SECONDS", -1.0)
+        assert await pool.ask(("PING",), seconds=2) == [b"PONG"]
+        await pool.call(pool.server.drop_idle)
 
 
 # Clusters

@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import redis
 
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.redis.atomic import Atomic
 from lucia.redis.commands import Command, Eval, Fence, Operation, Reply
 from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.replay import BLOCK, KEPT_IDS, KEPT_SECONDS, Revocations, history_in, is_replica
+from lucia.redis.replay import BLOCK, KEPT_IDS, KEPT_SECONDS, Revocations, Watch, history_in, is_replica
 from lucia.redis.revoking import Acknowledgement, Revoking
 from lucia.redis.session_first import Plain, Scripted, SessionFirst
 from lucia.redis.slots import keys_everywhere, slot_of
@@ -175,6 +176,45 @@ def test_change_meanwhile(revocations: Revocations) -> None:
     revocations.done(block, since)
     assert revocations.due
     assert revocations.block() == block
+
+
+def test_a_block_of_a_newer_demand(revocations: Revocations) -> None:
+    """A block that was taken after another change settles nothing of the demand before it."""
+    revocations.met("p", b"one")
+    revocations.ended(["a"], revocations.changes)
+    revocations.met("p", b"two")
+    since = revocations.changes
+    revocations.met("p", b"three")
+    revocations.done(revocations.block(), since)
+    assert revocations.block() == ["a"]
+    finish(revocations)
+    assert not revocations.due
+
+
+def test_connections_that_must_not_be_used(revocations: Revocations) -> None:
+    """Not used are a server that is loading or busy, and a replica, but for one in a cluster, which points to its primary."""
+    watch = Watch(revocations)
+    replica = b"# Replication\r\nrole:slave\r\nmaster_replid:a1\r\n"
+    for reply in (redis.BusyLoadingError("loading"), redis.ResponseError("BUSY a script"), replica):
+        with pytest.raises((redis.RedisError, ConnectionError)):
+            watch.check(reply)
+    Watch(revocations, ("n", 1)).check(replica)
+    watch.check(redis.exceptions.NoPermissionError("no INFO"))
+
+
+def test_connection_to_a_former_server(revocations: Revocations) -> None:
+    """A connection whose history is the same as before is not used once another one has met a newer history."""
+    watch = Watch(revocations)
+    one, two = (b"role:master\r\nmaster_replid:%b\r\n" % name for name in (b"one", b"two"))
+    assert not watch.is_current(None)
+    before = watch.came_up(one)
+    assert watch.is_current(before)
+    assert watch.is_changed(two)
+    assert watch.is_current(watch.came_up(two))
+    assert not watch.is_current(before)
+    with pytest.raises(ConnectionError, match="replaced"):
+        watch.is_changed(one, before)
+    assert not watch.is_changed(two, before)
 
 
 def test_history_in_a_reply() -> None:

@@ -21,7 +21,7 @@ from lucia.redis.replay import OtherHistory
 from lucia.redis.unanswered import Unanswered
 from tests.near import LEASE, NEAR_RIGHTS, FillsLate, HasNoLease, OnlyDrops, Ticks, Tracking, eventually, tracking
 from tests.proxies import Dam, damming_proxy
-from tests.redis_tools import AsyncClients, Inspector, frozen, own_server, silent_server
+from tests.redis_tools import AsyncClients, Inspector, frozen, own_server, silent_server, unused_port
 from tests.servers import Server
 
 KEY, OTHER = b"session:a", b"session:b"
@@ -590,6 +590,87 @@ async def test_another_history(near: Tracking, inspector: Inspector) -> None:
     near.revocations.done(near.revocations.block(), near.revocations.changes)
     assert await near.read(KEY) == [b"A"]
     assert near.moved == 1
+
+
+@pytest.fixture
+def always_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read is preceded by a check."""
+    monkeypatch.setattr("lucia._connections.settings.IDLE_CHECK_SECONDS", -1.0)
+
+
+@pytest.mark.usefixtures("always_checked")
+async def test_a_connection_that_is_checked(near: Tracking) -> None:
+    """A check that tells nothing new goes unnoticed."""
+    for _ in range(3):
+        assert await near.read(KEY) == [b"A"]
+    assert near.moved == 0
+    assert near.held(KEY) == b"A"
+
+
+@ONE
+@pytest.mark.usefixtures("always_checked")
+async def test_a_history_that_changes_meanwhile(near: Tracking, inspector: Inspector) -> None:
+    """Where a server lost its history while the connection stayed open, no answer of it is taken, nor of a replica."""
+    await near.read(KEY)
+    near.revocations.ended(["ended"], near.revocations.changes)
+    inspector.client.replicaof("127.0.0.1", str(unused_port()))
+    try:
+        with pytest.raises(Unanswered):
+            await near.read(KEY)
+    finally:
+        inspector.client.replicaof("NO", "ONE")
+    with pytest.raises(OtherHistory):
+        await near.read(KEY)
+    near.revocations.done(near.revocations.block(), near.revocations.changes)
+    assert await near.read(KEY) == [b"A"]
+    inspector.client.replicaof("127.0.0.1", str(unused_port()))
+    inspector.client.replicaof("NO", "ONE")  # another history, on the same connection
+    moved = near.moved
+    with pytest.raises(Unanswered):
+        await near.read(KEY)
+    assert near.moved == moved + 1
+    assert near.held(KEY) is None
+    with pytest.raises(OtherHistory):
+        await near.read(KEY)
+
+
+async def test_a_server_that_was_replaced(near: Tracking) -> None:
+    """Once another connection has met a newer history, this one is not read from any more."""
+    await near.read(KEY)
+    near.revocations.met(None, b"newer")
+    with pytest.raises(Unanswered):
+        await near.read(KEY)
+    assert near.held(KEY) is None
+
+
+@ONE
+@pytest.mark.usefixtures("always_checked")
+async def test_a_check_that_nobody_answers(dam: Dam, clock: Ticks) -> None:
+    """A connection that is given up amid a check is lost to those who wait for what comes behind it."""
+    async with tracking(redis.asyncio.Redis(port=dam.port), Entries(clock=clock)) as near:
+        await near.read(KEY)
+        dam.close()
+        reading = asyncio.ensure_future(near.read(KEY))
+        await asyncio.sleep(0.05)
+        near.tracked.drop()
+        with pytest.raises(Unanswered):
+            await reading
+        dam.open()
+
+
+@ONE
+async def test_a_server_that_is_busy(near: Tracking, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal for the moment is an error of this read, and the next one asks the server again to tell of changes."""
+
+    async def busy(*_: Any) -> Any:
+        return [b"", b"", redis.ResponseError("BUSY a script runs")]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lucia._connections.tracking.replies_of", busy)
+        with pytest.raises(Unanswered):
+            await near.read(KEY)
+    assert await near.read(KEY) == [b"A"]
+    assert near.plain == []
 
 
 async def test_the_least_rights(inspector: Inspector, clock: Ticks) -> None:

@@ -142,6 +142,8 @@ class Replayer:
             error = outcome.result(max(seconds, 0))
         except FutureTimeout:
             raise Unanswered(None, sent=False) from None
+        except RuntimeError as no_thread:
+            error = no_thread
         if error:
             raise _failure(error)
 

@@ -91,10 +91,7 @@ async def is_clean(connection: Any) -> bool:
     idle connection may say so before.
     """
     can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
-    try:
-        return is_open(connection) and not connection._reader._buffer and not await can_read()
-    except Exception:  # the client's own kinds of it
-        return False
+    return is_open(connection) and not connection._reader._buffer and not await can_read()
 
 
 async def drop(connection: Any) -> None:

@@ -1,0 +1,146 @@
+"""Completing a replay of revocations, in either flavour, over an operation that the test decides on."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from lucia._connections.replayer import AsyncReplayer, Replayer
+from lucia.errors import StoreUnavailable
+from lucia.redis.commands import Operation
+from lucia.redis.replay import BLOCK, Replay, Revocations
+from lucia.redis.unanswered import Unanswered
+
+COUNT = 2 * BLOCK + 1
+
+
+def due() -> Revocations:
+    """Revocations that a server with another history has to be told of."""
+    revocations = Revocations()
+    revocations.met("p", b"one")
+    revocations.ended(map(str, range(COUNT)), revocations.changes)
+    revocations.met("p", b"two")
+    return revocations
+
+
+class Steps:
+    """Takes the blocks, and fails as often as it is told to, or waits until it may go on."""
+
+    def __init__(self, fails: int = 0) -> None:
+        self.sizes: list[int] = []
+        self.fails = fails
+        self.begun = threading.Event()
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def revoke_again(self, ids: Sequence[str]) -> Operation[None]:
+        self.sizes.append(len(ids))
+        return iter(())  # type: ignore[return-value] # nothing is sent here
+
+    def run(self, _operation: Operation[None], _seconds: float) -> None:
+        self.begun.set()
+        self.may_go_on.wait(20)
+        if self.fails:
+            self.fails -= 1
+            raise ConnectionError("lost")
+
+    async def run_in_loop(self, operation: Operation[None], seconds: float) -> None:
+        await asyncio.to_thread(self.run, operation, seconds)
+
+
+Complete = Callable[[float], Awaitable[None]]
+
+
+def complete(flavour: str, revocations: Revocations, steps: Steps) -> Complete:
+    """The method of a replayer, to be awaited in both flavours."""
+    replay = Replay(revocations, steps.revoke_again)
+    if flavour == "async":
+        return AsyncReplayer(replay, steps.run_in_loop, 5).complete
+    replayer = Replayer(replay, steps.run, 5)
+
+    async def in_thread(seconds: float) -> None:
+        await asyncio.to_thread(replayer.complete, seconds)
+
+    return in_thread
+
+
+each_flavour = pytest.mark.parametrize("flavour", ["async", "sync"])
+
+
+@each_flavour
+async def test_blocks(flavour: str) -> None:
+    """It revokes all, block by block, and nothing is due afterwards; callers at the same time share one replay."""
+    revocations, steps = due(), Steps()
+    completing = complete(flavour, revocations, steps)
+    steps.may_go_on.clear()
+    callers = [asyncio.ensure_future(completing(20)) for _ in range(5)]
+    await asyncio.to_thread(steps.begun.wait, 20)
+    steps.may_go_on.set()
+    await asyncio.gather(*callers)
+    assert steps.sizes == [BLOCK, BLOCK, 1]
+    assert not revocations.due
+
+
+@each_flavour
+async def test_failure(flavour: str) -> None:
+    """Where a step fails, all that wait are told so, and the next try goes on with smaller steps."""
+    revocations, steps = due(), Steps(fails=2)
+    completing = complete(flavour, revocations, steps)
+    for _ in range(2):
+        with pytest.raises(Unanswered) as raised:
+            await completing(20)
+        assert isinstance(raised.value.error, StoreUnavailable)
+        assert isinstance(raised.value.error.__cause__, ConnectionError)
+        assert revocations.due
+    await completing(20)
+    assert steps.sizes[:4] == [BLOCK, BLOCK // 2, BLOCK // 4, BLOCK // 2]
+    assert not revocations.due
+
+
+@each_flavour
+async def test_a_caller_without_time(flavour: str) -> None:
+    """A caller waits no longer than it can, and the replay goes on without it."""
+    revocations, steps = due(), Steps()
+    completing = complete(flavour, revocations, steps)
+    steps.may_go_on.clear()
+    with pytest.raises(Unanswered) as raised:
+        await completing(0.05)
+    assert raised.value.error is None
+    steps.may_go_on.set()
+    await completing(20)
+    assert steps.sizes == [BLOCK, BLOCK, 1]
+
+
+async def test_closing() -> None:
+    """Closing stops a replay, which stays due, and tells those who wait; before any, it does nothing."""
+    revocations, steps = due(), Steps()
+    replayer = AsyncReplayer(Replay(revocations, steps.revoke_again), steps.run_in_loop, 5)
+    await replayer.aclose()
+    steps.may_go_on.clear()
+    caller = asyncio.ensure_future(replayer.complete(20))
+    await asyncio.to_thread(steps.begun.wait, 20)
+    await replayer.aclose()
+    with pytest.raises(Unanswered):
+        await caller
+    steps.may_go_on.set()
+    assert revocations.due
+
+
+def test_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, that is the error of who waits, and the next caller tries again."""
+    revocations, steps = due(), Steps()
+    replayer = Replayer(Replay(revocations, steps.revoke_again), steps.run, 5)
+    with monkeypatch.context() as patch:
+
+        def refuse(_: Any) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(Unanswered) as raised:
+            replayer.complete(1)
+    assert isinstance(raised.value.error, StoreUnavailable)
+    replayer.complete(20)
+    replayer.close()
+    assert not revocations.due
