@@ -103,8 +103,27 @@ def new_session_id(random_bytes: RandomBytes = os.urandom) -> str:
 
 
 def is_session_id(value: object) -> bool:
-    """Whether ``Auth`` could have made this id: 40 characters of ``0-9A-Za-z``."""
-    return isinstance(value, str) and len(value) == SESSION_ID_LENGTH and value.isascii() and value.isalnum()
+    """Return whether ``Auth`` could have made this id: 40 characters of ``0-9A-Za-z``.
+
+    Raises:
+        TypeError: it is no ``str``. Ids that requests carry always are: it is a mistake in the code.
+    """
+    if not isinstance(value, str):
+        hint = ": give session.session_id" if isinstance(value, Session) else ""
+        raise TypeError(f"session_id must be a str, not {type(value).__name__}{hint}")
+    return len(value) == SESSION_ID_LENGTH and value.isascii() and value.isalnum()
+
+
+def check_handle(value: object) -> None:
+    """Refuse what is given for the handle of a login and is none.
+
+    Raises:
+        TypeError: it is no ``str``.
+    """
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        hint = f": give {kind.lower()}.handle" if isinstance(value, Session | Device) else ""
+        raise TypeError(f"handle must be a str, not {kind}{hint}")
 
 
 def milliseconds(name: str, duration: object) -> int:

@@ -135,11 +135,17 @@ def test_session_ids_are_what_auth_accepts() -> None:
     assert all(is_session_id(id_) for id_ in made)
 
 
-@given(st.from_regex(r"[0-9A-Za-z]{38,42}\n?", fullmatch=True) | st.text(min_size=40, max_size=40) | st.binary())
-def test_what_is_a_session_id(value: object) -> None:
-    """Exactly the texts of 40 characters of ``0-9A-Za-z``: no other digits and letters, no line feed at the end, no bytes."""
-    expected = isinstance(value, str) and len(value) == 40 and all(character in ALPHANUMERIC for character in value)
-    assert is_session_id(value) is expected
+@given(st.from_regex(r"[0-9A-Za-z]{38,42}\n?", fullmatch=True) | st.text(min_size=40, max_size=40))
+def test_what_is_a_session_id(value: str) -> None:
+    """Exactly the texts of 40 characters of ``0-9A-Za-z``: no other digits and letters, no line feed at the end."""
+    assert is_session_id(value) is (len(value) == 40 and all(character in ALPHANUMERIC for character in value))
+
+
+@given(st.binary() | st.none() | st.integers())
+def test_what_is_no_text_is_no_question_for_a_session_id(value: object) -> None:
+    """It is a TypeError, which does not quote it."""
+    with pytest.raises(TypeError, match=rf"\Asession_id must be a str, not {type(value).__name__}\Z"):
+        is_session_id(value)
 
 
 # --- durations and times

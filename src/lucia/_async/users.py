@@ -278,9 +278,11 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             InvalidKeyId: there is no such key.
             InvalidInput: the password can't be one.
+            TypeError: ``keep_session`` is neither a ``str`` nor None; nothing was changed.
             SessionsNotEnded: the password was changed, the sessions were not ended; calling it again is safe and ends them.
         """
         users = self._require_users()
+        keep = keep_session if keep_session is not None and is_session_id(keep_session) else None
         id_ = sought_key_id(provider_id, provider_user_id)
         hashed = await self._hash(password)
         key = await self._get_key(id_)
@@ -294,7 +296,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             return None
         try:
             await self._revoke_single_use_keys(key)
-            return await self._end_other_sessions(key.user_id, keep_session)
+            return await self._end_other_sessions(key.user_id, keep)
         except Exception as error:
             raise SessionsNotEnded from error
 
@@ -451,7 +453,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         return password is not None and await self._matches(current, password, address)
 
     async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
-        kept = await self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None
+        kept = None if keep is None else await self._renew_own(user_id, keep)
         spared = await self.invalidate_all_user_sessions(user_id, keep=None if kept is None else kept.session_id)
         return kept if spared else None
 

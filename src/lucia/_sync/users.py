@@ -279,9 +279,11 @@ class UserMethods(SessionMethods[UserT]):
         Raises:
             InvalidKeyId: there is no such key.
             InvalidInput: the password can't be one.
+            TypeError: ``keep_session`` is neither a ``str`` nor None; nothing was changed.
             SessionsNotEnded: the password was changed, the sessions were not ended; calling it again is safe and ends them.
         """
         users = self._require_users()
+        keep = keep_session if keep_session is not None and is_session_id(keep_session) else None
         id_ = sought_key_id(provider_id, provider_user_id)
         hashed = self._hash(password)
         key = self._get_key(id_)
@@ -295,7 +297,7 @@ class UserMethods(SessionMethods[UserT]):
             return None
         try:
             self._revoke_single_use_keys(key)
-            return self._end_other_sessions(key.user_id, keep_session)
+            return self._end_other_sessions(key.user_id, keep)
         except Exception as error:
             raise SessionsNotEnded from error
 
@@ -452,7 +454,7 @@ class UserMethods(SessionMethods[UserT]):
         return password is not None and self._matches(current, password, address)
 
     def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
-        kept = self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None
+        kept = None if keep is None else self._renew_own(user_id, keep)
         spared = self.invalidate_all_user_sessions(user_id, keep=None if kept is None else kept.session_id)
         return kept if spared else None
 
