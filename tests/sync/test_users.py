@@ -270,6 +270,7 @@ def test_ours_without_users_their_methods_say_so(store: WatchedStore, time: Time
         partial(auth.get_session_user, session.session_id),
         partial(auth.validate_session_user, session.session_id),
         request.validate_user,
+        auth.handle_request(Exchange().context).validate_user,
         partial(request.sign_in_with_key, "p", "u", PASSWORD),
     ]
     for call in calls:

@@ -75,7 +75,11 @@ class AsyncAuthRequest(Generic[UserT]):
         return found
 
     async def validate_user(self) -> SessionUser[UserT] | None:
-        """The request's session and its user, likewise; None also if the user is gone."""
+        """The request's session and its user, likewise; None also if the user is gone.
+
+        Raises:
+            UsersNotConfigured: there is no user adapter.
+        """
         if self._user is not UNSET:
             return self._user
         async with self._lock:
@@ -164,10 +168,10 @@ class AsyncAuthRequest(Generic[UserT]):
 
     async def _found_user(self) -> SessionUser[UserT] | None:
         session, session_id = self._session, self._session_id
-        if session is UNSET and session_id is not None:
-            return await self._validated_user(session_id)
-        if session is UNSET or session is None:
-            self._session = None
+        if session is UNSET:
+            # A visitor's request asks as well, so that a missing users= is said to everybody.
+            return await self._validated_user(session_id or "")
+        if session is None:
             return None
         try:
             return SessionUser(session, await self._auth.get_user_of(session))

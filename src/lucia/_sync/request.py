@@ -76,7 +76,11 @@ class AuthRequest(Generic[UserT]):
         return found
 
     def validate_user(self) -> SessionUser[UserT] | None:
-        """The request's session and its user, likewise; None also if the user is gone."""
+        """The request's session and its user, likewise; None also if the user is gone.
+
+        Raises:
+            UsersNotConfigured: there is no user adapter.
+        """
         if self._user is not UNSET:
             return self._user
         with self._lock:
@@ -165,10 +169,10 @@ class AuthRequest(Generic[UserT]):
 
     def _found_user(self) -> SessionUser[UserT] | None:
         session, session_id = self._session, self._session_id
-        if session is UNSET and session_id is not None:
-            return self._validated_user(session_id)
-        if session is UNSET or session is None:
-            self._session = None
+        if session is UNSET:
+            # A visitor's request asks as well, so that a missing users= is said to everybody.
+            return self._validated_user(session_id or "")
+        if session is None:
             return None
         try:
             return SessionUser(session, self._auth.get_user_of(session))

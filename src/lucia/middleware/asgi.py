@@ -45,6 +45,9 @@ class LuciaMiddleware:
         validate_ahead: ask for the session of each request that carries a possible id before the application sees it, in place of when it
             asks: where nearly every route asks, a request then waits while it is small, which saves much of its time. A store that fails
             fails for who asks, and not before.
+
+    Raises:
+        TypeError: ``auth`` is no ``AsyncAuth``.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class LuciaMiddleware:
         forbid_cross_site: bool = False,
         validate_ahead: bool = False,
     ) -> None:
+        check_auth(auth)
         self.app = app
         self.auth = auth
         self.transport: Transport = transport
@@ -90,6 +94,18 @@ def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT
         return requests[auth]
     except KeyError:
         raise RuntimeError("LuciaMiddleware is not installed for this auth: add it to the application") from None
+
+
+def check_auth(auth: object) -> None:
+    """Refuse a sync ``Auth``, whose answers could not be awaited.
+
+    Raises:
+        TypeError: it is no ``AsyncAuth``.
+    """
+    if not isinstance(auth, AsyncAuth):
+        kind = type(auth).__name__
+        reason = "ASGI applications are async, so make an AsyncAuth over an async adapter"
+        raise TypeError(f"auth must be an AsyncAuth, not {kind}: {reason}")
 
 
 class _Exchange:

@@ -25,7 +25,7 @@ from lucia.errors import (
     StoreUnavailable,
     TooManyAttempts,
 )
-from lucia.middleware.asgi import FOREIGN_REQUEST, ASGIApp, LuciaMiddleware, auth_request
+from lucia.middleware.asgi import FOREIGN_REQUEST, ASGIApp, LuciaMiddleware, auth_request, check_auth
 from lucia.models import Session, SessionUser, UserT
 
 __all__ = ["LuciaMiddleware", "StarletteAuth"]
@@ -58,7 +58,7 @@ class StarletteAuth(Generic[UserT]):
     for ``DuplicateKeyId``, 422 with its message for ``InvalidInput``, 429 for ``TooManyAttempts``, 503 for ``Overloaded`` and
     ``StoreUnavailable``; a WebSocket is closed with 1008. The application's own exception handlers for these classes go before these.
 
-    The settings are those of :class:`~lucia.middleware.asgi.LuciaMiddleware`.
+    The settings are those of :class:`~lucia.middleware.asgi.LuciaMiddleware`, and its ``TypeError``.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class StarletteAuth(Generic[UserT]):
         forbid_cross_site: bool = False,
         validate_ahead: bool = False,
     ) -> None:
+        check_auth(auth)
         self.auth = auth
         self.transport: Transport = transport
         self.forbid_cross_site = forbid_cross_site
