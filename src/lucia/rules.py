@@ -230,8 +230,10 @@ def successor_row(row: SessionRow, now: int, expiry: SessionExpiry, random_bytes
     )
 
 
-def check_noted(noted: object) -> None:
-    """Refuse metadata of a login that can't be stored, before anything is stored.
+def check_noted(noted: object) -> dict[str, Any]:
+    """Return the metadata of a login as every store gives it back: a dict of JSON values.
+
+    Keys that are no text become the text that JSON makes of them, and tuples become lists.
 
     Raises:
         TypeError: it is no mapping.
@@ -240,12 +242,17 @@ def check_noted(noted: object) -> None:
     """
     if not isinstance(noted, Mapping):
         raise TypeError(f"the metadata of a session must be a dict of JSON values, not {type(noted).__name__}")
+    size = 0
+    kept: dict[str, Any] = {}
     # The braces of each member are as long as the braces and commas of the whole object.
-    members = cast("Mapping[str, Any]", noted)
-    size = sum(len(_json_of(name, value)) for name, value in members.items())
+    for name, value in cast("Mapping[str, Any]", noted).items():
+        text, member = _as_json(name, value)
+        size += len(text)
+        kept |= member
     if size > MAX_NOTED_BYTES:
         raise InvalidInput(f"what is noted about a session has {size} bytes as JSON, more than {MAX_NOTED_BYTES}")
-    check_texts("what is noted about a session", members)
+    check_texts("what is noted about a session", kept)
+    return kept
 
 
 def check_texts(name: str, value: object) -> None:
@@ -267,14 +274,15 @@ def check_texts(name: str, value: object) -> None:
             check_texts(name, item)
 
 
-def _json_of(name: str, value: object) -> str:
-    """Return the JSON object with this one member.
+def _as_json(name: str, value: object) -> tuple[str, dict[str, Any]]:
+    """Return the JSON object with this one member, as text and as it is read back.
 
     Raises:
         ValueError: it is no JSON value; the message says why, and quotes nothing but the name.
     """
     try:
-        return json.dumps({name: value}, allow_nan=False)
+        text = json.dumps({name: value}, allow_nan=False)
+        return text, json.loads(text)
     except TypeError as error:  # its text has names of types alone
         reason = str(error)
     except ValueError:

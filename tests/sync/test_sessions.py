@@ -572,6 +572,18 @@ def test_ours_what_is_noted_is_json(auth: Auth[User], store: WatchedStore, value
     assert store.calls == []
 
 
+def test_metadata_is_kept_as_json(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+    """What JSON turns into something else is that from the first answer on: keys are text, and tuples are lists."""
+    given: Any = {1: 2, None: {True: 3}, "t": (1, (2, 3)), "f": 1.5}
+    kept = {"1": 2, "null": {"true": 3}, "t": [1, [2, 3]], "f": 1.5}
+    session = auth.create_session(user_id, noted=given)
+    row = store.get_session(session.session_id)
+    assert row is not None
+    assert row.attributes["noted"] == kept
+    later = [(auth.get_session(session.session_id)).noted, (auth.renew_session(session.session_id)).noted]
+    assert [session.noted, *later] == [kept] * 3
+
+
 @pytest.mark.parametrize("noted", [["a"], "text", 1, {1}])
 def test_metadata_is_a_mapping(auth: Auth[User], store: WatchedStore, noted: Any) -> None:
     """A list or a text in its place is a TypeError that says what was expected, before a session is made."""

@@ -59,7 +59,8 @@ class AsyncSessionMethods(Generic[UserT]):
 
         Args:
             user_id: who logs in.
-            noted: JSON values for the device list, such as the user agent; renewals keep them.
+            noted: JSON values for the device list, such as the user agent; renewals keep them. The session has them as
+                JSON gives them back: keys are text, and tuples are lists.
 
         Raises:
             DuplicateSessionId: the new id is taken, which chance alone does not bring about.
@@ -68,11 +69,11 @@ class AsyncSessionMethods(Generic[UserT]):
             TypeError: it is no mapping.
             ValueError: it is no JSON, or the session adapter does not keep attributes.
         """
-        self._check_noted(noted)
+        kept = self._check_noted(noted)
         try:
-            row = await self._set_session(user_id, noted or {})
+            row = await self._set_session(user_id, kept)
         except ConcurrentlyRevoked:  # this login came after the sign-out everywhere that ended the first try
-            row = await self._set_session(user_id, noted or {})
+            row = await self._set_session(user_id, kept)
         await self._sweep(user_id)
         signed_in(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
@@ -248,11 +249,13 @@ class AsyncSessionMethods(Generic[UserT]):
         if dead := [row.id for row in rows if row.user_id == user_id and session_state(row, now) is None]:
             await self._sessions.delete_session(*dead)
 
-    def _check_noted(self, noted: Mapping[str, Any] | None) -> None:
-        if noted:
-            if not self._sessions.keeps_attributes:
-                raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
-            check_noted(noted)
+    def _check_noted(self, noted: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the metadata as the store will give it back; empty if there is none."""
+        if not noted:
+            return {}
+        if not self._sessions.keeps_attributes:
+            raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
+        return check_noted(noted)
 
     async def _rows_of_login(self, user_id: str, handle: str) -> list[SessionRow]:
         """The sessions of one login, dead ones included."""
