@@ -24,6 +24,7 @@ from lucia.errors import (
 from lucia.frozen import EMPTY, FrozenDict, freeze
 from lucia.models import (
     MAX_EPOCH_MS,
+    MAX_ID_LENGTH,
     Device,
     Key,
     KeyRow,
@@ -35,7 +36,6 @@ from lucia.models import (
     SessionState,
     SingleUseKey,
     UserRow,
-    check_id,
     check_storable,
     check_text,
     check_user_id,
@@ -255,6 +255,20 @@ def check_noted(noted: object) -> dict[str, Any]:
     return kept
 
 
+def check_user_attributes(attributes: object) -> None:
+    """Refuse a user's attributes that can't be stored, before anything is stored.
+
+    Raises:
+        TypeError: they are no mapping.
+        InvalidInput: a name or a value holds text that some store can't keep.
+    """
+    if not isinstance(attributes, Mapping):
+        raise TypeError(f"attributes must be a dict, not {type(attributes).__name__}")
+    for name, value in cast("Mapping[object, object]", attributes).items():
+        check_texts("the name of an attribute", name)
+        check_texts(f"the attribute {quoted(str(name))}", value)
+
+
 def check_texts(name: str, value: object) -> None:
     """Refuse text, in whatever lists and mappings, that some store can't keep.
 
@@ -358,6 +372,16 @@ def _made_of(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fre
     return made
 
 
+def check_session(session: object) -> None:
+    """Refuse what is given for a session and is none.
+
+    Raises:
+        TypeError: it is neither a ``Session`` nor None.
+    """
+    if session is not None and not isinstance(session, Session):
+        raise TypeError(f"session must be a Session or None, not {type(session).__name__}")
+
+
 def to_device(row: SessionRow, state: SessionState, expiry: SessionExpiry) -> Device:
     """What the device list shows for a live row."""
     return Device(
@@ -390,14 +414,18 @@ def key_id(provider_id: str, provider_user_id: str) -> str:
         TypeError: a part is no text.
         ValueError: ``provider_id`` is empty, holds NUL, a lone surrogate or a colon (the id is split at the first one).
         InvalidInput: ``provider_user_id`` is empty, holds NUL or a lone surrogate, or makes the id longer than 255
-            characters.
+            characters. The message is for who typed it, who knows it as a name.
     """
     _check_provider_id(provider_id)
-    try:
-        check_text("provider_user_id", provider_user_id)
-        return check_id("key id", f"{provider_id}:{provider_user_id}")
-    except ValueError as error:
-        raise InvalidInput(str(error)) from None
+    if not isinstance(provider_user_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"provider_user_id must be a str, not {type(provider_user_id).__name__}")
+    longest = MAX_ID_LENGTH - len(provider_id) - 1
+    if not provider_user_id:
+        raise InvalidInput("a name must not be empty")
+    if len(provider_user_id) > longest:
+        raise InvalidInput(f"a name must not be longer than {longest} characters")
+    check_texts("a name", provider_user_id)
+    return f"{provider_id}:{provider_user_id}"
 
 
 def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:

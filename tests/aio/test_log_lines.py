@@ -268,7 +268,7 @@ async def test_a_server_that_refuses_is_no_outage(redis_server: Server, lines: L
     async with Redis.from_url(redis_server.url, **wrong) as client, AsyncRedisSessionAdapter(client) as adapter:
         auth = AsyncAuth(sessions=adapter, env="DEV")
         for call in (partial(auth.get_session, "0" * 40), partial(auth.create_session, "alice")):
-            with pytest.raises(RedisError, match="DB index is out of range|invalid username-password"):
+            with pytest.raises(RedisError, match=r"DB index is out of range|invalid username-password"):
                 await call()
         assert not adapter._driver.outage.is_on
     assert lines.take() == []

@@ -269,7 +269,7 @@ def test_a_server_that_refuses_is_no_outage(redis_server: Server, lines: Lines, 
     with Redis.from_url(redis_server.url, **wrong) as client, RedisSessionAdapter(client) as adapter:
         auth = Auth(sessions=adapter, env="DEV")
         for call in (partial(auth.get_session, "0" * 40), partial(auth.create_session, "alice")):
-            with pytest.raises(RedisError, match="DB index is out of range|invalid username-password"):
+            with pytest.raises(RedisError, match=r"DB index is out of range|invalid username-password"):
                 call()
         assert not adapter._driver.outage.is_on
     assert lines.take() == []

@@ -176,6 +176,19 @@ def test_an_attribute_named_id_is_refused(auth: Auth[User], attributes: dict[str
     assert auth.get_user(user.user_id) == user
 
 
+@pytest.mark.parametrize("attributes", [[1], "name", {1}])
+def test_attributes_are_a_dict(auth: Auth[User], store: WatchedStore, attributes: Any) -> None:
+    """Anything else is a TypeError that says so, before the store is asked."""
+    calls: list[Callable[[], Any]] = [
+        partial(auth.create_user, primary_key=None, attributes=attributes),
+        partial(auth.update_user_attributes, "u", attributes),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=rf"\Aattributes must be a dict, not {type(attributes).__name__}\Z"):
+            call()
+    assert store.calls == []
+
+
 # --- deletion
 
 

@@ -86,7 +86,7 @@ def test_a_setting_that_can_not_be_called_is_refused(name: str, setting: str) ->
 
 @pytest.mark.parametrize("name", AUTHS)
 def test_a_setting_without_the_methods_it_needs_is_refused(name: str) -> None:
-    """A class in the place of its instance, a client, or the wrong adapter is a TypeError that says what is missing when ``Auth`` is made."""
+    """A class in the place of its instance, a client, or the wrong adapter is a TypeError when ``Auth`` is made."""
     auth, adapter, _ = AUTHS[name]
     is_async = auth is AsyncAuth
     redis_adapter: Any = AsyncRedisSessionAdapter if is_async else RedisSessionAdapter

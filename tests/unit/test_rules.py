@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lucia import (
+    InvalidInput,
     InvalidKeyId,
     InvalidPassword,
     InvalidUserId,
@@ -364,9 +365,22 @@ def test_ours_a_provider_id_holds_no_colon(provider_id: str, provider_user_id: s
 @pytest.mark.parametrize("name", ["", "\ud800", "\0", "a\0", "x" * 254])
 def test_an_impossible_name_is_refused_to_make_and_unknown_to_look_up(name: str) -> None:
     """Making a key under it is an error, looking for one finds none."""
-    with pytest.raises(ValueError, match=r"provider_user_id|key id"):
+    with pytest.raises(InvalidInput, match=r"\Aa name "):
         key_id("p", name)
     assert sought_key_id("p", name) is None
+
+
+def test_the_longest_name_of_a_key() -> None:
+    """A name may have as many characters as the provider and a colon leave of 255."""
+    assert len(key_id("p", "x" * 253)) == 255
+
+
+@given(st.binary() | st.none() | st.integers())
+def test_what_is_no_text_is_no_name_of_a_key(name: Any) -> None:
+    """It is a mistake in the code, and a TypeError that names the argument, to make a key and to look one up."""
+    for function in (key_id, sought_key_id):
+        with pytest.raises(TypeError, match=rf"\Aprovider_user_id must be a str, not {type(name).__name__}\Z"):
+            function("p", name)
 
 
 @pytest.mark.parametrize("provider_id", ["", "\ud800", "a\0"])

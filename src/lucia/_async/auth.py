@@ -72,7 +72,8 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         clock: gives the time in milliseconds since the epoch.
 
     Raises:
-        TypeError: an adapter of the other colour, an adapter or hasher that lacks a method or is a class, a duration that is no ``timedelta``, a cap that is no ``int``,
+        TypeError: an adapter of the other colour, an adapter or a hasher that lacks a method or is a class,
+            a duration that is no ``timedelta``, a cap that is no ``int``,
             ``single_use_purposes`` that are a single string, or something else than a plain function for
             ``transform_database_user``, ``generate_custom_user_id`` or ``clock``.
         ValueError: a setting contradicts another one, or what the session adapter can do.

@@ -11,6 +11,7 @@ from lucia.context import RequestLike
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
 from lucia.origins import OriginFailure
+from lucia.rules import check_session
 
 if TYPE_CHECKING:
     from lucia._async.auth import AsyncAuth
@@ -153,7 +154,9 @@ class AsyncAuthRequest(Generic[UserT]):
         Raises:
             InvalidRequest: the request failed the origin check.
             RuntimeError: the response has started, so that no cookie can be set.
+            TypeError: it is neither a ``Session`` nor None.
         """
+        check_session(session)
         self._require_own_site()
         self._require_cookie()
         self._send(session)

@@ -22,7 +22,7 @@ from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, Single
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
 from lucia.rules import (
     check_primary_key,
-    check_texts,
+    check_user_attributes,
     exactly,
     is_revoked_with_credentials,
     is_session_id,
@@ -55,12 +55,13 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             DuplicateKeyId: a key has this id.
             InvalidInput: the password or the key's name can't be one, or an attribute holds NUL or a lone surrogate.
-            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None.
+            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None, or ``attributes`` are no mapping.
             ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
         check_primary_key(primary_key)
-        check_texts("an attribute", attributes)
+        if attributes is not None:
+            check_user_attributes(attributes)
         user_id = check_user_id(self._generate_user_id())
         key = None if primary_key is None else await self._new_key(user_id, primary_key, primary=True)
         row = await users.set_user(user_id, attributes or {}, key)
@@ -83,11 +84,13 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             InvalidUserId: there is no such user.
             InvalidInput: an attribute holds NUL or a lone surrogate.
+            TypeError: ``attributes`` are no mapping.
         """
         users = self._require_users()
-        if await self._get_user(sought_user_id(user_id)) is None:
+        sought_user_id(user_id)
+        check_user_attributes(attributes)
+        if await self._get_user(user_id) is None:
             raise InvalidUserId
-        check_texts("an attribute", attributes)
         try:
             row = await users.update_user_attributes(user_id, attributes)
         finally:

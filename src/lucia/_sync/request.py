@@ -12,6 +12,7 @@ from lucia.context import RequestLike
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
 from lucia.origins import OriginFailure
+from lucia.rules import check_session
 
 if TYPE_CHECKING:
     from lucia._sync.auth import Auth
@@ -154,7 +155,9 @@ class AuthRequest(Generic[UserT]):
         Raises:
             InvalidRequest: the request failed the origin check.
             RuntimeError: the response has started, so that no cookie can be set.
+            TypeError: it is neither a ``Session`` nor None.
         """
+        check_session(session)
         self._require_own_site()
         self._require_cookie()
         self._send(session)
