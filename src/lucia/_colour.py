@@ -27,6 +27,22 @@ def check_colour(name: str, given: Callable[..., Any], like: Callable[..., Any])
     raise TypeError(f"{name}= has an adapter of the other colour: {auth} takes an {adapter}, whose methods {_verb(like)}")
 
 
+def check_methods(name: str, given: object, protocol: type) -> None:
+    """Refuse a setting that does not have a protocol's methods.
+
+    Raises:
+        TypeError: it is a class in the place of its instance, or lacks a method.
+    """
+    if isinstance(given, type):
+        kind = given.__name__
+        raise TypeError(f"{name} must be an instance of {kind}, not the class: call it, as in {kind}(…)")
+    methods = [method for method in vars(protocol) if not method.startswith("_")]
+    missing = [method for method in methods if not callable(getattr(given, method, None))]
+    if missing:
+        lack = f"{type(given).__name__} has no {', '.join(missing)}"
+        raise TypeError(f"{name} must have the methods of {protocol.__name__}: {lack}")
+
+
 def check_function(name: str, function: object) -> None:
     """Refuse a setting whose result ``Auth`` would use without awaiting it.
 

@@ -24,6 +24,7 @@ from lucia.errors import (
 from lucia.frozen import EMPTY, FrozenDict, freeze
 from lucia.models import (
     MAX_EPOCH_MS,
+    MAX_ID_LENGTH,
     Device,
     Key,
     KeyRow,
@@ -35,7 +36,6 @@ from lucia.models import (
     SessionState,
     SingleUseKey,
     UserRow,
-    check_id,
     check_storable,
     check_text,
     check_user_id,
@@ -103,8 +103,27 @@ def new_session_id(random_bytes: RandomBytes = os.urandom) -> str:
 
 
 def is_session_id(value: object) -> bool:
-    """Whether ``Auth`` could have made this id: 40 characters of ``0-9A-Za-z``."""
-    return isinstance(value, str) and len(value) == SESSION_ID_LENGTH and value.isascii() and value.isalnum()
+    """Return whether ``Auth`` could have made this id: 40 characters of ``0-9A-Za-z``.
+
+    Raises:
+        TypeError: it is no ``str``. Ids that requests carry always are: it is a mistake in the code.
+    """
+    if not isinstance(value, str):
+        hint = ": give session.session_id" if isinstance(value, Session) else ""
+        raise TypeError(f"session_id must be a str, not {type(value).__name__}{hint}")
+    return len(value) == SESSION_ID_LENGTH and value.isascii() and value.isalnum()
+
+
+def check_handle(value: object) -> None:
+    """Refuse what is given for the handle of a login and is none.
+
+    Raises:
+        TypeError: it is no ``str``.
+    """
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        hint = f": give {kind.lower()}.handle" if isinstance(value, Session | Device) else ""
+        raise TypeError(f"handle must be a str, not {kind}{hint}")
 
 
 def milliseconds(name: str, duration: object) -> int:
@@ -211,8 +230,10 @@ def successor_row(row: SessionRow, now: int, expiry: SessionExpiry, random_bytes
     )
 
 
-def check_noted(noted: object) -> None:
-    """Refuse metadata of a login that can't be stored, before anything is stored.
+def check_noted(noted: object) -> dict[str, Any]:
+    """Return the metadata of a login as every store gives it back: a dict of JSON values.
+
+    Keys that are no text become the text that JSON makes of them, and tuples become lists.
 
     Raises:
         TypeError: it is no mapping.
@@ -221,12 +242,31 @@ def check_noted(noted: object) -> None:
     """
     if not isinstance(noted, Mapping):
         raise TypeError(f"the metadata of a session must be a dict of JSON values, not {type(noted).__name__}")
+    size = 0
+    kept: dict[str, Any] = {}
     # The braces of each member are as long as the braces and commas of the whole object.
-    members = cast("Mapping[str, Any]", noted)
-    size = sum(len(_json_of(name, value)) for name, value in members.items())
+    for name, value in cast("Mapping[str, Any]", noted).items():
+        text, member = _as_json(name, value)
+        size += len(text)
+        kept |= member
     if size > MAX_NOTED_BYTES:
         raise InvalidInput(f"what is noted about a session has {size} bytes as JSON, more than {MAX_NOTED_BYTES}")
-    check_texts("what is noted about a session", members)
+    check_texts("what is noted about a session", kept)
+    return kept
+
+
+def check_user_attributes(attributes: object) -> None:
+    """Refuse a user's attributes that can't be stored, before anything is stored.
+
+    Raises:
+        TypeError: they are no mapping.
+        InvalidInput: a name or a value holds text that some store can't keep.
+    """
+    if not isinstance(attributes, Mapping):
+        raise TypeError(f"attributes must be a dict, not {type(attributes).__name__}")
+    for name, value in cast("Mapping[object, object]", attributes).items():
+        check_texts("the name of an attribute", name)
+        check_texts(f"the attribute {quoted(str(name))}", value)
 
 
 def check_texts(name: str, value: object) -> None:
@@ -248,14 +288,15 @@ def check_texts(name: str, value: object) -> None:
             check_texts(name, item)
 
 
-def _json_of(name: str, value: object) -> str:
-    """Return the JSON object with this one member.
+def _as_json(name: str, value: object) -> tuple[str, dict[str, Any]]:
+    """Return the JSON object with this one member, as text and as it is read back.
 
     Raises:
         ValueError: it is no JSON value; the message says why, and quotes nothing but the name.
     """
     try:
-        return json.dumps({name: value}, allow_nan=False)
+        text = json.dumps({name: value}, allow_nan=False)
+        return text, json.loads(text)
     except TypeError as error:  # its text has names of types alone
         reason = str(error)
     except ValueError:
@@ -331,6 +372,16 @@ def _made_of(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fre
     return made
 
 
+def check_session(session: object) -> None:
+    """Refuse what is given for a session and is none.
+
+    Raises:
+        TypeError: it is neither a ``Session`` nor None.
+    """
+    if session is not None and not isinstance(session, Session):
+        raise TypeError(f"session must be a Session or None, not {type(session).__name__}")
+
+
 def to_device(row: SessionRow, state: SessionState, expiry: SessionExpiry) -> Device:
     """What the device list shows for a live row."""
     return Device(
@@ -363,14 +414,18 @@ def key_id(provider_id: str, provider_user_id: str) -> str:
         TypeError: a part is no text.
         ValueError: ``provider_id`` is empty, holds NUL, a lone surrogate or a colon (the id is split at the first one).
         InvalidInput: ``provider_user_id`` is empty, holds NUL or a lone surrogate, or makes the id longer than 255
-            characters.
+            characters. The message is for who typed it, who knows it as a name.
     """
     _check_provider_id(provider_id)
-    try:
-        check_text("provider_user_id", provider_user_id)
-        return check_id("key id", f"{provider_id}:{provider_user_id}")
-    except ValueError as error:
-        raise InvalidInput(str(error)) from None
+    if not isinstance(provider_user_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"provider_user_id must be a str, not {type(provider_user_id).__name__}")
+    longest = MAX_ID_LENGTH - len(provider_id) - 1
+    if not provider_user_id:
+        raise InvalidInput("a name must not be empty")
+    if len(provider_user_id) > longest:
+        raise InvalidInput(f"a name must not be longer than {longest} characters")
+    check_texts("a name", provider_user_id)
+    return f"{provider_id}:{provider_user_id}"
 
 
 def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:

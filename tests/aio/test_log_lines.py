@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from lucia import (
     AsyncAuth,
@@ -259,6 +260,18 @@ async def test_store_unavailable_and_available_again(tmp_path: Path, lines: Line
             seconds.now += 10
             await auth.create_session("alice")
             assert [event for event, _ in lines.take()] == ["store_unavailable", "revocation_failed", "store_available", "signed_in"]
+
+
+@pytest.mark.parametrize("wrong", [{"db": 99}, {"username": "nobody", "password": "wrong"}], ids=["database", "user"])
+async def test_a_server_that_refuses_is_no_outage(redis_server: Server, lines: Lines, wrong: dict[str, Any]) -> None:
+    """A server that answers a connection with an error, which is raised, is not reported as one that does not answer."""
+    async with Redis.from_url(redis_server.url, **wrong) as client, AsyncRedisSessionAdapter(client) as adapter:
+        auth = AsyncAuth(sessions=adapter, env="DEV")
+        for call in (partial(auth.get_session, "0" * 40), partial(auth.create_session, "alice")):
+            with pytest.raises(RedisError, match=r"DB index is out of range|invalid username-password"):
+                await call()
+        assert not adapter._driver.outage.is_on
+    assert lines.take() == []
 
 
 async def test_corrupt_index(redis_auth: AsyncAuth[User], redis_server: Server, lines: Lines) -> None:

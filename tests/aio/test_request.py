@@ -478,6 +478,17 @@ async def test_set_session(auth: AsyncAuth[User], store: AsyncWatchedStore, sess
     assert await is_alive(auth, other)
 
 
+async def test_set_session_takes_a_session(auth: AsyncAuth[User], session: Session) -> None:
+    """An id in the place of its session is a TypeError that says what was expected; the cookie and the session stay as they were."""
+    exchange = Exchange(session.session_id)
+    request = auth.handle_request(exchange.context)
+    wrong: Any = session.session_id
+    with pytest.raises(TypeError, match=r"\Asession must be a Session or None, not str\Z"):
+        request.set_session(wrong)
+    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert await request.validate() == as_read(session)
+
+
 @pytest.mark.parametrize("by_key", [False, True])
 async def test_no_login_where_no_cookie_can_be_set(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session, *, by_key: bool

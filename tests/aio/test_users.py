@@ -175,6 +175,19 @@ async def test_an_attribute_named_id_is_refused(auth: AsyncAuth[User], attribute
     assert await auth.get_user(user.user_id) == user
 
 
+@pytest.mark.parametrize("attributes", [[1], "name", {1}])
+async def test_attributes_are_a_dict(auth: AsyncAuth[User], store: AsyncWatchedStore, attributes: Any) -> None:
+    """Anything else is a TypeError that says so, before the store is asked."""
+    calls: list[Callable[[], Any]] = [
+        partial(auth.create_user, primary_key=None, attributes=attributes),
+        partial(auth.update_user_attributes, "u", attributes),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=rf"\Aattributes must be a dict, not {type(attributes).__name__}\Z"):
+            await call()
+    assert store.calls == []
+
+
 # --- deletion
 
 
@@ -269,6 +282,7 @@ async def test_ours_without_users_their_methods_say_so(store: AsyncWatchedStore,
         partial(auth.get_session_user, session.session_id),
         partial(auth.validate_session_user, session.session_id),
         request.validate_user,
+        auth.handle_request(Exchange().context).validate_user,
         partial(request.sign_in_with_key, "p", "u", PASSWORD),
     ]
     for call in calls:

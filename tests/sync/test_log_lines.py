@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import RedisError
 
 from lucia import (
     Auth,
@@ -260,6 +261,18 @@ def test_store_unavailable_and_available_again(tmp_path: Path, lines: Lines) -> 
             seconds.now += 10
             auth.create_session("alice")
             assert [event for event, _ in lines.take()] == ["store_unavailable", "revocation_failed", "store_available", "signed_in"]
+
+
+@pytest.mark.parametrize("wrong", [{"db": 99}, {"username": "nobody", "password": "wrong"}], ids=["database", "user"])
+def test_a_server_that_refuses_is_no_outage(redis_server: Server, lines: Lines, wrong: dict[str, Any]) -> None:
+    """A server that answers a connection with an error, which is raised, is not reported as one that does not answer."""
+    with Redis.from_url(redis_server.url, **wrong) as client, RedisSessionAdapter(client) as adapter:
+        auth = Auth(sessions=adapter, env="DEV")
+        for call in (partial(auth.get_session, "0" * 40), partial(auth.create_session, "alice")):
+            with pytest.raises(RedisError, match=r"DB index is out of range|invalid username-password"):
+                call()
+        assert not adapter._driver.outage.is_on
+    assert lines.take() == []
 
 
 def test_corrupt_index(redis_auth: Auth[User], redis_server: Server, lines: Lines) -> None:

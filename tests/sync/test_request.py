@@ -479,6 +479,17 @@ def test_set_session(auth: Auth[User], store: WatchedStore, session: Session) ->
     assert is_alive(auth, other)
 
 
+def test_set_session_takes_a_session(auth: Auth[User], session: Session) -> None:
+    """An id in the place of its session is a TypeError that says what was expected; the cookie and the session stay as they were."""
+    exchange = Exchange(session.session_id)
+    request = auth.handle_request(exchange.context)
+    wrong: Any = session.session_id
+    with pytest.raises(TypeError, match=r"\Asession must be a Session or None, not str\Z"):
+        request.set_session(wrong)
+    assert (exchange.cookies, exchange.headers) == ([], {})
+    assert request.validate() == as_read(session)
+
+
 @pytest.mark.parametrize("by_key", [False, True])
 def test_no_login_where_no_cookie_can_be_set(
     auth: Auth[User], store: WatchedStore, session: Session, *, by_key: bool

@@ -37,7 +37,7 @@ ACTIVE_END = NOW + 24 * 3_600_000
 IDLE_END = ACTIVE_END + 14 * 24 * 3_600_000
 GRACE = timedelta(seconds=60)
 
-MALFORMED: Sequence[Any] = ["", "a" * 39, "a" * 41, "a" * 39 + "-", "a" * 39 + "\n", "é" * 40, "٣" * 40, b"a" * 40, None, 40]
+MALFORMED: Sequence[str] = ["", "a" * 39, "a" * 41, "a" * 39 + "-", "a" * 39 + "\n", "é" * 40, "٣" * 40]
 
 
 @pytest.fixture
@@ -176,12 +176,61 @@ def test_validating_a_dead_session_fails(auth: Auth[User], time: Time, session: 
 
 
 @pytest.mark.parametrize("session_id", MALFORMED, ids=ascii)
-def test_what_can_be_no_id_is_never_sent_to_the_store(auth: Auth[User], store: WatchedStore, session_id: Any) -> None:
+def test_what_can_be_no_id_is_never_sent_to_the_store(auth: Auth[User], store: WatchedStore, session_id: str) -> None:
     """An id that is not 40 characters of the alphabet is InvalidSessionId, and invalidating it no error, without a single call."""
     for method in (auth.get_session, auth.get_session_user, auth.validate_session, auth.validate_session_user, auth.renew_session):
         with pytest.raises(InvalidSessionId):
             method(session_id)
     auth.invalidate_session(session_id)
+    assert store.calls == []
+
+
+def test_what_is_no_text_is_refused_as_an_id(
+    auth: Auth[User], store: WatchedStore, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A session in the place of its id, or bytes, is a TypeError that says what to give, and nothing is looked up or ended."""
+    auth.create_key(session.user_id, provider_id="username", provider_user_id="alice", password="before")
+    store.calls.clear()
+    caplog.clear()
+    methods: dict[str, Callable[[Any], Any]] = {
+        "get_session": auth.get_session,
+        "get_session_user": auth.get_session_user,
+        "validate_session": auth.validate_session,
+        "validate_session_user": auth.validate_session_user,
+        "renew_session": auth.renew_session,
+        "invalidate_session": auth.invalidate_session,
+        "invalidate_all_user_sessions": lambda given: auth.invalidate_all_user_sessions(session.user_id, keep=given),
+        "update_key_password": lambda given: auth.update_key_password("username", "alice", "after", keep_session=given),
+    }
+    refused: list[tuple[object, str]] = [
+        (session, r"session_id must be a str, not Session: give session\.session_id"),
+        (session.session_id.encode(), "session_id must be a str, not bytes"),
+        (40, "session_id must be a str, not int"),
+    ]
+    for method in methods.values():
+        for given, message in refused:
+            with pytest.raises(TypeError, match=rf"\A{message}\Z"):
+                method(given)
+    for name in ("get_session", "validate_session_user", "invalidate_session"):
+        with pytest.raises(TypeError, match="session_id must be a str, not NoneType"):
+            methods[name](None)
+    assert store.calls == []
+    assert caplog.records == []
+
+
+def test_what_is_no_text_is_refused_as_a_handle(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+    """A device or a session in the place of its handle is a TypeError that says what to give, and nothing is looked up or ended."""
+    (device,) = auth.get_all_user_sessions(session.user_id)
+    store.calls.clear()
+    methods: list[Callable[[str, Any], Any]] = [auth.invalidate_user_session, auth.get_user_session]
+    for method in methods:
+        for given, message in (
+            (device, r"not Device: give device\.handle"),
+            (session, r"not Session: give session\.handle"),
+            (None, "not NoneType"),
+        ):
+            with pytest.raises(TypeError, match=rf"\Ahandle must be a str, {message}\Z"):
+                method(session.user_id, given)
     assert store.calls == []
 
 
@@ -521,6 +570,18 @@ def test_ours_what_is_noted_is_json(auth: Auth[User], store: WatchedStore, value
     assert not isinstance(caught.value, InvalidInput)
     assert "secret" not in str(caught.value)
     assert store.calls == []
+
+
+def test_metadata_is_kept_as_json(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+    """What JSON turns into something else is that from the first answer on: keys are text, and tuples are lists."""
+    given: Any = {1: 2, None: {True: 3}, "t": (1, (2, 3)), "f": 1.5}
+    kept = {"1": 2, "null": {"true": 3}, "t": [1, [2, 3]], "f": 1.5}
+    session = auth.create_session(user_id, noted=given)
+    row = store.get_session(session.session_id)
+    assert row is not None
+    assert row.attributes["noted"] == kept
+    later = [(auth.get_session(session.session_id)).noted, (auth.renew_session(session.session_id)).noted]
+    assert [session.noted, *later] == [kept] * 3
 
 
 @pytest.mark.parametrize("noted", [["a"], "text", 1, {1}])

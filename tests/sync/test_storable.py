@@ -93,8 +93,11 @@ def test_nothing_is_stored(auth: Auth[User], store: WatchedStore, bad: str) -> N
     user = auth.create_user(primary_key=None, attributes={"name": "ünïcode", "photo": b"\0", "tags": ["a", ("b", 1)], "none": None})
     store.calls.clear()
     for hidden in (bad, [bad], (1, bad), {"a": {"b": [bad]}}, {bad: 1}):
-        with pytest.raises(InvalidInput, match=r"holds a (NUL character|lone surrogate)"):
-            auth.create_user(primary_key=None, attributes={"name": hidden})
+        for call in (partial(auth.create_user, primary_key=None), partial(auth.update_user_attributes, user.user_id)):
+            with pytest.raises(InvalidInput, match=r"the attribute 'name' holds a (NUL character|lone surrogate)"):
+                call(attributes={"age": 1, "name": hidden})
+    with pytest.raises(InvalidInput, match=r"the name of an attribute holds a (NUL character|lone surrogate)"):
+        auth.create_user(primary_key=None, attributes={bad: 1})
     with pytest.raises(InvalidInput, match=r"holds a (NUL character|lone surrogate)"):
         auth.create_session(user.user_id, noted={"agent": [bad]})
     assert store.calls == []

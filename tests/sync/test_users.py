@@ -176,6 +176,19 @@ def test_an_attribute_named_id_is_refused(auth: Auth[User], attributes: dict[str
     assert auth.get_user(user.user_id) == user
 
 
+@pytest.mark.parametrize("attributes", [[1], "name", {1}])
+def test_attributes_are_a_dict(auth: Auth[User], store: WatchedStore, attributes: Any) -> None:
+    """Anything else is a TypeError that says so, before the store is asked."""
+    calls: list[Callable[[], Any]] = [
+        partial(auth.create_user, primary_key=None, attributes=attributes),
+        partial(auth.update_user_attributes, "u", attributes),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=rf"\Aattributes must be a dict, not {type(attributes).__name__}\Z"):
+            call()
+    assert store.calls == []
+
+
 # --- deletion
 
 
@@ -270,6 +283,7 @@ def test_ours_without_users_their_methods_say_so(store: WatchedStore, time: Time
         partial(auth.get_session_user, session.session_id),
         partial(auth.validate_session_user, session.session_id),
         request.validate_user,
+        auth.handle_request(Exchange().context).validate_user,
         partial(request.sign_in_with_key, "p", "u", PASSWORD),
     ]
     for call in calls:

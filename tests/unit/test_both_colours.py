@@ -8,9 +8,12 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+import redis
+import redis.asyncio
 
-from lucia import AsyncAuth, Auth, PrimaryKey, Session, User
+from lucia import AsyncAuth, Auth, PrimaryKey, ScryptHash, Session, User
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
+from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from tests.shared import CHEAP
 
 PASSWORD = "correct horse battery staple"
@@ -79,6 +82,35 @@ def test_a_setting_that_can_not_be_called_is_refused(name: str, setting: str) ->
     auth, adapter, _ = AUTHS[name]
     with pytest.raises(TypeError, match=f"{setting} must be a function, not str"):
         auth(sessions=adapter(), env="DEV", **{setting: "users"})
+
+
+@pytest.mark.parametrize("name", AUTHS)
+def test_a_setting_without_the_methods_it_needs_is_refused(name: str) -> None:
+    """A class in the place of its instance, a client, or the wrong adapter is a TypeError when ``Auth`` is made."""
+    auth, adapter, _ = AUTHS[name]
+    is_async = auth is AsyncAuth
+    redis_adapter: Any = AsyncRedisSessionAdapter if is_async else RedisSessionAdapter
+    client = redis.asyncio.Redis() if is_async else redis.Redis()
+    prefix = "Async" if is_async else ""
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"hash": ScryptHash}, r"hash must be an instance of ScryptHash, not the class: call it, as in ScryptHash\(…\)"),
+        ({"hash": "scrypt"}, r"hash must have the methods of PasswordHasher: str has no hash, verify, needs_rehash"),
+        (
+            {"sessions": redis_adapter},
+            rf"sessions must be an instance of {prefix}RedisSessionAdapter, not the class: call it, as in .*\(…\)",
+        ),
+        ({"sessions": client}, rf"sessions must have the methods of {prefix}SessionAdapter: Redis has no get_session, .*"),
+        ({"sessions": None}, rf"sessions must have the methods of {prefix}SessionAdapter: NoneType has no get_session, .*"),
+        ({"users": adapter}, rf"users must be an instance of {prefix}MemoryAdapter, not the class: call it, as in .*\(…\)"),
+        (
+            {"users": redis_adapter(client)},
+            rf"users must have the methods of {prefix}UserAdapter: {prefix}RedisSessionAdapter has no get_user, set_user, .*",
+        ),
+    ]
+    for wrong, message in cases:
+        settings = {"sessions": adapter(), "users": adapter(), "hash": CHEAP, **wrong}
+        with pytest.raises(TypeError, match=rf"\A{message}\Z"):
+            auth(env="DEV", **settings)
 
 
 async def whole_life(auth: AsyncAuth[User], name: str) -> Session:

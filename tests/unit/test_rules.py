@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lucia import (
+    InvalidInput,
     InvalidKeyId,
     InvalidPassword,
     InvalidUserId,
@@ -135,11 +136,17 @@ def test_session_ids_are_what_auth_accepts() -> None:
     assert all(is_session_id(id_) for id_ in made)
 
 
-@given(st.from_regex(r"[0-9A-Za-z]{38,42}\n?", fullmatch=True) | st.text(min_size=40, max_size=40) | st.binary())
-def test_what_is_a_session_id(value: object) -> None:
-    """Exactly the texts of 40 characters of ``0-9A-Za-z``: no other digits and letters, no line feed at the end, no bytes."""
-    expected = isinstance(value, str) and len(value) == 40 and all(character in ALPHANUMERIC for character in value)
-    assert is_session_id(value) is expected
+@given(st.from_regex(r"[0-9A-Za-z]{38,42}\n?", fullmatch=True) | st.text(min_size=40, max_size=40))
+def test_what_is_a_session_id(value: str) -> None:
+    """Exactly the texts of 40 characters of ``0-9A-Za-z``: no other digits and letters, no line feed at the end."""
+    assert is_session_id(value) is (len(value) == 40 and all(character in ALPHANUMERIC for character in value))
+
+
+@given(st.binary() | st.none() | st.integers())
+def test_what_is_no_text_is_no_question_for_a_session_id(value: object) -> None:
+    """It is a TypeError, which does not quote it."""
+    with pytest.raises(TypeError, match=rf"\Asession_id must be a str, not {type(value).__name__}\Z"):
+        is_session_id(value)
 
 
 # --- durations and times
@@ -358,9 +365,22 @@ def test_ours_a_provider_id_holds_no_colon(provider_id: str, provider_user_id: s
 @pytest.mark.parametrize("name", ["", "\ud800", "\0", "a\0", "x" * 254])
 def test_an_impossible_name_is_refused_to_make_and_unknown_to_look_up(name: str) -> None:
     """Making a key under it is an error, looking for one finds none."""
-    with pytest.raises(ValueError, match=r"provider_user_id|key id"):
+    with pytest.raises(InvalidInput, match=r"\Aa name "):
         key_id("p", name)
     assert sought_key_id("p", name) is None
+
+
+def test_the_longest_name_of_a_key() -> None:
+    """A name may have as many characters as the provider and a colon leave of 255."""
+    assert len(key_id("p", "x" * 253)) == 255
+
+
+@given(st.binary() | st.none() | st.integers())
+def test_what_is_no_text_is_no_name_of_a_key(name: Any) -> None:
+    """It is a mistake in the code, and a TypeError that names the argument, to make a key and to look one up."""
+    for function in (key_id, sought_key_id):
+        with pytest.raises(TypeError, match=rf"\Aprovider_user_id must be a str, not {type(name).__name__}\Z"):
+            function("p", name)
 
 
 @pytest.mark.parametrize("provider_id", ["", "\ud800", "a\0"])

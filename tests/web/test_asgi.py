@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lucia import AsyncAuth, AsyncAuthRequest, PrimaryKey, SessionCookie, SessionRow, User
-from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia import AsyncAuth, AsyncAuthRequest, Auth, PrimaryKey, SessionCookie, SessionRow, User
+from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.asgi import LuciaMiddleware, Message, Receive, Scope, Send, auth_request
 from tests.web.driver import (
     FOREIGN,
@@ -104,6 +104,14 @@ async def test_a_response_with_our_cookie_is_not_cached_and_keeps_the_rest(
     answer = await post(LuciaMiddleware(respond(auth, sign_in, headers), auth=auth))
     assert answer.headers[:-1] == kept
     assert answer.headers[-1][1].startswith(f"{NAME}=")
+
+
+def test_a_sync_auth_is_refused() -> None:
+    """It is a TypeError when the middleware is made, which says what to use, and not an odd failure at the first request."""
+    sync: Any = Auth(sessions=MemoryAdapter(), env="DEV")
+    application: Any = respond
+    with pytest.raises(TypeError, match=r"\Aauth must be an AsyncAuth, not Auth: .* make an AsyncAuth over an async adapter"):
+        LuciaMiddleware(application, auth=sync)
 
 
 async def test_a_response_without_headers_takes_the_cookie(auth: AsyncAuth[User]) -> None:

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from lucia import (
     AsyncAuth,
     AsyncAuthRequest,
+    Auth,
     InvalidSessionId,
     NotAuthenticated,
     Overloaded,
@@ -21,9 +22,11 @@ from lucia import (
     SessionCookie,
     SessionUser,
     User,
+    UsersNotConfigured,
 )
-from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.fastapi import FastAPIAuth, document_401
+from lucia.middleware.starlette import StarletteAuth
 from tests.web.driver import NAME, ORIGIN, Time, get, in_loop, log_in, user_of
 
 
@@ -432,6 +435,27 @@ def test_a_dependency_that_is_called_is_refused(web: FastAPIAuth[User], name: st
     dependency: Any = getattr(web, name)
     with pytest.raises(TypeError, match=r"\Aname the dependency without calling it, as in Depends\(web.user\): .* missing 1 required"):
         Depends(dependency())
+
+
+@pytest.mark.parametrize("view", [FastAPIAuth, StarletteAuth])
+def test_a_sync_auth_is_refused(view: Any) -> None:
+    """It is a TypeError when the application's view of it is made."""
+    with pytest.raises(TypeError, match="auth must be an AsyncAuth, not Auth"):
+        view(Auth(sessions=MemoryAdapter(), env="DEV"))
+
+
+def test_a_missing_user_adapter_is_said_at_the_first_request(time: Time) -> None:
+    """A route that needs a user fails for a visitor too, so that a developer who is not logged in sees what is missing."""
+    web = FastAPIAuth(AsyncAuth(sessions=AsyncMemoryAdapter(clock=time), env="DEV", clock=time))
+    app = FastAPI()
+    web.install(app)
+
+    @app.get("/")
+    async def who(user: Annotated[User, Depends(web.user)]) -> str:
+        return user.user_id
+
+    with pytest.raises(UsersNotConfigured, match="users="):
+        TestClient(app).get("/")
 
 
 def test_a_forgotten_install_is_said(web: FastAPIAuth[User]) -> None:

@@ -446,6 +446,30 @@ def test_a_visitors_socket_is_rejected_or_closed(socket_client: TestClient, auth
     assert (caught.value.code, caught.value.reason) == (1008, "Not logged in.")
 
 
+@pytest.mark.parametrize(
+    ("error", "detail"), [(Overloaded(), "Too many requests at once."), (StoreUnavailable(), "Sessions can't be reached.")]
+)
+def test_a_socket_that_can_not_be_served_now_may_try_again(web: StarletteAuth[User], error: LuciaError, detail: str) -> None:
+    """Unlike a visitor's, its handshake is rejected by 503, and if it was accepted it is closed by the code for trying again later."""
+
+    async def before(socket: WebSocket) -> None:
+        raise error
+
+    async def after(socket: WebSocket) -> None:
+        await socket.accept()
+        raise error
+
+    app = Starlette(routes=[WebSocketRoute("/before", before), WebSocketRoute("/after", after)])
+    web.install(app)
+    client = TestClient(app)
+    with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect("/before"):
+        pass
+    assert denied.value.status_code == 503
+    with client.websocket_connect("/after") as socket, pytest.raises(WebSocketDisconnect) as caught:
+        socket.receive_text()
+    assert (caught.value.code, caught.value.reason) == (1013, f"{detail} Try again in a moment.")
+
+
 def test_the_reason_of_a_close_fits_into_its_frame(web: StarletteAuth[User]) -> None:
     """It is cut to what RFC 6455 allows, between two characters."""
 

@@ -105,6 +105,16 @@ async def test_a_foreign_handshake_is_a_visitors_or_rejected(auth: AsyncAuth[Use
     assert found == [None, "ann"]
 
 
+@pytest.mark.parametrize("can_deny", [True, False])
+async def test_a_rejection_for_the_moment_says_so(auth: AsyncAuth[User], *, can_deny: bool) -> None:
+    """A close by 1013 before the accept is a 503 where the server can send a response; elsewhere, and after it, it goes on as it is."""
+    later: Message = {"type": "websocket.close", "code": 1013, "reason": "no"}
+    rejected = await connect(socket(auth, nothing, later), can_deny=can_deny)
+    assert rejected.status == 503 if can_deny else rejected.messages == [later]
+    accepted = await connect(socket(auth, nothing, ACCEPT, later), can_deny=can_deny)
+    assert accepted.messages == [ACCEPT, later]
+
+
 async def test_a_response_that_rejects_takes_the_cookie(auth: AsyncAuth[User], time: Time) -> None:
     """An application's own denial response carries it like any other response."""
     session_id = await log_in(auth)

@@ -16,7 +16,7 @@ from lucia._async.fallback import AsyncFiveMethods
 from lucia._async.request import AsyncAuthRequest, Transport
 from lucia._async.throttle import AsyncGuard, choose_throttle_store
 from lucia._async.users import AsyncUserMethods
-from lucia._colour import check_colour, check_function
+from lucia._colour import check_colour, check_function, check_methods
 from lucia._concurrency import AsyncPasswordWorkers
 from lucia._logs import cross_site_request
 from lucia.caps import check_cap
@@ -72,7 +72,8 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         clock: gives the time in milliseconds since the epoch.
 
     Raises:
-        TypeError: an adapter of the other colour, a duration that is no ``timedelta``, a cap that is no ``int``,
+        TypeError: an adapter of the other colour, an adapter or a hasher that lacks a method or is a class,
+            a duration that is no ``timedelta``, a cap that is no ``int``,
             ``single_use_purposes`` that are a single string, or something else than a plain function for
             ``transform_database_user``, ``generate_custom_user_id`` or ``clock``.
         ValueError: a setting contradicts another one, or what the session adapter can do.
@@ -159,7 +160,8 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         check_function("transform_database_user", transform_database_user)
         check_function("generate_custom_user_id", generate_custom_user_id)
         check_function("clock", clock)
-        self._hasher = hash or ScryptHash()
+        self._hasher = ScryptHash() if hash is None else hash
+        check_methods("hash", self._hasher, PasswordHasher)
         self._workers = AsyncPasswordWorkers(self._hasher, password_pool)
         self._guard = AsyncGuard(throttle, choose_throttle_store(sessions, clock))
         self._single_use_purposes = check_purposes(single_use_purposes)
@@ -168,8 +170,10 @@ class AsyncAuth(AsyncUserMethods[UserT]):
         self._origins = configured_origins(origin)
 
     def _use_adapters(self, sessions: AsyncSessionAdapter, users: AsyncUserAdapter | None) -> None:
+        check_methods("sessions", sessions, AsyncSessionAdapter)
         check_colour("sessions", sessions.get_session, self.get_session)
         if users is not None:
+            check_methods("users", users, AsyncUserAdapter)
             check_colour("users", users.get_user, self.get_user)
         self._users = users
         self._sessions = sessions if isinstance(sessions, AsyncRenewingSessionAdapter) else AsyncFiveMethods(sessions, self._clock)

@@ -11,6 +11,7 @@ from lucia.context import RequestLike
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
 from lucia.origins import OriginFailure
+from lucia.rules import check_session
 
 if TYPE_CHECKING:
     from lucia._async.auth import AsyncAuth
@@ -75,7 +76,11 @@ class AsyncAuthRequest(Generic[UserT]):
         return found
 
     async def validate_user(self) -> SessionUser[UserT] | None:
-        """The request's session and its user, likewise; None also if the user is gone."""
+        """The request's session and its user, likewise; None also if the user is gone.
+
+        Raises:
+            UsersNotConfigured: there is no user adapter.
+        """
         if self._user is not UNSET:
             return self._user
         async with self._lock:
@@ -149,7 +154,9 @@ class AsyncAuthRequest(Generic[UserT]):
         Raises:
             InvalidRequest: the request failed the origin check.
             RuntimeError: the response has started, so that no cookie can be set.
+            TypeError: it is neither a ``Session`` nor None.
         """
+        check_session(session)
         self._require_own_site()
         self._require_cookie()
         self._send(session)
@@ -164,10 +171,10 @@ class AsyncAuthRequest(Generic[UserT]):
 
     async def _found_user(self) -> SessionUser[UserT] | None:
         session, session_id = self._session, self._session_id
-        if session is UNSET and session_id is not None:
-            return await self._validated_user(session_id)
-        if session is UNSET or session is None:
-            self._session = None
+        if session is UNSET:
+            # A visitor's request asks as well, so that a missing users= is said to everybody.
+            return await self._validated_user(session_id or "")
+        if session is None:
             return None
         try:
             return SessionUser(session, await self._auth.get_user_of(session))

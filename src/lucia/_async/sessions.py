@@ -12,6 +12,7 @@ from lucia.models import Device, Session, SessionRow, SessionState, SessionUser,
 from lucia.rules import (
     Clock,
     SessionExpiry,
+    check_handle,
     check_noted,
     exactly,
     handle_of,
@@ -30,7 +31,11 @@ _Live = tuple[SessionRow, SessionState, bool]
 
 
 class AsyncSessionMethods(Generic[UserT]):
-    """The session half of ``Auth``. An id that is not 40 characters of ``0-9A-Za-z`` is never sent to the store."""
+    """The session half of ``Auth``.
+
+    An id that is not 40 characters of ``0-9A-Za-z`` is never sent to the store. What is no ``str``, such as a
+    :class:`~lucia.Session` in the place of its id, is a ``TypeError``, before anything is changed.
+    """
 
     _users: AsyncUserAdapter | None
     _sessions: AsyncRenewingSessionAdapter
@@ -54,7 +59,8 @@ class AsyncSessionMethods(Generic[UserT]):
 
         Args:
             user_id: who logs in.
-            noted: JSON values for the device list, such as the user agent; renewals keep them.
+            noted: JSON values for the device list, such as the user agent; renewals keep them. The session has them as
+                JSON gives them back: keys are text, and tuples are lists.
 
         Raises:
             DuplicateSessionId: the new id is taken, which chance alone does not bring about.
@@ -63,11 +69,11 @@ class AsyncSessionMethods(Generic[UserT]):
             TypeError: it is no mapping.
             ValueError: it is no JSON, or the session adapter does not keep attributes.
         """
-        self._check_noted(noted)
+        kept = self._check_noted(noted)
         try:
-            row = await self._set_session(user_id, noted or {})
+            row = await self._set_session(user_id, kept)
         except ConcurrentlyRevoked:  # this login came after the sign-out everywhere that ended the first try
-            row = await self._set_session(user_id, noted or {})
+            row = await self._set_session(user_id, kept)
         await self._sweep(user_id)
         signed_in(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
@@ -166,14 +172,18 @@ class AsyncSessionMethods(Generic[UserT]):
             user_id: who is logged out; an unknown id is no error.
             keep: the id of a session to spare, or of one that was renewed within the last minute: then its successor is spared.
 
+        Raises:
+            TypeError: ``keep`` is neither a ``str`` nor None; no session was ended.
+
         Returns:
             Whether all was done as asked for: True without ``keep``, and where it was spared. False
             if ``keep`` is no live session of this user: then all of the user's sessions are ended.
         """
         check_user_id(user_id)
+        spared = keep if keep is not None and is_session_id(keep) else None
         with revocation(user_id):
-            if keep is not None and is_session_id(keep):
-                return await self._sessions.delete_other_sessions(user_id, keep)
+            if spared is not None:
+                return await self._sessions.delete_other_sessions(user_id, spared)
             await self._sessions.delete_sessions_by_user_id(user_id)
             return keep is None
 
@@ -184,6 +194,7 @@ class AsyncSessionMethods(Generic[UserT]):
             Whether there was such a login; another user's handle ends nothing.
         """
         check_user_id(user_id)
+        check_handle(handle)
         ids = [row.id for row in await self._rows_of_login(user_id, handle)]
         if ids:
             with revocation(user_id):
@@ -224,6 +235,7 @@ class AsyncSessionMethods(Generic[UserT]):
             InvalidSessionId: this user has no such login any more.
         """
         sought_user_id(user_id)
+        check_handle(handle)
         devices = self._devices(await self._rows_of_login(user_id, handle), self._clock())
         if not devices:
             raise InvalidSessionId
@@ -237,11 +249,13 @@ class AsyncSessionMethods(Generic[UserT]):
         if dead := [row.id for row in rows if row.user_id == user_id and session_state(row, now) is None]:
             await self._sessions.delete_session(*dead)
 
-    def _check_noted(self, noted: Mapping[str, Any] | None) -> None:
-        if noted:
-            if not self._sessions.keeps_attributes:
-                raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
-            check_noted(noted)
+    def _check_noted(self, noted: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the metadata as the store will give it back; empty if there is none."""
+        if not noted:
+            return {}
+        if not self._sessions.keeps_attributes:
+            raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
+        return check_noted(noted)
 
     async def _rows_of_login(self, user_id: str, handle: str) -> list[SessionRow]:
         """The sessions of one login, dead ones included."""

@@ -22,7 +22,7 @@ from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, Single
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
 from lucia.rules import (
     check_primary_key,
-    check_texts,
+    check_user_attributes,
     exactly,
     is_revoked_with_credentials,
     is_session_id,
@@ -55,12 +55,13 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             DuplicateKeyId: a key has this id.
             InvalidInput: the password or the key's name can't be one, or an attribute holds NUL or a lone surrogate.
-            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None.
+            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None, or ``attributes`` are no mapping.
             ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
         check_primary_key(primary_key)
-        check_texts("an attribute", attributes)
+        if attributes is not None:
+            check_user_attributes(attributes)
         user_id = check_user_id(self._generate_user_id())
         key = None if primary_key is None else await self._new_key(user_id, primary_key, primary=True)
         row = await users.set_user(user_id, attributes or {}, key)
@@ -83,11 +84,13 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             InvalidUserId: there is no such user.
             InvalidInput: an attribute holds NUL or a lone surrogate.
+            TypeError: ``attributes`` are no mapping.
         """
         users = self._require_users()
-        if await self._get_user(sought_user_id(user_id)) is None:
+        sought_user_id(user_id)
+        check_user_attributes(attributes)
+        if await self._get_user(user_id) is None:
             raise InvalidUserId
-        check_texts("an attribute", attributes)
         try:
             row = await users.update_user_attributes(user_id, attributes)
         finally:
@@ -278,9 +281,11 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         Raises:
             InvalidKeyId: there is no such key.
             InvalidInput: the password can't be one.
+            TypeError: ``keep_session`` is neither a ``str`` nor None; nothing was changed.
             SessionsNotEnded: the password was changed, the sessions were not ended; calling it again is safe and ends them.
         """
         users = self._require_users()
+        keep = keep_session if keep_session is not None and is_session_id(keep_session) else None
         id_ = sought_key_id(provider_id, provider_user_id)
         hashed = await self._hash(password)
         key = await self._get_key(id_)
@@ -294,7 +299,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             return None
         try:
             await self._revoke_single_use_keys(key)
-            return await self._end_other_sessions(key.user_id, keep_session)
+            return await self._end_other_sessions(key.user_id, keep)
         except Exception as error:
             raise SessionsNotEnded from error
 
@@ -451,7 +456,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         return password is not None and await self._matches(current, password, address)
 
     async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
-        kept = await self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None
+        kept = None if keep is None else await self._renew_own(user_id, keep)
         spared = await self.invalidate_all_user_sessions(user_id, keep=None if kept is None else kept.session_id)
         return kept if spared else None
 

@@ -12,6 +12,7 @@ from lucia.context import RequestLike
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
 from lucia.origins import OriginFailure
+from lucia.rules import check_session
 
 if TYPE_CHECKING:
     from lucia._sync.auth import Auth
@@ -76,7 +77,11 @@ class AuthRequest(Generic[UserT]):
         return found
 
     def validate_user(self) -> SessionUser[UserT] | None:
-        """The request's session and its user, likewise; None also if the user is gone."""
+        """The request's session and its user, likewise; None also if the user is gone.
+
+        Raises:
+            UsersNotConfigured: there is no user adapter.
+        """
         if self._user is not UNSET:
             return self._user
         with self._lock:
@@ -150,7 +155,9 @@ class AuthRequest(Generic[UserT]):
         Raises:
             InvalidRequest: the request failed the origin check.
             RuntimeError: the response has started, so that no cookie can be set.
+            TypeError: it is neither a ``Session`` nor None.
         """
+        check_session(session)
         self._require_own_site()
         self._require_cookie()
         self._send(session)
@@ -165,10 +172,10 @@ class AuthRequest(Generic[UserT]):
 
     def _found_user(self) -> SessionUser[UserT] | None:
         session, session_id = self._session, self._session_id
-        if session is UNSET and session_id is not None:
-            return self._validated_user(session_id)
-        if session is UNSET or session is None:
-            self._session = None
+        if session is UNSET:
+            # A visitor's request asks as well, so that a missing users= is said to everybody.
+            return self._validated_user(session_id or "")
+        if session is None:
             return None
         try:
             return SessionUser(session, self._auth.get_user_of(session))

@@ -23,7 +23,7 @@ from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, Single
 from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
 from lucia.rules import (
     check_primary_key,
-    check_texts,
+    check_user_attributes,
     exactly,
     is_revoked_with_credentials,
     is_session_id,
@@ -56,12 +56,13 @@ class UserMethods(SessionMethods[UserT]):
         Raises:
             DuplicateKeyId: a key has this id.
             InvalidInput: the password or the key's name can't be one, or an attribute holds NUL or a lone surrogate.
-            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None.
+            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None, or ``attributes`` are no mapping.
             ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
         """
         users = self._require_users()
         check_primary_key(primary_key)
-        check_texts("an attribute", attributes)
+        if attributes is not None:
+            check_user_attributes(attributes)
         user_id = check_user_id(self._generate_user_id())
         key = None if primary_key is None else self._new_key(user_id, primary_key, primary=True)
         row = users.set_user(user_id, attributes or {}, key)
@@ -84,11 +85,13 @@ class UserMethods(SessionMethods[UserT]):
         Raises:
             InvalidUserId: there is no such user.
             InvalidInput: an attribute holds NUL or a lone surrogate.
+            TypeError: ``attributes`` are no mapping.
         """
         users = self._require_users()
-        if self._get_user(sought_user_id(user_id)) is None:
+        sought_user_id(user_id)
+        check_user_attributes(attributes)
+        if self._get_user(user_id) is None:
             raise InvalidUserId
-        check_texts("an attribute", attributes)
         try:
             row = users.update_user_attributes(user_id, attributes)
         finally:
@@ -279,9 +282,11 @@ class UserMethods(SessionMethods[UserT]):
         Raises:
             InvalidKeyId: there is no such key.
             InvalidInput: the password can't be one.
+            TypeError: ``keep_session`` is neither a ``str`` nor None; nothing was changed.
             SessionsNotEnded: the password was changed, the sessions were not ended; calling it again is safe and ends them.
         """
         users = self._require_users()
+        keep = keep_session if keep_session is not None and is_session_id(keep_session) else None
         id_ = sought_key_id(provider_id, provider_user_id)
         hashed = self._hash(password)
         key = self._get_key(id_)
@@ -295,7 +300,7 @@ class UserMethods(SessionMethods[UserT]):
             return None
         try:
             self._revoke_single_use_keys(key)
-            return self._end_other_sessions(key.user_id, keep_session)
+            return self._end_other_sessions(key.user_id, keep)
         except Exception as error:
             raise SessionsNotEnded from error
 
@@ -452,7 +457,7 @@ class UserMethods(SessionMethods[UserT]):
         return password is not None and self._matches(current, password, address)
 
     def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
-        kept = self._renew_own(user_id, keep) if keep is not None and is_session_id(keep) else None
+        kept = None if keep is None else self._renew_own(user_id, keep)
         spared = self.invalidate_all_user_sessions(user_id, keep=None if kept is None else kept.session_id)
         return kept if spared else None
 

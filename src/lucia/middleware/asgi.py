@@ -29,6 +29,9 @@ _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocke
 FOREIGN_REQUEST: Final = "This request comes from another site."
 """What a client is told whose request failed the origin check."""
 
+TRY_AGAIN_LATER: Final = 1013
+"""The code that closes a WebSocket which can't be served now, in IANA's registry of such codes."""
+
 
 class LuciaMiddleware:
     """Gives each HTTP request and each WebSocket an ``AuthRequest``, which :func:`auth_request` finds.
@@ -45,6 +48,9 @@ class LuciaMiddleware:
         validate_ahead: ask for the session of each request that carries a possible id before the application sees it, in place of when it
             asks: where nearly every route asks, a request then waits while it is small, which saves much of its time. A store that fails
             fails for who asks, and not before.
+
+    Raises:
+        TypeError: ``auth`` is no ``AsyncAuth``.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class LuciaMiddleware:
         forbid_cross_site: bool = False,
         validate_ahead: bool = False,
     ) -> None:
+        check_auth(auth)
         self.app = app
         self.auth = auth
         self.transport: Transport = transport
@@ -90,6 +97,18 @@ def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT
         return requests[auth]
     except KeyError:
         raise RuntimeError("LuciaMiddleware is not installed for this auth: add it to the application") from None
+
+
+def check_auth(auth: object) -> None:
+    """Refuse a sync ``Auth``, whose answers could not be awaited.
+
+    Raises:
+        TypeError: it is no ``AsyncAuth``.
+    """
+    if not isinstance(auth, AsyncAuth):
+        kind = type(auth).__name__
+        reason = "ASGI applications are async, so make an AsyncAuth over an async adapter"
+        raise TypeError(f"auth must be an AsyncAuth, not {kind}: {reason}")
 
 
 class _Exchange:
@@ -169,19 +188,25 @@ class _Sender:
         if exchange.started or message["type"] not in _STARTS:
             return self._send(message)
         exchange.started = True
-        if not exchange.cookies:
-            return self._send(message)
         if message["type"] == "websocket.close":
             return self._close(message)
+        if not exchange.cookies:
+            return self._send(message)
         return self._send({**message, "headers": exchange.with_cookies(message.get("headers", ()))})
 
     async def _close(self, message: Message) -> None:
-        """Reject a WebSocket by a response that takes cookies, which says the same to the client, where the server can send one."""
-        if "websocket.http.response" not in (self._scope.get("extensions") or ()):
+        """Reject a WebSocket, by a response of ours where the server can send one and it says more than the close.
+
+        For a close the server answers 403 without cookies, whatever its code is.
+        """
+        is_temporary = message.get("code") == TRY_AGAIN_LATER
+        says_more = is_temporary or self._exchange.cookies
+        if not says_more or "websocket.http.response" not in (self._scope.get("extensions") or ()):
             await self._send(message)
             return
+        status = 503 if is_temporary else 403
         headers = self._exchange.with_cookies([(b"content-length", b"0")])
-        await self._send({"type": "websocket.http.response.start", "status": 403, "headers": headers})
+        await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await self._send({"type": "websocket.http.response.body", "body": b""})
 
 

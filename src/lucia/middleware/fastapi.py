@@ -83,6 +83,9 @@ class FastAPIAuth(Generic[UserT]):
             asks: where nearly every route asks, a request then waits while it is small, which saves much of its time. A store that fails
             fails for who asks, and not before.
         scheme_name: names the security scheme in the OpenAPI document; two auths of one application need two names.
+
+    Raises:
+        TypeError: ``auth`` is no ``AsyncAuth``.
     """
 
     session: Required[Session]

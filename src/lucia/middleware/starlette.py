@@ -25,7 +25,7 @@ from lucia.errors import (
     StoreUnavailable,
     TooManyAttempts,
 )
-from lucia.middleware.asgi import FOREIGN_REQUEST, ASGIApp, LuciaMiddleware, auth_request
+from lucia.middleware.asgi import FOREIGN_REQUEST, TRY_AGAIN_LATER, ASGIApp, LuciaMiddleware, auth_request, check_auth
 from lucia.models import Session, SessionUser, UserT
 
 __all__ = ["LuciaMiddleware", "StarletteAuth"]
@@ -56,9 +56,10 @@ class StarletteAuth(Generic[UserT]):
     ``install`` also answers the library's errors where a route lets them pass, without telling which credential was wrong: 401 for
     ``NotAuthenticated``, ``InvalidSessionId`` and ``InvalidCredentials``, 403 for ``InvalidRequest`` and ``RequestUnauthorized``, 409
     for ``DuplicateKeyId``, 422 with its message for ``InvalidInput``, 429 for ``TooManyAttempts``, 503 for ``Overloaded`` and
-    ``StoreUnavailable``; a WebSocket is closed with 1008. The application's own exception handlers for these classes go before these.
+    ``StoreUnavailable``; a WebSocket is closed with 1013 where that would be 503, else with 1008. The application's own exception
+    handlers for these classes go before these.
 
-    The settings are those of :class:`~lucia.middleware.asgi.LuciaMiddleware`.
+    The settings are those of :class:`~lucia.middleware.asgi.LuciaMiddleware`, and its ``TypeError``.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class StarletteAuth(Generic[UserT]):
         forbid_cross_site: bool = False,
         validate_ahead: bool = False,
     ) -> None:
+        check_auth(auth)
         self.auth = auth
         self.transport: Transport = transport
         self.forbid_cross_site = forbid_cross_site
@@ -143,7 +145,8 @@ class StarletteAuth(Generic[UserT]):
         status, detail = next(answer for kind, answer in _ANSWERS.items() if isinstance(error, kind))
         detail = detail or str(error)
         if isinstance(connection, WebSocket):
-            await connection.close(code=1008, reason=detail.encode()[:_LONGEST_REASON].decode(errors="ignore"))
+            code = TRY_AGAIN_LATER if status == 503 else 1008
+            await connection.close(code=code, reason=detail.encode()[:_LONGEST_REASON].decode(errors="ignore"))
             return None
         return JSONResponse({"detail": detail}, status, self._headers(error, status))
 
