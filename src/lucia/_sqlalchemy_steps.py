@@ -35,6 +35,12 @@ def before_savepoint(tables: AuthTables, dialect: str) -> Sequence[Executable]:
     return [delete(tables.key).where(false())] if dialect == "sqlite" else []
 
 
+def _with_session_id(tables: AuthTables, session_id: str) -> Executable:
+    """By the column's own collation: what collides with it is taken."""
+    sessions = check_sessions(tables)
+    return select(sessions.c.id).where(sessions.c.id == session_id)
+
+
 def why_refused(
     tables: AuthTables, *, key_id: str | None = None, session_id: str | None = None, user_id: str | None = None
 ) -> Steps[LuciaError | None]:
@@ -47,10 +53,8 @@ def why_refused(
     """
     if key_id is not None and (yield select(tables.key.c.id).where(tables.key.c.id == key_id)).rows:
         return DuplicateKeyId()
-    if session_id is not None:
-        sessions = check_sessions(tables)
-        if (yield select(sessions.c.id).where(sessions.c.id == session_id)).rows:
-            return DuplicateSessionId()
+    if session_id is not None and (yield _with_session_id(tables, session_id)).rows:
+        return DuplicateSessionId()
     if user_id is not None and not (yield select(tables.user_id).where(equals(tables.user_id, user_id))).rows:
         return InvalidUserId()
     return None

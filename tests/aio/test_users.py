@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -24,6 +24,7 @@ from lucia import (
     UserRow,
     UsersNotConfigured,
 )
+from lucia.adapters.memory import AsyncMemoryAdapter
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
 from tests.shared import CHEAP, Exchange, Time
 
@@ -153,6 +154,23 @@ async def test_a_user_id_is_text(auth: AsyncAuth[User], wrong: Any) -> None:
     for method in methods:
         with pytest.raises(TypeError, match="user_id must be a str"):
             await method(wrong)
+
+
+class Vanishing(AsyncMemoryAdapter):
+    """Its users are removed by somebody else before they are changed."""
+
+    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+        await self.delete_user(user_id)
+        return await super().update_user_attributes(user_id, attributes)
+
+
+async def test_a_user_that_is_removed_meanwhile() -> None:
+    """A user that is removed while their attributes are changed is no user."""
+    store = Vanishing()
+    auth = AsyncAuth(users=store, sessions=store, env="DEV")
+    user = await auth.create_user(primary_key=None)
+    with pytest.raises(InvalidUserId):
+        await auth.update_user_attributes(user.user_id, {"a": 1})
 
 
 async def test_update_user_attributes(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:

@@ -3,7 +3,7 @@
 
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -25,6 +25,7 @@ from lucia import (
     UserRow,
     UsersNotConfigured,
 )
+from lucia.adapters.memory import MemoryAdapter
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
 from tests.shared import CHEAP, Exchange, Time
 
@@ -154,6 +155,23 @@ def test_a_user_id_is_text(auth: Auth[User], wrong: Any) -> None:
     for method in methods:
         with pytest.raises(TypeError, match="user_id must be a str"):
             method(wrong)
+
+
+class Vanishing(MemoryAdapter):
+    """Its users are removed by somebody else before they are changed."""
+
+    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+        self.delete_user(user_id)
+        return super().update_user_attributes(user_id, attributes)
+
+
+def test_a_user_that_is_removed_meanwhile() -> None:
+    """A user that is removed while their attributes are changed is no user."""
+    store = Vanishing()
+    auth = Auth(users=store, sessions=store, env="DEV")
+    user = auth.create_user(primary_key=None)
+    with pytest.raises(InvalidUserId):
+        auth.update_user_attributes(user.user_id, {"a": 1})
 
 
 def test_update_user_attributes(auth: Auth[User], store: WatchedStore) -> None:
