@@ -37,9 +37,10 @@ class Steps:
 
     def revoke_again(self, ids: Sequence[str]) -> Operation[None]:
         self.sizes.append(len(ids))
-        return iter(())  # type: ignore[return-value] # nothing is sent here
+        yield from ()  # nothing is sent here
 
-    def run(self, _operation: Operation[None], _seconds: float) -> None:
+    def run(self, operation: Operation[None], _seconds: float) -> None:
+        assert list(operation) == []
         self.begun.set()
         self.may_go_on.wait(20)
         if self.fails:
