@@ -17,6 +17,7 @@ from lucia import StoreUnavailable
 from lucia._connections import AsyncServer
 from lucia._connections import server as server_module
 from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.redis.replay import Checkpoint
 from tests.proxies import Weather, splitting_proxy
 from tests.redis_tools import row
 from tests.servers import Cluster, Server
@@ -196,7 +197,8 @@ async def test_cancellations_find_connections_that_are_used_again(
 
     async def take_kept(server: AsyncServer, seconds: float, **options: Any) -> Any:
         if kept:
-            return server_module._Pooled(kept.pop())
+            current = Checkpoint(None, server._watch.revocations.changes)
+            return server_module._Pooled(kept.pop(), checkpoint=current)
         return await take(server, seconds, **options)
 
     async def stay_open(_: Any, **__: Any) -> None:
