@@ -333,22 +333,18 @@ class ClusterRoute:
         """Send commands to one node, which is a suspect if it does not answer."""
         try:
             return self._server(address).ask(commands, seconds, mode)
-        except Unanswered as lost:
-            had_time = seconds >= self._settings.seconds / 4
-            if had_time or lost.sent or lost.error is not None:
-                self._suspects.add(address)
+        except Unanswered:
+            self._suspects.add(address)
             raise
 
     def _note(self, address: Address, slot: int, *, asking: bool) -> None:
         """Record a redirection: ``ASK`` names a node that imports the slot, ``MOVED`` one that has it."""
+        # The map may not name it yet, nor one that is being read now.
+        self._importing[address] = time.monotonic()
         if not asking and self._slots and self._slots[slot] != address:
             self._slots[slot] = address
             self._is_outdated = True
             self._corrections += 1
-        elif not asking:
-            return
-        # The map may not name it yet, nor one that was being read meanwhile.
-        self._importing[address] = time.monotonic()
 
     def _find(self, key: Argument | None, end: float) -> Address:
         """Return the node that serves a key, by a map that is read first if need be."""

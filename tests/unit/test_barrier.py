@@ -1,0 +1,87 @@
+"""The barrier of ``revoke_ack`` where a primary points elsewhere until the time is over."""
+
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from redis.exceptions import MovedError
+
+from lucia._async.redis_driver import AsyncRedisDriver
+from lucia._connections import AsyncSettings, Settings
+from lucia._sync.redis_driver import RedisDriver
+from lucia.errors import StoreUnavailable
+from lucia.redis.commands import Fence, Operation
+
+SOON = 0.12
+
+
+def barrier() -> Operation[int]:
+    """Ask one replica of each primary."""
+    found: int = yield Fence("session:renewed:", b"x", 1, 10)
+    return found
+
+
+def moved() -> list[Any]:
+    """What a primary answers that has given its only slot away."""
+    return [MovedError("1 n:2"), MovedError("1 n:2")]
+
+
+class AsyncElsewhere:
+    """A route to a primary that points elsewhere each time."""
+
+    async def keys_everywhere(self, *_: Any) -> dict[str, str]:
+        return {"n:1": "session:renewed:{0}"}
+
+    async def ask_node(self, *_: Any) -> list[Any]:
+        return moved()
+
+
+class Elsewhere:
+    """A route to a primary that points elsewhere each time."""
+
+    def keys_everywhere(self, *_: Any) -> dict[str, str]:
+        return {"n:1": "session:renewed:{0}"}
+
+    def ask_node(self, *_: Any) -> list[Any]:
+        return moved()
+
+
+class Only:
+    """Gives the only route."""
+
+    def __init__(self, route: Any) -> None:
+        self._route = route
+
+    def here(self) -> Any:
+        return self._route
+
+    def get(self) -> Any:
+        return self._route
+
+
+class AsyncOnly(Only):
+    """Gives the only route."""
+
+    async def get(self) -> Any:
+        return self._route
+
+
+async def test_a_primary_that_points_elsewhere() -> None:
+    """It confirms nothing, and the error says that it is not known, not where the primary points."""
+    driver: Any = AsyncRedisDriver(redis.asyncio.Redis(), AsyncSettings(seconds=SOON))
+    driver._route = AsyncOnly(AsyncElsewhere())
+    with pytest.raises(StoreUnavailable) as raised:
+        await driver.run(barrier(), 5)
+    assert raised.value.ambiguous
+    assert isinstance(raised.value.__cause__, MovedError)
+
+
+def test_a_primary_that_points_elsewhere_sync() -> None:
+    """So it is in the sync flavour."""
+    driver: Any = RedisDriver(redis.Redis(), Settings(seconds=SOON))
+    driver._route = Only(Elsewhere())
+    with pytest.raises(StoreUnavailable) as raised:
+        driver.run(barrier(), 5)
+    assert raised.value.ambiguous
+    assert isinstance(raised.value.__cause__, MovedError)
