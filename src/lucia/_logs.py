@@ -181,7 +181,7 @@ class Outage:
 
 
 class _Open:
-    """What is known of an event that is not over."""
+    """The facts that are known of an event that is not over."""
 
     def __init__(self) -> None:
         self.user_id: str | None = None

@@ -140,7 +140,7 @@ class SentinelRoute(OneRoute):
 
 
 class Master:
-    """What a connection of the client asks in place of its pool: where the master is.
+    """Stands in for the pool of Sentinel's connections: it tells them where the master is.
 
     Args:
         topology: the Sentinels, and the name of the service.

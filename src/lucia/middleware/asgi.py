@@ -27,7 +27,7 @@ _READ: Final = {name.encode(): name for name in REQUEST_HEADERS}
 _STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
 
 FOREIGN_REQUEST: Final = "This request comes from another site."
-"""What a client is told whose request failed the origin check."""
+"""The message to a client whose request failed the origin check."""
 
 TRY_AGAIN_LATER: Final = 1013
 """The code that closes a WebSocket which can't be served now, in IANA's registry of such codes."""

@@ -197,7 +197,7 @@ class Replay(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """What a connection's last check told.
+    """The result of a connection's last check.
 
     Args:
         history: of the server; None if it does not tell.
