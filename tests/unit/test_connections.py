@@ -17,6 +17,7 @@ import redis.asyncio
 import redis.exceptions
 
 from lucia._connections import AsyncGivenClient, AsyncServer, AsyncSettings, GivenClient, Server, Settings
+from lucia._connections.fair_semaphore import FairSemaphore
 from lucia._owned import AsyncOwned
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
@@ -355,6 +356,19 @@ async def test_a_request_with_little_time(pools: Pools, inspector: Inspector) ->
     with pytest.raises(Unanswered):
         await pool.ask(pausing, seconds=0.05)
     assert pool.idle == 0
+
+
+async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
+    """A request that waits in vain for its turn closes no connection, and none counts as lost."""
+    pool = pools(inspector.server.port, Revocations())
+    await pool.ask(("PING",))
+    is_sync = isinstance(pool.server, Server)
+    pool.server._places = FairSemaphore(0) if is_sync else asyncio.Semaphore(0)
+    with pytest.raises(Unanswered) as raised:
+        await pool.ask(("PING",), seconds=0.05)
+    assert (raised.value.error, raised.value.sent) == (None, False)
+    assert pool.idle == 1
+    await pool.call(pool.server.drop_idle)
 
 
 async def test_closing_amid_a_check(pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
