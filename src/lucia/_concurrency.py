@@ -45,10 +45,10 @@ ASYNC_QUEUE: Final = 64
 """How many more passwords may wait for a worker."""
 
 SYNC_WORKERS: Final = min(2, _CORES)
-"""The same in sync, where every worker is one of the server's threads."""
+"""How many passwords the sync flavour hashes at once: each worker is one of the server's threads."""
 
 SYNC_QUEUE: Final = 1
-"""The same in sync. A server with four threads, waitress's default, still has one for other requests."""
+"""How many more passwords wait in the sync flavour. A server with four threads, waitress's default, still has one for other requests."""
 
 RECENT_TURNS: Final = 64
 """How many turns are remembered, to tell who had many of them."""

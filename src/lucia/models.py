@@ -325,7 +325,7 @@ class Session(_Made):
     """When the person logged in; renewals keep it."""
 
     noted: Mapping[str, Any] = field(hash=False)
-    """What the application noted at the login; renewals keep it. It can't be changed, nor what is in
+    """The metadata of the login; renewals keep it. It can't be changed, nor what is in
     it, since requests may share it."""
 
 

@@ -38,7 +38,7 @@ FAST = timedelta(milliseconds=500)
 
 
 class Lines:
-    """What the library logs, with its fields."""
+    """Return the lines that the library logged, with their fields."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog

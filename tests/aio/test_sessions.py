@@ -572,7 +572,7 @@ async def test_ours_what_is_noted_is_json(auth: AsyncAuth[User], store: AsyncWat
 
 
 async def test_metadata_is_kept_as_json(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
-    """What JSON turns into something else is that from the first answer on: keys are text, and tuples are lists."""
+    """Metadata is given back as JSON from the first answer on: keys are text, and tuples are lists."""
     given: Any = {1: 2, None: {True: 3}, "t": (1, (2, 3)), "f": 1.5}
     kept = {"1": 2, "null": {"true": 3}, "t": [1, [2, 3]], "f": 1.5}
     session = await auth.create_session(user_id, noted=given)
@@ -806,7 +806,7 @@ async def test_ours_the_device_list(auth: AsyncAuth[User], time: Time, user_id: 
 
 
 async def test_a_login_is_found_by_its_handle(auth: AsyncAuth[User], time: Time, session: Session) -> None:
-    """It is what the device list says of it, active and idle, through renewals and after their grace, when its first id is dead."""
+    """A login is found by its handle as the device list shows it, through renewals and after its first id is dead."""
     await auth.create_session(session.user_id)
     assert (await auth.get_user_session(session.user_id, session.handle)).state == "active"
     time.now = ACTIVE_END + 1

@@ -67,7 +67,7 @@ def change(request: pytest.FixtureRequest, auth: AsyncAuth[User]) -> Callable[[]
 
 
 async def test_the_users_own_keys_of_these_purposes(auth: AsyncAuth[User], change: Callable[[], Any]) -> None:
-    """What is revoked is this user's, single-use and of a named purpose; nothing else is."""
+    """Only this user's single-use keys of a named purpose are revoked."""
     alice, bob = await add_user(auth), await add_user(auth, "bob")
     await auth.create_key(alice, provider_id="password_reset", provider_user_id="no token", password=None)
     await token(auth, alice)()

@@ -617,7 +617,7 @@ async def test_ours_guesses_at_once_in_redis(shared: AsyncAuth[User], inspector:
 
 
 async def test_ours_a_success_in_redis(shared: AsyncAuth[User], inspector: Inspector, user_id: str) -> None:
-    """It takes back its own attempt, and leaves the failures of the key and of the address; nothing but hashes is in the keys."""
+    """A success takes back its own attempt and leaves the other failures; Redis keys hold hashes alone."""
     await fail(shared, 2, address=HOME)
     assert (await shared.create_session_with_key(*ALICE, PASSWORD, address=HOME)).user_id == user_id
     assert [inspector.client.llen(key) for key in lists(inspector)] == [2, 2]

@@ -1,4 +1,4 @@
-"""What ``revoke_ack`` confirms in a cluster while nodes are down, cut off, replaced, or slots move."""
+"""Revocations that ``revoke_ack`` confirms in a cluster while nodes are down, cut off, replaced, or slots move."""
 
 import asyncio
 from collections.abc import Iterator
@@ -152,7 +152,7 @@ def _promote(group: ReplicatedCluster, new: Any, helper: Any) -> None:
 
 @each_flavour
 async def test_a_slot_that_moves_to_an_empty_node(flavour: str, group: ReplicatedCluster, tmp_path: Path) -> None:
-    """What was written at a node that takes its first slot is not confirmed without its replicas."""
+    """A revocation at a node that takes its first slot is not confirmed without its replicas."""
     source = group.primaries[0]
     folder = tmp_path / "joins"
     folder.mkdir()

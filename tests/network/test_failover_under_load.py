@@ -1,4 +1,4 @@
-"""What a process revoked stays revoked for it through failovers, while hundreds of requests run."""
+"""A process never sees a session that it revoked, through failovers, while hundreds of requests run."""
 
 import time
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ def test_revoked_before_a_failover(flavour: str, scenario: Scenario) -> None:
 
 @pytest.mark.parametrize(("name", "flavour"), CASES)
 def test_revoked_during_a_failover(flavour: str, scenario: Scenario) -> None:
-    """The same for requests that run from before the failover until after it."""
+    """No revoked session validates in requests that run from before the failover until after it."""
     load = scenario.prepare()
     with open_caller(flavour, scenario.connect, **scenario.settings) as caller:
         scenario.isolate()
@@ -116,7 +116,7 @@ def knows(node: Any, port: int) -> bool:
     ],
 )
 def test_there_and_back(flavour: str, revokes: bool, group: ReplicatedCluster) -> None:
-    """What was revoked at B stays revoked if A, which never heard of it, takes over again.
+    """A session that was revoked at B stays revoked if A, which never heard of it, takes over again.
 
     The connections to A stay open all the time. The control is a process that did not revoke.
     """

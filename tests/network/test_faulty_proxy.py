@@ -1,4 +1,4 @@
-"""What the proxy does to a plain client: the control for all tests that use it."""
+"""Faults of the proxy as a plain client sees them: the control for all tests that use it."""
 
 import socket
 import threading
@@ -108,7 +108,7 @@ def test_refuses(proxy: FaultyProxy) -> None:
 
 
 def test_listens_on_a_unix_socket(redis_server: Server, tmp_path: Path) -> None:
-    """It can listen on a unix socket."""
+    """The proxy can listen on a unix socket."""
     path = tmp_path / "proxy.sock"
     with FaultyProxy(redis_server.socket, path) as proxy:
         with redis.Redis(unix_socket_path=str(path)) as client:

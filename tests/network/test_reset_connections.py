@@ -34,7 +34,7 @@ LOCAL_FAULTS: Final = {
     "half-closed": FaultyProxy.half_close,
     "closed": FaultyProxy.cut,
 }
-"""Those that the client's own system knows of before the next command."""
+"""Faults that the client's own system knows of before the next command."""
 
 _NUMBERS: Final = count()
 

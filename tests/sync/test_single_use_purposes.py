@@ -68,7 +68,7 @@ def change(request: pytest.FixtureRequest, auth: Auth[User]) -> Callable[[], Any
 
 
 def test_the_users_own_keys_of_these_purposes(auth: Auth[User], change: Callable[[], Any]) -> None:
-    """What is revoked is this user's, single-use and of a named purpose; nothing else is."""
+    """Only this user's single-use keys of a named purpose are revoked."""
     alice, bob = add_user(auth), add_user(auth, "bob")
     auth.create_key(alice, provider_id="password_reset", provider_user_id="no token", password=None)
     token(auth, alice)()

@@ -618,7 +618,7 @@ def test_ours_guesses_at_once_in_redis(shared: Auth[User], inspector: Inspector,
 
 
 def test_ours_a_success_in_redis(shared: Auth[User], inspector: Inspector, user_id: str) -> None:
-    """It takes back its own attempt, and leaves the failures of the key and of the address; nothing but hashes is in the keys."""
+    """A success takes back its own attempt and leaves the other failures; Redis keys hold hashes alone."""
     fail(shared, 2, address=HOME)
     assert (shared.create_session_with_key(*ALICE, PASSWORD, address=HOME)).user_id == user_id
     assert [inspector.client.llen(key) for key in lists(inspector)] == [2, 2]

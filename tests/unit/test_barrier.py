@@ -23,7 +23,7 @@ def barrier() -> Operation[int]:
 
 
 def moved() -> list[Any]:
-    """What a primary answers that has given its only slot away."""
+    """Return the answer of a primary that has given its only slot away."""
     return [MovedError("1 n:2"), MovedError("1 n:2")]
 
 
@@ -68,7 +68,7 @@ class AsyncOnly(Only):
 
 
 async def test_a_primary_that_points_elsewhere() -> None:
-    """It confirms nothing, and the error says that it is not known, not where the primary points."""
+    """A primary that points elsewhere until the deadline confirms nothing: StoreUnavailable."""
     driver: Any = AsyncRedisDriver(redis.asyncio.Redis(), AsyncSettings(seconds=SOON))
     driver._route = AsyncOnly(AsyncElsewhere())
     with pytest.raises(StoreUnavailable) as raised:

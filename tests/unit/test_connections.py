@@ -360,7 +360,8 @@ async def test_a_request_with_little_time(pools: Pools, inspector: Inspector) ->
 
 async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
     """A request that waits in vain for its turn closes no connection, and none counts as lost."""
-    pool = pools(inspector.server.port, Revocations())
+    revocations = Revocations()
+    pool = pools(inspector.server.port, revocations)
     await pool.ask(("PING",))
     is_sync = isinstance(pool.server, Server)
     pool.server._places = FairSemaphore(0) if is_sync else asyncio.Semaphore(0)
@@ -368,6 +369,7 @@ async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
         await pool.ask(("PING",), seconds=0.05)
     assert (raised.value.error, raised.value.sent) == (None, False)
     assert pool.idle == 1
+    assert not revocations._lost
     await pool.call(pool.server.drop_idle)
 
 

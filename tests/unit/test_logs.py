@@ -81,7 +81,7 @@ def test_nothing_is_counted_that_nobody_reads(caplog: pytest.LogCaptureFixture, 
 
 
 def test_outside_of_an_event() -> None:
-    """What a layer knows is of no use, and no error, where no event is open."""
+    """A fact that a layer reports while no event is open is ignored."""
     _logs.key_found(None)
     _logs.revoked(1, "alice")
 

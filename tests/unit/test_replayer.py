@@ -72,7 +72,7 @@ each_flavour = pytest.mark.parametrize("flavour", ["async", "sync"])
 
 @each_flavour
 async def test_blocks(flavour: str) -> None:
-    """It revokes all, block by block, and nothing is due afterwards; callers at the same time share one replay."""
+    """A replay revokes all ids, block by block; callers at the same time share it."""
     revocations, steps = due(), Steps()
     completing = complete(flavour, revocations, steps)
     steps.may_go_on.clear()

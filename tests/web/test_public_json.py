@@ -1,4 +1,4 @@
-"""What a FastAPI route sends of a session or a key: everything but what logs somebody in."""
+"""A FastAPI route sends everything of a session or a key but its secret."""
 
 import copy
 import dataclasses
