@@ -173,3 +173,30 @@ def test_address_that_does_not_answer(flavour: str, login: dict[str, Any]) -> No
             outcomes = caller.all(calls())
     assert all(isinstance(each.outcome, StoreUnavailable) for each in outcomes)
     assert_in_time(outcomes)
+
+
+# Reading
+
+
+@pytest.mark.parametrize("flavour", ["threads", "asyncio"])
+def test_reply_in_pieces(flavour: str, redis_server: Server) -> None:
+    """A reply that arrives byte by byte does not keep a call waiting beyond the deadline.
+
+    The control is a reply that arrives byte by byte, but in time.
+    """
+    with FaultyProxy(redis_server.port) as proxy, Inspector(redis_server) as inspector:
+        (live,) = inspector.fill("live", 1)
+        front = Server("redis", "127.0.0.1", proxy.port, redis_server.socket)
+
+        def connect(clients: Any) -> Any:
+            return clients.make("redis-py as it is", front)
+
+        with open_caller(flavour, connect, **SETTINGS) as caller:
+            until(lambda: all_succeed(caller), 10)
+            proxy.trickle = 0.001
+            (in_time,) = caller.all([timed(read(live))])
+            proxy.trickle = 0.1
+            (late,) = caller.all([timed(read(live))])
+    assert is_session(in_time)
+    assert isinstance(late.outcome, StoreUnavailable)
+    assert_in_time([in_time, late])

@@ -34,6 +34,7 @@ class FaultyProxy:
     Attributes:
         port: where it listens, 0 for a unix socket.
         delay: seconds by which each packet is delayed in each direction.
+        trickle: seconds between the bytes that the server sends; 0 for whole packets.
         answered_packets: how many packets of the client reach the server on a new connection;
             later ones are swallowed. None for all.
         accepted: how many connections it has accepted.
@@ -44,7 +45,7 @@ class FaultyProxy:
 
     def __init__(self, target: int | Path, listen: Path | None = None) -> None:
         self.target = target
-        self.delay = 0.0
+        self.delay = self.trickle = 0.0
         self.answered_packets: int | None = None
         self.held = False
         self.accepted = self.resets = self.packets = self.received = 0
@@ -227,11 +228,21 @@ class _Connection:
             if end is self.client and not data:
                 self._end()
             return
+        if end is self.server and self._proxy.trickle:
+            self._trickle(data)
+            return
         end.waiting.append(data)
         if self._proxy.delay:
             self._proxy.loop.call_later(self._proxy.delay, self.deliver_from, end, 1)
         else:
             self.deliver_from(end)
+
+    def _trickle(self, data: bytes) -> None:
+        """Pass on the server's data byte by byte."""
+        for number in range(len(data)):
+            self.server.waiting.append(data[number : number + 1])
+            seconds = self._proxy.trickle * number
+            self._proxy.loop.call_later(seconds, self.deliver_from, self.server, 1)
 
     def deliver_from(self, end: "_End", count: int = 1 << 30) -> None:
         """Pass on so many pieces of what waits, unless everything is kept back."""

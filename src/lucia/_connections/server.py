@@ -26,6 +26,7 @@ from lucia._connections.batches import Batches
 from lucia._connections.fair_semaphore import FairSemaphore
 from lucia._connections.settings import AsyncSettings, Settings
 from lucia._connections.threads import in_thread
+from lucia._connections.timed_socket import use_timed_socket
 from lucia._connections.tracking import AsyncTracked
 from lucia._connections.wire import HIGH_WATER, INFO, drop, is_clean, pack, replies_of
 from lucia.redis.clients import is_answer, is_last
@@ -338,7 +339,7 @@ class Server:
                 # Those before it change nothing without it (ASKING, MULTI).
                 _send(pooled.connection, commands, end)
                 sent = True
-                replies = _replies(pooled.connection, len(commands), end)
+                replies = _replies(pooled.connection, len(commands))
             except BaseException:
                 pooled.connection.disconnect()
                 raise
@@ -417,7 +418,7 @@ class Server:
         generation, usable, timed_out, now = pooled.generation, False, False, time.monotonic()
         try:
             # It may have been retired while another thread gave it back.
-            usable = generation == self._generation and _is_clean(pooled.connection)
+            usable = generation == self._generation and _is_clean(pooled.connection, end)
             if usable and not self._is_checked(pooled):
                 usable, timed_out = self._passes_check(pooled, (now + end) / 2)
         finally:
@@ -446,7 +447,7 @@ class Server:
         connection.socket_timeout = connection.socket_connect_timeout = _until(end)
         pooled, closings = _Pooled(connection), self._closings
         try:
-            _connect(connection, min(_until(end), self._connect_seconds))
+            _connect(connection, min(end, time.monotonic() + self._connect_seconds))
             self._check(pooled, end)
         except BaseException:
             connection.disconnect()
@@ -463,7 +464,7 @@ class Server:
         """
         closings = self._closings
         _send(pooled.connection, [INFO], end)
-        (reply,) = _replies(pooled.connection, 1, end)
+        (reply,) = _replies(pooled.connection, 1)
         self._watch.check(reply)
         if self._watch.is_changed(reply, pooled.checkpoint):
             self._retire()
@@ -486,27 +487,28 @@ def _connect_seconds(seconds: float, *, many_slots: bool) -> float:
     return seconds / 3 if many_slots else seconds
 
 
-def _connect(connection: Any, seconds: float) -> None:
+def _connect(connection: Any, end: float) -> None:
     """Connect in a thread of its own, so that the time holds wherever it hangs.
 
-    Looking up a name, each of several addresses, TLS, and each command of the handshake: a client's
-    own timeouts are for each of these, not for all.
+    Looking up a name, connecting to each of several addresses, and TLS have no common limit.
 
     Raises:
         TimeoutError: the time was over; the connection is closed once its thread is done.
     """
     done: Future[None] = Future()
+    use_timed_socket(connection, end)
     in_thread("lucia-connect", connection.connect, done)
     try:
-        done.result(seconds)
+        done.result(_until(end))
     except BaseException:
         done.add_done_callback(lambda _: connection.disconnect())
         raise
 
 
-def _is_clean(connection: Any) -> bool:
+def _is_clean(connection: Any, end: float) -> bool:
     """Whether an idle connection is still open and has no reply that nobody read."""
     try:
+        connection._sock.end = end
         return not connection.can_read()
     except Exception:  # the client's own kinds of it
         return False
@@ -518,25 +520,19 @@ def _until(end: float) -> float:
 
 
 def _send(connection: Any, commands: Sequence[Words], end: float) -> None:
-    connection._sock.settimeout(_until(end))
+    """Send commands by the deadline, which holds for reading their replies too."""
+    connection._sock.end = end
     connection.send_packed_command([b"".join(connection.pack_commands(commands))], False)
 
 
-def _replies(connection: Any, count: int, end: float) -> list[Reply]:
+def _replies(connection: Any, count: int) -> list[Reply]:
     """So many replies; fewer if after one of them the client closes the connection."""
     replies: list[Reply] = []
     while len(replies) < count and not is_last(replies):
         try:
-            replies.append(_reply(connection, end))
+            replies.append(connection.read_response(disable_decoding=True))
         except Exception as error:
             if not is_answer(error):
                 raise
             replies.append(error)
     return replies
-
-
-def _reply(connection: Any, end: float) -> Reply:
-    if not connection.can_read(timeout=_until(end)):
-        raise TimeoutError
-    connection._sock.settimeout(_until(end))
-    return connection.read_response(disable_decoding=True)
