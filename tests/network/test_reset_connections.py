@@ -10,6 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from lucia._connections import AsyncServer, Server
 from lucia._connections import settings as connection_settings
 from tests.network.topologies import TOPOLOGIES, Topology, open_topology
 from tests.redis_tools import row, until
@@ -116,6 +117,25 @@ def test_reset_by_the_next_packet(caller: Caller, topology: Topology) -> None:
         assert failures(outcomes) == {}
         assert all_alive(outcomes)
     assert sum(proxy.resets for proxy in topology.proxies) > before
+
+
+@pytest.mark.parametrize("topology", ["TCP"], indirect=True)
+@pytest.mark.parametrize("flavour", ["threads", "asyncio, coalesce=False"])
+def test_retry_meets_no_other_old_connection(
+    caller: Caller,
+    topology: Topology,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A retry succeeds on a fresh connection even if the old ones were not closed."""
+
+    async def keep(*_: Any, **__: Any) -> None:
+        pass
+
+    monkeypatch.setattr(AsyncServer, "_lose", keep)
+    monkeypatch.setattr(Server, "_lose", lambda *_, **__: None)
+    assert topology.break_all(FaultyProxy.reset_late) > 1
+    outcomes = caller.all(reads(1))
+    assert all_alive(outcomes)
 
 
 def test_create_after_a_long_pause(

@@ -318,6 +318,48 @@ def pools(request: pytest.FixtureRequest) -> Callable[[int, Revocations], Pool]:
 Pools = Callable[[int, Revocations], Pool]
 
 
+@pytest.mark.parametrize("fault", [FaultyProxy.reset, FaultyProxy.cut, FaultyProxy.half_close])
+async def test_a_connection_that_was_closed(pools: Pools, inspector: Inspector, fault: Callable[[FaultyProxy], None]) -> None:
+    """A connection that was closed or reset while it was idle is not used, so not even a retry is needed."""
+    with FaultyProxy(inspector.server.port) as front:
+        pool = pools(front.port, Revocations())
+        await asyncio.gather(*(pool.ask(("BLPOP", "nothing", "0.2")) for _ in range(3)))
+        assert pool.idle == 3
+        fault(front)
+        await asyncio.sleep(0.05)  # so that the event loop knows
+        assert await pool.ask(("PING",)) == [b"PONG"]
+        await pool.call(pool.server.drop_idle)
+
+
+async def test_nothing_was_sent(pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request whose connection was lost before the first byte was written says that it was not sent."""
+
+    async def is_clean(_: Any) -> bool:
+        return True
+
+    with FaultyProxy(inspector.server.port) as front:
+        pool = pools(front.port, Revocations())
+        await pool.ask(("PING",))
+        front.reset()
+        await asyncio.sleep(0.05)
+        # As if it was lost right after the look at it.
+        monkeypatch.setattr("lucia._connections.server.is_clean", is_clean)
+        monkeypatch.setattr("lucia._connections.server._is_clean", lambda *_: True)
+        with pytest.raises(Unanswered) as raised:
+            await pool.ask(("SET", "key", "value"))
+        assert raised.value.sent is False
+
+
+async def test_a_fresh_connection(pools: Pools, inspector: Inspector) -> None:
+    """A request that must have a fresh connection gets one, which takes the place of an idle one."""
+    pool = pools(inspector.server.port, Revocations())
+    (before,) = await pool.ask(("CLIENT", "ID"))
+    assert await pool.ask(("CLIENT", "ID")) == [before]
+    (fresh,) = await pool.ask(("CLIENT", "ID"), mode=SendMode(fresh=True))
+    assert (fresh > before, pool.idle) == (True, 1)
+    await pool.call(pool.server.drop_idle)
+
+
 async def test_a_connection_to_a_former_server(pools: Pools, tmp_path: Path) -> None:
     """Once a connection of another event loop or thread has met a new server, neither the replay nor a request goes to the former one."""
     revocations = Revocations()
