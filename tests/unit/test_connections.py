@@ -249,53 +249,37 @@ async def test_an_idle_connection_that_somebody_closed(inspector: Inspector) -> 
     await adapter.aclose()
 
 
-class Closed:
-    """A connection that raises what its transport raises once it is closed, for all but its handshake."""
-
-    error: Exception
-
-    def refuse(self, packed: Any) -> None:
-        """Raise the error if there is a command of the store."""
-        if b"session" in b"".join(packed if isinstance(packed, list) else [packed]):
-            raise self.error
+FOREIGN = {
+    "asyncio": TypeError("'NoneType' object is not callable"),
+    "uvloop": RuntimeError("unable to perform operation on <TCPTransport closed=True>"),
+    "ssl": ValueError("Read on closed or unwrapped SSL socket."),
+}
+"""What transports and sockets raise that were closed before."""
 
 
-class AsyncClosedConnection(Closed, redis.asyncio.Connection):
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        self.refuse(command)
-        await super().send_packed_command(command, check_health)
-
-
-class ClosedConnection(Closed, redis.Connection):
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        self.refuse(command)
-        super().send_packed_command(command, check_health)
-
-
-FOREIGN = [
-    TypeError("'NoneType' object is not callable"),  # asyncio
-    RuntimeError("unable to perform operation on <TCPTransport closed=True>"),  # uvloop
-    ValueError("Read on closed or unwrapped SSL socket."),  # ssl
-]
-
-
-@pytest.mark.parametrize("error", FOREIGN, ids=["asyncio", "uvloop", "ssl"])
-async def test_errors_of_closed_transports(error: Exception, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("flavour", ["async", "sync"])
+async def test_errors_of_closed_transports(flavour: str, error: Exception, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a closed transport raises reaches nobody: the store is unavailable, and nothing was changed."""
-    monkeypatch.setattr(Closed, "error", error, raising=False)
     port = inspector.server.port
-    pool = redis.asyncio.ConnectionPool(connection_class=AsyncClosedConnection, port=port)
-    async with AsyncRedisSessionAdapter(redis.asyncio.Redis(connection_pool=pool)) as adapter:
-        for call in (adapter.get_session("one"), adapter.set_session(row("one"))):
-            with pytest.raises(StoreUnavailable) as raised:
-                await call
-            assert (repr(raised.value.__cause__), raised.value.ambiguous) == (repr(error), False)
-    sync_pool = redis.ConnectionPool(connection_class=ClosedConnection, port=port)
-    with RedisSessionAdapter(redis.Redis(connection_pool=sync_pool)) as sync_adapter:
-        for method, argument in ((sync_adapter.get_session, "one"), (sync_adapter.set_session, row("one"))):
-            with pytest.raises(StoreUnavailable) as raised:
-                await asyncio.to_thread(method, argument)
-            assert (repr(raised.value.__cause__), raised.value.ambiguous) == (repr(error), False)
+    client: Any = redis.asyncio.Redis(port=port) if flavour == "async" else redis.Redis(port=port)
+    adapter: Any = AsyncRedisSessionAdapter(client) if flavour == "async" else RedisSessionAdapter(client)
+    call: Any = awaited if flavour == "async" else asyncio.to_thread
+    assert await call(adapter.get_session, "one") is None
+    connection: Any = redis.asyncio.Connection if flavour == "async" else redis.Connection
+    send = connection.send_packed_command
+
+    def send_or_raise(to: Any, packed: Any, *options: Any, **named: Any) -> Any:
+        if b"session" in b"".join(packed if isinstance(packed, list) else [packed]):  # no handshake
+            raise error
+        return send(to, packed, *options, **named)
+
+    monkeypatch.setattr(connection, "send_packed_command", send_or_raise)
+    for method, argument in ((adapter.get_session, "one"), (adapter.set_session, row("one"))):
+        with pytest.raises(StoreUnavailable) as raised:
+            await call(method, argument)
+        assert (repr(raised.value.__cause__), raised.value.ambiguous) == (repr(error), False)
+    await call(adapter.aclose if flavour == "async" else adapter.close)
 
 
 async def test_the_deadline_of_a_given_client() -> None:
