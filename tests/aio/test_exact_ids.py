@@ -23,6 +23,7 @@ from lucia import (
 )
 from lucia._async import users as users_module
 from lucia._async.fallback import AsyncFiveMethods
+from lucia._conformance import OTHER_SPELLINGS, SPELT
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
 from lucia.models import SessionRow
@@ -31,6 +32,7 @@ from tests.aio.five_methods import AsyncDictionaryAdapter, decode
 from tests.aio.folding import AsyncFoldingStore
 from tests.aio.stores import make_auth
 from tests.databases import AsyncDatabase
+from tests.redis_tools import row
 from tests.shared import CHEAP, CountingHash, Time
 from tests.sql_servers import SqlServer
 
@@ -224,6 +226,15 @@ async def test_laws_with_the_default_collation(
     laws = suite()
     monkeypatch.setattr(laws, "create_user", create_user, raising=False)
     await getattr(laws, law)(default_collation)
+
+
+async def test_another_spelling_is_not_kept(default_collation: AsyncSQLAlchemyAdapter) -> None:
+    """Where all sessions but one are ended, another spelling of an id keeps none."""
+    await create_user(default_collation, "jose")
+    for other in OTHER_SPELLINGS:
+        await default_collation.set_session(row(SPELT, "jose"))
+        assert not await default_collation.delete_other_sessions("jose", other)
+        assert await default_collation.get_session(SPELT) is None
 
 
 async def test_accounts_with_the_default_collation(default_collation: AsyncSQLAlchemyAdapter) -> None:

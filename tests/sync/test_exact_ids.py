@@ -24,6 +24,7 @@ from lucia import (
 )
 from lucia._sync import users as users_module
 from lucia._sync.fallback import FiveMethods
+from lucia._conformance import OTHER_SPELLINGS, SPELT
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, AuthTables
 from lucia.models import SessionRow
@@ -32,6 +33,7 @@ from tests.sync.five_methods import DictionaryAdapter, decode
 from tests.sync.folding import FoldingStore
 from tests.sync.stores import make_auth
 from tests.databases import Database
+from tests.redis_tools import row
 from tests.shared import CHEAP, CountingHash, Time
 from tests.sql_servers import SqlServer
 
@@ -225,6 +227,15 @@ def test_laws_with_the_default_collation(
     laws = suite()
     monkeypatch.setattr(laws, "create_user", create_user, raising=False)
     getattr(laws, law)(default_collation)
+
+
+def test_another_spelling_is_not_kept(default_collation: SQLAlchemyAdapter) -> None:
+    """Where all sessions but one are ended, another spelling of an id keeps none."""
+    create_user(default_collation, "jose")
+    for other in OTHER_SPELLINGS:
+        default_collation.set_session(row(SPELT, "jose"))
+        assert not default_collation.delete_other_sessions("jose", other)
+        assert default_collation.get_session(SPELT) is None
 
 
 def test_accounts_with_the_default_collation(default_collation: SQLAlchemyAdapter) -> None:
