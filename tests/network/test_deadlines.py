@@ -1,5 +1,7 @@
 """One deadline bounds a whole operation: waiting, connecting, replaying, sending and reading."""
 
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -172,6 +174,30 @@ def test_address_that_does_not_answer(flavour: str, login: dict[str, Any]) -> No
         with open_caller(flavour, connect, **SETTINGS) as caller:
             outcomes = caller.all(calls())
     assert all(isinstance(each.outcome, StoreUnavailable) for each in outcomes)
+    assert_in_time(outcomes)
+
+
+@pytest.mark.parametrize("flavour", ["threads", "asyncio"])
+@pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "control"])
+def test_name_server_that_hangs(
+    flavour: str,
+    hangs: bool,
+    redis_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Looking up the name of the server keeps the deadline."""
+    look_up = socket.getaddrinfo
+
+    def look_up_late(*arguments: Any, **options: Any) -> Any:
+        time.sleep(3 * DEADLINE if hangs else 0)
+        return look_up(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_late)
+    connect = connecting(Server("redis", "localhost", redis_server.port, redis_server.socket), {})
+    with open_caller(flavour, connect, **SETTINGS) as caller:
+        outcomes = caller.all([timed(read("nobody"))] * 4)
+    failed = [isinstance(each.outcome, StoreUnavailable) for each in outcomes]
+    assert failed == [hangs] * len(outcomes)
     assert_in_time(outcomes)
 
 
