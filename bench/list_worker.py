@@ -1,4 +1,4 @@
-"""The process that reads long device lists and measures how long its event loop stands still.
+"""The process that reads long device lists and measures how long they hold up the event loop.
 
 ``python -m bench.list_worker LIBRARY LOOP URL SETTINGS``.
 """
@@ -20,7 +20,7 @@ OLDEST: Final = 2
 
 
 class Pulse:
-    """The longest time between two turns of the event loop, in milliseconds.
+    """The longest work between two turns of the event loop, in milliseconds of processor time.
 
     ``longest`` is all of it, ``without_collections`` what is left without full garbage collections.
     """
@@ -43,10 +43,10 @@ class Pulse:
             task.cancel()
 
     async def _beat(self) -> None:
-        last = time.perf_counter()
+        last = time.thread_time()
         while True:
             await asyncio.sleep(0)
-            now = time.perf_counter()
+            now = time.thread_time()
             gap = (now - last) * MS
             self.longest = max(self.longest, gap)
             self.without_collections = max(self.without_collections, gap - self._collecting)
@@ -57,9 +57,9 @@ class Pulse:
         if info["generation"] != OLDEST:
             return
         if phase == "start":
-            self._began = time.perf_counter()
+            self._began = time.thread_time()
         else:
-            self._collecting += (time.perf_counter() - self._began) * MS
+            self._collecting += (time.thread_time() - self._began) * MS
 
 
 class ListWorker:

@@ -1,4 +1,4 @@
-"""How long the event loop stands still while the list of very many sessions is read."""
+"""How long the list of very many sessions holds up the event loop."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -50,8 +50,8 @@ SECTION: Final = Section(
     title="Long device lists",
     about=(
         "Milliseconds to list a user's sessions, each with a user agent as its metadata, by how "
-        "many there are; and the longest time in which the event loop served nobody else "
-        "meanwhile, with and without Python's full garbage collections. "
+        "many there are; and the longest work meanwhile between two turns of the event loop, by "
+        "processor time, with and without Python's full garbage collections. "
         "The cluster is of three nodes."
     ),
     columns="sessions",

@@ -129,11 +129,12 @@ async def test_sets_are_listed_newest_first(adapter: AsyncRedisSessionAdapter) -
     A session that does not say when its login was is placed by its active period.
     """
     now, day = system_clock(), 24 * HOUR
-    for session_id, made in (("b", now - 5), ("c", now - 9), ("a", now - 7)):
-        await adapter.set_session(row(session_id, created_at=made))
+    for session_id, ago in (("b", 5), ("c", 9), ("a", 7)):
+        await adapter.set_session(row(session_id, created_at=now - ago))
     await adapter.set_session(SessionRow(id="original", user_id="u1", active_expires=now - 6 + day, idle_expires=now + 2 * day))
     listed = await AsyncAuth(sessions=adapter, env="DEV").get_all_user_sessions("u1")
-    assert [device.created_at for device in listed] == [to_datetime(now - ago) for ago in (5, 6, 7, 9)]
+    made = [device.created_at for device in listed]
+    assert made == [to_datetime(now - ago) for ago in (5, 6, 7, 9)]
 
 
 @of_sets

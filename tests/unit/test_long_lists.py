@@ -105,7 +105,7 @@ WORK: Final = {
     # The last block of the sort is followed by the first one of the merge.
     "sorting": (sessions_module, "_created_at", 2 * AT_ONCE),
 }
-"""A function that is called for each session, and how often at most between two turns of the loop."""
+"""A function that is called for each session, and how often at most between two turns."""
 
 
 @pytest.mark.parametrize("work", WORK)
@@ -186,7 +186,7 @@ class Unsortable(bytes):
 
 
 def test_the_ids_of_a_set_are_not_sorted() -> None:
-    """An index that is a set is read in any order, since sorting it would hold up the event loop."""
+    """A set is read in any order, since sorting very many ids would hold up the event loop."""
     ids = [Unsortable(b"2"), Unsortable(b"1")]
     operation = SET.read("user_sessions:ann")
     assert next(operation) == Call("SMEMBERS", ("user_sessions:ann",))

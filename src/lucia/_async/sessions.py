@@ -261,8 +261,9 @@ class AsyncSessionMethods(Generic[UserT]):
 
     async def _rows_of_login(self, user_id: str, handle: str) -> list[SessionRow]:
         """The sessions of one login, dead ones included."""
+        rows = drain(await self._sessions.get_sessions_by_user_id(user_id))
         found: list[SessionRow] = []
-        async for block in AsyncBlocks(drain(await self._sessions.get_sessions_by_user_id(user_id))):
+        async for block in AsyncBlocks(rows):
             found += [row for row in block if row.user_id == user_id and handle_of(row) == handle]
         return found
 
@@ -354,7 +355,7 @@ class AsyncSessionMethods(Generic[UserT]):
 
 
 async def _newest_first(devices: Iterable[Device]) -> list[Device]:
-    """Sort devices by the time of their login, in steps between which the event loop serves others."""
+    """Sort devices by the time of their login; between blocks the event loop serves others."""
     runs = [sorted(block, key=_created_at, reverse=True) async for block in AsyncBlocks(devices)]
     merged = heapq.merge(*runs, key=_created_at, reverse=True)
     return [device async for block in AsyncBlocks(merged) for device in block]

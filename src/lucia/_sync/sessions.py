@@ -262,8 +262,9 @@ class SessionMethods(Generic[UserT]):
 
     def _rows_of_login(self, user_id: str, handle: str) -> list[SessionRow]:
         """The sessions of one login, dead ones included."""
+        rows = drain(self._sessions.get_sessions_by_user_id(user_id))
         found: list[SessionRow] = []
-        for block in Blocks(drain(self._sessions.get_sessions_by_user_id(user_id))):
+        for block in Blocks(rows):
             found += [row for row in block if row.user_id == user_id and handle_of(row) == handle]
         return found
 
@@ -355,7 +356,7 @@ class SessionMethods(Generic[UserT]):
 
 
 def _newest_first(devices: Iterable[Device]) -> list[Device]:
-    """Sort devices by the time of their login, in steps between which the event loop serves others."""
+    """Sort devices by the time of their login; between blocks the event loop serves others."""
     runs = [sorted(block, key=_created_at, reverse=True) for block in Blocks(devices)]
     merged = heapq.merge(*runs, key=_created_at, reverse=True)
     return [device for block in Blocks(merged) for device in block]

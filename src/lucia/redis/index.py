@@ -74,7 +74,7 @@ class Index(Protocol):
         ...
 
     def read(self, key: str) -> Operation[list[bytes]]:
-        """All ids, each as it is there: those of a list newest first, those of a set in any order."""
+        """Read all ids, as they are there: of a list newest first, of a set in any order."""
         ...
 
     def sample(self, key: str, count: int, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
@@ -169,7 +169,8 @@ class SetIndex:
         self.scripts = index_scripts(" set", _SET_FUNCTIONS, legacy_writers=legacy_writers)
 
     def read(self, key: str) -> Operation[list[bytes]]:
-        return list(cast("Iterable[bytes]", (yield Call("SMEMBERS", (key,)))))  # some clients return a set
+        members = yield Call("SMEMBERS", (key,))
+        return list(cast("Iterable[bytes]", members))  # some clients return a set
 
     def sample(self, key: str, count: int, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
         return sorted(cast("list[bytes]", (yield Call("SRANDMEMBER", (key, count)))))
