@@ -1,10 +1,10 @@
 """How the benchmark calls a library: the calls themselves, so that what is measured is theirs and not a wrapper's."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["HOUR", "RECORD", "AsyncPeer", "Logins", "NeverRaised", "Peer"]
+__all__ = ["HOUR", "RECORD", "AsyncPeer", "DeviceLists", "Logins", "NeverRaised", "Peer"]
 
 HOUR: Final = 3_600
 """In seconds: how long every session lives."""
@@ -42,6 +42,19 @@ class AsyncPeer:
     renew: Callable[[str], Awaitable[str]] | None = None
     revoke_all: Callable[[str], Awaitable[object]] | None = None
     create_in_bulk: Callable[[str], Awaitable[object]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLists:
+    """A library's list of a user's sessions.
+
+    Args:
+        log_in: creates a session for this user id, with a user agent as its metadata.
+        read: lists the sessions of this user id.
+    """
+
+    log_in: Callable[[str], Awaitable[object]]
+    read: Callable[[str], Awaitable[Sized]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

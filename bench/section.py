@@ -22,6 +22,7 @@ class Size:
         pool: how many sessions are read again and again.
         callers: how many calls are made at once.
         of_one_user: how many sessions of a user end at once.
+        listed: how many sessions of a user are listed.
         stored: how many sessions there are.
         validations: after how many of them the memory is looked at.
         logins: how many passwords are checked at once.
@@ -36,6 +37,7 @@ class Size:
     pool: int
     callers: tuple[int, ...]
     of_one_user: tuple[int, ...]
+    listed: tuple[int, ...]
     stored: tuple[int, ...]
     validations: tuple[int, ...]
     logins: int
@@ -51,6 +53,7 @@ FULL: Final = Size(
     pool=1_000,
     callers=(1, 16, 64, 256, 1_024),
     of_one_user=(1, 100, 10_000),
+    listed=(1_000, 10_000, 100_000),
     stored=(1_000, 10_000, 100_000, 1_000_000),
     validations=(100_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000),
     logins=50,
@@ -66,6 +69,7 @@ QUICK: Final = Size(
     pool=200,
     callers=(1, 64),
     of_one_user=(1, 100),
+    listed=(100, 1_000),
     stored=(100, 1_000),
     validations=(1_000, 2_000),
     logins=2,

@@ -33,7 +33,7 @@ class Subject:
     library: str
     loop: Literal["asyncio", "uvloop", "threads", "Node"]
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    program: Literal["worker", "sync_worker", "login_worker", "web_worker", "lag_worker"] = "worker"
+    program: Literal["worker", "sync_worker", "login_worker", "web_worker", "lag_worker", "list_worker"] = "worker"
 
     def command(self, url: str) -> list[str]:
         """What starts it."""

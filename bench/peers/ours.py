@@ -7,15 +7,17 @@ from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 
-from bench.peer import HOUR, AsyncPeer, Logins
+from bench.peer import HOUR, AsyncPeer, DeviceLists, Logins
 from bench.peers import CONNECTIONS
 from lucia import AsyncAuth, InvalidCredentials, InvalidSessionId, PrimaryKey, Session, SessionExpiry
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.redis.layout import LayoutName
 
 LIFE = SessionExpiry(active=timedelta(seconds=HOUR), idle=timedelta(seconds=HOUR))
 IDLE_SOON = SessionExpiry(active=timedelta(milliseconds=1), idle=timedelta(seconds=HOUR))
 TIMES = {"deadline", "near_cache"}
+FIREFOX = {"user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
 
 
 @asynccontextmanager
@@ -46,6 +48,19 @@ async def open_peer(url: str, *, cluster: bool = False, **settings: Any) -> Asyn
             renew=renew,
             revoke_all=auth.invalidate_all_user_sessions,
         )
+
+
+@asynccontextmanager
+async def open_device_lists(url: str, *, cluster: bool = False, layout: LayoutName = "default") -> AsyncGenerator[DeviceLists]:
+    """Open the device list over one server or a cluster."""
+    client: Any = (RedisCluster if cluster else Redis).from_url(url, max_connections=CONNECTIONS)
+    async with client, AsyncRedisSessionAdapter(client, layout=layout) as sessions:
+        auth = AsyncAuth(sessions=sessions, env="DEV")
+
+        def log_in(user_id: str) -> Awaitable[object]:
+            return auth.create_session(user_id, noted=FIREFOX)
+
+        yield DeviceLists(log_in=log_in, read=auth.get_all_user_sessions)
 
 
 @asynccontextmanager

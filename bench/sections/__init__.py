@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.section import Section
-from bench.sections import cluster, http, lag, memory, passwords, profile, revoke_all, stored, sync, validate, writes
+from bench.sections import cluster, device_list, http, lag, memory, passwords, profile, revoke_all, stored, sync, validate, writes
 
 __all__ = ["SECTIONS"]
 
@@ -15,6 +15,7 @@ SECTIONS: Final[Sequence[Section]] = (
     http.SECTION,
     writes.SECTION,
     revoke_all.SECTION,
+    device_list.SECTION,
     lag.SECTION,
     stored.SECTION,
     memory.SECTION,

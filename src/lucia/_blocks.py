@@ -5,10 +5,12 @@ name.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
-__all__ = ["BLOCK", "AsyncBlocks", "Blocks"]
+__all__ = ["BLOCK", "AsyncBlocks", "Blocks", "drain"]
 
 T = TypeVar("T")
 
@@ -19,22 +21,35 @@ BLOCK: Final = 500
 class AsyncBlocks(Generic[T]):
     """The items in blocks of at most 500; between two of them the event loop serves others."""
 
-    def __init__(self, items: Sequence[T]) -> None:
+    def __init__(self, items: Iterable[T]) -> None:
         self._items = items
 
-    async def __aiter__(self) -> AsyncIterator[Sequence[T]]:
-        for start in range(0, len(self._items), BLOCK):
-            if start:
+    async def __aiter__(self) -> AsyncIterator[list[T]]:
+        for block in Blocks(self._items):
+            yield block
+            if len(block) == BLOCK:  # else it was the last one
                 await asyncio.sleep(0)
-            yield self._items[start : start + BLOCK]
 
 
 class Blocks(Generic[T]):
     """The items in blocks of at most 500; other threads run when they like."""
 
-    def __init__(self, items: Sequence[T]) -> None:
+    def __init__(self, items: Iterable[T]) -> None:
         self._items = items
 
-    def __iter__(self) -> Iterator[Sequence[T]]:
-        for start in range(0, len(self._items), BLOCK):
-            yield self._items[start : start + BLOCK]
+    def __iter__(self) -> Iterator[list[T]]:
+        items = iter(self._items)
+        while block := list(islice(items, BLOCK)):
+            yield block
+
+
+def drain(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items and let go of each.
+
+    Freeing very many at once, when the last reference to their list goes, takes as long as a block
+    or more; and the garbage collector goes over all that are not freed yet.
+    """
+    remaining = deque(items)
+    del items  # the caller's list
+    while remaining:
+        yield remaining.popleft()

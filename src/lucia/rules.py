@@ -412,7 +412,8 @@ def key_id(provider_id: str, provider_user_id: str) -> str:
 
     Raises:
         TypeError: a part is no text.
-        ValueError: ``provider_id`` is empty, holds NUL, a lone surrogate or a colon (the id is split at the first one).
+        ValueError: ``provider_id`` is empty, holds NUL, a lone surrogate or a colon (the id is split at the first one), or
+            has more than 253 characters.
         InvalidInput: ``provider_user_id`` is empty, holds NUL or a lone surrogate, or makes the id longer than 255
             characters. The message is for who typed it, who knows it as a name.
     """
@@ -433,7 +434,7 @@ def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:
 
     Raises:
         TypeError: a part is no text.
-        ValueError: ``provider_id`` is empty, holds NUL, a lone surrogate or a colon.
+        ValueError: ``provider_id`` can be no part of a key's id, as in :func:`key_id`.
     """
     _check_provider_id(provider_id)
     try:
@@ -446,6 +447,11 @@ def _check_provider_id(provider_id: object) -> None:
     text = check_text("provider_id", provider_id)
     if ":" in text:
         raise ValueError(f"provider_id may hold no colon, got {quoted(text)}: key ids are split at the first one")
+    if len(text) > MAX_ID_LENGTH - 2:
+        raise ValueError(
+            f"provider_id has {len(text)} characters, more than {MAX_ID_LENGTH - 2}: "
+            f"with a colon and a name, a key id has at most {MAX_ID_LENGTH}"
+        )
 
 
 def check_purposes(purposes: Collection[str]) -> frozenset[str]:

@@ -13,7 +13,7 @@ from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import StoreCorrupt
 from lucia.models import SessionRow
 from lucia.redis.layout import Layout, LayoutName, encode_row
-from lucia.rules import system_clock
+from lucia.rules import system_clock, to_datetime
 from tests.sync.test_redis import add, ids, renew, use_every_method
 from tests.sync.test_redis_cluster import allow, make_client
 from tests.redis_tools import (
@@ -125,12 +125,17 @@ def test_sets_word_for_word(adapter: RedisSessionAdapter, inspector: Inspector) 
 
 @of_sets
 def test_sets_are_listed_newest_first(adapter: RedisSessionAdapter) -> None:
-    """A set has no order: sessions are listed by when they were made, and those that do not say it by their active period."""
+    """The device list over sets, which have no order, is in the order of the logins, newest first.
+
+    A session that does not say when its login was is placed by its active period.
+    """
     now, day = system_clock(), 24 * HOUR
-    for session_id, made in (("b", now - 5), ("c", now - 9), ("a", now - 7)):
-        adapter.set_session(row(session_id, created_at=made))
+    for session_id, ago in (("b", 5), ("c", 9), ("a", 7)):
+        adapter.set_session(row(session_id, created_at=now - ago))
     adapter.set_session(SessionRow(id="original", user_id="u1", active_expires=now - 6 + day, idle_expires=now + 2 * day))
-    assert ids(adapter.get_sessions_by_user_id("u1")) == ["b", "original", "a", "c"]
+    listed = Auth(sessions=adapter, env="DEV").get_all_user_sessions("u1")
+    made = [device.created_at for device in listed]
+    assert made == [to_datetime(now - ago) for ago in (5, 6, 7, 9)]
 
 
 @of_sets

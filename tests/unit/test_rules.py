@@ -383,6 +383,14 @@ def test_what_is_no_text_is_no_name_of_a_key(name: Any) -> None:
             function("p", name)
 
 
+def test_longest_provider_id() -> None:
+    """A ``provider_id`` leaves room for a colon and a name of one character."""
+    assert len(key_id("p" * 253, "x")) == 255
+    for function in (key_id, sought_key_id):
+        with pytest.raises(ValueError, match=r"\Aprovider_id has 254 characters, more than 253"):
+            function("p" * 254, "x")
+
+
 @pytest.mark.parametrize("provider_id", ["", "\ud800", "a\0"])
 def test_an_impossible_provider_is_a_programming_error(provider_id: str) -> None:
     """Nobody types it: it is a ValueError in either case."""

@@ -157,7 +157,10 @@ class AsyncRedisSessionAdapter:
         return self._near.session(self._protocol.lookup, session_id) or await self._reader.get(self._protocol, session_id)
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
-        """The user's sessions, newest first; empty for an unknown user."""
+        """The user's sessions, newest first; in the layout ``lucia-v2`` in any order.
+
+        Empty for an unknown user.
+        """
         return await self._run(lambda store: store.get_by_user(user_id, system_clock()), math.inf)
 
     async def set_session(self, session: SessionRow, /) -> None:

@@ -1,11 +1,13 @@
 """``Auth``'s methods for sessions: all that is needed beside somebody's own users."""
 
+import heapq
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Generic
 
 from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
-from lucia._blocks import AsyncBlocks
+from lucia._blocks import AsyncBlocks, drain
 from lucia._logs import revocation, signed_in
 from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
 from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
@@ -210,7 +212,7 @@ class AsyncSessionMethods(Generic[UserT]):
         sought_user_id(user_id)
         if self._users is not None and await self._get_user(user_id) is None:
             raise InvalidUserId
-        rows = await self._sessions.get_sessions_by_user_id(user_id)
+        rows = drain(await self._sessions.get_sessions_by_user_id(user_id))
         now = self._clock()
         dead: list[SessionRow] = []
         logins: dict[str, Device] = {}
@@ -223,7 +225,7 @@ class AsyncSessionMethods(Generic[UserT]):
                 if known.idle_period_expires_at <= device.idle_period_expires_at:
                     logins[device.handle] = device
         await self._delete_dead(dead)
-        return sorted(logins.values(), key=lambda device: device.created_at, reverse=True)
+        return await _newest_first(logins.values())
 
     async def get_user_session(self, user_id: str, handle: str) -> Device:
         """Return one login of a user by its handle, active or idle, whatever it was renewed to.
@@ -259,8 +261,9 @@ class AsyncSessionMethods(Generic[UserT]):
 
     async def _rows_of_login(self, user_id: str, handle: str) -> list[SessionRow]:
         """The sessions of one login, dead ones included."""
+        rows = drain(await self._sessions.get_sessions_by_user_id(user_id))
         found: list[SessionRow] = []
-        async for block in AsyncBlocks(await self._sessions.get_sessions_by_user_id(user_id)):
+        async for block in AsyncBlocks(rows):
             found += [row for row in block if row.user_id == user_id and handle_of(row) == handle]
         return found
 
@@ -349,3 +352,14 @@ class AsyncSessionMethods(Generic[UserT]):
         if self._users is None:
             raise UsersNotConfigured
         return self._users
+
+
+async def _newest_first(devices: Iterable[Device]) -> list[Device]:
+    """Sort devices by the time of their login; between blocks the event loop serves others."""
+    runs = [sorted(block, key=_created_at, reverse=True) async for block in AsyncBlocks(devices)]
+    merged = heapq.merge(*runs, key=_created_at, reverse=True)
+    return [device async for block in AsyncBlocks(merged) for device in block]
+
+
+def _created_at(device: Device) -> datetime:
+    return device.created_at

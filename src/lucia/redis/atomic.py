@@ -174,9 +174,9 @@ class Atomic(Reading):
         return ended
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
-        """Read a user's sessions, newest first: the index, and ``MGET`` by blocks; what is dead but still there is ended.
+        """Read a user's sessions, in the order of the index, with one ``MGET`` for each block.
 
-        Ids whose session is gone are pruned.
+        What is dead but still there is ended, and ids whose session is gone are pruned.
         """
         rows, gone = yield from read_by_user(self._layout, user_id, self._values)
         yield from end_dead(self._layout, rows, now)

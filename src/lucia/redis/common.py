@@ -10,7 +10,7 @@ from lucia.models import SessionRow
 from lucia.redis.commands import Batch, Call, DropConnections, Operation, Reply
 from lucia.redis.layout import CrossedReply, Layout, Marker, decode_marker, decode_row
 from lucia.redis.lookup import Lookup, PlainLookup
-from lucia.rules import MARKER_MS, SessionExpiry, created_at_of
+from lucia.rules import MARKER_MS
 
 T = TypeVar("T")
 
@@ -19,8 +19,6 @@ MAX_HOPS: Final = 16
 
 PROBE: Final = 8
 """How many entries of an index one login looks at."""
-
-_DEFAULT_EXPIRY: Final = SessionExpiry()
 
 
 def get(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
@@ -211,7 +209,7 @@ Read = Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
 
 
 def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[list[SessionRow], list[bytes]]]:
-    """The sessions that a user's index leads to, newest first, and the ids in it whose session is gone.
+    """Return the sessions that a user's index leads to, in its order, and the ids without a session.
 
     They are read and decoded block by block, so that a user with very many sessions holds up nobody:
     while the server is asked for a block, the event loop serves others.
@@ -223,11 +221,11 @@ def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[li
         user_id: whose sessions.
         read: reads what is at these keys.
     """
-    ids = list(dict.fromkeys((yield from layout.index.read(layout.index_key(user_id)))))
     rows: list[SessionRow] = []
     gone: list[bytes] = []
     seen: set[str | None] = set()
-    for block in Blocks(ids):
+    for ids in Blocks((yield from layout.index.read(layout.index_key(user_id)))):
+        block = [id_ for id_ in dict.fromkeys(ids) if to_text(id_) not in seen]
         records = yield from read([session_key(layout, id_) for id_ in block])
         rows += rows_of(user_id, block, records)
         gone += missing(block, records)
@@ -242,12 +240,7 @@ def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[li
         records = yield from read([session_key(layout, id_) for id_ in waiting])
         rows = rows_of(user_id, waiting, records) + rows
         waiting = missing(waiting, records)
-    return (rows if layout.index.is_ordered else sorted(rows, key=_made_at, reverse=True)), gone
-
-
-def _made_at(row: SessionRow) -> int:
-    """When a session was made; for one made elsewhere, as if its active period were the default one."""
-    return created_at_of(row, _DEFAULT_EXPIRY)
+    return rows, gone
 
 
 def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:

@@ -117,7 +117,7 @@ class Hashed:
         yield from self._protocol.delete([*stored, *filter(is_hash, ids), *present])
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
-        """Read a user's sessions, newest first, under what stands for their ids."""
+        """Read a user's sessions, in the order of the index, under what stands for their ids."""
         return (yield from self._protocol.get_by_user(user_id, now))
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:

@@ -1,6 +1,6 @@
 """A user's index of session ids, a list or a set: the one place that names the commands for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
 
 from lucia.redis.commands import Argument, Call, Operation
@@ -64,11 +64,6 @@ class Index(Protocol):
         ...
 
     @property
-    def is_ordered(self) -> bool:
-        """Whether the ids are read newest first."""
-        ...
-
-    @property
     def legacy_writers(self) -> bool:
         """Whether others put an id into it before they write its session, and give it no end."""
         ...
@@ -79,7 +74,7 @@ class Index(Protocol):
         ...
 
     def read(self, key: str) -> Operation[list[bytes]]:
-        """All ids, each as it is there."""
+        """Read all ids, as they are there: of a list newest first, of a set in any order."""
         ...
 
     def sample(self, key: str, count: int, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
@@ -124,7 +119,6 @@ class ListIndex:
 
     def __init__(self, *, legacy_writers: bool = False) -> None:
         self.type: Literal["list", "set"] = "list"
-        self.is_ordered = True
         self.legacy_writers = legacy_writers
         self.scripts = index_scripts("", _LIST_FUNCTIONS, legacy_writers=legacy_writers)
 
@@ -171,12 +165,12 @@ class SetIndex:
 
     def __init__(self, *, legacy_writers: bool = False) -> None:
         self.type: Literal["list", "set"] = "set"
-        self.is_ordered = False
         self.legacy_writers = legacy_writers
         self.scripts = index_scripts(" set", _SET_FUNCTIONS, legacy_writers=legacy_writers)
 
     def read(self, key: str) -> Operation[list[bytes]]:
-        return sorted(cast("list[bytes]", (yield Call("SMEMBERS", (key,)))))  # which some clients make a set
+        members = yield Call("SMEMBERS", (key,))
+        return list(cast("Iterable[bytes]", members))  # some clients return a set
 
     def sample(self, key: str, count: int, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
         return sorted(cast("list[bytes]", (yield Call("SRANDMEMBER", (key, count)))))

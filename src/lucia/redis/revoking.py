@@ -104,7 +104,7 @@ class Revoking:
         yield from self._confirmed(self._protocol.delete(ids), ids)
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
-        """Read a user's sessions, newest first."""
+        """Read a user's sessions, in the order of the index."""
         return self._protocol.get_by_user(user_id, now)
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:

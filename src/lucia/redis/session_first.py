@@ -238,7 +238,7 @@ class SessionFirst(Reading):
         yield from self._delete_records(session_ids, set())
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
-        """Read a user's sessions, newest first; what is dead but still there is ended.
+        """Read a user's sessions, in the order of the index; what is dead but still there is ended.
 
         Ids whose session is gone are taken out of the index; not so beside ``legacy_writers``, where it may not be written yet.
         """

@@ -53,7 +53,10 @@ class Store(Protocol):
         ...
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
-        """Read a user's sessions, newest first; ``now``, in milliseconds since the epoch, tells which of them are dead."""
+        """Read a user's sessions, in the order of the index.
+
+        ``now``, in milliseconds since the epoch, tells which of them are dead.
+        """
         ...
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:

@@ -1,0 +1,101 @@
+"""The process that reads long device lists and measures how long they hold up the event loop.
+
+``python -m bench.list_worker LIBRARY LOOP URL SETTINGS``.
+"""
+
+import asyncio
+import gc
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from bench.drive import drive, user_ids
+from bench.peer import DeviceLists
+from bench.worker import PREPARERS, expect, work
+
+MS: Final = 1_000
+OLDEST: Final = 2
+"""The generation whose collection goes over all objects."""
+
+
+class Pulse:
+    """The longest work between two turns of the event loop, in milliseconds of processor time.
+
+    ``longest`` is all of it, ``without_collections`` what is left without full garbage collections.
+    """
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self.without_collections = 0.0
+        self._collecting = 0.0
+        self._began = 0.0
+
+    @contextmanager
+    def beating(self) -> Generator[None]:
+        """Take a turn of the event loop whenever it gives one."""
+        task = asyncio.get_running_loop().create_task(self._beat())
+        gc.callbacks.append(self._collect)
+        try:
+            yield
+        finally:
+            gc.callbacks.remove(self._collect)
+            task.cancel()
+
+    async def _beat(self) -> None:
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            gap = (now - last) * MS
+            self.longest = max(self.longest, gap)
+            self.without_collections = max(self.without_collections, gap - self._collecting)
+            self._collecting = 0.0
+            last = now
+
+    def _collect(self, phase: str, info: dict[str, int]) -> None:
+        if info["generation"] != OLDEST:
+            return
+        if phase == "start":
+            self._began = time.thread_time()
+        else:
+            self._collecting += (time.thread_time() - self._began) * MS
+
+
+class ListWorker:
+    """Answers what the section of device lists asks."""
+
+    def __init__(self, lists: DeviceLists) -> None:
+        self._lists = lists
+        self._user_id, self._other = dict.fromkeys(user_ids(8))
+        self._count = 0
+
+    async def check(self) -> list[str]:
+        """Raise AssertionError unless the list has the sessions of its user alone."""
+        await self._lists.log_in(self._other)
+        expect("devices", len(await self._lists.read(self._other)), 1)
+        expect("devices of nobody", len(await self._lists.read(self._user_id)), 0)
+        return []
+
+    async def grow(self, count: int) -> None:
+        """Log the user in until there are so many sessions."""
+        await drive(self._lists.log_in, [self._user_id] * (count - self._count), PREPARERS)
+        self._count = count
+
+    async def gaps(self) -> list[float]:
+        """Read the list once; return how long that took and the longest gaps, in milliseconds."""
+        pulse = Pulse()
+        gc.unfreeze()  # what drive() froze
+        gc.collect()
+        begin = time.perf_counter()
+        with pulse.beating():
+            devices = await self._lists.read(self._user_id)
+            seconds = time.perf_counter() - begin
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        expect("devices", len(devices), self._count)
+        return [seconds * MS, pulse.longest, pulse.without_collections]
+
+
+if __name__ == "__main__":
+    work("open_device_lists", ListWorker)
