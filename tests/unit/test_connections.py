@@ -433,6 +433,20 @@ async def test_a_request_with_little_time(pools: Pools, inspector: Inspector) ->
     assert pool.idle == 0
 
 
+async def test_connections_in_doubt(pools: Pools, inspector: Inspector) -> None:
+    """After a request with little time got no answer, others don't trust the connections that are left."""
+    with FaultyProxy(inspector.server.port) as front:
+        pool = pools(front.port, Revocations())
+        await asyncio.gather(*(pool.ask(("BLPOP", "nothing", "0.2")) for _ in range(3)))
+        front.drop()
+        with pytest.raises(Unanswered):
+            await pool.ask(("PING",), seconds=0.05)
+        assert pool.idle == 2
+        pool.server._seconds = 2
+        assert await pool.ask(("PING",), seconds=2) == [b"PONG"]
+        await pool.call(pool.server.drop_idle)
+
+
 async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
     """A request that waits in vain for its turn closes no connection, and none counts as lost."""
     revocations = Revocations()
