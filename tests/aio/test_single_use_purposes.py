@@ -192,16 +192,18 @@ async def test_a_key_that_goes_meanwhile(auth: AsyncAuth[User], store: AsyncWatc
         await auth.update_key_password("username", "alice", NEW)
 
 
-async def test_a_token_used_at_the_same_time(auth: AsyncAuth[User]) -> None:
-    """Of a token's use and a change at the same time, whichever comes first: afterwards the token is gone."""
+async def test_a_token_used_at_the_same_time(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
+    """Of a log-in by a token and a change at the same time, whichever comes first: afterwards nobody is logged in."""
     alice = await add_user(auth)
     for number in range(20):
         await token(auth, alice, f"token-{number}")()
-        use = partial(auth.use_key, "password_reset", f"token-{number}", None)
+        log_in = partial(auth.create_session_with_key, "password_reset", f"token-{number}", None)
         change = partial(auth.update_key_password, "username", "alice", f"password {number}")
-        await AsyncCalls.together(*((use, change) if number % 2 else (change, use)))
+        outcomes = await AsyncCalls.together(*((log_in, change) if number % 2 else (change, log_in)))
+        assert {type(outcome) for outcome in outcomes} <= {Session, InvalidKeyId, InvalidPassword, type(None)}
+        assert await store.get_sessions_by_user_id(alice) == []
         with pytest.raises(InvalidCredentials):
-            await use()
+            await log_in()
     with pytest.raises(InvalidPassword):
         await auth.use_key("username", "alice", PASSWORD)
 

@@ -193,16 +193,18 @@ def test_a_key_that_goes_meanwhile(auth: Auth[User], store: WatchedStore) -> Non
         auth.update_key_password("username", "alice", NEW)
 
 
-def test_a_token_used_at_the_same_time(auth: Auth[User]) -> None:
-    """Of a token's use and a change at the same time, whichever comes first: afterwards the token is gone."""
+def test_a_token_used_at_the_same_time(auth: Auth[User], store: WatchedStore) -> None:
+    """Of a log-in by a token and a change at the same time, whichever comes first: afterwards nobody is logged in."""
     alice = add_user(auth)
     for number in range(20):
         token(auth, alice, f"token-{number}")()
-        use = partial(auth.use_key, "password_reset", f"token-{number}", None)
+        log_in = partial(auth.create_session_with_key, "password_reset", f"token-{number}", None)
         change = partial(auth.update_key_password, "username", "alice", f"password {number}")
-        Calls.together(*((use, change) if number % 2 else (change, use)))
+        outcomes = Calls.together(*((log_in, change) if number % 2 else (change, log_in)))
+        assert {type(outcome) for outcome in outcomes} <= {Session, InvalidKeyId, InvalidPassword, type(None)}
+        assert store.get_sessions_by_user_id(alice) == []
         with pytest.raises(InvalidCredentials):
-            use()
+            log_in()
     with pytest.raises(InvalidPassword):
         auth.use_key("username", "alice", PASSWORD)
 
