@@ -1,5 +1,6 @@
 """The documents: their links lead somewhere, no promise is without a test, and what they list is what the code has."""
 
+import inspect
 import logging
 import re
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from typing import Final
 
 import pytest
 
+import lucia
+import lucia.testing
 from lucia import _logs
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.aio.test_redis import described
@@ -21,6 +24,7 @@ DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PROMISES: Final = (ROOT / "docs/promises.md").read_text()
 PRODUCTION: Final = (ROOT / "docs/production.md").read_text()
 RUNNING: Final = (ROOT / "docs/running-redis.md").read_text()
+ADAPTERS: Final = (ROOT / "docs/writing-an-adapter.md").read_text()
 REDIS: Final = (ROOT / "docs/redis.md").read_text()
 
 _LINK: Final = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
@@ -127,3 +131,40 @@ def test_alarms() -> None:
     named.discard("user_id")
     assert named <= _logs.EVENTS.keys()
     assert {name for name, event in _logs.EVENTS.items() if event.level == logging.ERROR} <= named
+
+
+def public(class_: type) -> set[str]:
+    """The names of a class that are neither private nor a test."""
+    return {name for name in dir(class_) if not name.startswith(("_", "test_"))}
+
+
+def test_adapter_protocols() -> None:
+    """The methods of each protocol in the documents are those of the code."""
+    table = ADAPTERS.partition("\n## ")[0]
+    found = {protocol.strip("`"): methods for protocol, methods, _ in rows(table)}
+    assert len(found) == 5
+    for name, methods in found.items():
+        named = set(re.findall(r"`([a-z_]+)`", methods))
+        if methods.startswith("these, and"):
+            named |= public(lucia.SessionAdapter)
+        assert named == public(getattr(lucia, name)), name
+
+
+def test_adapter_suites() -> None:
+    """What can be set at a suite in the documents is there, and the arguments of methods are named."""
+    suites = (lucia.testing.RenewingSessionAdapterSuite, lucia.testing.UserAdapterSuite)
+    cells = [cell for cell, *_ in rows(section(ADAPTERS, "## Test it"))]
+    found = [each for cell in cells for each in re.findall(r"`([a-z].*?)`", cell)]
+    assert len(found) == 7
+    for each in found:
+        name, _, arguments = each.partition("(")
+        (member, *_) = [getattr(suite, name) for suite in suites if hasattr(suite, name)]
+        if arguments:
+            parameters = list(inspect.signature(member).parameters)[1:]
+            assert arguments == f"{', '.join(parameters)})", each
+
+
+def test_signature_of_set_user() -> None:
+    """The arguments of ``set_user`` in the documents are those of the protocol."""
+    (arguments,) = re.findall(r"`set_user\((.*?)\)`", ADAPTERS)
+    assert arguments.split(", ") == list(inspect.signature(lucia.UserAdapter.set_user).parameters)[1:]

@@ -62,8 +62,8 @@ class SQLAlchemyUserAdapter:
 
     When the database refuses an INSERT, one more SELECT or two tell whether an id was taken or the user is missing. Every
     other error of the database is raised as the same object, without the statement's values in its ``params`` and its text.
-    SQLAlchemy's own log (``echo=True``) shows them, unless the engine is made with ``hide_parameters=True``; so do drivers
-    that log each statement at the level DEBUG.
+    SQLAlchemy's own log (``echo=True``) shows them, unless the engine is made with ``hide_parameters=True``; at the level DEBUG
+    it shows the rows that were read too, which nothing hides. So do drivers that log each statement at the level DEBUG.
 
     SQLite lets one connection write at a time: ``connect_args={"timeout": 30}`` makes the others wait longer than the driver's 5 s, and
     ``PRAGMA journal_mode=WAL`` lets them read meanwhile. A database in memory has one connection, which concurrent calls must not share.
