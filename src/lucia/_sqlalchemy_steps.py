@@ -179,7 +179,7 @@ def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, gr
         end = yield from get_successor(tables, session_id, now)
         return end if end is not None and end.user_id == successor.user_id else None
     stored = (yield _insert_session(tables, successor)).changed
-    yield _delete_spent(sessions, successor.user_id, now)
+    yield from _delete_spent(sessions, successor.user_id, now)
     return successor if stored else None
 
 
@@ -209,7 +209,7 @@ def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[int]:
     for _ in range(_LONGEST_CHAIN):
         live = and_(is_one_of(sessions.c.id, ids), sessions.c.successor.is_(None))
         count += (yield delete(sessions).where(live)).changed
-        used = (yield select(sessions).where(is_one_of(sessions.c.id, ids), sessions.c.successor.is_not(None))).rows
+        used = (yield _select_used(sessions, is_one_of(sessions.c.id, ids))).rows
         if not used:
             break
         yield delete(sessions).where(is_one_of(sessions.c.id, [row.id for row in used]))
@@ -263,11 +263,20 @@ def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps
         own = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, user_id))
         if (yield update(sessions).where(own, _live(sessions, now)).values(idle_expires=sessions.c.idle_expires)).changed:
             return session_id
-        used = (yield select(sessions).where(own, sessions.c.successor.is_not(None), sessions.c.idle_expires >= now)).rows
+        used = (yield _select_used(sessions, and_(own, sessions.c.idle_expires >= now))).rows
         if not used:
             return None
         session_id = used[0].successor
     return None
+
+
+def _select_used(sessions: Table, which: ColumnElement[bool]) -> Select[Any]:
+    """Select used rows as they are now, not as they were when the transaction began to read.
+
+    MySQL and MariaDB read without a lock what was there then, and write to what is there now. So
+    the successor that a session got meanwhile would neither be written to nor be found.
+    """
+    return select(sessions).where(which, sessions.c.successor.is_not(None)).with_for_update()
 
 
 def _is_hash(column: ColumnElement[Any], expected: str | None) -> ColumnElement[bool]:
@@ -278,9 +287,17 @@ def _live(sessions: Table, now: int) -> ColumnElement[bool]:
     return and_(sessions.c.successor.is_(None), sessions.c.idle_expires >= now)
 
 
-def _delete_spent(sessions: Table, user_id: str, now: int) -> Executable:
-    """Sweep the user's used rows whose time is over."""
-    return delete(sessions).where(equals(sessions.c.user_id, user_id), sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
+def _delete_spent(sessions: Table, user_id: str, now: int) -> Steps[None]:
+    """Sweep the user's used rows whose time is over.
+
+    They are found without a lock. A DELETE by the user's id would lock all rows of the user in MySQL
+    and MariaDB, so that any two renewals of one user were a deadlock.
+    """
+    own = equals(sessions.c.user_id, user_id)
+    spent = and_(own, sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
+    found = (yield select(sessions.c.id).where(spent)).rows
+    for block in _blocks([row.id for row in found]):
+        yield delete(sessions).where(is_one_of(sessions.c.id, block))
 
 
 def _select_user(tables: AuthTables, user_id: str) -> Select[Any]:

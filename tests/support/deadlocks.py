@@ -1,8 +1,9 @@
 """Conflicts of transactions on a real database server, which a rival provokes and wins."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Container, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -72,26 +73,32 @@ class Rivals:
             met.append(threads.submit(_lock_and_leave, rival, then))
             until(self._is_waiting)
 
-        with ThreadPoolExecutor() as threads, self._hook(before, meet_a_rival, times):
+        with ThreadPoolExecutor() as threads, self._hook(before, meet_a_rival, range(times)):
             yield met
         for rival in met:
             rival.result()
 
     @contextmanager
-    def change(self, before: str, statement: str, times: int) -> Generator[list[str]]:
-        """Commit a change whenever the engine is about to execute a certain statement.
+    def change(self, before: str, *statements: str, place: int) -> Generator[list[str]]:
+        """Commit a change when the engine is about to execute a certain statement.
+
+        Args:
+            before: how the engine's statement begins.
+            statements: the rival's.
+            place: which of the engine's statements it is, the first being 0.
 
         Yields:
-            A list that gets an item for each of these changes.
+            A list that gets the rival's statements when they are committed.
         """
         made: list[str] = []
 
         def make_change(_: Connection) -> None:
             with self._rivals.begin() as rival:
-                rival.execute(text(statement))
-            made.append(statement)
+                for statement in statements:
+                    rival.execute(text(statement))
+            made.extend(statements)
 
-        with self._hook(before, make_change, times):
+        with self._hook(before, make_change, [place]):
             yield made
 
     def _is_waiting(self) -> bool:
@@ -99,13 +106,16 @@ class Rivals:
             return bool(connection.execute(text(_COUNT_WAITING[self._server.kind])).scalar_one())
 
     @contextmanager
-    def _hook(self, before: str, act: Callable[[Connection], None], times: int) -> Generator[None]:
-        left = times
+    def _hook(
+        self,
+        before: str,
+        act: Callable[[Connection], None],
+        places: Container[int],
+    ) -> Generator[None]:
+        numbers = count()
 
         def act_before(connection: Connection, _: Any, statement: str, *_rest: object) -> None:
-            nonlocal left
-            if left and statement.startswith(before):
-                left -= 1
+            if statement.startswith(before) and next(numbers) in places:
                 act(connection)
 
         event.listen(self._engine, "before_cursor_execute", act_before)

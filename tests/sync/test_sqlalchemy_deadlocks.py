@@ -2,13 +2,14 @@
 """The SQLAlchemy adapters where a database rolls a transaction back because of another one."""
 
 import logging
-from collections.abc import Iterator, Generator
+from collections.abc import Iterator, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, text
+from sqlalchemy import Connection, MetaData, event, text
 from sqlalchemy.exc import DBAPIError
 
 from lucia._sync import sqlalchemy as adapters
@@ -144,7 +145,7 @@ def test_callers_connection_is_not_repeated(
     rivals: Rivals,
     time: Time,
 ) -> None:
-    """A sessionmaker of the caller's connection joins the caller's transaction, so it is the same."""
+    """A sessionmaker of the caller's connection joins the caller's transaction: it is the same."""
     with database.engine.connect() as mine:
         mine.execute(text("DELETE FROM auth_session WHERE id = 'other'"))
         source = database.sessionmaker_of(mine)
@@ -183,15 +184,67 @@ def test_changed_row_is_read_again(
     """Where writing to a row that changed since it was read is an error, it is read again."""
     monkeypatch.setattr(adapters, "MAX_ATTEMPTS", attempts)
     adapter.renew_session("used", session("new"), grace=0)
+    time.advance(timedelta(minutes=2))  # so the next renewal sweeps "used"
     engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
     repeating = SQLAlchemyAdapter(engine, TABLES, clock=time)
-    change = "UPDATE auth_session SET active_expires = active_expires + 1 WHERE id = 'new'"
+    change = "UPDATE auth_session SET idle_expires = idle_expires + 1 WHERE id = 'used'"
     refused = pytest.raises(DBAPIError) if attempts == 1 else nullcontext()
-    # The first UPDATE is of "used", which leads to "new", and the second one of "new".
-    with rivals.change("UPDATE auth_session", change, times=2) as made, refused:
-        assert repeating.delete_other_sessions("u1", "used")
-    assert len(made) == 2
-    assert ids(adapter) == (["new", "other"] if attempts == 1 else ["new"])
+    with rivals.change("DELETE FROM auth_session", change, place=0) as made, refused:
+        assert repeating.renew_session("new", session("newer"), grace=0)
+    assert made == [change]
+    assert ids(adapter) == (["new", "other"] if attempts == 1 else ["newer", "other"])
+
+
+@pytest.fixture
+def late_renewal(adapter: SQLAlchemyAdapter) -> Sequence[str]:
+    """Statements that renew "new", the successor of "used", to "newer"."""
+    adapter.renew_session("used", session("new"), grace=0)
+    columns = "user_id, active_expires, idle_expires, attributes"
+    insert = f"INSERT INTO auth_session (id, {columns})"
+    return (
+        "UPDATE auth_session SET successor = 'newer' WHERE id = 'new'",
+        f"{insert} SELECT 'newer', {columns} FROM auth_session WHERE id = 'new'",
+    )
+
+
+@pytest.fixture
+def snapshots_differ(sql_server: SqlServer, database: Database) -> None:
+    """Let reads see older rows than writes do, as MySQL does, and MariaDB before 11.6.2."""
+
+    def set_option(connection: Connection) -> None:
+        connection.exec_driver_sql("SET SESSION innodb_snapshot_isolation = OFF")
+
+    if sql_server.kind == "mariadb":
+        engine: Any = database.engine
+        event.listen(getattr(engine, "sync_engine", engine), "begin", set_option)
+
+
+@pytest.mark.usefixtures("snapshots_differ")
+def test_revocation_sees_a_renewal_meanwhile(
+    adapter: SQLAlchemyAdapter,
+    rivals: Rivals,
+    late_renewal: Sequence[str],
+) -> None:
+    """What a session was renewed to is revoked with it, also if that was renewed meanwhile."""
+    # The second DELETE is of "used", and the third one of "new".
+    with rivals.change("DELETE FROM auth_session", *late_renewal, place=1) as made:
+        adapter.delete_session("used")
+    assert made
+    assert ids(adapter) == ["other"]
+
+
+@pytest.mark.usefixtures("snapshots_differ")
+def test_keeping_sees_a_renewal_meanwhile(
+    adapter: SQLAlchemyAdapter,
+    rivals: Rivals,
+    late_renewal: Sequence[str],
+) -> None:
+    """A session is kept under its newest id, also if it was renewed meanwhile."""
+    # The first UPDATE is of "used", and the second one of "new".
+    with rivals.change("UPDATE auth_session", *late_renewal, place=1) as made:
+        assert adapter.delete_other_sessions("u1", "used")
+    assert made
+    assert ids(adapter) == ["newer"]
 
 
 def sign_out_amid_calls(adapter: SQLAlchemyAdapter, rounds: int) -> None:

@@ -40,10 +40,14 @@ AsyncSource = AsyncEngine | AsyncSessionMaker[Any] | AsyncSession
 class AsyncSQLAlchemyUserAdapter:
     """Users and keys in a database.
 
-    With an engine or a sessionmaker each call is a short transaction of its own, so that no connection is held between calls. With the
-    caller's own session everything happens in the caller's transaction: pending objects are flushed first, nothing is committed, and a
-    refused write is undone to a SAVEPOINT, so that the transaction stays usable. Objects that the session has loaded before keep what
-    they were loaded with: refresh them where that matters.
+    With an engine or a sessionmaker each call is a short transaction of its own, so that no
+    connection is held between calls. It is repeated, ten times at most, if the database rolls it
+    back because of another one, such as by a deadlock.
+
+    With the caller's own session everything happens in the caller's transaction: pending objects are
+    flushed first, nothing is committed, and a refused write is undone to a SAVEPOINT, so that the
+    transaction stays usable. Objects that the session has loaded before keep what they were loaded
+    with: refresh them where that matters.
 
     Tables: see :class:`~lucia.adapters.sqlalchemy.AuthTables`; ``auth_user`` stands for the application's user table if there is one.
 
@@ -228,11 +232,13 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
                                    (or ``FOR UPDATE``; for SQL Server SQLAlchemy makes neither), then as ``set_session``,
                                    ``get_sessions_by_user_id`` and, for the oldest logins, ``delete_session``
     ``delete_session``             ``DELETE FROM auth_session WHERE id IN (…) AND successor IS NULL``, then the used ones among
-                                   these ids: ``SELECT`` and ``DELETE`` them, and so on with what they led to up to 60 s ago
+                                   these ids: ``SELECT … FOR UPDATE`` and ``DELETE`` them, and so on with what they led to up
+                                   to 60 s ago
     ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it finds nothing
     ``renew_session``              ``UPDATE auth_session SET successor = :new, active_expires = :end_of_grace,
                                    idle_expires = :in_60_s WHERE id = :id AND successor IS NULL AND idle_expires >= :now``; one row
-                                   is the winner, who goes on as ``set_session`` and sweeps; no row goes on as ``get_successor``
+                                   is the winner, who goes on as ``set_session`` and sweeps (``SELECT id`` of the user's used
+                                   rows, ``DELETE … WHERE id IN (…)``); no row goes on as ``get_successor``
     ``get_successor``              ``SELECT … FROM auth_session WHERE id = :id`` along the chain
     ``delete_other_sessions``      ``UPDATE auth_session SET idle_expires = idle_expires WHERE id = :keep AND …`` locks the one to
                                    keep; ``DELETE … WHERE user_id = :user_id AND id != :keep AND successor IS NULL`` until a
