@@ -250,14 +250,15 @@ def test_keeping_sees_a_renewal_meanwhile(
 def sign_out_amid_calls(adapter: SQLAlchemyAdapter, rounds: int) -> None:
     """Sign out everywhere while ten sessions are renewed and ten are made."""
     for round_ in range(rounds):
-        before = [f"{round_} before {number}" for number in range(10)]
+        # A successor's place in the index is before the used one's, where the sign-out has been.
+        before = [f"{round_} used {number}" for number in range(10)]
         logins = {f"{round_} login {number}" for number in range(10)}
         for id_ in before:
             adapter.set_session(session(id_))
         renew = partial(adapter.renew_session, grace=0)
         calls: list[Any] = [partial(adapter.set_session, session(id_)) for id_ in logins]
-        calls += [partial(renew, id_, session(f"new {id_}")) for id_ in before]
-        calls.insert(round_, partial(adapter.delete_sessions_by_user_id, "u1"))
+        calls += [partial(renew, id_, session(id_.replace("used", "new"))) for id_ in before]
+        calls.insert(7 * round_ % 20, partial(adapter.delete_sessions_by_user_id, "u1"))
         Calls.together(*calls)
         assert set(ids(adapter)) <= logins
         adapter.delete_sessions_by_user_id("u1")
