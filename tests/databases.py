@@ -5,8 +5,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, MetaData, StaticPool, create_engine, event
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy import Connection, Engine, MetaData, StaticPool, create_engine, event
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import Session, sessionmaker
 
 from tests.sql_servers import SqlServer
@@ -70,6 +76,11 @@ class AsyncDatabase:
         return engine, async_sessionmaker(engine)
 
     @staticmethod
+    def sessionmaker_of(connection: AsyncConnection) -> async_sessionmaker[AsyncSession]:
+        """What joins the transaction of a caller's connection."""
+        return async_sessionmaker(connection)
+
+    @staticmethod
     def session(engine: AsyncEngine) -> AsyncSession:
         """A caller's own session."""
         return AsyncSession(engine)
@@ -111,6 +122,10 @@ class Database:
     @staticmethod
     def sources(engine: Engine) -> tuple[Engine, sessionmaker[Session]]:
         return engine, sessionmaker(engine)
+
+    @staticmethod
+    def sessionmaker_of(connection: Connection) -> sessionmaker[Session]:
+        return sessionmaker(connection)
 
     @staticmethod
     def session(engine: Engine) -> Session:

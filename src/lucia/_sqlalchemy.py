@@ -1,5 +1,6 @@
 """What the SQLAlchemy adapters of both colours share without waiting: the tables, rows to plain objects, and clean error texts."""
 
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self, cast
 
@@ -28,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects import mssql, mysql
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.ext.asyncio import async_sessionmaker as AsyncSessionMaker
 from sqlalchemy.ext.compiler import compiles
@@ -42,6 +43,7 @@ from lucia._logs import row_ignored
 from lucia.models import MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
 
 __all__ = [
+    "MAX_ATTEMPTS",
     "Answer",
     "AsyncConnection",
     "AsyncEngine",
@@ -59,8 +61,11 @@ __all__ = [
     "hide_parameters",
     "is_one_of",
     "key_row",
+    "owns_transactions",
+    "retry_pause",
     "session_rows",
     "user_row",
+    "was_rolled_back",
 ]
 
 
@@ -69,6 +74,23 @@ _SHORTEST_HIDDEN: Final = 8
 """Shorter values stay in a driver's text: they are no secrets, and taking them out would garble it."""
 _LONGEST_QUOTED: Final = 40
 """Some databases quote only the beginning of a long value, so this much of it is hidden too."""
+
+MAX_ATTEMPTS: Final = 10
+"""How often a transaction is begun before the database's error is raised."""
+
+_LONGEST_PAUSE: Final = 0.1
+"""Seconds."""
+
+_ROLLED_BACK: Final = (1213, 1020, "40P01", "40001")
+"""The codes by which a database says that it rolled a transaction back, which may then be repeated.
+
+MySQL and MariaDB: a deadlock; "Record has changed since last read", which is MariaDB's answer where
+``innodb_snapshot_isolation`` is on.
+PostgreSQL: ``deadlock_detected``, ``serialization_failure``, which is the standard's code.
+
+Not among them: MySQL's 1205, whose wait has lasted for the 50 seconds that the operator allows, and
+a lost connection, after which nobody knows whether the transaction was committed.
+"""
 
 
 class AuthTables:
@@ -344,6 +366,39 @@ def _session_row(row: Sequence[Any]) -> SessionRow | None:
             pass
     row_ignored()
     return None
+
+
+def was_rolled_back(error: DBAPIError) -> bool:
+    """Return whether the database says that it rolled the transaction back, for another one's sake.
+
+    Drivers give the code as ``sqlstate`` (asyncpg, psycopg), ``pgcode`` (psycopg2) or ``errno``
+    (MySQL's and MariaDB's own), or as the first argument (PyMySQL, aiomysql, asyncmy, mysqlclient).
+    """
+    cause = error.orig
+    codes = [getattr(cause, name, None) for name in ("sqlstate", "pgcode", "errno")]
+    return any(code in _ROLLED_BACK for code in (*codes, *getattr(cause, "args", ())[:1]))
+
+
+def owns_transactions(
+    source: AsyncEngine | AsyncSessionMaker[Any] | Engine | SessionMaker[Any],
+    tables: AuthTables,
+) -> bool:
+    """Return whether the source begins new transactions.
+
+    A sessionmaker that is bound to one connection does not: its sessions may join a transaction of
+    the caller's, and all of that is lost when the database rolls it back.
+    """
+    if isinstance(source, AsyncEngine | Engine):
+        return True
+    return isinstance(source().get_bind(clause=tables.key), Engine)
+
+
+def retry_pause(attempt: int) -> float:
+    """Return for how many seconds to wait after an attempt, the first being 1.
+
+    By chance, lest two transactions that met once meet again.
+    """
+    return random.uniform(0, min(_LONGEST_PAUSE, 0.005 * 2**attempt))  # noqa: S311  no secret
 
 
 def hide_parameters(error: StatementError) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Executable, Select, Table, and_, delete, false, insert, literal, not_, select, update
 
-from lucia._logs import revoked
 from lucia._sqlalchemy import Answer, AuthTables, check_sessions, equals, is_one_of, key_row, session_rows, user_row
 from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId, LuciaError
@@ -72,12 +71,18 @@ def set_user(tables: AuthTables, user_id: str, attributes: Mapping[str, Any], ke
     return user_row(tables, (yield _select_user(tables, user_id)).rows[0])
 
 
-def delete_user(tables: AuthTables, user_id: str) -> Steps[None]:
-    """What refers to the user goes first, in the same transaction: a key or login that came in meanwhile does not hold the user."""
+def delete_user(tables: AuthTables, user_id: str) -> Steps[int]:
+    """Delete what refers to the user first, lest a key or login made meanwhile holds the user.
+
+    Returns:
+        How many sessions were revoked.
+    """
     yield from delete_keys_by_user_id(tables, user_id)
+    count = 0
     if tables.session is not None:
-        yield from delete_sessions_by_user_id(tables, user_id)
+        count = yield from delete_sessions_by_user_id(tables, user_id)
     yield delete(tables.user).where(equals(tables.user_id, user_id))
+    return count
 
 
 def update_user_attributes(tables: AuthTables, user_id: str, attributes: Mapping[str, Any]) -> Steps[UserRow | None]:
@@ -145,18 +150,21 @@ def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
         raise InvalidUserId
 
 
-def set_session_within(tables: AuthTables, session: SessionRow, limit: int, now: int) -> Steps[None]:
+def set_session_within(tables: AuthTables, session: SessionRow, limit: int, now: int) -> Steps[int]:
     """One login of a user after the other: each locks the user's row, without writing to it, until it is committed.
 
     A statement after that sees what the one before has committed; only where a whole transaction sees one moment, as at PostgreSQL's
     REPEATABLE READ, it does not: then one login too many may be left, until the next. So it is on SQL Server, for which SQLAlchemy makes
     no lock clause. What a renewal is about to replace is listed as it was, and ends with what it is renewed to.
+
+    Returns:
+        How many sessions were revoked.
     """
     yield delete(check_sessions(tables)).where(false())  # SQLite, which can't lock a row, locks the database
     yield select(tables.user_id).where(equals(tables.user_id, session.user_id)).with_for_update(key_share=True)
     yield from set_session(tables, session)
     rows = yield from get_sessions_by_user_id(tables, session.user_id)
-    yield from delete_sessions(tables, surplus_sessions(rows, session, limit, now), now)
+    return (yield from delete_sessions(tables, surplus_sessions(rows, session, limit, now), now))
 
 
 def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int) -> Steps[SessionRow | None]:
@@ -171,7 +179,7 @@ def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, gr
         end = yield from get_successor(tables, session_id, now)
         return end if end is not None and end.user_id == successor.user_id else None
     stored = (yield _insert_session(tables, successor)).changed
-    yield _delete_spent(sessions, successor.user_id, now)
+    yield from _delete_spent(sessions, successor.user_id, now)
     return successor if stored else None
 
 
@@ -187,50 +195,66 @@ def get_successor(tables: AuthTables, session_id: str, now: int) -> Steps[Sessio
     return None
 
 
-def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) -> Steps[None]:
+def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) -> Steps[int]:
+    """Return how many sessions were revoked."""
+    count = 0
     for block in _blocks(session_ids):
-        yield from _delete_chains(check_sessions(tables), block, now)
+        count += yield from _delete_chains(check_sessions(tables), block, now)
+    return count
 
 
-def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[None]:
+def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[int]:
     """Remove the live ones; of those that a renewal was faster with, remove the used row and go on with its successor."""
+    count = 0
     for _ in range(_LONGEST_CHAIN):
-        revoked((yield delete(sessions).where(is_one_of(sessions.c.id, ids), sessions.c.successor.is_(None))).changed)
-        used = (yield select(sessions).where(is_one_of(sessions.c.id, ids), sessions.c.successor.is_not(None))).rows
+        live = and_(is_one_of(sessions.c.id, ids), sessions.c.successor.is_(None))
+        count += (yield delete(sessions).where(live)).changed
+        used = (yield _select_used(sessions, is_one_of(sessions.c.id, ids))).rows
         if not used:
-            return
+            break
         yield delete(sessions).where(is_one_of(sessions.c.id, [row.id for row in used]))
         ids = [row.successor for row in used if row.idle_expires >= now]
+    return count
 
 
-def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
+def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[int]:
     """Repeat the DELETE until it finds nothing.
 
     A DELETE waits for a renewal that is under way, but removes only rows that were there when it began: the successor, committed
     meanwhile, needs the next one.
+
+    Returns:
+        How many sessions were revoked.
     """
     sessions = check_sessions(tables)
-    changed = 1
-    while changed:
-        changed = (yield delete(sessions).where(equals(sessions.c.user_id, user_id))).changed
-        revoked(changed)
+    count = 0
+    while changed := (yield delete(sessions).where(equals(sessions.c.user_id, user_id))).changed:
+        count += changed
+    return count
 
 
-def delete_other_sessions(tables: AuthTables, user_id: str, keep: str, now: int) -> Steps[bool]:
+def delete_other_sessions(
+    tables: AuthTables,
+    user_id: str,
+    keep: str,
+    now: int,
+) -> Steps[tuple[bool, int]]:
     """Used rows stay: those of the kept session serve requests in flight, the others lead nowhere.
 
     So a row count of 0 does not say that a renewal's successor was seen; whether another live session is there is asked anew each time.
+
+    Returns:
+        Whether the session was kept, and how many sessions were revoked.
     """
     sessions = check_sessions(tables)
     end = yield from _lock_end(sessions, user_id, keep, now)
     if end is None:
-        yield from delete_sessions_by_user_id(tables, user_id)
-        return False
+        return False, (yield from delete_sessions_by_user_id(tables, user_id))
     others = and_(equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None))
-    revoked((yield delete(sessions).where(others)).changed)
+    count = (yield delete(sessions).where(others)).changed
     while (yield select(sessions.c.id).where(others).limit(1)).rows:
-        revoked((yield delete(sessions).where(others)).changed)
-    return True
+        count += (yield delete(sessions).where(others)).changed
+    return True, count
 
 
 def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps[str | None]:
@@ -239,11 +263,20 @@ def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps
         own = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, user_id))
         if (yield update(sessions).where(own, _live(sessions, now)).values(idle_expires=sessions.c.idle_expires)).changed:
             return session_id
-        used = (yield select(sessions).where(own, sessions.c.successor.is_not(None), sessions.c.idle_expires >= now)).rows
+        used = (yield _select_used(sessions, and_(own, sessions.c.idle_expires >= now))).rows
         if not used:
             return None
         session_id = used[0].successor
     return None
+
+
+def _select_used(sessions: Table, which: ColumnElement[bool]) -> Select[Any]:
+    """Select used rows as they are now, not as they were when the transaction began to read.
+
+    MySQL and MariaDB read without a lock what was there then, and write to what is there now. So
+    the successor that a session got meanwhile would neither be written to nor be found.
+    """
+    return select(sessions).where(which, sessions.c.successor.is_not(None)).with_for_update()
 
 
 def _is_hash(column: ColumnElement[Any], expected: str | None) -> ColumnElement[bool]:
@@ -254,9 +287,17 @@ def _live(sessions: Table, now: int) -> ColumnElement[bool]:
     return and_(sessions.c.successor.is_(None), sessions.c.idle_expires >= now)
 
 
-def _delete_spent(sessions: Table, user_id: str, now: int) -> Executable:
-    """Sweep the user's used rows whose time is over."""
-    return delete(sessions).where(equals(sessions.c.user_id, user_id), sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
+def _delete_spent(sessions: Table, user_id: str, now: int) -> Steps[None]:
+    """Sweep the user's used rows whose time is over.
+
+    They are found without a lock. A DELETE by the user's id would lock all rows of the user in MySQL
+    and MariaDB, so that any two renewals of one user were a deadlock.
+    """
+    own = equals(sessions.c.user_id, user_id)
+    spent = and_(own, sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
+    found = (yield select(sessions.c.id).where(spent)).rows
+    for block in _blocks([row.id for row in found]):
+        yield delete(sessions).where(is_one_of(sessions.c.id, block))
 
 
 def _select_user(tables: AuthTables, user_id: str) -> Select[Any]:

@@ -44,18 +44,6 @@ TABLES = AuthTables(Base.metadata, user=Member, sessions=True)
 on_sqlite = pytest.mark.parametrize("database", ["driver's BEGIN", "explicit BEGIN"], indirect=True)
 """For a test that writes SQLite's own SQL."""
 
-without_deadlocks = pytest.mark.parametrize("database", ["driver's BEGIN", "explicit BEGIN"], indirect=True)
-"""For a test whose transactions MariaDB may end by a deadlock, which the adapters do not retry."""
-
-DEADLOCKING_LAWS = {
-    "test_delete_amid_renewals",
-    "test_delete_by_user_amid_logins",
-    "test_delete_by_user_amid_renewals",
-    "test_keep_amid_renewals",
-    "test_within_amid_renewals",
-}
-"""The laws in which MariaDB may do so."""
-
 
 class Time:
     """A clock that stands until a test moves it."""
@@ -131,8 +119,6 @@ PEOPLE_TABLES = AuthTables(PEOPLE, user_columns=[Column("name", Text), Column("t
 async def people(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
     """An adapter with its own tables on an empty database and the system's clock."""
     server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    if request.param == "mariadb" and request.node.originalname in DEADLOCKING_LAWS:
-        request.applymarker(pytest.mark.xfail(raises=OperationalError, strict=False, reason="a deadlock is not retried"))
     async with AsyncDatabase(PEOPLE, tmp_path / "people.db", server=server) as engine:
         yield AsyncSQLAlchemyAdapter(engine, PEOPLE_TABLES)
 
@@ -442,7 +428,6 @@ async def test_parallel_renewals_without_grace(adapter: AsyncSQLAlchemyAdapter) 
     assert len(results) == 1
 
 
-@without_deadlocks
 async def test_renewal_beside_revocation(adapter: AsyncSQLAlchemyAdapter) -> None:
     """Whichever is faster, a session that was ended during its renewal is ended, and so is what it was renewed to."""
     await add_alice(adapter)
@@ -455,7 +440,6 @@ async def test_renewal_beside_revocation(adapter: AsyncSQLAlchemyAdapter) -> Non
         assert await adapter.get_sessions_by_user_id("u1") == []
 
 
-@without_deadlocks
 async def test_renewal_beside_keeping(adapter: AsyncSQLAlchemyAdapter) -> None:
     """A session that is kept while it is renewed stays as its successor, and it alone."""
     await add_alice(adapter)

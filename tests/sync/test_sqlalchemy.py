@@ -45,18 +45,6 @@ TABLES = AuthTables(Base.metadata, user=Member, sessions=True)
 on_sqlite = pytest.mark.parametrize("database", ["driver's BEGIN", "explicit BEGIN"], indirect=True)
 """For a test that writes SQLite's own SQL."""
 
-without_deadlocks = pytest.mark.parametrize("database", ["driver's BEGIN", "explicit BEGIN"], indirect=True)
-"""For a test whose transactions MariaDB may end by a deadlock, which the adapters do not retry."""
-
-DEADLOCKING_LAWS = {
-    "test_delete_amid_renewals",
-    "test_delete_by_user_amid_logins",
-    "test_delete_by_user_amid_renewals",
-    "test_keep_amid_renewals",
-    "test_within_amid_renewals",
-}
-"""The laws in which MariaDB may do so."""
-
 
 class Time:
     """A clock that stands until a test moves it."""
@@ -132,8 +120,6 @@ PEOPLE_TABLES = AuthTables(PEOPLE, user_columns=[Column("name", Text), Column("t
 def people(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLAlchemyAdapter]:
     """An adapter with its own tables on an empty database and the system's clock."""
     server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
-    if request.param == "mariadb" and request.node.originalname in DEADLOCKING_LAWS:
-        request.applymarker(pytest.mark.xfail(raises=OperationalError, strict=False, reason="a deadlock is not retried"))
     with Database(PEOPLE, tmp_path / "people.db", server=server) as engine:
         yield SQLAlchemyAdapter(engine, PEOPLE_TABLES)
 
@@ -443,7 +429,6 @@ def test_parallel_renewals_without_grace(adapter: SQLAlchemyAdapter) -> None:
     assert len(results) == 1
 
 
-@without_deadlocks
 def test_renewal_beside_revocation(adapter: SQLAlchemyAdapter) -> None:
     """Whichever is faster, a session that was ended during its renewal is ended, and so is what it was renewed to."""
     add_alice(adapter)
@@ -456,7 +441,6 @@ def test_renewal_beside_revocation(adapter: SQLAlchemyAdapter) -> None:
         assert adapter.get_sessions_by_user_id("u1") == []
 
 
-@without_deadlocks
 def test_renewal_beside_keeping(adapter: SQLAlchemyAdapter) -> None:
     """A session that is kept while it is renewed stays as its successor, and it alone."""
     add_alice(adapter)

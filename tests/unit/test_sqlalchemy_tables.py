@@ -20,12 +20,12 @@ from sqlalchemy import (
     inspect,
     make_url,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 from sqlalchemy.types import UserDefinedType
 
 from lucia import _sqlalchemy_steps as steps
-from lucia._sqlalchemy import Answer, AuthTables, hide_parameters
+from lucia._sqlalchemy import Answer, AuthTables, hide_parameters, retry_pause, was_rolled_back
 from lucia._sqlalchemy_steps import Steps
 from lucia.errors import InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow
@@ -276,7 +276,7 @@ def test_sign_out_everywhere_looks_again(tables: AuthTables) -> None:
     answers = [Answer((), 2), Answer((), 1), nothing()]
     sent, result = statements(steps.delete_sessions_by_user_id(tables, "u1"), answers)
     assert sent == ["DELETE FROM auth_session WHERE auth_session.user_id = ?"] * 3
-    assert result is None
+    assert result == 3
 
 
 def test_keeping_one_looks_again(tables: AuthTables) -> None:
@@ -285,7 +285,7 @@ def test_keeping_one_looks_again(tables: AuthTables) -> None:
     answers = [Answer((), 1), nothing(), Answer([another], 0), Answer((), 1), nothing()]
     sent, result = statements(steps.delete_other_sessions(tables, "u1", "s1", 5), answers)
     assert [text.split()[0] for text in sent] == ["UPDATE", "DELETE", "SELECT", "DELETE", "SELECT"]
-    assert result is True
+    assert result == (True, 1)
 
 
 def test_why_refused(tables: AuthTables) -> None:
@@ -296,6 +296,39 @@ def test_why_refused(tables: AuthTables) -> None:
 
 
 # Errors
+
+
+def driver_error(*args: object, **attributes: object) -> DBAPIError:
+    """An error as SQLAlchemy raises it for one of a driver's."""
+    cause = Exception(*args)
+    vars(cause).update(attributes)
+    return DBAPIError("SELECT 1", None, cause)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (driver_error(1213, "Deadlock found when trying to get lock"), True),
+        (driver_error(1020, "Record has changed since last read"), True),
+        (driver_error("Deadlock found when trying to get lock", errno=1213), True),
+        (driver_error("deadlock detected", pgcode="40P01"), True),
+        (driver_error("could not serialize access", sqlstate="40001"), True),
+        (driver_error(1205, "Lock wait timeout exceeded", sqlstate="HY000"), False),
+        (driver_error(2013, "Lost connection to server during query"), False),
+        (driver_error({"C": "08006"}), False),
+        (driver_error(), False),
+    ],
+)
+def test_which_transactions_were_rolled_back(error: DBAPIError, expected: bool) -> None:
+    """Only a code of a rollback allows to repeat, wherever the driver puts it; a timeout is none."""
+    assert was_rolled_back(error) is expected
+
+
+def test_pauses_before_another_attempt() -> None:
+    """The pause is random, and shorter than a tenth of a second however many attempts there were."""
+    assert max(retry_pause(1) for _ in range(100)) <= 0.01
+    assert max(retry_pause(100) for _ in range(100)) <= 0.1
+    assert len({retry_pause(1) for _ in range(100)}) > 1
 
 
 class Quoting(Exception):

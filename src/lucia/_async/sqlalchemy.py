@@ -1,12 +1,15 @@
 """Users, keys and sessions in a database, by SQLAlchemy 2: runs the operations of :mod:`lucia._sqlalchemy_steps`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 
 from lucia import _sqlalchemy_steps as steps
+from lucia._logs import revoked
+from lucia._pause import AsyncPause
 from lucia._sqlalchemy import (
+    MAX_ATTEMPTS,
     AsyncConnection,
     AsyncEngine,
     AsyncSession,
@@ -16,6 +19,9 @@ from lucia._sqlalchemy import (
     check_sessions,
     check_source,
     hide_parameters,
+    owns_transactions,
+    retry_pause,
+    was_rolled_back,
 )
 from lucia._sqlalchemy_steps import Steps
 from lucia.errors import LuciaError
@@ -24,6 +30,9 @@ from lucia.rules import Clock, system_clock
 
 T = TypeVar("T")
 
+Operation = Callable[[], Steps[T]]
+"""Makes the generator of an operation, which can run once, for each transaction that tries it."""
+
 AsyncSource = AsyncEngine | AsyncSessionMaker[Any] | AsyncSession
 """Where an adapter gets its transactions from."""
 
@@ -31,10 +40,14 @@ AsyncSource = AsyncEngine | AsyncSessionMaker[Any] | AsyncSession
 class AsyncSQLAlchemyUserAdapter:
     """Users and keys in a database.
 
-    With an engine or a sessionmaker each call is a short transaction of its own, so that no connection is held between calls. With the
-    caller's own session everything happens in the caller's transaction: pending objects are flushed first, nothing is committed, and a
-    refused write is undone to a SAVEPOINT, so that the transaction stays usable. Objects that the session has loaded before keep what
-    they were loaded with: refresh them where that matters.
+    With an engine or a sessionmaker each call is a short transaction of its own, so that no
+    connection is held between calls. It is repeated, ten times at most, if the database rolls it
+    back because of another one, such as by a deadlock.
+
+    With the caller's own session everything happens in the caller's transaction: pending objects are
+    flushed first, nothing is committed, and a refused write is undone to a SAVEPOINT, so that the
+    transaction stays usable. Objects that the session has loaded before keep what they were loaded
+    with: refresh them where that matters.
 
     Tables: see :class:`~lucia.adapters.sqlalchemy.AuthTables`; ``auth_user`` stands for the application's user table if there is one.
 
@@ -81,43 +94,56 @@ class AsyncSQLAlchemyUserAdapter:
         self._tables = tables
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
-        return await self._read(steps.get_user(self._tables, user_id))
+        return await self._read(lambda: steps.get_user(self._tables, user_id))
 
     async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
-        refused = steps.why_refused(self._tables, key_id=None if key is None else key.id)
-        return await self._write(steps.set_user(self._tables, user_id, attributes, key), refused)
+        return await self._write(
+            lambda: steps.set_user(self._tables, user_id, attributes, key),
+            lambda: steps.why_refused(self._tables, key_id=None if key is None else key.id),
+        )
 
     async def delete_user(self, user_id: str, /) -> None:
-        await self._write(steps.delete_user(self._tables, user_id))
+        revoked(await self._write(lambda: steps.delete_user(self._tables, user_id)))
 
     async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
-        return await self._write(steps.update_user_attributes(self._tables, user_id, attributes))
+        return await self._write(
+            lambda: steps.update_user_attributes(self._tables, user_id, attributes),
+        )
 
     async def get_key(self, key_id: str, /) -> KeyRow | None:
-        return await self._read(steps.get_key(self._tables, key_id))
+        return await self._read(lambda: steps.get_key(self._tables, key_id))
 
     async def get_keys_by_user_id(self, user_id: str, /) -> Sequence[KeyRow]:
-        return await self._read(steps.get_keys_by_user_id(self._tables, user_id))
+        return await self._read(lambda: steps.get_keys_by_user_id(self._tables, user_id))
 
     async def set_key(self, key: KeyRow, /) -> None:
-        await self._write(steps.set_key(self._tables, key), steps.why_refused(self._tables, key_id=key.id, user_id=key.user_id))
+        await self._write(
+            lambda: steps.set_key(self._tables, key),
+            lambda: steps.why_refused(self._tables, key_id=key.id, user_id=key.user_id),
+        )
 
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        return await self._write(steps.update_key_password(self._tables, key_id, hashed_password, expected))
+        return await self._write(
+            lambda: steps.update_key_password(self._tables, key_id, hashed_password, expected),
+        )
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
-        return await self._write(steps.delete_non_primary_key(self._tables, key_ids))
+        return await self._write(lambda: steps.delete_non_primary_key(self._tables, key_ids))
 
     async def delete_keys_by_user_id(self, user_id: str, /) -> None:
-        await self._write(steps.delete_keys_by_user_id(self._tables, user_id))
+        await self._write(lambda: steps.delete_keys_by_user_id(self._tables, user_id))
 
-    async def _read(self, operation: Steps[T]) -> T:
+    async def _read(self, operation: Operation[T]) -> T:
         await self._flush()
         return await self._transact(operation, atomic=False)
 
-    async def _write(self, operation: Steps[T], refused: Steps[LuciaError | None] | None = None) -> T:
+    async def _write(
+        self,
+        operation: Operation[T],
+        refused: Operation[LuciaError | None] | None = None,
+    ) -> T:
         """Run an operation whole or not at all; ``refused`` finds out what a violated constraint means, once all is undone.
 
         The library's error is raised outside of the handler, lest the database's error, which may quote ids, becomes its context.
@@ -135,22 +161,58 @@ class AsyncSQLAlchemyUserAdapter:
         if isinstance(self._source, AsyncSession):
             await self._source.flush()
 
-    async def _transact(self, operation: Steps[T], *, atomic: bool) -> T:
+    async def _transact(self, operation: Operation[T], *, atomic: bool) -> T:
         try:
-            if isinstance(self._source, AsyncSession):
-                return await (self._run_in_savepoint if atomic else _run)(self._source, operation)
-            async with self._source.begin() as transaction:
-                return await _run(transaction, operation)
+            if not isinstance(self._source, AsyncSession):
+                return await self._run_in_transactions(self._source, operation)
+            run = self._run_in_savepoint if atomic else _run
+            return await run(self._source, operation())
         except StatementError as error:
             hide_parameters(error)
             raise
 
+    async def _run_in_transactions(
+        self,
+        source: AsyncEngine | AsyncSessionMaker[Any],
+        operation: Operation[T],
+    ) -> T:
+        """Run the operation in a transaction, and in another one if the database rolled that back.
+
+        This is the one place where the adapter begins transactions, and what it repeats is whole: a
+        new operation reads everything again.
+        """
+        attempt = 1
+        while True:
+            try:
+                async with source.begin() as transaction:
+                    return await _run(transaction, operation())
+            except DBAPIError as error:
+                if attempt == MAX_ATTEMPTS or not was_rolled_back(error):
+                    raise
+                if not owns_transactions(source, self._tables):
+                    raise
+            await AsyncPause.seconds(retry_pause(attempt))
+            attempt += 1
+
     async def _run_in_savepoint(self, session: AsyncSession, operation: Steps[T]) -> T:
-        """Run the operation so that a failure undoes it alone."""
+        """Run the operation so that a failure undoes it alone.
+
+        After a deadlock MySQL and MariaDB have no savepoint to go back to. The error of that is not
+        the one to raise, since by the deadlock's the caller knows that all may be repeated.
+        """
         for statement in steps.before_savepoint(self._tables, session.get_bind(clause=self._tables.key).dialect.name):
             await session.execute(statement)
-        async with session.begin_nested():
-            return await _run(session, operation)
+        failure: DBAPIError | None = None
+        try:
+            async with session.begin_nested():
+                try:
+                    return await _run(session, operation)
+                except DBAPIError as error:
+                    failure = error
+                    raise
+        except DBAPIError as error:
+            failure = failure or error
+        raise failure
 
 
 class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
@@ -170,11 +232,13 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
                                    (or ``FOR UPDATE``; for SQL Server SQLAlchemy makes neither), then as ``set_session``,
                                    ``get_sessions_by_user_id`` and, for the oldest logins, ``delete_session``
     ``delete_session``             ``DELETE FROM auth_session WHERE id IN (…) AND successor IS NULL``, then the used ones among
-                                   these ids: ``SELECT`` and ``DELETE`` them, and so on with what they led to up to 60 s ago
+                                   these ids: ``SELECT … FOR UPDATE`` and ``DELETE`` them, and so on with what they led to up
+                                   to 60 s ago
     ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it finds nothing
     ``renew_session``              ``UPDATE auth_session SET successor = :new, active_expires = :end_of_grace,
                                    idle_expires = :in_60_s WHERE id = :id AND successor IS NULL AND idle_expires >= :now``; one row
-                                   is the winner, who goes on as ``set_session`` and sweeps; no row goes on as ``get_successor``
+                                   is the winner, who goes on as ``set_session`` and sweeps (``SELECT id`` of the user's used
+                                   rows, ``DELETE … WHERE id IN (…)``); no row goes on as ``get_successor``
     ``get_successor``              ``SELECT … FROM auth_session WHERE id = :id`` along the chain
     ``delete_other_sessions``      ``UPDATE auth_session SET idle_expires = idle_expires WHERE id = :keep AND …`` locks the one to
                                    keep; ``DELETE … WHERE user_id = :user_id AND id != :keep AND successor IS NULL`` until a
@@ -198,38 +262,54 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
         self._clock = clock
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
-        return await self._read(steps.get_session(self._tables, session_id))
+        return await self._read(lambda: steps.get_session(self._tables, session_id))
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
-        return await self._read(steps.get_sessions_by_user_id(self._tables, user_id))
+        return await self._read(lambda: steps.get_sessions_by_user_id(self._tables, user_id))
 
     async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
-        return await self._read(steps.get_session_and_user(self._tables, session_id))
+        return await self._read(lambda: steps.get_session_and_user(self._tables, session_id))
 
     async def set_session(self, session: SessionRow, /) -> None:
-        refused = steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id)
-        await self._write(steps.set_session(self._tables, session), refused)
+        await self._write(
+            lambda: steps.set_session(self._tables, session),
+            lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
+        )
 
     async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
-        operation = steps.set_session_within(self._tables, session, limit, self._clock())
-        await self._write(operation, steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id))
+        count = await self._write(
+            lambda: steps.set_session_within(self._tables, session, limit, self._clock()),
+            lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
+        )
+        revoked(count)
         return session
 
     async def delete_session(self, /, *session_ids: str) -> None:
-        await self._write(steps.delete_sessions(self._tables, session_ids, self._clock()))
+        count = await self._write(
+            lambda: steps.delete_sessions(self._tables, session_ids, self._clock()),
+        )
+        revoked(count)
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        await self._write(steps.delete_sessions_by_user_id(self._tables, user_id))
+        revoked(await self._write(lambda: steps.delete_sessions_by_user_id(self._tables, user_id)))
 
     async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        operation = steps.renew_session(self._tables, session_id, successor, grace, self._clock())
-        return await self._write(operation, steps.why_refused(self._tables, session_id=successor.id))
+        return await self._write(
+            lambda: steps.renew_session(self._tables, session_id, successor, grace, self._clock()),
+            lambda: steps.why_refused(self._tables, session_id=successor.id),
+        )
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
-        return await self._read(steps.get_successor(self._tables, session_id, self._clock()))
+        return await self._read(
+            lambda: steps.get_successor(self._tables, session_id, self._clock()),
+        )
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
-        return await self._write(steps.delete_other_sessions(self._tables, user_id, keep, self._clock()))
+        is_kept, count = await self._write(
+            lambda: steps.delete_other_sessions(self._tables, user_id, keep, self._clock()),
+        )
+        revoked(count)
+        return is_kept
 
 
 async def _run(transaction: AsyncConnection | AsyncSession, operation: Steps[T]) -> T:

@@ -1,4 +1,4 @@
-"""Waiting, in either colour."""
+"""Waiting, in either flavour."""
 
 import asyncio
 import time

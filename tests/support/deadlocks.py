@@ -1,0 +1,130 @@
+"""Conflicts of transactions on a real database server, which a rival provokes and wins."""
+
+from collections.abc import Callable, Container, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.sql_servers import SqlServer
+from tools.servers import until
+
+__all__ = ["Rivals"]
+
+_BALLAST: Final = ", ".join(f"('ballast-{number}')" for number in range(100))
+
+_MAKE_STRONG: Final = {
+    "mariadb": f"INSERT INTO auth_user (id) VALUES {_BALLAST}",
+    "postgresql": "SET LOCAL deadlock_timeout = '1h'",
+}
+"""MariaDB ends the transaction that changed less, PostgreSQL the first to look for a deadlock."""
+
+_COUNT_WAITING: Final = {
+    "mariadb": """
+        SELECT CAST(variable_value AS INT) FROM information_schema.global_status
+        WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS'
+    """,  # innodb_trx is a cache, which is never filled anew while somebody polls it
+    "postgresql": "SELECT count(*) FROM pg_locks WHERE NOT granted",
+}
+
+
+class Rivals:
+    """Transactions that come in the way of an engine's, at a certain statement, and win."""
+
+    def __init__(self, server: SqlServer, engine: Engine | AsyncEngine) -> None:
+        self._server = server
+        self._engine = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
+        self._rivals = create_engine(server.url(engine.url.database or ""))
+        self._watcher = create_engine(server.url(), isolation_level="AUTOCOMMIT")
+
+    def close(self) -> None:
+        """Close the rivals' connections."""
+        self._rivals.dispose()
+        self._watcher.dispose()
+
+    @contextmanager
+    def lock(self, before: str, first: str, then: str, times: int) -> Generator[list[Future[None]]]:
+        """End the engine's transactions by deadlocks, and yield a list that gets an item for each.
+
+        Whenever the engine is about to execute a certain statement, a rival locks what that
+        statement needs, and then asks for what the engine's transaction has locked already. The
+        rival's transaction is rolled back as soon as it has both.
+
+        Args:
+            before: how the engine's statement begins.
+            first: the rival's statement that locks a row which the engine's statement needs.
+            then: the rival's statement for a row that the engine's transaction has locked.
+            times: how many of these statements meet a rival; later ones do not.
+
+        Raises:
+            DBAPIError: a rival was the one whose transaction the server ended.
+        """
+        met: list[Future[None]] = []
+
+        def meet_a_rival(connection: Connection) -> None:
+            if self._server.kind == "postgresql":
+                connection.exec_driver_sql("SET LOCAL deadlock_timeout = '10ms'")
+            rival = self._rivals.connect()
+            rival.execute(text(_MAKE_STRONG[self._server.kind]))
+            rival.execute(text(first))
+            met.append(threads.submit(_lock_and_leave, rival, then))
+            until(self._is_waiting)
+
+        with ThreadPoolExecutor() as threads, self._hook(before, meet_a_rival, range(times)):
+            yield met
+        for rival in met:
+            rival.result()
+
+    @contextmanager
+    def change(self, before: str, *statements: str, place: int) -> Generator[list[str]]:
+        """Commit a change when the engine is about to execute a certain statement.
+
+        Args:
+            before: how the engine's statement begins.
+            statements: the rival's.
+            place: which of the engine's statements it is, the first being 0.
+
+        Yields:
+            A list that gets the rival's statements when they are committed.
+        """
+        made: list[str] = []
+
+        def make_change(_: Connection) -> None:
+            with self._rivals.begin() as rival:
+                for statement in statements:
+                    rival.execute(text(statement))
+            made.extend(statements)
+
+        with self._hook(before, make_change, [place]):
+            yield made
+
+    def _is_waiting(self) -> bool:
+        with self._watcher.connect() as connection:
+            return bool(connection.execute(text(_COUNT_WAITING[self._server.kind])).scalar_one())
+
+    @contextmanager
+    def _hook(
+        self,
+        before: str,
+        act: Callable[[Connection], None],
+        places: Container[int],
+    ) -> Generator[None]:
+        numbers = count()
+
+        def act_before(connection: Connection, _: Any, statement: str, *_rest: object) -> None:
+            if statement.startswith(before) and next(numbers) in places:
+                act(connection)
+
+        event.listen(self._engine, "before_cursor_execute", act_before)
+        try:
+            yield
+        finally:
+            event.remove(self._engine, "before_cursor_execute", act_before)
+
+
+def _lock_and_leave(rival: Connection, statement: str) -> None:
+    with rival:
+        rival.execute(text(statement))
