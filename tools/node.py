@@ -20,7 +20,7 @@ def install(folder: Path) -> None:
     with names.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not installed.exists() or installed.stat().st_mtime < names.stat().st_mtime:
-            subprocess.run([*node("npm"), "ci", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=True)  # noqa: S603 # our own
+            subprocess.run([*node("npm"), "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True)  # noqa: S603 # our own
 
 
 def installed(folder: Path) -> dict[str, str]:
