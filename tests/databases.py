@@ -77,7 +77,7 @@ class AsyncDatabase:
 
     @staticmethod
     def sessionmaker_of(connection: AsyncConnection) -> async_sessionmaker[AsyncSession]:
-        """What joins the transaction of a caller's connection."""
+        """Return a sessionmaker whose sessions join the connection's transaction."""
         return async_sessionmaker(connection)
 
     @staticmethod

@@ -37,7 +37,7 @@ def before_savepoint(tables: AuthTables, dialect: str) -> Sequence[Executable]:
 def _with_session_id(tables: AuthTables, session_id: str) -> Executable:
     """By the column's own collation: what collides with it is taken."""
     sessions = check_sessions(tables)
-    return select(sessions.c.id).where(sessions.c.id == session_id)
+    return _as_it_is_now(select(sessions.c.id).where(sessions.c.id == session_id))
 
 
 def why_refused(
@@ -50,7 +50,8 @@ def why_refused(
     Returns:
         DuplicateKeyId or DuplicateSessionId if that id is taken, InvalidUserId if the user is missing, else None.
     """
-    if key_id is not None and (yield select(tables.key.c.id).where(tables.key.c.id == key_id)).rows:
+    taken_key = select(tables.key.c.id).where(tables.key.c.id == key_id)
+    if key_id is not None and (yield _as_it_is_now(taken_key)).rows:
         return DuplicateKeyId()
     if session_id is not None and (yield _with_session_id(tables, session_id)).rows:
         return DuplicateSessionId()
@@ -71,14 +72,14 @@ def set_user(tables: AuthTables, user_id: str, attributes: Mapping[str, Any], ke
     return user_row(tables, (yield _select_user(tables, user_id)).rows[0])
 
 
-def delete_user(tables: AuthTables, user_id: str) -> Steps[int]:
+def delete_user(tables: AuthTables, user_id: str) -> Steps[int | None]:
     """Delete what refers to the user first, lest a key or login made meanwhile holds the user.
 
     Returns:
-        How many sessions were revoked.
+        How many sessions were revoked; None without a table of sessions.
     """
     yield from delete_keys_by_user_id(tables, user_id)
-    count = 0
+    count = None
     if tables.session is not None:
         count = yield from delete_sessions_by_user_id(tables, user_id)
     yield delete(tables.user).where(equals(tables.user_id, user_id))
@@ -176,7 +177,7 @@ def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, gr
     live = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, successor.user_id), _live(sessions, now))
     used = {"successor": successor.id, "active_expires": now + grace if grace else 0, "idle_expires": now + MARKER_MS}
     if not (yield update(sessions).where(live).values(used)).changed:
-        end = yield from get_successor(tables, session_id, now)
+        end = yield from _follow(tables, session_id, now, locked=True)
         return end if end is not None and end.user_id == successor.user_id else None
     stored = (yield _insert_session(tables, successor)).changed
     yield from _delete_spent(sessions, successor.user_id, now)
@@ -184,8 +185,20 @@ def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, gr
 
 
 def get_successor(tables: AuthTables, session_id: str, now: int) -> Steps[SessionRow | None]:
+    return _follow(tables, session_id, now, locked=False)
+
+
+def _follow(
+    tables: AuthTables,
+    session_id: str,
+    now: int,
+    *,
+    locked: bool,
+) -> Steps[SessionRow | None]:
+    """Return the end of a chain of renewals, as far as their graces are running."""
     for hop in range(_LONGEST_CHAIN):
-        rows = (yield _select_session(tables, session_id)).rows
+        statement = _select_session(tables, session_id)
+        rows = (yield _as_it_is_now(statement) if locked else statement).rows
         if not rows or rows[0].successor is None:
             found = session_rows(rows if hop else ())
             return found[0] if found and found[0].idle_expires >= now else None
@@ -252,7 +265,7 @@ def delete_other_sessions(
         return False, (yield from delete_sessions_by_user_id(tables, user_id))
     others = and_(equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None))
     count = (yield delete(sessions).where(others)).changed
-    while (yield select(sessions.c.id).where(others).limit(1)).rows:
+    while (yield _as_it_is_now(select(sessions.c.id).where(others))).rows:
         count += (yield delete(sessions).where(others)).changed
     return True, count
 
@@ -271,12 +284,17 @@ def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps
 
 
 def _select_used(sessions: Table, which: ColumnElement[bool]) -> Select[Any]:
-    """Select used rows as they are now, not as they were when the transaction began to read.
+    """Select used rows, so that the successor that a session got meanwhile is found."""
+    return _as_it_is_now(select(sessions).where(which, sessions.c.successor.is_not(None)))
 
-    MySQL and MariaDB read without a lock what was there then, and write to what is there now. So
-    the successor that a session got meanwhile would neither be written to nor be found.
+
+def _as_it_is_now(statement: Select[Any]) -> Select[Any]:
+    """Read rows as they are, not as they were when the transaction began to read.
+
+    At REPEATABLE READ, MySQL and MariaDB write to rows as they are, but read older ones unless the
+    SELECT locks what it reads. In between, what a write has met could not be found.
     """
-    return select(sessions).where(which, sessions.c.successor.is_not(None)).with_for_update()
+    return statement.with_for_update()
 
 
 def _is_hash(column: ColumnElement[Any], expected: str | None) -> ColumnElement[bool]:

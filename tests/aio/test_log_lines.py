@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from sqlalchemy import MetaData
 
 from lucia import (
     AsyncAuth,
@@ -24,8 +25,10 @@ from lucia import (
 )
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.adapters.sqlalchemy import AsyncSQLAlchemyUserAdapter, AuthTables
 from tests.aio.five_methods import AsyncDictionaryAdapter
 from tests.aio.stores import AsyncWatchedStore, StoreDownError
+from tests.databases import AsyncDatabase
 from tests.redis_tools import frozen, own_server
 from tests.servers import Server
 from tests.shared import CHEAP, OWN_ORIGIN, Exchange, Time
@@ -189,6 +192,21 @@ async def test_revocation(auth: AsyncAuth[User], redis_auth: AsyncAuth[User], li
     lines.take()
     await subject.delete_user(user.user_id)
     assert lines.take() == told(1)
+
+
+async def test_revocation_that_nobody_counts(lines: Lines) -> None:
+    """A store of sessions with five methods does not say how many it ended, nor does a user adapter."""
+    metadata = MetaData()
+    tables = AuthTables(metadata)
+    async with AsyncDatabase(metadata) as engine:
+        users = AsyncSQLAlchemyUserAdapter(engine, tables)
+        auth = AsyncAuth(users=users, sessions=AsyncDictionaryAdapter(), env="DEV", hash=CHEAP)
+        user = await auth.create_user(primary_key=ALICE)
+        await auth.create_session(user.user_id)
+        lines.take()
+        await auth.delete_user(user.user_id)
+        await auth.aclose()
+    assert lines.take() == [("sessions_revoked", {"user_id": user.user_id, "count": None})]
 
 
 async def test_revocation_without_scripts(scriptless_client: Redis, lines: Lines) -> None:

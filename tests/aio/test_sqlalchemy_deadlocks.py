@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator, Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -16,7 +16,8 @@ from lucia._calls import AsyncCalls
 from lucia._logs import revocation
 from lucia._sqlalchemy import MAX_ATTEMPTS, was_rolled_back
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
-from lucia.models import SessionRow
+from lucia.errors import DuplicateKeyId, DuplicateSessionId
+from lucia.models import KeyRow, SessionRow
 from tests.databases import AsyncDatabase
 from tests.shared import NOW, Time
 from tests.sql_servers import SqlServer
@@ -181,6 +182,7 @@ async def test_changed_row_is_read_again(
     attempts: int,
 ) -> None:
     """Where writing to a row that changed since it was read is an error, it is read again."""
+    set_snapshot_isolation(database, "ON")
     monkeypatch.setattr(adapters, "MAX_ATTEMPTS", attempts)
     await adapter.renew_session("used", session("new"), grace=0)
     time.advance(timedelta(minutes=2))  # so the next renewal sweeps "used"
@@ -207,14 +209,20 @@ async def late_renewal(adapter: AsyncSQLAlchemyAdapter) -> Sequence[str]:
 
 
 @pytest.fixture
-def snapshots_differ(sql_server: SqlServer, database: AsyncDatabase) -> None:
+def snapshots_differ(database: AsyncDatabase) -> None:
     """Let reads see older rows than writes do, as MySQL does, and MariaDB before 11.6.2."""
 
-    def set_option(connection: Connection) -> None:
-        connection.exec_driver_sql("SET SESSION innodb_snapshot_isolation = OFF")
+    set_snapshot_isolation(database, "OFF")
 
-    if sql_server.kind == "mariadb":
-        engine: Any = database.engine
+
+def set_snapshot_isolation(database: AsyncDatabase, value: str) -> None:
+    """Say whether MariaDB refuses to write to rows that changed since they were read."""
+
+    def set_option(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SET SESSION innodb_snapshot_isolation = {value}")
+
+    engine: Any = database.engine
+    if engine.dialect.name == "mariadb":
         event.listen(getattr(engine, "sync_engine", engine), "begin", set_option)
 
 
@@ -246,6 +254,90 @@ async def test_keeping_sees_a_renewal_meanwhile(
     assert await ids(adapter) == ["newer"]
 
 
+@pytest.fixture
+async def late(
+    snapshots_differ: None,
+    database: AsyncDatabase,
+    adapter: AsyncSQLAlchemyAdapter,
+    time: Time,
+) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
+    """An adapter over a caller's session that reads before other transactions are committed.
+
+    So what it reads without a lock afterwards is old, where the database does that.
+    """
+    async with database.session(database.engine) as mine:
+        made = AsyncSQLAlchemyAdapter(mine, TABLES, clock=time)
+        assert await made.get_session("used") == session("used")
+        assert await made.get_key("email:u1") is None
+        yield made
+        await mine.rollback()
+
+
+async def test_keeping_after_another_sign_out(
+    late: AsyncSQLAlchemyAdapter,
+    adapter: AsyncSQLAlchemyAdapter,
+    database: AsyncDatabase,
+) -> None:
+    """Ending the others ends where another transaction has ended one of them meanwhile."""
+    await adapter.delete_session("other")
+    with at_most(database, statements=20):
+        assert await late.delete_other_sessions("u1", "used")
+
+
+async def test_renewal_after_another_renewal(
+    late: AsyncSQLAlchemyAdapter,
+    adapter: AsyncSQLAlchemyAdapter,
+) -> None:
+    """Within the grace, a renewal finds the successor that another transaction has made meanwhile."""
+    await adapter.renew_session("used", session("new"), grace=HOUR)
+    assert await late.renew_session("used", session("newer"), grace=HOUR) == session("new")
+
+
+async def test_key_that_another_user_has_taken(
+    late: AsyncSQLAlchemyAdapter,
+    adapter: AsyncSQLAlchemyAdapter,
+) -> None:
+    """A key that another transaction has stored meanwhile is a duplicate, and no database error."""
+    await adapter.set_key(key("u1"))
+    with pytest.raises(DuplicateKeyId):
+        await late.set_user("u2", {}, key("u2"))
+
+
+async def test_session_id_that_is_taken(
+    late: AsyncSQLAlchemyAdapter,
+    adapter: AsyncSQLAlchemyAdapter,
+) -> None:
+    """A session id that another transaction has stored meanwhile is a duplicate too."""
+    await adapter.set_session(session("new"))
+    with pytest.raises(DuplicateSessionId):
+        await late.set_session(session("new"))
+
+
+def key(user_id: str) -> KeyRow:
+    """A key that each user wants."""
+    return KeyRow(id="email:u1", user_id=user_id, hashed_password=None, primary_key=True, expires=None)
+
+
+@contextmanager
+def at_most(database: AsyncDatabase, statements: int) -> Generator[None]:
+    """Raise an error in place of the statement after so many."""
+    left = statements
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise AssertionError(f"more than {statements} statements")
+
+    engine: Any = database.engine
+    engine = getattr(engine, "sync_engine", engine)
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+
+
 async def sign_out_amid_calls(adapter: AsyncSQLAlchemyAdapter, rounds: int) -> None:
     """Sign out everywhere while ten sessions are renewed and ten are made."""
     for round_ in range(rounds):
@@ -270,5 +362,5 @@ async def test_sign_out_amid_renewals_and_logins(adapter: AsyncSQLAlchemyAdapter
 
 @pytest.mark.slow
 async def test_many_sign_outs_amid_renewals_and_logins(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """So it is in many rounds."""
+    """In many rounds, too, no call fails and no session from before is left."""
     await sign_out_amid_calls(adapter, rounds=20)

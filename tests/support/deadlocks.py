@@ -26,7 +26,7 @@ _COUNT_WAITING: Final = {
     "mariadb": """
         SELECT CAST(variable_value AS INT) FROM information_schema.global_status
         WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS'
-    """,  # innodb_trx is a cache, which is never filled anew while somebody polls it
+    """,  # innodb_trx is a cache, which is not refreshed while somebody polls it
     "postgresql": "SELECT count(*) FROM pg_locks WHERE NOT granted",
 }
 

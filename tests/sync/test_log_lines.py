@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
+from sqlalchemy import MetaData
 
 from lucia import (
     Auth,
@@ -25,8 +26,10 @@ from lucia import (
 )
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.redis import RedisSessionAdapter
+from lucia.adapters.sqlalchemy import SQLAlchemyUserAdapter, AuthTables
 from tests.sync.five_methods import DictionaryAdapter
 from tests.sync.stores import WatchedStore, StoreDownError
+from tests.databases import Database
 from tests.redis_tools import frozen, own_server
 from tests.servers import Server
 from tests.shared import CHEAP, OWN_ORIGIN, Exchange, Time
@@ -190,6 +193,21 @@ def test_revocation(auth: Auth[User], redis_auth: Auth[User], lines: Lines, wher
     lines.take()
     subject.delete_user(user.user_id)
     assert lines.take() == told(1)
+
+
+def test_revocation_that_nobody_counts(lines: Lines) -> None:
+    """A store of sessions with five methods does not say how many it ended, nor does a user adapter."""
+    metadata = MetaData()
+    tables = AuthTables(metadata)
+    with Database(metadata) as engine:
+        users = SQLAlchemyUserAdapter(engine, tables)
+        auth = Auth(users=users, sessions=DictionaryAdapter(), env="DEV", hash=CHEAP)
+        user = auth.create_user(primary_key=ALICE)
+        auth.create_session(user.user_id)
+        lines.take()
+        auth.delete_user(user.user_id)
+        auth.close()
+    assert lines.take() == [("sessions_revoked", {"user_id": user.user_id, "count": None})]
 
 
 def test_revocation_without_scripts(scriptless_client: Redis, lines: Lines) -> None:

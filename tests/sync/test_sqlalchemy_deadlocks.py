@@ -3,7 +3,7 @@
 
 import logging
 from collections.abc import Iterator, Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -17,7 +17,8 @@ from lucia._calls import Calls
 from lucia._logs import revocation
 from lucia._sqlalchemy import MAX_ATTEMPTS, was_rolled_back
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, AuthTables
-from lucia.models import SessionRow
+from lucia.errors import DuplicateKeyId, DuplicateSessionId
+from lucia.models import KeyRow, SessionRow
 from tests.databases import Database
 from tests.shared import NOW, Time
 from tests.sql_servers import SqlServer
@@ -182,6 +183,7 @@ def test_changed_row_is_read_again(
     attempts: int,
 ) -> None:
     """Where writing to a row that changed since it was read is an error, it is read again."""
+    set_snapshot_isolation(database, "ON")
     monkeypatch.setattr(adapters, "MAX_ATTEMPTS", attempts)
     adapter.renew_session("used", session("new"), grace=0)
     time.advance(timedelta(minutes=2))  # so the next renewal sweeps "used"
@@ -208,14 +210,20 @@ def late_renewal(adapter: SQLAlchemyAdapter) -> Sequence[str]:
 
 
 @pytest.fixture
-def snapshots_differ(sql_server: SqlServer, database: Database) -> None:
+def snapshots_differ(database: Database) -> None:
     """Let reads see older rows than writes do, as MySQL does, and MariaDB before 11.6.2."""
 
-    def set_option(connection: Connection) -> None:
-        connection.exec_driver_sql("SET SESSION innodb_snapshot_isolation = OFF")
+    set_snapshot_isolation(database, "OFF")
 
-    if sql_server.kind == "mariadb":
-        engine: Any = database.engine
+
+def set_snapshot_isolation(database: Database, value: str) -> None:
+    """Say whether MariaDB refuses to write to rows that changed since they were read."""
+
+    def set_option(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SET SESSION innodb_snapshot_isolation = {value}")
+
+    engine: Any = database.engine
+    if engine.dialect.name == "mariadb":
         event.listen(getattr(engine, "sync_engine", engine), "begin", set_option)
 
 
@@ -247,6 +255,90 @@ def test_keeping_sees_a_renewal_meanwhile(
     assert ids(adapter) == ["newer"]
 
 
+@pytest.fixture
+def late(
+    snapshots_differ: None,
+    database: Database,
+    adapter: SQLAlchemyAdapter,
+    time: Time,
+) -> Iterator[SQLAlchemyAdapter]:
+    """An adapter over a caller's session that reads before other transactions are committed.
+
+    So what it reads without a lock afterwards is old, where the database does that.
+    """
+    with database.session(database.engine) as mine:
+        made = SQLAlchemyAdapter(mine, TABLES, clock=time)
+        assert made.get_session("used") == session("used")
+        assert made.get_key("email:u1") is None
+        yield made
+        mine.rollback()
+
+
+def test_keeping_after_another_sign_out(
+    late: SQLAlchemyAdapter,
+    adapter: SQLAlchemyAdapter,
+    database: Database,
+) -> None:
+    """Ending the others ends where another transaction has ended one of them meanwhile."""
+    adapter.delete_session("other")
+    with at_most(database, statements=20):
+        assert late.delete_other_sessions("u1", "used")
+
+
+def test_renewal_after_another_renewal(
+    late: SQLAlchemyAdapter,
+    adapter: SQLAlchemyAdapter,
+) -> None:
+    """Within the grace, a renewal finds the successor that another transaction has made meanwhile."""
+    adapter.renew_session("used", session("new"), grace=HOUR)
+    assert late.renew_session("used", session("newer"), grace=HOUR) == session("new")
+
+
+def test_key_that_another_user_has_taken(
+    late: SQLAlchemyAdapter,
+    adapter: SQLAlchemyAdapter,
+) -> None:
+    """A key that another transaction has stored meanwhile is a duplicate, and no database error."""
+    adapter.set_key(key("u1"))
+    with pytest.raises(DuplicateKeyId):
+        late.set_user("u2", {}, key("u2"))
+
+
+def test_session_id_that_is_taken(
+    late: SQLAlchemyAdapter,
+    adapter: SQLAlchemyAdapter,
+) -> None:
+    """A session id that another transaction has stored meanwhile is a duplicate too."""
+    adapter.set_session(session("new"))
+    with pytest.raises(DuplicateSessionId):
+        late.set_session(session("new"))
+
+
+def key(user_id: str) -> KeyRow:
+    """A key that each user wants."""
+    return KeyRow(id="email:u1", user_id=user_id, hashed_password=None, primary_key=True, expires=None)
+
+
+@contextmanager
+def at_most(database: Database, statements: int) -> Generator[None]:
+    """Raise an error in place of the statement after so many."""
+    left = statements
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise AssertionError(f"more than {statements} statements")
+
+    engine: Any = database.engine
+    engine = getattr(engine, "sync_engine", engine)
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+
+
 def sign_out_amid_calls(adapter: SQLAlchemyAdapter, rounds: int) -> None:
     """Sign out everywhere while ten sessions are renewed and ten are made."""
     for round_ in range(rounds):
@@ -271,5 +363,5 @@ def test_sign_out_amid_renewals_and_logins(adapter: SQLAlchemyAdapter) -> None:
 
 @pytest.mark.slow
 def test_many_sign_outs_amid_renewals_and_logins(adapter: SQLAlchemyAdapter) -> None:
-    """So it is in many rounds."""
+    """In many rounds, too, no call fails and no session from before is left."""
     sign_out_amid_calls(adapter, rounds=20)

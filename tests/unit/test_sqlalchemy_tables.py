@@ -320,7 +320,7 @@ def driver_error(*args: object, **attributes: object) -> DBAPIError:
     ],
 )
 def test_which_transactions_were_rolled_back(error: DBAPIError, expected: bool) -> None:
-    """Only a code of a rollback allows to repeat, wherever the driver puts it; a timeout is none."""
+    """A transaction is retried only for the error codes of a rollback, in whichever attribute the driver has them."""
     assert was_rolled_back(error) is expected
 
 

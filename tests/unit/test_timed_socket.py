@@ -1,4 +1,4 @@
-"""A socket whose calls all end by the same time."""
+"""A socket with one deadline for all its calls."""
 
 import socket
 import threading
@@ -74,7 +74,7 @@ def test_time_is_over(pair: tuple[socket.socket, socket.socket]) -> None:
     buffer = bytearray(1)
     with pytest.raises(TimeoutError):
         timed.recv_into(buffer)
-    timed.end = in_seconds(10)
+    timed.deadline = in_seconds(10)
     assert timed.recv_into(buffer) == 1
     assert buffer == b"x"
 

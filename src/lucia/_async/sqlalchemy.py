@@ -30,8 +30,8 @@ from lucia.rules import Clock, system_clock
 
 T = TypeVar("T")
 
-Operation = Callable[[], Steps[T]]
-"""Makes the generator of an operation, which can run once, for each transaction that tries it."""
+OperationFactory = Callable[[], Steps[T]]
+"""Returns a new generator of an operation for each attempt, since a generator runs once."""
 
 AsyncSource = AsyncEngine | AsyncSessionMaker[Any] | AsyncSession
 """Where an adapter gets its transactions from."""
@@ -46,8 +46,9 @@ class AsyncSQLAlchemyUserAdapter:
 
     With the caller's own session everything happens in the caller's transaction: pending objects are
     flushed first, nothing is committed, and a refused write is undone to a SAVEPOINT, so that the
-    transaction stays usable. Objects that the session has loaded before keep what they were loaded
-    with: refresh them where that matters.
+    transaction stays usable. After a deadlock MySQL and MariaDB have undone all of it: call
+    ``rollback()``, since a ``commit()`` would succeed and store nothing from before. Objects that the
+    session has loaded before keep what they were loaded with: refresh them where that matters.
 
     Tables: see :class:`~lucia.adapters.sqlalchemy.AuthTables`; ``auth_user`` stands for the application's user table if there is one.
 
@@ -72,7 +73,8 @@ class AsyncSQLAlchemyUserAdapter:
     On MySQL and MariaDB each comparison with an id or a hash also compares the bytes, since a column's collation may ignore
     case, accents and trailing spaces.
 
-    When the database refuses an INSERT, one more SELECT or two tell whether an id was taken or the user is missing. Every
+    When the database refuses an INSERT, one more SELECT or two tell whether an id was taken, these with ``FOR UPDATE``, or
+    whether the user is missing. Every
     other error of the database is raised as the same object, without the statement's values in its ``params`` and its text.
     SQLAlchemy's own log (``echo=True``) shows them, unless the engine is made with ``hide_parameters=True``; at the level DEBUG
     it shows the rows that were read too, which nothing hides. So do drivers that log each statement at the level DEBUG.
@@ -103,7 +105,9 @@ class AsyncSQLAlchemyUserAdapter:
         )
 
     async def delete_user(self, user_id: str, /) -> None:
-        revoked(await self._write(lambda: steps.delete_user(self._tables, user_id)))
+        count = await self._write(lambda: steps.delete_user(self._tables, user_id))
+        if count is not None:
+            revoked(count)
 
     async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
         return await self._write(
@@ -135,14 +139,14 @@ class AsyncSQLAlchemyUserAdapter:
     async def delete_keys_by_user_id(self, user_id: str, /) -> None:
         await self._write(lambda: steps.delete_keys_by_user_id(self._tables, user_id))
 
-    async def _read(self, operation: Operation[T]) -> T:
+    async def _read(self, operation: OperationFactory[T]) -> T:
         await self._flush()
         return await self._transact(operation, atomic=False)
 
     async def _write(
         self,
-        operation: Operation[T],
-        refused: Operation[LuciaError | None] | None = None,
+        operation: OperationFactory[T],
+        refused: OperationFactory[LuciaError | None] | None = None,
     ) -> T:
         """Run an operation whole or not at all; ``refused`` finds out what a violated constraint means, once all is undone.
 
@@ -161,7 +165,7 @@ class AsyncSQLAlchemyUserAdapter:
         if isinstance(self._source, AsyncSession):
             await self._source.flush()
 
-    async def _transact(self, operation: Operation[T], *, atomic: bool) -> T:
+    async def _transact(self, operation: OperationFactory[T], *, atomic: bool) -> T:
         try:
             if not isinstance(self._source, AsyncSession):
                 return await self._run_in_transactions(self._source, operation)
@@ -174,7 +178,7 @@ class AsyncSQLAlchemyUserAdapter:
     async def _run_in_transactions(
         self,
         source: AsyncEngine | AsyncSessionMaker[Any],
-        operation: Operation[T],
+        operation: OperationFactory[T],
     ) -> T:
         """Run the operation in a transaction, and in another one if the database rolled that back.
 
@@ -238,11 +242,12 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     ``renew_session``              ``UPDATE auth_session SET successor = :new, active_expires = :end_of_grace,
                                    idle_expires = :in_60_s WHERE id = :id AND successor IS NULL AND idle_expires >= :now``; one row
                                    is the winner, who goes on as ``set_session`` and sweeps (``SELECT id`` of the user's used
-                                   rows, ``DELETE … WHERE id IN (…)``); no row goes on as ``get_successor``
+                                   rows, ``DELETE … WHERE id IN (…)``); no row goes on as ``get_successor``,
+                                   each ``SELECT`` with ``FOR UPDATE``
     ``get_successor``              ``SELECT … FROM auth_session WHERE id = :id`` along the chain
     ``delete_other_sessions``      ``UPDATE auth_session SET idle_expires = idle_expires WHERE id = :keep AND …`` locks the one to
-                                   keep; ``DELETE … WHERE user_id = :user_id AND id != :keep AND successor IS NULL`` until a
-                                   ``SELECT`` finds no other
+                                   keep; ``DELETE … WHERE user_id = :user_id AND id != :keep AND successor IS NULL`` until
+                                   ``SELECT … FOR UPDATE`` finds no other
     ============================== =============================================================================================
 
     Args:

@@ -508,20 +508,20 @@ def _connect(connection: Any, end: float) -> None:
 def _is_clean(connection: Any, end: float) -> bool:
     """Whether an idle connection is still open and has no reply that nobody read."""
     try:
-        connection._sock.end = end
+        connection._sock.deadline = end
         return not connection.can_read()
     except Exception:  # the client's own kinds of it
         return False
 
 
 def _until(end: float) -> float:
-    """The seconds that are left; a little if there are none, since none would mean not to wait at all."""
+    """Return the seconds left, at least 1 ms, since 0 would make a socket non-blocking."""
     return max(end - time.monotonic(), 0.001)
 
 
 def _send(connection: Any, commands: Sequence[Words], end: float) -> None:
     """Send commands by the deadline, which holds for reading their replies too."""
-    connection._sock.end = end
+    connection._sock.deadline = end
     connection.send_packed_command([b"".join(connection.pack_commands(commands))], False)
 
 

@@ -7,20 +7,20 @@ __all__ = ["TimedSocket", "use_timed_socket"]
 
 
 class TimedSocket:
-    """A socket whose calls all end by the same time.
+    """A socket with one deadline for all its calls.
 
     A socket's own timeout is for one call; what is sent or received may take many.
 
     Args:
         socket: what the client connected; TLS included.
-        end: when the calls end, by the monotonic clock; to be set anew for each operation.
+        deadline: by the monotonic clock; set again for each operation.
     """
 
-    __slots__ = ("_socket", "end")
+    __slots__ = ("_socket", "deadline")
 
-    def __init__(self, socket: Any, end: float) -> None:
+    def __init__(self, socket: Any, deadline: float) -> None:
         self._socket = socket
-        self.end = end
+        self.deadline = deadline
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
@@ -29,7 +29,7 @@ class TimedSocket:
         """Send all the data.
 
         Raises:
-            TimeoutError: the time was over; some of it may have been sent.
+            TimeoutError: the deadline has passed; some of it may have been sent.
         """
         rest = memoryview(data)
         while rest:
@@ -40,7 +40,7 @@ class TimedSocket:
         """Receive up to so many bytes; without waiting where the client asks for that.
 
         Raises:
-            TimeoutError: the time was over.
+            TimeoutError: the deadline has passed.
         """
         self._limit()
         received: bytes = self._socket.recv(size, flags)
@@ -55,17 +55,17 @@ class TimedSocket:
     def _limit(self) -> None:
         if self._socket.gettimeout() == 0:  # the client only looks whether something has arrived
             return
-        seconds = self.end - time.monotonic()
+        seconds = self.deadline - time.monotonic()
         if seconds <= 0:
             raise TimeoutError
         self._socket.settimeout(seconds)
 
 
-def use_timed_socket(connection: Any, end: float) -> None:
+def use_timed_socket(connection: Any, deadline: float) -> None:
     """Let a connection of redis-py or valkey-py that is not connected yet use a timed socket."""
 
     def connect() -> TimedSocket:
         del connection._connect  # else the connection would refer to itself
-        return TimedSocket(connection._connect(), end)
+        return TimedSocket(connection._connect(), deadline)
 
     connection._connect = connect

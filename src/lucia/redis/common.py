@@ -211,6 +211,8 @@ Read = Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
 def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[list[SessionRow], list[bytes]]]:
     """Return the sessions that a user's index leads to, in its order, and the ids without a session.
 
+    Before all others are those that were renewed meanwhile.
+
     They are read and decoded block by block, so that a user with very many sessions holds up nobody:
     while the server is asked for a block, the event loop serves others.
 
