@@ -233,7 +233,7 @@ def test_revocation_sees_a_renewal_meanwhile(
     rivals: Rivals,
     late_renewal: Sequence[str],
 ) -> None:
-    """What a session was renewed to is revoked with it, also if that was renewed meanwhile."""
+    """Revoking a used session revokes its newest successor, also one that was made meanwhile."""
     # The second DELETE is of "used", and the third one of "new".
     with rivals.change("DELETE FROM auth_session", *late_renewal, place=1) as made:
         adapter.delete_session("used")

@@ -254,13 +254,13 @@ FOREIGN = {
     "uvloop": RuntimeError("unable to perform operation on <TCPTransport closed=True>"),
     "ssl": ValueError("Read on closed or unwrapped SSL socket."),
 }
-"""What transports and sockets raise that were closed before."""
+"""The errors of transports and sockets that were closed before."""
 
 
 @pytest.mark.parametrize("error", FOREIGN.values(), ids=FOREIGN)
 @pytest.mark.parametrize("flavour", ["async", "sync"])
 async def test_errors_of_closed_transports(flavour: str, error: Exception, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a closed transport raises reaches nobody: the store is unavailable, and nothing was changed."""
+    """An error of a closed transport reaches nobody: the store is unavailable, and nothing was changed."""
     port = inspector.server.port
     client: Any = redis.asyncio.Redis(port=port) if flavour == "async" else redis.Redis(port=port)
     adapter: Any = AsyncRedisSessionAdapter(client) if flavour == "async" else RedisSessionAdapter(client)

@@ -151,7 +151,7 @@ def test_adapter_protocols() -> None:
 
 
 def test_adapter_suites() -> None:
-    """What can be set at a suite in the documents is there, and the arguments of methods are named."""
+    """The suites have the attributes and methods that the documents name, with these arguments."""
     suites = (lucia.testing.RenewingSessionAdapterSuite, lucia.testing.UserAdapterSuite)
     cells = [cell for cell, *_ in rows(section(ADAPTERS, "## Test it"))]
     found = [each for cell in cells for each in re.findall(r"`([a-z].*?)`", cell)]

@@ -110,7 +110,7 @@ WORK: Final = {
 
 @pytest.mark.parametrize("work", WORK)
 async def test_the_device_list_leaves_the_loop_to_others(work: str, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has every session, newest first, and others have their turn between blocks of the work."""
+    """The list has every session, newest first, and others have their turn between blocks of the work."""
     module, name, most = WORK[work]
     with beating(monkeypatch, module, name) as heart:
         devices = await auth.get_all_user_sessions("ann")

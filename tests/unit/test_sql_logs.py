@@ -1,4 +1,4 @@
-"""What the logs of SQLAlchemy and of a driver show: docs/users-and-keys.md says how to keep secrets out of them."""
+"""The logs of SQLAlchemy and of a driver: docs/users-and-keys.md says how to keep secrets out of them."""
 
 import logging
 from typing import NamedTuple

@@ -31,7 +31,7 @@ def receive_all(from_: socket.socket | TimedSocket, count: int, into: bytearray)
 
 
 def test_sends_all(pair: tuple[socket.socket, socket.socket]) -> None:
-    """What does not fit into one packet is sent whole."""
+    """Data that does not fit into one packet is sent whole."""
     received = bytearray()
     reader = threading.Thread(target=receive_all, args=(pair[1], len(MUCH), received))
     reader.start()
