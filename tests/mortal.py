@@ -15,9 +15,9 @@ from typing import Any, Final
 import redis
 from redis.connection import AbstractConnection
 
+from lucia._redis.cluster import Scripted
+from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import RedisSessionAdapter
-from lucia.redis.session_first import Scripted
-from lucia.rules import system_clock
 from tests.model.controls import Endless
 from tests.redis_tools import DEFAULT, row
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from lucia._connections.entries import Entries, Lease, Reading
-from lucia._connections.tracking import AsyncTracked
-from lucia.redis.commands import Reply, Words
-from lucia.redis.replay import Revocations, Watch
-from lucia.redis.topology import OneServer, topology_of
+from lucia._redis.commands import Reply, Words
+from lucia._redis.replay import Revocations, Watch
+from lucia._redis.transport.near_cache_entries import Entries, Lease, Reading
+from lucia._redis.transport.topology import OneServer, topology_of
+from lucia._redis.transport.tracking import AsyncTracked
 
 __all__ = ["LEASE", "NEAR_RIGHTS", "FillsLate", "HasNoLease", "OnlyDrops", "Ticks", "Tracking", "eventually", "tracking"]
 

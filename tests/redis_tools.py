@@ -29,10 +29,10 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from lucia._redis.commands import Batch, Call, Command, Eval, Nodes, OnNode, Operation, Reply, Transaction
+from lucia._redis.records import RESERVED, Layout
+from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
-from lucia.redis.commands import Batch, Call, Command, Eval, Nodes, OnNode, Operation, Reply, Transaction
-from lucia.redis.layout import RESERVED, Layout
-from lucia.rules import system_clock
 from tools.servers import Cluster, Server, own_server, running, until, unused_port
 
 __all__ = [

@@ -10,9 +10,9 @@ from redis.asyncio import Redis, RedisCluster
 from bench.peer import HOUR, AsyncPeer, DeviceLists, Logins
 from bench.peers import CONNECTIONS
 from lucia import AsyncAuth, InvalidCredentials, InvalidSessionId, PrimaryKey, Session, SessionExpiry
+from lucia._redis.records import LayoutName
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.redis.layout import LayoutName
 
 LIFE = SessionExpiry(active=timedelta(seconds=HOUR), idle=timedelta(seconds=HOUR))
 IDLE_SOON = SessionExpiry(active=timedelta(milliseconds=1), idle=timedelta(seconds=HOUR))

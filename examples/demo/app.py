@@ -25,10 +25,10 @@ from lucia import (
     SessionExpiry,
     TooManyAttempts,
 )
+from lucia._rules.sessions import system_clock
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.middleware.starlette import StarletteAuth
-from lucia.rules import system_clock
 
 from .accounts import Accounts, Member
 from .journal import Journals

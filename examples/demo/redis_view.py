@@ -15,9 +15,9 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ResponseError
 
-from lucia.redis.layout import Layout, decode_row
-from lucia.redis.scripts import DELETE
-from lucia.redis.throttle import ATTEMPT
+from lucia._redis.records import Layout, decode_row
+from lucia._redis.scripts import DELETE
+from lucia._redis.throttling import ATTEMPT
 
 _LAYOUT = Layout.from_namespaces(None)
 _INDEX = _LAYOUT.index.scripts

@@ -3,7 +3,8 @@
 Adapters are in :mod:`lucia.adapters`, web frameworks in :mod:`lucia.middleware`, suites for adapters in :mod:`lucia.testing`.
 """
 
-from lucia._async.adapters import (
+from lucia._async.auth import AsyncAuth
+from lucia._async.protocols import (
     AsyncRenewingSessionAdapter,
     AsyncSessionAdapter,
     AsyncSessionUserAdapter,
@@ -11,9 +12,17 @@ from lucia._async.adapters import (
     AsyncThrottlingSessionAdapter,
     AsyncUserAdapter,
 )
-from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest
-from lucia._sync.adapters import (
+from lucia._memory.user_cache import UserCache
+from lucia._rules.caps import surplus_sessions
+from lucia._rules.cookies import Cookie, SessionCookie
+from lucia._rules.origins import OriginFailure
+from lucia._rules.passwords import Argon2Hash, LuciaHash, PasswordHasher, PasswordPool, ScryptHash, check_new_password
+from lucia._rules.requests import RequestContext
+from lucia._rules.sessions import SessionExpiry, generate_random_string
+from lucia._rules.throttling import Attempt, FailureLimit, FailureRule, Throttle
+from lucia._sync.auth import Auth
+from lucia._sync.protocols import (
     RenewingSessionAdapter,
     SessionAdapter,
     SessionUserAdapter,
@@ -21,11 +30,7 @@ from lucia._sync.adapters import (
     ThrottlingSessionAdapter,
     UserAdapter,
 )
-from lucia._sync.auth import Auth
 from lucia._sync.request import AuthRequest
-from lucia.caps import surplus_sessions
-from lucia.context import RequestContext
-from lucia.cookies import Cookie, SessionCookie
 from lucia.errors import (
     AutoUserIdGenerationNotSupported,
     ConcurrentlyRevoked,
@@ -67,11 +72,6 @@ from lucia.models import (
     User,
     UserRow,
 )
-from lucia.origins import OriginFailure
-from lucia.passwords import Argon2Hash, LuciaHash, PasswordHasher, PasswordPool, ScryptHash, check_new_password
-from lucia.rules import SessionExpiry, generate_random_string
-from lucia.throttle import Attempt, FailureLimit, FailureRule, Throttle
-from lucia.user_cache import UserCache
 
 __all__ = [
     "UNSET",

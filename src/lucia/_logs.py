@@ -19,11 +19,10 @@ from contextvars import ContextVar
 from logging import ERROR, INFO, WARNING
 from typing import Final, NamedTuple
 
-from lucia.errors import InvalidCredentials, StoreUnavailable, TooManyAttempts
+from lucia._rules.origins import OriginFailure
+from lucia._rules.throttling import address_block, failure_name
+from lucia.errors import InvalidCredentials, TooManyAttempts
 from lucia.models import KeyRow
-from lucia.origins import OriginFailure
-from lucia.redis.clients import is_outage
-from lucia.throttle import address_block, failure_name
 
 __all__: list[str] = []
 
@@ -153,13 +152,7 @@ class Outage:
         self._failures = 0
 
     def failed(self, error: Exception) -> None:
-        """Count a failed request, if the store did not answer or says that it can't serve now.
-
-        Any other error is an answer, such as to a wrong password: it is raised to the caller,
-        who can change the settings, and nothing will be available again by waiting.
-        """
-        if not isinstance(error, StoreUnavailable) and not is_outage(error):
-            return
+        """Count a request that failed because the store did not answer or can't serve now."""
         with self._lock:
             self._last = self._clock()
             self._failures += 1

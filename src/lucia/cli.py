@@ -8,14 +8,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
-from lucia._connections import Settings
-from lucia._sync.redis_driver import RedisDriver
+from lucia._redis.doctor.findings import MEANINGS, Kind, Treatment
+from lucia._redis.doctor.walk import Progress as Report
+from lucia._redis.doctor.walk import State, StateError, Walk, report
+from lucia._redis.records import Layout, LayoutName
+from lucia._redis.transport.retries import WRITE_SECONDS
+from lucia._redis.transport.settings import Settings
+from lucia._sync.stores.redis.driver import RedisDriver
 from lucia.errors import LuciaError, StoreUnavailable
-from lucia.redis.findings import MEANINGS, Kind, Treatment
-from lucia.redis.layout import Layout, LayoutName
-from lucia.redis.unanswered import WRITE_SECONDS
-from lucia.redis.walk import Progress as Report
-from lucia.redis.walk import State, StateError, Walk, report
 
 try:
     import redis

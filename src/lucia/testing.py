@@ -21,15 +21,15 @@ runs the application in an event loop of its own, where an ``AsyncAuth`` has to 
         client.portal.call(alogin, client, auth, user_id)
 """
 
-from lucia._async.login import alogin
-from lucia._async.renewing_suite import AsyncRenewingSessionAdapterSuite
-from lucia._async.session_suite import AsyncSessionAdapterSuite
-from lucia._async.user_suite import AsyncSessionUserAdapterSuite, AsyncUserAdapterSuite
-from lucia._jar import CookieClient
-from lucia._sync.login import login
-from lucia._sync.renewing_suite import RenewingSessionAdapterSuite
-from lucia._sync.session_suite import SessionAdapterSuite
-from lucia._sync.user_suite import SessionUserAdapterSuite, UserAdapterSuite
+from lucia._async.suites.login import alogin
+from lucia._async.suites.renewals import AsyncRenewingSessionAdapterSuite
+from lucia._async.suites.sessions import AsyncSessionAdapterSuite
+from lucia._async.suites.users import AsyncSessionUserAdapterSuite, AsyncUserAdapterSuite
+from lucia._sync.suites.login import login
+from lucia._sync.suites.renewals import RenewingSessionAdapterSuite
+from lucia._sync.suites.sessions import SessionAdapterSuite
+from lucia._sync.suites.users import SessionUserAdapterSuite, UserAdapterSuite
+from lucia._testing.cookie_jar import CookieClient
 
 __all__ = [
     "AsyncRenewingSessionAdapterSuite",

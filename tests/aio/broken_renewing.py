@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from lucia._conformance import AT_ONCE
+from lucia._rules.caps import surplus_sessions
+from lucia._testing.checks import AT_ONCE
 from lucia.adapters.memory import AsyncMemoryAdapter
-from lucia.caps import surplus_sessions
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.testing import AsyncRenewingSessionAdapterSuite as Laws

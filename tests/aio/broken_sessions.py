@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from lucia._conformance import AT_ONCE
+from lucia._rules.sessions import system_clock
+from lucia._testing.checks import AT_ONCE
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import DuplicateSessionId, InvalidSessionId, InvalidUserId
 from lucia.models import SessionRow
-from lucia.rules import system_clock
 from lucia.testing import AsyncSessionAdapterSuite as Laws
 from tests.aio.broken import breaks
 from tests.aio.five_methods import AsyncDictionaryAdapter

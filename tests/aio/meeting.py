@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lucia._async.redis_driver import AsyncRedisDriver
-from lucia._calls import AsyncCalls
-from lucia._conformance import AT_ONCE
+from lucia._async.stores.redis.driver import AsyncRedisDriver
+from lucia._compat.calls import AsyncCalls
+from lucia._redis.commands import Batch, Command
+from lucia._redis.transport.retries import is_read
+from lucia._testing.checks import AT_ONCE
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
-from lucia.redis.commands import Batch, Command
-from lucia.redis.unanswered import is_read
 
 __all__ = ["AsyncHesitantDriver", "AsyncMeeting", "AsyncMeetingAdapter", "AsyncMeetingDriver", "patiently", "until"]
 

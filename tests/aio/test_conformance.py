@@ -8,12 +8,12 @@ import pytest
 from redis.asyncio import Redis, RedisCluster
 
 from lucia._async.fallback import AsyncFiveMethods
-from lucia._conformance import ODD_TEXTS
+from lucia._redis.hashed_ids import HashedIds
+from lucia._rules.sessions import handle_of, system_clock
+from lucia._testing.checks import ODD_TEXTS
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
-from lucia.redis.ids import HashedIds
-from lucia.rules import handle_of, system_clock
 from lucia.testing import (
     AsyncRenewingSessionAdapterSuite,
     AsyncSessionAdapterSuite,

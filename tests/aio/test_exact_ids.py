@@ -23,7 +23,7 @@ from lucia import (
 )
 from lucia._async import users as users_module
 from lucia._async.fallback import AsyncFiveMethods
-from lucia._conformance import OTHER_SPELLINGS, SPELT
+from lucia._testing.checks import OTHER_SPELLINGS, SPELT
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
 from lucia.models import SessionRow

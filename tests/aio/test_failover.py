@@ -13,7 +13,7 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia._async.auth import AsyncAuth
-from lucia._calls import AsyncCalls
+from lucia._compat.calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
 from tests.aio.meeting import patiently

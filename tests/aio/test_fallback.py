@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lucia import AsyncAuth, InvalidSessionId, Session, SessionExpiry, SessionRow, User
-from lucia._calls import AsyncCalls
+from lucia._compat.calls import AsyncCalls
 from tests.aio.five_methods import AsyncColumnsAdapter, AsyncDictionaryAdapter
 from tests.shared import NOW, Exchange, Time
 

@@ -20,7 +20,7 @@ from lucia import (
     SingleUseKey,
     User,
 )
-from lucia._calls import AsyncCalls
+from lucia._compat.calls import AsyncCalls
 from tests.aio.stores import AsyncWatchedStore, StoreDownError
 from tests.shared import NOW, Time
 

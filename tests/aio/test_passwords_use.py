@@ -26,8 +26,8 @@ from lucia import (
     SessionsNotEnded,
     User,
 )
-from lucia._calls import AsyncCalls
-from lucia._concurrency import NEW_PASSWORDS, _Turn, _Turns, owner_of
+from lucia._compat.calls import AsyncCalls
+from lucia._compat.concurrency import NEW_PASSWORDS, _Turn, _Turns, owner_of
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
 from tests.shared import CHEAP, CountingHash, Exchange, Time
 

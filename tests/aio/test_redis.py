@@ -16,16 +16,16 @@ import redis.exceptions
 import valkey.exceptions
 from redis.asyncio import Redis
 
-from lucia._async.redis_driver import AsyncRedisDriver
-from lucia._calls import AsyncCalls
+from lucia._async.stores.redis.driver import AsyncRedisDriver
+from lucia._compat.calls import AsyncCalls
+from lucia._redis.commands import Command
+from lucia._redis.index import LIST
+from lucia._redis.records import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
+from lucia._redis.scripts import DELETE
+from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import DuplicateSessionId, StoreCorrupt, StoreUnavailable
 from lucia.models import SessionRow
-from lucia.redis.commands import Command
-from lucia.redis.index import LIST
-from lucia.redis.layout import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
-from lucia.redis.scripts import DELETE
-from lucia.rules import system_clock
 from tests.redis_tools import (
     HOUR,
     LEAST_RIGHTS,

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from lucia import AsyncAuth, InvalidSessionId, Session
-from lucia._calls import AsyncCalls
+from lucia._compat.calls import AsyncCalls
+from lucia._redis.records import Layout
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.redis.layout import Layout
 from tests.aio.meeting import AsyncMeetingDriver
 from tests.model.controls import EndsThenCreates
 from tests.redis_tools import DEFAULT, Inspector, counting

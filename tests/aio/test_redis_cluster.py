@@ -11,13 +11,13 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia import AsyncAuth, Session
-from lucia._async.redis_driver import AsyncRedisDriver
-from lucia._calls import AsyncCalls
+from lucia._async.stores.redis.driver import AsyncRedisDriver
+from lucia._compat.calls import AsyncCalls
+from lucia._redis.cluster import Scripted
+from lucia._redis.commands import Call, Operation, Transaction
+from lucia._redis.records import encode_row
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
-from lucia.redis.commands import Call, Operation, Transaction
-from lucia.redis.layout import encode_row
-from lucia.redis.session_first import Scripted
 from tests.aio.meeting import AsyncHesitantDriver, AsyncMeetingDriver
 from tests.aio.test_redis import (
     ENDS,

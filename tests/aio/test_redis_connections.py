@@ -16,11 +16,11 @@ import valkey.credentials
 import valkey.exceptions
 from redis.asyncio import Redis
 
-from lucia._calls import AsyncCalls
+from lucia._compat.calls import AsyncCalls
+from lucia._redis.commands import Batch, Call, Command, Operation
+from lucia._redis.transport.slots import slot_of
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Batch, Call, Command, Operation
-from lucia.redis.slots import slot_of
 from tests.aio.meeting import patiently
 from tests.redis_tools import (
     AsyncClients,

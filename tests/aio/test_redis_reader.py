@@ -8,10 +8,10 @@ import pytest
 from redis.asyncio import Redis
 
 from lucia import AsyncAuth
+from lucia._redis.hashed_ids import HashedIds
+from lucia._redis.kept import MAX_KEPT_BYTES
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
-from lucia.redis.ids import HashedIds
-from lucia.redis.kept import MAX_KEPT_BYTES
 from tests.redis_tools import HOUR, Inspector, row
 from tests.servers import Server
 

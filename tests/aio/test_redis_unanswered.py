@@ -14,11 +14,11 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia import AsyncAuth, AsyncAuthRequest
-from lucia._calls import AsyncCalls
+from lucia._compat.calls import AsyncCalls
+from lucia._redis.index import LIST
+from lucia._redis.scripts import DELETE, SWAP
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from lucia.redis.index import LIST
-from lucia.redis.scripts import DELETE, SWAP
 from tests.aio.meeting import patiently
 from tests.aio.test_failover import with_a_method_of_its_own
 from tests.redis_tools import AsyncClients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row, unused_port

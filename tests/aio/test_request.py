@@ -18,7 +18,7 @@ from lucia import (
     SessionUser,
     User,
 )
-from lucia._calls import AsyncCalls
+from lucia._compat.calls import AsyncCalls
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
 from tests.shared import OWN_ORIGIN, Exchange, Time, as_read
 

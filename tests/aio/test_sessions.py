@@ -24,7 +24,7 @@ from lucia import (
     User,
     UserRow,
 )
-from lucia._calls import AsyncCalls
+from lucia._compat.calls import AsyncCalls
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.models import SessionState
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth

@@ -21,7 +21,7 @@ from lucia import (
     SessionsNotEnded,
     User,
 )
-from lucia._calls import AsyncCalls
+from lucia._compat.calls import AsyncCalls
 from lucia.models import KeyRow
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
 from tests.shared import Time

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import Connection, MetaData, event, text
 from sqlalchemy.exc import DBAPIError
 
-from lucia._async import sqlalchemy as adapters
-from lucia._calls import AsyncCalls
+from lucia._async.stores import sqlalchemy as adapters
+from lucia._compat.calls import AsyncCalls
 from lucia._logs import revocation
-from lucia._sqlalchemy import MAX_ATTEMPTS, was_rolled_back
+from lucia._sqlalchemy.tables import MAX_ATTEMPTS, was_rolled_back
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId
 from lucia.models import KeyRow, SessionRow

@@ -28,10 +28,10 @@ from lucia import (
     TooManyAttempts,
     User,
 )
-from lucia._async.throttle import AsyncGuard, AsyncMemoryThrottleStore
-from lucia._calls import AsyncCalls
+from lucia._async.throttling import AsyncGuard, AsyncMemoryThrottleStore
+from lucia._compat.calls import AsyncCalls
+from lucia._rules.throttling import failure_name
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.throttle import failure_name
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
 from tests.redis_tools import (
     LEAST_RIGHTS,

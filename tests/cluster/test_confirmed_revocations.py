@@ -11,10 +11,10 @@ from typing import Any, Final
 import pytest
 import redis.exceptions
 
+from lucia._redis.commands import Call, Fence, Operation
+from lucia._redis.transport.slots import slot_of
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.models import SessionRow
-from lucia.redis.commands import Call, Fence, Operation
-from lucia.redis.slots import slot_of
 from tests.failover_tools import ReplicatedCluster, replicated_cluster
 from tests.redis_tools import row, until, unused_port
 from tests.support.cluster_changes import FLAVOURS, EitherAdapter, Member, either_adapter

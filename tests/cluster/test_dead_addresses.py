@@ -11,15 +11,15 @@ from typing import Any, Final
 import pytest
 import redis
 
-from lucia._async.redis_routes import open_route as open_async_route
-from lucia._connections import AsyncSettings, Settings
-from lucia._sync.redis_routes import open_route
+from lucia._async.stores.redis.router import open_route as open_async_route
+from lucia._redis.commands import USUAL, SendMode
+from lucia._redis.replay import Revocations
+from lucia._redis.transport.retries import Unanswered
+from lucia._redis.transport.settings import AsyncSettings, Settings
+from lucia._redis.transport.slots import slot_of
+from lucia._redis.transport.topology import InCluster, topology_of
+from lucia._sync.stores.redis.router import open_route
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
-from lucia.redis.commands import USUAL, SendMode
-from lucia.redis.replay import Revocations
-from lucia.redis.slots import slot_of
-from lucia.redis.topology import InCluster, topology_of
-from lucia.redis.unanswered import Unanswered
 from tests.failover_tools import SentinelPair, sentinel_pair
 from tests.redis_tools import AsyncClients, Clients, row, silent_server, unused_port
 from tests.servers import Cluster

@@ -11,8 +11,8 @@ from typing import Final
 import pytest
 import redis.exceptions
 
+from lucia._redis.transport.slots import SLOTS
 from lucia.errors import StoreUnavailable
-from lucia.redis.slots import SLOTS
 from tests.redis_tools import row, until
 from tests.servers import Cluster
 from tests.support.cluster_changes import FLAVOURS, ChangingCluster, Member, changing_cluster, either_adapter

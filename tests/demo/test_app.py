@@ -19,7 +19,7 @@ from examples.demo.journal import MOST_BROWSERS, MOST_ENTRIES, Entry, Journal, J
 from examples.demo.pages import clock_time, duration
 from examples.demo.redis_view import Recorded, RedisView, show
 from lucia import Overloaded
-from lucia.redis.index import LIST
+from lucia._redis.index import LIST
 from tests.servers import Server
 
 PASSWORD = "correct horse battery"

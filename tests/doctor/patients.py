@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from typer.testing import CliRunner
 
+from lucia._redis.cluster import TOMBSTONE
+from lucia._redis.doctor.findings import Kind
+from lucia._redis.records import Layout, LayoutName, Marker, encode_marker, encode_row
+from lucia._rules.sessions import new_session_id, system_clock
 from lucia.cli import app
 from lucia.models import SessionRow
-from lucia.redis.findings import Kind
-from lucia.redis.layout import Layout, LayoutName, Marker, encode_marker, encode_row
-from lucia.redis.session_first import TOMBSTONE
-from lucia.rules import new_session_id, system_clock
 from tests.redis_tools import HOUR, Inspector, row
 
 NAMES: Final[tuple[LayoutName, ...]] = ("default", "lucia-v2")

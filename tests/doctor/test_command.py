@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 
 from lucia import cli
-from lucia.redis.findings import Kind
-from lucia.rules import new_session_id
+from lucia._redis.doctor.findings import Kind
+from lucia._rules.sessions import new_session_id
 from tests.doctor.patients import LAYOUTS, Outcome, Patient, assert_tells_no_secret, doctor, dump
 from tests.redis_tools import ClusterInspector, Inspector, LossyProxy, own_server, shut_down, until, unused_port
 from tests.servers import Cluster, Server

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lucia.redis.findings import Kind
+from lucia._redis.doctor.findings import Kind
 from tests.doctor.patients import BARE, DAMAGE, LAYOUTS, Patient, assert_tells_no_secret, doctor, dump
 from tests.redis_tools import ClusterInspector, Inspector
 from tests.servers import Cluster, Server

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import redis
 
-from lucia._sync.redis_driver import RedisDriver
+from lucia._redis.doctor import index as index_doctor
+from lucia._redis.doctor.findings import Kind, Treatment
+from lucia._redis.doctor.walk import State, Walk
+from lucia._redis.records import Layout, encode_row
+from lucia._rules.sessions import new_session_id
+from lucia._sync.stores.redis.driver import RedisDriver
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
-from lucia.redis import index_doctor
-from lucia.redis.findings import Kind, Treatment
-from lucia.redis.layout import Layout, encode_row
-from lucia.redis.walk import State, Walk
-from lucia.rules import new_session_id
 from tests.doctor import patients
 from tests.doctor.patients import LAYOUTS, Patient, doctor
 from tests.redis_tools import HOUR, ClusterInspector, Inspector, row
@@ -143,7 +143,7 @@ def _srem(inspector: Inspector) -> Callable[..., Any]:
 
 def test_much_that_waits(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not more than so much waits for a second look: then it is waited for before more is looked at."""
-    monkeypatch.setattr("lucia.redis.walk.MOST_WAITING", 700)
+    monkeypatch.setattr("lucia._redis.doctor.walk.MOST_WAITING", 700)
     layout = Layout.from_namespaces(None, legacy_writers=True)
     with Inspector(redis_server) as inspector:
         for number in range(2_000):

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from lucia.caps import surplus_sessions
+from lucia._redis.cluster import INDEX_SLACK_MS, Scripted, SessionFirst
+from lucia._redis.commands import Batch, Call, Eval, Operation
+from lucia._redis.operations import end_of_chain, follow, marker_or_none, rows_of, to_text
+from lucia._redis.records import Marker, encode_marker, encode_row
+from lucia._redis.single_server import Atomic
+from lucia._redis.store import StoreProtocol
+from lucia._rules.caps import surplus_sessions
+from lucia._rules.sessions import MARKER_MS
 from lucia.models import SessionRow
-from lucia.redis.atomic import Atomic
-from lucia.redis.commands import Batch, Call, Eval, Operation
-from lucia.redis.common import end_of_chain, follow, marker_or_none, rows_of, to_text
-from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.session_first import INDEX_SLACK_MS, Scripted, SessionFirst
-from lucia.redis.store import StoreProtocol
-from lucia.rules import MARKER_MS
 from tests.model.world import LAYOUT
 
 

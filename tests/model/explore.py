@@ -8,7 +8,7 @@ is an event of its own only for tasks that would keep a marker from expiring: a 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lucia.redis.commands import Eval, Transaction
+from lucia._redis.commands import Eval, Transaction
 from tests.model.laws import before_of, end_fault, ended_by, faults_of, gone_logins, released_by
 from tests.model.world import (
     LAYOUT,

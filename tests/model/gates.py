@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from redis.exceptions import NoPermissionError, NoScriptError
 
-from lucia.redis import scripts
-from lucia.redis.commands import Call, Eval, Reply, Transaction
-from lucia.redis.index import LIST, SET
-from lucia.redis.scripts import IndexScripts, Script
+from lucia._redis import scripts
+from lucia._redis.commands import Call, Eval, Reply, Transaction
+from lucia._redis.index import LIST, SET
+from lucia._redis.scripts import IndexScripts, Script
 from tests.model.server import Database, State
 from tests.model.world import Frozen, Part, freeze
 

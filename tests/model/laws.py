@@ -16,8 +16,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from lucia.redis.session_first import INDEX_SLACK_MS, PROVISIONAL_MS
-from lucia.rules import MARKER_MS
+from lucia._redis.cluster import INDEX_SLACK_MS, PROVISIONAL_MS
+from lucia._rules.sessions import MARKER_MS
 from tests.model.scenarios import end_of
 from tests.model.server import NOW
 from tests.model.world import LAYOUT, USER, Before, Frozen, Process, Scenario, Snapshot, Task, World, login_of, unmade

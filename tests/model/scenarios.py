@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from lucia._redis.commands import Batch, Call, Operation
+from lucia._redis.index import LIST, Index
+from lucia._redis.operations import get, successor_of
+from lucia._redis.records import Marker, encode_marker, encode_row
+from lucia._redis.single_server import Atomic
+from lucia._redis.store import StoreProtocol
+from lucia._rules.sessions import MARKER_MS
 from lucia.models import SessionRow
-from lucia.redis.atomic import Atomic
-from lucia.redis.commands import Batch, Call, Operation
-from lucia.redis.common import get, successor_of
-from lucia.redis.index import LIST, Index
-from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.store import StoreProtocol
-from lucia.rules import MARKER_MS
 from tests.model.server import NOW, Entry, State
 from tests.model.world import LAYOUT, USER, Scenario, Task, login_of
 

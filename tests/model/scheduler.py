@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from lucia._rules.sessions import MARKER_MS
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import LuciaError
 from lucia.models import SessionRow
-from lucia.rules import MARKER_MS
 from tests.model.explore import Violation
 from tests.model.gates import Gate, MakeClient, ModelServer
 from tests.model.laws import before_of, end_fault, ended_by, faults_of, gone_logins, released_by

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from lucia.redis.commands import Argument, Call, Eval, Reply, Transaction
+from lucia._redis.commands import Argument, Call, Eval, Reply, Transaction
 
 NOW: Final = 1_000_000
 """The server's time, in milliseconds since the epoch."""

@@ -22,12 +22,14 @@ from typing import Final
 
 import pytest
 
-from lucia.redis import atomic, common, session_first
-from lucia.redis.atomic import Atomic
-from lucia.redis.index import LEGACY_LIST, LEGACY_SET, SET, Index
-from lucia.redis.layout import Layout
-from lucia.redis.session_first import Plain, Scripted, SessionFirst
-from lucia.redis.store import StoreProtocol
+from lucia._redis import cluster as session_first
+from lucia._redis import operations as common
+from lucia._redis import single_server as atomic
+from lucia._redis.cluster import Plain, Scripted, SessionFirst
+from lucia._redis.index import LEGACY_LIST, LEGACY_SET, SET, Index
+from lucia._redis.records import Layout
+from lucia._redis.single_server import Atomic
+from lucia._redis.store import StoreProtocol
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Explorer, Violation
 from tests.model.scenarios import BESIDE_ORIGINAL, LARGE, LARGE_SCENARIOS, SCENARIOS, SINGLE_USE, Tasks, with_sets

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import pytest
 
-from lucia._async.redis_driver import AsyncRedisDriver
+from lucia._async.stores.redis.driver import AsyncRedisDriver
+from lucia._redis.cluster import Plain, Scripted, SessionFirst
+from lucia._redis.commands import Command, Reply, Transaction
+from lucia._redis.single_server import Atomic
+from lucia._redis.store import Store, StoreProtocol
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.redis.atomic import Atomic
-from lucia.redis.commands import Command, Reply, Transaction
-from lucia.redis.session_first import Plain, Scripted, SessionFirst
-from lucia.redis.store import Store, StoreProtocol
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Violation
 from tests.model.gates import ForgetfulClient, Gate, GatedClient, MakeClient, ModelServer, RedisCluster, ScriptlessClient

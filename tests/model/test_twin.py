@@ -9,13 +9,13 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucia._sync.redis_driver import RedisDriver
+from lucia._redis import scripts
+from lucia._redis.commands import Argument, Call, Eval, Operation, Transaction
+from lucia._redis.index import LEGACY_LIST, LEGACY_SET, LIST, SET, Index
+from lucia._redis.scripts import IndexScripts, Script
+from lucia._rules.sessions import system_clock
+from lucia._sync.stores.redis.driver import RedisDriver
 from lucia.errors import StoreCorrupt
-from lucia.redis import scripts
-from lucia.redis.commands import Argument, Call, Eval, Operation, Transaction
-from lucia.redis.index import LEGACY_LIST, LEGACY_SET, LIST, SET, Index
-from lucia.redis.scripts import IndexScripts, Script
-from lucia.rules import system_clock
 from tests.model.server import NOW, SCRIPTS, Database, State, Value, WrongType
 from tests.model.world import Part
 from tests.servers import Server

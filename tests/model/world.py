@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from lucia._redis.cluster import PROVISIONAL_MS
+from lucia._redis.commands import Batch, Call, Eval, Operation, Transaction
+from lucia._redis.records import Layout, decode_marker
 from lucia.models import SessionRow
-from lucia.redis.commands import Batch, Call, Eval, Operation, Transaction
-from lucia.redis.layout import Layout, decode_marker
-from lucia.redis.session_first import PROVISIONAL_MS
 from tests.model.server import NOW, Database, Entry, State
 
 LAYOUT = Layout("session", "userSession")

@@ -10,8 +10,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from lucia._connections import AsyncServer, Server
-from lucia._connections import settings as connection_settings
+from lucia._redis.transport import settings as connection_settings
+from lucia._redis.transport.connections import AsyncServer, Server
 from tests.network.topologies import TOPOLOGIES, Topology, open_topology
 from tests.redis_tools import row, until
 from tests.support.callers import (

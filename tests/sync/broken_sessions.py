@@ -3,11 +3,11 @@
 
 from dataclasses import replace
 
-from lucia._conformance import AT_ONCE
+from lucia._rules.sessions import system_clock
+from lucia._testing.checks import AT_ONCE
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import DuplicateSessionId, InvalidSessionId, InvalidUserId
 from lucia.models import SessionRow
-from lucia.rules import system_clock
 from lucia.testing import SessionAdapterSuite as Laws
 from tests.sync.broken import breaks
 from tests.sync.five_methods import DictionaryAdapter

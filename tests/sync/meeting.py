@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lucia._sync.redis_driver import RedisDriver
-from lucia._calls import Calls
-from lucia._conformance import AT_ONCE
+from lucia._sync.stores.redis.driver import RedisDriver
+from lucia._compat.calls import Calls
+from lucia._redis.commands import Batch, Command
+from lucia._redis.transport.retries import is_read
+from lucia._testing.checks import AT_ONCE
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
-from lucia.redis.commands import Batch, Command
-from lucia.redis.unanswered import is_read
 
 __all__ = ["HesitantDriver", "Meeting", "MeetingAdapter", "MeetingDriver", "patiently", "until"]
 

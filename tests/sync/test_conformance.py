@@ -9,12 +9,12 @@ import pytest
 from redis import Redis, RedisCluster
 
 from lucia._sync.fallback import FiveMethods
-from lucia._conformance import ODD_TEXTS
+from lucia._redis.hashed_ids import HashedIds
+from lucia._rules.sessions import handle_of, system_clock
+from lucia._testing.checks import ODD_TEXTS
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
-from lucia.redis.ids import HashedIds
-from lucia.rules import handle_of, system_clock
 from lucia.testing import (
     RenewingSessionAdapterSuite,
     SessionAdapterSuite,

@@ -24,7 +24,7 @@ from lucia import (
 )
 from lucia._sync import users as users_module
 from lucia._sync.fallback import FiveMethods
-from lucia._conformance import OTHER_SPELLINGS, SPELT
+from lucia._testing.checks import OTHER_SPELLINGS, SPELT
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, AuthTables
 from lucia.models import SessionRow

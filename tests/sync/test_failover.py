@@ -14,7 +14,7 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia._sync.auth import Auth
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
 from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
 from tests.sync.meeting import patiently

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lucia import Auth, InvalidSessionId, Session, SessionExpiry, SessionRow, User
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
 from tests.sync.five_methods import ColumnsAdapter, DictionaryAdapter
 from tests.shared import NOW, Exchange, Time
 

@@ -21,7 +21,7 @@ from lucia import (
     SingleUseKey,
     User,
 )
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
 from tests.sync.stores import WatchedStore, StoreDownError
 from tests.shared import NOW, Time
 

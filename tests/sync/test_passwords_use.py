@@ -27,8 +27,8 @@ from lucia import (
     SessionsNotEnded,
     User,
 )
-from lucia._calls import Calls
-from lucia._concurrency import NEW_PASSWORDS, _Turn, _Turns, owner_of
+from lucia._compat.calls import Calls
+from lucia._compat.concurrency import NEW_PASSWORDS, _Turn, _Turns, owner_of
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
 from tests.shared import CHEAP, CountingHash, Exchange, Time
 

@@ -17,16 +17,16 @@ import redis.exceptions
 import valkey.exceptions
 from redis import Redis
 
-from lucia._sync.redis_driver import RedisDriver
-from lucia._calls import Calls
+from lucia._sync.stores.redis.driver import RedisDriver
+from lucia._compat.calls import Calls
+from lucia._redis.commands import Command
+from lucia._redis.index import LIST
+from lucia._redis.records import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
+from lucia._redis.scripts import DELETE
+from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import DuplicateSessionId, StoreCorrupt, StoreUnavailable
 from lucia.models import SessionRow
-from lucia.redis.commands import Command
-from lucia.redis.index import LIST
-from lucia.redis.layout import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
-from lucia.redis.scripts import DELETE
-from lucia.rules import system_clock
 from tests.redis_tools import (
     HOUR,
     LEAST_RIGHTS,

@@ -10,9 +10,9 @@ import pytest
 from redis import Redis
 
 from lucia import Auth, InvalidSessionId, Session
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
+from lucia._redis.records import Layout
 from lucia.adapters.redis import RedisSessionAdapter
-from lucia.redis.layout import Layout
 from tests.sync.meeting import MeetingDriver
 from tests.model.controls import EndsThenCreates
 from tests.redis_tools import DEFAULT, Inspector, counting

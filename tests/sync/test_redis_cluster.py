@@ -12,13 +12,13 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia import Auth, Session
-from lucia._sync.redis_driver import RedisDriver
-from lucia._calls import Calls
+from lucia._sync.stores.redis.driver import RedisDriver
+from lucia._compat.calls import Calls
+from lucia._redis.cluster import Scripted
+from lucia._redis.commands import Call, Operation, Transaction
+from lucia._redis.records import encode_row
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
-from lucia.redis.commands import Call, Operation, Transaction
-from lucia.redis.layout import encode_row
-from lucia.redis.session_first import Scripted
 from tests.sync.meeting import HesitantDriver, MeetingDriver
 from tests.sync.test_redis import (
     ENDS,

@@ -17,11 +17,11 @@ import valkey.credentials
 import valkey.exceptions
 from redis import Redis
 
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
+from lucia._redis.commands import Batch, Call, Command, Operation
+from lucia._redis.transport.slots import slot_of
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Batch, Call, Command, Operation
-from lucia.redis.slots import slot_of
 from tests.sync.meeting import patiently
 from tests.redis_tools import (
     Clients,

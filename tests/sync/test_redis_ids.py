@@ -11,12 +11,12 @@ from typing import Any, Final
 import pytest
 
 from lucia import Auth, InvalidSessionId, SessionExpiry, User
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
+from lucia._redis.hashed_ids import HashedIds, RawIds
+from lucia._redis.records import encode_row
+from lucia._rules.sessions import new_session_id
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
-from lucia.redis.ids import HashedIds, RawIds
-from lucia.redis.layout import encode_row
-from lucia.rules import new_session_id
 from tests.redis_tools import (
     DEFAULT,
     HOUR,

@@ -9,10 +9,10 @@ import pytest
 from redis import Redis
 
 from lucia import Auth
+from lucia._redis.hashed_ids import HashedIds
+from lucia._redis.kept import MAX_KEPT_BYTES
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
-from lucia.redis.ids import HashedIds
-from lucia.redis.kept import MAX_KEPT_BYTES
 from tests.redis_tools import HOUR, Inspector, row
 from tests.servers import Server
 

@@ -15,11 +15,11 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia import Auth, AuthRequest
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
+from lucia._redis.index import LIST
+from lucia._redis.scripts import DELETE, SWAP
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from lucia.redis.index import LIST
-from lucia.redis.scripts import DELETE, SWAP
 from tests.sync.meeting import patiently
 from tests.sync.test_failover import with_a_method_of_its_own
 from tests.redis_tools import Clients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row, unused_port

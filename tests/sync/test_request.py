@@ -19,7 +19,7 @@ from lucia import (
     SessionUser,
     User,
 )
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
 from tests.shared import OWN_ORIGIN, Exchange, Time, as_read
 

@@ -25,7 +25,7 @@ from lucia import (
     User,
     UserRow,
 )
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.models import SessionState
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth

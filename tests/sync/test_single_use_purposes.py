@@ -22,7 +22,7 @@ from lucia import (
     SessionsNotEnded,
     User,
 )
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
 from lucia.models import KeyRow
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
 from tests.shared import Time

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import Connection, MetaData, event, text
 from sqlalchemy.exc import DBAPIError
 
-from lucia._sync import sqlalchemy as adapters
-from lucia._calls import Calls
+from lucia._sync.stores import sqlalchemy as adapters
+from lucia._compat.calls import Calls
 from lucia._logs import revocation
-from lucia._sqlalchemy import MAX_ATTEMPTS, was_rolled_back
+from lucia._sqlalchemy.tables import MAX_ATTEMPTS, was_rolled_back
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId
 from lucia.models import KeyRow, SessionRow

@@ -29,10 +29,10 @@ from lucia import (
     TooManyAttempts,
     User,
 )
-from lucia._sync.throttle import Guard, MemoryThrottleStore
-from lucia._calls import Calls
+from lucia._sync.throttling import Guard, MemoryThrottleStore
+from lucia._compat.calls import Calls
+from lucia._rules.throttling import failure_name
 from lucia.adapters.redis import RedisSessionAdapter
-from lucia.throttle import failure_name
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
 from tests.redis_tools import (
     LEAST_RIGHTS,

@@ -4,8 +4,8 @@ from sqlalchemy import Engine, MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
-from lucia._sync.adapters import RenewingSessionAdapter, SessionUserAdapter, UserAdapter
+from lucia._async.protocols import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
+from lucia._sync.protocols import RenewingSessionAdapter, SessionUserAdapter, UserAdapter
 from lucia.adapters.sqlalchemy import (
     AsyncSQLAlchemyAdapter,
     AsyncSQLAlchemyUserAdapter,

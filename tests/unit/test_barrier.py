@@ -7,11 +7,11 @@ import redis
 import redis.asyncio
 from redis.exceptions import MovedError
 
-from lucia._async.redis_driver import AsyncRedisDriver
-from lucia._connections import AsyncSettings, Settings
-from lucia._sync.redis_driver import RedisDriver
+from lucia._async.stores.redis.driver import AsyncRedisDriver
+from lucia._redis.commands import Fence, Operation
+from lucia._redis.transport.settings import AsyncSettings, Settings
+from lucia._sync.stores.redis.driver import RedisDriver
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Fence, Operation
 
 SOON = 0.12
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 import pytest
 
 from lucia import Overloaded
-from lucia._connections import batches as batches_module
-from lucia._connections.batches import MAX_UNDER_WAY, Batches
-from lucia.redis.commands import Reply, Words
-from lucia.redis.replay import OtherHistory
-from lucia.redis.unanswered import AskAlone, Unanswered
+from lucia._redis.commands import Reply, Words
+from lucia._redis.replay import OtherHistory
+from lucia._redis.transport import batching as batches_module
+from lucia._redis.transport.batching import MAX_UNDER_WAY, Batches
+from lucia._redis.transport.retries import AskAlone, Unanswered
 
 SECONDS: Final = 60.0
 

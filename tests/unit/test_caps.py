@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lucia import SessionRow, surplus_sessions
-from lucia.caps import MAX_CAP, MAX_SKEW_MS, check_cap, login_after
+from lucia._rules.caps import MAX_CAP, MAX_SKEW_MS, check_cap, login_after
 
 NOW = 1_000_000_000
 ACTIVE = 1_000

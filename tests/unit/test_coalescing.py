@@ -11,12 +11,12 @@ import pytest
 import redis
 from redis.asyncio import Redis, RedisCluster
 
-from lucia._connections import batches as batches_module
-from lucia._connections import wire as wire_module
-from lucia._connections.together import MAX_TOGETHER
+from lucia._compat.gathering import MAX_TOGETHER
+from lucia._redis.commands import Batch, Call, Eval, Operation
+from lucia._redis.transport import batching as batches_module
+from lucia._redis.transport import connection_io as wire_module
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import Overloaded, StoreUnavailable
-from lucia.redis.commands import Batch, Call, Eval, Operation
 from lucia.testing import AsyncRenewingSessionAdapterSuite
 from tests.aio.meeting import patiently
 from tests.aio.test_conformance import AsyncSessionFirstSuite

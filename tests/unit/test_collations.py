@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, Text, create
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
-from lucia._sqlalchemy import AuthTables, equals, is_one_of
+from lucia._sqlalchemy.tables import AuthTables, equals, is_one_of
 from tests.sql_servers import SqlServer
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lucia._concurrency import (
+from lucia._compat.concurrency import (
     NEW_PASSWORDS,
     AsyncLock,
     AsyncPasswordWorkers,
@@ -19,8 +19,8 @@ from lucia._concurrency import (
     _Pool,  # a pool that can't start threads comes about no other way
     owner_of,
 )
+from lucia._rules.passwords import PasswordPool, ScryptHash, is_acceptable
 from lucia.errors import Overloaded
-from lucia.passwords import PasswordPool, ScryptHash, is_acceptable
 
 CHEAP = ScryptHash(ln=4, r=1, p=1)
 ANYBODY = owner_of(None)
@@ -275,8 +275,8 @@ def test_unclosed_workers_let_the_program_end() -> None:
     """A program that never closes its workers ends by itself, with no warning, also with jobs that nobody waits for any more."""
     ended = run_python(
         "import asyncio\n"
-        "from lucia._concurrency import AsyncPasswordWorkers\n"
-        "from lucia.passwords import PasswordPool, ScryptHash\n"
+        "from lucia._compat.concurrency import AsyncPasswordWorkers\n"
+        "from lucia._rules.passwords import PasswordPool, ScryptHash\n"
         "workers = AsyncPasswordWorkers(ScryptHash(), PasswordPool(workers=1))\n"
         "async def main():\n"
         "    tasks = [asyncio.create_task(workers.hash(str(n))) for n in range(65)]\n"
@@ -291,8 +291,8 @@ def test_a_fork_starts_its_own_threads() -> None:
     """The child of a fork hashes with threads of its own, also when every place of its parent is taken."""
     ended = run_python(
         "import asyncio, os, threading\n"
-        "from lucia._concurrency import AsyncPasswordWorkers, PasswordWorkers\n"
-        "from lucia.passwords import PasswordPool, ScryptHash\n"
+        "from lucia._compat.concurrency import AsyncPasswordWorkers, PasswordWorkers\n"
+        "from lucia._rules.passwords import PasswordPool, ScryptHash\n"
         "begun, go = threading.Semaphore(0), threading.Event()\n"
         "class Hasher(ScryptHash):\n"
         "    def hash(self, password, /):\n"

@@ -16,18 +16,20 @@ import redis
 import redis.asyncio
 import redis.exceptions
 
-from lucia._connections import AsyncGivenClient, AsyncServer, AsyncSettings, GivenClient, Server, Settings
-from lucia._connections.fair_semaphore import FairSemaphore
-from lucia._owned import AsyncOwned
+from lucia._compat.per_loop import AsyncOwned
+from lucia._redis.commands import UNGATED, USUAL, Call, Eval, SendMode, Transaction
+from lucia._redis.index import LIST, SET
+from lucia._redis.replay import OtherHistory, Revocations, Watch
+from lucia._redis.scripts import DELETE, SWAP
+from lucia._redis.transport.connections import AsyncServer, Server
+from lucia._redis.transport.fair_semaphore import FairSemaphore
+from lucia._redis.transport.passthrough import AsyncGivenClient, GivenClient
+from lucia._redis.transport.retries import Unanswered, is_repeatable
+from lucia._redis.transport.settings import AsyncSettings, Settings
+from lucia._redis.transport.slots import SLOTS, is_redirected, redirection_of, slot_map_of, slot_of
+from lucia._redis.transport.topology import OneServer, Recipe, topology_of
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import UNGATED, USUAL, Call, Eval, SendMode, Transaction
-from lucia.redis.index import LIST, SET
-from lucia.redis.replay import OtherHistory, Revocations, Watch
-from lucia.redis.scripts import DELETE, SWAP
-from lucia.redis.slots import SLOTS, is_redirected, redirection_of, slot_map_of, slot_of
-from lucia.redis.topology import OneServer, Recipe, topology_of
-from lucia.redis.unanswered import Unanswered, is_repeatable
 from tests.redis_tools import AsyncClients, Inspector, frozen, own_server, row, silent_server, until, unused_port
 from tests.servers import Cluster
 from tests.servers import Server as RealServer
@@ -376,8 +378,8 @@ async def test_nothing_was_sent(pools: Pools, inspector: Inspector, monkeypatch:
         front.reset()
         await asyncio.sleep(0.05)
         # As if it was lost right after the look at it.
-        monkeypatch.setattr("lucia._connections.server.is_clean", is_clean)
-        monkeypatch.setattr("lucia._connections.server._is_clean", lambda *_: True)
+        monkeypatch.setattr("lucia._redis.transport.connections.is_clean", is_clean)
+        monkeypatch.setattr("lucia._redis.transport.connections._is_clean", lambda *_: True)
         with pytest.raises(Unanswered) as raised:
             await pool.ask(("SET", "key", "value"))
         assert raised.value.sent is False
@@ -464,7 +466,7 @@ async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
 
 async def test_closing_amid_a_check(pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is being checked while all are closed is closed too, once it is given back."""
-    monkeypatch.setattr("lucia._connections.settings.IDLE_CHECK_SECONDS", -1.0)
+    monkeypatch.setattr("lucia._redis.transport.settings.IDLE_CHECK_SECONDS", -1.0)
     with FaultyProxy(inspector.server.port) as front:
         pool = pools(front.port, Revocations())
         await pool.ask(("PING",))
@@ -483,7 +485,7 @@ async def test_a_check_that_is_not_answered(pools: Pools, inspector: Inspector, 
         pool = pools(front.port, Revocations())
         await pool.ask(("PING",))
         front.drop()
-        monkeypatch.setattr("lucia._connections.settings.IDLE_CHECK_SECONDS", -1.0)
+        monkeypatch.setattr("lucia._redis.transport.settings.IDLE_CHECK_SECONDS", -1.0)
         assert await pool.ask(("PING",), seconds=2) == [b"PONG"]
         await pool.call(pool.server.drop_idle)
 

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lucia import AsyncAuth, Auth
+from lucia._rules.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
-from lucia.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
 from lucia.models import Session
 
 NAME = "auth_session"

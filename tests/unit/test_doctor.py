@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import redis
 
-from lucia.redis.commands import Call
-from lucia.redis.doctor import Doctor
-from lucia.redis.findings import Examined, Finding, Kind, Treatment
-from lucia.redis.index_doctor import RESTARTS
-from lucia.redis.layout import encode_row
-from lucia.redis.repair import Repair, ScriptedMends
-from lucia.redis.session_first import PROVISIONAL_MS, Scripted
-from lucia.rules import new_session_id, system_clock
+from lucia._redis.cluster import PROVISIONAL_MS, Scripted
+from lucia._redis.commands import Call
+from lucia._redis.doctor.doctor import Doctor
+from lucia._redis.doctor.findings import Examined, Finding, Kind, Treatment
+from lucia._redis.doctor.index import RESTARTS
+from lucia._redis.records import encode_row
+from lucia._redis.repair import Repair, ScriptedMends
+from lucia._rules.sessions import new_session_id, system_clock
 from tests.redis_tools import DEFAULT, HOUR, Inspector, Stepper, row
 from tests.servers import Server
 

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from lucia._connections.entries import ENTRY_SECONDS, Entries, Lease
+from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries, Lease
 from tests.near import Ticks
 
 LEASE = 1.0

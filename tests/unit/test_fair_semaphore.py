@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from lucia._connections.fair_semaphore import FairSemaphore
+from lucia._redis.transport.fair_semaphore import FairSemaphore
 from tests.redis_tools import until
 
 
@@ -65,7 +65,7 @@ def test_interrupted(handed_over: bool, monkeypatch: pytest.MonkeyPatch) -> None
             """It is handed over."""
 
     with monkeypatch.context() as patch:
-        patch.setattr("lucia._connections.fair_semaphore.threading.Lock", Turn)
+        patch.setattr("lucia._redis.transport.fair_semaphore.threading.Lock", Turn)
         with pytest.raises(KeyboardInterrupt):
             semaphore.acquire(1)
     if not handed_over:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lucia._connections import AsyncFirstAnswer, AsyncSingleFlight, FirstAnswer, SingleFlight
-from lucia._connections.first_answer import AT_ONCE
+from lucia._redis.transport.first_answer import AT_ONCE, AsyncFirstAnswer, FirstAnswer
+from lucia._redis.transport.single_flight import AsyncSingleFlight, SingleFlight
 
 
 class Asked:

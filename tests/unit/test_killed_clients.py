@@ -9,9 +9,9 @@ from typing import Final
 
 import pytest
 
+from lucia._redis.cluster import PROVISIONAL_MS
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
-from lucia.redis.session_first import PROVISIONAL_MS
 from tests.mortal import OPERATIONS
 from tests.places import Place, open_place
 from tests.redis_tools import Inspector, row

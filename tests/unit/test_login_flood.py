@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from lucia import AsyncAuth, Auth, InvalidCredentials, KeyRow, LuciaError, Overloaded, PasswordPool, ScryptHash, User
-from lucia import _concurrency as concurrency
+from lucia._compat import concurrency
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 
 SERVER_THREADS: Final = 20

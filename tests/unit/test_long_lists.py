@@ -12,16 +12,16 @@ import pytest
 import redis
 
 import lucia._async.sessions as sessions_module
-import lucia._blocks as blocks_module
-import lucia.redis.common as common_module
-import lucia.rules as rules_module
+import lucia._compat.blocks as blocks_module
+import lucia._redis.operations as common_module
+import lucia._rules.sessions as rules_module
 from lucia import AsyncAuth, SessionRow, User
-from lucia._blocks import AsyncBlocks, Blocks, drain
+from lucia._compat.blocks import AsyncBlocks, Blocks, drain
+from lucia._redis.commands import Call
+from lucia._redis.index import SET
+from lucia._redis.records import Layout, LayoutName, encode_row
+from lucia._rules.sessions import SessionExpiry, handle_of, new_session_row, system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.redis.commands import Call
-from lucia.redis.index import SET
-from lucia.redis.layout import Layout, LayoutName, encode_row
-from lucia.rules import SessionExpiry, handle_of, new_session_row, system_clock
 from tests.redis_tools import AsyncClients
 from tests.servers import Cluster, Server
 

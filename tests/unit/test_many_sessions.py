@@ -17,9 +17,9 @@ import pytest
 import redis
 import redis.asyncio
 
+from lucia._rules.sessions import SessionExpiry, new_session_row, system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
-from lucia.rules import SessionExpiry, new_session_row, system_clock
 from tests.redis_tools import Inspector, own_server, until
 from tests.servers import Server
 

@@ -22,12 +22,12 @@ import redis.exceptions
 from redis.asyncio import Redis, RedisCluster
 
 from lucia import AsyncAuth, InvalidSessionId
-from lucia._connections.entries import Entries
-from lucia._connections.near_cache import _begin_all
+from lucia._redis.transport.near_cache import _begin_all
+from lucia._redis.transport.near_cache_entries import Entries
+from lucia._redis.transport.slots import slot_of
+from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.models import SessionRow
-from lucia.redis.slots import slot_of
-from lucia.rules import system_clock
 from lucia.testing import AsyncRenewingSessionAdapterSuite
 from tests.aio.test_conformance import AsyncSessionFirstSuite
 from tests.near import HasNoLease, eventually

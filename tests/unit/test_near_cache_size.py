@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import pytest
 
-from lucia._connections.entries import Lease
-from lucia._connections.near_cache import AsyncNearCache
-from lucia.redis.layout import Layout, encode_row
-from lucia.redis.lookup import PlainLookup
-from lucia.rules import SessionExpiry, new_session_row, system_clock, to_session
+from lucia._redis.lookup import PlainLookup
+from lucia._redis.records import Layout, encode_row
+from lucia._redis.transport.near_cache import AsyncNearCache
+from lucia._redis.transport.near_cache_entries import Lease
+from lucia._rules.sessions import SessionExpiry, new_session_row, system_clock, to_session
 
 COUNT: Final = 400
 EXPIRY: Final = SessionExpiry()

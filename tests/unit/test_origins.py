@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lucia import Auth, InvalidRequest, RequestContext, SessionRow
+from lucia._rules.cookies import Cookie
+from lucia._rules.origins import Origin, check_origin, configured_origins, parse_bare_origin, parse_origin
 from lucia.adapters.memory import MemoryAdapter
-from lucia.cookies import Cookie
-from lucia.origins import Origin, check_origin, configured_origins, parse_bare_origin, parse_origin
 
 OWN = "https://shop.example"
 TRUSTED = "https://app.example"

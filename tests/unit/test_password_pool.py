@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lucia import Argon2Hash, LuciaHash, Overloaded, PasswordPool, ScryptHash
-from lucia import _concurrency as concurrency
-from lucia import passwords as hashes
-from lucia._concurrency import PasswordWorkers, _Gate, _Jobs, _Turn, _Turns, owner_of
+from lucia._compat import concurrency
+from lucia._compat.concurrency import PasswordWorkers, _Gate, _Jobs, _Turn, _Turns, owner_of
+from lucia._rules import passwords as hashes
 
 PATIENCE: Final = 30
 CHEAP: Final = ScryptHash(ln=4, r=1, p=1)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from lucia import Auth, KeyRow, PrimaryKey, ScryptHash, User
-from lucia._calls import Calls
+from lucia._compat.calls import Calls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.places import Place, open_place

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 import pytest
 
-from lucia.passwords import LuciaHash, ScryptHash, verify
+from lucia._rules.passwords import LuciaHash, ScryptHash, verify
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -12,7 +12,7 @@ from argon2 import Type, low_level
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from lucia.passwords import (
+from lucia._rules.passwords import (
     Argon2Hash,
     LuciaHash,
     PasswordHasher,

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import redis
 
+from lucia._redis import single_server as atomic
+from lucia._redis.cluster import Plain, Scripted, SessionFirst
+from lucia._redis.commands import Call, Eval, Operation
+from lucia._redis.index import LIST
+from lucia._redis.records import Layout, encode_row
+from lucia._redis.scripts import CHANGED
+from lucia._redis.single_server import Atomic
+from lucia._redis.store import StoreProtocol
+from lucia._rules.sessions import handle_of, system_clock
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.redis import atomic
-from lucia.redis.atomic import Atomic
-from lucia.redis.commands import Call, Eval, Operation
-from lucia.redis.index import LIST
-from lucia.redis.layout import Layout, encode_row
-from lucia.redis.scripts import CHANGED
-from lucia.redis.session_first import Plain, Scripted, SessionFirst
-from lucia.redis.store import StoreProtocol
-from lucia.rules import handle_of, system_clock
 from tests.redis_tools import DEFAULT, HOUR, ClusterInspector, Inspector, Stepper, explore, replay, row
 
 MINUTE = 60_000

@@ -14,10 +14,11 @@ import valkey.asyncio
 from redis.cache import CacheConfig
 from redis.cluster import LoadBalancingStrategy
 
+from lucia._redis.commands import Batch, Call, DropConnections, Eval, Transaction
+from lucia._redis.index import LIST
+from lucia._redis.transport.client_errors import is_no_script, is_wrong_type, redact, refuses_scripts
+from lucia._redis.transport.clients import is_cluster
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
-from lucia.redis.clients import is_cluster, is_no_script, is_wrong_type, redact, refuses_scripts
-from lucia.redis.commands import Batch, Call, DropConnections, Eval, Transaction
-from lucia.redis.index import LIST
 from tests.redis_tools import AsyncClients, Clients, Inspector, row
 from tests.servers import Cluster, Server
 

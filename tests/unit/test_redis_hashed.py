@@ -4,12 +4,12 @@ from typing import Any, Final
 
 import pytest
 
-from lucia.redis.atomic import Atomic
-from lucia.redis.commands import Batch, Call, Command, DropConnections, Eval, Operation
-from lucia.redis.hashed import Hashed
-from lucia.redis.ids import HashedIds, RawIds
-from lucia.redis.layout import Marker, encode_marker
-from lucia.redis.session_first import Scripted, SessionFirst
+from lucia._redis.at_rest import Hashed
+from lucia._redis.cluster import Scripted, SessionFirst
+from lucia._redis.commands import Batch, Call, Command, DropConnections, Eval, Operation
+from lucia._redis.hashed_ids import HashedIds, RawIds
+from lucia._redis.records import Marker, encode_marker
+from lucia._redis.single_server import Atomic
 from tests.redis_tools import DEFAULT, row
 
 KEY, OLD = (bytes([number]) * 32 for number in (1, 2))

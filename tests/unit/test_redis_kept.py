@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lucia._redis.kept import MAX_KEPT_BYTES, KeptRows
+from lucia._redis.transport.retries import Records
 from lucia.models import SessionRow
-from lucia.redis.kept import MAX_KEPT_BYTES, KeptRows
-from lucia.redis.unanswered import Records
 
 MOST = 3
 

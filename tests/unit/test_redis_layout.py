@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lucia.models import MAX_EPOCH_MS, SESSION_COLUMNS, SessionRow
-from lucia.redis.index import LIST, SET
-from lucia.redis.layout import (
+from lucia._redis.index import LIST, SET
+from lucia._redis.records import (
     MAX_RECORD_BYTES,
     CrossedReply,
     Layout,
@@ -22,6 +21,7 @@ from lucia.redis.layout import (
     encode_marker,
     encode_row,
 )
+from lucia.models import MAX_EPOCH_MS, SESSION_COLUMNS, SessionRow
 
 ROW = SessionRow(id="abc", user_id="u1", active_expires=1_000, idle_expires=2_000)
 

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule, run_state_machine_as_test
 
+from lucia._rules.sessions import MARKER_MS
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.rules import MARKER_MS
 from tests.places import open_place
 from tests.redis_tools import Inspector, row
 from tests.shared import Time

@@ -7,16 +7,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lucia._redis import operations as common
+from lucia._redis import single_server as atomic
+from lucia._redis.commands import Batch, Call, DropConnections, Eval, Operation, Reply
+from lucia._redis.index import LIST
+from lucia._redis.operations import MAX_HOPS, get, successor_of
+from lucia._redis.records import Marker, encode_marker, encode_row, peek
+from lucia._redis.scripts import DELETE
+from lucia._redis.single_server import BLOCK, OPTIMISTIC_TRIES, Atomic
+from lucia._rules.sessions import system_clock
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.redis import atomic, common
-from lucia.redis.atomic import BLOCK, OPTIMISTIC_TRIES, Atomic
-from lucia.redis.commands import Batch, Call, DropConnections, Eval, Operation, Reply
-from lucia.redis.common import MAX_HOPS, get, successor_of
-from lucia.redis.index import LIST
-from lucia.redis.layout import Marker, encode_marker, encode_row, peek
-from lucia.redis.scripts import DELETE
-from lucia.rules import system_clock
 from tests.redis_tools import DEFAULT, HOUR, Inspector, Stepper, explore, replay, row
 from tests.servers import Server
 

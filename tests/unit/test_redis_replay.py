@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import redis
 
+from lucia._redis.cluster import Plain, Scripted, SessionFirst
+from lucia._redis.commands import Command, Eval, Fence, Operation, Reply
+from lucia._redis.records import Marker, encode_marker, encode_row
+from lucia._redis.replay import BLOCK, KEPT_IDS, KEPT_SECONDS, Revocations, Watch, history_in, is_replica
+from lucia._redis.revocations import Acknowledgement, Revoking
+from lucia._redis.single_server import Atomic
+from lucia._redis.store import StoreProtocol
+from lucia._redis.transport.slots import keys_everywhere, slot_of
+from lucia._redis.transport.topology import Address
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
-from lucia.redis.atomic import Atomic
-from lucia.redis.commands import Command, Eval, Fence, Operation, Reply
-from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.replay import BLOCK, KEPT_IDS, KEPT_SECONDS, Revocations, Watch, history_in, is_replica
-from lucia.redis.revoking import Acknowledgement, Revoking
-from lucia.redis.session_first import Plain, Scripted, SessionFirst
-from lucia.redis.slots import keys_everywhere, slot_of
-from lucia.redis.store import StoreProtocol
-from lucia.redis.topology import Address
 from tests.redis_tools import DEFAULT, row
 
 NOBODY = Acknowledgement(0, timedelta(seconds=1))

@@ -9,10 +9,10 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lucia._failure_log import FailureLog
-from lucia.redis.commands import Batch, Call, Command, Eval, Operation, Reply, Transaction
-from lucia.redis.throttle import ATTEMPT, OneScript, PlainEach, ScriptEach, ThrottleProtocol, take_back
-from lucia.throttle import Attempt, FailureRule
+from lucia._memory.throttling import FailureLog
+from lucia._redis.commands import Batch, Call, Command, Eval, Operation, Reply, Transaction
+from lucia._redis.throttling import ATTEMPT, OneScript, PlainEach, ScriptEach, ThrottleProtocol, take_back
+from lucia._rules.throttling import Attempt, FailureRule
 from tests.model.server import NOW, Database, State
 from tests.redis_tools import DEFAULT, Inspector, Stepper
 from tests.servers import Server

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from lucia._renewals import Renewals
+from lucia._memory.renewals import Renewals
 from tests.shared import Time
 
 

@@ -6,15 +6,15 @@ from typing import Any, Final
 
 import pytest
 
+from lucia._redis.cluster import Plain, Scripted, SessionFirst, SlotSteps
+from lucia._redis.commands import Call, Eval, OnNode, Operation, Transaction
+from lucia._redis.index import START, Index, Page
+from lucia._redis.records import Layout, encode_row
+from lucia._redis.repair import Mends, PlainMends, Reindexed, Repair, ScriptedMends, literally
+from lucia._redis.single_server import Atomic
+from lucia._redis.store import StoreProtocol
+from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
-from lucia.redis.atomic import Atomic
-from lucia.redis.commands import Call, Eval, OnNode, Operation, Transaction
-from lucia.redis.index import START, Index, Page
-from lucia.redis.layout import Layout, encode_row
-from lucia.redis.repair import Mends, PlainMends, Reindexed, Repair, ScriptedMends, literally
-from lucia.redis.session_first import Plain, Scripted, SessionFirst, SlotSteps
-from lucia.redis.store import StoreProtocol
-from lucia.rules import system_clock
 from tests.redis_tools import HOUR, Inspector, Stepper, explore, row
 from tests.servers import Server
 
@@ -340,7 +340,7 @@ def test_single(inspector: Inspector) -> None:
 
 def test_long_indexes_are_searched_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids are looked for together only as far as the entries that are searched for them are not too many."""
-    monkeypatch.setattr("lucia.redis.repair.ENTRIES_AT_ONCE", 25)
+    monkeypatch.setattr("lucia._redis.repair.ENTRIES_AT_ONCE", 25)
     entries: list[tuple[str, str]] = []
     for user, count in (("u1", 10), ("u2", 30), ("u3", 0)):
         key = bench.layout.index_key(user)

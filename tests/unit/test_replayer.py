@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from lucia._connections.replayer import AsyncReplayer, Replayer
+from lucia._redis.commands import Operation
+from lucia._redis.replay import BLOCK, Replay, Revocations
+from lucia._redis.transport.replayer import AsyncReplayer, Replayer
+from lucia._redis.transport.retries import Unanswered
 from lucia.errors import StoreUnavailable
-from lucia.redis.commands import Operation
-from lucia.redis.replay import BLOCK, Replay, Revocations
-from lucia.redis.unanswered import Unanswered
 
 COUNT = 2 * BLOCK + 1
 

@@ -29,8 +29,7 @@ from lucia import (
     SingleUseKey,
     generate_random_string,
 )
-from lucia.models import MAX_EPOCH_MS
-from lucia.rules import (
+from lucia._rules.sessions import (
     ALPHANUMERIC,
     created_at_of,
     handle_of,
@@ -49,6 +48,7 @@ from lucia.rules import (
     to_key,
     to_session,
 )
+from lucia.models import MAX_EPOCH_MS
 
 MS = timedelta(milliseconds=1)
 EXPIRY = SessionExpiry()

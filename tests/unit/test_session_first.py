@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import redis
 
+from lucia._redis.cluster import BATCH, INDEX_SLACK_MS, PROVISIONAL_MS, TOMBSTONE, Plain, Scripted, SessionFirst, SlotSteps
+from lucia._redis.commands import Batch, Call, Command, Eval, Operation, Reply, ScriptsRefusedError, Transaction
+from lucia._redis.index import LIST
+from lucia._redis.operations import MAX_HOPS, successor_of
+from lucia._redis.records import Marker, encode_marker, encode_row
+from lucia._redis.scripts import BORN_DEAD, DELETE, SWAP
+from lucia._redis.single_server import Atomic
+from lucia._rules.sessions import system_clock
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
-from lucia.redis.atomic import Atomic
-from lucia.redis.commands import Batch, Call, Command, Eval, Operation, Reply, ScriptsRefusedError, Transaction
-from lucia.redis.common import MAX_HOPS, successor_of
-from lucia.redis.index import LIST
-from lucia.redis.layout import Marker, encode_marker, encode_row
-from lucia.redis.scripts import BORN_DEAD, DELETE, SWAP
-from lucia.redis.session_first import BATCH, INDEX_SLACK_MS, PROVISIONAL_MS, TOMBSTONE, Plain, Scripted, SessionFirst, SlotSteps
-from lucia.rules import system_clock
 from tests.redis_tools import DEFAULT, HOUR, ClusterInspector, Inspector, Stepper, explore, replay, row
 
 SCRIPTS = LIST.scripts

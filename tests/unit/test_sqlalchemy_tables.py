@@ -24,9 +24,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 from sqlalchemy.types import UserDefinedType
 
-from lucia import _sqlalchemy_steps as steps
-from lucia._sqlalchemy import Answer, AuthTables, hide_parameters, retry_pause, was_rolled_back
-from lucia._sqlalchemy_steps import Steps
+from lucia._sqlalchemy import statements as steps
+from lucia._sqlalchemy.statements import Steps
+from lucia._sqlalchemy.tables import Answer, AuthTables, hide_parameters, retry_pause, was_rolled_back
 from lucia.errors import InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow
 
@@ -389,7 +389,7 @@ def test_short_values_stay() -> None:
 def test_missing_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without SQLAlchemy the import says what to install."""
     hidden = [name for name in sys.modules if name.partition(".")[0] == "sqlalchemy" or name.endswith(".sqlalchemy")]
-    for name in [*hidden, "lucia._sqlalchemy", "lucia._sqlalchemy_steps"]:
+    for name in [*hidden, "lucia._sqlalchemy.tables", "lucia._sqlalchemy.statements"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(ImportError, match=r'pip install "lucia-auth\[sqlalchemy\]"'):
@@ -399,6 +399,6 @@ def test_missing_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_broken_door(monkeypatch: pytest.MonkeyPatch) -> None:
     """An import that fails for another reason says so itself."""
     monkeypatch.delitem(sys.modules, "lucia.adapters.sqlalchemy", raising=False)
-    monkeypatch.setitem(sys.modules, "lucia._async.sqlalchemy", None)
+    monkeypatch.setitem(sys.modules, "lucia._async.stores.sqlalchemy", None)
     with pytest.raises(ImportError, match=r"lucia\._async\.sqlalchemy"):
         import lucia.adapters.sqlalchemy  # noqa: F401

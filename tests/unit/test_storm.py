@@ -14,10 +14,10 @@ import redis.asyncio
 from redis.asyncio import Redis, RedisCluster
 
 from lucia import StoreUnavailable
-from lucia._connections import AsyncServer
-from lucia._connections import server as server_module
+from lucia._redis.replay import Checkpoint
+from lucia._redis.transport import connections as server_module
+from lucia._redis.transport.connections import AsyncServer
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.redis.replay import Checkpoint
 from tests.proxies import Weather, splitting_proxy
 from tests.redis_tools import row
 from tests.servers import Cluster, Server

@@ -11,8 +11,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from lucia import AsyncAuth, InvalidSessionId, SessionRow, User
-from lucia._calls import AsyncCalls, Calls
-from lucia._conformance import equal, no_error, one_of, one_winner, refused, show
+from lucia._compat.calls import AsyncCalls, Calls
+from lucia._testing.checks import equal, no_error, one_of, one_winner, refused, show
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.testing import alogin
 

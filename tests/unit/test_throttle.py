@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lucia import FailureLimit, FailureRule, KeyRow, Throttle
-from lucia._failure_log import FORGOTTEN_AT_ONCE, FailureLog
-from lucia.throttle import FOREVER_MS, SLACK_MS, address_block, failure_name, seconds_to_wait
+from lucia._memory.throttling import FORGOTTEN_AT_ONCE, FailureLog
+from lucia._rules.throttling import FOREVER_MS, SLACK_MS, address_block, failure_name, seconds_to_wait
 from tests.shared import NOW, Time
 
 SECOND = 1_000

@@ -14,11 +14,11 @@ import redis.exceptions
 from redis._parsers.resp3 import _AsyncRESP3Parser
 from redis.cache import CacheConfig
 
-from lucia._connections.entries import ENTRY_SECONDS, Entries
-from lucia._connections.tracking import REFUSED_SECONDS
+from lucia._redis.replay import OtherHistory
+from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries
+from lucia._redis.transport.retries import Unanswered
+from lucia._redis.transport.tracking import REFUSED_SECONDS
 from lucia.adapters.redis import RedisSessionAdapter
-from lucia.redis.replay import OtherHistory
-from lucia.redis.unanswered import Unanswered
 from tests.near import LEASE, NEAR_RIGHTS, FillsLate, HasNoLease, OnlyDrops, Ticks, Tracking, eventually, tracking
 from tests.proxies import Dam, damming_proxy
 from tests.redis_tools import AsyncClients, Inspector, frozen, own_server, silent_server, unused_port
@@ -595,7 +595,7 @@ async def test_another_history(near: Tracking, inspector: Inspector) -> None:
 @pytest.fixture
 def always_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each read is preceded by a check."""
-    monkeypatch.setattr("lucia._connections.settings.IDLE_CHECK_SECONDS", -1.0)
+    monkeypatch.setattr("lucia._redis.transport.settings.IDLE_CHECK_SECONDS", -1.0)
 
 
 @pytest.mark.usefixtures("always_checked")
@@ -666,7 +666,7 @@ async def test_a_server_that_is_busy(near: Tracking, inspector: Inspector, monke
         return [b"", b"", redis.ResponseError("BUSY a script runs")]
 
     with monkeypatch.context() as patch:
-        patch.setattr("lucia._connections.tracking.replies_of", busy)
+        patch.setattr("lucia._redis.transport.tracking.replies_of", busy)
         with pytest.raises(Unanswered):
             await near.read(KEY)
     assert await near.read(KEY) == [b"A"]

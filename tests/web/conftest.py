@@ -6,8 +6,8 @@ import pytest
 from redis.asyncio import Redis
 
 from lucia import AsyncAuth, ScryptHash, User
+from lucia._rules.sessions import system_clock
 from lucia.adapters.memory import AsyncMemoryAdapter
-from lucia.rules import system_clock
 from tests.servers import Server
 from tests.web.driver import Time
 

@@ -6,29 +6,29 @@ from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Self, overload
 
-from lucia._async.adapters import (
+from lucia._async.fallback import AsyncFiveMethods
+from lucia._async.protocols import (
     AsyncRenewingSessionAdapter,
     AsyncSessionAdapter,
     AsyncSessionUserAdapter,
     AsyncUserAdapter,
 )
-from lucia._async.fallback import AsyncFiveMethods
 from lucia._async.request import AsyncAuthRequest, Transport
-from lucia._async.throttle import AsyncGuard, choose_throttle_store
+from lucia._async.throttling import AsyncGuard, choose_throttle_store
 from lucia._async.users import AsyncUserMethods
-from lucia._colour import check_colour, check_function, check_methods
-from lucia._concurrency import AsyncPasswordWorkers
+from lucia._compat.concurrency import AsyncPasswordWorkers
+from lucia._compat.flavours import check_colour, check_function, check_methods
 from lucia._logs import cross_site_request
-from lucia.caps import check_cap
-from lucia.context import RequestLike
-from lucia.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
+from lucia._memory.user_cache import UserCache
+from lucia._rules.caps import check_cap
+from lucia._rules.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
+from lucia._rules.origins import OriginFailure, check_origin, configured_origins
+from lucia._rules.passwords import PasswordHasher, PasswordPool, ScryptHash
+from lucia._rules.requests import RequestLike
+from lucia._rules.sessions import USER_ID_LENGTH, Clock, SessionExpiry, check_purposes, generate_random_string, new_session_id, system_clock
+from lucia._rules.throttling import Throttle
 from lucia.errors import InvalidRequest
 from lucia.models import Session, User, UserRow, UserT
-from lucia.origins import OriginFailure, check_origin, configured_origins
-from lucia.passwords import PasswordHasher, PasswordPool, ScryptHash
-from lucia.rules import USER_ID_LENGTH, Clock, SessionExpiry, check_purposes, generate_random_string, new_session_id, system_clock
-from lucia.throttle import Throttle
-from lucia.user_cache import UserCache
 
 _DEFAULT_THROTTLE = Throttle()
 _DEFAULT_PURPOSES = ("password_reset", "email_verification")

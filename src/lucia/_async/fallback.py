@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from lucia._async.adapters import AsyncSessionAdapter
-from lucia._concurrency import AsyncLock
-from lucia._renewals import Renewals
-from lucia.caps import login_after, surplus_sessions
+from lucia._async.protocols import AsyncSessionAdapter
+from lucia._compat.concurrency import AsyncLock
+from lucia._memory.renewals import Renewals
+from lucia._rules.caps import login_after, surplus_sessions
+from lucia._rules.sessions import Clock
 from lucia.models import SessionRow
-from lucia.rules import Clock
 
 
 class AsyncFiveMethods:

@@ -6,12 +6,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic
 
-from lucia._async.adapters import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
-from lucia._blocks import AsyncBlocks, drain
+from lucia._async.protocols import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
+from lucia._compat.blocks import AsyncBlocks, drain
 from lucia._logs import revocation, signed_in
-from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
-from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
-from lucia.rules import (
+from lucia._memory.user_cache import UserCache
+from lucia._rules.sessions import (
     Clock,
     SessionExpiry,
     check_handle,
@@ -26,7 +25,8 @@ from lucia.rules import (
     to_device,
     to_session,
 )
-from lucia.user_cache import UserCache
+from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
+from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
 
 _Live = tuple[SessionRow, SessionState, bool]
 """A live session's row and its state, and whether the id that was asked for is a used one that leads to it."""

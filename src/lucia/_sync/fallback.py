@@ -3,12 +3,12 @@
 
 from collections.abc import Sequence
 
-from lucia._sync.adapters import SessionAdapter
-from lucia._concurrency import Lock
-from lucia._renewals import Renewals
-from lucia.caps import login_after, surplus_sessions
+from lucia._sync.protocols import SessionAdapter
+from lucia._compat.concurrency import Lock
+from lucia._memory.renewals import Renewals
+from lucia._rules.caps import login_after, surplus_sessions
+from lucia._rules.sessions import Clock
 from lucia.models import SessionRow
-from lucia.rules import Clock
 
 
 class FiveMethods:

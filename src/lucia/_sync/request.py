@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
-from lucia._concurrency import RequestLock
+from lucia._compat.concurrency import RequestLock
 from lucia._logs import signing_out
-from lucia.context import RequestLike
+from lucia._rules.origins import OriginFailure
+from lucia._rules.requests import RequestLike
+from lucia._rules.sessions import check_session
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
-from lucia.origins import OriginFailure
-from lucia.rules import check_session
 
 if TYPE_CHECKING:
     from lucia._sync.auth import Auth

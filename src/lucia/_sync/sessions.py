@@ -7,12 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic
 
-from lucia._sync.adapters import RenewingSessionAdapter, SessionUserAdapter, UserAdapter
-from lucia._blocks import Blocks, drain
+from lucia._sync.protocols import RenewingSessionAdapter, SessionUserAdapter, UserAdapter
+from lucia._compat.blocks import Blocks, drain
 from lucia._logs import revocation, signed_in
-from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
-from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
-from lucia.rules import (
+from lucia._memory.user_cache import UserCache
+from lucia._rules.sessions import (
     Clock,
     SessionExpiry,
     check_handle,
@@ -27,7 +26,8 @@ from lucia.rules import (
     to_device,
     to_session,
 )
-from lucia.user_cache import UserCache
+from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
+from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
 
 _Live = tuple[SessionRow, SessionState, bool]
 """A live session's row and its state, and whether the id that was asked for is a used one that leads to it."""

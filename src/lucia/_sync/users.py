@@ -6,22 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 from lucia._sync.sessions import SessionMethods
-from lucia._sync.throttle import Guard
-from lucia._concurrency import PasswordWorkers, owner_of
+from lucia._sync.throttling import Guard
+from lucia._compat.concurrency import PasswordWorkers, owner_of
 from lucia._logs import credentials, key_found, revocation
-from lucia.errors import (
-    ExpiredKey,
-    InvalidCredentials,
-    InvalidKeyId,
-    InvalidPassword,
-    InvalidSessionId,
-    InvalidUserId,
-    Overloaded,
-    SessionsNotEnded,
-)
-from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
-from lucia.passwords import PasswordHasher, check_new_password, is_acceptable
-from lucia.rules import (
+from lucia._rules.passwords import PasswordHasher, check_new_password, is_acceptable
+from lucia._rules.sessions import (
     check_primary_key,
     check_user_attributes,
     exactly,
@@ -35,6 +24,17 @@ from lucia.rules import (
     to_datetime,
     to_key,
 )
+from lucia.errors import (
+    ExpiredKey,
+    InvalidCredentials,
+    InvalidKeyId,
+    InvalidPassword,
+    InvalidSessionId,
+    InvalidUserId,
+    Overloaded,
+    SessionsNotEnded,
+)
+from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
 
 
 class UserMethods(SessionMethods[UserT]):

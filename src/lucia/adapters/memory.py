@@ -1,6 +1,6 @@
 """The memory adapter, in both colours."""
 
-from lucia._async.memory import AsyncMemoryAdapter
-from lucia._sync.memory import MemoryAdapter
+from lucia._async.stores.memory import AsyncMemoryAdapter
+from lucia._sync.stores.memory import MemoryAdapter
 
 __all__ = ["AsyncMemoryAdapter", "MemoryAdapter"]

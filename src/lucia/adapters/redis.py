@@ -1,8 +1,8 @@
 """The Redis session adapter, in both colours, for redis-py's and valkey-py's clients; neither is imported here."""
 
-from lucia._async.redis import AsyncRedisSessionAdapter
-from lucia._sync.redis import RedisSessionAdapter
-from lucia.redis.clients import AsyncRedisClient, RedisClient
-from lucia.redis.repair import Reindexed
+from lucia._async.stores.redis.adapter import AsyncRedisSessionAdapter
+from lucia._redis.repair import Reindexed
+from lucia._redis.transport.clients import AsyncRedisClient, RedisClient
+from lucia._sync.stores.redis.adapter import RedisSessionAdapter
 
 __all__ = ["AsyncRedisClient", "AsyncRedisSessionAdapter", "RedisClient", "RedisSessionAdapter", "Reindexed"]

@@ -5,9 +5,9 @@ other two store sessions as well.
 """
 
 try:
-    from lucia._async.sqlalchemy import AsyncSQLAlchemyAdapter, AsyncSQLAlchemyUserAdapter
-    from lucia._sqlalchemy import AuthTables
-    from lucia._sync.sqlalchemy import SQLAlchemyAdapter, SQLAlchemyUserAdapter
+    from lucia._async.stores.sqlalchemy import AsyncSQLAlchemyAdapter, AsyncSQLAlchemyUserAdapter
+    from lucia._sqlalchemy.tables import AuthTables
+    from lucia._sync.stores.sqlalchemy import SQLAlchemyAdapter, SQLAlchemyUserAdapter
 except ImportError as error:
     if (error.name or "").partition(".")[0] != "sqlalchemy":
         raise

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest, Transport
-from lucia.context import REQUEST_HEADERS
-from lucia.cookies import Cookie
+from lucia._rules.cookies import Cookie
+from lucia._rules.requests import REQUEST_HEADERS
 
 UserT = TypeVar("UserT")
 

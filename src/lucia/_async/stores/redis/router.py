@@ -1,0 +1,466 @@
+"""Routes to the server that a command goes to: the only one, Sentinel's master, or the node that serves a key's slot."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+from lucia._compat.pause import AsyncPause
+from lucia._redis.commands import UNGATED, Argument, AsyncReplies, Reply, SendMode, Words
+from lucia._redis.replay import Revocations, Watch
+from lucia._redis.transport.connections import AsyncServer
+from lucia._redis.transport.first_answer import AsyncFirstAnswer
+from lucia._redis.transport.retries import WRITE_SECONDS, AskAlone, AsyncRecords, Unanswered
+from lucia._redis.transport.settings import AsyncSettings
+from lucia._redis.transport.single_flight import AsyncSingleFlight
+from lucia._redis.transport.slots import SlotMap, keys_everywhere, redirection_of, slot_map_of, slot_of
+from lucia._redis.transport.topology import Address, BehindSentinel, InCluster, OneServer, Topology
+from lucia.errors import StoreUnavailable
+
+_REDIRECTIONS_AT_ONCE: Final = 5
+"""How many nodes are followed without a pause; after that they point at each other, since they do not agree yet whose a slot is."""
+
+_PAUSE_SECONDS: Final = 0.05
+"""How long to wait for them to agree; or where a slot with several keys of a command is just being moved."""
+
+
+class AsyncRoute(Protocol):
+    """A way to the servers, for one event loop."""
+
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
+        """Send commands together, on one connection to the server that has this key; their replies in order.
+
+        Raises:
+            Unanswered: there was no answer.
+            OtherHistory: nothing was sent, since a replay of revocations comes first.
+        """
+        ...
+
+    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
+        """What is at these keys; where they are in many slots, none after the first at which there is anything.
+
+        Raises:
+            AskAlone: something is in the way, and to be asked by :meth:`ask`.
+            Overloaded, Unanswered, OtherHistory: as that.
+        """
+        ...
+
+    async def keys_everywhere(self, prefix: str, seconds: float, /) -> dict[str, str]:
+        """Return for each server that may have taken a write the name of a key that it serves.
+
+        The servers are named as by :meth:`nodes`, and there is at least one.
+
+        Raises:
+            Unanswered: it is not known which servers there are.
+        """
+        ...
+
+    def nodes(self, seconds: float, /) -> AsyncReplies:
+        """The names of the servers that hold the keys.
+
+        Raises:
+            Unanswered: there was no answer.
+        """
+        ...
+
+    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
+        """Send commands together, to the server of this name, whatever their keys.
+
+        Raises:
+            Unanswered: there was no answer.
+        """
+        ...
+
+    async def drop_idle(self) -> None:
+        """Close the connections that lie idle."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections; later calls open new ones."""
+        ...
+
+
+def open_route(topology: Topology, settings: AsyncSettings, revocations: Revocations) -> AsyncRoute:
+    """A way to the servers of the application's client; no connection is made yet."""
+    if isinstance(topology, InCluster):
+        return AsyncClusterRoute(topology, settings, revocations)
+    if isinstance(topology, BehindSentinel):
+        return AsyncSentinelRoute(topology, settings, revocations)
+    return AsyncOneRoute(topology, settings, revocations)
+
+
+class AsyncOneRoute:
+    """The one server."""
+
+    def __init__(self, topology: OneServer, settings: AsyncSettings, revocations: Revocations) -> None:
+        self._server = AsyncServer(topology.recipe, Watch(revocations), settings)
+
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
+        """Any key is there."""
+        return self._server.ask(commands, seconds, mode)
+
+    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
+        """All of them."""
+        return self._server.read(keys)
+
+    async def keys_everywhere(self, prefix: str, _seconds: float, /) -> dict[str, str]:
+        """Return one key, since there is one server."""
+        return {"": f"{prefix}{{0}}"}
+
+    async def nodes(self, _seconds: float, /) -> list[str]:
+        """It needs no name."""
+        return [""]
+
+    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> list[Reply]:
+        """It is the only one."""
+        return await self._server.ask(commands, seconds, mode)
+
+    async def drop_idle(self) -> None:
+        """Close the connections that lie idle."""
+        await self._server.drop_idle()
+
+    async def aclose(self) -> None:
+        """Close all connections; later calls open new ones."""
+        await self._server.aclose()
+
+
+class AsyncSentinelRoute(AsyncOneRoute):
+    """The master, for which each new connection asks Sentinel."""
+
+    def __init__(self, topology: BehindSentinel, settings: AsyncSettings, revocations: Revocations) -> None:
+        master = AsyncMaster(topology, settings.seconds, self._leave_master)
+        super().__init__(OneServer(topology.recipe.with_options(connection_pool=master)), settings, revocations)
+
+    async def _leave_master(self) -> None:
+        """Close the connections to a server that is not the master any more, when they are free."""
+        await self._server.aclose()
+
+
+class AsyncMaster:
+    """Stands in for the pool of Sentinel's connections: it tells them where the master is.
+
+    Args:
+        topology: the Sentinels, and the name of the service.
+        seconds: a command's deadline. Half of it is for the Sentinels, however many are dead.
+        moved: called when the master is another one than before.
+    """
+
+    is_master: Final = True
+    check_connection: Final = False
+
+    def __init__(self, topology: BehindSentinel, seconds: float, moved: Any) -> None:
+        self._topology = topology
+        self._seconds = seconds / 2
+        self._order = list(range(len(topology.finder.sentinels)))
+        self._moved = moved
+        self._address: Address | None = None
+
+    async def get_master_address(self) -> Address:
+        """Return where the master is now; connections to another one are closed.
+
+        Raises:
+            StoreUnavailable: no Sentinel answered in time. Any other error is the client's own.
+        """
+        calls = [partial(self._ask, number) for number in self._order]
+        found, errors = await AsyncFirstAnswer.of(calls, self._seconds)
+        if found is None:
+            raise errors[-1] if errors else StoreUnavailable("no Sentinel answered in time")
+        number, address = found
+        self._order = [number, *(other for other in self._order if other != number)]
+        before, self._address = self._address, address
+        if before not in (None, address):
+            await self._moved()
+        return address
+
+    async def _ask(self, number: int, _seconds: float) -> tuple[int, Address]:
+        """Ask one Sentinel; return its number, and the address that it told.
+
+        The connection is opened for this: one that was idle since the last failover may be dead.
+        """
+        finder = self._topology.copy_finder(number, self._seconds / 2)
+        try:
+            return number, await finder.discover_master(self._topology.service)
+        finally:
+            await finder.sentinels[0].connection_pool.disconnect()
+
+
+class _IncompleteMap(Exception):
+    """A node does not know all slots: it left the cluster, or did not join it yet."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__()
+        self.address = address
+
+
+class AsyncClusterRoute:
+    """The node that serves a key's slot, by a map of all slots that is read from the nodes.
+
+    The map is complete or there is none. It is kept until a newer complete one is there. Two signs
+    say that it is out of date:
+
+    * A node did not answer, or answered something odd: it is a suspect. Requests for it wait for a
+      newer map; requests for other nodes go on.
+    * A node pointed elsewhere for one slot: that slot is corrected, and the map is read again
+      while other requests go on.
+    """
+
+    def __init__(self, topology: InCluster, settings: AsyncSettings, revocations: Revocations) -> None:
+        self._topology = topology
+        self._settings = settings
+        self._revocations = revocations
+        self._servers: dict[Address, AsyncServer] = {}
+        self._departed: list[AsyncServer] = []
+        self._reading = AsyncSingleFlight(self._read_map, settings.seconds / 2)  # the rest is for what needs the map
+        self._slots: dict[int, Address] = {}
+        self._nodes: tuple[Address, ...] = ()
+        self._suspects: set[Address] = set()
+        self._is_outdated = False
+        self._importing: dict[Address, float] = {}
+        self._stray: Address | None = None
+        self._lost = Unanswered(None, sent=False)
+        self._version = self._corrections = 0
+
+    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> AsyncReplies:
+        """Send commands to the node that serves this key, and on to where a node points.
+
+        Raises:
+            Unanswered: there was no answer.
+        """
+        return self._ask(key, commands, seconds, mode)
+
+    def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
+        """Read keys one after another, at the nodes that serve them by the map.
+
+        Raises:
+            AskAlone: there is no map, or it is out of date, or a node did not tell.
+            Overloaded, Unanswered, OtherHistory: as :meth:`ask`.
+        """
+        return self._read(keys)
+
+    async def keys_everywhere(self, prefix: str, seconds: float, /) -> dict[str, str]:
+        """Return a key for each primary, also for one that serves a slot that is being moved there.
+
+        Raises:
+            Unanswered: the map is not known, or is out of date and could not be read.
+        """
+        end = time.monotonic() + seconds
+        if not self._slots or self._suspects or self._is_outdated:
+            await self._read_newer(end)
+        since = time.monotonic() - WRITE_SECONDS
+        importing = [address for address, then in self._importing.items() if then >= since]
+        keys = dict.fromkeys(importing, f"{prefix}{{0}}") | keys_everywhere(prefix, dict(self._slots))
+        return {_name(address): key for address, key in keys.items()}
+
+    async def nodes(self, seconds: float, /) -> list[str]:
+        """Return the primaries that have slots, by a map that is read now.
+
+        Raises:
+            Unanswered: no node told a complete map.
+        """
+        await self._read_newer(time.monotonic() + seconds)
+        return sorted(map(_name, set(self._slots.values())))
+
+    async def ask_node(self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> list[Reply]:
+        """Send commands to this primary alone; it is not followed elsewhere.
+
+        Raises:
+            Unanswered: there was no answer.
+        """
+        host, _, port = node.rpartition(":")
+        address = host, int(port)
+        replies = await self._send(address, commands, seconds, mode)
+        if redirection_of(replies, address) is not None:
+            self._is_outdated = True
+        return replies
+
+    async def drop_idle(self) -> None:
+        """Close the connections that lie idle, to all nodes."""
+        for server in list(self._servers.values()):
+            await server.drop_idle()
+
+    async def aclose(self) -> None:
+        """Close all connections; later calls open new ones."""
+        await self._reading.aclose()
+        for server in [*self._servers.values(), *self._departed]:
+            await server.aclose()
+
+    async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        records: list[bytes | None] = []
+        for key in keys:
+            address = self._slots.get(slot_of(key))
+            if address is None or (self._suspects and address in self._suspects):
+                raise AskAlone
+            try:
+                records += await self._server(address).read((key,))
+            except Unanswered:
+                self._suspects.add(address)
+                raise
+            if records[-1] is not None:
+                break
+        return records + [None] * (len(keys) - len(records))
+
+    async def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
+        """Send commands, and follow a node that points elsewhere until the time is over."""
+        end = time.monotonic() + seconds
+        address, asking = await self._find(key, end), False
+        redirections = 0
+        while True:
+            asked = [("ASKING",), *commands] if asking else commands
+            replies = await self._send(address, asked, _left(end), mode)
+            replies = replies[1:] if asking else replies
+            redirection = redirection_of(replies, address)
+            if redirection is None:
+                return replies
+            if redirection.address is not None and redirections < _REDIRECTIONS_AT_ONCE:
+                redirections += 1
+                address, asking = self._where(redirection.address), redirection.asking
+                self._note(address, redirection.slot, asking=asking)
+                if self._is_outdated:
+                    await self._reading.run(_left(end) / 2, join=False)
+                continue
+            if _left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
+                return replies
+            await AsyncPause.seconds(_PAUSE_SECONDS)
+            if not redirection.whole:  # this node does not know who has the slot, or nodes disagree
+                self._suspects.add(address)
+                address, asking = await self._find(key, end), False
+                redirections = 0
+
+    async def _send(self, address: Address, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
+        """Send commands to one node, which is a suspect if it does not answer."""
+        try:
+            return await self._server(address).ask(commands, seconds, mode)
+        except Unanswered:
+            self._suspects.add(address)
+            raise
+
+    def _note(self, address: Address, slot: int, *, asking: bool) -> None:
+        """Record a redirection: ``ASK`` names a node that imports the slot, ``MOVED`` one that has it."""
+        # The map may not name it yet, nor one that is being read now.
+        self._importing[address] = time.monotonic()
+        if not asking and self._slots and self._slots[slot] != address:
+            self._slots[slot] = address
+            self._is_outdated = True
+            self._corrections += 1
+
+    async def _find(self, key: Argument | None, end: float) -> Address:
+        """Return the node that serves a key, by a map that is read first if need be."""
+        address = self._primary_of(key)
+        if address is None or address in self._suspects:
+            await self._refresh(end)
+        elif self._is_outdated:
+            await self._reading.run(_left(end) / 2, join=False)
+        address = self._primary_of(key) or self._stray
+        if address is None:
+            raise self._lost.for_another()
+        return address
+
+    def _primary_of(self, key: Argument | None) -> Address | None:
+        """Return the node that serves a key by the map; some node that is well, if any will do."""
+        if key is not None:
+            return self._slots.get(slot_of(key))
+        primaries = self._slots.values()
+        well = (address for address in primaries if address not in self._suspects)
+        return next(well, None) or next(iter(primaries), None)
+
+    async def _refresh(self, end: float) -> None:
+        """Wait for a newer map. Where there is an older one, half of the time is left to use it."""
+        await self._reading.run(_left(end) / 2 if self._slots else _left(end))
+
+    async def _read_newer(self, end: float) -> None:
+        """Read the map now.
+
+        Raises:
+            Unanswered: no node told a complete one.
+        """
+        before = self._version
+        await self._refresh(end)
+        if self._version == before:
+            raise self._lost.for_another()
+
+    async def _read_map(self, seconds: float) -> None:
+        """Replace the map by the first complete one that a node tells."""
+        corrections, suspects = self._corrections, set(self._suspects)
+        calls = [partial(self._ask_for_map, address) for address in self._informants()]
+        found, errors = await AsyncFirstAnswer.of(calls, seconds)
+        if found is not None:
+            await self._adopt(found, suspects)
+            self._is_outdated = self._corrections != corrections  # a node knew better meanwhile
+            return
+        told = [error.error for error in errors if isinstance(error, Unanswered) and error.error]
+        self._lost = Unanswered(told[0] if told else None, sent=False)
+        # Without any map, a node that knows a part of it says best what is wrong.
+        strays = [error.address for error in errors if isinstance(error, _IncompleteMap)]
+        self._stray = strays[0] if strays else None
+
+    def _informants(self) -> list[Address]:
+        """Return whom to ask for the map, suspects last: a node that told it, then all others.
+
+        Those are the addresses that the application gave, which are never forgotten, and the nodes
+        that the last map names.
+        """
+        known = dict.fromkeys([*self._nodes[:1], *self._topology.nodes, *self._nodes])
+        return sorted(known, key=self._suspects.__contains__)
+
+    async def _ask_for_map(self, address: Address, seconds: float) -> SlotMap:
+        """Ask one node, on a connection for this alone: it waits for nothing that others send.
+
+        Raises:
+            _IncompleteMap: the node does not know all slots.
+            Unanswered: there was no answer, or a refusal.
+        """
+        server = self._make_server(address, Watch(Revocations(), address))
+        try:
+            (reply,) = await server.ask([("CLUSTER", "SLOTS")], seconds, UNGATED)
+        finally:
+            await server.aclose()
+        if isinstance(reply, Exception):
+            raise Unanswered(reply, sent=False)
+        found = slot_map_of(reply, address, self._where)
+        if not found.is_complete:
+            raise _IncompleteMap(address)
+        first = [address] if address in found.nodes else []  # else it left, or has another name
+        return SlotMap(found.primaries, tuple(dict.fromkeys([*first, *found.nodes])))
+
+    async def _adopt(self, found: SlotMap, suspects: set[Address]) -> None:
+        """Use a map, and close the connections to nodes that are not primaries in it.
+
+        Args:
+            found: the map.
+            suspects: those that there were before it was read; later ones stay suspects.
+        """
+        primaries = set(found.primaries.values())
+        self._revocations.expect(primaries)
+        self._slots, self._nodes = found.primaries, found.nodes
+        self._suspects, self._is_outdated = self._suspects - suspects, False
+        self._stray, self._lost = None, Unanswered(None, sent=False)
+        self._version += 1
+        gone = [address for address in list(self._servers) if address not in primaries]
+        # A request that has begun may still open a connection to such a node: close it next time.
+        departed, self._departed = self._departed, [self._servers.pop(each) for each in gone]
+        for server in [*departed, *self._departed]:
+            await server.aclose()
+
+    def _where(self, address: Address) -> Address:
+        return self._topology.remap(address) if self._topology.remap is not None else address
+
+    def _server(self, address: Address) -> AsyncServer:
+        server = self._servers.get(address)
+        if server is None:
+            server = self._make_server(address, Watch(self._revocations, address))
+            server = self._servers.setdefault(address, server)
+        return server
+
+    def _make_server(self, address: Address, watch: Watch) -> AsyncServer:
+        host, port = address
+        recipe = self._topology.recipe.with_options(host=host, port=port)
+        return AsyncServer(recipe, watch, self._settings, many_slots=True)
+
+
+def _left(end: float) -> float:
+    return max(end - time.monotonic(), 0)
+
+
+def _name(address: Address) -> str:
+    host, port = address
+    return f"{host}:{port}"

@@ -1,0 +1,328 @@
+"""Users, keys and sessions in a database, by SQLAlchemy 2: runs the operations of :mod:`lucia._sqlalchemy.statements`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+
+from lucia._compat.pause import AsyncPause
+from lucia._logs import revoked
+from lucia._rules.sessions import Clock, system_clock
+from lucia._sqlalchemy import statements as steps
+from lucia._sqlalchemy.statements import Steps
+from lucia._sqlalchemy.tables import (
+    MAX_ATTEMPTS,
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    AsyncSessionMaker,
+    AuthTables,
+    answer_of,
+    check_sessions,
+    check_source,
+    hide_parameters,
+    owns_transactions,
+    retry_pause,
+    was_rolled_back,
+)
+from lucia.errors import LuciaError
+from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
+
+T = TypeVar("T")
+
+OperationFactory = Callable[[], Steps[T]]
+"""Returns a new generator of an operation for each attempt, since a generator runs once."""
+
+AsyncSource = AsyncEngine | AsyncSessionMaker[Any] | AsyncSession
+"""Where an adapter gets its transactions from."""
+
+
+class AsyncSQLAlchemyUserAdapter:
+    """Users and keys in a database.
+
+    With an engine or a sessionmaker each call is a short transaction of its own, so that no
+    connection is held between calls. It is repeated, ten times at most, if the database rolls it
+    back because of another one, such as by a deadlock.
+
+    With the caller's own session everything happens in the caller's transaction: pending objects are
+    flushed first, nothing is committed, and a refused write is undone to a SAVEPOINT, so that the
+    transaction stays usable. After a deadlock MySQL and MariaDB have undone all of it: call
+    ``rollback()``, since a ``commit()`` would succeed and store nothing from before. Objects that the
+    session has loaded before keep what they were loaded with: refresh them where that matters.
+
+    Tables: see :class:`~lucia.adapters.sqlalchemy.AuthTables`; ``auth_user`` stands for the application's user table if there is one.
+
+    ========================== =================================================================================================
+    method                     statements
+    ========================== =================================================================================================
+    ``get_user``               ``SELECT id, … FROM auth_user WHERE id = :id``
+    ``set_user``               ``INSERT INTO auth_user (id, …) VALUES (:id, …)``; with a key
+                               ``INSERT INTO auth_key (…) VALUES (…)``; then as ``get_user``
+    ``delete_user``            ``DELETE FROM auth_key WHERE user_id = :id``; where there is one, the same for ``auth_session``;
+                               ``DELETE FROM auth_user WHERE id = :id``
+    ``update_user_attributes`` ``UPDATE auth_user SET … WHERE id = :id``; then as ``get_user``
+    ``get_key``                ``SELECT … FROM auth_key WHERE id = :id``
+    ``get_keys_by_user_id``    ``SELECT … FROM auth_key WHERE user_id = :user_id``
+    ``set_key``                ``INSERT INTO auth_key (…) SELECT … FROM auth_user WHERE id = :user_id``: no row is INVALID_USER_ID
+    ``update_key_password``    ``UPDATE auth_key SET hashed_password = :new WHERE id = :id`` and, with ``expected``,
+                               ``AND hashed_password = :expected`` or ``IS NULL``; then as ``get_key``
+    ``delete_non_primary_key`` ``DELETE FROM auth_key WHERE id IN (…) AND NOT primary_key``
+    ``delete_keys_by_user_id`` ``DELETE FROM auth_key WHERE user_id = :user_id``
+    ========================== =================================================================================================
+
+    On MySQL and MariaDB each comparison with an id or a hash also compares the bytes, since a column's collation may ignore
+    case, accents and trailing spaces.
+
+    When the database refuses an INSERT, one more SELECT or two tell whether an id was taken, these with ``FOR UPDATE``, or
+    whether the user is missing. Every
+    other error of the database is raised as the same object, without the statement's values in its ``params`` and its text.
+    SQLAlchemy's own log (``echo=True``) shows them, unless the engine is made with ``hide_parameters=True``; at the level DEBUG
+    it shows the rows that were read too, which nothing hides. So do drivers that log each statement at the level DEBUG.
+
+    SQLite lets one connection write at a time: ``connect_args={"timeout": 30}`` makes the others wait longer than the driver's 5 s, and
+    ``PRAGMA journal_mode=WAL`` lets them read meanwhile. A database in memory has one connection, which concurrent calls must not share.
+
+    Args:
+        source: an engine, a sessionmaker, or the caller's own session. It stays the caller's: it is never closed here.
+        tables: the tables, made in the application's metadata.
+
+    Raises:
+        TypeError: the source is none of these, or is of the other colour.
+    """
+
+    def __init__(self, source: AsyncSource, tables: AuthTables) -> None:
+        check_source(self, source, AsyncEngine, AsyncSessionMaker, AsyncSession)
+        self._source = source
+        self._tables = tables
+
+    async def get_user(self, user_id: str, /) -> UserRow | None:
+        return await self._read(lambda: steps.get_user(self._tables, user_id))
+
+    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+        return await self._write(
+            lambda: steps.set_user(self._tables, user_id, attributes, key),
+            lambda: steps.why_refused(self._tables, key_id=None if key is None else key.id),
+        )
+
+    async def delete_user(self, user_id: str, /) -> None:
+        count = await self._write(lambda: steps.delete_user(self._tables, user_id))
+        if count is not None:
+            revoked(count)
+
+    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+        return await self._write(
+            lambda: steps.update_user_attributes(self._tables, user_id, attributes),
+        )
+
+    async def get_key(self, key_id: str, /) -> KeyRow | None:
+        return await self._read(lambda: steps.get_key(self._tables, key_id))
+
+    async def get_keys_by_user_id(self, user_id: str, /) -> Sequence[KeyRow]:
+        return await self._read(lambda: steps.get_keys_by_user_id(self._tables, user_id))
+
+    async def set_key(self, key: KeyRow, /) -> None:
+        await self._write(
+            lambda: steps.set_key(self._tables, key),
+            lambda: steps.why_refused(self._tables, key_id=key.id, user_id=key.user_id),
+        )
+
+    async def update_key_password(
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
+    ) -> KeyRow | None:
+        return await self._write(
+            lambda: steps.update_key_password(self._tables, key_id, hashed_password, expected),
+        )
+
+    async def delete_non_primary_key(self, /, *key_ids: str) -> int:
+        return await self._write(lambda: steps.delete_non_primary_key(self._tables, key_ids))
+
+    async def delete_keys_by_user_id(self, user_id: str, /) -> None:
+        await self._write(lambda: steps.delete_keys_by_user_id(self._tables, user_id))
+
+    async def _read(self, operation: OperationFactory[T]) -> T:
+        await self._flush()
+        return await self._transact(operation, atomic=False)
+
+    async def _write(
+        self,
+        operation: OperationFactory[T],
+        refused: OperationFactory[LuciaError | None] | None = None,
+    ) -> T:
+        """Run an operation whole or not at all; ``refused`` finds out what a violated constraint means, once all is undone.
+
+        The library's error is raised outside of the handler, lest the database's error, which may quote ids, becomes its context.
+        """
+        await self._flush()
+        try:
+            return await self._transact(operation, atomic=True)
+        except IntegrityError as error:
+            failure = error
+        reason = None if refused is None else await self._read(refused)
+        raise reason or failure
+
+    async def _flush(self) -> None:
+        """Write what is pending in the caller's session; an error in it is the caller's, not an answer to our operation."""
+        if isinstance(self._source, AsyncSession):
+            await self._source.flush()
+
+    async def _transact(self, operation: OperationFactory[T], *, atomic: bool) -> T:
+        try:
+            if not isinstance(self._source, AsyncSession):
+                return await self._run_in_transactions(self._source, operation)
+            run = self._run_in_savepoint if atomic else _run
+            return await run(self._source, operation())
+        except StatementError as error:
+            hide_parameters(error)
+            raise
+
+    async def _run_in_transactions(
+        self,
+        source: AsyncEngine | AsyncSessionMaker[Any],
+        operation: OperationFactory[T],
+    ) -> T:
+        """Run the operation in a transaction, and in another one if the database rolled that back.
+
+        This is the one place where the adapter begins transactions, and what it repeats is whole: a
+        new operation reads everything again.
+        """
+        attempt = 1
+        while True:
+            try:
+                async with source.begin() as transaction:
+                    return await _run(transaction, operation())
+            except DBAPIError as error:
+                if attempt == MAX_ATTEMPTS or not was_rolled_back(error):
+                    raise
+                if not owns_transactions(source, self._tables):
+                    raise
+            await AsyncPause.seconds(retry_pause(attempt))
+            attempt += 1
+
+    async def _run_in_savepoint(self, session: AsyncSession, operation: Steps[T]) -> T:
+        """Run the operation so that a failure undoes it alone.
+
+        After a deadlock MySQL and MariaDB have no savepoint to go back to. The error of that is not
+        the one to raise, since by the deadlock's the caller knows that all may be repeated.
+        """
+        for statement in steps.before_savepoint(self._tables, session.get_bind(clause=self._tables.key).dialect.name):
+            await session.execute(statement)
+        failure: DBAPIError | None = None
+        try:
+            async with session.begin_nested():
+                try:
+                    return await _run(session, operation)
+                except DBAPIError as error:
+                    failure = error
+                    raise
+        except DBAPIError as error:
+            failure = failure or error
+        raise failure
+
+
+class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
+    """Users, keys and sessions in one database; a session and its user come in one query.
+
+    What is said of :class:`~lucia.adapters.sqlalchemy.SQLAlchemyUserAdapter` holds here too. Dead sessions stay until somebody deletes
+    them; used ones (``successor`` is set) are no sessions any more and are swept at the user's next renewals.
+
+    ============================== =============================================================================================
+    method                         statements
+    ============================== =============================================================================================
+    ``get_session``                ``SELECT … FROM auth_session WHERE id = :id AND successor IS NULL``
+    ``get_sessions_by_user_id``    the same ``WHERE user_id = :user_id``
+    ``get_session_and_user_by…``   the same ``WHERE id = :id`` with ``JOIN auth_user ON auth_session.user_id = auth_user.id``
+    ``set_session``                ``INSERT INTO auth_session (…) SELECT … FROM auth_user WHERE id = :user_id``
+    ``set_session_within``         a ``DELETE`` that changes nothing, ``SELECT id FROM auth_user WHERE id = :user_id FOR NO KEY UPDATE``
+                                   (or ``FOR UPDATE``; for SQL Server SQLAlchemy makes neither), then as ``set_session``,
+                                   ``get_sessions_by_user_id`` and, for the oldest logins, ``delete_session``
+    ``delete_session``             ``DELETE FROM auth_session WHERE id IN (…) AND successor IS NULL``, then the used ones among
+                                   these ids: ``SELECT … FOR UPDATE`` and ``DELETE`` them, and so on with what they led to up
+                                   to 60 s ago
+    ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it finds nothing
+    ``renew_session``              ``UPDATE auth_session SET successor = :new, active_expires = :end_of_grace,
+                                   idle_expires = :in_60_s WHERE id = :id AND successor IS NULL AND idle_expires >= :now``; one row
+                                   is the winner, who goes on as ``set_session`` and sweeps (``SELECT id`` of the user's used
+                                   rows, ``DELETE … WHERE id IN (…)``); no row goes on as ``get_successor``,
+                                   each ``SELECT`` with ``FOR UPDATE``
+    ``get_successor``              ``SELECT … FROM auth_session WHERE id = :id`` along the chain
+    ``delete_other_sessions``      ``UPDATE auth_session SET idle_expires = idle_expires WHERE id = :keep AND …`` locks the one to
+                                   keep; ``DELETE … WHERE user_id = :user_id AND id != :keep AND successor IS NULL`` until
+                                   ``SELECT … FOR UPDATE`` finds no other
+    ============================== =============================================================================================
+
+    Args:
+        source, tables: as for the user adapter, the tables made with ``sessions=True``.
+        clock: gives the time in milliseconds since the epoch.
+
+    Raises:
+        ValueError: the tables were made without ``sessions=True``.
+    """
+
+    keeps_attributes: bool = True
+    expires_records: bool = False
+
+    def __init__(self, source: AsyncSource, tables: AuthTables, *, clock: Clock = system_clock) -> None:
+        super().__init__(source, tables)
+        check_sessions(tables)
+        self._clock = clock
+
+    async def get_session(self, session_id: str, /) -> SessionRow | None:
+        return await self._read(lambda: steps.get_session(self._tables, session_id))
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
+        return await self._read(lambda: steps.get_sessions_by_user_id(self._tables, user_id))
+
+    async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+        return await self._read(lambda: steps.get_session_and_user(self._tables, session_id))
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        await self._write(
+            lambda: steps.set_session(self._tables, session),
+            lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
+        )
+
+    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        count = await self._write(
+            lambda: steps.set_session_within(self._tables, session, limit, self._clock()),
+            lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
+        )
+        revoked(count)
+        return session
+
+    async def delete_session(self, /, *session_ids: str) -> None:
+        count = await self._write(
+            lambda: steps.delete_sessions(self._tables, session_ids, self._clock()),
+        )
+        revoked(count)
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        revoked(await self._write(lambda: steps.delete_sessions_by_user_id(self._tables, user_id)))
+
+    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        return await self._write(
+            lambda: steps.renew_session(self._tables, session_id, successor, grace, self._clock()),
+            lambda: steps.why_refused(self._tables, session_id=successor.id),
+        )
+
+    async def get_successor(self, session_id: str, /) -> SessionRow | None:
+        return await self._read(
+            lambda: steps.get_successor(self._tables, session_id, self._clock()),
+        )
+
+    async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
+        is_kept, count = await self._write(
+            lambda: steps.delete_other_sessions(self._tables, user_id, keep, self._clock()),
+        )
+        revoked(count)
+        return is_kept
+
+
+async def _run(transaction: AsyncConnection | AsyncSession, operation: Steps[T]) -> T:
+    """Execute the statements that the operation yields, until it returns."""
+    try:
+        statement = next(operation)
+        while True:
+            statement = operation.send(answer_of(await transaction.execute(statement)))
+    except StopIteration as end:
+        result: T = end.value
+        return result

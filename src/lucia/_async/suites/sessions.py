@@ -1,0 +1,352 @@
+"""The laws of session adapters, one method each."""
+
+import copy
+from contextlib import suppress
+from functools import partial
+from typing import Any, ClassVar
+
+from lucia._async.protocols import AsyncSessionAdapter
+from lucia._compat.calls import AsyncCalls
+from lucia._rules.sessions import system_clock
+from lucia._testing.checks import (
+    ALIKE,
+    AT_ONCE,
+    ODD_TEXTS,
+    OTHER_SPELLINGS,
+    ROUNDS,
+    SPELT,
+    equal,
+    is_error,
+    no_error,
+    one_of,
+    one_winner,
+    refused,
+    same_rows,
+)
+from lucia.errors import DuplicateSessionId, InvalidUserId
+from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, SessionRow
+
+_ANNA = "user-anna"
+_BERT = "user-bert"
+_HOUR = 3_600_000
+
+
+class AsyncSessionAdapterSuite:
+    """What every session adapter has to do.
+
+    Subclass it in a test module and give it a fixture ``adapter``, as :mod:`lucia.testing` shows.
+    The fixture gives an adapter on an empty store, a new one for each test. Nothing in here needs pytest: each law is a method that
+    takes the adapter and raises ``AssertionError``, for whatever runner calls it.
+
+    ``longest_user_id`` is the longest user id that the store has to take, in bytes of UTF-8. ``odd_texts`` are ids that it has to take.
+    """
+
+    longest_user_id: ClassVar[int] = 10_000
+    odd_texts: ClassVar[tuple[str, ...]] = ODD_TEXTS
+
+    async def create_user(self, adapter: Any, user_id: str) -> None:
+        """Make a user, called once for each user of a test. Override it where the store refuses sessions of users it does not know."""
+
+    def now(self) -> int:
+        """The time in milliseconds since the epoch, by the adapter's clock. Override it where that is not the system's."""
+        return system_clock()
+
+    def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
+        """A session that lives for two hours."""
+        now = self.now()
+        return SessionRow(id=session_id, user_id=user_id, active_expires=now + _HOUR, idle_expires=now + 2 * _HOUR, attributes=attributes)
+
+    def as_listed(self, row: SessionRow) -> SessionRow:
+        """A session as its user's list has it. Override it for a store whose lists don't name ids, since it only keeps hashes of them."""
+        return row
+
+    async def store(self, adapter: AsyncSessionAdapter, *rows: SessionRow) -> None:
+        """Store sessions of new users."""
+        await self.create_users(adapter, *dict.fromkeys(row.user_id for row in rows))
+        for row in rows:
+            await adapter.set_session(row)
+
+    async def create_users(self, adapter: AsyncSessionAdapter, *user_ids: str) -> None:
+        """Make users."""
+        for user_id in user_ids:
+            await self.create_user(adapter, user_id)
+
+    async def check_stored(self, adapter: AsyncSessionAdapter, *rows: SessionRow) -> None:
+        """Each session can be read, and its user's list has it."""
+        for row in rows:
+            equal(await adapter.get_session(row.id), row, f"get_session({row.id!r})")
+            entry = self.as_listed(row)
+            listed = [found for found in await adapter.get_sessions_by_user_id(row.user_id) if found.id == entry.id]
+            equal(listed, [entry], f"the session {row.id!r} in get_sessions_by_user_id({row.user_id[:40]!r})")
+
+    async def check_gone(self, adapter: AsyncSessionAdapter, *rows: SessionRow) -> None:
+        """No such session can be read, and no list has it."""
+        for row in rows:
+            equal(await adapter.get_session(row.id), None, f"get_session({row.id!r}) of a session that is gone")
+            entry = self.as_listed(row)
+            listed = [found for found in await adapter.get_sessions_by_user_id(row.user_id) if found.id == entry.id]
+            equal(listed, [], f"a session {row.id!r} that is gone, in get_sessions_by_user_id({row.user_id[:40]!r})")
+
+    async def check_list(self, adapter: AsyncSessionAdapter, user_id: str, *rows: SessionRow) -> None:
+        """The user has exactly these sessions."""
+        same_rows(await adapter.get_sessions_by_user_id(user_id), map(self.as_listed, rows), f"get_sessions_by_user_id({user_id[:40]!r})")
+
+    # Reading and storing
+
+    async def test_get_unknown(self, adapter: AsyncSessionAdapter) -> None:
+        """An unknown session is None."""
+        with no_error("get_session of an unknown id"):
+            equal(await adapter.get_session("unknown"), None, "get_session of an unknown id")
+
+    async def test_get(self, adapter: AsyncSessionAdapter) -> None:
+        """A stored session is given back as it was, as a ``SessionRow``."""
+        row = self.row("one")
+        await self.store(adapter, row)
+        equal(await adapter.get_session("one"), row, "get_session")
+
+    async def test_times(self, adapter: AsyncSessionAdapter) -> None:
+        """Times are kept to the millisecond, up to the end of the year 9999."""
+        now = self.now()
+        near = SessionRow(id="near", user_id=_ANNA, active_expires=now + _HOUR + 1, idle_expires=now + _HOUR + 999)
+        far = SessionRow(id="far", user_id=_ANNA, active_expires=MAX_EPOCH_MS - 1, idle_expires=MAX_EPOCH_MS)
+        await self.store(adapter, near, far)
+        await self.check_stored(adapter, near, far)
+
+    async def test_attributes(self, adapter: AsyncSessionAdapter) -> None:
+        """An adapter with ``keeps_attributes`` gives back every JSON value; one without stores the session all the same."""
+        nested: dict[str, Any] = {"text": "Zoë 🦊 \"'\\\n", "list": [1, [], {}, None, {"id": "x"}], "empty": ""}
+        row = self.row("one", nested=nested, none=None, yes=True, zero=0, large=2**53, less=-1, half=0.5)
+        await self.store(adapter, row)
+        if getattr(adapter, "keeps_attributes", False):
+            await self.check_stored(adapter, row)
+        found = await adapter.get_session("one")
+        columns = None if found is None else (found.id, found.user_id, found.active_expires, found.idle_expires)
+        equal(columns, (row.id, row.user_id, row.active_expires, row.idle_expires), "the columns of a session with attributes")
+
+    async def test_snapshot(self, adapter: AsyncSessionAdapter) -> None:
+        """What is stored is a copy: nobody changes it through the attributes that went in or came out; the latter may refuse changes."""
+        noted = {"agents": ["first"]}
+        row = self.row("one", noted=noted)
+        await self.store(adapter, row)
+        before = copy.deepcopy(await adapter.get_session("one"))
+        noted["agents"].append("second")
+        equal(await adapter.get_session("one"), before, "a session after the attributes that went in were changed")
+        out = await adapter.get_session("one")
+        if out is not None and "noted" in out.attributes:
+            with suppress(TypeError):
+                out.attributes["noted"]["agents"].append("third")
+        equal(await adapter.get_session("one"), before, "a session after the attributes that came out were changed")
+
+    async def test_duplicate(self, adapter: AsyncSessionAdapter) -> None:
+        """Another session under a taken id is ``DuplicateSessionId``, and changes nothing."""
+        row = self.row("one")
+        await self.store(adapter, row)
+        await self.create_users(adapter, _BERT)
+        with refused(DuplicateSessionId, "set_session of another session under a taken id"):
+            await adapter.set_session(self.row("one", _BERT))
+        await self.check_stored(adapter, row)
+        await self.check_list(adapter, _BERT)
+
+    async def test_duplicate_of_same_user(self, adapter: AsyncSessionAdapter) -> None:
+        """The same holds for another session of the same user: its times stay, and the list has it once."""
+        row = self.row("one")
+        await self.store(adapter, row)
+        later = SessionRow(id="one", user_id=_ANNA, active_expires=row.active_expires + 1, idle_expires=row.idle_expires + 1)
+        with refused(DuplicateSessionId, "set_session of the same user's other session under a taken id"):
+            await adapter.set_session(later)
+        await self.check_list(adapter, _ANNA, row)
+        equal(await adapter.get_session("one"), row, "get_session after a refused set_session")
+
+    async def test_set_at_once(self, adapter: AsyncSessionAdapter) -> None:
+        """Of concurrent calls that store different sessions under one id exactly one succeeds, and the others change nothing."""
+        rows = [self.row("one", f"user-{n}") for n in range(AT_ONCE)]
+        await self.create_users(adapter, *(row.user_id for row in rows))
+        outcomes = await AsyncCalls.together(*(partial(adapter.set_session, row) for row in rows))
+        winner = one_winner(outcomes, is_error(DuplicateSessionId), "set_session of one id")
+        equal(await adapter.get_session("one"), rows[winner], "get_session after concurrent set_session")
+        for place, row in enumerate(rows):
+            await self.check_list(adapter, row.user_id, *([row] if place == winner else []))
+
+    async def test_unknown_user(self, adapter: AsyncSessionAdapter) -> None:
+        """A session of an unknown user is ``InvalidUserId`` and not stored, or is stored whole by a store that knows no users."""
+        row = self.row("one", "user-unknown")
+        try:
+            await adapter.set_session(row)
+        except InvalidUserId:
+            await self.check_gone(adapter, row)
+        else:
+            await self.check_stored(adapter, row)
+
+    async def test_dead(self, adapter: AsyncSessionAdapter) -> None:
+        """A session whose end is past is refused with ``ValueError``, or given back with that end, or not at all."""
+        row = SessionRow(id="one", user_id=_ANNA, active_expires=self.now() - 2 * _HOUR, idle_expires=self.now() - _HOUR)
+        await self.create_users(adapter, _ANNA)
+        try:
+            await adapter.set_session(row)
+        except ValueError:
+            await self.check_gone(adapter, row)
+        one_of(await adapter.get_session("one"), [row, None], "get_session of a session whose end is past")
+        one_of([*await adapter.get_sessions_by_user_id(_ANNA)], [[self.as_listed(row)], []], "the list with a session whose end is past")
+
+    # Listing
+
+    async def test_list_unknown_user(self, adapter: AsyncSessionAdapter) -> None:
+        """An unknown user has no sessions."""
+        with no_error("get_sessions_by_user_id of an unknown user"):
+            await self.check_list(adapter, "user-unknown")
+
+    async def test_list(self, adapter: AsyncSessionAdapter) -> None:
+        """A user's list is exactly the user's sessions."""
+        rows = [self.row("one"), self.row("two"), self.row("three", _BERT)]
+        await self.store(adapter, *rows)
+        await self.check_list(adapter, _ANNA, *rows[:2])
+        await self.check_list(adapter, _BERT, rows[2])
+
+    async def test_many(self, adapter: AsyncSessionAdapter) -> None:
+        """A user may have hundreds of sessions: all are listed, and all are removed."""
+        rows = [self.row(f"session-{n}") for n in range(300)]
+        await self.store(adapter, *rows)
+        await self.check_list(adapter, _ANNA, *rows)
+        await adapter.delete_sessions_by_user_id(_ANNA)
+        await self.check_gone(adapter, rows[0], rows[150], rows[299])
+        await self.check_list(adapter, _ANNA)
+
+    # Removing
+
+    async def test_delete(self, adapter: AsyncSessionAdapter) -> None:
+        """A removed session is gone from the store and from its user's list; the others stay."""
+        gone, stays, foreign = self.row("one"), self.row("two"), self.row("three", _BERT)
+        await self.store(adapter, gone, stays, foreign)
+        await adapter.delete_session("one")
+        await self.check_gone(adapter, gone)
+        await self.check_stored(adapter, stays, foreign)
+
+    async def test_delete_many(self, adapter: AsyncSessionAdapter) -> None:
+        """One call removes many sessions of many users, whatever unknown ids and repetitions are among them."""
+        rows = [self.row("one"), self.row("two"), self.row("three", _BERT), self.row("four", _BERT)]
+        await self.store(adapter, *rows)
+        with no_error("delete_session of known and unknown ids"):
+            await adapter.delete_session("unknown", "one", "two", "one", "three")
+        await self.check_gone(adapter, *rows[:3])
+        await self.check_stored(adapter, rows[3])
+
+    async def test_delete_nothing(self, adapter: AsyncSessionAdapter) -> None:
+        """Removing no sessions is no error and removes none."""
+        row = self.row("one")
+        await self.store(adapter, row)
+        with no_error("delete_session without ids"):
+            await adapter.delete_session()
+        await self.check_stored(adapter, row)
+
+    async def test_delete_unknown(self, adapter: AsyncSessionAdapter) -> None:
+        """Removing what is not there is no error, also a second time, and removes nothing else."""
+        row, gone = self.row("one"), self.row("two")
+        await self.store(adapter, row, gone)
+        await adapter.delete_session("two")
+        with no_error("delete_session of an id that is not there"):
+            await adapter.delete_session("two")
+            await adapter.delete_session("unknown")
+        await self.check_gone(adapter, gone)
+        await self.check_stored(adapter, row)
+
+    async def test_delete_by_user(self, adapter: AsyncSessionAdapter) -> None:
+        """All sessions of a user are removed; other users' stay."""
+        rows = [self.row("one"), self.row("two"), self.row("three", _BERT)]
+        await self.store(adapter, *rows)
+        await adapter.delete_sessions_by_user_id(_ANNA)
+        await self.check_gone(adapter, *rows[:2])
+        await self.check_list(adapter, _ANNA)
+        await self.check_stored(adapter, rows[2])
+
+    async def test_delete_by_unknown_user(self, adapter: AsyncSessionAdapter) -> None:
+        """Removing the sessions of an unknown user is no error and removes nothing."""
+        row = self.row("one")
+        await self.store(adapter, row)
+        with no_error("delete_sessions_by_user_id of an unknown user"):
+            await adapter.delete_sessions_by_user_id("user-unknown")
+        await self.check_stored(adapter, row)
+
+    async def test_login_after_delete_by_user(self, adapter: AsyncSessionAdapter) -> None:
+        """A user whose sessions were removed can log in again, and be logged out again."""
+        rows = [self.row("one"), self.row("two")]
+        await self.store(adapter, rows[0])
+        await adapter.delete_sessions_by_user_id(_ANNA)
+        await adapter.set_session(rows[1])
+        await self.check_list(adapter, _ANNA, rows[1])
+        await adapter.delete_sessions_by_user_id(_ANNA)
+        await self.check_gone(adapter, *rows)
+
+    async def test_delete_by_user_amid_logins(self, adapter: AsyncSessionAdapter) -> None:
+        """Amid concurrent logins no earlier session survives, and a login that survives is readable and listed, or neither."""
+        for round_ in range(ROUNDS):
+            user_id = f"user-{round_}"
+            before = [self.row(f"{round_} before {n}", user_id) for n in range(AT_ONCE)]
+            meanwhile = [self.row(f"{round_} meanwhile {n}", user_id) for n in range(AT_ONCE)]
+            await self.store(adapter, *before)
+            logins = [partial(adapter.set_session, row) for row in meanwhile]
+            await AsyncCalls.together(*logins[:4], partial(adapter.delete_sessions_by_user_id, user_id), *logins[4:])
+            await self.check_gone(adapter, *before)
+            found = [await adapter.get_session(row.id) for row in meanwhile]
+            await self.check_list(adapter, user_id, *(row for row in found if row is not None))
+
+    # Ids
+
+    async def test_odd_session_ids(self, adapter: AsyncSessionAdapter) -> None:
+        """Session ids may hold any text."""
+        rows = [self.row(text) for text in self.odd_texts]
+        await self.store(adapter, *rows)
+        await self.check_stored(adapter, *rows)
+        await adapter.delete_session(*(row.id for row in rows))
+        await self.check_gone(adapter, *rows)
+
+    async def test_odd_user_ids(self, adapter: AsyncSessionAdapter) -> None:
+        """User ids may hold any text."""
+        rows = [self.row(f"session-{n}", text) for n, text in enumerate(self.odd_texts)]
+        await self.store(adapter, *rows)
+        for row in rows:
+            await self.check_list(adapter, row.user_id, row)
+            await adapter.delete_sessions_by_user_id(row.user_id)
+        await self.check_gone(adapter, *rows)
+
+    async def test_session_ids_apart(self, adapter: AsyncSessionAdapter) -> None:
+        """Ids that are only alike name different sessions."""
+        rows = [self.row(text) for text in ALIKE]
+        await self.store(adapter, *rows)
+        for place, row in enumerate(rows):
+            await self.check_stored(adapter, *rows[place:])
+            await adapter.delete_session(row.id)
+            await self.check_list(adapter, _ANNA, *rows[place + 1 :])
+
+    async def test_user_ids_apart(self, adapter: AsyncSessionAdapter) -> None:
+        """A session of one user is never listed for another whose id is only alike, nor removed with theirs."""
+        rows = [self.row(f"session-{n}", text) for n, text in enumerate(ALIKE)]
+        await self.store(adapter, *rows)
+        for place, row in enumerate(rows):
+            await self.check_list(adapter, row.user_id, row)
+            await adapter.delete_sessions_by_user_id(row.user_id)
+            await self.check_gone(adapter, row)
+            await self.check_stored(adapter, *rows[place + 1 :])
+
+    async def test_other_spellings(self, adapter: AsyncSessionAdapter) -> None:
+        """An id that differs in case, accents, spaces or invisible characters finds and removes nothing."""
+        row = self.row(SPELT, SPELT)
+        await self.store(adapter, row)
+        for other in OTHER_SPELLINGS:
+            equal(await adapter.get_session(other), None, f"get_session({other!r}) where there is {SPELT!r} alone")
+            await self.check_list(adapter, other)
+            await adapter.delete_session(other)
+            await adapter.delete_sessions_by_user_id(other)
+            await self.check_stored(adapter, row)
+
+    async def test_longest_session_id(self, adapter: AsyncSessionAdapter) -> None:
+        """Session ids may have 255 characters, and the last one counts."""
+        rows = [self.row("🦊" * (MAX_ID_LENGTH - 1) + last) for last in "ab"]
+        await self.store(adapter, *rows)
+        await self.check_stored(adapter, *rows)
+
+    async def test_longest_user_id(self, adapter: AsyncSessionAdapter) -> None:
+        """User ids may have ``longest_user_id`` bytes, and the last one counts."""
+        rows = [self.row(f"session-{last}", "é" * ((self.longest_user_id - 1) // 2) + last) for last in "ab"]
+        await self.store(adapter, *rows)
+        for row in rows:
+            await self.check_list(adapter, row.user_id, row)

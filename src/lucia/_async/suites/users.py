@@ -1,0 +1,447 @@
+"""The laws of user adapters, one method each."""
+
+from functools import partial
+from typing import Any, ClassVar, Final, Protocol
+
+from lucia._async.protocols import AsyncSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
+from lucia._compat.calls import AsyncCalls
+from lucia._rules.sessions import system_clock
+from lucia._testing.checks import (
+    ALIKE,
+    AT_ONCE,
+    ODD_TEXTS,
+    OTHER_SPELLINGS,
+    SPELT,
+    equal,
+    is_error,
+    no_error,
+    one_winner,
+    refused,
+    same_rows,
+)
+from lucia.errors import DuplicateKeyId, InvalidUserId
+from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
+
+_ANNA = "user-anna"
+_BERT = "user-bert"
+_ODD: Final = "Zoë 🦊 \"'%s\\\n; DROP TABLE users;--"
+
+
+class AsyncUserAdapterSuite:
+    """What every user adapter has to do.
+
+    Subclass it in a test module and give it a fixture ``adapter``, as :mod:`lucia.testing` shows.
+    The fixture gives an adapter on an empty store, a new one for each test. Nothing in here needs pytest: each law is a method that
+    takes the adapter and raises ``AssertionError``, for whatever runner calls it.
+
+    ``text_columns`` names two attributes of users that hold text and may be left out. ``longest_user_id`` is the longest user id that
+    the store has to take, in bytes of UTF-8. ``odd_texts`` are ids that it has to take.
+    """
+
+    text_columns: ClassVar[tuple[str, str]] = ("name", "town")
+    longest_user_id: ClassVar[int] = 10_000
+    odd_texts: ClassVar[tuple[str, ...]] = ODD_TEXTS
+
+    def key(
+        self,
+        key_id: str,
+        user_id: str = _ANNA,
+        hashed_password: str | None = "hash-1",  # noqa: S107 -- the hash of nothing
+        *,
+        primary: bool = False,
+        expires: int | None = None,
+    ) -> KeyRow:
+        """A key of anna's."""
+        return KeyRow(id=key_id, user_id=user_id, hashed_password=hashed_password, primary_key=primary, expires=expires)
+
+    async def store(self, adapter: AsyncUserAdapter, *keys: KeyRow) -> None:
+        """Store keys of new users, each with at most one primary key."""
+        primary = {key.user_id: key for key in keys if key.primary_key}
+        for user_id in dict.fromkeys(key.user_id for key in keys):
+            await adapter.set_user(user_id, {}, primary.get(user_id))
+        for key in keys:
+            if not key.primary_key:
+                await adapter.set_key(key)
+
+    async def check_keys(self, adapter: AsyncUserAdapter, user_id: str, *keys: KeyRow) -> None:
+        """The user has exactly these keys, and each can be read."""
+        same_rows(await adapter.get_keys_by_user_id(user_id), keys, f"get_keys_by_user_id({user_id[:40]!r})")
+        for key in keys:
+            equal(await adapter.get_key(key.id), key, f"get_key({key.id!r})")
+
+    async def check_no_user(self, adapter: AsyncUserAdapter, user_id: str) -> None:
+        """There is no such user, and no key of theirs."""
+        equal(await adapter.get_user(user_id), None, f"get_user({user_id[:40]!r})")
+        same_rows(await adapter.get_keys_by_user_id(user_id), [], f"get_keys_by_user_id({user_id[:40]!r})")
+
+    # Users
+
+    async def test_get_unknown_user(self, adapter: AsyncUserAdapter) -> None:
+        """An unknown user is None."""
+        with no_error("get_user of an unknown id"):
+            equal(await adapter.get_user("unknown"), None, "get_user of an unknown id")
+
+    async def test_set_user(self, adapter: AsyncUserAdapter) -> None:
+        """A new user is returned as stored, with the attributes given, and read so again."""
+        first, second = self.text_columns
+        stored = await adapter.set_user(_ANNA, {first: _ODD, second: "Köln"}, None)
+        equal((stored.id, stored.attributes.get(first), stored.attributes.get(second)), (_ANNA, _ODD, "Köln"), "set_user")
+        equal(await adapter.get_user(_ANNA), stored, "get_user")
+        equal(type(stored), UserRow, "the type of what set_user returns")
+
+    async def test_set_user_without_key(self, adapter: AsyncUserAdapter) -> None:
+        """A user may have no key."""
+        await adapter.set_user(_ANNA, {}, None)
+        await self.check_keys(adapter, _ANNA)
+
+    async def test_set_user_with_key(self, adapter: AsyncUserAdapter) -> None:
+        """A user and the primary key are stored together."""
+        key = self.key("email:anna", primary=True)
+        stored = await adapter.set_user(_ANNA, {}, key)
+        equal(await adapter.get_user(_ANNA), stored, "get_user")
+        await self.check_keys(adapter, _ANNA, key)
+
+    async def test_set_user_with_taken_key(self, adapter: AsyncUserAdapter) -> None:
+        """If the key's id is taken it is ``DuplicateKeyId``, and neither the user nor the key is stored."""
+        key = self.key("email:anna", primary=True)
+        await adapter.set_user(_ANNA, {}, key)
+        with refused(DuplicateKeyId, "set_user with a key whose id is taken"):
+            await adapter.set_user(_BERT, {}, self.key("email:anna", _BERT, "hash-2", primary=True))
+        await self.check_no_user(adapter, _BERT)
+        await self.check_keys(adapter, _ANNA, key)
+
+    async def test_set_user_with_taken_id(self, adapter: AsyncUserAdapter) -> None:
+        """If the user's id is taken it is some error, the user stays as it was, and the key is not stored."""
+        name = self.text_columns[0]
+        stored = await adapter.set_user(_ANNA, {name: "first"}, None)
+        with refused(Exception, "set_user with a taken id"):
+            await adapter.set_user(_ANNA, {name: "second"}, self.key("email:anna", primary=True))
+        equal(await adapter.get_user(_ANNA), stored, "get_user after a refused set_user")
+        equal(await adapter.get_key("email:anna"), None, "get_key after a refused set_user")
+        await self.check_keys(adapter, _ANNA)
+
+    async def test_set_user_at_once(self, adapter: AsyncUserAdapter) -> None:
+        """Of concurrent sign-ups with one key id exactly one succeeds, and the others store no user."""
+        keys = [self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True) for n in range(AT_ONCE)]
+        outcomes = await AsyncCalls.together(*(partial(adapter.set_user, key.user_id, {}, key) for key in keys))
+        winner = one_winner(outcomes, is_error(DuplicateKeyId), "set_user with one key id")
+        for place, key in enumerate(keys):
+            if place == winner:
+                await self.check_keys(adapter, key.user_id, key)
+            else:
+                await self.check_no_user(adapter, key.user_id)
+
+    async def test_snapshot(self, adapter: AsyncUserAdapter) -> None:
+        """What is stored is a copy: nobody changes it through the attributes that went in."""
+        name = self.text_columns[0]
+        attributes = {name: "first"}
+        stored = await adapter.set_user(_ANNA, attributes, None)
+        attributes[name] = "second"
+        equal((await adapter.get_user(_ANNA), stored.attributes[name]), (stored, "first"), "a user after the attributes were changed")
+
+    async def test_delete_user(self, adapter: AsyncUserAdapter) -> None:
+        """A removed user is gone; other users stay."""
+        await adapter.set_user(_ANNA, {}, None)
+        bert = await adapter.set_user(_BERT, {}, None)
+        await adapter.delete_user(_ANNA)
+        equal(await adapter.get_user(_ANNA), None, "get_user after delete_user")
+        equal(await adapter.get_user(_BERT), bert, "get_user of another user after delete_user")
+
+    async def test_delete_unknown_user(self, adapter: AsyncUserAdapter) -> None:
+        """Removing an unknown user is no error and removes nobody."""
+        anna = await adapter.set_user(_ANNA, {}, None)
+        with no_error("delete_user of an unknown id"):
+            await adapter.delete_user("unknown")
+        equal(await adapter.get_user(_ANNA), anna, "get_user after delete_user of an unknown id")
+
+    async def test_update(self, adapter: AsyncUserAdapter) -> None:
+        """The named attributes are changed, the others and other users stay, and the user is returned as stored."""
+        first, second = self.text_columns
+        await adapter.set_user(_ANNA, {first: "old", second: "Köln"}, None)
+        bert = await adapter.set_user(_BERT, {first: "Bert"}, None)
+        changed = await adapter.update_user_attributes(_ANNA, {first: _ODD})
+        attributes = None if changed is None else (changed.attributes.get(first), changed.attributes.get(second))
+        equal(attributes, (_ODD, "Köln"), "what update_user_attributes returns")
+        equal(await adapter.get_user(_ANNA), changed, "get_user after update_user_attributes")
+        equal(await adapter.get_user(_BERT), bert, "get_user of another user after update_user_attributes")
+
+    async def test_update_nothing(self, adapter: AsyncUserAdapter) -> None:
+        """Changing no attributes returns the user as it is."""
+        anna = await adapter.set_user(_ANNA, {self.text_columns[0]: "Anna"}, None)
+        equal(await adapter.update_user_attributes(_ANNA, {}), anna, "update_user_attributes without attributes")
+        equal(await adapter.get_user(_ANNA), anna, "get_user after it")
+
+    async def test_update_unknown(self, adapter: AsyncUserAdapter) -> None:
+        """Changing an unknown user is None and stores nobody."""
+        name = self.text_columns[0]
+        equal(await adapter.update_user_attributes("unknown", {name: "x"}), None, "update_user_attributes of an unknown id")
+        equal(await adapter.update_user_attributes("unknown", {}), None, "update_user_attributes of an unknown id, with nothing")
+        await self.check_no_user(adapter, "unknown")
+
+    # Keys
+
+    async def test_get_unknown_key(self, adapter: AsyncUserAdapter) -> None:
+        """An unknown key is None."""
+        with no_error("get_key of an unknown id"):
+            equal(await adapter.get_key("email:unknown"), None, "get_key of an unknown id")
+
+    async def test_set_key(self, adapter: AsyncUserAdapter) -> None:
+        """A stored key is given back as it was: with and without a password, with and without an end, expired ones too."""
+        keys = [
+            self.key("email:anna"),
+            self.key("github:1", hashed_password=None),
+            self.key("reset:1", hashed_password=None, expires=system_clock() - 1),
+            self.key("reset:2", expires=MAX_EPOCH_MS),
+            self.key("reset:3", expires=0),
+        ]
+        await self.store(adapter, *keys)
+        await self.check_keys(adapter, _ANNA, *keys)
+
+    async def test_list_keys(self, adapter: AsyncUserAdapter) -> None:
+        """A user's keys are exactly the user's; an unknown user has none."""
+        keys = [self.key("email:anna", primary=True), self.key("github:1"), self.key("email:bert", _BERT)]
+        await self.store(adapter, *keys)
+        await self.check_keys(adapter, _ANNA, *keys[:2])
+        await self.check_keys(adapter, _BERT, keys[2])
+        with no_error("get_keys_by_user_id of an unknown user"):
+            await self.check_keys(adapter, "unknown")
+
+    async def test_duplicate_key(self, adapter: AsyncUserAdapter) -> None:
+        """Another key under a taken id is ``DuplicateKeyId``, whoever's it is, and changes nothing."""
+        key = self.key("email:anna", primary=True)
+        await self.store(adapter, key)
+        await adapter.set_user(_BERT, {}, None)
+        for other in (self.key("email:anna", _BERT), self.key("email:anna", hashed_password="hash-2")):  # noqa: S106 -- of nothing
+            with refused(DuplicateKeyId, "set_key with a taken id"):
+                await adapter.set_key(other)
+        await self.check_keys(adapter, _ANNA, key)
+        await self.check_keys(adapter, _BERT)
+
+    async def test_key_of_unknown_user(self, adapter: AsyncUserAdapter) -> None:
+        """A key of an unknown user is ``InvalidUserId``, and is not stored."""
+        with refused(InvalidUserId, "set_key of an unknown user"):
+            await adapter.set_key(self.key("email:anna", "unknown"))
+        equal(await adapter.get_key("email:anna"), None, "get_key after a refused set_key")
+        await self.check_keys(adapter, "unknown")
+
+    async def test_set_key_at_once(self, adapter: AsyncUserAdapter) -> None:
+        """Of concurrent calls that store different keys under one id exactly one succeeds, and the others change nothing."""
+        keys = [self.key("github:1", f"user-{n}") for n in range(AT_ONCE)]
+        for key in keys:
+            await adapter.set_user(key.user_id, {}, None)
+        outcomes = await AsyncCalls.together(*(partial(adapter.set_key, key) for key in keys))
+        winner = one_winner(outcomes, is_error(DuplicateKeyId), "set_key of one id")
+        equal(await adapter.get_key("github:1"), keys[winner], "get_key after concurrent set_key")
+        for place, key in enumerate(keys):
+            await self.check_keys(adapter, key.user_id, *([key] if place == winner else []))
+
+    # Passwords
+
+    async def test_update_password(self, adapter: AsyncUserAdapter) -> None:
+        """A hash is set, or taken away, and the key is returned as stored; other keys stay."""
+        other = self.key("github:1")
+        await self.store(adapter, self.key("email:anna"), other)
+        for hashed in ("hash-2", None, "hash-3"):
+            changed = self.key("email:anna", hashed_password=hashed)
+            equal(await adapter.update_key_password("email:anna", hashed), changed, "update_key_password")
+            await self.check_keys(adapter, _ANNA, changed, other)
+
+    async def test_update_password_keeps_the_rest(self, adapter: AsyncUserAdapter) -> None:
+        """A new hash leaves a key primary, and leaves the end of a single-use key."""
+        await self.store(adapter, self.key("email:anna", primary=True), self.key("reset:1", expires=MAX_EPOCH_MS))
+        for key_id in ("email:anna", "reset:1"):
+            await adapter.update_key_password(key_id, "hash-2")
+        primary = self.key("email:anna", hashed_password="hash-2", primary=True)  # noqa: S106 -- of nothing
+        await self.check_keys(adapter, _ANNA, primary, self.key("reset:1", hashed_password="hash-2", expires=MAX_EPOCH_MS))  # noqa: S106
+
+    async def test_update_password_of_unknown_key(self, adapter: AsyncUserAdapter) -> None:
+        """Setting the hash of an unknown key is None and stores nothing."""
+        equal(await adapter.update_key_password("email:unknown", "hash-2"), None, "update_key_password of an unknown id")
+        equal(await adapter.update_key_password("email:unknown", "hash-2", expected=None), None, "the same, expecting no hash")
+        equal(await adapter.get_key("email:unknown"), None, "get_key after it")
+
+    async def test_update_expected_password(self, adapter: AsyncUserAdapter) -> None:
+        """With ``expected`` a hash is set if it was that one; None expects a key without a password."""
+        await self.store(adapter, self.key("email:anna"), self.key("github:1", hashed_password=None))
+        for key_id, expected in (("email:anna", "hash-1"), ("github:1", None)):
+            changed = self.key(key_id, hashed_password="hash-2")  # noqa: S106 -- of nothing
+            equal(await adapter.update_key_password(key_id, "hash-2", expected=expected), changed, f"update with expected={expected!r}")
+            equal(await adapter.get_key(key_id), changed, "get_key after it")
+
+    async def test_update_unexpected_password(self, adapter: AsyncUserAdapter) -> None:
+        """With ``expected`` nothing changes if the hash is another, or none, and the answer is None."""
+        keys = [self.key("email:anna"), self.key("github:1", hashed_password=None)]
+        await self.store(adapter, *keys)
+        for key_id, expected in (("email:anna", "hash-0"), ("email:anna", "HASH-1"), ("email:anna", None), ("github:1", "hash-1")):
+            found = await adapter.update_key_password(key_id, "hash-2", expected=expected)
+            equal(found, None, f"update_key_password with expected={expected!r} where the hash is another")
+        await self.check_keys(adapter, _ANNA, *keys)
+
+    async def test_update_expected_at_once(self, adapter: AsyncUserAdapter) -> None:
+        """Of concurrent calls that expect the same hash exactly one sets its own."""
+        await self.store(adapter, self.key("email:anna"))
+        hashes = [f"hash-new-{n}" for n in range(AT_ONCE)]
+        update = partial(adapter.update_key_password, "email:anna", expected="hash-1")
+        outcomes = await AsyncCalls.together(*(partial(update, hashed) for hashed in hashes))
+        winner = one_winner(outcomes, lambda outcome: outcome is None, "update_key_password with one expected hash")
+        equal(await adapter.get_key("email:anna"), self.key("email:anna", hashed_password=hashes[winner]), "get_key after it")
+
+    # Removing keys
+
+    async def test_delete_keys(self, adapter: AsyncUserAdapter) -> None:
+        """Keys of whatever user are removed and counted, each once; unknown ids are no error, and other keys stay."""
+        keys = [self.key("github:1"), self.key("reset:1"), self.key("github:2", _BERT), self.key("github:3", _BERT)]
+        await self.store(adapter, *keys)
+        with no_error("delete_non_primary_key of known and unknown ids"):
+            count = await adapter.delete_non_primary_key("github:1", "unknown:1", "reset:1", "github:1", "github:2")
+        equal(count, 3, "what delete_non_primary_key counts")
+        await self.check_keys(adapter, _ANNA)
+        await self.check_keys(adapter, _BERT, keys[3])
+        equal(await adapter.get_key("github:1"), None, "get_key after delete_non_primary_key")
+
+    async def test_delete_unknown_key(self, adapter: AsyncUserAdapter) -> None:
+        """Removing unknown keys, or none, counts 0 and removes nothing."""
+        key = self.key("github:1")
+        await self.store(adapter, key)
+        with no_error("delete_non_primary_key of an unknown id, and without ids"):
+            equal(await adapter.delete_non_primary_key("unknown:1"), 0, "delete_non_primary_key of an unknown id")
+            equal(await adapter.delete_non_primary_key(), 0, "delete_non_primary_key without ids")
+        await self.check_keys(adapter, _ANNA, key)
+
+    async def test_delete_primary_key(self, adapter: AsyncUserAdapter) -> None:
+        """A primary key stays and is not counted, also among others."""
+        primary = self.key("email:anna", primary=True)
+        await self.store(adapter, primary, self.key("github:1"))
+        equal(await adapter.delete_non_primary_key("email:anna"), 0, "delete_non_primary_key of a primary key")
+        equal(await adapter.delete_non_primary_key("email:anna", "github:1"), 1, "delete_non_primary_key of a primary key and another")
+        await self.check_keys(adapter, _ANNA, primary)
+
+    async def test_consume_at_once(self, adapter: AsyncUserAdapter) -> None:
+        """Of concurrent calls that remove one key exactly one counts it: so a single-use key is consumed once."""
+        await self.store(adapter, self.key("reset:1", expires=MAX_EPOCH_MS))
+        outcomes = await AsyncCalls.together(*[partial(adapter.delete_non_primary_key, "reset:1")] * AT_ONCE)
+        winner = one_winner(outcomes, lambda outcome: outcome == 0, "delete_non_primary_key of one id")
+        equal(outcomes[winner], 1, "what the winner counts")
+        equal(await adapter.get_key("reset:1"), None, "get_key after it")
+
+    async def test_delete_keys_by_user(self, adapter: AsyncUserAdapter) -> None:
+        """All keys of a user are removed, the primary one too; other users' keys and the user stay."""
+        bert = self.key("email:bert", _BERT)
+        await self.store(adapter, self.key("email:anna", primary=True), self.key("github:1"), bert)
+        anna = await adapter.get_user(_ANNA)
+        await adapter.delete_keys_by_user_id(_ANNA)
+        await self.check_keys(adapter, _ANNA)
+        equal(await adapter.get_key("email:anna"), None, "get_key after delete_keys_by_user_id")
+        equal(await adapter.get_user(_ANNA), anna, "get_user after delete_keys_by_user_id")
+        await self.check_keys(adapter, _BERT, bert)
+
+    async def test_delete_keys_by_unknown_user(self, adapter: AsyncUserAdapter) -> None:
+        """Removing the keys of an unknown user is no error and removes nothing."""
+        key = self.key("email:anna")
+        await self.store(adapter, key)
+        with no_error("delete_keys_by_user_id of an unknown user"):
+            await adapter.delete_keys_by_user_id("unknown")
+        await self.check_keys(adapter, _ANNA, key)
+
+    # Ids
+
+    async def test_odd_ids(self, adapter: AsyncUserAdapter) -> None:
+        """User ids and key ids may hold any text."""
+        keys = [self.key(f"email:{text}", text) for text in self.odd_texts]
+        await self.store(adapter, *keys)
+        for key in keys:
+            user = await adapter.get_user(key.user_id)
+            equal(user is not None and user.id, key.user_id, "the id that get_user gives back")
+            await self.check_keys(adapter, key.user_id, key)
+
+    async def test_ids_apart(self, adapter: AsyncUserAdapter) -> None:
+        """Ids that are only alike name different users and different keys."""
+        keys = [self.key(f"email:{text}", text) for text in ALIKE]
+        await self.store(adapter, *keys)
+        for place, key in enumerate(keys):
+            await self.check_keys(adapter, key.user_id, key)
+            equal(await adapter.delete_non_primary_key(key.id), 1, f"delete_non_primary_key({key.id!r}) among ids that are alike")
+            await adapter.delete_user(key.user_id)
+            for other in keys[place + 1 :]:
+                equal(await adapter.get_user(other.user_id) is not None, True, f"get_user({other.user_id!r}) is somebody")
+                await self.check_keys(adapter, other.user_id, other)
+
+    async def test_other_spellings(self, adapter: AsyncUserAdapter) -> None:
+        """An id that differs in case, accents, spaces or invisible characters finds, changes and removes nothing."""
+        name = self.text_columns[0]
+        user = await adapter.set_user(SPELT, {name: "first"}, None)
+        key = self.key(f"email:{SPELT}", SPELT)
+        await adapter.set_key(key)
+        for other in OTHER_SPELLINGS:
+            other_key, where = f"email:{other}", f"where there is {SPELT!r} alone"
+            equal(await adapter.get_user(other), None, f"get_user({other!r}) {where}")
+            found = await adapter.update_user_attributes(other, {name: "second"})
+            equal(found, None, f"update_user_attributes({other!r}) {where}")
+            equal(await adapter.get_key(other_key), None, f"get_key({other_key!r}) {where}")
+            same_rows(await adapter.get_keys_by_user_id(other), [], f"get_keys_by_user_id({other!r}) {where}")
+            equal(await adapter.update_key_password(other_key, "hash-2"), None, f"update_key_password({other_key!r}) {where}")
+            equal(await adapter.delete_non_primary_key(other_key), 0, f"delete_non_primary_key({other_key!r}) {where}")
+            with refused(InvalidUserId, f"set_key for {other!r} {where}"):
+                await adapter.set_key(self.key("github:1", other))
+            await adapter.delete_keys_by_user_id(other)
+            await adapter.delete_user(other)
+            equal(await adapter.get_user(SPELT), user, f"get_user({SPELT!r}) after calls with {other!r}")
+            await self.check_keys(adapter, SPELT, key)
+
+    async def test_longest_ids(self, adapter: AsyncUserAdapter) -> None:
+        """User ids may have ``longest_user_id`` bytes, key ids 255 characters, and the last ones count."""
+        user_id = "é" * ((self.longest_user_id - 1) // 2)
+        key_id = f"email:{'🦊' * (MAX_ID_LENGTH - 7)}"
+        keys = [self.key(key_id + last, user_id + last) for last in "ab"]
+        await self.store(adapter, *keys)
+        for key in keys:
+            await self.check_keys(adapter, key.user_id, key)
+
+
+class _AsyncBoth(AsyncUserAdapter, AsyncSessionAdapter, AsyncSessionUserAdapter, Protocol):
+    """An object that stores users and sessions."""
+
+
+class AsyncSessionUserAdapterSuite:
+    """What an object that stores users and sessions has to do for ``get_session_and_user_by_session_id``; used like the other suites."""
+
+    text_columns: ClassVar[tuple[str, str]] = ("name", "town")
+
+    def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
+        """A session that lives until the end of the year 9999."""
+        return SessionRow(id=session_id, user_id=user_id, active_expires=MAX_EPOCH_MS, idle_expires=MAX_EPOCH_MS, attributes=attributes)
+
+    async def test_joined(self, adapter: _AsyncBoth) -> None:
+        """A session and its user come as the two single calls give them."""
+        await adapter.set_user(_BERT, {self.text_columns[0]: "Bert"}, None)
+        anna = await adapter.set_user(_ANNA, {self.text_columns[0]: _ODD}, None)
+        session = self.row("one", handle="a")
+        await adapter.set_session(session)
+        await adapter.set_session(self.row("two", _BERT))
+        expected = (await adapter.get_session("one"), anna)
+        equal(await adapter.get_session_and_user_by_session_id("one"), expected, "get_session_and_user_by_session_id")
+
+    async def test_joined_unknown(self, adapter: _AsyncBoth) -> None:
+        """An unknown session is None, and so is one that was removed."""
+        await adapter.set_user(_ANNA, {}, None)
+        await adapter.set_session(self.row("one"))
+        await adapter.delete_session("one")
+        for session_id in ("unknown", "one"):
+            found = await adapter.get_session_and_user_by_session_id(session_id)
+            equal(found, None, "get_session_and_user_by_session_id of a session that is not there")
+
+    async def test_joined_other_spellings(self, adapter: _AsyncBoth) -> None:
+        """An id that differs from a session's in case, accents, spaces or invisible characters is None."""
+        await adapter.set_user(_ANNA, {}, None)
+        await adapter.set_session(self.row(SPELT))
+        for other in OTHER_SPELLINGS:
+            found = await adapter.get_session_and_user_by_session_id(other)
+            equal(found, None, f"get_session_and_user_by_session_id({other!r}) where there is {SPELT!r} alone")
+
+    async def test_joined_without_user(self, adapter: _AsyncBoth) -> None:
+        """A session whose user is gone is None."""
+        await adapter.set_user(_ANNA, {}, None)
+        await adapter.set_session(self.row("one"))
+        await adapter.delete_user(_ANNA)
+        found = await adapter.get_session_and_user_by_session_id("one")
+        equal(found, None, "get_session_and_user_by_session_id of a session whose user is gone")

@@ -1,0 +1,465 @@
+"""What differs between the two colours beyond ``await``: locks, and the workers that hash passwords.
+
+Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``close``), so that generated code finds its own by name.
+"""
+
+import asyncio
+import hashlib
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Generic, ParamSpec, TypeVar
+
+from lucia._logs import overloaded
+from lucia._rules.passwords import PasswordHasher, PasswordPool, is_acceptable
+from lucia._rules.throttling import address_block
+from lucia.errors import Overloaded
+
+__all__ = [
+    "NEW_PASSWORDS",
+    "AsyncLock",
+    "AsyncPasswordWorkers",
+    "AsyncRequestLock",
+    "Lock",
+    "PasswordWorkers",
+    "PerProcess",
+    "RequestLock",
+    "owner_of",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_CORES: Final = os.cpu_count() or 1
+
+ASYNC_WORKERS: Final = min(4, _CORES)
+"""How many passwords are hashed at once; each takes the memory of its hash, 32 MiB by default."""
+
+ASYNC_QUEUE: Final = 64
+"""How many more passwords may wait for a worker."""
+
+SYNC_WORKERS: Final = min(2, _CORES)
+"""How many passwords the sync flavour hashes at once: each worker is one of the server's threads."""
+
+SYNC_QUEUE: Final = 1
+"""How many more passwords wait in the sync flavour. A server with four threads, waitress's default, still has one for other requests."""
+
+RECENT_TURNS: Final = 64
+"""How many turns are remembered, to tell who had many of them."""
+
+NEW_PASSWORDS: Final = "new passwords"
+"""The owner of all jobs that hash a new password, for which no address is known."""
+
+
+def owner_of(address: str | None) -> str:
+    """Return the owner of a job for a request from ``address``: an address block, or all requests without an address."""
+    return f"address {address_block(address)}" if address else "no address"
+
+
+class AsyncLock:
+    """Mutual exclusion among the tasks of one event loop. Made anywhere; used in one loop after another, never in two at a time."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
+
+    async def __aenter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._enter_loop(loop)
+        await self._lock.acquire()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
+        self._lock.release()
+
+    def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a fresh lock in a new loop, since an asyncio lock stays with the loop that first waited for it."""
+        if self._loop is not None:
+            if self._lock.locked() and not self._loop.is_closed():
+                raise RuntimeError("this lock is held in another event loop")
+            self._lock = asyncio.Lock()
+        self._loop = loop
+
+
+class Lock:
+    """Mutual exclusion among threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
+        self._lock.release()
+
+
+AsyncRequestLock: Final = asyncio.Lock
+"""Mutual exclusion within a request, which lives in one event loop."""
+
+RequestLock: Final = threading.Lock
+"""The same among the threads that a request may have."""
+
+
+class PerProcess(Generic[T]):
+    """One ``T`` for each process, made on first use: after a fork, threads are gone and locks may be held by nobody.
+
+    No lock guards it, since that lock would be inherited too: when threads race, one value wins and the others were never used.
+    """
+
+    def __init__(self, make: Callable[[], T], getpid: Callable[[], int] = os.getpid) -> None:
+        self._make = make
+        self._getpid = getpid
+        self._values: dict[int, T] = {}
+
+    def get(self) -> T:
+        """This process's value."""
+        pid = self._getpid()
+        value = self._values.get(pid)
+        return self._first(pid) if value is None else value
+
+    def _first(self, pid: int) -> T:
+        value = self._values.setdefault(pid, self._make())
+        for other in self._values.keys() - {pid}:
+            self._values.pop(other, None)
+        return value
+
+
+class _Jobs:
+    """The work of a password worker, in whatever thread it runs: makes and verifies hashes.
+
+    Every refusal takes the processor time of one verification of a hash that the hasher writes:
+
+    - For a name without a hash, a dummy hash is verified.
+    - A hash of another kind or cost may take less. If the password turns out to be wrong, the
+      thread works on until it has used as much processor time as the last verification of a hash
+      of the configured kind. Processor time rather than a pause: on a busy machine, it is
+      stretched as a verification is.
+
+    The dummy is made by the first job that verifies anything, so that even the first answer takes
+    as long for unknown names as for known ones.
+    """
+
+    def __init__(self, hasher: PasswordHasher, timer: Callable[[], float] = time.thread_time) -> None:
+        self._hasher = hasher
+        self._timer = timer
+        self._lock = threading.Lock()
+        self._dummy: str | None = None
+        self._cost = 0.0
+
+    def hash(self, password: str) -> str:
+        return self._hasher.hash(password)
+
+    def verify(self, password: str, hashed: str) -> bool:
+        self._get_dummy()
+        began = self._timer()
+        is_right = self._hasher.verify(password, hashed)
+        if not self._hasher.needs_rehash(hashed):
+            self._cost = self._timer() - began
+        elif not is_right:
+            self._work_until(began + self._cost)
+        return is_right
+
+    def verify_dummy(self, password: str) -> bool:
+        self.verify(password if is_acceptable(password) else "unacceptable", self._get_dummy())
+        return False
+
+    def _get_dummy(self) -> str:
+        with self._lock:
+            if self._dummy is None:
+                began = self._timer()
+                self._dummy = self._hasher.hash(os.urandom(16).hex())
+                self._cost = self._timer() - began
+            return self._dummy
+
+    def _work_until(self, end: float) -> None:
+        """Use processor time until the timer shows ``end``, in few long steps: between them the GIL is taken."""
+        rounds, now = 1, self._timer()
+        while now < end:
+            work(rounds)
+            before, now = now, self._timer()
+            took = max(now - before, 1e-9)
+            rounds = max(1, min(8 * rounds, int(0.9 * rounds * (end - now) / took)))
+
+
+def work(rounds: int) -> None:
+    """Use the processor without the GIL, some tenths of a millisecond for each round."""
+    hashlib.scrypt(b"", salt=b"", n=256, r=8, p=rounds, maxmem=2**28)
+
+
+@dataclass(eq=False, slots=True)
+class _Turn:
+    """A job of some owner that runs, waits, or waited in vain."""
+
+    owner: str
+    job: Callable[[], Any] = field(repr=False)
+    future: Future[Any] = field(default_factory=Future[Any])
+
+    def run(self) -> Callable[[], None]:
+        """Do the job, unless nobody waits for it any more, and return what tells the result."""
+        if not self.future.set_running_or_notify_cancel():
+            return lambda: None
+        try:
+            return partial(self.future.set_result, self.job())
+        except BaseException as error:
+            return partial(self.future.set_exception, error)
+
+    def refuse(self) -> None:
+        """Tell who waits that the place went to somebody else."""
+        if self.future.set_running_or_notify_cancel():
+            overloaded("passwords to be hashed")
+            self.future.set_exception(Overloaded())
+
+
+class _Turns:
+    """Decides whose password is hashed next: ``workers`` jobs run, ``queue`` more wait.
+
+    Each job has an owner, such as an address. The next to run is the oldest job of the owner who had
+    the fewest of the last turns. A job that finds the queue full takes the place of one whose owner
+    has more of the last turns and of the queue: of that owner's jobs, the newest is refused. So
+    whoever sends a flood of log-ins waits behind everybody else, and is refused first.
+
+    While a worker is free, no job waits.
+    """
+
+    def __init__(self, workers: int, queue: int) -> None:
+        self._workers = workers
+        self._queue = queue
+        self._lock = threading.Lock()
+        self._running: set[_Turn] = set()
+        self._waiting: list[_Turn] = []
+        self._recent: deque[str] = deque(maxlen=RECENT_TURNS)
+
+    def enter(self, turn: _Turn) -> bool:
+        """Take a place, and return whether the job may run at once.
+
+        Raises:
+            Overloaded: every place is taken, by owners who don't have more than this one.
+        """
+        with self._lock:
+            if len(self._running) < self._workers:
+                self._begin(turn)
+                return True
+            refused = self._pop_heaviest(turn.owner) if len(self._waiting) == self._queue else None
+            self._waiting.append(turn)
+        if refused is not None:
+            refused.refuse()
+        return False
+
+    def leave(self, turn: _Turn) -> _Turn | None:
+        """Give up the place, if there still is one, and return the job that runs instead."""
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            if turn not in self._running:
+                return None
+            self._running.remove(turn)
+            return self._pop_next()
+
+    def _begin(self, turn: _Turn) -> None:
+        self._running.add(turn)
+        self._recent.append(turn.owner)
+
+    def _pop_next(self) -> _Turn | None:
+        if not self._waiting:
+            return None
+        recent = Counter(self._recent)
+        turn = min(self._waiting, key=lambda turn: recent[turn.owner])
+        self._waiting.remove(turn)
+        self._begin(turn)
+        return turn
+
+    def _pop_heaviest(self, newcomer: str) -> _Turn:
+        load = Counter([*self._recent, *(turn.owner for turn in self._waiting)])
+        heaviest = max(reversed(self._waiting), key=lambda turn: load[turn.owner], default=None)
+        if heaviest is None or load[heaviest.owner] <= load[newcomer] + 1:
+            overloaded("passwords to be hashed")
+            raise Overloaded
+        self._waiting.remove(heaviest)
+        return heaviest
+
+
+class _Pool:
+    """The threads of one process, which are started when there is work."""
+
+    def __init__(self, hasher: PasswordHasher, workers: int, queue: int) -> None:
+        self.jobs = _Jobs(hasher)
+        self._workers = workers
+        self._turns = _Turns(workers, queue)
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def submit(self, owner: str, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Start or queue a job. Its place is free again once it is done, or cancelled before it began.
+
+        Raises:
+            Overloaded: there is no place.
+        """
+        turn = _Turn(owner, partial(job, *args, **kwargs))
+        if self._turns.enter(turn):
+            self._start(turn)
+        turn.future.add_done_callback(lambda _: self._turns.leave(turn))
+        return turn.future
+
+    def take_executor(self) -> ThreadPoolExecutor | None:
+        """Return the executor, if one runs; the next job that finds a free worker starts another."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+            return executor
+
+    def _start(self, turn: _Turn | None) -> None:
+        """Run a job in a thread. If no thread can be started, that is the result of the job."""
+        while turn is not None:
+            try:
+                with self._lock:
+                    if self._executor is None:
+                        self._executor = ThreadPoolExecutor(self._workers, "lucia-password")
+                    self._executor.submit(self._work, turn)
+            except RuntimeError as error:
+                upcoming = self._turns.leave(turn)
+                turn.future.set_exception(error)
+                turn = upcoming
+            else:
+                return
+
+    def _work(self, turn: _Turn | None) -> None:
+        """Do this job and then those that wait, in one thread.
+
+        The place is free before anybody learns the result, so that whoever asks again finds it.
+        """
+        while turn is not None:
+            tell = turn.run()
+            upcoming = self._turns.leave(turn)
+            tell()
+            turn = upcoming
+
+
+class AsyncPasswordWorkers:
+    """Hashes passwords in a few threads, away from the event loop.
+
+    The threads start on first use, serve any number of event loops, and are started again after a
+    fork. A caller that stops waiting gives up the place in the queue; a job that has begun runs to
+    its end and keeps its place until then. Threads that nobody ended end with the interpreter.
+
+    Args:
+        hasher: does the work; called from several threads at once.
+        pool: how many run at once and how many more wait.
+    """
+
+    def __init__(self, hasher: PasswordHasher, pool: PasswordPool | None = None) -> None:
+        workers, queue = (pool or PasswordPool()).bounds(ASYNC_WORKERS, ASYNC_QUEUE)
+        self._pool = PerProcess(lambda: _Pool(hasher, workers, queue))
+
+    async def hash(self, password: str, owner: str = NEW_PASSWORDS) -> str:
+        """Return the hash to store for ``password``.
+
+        Raises:
+            Overloaded: the queue is full.
+            TypeError, ValueError: the password is not acceptable.
+        """
+        pool = self._pool.get()
+        return await asyncio.wrap_future(pool.submit(owner, pool.jobs.hash, password))
+
+    async def verify(self, password: str, hashed: str, owner: str) -> bool:
+        """Return whether ``hashed`` was made from ``password``.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        pool = self._pool.get()
+        return await asyncio.wrap_future(pool.submit(owner, pool.jobs.verify, password, hashed))
+
+    async def verify_dummy(self, password: str, owner: str) -> bool:
+        """Return False after one verification at the configured cost, for a refusal without a hash to verify.
+
+        It takes that long for every password, also for one that is not acceptable.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        pool = self._pool.get()
+        return await asyncio.wrap_future(pool.submit(owner, pool.jobs.verify_dummy, password))
+
+    async def aclose(self) -> None:
+        """End the threads, once they have done what was accepted before. Using the workers again starts new ones."""
+        executor = self._pool.get().take_executor()
+        if executor is not None:
+            await asyncio.to_thread(executor.shutdown)
+
+
+class _Gate:
+    """The bound on the callers' own threads in one process."""
+
+    def __init__(self, hasher: PasswordHasher, workers: int, queue: int) -> None:
+        self.jobs = _Jobs(hasher)
+        self._turns = _Turns(workers, queue)
+
+    def run(self, owner: str, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do a job in this thread, when its turn comes.
+
+        Raises:
+            Overloaded: there is no place, or it went to somebody else.
+        """
+        call = partial(job, *args, **kwargs)
+        turn = _Turn(owner, call)
+        may_run = self._turns.enter(turn)
+        try:
+            if not may_run:
+                turn.future.result()
+            return call()
+        finally:
+            upcoming = self._turns.leave(turn)
+            if upcoming is not None:
+                upcoming.future.set_result(None)
+
+
+class PasswordWorkers:
+    """Hashes passwords in the callers' own threads, a bounded number at once.
+
+    Args:
+        hasher: does the work; called from several threads at once.
+        pool: how many run at once and how many more wait.
+    """
+
+    def __init__(self, hasher: PasswordHasher, pool: PasswordPool | None = None) -> None:
+        workers, queue = (pool or PasswordPool()).bounds(SYNC_WORKERS, SYNC_QUEUE)
+        self._gate = PerProcess(lambda: _Gate(hasher, workers, queue))
+
+    def hash(self, password: str, owner: str = NEW_PASSWORDS) -> str:
+        """Return the hash to store for ``password``.
+
+        Raises:
+            Overloaded: the queue is full.
+            TypeError, ValueError: the password is not acceptable.
+        """
+        gate = self._gate.get()
+        return gate.run(owner, gate.jobs.hash, password)
+
+    def verify(self, password: str, hashed: str, owner: str) -> bool:
+        """Return whether ``hashed`` was made from ``password``.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        gate = self._gate.get()
+        return gate.run(owner, gate.jobs.verify, password, hashed)
+
+    def verify_dummy(self, password: str, owner: str) -> bool:
+        """Return False after one verification at the configured cost, for a refusal without a hash to verify.
+
+        It takes that long for every password, also for one that is not acceptable.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        gate = self._gate.get()
+        return gate.run(owner, gate.jobs.verify_dummy, password)
+
+    def close(self) -> None:
+        """Nothing to end: the threads are the callers'."""

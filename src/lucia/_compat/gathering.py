@@ -1,0 +1,59 @@
+"""Independent calls, made concurrently in async code and one after another in sync code."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+__all__ = ["MAX_TOGETHER", "AsyncTogether", "Together"]
+
+T = TypeVar("T")
+
+MAX_TOGETHER: Final = 128
+"""How many calls are made at once: so many tasks take an event loop about a millisecond."""
+
+
+class AsyncTogether:
+    """Makes independent calls.
+
+    Args:
+        concurrently: whether they run as tasks at the same time; else one after another, since each
+            would need a connection, of which the application's client may have too few.
+    """
+
+    def __init__(self, *, concurrently: bool) -> None:
+        self._concurrently = concurrently
+
+    async def outcomes(self, calls: Sequence[Callable[[], Awaitable[T]]], at_once: int = MAX_TOGETHER) -> list[T | BaseException]:
+        """What each returned or raised, in order; nothing is begun after one has failed, but those that were begun end."""
+        found: list[T | BaseException] = []
+        size = at_once if self._concurrently else 1
+        for start in range(0, len(calls), size):
+            found += await _outcomes(calls[start : start + size])
+            if any(isinstance(outcome, BaseException) for outcome in found[start:]):
+                break
+        return found
+
+
+async def _outcomes(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | BaseException]:
+    if len(calls) > 1:
+        return await asyncio.gather(*(call() for call in calls), return_exceptions=True)
+    try:
+        return [await calls[0]()]
+    except Exception as error:
+        return [error]
+
+
+class Together:
+    """Makes calls one after another: a thread can wait for one only."""
+
+    def __init__(self, *, concurrently: bool) -> None: ...
+
+    def outcomes(self, calls: Sequence[Callable[[], T]], _at_once: int = 1) -> list[T | BaseException]:
+        """What each returned or raised, in order, up to the first that failed."""
+        found: list[T | BaseException] = []
+        for call in calls:
+            try:
+                found.append(call())
+            except Exception as error:
+                return [*found, error]
+        return found

@@ -1,0 +1,1 @@
+"""What is kept in the memory of one process: failed log-ins, renewals, users."""

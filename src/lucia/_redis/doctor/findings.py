@@ -1,0 +1,154 @@
+"""What can be wrong in a session store, and what is told of it. Nothing here holds a session id but what is looked at again."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Literal, NamedTuple
+
+from lucia._redis.operations import to_text
+from lucia._redis.records import Layout
+from lucia._rules.sessions import handle_of
+from lucia.models import SessionRow
+
+
+class Kind(StrEnum):
+    """What can be wrong. The values are the names in the JSON."""
+
+    SESSION_WITHOUT_TTL = "session_without_ttl"
+    SESSION_WRONG_TTL = "session_wrong_ttl"
+    DEAD_SESSION = "dead_session"
+    UNINDEXED_SESSION = "unindexed_session"
+    UNDECODABLE_RECORD = "undecodable_record"
+    INDEX_WITHOUT_TTL = "index_without_ttl"
+    INDEX_SHORT_TTL = "index_short_ttl"
+    INDEX_WITH_TTL = "index_with_ttl"
+    DEAD_ENTRY = "dead_index_entry"
+    FOREIGN_ENTRY = "index_entry_of_another_user"
+    DUPLICATE_ENTRY = "duplicate_index_entry"
+    MARKER_TTL = "marker_wrong_ttl"
+    DAMAGED_MARKER = "damaged_marker"
+    THROTTLE_WITHOUT_TTL = "throttle_without_ttl"
+    WRONG_TYPE = "key_of_another_type"
+    BARE_SESSION = "bare_session"
+    BARE_INDEX = "bare_index"
+    OTHERS_UNREADABLE = "other_keys_unreadable"
+    EVICTION = "eviction_policy"
+    EVICTION_UNKNOWN = "eviction_policy_unreadable"
+
+
+MEANINGS: Final[Mapping[Kind, str]] = {
+    Kind.SESSION_WITHOUT_TTL: "sessions that never expire",
+    Kind.SESSION_WRONG_TTL: "sessions whose key expires at another time than they end",
+    Kind.DEAD_SESSION: "sessions that are over and still stored",
+    Kind.UNINDEXED_SESSION: "live sessions that are not in their user's index",
+    Kind.UNDECODABLE_RECORD: "records that are no session",
+    Kind.INDEX_WITHOUT_TTL: "indexes that never expire",
+    Kind.INDEX_SHORT_TTL: "indexes that expire before a session in them",
+    Kind.INDEX_WITH_TTL: "indexes that expire although JavaScript writes to them",
+    Kind.DEAD_ENTRY: "index entries whose session is gone",
+    Kind.FOREIGN_ENTRY: "index entries whose session is another user's",
+    Kind.DUPLICATE_ENTRY: "sessions that are more than once in their index",
+    Kind.MARKER_TTL: "markers of used ids that live for more than a minute",
+    Kind.DAMAGED_MARKER: "markers of used ids that are none",
+    Kind.THROTTLE_WITHOUT_TTL: "counts of failed sign-ins that never expire",
+    Kind.WRONG_TYPE: "keys of another type in our namespaces",
+    Kind.BARE_SESSION: "sessions of adapters before 1.1.0, with the bare id as their key",
+    Kind.BARE_INDEX: "indexes of adapters before 1.1.0, with the bare user id as their key",
+    Kind.OTHERS_UNREADABLE: "other keys could not be looked at",
+    Kind.EVICTION: "servers whose eviction policy may drop sessions",
+    Kind.EVICTION_UNKNOWN: "servers whose eviction policy could not be read",
+}
+
+Role = Literal["session", "marker", "throttle", "index", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, and whether it was fixed. No session id is in it.
+
+    What is no session has no handle: ``key`` is then a pattern for ``SCAN`` that finds it, see :func:`pattern_of`.
+    """
+
+    kind: Kind
+    mended: bool = False
+    user_id: str | None = None
+    handle: str | None = None
+    key: str | None = None
+
+    @classmethod
+    def about(cls, kind: Kind, row: SessionRow, mended: bool) -> "Finding":
+        """What is wrong with one session."""
+        return cls(kind, mended, row.user_id, handle_of(row))
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What is judged at a second look: entries that lead to no session, by user, and sessions that are in no index."""
+
+    node: str
+    entries: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
+    rows: list[SessionRow] = field(default_factory=list[SessionRow])
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What one page of keys gave."""
+
+    findings: list[Finding]
+    keys: dict[Role, int]
+    later: Later
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Treatment:
+    """What may be changed.
+
+    Args:
+        fix: mend what can be mended safely.
+        delete_damaged: with ``fix``, delete records that are no session, markers that are none, and keys of another type.
+        move_bare: with ``fix``, move what adapters before 1.1.0 stored.
+    """
+
+    fix: bool = False
+    delete_damaged: bool = False
+    move_bare: bool = False
+
+
+class Server(NamedTuple):
+    """One server: how many keys it has, which run of it this is, and its eviction policy; None for what could not be read."""
+
+    keys: int | None
+    run_id: str | None
+    policy: str | None
+
+
+_PLAIN: Final = re.compile(rb"[^0-9A-Za-z:_.{}-]")
+"""Bytes that a pattern of SCAN, a shell or a terminal may read as something else."""
+
+_SHOWN_BYTES: Final = 8
+
+
+def pattern_of(layout: Layout, name: bytes) -> str:
+    """Return a pattern that finds a key by ``SCAN``, without telling an id.
+
+    A key that is no session to us may be one to another program or to a later version. So a quarter of its
+    id is shown at most, and never more than eight bytes: what is left of an id is too much to guess.
+    """
+    marker = f"{layout.session}:renewed:"
+    prefixes = (f"{marker}{{{layout.session_key('')}", marker, layout.throttle_key(""), layout.session_key(""))
+    start = next(len(prefix) for each in prefixes if name.startswith(prefix := each.encode()))
+    shown = min((len(name) - start) // 4 or 1, _SHOWN_BYTES)
+    return _PLAIN.sub(b"?", name[: start + shown]).decode() + "*"
+
+
+def role_of(layout: Layout, name: bytes) -> Role:
+    """What a key is, by its name."""
+    key = to_text(name)
+    if key.startswith(layout.index_key("")):
+        return "index"
+    if not key.startswith(layout.session_key("")):
+        return "other"
+    if key.startswith(layout.throttle_key("")):
+        return "throttle"
+    return "session" if layout.is_storable(key.removeprefix(layout.session_key(""))) else "marker"

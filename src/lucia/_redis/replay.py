@@ -1,0 +1,274 @@
+"""The replay: what this process revoked recently is revoked again once a server may have lost it.
+
+A primary that fails takes with it what its replica had not received, and a server that restarts
+takes what was not on its disk. Both show another *history* afterwards (``master_replid``). Ids are
+used once, so revoking one again harms nobody. What is remembered is in memory alone, and bounded.
+
+While a replay is due, no connection carries anything else: an answer of a server that has lost a
+revocation would show the revoked session as alive.
+"""
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+from lucia._redis.commands import Operation, Reply
+from lucia._redis.transport.client_errors import is_last, is_transient
+
+KEPT_SECONDS: Final = 600
+"""How long a revoked id is remembered at least; it is forgotten when others are revoked after that.
+
+An outage may take longer, so time alone forgets nothing.
+"""
+
+KEPT_IDS: Final = 10_000
+"""How many revoked ids are remembered: about two megabytes."""
+
+BLOCK: Final = 500
+"""How many ids one step of the replay revokes: about a millisecond of the server's time."""
+
+_NEW: Final = b"new"
+_UNSEEN: Final = b"unseen"
+_UNTOLD: Final = b"untold"
+
+_HISTORY: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
+_REPLICA: Final = re.compile(rb"^role:slave", re.MULTILINE)
+
+
+class OtherHistory(Exception):
+    """The server's history is not the known one: nothing was sent, and the replay comes first.
+
+    A signal between two layers.
+    """
+
+    def for_another(self) -> "OtherHistory":
+        """The same for another command: raising an error changes it, so nobody shares one."""
+        return OtherHistory()
+
+
+def history_in(reply: Reply) -> bytes | None:
+    """The id of a server's history in its reply to ``INFO replication``: another one after each promotion and each restart.
+
+    None if the server refused, or named none.
+    """
+    found = _HISTORY.search(reply) if isinstance(reply, bytes) else None
+    return found[1] if found else None
+
+
+def is_replica(reply: Reply) -> bool:
+    """Whether a server says in its reply to ``INFO replication`` that it is a replica."""
+    return isinstance(reply, bytes) and _REPLICA.search(reply) is not None
+
+
+class Revocations:
+    """The revoked ids, and whether they have to be revoked again: the state of the replay.
+
+    No lock guards it, since a lock may be held by another thread when the process forks. Instead
+    each demand for a replay has a number of its own, and a replay settles only the demand that was
+    the newest when it began. A demand that was made meanwhile therefore stays.
+
+    Args:
+        clock: in seconds, from any beginning.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ended: deque[tuple[float, str]] = deque(maxlen=KEPT_IDS)
+        self._renewed: deque[tuple[float, str, str]] = deque(maxlen=KEPT_IDS)
+        self._histories: dict[object, bytes] = {}
+        self._first_places_known = False
+        self._lost = False
+        self._numbers = count(1)
+        self._settled = 0
+        self._waiting: tuple[int, list[str]] = (0, [])
+        self.changes = 0
+        """The newest demand: another one whenever a server was met with another history."""
+
+    def ended(self, session_ids: Iterable[str], since: int) -> None:
+        """Remember that these ids were revoked.
+
+        Args:
+            session_ids: which ids.
+            since: what :attr:`changes` was before; if it is another one now, they may have been
+                revoked on a server that is not the primary any more, so a replay is demanded.
+        """
+        now = self._clock()
+        if entries := [(now, id_) for id_ in session_ids]:
+            _forget(self._ended, now)
+            self._ended.extend(entries)
+            if since != self.changes:
+                self.changes = next(self._numbers)
+
+    def renewed(self, used_id: str, successor_id: str) -> None:
+        """Remember a renewal.
+
+        If it is undone and its successor was revoked, the used id, alive again, has to be revoked.
+        """
+        now = self._clock()
+        _forget(self._renewed, now)
+        self._renewed.append((now, used_id, successor_id))
+
+    def expect(self, places: Iterable[object]) -> None:
+        """Learn the first places: what is met there first is no change, but a later place is one."""
+        if not self._first_places_known:
+            self._histories = dict.fromkeys(places, _UNSEEN) | self._histories
+            self._first_places_known = True
+
+    def is_changed(self, place: object, history: bytes | None) -> bool:
+        """Whether the server at this place has another history than the known one.
+
+        Where it can't be told (None), a connection after one that was lost counts as a change.
+        """
+        before = self._histories.get(place, _NEW if self._first_places_known else _UNSEEN)
+        now = history or _UNTOLD
+        return before != _UNSEEN and (before != now or (now == _UNTOLD and self._lost))
+
+    def met(self, place: object, history: bytes | None) -> int:
+        """Record the history of the server at this place, and demand a replay if it changed.
+
+        The connections that lead to the former history have to be retired before, or the replay
+        could be sent on one of them.
+
+        Returns:
+            The newest demand that this server was met after.
+        """
+        demand = self.changes
+        if self.is_changed(place, history):
+            # Demanded before it is known, or another thread could find it known and nothing due.
+            self.changes = demand = next(self._numbers)
+        self._histories[place] = history or _UNTOLD
+        self._lost = False
+        return demand
+
+    def lost(self) -> None:
+        """Take note that a connection was lost."""
+        self._lost = True
+
+    @property
+    def due(self) -> bool:
+        """Whether a replay is demanded and not complete: until then nothing else may be sent."""
+        demand = self.changes
+        if demand != self._settled and not self._ended:
+            self._settled = demand
+        return demand != self._settled
+
+    def all(self) -> list[str]:
+        """Return what a replay revokes: the revoked ids, newest first, and the used ids that led there."""
+        found = dict.fromkeys(id_ for _, id_ in reversed(tuple(self._ended)))
+        for _, used_id, successor_id in reversed(tuple(self._renewed)):
+            if successor_id in found:
+                found[used_id] = None
+        return list(found)
+
+    def block(self, size: int = BLOCK) -> list[str]:
+        """Return what the replay revokes next, at most so many."""
+        demand, waiting = self._waiting
+        if demand != self.changes:
+            demand = self.changes
+            waiting = self.all()
+            self._waiting = demand, waiting
+        return waiting[:size]
+
+    def done(self, block: Sequence[str], since: int) -> None:
+        """Take note that a block was revoked again.
+
+        Args:
+            block: which ids.
+            since: what :attr:`changes` was before; if it is another one now, the replay starts again.
+        """
+        demand, waiting = self._waiting
+        if since == demand:
+            revoked = frozenset(block)
+            waiting = [id_ for id_ in waiting if id_ not in revoked]
+            self._waiting = demand, waiting
+            if not waiting:
+                self._settled = demand
+
+
+class Replay(NamedTuple):
+    """The revoked ids, and the operation that revokes such ids again."""
+
+    revocations: Revocations
+    revoke_again: Callable[[Sequence[str]], Operation[None]]
+
+
+class Checkpoint(NamedTuple):
+    """The result of a connection's last check.
+
+    Args:
+        history: of the server; None if it does not tell.
+        changes: the newest demand for a replay that the check came after.
+    """
+
+    history: bytes | None
+    changes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Learns of the history of the server at one place.
+
+    Args:
+        revocations: what has to be revoked again once the history changed.
+        place: a node's address in a cluster; None for wherever the application's client leads to.
+    """
+
+    revocations: Revocations
+    place: object = None
+
+    def check(self, reply: Reply) -> None:
+        """Refuse a connection with such a reply to ``INFO replication``.
+
+        A replica's answers may be older than a revocation. (In a cluster it points to its primary.)
+
+        Raises:
+            Exception: the connection must not be used.
+        """
+        if is_last([reply]) or is_transient(reply):
+            raise reply
+        if self.place is None and is_replica(reply):
+            raise ConnectionError("the server is a replica: waiting for a primary")
+
+    def is_changed(self, reply: Reply, before: "Checkpoint | None" = None) -> bool:
+        """Whether this reply to ``INFO replication`` tells of a new history.
+
+        Args:
+            reply: the server's.
+            before: the connection's last check; None if it is new.
+
+        Raises:
+            ConnectionError: the connection leads to a former server: its history is the same as
+                at its last check, and another connection has met a newer one since.
+        """
+        history = history_in(reply)
+        is_changed = self.revocations.is_changed(self.place, history)
+        if is_changed and before is not None and before.history == history:
+            raise ConnectionError("the connection leads to a server that was replaced")
+        return is_changed
+
+    def came_up(self, reply: Reply) -> "Checkpoint":
+        """Record the server's history; call it after the connections to the former one are retired."""
+        history = history_in(reply)
+        return Checkpoint(history, self.revocations.met(self.place, history))
+
+    def is_current(self, checkpoint: "Checkpoint | None") -> bool:
+        """Whether no other history was met since this check, on whatever connection."""
+        return checkpoint is not None and checkpoint.changes == self.revocations.changes
+
+    def lost(self) -> None:
+        """Take note that a connection was lost."""
+        self.revocations.lost()
+
+    @property
+    def due(self) -> bool:
+        """Whether nothing may be sent but the replay."""
+        return self.revocations.due
+
+
+def _forget(entries: "deque[Any]", now: float) -> None:
+    while entries and entries[0][0] < now - KEPT_SECONDS:
+        entries.popleft()

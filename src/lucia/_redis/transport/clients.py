@@ -1,0 +1,78 @@
+"""Check the application's Redis client, of redis-py or valkey-py, without importing either."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from lucia._compat.flavours import waits
+from lucia._redis.transport.client_errors import is_a
+
+
+class AsyncRedisClient(Protocol):
+    """What the asynchronous adapter needs of a client: ``redis.asyncio.Redis``, ``valkey.asyncio.Valkey`` and Sentinel's have it."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Awaitable[Any]:
+        """Send one command and wait for its reply."""
+        ...
+
+
+class RedisClient(Protocol):
+    """What the adapter needs of a client: ``redis.Redis``, ``valkey.Valkey`` and Sentinel's have it."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Send one command and return its reply."""
+        ...
+
+
+def check_client(client: Any, *, like: Callable[..., Any]) -> None:
+    """Refuse a client that the adapter can't work with; ``like`` is one of the adapter's methods.
+
+    Raises:
+        TypeError: it is no Redis client, one of the other colour, a pipeline, one with a cache, or one that reads from replicas.
+    """
+    execute = getattr(client, "execute_command", None)
+    found = type(client).__name__
+    if isinstance(client, type) or not callable(execute) or is_a(client, "Pipeline") or is_a(client, "ClusterPipeline"):
+        raise TypeError(f"expected a Redis client such as redis.Redis or redis.asyncio.Redis, got {found}")
+    if any(getattr(pool, "cache", None) is not None for pool in _pools(client)):
+        raise TypeError(f"the {found} given has a client-side cache, which may answer with sessions that were ended: make it without cache")
+    if _reads_from_replicas(client):
+        raise TypeError(f"the {found} given reads from replicas, which may answer with sessions that were ended: let it use primaries")
+    if waits(execute) != waits(like):
+        wanted, other = ("redis.asyncio.Redis", "RedisSessionAdapter") if waits(like) else ("redis.Redis", "AsyncRedisSessionAdapter")
+        raise TypeError(f"this adapter needs a client such as {wanted}; for the {found} given here use {other}")
+
+
+def _reads_from_replicas(client: Any) -> bool:
+    """Whether it says so: a cluster's client by its options, one that Sentinel made by ``slave_for`` by its pool."""
+    if getattr(client, "read_from_replicas", False) or getattr(client, "load_balancing_strategy", None) is not None:
+        return True
+    return any(getattr(pool, "is_master", True) is False for pool in _pools(client))
+
+
+def is_cluster(client: Any) -> bool:
+    """Whether it is a client for a cluster."""
+    return is_a(client, "RedisCluster") or is_a(client, "ValkeyCluster")
+
+
+def one_node(client: Any) -> list[str]:
+    """The name of a client's only server.
+
+    Raises:
+        TypeError: the client is for a cluster: only connections of our own can ask its nodes one by one.
+    """
+    if is_cluster(client):
+        raise TypeError(f"the {type(client).__name__} given can't be copied, so its nodes can't be asked one by one: give a RedisCluster")
+    return [""]
+
+
+def _pools(client: Any) -> list[Any]:
+    """The connection pools of a client, of which one for a cluster has one for each node; an asynchronous one has none."""
+    clients: list[Any] = [
+        client,
+        *(getattr(node, f"{library}_connection", None) for node in _nodes(client) for library in ("redis", "valkey")),
+    ]
+    return [each.connection_pool for each in clients if getattr(each, "connection_pool", None) is not None]
+
+
+def _nodes(client: Any) -> list[Any]:
+    return client.get_nodes() if is_cluster(client) else []

@@ -1,0 +1,149 @@
+"""The application's client as it is, where connections of our own can't be made."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from lucia._redis.commands import USUAL, Reply, SendMode, Words
+from lucia._redis.replay import Watch
+from lucia._redis.transport.client_errors import is_answer
+from lucia._redis.transport.clients import one_node
+from lucia._redis.transport.retries import AskAlone, Records, Unanswered
+
+__all__ = ["AsyncGivenClient", "GivenClient"]
+
+
+class AsyncGivenClient:
+    """The application's client as it is, where connections of our own can't be made: whether it sends something again is its own affair."""
+
+    def __init__(self, client: Any, watch: Watch) -> None:
+        self._client = client
+        self._watch = watch
+        watch.came_up(None)
+
+    async def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+        """Refuse to tell, since the client may lead anywhere and send anything twice.
+
+        Raises:
+            Unanswered: always.
+        """
+        raise Unanswered(None, sent=False)
+
+    async def ask(self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /) -> list[Reply]:
+        """Send a command, or a transaction.
+
+        Raises:
+            Unanswered: the time was over, or the client raised an error that is no server's answer.
+        """
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                if len(commands) == 1:
+                    return [await self._client.execute_command(*commands[0], NEVER_DECODE=True)]
+                async with self._client.pipeline(transaction=True) as pipeline:
+                    for words in commands[1:-1]:
+                        pipeline.execute_command(*words)
+                    return [await pipeline.execute()]
+        except Exception as error:
+            if is_answer(error):
+                return [error]
+            self._watch.lost()
+            self._watch.came_up(None)
+            raise Unanswered(None if limit.expired() else error, sent=True) from error
+
+    async def read(self, _keys: Sequence[bytes], /) -> Records:
+        """Its own way is the only one.
+
+        Raises:
+            AskAlone: always.
+        """
+        raise AskAlone
+
+    async def nodes(self, _seconds: float, /) -> list[str]:
+        """Its server.
+
+        Raises:
+            TypeError: it has several.
+        """
+        return one_node(self._client)
+
+    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /) -> list[Reply]:
+        """Send them one after another.
+
+        Raises:
+            Unanswered: as :meth:`ask`.
+        """
+        return [(await self.ask(None, [words], seconds))[0] for words in commands]
+
+    async def drop_idle(self) -> None:
+        """Its connections are its own."""
+
+    async def aclose(self) -> None:
+        """The application closes its client."""
+
+
+class GivenClient:
+    """The application's client as it is, where connections of our own can't be made: its timeouts are its own too."""
+
+    def __init__(self, client: Any, watch: Watch) -> None:
+        self._client = client
+        self._watch = watch
+        watch.came_up(None)
+
+    def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+        """Refuse to tell, since the client may lead anywhere and send anything twice.
+
+        Raises:
+            Unanswered: always.
+        """
+        raise Unanswered(None, sent=False)
+
+    def ask(self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /) -> list[Reply]:
+        """Send a command, or a transaction.
+
+        Raises:
+            Unanswered: the client raised an error that is no server's answer.
+        """
+        try:
+            if len(commands) == 1:
+                return [self._client.execute_command(*commands[0], NEVER_DECODE=True)]
+            with self._client.pipeline(transaction=True) as pipeline:
+                for words in commands[1:-1]:
+                    pipeline.execute_command(*words)
+                return [pipeline.execute()]
+        except Exception as error:
+            if is_answer(error):
+                return [error]
+            self._watch.lost()
+            self._watch.came_up(None)
+            raise Unanswered(error, sent=True) from error
+
+    def read(self, _keys: Sequence[bytes], /) -> Records:
+        """Its own way is the only one.
+
+        Raises:
+            AskAlone: always.
+        """
+        raise AskAlone
+
+    def nodes(self, _seconds: float, /) -> list[str]:
+        """Its server.
+
+        Raises:
+            TypeError: it has several.
+        """
+        return one_node(self._client)
+
+    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /) -> list[Reply]:
+        """Send them one after another.
+
+        Raises:
+            Unanswered: as :meth:`ask`.
+        """
+        return [self.ask(None, [words], seconds)[0] for words in commands]
+
+    def drop_idle(self) -> None:
+        """Its connections are its own."""
+
+    def close(self) -> None:
+        """The application closes its client."""

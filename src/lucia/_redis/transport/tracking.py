@@ -1,0 +1,442 @@
+"""A connection on which a server answers reads, and tells when what it answered is no longer so.
+
+That is ``CLIENT TRACKING ON``, in RESP3: the server remembers which keys were read on the connection, and pushes their names there once
+they change. One task reads all that comes, answers and pushes alike, and keeps or drops records right there, in the order in which the
+server sent them. Who waits for an answer wakes up later, when it may be outdated, and so keeps nothing.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from lucia._logs import near_cache_off
+from lucia._redis.commands import Reply, Words
+from lucia._redis.replay import Checkpoint, OtherHistory, Watch
+from lucia._redis.transport import settings as connection_settings
+from lucia._redis.transport.client_errors import is_last, is_refusal, is_transient
+from lucia._redis.transport.connection_io import INFO, Exchange, drop, is_open, pack, replies_of
+from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries, Lease, Reading
+from lucia._redis.transport.retries import Unanswered
+from lucia._redis.transport.topology import Recipe
+
+__all__ = ["AsyncTracked"]
+
+_HELLO: Final = ("HELLO", 3)
+"""Once more, in case that the application connects in a way of its own: with RESP2, a server agrees to track and tells nothing."""
+
+_TRACKING: Final = ("CLIENT", "TRACKING", "ON")
+
+BEATS: Final = 3
+"""How often in a lease's time it is renewed where nothing is asked."""
+
+REFUSED_SECONDS: Final = 60.0
+"""How long a server is not asked again to tell of changes after it has refused."""
+
+
+class AsyncTracked:
+    """The reads of one server, in one event loop, that fill the entries of a near-cache.
+
+    Where the server or the client can't tell of changes, reads go the way that everything else goes, and one line on the logger says why.
+
+    Args:
+        recipe: how to make the connection.
+        watch: is told which history the server has, and that the connection was lost.
+        entries: where records are kept.
+        lease: how long they may be used without a sign of the server, in seconds.
+        seconds: how long an answer may take that nobody waits for.
+        plain: sends commands another way.
+        moved: retires the other connections, where this one has met another history.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        watch: Watch,
+        entries: Entries,
+        *,
+        lease: float,
+        seconds: float,
+        plain: Exchange,
+        moved: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._recipe = recipe.with_options(protocol=3)
+        self._watch = watch
+        self._entries = entries
+        self._lease = lease
+        self._seconds = seconds
+        self._plain = plain
+        self._moved = moved
+        self._opening = asyncio.Lock()
+        self._link: _Link | None = None
+        self._round = 0
+        self._not_before = -math.inf
+        self._told = False
+
+    async def exchange(
+        self,
+        commands: Sequence[Words],
+        seconds: float,
+        *,
+        only_reads: bool = False,
+        fresh: bool = False,
+        sending: Callable[[], None] | None = None,
+    ) -> list[Reply]:
+        """Send commands together, and return their replies in order; a server's refusal is a reply too.
+
+        Args:
+            commands: each an ``MGET``, where ``only_reads``.
+            seconds: for all of it.
+            only_reads: whether none of them changes anything; others go the plain way.
+            fresh: whether they need a connection that is opened for them; they go the plain way.
+            sending: called when they may begin to arrive at the server.
+
+        Raises:
+            Unanswered: the time was over, or no connection could be made, or it was lost.
+            OtherHistory: nothing was sent, since a replay of revocations comes first.
+        """
+        end = time.monotonic() + seconds
+        link = await self._reach(seconds) if only_reads and not fresh else None
+        left, sending = end - time.monotonic(), sending or _nothing
+        if link is None:
+            return await self._plain(commands, left, only_reads=only_reads, fresh=fresh, sending=sending)
+        if self._watch.due:
+            raise OtherHistory
+        return await link.ask(commands, left, sending)
+
+    def drop(self) -> None:
+        """Give up the connection; the next read makes another."""
+        if self._link is not None:
+            self._link.lose(_given_up())
+
+    async def aclose(self) -> None:
+        """Close the connection, once those have their answers who wait for them. Later calls open another."""
+        self._round += 1
+        link, self._link = self._link, None
+        if link is not None:
+            await link.aclose()
+
+    async def _reach(self, seconds: float) -> "_Link | None":
+        """The connection, made if need be; None if there can be none."""
+        if self._is_settled():
+            return self._link
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit, self._opening:
+                await self._settle()
+        except Exception as error:
+            self._watch.lost()
+            raise Unanswered(None if limit.expired() else error, sent=False) from error
+        return self._link
+
+    async def _settle(self) -> None:
+        if not self._is_settled():
+            if self._link is not None:
+                await self._link.aclose()
+            round_ = self._round
+            self._link = await self._open()
+            if self._link is not None and round_ != self._round:  # it was closed meanwhile
+                self._link.retire()
+
+    def _is_settled(self) -> bool:
+        """Whether there is a connection, or there can't be one now."""
+        if self._link is not None:
+            return self._link.is_open
+        return self._entries.clock() < self._not_before
+
+    async def _open(self) -> "_Link | None":
+        """A new connection on which changes are told, where the server's history is the one that is known; None if there can be none."""
+        connection = self._recipe.connection()
+        connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
+        try:
+            history, refusal = await _handshake(connection)
+            if refusal is None:
+                self._watch.check(history)
+                if self._watch.is_changed(history):
+                    await self._moved()
+                checkpoint = self._watch.came_up(history)
+                return _Link(
+                    connection,
+                    checkpoint,
+                    self._watch,
+                    self._entries,
+                    lease=self._lease,
+                    seconds=self._seconds,
+                    moved=self._moved,
+                )
+        except BaseException:
+            await drop(connection)
+            raise
+        await drop(connection)
+        self._not_before = self._entries.clock() + REFUSED_SECONDS
+        if not self._told:
+            self._told = True
+            near_cache_off(refusal)
+        return None
+
+
+class _Link:
+    """One such connection, until it is lost."""
+
+    def __init__(
+        self,
+        connection: Any,
+        checkpoint: Checkpoint,
+        watch: Watch,
+        entries: Entries,
+        *,
+        lease: float,
+        seconds: float,
+        moved: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._connection = connection
+        self._watch = watch
+        self._entries = entries
+        self._lease = Lease(lease)
+        self._pause = lease / BEATS
+        self._seconds = seconds
+        self._moved = moved
+        self._checkpoint, self._checked = checkpoint, time.monotonic()
+        self._waiting: deque[tuple[_Asked | None, Reading | None]] = deque()  # None: a check
+        self._closing = self._lost = False
+        self._newest: tuple[float, Words] = (-math.inf, ())
+        self._filled = asyncio.Event()
+        connection._parser.set_invalidation_push_handler(self._heed)
+        loop = asyncio.get_running_loop()
+        self._reader = loop.create_task(self._read(), context=Context())  # the context of none that waits
+        self._beater = loop.create_task(self._beat(), context=Context())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether commands may still be sent on it."""
+        return not (self._lost or self._closing) and is_open(self._connection)
+
+    async def ask(self, reads: Sequence[Words], seconds: float, sending: Callable[[], None], *, keeps: bool = True) -> list[Reply]:
+        """Send such commands as ``MGET``, and return their replies; keep the records that come, if so wanted.
+
+        If the last check is too long ago, another goes before them: if it tells of another history,
+        their replies are not taken.
+
+        Raises:
+            Unanswered: the connection is lost, maybe since the time was over.
+        """
+        checks = [] if self._is_checked() else [INFO]
+        packed = pack(self._connection, [*checks, *reads])
+        if checks:
+            self._checked = time.monotonic()
+            self._waiting.append((None, None))
+        asked = _Asked(self._entries.clock(), len(reads), asyncio.get_running_loop().create_future())
+        for words in reads:
+            self._waiting.append((asked, self._entries.begin(cast("Sequence[bytes]", words[1:])) if keeps else None))
+        sending()
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                await self._connection.send_packed_command(packed, False)
+                return await asked.answered
+        except Unanswered:
+            raise
+        except Exception as error:
+            lost = None if limit.expired() else error
+            self._watch.lost()
+            asked.answered.cancel()  # nobody waits for it any more
+            self.lose(lost)
+            raise Unanswered(lost, sent=True) from error
+
+    def _is_checked(self) -> bool:
+        is_recent = time.monotonic() - self._checked <= connection_settings.IDLE_CHECK_SECONDS
+        return is_recent and self._watch.is_current(self._checkpoint)
+
+    def lose(self, error: Exception | None) -> None:
+        """Use it no more: first nothing is used any more that came over it, then those are told who wait for answers."""
+        if self._lost:
+            return
+        self._lost = True
+        self._entries.flush()
+        for asked, reading in self._waiting:
+            self._give_up(reading)
+            if asked is not None:
+                asked.fail(Unanswered(error, sent=True))
+        self._waiting.clear()
+        self._beater.cancel()
+        if self._reader is not asyncio.current_task():
+            self._reader.cancel()
+
+    def retire(self) -> None:
+        """Use nothing any more that comes over it, and let it be closed after the next answer after which nobody waits."""
+        self._closing = True
+        self._entries.flush()
+
+    async def aclose(self) -> None:
+        """Close it, now or once those have their answers who wait for them."""
+        self.retire()
+        if not self._waiting:
+            self.lose(_given_up())
+            await asyncio.wait([self._reader, self._beater])
+
+    async def _read(self) -> None:
+        """Take all that comes, until the connection is lost."""
+        lost: Exception | None = None
+        try:
+            while self._waiting or not self._closing:
+                (reply,) = await replies_of(self._connection, 1)
+                self._take(reply)
+        except asyncio.CancelledError:
+            pass
+        except _OtherServer as error:
+            await self._moved()
+            self._watch.came_up(error.reply)
+            lost = error
+        except Exception as error:
+            self._watch.lost()
+            lost = error
+        self.lose(lost)
+        await drop(self._connection)
+
+    def _take(self, reply: Reply) -> None:
+        """The reply to the oldest command that has none.
+
+        Raises:
+            ConnectionError: there is no such command, or it can't be its reply, or it is the last one.
+            _OtherServer: a check tells of another history.
+        """
+        if not self._waiting:
+            raise ConnectionError("a reply came to no command")
+        asked, reading = self._waiting[0]
+        if asked is None:
+            self._take_check(reply)
+            return
+        if isinstance(reply, Exception):  # as from a node that has lost its slots: no sign that all changes are told
+            self._entries.flush()
+            self._give_up(reading)
+        else:
+            self._keep(asked, reading, _records(reply))
+        self._waiting.popleft()
+        asked.take(reply)
+        if is_last([reply]):
+            raise ConnectionError("the client closes the connection after this reply")
+
+    def _take_check(self, reply: Reply) -> None:
+        self._watch.check(reply)
+        if self._watch.is_changed(reply, self._checkpoint):
+            raise _OtherServer(reply)
+        self._checkpoint = self._watch.came_up(reply)
+        self._waiting.popleft()
+
+    def _keep(self, asked: "_Asked", reading: Reading | None, records: Sequence[bytes | None]) -> None:
+        self._lease.extend(asked.sent)
+        if reading is not None:
+            self._entries.fill(reading, records, asked.sent, self._lease)
+            self._newest = asked.sent, ("MGET", *reading.keys[:1])
+            self._filled.set()
+
+    def _give_up(self, reading: Reading | None) -> None:
+        if reading is not None:
+            self._entries.give_up(reading)
+
+    def _heed(self, push: Sequence[Any]) -> "_Heeded":
+        """What the server tells is no longer so: keys, or everything."""
+        keys = push[1]
+        if keys is None:
+            self._entries.flush()
+        else:
+            self._entries.drop(keys)
+        return _HEEDED
+
+    async def _beat(self) -> None:
+        """While there may be records, and nobody asks: ask for one of them, so that the lease goes on. What comes is not kept."""
+        with suppress(Unanswered):
+            while True:
+                await self._filled.wait()
+                await asyncio.sleep(self._pause)
+                self._entries.sweep()
+                asked, read = self._newest
+                if asked + ENTRY_SECONDS > self._entries.clock() and self.is_open:
+                    await self.ask([read], self._seconds, _nothing, keeps=False)
+                else:
+                    self._filled.clear()
+
+
+class _OtherServer(ConnectionError):
+    """The server on this connection has another history than before."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__("the server's history changed")
+        self.reply = reply
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Commands that were sent together."""
+
+    sent: float
+    count: int
+    answered: "asyncio.Future[list[Reply]]"
+    replies: list[Reply] = field(default_factory=list[Reply])
+
+    def take(self, reply: Reply) -> None:
+        """The next reply; there are fewer than commands if the client closes the connection after one of them."""
+        self.replies.append(reply)
+        if (len(self.replies) == self.count or is_last(self.replies)) and not self.answered.done():
+            self.answered.set_result(self.replies)
+
+    def fail(self, error: Unanswered) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(error)
+
+
+class _Heeded:
+    """What a handler of pushes returns, for clients that wait for it and for clients that don't."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+_HEEDED: Final = _Heeded()
+
+
+async def _handshake(connection: Any) -> tuple[Reply, str | None]:
+    """Open a connection that tells changes: the reply to ``INFO replication``, and why there can be none.
+
+    Raises:
+        Exception: the connection could not be made now.
+    """
+    try:
+        await connection.connect()
+    except Exception as error:
+        if is_refusal(error) and not is_transient(error):
+            return None, "the server does not speak RESP3"  # and its words may quote the password
+        raise
+    if not hasattr(connection._parser, "set_invalidation_push_handler"):
+        return None, f"{type(connection._parser).__name__} of the client knows no pushes"
+    await connection.send_packed_command(connection.pack_commands([_HELLO, INFO, _TRACKING]), False)
+    replies = await replies_of(connection, 3)
+    if is_last(replies) or is_transient(replies[-1]):
+        raise replies[-1]
+    _, history, tracking = replies
+    return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(tracking, Exception) else None
+
+
+def _records(reply: Reply) -> list[bytes | None]:
+    """The records in a reply to ``MGET``.
+
+    Raises:
+        ConnectionError: it is another command's reply.
+    """
+    if isinstance(reply, list) and all(record is None or isinstance(record, bytes) for record in cast("list[object]", reply)):
+        return cast("list[bytes | None]", reply)
+    raise ConnectionError("a reply came to another command")
+
+
+def _given_up() -> Exception:
+    """Why those have no answer who wait for one where it is safe to ask again."""
+    return ConnectionError("the connection was given up")
+
+
+def _nothing() -> None:
+    """Nobody has to know."""

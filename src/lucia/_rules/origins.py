@@ -1,0 +1,124 @@
+"""The origin check against cross-site requests (CSRF), from Fetch Metadata and the Origin header.
+
+Sources: RFC 6454 (origins), W3C Fetch Metadata Request Headers (``Sec-Fetch-Site``).
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+from lucia._rules.requests import RequestLike
+from lucia.errors import quoted
+
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_AS_HTTP: Final = {"ws": "http", "wss": "https"}
+_BARE = re.compile(r"[a-z]+://(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(:[0-9]+)?", re.ASCII | re.IGNORECASE)
+
+_LONGEST_HOST: Final = 253
+"""The longest name of a host, in characters (RFC 1035, section 2.3.4, without the last dot)."""
+
+_MOST_SHOWN: Final = 3
+"""How many values of a header the message of a failure quotes."""
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port: what browsers compare."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if _DEFAULT_PORTS[self.scheme] == self.port else f":{self.port}")
+
+
+@dataclass(frozen=True, slots=True)
+class OriginFailure:
+    """Why a request failed the origin check: what was expected, and what it sent."""
+
+    expected: str
+    received: str
+
+    def __str__(self) -> str:
+        return f"origin check failed: expected {self.expected}, received {self.received}"
+
+
+def parse_origin(url: str) -> Origin | None:
+    """The origin of an http(s) or ws(s) URL, the latter as http(s); None if it has none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    scheme = _AS_HTTP.get(parts.scheme, parts.scheme)
+    if scheme not in _DEFAULT_PORTS or not parts.hostname or parts.username is not None:
+        return None
+    return Origin(scheme, parts.hostname, _DEFAULT_PORTS[scheme] if port is None else port)
+
+
+def parse_bare_origin(text: str) -> Origin | None:
+    """The origin that an Origin header or a configuration entry states: a URL of scheme, host and port and nothing else, else None."""
+    return parse_origin(text) if _BARE.fullmatch(text) else None
+
+
+def configured_origins(origins: Collection[str]) -> frozenset[Origin]:
+    """The configured origins, parsed.
+
+    Raises:
+        TypeError: a single string was given for the list.
+        ValueError: an entry is no origin.
+    """
+    if isinstance(origins, str):
+        raise TypeError("origin must be a list of origins, not one string")
+    parsed = {text: parse_bare_origin(text) for text in origins}
+    if bad := [text for text, origin in parsed.items() if origin is None]:
+        raise ValueError(f"origin {bad[0]!r} is no origin: expected scheme and host and maybe a port, such as 'https://app.example.com'")
+    return frozenset(origin for origin in parsed.values() if origin is not None)
+
+
+def check_origin(context: RequestLike, trusted: Collection[Origin]) -> OriginFailure | None:
+    """None if the request may change things: it comes from the application's own origin or a trusted one.
+
+    Safe methods pass, but not a WebSocket's handshake. What ``Sec-Fetch-Site`` says, if it is sent exactly once, goes before
+    comparing the Origin header with the request's own URL, so that a proxy that ends TLS makes no request foreign.
+    """
+    if context.method.upper() in _SAFE_METHODS and not context.is_websocket:
+        return None
+    sites = [value.strip(" \t") for value in context.headers.get("sec-fetch-site", ())]
+    if not sites:
+        return _check_origin_header(context, {*trusted, _own_origin(context.url)})
+    if sites in (["same-origin"], ["none"]):
+        return None
+    if sites in (["same-site"], ["cross-site"]):
+        return _check_origin_header(context, trusted)
+    return OriginFailure("one valid Sec-Fetch-Site", _shown(sites))
+
+
+def _check_origin_header(context: RequestLike, allowed: Collection[Origin | None]) -> OriginFailure | None:
+    values = context.headers.get("origin", ())
+    origin = parse_bare_origin(values[0].strip(" \t")) if len(values) == 1 else None
+    if origin is not None and origin in allowed:
+        return None
+    expected = " or ".join(sorted(str(item) for item in allowed if item is not None)) or "an origin listed in origin="
+    return OriginFailure(expected, _shown(values) or "no Origin header")
+
+
+def _own_origin(url: str) -> Origin | None:
+    """Return the origin of a request's URL; None if no Origin header can name it.
+
+    The host is what the request's Host header says, so it may be anything, and the message of a
+    failure quotes it.
+    """
+    origin = parse_origin(url)
+    if origin is None or len(origin.host) > _LONGEST_HOST or not _BARE.fullmatch(str(origin)):
+        return None
+    return origin
+
+
+def _shown(values: Sequence[str]) -> str:
+    shown = ", ".join(map(quoted, values[:_MOST_SHOWN]))
+    return shown if len(values) <= _MOST_SHOWN else f"{shown} and {len(values) - _MOST_SHOWN} more"

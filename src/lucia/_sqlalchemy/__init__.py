@@ -1,0 +1,1 @@
+"""The tables of the SQLAlchemy adapters, and the statements on them."""

@@ -1,0 +1,361 @@
+"""The operations of the SQLAlchemy adapters, each written once as a generator that yields statements and receives their answers.
+
+A generator runs within one transaction, at READ COMMITTED or stricter. What decides is always one statement, and an operation that
+writes begins with a write: so SQLite takes its write lock at the start, where it waits for others instead of failing.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import ColumnElement, Executable, Select, Table, and_, delete, false, insert, literal, not_, select, update
+
+from lucia._rules.caps import surplus_sessions
+from lucia._rules.sessions import MARKER_MS
+from lucia._sqlalchemy.tables import Answer, AuthTables, check_sessions, equals, is_one_of, key_row, session_rows, user_row
+from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId, LuciaError
+from lucia.models import KeyRow, SessionRow, Unset, UserRow
+
+T = TypeVar("T")
+
+Steps = Generator[Executable, Answer, T]
+
+_BLOCK: Final = 500
+"""How many ids go into one statement."""
+
+_LONGEST_CHAIN: Final = 100
+"""How many renewals are followed from one used id."""
+
+
+def before_savepoint(tables: AuthTables, dialect: str) -> Sequence[Executable]:
+    """What has to be executed before a SAVEPOINT, changing nothing.
+
+    SQLite's driver begins a transaction before a write but not before a SAVEPOINT, whose end would then be a COMMIT.
+    """
+    return [delete(tables.key).where(false())] if dialect == "sqlite" else []
+
+
+def _with_session_id(tables: AuthTables, session_id: str) -> Executable:
+    """By the column's own collation: what collides with it is taken."""
+    sessions = check_sessions(tables)
+    return _as_it_is_now(select(sessions.c.id).where(sessions.c.id == session_id))
+
+
+def why_refused(
+    tables: AuthTables, *, key_id: str | None = None, session_id: str | None = None, user_id: str | None = None
+) -> Steps[LuciaError | None]:
+    """Why an insert was refused, judged by the rows that are there, since texts and codes differ between databases.
+
+    An id is taken too if the database's collation takes it for an existing one, so these are not compared byte for byte.
+
+    Returns:
+        DuplicateKeyId or DuplicateSessionId if that id is taken, InvalidUserId if the user is missing, else None.
+    """
+    taken_key = select(tables.key.c.id).where(tables.key.c.id == key_id)
+    if key_id is not None and (yield _as_it_is_now(taken_key)).rows:
+        return DuplicateKeyId()
+    if session_id is not None and (yield _with_session_id(tables, session_id)).rows:
+        return DuplicateSessionId()
+    if user_id is not None and not (yield select(tables.user_id).where(equals(tables.user_id, user_id))).rows:
+        return InvalidUserId()
+    return None
+
+
+def get_user(tables: AuthTables, user_id: str) -> Steps[UserRow | None]:
+    rows = (yield _select_user(tables, user_id)).rows
+    return user_row(tables, rows[0]) if rows else None
+
+
+def set_user(tables: AuthTables, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None) -> Steps[UserRow]:
+    yield insert(tables.user).values({tables.user_id: user_id, **tables.attribute_values(attributes)})
+    if key is not None:
+        yield insert(tables.key).values(_key_values(key))
+    return user_row(tables, (yield _select_user(tables, user_id)).rows[0])
+
+
+def delete_user(tables: AuthTables, user_id: str) -> Steps[int | None]:
+    """Delete what refers to the user first, lest a key or login made meanwhile holds the user.
+
+    Returns:
+        How many sessions were revoked; None without a table of sessions.
+    """
+    yield from delete_keys_by_user_id(tables, user_id)
+    count = None
+    if tables.session is not None:
+        count = yield from delete_sessions_by_user_id(tables, user_id)
+    yield delete(tables.user).where(equals(tables.user_id, user_id))
+    return count
+
+
+def update_user_attributes(tables: AuthTables, user_id: str, attributes: Mapping[str, Any]) -> Steps[UserRow | None]:
+    if values := tables.attribute_values(attributes):
+        yield update(tables.user).where(equals(tables.user_id, user_id)).values(values)
+    return (yield from get_user(tables, user_id))
+
+
+def get_key(tables: AuthTables, key_id: str) -> Steps[KeyRow | None]:
+    rows = (yield select(tables.key).where(equals(tables.key.c.id, key_id))).rows
+    return key_row(rows[0]) if rows else None
+
+
+def get_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[KeyRow]]:
+    return [key_row(row) for row in (yield select(tables.key).where(equals(tables.key.c.user_id, user_id))).rows]
+
+
+def set_key(tables: AuthTables, key: KeyRow) -> Steps[None]:
+    if not (yield _insert_for_user(tables, tables.key, _key_values(key))).changed:
+        raise InvalidUserId
+
+
+def update_key_password(tables: AuthTables, key_id: str, hashed_password: str | None, expected: str | Unset | None) -> Steps[KeyRow | None]:
+    keys = tables.key
+    unchanged = () if isinstance(expected, Unset) else (_is_hash(keys.c.hashed_password, expected),)
+    done = yield update(keys).where(equals(keys.c.id, key_id), *unchanged).values(hashed_password=hashed_password)
+    return (yield from get_key(tables, key_id)) if done.changed else None
+
+
+def delete_non_primary_key(tables: AuthTables, key_ids: Sequence[str]) -> Steps[int]:
+    count = 0
+    for block in _blocks(key_ids):
+        count += (yield delete(tables.key).where(is_one_of(tables.key.c.id, block), not_(tables.key.c.primary_key))).changed
+    return count
+
+
+def delete_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
+    yield delete(tables.key).where(equals(tables.key.c.user_id, user_id))
+
+
+def get_session(tables: AuthTables, session_id: str) -> Steps[SessionRow | None]:
+    sessions = check_sessions(tables)
+    found = session_rows((yield select(sessions).where(equals(sessions.c.id, session_id), sessions.c.successor.is_(None))).rows)
+    return found[0] if found else None
+
+
+def get_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[SessionRow]]:
+    sessions = check_sessions(tables)
+    return session_rows((yield select(sessions).where(equals(sessions.c.user_id, user_id), sessions.c.successor.is_(None))).rows)
+
+
+def get_session_and_user(tables: AuthTables, session_id: str) -> Steps[tuple[SessionRow, UserRow] | None]:
+    sessions = check_sessions(tables)
+    width = len(sessions.columns)
+    both = select(*sessions.columns, tables.user_id, *tables.attributes.values()).join_from(
+        sessions, tables.user, sessions.c.user_id == tables.user_id
+    )
+    rows = (yield both.where(equals(sessions.c.id, session_id), sessions.c.successor.is_(None))).rows
+    found = [(session, user_row(tables, row[width:])) for row in rows for session in session_rows([row[:width]])]
+    return found[0] if found else None
+
+
+def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
+    if not (yield _insert_session(tables, session)).changed:
+        raise InvalidUserId
+
+
+def set_session_within(tables: AuthTables, session: SessionRow, limit: int, now: int) -> Steps[int]:
+    """One login of a user after the other: each locks the user's row, without writing to it, until it is committed.
+
+    A statement after that sees what the one before has committed; only where a whole transaction sees one moment, as at PostgreSQL's
+    REPEATABLE READ, it does not: then one login too many may be left, until the next. So it is on SQL Server, for which SQLAlchemy makes
+    no lock clause. What a renewal is about to replace is listed as it was, and ends with what it is renewed to.
+
+    Returns:
+        How many sessions were revoked.
+    """
+    yield delete(check_sessions(tables)).where(false())  # SQLite, which can't lock a row, locks the database
+    yield select(tables.user_id).where(equals(tables.user_id, session.user_id)).with_for_update(key_share=True)
+    yield from set_session(tables, session)
+    rows = yield from get_sessions_by_user_id(tables, session.user_id)
+    return (yield from delete_sessions(tables, surplus_sessions(rows, session, limit, now), now))
+
+
+def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int) -> Steps[SessionRow | None]:
+    """The row count of the first statement names the winner; the others read what it wrote.
+
+    No grace is written as 0 and not as the present, which a clock that is behind would take for a grace.
+    """
+    sessions = check_sessions(tables)
+    live = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, successor.user_id), _live(sessions, now))
+    used = {"successor": successor.id, "active_expires": now + grace if grace else 0, "idle_expires": now + MARKER_MS}
+    if not (yield update(sessions).where(live).values(used)).changed:
+        end = yield from _follow(tables, session_id, now, locked=True)
+        return end if end is not None and end.user_id == successor.user_id else None
+    stored = (yield _insert_session(tables, successor)).changed
+    yield from _delete_spent(sessions, successor.user_id, now)
+    return successor if stored else None
+
+
+def get_successor(tables: AuthTables, session_id: str, now: int) -> Steps[SessionRow | None]:
+    return _follow(tables, session_id, now, locked=False)
+
+
+def _follow(
+    tables: AuthTables,
+    session_id: str,
+    now: int,
+    *,
+    locked: bool,
+) -> Steps[SessionRow | None]:
+    """Return the end of a chain of renewals, as far as their graces are running."""
+    for hop in range(_LONGEST_CHAIN):
+        statement = _select_session(tables, session_id)
+        rows = (yield _as_it_is_now(statement) if locked else statement).rows
+        if not rows or rows[0].successor is None:
+            found = session_rows(rows if hop else ())
+            return found[0] if found and found[0].idle_expires >= now else None
+        if rows[0].active_expires <= now:
+            return None
+        session_id = rows[0].successor
+    return None
+
+
+def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) -> Steps[int]:
+    """Return how many sessions were revoked."""
+    count = 0
+    for block in _blocks(session_ids):
+        count += yield from _delete_chains(check_sessions(tables), block, now)
+    return count
+
+
+def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[int]:
+    """Remove the live ones; of those that a renewal was faster with, remove the used row and go on with its successor."""
+    count = 0
+    for _ in range(_LONGEST_CHAIN):
+        live = and_(is_one_of(sessions.c.id, ids), sessions.c.successor.is_(None))
+        count += (yield delete(sessions).where(live)).changed
+        used = (yield _select_used(sessions, is_one_of(sessions.c.id, ids))).rows
+        if not used:
+            break
+        yield delete(sessions).where(is_one_of(sessions.c.id, [row.id for row in used]))
+        ids = [row.successor for row in used if row.idle_expires >= now]
+    return count
+
+
+def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[int]:
+    """Repeat the DELETE until it finds nothing.
+
+    A DELETE waits for a renewal that is under way, but removes only rows that were there when it began: the successor, committed
+    meanwhile, needs the next one.
+
+    Returns:
+        How many sessions were revoked.
+    """
+    sessions = check_sessions(tables)
+    count = 0
+    while changed := (yield delete(sessions).where(equals(sessions.c.user_id, user_id))).changed:
+        count += changed
+    return count
+
+
+def delete_other_sessions(
+    tables: AuthTables,
+    user_id: str,
+    keep: str,
+    now: int,
+) -> Steps[tuple[bool, int]]:
+    """Used rows stay: those of the kept session serve requests in flight, the others lead nowhere.
+
+    So a row count of 0 does not say that a renewal's successor was seen; whether another live session is there is asked anew each time.
+
+    Returns:
+        Whether the session was kept, and how many sessions were revoked.
+    """
+    sessions = check_sessions(tables)
+    end = yield from _lock_end(sessions, user_id, keep, now)
+    if end is None:
+        return False, (yield from delete_sessions_by_user_id(tables, user_id))
+    others = and_(equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None))
+    count = (yield delete(sessions).where(others)).changed
+    while (yield _as_it_is_now(select(sessions.c.id).where(others))).rows:
+        count += (yield delete(sessions).where(others)).changed
+    return True, count
+
+
+def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps[str | None]:
+    """The live end of this user's chain, locked by a write that changes nothing, so that no renewal moves it before the commit."""
+    for _ in range(_LONGEST_CHAIN):
+        own = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, user_id))
+        if (yield update(sessions).where(own, _live(sessions, now)).values(idle_expires=sessions.c.idle_expires)).changed:
+            return session_id
+        used = (yield _select_used(sessions, and_(own, sessions.c.idle_expires >= now))).rows
+        if not used:
+            return None
+        session_id = used[0].successor
+    return None
+
+
+def _select_used(sessions: Table, which: ColumnElement[bool]) -> Select[Any]:
+    """Select used rows, so that the successor that a session got meanwhile is found."""
+    return _as_it_is_now(select(sessions).where(which, sessions.c.successor.is_not(None)))
+
+
+def _as_it_is_now(statement: Select[Any]) -> Select[Any]:
+    """Read rows as they are, not as they were when the transaction began to read.
+
+    At REPEATABLE READ, MySQL and MariaDB write to rows as they are, but read older ones unless the
+    SELECT locks what it reads. In between, what a write has met could not be found.
+    """
+    return statement.with_for_update()
+
+
+def _is_hash(column: ColumnElement[Any], expected: str | None) -> ColumnElement[bool]:
+    return column.is_(None) if expected is None else equals(column, expected)
+
+
+def _live(sessions: Table, now: int) -> ColumnElement[bool]:
+    return and_(sessions.c.successor.is_(None), sessions.c.idle_expires >= now)
+
+
+def _delete_spent(sessions: Table, user_id: str, now: int) -> Steps[None]:
+    """Sweep the user's used rows whose time is over.
+
+    They are found without a lock. A DELETE by the user's id would lock all rows of the user in MySQL
+    and MariaDB, so that any two renewals of one user were a deadlock.
+    """
+    own = equals(sessions.c.user_id, user_id)
+    spent = and_(own, sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
+    found = (yield select(sessions.c.id).where(spent)).rows
+    for block in _blocks([row.id for row in found]):
+        yield delete(sessions).where(is_one_of(sessions.c.id, block))
+
+
+def _select_user(tables: AuthTables, user_id: str) -> Select[Any]:
+    return select(tables.user_id, *tables.attributes.values()).where(equals(tables.user_id, user_id))
+
+
+def _select_session(tables: AuthTables, session_id: str) -> Select[Any]:
+    """A session's row, used or not."""
+    sessions = check_sessions(tables)
+    return select(sessions).where(equals(sessions.c.id, session_id))
+
+
+def _key_values(key: KeyRow) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "user_id": key.user_id,
+        "hashed_password": key.hashed_password,
+        "primary_key": key.primary_key,
+        "expires": key.expires,
+    }
+
+
+def _insert_session(tables: AuthTables, session: SessionRow) -> Executable:
+    values = {
+        "id": session.id,
+        "user_id": session.user_id,
+        "active_expires": session.active_expires,
+        "idle_expires": session.idle_expires,
+        "attributes": dict(session.attributes),
+    }
+    return _insert_for_user(tables, check_sessions(tables), values)
+
+
+def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]) -> Executable:
+    """Insert one row if its user exists, none else, also where foreign keys are not enforced, as in SQLite by default."""
+    row = select(*(literal(value, table.c[name].type) for name, value in values.items())).where(equals(tables.user_id, values["user_id"]))
+    return insert(table).from_select(list(values), row.select_from(tables.user)).execution_options(preserve_rowcount=True)
+
+
+def _blocks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The ids without repetition, in blocks that fit into one statement."""
+    unique = list(dict.fromkeys(ids))
+    return (unique[start : start + _BLOCK] for start in range(0, len(unique), _BLOCK))

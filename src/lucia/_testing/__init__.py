@@ -1,0 +1,1 @@
+"""What the public test helpers of :mod:`lucia.testing` are made of."""
