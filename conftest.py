@@ -61,9 +61,13 @@ def document_runner() -> Iterator[asyncio.Runner]:
 
 def evaluate_block(example: Example) -> None:
     """Run a block that may hold ``await`` outside of a function."""
-    source = pad(example.parsed, example.line + example.parsed.line_offset).replace(SHOWN_URL, example.namespace["document_redis_url"])
+    source = pad(example.parsed, example.line + example.parsed.line_offset).replace(
+        SHOWN_URL, example.namespace["document_redis_url"]
+    )
     example.namespace.setdefault("__name__", "__main__")  # as in a file that a reader runs
-    code = compile(source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    code = compile(
+        source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+    )
     outcome = eval(code, example.namespace)
     if inspect.iscoroutine(outcome):
         example.namespace["document_runner"].run(outcome)

@@ -32,7 +32,15 @@ def main() -> None:
     out: Path = arguments.out or (OUT_QUICK if arguments.quick else OUT)
     out.mkdir(parents=True, exist_ok=True)
     if not arguments.report:
-        _measure([section for section in SECTIONS if not arguments.only or section.name in arguments.only], out, arguments)
+        _measure(
+            [
+                section
+                for section in SECTIONS
+                if not arguments.only or section.name in arguments.only
+            ],
+            out,
+            arguments,
+        )
     facts, rows = results.read(out, SECTIONS)
     text, drawn = markdown(facts, SECTIONS, rows), draw(SECTIONS, rows, out)
     (out / "results.md").write_text(text)
@@ -59,14 +67,36 @@ def _measure(sections: Sequence[Section], out: Path, arguments: argparse.Namespa
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Compare this library with others.", allow_abbrev=False)
-    parser.add_argument("--quick", action="store_true", help="show in a minute or two that everything works; the figures mean nothing")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Compare this library with others.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="show in a minute or two that everything works; the figures mean nothing",
+    )
     names = [section.name for section in SECTIONS]
-    parser.add_argument("--only", action="append", choices=names, metavar="SECTION", help="one of %(choices)s; may be repeated")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=names,
+        metavar="SECTION",
+        help="one of %(choices)s; may be repeated",
+    )
     parser.add_argument("--rounds", type=_count, help="how often everything is measured")
-    parser.add_argument("--out", type=Path, help=f"where JSON, results.md and the plots go ({OUT}; {OUT_QUICK} if quick)")
-    parser.add_argument("--report", action="store_true", help="measure nothing; report what was measured")
-    parser.add_argument("--write-docs", action="store_true", help="put tables and plots into docs/ and README.md as well")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"where JSON, results.md and the plots go ({OUT}; {OUT_QUICK} if quick)",
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="measure nothing; report what was measured"
+    )
+    parser.add_argument(
+        "--write-docs",
+        action="store_true",
+        help="put tables and plots into docs/ and README.md as well",
+    )
     arguments = parser.parse_args()
     if arguments.quick and arguments.write_docs:
         parser.error("--quick measures nothing that the documents should have")

@@ -22,7 +22,9 @@ class Driven(NamedTuple):
     answers: list[object]
 
 
-async def drive(call: Callable[[A], Awaitable[object]], arguments: Iterable[A], callers: int) -> Driven:
+async def drive(
+    call: Callable[[A], Awaitable[object]], arguments: Iterable[A], callers: int
+) -> Driven:
     """Make a call for each argument, that many of them at once."""
     waiting = iter(arguments)
     answers: list[object] = []

@@ -39,7 +39,10 @@ class LagWorker(Worker):
 
     async def load(self, callers: int, sessions: Sequence[str]) -> None:
         """From now on, so many callers validate these sessions all the time, each once in a turn of the event loop."""
-        self._load = [asyncio.create_task(self._validate(islice(cycle(sessions), number, None))) for number in range(callers)]
+        self._load = [
+            asyncio.create_task(self._validate(islice(cycle(sessions), number, None)))
+            for number in range(callers)
+        ]
 
     async def watch(self, session_id: str) -> None:
         """Validate a session all the time, from now on until it is refused, or can't be read."""

@@ -30,7 +30,11 @@ class LoginWorker:
             AssertionError: not so.
         """
         await self._logins.sign_up("alice", PASSWORD)
-        expect("the right password logs in", bool(await self._logins.log_in("alice", PASSWORD)), wanted=True)
+        expect(
+            "the right password logs in",
+            bool(await self._logins.log_in("alice", PASSWORD)),
+            wanted=True,
+        )
         with suppress(self._logins.refusal):
             expect("a wrong password does not", await self._logins.log_in("alice", "wrong"), None)
         return ["log_in"]
@@ -54,7 +58,9 @@ class LoginWorker:
         with growth() as most:
             other = asyncio.create_task(tick())
             await asyncio.sleep(10 * TICK)
-            seconds, answers = await drive(lambda name: self._logins.log_in(name, PASSWORD), self._names, len(self._names))
+            seconds, answers = await drive(
+                lambda name: self._logins.log_in(name, PASSWORD), self._names, len(self._names)
+            )
             await asyncio.sleep(10 * TICK)
             other.cancel()
         expect("who logged in", sum(map(bool, answers)), len(self._names))

@@ -58,7 +58,11 @@ def about(date: str) -> dict[str, str]:
 
 
 def _processor() -> str:
-    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    names = [
+        line.split(":")[1].strip()
+        for line in _lines("/proc/cpuinfo")
+        if line.startswith("model name")
+    ]
     return names[0] if names else platform.machine()
 
 

@@ -9,7 +9,12 @@ __all__ = ["HOUR", "RECORD", "AsyncPeer", "DeviceLists", "Logins", "NeverRaised"
 HOUR: Final = 3_600
 """In seconds: how long every session lives."""
 
-RECORD: Final = {"id": "0" * 40, "user_id": "0" * 32, "active_expires": 1_800_000_000_000, "idle_expires": 1_800_003_600_000}
+RECORD: Final = {
+    "id": "0" * 40,
+    "user_id": "0" * 32,
+    "active_expires": 1_800_000_000_000,
+    "idle_expires": 1_800_003_600_000,
+}
 """What a session of ours holds; who leaves the record to the application is given as much."""
 
 

@@ -27,7 +27,11 @@ def draw(sections: Sequence[Section], rows: Sequence[Row], folder: Path) -> list
     drawn: list[Path] = []
     for section in sections:
         for plot in section.plots:
-            shown = [row for row in rows if row.section == section.name and plot.setting.items() <= row.setting.items()]
+            shown = [
+                row
+                for row in rows
+                if row.section == section.name and plot.setting.items() <= row.setting.items()
+            ]
             if shown:
                 drawn.append(folder / f"{plot.name}.svg")
                 axes: Any
@@ -47,16 +51,34 @@ def _draw_lines(plot: Plot, column: str, rows: Sequence[Row], axes: Any) -> None
     """Medians, and the range of all rounds; a colour for each subject, and a style of line for whatever else differs."""
     lines: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        of_the_line = (str(value) for name, value in row.setting.items() if name not in {column, *plot.setting})
+        of_the_line = (
+            str(value) for name, value in row.setting.items() if name not in {column, *plot.setting}
+        )
         lines.setdefault((row.subject, *of_the_line), []).append(row)
-    colours = {subject: f"C{number}" for number, subject in enumerate(dict.fromkeys(subject for subject, *_ in lines))}
+    colours = {
+        subject: f"C{number}"
+        for number, subject in enumerate(dict.fromkeys(subject for subject, *_ in lines))
+    }
     styles = dict(zip(dict.fromkeys(tuple(others) for _, *others in lines), cycle(STYLES)))
     for (subject, *others), line in lines.items():
         line.sort(key=lambda row: row.setting[column])
         x, y = [row.setting[column] for row in line], [row.median for row in line]
-        spread = [[row.median - min(row.values) for row in line], [max(row.values) - row.median for row in line]]
+        spread = [
+            [row.median - min(row.values) for row in line],
+            [max(row.values) - row.median for row in line],
+        ]
         label, style = ", ".join([subject, *others]), styles[tuple(others)]
-        axes.errorbar(x, y, yerr=spread, label=label, color=colours[subject], linestyle=style, marker="o", markersize=4, capsize=2)
+        axes.errorbar(
+            x,
+            y,
+            yerr=spread,
+            label=label,
+            color=colours[subject],
+            linestyle=style,
+            marker="o",
+            markersize=4,
+            capsize=2,
+        )
     ticks = sorted({row.setting[column] for row in rows})
     axes.set(title=plot.title, xlabel=column, ylabel=plot.y, xscale="log", yscale="log")
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -66,9 +88,24 @@ def _draw_lines(plot: Plot, column: str, rows: Sequence[Row], axes: Any) -> None
 def _draw_steps(plot: Histogram, rows: Sequence[Row], axes: Any) -> None:
     """Shares of each row's values, over bins that are equally wide on a logarithmic axis."""
     most = max(10 * plot.least, *(max(row.values) for row in rows))
-    bins = [plot.least * 10 ** (number / BINS_OF_TEN) for number in range(math.ceil(BINS_OF_TEN * math.log10(most / plot.least)) + 2)]
+    bins = [
+        plot.least * 10 ** (number / BINS_OF_TEN)
+        for number in range(math.ceil(BINS_OF_TEN * math.log10(most / plot.least)) + 2)
+    ]
     for row in rows:
         shown = [max(value, plot.least * 1.01) for value in row.values]
         weights = [100 / len(shown)] * len(shown)
-        axes.hist(shown, bins=bins, weights=weights, histtype="stepfilled", alpha=0.6, label=f"{row.setting[plot.by]} ({len(shown):,})")
-    axes.set(title=plot.title, xlabel=f"{plot.x}; at the left end {plot.least:g} or less", ylabel="per cent", xscale="log")
+        axes.hist(
+            shown,
+            bins=bins,
+            weights=weights,
+            histtype="stepfilled",
+            alpha=0.6,
+            label=f"{row.setting[plot.by]} ({len(shown):,})",
+        )
+    axes.set(
+        title=plot.title,
+        xlabel=f"{plot.x}; at the left end {plot.least:g} or less",
+        ylabel="per cent",
+        xscale="log",
+    )

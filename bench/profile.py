@@ -78,7 +78,9 @@ async def _profile(server: Server, requests: int) -> list[str]:
     counts = [["a dependency that waits", f"{await _objects(_waiting().app, scopes[OURS]):.0f}"]]
     with Redis(port=server.port) as redis:
         redis.execute_command("CLIENT", "PAUSE", PAUSE)
-        counts += [[name, f"{await _objects(webs[name].app, scopes[name]):.0f}"] for name in (OURS, AHEAD)]
+        counts += [
+            [name, f"{await _objects(webs[name].app, scopes[name]):.0f}"] for name in (OURS, AHEAD)
+        ]
         redis.ping()
     profile = cProfile.Profile()
     gc.disable()  # it would be told of whichever function it interrupts
@@ -91,7 +93,10 @@ async def _profile(server: Server, requests: int) -> list[str]:
         table(["endpoint with", "garbage collector", "processor time of a request, µs"], times),
         table(["endpoint with", "objects of a request while it waits"], counts),
         table(["", "profiled µs of a request"], _rooms(functions)),
-        table(["function of ours", "calls and resumptions", "profiled µs of a request"], _ours(functions)),
+        table(
+            ["function of ours", "calls and resumptions", "profiled µs of a request"],
+            _ours(functions),
+        ),
     ]
 
 
@@ -158,10 +163,18 @@ async def _scopes(web: Web) -> list[Scope]:
     host = (b"host", b"localhost")
     scopes: list[Scope] = []
     for user_id in user_ids(COOKIES):
-        status, headers = await _ask(web.app, _scope("POST", f"/login/{user_id}", [host, (b"origin", b"http://localhost")]))
+        status, headers = await _ask(
+            web.app, _scope("POST", f"/login/{user_id}", [host, (b"origin", b"http://localhost")])
+        )
         expect("the answer to a login", status, 200)
         cookie = dict(headers)[b"set-cookie"].partition(b";")[0]
-        scopes.append(_scope("GET", "/me", [host, (b"user-agent", b"wrk"), (b"accept", b"*/*"), (b"cookie", cookie)]))
+        scopes.append(
+            _scope(
+                "GET",
+                "/me",
+                [host, (b"user-agent", b"wrk"), (b"accept", b"*/*"), (b"cookie", cookie)],
+            )
+        )
     return scopes
 
 
@@ -196,22 +209,40 @@ def _functions(profile: cProfile.Profile, requests: int) -> Iterator[_Function]:
     stats: dict[tuple[str, int, str], tuple[Any, ...]] = vars(pstats.Stats(profile))["stats"]
     for (file, _, name), (_, calls, own, *_) in sorted(stats.items(), key=lambda item: -item[1][2]):
         room = next((room for room in ROOMS if f"/{room}/" in file), REST)
-        yield room, f"{file.rpartition('/lucia/')[2]} {name}", calls / requests, own / requests * 1e6
+        yield (
+            room,
+            f"{file.rpartition('/lucia/')[2]} {name}",
+            calls / requests,
+            own / requests * 1e6,
+        )
 
 
 def _rooms(functions: Sequence[_Function]) -> list[list[str]]:
-    took = {name: sum(own for room, _, _, own in functions if room == name) for name in (*ROOMS, REST)}
+    took = {
+        name: sum(own for room, _, _, own in functions if room == name) for name in (*ROOMS, REST)
+    }
     return [[room, f"{own:.1f}"] for room, own in sorted(took.items(), key=lambda item: -item[1])]
 
 
 def _ours(functions: Sequence[_Function]) -> list[list[str]]:
-    return [[name, f"{calls:.2f}", f"{own:.1f}"] for room, name, calls, own in functions if room == "lucia"][:LINES]
+    return [
+        [name, f"{calls:.2f}", f"{own:.1f}"]
+        for room, name, calls, own in functions
+        if room == "lucia"
+    ][:LINES]
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/profile", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="scripts/profile", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--loop", default="asyncio", choices=["asyncio", "uvloop"])
-    parser.add_argument("--requests", type=int, default=REQUESTS, help="how many are asked in each part (%(default)s)")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=REQUESTS,
+        help="how many are asked in each part (%(default)s)",
+    )
     return parser.parse_args()
 
 

@@ -58,8 +58,18 @@ class Rates:
             for index, (callers, subject) in enumerate(keys):
                 values[index].append(self._rate(subject, operation, callers, counts[index]))
         for (callers, subject), each in zip(keys, values, strict=True):
-            setting: dict[str, str | int] = {"operation": name, "loop": subject.subject.loop, self.column: callers}
-            yield Row(section=self.section, subject=subject.subject.name, setting=setting, unit="1/s", values=tuple(each))
+            setting: dict[str, str | int] = {
+                "operation": name,
+                "loop": subject.subject.loop,
+                self.column: callers,
+            }
+            yield Row(
+                section=self.section,
+                subject=subject.subject.name,
+                setting=setting,
+                unit="1/s",
+                values=tuple(each),
+            )
 
     def _count(self, subject: Running, operation: str, callers: int) -> int:
         """How many calls take about as long as planned. Finding it out also warms up."""

@@ -22,11 +22,17 @@ def markdown(about: Mapping[str, str], sections: Sequence[Section], rows: Sequen
         sections: those to show; one without rows is left out.
         rows: of these sections.
     """
-    measured = {section.name: [row for row in rows if row.section == section.name] for section in sections}
+    measured = {
+        section.name: [row for row in rows if row.section == section.name] for section in sections
+    }
     parts = [
         _facts(about),
         f"### Goals\n\n{reached}" if (reached := goals(sections, rows)) else "",
-        *(_section(section, measured[section.name]) for section in sections if measured[section.name]),
+        *(
+            _section(section, measured[section.name])
+            for section in sections
+            if measured[section.name]
+        ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -39,7 +45,11 @@ def goals(sections: Sequence[Section], rows: Sequence[Row]) -> str:
 
 def number(value: float) -> str:
     """Three digits of it."""
-    return f"{round(value, 3 - len(str(int(abs(value))))):,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return (
+        f"{round(value, 3 - len(str(int(abs(value))))):,.0f}"
+        if abs(value) >= 100
+        else f"{value:.3g}"
+    )
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -60,7 +70,13 @@ def _goal(goal: Goal, rows: Sequence[Row]) -> list[str] | None:
     unit = "" if base else f" {row.unit}"
     bound = f"{'≥' if goal.better == 'higher' else '≤'} {goal.bound:g}{unit}"
     spread = f"{number(measured.low)} to {number(measured.high)}"
-    return [goal.text, bound, number(measured.median) + unit, spread, "reached" if goal.is_met(measured) else "**missed**"]
+    return [
+        goal.text,
+        bound,
+        number(measured.median) + unit,
+        spread,
+        "reached" if goal.is_met(measured) else "**missed**",
+    ]
 
 
 def _section(section: Section, rows: Sequence[Row]) -> str:
@@ -68,13 +84,28 @@ def _section(section: Section, rows: Sequence[Row]) -> str:
     if section.left_out:
         rows = [row for row in rows if not section.left_out.items() <= row.setting.items()]
     columns = list(dict.fromkeys(row.setting[section.columns] for row in rows))
-    names = [name for name in dict.fromkeys(chain.from_iterable(row.setting for row in rows)) if name != section.columns]
+    names = [
+        name
+        for name in dict.fromkeys(chain.from_iterable(row.setting for row in rows))
+        if name != section.columns
+    ]
     lines: dict[tuple[str, ...], dict[str | int, str]] = {}
     for row in rows:
         line = (*(str(row.setting.get(name, "")) for name in names), row.subject, row.unit)
         lines.setdefault(line, {})[row.setting[section.columns]] = _cell(row, section, rows)
-    head = [*names, "", "unit", *(f"{section.columns} {column:,}" if isinstance(column, int) else column for column in columns)]
-    body = [[*line, *(cells.get(column, NOTHING) for column in columns)] for line, cells in lines.items()]
+    head = [
+        *names,
+        "",
+        "unit",
+        *(
+            f"{section.columns} {column:,}" if isinstance(column, int) else column
+            for column in columns
+        ),
+    ]
+    body = [
+        [*line, *(cells.get(column, NOTHING) for column in columns)]
+        for line, cells in lines.items()
+    ]
     rounds = max(len(row.values) for row in rows)
     said = f"{section.about} Medians of {rounds} rounds." if rounds > 1 else section.about
     return f"### {section.title}\n\n{said}\n\n{table(head, body)}"
@@ -82,6 +113,8 @@ def _section(section: Section, rows: Sequence[Row]) -> str:
 
 def _cell(row: Row, section: Section, rows: Sequence[Row]) -> str:
     """The median, and how many times the section's base that is."""
-    base = section.base and find(rows, replace(section.base, setting={**row.setting, **section.base.setting}))
+    base = section.base and find(
+        rows, replace(section.base, setting={**row.setting, **section.base.setting})
+    )
     compared = f" ({number(ratio(row, base).median)})" if base else ""
     return number(row.median) + compared

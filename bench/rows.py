@@ -80,4 +80,7 @@ def ratio(over: Row, under: Row) -> Ratio:
 
 
 def _is_wanted(row: Row, want: Want) -> bool:
-    return (row.section, row.subject) == (want.section, want.subject) and want.setting.items() <= row.setting.items()
+    return (row.section, row.subject) == (
+        want.section,
+        want.subject,
+    ) and want.setting.items() <= row.setting.items()

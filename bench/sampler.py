@@ -12,7 +12,9 @@ __all__ = ["WAITING", "Sampler"]
 
 WAITING: Final = "nothing: waiting for the server"
 EVERY: Final = 0.001
-ROOTS: Final = sorted((str(Path(root).resolve()) for root in sys.path if root), key=len, reverse=True)
+ROOTS: Final = sorted(
+    (str(Path(root).resolve()) for root in sys.path if root), key=len, reverse=True
+)
 """What modules' paths begin with: the longest first, since one may be in another."""
 
 
@@ -29,7 +31,12 @@ class Sampler:
         signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         busy = (time.process_time() - self._begin_busy) / (time.perf_counter() - self._begin)
         self._idle = max(0.0, 1 - busy)
@@ -37,7 +44,9 @@ class Sampler:
     def shares(self) -> dict[str, float]:
         """Per cent of the time by module, and of the time when nothing ran."""
         each = 100 * (1 - self._idle) / self._seen.total()
-        return {WAITING: 100 * self._idle} | {where: each * seen for where, seen in self._seen.most_common()}
+        return {WAITING: 100 * self._idle} | {
+            where: each * seen for where, seen in self._seen.most_common()
+        }
 
     def _look(self, number: int, frame: FrameType | None) -> None:
         if frame:
@@ -53,4 +62,8 @@ def _name(frame: FrameType) -> str:
         return "dataclasses, namedtuple"
     if path.startswith("<frozen "):
         return path.removeprefix("<frozen ").removesuffix(">")
-    return path if path.startswith(("lucia/", "bench/")) else path.partition("/")[0].removesuffix(".py")
+    return (
+        path
+        if path.startswith(("lucia/", "bench/"))
+        else path.partition("/")[0].removesuffix(".py")
+    )

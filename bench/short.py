@@ -23,25 +23,42 @@ class Column:
 
     def want(self, subject: str, loop: str) -> Want:
         """The row of a subject."""
-        return Want(self.section, subject, {"operation": self.operation, "loop": loop, "concurrency": self.concurrency})
+        return Want(
+            self.section,
+            subject,
+            {"operation": self.operation, "loop": loop, "concurrency": self.concurrency},
+        )
 
 
 COLUMNS: Final = (
-    Column(head="validate, one at once", section="validate", operation="validate again", concurrency=1),
+    Column(
+        head="validate, one at once", section="validate", operation="validate again", concurrency=1
+    ),
     Column(head="256 at once", section="validate", operation="validate again", concurrency=256),
-    Column(head="never read before, 256 at once", section="validate", operation="validate first", concurrency=256),
+    Column(
+        head="never read before, 256 at once",
+        section="validate",
+        operation="validate first",
+        concurrency=256,
+    ),
     Column(head="create, 256 at once", section="writes", operation="create", concurrency=256),
 )
 FACTS: Final = ("date", "machine", "Python", "Node", "server", "packages")
 
 
-def in_short_form(facts: Mapping[str, str], sections: Sequence[Section], rows: Sequence[Row]) -> str:
+def in_short_form(
+    facts: Mapping[str, str], sections: Sequence[Section], rows: Sequence[Row]
+) -> str:
     """Sessions a second of each library, and the goals, in Markdown; empty if none of it was measured."""
-    lines = [[subject, *(_cell(column, subject, rows) for column in COLUMNS)] for subject in in_short()]
+    lines = [
+        [subject, *(_cell(column, subject, rows) for column in COLUMNS)] for subject in in_short()
+    ]
     lines = [line for line in lines if {*line[1:]} != {NOTHING}]
     if not lines:
         return ""
-    where = ". ".join(f"{name[0].upper()}{name[1:]}: {facts[name]}" for name in FACTS if name in facts)
+    where = ". ".join(
+        f"{name[0].upper()}{name[1:]}: {facts[name]}" for name in FACTS if name in facts
+    )
     return "\n".join(
         [
             f"Sessions a second, {' / '.join(LOOPS)}, load and server on the same machine; medians of one run:",

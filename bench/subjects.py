@@ -33,13 +33,23 @@ class Subject:
     library: str
     loop: Literal["asyncio", "uvloop", "threads", "Node"]
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    program: Literal["worker", "sync_worker", "login_worker", "web_worker", "lag_worker", "list_worker"] = "worker"
+    program: Literal[
+        "worker", "sync_worker", "login_worker", "web_worker", "lag_worker", "list_worker"
+    ] = "worker"
 
     def command(self, url: str) -> list[str]:
         """What starts it."""
         if self.loop == "Node":
             return [*node(), str(NODE / f"{self.library}.mjs"), url]
-        return [sys.executable, "-m", f"bench.{self.program}", self.library, self.loop, url, json.dumps(dict(self.settings))]
+        return [
+            sys.executable,
+            "-m",
+            f"bench.{self.program}",
+            self.library,
+            self.loop,
+            url,
+            json.dumps(dict(self.settings)),
+        ]
 
 
 class Running:
@@ -63,7 +73,9 @@ class Running:
         line = self._process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {"error": "it ended"}
         if "error" in answer:
-            raise RuntimeError(f"{self.subject.name} on {self.subject.loop} failed to {method}: {answer['error']}")
+            raise RuntimeError(
+                f"{self.subject.name} on {self.subject.loop} failed to {method}: {answer['error']}"
+            )
         return answer["result"]
 
     def rate(self, operation: str, callers: int, count: int) -> float:
@@ -79,12 +91,16 @@ def started(url: str, *subjects: Subject) -> Generator[list[Running]]:
         install(NODE)
     with ExitStack() as stack:
         processes = [stack.enter_context(_process(subject.command(url))) for subject in subjects]
-        yield [Running(subject, process) for subject, process in zip(subjects, processes, strict=True)]
+        yield [
+            Running(subject, process) for subject, process in zip(subjects, processes, strict=True)
+        ]
 
 
 @contextmanager
 def _process(command: list[str]) -> Generator["subprocess.Popen[str]"]:
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield process
         finally:

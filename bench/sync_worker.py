@@ -25,7 +25,11 @@ class SyncWorker:
         alice = user_ids(1)[0]
         session_id = self._peer.create(alice)
         expect("a session is its user's", self._user_of(session_id), alice)
-        expect("an unknown id is nobody's", self._user_of(session_id[:-1] + ("b" if session_id[-1] == "a" else "a")), None)
+        expect(
+            "an unknown id is nobody's",
+            self._user_of(session_id[:-1] + ("b" if session_id[-1] == "a" else "a")),
+            None,
+        )
         return ["create", "again"]
 
     async def prepare(self, operation: str, count: int) -> None:
@@ -39,9 +43,13 @@ class SyncWorker:
         """The seconds that so many calls took."""
         if operation == "create":
             return drive_threads(self._peer.create, self._user_ids[:count], callers).seconds
-        seconds, answers = drive_threads(self._peer.validate, islice(cycle(self._pool), count), callers)
+        seconds, answers = drive_threads(
+            self._peer.validate, islice(cycle(self._pool), count), callers
+        )
         expect("calls", len(answers), count)
-        expect("sessions not found", sum(self._peer.user_id(answer) is None for answer in answers), 0)
+        expect(
+            "sessions not found", sum(self._peer.user_id(answer) is None for answer in answers), 0
+        )
         return seconds
 
     async def profile(self, operation: str, callers: int, count: int) -> dict[str, float]:
@@ -59,5 +67,7 @@ class SyncWorker:
 
 if __name__ == "__main__":
     library, _, url, settings = sys.argv[1:]
-    with importlib.import_module(f"bench.peers.{library}").open_peer(url, **json.loads(settings)) as peer:
+    with importlib.import_module(f"bench.peers.{library}").open_peer(
+        url, **json.loads(settings)
+    ) as peer:
         asyncio.run(serve(SyncWorker(peer)))

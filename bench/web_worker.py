@@ -40,7 +40,9 @@ class WebWorker:
         expect("whose cookie it is", await asyncio.to_thread(self._who, cookie), (200, alice))
         if self._guarded:
             other = cookie[:-1] + ("b" if cookie[-1] == "a" else "a")
-            expect("an unknown cookie's answer", (await asyncio.to_thread(self._who, other))[0], 401)
+            expect(
+                "an unknown cookie's answer", (await asyncio.to_thread(self._who, other))[0], 401
+            )
         return ["load"]
 
     async def address(self) -> str:
@@ -59,7 +61,9 @@ class WebWorker:
         connection = HTTPConnection(HOST, self._port)
         cookies: list[str] = []
         for user_id in user_ids(count):
-            connection.request("POST", f"/login/{user_id}", headers={"Origin": f"http://{HOST}:{self._port}"})
+            connection.request(
+                "POST", f"/login/{user_id}", headers={"Origin": f"http://{HOST}:{self._port}"}
+            )
             response = connection.getresponse()
             response.read()
             cookies.append(response.headers["Set-Cookie"].partition(";")[0])
@@ -82,12 +86,23 @@ def tune() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-async def main(library: str, url: str, http: Literal["h11", "httptools"], settings: dict[str, Any], *, tuned: bool) -> None:
+async def main(
+    library: str,
+    url: str,
+    http: Literal["h11", "httptools"],
+    settings: dict[str, Any],
+    *,
+    tuned: bool,
+) -> None:
     """Serve one application."""
     web: Web = importlib.import_module(f"bench.web.{library}").make_web(url, **settings)
-    config = uvicorn.Config(web.app, http=http, lifespan="off", access_log=False, log_level="warning")
+    config = uvicorn.Config(
+        web.app, http=http, lifespan="off", access_log=False, log_level="warning"
+    )
     server = uvicorn.Server(config)
-    listener = socket(AF_INET, SOCK_STREAM, IPPROTO_TCP)  # where the protocol is named, asyncio sets TCP_NODELAY, as on a socket of its own
+    listener = socket(
+        AF_INET, SOCK_STREAM, IPPROTO_TCP
+    )  # where the protocol is named, asyncio sets TCP_NODELAY, as on a socket of its own
     listener.bind((HOST, 0))
     listener.listen()  # so that who comes before the server is up waits
     if tuned:

@@ -5,7 +5,20 @@ from typing import Any, Final, Literal
 
 from bench.subjects import Subject
 
-__all__ = ["BARE", "LEASE", "LOOPS", "NEAR", "OURS", "OURS_WITH", "THE_ORIGINAL", "everybody", "in_a_cluster", "in_short", "ours", "sync"]
+__all__ = [
+    "BARE",
+    "LEASE",
+    "LOOPS",
+    "NEAR",
+    "OURS",
+    "OURS_WITH",
+    "THE_ORIGINAL",
+    "everybody",
+    "in_a_cluster",
+    "in_short",
+    "ours",
+    "sync",
+]
 
 OURS: Final = "lucia-auth"
 BARE: Final = "bare redis-py"
@@ -19,8 +32,18 @@ LEASE: Final = 1.0
 OURS_WITH: Final[Mapping[str, Mapping[str, Any]]] = {OURS: {}, NEAR: {"near_cache": LEASE}}
 """This library with each set of its adapter's settings that is compared everywhere."""
 
-OTHERS: Final = {BARE: "redis_py", "fastapi-users": "fastapi_users", "starsessions": "starsessions", "crudauth": "crudauth"}
-SYNC: Final = {OURS: "ours_sync", BARE: "redis_py_sync", "Django cache sessions": "django_sync", "Flask-Session": "flask_sync"}
+OTHERS: Final = {
+    BARE: "redis_py",
+    "fastapi-users": "fastapi_users",
+    "starsessions": "starsessions",
+    "crudauth": "crudauth",
+}
+SYNC: Final = {
+    OURS: "ours_sync",
+    BARE: "redis_py_sync",
+    "Django cache sessions": "django_sync",
+    "Flask-Session": "flask_sync",
+}
 LOOPS: Final[tuple[Literal["asyncio", "uvloop"], ...]] = ("asyncio", "uvloop")
 
 
@@ -32,10 +55,18 @@ def ours(loop: Literal["asyncio", "uvloop"] = "asyncio") -> Subject:
 def everybody() -> list[Subject]:
     """All async libraries, on both event loops; this one also with each read on its own; and the original on Node."""
     return [
-        *(Subject(name=name, library="ours", loop=loop, settings=settings) for loop in LOOPS for name, settings in OURS_WITH.items()),
+        *(
+            Subject(name=name, library="ours", loop=loop, settings=settings)
+            for loop in LOOPS
+            for name, settings in OURS_WITH.items()
+        ),
         Subject(name=PLAIN, library="ours", loop="asyncio", settings={"coalesce": False}),
         Subject(name=THE_ORIGINAL, library="lucia", loop="Node"),
-        *(Subject(name=name, library=library, loop=loop) for loop in LOOPS for name, library in OTHERS.items()),
+        *(
+            Subject(name=name, library=library, loop=loop)
+            for loop in LOOPS
+            for name, library in OTHERS.items()
+        ),
     ]
 
 
@@ -47,13 +78,19 @@ def in_a_cluster() -> list[Subject]:
             for loop in LOOPS
             for name, settings in OURS_WITH.items()
         ),
-        *(Subject(name=BARE, library="redis_py", loop=loop, settings={"cluster": True}) for loop in LOOPS),
+        *(
+            Subject(name=BARE, library="redis_py", loop=loop, settings={"cluster": True})
+            for loop in LOOPS
+        ),
     ]
 
 
 def sync() -> list[Subject]:
     """All sync libraries."""
-    return [Subject(name=name, library=library, loop="threads", program="sync_worker") for name, library in SYNC.items()]
+    return [
+        Subject(name=name, library=library, loop="threads", program="sync_worker")
+        for name, library in SYNC.items()
+    ]
 
 
 def in_short() -> list[str]:

@@ -52,7 +52,11 @@ class Worker:
         peer, (alice, bob) = self._peer, dict.fromkeys(user_ids(8))
         session_id = await peer.create(alice)
         expect("a session is its user's", await self._user_of(session_id), alice)
-        expect("an unknown id is nobody's", await self._user_of(session_id[:-1] + ("b" if session_id[-1] == "a" else "a")), None)
+        expect(
+            "an unknown id is nobody's",
+            await self._user_of(session_id[:-1] + ("b" if session_id[-1] == "a" else "a")),
+            None,
+        )
         if peer.revoke:
             await peer.revoke(session_id)
             expect("an ended session is nobody's", await self._user_of(session_id), None)
@@ -65,7 +69,11 @@ class Worker:
         if peer.revoke_all:
             ids = [await peer.create(bob) for _ in range(3)]
             await peer.revoke_all(bob)
-            expect("sessions that were ended together are nobody's", {await self._user_of(each) for each in ids}, {None})
+            expect(
+                "sessions that were ended together are nobody's",
+                {await self._user_of(each) for each in ids},
+                {None},
+            )
         return [name for name, call in self._calls().items() if call]
 
     async def prepare(self, operation: str, count: int) -> None:
@@ -82,13 +90,21 @@ class Worker:
     async def run(self, operation: str, callers: int, count: int) -> float:
         """The seconds that so many calls took."""
         pools = {"again": self._pool, "same": self._pool[:SAME]}
-        arguments = islice(cycle(pools[operation]), count) if operation in pools else islice(self._ready, count)
+        arguments = (
+            islice(cycle(pools[operation]), count)
+            if operation in pools
+            else islice(self._ready, count)
+        )
         call = self._calls()[operation]
         assert call, operation
         seconds, answers = await drive(call, arguments, callers)
         expect("calls", len(answers), count)
         if operation in {"again", "same", "first"}:
-            expect("sessions not found", sum(self._peer.user_id(answer) is None for answer in answers), 0)
+            expect(
+                "sessions not found",
+                sum(self._peer.user_id(answer) is None for answer in answers),
+                0,
+            )
         if operation == "renew":
             expect("sessions not renewed", len({*answers} & {*self._ready}), 0)
         return seconds
@@ -122,9 +138,14 @@ class Worker:
         reads = dict.fromkeys(("again", "same", "first"), peer.validate)
         return {"create": peer.create, **reads, "renew": peer.renew, "revoke": peer.revoke}
 
-    async def _created(self, create: Callable[[str], Awaitable[str]] | None, count: int) -> list[str]:
+    async def _created(
+        self, create: Callable[[str], Awaitable[str]] | None, count: int
+    ) -> list[str]:
         assert create
-        return [str(session_id) for session_id in (await drive(create, user_ids(count), PREPARERS)).answers]
+        return [
+            str(session_id)
+            for session_id in (await drive(create, user_ids(count), PREPARERS)).answers
+        ]
 
     async def _user_of(self, session_id: str) -> str | None:
         try:

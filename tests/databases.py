@@ -55,9 +55,13 @@ class AsyncDatabase:
         self._metadata = metadata
         self._stack = ExitStack()
         if server is None:
-            self.engine = create_async_engine(f"sqlite+aiosqlite:///{path or ':memory:'}", **_options(path))
+            self.engine = create_async_engine(
+                f"sqlite+aiosqlite:///{path or ':memory:'}", **_options(path)
+            )
         else:
-            self.engine = create_async_engine(server.async_url(self._stack.enter_context(server.database())))
+            self.engine = create_async_engine(
+                server.async_url(self._stack.enter_context(server.database()))
+            )
         if explicit_begin:
             _begin_explicitly(self.engine.sync_engine)
 
@@ -133,4 +137,9 @@ class Database:
 
     @staticmethod
     def wrong_sources() -> Sequence[Any]:
-        return create_async_engine("sqlite+aiosqlite://"), async_sessionmaker(), AsyncSession(), "sqlite://"
+        return (
+            create_async_engine("sqlite+aiosqlite://"),
+            async_sessionmaker(),
+            AsyncSession(),
+            "sqlite://",
+        )

@@ -44,10 +44,15 @@ class AsyncAdapters:
 
     @staticmethod
     @asynccontextmanager
-    async def on(server: Server, user: str | None = None, **settings: Any) -> AsyncIterator[AsyncRedisSessionAdapter]:
+    async def on(
+        server: Server, user: str | None = None, **settings: Any
+    ) -> AsyncIterator[AsyncRedisSessionAdapter]:
         """One for this server, with these settings."""
         login = {} if user is None else {"username": user, "password": "pass"}
-        async with AsyncClients.make("redis-py, RESP2", server, **login) as client, AsyncRedisSessionAdapter(client, **settings) as adapter:
+        async with (
+            AsyncClients.make("redis-py, RESP2", server, **login) as client,
+            AsyncRedisSessionAdapter(client, **settings) as adapter,
+        ):
             yield adapter
 
 
@@ -56,10 +61,15 @@ class Adapters:
 
     @staticmethod
     @contextmanager
-    def on(server: Server, user: str | None = None, **settings: Any) -> Iterator[RedisSessionAdapter]:
+    def on(
+        server: Server, user: str | None = None, **settings: Any
+    ) -> Iterator[RedisSessionAdapter]:
         """One for this server, with these settings."""
         login = {} if user is None else {"username": user, "password": "pass"}
-        with Clients.make("redis-py, RESP2", server, **login) as client, RedisSessionAdapter(client, **settings) as adapter:
+        with (
+            Clients.make("redis-py, RESP2", server, **login) as client,
+            RedisSessionAdapter(client, **settings) as adapter,
+        ):
             yield adapter
 
 
@@ -70,13 +80,24 @@ class Node:
         self.port = unused_port() if port is None else port
         self._folder = folder / str(self.port)
         self._folder.mkdir()
-        place = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "")
+        place = (
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self._folder),
+            "--save",
+            "",
+        )
         self._command = (program, *place, *_AT_ONCE, *options)
         self.client: Any = redis.Redis(port=self.port, protocol=2)
         self._process = self._started()
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         until(self.answers)
         return process
 
@@ -89,7 +110,9 @@ class Node:
 
     def server(self, library: str = "redis") -> Server:
         """It as other tools of the tests take it."""
-        return Server("valkey" if library == "valkey" else "redis", "127.0.0.1", self.port, Path("/nowhere"))
+        return Server(
+            "valkey" if library == "valkey" else "redis", "127.0.0.1", self.port, Path("/nowhere")
+        )
 
     def kill(self) -> None:
         """End it by ``kill -9``: nothing that it still holds is written or sent."""
@@ -134,7 +157,9 @@ def _until_replicated(primary: Node, replica: Node) -> None:
 
 def _offset(node: Node) -> int:
     found = node.client.info("replication")
-    return int(found["slave_repl_offset"] if found["role"] == "slave" else found["master_repl_offset"])
+    return int(
+        found["slave_repl_offset"] if found["role"] == "slave" else found["master_repl_offset"]
+    )
 
 
 @dataclass(frozen=True)
@@ -158,7 +183,12 @@ class Pair:
 
     def server(self, library: str = "redis") -> Server:
         """The front."""
-        return Server("valkey" if library == "valkey" else "redis", "127.0.0.1", self.front.port, Path("/nowhere"))
+        return Server(
+            "valkey" if library == "valkey" else "redis",
+            "127.0.0.1",
+            self.front.port,
+            Path("/nowhere"),
+        )
 
 
 @contextmanager
@@ -166,8 +196,13 @@ def pair(program: str, folder: Path, *options: str) -> Iterator[Pair]:
     """A primary and its replica."""
     with ExitStack() as stack:
         primary = _closing(stack, Node(program, folder, *options))
-        link, front = _closing(stack, FaultyProxy(primary.port)), _closing(stack, FaultyProxy(primary.port))
-        replica = _closing(stack, Node(program, folder, *options, "--replicaof", "127.0.0.1", str(link.port)))
+        link, front = (
+            _closing(stack, FaultyProxy(primary.port)),
+            _closing(stack, FaultyProxy(primary.port)),
+        )
+        replica = _closing(
+            stack, Node(program, folder, *options, "--replicaof", "127.0.0.1", str(link.port))
+        )
         found = Pair(primary, replica, link, front)
         found.settle()
         yield found
@@ -240,7 +275,9 @@ class ReplicatedCluster:
         """Kill a primary, and wait until its replica has taken its place and all others know."""
         self.primaries[number].kill()
         until(lambda: self.replicas[number].client.info("replication")["role"] == "master", 30)
-        alive = [node for node in (*self.primaries, *self.replicas) if node is not self.primaries[number]]
+        alive = [
+            node for node in (*self.primaries, *self.replicas) if node is not self.primaries[number]
+        ]
         for node in alive:
             until(partial(_is_served, node, self.replicas[number].port), 30)
 
@@ -257,9 +294,19 @@ def _is_served(node: Node, by: int) -> bool:
 @contextmanager
 def replicated_cluster(folder: Path) -> Iterator[ReplicatedCluster]:
     """A cluster of three primaries, each with a replica."""
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0")
+    options = (
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        str(NODE_TIMEOUT_MS),
+        "--cluster-replica-validity-factor",
+        "0",
+    )
     with ExitStack() as stack:
-        nodes: list[Node] = [_closing(stack, Node("redis-server", folder, *options, port=unused_node_port())) for _ in range(6)]
+        nodes: list[Node] = [
+            _closing(stack, Node("redis-server", folder, *options, port=unused_node_port()))
+            for _ in range(6)
+        ]
         found = ReplicatedCluster(tuple(nodes[:3]), tuple(nodes[3:]))
         _join(found)
         yield found
@@ -269,14 +316,18 @@ def _join(cluster: ReplicatedCluster) -> None:
     """Give the primaries their slots, introduce all nodes to the first, and each replica to its primary."""
     nodes = (*cluster.primaries, *cluster.replicas)
     for number, node in enumerate(cluster.primaries):
-        node.client.execute_command("CLUSTER ADDSLOTSRANGE", _BOUNDS[number], _BOUNDS[number + 1] - 1)
+        node.client.execute_command(
+            "CLUSTER ADDSLOTSRANGE", _BOUNDS[number], _BOUNDS[number + 1] - 1
+        )
     for number, node in enumerate(nodes):
         node.client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
         node.client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)
     for node in nodes:
         until(partial(_knows_all, node), 30)
     for primary, replica in zip(cluster.primaries, cluster.replicas, strict=True):
-        replica.client.execute_command("CLUSTER REPLICATE", primary.client.execute_command("CLUSTER MYID").decode())
+        replica.client.execute_command(
+            "CLUSTER REPLICATE", primary.client.execute_command("CLUSTER MYID").decode()
+        )
     for node in nodes:
         until(partial(_is_whole, node), 30)
     cluster.settle()

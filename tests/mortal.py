@@ -25,7 +25,9 @@ __all__ = ["OPERATIONS"]
 
 OPERATIONS: Final[Mapping[str, Callable[[RedisSessionAdapter, str], object]]] = {
     "create": lambda adapter, new: adapter.set_session(row(new)),
-    "create within": lambda adapter, new: adapter.set_session_within(row(new, created_at=system_clock()), limit=1),
+    "create within": lambda adapter, new: adapter.set_session_capped(
+        row(new, created_at=system_clock()), limit=1
+    ),
     "renew": lambda adapter, new: adapter.renew_session("used", row(new), grace=60_000),
     "delete": lambda adapter, _: adapter.delete_session("used"),
     "delete all": lambda adapter, _: adapter.delete_sessions_by_user_id("u1"),
@@ -48,7 +50,7 @@ class Death:
         self._moment = moment
         self._sent = 0
 
-    def watch(self) -> None:
+    def monitor(self) -> None:
         """Stand between every connection and its socket."""
         every: Any = AbstractConnection
         send, read = every.send_packed_command, every.read_response
@@ -80,7 +82,7 @@ def run_and_die(url: str, place: str, case: Sequence[Any]) -> None:
     if place == "control":
         adapter._protocol = Endless(DEFAULT, Scripted())
     adapter.get_session("nobody")
-    Death(number, moment).watch()
+    Death(number, moment).monitor()
     OPERATIONS[operation](adapter, "lost")
 
 

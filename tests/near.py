@@ -7,12 +7,22 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from lucia._redis.commands import Reply, Words
-from lucia._redis.replay import Revocations, Watch
+from lucia._redis.replay import ConnectionMonitor, Revocations
 from lucia._redis.transport.near_cache_entries import Entries, Lease, Reading
 from lucia._redis.transport.topology import OneServer, topology_of
 from lucia._redis.transport.tracking import AsyncTracked
 
-__all__ = ["LEASE", "NEAR_RIGHTS", "FillsLate", "HasNoLease", "OnlyDrops", "Ticks", "Tracking", "eventually", "tracking"]
+__all__ = [
+    "LEASE",
+    "NEAR_RIGHTS",
+    "FillsLate",
+    "HasNoLease",
+    "OnlyDrops",
+    "Ticks",
+    "Tracking",
+    "eventually",
+    "tracking",
+]
 
 LEASE: Final = 0.3
 """In seconds. Connections renew it by the real clock, and entries are judged by the test's."""
@@ -50,7 +60,9 @@ class FillsLate(Entries):
         super().__init__(clock=clock)
         self._late: list[tuple[Reading, Sequence[bytes | None], float, Lease]] = []
 
-    def fill(self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease) -> None:
+    def fill(
+        self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease
+    ) -> None:
         """Remember it."""
         self._late.append((reading, records, sent, lease))
 
@@ -63,7 +75,9 @@ class FillsLate(Entries):
 class HasNoLease(Entries):
     """Known to be wrong: what was read is used as long as the connection stands."""
 
-    def fill(self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease) -> None:
+    def fill(
+        self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease
+    ) -> None:
         """Keep it under a lease that does not end."""
         for_ever = Lease(math.inf)
         for_ever.extend(sent)
@@ -96,8 +110,10 @@ class Tracking:
         self.moved = 0
         self.sent = 0
         options: dict[str, Any] = {"lease": LEASE, "seconds": 30, **changes}
-        watch = Watch(self.revocations)
-        self.tracked = AsyncTracked(topology.recipe, watch, entries, plain=self._plain, moved=self._move, **options)
+        monitor = ConnectionMonitor(self.revocations)
+        self.tracked = AsyncTracked(
+            topology.factory, monitor, entries, plain=self._plain, moved=self._move, **options
+        )
 
     async def read(self, *keys: bytes, seconds: float = 30) -> list[bytes | None]:
         """Read what is at these keys."""

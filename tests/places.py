@@ -34,11 +34,17 @@ def open_place(request: pytest.FixtureRequest, name: str) -> Iterator[Place]:
     """A place by its name: ``cluster``, or what the fixture of a server begins with, maybe with ``, no scripts`` after it."""
     if name == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
-        with ClusterInspector(cluster) as look, Clients.of_cluster("redis", cluster, protocol=2) as client:
+        with (
+            ClusterInspector(cluster) as look,
+            Clients.of_cluster("redis", cluster, protocol=2) as client,
+        ):
             yield Place(look, client, cluster.url)
         return
     server: Server = request.getfixturevalue(f"{name.removesuffix(WITHOUT_SCRIPTS)}_server")
-    with Inspector(server) as inspector, _user(inspector, refuses=name.endswith(WITHOUT_SCRIPTS)) as login:
+    with (
+        Inspector(server) as inspector,
+        _user(inspector, refuses=name.endswith(WITHOUT_SCRIPTS)) as login,
+    ):
         url = f"redis://{login}{server.host}:{server.port}"
         with redis.Redis.from_url(url, protocol=2) as client:
             yield Place(inspector, client, url)
@@ -50,6 +56,8 @@ def _user(inspector: Inspector, *, refuses: bool) -> Iterator[str]:
     if not refuses:
         yield ""
         return
-    inspector.on_each("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
+    inspector.on_each(
+        "ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting"
+    )
     yield "scriptless:secret@"
     inspector.on_each("ACL", "DELUSER", "scriptless")

@@ -73,12 +73,21 @@ class Dam:
             self._client.write(self.held[:size])
         self.held = self.held[size:]
 
-    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+    async def relay(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
+    ) -> None:
         """Pass bytes on as long as both sides are there."""
         other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
-        await _both(self._in(reader, other_writer, writer), self._out(other_reader, writer), other_writer)
+        await _both(
+            self._in(reader, other_writer, writer), self._out(other_reader, writer), other_writer
+        )
 
-    async def _in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: asyncio.StreamWriter) -> None:
+    async def _in(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,
+    ) -> None:
         while data := await reader.read(65_536):
             if self._word in data:
                 self._client = client
@@ -110,7 +119,9 @@ async def splitting_proxy(port: int, weather: Weather) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def _proxy(relay: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]) -> AsyncIterator[int]:
+async def _proxy(
+    relay: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
+) -> AsyncIterator[int]:
     """The port of a proxy that serves each connection so."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -133,13 +144,21 @@ async def _proxy(relay: Callable[[asyncio.StreamReader, asyncio.StreamWriter], C
         await asyncio.gather(*tasks)
 
 
-async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, weather: Weather) -> None:
+async def _relay(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, weather: Weather
+) -> None:
     """Pass bytes in both directions until one side ends, or both are reset."""
     other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
-    await _both(_pass(reader, other_writer, weather), _pass(other_reader, writer, weather), other_writer)
+    await _both(
+        _pass(reader, other_writer, weather), _pass(other_reader, writer, weather), other_writer
+    )
 
 
-async def _both(there: Coroutine[Any, Any, None], back: Coroutine[Any, Any, None], other_writer: asyncio.StreamWriter) -> None:
+async def _both(
+    there: Coroutine[Any, Any, None],
+    back: Coroutine[Any, Any, None],
+    other_writer: asyncio.StreamWriter,
+) -> None:
     """Pass in both directions until one ends; then the connection to the server ends too."""
     directions = [asyncio.ensure_future(there), asyncio.ensure_future(back)]
     try:
@@ -151,7 +170,9 @@ async def _both(there: Coroutine[Any, Any, None], back: Coroutine[Any, Any, None
         await asyncio.gather(*directions, return_exceptions=True)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, weather: Weather) -> None:
+async def _pass(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, weather: Weather
+) -> None:
     while data := await reader.read(65_536):
         while data:
             size = weather.piece()

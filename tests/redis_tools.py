@@ -29,7 +29,17 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from lucia._redis.commands import Batch, Call, Command, Eval, Nodes, OnNode, Operation, Reply, Transaction
+from lucia._redis.commands import (
+    Batch,
+    Call,
+    Command,
+    Eval,
+    Nodes,
+    OnNode,
+    Operation,
+    Reply,
+    Transaction,
+)
 from lucia._redis.records import RESERVED, Layout
 from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
@@ -99,7 +109,13 @@ def for_sets(rights: Sequence[str]) -> tuple[str, ...]:
 def row(session_id: str, user_id: str = "u1", *, life: int = HOUR, **attributes: Any) -> SessionRow:
     """A session that dies in ``life`` milliseconds from now."""
     end = system_clock() + life
-    return SessionRow(id=session_id, user_id=user_id, active_expires=end - life // 2, idle_expires=end, attributes=attributes)
+    return SessionRow(
+        id=session_id,
+        user_id=user_id,
+        active_expires=end - life // 2,
+        idle_expires=end,
+        attributes=attributes,
+    )
 
 
 class Entry(NamedTuple):
@@ -150,7 +166,11 @@ class Inspector:
         found: dict[str, Entry] = {}
         for key in self.all_keys():
             kind = self.client.type(key).decode()
-            read: dict[str, Any] = {"string": self.client.get, "list": self.list_at, "set": self.set_at}
+            read: dict[str, Any] = {
+                "string": self.client.get,
+                "list": self.list_at,
+                "set": self.set_at,
+            }
             value = read.get(kind, self.client.dump)(key)
             if kind != "none":  # it expired meanwhile
                 found[key.decode(errors="surrogateescape")] = Entry(kind, value, self.expires(key))
@@ -169,7 +189,10 @@ class Inspector:
     def index(self, user_id: str = "u1") -> list[str]:
         """The ids in a user's index."""
         key = self.layout.index_key(user_id)
-        return [id_.decode() for id_ in (self.list_at(key) if self.layout.index.type == "list" else self.set_at(key))]
+        return [
+            id_.decode()
+            for id_ in (self.list_at(key) if self.layout.index.type == "list" else self.set_at(key))
+        ]
 
     def list_at(self, key: bytes | str) -> list[bytes]:
         """What is in a list."""
@@ -182,21 +205,33 @@ class Inspector:
     def enter(self, *session_ids: str, user_id: str = "u1", client: Any = None) -> None:
         """Put ids into a user's index, and give it no end."""
         for session_id in session_ids:
-            (client or self.client).execute_command(*_words(self.layout.index.add(self.layout.index_key(user_id), session_id)[0]))
+            (client or self.client).execute_command(
+                *_words(self.layout.index.add(self.layout.index_key(user_id), session_id)[0])
+            )
 
     def live(self) -> set[str]:
         """The ids of all sessions."""
         prefix = self.layout.session_key("")
         others = tuple(prefix + word for word in RESERVED)
-        return {key.removeprefix(prefix) for key in self.keys() if key.startswith(prefix) and not key.startswith(others)}
+        return {
+            key.removeprefix(prefix)
+            for key in self.keys()
+            if key.startswith(prefix) and not key.startswith(others)
+        }
 
     def check(self) -> None:
         """Hold all keys to the laws of the layout: nothing foreign, nothing without an end, every session in its index."""
         census = self.census()
-        session, index, marker = self.layout.session_key(""), self.layout.index_key(""), f"{self.layout.session}:renewed:"
+        session, index, marker = (
+            self.layout.session_key(""),
+            self.layout.index_key(""),
+            f"{self.layout.session}:renewed:",
+        )
         latest: dict[str, int] = {}
         for key, entry in census.items():
-            assert entry.expires > 0 or (key.startswith(index) and self.layout.index.legacy_writers), f"{key} has no TTL"
+            assert entry.expires > 0 or (
+                key.startswith(index) and self.layout.index.legacy_writers
+            ), f"{key} has no TTL"
             if key.startswith(marker):
                 assert entry.type == "string"
                 assert entry.expires <= system_clock() + 60_000 + self.blur
@@ -206,16 +241,24 @@ class Inspector:
             elif key.startswith(session):
                 record = json.loads(entry.value)
                 assert key == session + record["id"]
-                assert abs(entry.expires - record["idle_expires"]) <= self.blur, f"{key} ends at another time than its session"
+                assert abs(entry.expires - record["idle_expires"]) <= self.blur, (
+                    f"{key} ends at another time than its session"
+                )
                 home = index + record["user_id"]
-                assert census[home].value.count(record["id"].encode()) == 1, f"{key} is not once in its index"
+                assert census[home].value.count(record["id"].encode()) == 1, (
+                    f"{key} is not once in its index"
+                )
                 latest[home] = max(latest.get(home, 0), entry.expires)
             else:
                 assert key.startswith(index), f"{key} is a foreign key"
                 assert entry.type == self.layout.index.type
-                assert not (self.layout.index.legacy_writers and entry.expires > 0), f"{key} has a TTL"
+                assert not (self.layout.index.legacy_writers and entry.expires > 0), (
+                    f"{key} has a TTL"
+                )
         for key, expires in latest.items():
-            assert self.layout.index.legacy_writers or census[key].expires >= expires - self.blur, f"{key} ends before its last session"
+            assert self.layout.index.legacy_writers or census[key].expires >= expires - self.blur, (
+                f"{key} ends before its last session"
+            )
 
     def check_remains(self) -> None:
         """Hold what a crash left to the laws: no key without an end, and a session that is not whole is gone in ten seconds."""
@@ -225,7 +268,11 @@ class Inspector:
             entry = census[self.layout.session_key(id_)]
             record = json.loads(entry.value)
             home = census.get(self.layout.index_key(record["user_id"]))
-            whole = abs(entry.expires - record["idle_expires"]) <= self.blur and home is not None and id_.encode() in home.value
+            whole = (
+                abs(entry.expires - record["idle_expires"]) <= self.blur
+                and home is not None
+                and id_.encode() in home.value
+            )
             assert whole or entry.expires <= soon, f"{id_} is not whole and stays"
 
     def fill(self, user_id: str, count: int, *, life: int = HOUR) -> list[str]:
@@ -242,9 +289,15 @@ class Inspector:
 
     def write(self, session: SessionRow, client: Any = None) -> None:
         """Store a session's record, and no index entry."""
-        columns = {"id": session.id, "user_id": session.user_id, "active_expires": session.active_expires}
+        columns = {
+            "id": session.id,
+            "user_id": session.user_id,
+            "active_expires": session.active_expires,
+        }
         record = json.dumps({**columns, "idle_expires": session.idle_expires, **session.attributes})
-        (client or self.client).set(self.layout.session_key(session.id), record, pxat=session.idle_expires)
+        (client or self.client).set(
+            self.layout.session_key(session.id), record, pxat=session.idle_expires
+        )
 
     def age(self, used_id: str, milliseconds: int) -> None:
         """Let a used id's marker be older by so much."""
@@ -253,7 +306,9 @@ class Inspector:
 
     def calls(self, command: str) -> int:
         """How often a command has run on this server."""
-        return int(self.client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
+        return int(
+            self.client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
+        )
 
     @contextmanager
     def watched(self) -> Iterator[list[str]]:
@@ -262,7 +317,9 @@ class Inspector:
         with self.client.monitor() as monitor:
             yield found
             self.client.echo("the end of what is watched")
-            while (command := _monitored(monitor.connection.read_response())) != "ECHO the end of what is watched":
+            while (
+                command := _monitored(monitor.connection.read_response())
+            ) != "ECHO the end of what is watched":
                 if command.partition(" ")[0].upper() not in {"HELLO", "CLIENT", "SELECT", "AUTH"}:
                     found.append(command)
 
@@ -298,7 +355,9 @@ class ClusterInspector(Inspector):
     def calls(self, command: str) -> int:
         """How often a command has run on all nodes."""
         statistics: list[Any] = [node.info("commandstats") for node in self.nodes]
-        return sum(int(each.get(f"cmdstat_{command}", {"calls": 0})["calls"]) for each in statistics)
+        return sum(
+            int(each.get(f"cmdstat_{command}", {"calls": 0})["calls"]) for each in statistics
+        )
 
     def ids(self) -> list[str]:
         """What the nodes call themselves."""
@@ -317,13 +376,21 @@ class ClusterInspector(Inspector):
         for node in (owner, *self.nodes):
             node.execute_command("CLUSTER SETSLOT", slot, "NODE", owner_id)
         maps = [node.execute_command("CLUSTER SLOTS") for node in self.nodes]
-        owners = {port for slots in maps for first, last, (_, port, *_) in slots if first <= slot <= last}
+        owners = {
+            port for slots in maps for first, last, (_, port, *_) in slots if first <= slot <= last
+        }
         return owners == {self.cluster.ports[number]} and _newest(self.nodes) == owner_id
 
 
 def _newest(nodes: Sequence[Any]) -> str | None:
     """The id of the cluster's node with the highest epoch, if all nodes say the same of each."""
-    said = [{each["node_id"]: int(each["epoch"]) for each in node.execute_command("CLUSTER NODES").values()} for node in nodes]
+    said = [
+        {
+            each["node_id"]: int(each["epoch"])
+            for each in node.execute_command("CLUSTER NODES").values()
+        }
+        for node in nodes
+    ]
     return max(said[0], key=said[0].__getitem__) if all(each == said[0] for each in said) else None
 
 
@@ -335,7 +402,9 @@ def _monitored(line: Any) -> str:
     """The command in a line of MONITOR, which looks like ``1339518083.1 [0 127.0.0.1:60866] "keys" "*"``."""
     text = line.decode() if isinstance(line, bytes) else str(line)
     origin, _, quoted = text.partition('] "')
-    words = [re.sub(r"\\(.)", r"\1", word) for word in quoted.removesuffix('"').split('" "')]  # Valkey does not escape quotes
+    words = [
+        re.sub(r"\\(.)", r"\1", word) for word in quoted.removesuffix('"').split('" "')
+    ]  # Valkey does not escape quotes
     return ("lua " if origin.endswith(" lua") else "") + " ".join(words)
 
 
@@ -377,7 +446,9 @@ class Stepper(Generic[T]):
 
     def _advance(self, reply: Reply, error: Exception | None = None) -> None:
         try:
-            self.commands.append(self._operation.send(reply) if error is None else self._operation.throw(error))
+            self.commands.append(
+                self._operation.send(reply) if error is None else self._operation.throw(error)
+            )
         except StopIteration as end:
             self.done, self.result = True, end.value
         except BaseException:
@@ -430,7 +501,9 @@ class Stepper(Generic[T]):
             return self._client.execute_command(command.name, *map(_encoded, command.arguments))
         if isinstance(command, Eval):
             keys, arguments = map(_encoded, command.keys), map(_encoded, command.arguments)
-            return self._client.execute_command("EVAL", command.script.text, len(command.keys), *keys, *arguments)
+            return self._client.execute_command(
+                "EVAL", command.script.text, len(command.keys), *keys, *arguments
+            )
         return self._client.connection_pool.disconnect()
 
 
@@ -488,7 +561,11 @@ _OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "redis-py, RESP3": {"protocol": 3},
     "redis-py, text": {"decode_responses": True},
     "redis-py, Latin-1": {"decode_responses": True, "encoding": "latin-1"},
-    "redis-py, strict ASCII": {"decode_responses": True, "encoding": "ascii", "encoding_errors": "strict"},
+    "redis-py, strict ASCII": {
+        "decode_responses": True,
+        "encoding": "ascii",
+        "encoding_errors": "strict",
+    },
     "redis-py, one connection": {"single_connection_client": True},
     "redis-py, blocking pool": {"pool": "BlockingConnectionPool"},
     "redis-py, unix socket": {"socket": True},
@@ -510,11 +587,18 @@ _RETRIES: Final[Mapping[tuple[str, str], Any]] = {
 }
 
 
-def _make(kind: str, server: Server, modules: Mapping[str, ModuleType], changes: Mapping[str, Any]) -> Any:
+def _make(
+    kind: str, server: Server, modules: Mapping[str, ModuleType], changes: Mapping[str, Any]
+) -> Any:
     library = kind.partition("-py")[0]
     module = modules[library]
     client_class = getattr(module, library.capitalize())
-    options: dict[str, Any] = {"host": server.host, "port": server.port, **_OPTIONS[kind], **changes}
+    options: dict[str, Any] = {
+        "host": server.host,
+        "port": server.port,
+        **_OPTIONS[kind],
+        **changes,
+    }
     if pool := options.pop("pool", None):
         return client_class.from_pool(getattr(module, pool)(**options))
     if options.pop("socket", False):
@@ -541,7 +625,10 @@ class AsyncClients:
 
     kinds: Final = tuple(_OPTIONS)
     modules: Final[Mapping[str, ModuleType]] = {"redis": redis.asyncio, "valkey": valkey.asyncio}
-    sentinels: Final[Mapping[str, Any]] = {"redis": redis.asyncio.sentinel.Sentinel, "valkey": valkey.asyncio.sentinel.Sentinel}
+    sentinels: Final[Mapping[str, Any]] = {
+        "redis": redis.asyncio.sentinel.Sentinel,
+        "valkey": valkey.asyncio.sentinel.Sentinel,
+    }
 
     @classmethod
     def make(cls, kind: str, server: Server, **changes: Any) -> Any:
@@ -566,7 +653,9 @@ class AsyncClients:
 
     @classmethod
     @asynccontextmanager
-    async def behind_sentinel(cls, group: "WatchedBySentinel", **options: Any) -> AsyncIterator[Any]:
+    async def behind_sentinel(
+        cls, group: "WatchedBySentinel", **options: Any
+    ) -> AsyncIterator[Any]:
         """A client of the group's master, whichever that is."""
         sentinel = cls.sentinels[group.library](group.sentinels, socket_timeout=5)
         try:
@@ -582,7 +671,10 @@ class Clients:
 
     kinds: Final = tuple(_OPTIONS)
     modules: Final[Mapping[str, ModuleType]] = {"redis": redis, "valkey": valkey}
-    sentinels: Final[Mapping[str, Any]] = {"redis": redis.sentinel.Sentinel, "valkey": valkey.sentinel.Sentinel}
+    sentinels: Final[Mapping[str, Any]] = {
+        "redis": redis.sentinel.Sentinel,
+        "valkey": valkey.sentinel.Sentinel,
+    }
 
     @classmethod
     def make(cls, kind: str, server: Server, **changes: Any) -> Any:
@@ -663,7 +755,9 @@ class LossyProxy:
     def __exit__(self, *_: object) -> None:
         self._listening.close()
 
-    def lose(self, word: str, count: int = 1_000, *, after: int = 0, halves: bool = False) -> "LossyProxy":
+    def lose(
+        self, word: str, count: int = 1_000, *, after: int = 0, halves: bool = False
+    ) -> "LossyProxy":
         """From now on, lose the replies to that many commands that hold this word; or a half of each, and the connection stays open.
 
         Args:
@@ -672,7 +766,13 @@ class LossyProxy:
             after: how many are passed on before.
             halves: whether the half of a reply comes.
         """
-        self._word, self._count, self._passed_on, self._halves, self.lost = word.encode(), count, after, halves, 0
+        self._word, self._count, self._passed_on, self._halves, self.lost = (
+            word.encode(),
+            count,
+            after,
+            halves,
+            0,
+        )
         return self
 
     def _accept(self) -> None:
@@ -695,7 +795,11 @@ class LossyProxy:
                     if self._halves:
                         near.sendall(reply[: len(reply) // 2])
                     self.lost += 1
-                    while self._halves and select.select([near, far], [], [])[0] == [far] and far.recv(1 << 16):
+                    while (
+                        self._halves
+                        and select.select([near, far], [], [])[0] == [far]
+                        and far.recv(1 << 16)
+                    ):
                         pass  # the other half
                     return
 
@@ -715,10 +819,32 @@ def tls_server(folder: Path) -> Iterator[tuple[Server, Path]]:
     """A server that also speaks TLS, at the port that is given, and the certificate to trust."""
     key, certificate, port = folder / "key.pem", folder / "certificate.pem", unused_port()
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
-    request = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key), "-out", str(certificate))
+    request = (
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    )
     subprocess.run([*request, *names], check=True, capture_output=True)
-    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate))
-    with own_server("redis-server", folder, "--tls-port", str(port), *files, "--tls-auth-clients", "no") as server:
+    files = (
+        "--tls-cert-file",
+        str(certificate),
+        "--tls-key-file",
+        str(key),
+        "--tls-ca-cert-file",
+        str(certificate),
+    )
+    with own_server(
+        "redis-server", folder, "--tls-port", str(port), *files, "--tls-auth-clients", "no"
+    ) as server:
         yield Server("redis", server.host, port, server.socket), certificate
 
 
@@ -814,6 +940,9 @@ def sentinel_group(library: str, folder: Path) -> Iterator[SentinelGroup]:
 def own_sentinel(program: str, settings: Path) -> Iterator[int]:
     """A Sentinel with these settings."""
     port = unused_port()
-    with running(program, str(settings), "--sentinel", "--port", str(port)), _any_client(port) as client:
+    with (
+        running(program, str(settings), "--sentinel", "--port", str(port)),
+        _any_client(port) as client,
+    ):
         until(lambda: _answers(client))
         yield port

@@ -13,10 +13,20 @@ from pytest_redis.executor import RedisExecutor
 
 from tools.servers import Cluster, Kind, Server, own_cluster, path_of
 
-__all__ = ["Cluster", "Server", "cluster", "old_redis_server", "redis_server", "server", "valkey_server"]
+__all__ = [
+    "Cluster",
+    "Server",
+    "cluster",
+    "old_redis_server",
+    "redis_server",
+    "server",
+    "valkey_server",
+]
 
 redis_process = factories.redis_proc(executable=path_of("redis-server"))
-old_redis_process = factories.redis_proc(executable=str(Path(sys.prefix, "bin", "redis-server-6.2")))
+old_redis_process = factories.redis_proc(
+    executable=str(Path(sys.prefix, "bin", "redis-server-6.2"))
+)
 valkey_process = factories.redis_proc(executable=path_of("valkey-server"))
 
 

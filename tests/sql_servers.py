@@ -27,8 +27,14 @@ __all__ = ["SqlServer", "mariadb", "postgresql", "sql_server"]
 
 Kind = Literal["mariadb", "postgresql"]
 
-_ASYNC_DRIVERS: Final[Mapping[Kind, str]] = {"mariadb": "mariadb+aiomysql", "postgresql": "postgresql+asyncpg"}
-_SYNC_DRIVERS: Final[Mapping[Kind, str]] = {"mariadb": "mariadb+pymysql", "postgresql": "postgresql+psycopg"}
+_ASYNC_DRIVERS: Final[Mapping[Kind, str]] = {
+    "mariadb": "mariadb+aiomysql",
+    "postgresql": "postgresql+asyncpg",
+}
+_SYNC_DRIVERS: Final[Mapping[Kind, str]] = {
+    "mariadb": "mariadb+pymysql",
+    "postgresql": "postgresql+psycopg",
+}
 _ADMINS: Final[Mapping[Kind, str]] = {"mariadb": "root", "postgresql": "postgres"}
 _POSTGRES_FOLDERS: Final = "/usr/lib/postgresql"
 """Debian keeps the programs of each major version in a folder of its own, which is not on PATH."""
@@ -51,7 +57,9 @@ class SqlServer:
 
     def async_url(self, database: str) -> str:
         """Return a URL for ``create_async_engine``."""
-        return f"{_ASYNC_DRIVERS[self.kind]}://{_ADMINS[self.kind]}@127.0.0.1:{self.port}/{database}"
+        return (
+            f"{_ASYNC_DRIVERS[self.kind]}://{_ADMINS[self.kind]}@127.0.0.1:{self.port}/{database}"
+        )
 
     @contextmanager
     def database(self) -> Generator[str]:
@@ -106,12 +114,37 @@ def mariadb() -> Iterator[SqlServer]:
 def postgresql() -> Iterator[SqlServer]:
     """A running PostgreSQL. It refuses to run as root, so root runs it as Debian's user ``postgres``."""
     server = SqlServer("postgresql", unused_port())
-    account: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+    account: dict[str, Any] = (
+        {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+    )
     with _folder(**{name: account[name] for name in ("user", "group") if account}) as folder:
         data = folder / "data"
-        initialize = [_postgres("initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+        initialize = [
+            _postgres("initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]
         subprocess.run(initialize, check=True, stdout=subprocess.DEVNULL, cwd=folder, **account)
-        command = [_postgres("postgres"), "-D", str(data), "-k", str(folder), "-h", "127.0.0.1", "-p", str(server.port), "-F"]
+        command = [
+            _postgres("postgres"),
+            "-D",
+            str(data),
+            "-k",
+            str(folder),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(server.port),
+            "-F",
+        ]
         # SIGINT disconnects clients; SIGTERM would wait for them.
         with _running(command, server, signal.SIGINT, folder, **account):
             yield server
@@ -126,7 +159,9 @@ def sql_server(request: pytest.FixtureRequest) -> SqlServer:
 
 def _postgres(program: str) -> str:
     """Return the path of one of PostgreSQL's programs, of the newest version that is installed."""
-    versions = sorted(Path(_POSTGRES_FOLDERS).glob(f"*/bin/{program}"), key=lambda path: float(path.parts[-3]))
+    versions = sorted(
+        Path(_POSTGRES_FOLDERS).glob(f"*/bin/{program}"), key=lambda path: float(path.parts[-3])
+    )
     return str(versions[-1]) if versions else path_of(program)
 
 
@@ -147,7 +182,9 @@ def _folder(**owner: str) -> Generator[Path]:
 
 
 @contextmanager
-def _running(command: list[str], server: SqlServer, end: signal.Signals, folder: Path, **account: Any) -> Generator[None]:
+def _running(
+    command: list[str], server: SqlServer, end: signal.Signals, folder: Path, **account: Any
+) -> Generator[None]:
     log = folder / "log"
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, **account)
@@ -161,5 +198,7 @@ def _running(command: list[str], server: SqlServer, end: signal.Signals, folder:
 
 def _answers_or_died(process: "subprocess.Popen[Any]", server: SqlServer, log: Path) -> bool:
     if process.poll() is not None:
-        raise RuntimeError(f"{server.kind} ended with status {process.returncode} instead of starting:\n{log.read_text()}")
+        raise RuntimeError(
+            f"{server.kind} ended with status {process.returncode} instead of starting:\n{log.read_text()}"
+        )
     return server.answers()

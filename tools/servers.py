@@ -14,7 +14,17 @@ from typing import Any, Final, Literal
 
 import redis
 
-__all__ = ["Cluster", "Server", "own_cluster", "own_server", "path_of", "running", "until", "unused_node_port", "unused_port"]
+__all__ = [
+    "Cluster",
+    "Server",
+    "own_cluster",
+    "own_server",
+    "path_of",
+    "running",
+    "until",
+    "unused_node_port",
+    "unused_port",
+]
 
 Kind = Literal["redis", "valkey"]
 
@@ -101,10 +111,23 @@ def own_server(program: str, folder: Path, *options: str) -> Generator[Server]:
     port = unused_port()
     path = folder / f"{port}.sock"
     with running(
-        program, *options, "--port", str(port), "--dir", str(folder), "--save", "", "--maxclients", MANY, "--unixsocket", str(path)
+        program,
+        *options,
+        "--port",
+        str(port),
+        "--dir",
+        str(folder),
+        "--save",
+        "",
+        "--maxclients",
+        MANY,
+        "--unixsocket",
+        str(path),
     ):
         until(partial(_answers, port), PATIENCE)
-        yield Server("redis" if Path(program).name.startswith("redis") else "valkey", "127.0.0.1", port, path)
+        yield Server(
+            "redis" if Path(program).name.startswith("redis") else "valkey", "127.0.0.1", port, path
+        )
 
 
 @contextmanager
@@ -115,9 +138,25 @@ def own_cluster(folder: Path) -> Generator[Cluster]:
         for port in ports:
             own = folder / f"node-{port}"
             own.mkdir()
-            options = {"port": port, "bind": "127.0.0.1", "dir": own, "save": "", "cluster-enabled": "yes", "logfile": own / "log"}
+            options = {
+                "port": port,
+                "bind": "127.0.0.1",
+                "dir": own,
+                "save": "",
+                "cluster-enabled": "yes",
+                "logfile": own / "log",
+            }
             options["maxclients"] = MANY
-            stack.enter_context(running("redis-server", *(word for name, value in options.items() for word in (f"--{name}", str(value)))))
+            stack.enter_context(
+                running(
+                    "redis-server",
+                    *(
+                        word
+                        for name, value in options.items()
+                        for word in (f"--{name}", str(value))
+                    ),
+                )
+            )
         _join(ports)
         yield Cluster(tuple(ports))
 
@@ -160,7 +199,11 @@ def unused_node_port() -> int:
     """
     while True:
         port = random.choice(NODE_PORTS)  # noqa: S311 # a port is no secret
-        if _is_free(port) and _is_free(port + BUS_OFFSET) and _is_free(port - BUS_OFFSET, keep=True):
+        if (
+            _is_free(port)
+            and _is_free(port + BUS_OFFSET)
+            and _is_free(port - BUS_OFFSET, keep=True)
+        ):
             return port
 
 

@@ -63,20 +63,38 @@ class NoTwin(Exception):
 
 
 def make_twins(
-    root: Path, pairs: Mapping[str, str] = PAIRS, phrases: Mapping[str, str] = PHRASES, names: Mapping[str, str] = NAMES
+    root: Path,
+    pairs: Mapping[str, str] = PAIRS,
+    phrases: Mapping[str, str] = PHRASES,
+    names: Mapping[str, str] = NAMES,
 ) -> dict[str, str]:
     """The twins' texts by their paths under ``root``.
 
     Raises:
         NoTwin: a source can't be converted, a rule is never used, or a file has no source.
     """
-    sources = {path: (root / path).read_text(encoding="utf-8") for folder in pairs for path in _python_files(root, folder)}
+    sources = {
+        path: (root / path).read_text(encoding="utf-8")
+        for folder in pairs
+        for path in _python_files(root, folder)
+    }
     bodies = _convert({path: _replace_text(text, phrases) for path, text in sources.items()}, names)
-    twins = {_twin_path(path, pairs): f"{HEADER.format(path)}\n{body}" for path, body in bodies.items()}
+    twins = {
+        _twin_path(path, pairs): f"{HEADER.format(path)}\n{body}" for path, body in bodies.items()
+    }
     problems = [
         *_unused_rules(sources.values(), phrases, names),
-        *(problem for path, body in bodies.items() for problem in _leftovers(path, sources[path], body)),
-        *(f"{path}: has no source: remove it" for folder in pairs.values() for path in _python_files(root, folder) if path not in twins),
+        *(
+            problem
+            for path, body in bodies.items()
+            for problem in _leftovers(path, sources[path], body)
+        ),
+        *(
+            f"{path}: has no source: remove it"
+            for folder in pairs.values()
+            for path in _python_files(root, folder)
+            if path not in twins
+        ),
     ]
     if problems:
         raise NoTwin(problems)
@@ -88,7 +106,9 @@ def _python_files(root: Path, folder: str) -> list[str]:
 
 
 def _twin_path(path: str, pairs: Mapping[str, str]) -> str:
-    source, twin = next((source, twin) for source, twin in pairs.items() if path.startswith(f"{source}/"))
+    source, twin = next(
+        (source, twin) for source, twin in pairs.items() if path.startswith(f"{source}/")
+    )
     return twin + path.removeprefix(source)
 
 
@@ -115,17 +135,32 @@ def _convert(sources: Mapping[str, str], names: Mapping[str, str]) -> dict[str, 
         return {path: Path(folder, "to", path).read_text(encoding="utf-8") for path in sources}
 
 
-def _unused_rules(sources: Iterable[str], phrases: Mapping[str, str], names: Mapping[str, str]) -> Iterator[str]:
+def _unused_rules(
+    sources: Iterable[str], phrases: Mapping[str, str], names: Mapping[str, str]
+) -> Iterator[str]:
     texts = list(sources)
-    tokens = {token.string.strip("\"'") for text in texts for token in tokenize.generate_tokens(io.StringIO(text).readline)}
+    tokens = {
+        token.string.strip("\"'")
+        for text in texts
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+    }
     unused = [name for name in names if name not in tokens]
-    unused += [phrase for phrase in phrases if not any(_phrase_pattern(phrase).search(text) for text in texts)]
-    yield from (f"tools/sync.py: the rule for {rule!r} matches nothing: remove it" for rule in unused)
+    unused += [
+        phrase
+        for phrase in phrases
+        if not any(_phrase_pattern(phrase).search(text) for text in texts)
+    ]
+    yield from (
+        f"tools/sync.py: the rule for {rule!r} matches nothing: remove it" for rule in unused
+    )
 
 
 def _leftovers(path: str, source: str, body: str) -> Iterator[str]:
     for number, line in enumerate(body.splitlines(), 1):
-        yield from (f"{path}:{number}: {match[0]!r} has no sync twin" for match in WITHOUT_TWIN.finditer(line))
+        yield from (
+            f"{path}:{number}: {match[0]!r} has no sync twin"
+            for match in WITHOUT_TWIN.finditer(line)
+        )
     if len(body.splitlines()) != len(source.splitlines()):
         yield f"{path}: its twin has another number of lines"
     try:
@@ -141,7 +176,11 @@ def _differences(root: Path, twins: Mapping[str, str]) -> Iterator[str]:
         if not file.exists():
             yield f"{path}: missing"
         elif (old := file.read_text(encoding="utf-8")) != text:
-            yield "\n".join(difflib.unified_diff(old.splitlines(), text.splitlines(), path, f"{path} (as generated)", lineterm=""))
+            yield "\n".join(
+                difflib.unified_diff(
+                    old.splitlines(), text.splitlines(), path, f"{path} (as generated)", lineterm=""
+                )
+            )
 
 
 def _write(root: Path, twins: Mapping[str, str]) -> None:
@@ -155,8 +194,12 @@ def _write(root: Path, twins: Mapping[str, str]) -> None:
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Run the command line; the exit status is 0, or 1 if twins are out of step or can't be made."""
-    parser = argparse.ArgumentParser(description="Make src/lucia/_sync and tests/sync from the async code.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a twin is out of step")
+    parser = argparse.ArgumentParser(
+        description="Make src/lucia/_sync and tests/sync from the async code."
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with 1 if a twin is out of step"
+    )
     check: bool = parser.parse_args(arguments).check
     try:
         twins = make_twins(root)
@@ -168,7 +211,12 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         return 0
     differences = list(_differences(root, twins))
     if differences:
-        print(*differences, "The sync twins are out of step: run python tools/sync.py.", sep="\n\n", file=sys.stderr)
+        print(
+            *differences,
+            "The sync twins are out of step: run python tools/sync.py.",
+            sep="\n\n",
+            file=sys.stderr,
+        )
     return int(bool(differences))
 
 

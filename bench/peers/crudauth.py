@@ -26,8 +26,19 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
     async with client:
         sessions = get_session_storage("redis", prefix="crudauth:session:", client=client)
         tokens = get_session_storage("redis", prefix="crudauth:csrf:", client=client)
-        manager = SessionManager(sessions, csrf_storage=tokens, key_secret="x" * 32, max_sessions_per_user=MANY)
-        request = Request({"type": "http", "method": "POST", "path": "/", "headers": [], "client": ("127.0.0.1", 1), "query_string": b""})
+        manager = SessionManager(
+            sessions, csrf_storage=tokens, key_secret="x" * 32, max_sessions_per_user=MANY
+        )
+        request = Request(
+            {
+                "type": "http",
+                "method": "POST",
+                "path": "/",
+                "headers": [],
+                "client": ("127.0.0.1", 1),
+                "query_string": b"",
+            }
+        )
 
         async def create(user_id: str) -> str:
             session_id, _ = await manager.create_session(request, user_id)
@@ -38,7 +49,9 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
             key = secrets.token_hex(32)
             token = CSRFToken(token=key, session_id=key, expiry=datetime.now(UTC))
             await tokens.create(token, session_id=key)
-            session = SessionData(user_id=user_id, session_id=key, metadata={CSRF_TOKEN_ID_META_KEY: key})
+            session = SessionData(
+                user_id=user_id, session_id=key, metadata={CSRF_TOKEN_ID_META_KEY: key}
+            )
             await sessions.create(session, session_id=key)
 
         yield AsyncPeer(

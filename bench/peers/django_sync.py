@@ -14,8 +14,14 @@ from bench.peers import CONNECTIONS
 @contextmanager
 def open_peer(url: str) -> Generator[Peer]:
     """As the documentation has it."""
-    cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url, "OPTIONS": {"max_connections": CONNECTIONS}}
-    settings.configure(CACHES={"default": cache}, SESSION_ENGINE="django.contrib.sessions.backends.cache")
+    cache = {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": url,
+        "OPTIONS": {"max_connections": CONNECTIONS},
+    }
+    settings.configure(
+        CACHES={"default": cache}, SESSION_ENGINE="django.contrib.sessions.backends.cache"
+    )
     django.setup()
     from django.contrib.sessions.backends.cache import SessionStore  # type: ignore[import-untyped] # once the settings are there
 

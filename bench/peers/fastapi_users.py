@@ -82,7 +82,9 @@ async def open_logins(url: str) -> AsyncGenerator[Logins]:
         manager = UserManager(Users())
 
         async def sign_up(name: str, password: str) -> User:
-            return await manager.create(BaseUserCreate(email=f"{name}@example.com", password=password))
+            return await manager.create(
+                BaseUserCreate(email=f"{name}@example.com", password=password)
+            )
 
         async def log_in(name: str, password: str) -> str | None:
             form = OAuth2PasswordRequestForm(username=f"{name}@example.com", password=password)

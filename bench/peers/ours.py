@@ -9,7 +9,14 @@ from redis.asyncio import Redis, RedisCluster
 
 from bench.peer import HOUR, AsyncPeer, DeviceLists, Logins
 from bench.peers import CONNECTIONS
-from lucia import AsyncAuth, InvalidCredentials, InvalidSessionId, PrimaryKey, Session, SessionExpiry
+from lucia import (
+    AsyncAuth,
+    InvalidCredentials,
+    InvalidSessionId,
+    PrimaryKey,
+    Session,
+    SessionExpiry,
+)
 from lucia._redis.records import LayoutName
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
@@ -21,7 +28,9 @@ FIREFOX = {"user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/201001
 
 
 @asynccontextmanager
-async def open_peer(url: str, *, cluster: bool = False, **settings: Any) -> AsyncGenerator[AsyncPeer]:
+async def open_peer(
+    url: str, *, cluster: bool = False, **settings: Any
+) -> AsyncGenerator[AsyncPeer]:
     """The settings are the adapter's, with times in seconds."""
     make: Any = RedisCluster if cluster else Redis
     client = make.from_url(url, max_connections=CONNECTIONS)
@@ -51,14 +60,16 @@ async def open_peer(url: str, *, cluster: bool = False, **settings: Any) -> Asyn
 
 
 @asynccontextmanager
-async def open_device_lists(url: str, *, cluster: bool = False, layout: LayoutName = "default") -> AsyncGenerator[DeviceLists]:
+async def open_device_lists(
+    url: str, *, cluster: bool = False, layout: LayoutName = "default"
+) -> AsyncGenerator[DeviceLists]:
     """Open the device list over one server or a cluster."""
     client: Any = (RedisCluster if cluster else Redis).from_url(url, max_connections=CONNECTIONS)
     async with client, AsyncRedisSessionAdapter(client, layout=layout) as sessions:
         auth = AsyncAuth(sessions=sessions, env="DEV")
 
         def log_in(user_id: str) -> Awaitable[object]:
-            return auth.create_session(user_id, noted=FIREFOX)
+            return auth.create_session(user_id, metadata=FIREFOX)
 
         yield DeviceLists(log_in=log_in, read=auth.get_all_user_sessions)
 
@@ -82,7 +93,10 @@ async def open_logins(url: str) -> AsyncGenerator[Logins]:
 
 def with_times(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The same settings, as the adapter takes them."""
-    return {name: timedelta(seconds=value) if name in TIMES else value for name, value in settings.items()}
+    return {
+        name: timedelta(seconds=value) if name in TIMES else value
+        for name, value in settings.items()
+    }
 
 
 def user_id_of(session: Session) -> str:

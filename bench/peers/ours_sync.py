@@ -16,10 +16,18 @@ from lucia.adapters.redis import RedisSessionAdapter
 @contextmanager
 def open_peer(url: str, **settings: Any) -> Generator[Peer]:
     """The settings are the adapter's."""
-    with Redis.from_url(url, max_connections=CONNECTIONS) as client, RedisSessionAdapter(client, **settings) as sessions:
+    with (
+        Redis.from_url(url, max_connections=CONNECTIONS) as client,
+        RedisSessionAdapter(client, **settings) as sessions,
+    ):
         auth = Auth(sessions=sessions, env="DEV", session_expires_in=LIFE)
 
         def create(user_id: str) -> str:
             return auth.create_session(user_id).session_id
 
-        yield Peer(create=create, validate=auth.validate_session, user_id=user_id_of, refusal=InvalidSessionId)
+        yield Peer(
+            create=create,
+            validate=auth.validate_session,
+            user_id=user_id_of,
+            refusal=InvalidSessionId,
+        )

@@ -40,6 +40,13 @@ class Gathered:
 @asynccontextmanager
 async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
     """Over one connection."""
-    async with Redis.from_url(url, single_connection_client=True) as reader, Redis.from_url(url, max_connections=100) as client:
+    async with (
+        Redis.from_url(url, single_connection_client=True) as reader,
+        Redis.from_url(url, max_connections=100) as client,
+    ):
         gathered = Gathered(reader)
-        yield AsyncPeer(create=creating(client), validate=lambda session_id: gathered.get(f"bare:{session_id}"), user_id=user_id_of)
+        yield AsyncPeer(
+            create=creating(client),
+            validate=lambda session_id: gathered.get(f"bare:{session_id}"),
+            user_id=user_id_of,
+        )

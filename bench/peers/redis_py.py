@@ -35,7 +35,11 @@ def creating(client: Any) -> Callable[[str], Awaitable[str]]:
 
     async def create(user_id: str) -> str:
         session_id = secrets.token_hex(20)
-        await client.set(f"bare:{session_id}", json.dumps(RECORD | {"id": session_id, "user_id": user_id}), ex=HOUR)
+        await client.set(
+            f"bare:{session_id}",
+            json.dumps(RECORD | {"id": session_id, "user_id": user_id}),
+            ex=HOUR,
+        )
         return session_id
 
     return create

@@ -21,7 +21,11 @@ def open_peer(url: str) -> Generator[Peer]:
 
         def create(user_id: str) -> str:
             session_id = secrets.token_hex(20)
-            client.set(f"bare:{session_id}", json.dumps(RECORD | {"id": session_id, "user_id": user_id}), ex=HOUR)
+            client.set(
+                f"bare:{session_id}",
+                json.dumps(RECORD | {"id": session_id, "user_id": user_id}),
+                ex=HOUR,
+            )
             return session_id
 
         def get(session_id: str) -> bytes | None:

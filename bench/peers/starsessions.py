@@ -27,7 +27,9 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
             return await store.write(session_id=session_id, data=data, lifetime=HOUR, ttl=HOUR)
 
         async def validate(session_id: str) -> dict[str, Any]:
-            return dict(serializer.deserialize(await store.read(session_id=session_id, lifetime=HOUR)))
+            return dict(
+                serializer.deserialize(await store.read(session_id=session_id, lifetime=HOUR))
+            )
 
         yield AsyncPeer(create=create, validate=validate, user_id=user_id_of, revoke=store.remove)
 

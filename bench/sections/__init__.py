@@ -4,7 +4,20 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.section import Section
-from bench.sections import cluster, device_list, http, lag, memory, passwords, profile, revoke_all, stored, sync, validate, writes
+from bench.sections import (
+    cluster,
+    device_list,
+    http,
+    lag,
+    memory,
+    passwords,
+    profile,
+    revoke_all,
+    stored,
+    sync,
+    validate,
+    writes,
+)
 
 __all__ = ["SECTIONS"]
 

@@ -13,19 +13,34 @@ from tools.servers import own_cluster
 __all__ = ["SECTION"]
 
 NAME: Final = "cluster"
-OPERATIONS: Final = {"again": "validate again", "first": "validate first", "create": "create", "renew": "renew", "revoke": "revoke"}
+OPERATIONS: Final = {
+    "again": "validate again",
+    "first": "validate first",
+    "create": "create",
+    "renew": "renew",
+    "revoke": "revoke",
+}
 
 
 def measure(plan: Plan) -> Iterator[Row]:
     """Those that know clusters."""
     with own_cluster(plan.folder) as cluster, started(cluster.url, *in_a_cluster()) as subjects:
-        rates = Rates(plan=plan, section=NAME, subjects=subjects, callers=plan.size.callers, column="concurrency", flush=cluster.flush)
+        rates = Rates(
+            plan=plan,
+            section=NAME,
+            subjects=subjects,
+            callers=plan.size.callers,
+            column="concurrency",
+            flush=cluster.flush,
+        )
         for operation, name in OPERATIONS.items():
             yield from rates.measure(operation, name)
 
 
 def _row(subject: str) -> Want:
-    return Want(NAME, subject, {"operation": "validate again", "loop": "asyncio", "concurrency": 256})
+    return Want(
+        NAME, subject, {"operation": "validate again", "loop": "asyncio", "concurrency": 256}
+    )
 
 
 SECTION: Final = Section(
@@ -35,5 +50,12 @@ SECTION: Final = Section(
     columns="concurrency",
     base=Want(NAME, BARE, {"loop": "asyncio"}),
     measure=measure,
-    goals=(Goal(text="cluster: `validate_session`, 256 at once, against `RedisCluster.get`", row=_row(OURS), base=_row(BARE), bound=8),),
+    goals=(
+        Goal(
+            text="cluster: `validate_session`, 256 at once, against `RedisCluster.get`",
+            row=_row(OURS),
+            base=_row(BARE),
+            bound=8,
+        ),
+    ),
 )

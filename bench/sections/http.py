@@ -18,7 +18,11 @@ NAME: Final = "http"
 NO_AUTH: Final = "no authentication"
 NOTHING: Final = "a dependency that does nothing"
 AHEAD: Final = "lucia-auth, validated ahead"
-MINE: Final[Mapping[str, Mapping[str, Any]]] = {OURS: {}, AHEAD: {"validate_ahead": True}, **OURS_WITH}
+MINE: Final[Mapping[str, Mapping[str, Any]]] = {
+    OURS: {},
+    AHEAD: {"validate_ahead": True},
+    **OURS_WITH,
+}
 SCRIPT: Final = ROOT / "bench" / "web" / "load.lua"
 COOKIES: Final = 100
 CALLERS: Final = (64, 256)
@@ -52,20 +56,47 @@ class Load(NamedTuple):
 def measure(plan: Plan) -> Iterator[Row]:
     """All on the same Redis, one after another, by wrk."""
     everybody = [(server, subject) for server in SERVERS for subject in _of(server)]
-    with own_server("redis-server", plan.folder) as redis, started(redis.url, *(subject for _, subject in everybody)) as subjects:
-        cookies = {subject: _cookies(subject, plan, plan.folder / f"cookies-{number}") for number, subject in enumerate(subjects)}
+    with (
+        own_server("redis-server", plan.folder) as redis,
+        started(redis.url, *(subject for _, subject in everybody)) as subjects,
+    ):
+        cookies = {
+            subject: _cookies(subject, plan, plan.folder / f"cookies-{number}")
+            for number, subject in enumerate(subjects)
+        }
         for callers in (each for each in plan.size.callers if each in CALLERS):
             loads: dict[Running, list[Load]] = {subject: [] for subject in subjects}
-            for _ in plan.size.warm_ups[1:]:  # the quick form has only one, in which others count calls
+            for _ in plan.size.warm_ups[
+                1:
+            ]:  # the quick form has only one, in which others count calls
                 for subject in subjects:
                     _load(subject, cookies[subject], callers, 1)
             for _ in range(plan.rounds):
                 for subject in subjects:
-                    loads[subject].append(_load(subject, cookies[subject], callers, max(1, round(SECONDS * plan.size.seconds))))
+                    loads[subject].append(
+                        _load(
+                            subject,
+                            cookies[subject],
+                            callers,
+                            max(1, round(SECONDS * plan.size.seconds)),
+                        )
+                    )
             for (server, _), subject in zip(everybody, subjects, strict=True):
-                for what, unit, values in zip((RATE, TIME), ("1/s", "µs"), zip(*loads[subject], strict=True), strict=True):
-                    setting: dict[str, str | int] = {"server": server, "what": what, "connections": callers}
-                    yield Row(section=NAME, subject=subject.subject.name, setting=setting, unit=unit, values=tuple(values))
+                for what, unit, values in zip(
+                    (RATE, TIME), ("1/s", "µs"), zip(*loads[subject], strict=True), strict=True
+                ):
+                    setting: dict[str, str | int] = {
+                        "server": server,
+                        "what": what,
+                        "connections": callers,
+                    }
+                    yield Row(
+                        section=NAME,
+                        subject=subject.subject.name,
+                        setting=setting,
+                        unit=unit,
+                        values=tuple(values),
+                    )
 
 
 def _of(server: str) -> list[Subject]:
@@ -80,7 +111,13 @@ def _of(server: str) -> list[Subject]:
     wanted = {NOTHING, *MINE} if server == TUNED else applications.keys()
     loop, settings = SERVERS[server]
     return [
-        Subject(name=name, library=library, loop=loop, settings={**settings, **own}, program="web_worker")
+        Subject(
+            name=name,
+            library=library,
+            loop=loop,
+            settings={**settings, **own},
+            program="web_worker",
+        )
         for name, (library, own) in applications.items()
         if name in wanted
     ]
@@ -98,7 +135,13 @@ def _load(subject: Running, cookies: Path, callers: int, seconds: int) -> Load:
     Raises:
         AssertionError: an answer was no success, or did not come.
     """
-    options = ["--threads=1", f"--connections={callers}", f"--duration={seconds}s", f"--timeout={PATIENCE}s", f"--script={SCRIPT}"]
+    options = [
+        "--threads=1",
+        f"--connections={callers}",
+        f"--duration={seconds}s",
+        f"--timeout={PATIENCE}s",
+        f"--script={SCRIPT}",
+    ]
     command = [path_of("wrk"), *options, subject.ask("address"), "--", str(cookies)]
     before: float = subject.ask("time")
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -36,8 +36,12 @@ def measure(plan: Plan) -> Iterator[Row]:
         server = stack.enter_context(own_server("redis-server", plan.folder))
         way = stack.enter_context(link(server.port))
         (ending,) = stack.enter_context(started(server.url, _subject(OURS, {})))
-        watching = dict(zip(subjects, stack.enter_context(started(server.url, *subjects.values())), strict=True))
-        (cut,) = stack.enter_context(started(way.url, _subject(NEAR, near | {"deadline": DEADLINE})))
+        watching = dict(
+            zip(subjects, stack.enter_context(started(server.url, *subjects.values())), strict=True)
+        )
+        (cut,) = stack.enter_context(
+            started(way.url, _subject(NEAR, near | {"deadline": DEADLINE}))
+        )
         sessions = [ending.ask("create") for _ in range(plan.size.pool)]
         lags: dict[str, list[list[float]]] = {IDLE: [], LOADED: [], CUT: []}
         for _ in range(plan.rounds):
@@ -45,7 +49,9 @@ def measure(plan: Plan) -> Iterator[Row]:
             lags[CUT].append([_lag_when_cut(ending, cut, way) for _ in range(plan.size.cuts)])
         watching[LOADED].ask("load", CALLERS, sessions)
         for _ in range(plan.rounds):
-            lags[LOADED].append([_lag(ending, watching[LOADED]) for _ in range(plan.size.revocations)])
+            lags[LOADED].append(
+                [_lag(ending, watching[LOADED]) for _ in range(plan.size.revocations)]
+            )
     for name, rounds in lags.items():
         yield _row(name, "p50", [statistics.median(each) for each in rounds])
         yield _row(name, P99, [sorted(each)[int(0.99 * len(each))] for each in rounds])
@@ -75,11 +81,19 @@ def _lag_when_cut(ending: Running, watching: Running, way: Link) -> float:
 
 
 def _subject(name: str, settings: Mapping[str, object]) -> Subject:
-    return Subject(name=name, library="ours", loop="asyncio", settings=settings, program="lag_worker")
+    return Subject(
+        name=name, library="ours", loop="asyncio", settings=settings, program="lag_worker"
+    )
 
 
 def _row(state: str, what: str, values: list[float]) -> Row:
-    return Row(section=NAME, subject=NEAR, setting={"other process": state, "lag": what}, unit="ms", values=tuple(values))
+    return Row(
+        section=NAME,
+        subject=NEAR,
+        setting={"other process": state, "lag": what},
+        unit="ms",
+        values=tuple(values),
+    )
 
 
 def _want(state: str, what: str) -> Want:
@@ -98,7 +112,12 @@ SECTION: Final = Section(
     left_out={"lag": EACH},
     measure=measure,
     goals=(
-        Goal(text="near-cache: lag of a session's end in another process, p99, idle", row=_want(IDLE, P99), better="lower", bound=1),
+        Goal(
+            text="near-cache: lag of a session's end in another process, p99, idle",
+            row=_want(IDLE, P99),
+            better="lower",
+            bound=1,
+        ),
         Goal(text="the same under load", row=_want(LOADED, P99), better="lower", bound=10),
         Goal(
             text="the same over a cut link, never more than the lease",

@@ -20,7 +20,11 @@ AT_ONCE: Final = 100_000
 
 def measure(plan: Plan) -> Iterator[Row]:
     """Ours, with the near-cache and without."""
-    mine = [subject for subject in everybody() if subject.name in {OURS, NEAR} and subject.loop == "asyncio"]
+    mine = [
+        subject
+        for subject in everybody()
+        if subject.name in {OURS, NEAR} and subject.loop == "asyncio"
+    ]
     with own_server("redis-server", plan.folder) as server, started(server.url, *mine) as subjects:
         for subject in subjects:
             subject.ask("prepare", "again", plan.size.pool)
@@ -28,7 +32,13 @@ def measure(plan: Plan) -> Iterator[Row]:
                 for begin in range(before, validations, AT_ONCE):
                     subject.rate("again", CALLERS, min(AT_ONCE, validations - begin))
                 setting: dict[str, str | int] = {"validations": validations}
-                yield Row(section=NAME, subject=subject.subject.name, setting=setting, unit="MiB", values=(subject.ask("memory"),))
+                yield Row(
+                    section=NAME,
+                    subject=subject.subject.name,
+                    setting=setting,
+                    unit="MiB",
+                    values=(subject.ask("memory"),),
+                )
 
 
 def _after(validations: int) -> Want:

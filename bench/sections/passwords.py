@@ -23,18 +23,35 @@ def measure(plan: Plan) -> Iterator[Row]:
     """Ours and fastapi-users, each with its default hash."""
     libraries = {OURS: "ours", "fastapi-users": "fastapi_users"}
     wanted = [
-        Subject(name=name, library=library, loop=loop, program="login_worker") for name, library in libraries.items() for loop in LOOPS
+        Subject(name=name, library=library, loop=loop, program="login_worker")
+        for name, library in libraries.items()
+        for loop in LOOPS
     ]
     count = plan.size.logins
-    with own_server("redis-server", plan.folder) as server, started(server.url, *wanted) as subjects:
+    with (
+        own_server("redis-server", plan.folder) as server,
+        started(server.url, *wanted) as subjects,
+    ):
         for subject in subjects:
             subject.ask("sign_up", count)
-        measured: list[list[dict[str, float]]] = [[subject.ask("log_in") for subject in subjects] for _ in range(plan.rounds)]
+        measured: list[list[dict[str, float]]] = [
+            [subject.ask("log_in") for subject in subjects] for _ in range(plan.rounds)
+        ]
     for subject, rounds in zip(subjects, zip(*measured, strict=True), strict=True):
         for part, (name, unit, times) in PARTS.items():
-            setting: dict[str, str | int] = {"what": name, "loop": subject.subject.loop, "logins": count}
+            setting: dict[str, str | int] = {
+                "what": name,
+                "loop": subject.subject.loop,
+                "logins": count,
+            }
             values = tuple(each[part] * times for each in rounds)
-            yield Row(section=NAME, subject=subject.subject.name, setting=setting, unit=unit, values=values)
+            yield Row(
+                section=NAME,
+                subject=subject.subject.name,
+                setting=setting,
+                unit=unit,
+                values=values,
+            )
 
 
 SECTION: Final = Section(
@@ -49,7 +66,9 @@ SECTION: Final = Section(
     goals=(
         Goal(
             text="50 logins at once, the longest delay of another coroutine",
-            row=Want(NAME, OURS, {"what": PARTS["delay"][0], "loop": "asyncio", "logins": FULL.logins}),
+            row=Want(
+                NAME, OURS, {"what": PARTS["delay"][0], "loop": "asyncio", "logins": FULL.logins}
+            ),
             better="lower",
             bound=50,
         ),

@@ -28,15 +28,31 @@ THE_REST: Final = "everything else"
 def measure(plan: Plan) -> Iterator[Row]:
     """Ours, async and sync."""
     sync = Subject(name=OURS, library="ours_sync", loop="threads", program="sync_worker")
-    with own_server("redis-server", plan.folder) as server, started(server.url, ours(), sync) as (mine, mine_sync):
-        profiles = {f"{operation}, {callers} at once": _profile(mine, operation, callers, plan) for operation, callers in ASYNC}
+    with (
+        own_server("redis-server", plan.folder) as server,
+        started(server.url, ours(), sync) as (mine, mine_sync),
+    ):
+        profiles = {
+            f"{operation}, {callers} at once": _profile(mine, operation, callers, plan)
+            for operation, callers in ASYNC
+        }
         profiles["again, sync"] = _profile(mine_sync, "again", 1, plan)
-    shown = [where for where in _most_first(profiles) if max(profile.get(where, 0) for profile in profiles.values()) >= LEAST]
+    shown = [
+        where
+        for where in _most_first(profiles)
+        if max(profile.get(where, 0) for profile in profiles.values()) >= LEAST
+    ]
     for what, profile in profiles.items():
         shares = {where: profile.get(where, 0.0) for where in shown}
         rest = sum(share for where, share in profile.items() if where not in shares)
         for where, share in {**shares, THE_REST: rest}.items():
-            yield Row(section=NAME, subject=OURS, setting={"module": where, "profile": what}, unit="%", values=(share,))
+            yield Row(
+                section=NAME,
+                subject=OURS,
+                setting={"module": where, "profile": what},
+                unit="%",
+                values=(share,),
+            )
 
 
 def _profile(subject: Running, operation: str, callers: int, plan: Plan) -> dict[str, float]:
@@ -53,7 +69,12 @@ def _profile(subject: Running, operation: str, callers: int, plan: Plan) -> dict
 def _most_first(profiles: dict[str, dict[str, float]]) -> list[str]:
     """All modules, the dearest first; what is no module at the end."""
     modules = {where for profile in profiles.values() for where in profile} - {WAITING}
-    return [*sorted(modules, key=lambda where: -sum(profile.get(where, 0) for profile in profiles.values())), WAITING]
+    return [
+        *sorted(
+            modules, key=lambda where: -sum(profile.get(where, 0) for profile in profiles.values())
+        ),
+        WAITING,
+    ]
 
 
 SECTION: Final = Section(

@@ -23,19 +23,38 @@ OWN: Final = b"SLOWLOG"
 
 def measure(plan: Plan) -> Iterator[Row]:
     """All who have such a call."""
-    others = Subject(name=THE_ORIGINAL, library="lucia", loop="Node"), Subject(name="crudauth", library="crudauth", loop="asyncio")
+    others = (
+        Subject(name=THE_ORIGINAL, library="lucia", loop="Node"),
+        Subject(name="crudauth", library="crudauth", loop="asyncio"),
+    )
     clustered = next(subject for subject in in_a_cluster() if subject.name == OURS)
     with ExitStack() as stack:
         server = stack.enter_context(own_server("redis-server", plan.folder))
         cluster = stack.enter_context(own_cluster(plan.folder))
-        subjects = stack.enter_context(started(server.url, ours(), *others)), stack.enter_context(started(cluster.url, clustered))
-        places = [("one server", server, subject) for subject in subjects[0]] + [("cluster", cluster, subject) for subject in subjects[1]]
+        subjects = (
+            stack.enter_context(started(server.url, ours(), *others)),
+            stack.enter_context(started(cluster.url, clustered)),
+        )
+        places = [("one server", server, subject) for subject in subjects[0]] + [
+            ("cluster", cluster, subject) for subject in subjects[1]
+        ]
         for count in plan.size.of_one_user:
-            measured = [[_once(subject, where, count) for _, where, subject in places] for _ in range(plan.rounds)]
+            measured = [
+                [_once(subject, where, count) for _, where, subject in places]
+                for _ in range(plan.rounds)
+            ]
             for (name, _, subject), rounds in zip(places, zip(*measured, strict=True), strict=True):
-                for part, values in zip((ALL_OF_IT, LONGEST), zip(*rounds, strict=True), strict=True):
+                for part, values in zip(
+                    (ALL_OF_IT, LONGEST), zip(*rounds, strict=True), strict=True
+                ):
                     setting: dict[str, str | int] = {"place": name, "what": part, "sessions": count}
-                    yield Row(section=NAME, subject=subject.subject.name, setting=setting, unit="ms", values=tuple(values))
+                    yield Row(
+                        section=NAME,
+                        subject=subject.subject.name,
+                        setting=setting,
+                        unit="ms",
+                        values=tuple(values),
+                    )
 
 
 def _once(subject: Running, where: Server | Cluster, count: int) -> tuple[float, float]:
@@ -53,7 +72,9 @@ def _once(subject: Running, where: Server | Cluster, count: int) -> tuple[float,
     entries = [entry for client in clients for entry in client.slowlog_get(-1)]
     for client in clients:
         client.close()
-    return seconds * 1_000, max(entry["duration"] for entry in entries if not entry["command"].startswith(OWN)) / 1_000
+    return seconds * 1_000, max(
+        entry["duration"] for entry in entries if not entry["command"].startswith(OWN)
+    ) / 1_000
 
 
 SECTION: Final = Section(

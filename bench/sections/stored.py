@@ -37,7 +37,10 @@ def measure(plan: Plan) -> Iterator[Row]:
             for subject in subjects:
                 subject.ask("grow", stored)
             keys = [(subject, operation) for operation in READS for subject in subjects]
-            counts = {key: max(LEAST, int(plan.size.seconds * key[0].rate(key[1], CALLERS, LEAST))) for key in keys}
+            counts = {
+                key: max(LEAST, int(plan.size.seconds * key[0].rate(key[1], CALLERS, LEAST)))
+                for key in keys
+            }
             costs: dict[tuple[Running, str], list[float]] = {key: [] for key in keys}
             for _ in range(plan.rounds):
                 for key in keys:
@@ -50,13 +53,19 @@ def measure(plan: Plan) -> Iterator[Row]:
                 yield _row(subject, operation, GROWTH, "×", stored, growth)
 
 
-def _row(subject: Running, operation: str, what: str, unit: str, stored: int, values: list[float]) -> Row:
+def _row(
+    subject: Running, operation: str, what: str, unit: str, stored: int, values: list[float]
+) -> Row:
     setting: dict[str, str | int] = {"reads": READS[operation], "what": what, "stored": stored}
-    return Row(section=NAME, subject=subject.subject.name, setting=setting, unit=unit, values=tuple(values))
+    return Row(
+        section=NAME, subject=subject.subject.name, setting=setting, unit=unit, values=tuple(values)
+    )
 
 
 def _most(subject: str, operation: str) -> Want:
-    return Want(NAME, subject, {"reads": READS[operation], "what": GROWTH, "stored": FULL.stored[-1]})
+    return Want(
+        NAME, subject, {"reads": READS[operation], "what": GROWTH, "stored": FULL.stored[-1]}
+    )
 
 
 SECTION: Final = Section(
@@ -79,5 +88,12 @@ SECTION: Final = Section(
         )
         for operation, reads in READS.items()
     ),
-    plots=(Plot(name="stored", title="Cost of one validation by the number of stored sessions", y="microseconds", setting={"what": COST}),),
+    plots=(
+        Plot(
+            name="stored",
+            title="Cost of one validation by the number of stored sessions",
+            y="microseconds",
+            setting={"what": COST},
+        ),
+    ),
 )

@@ -18,8 +18,18 @@ THREADS: Final = (1, 16)
 
 def measure(plan: Plan) -> Iterator[Row]:
     """All sync libraries, each with sessions of its own on the same server."""
-    with own_server("redis-server", plan.folder) as server, started(server.url, *sync()) as subjects:
-        rates = Rates(plan=plan, section=NAME, subjects=subjects, callers=THREADS, column="threads", flush=server.flush)
+    with (
+        own_server("redis-server", plan.folder) as server,
+        started(server.url, *sync()) as subjects,
+    ):
+        rates = Rates(
+            plan=plan,
+            section=NAME,
+            subjects=subjects,
+            callers=THREADS,
+            column="threads",
+            flush=server.flush,
+        )
         yield from rates.measure("again", "validate again")
         yield from rates.measure("create", "create")
 
@@ -35,5 +45,12 @@ SECTION: Final = Section(
     columns="threads",
     base=Want(NAME, BARE, {}),
     measure=measure,
-    goals=(Goal(text="`Auth` (sync), `validate_session` against a bare redis-py GET", row=_row(OURS), base=_row(BARE), bound=0.9),),
+    goals=(
+        Goal(
+            text="`Auth` (sync), `validate_session` against a bare redis-py GET",
+            row=_row(OURS),
+            base=_row(BARE),
+            bound=0.9,
+        ),
+    ),
 )

@@ -19,8 +19,18 @@ FIRST: Final = "validate first"
 
 def measure(plan: Plan) -> Iterator[Row]:
     """Everybody, each with sessions of its own on the same server."""
-    with own_server("redis-server", plan.folder) as server, started(server.url, *everybody()) as subjects:
-        rates = Rates(plan=plan, section=NAME, subjects=subjects, callers=plan.size.callers, column="concurrency", flush=server.flush)
+    with (
+        own_server("redis-server", plan.folder) as server,
+        started(server.url, *everybody()) as subjects,
+    ):
+        rates = Rates(
+            plan=plan,
+            section=NAME,
+            subjects=subjects,
+            callers=plan.size.callers,
+            column="concurrency",
+            flush=server.flush,
+        )
         yield from rates.measure("again", AGAIN)
         yield from rates.measure("first", FIRST)
 
@@ -41,7 +51,10 @@ SECTION: Final = Section(
     base=Want(NAME, BARE, {"loop": "asyncio"}),
     plots=(
         Plot(
-            name="throughput", title="Validating the same sessions again, one server", y="sessions a second", setting={"operation": AGAIN}
+            name="throughput",
+            title="Validating the same sessions again, one server",
+            y="sessions a second",
+            setting={"operation": AGAIN},
         ),
     ),
     measure=measure,
@@ -52,16 +65,36 @@ SECTION: Final = Section(
             base=_row(THE_ORIGINAL, "Node"),
             bound=1.0,
         ),
-        Goal(text="the same: uvloop", row=_row(OURS, "uvloop"), base=_row(THE_ORIGINAL, "Node"), bound=1.2),
+        Goal(
+            text="the same: uvloop",
+            row=_row(OURS, "uvloop"),
+            base=_row(THE_ORIGINAL, "Node"),
+            bound=1.2,
+        ),
         Goal(
             text="sessions never read before, 256 at once, against the same",
             row=_row(OURS, "asyncio", operation=FIRST),
             base=_row(THE_ORIGINAL, "Node", operation=FIRST),
             bound=0.6,
         ),
-        Goal(text="256 at once, against fastapi-users", row=_row(OURS, "asyncio"), base=_row("fastapi-users", "asyncio"), bound=12),
-        Goal(text="256 at once, against starsessions", row=_row(OURS, "asyncio"), base=_row("starsessions", "asyncio"), bound=12),
-        Goal(text="256 at once, against crudauth", row=_row(OURS, "asyncio"), base=_row("crudauth", "asyncio"), bound=80),
+        Goal(
+            text="256 at once, against fastapi-users",
+            row=_row(OURS, "asyncio"),
+            base=_row("fastapi-users", "asyncio"),
+            bound=12,
+        ),
+        Goal(
+            text="256 at once, against starsessions",
+            row=_row(OURS, "asyncio"),
+            base=_row("starsessions", "asyncio"),
+            bound=12,
+        ),
+        Goal(
+            text="256 at once, against crudauth",
+            row=_row(OURS, "asyncio"),
+            base=_row("crudauth", "asyncio"),
+            bound=80,
+        ),
         Goal(
             text="time of one, one at once, against a bare redis-py GET",
             row=_row(BARE, "asyncio", 1),
@@ -69,6 +102,11 @@ SECTION: Final = Section(
             better="lower",
             bound=1.05,
         ),
-        Goal(text="near-cache, 256 at once, against without", row=_row(NEAR, "asyncio"), base=_row(OURS, "asyncio"), bound=3.5),
+        Goal(
+            text="near-cache, 256 at once, against without",
+            row=_row(NEAR, "asyncio"),
+            base=_row(OURS, "asyncio"),
+            bound=3.5,
+        ),
     ),
 )

@@ -17,8 +17,18 @@ NAME: Final = "writes"
 
 def measure(plan: Plan) -> Iterator[Row]:
     """Everybody, one after another on the same server, which is empty at each beginning."""
-    with own_server("redis-server", plan.folder) as server, started(server.url, *everybody()) as subjects:
-        rates = Rates(plan=plan, section=NAME, subjects=subjects, callers=plan.size.callers, column="concurrency", flush=server.flush)
+    with (
+        own_server("redis-server", plan.folder) as server,
+        started(server.url, *everybody()) as subjects,
+    ):
+        rates = Rates(
+            plan=plan,
+            section=NAME,
+            subjects=subjects,
+            callers=plan.size.callers,
+            column="concurrency",
+            flush=server.flush,
+        )
         for operation in ("create", "renew", "revoke"):
             yield from rates.measure(operation, operation)
 

@@ -7,7 +7,12 @@ from typing import Annotated, Any
 import redis.asyncio
 from fastapi import Depends, FastAPI, Response
 from fastapi_users import FastAPIUsers
-from fastapi_users.authentication import AuthenticationBackend, CookieTransport, RedisStrategy, Strategy
+from fastapi_users.authentication import (
+    AuthenticationBackend,
+    CookieTransport,
+    RedisStrategy,
+    Strategy,
+)
 
 from bench.peer import HOUR
 from bench.peers import CONNECTIONS
@@ -32,7 +37,9 @@ def make_web(url: str) -> Web:
     app = FastAPI()
 
     @app.post("/login/{user_id}")
-    async def login(user_id: uuid.UUID, strategy: Annotated[Strategy[User, uuid.UUID], Depends(get_strategy)]) -> Response:
+    async def login(
+        user_id: uuid.UUID, strategy: Annotated[Strategy[User, uuid.UUID], Depends(get_strategy)]
+    ) -> Response:
         return await backend.login(strategy, User(user_id))
 
     @app.get("/me")

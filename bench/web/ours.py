@@ -16,13 +16,19 @@ from lucia.middleware.fastapi import FastAPIAuth
 def make_web(url: str, *, validate_ahead: bool = False, **settings: Any) -> Web:
     """The other settings are the adapter's, with times in seconds."""
     client = Redis.from_url(url, max_connections=CONNECTIONS)
-    auth = AsyncAuth(sessions=AsyncRedisSessionAdapter(client, **with_times(settings)), env="DEV", session_expires_in=LIFE)
+    auth = AsyncAuth(
+        sessions=AsyncRedisSessionAdapter(client, **with_times(settings)),
+        env="DEV",
+        session_expires_in=LIFE,
+    )
     web = FastAPIAuth(auth, validate_ahead=validate_ahead)
     app = FastAPI()
     web.install(app)
 
     @app.post("/login/{user_id}")
-    async def login(user_id: str, request: Annotated[AsyncAuthRequest[User], Depends(web.request)]) -> str:
+    async def login(
+        user_id: str, request: Annotated[AsyncAuthRequest[User], Depends(web.request)]
+    ) -> str:
         return (await request.sign_in(user_id)).user_id
 
     @app.get("/me")

@@ -17,7 +17,12 @@ def make_web(url: str) -> Web:
     client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
     app = FastAPI()
     app.add_middleware(SessionAutoloadMiddleware)
-    app.add_middleware(SessionMiddleware, store=RedisStore(connection=client), lifetime=HOUR, cookie_https_only=False)
+    app.add_middleware(
+        SessionMiddleware,
+        store=RedisStore(connection=client),
+        lifetime=HOUR,
+        cookie_https_only=False,
+    )
 
     @app.post("/login/{user_id}")
     async def login(user_id: str, request: Request) -> str:

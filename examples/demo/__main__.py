@@ -28,10 +28,14 @@ DEFAULT_PORT = 8000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit code: 0 for success, 1 for a broken promise, 2 without a server."""
     options = parse(arguments)
-    signal.signal(signal.SIGTERM, _leave)  # by an exception, so that a server that was started is stopped
+    signal.signal(
+        signal.SIGTERM, _leave
+    )  # by an exception, so that a server that was started is stopped
     # Passes for SIGTERM, which uvicorn handles while it runs: an exception that a signal raises in its start-up is lost.
     signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has it ignored, as it does for what runs behind it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # also where a shell has it ignored, as it does for what runs behind it
     try:
         with folder(options.data) as data, redis_server(data) as server:
             if options.check:
@@ -47,13 +51,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(prog="scripts/demo", description="Serve the demo, or check it.")
-    parser.add_argument("--check", action="store_true", help="run the whole job without a browser, and say what Redis holds at each step")
-    parser.add_argument("--host", default=LOOPBACK, help="the address to listen on (default: this machine alone)")
-    parser.add_argument("--port", type=int, help=f"the port to listen on (default: {DEFAULT_PORT}, or a free one if that is taken)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="keep the users here (default: a folder that is removed at the end)")
-    parser.add_argument("--active", type=float, default=86_400, metavar="SECONDS", help="the active period of a session (default: a day)")
-    parser.add_argument("--idle", type=float, default=14 * 86_400, metavar="SECONDS", help="the idle period after it (default: 14 days)")
+    parser = argparse.ArgumentParser(
+        prog="scripts/demo", description="Serve the demo, or check it."
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="run the whole job without a browser, and say what Redis holds at each step",
+    )
+    parser.add_argument(
+        "--host", default=LOOPBACK, help="the address to listen on (default: this machine alone)"
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        help=f"the port to listen on (default: {DEFAULT_PORT}, or a free one if that is taken)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="keep the users here (default: a folder that is removed at the end)",
+    )
+    parser.add_argument(
+        "--active",
+        type=float,
+        default=86_400,
+        metavar="SECONDS",
+        help="the active period of a session (default: a day)",
+    )
+    parser.add_argument(
+        "--idle",
+        type=float,
+        default=14 * 86_400,
+        metavar="SECONDS",
+        help="the idle period after it (default: 14 days)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -67,14 +100,22 @@ def run_check(data: Path, server: Server | None) -> int:
 
 def serve(options: argparse.Namespace, data: Path, server: Server | None) -> None:
     """Serve until somebody stops it."""
-    expiry = SessionExpiry(active=timedelta(seconds=options.active), idle=timedelta(seconds=options.idle), absolute=timedelta(days=90))
+    expiry = SessionExpiry(
+        active=timedelta(seconds=options.active),
+        idle=timedelta(seconds=options.idle),
+        absolute=timedelta(days=90),
+    )
     redis = RedisView.connect(server.url, server.about) if server else None
     app = create_app(Accounts(data / "users.sqlite3"), redis, expiry)
     with listen(options.host, options.port) as listener:
-        print(f"Sessions: {server.about if server else f'in memory, since there is no Redis server. {ADVICE}'}")
+        print(
+            f"Sessions: {server.about if server else f'in memory, since there is no Redis server. {ADVICE}'}"
+        )
         print(f"Users:    {data / 'users.sqlite3'}")
         print(f"Open:     {address(options.host, listener)}   (Ctrl-C ends it)", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", proxy_headers=False, server_header=False)).run(sockets=[listener])
+        uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", proxy_headers=False, server_header=False)
+        ).run(sockets=[listener])
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -95,7 +136,13 @@ def _listen(host: str, port: int) -> socket.socket:
 def address(host: str, listener: socket.socket) -> str:
     """The URL to open. A wildcard address is opened by this machine's name."""
     port = listener.getsockname()[1]
-    name = socket.gethostname() if host in ("0.0.0.0", "::") else "localhost" if host == LOOPBACK else host  # noqa: S104 # only compared
+    name = (
+        socket.gethostname()
+        if host in ("0.0.0.0", "::")  # noqa: S104 -- compared, not bound
+        else "localhost"
+        if host == LOOPBACK
+        else host
+    )  # only compared
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 

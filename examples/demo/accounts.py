@@ -44,7 +44,12 @@ class Member:
     def from_row(cls, row: UserRow) -> Self:
         """The member in a row; given to ``AsyncAuth``, it makes that an ``AsyncAuth[Member]``."""
         columns = row.attributes
-        return cls(row.id, columns["username"], columns["display_name"], columns["created"].replace(tzinfo=UTC))
+        return cls(
+            row.id,
+            columns["username"],
+            columns["display_name"],
+            columns["created"].replace(tzinfo=UTC),
+        )
 
 
 class Accounts:

@@ -54,10 +54,15 @@ async def home(visit: ThisVisit) -> Response:
     """The page of whoever is logged in, or the visitor's. An idle session is renewed in passing."""
     found = await visit.request.validate_user()
     if found is None:
-        await visit.note_reading("No session has this id any more, and no renewal leads on from it: a visitor.")
+        await visit.note_reading(
+            "No session has this id any more, and no renewal leads on from it: a visitor."
+        )
         return await visitor_page(visit)
     if found.session.fresh:
-        await visit.note("Use the idle session", RENEWED.format(id=shorten(found.session.session_id), handle=found.session.handle))
+        await visit.note(
+            "Use the idle session",
+            RENEWED.format(id=shorten(found.session.session_id), handle=found.session.handle),
+        )
         visit.journal.notice = "Welcome back. The session was idle, so this request renewed it."
     else:
         await visit.note_reading("An active session: one read, and nothing written.")
@@ -76,47 +81,73 @@ async def idle(visit: ThisVisit) -> Response:
 
 @router.post("/signup")
 async def sign_up(
-    visit: ThisVisit, username: Username, password: NewPassword, display_name: Annotated[str, Form(max_length=80)] = ""
+    visit: ThisVisit,
+    username: Username,
+    password: NewPassword,
+    display_name: Annotated[str, Form(max_length=80)] = "",
 ) -> Response:
     """Make an account and log in."""
     name = username.strip().lower()
     attributes = {"username": name, "display_name": display_name.strip() or username.strip()}
     try:
-        user = await visit.auth.create_user(primary_key=PrimaryKey("username", name, password), attributes=attributes)
+        user = await visit.auth.create_user(
+            primary_key=PrimaryKey("username", name, password), attributes=attributes
+        )
     except DuplicateKeyId:
         return await visitor_page(visit, "That name is taken. Choose another one.", 409)
-    await visit.request.sign_in(user.user_id, **visit.noted)
-    return await visit.done("Sign up", f"Welcome, {user.display_name}. You are signed up and logged in.")
+    await visit.request.sign_in(user.user_id, **visit.metadata)
+    return await visit.done(
+        "Sign up", f"Welcome, {user.display_name}. You are signed up and logged in."
+    )
 
 
 @router.post("/login")
 async def log_in(visit: ThisVisit, username: Username, password: Password) -> Response:
     """Log in by name and password."""
     try:
-        await visit.request.sign_in_with_key("username", username.strip().lower(), password, **visit.noted)
+        await visit.request.sign_in_with_key(
+            "username", username.strip().lower(), password, **visit.metadata
+        )
     except InvalidCredentials:
-        await visit.note("Log in", "Refused: a failure is counted at this name and at this address, and no session is made.")
+        await visit.note(
+            "Log in",
+            "Refused: a failure is counted at this name and at this address, and no session is made.",
+        )
         return await visitor_page(visit, "Wrong name or password.", 401)
     except TooManyAttempts as error:
-        await visit.note("Log in", "Refused before the password was looked at: there were too many wrong ones.")
-        return await visitor_page(visit, f"Too many wrong passwords. Try again in {error.retry_after} s.", 429)
-    return await visit.done("Log in", "Logged in: a new session, and its id in this browser's cookie.")
+        await visit.note(
+            "Log in", "Refused before the password was looked at: there were too many wrong ones."
+        )
+        return await visitor_page(
+            visit, f"Too many wrong passwords. Try again in {error.retry_after} s.", 429
+        )
+    return await visit.done(
+        "Log in", "Logged in: a new session, and its id in this browser's cookie."
+    )
 
 
 @router.post("/logout")
 async def log_out(visit: ThisVisit) -> Response:
     """Log this browser out."""
     await visit.request.sign_out()
-    return await visit.done("Log out", "Logged out: the session is gone, and the cookie from this browser.")
+    return await visit.done(
+        "Log out", "Logged out: the session is gone, and the cookie from this browser."
+    )
 
 
 @router.post("/devices/logout")
-async def log_out_device(visit: ThisVisit, login: ThisLogin, handle: Annotated[str, Form(max_length=100)]) -> Response:
+async def log_out_device(
+    visit: ThisVisit, login: ThisLogin, handle: Annotated[str, Form(max_length=100)]
+) -> Response:
     """Log out one of the person's browsers, named by its handle."""
     if handle == login.session.handle:
         return await log_out(visit)
     ended = await visit.auth.invalidate_user_session(login.user.user_id, handle)
-    outcome = "That browser is logged out: its next click is a visitor's." if ended else "That login was over already."
+    outcome = (
+        "That browser is logged out: its next click is a visitor's."
+        if ended
+        else "That login was over already."
+    )
     return await visit.done("Log out one browser", outcome)
 
 
@@ -124,7 +155,9 @@ async def log_out_device(visit: ThisVisit, login: ThisLogin, handle: Annotated[s
 async def log_out_others(visit: ThisVisit, login: ThisLogin) -> Response:
     """Log out everywhere but here."""
     await visit.auth.invalidate_all_user_sessions(login.user.user_id, keep=login.session.session_id)
-    return await visit.done("Log out everywhere else", "Every other browser is logged out; this one stays.")
+    return await visit.done(
+        "Log out everywhere else", "Every other browser is logged out; this one stays."
+    )
 
 
 @router.post("/logout/everywhere")
@@ -132,20 +165,31 @@ async def log_out_everywhere(visit: ThisVisit, login: ThisLogin) -> Response:
     """Log out everywhere."""
     await visit.auth.invalidate_all_user_sessions(login.user.user_id)
     await visit.request.sign_out()
-    return await visit.done("Log out everywhere", "Logged out everywhere: no session of yours is left.")
+    return await visit.done(
+        "Log out everywhere", "Logged out everywhere: no session of yours is left."
+    )
 
 
 @router.post("/password")
-async def change_password(visit: ThisVisit, login: ThisLogin, password: Password, new_password: NewPassword) -> Response:
+async def change_password(
+    visit: ThisVisit, login: ThisLogin, password: Password, new_password: NewPassword
+) -> Response:
     """Change the password. Every other browser is logged out; this one goes on under a new id."""
     name = login.user.username
     try:
         await visit.auth.use_key("username", name, password)
     except InvalidCredentials:
-        return await visit.done("Change the password", "The current password is wrong. Nothing was changed.")
-    session = await visit.auth.update_key_password("username", name, new_password, keep_session=login.session.session_id)
+        return await visit.done(
+            "Change the password", "The current password is wrong. Nothing was changed."
+        )
+    session = await visit.auth.update_key_password(
+        "username", name, new_password, keep_session=login.session.session_id
+    )
     visit.request.set_session(session)
-    return await visit.done("Change the password", "Changed. Every other browser is logged out, and this one has a new session id.")
+    return await visit.done(
+        "Change the password",
+        "Changed. Every other browser is logged out, and this one has a new session id.",
+    )
 
 
 @router.post("/idle")
@@ -153,7 +197,9 @@ async def let_go_idle(visit: ThisVisit, login: ThisLogin) -> Response:
     """End this session's active period, as if the person had been away."""
     if visit.demo.redis is not None:
         await visit.demo.redis.let_go_idle(login.session.session_id, system_clock())
-    return await visit.done("Let the session go idle", "This session is idle now. Its next use renews it.", "/idle")
+    return await visit.done(
+        "Let the session go idle", "This session is idle now. Its next use renews it.", "/idle"
+    )
 
 
 @router.post("/delete")
@@ -162,10 +208,14 @@ async def delete_account(visit: ThisVisit, login: ThisLogin, password: Password)
     try:
         await visit.auth.use_key("username", login.user.username, password)
     except InvalidCredentials:
-        return await visit.done("Delete the account", "The password is wrong. The account is still there.")
+        return await visit.done(
+            "Delete the account", "The password is wrong. The account is still there."
+        )
     await visit.auth.delete_user(login.user.user_id)
     await visit.request.sign_out()
-    return await visit.done("Delete the account", "The account is deleted: its keys, its sessions and its user.")
+    return await visit.done(
+        "Delete the account", "The account is deleted: its keys, its sessions and its user."
+    )
 
 
 @router.get("/live")
@@ -176,18 +226,28 @@ async def live(http: Request) -> Response:
         found = await demo.looking.get_session_user(http.cookies.get(COOKIE, ""))
     except InvalidSessionId:
         return Response(status_code=401)
-    return render("live.html", **await member_values(demo, Login(found.session, found.user), frozenset()))
+    return render(
+        "live.html", **await member_values(demo, Login(found.session, found.user), frozenset())
+    )
 
 
 async def visitor_page(visit: Visit, error: str = "", status: int = 200) -> Response:
     """The page with the forms. A cookie whose session is gone stays: only logging out clears it."""
-    return await visit.page("visitor.html", status, error=error, ended=COOKIE in visit.http.cookies and bool(visit.commands))
+    return await visit.page(
+        "visitor.html",
+        status,
+        error=error,
+        ended=COOKIE in visit.http.cookies and bool(visit.commands),
+    )
 
 
 async def member_page(visit: Visit, login: Login) -> Response:
     """The page of a person who is logged in."""
     entries = visit.journal.entries
-    return await visit.page("member.html", **await member_values(visit.demo, login, entries[0].written if entries else frozenset()))
+    return await visit.page(
+        "member.html",
+        **await member_values(visit.demo, login, entries[0].written if entries else frozenset()),
+    )
 
 
 async def member_values(demo: Demo, login: Login, written: frozenset[str]) -> dict[str, Any]:
@@ -197,7 +257,9 @@ async def member_values(demo: Demo, login: Login, written: frozenset[str]) -> di
         "user": user,
         "session": session,
         "devices": await demo.looking.get_all_user_sessions(user.user_id),
-        "keys": await demo.redis.held(user.user_id, session.session_id, system_clock()) if demo.redis else [],
+        "keys": await demo.redis.held(user.user_id, session.session_id, system_clock())
+        if demo.redis
+        else [],
         "written": written,
         "about": demo.redis.about if demo.redis else None,
     }
@@ -208,33 +270,78 @@ async def answer(http: Request, error: Exception) -> Response:
     if isinstance(error, NotAuthenticated):
         return RedirectResponse("/", status_code=303)
     if isinstance(error, InvalidRequest):
-        return render("error.html", 403, title="Refused: this request comes from another site", reason=str(error), kind="origin")
+        return render(
+            "error.html",
+            403,
+            title="Refused: this request comes from another site",
+            reason=str(error),
+            kind="origin",
+        )
     if isinstance(error, Overloaded):
-        return render("error.html", 503, title="Too many passwords at once", reason="Try again in a moment.", kind="")
+        return render(
+            "error.html",
+            503,
+            title="Too many passwords at once",
+            reason="Try again in a moment.",
+            kind="",
+        )
     if isinstance(error, TooManyAttempts):
-        return render("error.html", 429, title="Too many wrong passwords", reason=f"Try again in {error.retry_after} s.", kind="")
+        return render(
+            "error.html",
+            429,
+            title="Too many wrong passwords",
+            reason=f"Try again in {error.retry_after} s.",
+            kind="",
+        )
     if isinstance(error, HTTPException) and error.status_code == 405:
         return RedirectResponse("/", status_code=303)  # the address of a form, opened as a page
     if isinstance(error, HTTPException):
-        return render("error.html", error.status_code, title="There is no such page", reason=error.detail, kind="")
-    return render("error.html", 422, title="That form was not filled in right", reason="Go back and check what you typed.", kind="form")
+        return render(
+            "error.html",
+            error.status_code,
+            title="There is no such page",
+            reason=error.detail,
+            kind="",
+        )
+    return render(
+        "error.html",
+        422,
+        title="That form was not filled in right",
+        reason="Go back and check what you typed.",
+        kind="form",
+    )
 
 
-def make_auth(accounts: Accounts, sessions: AsyncSessionAdapter, expiry: SessionExpiry | None) -> AsyncAuth[Member]:
+def make_auth(
+    accounts: Accounts, sessions: AsyncSessionAdapter, expiry: SessionExpiry | None
+) -> AsyncAuth[Member]:
     """Authentication over these users and these sessions."""
     return AsyncAuth(
         users=accounts.adapter,
         sessions=sessions,
         env="DEV",  # the demo has no https; "PROD" makes the cookie Secure
         transform_database_user=Member.from_row,
-        session_expires_in=expiry or SessionExpiry(active=timedelta(hours=24), idle=timedelta(days=14), absolute=timedelta(days=90)),
+        session_expires_in=expiry
+        or SessionExpiry(
+            active=timedelta(hours=24), idle=timedelta(days=14), absolute=timedelta(days=90)
+        ),
     )
 
 
-def create_app(accounts: Accounts, redis: RedisView | None, expiry: SessionExpiry | None = None) -> FastAPI:
+def create_app(
+    accounts: Accounts, redis: RedisView | None, expiry: SessionExpiry | None = None
+) -> FastAPI:
     """The application over these users and this Redis; without one, sessions are in this process's memory."""
-    auth = make_auth(accounts, AsyncMemoryAdapter() if redis is None else AsyncRedisSessionAdapter(redis.client), expiry)
-    looking = auth if redis is None else make_auth(accounts, AsyncRedisSessionAdapter(redis.plain), expiry)
+    auth = make_auth(
+        accounts,
+        AsyncMemoryAdapter() if redis is None else AsyncRedisSessionAdapter(redis.client),
+        expiry,
+    )
+    looking = (
+        auth
+        if redis is None
+        else make_auth(accounts, AsyncRedisSessionAdapter(redis.plain), expiry)
+    )
     web = StarletteAuth(auth)
 
     @asynccontextmanager
@@ -250,7 +357,14 @@ def create_app(accounts: Accounts, redis: RedisView | None, expiry: SessionExpir
     app.state.demo = Demo(auth, looking, web, accounts, redis, Journals())
     web.install(app)
     app.add_middleware(SecurityHeaders)
-    for error in (InvalidRequest, NotAuthenticated, Overloaded, TooManyAttempts, RequestValidationError, HTTPException):
+    for error in (
+        InvalidRequest,
+        NotAuthenticated,
+        Overloaded,
+        TooManyAttempts,
+        RequestValidationError,
+        HTTPException,
+    ):
         app.add_exception_handler(error, answer)
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(HERE, "static")))

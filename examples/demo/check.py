@@ -29,7 +29,10 @@ from .visit import Demo
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 PHONE = "Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Mobile Safari/537.36"
-PASSWORD, NEW_PASSWORD = "correct horse battery", "staple of the correct horse"  # of an account that lives for seconds
+PASSWORD, NEW_PASSWORD = (
+    "correct horse battery",
+    "staple of the correct horse",
+)  # of an account that lives for seconds
 READS = {"MGET", "LRANGE", "PTTL"}
 AT_ONCE = 20
 
@@ -55,10 +58,16 @@ class World:
         """The page that the client sees now. No page may carry the id in its cookie."""
         return _checked(client, await client.get("/"))
 
-    async def post(self, client: httpx2.AsyncClient, path: str, status: int = 200, **fields: str) -> str:
+    async def post(
+        self, client: httpx2.AsyncClient, path: str, status: int = 200, **fields: str
+    ) -> str:
         """Send a form as a browser does, and return the page that comes of it."""
         answer = await client.post(path, data=fields)
-        must(answer.status_code == status, f"POST {path} is answered with {status}", f"it was {answer.status_code}")
+        must(
+            answer.status_code == status,
+            f"POST {path} is answered with {status}",
+            f"it was {answer.status_code}",
+        )
         return _checked(client, answer)
 
     async def held(self) -> list[HeldKey]:
@@ -112,7 +121,9 @@ def must(kept: bool, promise: str, otherwise: str = "it did not") -> None:
 
 async def sign_up(world: World) -> None:
     """Sign up in the first browser."""
-    page = await world.post(world.first, "/signup", username=world.name, password=PASSWORD, display_name="Check")
+    page = await world.post(
+        world.first, "/signup", username=world.name, password=PASSWORD, display_name="Check"
+    )
     world.user_id = (await world.demo.auth.get_key("username", world.name)).user_id
     must(is_member(page), "signing up logs in")
     must(len(await world.sessions()) == 1, "the user's list holds one id")
@@ -120,12 +131,23 @@ async def sign_up(world: World) -> None:
 
 async def log_in_elsewhere(world: World) -> None:
     """Log in in the second browser."""
-    answer = await world.second.post("/login", data={"username": world.name, "password": PASSWORD}, follow_redirects=False)
-    cookie = next(value for value in answer.headers.get_list("set-cookie") if value.startswith(COOKIE))
-    must("HttpOnly" in cookie and "SameSite=Lax" in cookie and "Path=/" in cookie, "the cookie is HttpOnly and SameSite=Lax")
+    answer = await world.second.post(
+        "/login", data={"username": world.name, "password": PASSWORD}, follow_redirects=False
+    )
+    cookie = next(
+        value for value in answer.headers.get_list("set-cookie") if value.startswith(COOKIE)
+    )
+    must(
+        "HttpOnly" in cookie and "SameSite=Lax" in cookie and "Path=/" in cookie,
+        "the cookie is HttpOnly and SameSite=Lax",
+    )
     must("no-store" in answer.headers["cache-control"], "the answer that sets it is not cached")
     names = re.findall(r'<p class="name">([^<]+?) *<', await world.get(world.first))
-    must(names == ["Chrome on Android", "Firefox on Linux"], "the first browser sees both logins, by name", f"it sees {names}")
+    must(
+        names == ["Chrome on Android", "Firefox on Linux"],
+        "the first browser sees both logins, by name",
+        f"it sees {names}",
+    )
 
 
 async def wrong_password(world: World) -> None:
@@ -134,7 +156,11 @@ async def wrong_password(world: World) -> None:
         page = await world.post(world.second, "/login", 401, username=world.name, password="wrong")  # noqa: S106 # as it says
     must("Wrong name or password" in page and not is_member(page), "a wrong password is refused")
     named = [key for command in sent for key in command.keys]
-    must(all("session:throttle:" in key for key in named), "Redis counts a failure, and no session is touched", f"it got {named}")
+    must(
+        all("session:throttle:" in key for key in named),
+        "Redis counts a failure, and no session is touched",
+        f"it got {named}",
+    )
     must(is_member(await world.get(world.second)), "who was logged in stays so")
 
 
@@ -144,7 +170,11 @@ async def active_request(world: World) -> None:
     with world.sent() as sent:
         await world.get(world.first)
     names = [command.name for command in sent]
-    must(names[0] == "MGET" and set(names) <= READS, "an active session is read, and nothing is written", f"Redis got {names}")
+    must(
+        names[0] == "MGET" and set(names) <= READS,
+        "an active session is read, and nothing is written",
+        f"Redis got {names}",
+    )
     must(await _values(world) == before, "each record and the list are what they were")
 
 
@@ -156,12 +186,25 @@ async def renewal(world: World) -> None:
     answers = await asyncio.gather(*(_get_with(world, used) for _ in range(AT_ONCE)))
     must(all(is_member(answer.text) for answer in answers), f"all {AT_ONCE} are logged in")
     successors = {answer.cookies[COOKIE] for answer in answers}
-    must(len(successors) == 1 and used not in successors, "all get one and the same new id", f"there are {len(successors)}")
+    must(
+        len(successors) == 1 and used not in successors,
+        "all get one and the same new id",
+        f"there are {len(successors)}",
+    )
     ids = await world.sessions()
-    must(len(ids) == 2 and used not in ids and successors < set(ids), "the list holds it in the place of the used one")
+    must(
+        len(ids) == 2 and used not in ids and successors < set(ids),
+        "the list holds it in the place of the used one",
+    )
     marker = [key for key in await world.held() if key.kind == "marker"]
-    must(len(marker) == 1 and 0 < marker[0].left <= 60_000, "a marker leads from the used id to it, for 60 seconds at most")
-    must(is_member(await world.get(world.first)), "the used id still works meanwhile, for a response that got lost")
+    must(
+        len(marker) == 1 and 0 < marker[0].left <= 60_000,
+        "a marker leads from the used id to it, for 60 seconds at most",
+    )
+    must(
+        is_member(await world.get(world.first)),
+        "the used id still works meanwhile, for a response that got lost",
+    )
     must({world.first.cookies[COOKIE]} == successors, "and leads to the same session")
     must(await _handle(world, world.first) == handle, "its handle is the same")
 
@@ -178,20 +221,32 @@ async def log_one_out(world: World) -> None:
 async def cross_site(world: World) -> None:
     """Send the first browser's cookie from another site's page."""
     with world.sent() as sent:
-        for headers in ({"origin": "https://evil.example"}, {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}):
+        for headers in (
+            {"origin": "https://evil.example"},
+            {"origin": "https://evil.example", "sec-fetch-site": "cross-site"},
+        ):
             answer = await world.first.post("/logout/everywhere", headers=headers)
-            must(answer.status_code == 403 and "another site" in answer.text, f"refused with {' and '.join(headers)}, and explained")
+            must(
+                answer.status_code == 403 and "another site" in answer.text,
+                f"refused with {' and '.join(headers)}, and explained",
+            )
     must(not sent, "Redis is not asked at all")
     must(is_member(await world.get(world.first)), "the first browser is still logged in")
 
 
 async def log_out_everywhere(world: World) -> None:
     """Log the second browser in again, then log out everywhere in the first."""
-    must(is_member(await world.post(world.second, "/login", username=world.name, password=PASSWORD)), "the second browser is back")
+    must(
+        is_member(await world.post(world.second, "/login", username=world.name, password=PASSWORD)),
+        "the second browser is back",
+    )
     await world.post(world.first, "/logout/everywhere")
     must(not is_member(await world.get(world.first)), "the first browser is a visitor")
     must(not is_member(await world.get(world.second)), "the second browser is a visitor")
-    must(not [key for key in await world.held() if key.kind != "marker"], "Redis holds no session and no list of this user")
+    must(
+        not [key for key in await world.held() if key.kind != "marker"],
+        "Redis holds no session and no list of this user",
+    )
 
 
 async def change_password(world: World) -> None:
@@ -199,37 +254,79 @@ async def change_password(world: World) -> None:
     for client in (world.first, world.second):
         await world.post(client, "/login", username=world.name, password=PASSWORD)
     used, handle = world.first.cookies[COOKIE], await _handle(world, world.first)
-    must(is_member(await world.post(world.first, "/password", password=PASSWORD, new_password=NEW_PASSWORD)), "the first stays logged in")
-    must(world.first.cookies[COOKIE] != used and await _handle(world, world.first) == handle, "under a new id and the same handle")
+    must(
+        is_member(
+            await world.post(world.first, "/password", password=PASSWORD, new_password=NEW_PASSWORD)
+        ),
+        "the first stays logged in",
+    )
+    must(
+        world.first.cookies[COOKIE] != used and await _handle(world, world.first) == handle,
+        "under a new id and the same handle",
+    )
     must(not is_member((await _get_with(world, used)).text), "the id it had is dead at once")
     must(not is_member(await world.get(world.second)), "the second browser is a visitor")
     must(
-        not is_member(await world.post(world.second, "/login", 401, username=world.name, password=PASSWORD)), "the old password is refused"
+        not is_member(
+            await world.post(world.second, "/login", 401, username=world.name, password=PASSWORD)
+        ),
+        "the old password is refused",
     )
-    must(is_member(await world.post(world.second, "/login", username=world.name, password=NEW_PASSWORD)), "the new one is good")
+    must(
+        is_member(
+            await world.post(world.second, "/login", username=world.name, password=NEW_PASSWORD)
+        ),
+        "the new one is good",
+    )
 
 
 async def census(world: World) -> None:
     """Count the keys without an expiry, of all that the application has named up to now."""
     named = {key for command in world.redis.log.commands for key in command.keys}
     left = [await world.eyes.pttl(key) for key in sorted(named)]
-    must(not left.count(-1), f"of {len(left)} keys not one is without an expiry", f"{left.count(-1)} are")
+    must(
+        not left.count(-1),
+        f"of {len(left)} keys not one is without an expiry",
+        f"{left.count(-1)} are",
+    )
     held = await world.held()
     kinds = sorted({key.kind for key in held})
-    must(kinds == ["list", "marker", "record"], "there are keys of every kind", f"there are {kinds}")
+    must(
+        kinds == ["list", "marker", "record"], "there are keys of every kind", f"there are {kinds}"
+    )
     ends = {key.left for key in held if key.kind == "record"}
     longest = next(key.left for key in held if key.kind == "list")
-    must(max(ends) - 1_000 <= longest <= max(ends) + 1_000, "the list expires with the last session in it")
+    must(
+        max(ends) - 1_000 <= longest <= max(ends) + 1_000,
+        "the list expires with the last session in it",
+    )
 
 
 async def delete_account(world: World) -> None:
     """Delete the account."""
     await world.post(world.first, "/delete", password=NEW_PASSWORD)
-    must(not is_member(await world.get(world.first)) and not is_member(await world.get(world.second)), "both browsers are visitors")
-    must(not is_member(await world.post(world.second, "/login", 401, username=world.name, password=NEW_PASSWORD)), "nobody can log in")
+    must(
+        not is_member(await world.get(world.first))
+        and not is_member(await world.get(world.second)),
+        "both browsers are visitors",
+    )
+    must(
+        not is_member(
+            await world.post(
+                world.second, "/login", 401, username=world.name, password=NEW_PASSWORD
+            )
+        ),
+        "nobody can log in",
+    )
     held = await world.held()
-    must(not [key for key in held if key.kind != "marker"], "Redis holds no session and no list of this user")
-    must(all(0 < key.left <= 60_000 for key in held), "what is left are markers that lead nowhere and vanish within 60 seconds")
+    must(
+        not [key for key in held if key.kind != "marker"],
+        "Redis holds no session and no list of this user",
+    )
+    must(
+        all(0 < key.left <= 60_000 for key in held),
+        "what is left are markers that lead nowhere and vanish within 60 seconds",
+    )
 
 
 STEPS: tuple[Step, ...] = (
@@ -260,7 +357,9 @@ def _checked(client: httpx2.AsyncClient, answer: httpx2.Response) -> str:
 
 
 async def _get_with(world: World, session_id: str) -> httpx2.Response:
-    async with httpx2.AsyncClient(base_url=world.url, cookies={COOKIE: session_id}, timeout=None) as client:
+    async with httpx2.AsyncClient(
+        base_url=world.url, cookies={COOKIE: session_id}, timeout=None
+    ) as client:
         return await client.get("/")
 
 
@@ -276,7 +375,9 @@ def _print_held(held: list[HeldKey]) -> None:
     print("  Redis holds" if held else "  Redis holds nothing about this user.")
     for key in held:
         value = re.sub(r"\s+", " ", key.value)
-        print(f"    {key.name:<44} TTL {duration(key.left):<14} {value if len(value) <= 100 else f'{value[:100]}…'}")
+        print(
+            f"    {key.name:<44} TTL {duration(key.left):<14} {value if len(value) <= 100 else f'{value[:100]}…'}"
+        )
 
 
 @asynccontextmanager
@@ -288,7 +389,12 @@ async def _world(server: Server, folder: Path) -> AsyncGenerator[World, None]:
         eyes = await stack.enter_async_context(Redis.from_url(server.url, decode_responses=True))
         first, second = [
             await stack.enter_async_context(
-                httpx2.AsyncClient(base_url=url, follow_redirects=True, timeout=None, headers={"origin": url, "user-agent": agent})
+                httpx2.AsyncClient(
+                    base_url=url,
+                    follow_redirects=True,
+                    timeout=None,
+                    headers={"origin": url, "user-agent": agent},
+                )
             )
             for agent in (FIREFOX, PHONE)
         ]

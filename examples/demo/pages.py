@@ -35,11 +35,19 @@ def duration(milliseconds: float) -> str:
 def clock_time(when: datetime) -> str:
     """The time of day of today, else with the date; the page's script puts the person's own time zone in its place."""
     when = when.astimezone(UTC)
-    return f"{when:%H:%M:%S} UTC" if when.date() == datetime.now(UTC).date() else f"{when.day} {when:%B %Y, %H:%M} UTC"
+    return (
+        f"{when:%H:%M:%S} UTC"
+        if when.date() == datetime.now(UTC).date()
+        else f"{when.day} {when:%B %Y, %H:%M} UTC"
+    )
 
 
 _templates = Environment(
-    loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 _templates.filters.update(duration=duration, clock_time=clock_time, browser=describe)
 

@@ -82,7 +82,9 @@ class Recorded:
         """Those of its keys that the command may change."""
         if self.name in ("MGET", "GET", "LRANGE", "PTTL"):
             return ()
-        keeps_one = self.script == "revoke" and bool(self.arguments[4 + len(self.keys)])  # its last key is only looked at
+        keeps_one = self.script == "revoke" and bool(
+            self.arguments[4 + len(self.keys)]
+        )  # its last key is only looked at
         return self.keys[:-1] if keeps_one else self.keys
 
     @property
@@ -178,8 +180,18 @@ def show(command: Recorded) -> Shown:
     if isinstance(command.reply, NoScriptError):
         return Shown(line, "NOSCRIPT", _WHY["NOSCRIPT"], script.name)
     keys = tuple((f"KEYS[{n}]", shorten(key)) for n, key in enumerate(command.keys, 1))
-    values = tuple((f"ARGV[{n}]", shorten(value)) for n, value in enumerate(arguments[3 + len(keys) :], 1))
-    return Shown(line, _reply(command.reply), _WHY[script.name], script.name, keys, values, _filled_in(script.text, keys))
+    values = tuple(
+        (f"ARGV[{n}]", shorten(value)) for n, value in enumerate(arguments[3 + len(keys) :], 1)
+    )
+    return Shown(
+        line,
+        _reply(command.reply),
+        _WHY[script.name],
+        script.name,
+        keys,
+        values,
+        _filled_in(script.text, keys),
+    )
 
 
 def _filled_in(script: str, keys: tuple[tuple[str, str], ...]) -> str:
@@ -257,7 +269,12 @@ class RedisView:
         log = Log()
         pool: Any = ConnectionPool.from_url(url, protocol=2, log=log)
         pool.connection_class = type("Recording", (RecordingConnection, pool.connection_class), {})
-        return cls(Redis.from_pool(pool), Redis.from_url(url, decode_responses=True, protocol=2), log, about)
+        return cls(
+            Redis.from_pool(pool),
+            Redis.from_url(url, decode_responses=True, protocol=2),
+            log,
+            about,
+        )
 
     async def close(self) -> None:
         """Close both clients."""
@@ -280,7 +297,16 @@ class RedisView:
             value, left = await self._value(key)
             row = None if value is None else decode_row(value.encode(), session_id)
             if value is not None and row is not None:
-                held.append(HeldKey(shorten(key), "record", _pretty(value), left, session_id == mine, row.active_expires - now))
+                held.append(
+                    HeldKey(
+                        shorten(key),
+                        "record",
+                        _pretty(value),
+                        left,
+                        session_id == mine,
+                        row.active_expires - now,
+                    )
+                )
         for key in self._markers(index):
             value, left = await self._value(key)
             if value is not None:
@@ -289,7 +315,11 @@ class RedisView:
 
     async def missing(self, keys: set[str]) -> list[str]:
         """Those of the keys that do not exist, but for markers, which are seldom there."""
-        gone = [key for key in sorted(keys) if not key.startswith(_MARKER) and not await self.plain.exists(key)]
+        gone = [
+            key
+            for key in sorted(keys)
+            if not key.startswith(_MARKER) and not await self.plain.exists(key)
+        ]
         return [shorten(key) for key in gone]
 
     async def let_go_idle(self, session_id: str, now: int) -> None:
@@ -298,11 +328,21 @@ class RedisView:
         record = await self.client.execute_command("GET", key)
         if record is not None:
             changed = {**json.loads(record), "active_expires": now - 1}
-            await self.client.execute_command("SET", key, json.dumps(changed, separators=(",", ":"), ensure_ascii=False), "XX", "KEEPTTL")
+            await self.client.execute_command(
+                "SET",
+                key,
+                json.dumps(changed, separators=(",", ":"), ensure_ascii=False),
+                "XX",
+                "KEEPTTL",
+            )
 
     def _markers(self, index: str) -> list[str]:
         """The markers that renewals of this user wrote, as far as the log goes back."""
-        renewals = [command for command in self.log.commands if command.script == "renew" and command.keys[2] == index]
+        renewals = [
+            command
+            for command in self.log.commands
+            if command.script == "renew" and command.keys[2] == index
+        ]
         return list(dict.fromkeys(command.keys[3] for command in renewals))
 
     async def _list(self, key: str) -> list[str]:
@@ -317,7 +357,9 @@ class RedisView:
 
 
 def _list(key: str, ids: list[str], left: int) -> HeldKey:
-    return HeldKey(shorten(key), "list", "\n".join(f"{n}  {shorten(id_)}" for n, id_ in enumerate(ids)), left)
+    return HeldKey(
+        shorten(key), "list", "\n".join(f"{n}  {shorten(id_)}" for n, id_ in enumerate(ids)), left
+    )
 
 
 def _pretty(value: str) -> str:

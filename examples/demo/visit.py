@@ -39,7 +39,7 @@ class Visit:
     request: AsyncAuthRequest[Member]
     journal: Journal
     began: int
-    noted: dict[str, str]
+    metadata: dict[str, str]
     """What a login notes for the list of logins."""
 
     @property
@@ -57,7 +57,13 @@ class Visit:
         """A page that ends with the journal."""
         about = self.demo.redis.about if self.demo.redis else None
         notice = self.journal.take_notice()
-        return self._marked(render(template, status, **{"notice": notice, "about": about, "journal": self.journal, **values}))
+        return self._marked(
+            render(
+                template,
+                status,
+                **{"notice": notice, "about": about, "journal": self.journal, **values},
+            )
+        )
 
     async def note(self, title: str, outcome: str) -> None:
         """Note what the person did, and what happened in Redis for it up to now."""
@@ -71,7 +77,9 @@ class Visit:
         commands = self.commands
         written = {key for command in commands for key in command.written}
         gone = await self.demo.redis.missing(written) if self.demo.redis else []
-        return Entry(title, outcome, list(map(show, commands)), frozenset(map(shorten, written)), tuple(gone))
+        return Entry(
+            title, outcome, list(map(show, commands)), frozenset(map(shorten, written)), tuple(gone)
+        )
 
     def _marked(self, response: Response) -> Response:
         response.set_cookie(BROWSER_COOKIE, self.journal.browser, httponly=True, samesite="lax")
@@ -88,9 +96,20 @@ async def visit(http: Request) -> Visit:
     request = demo.web.request(http)
     if request.origin_failure is not None:
         raise InvalidRequest(str(request.origin_failure))
-    noted = {"user_agent": http.headers.get("user-agent", "")[:300], "address": http.client.host if http.client else ""}
+    metadata = {
+        "user_agent": http.headers.get("user-agent", "")[:300],
+        "address": http.client.host if http.client else "",
+    }
     began = demo.redis.log.count if demo.redis else 0
-    return Visit(demo, http, demo.auth, request, demo.journals.of(http.cookies.get(BROWSER_COOKIE)), began, noted)
+    return Visit(
+        demo,
+        http,
+        demo.auth,
+        request,
+        demo.journals.of(http.cookies.get(BROWSER_COOKIE)),
+        began,
+        metadata,
+    )
 
 
 @dataclass(frozen=True, slots=True)

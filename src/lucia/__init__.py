@@ -17,7 +17,14 @@ from lucia._memory.user_cache import UserCache
 from lucia._rules.caps import surplus_sessions
 from lucia._rules.cookies import Cookie, SessionCookie
 from lucia._rules.origins import OriginFailure
-from lucia._rules.passwords import Argon2Hash, LuciaHash, PasswordHasher, PasswordPool, ScryptHash, check_new_password
+from lucia._rules.passwords import (
+    Argon2Hash,
+    LuciaHash,
+    PasswordHasher,
+    PasswordPool,
+    ScryptHash,
+    check_new_password,
+)
 from lucia._rules.requests import RequestContext
 from lucia._rules.sessions import SessionExpiry, generate_random_string
 from lucia._rules.throttling import Attempt, FailureLimit, FailureRule, Throttle
@@ -50,7 +57,7 @@ from lucia.errors import (
     Overloaded,
     RequestUnauthorized,
     RevocationNotReplicated,
-    SessionsNotEnded,
+    SessionsNotRevoked,
     StoreCorrupt,
     StoreUnavailable,
     TooManyAttempts,
@@ -127,7 +134,7 @@ __all__ = [
     "SessionRow",
     "SessionUser",
     "SessionUserAdapter",
-    "SessionsNotEnded",
+    "SessionsNotRevoked",
     "SingleUseKey",
     "StoreCorrupt",
     "StoreUnavailable",

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
-from lucia._redis.doctor.findings import MEANINGS, Kind, Treatment
+from lucia._redis.doctor.findings import MEANINGS, Kind, RepairOptions
 from lucia._redis.doctor.walk import Progress as Report
 from lucia._redis.doctor.walk import State, StateError, Walk, report
 from lucia._redis.records import Layout, LayoutName
@@ -22,11 +22,19 @@ try:
     import typer
     from redis.exceptions import RedisClusterException
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.table import Table
     from rich.text import Text
 except ImportError as error:
-    raise ImportError('the command "lucia" needs typer, rich and redis-py: pip install "lucia-auth[cli]"') from error
+    raise ImportError(
+        'the command "lucia" needs typer, rich and redis-py: pip install "lucia-auth[cli]"'
+    ) from error
 
 __all__ = ["main"]
 
@@ -48,7 +56,12 @@ ADVICE: Final = {
     Kind.DUPLICATE_ENTRY: "They do no harm. Mending them needs scripts.",
 }
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 
 
 class _Unreachable(Exception):
@@ -72,39 +85,82 @@ def doctor(
         ),
     ],
     *,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended safely, also while the application runs.")] = False,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix", help="Mend what can be mended safely, also while the application runs."
+        ),
+    ] = False,
     legacy_writers: Annotated[
-        bool, typer.Option("--legacy-writers", help="A JavaScript Lucia still writes to these keys: look twice, a minute apart.")
+        bool,
+        typer.Option(
+            "--legacy-writers",
+            help="A JavaScript Lucia still writes to these keys: look twice, a minute apart.",
+        ),
     ] = False,
     delete_damaged: Annotated[
-        bool, typer.Option("--delete-damaged", help="With --fix: delete records and markers that are none, and keys of another type.")
+        bool,
+        typer.Option(
+            "--delete-damaged",
+            help="With --fix: delete records and markers that are none, and keys of another type.",
+        ),
     ] = False,
     move_bare: Annotated[
-        bool, typer.Option("--move-bare", help="With --fix: move what adapters before 1.1.0 stored. Stop those first.")
+        bool,
+        typer.Option(
+            "--move-bare",
+            help="With --fix: move what adapters before 1.1.0 stored. Stop those first.",
+        ),
     ] = False,
     layout: Annotated[str, typer.Option(help="default or lucia-v2.")] = "default",
-    session_namespace: Annotated[str | None, typer.Option(metavar="NAME", help="As the adapter's namespaces['session'].")] = None,
-    user_session_namespace: Annotated[str | None, typer.Option(metavar="NAME", help="And its namespaces['user_session'].")] = None,
-    cluster: Annotated[
-        bool | None, typer.Option("--cluster/--no-cluster", help="Whether it is a cluster; found out if not said.", show_default=False)
+    session_namespace: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As the adapter's namespaces['session'].")
     ] = None,
-    others: Annotated[bool, typer.Option("--others/--no-others", help="Look at other keys, for those of old adapters.")] = True,
+    user_session_namespace: Annotated[
+        str | None, typer.Option(metavar="NAME", help="And its namespaces['user_session'].")
+    ] = None,
+    cluster: Annotated[
+        bool | None,
+        typer.Option(
+            "--cluster/--no-cluster",
+            help="Whether it is a cluster; found out if not said.",
+            show_default=False,
+        ),
+    ] = None,
+    others: Annotated[
+        bool,
+        typer.Option("--others/--no-others", help="Look at other keys, for those of old adapters."),
+    ] = True,
     resume: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Go on from this file if it is there, and keep it up to date.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Go on from this file if it is there, and keep it up to date.",
+            show_default=False,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show users and handles, or how to find a bad key; 20 of each kind.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", help="Show users and handles, or how to find a bad key; 20 of each kind."
+        ),
+    ] = False,
 ) -> None:
     """Look at every key of a session store, and say what is wrong. Changes nothing without --fix.
 
     Exit code: 0 nothing is wrong, or all is mended; 1 something is wrong; 2 it could not run, or not to its end.
     """
-    treatment = Treatment(fix=fix, delete_damaged=delete_damaged, move_bare=move_bare)
+    treatment = RepairOptions(fix=fix, delete_damaged=delete_damaged, move_bare=move_bare)
     errors = Console(stderr=True, soft_wrap=True)
     try:
         _check(treatment)
         names = {"session": session_namespace, "user_session": user_session_namespace}
-        found = _layout(layout, {name: value for name, value in names.items() if value is not None}, legacy_writers=legacy_writers)
+        found = _layout(
+            layout,
+            {name: value for name, value in names.items() if value is not None},
+            legacy_writers=legacy_writers,
+        )
         settings = {
             "layout": layout,
             "session_namespace": found.session,
@@ -117,10 +173,18 @@ def doctor(
         }
         usage = Settings(seconds=WRITE_SECONDS)
         state = State(settings) if resume is None else State.read(resume, settings)
-        with _client(url, cluster) as client, closing(RedisDriver(client, usage)) as driver, _progress(errors) as progress:
-            walk = Walk(driver, found, treatment, state, others=others, path=resume, progress=progress)
+        with (
+            _client(url, cluster) as client,
+            closing(RedisDriver(client, usage)) as driver,
+            _progress(errors) as progress,
+        ):
+            walk = Walk(
+                driver, found, treatment, state, others=others, path=resume, progress=progress
+            )
             is_complete = _walk(walk, resume, errors)
-            others_with_keys = "" if not is_complete or walk.has_sessions() else _other_databases(client)
+            others_with_keys = (
+                "" if not is_complete or walk.has_sessions() else _other_databases(client)
+            )
     except (_Unreachable, StateError, OSError) as error:
         errors.print(Text(f"lucia doctor: {error}"))
         raise typer.Exit(NOT_DONE) from None
@@ -135,14 +199,16 @@ def doctor(
     raise typer.Exit(code)
 
 
-def _check(treatment: Treatment) -> None:
+def _check(treatment: RepairOptions) -> None:
     if (treatment.delete_damaged or treatment.move_bare) and not treatment.fix:
         raise _Unreachable("--delete-damaged and --move-bare change keys: they need --fix")
 
 
 def _layout(name: str, namespaces: dict[str, str], *, legacy_writers: bool) -> Layout:
     try:
-        return Layout.from_namespaces(namespaces, cast("LayoutName", name), legacy_writers=legacy_writers)
+        return Layout.from_namespaces(
+            namespaces, cast("LayoutName", name), legacy_writers=legacy_writers
+        )
     except (TypeError, ValueError) as error:
         raise _Unreachable(str(error)) from None
 
@@ -188,7 +254,11 @@ def _other_databases(client: Any) -> str:
         databases: dict[str, Any] = client.info("keyspace")
     except redis.RedisError:
         return ""
-    counts = {name.removeprefix("db"): told["keys"] for name, told in databases.items() if name != f"db{number}"}
+    counts = {
+        name.removeprefix("db"): told["keys"]
+        for name, told in databases.items()
+        if name != f"db{number}"
+    }
     found = ", ".join(f"{keys:,} in database {name}" for name, keys in counts.items())
     return found and (
         f"No sessions in database {number}, but others of this server have keys: {found}. Check the number at the end of the address."
@@ -221,14 +291,19 @@ def _walk(walk: Walk, resume: Path | None, errors: Console) -> bool:
         raise _Unreachable(reason)
     path = resume or STATE_FILE
     walk.save(path)
-    errors.print(Text(f"lucia doctor: {reason}. To go on, run the same command with --resume {path}"))
+    errors.print(
+        Text(f"lucia doctor: {reason}. To go on, run the same command with --resume {path}")
+    )
     return False
 
 
 @contextmanager
 def _interruptible() -> Generator[None, None, None]:
     """Let the signals to end be a KeyboardInterrupt, also where the shell ignores one of them."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
@@ -242,13 +317,23 @@ def _progress(console: Console) -> Generator[Report, None, None]:
     if not console.is_terminal:
         yield lambda looked_at, total, waiting: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("keys", total=None)
 
         def show(looked_at: int, total: int | None, waiting: int) -> None:
             description = f"second look in {waiting} s" if waiting else "keys"
-            progress.update(task, completed=looked_at, total=None if total is None else max(total, looked_at), description=description)
+            progress.update(
+                task,
+                completed=looked_at,
+                total=None if total is None else max(total, looked_at),
+                description=description,
+            )
 
         yield show
 
@@ -263,7 +348,9 @@ def _print(told: dict[str, Any], console: Console, *, fix: bool) -> None:
         return
     table = Table("what", "found", "mended", "left")
     for kind, count in found.items():
-        table.add_row(MEANINGS[Kind(kind)], *(f"{count[column]:,}" for column in ("found", "mended", "left")))
+        table.add_row(
+            MEANINGS[Kind(kind)], *(f"{count[column]:,}" for column in ("found", "mended", "left"))
+        )
     console.print(table)
     for example in told.get("examples", ()):
         console.print(Text(f"{example['kind']}: {_whose(example)}"))

@@ -24,7 +24,7 @@
     ├── StoreUnavailable
     ├── TooManyAttempts
     ├── RevocationNotReplicated
-    ├── SessionsNotEnded
+    ├── SessionsNotRevoked
     └── UsersNotConfigured
 
 A wrong argument is a :class:`ValueError` or a :class:`TypeError`, as everywhere in Python.
@@ -54,7 +54,7 @@ __all__ = [
     "Overloaded",
     "RequestUnauthorized",
     "RevocationNotReplicated",
-    "SessionsNotEnded",
+    "SessionsNotRevoked",
     "StoreCorrupt",
     "StoreUnavailable",
     "TooManyAttempts",
@@ -262,13 +262,15 @@ class RevocationNotReplicated(LuciaError):
     code = "REVOCATION_NOT_REPLICATED"
     default_message = "the sessions are ended, but too few replicas confirmed it in time"
 
-    def __init__(self, message: str | None = None, *, wanted: int = 1, acknowledged: int = 0) -> None:
+    def __init__(
+        self, message: str | None = None, *, wanted: int = 1, acknowledged: int = 0
+    ) -> None:
         super().__init__(message)
         self.wanted = wanted
         self.acknowledged = acknowledged
 
 
-class SessionsNotEnded(LuciaError):
+class SessionsNotRevoked(LuciaError):
     """The password was changed, but ending the user's sessions failed.
 
     ``__cause__`` is the store's error. Calling ``update_key_password`` again with the same password is safe and ends them.
@@ -282,4 +284,6 @@ class UsersNotConfigured(LuciaError):
     """A method for users or keys was called on an ``Auth`` made without ``users=``."""
 
     code = "USERS_NOT_CONFIGURED"
-    default_message = "this Auth was made without users=: give it a user adapter to work with users and keys"
+    default_message = (
+        "this Auth was made without users=: give it a user adapter to work with users and keys"
+    )

@@ -6,7 +6,9 @@ __all__ = ["EMPTY", "FrozenDict", "FrozenList", "freeze"]
 
 
 def _refuse(self: object, *_args: object, **_options: object) -> NoReturn:
-    raise TypeError(f"this {type(self).__bases__[0].__name__} is shared and can't be changed: make one of your own from it")
+    raise TypeError(
+        f"this {type(self).__bases__[0].__name__} is shared and can't be changed: make one of your own from it"
+    )
 
 
 class FrozenDict(dict[str, Any]):
@@ -25,7 +27,9 @@ class FrozenList(list[Any]):
 
     __slots__ = ()
 
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = append = clear = extend = insert = pop = (
+        remove
+    ) = reverse = sort = _refuse
 
     def __reduce__(self) -> tuple[type["FrozenList"], tuple[list[Any]]]:
         return FrozenList, (list(self),)
@@ -41,7 +45,9 @@ def freeze(value: Any) -> Any:
     if value.__class__ in _FROZEN:
         return value
     if isinstance(value, dict):
-        return FrozenDict({name: freeze(each) for name, each in cast("dict[str, Any]", value).items()})
+        return FrozenDict(
+            {name: freeze(each) for name, each in cast("dict[str, Any]", value).items()}
+        )
     if isinstance(value, list):
         members = cast("list[Any]", value)  # type: ignore[redundant-cast]
         return FrozenList([freeze(each) for each in members])

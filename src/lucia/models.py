@@ -112,9 +112,13 @@ def check_epoch(name: str, value: object) -> int:
         ValueError: it is out of range.
     """
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int of milliseconds since the epoch, not {type(value).__name__}")
+        raise TypeError(
+            f"{name} must be an int of milliseconds since the epoch, not {type(value).__name__}"
+        )
     if not 0 <= value <= MAX_EPOCH_MS:
-        raise ValueError(f"{name} is out of range: expected 0 to {MAX_EPOCH_MS} ms, the end of the year 9999")
+        raise ValueError(
+            f"{name} is out of range: expected 0 to {MAX_EPOCH_MS} ms, the end of the year 9999"
+        )
     return value
 
 
@@ -125,7 +129,9 @@ def check_attributes(attributes: Mapping[str, Any], reserved: frozenset[str]) ->
         ValueError: an attribute clashes.
     """
     if clash := sorted(reserved & attributes.keys()):
-        raise ValueError(f"attributes may not be named {', '.join(clash)}: those are the library's own")
+        raise ValueError(
+            f"attributes may not be named {', '.join(clash)}: those are the library's own"
+        )
 
 
 def _draft(model: type[Any]) -> type[Any]:
@@ -226,7 +232,9 @@ class SessionRow(_Keeps):
 _RowDraft: Final = _draft(SessionRow)
 
 
-def stored_row(id_: Any, user_id: Any, active_expires: Any, idle_expires: Any, attributes: Mapping[str, Any]) -> SessionRow:
+def stored_row(
+    id_: Any, user_id: Any, active_expires: Any, idle_expires: Any, attributes: Mapping[str, Any]
+) -> SessionRow:
     """The row of these members, none of whose attributes is named as a column: in less time, if they are as usual.
 
     Raises:
@@ -243,7 +251,13 @@ def stored_row(id_: Any, user_id: Any, active_expires: Any, idle_expires: Any, a
         and 0 <= idle_expires <= MAX_EPOCH_MS
     )
     if not is_usual:
-        return SessionRow(id=id_, user_id=user_id, active_expires=active_expires, idle_expires=idle_expires, attributes=attributes)
+        return SessionRow(
+            id=id_,
+            user_id=user_id,
+            active_expires=active_expires,
+            idle_expires=idle_expires,
+            attributes=attributes,
+        )
     row = _RowDraft()
     row.id = id_
     row.user_id = user_id
@@ -324,7 +338,7 @@ class Session(_Made):
     created_at: datetime
     """When the person logged in; renewals keep it."""
 
-    noted: Mapping[str, Any] = field(hash=False)
+    metadata: Mapping[str, Any] = field(hash=False)
     """The metadata of the login; renewals keep it. It can't be changed, nor what is in
     it, since requests may share it."""
 
@@ -345,7 +359,7 @@ class Device:
     active_period_expires_at: datetime
     idle_period_expires_at: datetime
     state: SessionState
-    noted: Mapping[str, Any] = field(hash=False)
+    metadata: Mapping[str, Any] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

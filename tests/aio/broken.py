@@ -4,11 +4,21 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from lucia.testing import AsyncRenewingSessionAdapterSuite, AsyncSessionAdapterSuite, AsyncSessionUserAdapterSuite, AsyncUserAdapterSuite
+from lucia.testing import (
+    AsyncRenewingSessionAdapterSuite,
+    AsyncSessionAdapterSuite,
+    AsyncSessionUserAdapterSuite,
+    AsyncUserAdapterSuite,
+)
 
 ClassT = TypeVar("ClassT", bound=type[Any])
 
-SUITES = (AsyncSessionAdapterSuite, AsyncRenewingSessionAdapterSuite, AsyncUserAdapterSuite, AsyncSessionUserAdapterSuite)
+SUITES = (
+    AsyncSessionAdapterSuite,
+    AsyncRenewingSessionAdapterSuite,
+    AsyncUserAdapterSuite,
+    AsyncSessionUserAdapterSuite,
+)
 
 
 class Broken(NamedTuple):
@@ -35,5 +45,7 @@ def breaks(*laws: Callable[..., Any]) -> Callable[[ClassT], ClassT]:
 def _add(laws: tuple[Callable[..., Any], ...], adapter: ClassT) -> ClassT:
     for law in laws:
         suite, _, name = law.__qualname__.partition(".")
-        BROKEN.append(Broken(next(each for each in SUITES if each.__name__ == suite), name, adapter))
+        BROKEN.append(
+            Broken(next(each for each in SUITES if each.__name__ == suite), name, adapter)
+        )
     return adapter

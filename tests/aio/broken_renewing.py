@@ -16,7 +16,9 @@ from tests.aio.meeting import AsyncMeetingAdapter, until
 class AsyncLeavesUsed(AsyncMemoryAdapter):
     """Leaves the used session alive, as the original does."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         used = self._sessions.get(session_id)
         found = await super().renew_session(session_id, successor, grace=grace)
         if used is not None:
@@ -28,15 +30,21 @@ class AsyncLeavesUsed(AsyncMemoryAdapter):
 class AsyncDropsAttributes(AsyncMemoryAdapter):
     """Renews the four columns alone."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        return await super().renew_session(session_id, replace(successor, attributes={}), grace=grace)
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
+        return await super().renew_session(
+            session_id, replace(successor, attributes={}), grace=grace
+        )
 
 
 @breaks(Laws.test_renew_unknown)
 class AsyncUpserts(AsyncMemoryAdapter):
     """Stores a successor whatever the used id is."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         if session_id not in self._sessions and self._renewals.successor(session_id) is None:
             await self.set_session(successor)
         return await super().renew_session(session_id, successor, grace=grace)
@@ -50,7 +58,9 @@ class AsyncRevivesEnded(AsyncMemoryAdapter):
         self.ended = {row.id for row in await self.get_sessions_by_user_id(user_id)}
         await super().delete_sessions_by_user_id(user_id)
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         if session_id in getattr(self, "ended", ()):
             await self.set_session(successor)
             return successor
@@ -61,7 +71,9 @@ class AsyncRevivesEnded(AsyncMemoryAdapter):
 class AsyncStoresLosers(AsyncMemoryAdapter):
     """Answers with the first successor, but stores the second one too."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         found = await super().renew_session(session_id, successor, grace=grace)
         if found is not None and found.id != successor.id:
             self._sessions[successor.id] = successor
@@ -71,7 +83,9 @@ class AsyncStoresLosers(AsyncMemoryAdapter):
 class AsyncRenewsInSteps(AsyncMeetingAdapter):
     """Looks at the used session, stores the successor later, and ends the used session then."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         used = self._sessions.get(session_id)
         if used is None:
             return await self.get_successor(session_id)
@@ -110,14 +124,18 @@ class AsyncRenewsWhatIsEnded(AsyncRenewsInSteps):
         await super().delete_sessions_by_user_id(user_id)
 
 
-breaks(Laws.test_delete_amid_renewals, Laws.test_delete_by_user_amid_renewals)(AsyncRenewsWhatIsEnded)
+breaks(Laws.test_delete_amid_renewals, Laws.test_delete_by_user_amid_renewals)(
+    AsyncRenewsWhatIsEnded
+)
 
 
 @breaks(Laws.test_renew_at_once)
 class AsyncIgnoresGrace(AsyncMemoryAdapter):
     """Never gives an earlier call's successor."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         return await super().renew_session(session_id, successor, grace=0)
 
 
@@ -125,7 +143,9 @@ class AsyncIgnoresGrace(AsyncMemoryAdapter):
 class AsyncAlwaysGrace(AsyncMemoryAdapter):
     """Always gives a grace of a minute."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         return await super().renew_session(session_id, successor, grace=60_000)
 
 
@@ -133,7 +153,9 @@ class AsyncAlwaysGrace(AsyncMemoryAdapter):
 class AsyncEndsUsedFirst(AsyncMemoryAdapter):
     """Ends the used session before it knows whether the successor's id is free."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         if session_id in self._sessions and successor.id in self._sessions:
             del self._sessions[session_id]
             raise DuplicateSessionId
@@ -144,7 +166,9 @@ class AsyncEndsUsedFirst(AsyncMemoryAdapter):
 class AsyncOverwritesTaken(AsyncMemoryAdapter):
     """Takes another session's id for the successor."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         self._sessions.pop(successor.id, None)
         return await super().renew_session(session_id, successor, grace=grace)
 
@@ -178,15 +202,21 @@ class AsyncLeadsToItself(AsyncMemoryAdapter):
 class AsyncLongerGrace(AsyncMemoryAdapter):
     """Gives a grace of a second at least, where there is one."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        return await super().renew_session(session_id, successor, grace=max(grace, 1_000) if grace else 0)
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
+        return await super().renew_session(
+            session_id, successor, grace=max(grace, 1_000) if grace else 0
+        )
 
 
 @breaks(Laws.test_successor_ended)
 class AsyncRemembersEnded(AsyncMemoryAdapter):
     """Answers a used id with a successor that was ended."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         self.last = successor
         return await super().renew_session(session_id, successor, grace=grace)
 
@@ -234,7 +264,9 @@ class AsyncForgetsSuccessors(AsyncMemoryAdapter):
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         successors = {renewal.successor for renewal in self._renewals._renewals.values()}
         rows = list(self._sessions.values())
-        await self.delete_session(*(row.id for row in rows if row.user_id == user_id and row.id not in successors))
+        await self.delete_session(
+            *(row.id for row in rows if row.user_id == user_id and row.id not in successors)
+        )
 
 
 @breaks(Laws.test_keep)
@@ -308,7 +340,9 @@ class AsyncResolvesFirst(AsyncMemoryAdapter):
         super().__init__()
         self.looked: set[str] = set()
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         await until(lambda: session_id in self.looked)
         return await super().renew_session(session_id, successor, grace=grace)
 
@@ -324,7 +358,7 @@ class AsyncResolvesFirst(AsyncMemoryAdapter):
 class AsyncCapsNobody(AsyncMemoryAdapter):
     """Stores a login whatever the limit is."""
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
         return session
 
@@ -333,7 +367,7 @@ class AsyncCapsNobody(AsyncMemoryAdapter):
 class AsyncCapsAll(AsyncMemoryAdapter):
     """Counts everybody's logins."""
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         others = [replace(row, user_id=session.user_id) for row in self._sessions.values()]
         await self.delete_session(*surplus_sessions(others, session, limit, self._clock()))
         await self.set_session(session)
@@ -344,7 +378,7 @@ class AsyncCapsAll(AsyncMemoryAdapter):
 class AsyncEndsFirstStored(AsyncMemoryAdapter):
     """Ends what was stored first."""
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
         rows = await self.get_sessions_by_user_id(session.user_id)
         await self.delete_session(*(row.id for row in rows[:-limit]))
@@ -355,9 +389,11 @@ class AsyncEndsFirstStored(AsyncMemoryAdapter):
 class AsyncEndsOne(AsyncMemoryAdapter):
     """Ends one login for each that comes, also where a lower limit would end several."""
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
-        await self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock())[:1])
+        await self.delete_session(
+            *surplus_sessions(self._sessions.values(), session, limit, self._clock())[:1]
+        )
         return session
 
 
@@ -365,9 +401,13 @@ class AsyncEndsOne(AsyncMemoryAdapter):
 class AsyncRejuvenates(AsyncMemoryAdapter):
     """Takes a renewal for a login."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         await super().renew_session(session_id, successor, grace=grace)
-        self._sessions[successor.id] = replace(successor, attributes={**successor.attributes, "created_at": self._clock()})
+        self._sessions[successor.id] = replace(
+            successor, attributes={**successor.attributes, "created_at": self._clock()}
+        )
         return successor
 
 
@@ -375,7 +415,7 @@ class AsyncRejuvenates(AsyncMemoryAdapter):
 class AsyncCountsDead(AsyncMemoryAdapter):
     """Counts sessions that are over."""
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
         await self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, 0))
         return session
@@ -385,9 +425,11 @@ class AsyncCountsDead(AsyncMemoryAdapter):
 class AsyncEndsTheNew(AsyncMemoryAdapter):
     """Ends the login that comes, if its machine's clock is behind."""
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
-        await self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock(), spare=False))
+        await self.delete_session(
+            *surplus_sessions(self._sessions.values(), session, limit, self._clock(), spare=False)
+        )
         return session
 
 
@@ -395,8 +437,10 @@ class AsyncEndsTheNew(AsyncMemoryAdapter):
 class AsyncEndsBeforehand(AsyncMemoryAdapter):
     """Makes room for a login that is refused then."""
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
-        await self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock()))
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        await self.delete_session(
+            *surplus_sessions(self._sessions.values(), session, limit, self._clock())
+        )
         await self.set_session(session)
         return session
 
@@ -409,7 +453,7 @@ class AsyncCountsFirst(AsyncMemoryAdapter):
         super().__init__()
         self.looked: list[str] = []
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
         self.looked.append(session.user_id)
         await until(lambda: self.looked.count(session.user_id) >= AT_ONCE)
@@ -426,7 +470,7 @@ class AsyncEndsWhatItSaw(AsyncMemoryAdapter):
         super().__init__()
         self.looked: set[str] = set()
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
         surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
         self.looked.add(session.user_id)
@@ -435,7 +479,9 @@ class AsyncEndsWhatItSaw(AsyncMemoryAdapter):
             self._sessions.pop(session_id, None)
         return session
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         await until(lambda: successor.user_id in self.looked)
         return await super().renew_session(session_id, successor, grace=grace)
 
@@ -452,5 +498,7 @@ class AsyncFollowsInAnyCase(AsyncMemoryAdapter):
 class AsyncRenewsPadded(AsyncMemoryAdapter):
     """Compares the ids of sessions that are renewed as if they were filled up with spaces."""
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         return await super().renew_session(session_id.rstrip(" "), successor, grace=grace)

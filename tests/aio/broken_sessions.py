@@ -35,7 +35,11 @@ class AsyncOwnRows(AsyncMemoryAdapter):
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         found = await super().get_session(session_id)
         return found and Row(
-            id=found.id, user_id=found.user_id, active_expires=found.active_expires, idle_expires=found.idle_expires, attributes={}
+            id=found.id,
+            user_id=found.user_id,
+            active_expires=found.active_expires,
+            idle_expires=found.idle_expires,
+            attributes={},
         )
 
 
@@ -45,7 +49,9 @@ class AsyncSeconds(AsyncMemoryAdapter):
 
     async def set_session(self, session: SessionRow, /) -> None:
         active, idle = session.active_expires // 1000, session.idle_expires // 1000
-        await super().set_session(replace(session, active_expires=active * 1000, idle_expires=idle * 1000))
+        await super().set_session(
+            replace(session, active_expires=active * 1000, idle_expires=idle * 1000)
+        )
 
 
 @breaks(Laws.test_attributes)
@@ -53,7 +59,11 @@ class AsyncTextAttributes(AsyncMemoryAdapter):
     """Makes text of attributes."""
 
     async def set_session(self, session: SessionRow, /) -> None:
-        await super().set_session(replace(session, attributes={name: str(value) for name, value in session.attributes.items()}))
+        await super().set_session(
+            replace(
+                session, attributes={name: str(value) for name, value in session.attributes.items()}
+            )
+        )
 
 
 @breaks(Laws.test_attributes)
@@ -210,7 +220,9 @@ class AsyncRemovesFirstPage(AsyncMemoryAdapter):
     """Removes the first hundred."""
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        await self.delete_session(*(row.id for row in (await self.get_sessions_by_user_id(user_id))[:100]))
+        await self.delete_session(
+            *(row.id for row in (await self.get_sessions_by_user_id(user_id))[:100])
+        )
 
 
 @breaks(Laws.test_delete)
@@ -283,7 +295,9 @@ class AsyncLeavesTheNewest(AsyncMemoryAdapter):
     """Leaves a user's newest session."""
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        await self.delete_session(*(row.id for row in (await self.get_sessions_by_user_id(user_id))[:-1]))
+        await self.delete_session(
+            *(row.id for row in (await self.get_sessions_by_user_id(user_id))[:-1])
+        )
 
 
 @breaks(Laws.test_delete_by_user)
@@ -375,7 +389,9 @@ class AsyncLatin1(AsyncMemoryAdapter):
     """Knows only the letters of Western Europe in user ids."""
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
-        return await super().get_sessions_by_user_id(user_id.encode("latin-1", "replace").decode("latin-1"))
+        return await super().get_sessions_by_user_id(
+            user_id.encode("latin-1", "replace").decode("latin-1")
+        )
 
 
 @breaks(Laws.test_session_ids_apart)
@@ -383,7 +399,10 @@ class AsyncIgnoresCase(AsyncMemoryAdapter):
     """Compares session ids without regard to case."""
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
-        return next((row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()), None)
+        return next(
+            (row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()),
+            None,
+        )
 
 
 @breaks(Laws.test_session_ids_apart)
@@ -391,7 +410,9 @@ class AsyncRemovesByPrefix(AsyncMemoryAdapter):
     """Removes all ids that begin so."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
-        await super().delete_session(*(id_ for id_ in list(self._sessions) if id_.startswith(session_ids)))
+        await super().delete_session(
+            *(id_ for id_ in list(self._sessions) if id_.startswith(session_ids))
+        )
 
 
 @breaks(Laws.test_user_ids_apart)
@@ -407,7 +428,13 @@ class AsyncRemovesTrimmed(AsyncMemoryAdapter):
     """Removes the sessions of users whose ids are the same without white space."""
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        await self.delete_session(*(row.id for row in list(self._sessions.values()) if row.user_id.strip() == user_id.strip()))
+        await self.delete_session(
+            *(
+                row.id
+                for row in list(self._sessions.values())
+                if row.user_id.strip() == user_id.strip()
+            )
+        )
 
 
 @breaks(Laws.test_longest_session_id)
@@ -415,7 +442,9 @@ class AsyncCutsSessionIds(AsyncMemoryAdapter):
     """Compares the first 191 characters of a session id."""
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
-        return next((row for row in self._sessions.values() if row.id[:191] == session_id[:191]), None)
+        return next(
+            (row for row in self._sessions.values() if row.id[:191] == session_id[:191]), None
+        )
 
 
 @breaks(Laws.test_longest_user_id)
@@ -431,7 +460,10 @@ class AsyncReadsInAnyCase(AsyncMemoryAdapter):
     """Finds sessions without regard to case."""
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
-        return next((row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()), None)
+        return next(
+            (row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()),
+            None,
+        )
 
 
 @breaks(Laws.test_other_spellings)
@@ -448,4 +480,8 @@ class AsyncEndsWithoutAccents(AsyncMemoryAdapter):
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         plain = user_id.replace("é", "e")
-        self._sessions = {id_: row for id_, row in self._sessions.items() if row.user_id.replace("é", "e") != plain}
+        self._sessions = {
+            id_: row
+            for id_, row in self._sessions.items()
+            if row.user_id.replace("é", "e") != plain
+        }

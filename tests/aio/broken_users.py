@@ -32,8 +32,12 @@ class AsyncRaisesForUnknown(AsyncMemoryAdapter):
 class AsyncAsciiAttributes(AsyncMemoryAdapter):
     """Replaces letters beyond ASCII."""
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
-        plain = {name: value.encode("ascii", "replace").decode() for name, value in attributes.items()}
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        plain = {
+            name: value.encode("ascii", "replace").decode() for name, value in attributes.items()
+        }
         return await super().set_user(user_id, plain, key)
 
 
@@ -41,7 +45,9 @@ class AsyncAsciiAttributes(AsyncMemoryAdapter):
 class AsyncReturnsTheIdAlone(AsyncMemoryAdapter):
     """Returns a new user without attributes."""
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         await super().set_user(user_id, attributes, key)
         return UserRow(id=user_id)
 
@@ -50,8 +56,16 @@ class AsyncReturnsTheIdAlone(AsyncMemoryAdapter):
 class AsyncMakesKeys(AsyncMemoryAdapter):
     """Gives a user without a key one of its own making."""
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
-        made = KeyRow(id=f"auto:{user_id}", user_id=user_id, hashed_password=None, primary_key=True, expires=None)
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        made = KeyRow(
+            id=f"auto:{user_id}",
+            user_id=user_id,
+            hashed_password=None,
+            primary_key=True,
+            expires=None,
+        )
         return await super().set_user(user_id, attributes, key or made)
 
 
@@ -59,14 +73,20 @@ class AsyncMakesKeys(AsyncMemoryAdapter):
 class AsyncForgetsPrimary(AsyncMemoryAdapter):
     """Stores the primary key as any other."""
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
-        return await super().set_user(user_id, attributes, None if key is None else replace(key, primary_key=False))
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        return await super().set_user(
+            user_id, attributes, None if key is None else replace(key, primary_key=False)
+        )
 
 
 class AsyncUserFirst(AsyncMemoryAdapter):
     """Stores the user before it knows whether the key's id is free."""
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         if key is not None and key.id in self._keys:
             self._users[user_id] = UserRow(id=user_id, attributes=attributes)
             raise DuplicateKeyId
@@ -80,7 +100,9 @@ breaks(Laws.test_set_user_with_taken_key, Laws.test_set_user_at_once)(AsyncUserF
 class AsyncTakesKeysOver(AsyncMemoryAdapter):
     """Gives a taken key to the new user."""
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         self._keys.pop("" if key is None else key.id, None)
         return await super().set_user(user_id, attributes, key)
 
@@ -89,7 +111,9 @@ class AsyncTakesKeysOver(AsyncMemoryAdapter):
 class AsyncOverwritesUsers(AsyncMemoryAdapter):
     """Overwrites a user whose id is taken."""
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         self._users.pop(user_id, None)
         return await super().set_user(user_id, attributes, key)
 
@@ -98,7 +122,9 @@ class AsyncOverwritesUsers(AsyncMemoryAdapter):
 class AsyncKeyFirst(AsyncMemoryAdapter):
     """Stores the key before it knows whether the user's id is free."""
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         if key is not None and user_id in self._users:
             self._keys[key.id] = key
         return await super().set_user(user_id, attributes, key)
@@ -108,7 +134,9 @@ class AsyncKeyFirst(AsyncMemoryAdapter):
 class AsyncLooksAtKeyFirst(AsyncMeetingAdapter):
     """Looks whether the key's id is free, and stores later."""
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         if key is not None and key.id in self._keys:
             raise DuplicateKeyId
         await self.meeting.wait()
@@ -121,7 +149,9 @@ class AsyncLooksAtKeyFirst(AsyncMeetingAdapter):
 class AsyncSharedIn(AsyncMemoryAdapter):
     """Stores the caller's own attributes."""
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         self._users[user_id] = UserRow(id=user_id, attributes=attributes)
         return self._users[user_id]
 
@@ -157,7 +187,9 @@ class AsyncRaisesOnDeleteUser(AsyncMemoryAdapter):
 class AsyncReplacesAttributes(AsyncMemoryAdapter):
     """Drops the attributes that are not named."""
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         if user_id in self._users:
             self._users[user_id] = UserRow(id=user_id, attributes=dict(attributes))
         return self._users.get(user_id)
@@ -167,7 +199,9 @@ class AsyncReplacesAttributes(AsyncMemoryAdapter):
 class AsyncUpdatesEverybody(AsyncMemoryAdapter):
     """Changes all users."""
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         for each in list(self._users):
             await super().update_user_attributes(each, attributes)
         return self._users.get(user_id)
@@ -177,7 +211,9 @@ class AsyncUpdatesEverybody(AsyncMemoryAdapter):
 class AsyncReturnsBefore(AsyncMemoryAdapter):
     """Returns the user as it was."""
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         before = await self.get_user(user_id)
         await super().update_user_attributes(user_id, attributes)
         return before
@@ -187,7 +223,9 @@ class AsyncReturnsBefore(AsyncMemoryAdapter):
 class AsyncCountsChanges(AsyncMemoryAdapter):
     """Takes no change for no user."""
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         return await super().update_user_attributes(user_id, attributes) if attributes else None
 
 
@@ -195,7 +233,9 @@ class AsyncCountsChanges(AsyncMemoryAdapter):
 class AsyncUpsertsUsers(AsyncMemoryAdapter):
     """Makes the user that is not there."""
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         self._users.setdefault(user_id, UserRow(id=user_id))
         return await super().update_user_attributes(user_id, attributes)
 
@@ -318,7 +358,9 @@ class AsyncSetsAllPasswords(AsyncMemoryAdapter):
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        self._keys = {id_: replace(key, hashed_password=hashed_password) for id_, key in self._keys.items()}
+        self._keys = {
+            id_: replace(key, hashed_password=hashed_password) for id_, key in self._keys.items()
+        }
         return self._keys.get(key_id)
 
 
@@ -342,7 +384,9 @@ class AsyncRaisesOnUnknownUpdate(AsyncMemoryAdapter):
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        made = KeyRow(id=key_id, user_id="unknown", hashed_password=None, primary_key=False, expires=None)
+        made = KeyRow(
+            id=key_id, user_id="unknown", hashed_password=None, primary_key=False, expires=None
+        )
         self._keys.setdefault(key_id, made)
         return await super().update_key_password(key_id, hashed_password, expected=expected)
 
@@ -354,7 +398,11 @@ class AsyncNullEqualsNothing(AsyncMemoryAdapter):
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        return None if expected is None else await super().update_key_password(key_id, hashed_password, expected=expected)
+        return (
+            None
+            if expected is None
+            else await super().update_key_password(key_id, hashed_password, expected=expected)
+        )
 
 
 @breaks(Laws.test_update_unexpected_password)
@@ -364,7 +412,9 @@ class AsyncTakesNoneForUnset(AsyncMemoryAdapter):
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        return await super().update_key_password(key_id, hashed_password, expected=expected or UNSET)
+        return await super().update_key_password(
+            key_id, hashed_password, expected=expected or UNSET
+        )
 
 
 @breaks(Laws.test_update_unexpected_password)
@@ -451,7 +501,9 @@ class AsyncLeavesPrimary(AsyncMemoryAdapter):
     """Leaves a user's primary key."""
 
     async def delete_keys_by_user_id(self, user_id: str, /) -> None:
-        await self.delete_non_primary_key(*(key.id for key in await self.get_keys_by_user_id(user_id)))
+        await self.delete_non_primary_key(
+            *(key.id for key in await self.get_keys_by_user_id(user_id))
+        )
 
 
 @breaks(Laws.test_delete_keys_by_user)
@@ -497,7 +549,9 @@ class AsyncDeletesTrimmed(AsyncMemoryAdapter):
     """Removes all users whose ids are the same without white space."""
 
     async def delete_user(self, user_id: str, /) -> None:
-        self._users = {id_: user for id_, user in self._users.items() if id_.strip() != user_id.strip()}
+        self._users = {
+            id_: user for id_, user in self._users.items() if id_.strip() != user_id.strip()
+        }
 
 
 @breaks(Laws.test_other_spellings)
@@ -513,7 +567,9 @@ class AsyncKeysInAnyCase(AsyncMemoryAdapter):
     """Finds keys without regard to case."""
 
     async def get_key(self, key_id: str, /) -> KeyRow | None:
-        return next((key for key in self._keys.values() if key.id.casefold() == key_id.casefold()), None)
+        return next(
+            (key for key in self._keys.values() if key.id.casefold() == key_id.casefold()), None
+        )
 
 
 @breaks(Laws.test_other_spellings)
@@ -522,7 +578,9 @@ class AsyncKeysWithoutAccents(AsyncMemoryAdapter):
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
         plain = {key_id.replace("é", "e") for key_id in key_ids}
-        return await super().delete_non_primary_key(*(key_id for key_id in self._keys if key_id.replace("é", "e") in plain))
+        return await super().delete_non_primary_key(
+            *(key_id for key_id in self._keys if key_id.replace("é", "e") in plain)
+        )
 
 
 @breaks(Laws.test_other_spellings)
@@ -538,7 +596,9 @@ class AsyncRemovesUsersInAnyCase(AsyncMemoryAdapter):
     """Removes users without regard to case."""
 
     async def delete_user(self, user_id: str, /) -> None:
-        self._users = {id_: user for id_, user in self._users.items() if id_.casefold() != user_id.casefold()}
+        self._users = {
+            id_: user for id_, user in self._users.items() if id_.casefold() != user_id.casefold()
+        }
 
 
 @breaks(Laws.test_other_spellings)
@@ -572,7 +632,9 @@ class AsyncCutsUserIds(AsyncMemoryAdapter):
 class AsyncJoinsAnyone(AsyncMemoryAdapter):
     """Gives some user with the session."""
 
-    async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         session = await self.get_session(session_id)
         return None if session is None else (session, next(iter(self._users.values())))
 
@@ -581,7 +643,9 @@ class AsyncJoinsAnyone(AsyncMemoryAdapter):
 class AsyncJoinsWithoutAttributes(AsyncMemoryAdapter):
     """Leaves the session's attributes out."""
 
-    async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         found = await super().get_session_and_user_by_session_id(session_id)
         return None if found is None else (replace(found[0], attributes={}), found[1])
 
@@ -594,7 +658,9 @@ class AsyncJoinsEnded(AsyncMemoryAdapter):
         self.last = session
         await super().set_session(session)
 
-    async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         return (self.last, self._users[self.last.user_id]) if session_id == self.last.id else None
 
 
@@ -610,6 +676,12 @@ class AsyncJoinsFolded(AsyncFoldingStore):
 class AsyncJoinsOuter(AsyncMemoryAdapter):
     """Makes up a user for a session without one."""
 
-    async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         session = await self.get_session(session_id)
-        return None if session is None else (session, self._users.get(session.user_id) or UserRow(id=session.user_id))
+        return (
+            None
+            if session is None
+            else (session, self._users.get(session.user_id) or UserRow(id=session.user_id))
+        )

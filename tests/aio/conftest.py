@@ -25,7 +25,9 @@ async def redis_client(server: Server, decode_responses: bool) -> AsyncIterator[
 async def cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncIterator[RedisCluster]:
     """A client of the cluster, emptied."""
     cluster.on_each("FLUSHALL")
-    async with RedisCluster.from_url(cluster.url, decode_responses=decode_responses, protocol=2) as client:
+    async with RedisCluster.from_url(
+        cluster.url, decode_responses=decode_responses, protocol=2
+    ) as client:
         yield client
 
 
@@ -33,15 +35,27 @@ async def cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncItera
 async def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncIterator[Any]:
     """A client of the other library for the cluster, emptied."""
     cluster.on_each("FLUSHALL")
-    async with AsyncClients.of_cluster("valkey", cluster, decode_responses=decode_responses) as client:
+    async with AsyncClients.of_cluster(
+        "valkey", cluster, decode_responses=decode_responses
+    ) as client:
         yield client
 
 
 @pytest.fixture
-async def scriptless_client(server: Server, redis_client: Redis, decode_responses: bool) -> AsyncIterator[Redis]:
+async def scriptless_client(
+    server: Server, redis_client: Redis, decode_responses: bool
+) -> AsyncIterator[Redis]:
     """A client that may do everything but run scripts, of each kind of server, emptied."""
-    await redis_client.acl_setuser("scriptless", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
-    async with Redis.from_url(server.url, username="scriptless", password="secret", decode_responses=decode_responses) as client:
+    await redis_client.acl_setuser(
+        "scriptless",
+        enabled=True,
+        passwords=["+secret"],
+        commands=["+@all", "-@scripting"],
+        keys=["*"],
+    )
+    async with Redis.from_url(
+        server.url, username="scriptless", password="secret", decode_responses=decode_responses
+    ) as client:
         yield client
     await redis_client.acl_deluser("scriptless")
 

@@ -10,7 +10,11 @@ from tests.aio.stores import AsyncWatchedStore
 
 def folded(text: str) -> str:
     """Return what two texts have in common that such a store takes for the same."""
-    letters = (each for each in unicodedata.normalize("NFKD", text) if unicodedata.category(each) not in ("Mn", "Cf"))
+    letters = (
+        each
+        for each in unicodedata.normalize("NFKD", text)
+        if unicodedata.category(each) not in ("Mn", "Cf")
+    )
     return "".join(letters).casefold().rstrip()
 
 
@@ -28,7 +32,9 @@ class AsyncFoldingStore(AsyncWatchedStore):
     async def delete_user(self, user_id: str, /) -> None:
         await super().delete_user(find(self._users, user_id))
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         return await super().update_user_attributes(find(self._users, user_id), attributes)
 
     async def get_key(self, key_id: str, /) -> KeyRow | None:
@@ -40,10 +46,14 @@ class AsyncFoldingStore(AsyncWatchedStore):
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        return await super().update_key_password(find(self._keys, key_id), hashed_password, expected=expected)
+        return await super().update_key_password(
+            find(self._keys, key_id), hashed_password, expected=expected
+        )
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
-        return await super().delete_non_primary_key(*(find(self._keys, key_id) for key_id in key_ids))
+        return await super().delete_non_primary_key(
+            *(find(self._keys, key_id) for key_id in key_ids)
+        )
 
     async def delete_keys_by_user_id(self, user_id: str, /) -> None:
         await super().delete_keys_by_user_id(find(self._users, user_id))
@@ -51,7 +61,9 @@ class AsyncFoldingStore(AsyncWatchedStore):
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         return await super().get_session(find(self._sessions, session_id))
 
-    async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         return await super().get_session_and_user_by_session_id(find(self._sessions, session_id))
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:

@@ -12,7 +12,14 @@ from lucia._testing.checks import AT_ONCE
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 
-__all__ = ["AsyncHesitantDriver", "AsyncMeeting", "AsyncMeetingAdapter", "AsyncMeetingDriver", "patiently", "until"]
+__all__ = [
+    "AsyncHesitantDriver",
+    "AsyncMeeting",
+    "AsyncMeetingAdapter",
+    "AsyncMeetingDriver",
+    "patiently",
+    "until",
+]
 
 
 async def until(holds: Callable[[], object], seconds: float = 60) -> None:

@@ -23,7 +23,7 @@ METHODS = (
     "get_session_and_user_by_session_id",
     "get_sessions_by_user_id",
     "set_session",
-    "set_session_within",
+    "set_session_capped",
     "delete_session",
     "delete_sessions_by_user_id",
     "delete_other_sessions",
@@ -75,5 +75,12 @@ for _name in METHODS:
 
 def make_auth(store: AsyncWatchedStore, time: Time, **config: Any) -> AsyncAuth[User]:
     """An ``Auth`` over one store, with a cheap hasher and the test's clock."""
-    defaults: dict[str, Any] = {"users": store, "sessions": store, "env": "DEV", "hash": CHEAP, "password_pool": ROOMY, "clock": time}
+    defaults: dict[str, Any] = {
+        "users": store,
+        "sessions": store,
+        "env": "DEV",
+        "hash": CHEAP,
+        "password_pool": ROOMY,
+        "clock": time,
+    }
     return AsyncAuth(**{**defaults, **config})

@@ -27,7 +27,11 @@ from lucia._testing.checks import OTHER_SPELLINGS, SPELT
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
 from lucia.models import SessionRow
-from lucia.testing import AsyncRenewingSessionAdapterSuite, AsyncSessionUserAdapterSuite, AsyncUserAdapterSuite
+from lucia.testing import (
+    AsyncRenewingSessionAdapterSuite,
+    AsyncSessionUserAdapterSuite,
+    AsyncUserAdapterSuite,
+)
 from tests.aio.five_methods import AsyncDictionaryAdapter, decode
 from tests.aio.folding import AsyncFoldingStore
 from tests.aio.stores import make_auth
@@ -38,7 +42,13 @@ from tests.sql_servers import SqlServer
 
 PASSWORD = "correct horse battery staple"
 VICTIM = "victim@example.com"
-SPELLINGS = ["Victim@example.com", "VICTIM@EXAMPLE.COM", "victim@exämple.com", "victim@example.com ", "vic\u200btim@example.com"]
+SPELLINGS = [
+    "Victim@example.com",
+    "VICTIM@EXAMPLE.COM",
+    "victim@exämple.com",
+    "victim@example.com ",
+    "vic\u200btim@example.com",
+]
 
 
 def spellings(name: str) -> list[str]:
@@ -94,7 +104,9 @@ async def check_users(auth: AsyncAuth[Any], user_id: str) -> None:
             await auth.update_user_attributes(other, {})
         await auth.delete_dead_user_sessions(other)
         await auth.delete_user(other)
-    assert (await auth.validate_session_user(session.session_id)).user == await auth.get_user(user_id)
+    assert (await auth.validate_session_user(session.session_id)).user == await auth.get_user(
+        user_id
+    )
     assert len(await auth.get_all_user_keys(user_id)) == 2
 
 
@@ -103,7 +115,9 @@ async def test_other_spellings_of_a_key(folding_auth: AsyncAuth[User]) -> None:
     await check_keys(folding_auth, await add_victim(folding_auth))
 
 
-async def test_other_spellings_of_a_key_without_the_comparison(folding_auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_spellings_of_a_key_without_the_comparison(
+    folding_auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Control: where the row's own id is not looked at, another spelling opens the account."""
     monkeypatch.setattr(users_module, "exactly", lambda row, _: row)
     user_id = await add_victim(folding_auth)
@@ -115,18 +129,27 @@ async def test_other_spellings_of_a_user(folding_auth: AsyncAuth[User]) -> None:
     await check_users(folding_auth, await add_victim(folding_auth))
 
 
-async def test_other_spellings_of_a_session(folding: AsyncFoldingStore, folding_auth: AsyncAuth[User], time: Time) -> None:
+async def test_other_spellings_of_a_session(
+    folding: AsyncFoldingStore, folding_auth: AsyncAuth[User], time: Time
+) -> None:
     """Over a store that folds ids, another spelling of a session's id is InvalidSessionId."""
     session = await folding_auth.create_session(await add_victim(folding_auth))
     apart = make_auth(folding, time, sessions=AsyncMemoryAdapter(clock=time))
     other = session.session_id.swapcase()
     for auth in (folding_auth, apart):
-        for method in (auth.validate_session, auth.validate_session_user, auth.get_session, auth.get_session_user):
+        for method in (
+            auth.validate_session,
+            auth.validate_session_user,
+            auth.get_session,
+            auth.get_session_user,
+        ):
             with pytest.raises(InvalidSessionId):
                 await method(other)
 
 
-async def test_a_session_of_another_spelling_is_nobodys(folding: AsyncFoldingStore, folding_auth: AsyncAuth[User]) -> None:
+async def test_a_session_of_another_spelling_is_nobodys(
+    folding: AsyncFoldingStore, folding_auth: AsyncAuth[User]
+) -> None:
     """A session whose user's id is only alike to a stored one has no user, also where both come by one call."""
     user_id = await add_victim(folding_auth)
     session = await folding_auth.create_session(user_id.swapcase())
@@ -153,14 +176,20 @@ class AsyncFoldingLists(AsyncDictionaryAdapter):
     """Lists the sessions of everybody whose id is the same in lower case."""
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
-        return [row for row in map(decode, self._records.values()) if row.user_id.lower() == user_id.lower()]
+        return [
+            row
+            for row in map(decode, self._records.values())
+            if row.user_id.lower() == user_id.lower()
+        ]
 
 
 async def test_keeping_one_session_ends_no_other_users(time: Time) -> None:
     """Over five methods, ``keep=`` ends none of the sessions that a folding list has of another user."""
     sessions = AsyncFoldingLists()
     auth = AsyncAuth(sessions=sessions, env="DEV", hash=CHEAP, clock=time)
-    kept, ended, foreign = [await auth.create_session(user_id) for user_id in ("anna", "anna", "ANNA")]
+    kept, ended, foreign = [
+        await auth.create_session(user_id) for user_id in ("anna", "anna", "ANNA")
+    ]
     assert isinstance(auth._sessions, AsyncFiveMethods)
     assert await auth.invalidate_all_user_sessions("anna", keep=kept.session_id)
     time.advance(timedelta(seconds=1))
@@ -174,20 +203,38 @@ async def test_keeping_one_session_ends_no_other_users(time: Time) -> None:
 
 def own_user_table(metadata: MetaData) -> AuthTables:
     """The application's own user table, whose id has the database's default collation."""
-    people = Table("people", metadata, Column("id", String(255), primary_key=True), Column("name", Text), Column("town", Text))
+    people = Table(
+        "people",
+        metadata,
+        Column("id", String(255), primary_key=True),
+        Column("name", Text),
+        Column("town", Text),
+    )
     return AuthTables(metadata, user=people, sessions=True)
 
 
 def other_collation(metadata: MetaData) -> AuthTables:
     """The application's own user table with another default collation than the database's."""
-    columns = Column("id", String(255), primary_key=True), Column("name", Text), Column("town", Text)
-    people = Table("people", metadata, *columns, mariadb_charset="utf8mb4", mariadb_collate="utf8mb4_general_ci")
+    columns = (
+        Column("id", String(255), primary_key=True),
+        Column("name", Text),
+        Column("town", Text),
+    )
+    people = Table(
+        "people",
+        metadata,
+        *columns,
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_general_ci",
+    )
     return AuthTables(metadata, user=people, sessions=True)
 
 
 def earlier_version(metadata: MetaData) -> AuthTables:
     """The library's own tables, as an earlier version made them: without a collation."""
-    tables = AuthTables(metadata, user_columns=[Column("name", Text), Column("town", Text)], sessions=True)
+    tables = AuthTables(
+        metadata, user_columns=[Column("name", Text), Column("town", Text)], sessions=True
+    )
     for table in metadata.tables.values():
         for column in table.columns:
             if isinstance(column.type, String) and not isinstance(column.type, Text):
@@ -195,8 +242,12 @@ def earlier_version(metadata: MetaData) -> AuthTables:
     return tables
 
 
-@pytest.fixture(params=[own_user_table, other_collation, earlier_version], ids=lambda make: str(make.__name__))
-async def default_collation(request: pytest.FixtureRequest, mariadb: SqlServer) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
+@pytest.fixture(
+    params=[own_user_table, other_collation, earlier_version], ids=lambda make: str(make.__name__)
+)
+async def default_collation(
+    request: pytest.FixtureRequest, mariadb: SqlServer
+) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
     """An adapter over tables of which some have a collation that ignores case, accents and trailing spaces."""
     metadata = MetaData()
     tables = request.param(metadata)
@@ -220,7 +271,10 @@ async def create_user(adapter: Any, user_id: str) -> None:
     ],
 )
 async def test_laws_with_the_default_collation(
-    default_collation: AsyncSQLAlchemyAdapter, suite: type[Any], law: str, monkeypatch: pytest.MonkeyPatch
+    default_collation: AsyncSQLAlchemyAdapter,
+    suite: type[Any],
+    law: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The laws about other spellings hold for an adapter by itself, whatever collation the columns have."""
     laws = suite()
@@ -237,9 +291,13 @@ async def test_another_spelling_is_not_kept(default_collation: AsyncSQLAlchemyAd
         assert await default_collation.get_session(SPELT) is None
 
 
-async def test_accounts_with_the_default_collation(default_collation: AsyncSQLAlchemyAdapter) -> None:
+async def test_accounts_with_the_default_collation(
+    default_collation: AsyncSQLAlchemyAdapter,
+) -> None:
     """No other spelling of a key's name or of a user's id leads to the account."""
-    auth = AsyncAuth(sessions=default_collation, users=default_collation, env="DEV", hash=CHEAP, throttle=None)
+    auth = AsyncAuth(
+        sessions=default_collation, users=default_collation, env="DEV", hash=CHEAP, throttle=None
+    )
     user_id = await add_victim(auth)
     await check_keys(auth, user_id)
     await check_users(auth, user_id)
@@ -247,11 +305,15 @@ async def test_accounts_with_the_default_collation(default_collation: AsyncSQLAl
 
 async def test_names_that_collide_are_taken(default_collation: AsyncSQLAlchemyAdapter) -> None:
     """A key whose id the database takes for an existing one is made apart from it, or not at all: nobody's key is changed."""
-    auth = AsyncAuth(sessions=default_collation, users=default_collation, env="DEV", hash=CHEAP, throttle=None)
+    auth = AsyncAuth(
+        sessions=default_collation, users=default_collation, env="DEV", hash=CHEAP, throttle=None
+    )
     user_id = await add_victim(auth)
     other = await auth.create_user(primary_key=PrimaryKey("username", "attacker", PASSWORD))
     for spelling in SPELLINGS:
         with suppress(DuplicateKeyId):
-            await auth.create_key(other.user_id, provider_id="email", provider_user_id=spelling, password="attack")
+            await auth.create_key(
+                other.user_id, provider_id="email", provider_user_id=spelling, password="attack"
+            )
             assert (await auth.use_key("email", spelling, "attack")).user_id == other.user_id
     assert (await auth.use_key("email", VICTIM, PASSWORD)).user_id == user_id

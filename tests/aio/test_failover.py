@@ -40,7 +40,11 @@ async def add(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> None:
 
 async def live(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> set[str]:
     """Those of the ids that have a session."""
-    return {session_id for session_id in session_ids if await adapter.get_session(session_id) is not None}
+    return {
+        session_id
+        for session_id in session_ids
+        if await adapter.get_session(session_id) is not None
+    }
 
 
 async def after_outage(call: Callable[[], Any]) -> Any:
@@ -70,10 +74,19 @@ async def end_others(adapter: AsyncRedisSessionAdapter) -> None:
     assert await adapter.delete_other_sessions("u1", "kept") is True
 
 
-@pytest.mark.parametrize(("end", "stay"), [(end_one, {"kept"}), (end_all, set()), (end_others, {"kept"})], ids=["one", "all", "others"])
-async def test_ended_again(end: Callable[[AsyncRedisSessionAdapter], Any], stay: set[str], servers: Pair) -> None:
+@pytest.mark.parametrize(
+    ("end", "stay"),
+    [(end_one, {"kept"}), (end_all, set()), (end_others, {"kept"})],
+    ids=["one", "all", "others"],
+)
+async def test_ended_again(
+    end: Callable[[AsyncRedisSessionAdapter], Any], stay: set[str], servers: Pair
+) -> None:
     """What a failover brought back is alive for every process until the next command of the one that had ended it, and dead afterwards."""
-    async with AsyncAdapters.on(servers.server()) as one, AsyncAdapters.on(servers.server()) as other:
+    async with (
+        AsyncAdapters.on(servers.server()) as one,
+        AsyncAdapters.on(servers.server()) as other,
+    ):
         await add(one, "kept", "ended")
         servers.settle()
         servers.link.hold()
@@ -90,7 +103,10 @@ async def test_ended_again(end: Callable[[AsyncRedisSessionAdapter], Any], stay:
 
 async def test_used_id_is_ended_again(servers: Pair) -> None:
     """If a renewal is undone with the ending of its successor, the used id, which is alive again, is ended."""
-    async with AsyncAdapters.on(servers.server()) as one, AsyncAdapters.on(servers.server()) as other:
+    async with (
+        AsyncAdapters.on(servers.server()) as one,
+        AsyncAdapters.on(servers.server()) as other,
+    ):
         await add(one, "used", "goes on")
         servers.settle()
         servers.link.hold()
@@ -105,7 +121,10 @@ async def test_used_id_is_ended_again(servers: Pair) -> None:
 
 async def test_ended_again_while_it_is_renewed(servers: Pair) -> None:
     """A session that came back and was renewed by another process is ended with its successor."""
-    async with AsyncAdapters.on(servers.server()) as one, AsyncAdapters.on(servers.server()) as other:
+    async with (
+        AsyncAdapters.on(servers.server()) as one,
+        AsyncAdapters.on(servers.server()) as other,
+    ):
         await add(one, "ended")
         servers.settle()
         servers.link.hold()
@@ -169,7 +188,10 @@ def with_a_method_of_its_own(kind: Any) -> Any:
 async def test_client_that_is_used_as_it_is(servers: Pair) -> None:
     """Over a client that can't be copied, what was ended is ended again after each lost answer; asking replicas is refused."""
     kind = with_a_method_of_its_own(AsyncClients.modules["redis"].Redis)
-    async with kind(port=servers.front.port, protocol=2, retry=None) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        kind(port=servers.front.port, protocol=2, retry=None) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         with pytest.raises(TypeError, match="revoke_ack needs connections of our own"):
             AsyncRedisSessionAdapter(client, revoke_ack=1)
         await add(adapter, "ended", "kept")
@@ -200,9 +222,13 @@ async def test_wait_alone_tells_nothing(servers: Pair) -> None:
 
 
 @pytest.mark.parametrize("end", [end_one, end_all, end_others], ids=["one", "all", "others"])
-async def test_not_replicated(end: Callable[[AsyncRedisSessionAdapter], Any], servers: Pair) -> None:
+async def test_not_replicated(
+    end: Callable[[AsyncRedisSessionAdapter], Any], servers: Pair
+) -> None:
     """An ending that too few replicas have raises, is done on the primary, raises again when it is repeated, and not when they have it."""
-    async with AsyncAdapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)) as adapter:
+    async with AsyncAdapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
         await add(adapter, "kept", "ended", "other")
         servers.settle()
         await patiently(partial(adapter.delete_session, "other"))
@@ -222,14 +248,20 @@ async def test_not_replicated(end: Callable[[AsyncRedisSessionAdapter], Any], se
 async def test_frozen_replica(servers: Pair) -> None:
     """A replica that is frozen confirms nothing, and one that does not exist neither."""
     servers.replica.freeze()
-    async with AsyncAdapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)) as adapter:
+    async with AsyncAdapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
         await add(adapter, "ended")
         with pytest.raises(RevocationNotReplicated):
             await adapter.delete_session("ended")
         servers.replica.thaw()
-    async with AsyncAdapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)) as adapter:
+    async with AsyncAdapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
         await patiently(partial(adapter.delete_session, "ended"))
-    async with AsyncAdapters.on(servers.server(), revoke_ack=2, revoke_ack_timeout=timedelta(seconds=2)) as adapter:
+    async with AsyncAdapters.on(
+        servers.server(), revoke_ack=2, revoke_ack_timeout=timedelta(seconds=2)
+    ) as adapter:
         with pytest.raises(RevocationNotReplicated) as caught:
             await adapter.delete_session("ended")
         assert (caught.value.wanted, caught.value.acknowledged) == (2, 1)
@@ -246,7 +278,9 @@ async def test_rights_for_asking_replicas(servers: Pair) -> None:
         commands=[f"+{command}" for command in LEAST_RIGHTS],
         keys=["session:*", "userSession:*"],
     )
-    async with AsyncAdapters.on(servers.server(), user="app", revoke_ack=1, revoke_ack_timeout=timedelta(seconds=4)) as adapter:
+    async with AsyncAdapters.on(
+        servers.server(), user="app", revoke_ack=1, revoke_ack_timeout=timedelta(seconds=4)
+    ) as adapter:
         await add(adapter, "ended", "other")
         with pytest.raises(redis.exceptions.NoPermissionError):
             await adapter.delete_session("ended")
@@ -259,7 +293,9 @@ async def test_rights_for_asking_replicas(servers: Pair) -> None:
 @one_kind
 async def test_sign_out_that_is_not_replicated(servers: Pair) -> None:
     """Through Auth the error goes up, and the session is no session any more."""
-    async with AsyncAdapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)) as adapter:
+    async with AsyncAdapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
         auth = AsyncAuth(sessions=adapter, env="PROD")
         session = await auth.create_session("u1")
         servers.link.hold()
@@ -278,7 +314,10 @@ async def test_sign_out_that_is_not_replicated(servers: Pair) -> None:
 async def test_sentinel(library: str, tmp_path: Path) -> None:
     """When Sentinel has promoted a replica after kill -9 of the primary, what was ended and came back is ended by the next command."""
     with sentinel_pair(library, tmp_path) as group:
-        async with AsyncClients.behind_sentinel(group) as client, AsyncRedisSessionAdapter(client) as adapter:
+        async with (
+            AsyncClients.behind_sentinel(group) as client,
+            AsyncRedisSessionAdapter(client) as adapter,
+        ):
             await add(adapter, "ended", "kept")
             group.pair.settle()
             group.pair.link.hold()
@@ -290,7 +329,10 @@ async def test_sentinel(library: str, tmp_path: Path) -> None:
             assert group.pair.replica.client.exists("session:ended") == 0
             assert group.pair.replica.client.exists("session:kept") == 1
             await adapter.set_session(row("new"))
-            assert {each.id for each in await adapter.get_sessions_by_user_id("u1")} == {"kept", "new"}
+            assert {each.id for each in await adapter.get_sessions_by_user_id("u1")} == {
+                "kept",
+                "new",
+            }
 
 
 async def test_cluster(tmp_path: Path) -> None:
@@ -308,7 +350,11 @@ async def test_cluster(tmp_path: Path) -> None:
             group.settle()
             number = group.number_of("session:s1")
             group.primaries[number].refuse_replicas()
-            there = {session_id for session_id in session_ids if group.number_of(f"session:{session_id}") == number}
+            there = {
+                session_id
+                for session_id in session_ids
+                if group.number_of(f"session:{session_id}") == number
+            }
             await adapter.delete_other_sessions("u1", "kept")
             assert await live(adapter, *session_ids) == set()
             group.fail_over(number)
@@ -321,18 +367,31 @@ async def test_cluster(tmp_path: Path) -> None:
 async def test_cluster_that_lost_list_entries(tmp_path: Path) -> None:
     """Logins whose list entries a failover took away validate and are in no list, until a reindexing puts them back."""
     with replicated_cluster(tmp_path) as group:
-        async with AsyncClients.of_cluster("redis", group.cluster) as client, AsyncRedisSessionAdapter(client) as adapter:
+        async with (
+            AsyncClients.of_cluster("redis", group.cluster) as client,
+            AsyncRedisSessionAdapter(client) as adapter,
+        ):
             await add(adapter, "before")
             group.settle()
             number = group.number_of("userSession:u1")
-            session_ids = [f"s{each}" for each in range(20) if group.number_of(f"session:s{each}") != number]
+            session_ids = [
+                f"s{each}" for each in range(20) if group.number_of(f"session:s{each}") != number
+            ]
             group.primaries[number].refuse_replicas()
             await add(adapter, *session_ids)
             group.fail_over(number)
             assert await after_outage(lambda: live(adapter, *session_ids)) == set(session_ids)
-            assert [each.id for each in await after_outage(lambda: adapter.get_sessions_by_user_id("u1"))] == ["before"]
-            assert await adapter.reindex() == Reindexed(sessions=len(session_ids) + 1, indexed=len(session_ids))
-            assert {each.id for each in await adapter.get_sessions_by_user_id("u1")} == {"before", *session_ids}
+            assert [
+                each.id
+                for each in await after_outage(lambda: adapter.get_sessions_by_user_id("u1"))
+            ] == ["before"]
+            assert await adapter.reindex() == Reindexed(
+                sessions=len(session_ids) + 1, indexed=len(session_ids)
+            )
+            assert {each.id for each in await adapter.get_sessions_by_user_id("u1")} == {
+                "before",
+                *session_ids,
+            }
 
 
 async def test_cluster_that_confirms(tmp_path: Path) -> None:
@@ -340,7 +399,9 @@ async def test_cluster_that_confirms(tmp_path: Path) -> None:
     with replicated_cluster(tmp_path) as group:
         async with (
             AsyncClients.of_cluster("redis", group.cluster) as client,
-            AsyncRedisSessionAdapter(client, revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=300)) as adapter,
+            AsyncRedisSessionAdapter(
+                client, revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=300)
+            ) as adapter,
         ):
             await add(adapter, "s1", "s2", "s3", "s4")
             await patiently(partial(adapter.delete_session, "s4"))
@@ -383,7 +444,10 @@ async def test_restart_without_the_last_moments(tmp_path: Path) -> None:
     """What a server that restarts from an older snapshot brings back is ended again by the process that had ended it."""
     node = Node("redis-server", tmp_path)
     try:
-        async with AsyncAdapters.on(node.server()) as adapter, AsyncAdapters.on(node.server()) as other:
+        async with (
+            AsyncAdapters.on(node.server()) as adapter,
+            AsyncAdapters.on(node.server()) as other,
+        ):
             await add(adapter, "kept", "ended")
             node.client.save()
             await adapter.delete_session("ended")
@@ -414,7 +478,10 @@ async def test_what_it_takes(count: int, servers: Pair) -> None:
         for session_id in session_ids[:10]:
             await asking.delete_session(session_id)
         asked = (time.perf_counter() - began) * 1_000 / len(session_ids[:10])
-        with Inspector.looking_at(servers.server()) as look, look.client.pipeline(transaction=False) as pipeline:
+        with (
+            Inspector.looking_at(servers.server()) as look,
+            look.client.pipeline(transaction=False) as pipeline,
+        ):
             for session_id in session_ids:
                 look.write(row(session_id), pipeline)
             pipeline.execute()

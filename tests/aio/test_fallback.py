@@ -54,10 +54,18 @@ def adapter() -> AsyncSlowAdapter:
     return AsyncSlowAdapter()
 
 
-def make(adapter: AsyncDictionaryAdapter, time: Time, cap: int | None = None, **durations: timedelta) -> AsyncAuth[User]:
+def make(
+    adapter: AsyncDictionaryAdapter, time: Time, cap: int | None = None, **durations: timedelta
+) -> AsyncAuth[User]:
     """An ``Auth`` of one process."""
     expiry = SessionExpiry(**durations)
-    return AsyncAuth(sessions=adapter, env="DEV", clock=time, session_expires_in=expiry, max_sessions_per_user=cap)
+    return AsyncAuth(
+        sessions=adapter,
+        env="DEV",
+        clock=time,
+        session_expires_in=expiry,
+        max_sessions_per_user=cap,
+    )
 
 
 @pytest.fixture
@@ -85,18 +93,22 @@ async def ids(adapter: AsyncDictionaryAdapter) -> list[str]:
 
 async def test_sessions_work_over_five_methods(auth: AsyncAuth[User], time: Time) -> None:
     """Login, use, renewal, device list and logout need no more than the five."""
-    session = await auth.create_session("u", noted={"a": 1})
-    assert await auth.validate_session(session.session_id) == await auth.get_session(session.session_id)
+    session = await auth.create_session("u", metadata={"a": 1})
+    assert await auth.validate_session(session.session_id) == await auth.get_session(
+        session.session_id
+    )
     time.advance(IDLE)
     renewed = await auth.validate_session(session.session_id)
-    assert (renewed.state, renewed.noted, renewed.handle) == ("active", {"a": 1}, session.handle)
+    assert (renewed.state, renewed.metadata, renewed.handle) == ("active", {"a": 1}, session.handle)
     assert [device.handle for device in await auth.get_all_user_sessions("u")] == [session.handle]
     await auth.invalidate_session(renewed.session_id)
     assert await auth.get_all_user_sessions("u") == []
 
 
 @pytest.mark.parametrize(("grace", "served"), [(GRACE, 8), (timedelta(0), 1)])
-async def test_ours_parallel_requests_make_one_successor(adapter: AsyncSlowAdapter, time: Time, grace: timedelta, served: int) -> None:
+async def test_ours_parallel_requests_make_one_successor(
+    adapter: AsyncSlowAdapter, time: Time, grace: timedelta, served: int
+) -> None:
     """Within one process there is one successor: everybody gets it during the grace, and one alone without a grace."""
     auth = make(adapter, time, grace=grace)
     session = await auth.create_session("u")
@@ -109,7 +121,9 @@ async def test_ours_parallel_requests_make_one_successor(adapter: AsyncSlowAdapt
     assert await ids(adapter) == [found[0].session_id]
 
 
-async def test_ours_a_used_id_leads_to_its_successor_and_ends_it(auth: AsyncAuth[User], time: Time) -> None:
+async def test_ours_a_used_id_leads_to_its_successor_and_ends_it(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """It answers during the grace, over several renewals, is dead after it, and ends the successor for 60 seconds."""
     session = await auth.create_session("u")
     first = await auth.renew_session(session.session_id)
@@ -154,8 +168,12 @@ async def test_ours_renewals_and_revocation_at_once_leave_no_session(
     """Within one process a sign-out everywhere does not miss the successor of a renewal that is under way."""
     sessions = [await auth.create_session("u") for _ in range(4)]
     time.advance(IDLE)
-    calls: list[Callable[[], Any]] = [partial(auth.validate_session, session.session_id) for session in sessions]
-    calls.insert(0 if first == "revocation" else len(calls), partial(auth.invalidate_all_user_sessions, "u"))
+    calls: list[Callable[[], Any]] = [
+        partial(auth.validate_session, session.session_id) for session in sessions
+    ]
+    calls.insert(
+        0 if first == "revocation" else len(calls), partial(auth.invalidate_all_user_sessions, "u")
+    )
     await AsyncCalls.together(*calls)
     assert await ids(adapter) == []
 
@@ -179,7 +197,9 @@ async def test_ours_one_session_is_kept(auth: AsyncAuth[User], adapter: AsyncSlo
     assert await alive(auth, theirs) == [True]
 
 
-async def test_an_adapter_is_never_asked_to_delete_nothing(auth: AsyncAuth[User], adapter: AsyncSlowAdapter) -> None:
+async def test_an_adapter_is_never_asked_to_delete_nothing(
+    auth: AsyncAuth[User], adapter: AsyncSlowAdapter
+) -> None:
     """Logins, lists and sweeps call ``delete_session`` with ids alone: ``DELETE … WHERE id IN ()`` is an error in some databases."""
     session = await auth.create_session("u")
     await auth.get_all_user_sessions("u")
@@ -191,7 +211,9 @@ async def test_an_adapter_is_never_asked_to_delete_nothing(auth: AsyncAuth[User]
     assert adapter.deleted == [(session.session_id,)]
 
 
-async def test_dead_sessions_are_swept(auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time) -> None:
+async def test_dead_sessions_are_swept(
+    auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time
+) -> None:
     """Such a store is taken for one that does not expire records."""
     await auth.create_session("u")
     time.advance(400 * DAY)
@@ -208,7 +230,9 @@ def columns(time: Time) -> AsyncAuth[User]:
     return make(AsyncColumnsAdapter(), time)
 
 
-async def test_ours_a_store_without_attributes_has_handles_all_the_same(columns: AsyncAuth[User], time: Time) -> None:
+async def test_ours_a_store_without_attributes_has_handles_all_the_same(
+    columns: AsyncAuth[User], time: Time
+) -> None:
     """The handle of a login is the one by which the device list knows it, and its creation is derived from its end."""
     session = await columns.create_session("u")
     (device,) = await columns.get_all_user_sessions("u")
@@ -221,18 +245,22 @@ async def test_ours_a_store_without_attributes_has_handles_all_the_same(columns:
     assert await columns.invalidate_user_session("u", renewed.handle) is True
 
 
-async def test_ours_what_a_store_can_not_keep_is_refused(columns: AsyncAuth[User], time: Time) -> None:
+async def test_ours_what_a_store_can_not_keep_is_refused(
+    columns: AsyncAuth[User], time: Time
+) -> None:
     """An absolute lifetime and a cap are refused when ``Auth`` is made, noted data when it is given, before anything is stored."""
-    with pytest.raises(ValueError, match="max_sessions_per_user needs a session adapter that keeps attributes"):
+    with pytest.raises(
+        ValueError, match="max_sessions_per_user needs a session adapter that keeps attributes"
+    ):
         make(AsyncColumnsAdapter(), time, cap=5)
     with pytest.raises(ValueError, match="absolute lifetime"):
         make(AsyncColumnsAdapter(), time, absolute=90 * DAY)
     with pytest.raises(ValueError, match="nothing can be noted"):
-        await columns.create_session("u", noted={"a": 1})
+        await columns.create_session("u", metadata={"a": 1})
     with pytest.raises(ValueError, match="nothing can be noted"):
         await columns.handle_request(Exchange().context).sign_in("u", user_agent="Firefox")
     assert await columns.get_all_user_sessions("u") == []
-    assert (await columns.create_session("u", noted={})).noted == {}
+    assert (await columns.create_session("u", metadata={})).metadata == {}
 
 
 async def test_ours_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> None:
@@ -279,18 +307,24 @@ async def test_ours_a_cap_over_five_methods(adapter: AsyncSlowAdapter, time: Tim
     assert sum(await alive(auth, *sessions)) == 5
     last = [await auth.create_session("u") for _ in range(5)]
     assert await alive(auth, *last) == [True] * 5
-    assert [device.handle for device in await auth.get_all_user_sessions("u")] == [session.handle for session in last[::-1]]
+    assert [device.handle for device in await auth.get_all_user_sessions("u")] == [
+        session.handle for session in last[::-1]
+    ]
 
 
 async def test_ours_caps_of_two_processes(adapter: AsyncSlowAdapter, time: Time) -> None:
     """Logins of two processes follow one order: once all have returned, the cap is kept, whichever process looks last."""
     processes = [make(adapter, time, cap=3), make(adapter, time, cap=3)]
-    sessions = await AsyncCalls.together(*(partial(auth.create_session, "u") for auth in processes * 8))
+    sessions = await AsyncCalls.together(
+        *(partial(auth.create_session, "u") for auth in processes * 8)
+    )
     assert [type(session) for session in sessions] == [Session] * 16
     assert len(await ids(adapter)) == 3
 
 
-async def test_ours_a_cap_over_five_methods_ends_what_is_renewed(auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time) -> None:
+async def test_ours_a_cap_over_five_methods_ends_what_is_renewed(
+    auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time
+) -> None:
     """The oldest login ends under the id that it was renewed to, and its used id leads nowhere."""
     capped = make(adapter, time, cap=1)
     first = await capped.create_session("u")

@@ -42,9 +42,18 @@ async def user_id(auth: AsyncAuth[User]) -> str:
     return user.user_id
 
 
-def reset_key(auth: AsyncAuth[User], user_id: str, password: str | None = None) -> Callable[[], Any]:
+def reset_key(
+    auth: AsyncAuth[User], user_id: str, password: str | None = None
+) -> Callable[[], Any]:
     """What makes a single-use key for an hour."""
-    return partial(auth.create_single_use_key, user_id, provider_id="reset", provider_user_id="token", password=password, expires_in=HOUR)
+    return partial(
+        auth.create_single_use_key,
+        user_id,
+        provider_id="reset",
+        provider_user_id="token",
+        password=password,
+        expires_in=HOUR,
+    )
 
 
 def single_use(user_id: str, *, expired: bool, password_defined: bool = False) -> SingleUseKey:
@@ -62,9 +71,15 @@ def single_use(user_id: str, *, expired: bool, password_defined: bool = False) -
 @pytest.mark.parametrize("password", [PASSWORD, None])
 async def test_create_key(auth: AsyncAuth[User], user_id: str, password: str | None) -> None:
     """A further key of a user is persistent and never primary, and its user is who uses it."""
-    key = await auth.create_key(user_id, provider_id="email", provider_user_id="a@example.com", password=password)
+    key = await auth.create_key(
+        user_id, provider_id="email", provider_user_id="a@example.com", password=password
+    )
     assert key == PersistentKey(
-        provider_id="email", provider_user_id="a@example.com", user_id=user_id, password_defined=password is not None, primary=False
+        provider_id="email",
+        provider_user_id="a@example.com",
+        user_id=user_id,
+        password_defined=password is not None,
+        primary=False,
     )
     assert await auth.use_key("email", "a@example.com", password) == key
     assert await auth.get_key("email", "a@example.com") == key
@@ -76,19 +91,30 @@ async def test_a_key_can_be_used_again_and_again(auth: AsyncAuth[User], user_id:
         assert (await auth.use_key("username", "alice", PASSWORD)).user_id == user_id
 
 
-async def test_a_key_needs_a_user_and_a_name_of_its_own(auth: AsyncAuth[User], user_id: str) -> None:
+async def test_a_key_needs_a_user_and_a_name_of_its_own(
+    auth: AsyncAuth[User], user_id: str
+) -> None:
     """A key for an unknown user is InvalidUserId, a name that is taken DuplicateKeyId, for either kind of key; the taken one stays."""
-    makers: list[Callable[..., Any]] = [auth.create_key, partial(auth.create_single_use_key, expires_in=HOUR)]
+    makers: list[Callable[..., Any]] = [
+        auth.create_key,
+        partial(auth.create_single_use_key, expires_in=HOUR),
+    ]
     for make in makers:
         with pytest.raises(InvalidUserId):
             await make("nobody", provider_id="email", provider_user_id="a", password=None)
         with pytest.raises(DuplicateKeyId):
-            await make(user_id, provider_id="username", provider_user_id="alice", password="another")
+            await make(
+                user_id, provider_id="username", provider_user_id="alice", password="another"
+            )
     assert (await auth.use_key("username", "alice", PASSWORD)).user_id == user_id
 
 
-@pytest.mark.parametrize("name", ["a:b", ":", "a:", "::a", "https://example.com/~a", "漢字 🦊", " a ", "x" * 249])
-async def test_key_ids_are_split_at_the_first_colon(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["a:b", ":", "a:", "::a", "https://example.com/~a", "漢字 🦊", " a ", "x" * 249]
+)
+async def test_key_ids_are_split_at_the_first_colon(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, name: str
+) -> None:
     """Colons and any other text in ``provider_user_id`` come back as they were."""
     await auth.create_key(user_id, provider_id="other", provider_user_id=name, password=None)
     key = await auth.use_key("other", name, None)
@@ -101,7 +127,14 @@ async def test_ours_a_provider_id_holds_no_colon(auth: AsyncAuth[User], user_id:
     calls: list[Callable[[], Any]] = [
         partial(auth.create_user, primary_key=PrimaryKey("a:b", "c", None)),
         partial(auth.create_key, user_id, provider_id="a:b", provider_user_id="c", password=None),
-        partial(auth.create_single_use_key, user_id, provider_id="a:b", provider_user_id="c", password=None, expires_in=HOUR),
+        partial(
+            auth.create_single_use_key,
+            user_id,
+            provider_id="a:b",
+            provider_user_id="c",
+            password=None,
+            expires_in=HOUR,
+        ),
         partial(auth.use_key, "a:b", "c", None),
         partial(auth.create_session_with_key, "a:b", "c", None),
         partial(auth.get_key, "a:b", "c"),
@@ -114,7 +147,9 @@ async def test_ours_a_provider_id_holds_no_colon(auth: AsyncAuth[User], user_id:
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
-async def test_a_key_is_not_made_under_an_impossible_name(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, name: str) -> None:
+async def test_a_key_is_not_made_under_an_impossible_name(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, name: str
+) -> None:
     """An empty, overlong or unencodable name is InvalidInput in words for who typed it, and nothing is stored."""
     with pytest.raises(InvalidInput, match=rf"\A{IMPOSSIBLE[name]}\Z"):
         await auth.create_key(user_id, provider_id="username", provider_user_id=name, password=None)
@@ -125,7 +160,9 @@ async def test_a_key_is_not_made_under_an_impossible_name(auth: AsyncAuth[User],
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
-async def test_an_impossible_name_is_an_unknown_one(auth: AsyncAuth[User], store: AsyncWatchedStore, name: str) -> None:
+async def test_an_impossible_name_is_an_unknown_one(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, name: str
+) -> None:
     """What a person typed into a login form is no programming error: a name that no key can have is InvalidKeyId and not looked up."""
     calls: list[Callable[[], Any]] = [
         partial(auth.use_key, "username", name, PASSWORD),
@@ -165,7 +202,13 @@ async def test_get_all_user_keys(auth: AsyncAuth[User], user_id: str) -> None:
     """It gives a user's keys of both kinds and nobody else's; an unknown user is InvalidUserId."""
     made = await reset_key(auth, user_id)()
     other = await auth.create_user(primary_key=PrimaryKey("username", "bob", None))
-    primary = PersistentKey(provider_id="username", provider_user_id="alice", user_id=user_id, password_defined=True, primary=True)
+    primary = PersistentKey(
+        provider_id="username",
+        provider_user_id="alice",
+        user_id=user_id,
+        password_defined=True,
+        primary=True,
+    )
     found = await auth.get_all_user_keys(user_id)
     assert len(found) == 2
     assert made in found
@@ -193,7 +236,9 @@ async def test_delete_key(auth: AsyncAuth[User], user_id: str) -> None:
 
 
 @pytest.mark.parametrize("password", [None, "123456"])
-async def test_a_single_use_key_is_consumed_by_its_first_use(auth: AsyncAuth[User], user_id: str, password: str | None) -> None:
+async def test_a_single_use_key_is_consumed_by_its_first_use(
+    auth: AsyncAuth[User], user_id: str, password: str | None
+) -> None:
     """It works once, up to the very end of its time, and is gone then."""
     made = await reset_key(auth, user_id, password)()
     assert made == single_use(user_id, expired=False, password_defined=password is not None)
@@ -204,7 +249,9 @@ async def test_a_single_use_key_is_consumed_by_its_first_use(auth: AsyncAuth[Use
         await auth.get_key("reset", "token")
 
 
-async def test_a_single_use_key_works_up_to_its_very_end(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
+async def test_a_single_use_key_works_up_to_its_very_end(
+    auth: AsyncAuth[User], time: Time, user_id: str
+) -> None:
     """Equality still counts as alive."""
     await reset_key(auth, user_id)()
     time.advance(HOUR)
@@ -212,7 +259,9 @@ async def test_a_single_use_key_works_up_to_its_very_end(auth: AsyncAuth[User], 
 
 
 @pytest.mark.parametrize("password", [None, "123456"])
-async def test_an_expired_single_use_key_is_consumed_too(auth: AsyncAuth[User], time: Time, user_id: str, password: str | None) -> None:
+async def test_an_expired_single_use_key_is_consumed_too(
+    auth: AsyncAuth[User], time: Time, user_id: str, password: str | None
+) -> None:
     """Past its end it is ExpiredKey once, and unknown from then on."""
     await reset_key(auth, user_id, password)()
     time.advance(HOUR)
@@ -222,7 +271,9 @@ async def test_an_expired_single_use_key_is_consumed_too(auth: AsyncAuth[User], 
             await auth.use_key("reset", "token", password)
 
 
-async def test_a_wrong_password_consumes_no_key(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
+async def test_a_wrong_password_consumes_no_key(
+    auth: AsyncAuth[User], time: Time, user_id: str
+) -> None:
     """The password is checked before the expiry, and a wrong one leaves the key, also an expired one."""
     await reset_key(auth, user_id, "123456")()
     for wrong in ("654321", None, "", "\ud800"):
@@ -235,7 +286,9 @@ async def test_a_wrong_password_consumes_no_key(auth: AsyncAuth[User], time: Tim
 
 
 @pytest.mark.parametrize("password", [None, "123456"])
-async def test_ours_a_single_use_key_is_consumed_once_under_concurrency(auth: AsyncAuth[User], user_id: str, password: str | None) -> None:
+async def test_ours_a_single_use_key_is_consumed_once_under_concurrency(
+    auth: AsyncAuth[User], user_id: str, password: str | None
+) -> None:
     """Of many uses at once exactly one succeeds; all others find no such key."""
     made = await reset_key(auth, user_id, password)()
     outcomes = await AsyncCalls.together(*[partial(auth.use_key, "reset", "token", password)] * 5)
@@ -243,7 +296,9 @@ async def test_ours_a_single_use_key_is_consumed_once_under_concurrency(auth: As
     assert sum(isinstance(outcome, InvalidKeyId) for outcome in outcomes) == 4
 
 
-async def test_ours_who_comes_second_to_a_single_use_key_finds_none(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_ours_who_comes_second_to_a_single_use_key_finds_none(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """A use that was overtaken after it had read the key does not count."""
     await reset_key(auth, user_id)()
     store.after["get_key"] = partial(auth.use_key, "reset", "token", None)
@@ -255,7 +310,7 @@ async def test_what_can_not_be_noted_consumes_no_key(auth: AsyncAuth[User], user
     """A login that is refused for what it notes leaves a single-use key to be used."""
     await reset_key(auth, user_id)()
     with pytest.raises(InvalidInput):
-        await auth.create_session_with_key("reset", "token", None, noted={"a": "x" * 8_192})
+        await auth.create_session_with_key("reset", "token", None, metadata={"a": "x" * 8_192})
     assert (await auth.create_session_with_key("reset", "token", None)).user_id == user_id
 
 
@@ -267,7 +322,9 @@ async def test_a_login_consumes_a_single_use_key(auth: AsyncAuth[User], user_id:
         await auth.create_session_with_key("reset", "token", None)
 
 
-async def test_a_store_that_fails_consumes_nothing(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_a_store_that_fails_consumes_nothing(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """If the key can't be removed, the store's error goes up, and the key works once it can."""
     await reset_key(auth, user_id)()
     store.failing = {"delete_non_primary_key": StoreDownError("down")}
@@ -278,16 +335,28 @@ async def test_a_store_that_fails_consumes_nothing(auth: AsyncAuth[User], store:
 
 
 @pytest.mark.parametrize("bare", [3600, 60.0, "1h", True, None])
-async def test_ours_a_bare_number_is_no_time_for_a_key(auth: AsyncAuth[User], user_id: str, bare: Any) -> None:
+async def test_ours_a_bare_number_is_no_time_for_a_key(
+    auth: AsyncAuth[User], user_id: str, bare: Any
+) -> None:
     """``expires_in`` is a ``timedelta``: all else is refused, and no key is made."""
     with pytest.raises(TypeError, match=r"expires_in must be a datetime\.timedelta"):
-        await auth.create_single_use_key(user_id, provider_id="reset", provider_user_id="token", password=None, expires_in=bare)
+        await auth.create_single_use_key(
+            user_id, provider_id="reset", provider_user_id="token", password=None, expires_in=bare
+        )
     assert len(await auth.get_all_user_keys(user_id)) == 1
 
 
-async def test_a_key_does_not_expire_in_the_past_or_beyond_time(auth: AsyncAuth[User], user_id: str) -> None:
+async def test_a_key_does_not_expire_in_the_past_or_beyond_time(
+    auth: AsyncAuth[User], user_id: str
+) -> None:
     """A negative time and one beyond the year 9999 are refused."""
     for expires_in in (timedelta(milliseconds=-1), timedelta.max):
         with pytest.raises(ValueError, match="expires"):
-            await auth.create_single_use_key(user_id, provider_id="reset", provider_user_id="token", password=None, expires_in=expires_in)
+            await auth.create_single_use_key(
+                user_id,
+                provider_id="reset",
+                provider_user_id="token",
+                password=None,
+                expires_in=expires_in,
+            )
     assert len(await auth.get_all_user_keys(user_id)) == 1

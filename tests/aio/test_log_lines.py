@@ -82,7 +82,9 @@ async def test_sign_in(auth: AsyncAuth[User], lines: Lines) -> None:
     user = await auth.create_user(primary_key=ALICE)
     assert lines.take() == []
     await auth.handle_request(Exchange().context).sign_in(user.user_id)
-    await auth.handle_request(Exchange().context).sign_in_with_key("username", "alice@example.com", PASSWORD)
+    await auth.handle_request(Exchange().context).sign_in_with_key(
+        "username", "alice@example.com", PASSWORD
+    )
     assert lines.take() == [
         ("signed_in", {"user_id": user.user_id, "provider_id": None}),
         ("signed_in", {"user_id": user.user_id, "provider_id": "username"}),
@@ -94,27 +96,46 @@ async def test_refusal(auth: AsyncAuth[User], lines: Lines) -> None:
     user = await auth.create_user(primary_key=ALICE)
     used: Callable[..., Any] = auth.use_key
     for call in (used, auth.create_session_with_key):
-        for name, reason, whose in (("alice@example.com", "InvalidPassword", user.user_id), ("nobody", "InvalidKeyId", None)):
+        for name, reason, whose in (
+            ("alice@example.com", "InvalidPassword", user.user_id),
+            ("nobody", "InvalidKeyId", None),
+        ):
             with pytest.raises(InvalidCredentials):
                 await call("username", name, WRONG)
-            fields = {"reason": reason, "provider_id": "username", "user_id": whose, "suppressed": 0}
+            fields = {
+                "reason": reason,
+                "provider_id": "username",
+                "user_id": whose,
+                "suppressed": 0,
+            }
             assert lines.take() == [("credentials_refused", fields)]
     await auth.use_key("username", "alice@example.com", PASSWORD)
     assert lines.take() == []
 
 
-async def test_overtaken_sign_in(auth: AsyncAuth[User], store: AsyncWatchedStore, lines: Lines) -> None:
+async def test_overtaken_sign_in(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, lines: Lines
+) -> None:
     """A sign-in that the removal of its key overtakes is a refusal, and no sign-in or revocation."""
     user = await auth.create_user(primary_key=None)
-    await auth.create_key(user.user_id, provider_id="email", provider_user_id="x", password=PASSWORD)
+    await auth.create_key(
+        user.user_id, provider_id="email", provider_user_id="x", password=PASSWORD
+    )
     store.after["set_session"] = partial(auth.delete_key, "email", "x")
     with pytest.raises(InvalidCredentials):
         await auth.create_session_with_key("email", "x", PASSWORD)
-    fields = {"reason": "InvalidPassword", "provider_id": "email", "user_id": user.user_id, "suppressed": 0}
+    fields = {
+        "reason": "InvalidPassword",
+        "provider_id": "email",
+        "user_id": user.user_id,
+        "suppressed": 0,
+    }
     assert lines.take() == [("credentials_refused", fields)]
 
 
-async def test_throttling_does_not_flood(auth: AsyncAuth[User], lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_throttling_does_not_flood(
+    auth: AsyncAuth[User], lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Attempts that are throttled write one line a minute for each key and address; its successor tells how many were left out."""
     seconds = Time(0)
     monkeypatch.setattr(_logs, "_limiter", _logs.Limiter(seconds))
@@ -131,7 +152,9 @@ async def test_throttling_does_not_flood(auth: AsyncAuth[User], lines: Lines, mo
     assert await guess("alice", "198.51.100.1") == []
     seconds.now += 61
     assert [fields["suppressed"] for fields in await guess("alice", ADDRESS, 1)] == [49]
-    assert [fields["address"] for fields in await guess("carol", "2001:db8:1:2::7")] == ["2001:db8:1:2::/64"]
+    assert [fields["address"] for fields in await guess("carol", "2001:db8:1:2::7")] == [
+        "2001:db8:1:2::/64"
+    ]
     assert [fields["address"] for fields in await guess("dave", None)] == [None]
 
     monkeypatch.setattr(_logs.Limiter, "admit", lambda *_: 0)  # the control: nothing is left out
@@ -159,11 +182,15 @@ async def test_sign_out_from_a_store_that_tells_nothing(lines: Lines, time: Time
             await request.validate()
         lines.take()
         await request.sign_out()
-        assert [fields for event, fields in lines.take() if event == "signed_out"] == [{"user_id": user_id}]
+        assert [fields for event, fields in lines.take() if event == "signed_out"] == [
+            {"user_id": user_id}
+        ]
 
 
 @pytest.mark.parametrize("where", ["memory", "redis"])
-async def test_revocation(auth: AsyncAuth[User], redis_auth: AsyncAuth[User], lines: Lines, where: str) -> None:
+async def test_revocation(
+    auth: AsyncAuth[User], redis_auth: AsyncAuth[User], lines: Lines, where: str
+) -> None:
     """A revocation says how many sessions were ended, and whose."""
     subject = auth if where == "memory" else redis_auth
     user = await subject.create_user(primary_key=ALICE)
@@ -221,12 +248,17 @@ async def test_revocation_without_scripts(scriptless_client: Redis, lines: Lines
     assert lines.take() == [("sessions_revoked", {"user_id": "alice", "count": 1})] * 2
 
 
-async def test_revocation_that_fails(auth: AsyncAuth[User], store: AsyncWatchedStore, lines: Lines) -> None:
+async def test_revocation_that_fails(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, lines: Lines
+) -> None:
     """A revocation that fails is an error in the log, once a minute for each user, also where it is a part of something else."""
     user = await auth.create_user(primary_key=ALICE)
     session = await auth.create_session(user.user_id)
     lines.take()
-    store.failing = {"delete_sessions_by_user_id": StoreDownError("down"), "delete_session": StoreDownError("down")}
+    store.failing = {
+        "delete_sessions_by_user_id": StoreDownError("down"),
+        "delete_session": StoreDownError("down"),
+    }
     for _ in range(3):
         with pytest.raises(StoreDownError):
             await auth.invalidate_all_user_sessions(user.user_id)
@@ -235,7 +267,10 @@ async def test_revocation_that_fails(auth: AsyncAuth[User], store: AsyncWatchedS
     with pytest.raises(StoreDownError):
         await auth.handle_request(Exchange(session.session_id).context).sign_out()
     assert lines.take() == [
-        ("revocation_failed", {"user_id": user.user_id, "reason": "StoreDownError", "suppressed": 0}),
+        (
+            "revocation_failed",
+            {"user_id": user.user_id, "reason": "StoreDownError", "suppressed": 0},
+        ),
         ("revocation_failed", {"user_id": None, "reason": "StoreDownError", "suppressed": 4 - 1}),
     ]
 
@@ -244,20 +279,28 @@ async def test_revocation_that_no_replica_confirmed(redis_server: Server, lines:
     """A revocation that too few replicas confirmed is an error in the log."""
     async with Redis.from_url(redis_server.url) as client:
         await client.flushall()
-        async with AsyncRedisSessionAdapter(client, revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=10)) as adapter:
+        async with AsyncRedisSessionAdapter(
+            client, revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=10)
+        ) as adapter:
             auth = AsyncAuth(sessions=adapter, env="DEV")
             session = await auth.create_session("alice")
             with pytest.raises(RevocationNotReplicated):
                 await auth.invalidate_session(session.session_id)
     fields = {"user_id": "alice", "reason": "RevocationNotReplicated", "suppressed": 0}
-    assert lines.take() == [("signed_in", {"user_id": "alice", "provider_id": None}), ("revocation_failed", fields)]
+    assert lines.take() == [
+        ("signed_in", {"user_id": "alice", "provider_id": None}),
+        ("revocation_failed", fields),
+    ]
 
 
 async def test_store_unavailable_and_available_again(tmp_path: Path, lines: Lines) -> None:
     """An outage writes a line when it begins and one when it is over, however many requests fail, and counts them."""
     seconds = Time(0)
     with own_server("redis-server", tmp_path) as server:
-        async with Redis.from_url(server.url) as client, AsyncRedisSessionAdapter(client, deadline=FAST) as adapter:
+        async with (
+            Redis.from_url(server.url) as client,
+            AsyncRedisSessionAdapter(client, deadline=FAST) as adapter,
+        ):
             auth = AsyncAuth(sessions=adapter, env="DEV")
             session = await auth.create_session("alice")
             adapter._driver.outage._clock = seconds
@@ -277,22 +320,38 @@ async def test_store_unavailable_and_available_again(tmp_path: Path, lines: Line
                 await auth.invalidate_session(session.session_id)
             seconds.now += 10
             await auth.create_session("alice")
-            assert [event for event, _ in lines.take()] == ["store_unavailable", "revocation_failed", "store_available", "signed_in"]
+            assert [event for event, _ in lines.take()] == [
+                "store_unavailable",
+                "revocation_failed",
+                "store_available",
+                "signed_in",
+            ]
 
 
-@pytest.mark.parametrize("wrong", [{"db": 99}, {"username": "nobody", "password": "wrong"}], ids=["database", "user"])
-async def test_a_server_that_refuses_is_no_outage(redis_server: Server, lines: Lines, wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"db": 99}, {"username": "nobody", "password": "wrong"}], ids=["database", "user"]
+)
+async def test_a_server_that_refuses_is_no_outage(
+    redis_server: Server, lines: Lines, wrong: dict[str, Any]
+) -> None:
     """A server that answers a connection with an error, which is raised, is not reported as one that does not answer."""
-    async with Redis.from_url(redis_server.url, **wrong) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        Redis.from_url(redis_server.url, **wrong) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         auth = AsyncAuth(sessions=adapter, env="DEV")
         for call in (partial(auth.get_session, "0" * 40), partial(auth.create_session, "alice")):
-            with pytest.raises(RedisError, match=r"DB index is out of range|invalid username-password"):
+            with pytest.raises(
+                RedisError, match=r"DB index is out of range|invalid username-password"
+            ):
                 await call()
         assert not adapter._driver.outage.is_on
     assert lines.take() == []
 
 
-async def test_corrupt_index(redis_auth: AsyncAuth[User], redis_server: Server, lines: Lines) -> None:
+async def test_corrupt_index(
+    redis_auth: AsyncAuth[User], redis_server: Server, lines: Lines
+) -> None:
     """An index of another type is an error in the log, once a minute."""
     async with Redis.from_url(redis_server.url) as client:
         await client.set("userSession:alice", "x")
@@ -302,7 +361,9 @@ async def test_corrupt_index(redis_auth: AsyncAuth[User], redis_server: Server, 
     assert lines.take() == [("store_corrupt", {"suppressed": 0})]
 
 
-async def test_no_line_tells_a_secret(redis_auth: AsyncAuth[User], redis_server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_line_tells_a_secret(
+    redis_auth: AsyncAuth[User], redis_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     """Over a whole scenario no line of any logger, and no field, holds a session id, a password, a hash or a key's name."""
     caplog.set_level(logging.DEBUG)
     auth = redis_auth
@@ -315,23 +376,40 @@ async def test_no_line_tells_a_secret(redis_auth: AsyncAuth[User], redis_server:
     user = await auth.create_user(primary_key=ALICE)
     assert auth._users is not None
     await auth.create_single_use_key(
-        user.user_id, provider_id="reset", provider_user_id="token-of-the-reset", password=None, expires_in=timedelta(1)
+        user.user_id,
+        provider_id="reset",
+        provider_user_id="token-of-the-reset",
+        password=None,
+        expires_in=timedelta(1),
     )
-    secrets.update(row.hashed_password for row in await auth._users.get_keys_by_user_id(user.user_id) if row.hashed_password)
-    sessions = [await auth.create_session_with_key("username", "alice@example.com", PASSWORD) for _ in range(5)]
+    secrets.update(
+        row.hashed_password
+        for row in await auth._users.get_keys_by_user_id(user.user_id)
+        if row.hashed_password
+    )
+    sessions = [
+        await auth.create_session_with_key("username", "alice@example.com", PASSWORD)
+        for _ in range(5)
+    ]
     secrets.update(session.session_id for session in sessions)
     for name in ("alice@example.com", "token-of-the-reset"):
         for _ in range(7):
-            await fails(partial(auth.create_session_with_key, "username", name, WRONG, address=ADDRESS))
+            await fails(
+                partial(auth.create_session_with_key, "username", name, WRONG, address=ADDRESS)
+            )
     await auth.use_key("reset", "token-of-the-reset", None)
     await fails(partial(auth.use_key, "reset", "token-of-the-reset", None))
     renewed = await auth.renew_session(sessions[0].session_id)
     secrets.add(renewed.session_id)
     await auth.handle_request(Exchange(sessions[1].session_id).context).sign_out()
-    foreign = auth.handle_request(Exchange(sessions[2].session_id, origin="https://evil.example").context)
+    foreign = auth.handle_request(
+        Exchange(sessions[2].session_id, origin="https://evil.example").context
+    )
     await fails(partial(foreign.sign_in, user.user_id))
     await auth.invalidate_session(sessions[2].session_id)
-    await auth.invalidate_user_session(user.user_id, (await auth.get_all_user_sessions(user.user_id))[0].handle)
+    await auth.invalidate_user_session(
+        user.user_id, (await auth.get_all_user_sessions(user.user_id))[0].handle
+    )
     async with Redis.from_url(redis_server.url) as client:
         await client.set(f"session:{sessions[3].session_id}", "no record")
         await fails(partial(auth.validate_session, sessions[3].session_id))
@@ -342,10 +420,16 @@ async def test_no_line_tells_a_secret(redis_auth: AsyncAuth[User], redis_server:
     with frozen(redis_server):
         short = AsyncRedisSessionAdapter(Redis.from_url(redis_server.url), deadline=FAST)
         async with short:
-            await fails(partial(AsyncAuth(sessions=short, env="DEV").validate_session, sessions[4].session_id))
+            await fails(
+                partial(
+                    AsyncAuth(sessions=short, env="DEV").validate_session, sessions[4].session_id
+                )
+            )
     await auth.delete_user(user.user_id)
 
-    written = {record.__dict__["event"] for record in caplog.records if record.name.startswith("lucia")}
+    written = {
+        record.__dict__["event"] for record in caplog.records if record.name.startswith("lucia")
+    }
     assert written == {
         "signed_in", "credentials_refused", "sign_in_throttled", "signed_out", "sessions_revoked", "revocation_failed",
         "cross_site_request", "record_ignored", "store_corrupt", "store_unavailable",

@@ -33,7 +33,9 @@ class AsyncApplication:
             await visitor.sign_in("somebody")
         session = await visitor.validate()
         headers = [("Set-Cookie", cookie.serialize()) for cookie in cookies]
-        return httpx.Response(200, headers=headers, json=["" if session is None else session.user_id])
+        return httpx.Response(
+            200, headers=headers, json=["" if session is None else session.user_id]
+        )
 
 
 class Bare:
@@ -52,15 +54,25 @@ def auth() -> AsyncAuth[User]:
 
 def client_of(auth: AsyncAuth[User], base_url: str = "http://testserver") -> httpx.AsyncClient:
     """A client of the application."""
-    return httpx.AsyncClient(transport=httpx.MockTransport(AsyncApplication(auth)), base_url=base_url)
+    return httpx.AsyncClient(
+        transport=httpx.MockTransport(AsyncApplication(auth)), base_url=base_url
+    )
 
 
-@pytest.mark.parametrize("base_url", ["http://testserver", "http://localhost:8000", "https://app.example.com/v1/", "http://127.0.0.1"])
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://testserver",
+        "http://localhost:8000",
+        "https://app.example.com/v1/",
+        "http://127.0.0.1",
+    ],
+)
 async def test_login(auth: AsyncAuth[User], base_url: str) -> None:
     """The client is logged in as this user, and its POSTs pass the origin check."""
     async with client_of(auth, base_url) as client:
         session = await alogin(client, auth, "anna", user_agent="tests")
-        assert (session.user_id, dict(session.noted)) == ("anna", {"user_agent": "tests"})
+        assert (session.user_id, dict(session.metadata)) == ("anna", {"user_agent": "tests"})
         assert (await client.get("/")).json() == ["anna"]
         assert (await client.post("/")).status_code == 200
 
@@ -98,7 +110,9 @@ async def test_other_clients(auth: AsyncAuth[User]) -> None:
     """A client whose ``cookies`` are the jar itself, and that has no base URL, is told where the application is."""
     client = Bare()
     session = await alogin(client, auth, "anna", base_url="http://testserver/")
-    assert [(cookie.name, cookie.value, cookie.path) for cookie in client.cookies] == [("auth_session", session.session_id, "/")]
+    assert [(cookie.name, cookie.value, cookie.path) for cookie in client.cookies] == [
+        ("auth_session", session.session_id, "/")
+    ]
     assert client.headers == {"Origin": "http://testserver"}
     with pytest.raises(ValueError, match="no base_url"):
         await alogin(Bare(), auth, "anna")
@@ -107,7 +121,9 @@ async def test_other_clients(auth: AsyncAuth[User]) -> None:
 @pytest.mark.parametrize("name", ["auth_session", "__Host-auth_session"])
 async def test_secure(name: str) -> None:
     """A Secure cookie goes into a client of an https address, and is refused for an http one instead of never being sent."""
-    auth: AsyncAuth[User] = AsyncAuth(sessions=AsyncMemoryAdapter(), env="PROD", session_cookie=SessionCookie(name=name))
+    auth: AsyncAuth[User] = AsyncAuth(
+        sessions=AsyncMemoryAdapter(), env="PROD", session_cookie=SessionCookie(name=name)
+    )
     async with client_of(auth, "https://testserver") as client:
         await alogin(client, auth, "anna")
         assert (await client.get("/")).json() == ["anna"]
@@ -118,7 +134,9 @@ async def test_secure(name: str) -> None:
 
 async def test_foreign_domain() -> None:
     """A cookie for another domain than the client's is refused too."""
-    auth: AsyncAuth[User] = AsyncAuth(sessions=AsyncMemoryAdapter(), env="DEV", session_cookie=SessionCookie(domain="example.com"))
+    auth: AsyncAuth[User] = AsyncAuth(
+        sessions=AsyncMemoryAdapter(), env="DEV", session_cookie=SessionCookie(domain="example.com")
+    )
     async with client_of(auth) as client:
         with pytest.raises(ValueError, match="domain"):
             await alogin(client, auth, "anna")

@@ -23,7 +23,7 @@ from lucia import (
     PrimaryKey,
     ScryptHash,
     Session,
-    SessionsNotEnded,
+    SessionsNotRevoked,
     User,
 )
 from lucia._compat.calls import AsyncCalls
@@ -93,7 +93,9 @@ async def test_a_key_takes_its_password_alone(auth: AsyncAuth[User], user_id: st
             await auth.use_key(*ALICE, wrong)
 
 
-async def test_ours_a_key_without_a_password_takes_none(auth: AsyncAuth[User], user_id: str) -> None:
+async def test_ours_a_key_without_a_password_takes_none(
+    auth: AsyncAuth[User], user_id: str
+) -> None:
     """It is used with ``password=None`` alone: any text is InvalidPassword."""
     await auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
     assert (await auth.use_key("github", "1", None)).user_id == user_id
@@ -102,7 +104,9 @@ async def test_ours_a_key_without_a_password_takes_none(auth: AsyncAuth[User], u
             await auth.use_key("github", "1", text)
 
 
-@pytest.mark.parametrize("password", UNACCEPTABLE, ids=["empty", "long", "surrogate", "surrogate inside"])
+@pytest.mark.parametrize(
+    "password", UNACCEPTABLE, ids=["empty", "long", "surrogate", "surrogate inside"]
+)
 async def test_ours_an_unacceptable_password_is_refused_before_any_work(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash, user_id: str, password: str
 ) -> None:
@@ -111,9 +115,16 @@ async def test_ours_an_unacceptable_password_is_refused_before_any_work(
     store.calls.clear()
     makers: list[Callable[[], Any]] = [
         partial(auth.create_user, primary_key=PrimaryKey("username", "bob", password)),
-        partial(auth.create_key, user_id, provider_id="email", provider_user_id="a", password=password),
         partial(
-            auth.create_single_use_key, user_id, provider_id="r", provider_user_id="t", password=password, expires_in=timedelta(hours=1)
+            auth.create_key, user_id, provider_id="email", provider_user_id="a", password=password
+        ),
+        partial(
+            auth.create_single_use_key,
+            user_id,
+            provider_id="r",
+            provider_user_id="t",
+            password=password,
+            expires_in=timedelta(hours=1),
         ),
         partial(auth.update_key_password, *ALICE, password),
     ]
@@ -127,7 +138,9 @@ async def test_ours_an_unacceptable_password_is_refused_before_any_work(
     assert (store.calls, hasher.made, hasher.verified) == ([], [], [])
 
 
-async def test_a_password_of_1000_characters_is_accepted(auth: AsyncAuth[User], user_id: str) -> None:
+async def test_a_password_of_1000_characters_is_accepted(
+    auth: AsyncAuth[User], user_id: str
+) -> None:
     """The bound is inclusive, and counts characters."""
     await auth.update_key_password(*ALICE, "🦊" * 1_000)
     assert (await auth.use_key(*ALICE, "🦊" * 1_000)).user_id == user_id
@@ -142,7 +155,9 @@ async def test_a_password_is_text(auth: AsyncAuth[User], user_id: str, wrong: An
         await auth.use_key(*ALICE, wrong)
 
 
-async def test_ours_passwords_are_compared_in_their_normal_form(auth: AsyncAuth[User], user_id: str) -> None:
+async def test_ours_passwords_are_compared_in_their_normal_form(
+    auth: AsyncAuth[User], user_id: str
+) -> None:
     """A password typed in another composition of the same letters logs in."""
     await auth.update_key_password(*ALICE, "Zoe\u0308 \ufb01sh")
     for typed in ("Zo\u00eb fish", "Zoe\u0308 fish", "Zo\u00eb \ufb01sh"):
@@ -157,8 +172,22 @@ async def test_ours_every_refusal_costs_one_verification(
 ) -> None:
     """Wrong password, unknown and impossible name, key without a password, bcrypt, expired: each makes one verification at one cost."""
     await auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
-    await store.set_key(KeyRow(id="username:old", user_id=user_id, hashed_password=BCRYPT, primary_key=False, expires=None))
-    await auth.create_single_use_key(user_id, provider_id="reset", provider_user_id="t", password=PASSWORD, expires_in=timedelta(hours=1))
+    await store.set_key(
+        KeyRow(
+            id="username:old",
+            user_id=user_id,
+            hashed_password=BCRYPT,
+            primary_key=False,
+            expires=None,
+        )
+    )
+    await auth.create_single_use_key(
+        user_id,
+        provider_id="reset",
+        provider_user_id="t",
+        password=PASSWORD,
+        expires_in=timedelta(hours=1),
+    )
     time.advance(timedelta(hours=2))
     refusals: list[tuple[tuple[str, str], type[InvalidCredentials]]] = [
         (ALICE, InvalidPassword),
@@ -206,8 +235,12 @@ async def test_ours_the_pool_learns_the_address(
     await store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
     await auth.use_key(*ALICE, PASSWORD, address="203.0.113.9")
     assert owners == [here, here]  # one verification, and the hash that replaces the old one
-    store.before["set_session"] = partial(store.update_key_password, "username:alice", CHEAP.hash(PASSWORD))
-    await auth.handle_request(Exchange(address="203.0.113.9").context).sign_in_with_key(*ALICE, PASSWORD)
+    store.before["set_session"] = partial(
+        store.update_key_password, "username:alice", CHEAP.hash(PASSWORD)
+    )
+    await auth.handle_request(Exchange(address="203.0.113.9").context).sign_in_with_key(
+        *ALICE, PASSWORD
+    )
     assert owners[2:] == [here, here]  # the second looks at a hash that somebody else has replaced
     for address in ("203.0.113.9", None):
         with pytest.raises(InvalidKeyId):
@@ -217,7 +250,9 @@ async def test_ours_the_pool_learns_the_address(
     assert owners[4:] == [here, nowhere, NEW_PASSWORDS, NEW_PASSWORDS]
 
 
-async def test_an_outdated_hash_is_refused(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_an_outdated_hash_is_refused(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """bcrypt's ``$2a`` is OutdatedPassword for any password; a text that is no hash is nobody's password."""
     await store.update_key_password("username:alice", BCRYPT)
     with pytest.raises(OutdatedPassword):
@@ -241,7 +276,9 @@ async def test_the_configured_hasher_makes_the_hashes(store: AsyncWatchedStore, 
 # --- rehash on use
 
 
-async def test_ours_a_hash_of_another_kind_is_replaced_on_use(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_ours_a_hash_of_another_kind_is_replaced_on_use(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """After a login the hash is of the configured kind, for the same password, and no session was ended."""
     session = await auth.create_session(user_id)
     await store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
@@ -254,7 +291,9 @@ async def test_ours_a_hash_of_another_kind_is_replaced_on_use(auth: AsyncAuth[Us
     assert await stored_hash(store) == hashed
 
 
-async def test_a_wrong_password_replaces_no_hash(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_a_wrong_password_replaces_no_hash(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """Only a verified password is hashed anew."""
     old = OTHER_COST.hash(PASSWORD)
     await store.update_key_password("username:alice", old)
@@ -298,15 +337,21 @@ async def test_ours_a_full_queue_during_a_rehash_leaves_the_login_valid(
     assert await stored_hash(store) != old
 
 
-async def test_ours_parallel_logins_survive_each_others_rehash(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_ours_parallel_logins_survive_each_others_rehash(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """Logins at once with an old hash all succeed, whoever's rehash wins."""
     await store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
-    outcomes = await AsyncCalls.together(*[partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 5)
+    outcomes = await AsyncCalls.together(
+        *[partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 5
+    )
     assert all(isinstance(outcome, Session) for outcome in outcomes)
     assert len(await sessions_of(store, user_id)) == 5
 
 
-async def test_ours_a_login_survives_somebody_elses_rehash(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_ours_a_login_survives_somebody_elses_rehash(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """A hash of the same password that another process wrote meanwhile does not end the login."""
     again = CHEAP.hash(PASSWORD)
     store.before["set_session"] = partial(store.update_key_password, "username:alice", again)
@@ -315,7 +360,9 @@ async def test_ours_a_login_survives_somebody_elses_rehash(auth: AsyncAuth[User]
     assert (await auth.get_session(session.session_id)).user_id == user_id
 
 
-async def test_too_many_passwords_at_once_are_refused(auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash) -> None:
+async def test_too_many_passwords_at_once_are_refused(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash
+) -> None:
     """Where nothing can be done without hashing, a full queue is Overloaded, and nothing is stored."""
     hasher.full = True
     with pytest.raises(Overloaded):
@@ -326,7 +373,9 @@ async def test_too_many_passwords_at_once_are_refused(auth: AsyncAuth[User], sto
 # --- changing a password
 
 
-async def test_ours_a_password_change_ends_all_sessions(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_ours_a_password_change_ends_all_sessions(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """By default nobody stays logged in; other users' sessions do, and the new password alone is right."""
     await auth.create_session(user_id)
     theirs = await auth.create_session("other")
@@ -343,10 +392,10 @@ async def test_ours_the_session_that_changes_the_password_goes_on_under_a_new_id
 ) -> None:
     """``keep_session=`` renews that session instead of keeping its id, which is dead at once, and ends the others."""
     await auth.create_session(user_id)
-    mine = await auth.create_session(user_id, noted={"a": 1})
+    mine = await auth.create_session(user_id, metadata={"a": 1})
     kept = await auth.update_key_password(*ALICE, NEW, keep_session=mine.session_id)
     assert kept is not None
-    assert (kept.fresh, kept.handle, kept.noted) == (True, mine.handle, {"a": 1})
+    assert (kept.fresh, kept.handle, kept.metadata) == (True, mine.handle, {"a": 1})
     assert await sessions_of(store, user_id) == [kept.session_id]
     for method in (auth.get_session, auth.validate_session):
         with pytest.raises(InvalidSessionId):
@@ -368,14 +417,18 @@ async def test_ours_a_used_id_keeps_its_successor_at_a_password_change(
 
 
 @pytest.mark.parametrize("keep", ["0" * 40, "malformed", ""])
-async def test_what_is_no_live_session_is_not_kept(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, keep: str) -> None:
+async def test_what_is_no_live_session_is_not_kept(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, keep: str
+) -> None:
     """If ``keep_session=`` names nothing, all sessions end and nothing comes back."""
     await auth.create_session(user_id)
     assert await auth.update_key_password(*ALICE, NEW, keep_session=keep) is None
     assert await sessions_of(store, user_id) == []
 
 
-async def test_another_users_session_is_neither_kept_nor_ended(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_another_users_session_is_neither_kept_nor_ended(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """``keep_session=`` of somebody else changes nothing for them."""
     await auth.create_session(user_id)
     theirs = await auth.create_session("other")
@@ -411,7 +464,9 @@ async def test_a_password_can_be_taken_away_and_given(auth: AsyncAuth[User], use
         await auth.use_key(*ALICE, None)
 
 
-async def test_an_unknown_key_has_no_password_to_change(auth: AsyncAuth[User], user_id: str) -> None:
+async def test_an_unknown_key_has_no_password_to_change(
+    auth: AsyncAuth[User], user_id: str
+) -> None:
     """It is InvalidKeyId, and no session is ended."""
     session = await auth.create_session(user_id)
     with pytest.raises(InvalidKeyId):
@@ -419,7 +474,10 @@ async def test_an_unknown_key_has_no_password_to_change(auth: AsyncAuth[User], u
     assert (await auth.get_session(session.session_id)).handle == session.handle
 
 
-@pytest.mark.parametrize("failing", ["delete_sessions_by_user_id", "delete_other_sessions", "renew_session", "get_session"])
+@pytest.mark.parametrize(
+    "failing",
+    ["delete_sessions_by_user_id", "delete_other_sessions", "renew_session", "get_session"],
+)
 async def test_ours_sessions_that_were_not_ended_are_told(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, failing: str
 ) -> None:
@@ -429,7 +487,7 @@ async def test_ours_sessions_that_were_not_ended_are_told(
     keep = None if failing == "delete_sessions_by_user_id" else mine.session_id
     change = partial(auth.update_key_password, *ALICE, NEW, keep_session=keep)
     store.failing = {failing: StoreDownError("down")}
-    with pytest.raises(SessionsNotEnded, match="password changed, sessions not ended") as caught:
+    with pytest.raises(SessionsNotRevoked, match="password changed, sessions not ended") as caught:
         await change()
     assert isinstance(caught.value.__cause__, StoreDownError)
     assert (await auth.use_key(*ALICE, NEW)).user_id == user_id
@@ -440,7 +498,9 @@ async def test_ours_sessions_that_were_not_ended_are_told(
         await auth.get_session(mine.session_id)
 
 
-async def test_a_password_that_could_not_be_changed_ends_no_session(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_a_password_that_could_not_be_changed_ends_no_session(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """The password comes first: if that fails, the store's error goes up and all sessions stay."""
     session = await auth.create_session(user_id)
     store.failing = {"update_key_password": StoreDownError("down")}
@@ -514,17 +574,30 @@ async def test_ours_a_login_that_can_not_be_checked_again_leaves_no_session(
     assert await sessions_of(store, user_id) == []
 
 
-async def test_ours_many_logins_against_one_password_change(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_ours_many_logins_against_one_password_change(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """However logins with the old password and its change overlap, no session of the old password is left."""
     calls: list[Callable[[], Any]] = [partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 8
-    await AsyncCalls.together(*calls[:4], partial(auth.update_key_password, *ALICE, NEW), *calls[4:])
+    await AsyncCalls.together(
+        *calls[:4], partial(auth.update_key_password, *ALICE, NEW), *calls[4:]
+    )
     assert await sessions_of(store, user_id) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "password"), [("alice", ""), ("alice", "x" * 1_001), ("", PASSWORD), ("x" * 300, PASSWORD), ("\ud800", PASSWORD)]
+    ("name", "password"),
+    [
+        ("alice", ""),
+        ("alice", "x" * 1_001),
+        ("", PASSWORD),
+        ("x" * 300, PASSWORD),
+        ("\ud800", PASSWORD),
+    ],
 )
-async def test_ours_what_a_person_typed_can_be_told_to_them(auth: AsyncAuth[User], name: str, password: str) -> None:
+async def test_ours_what_a_person_typed_can_be_told_to_them(
+    auth: AsyncAuth[User], name: str, password: str
+) -> None:
     """A new name or password that can't be one is an InvalidInput, which is a ValueError too and quotes nothing of it."""
     with pytest.raises(InvalidInput) as caught:
         await auth.create_user(primary_key=PrimaryKey("username", name, password))

@@ -73,7 +73,9 @@ async def add(adapter: AsyncRedisSessionAdapter, *session_ids: str, user_id: str
         await adapter.set_session(row(session_id, user_id))
 
 
-async def renew(adapter: AsyncRedisSessionAdapter, used_id: str, successor_id: str, grace: int = MINUTE) -> str | None:
+async def renew(
+    adapter: AsyncRedisSessionAdapter, used_id: str, successor_id: str, grace: int = MINUTE
+) -> str | None:
     """Renew a session of the user u1; the id that came of it."""
     found = await adapter.renew_session(used_id, row(successor_id), grace=grace)
     return None if found is None else found.id
@@ -81,7 +83,7 @@ async def renew(adapter: AsyncRedisSessionAdapter, used_id: str, successor_id: s
 
 async def use_every_method(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """Go through the whole life of sessions, each kind of answer included."""
-    first = row("sessión-1", "üser:{1}", handle="ü", noted=[1, None])
+    first = row("sessión-1", "üser:{1}", handle="ü", metadata=[1, None])
     await adapter.set_session(first)
     await adapter.set_session(first)
     assert await adapter.get_session("sessión-1") == first
@@ -107,7 +109,7 @@ async def use_every_method(adapter: AsyncRedisSessionAdapter, inspector: Inspect
     assert sorted(ids(await adapter.get_sessions_by_user_id("u1"))) == ["b", "c"]
     await adapter.delete_sessions_by_user_id("u1")
     await add(adapter, "d", "e")
-    newest = await adapter.set_session_within(row("f", created_at=system_clock()), limit=1)
+    newest = await adapter.set_session_capped(row("f", created_at=system_clock()), limit=1)
     assert await adapter.get_sessions_by_user_id("u1") == [newest]
     await adapter.delete_session("f")
     assert inspector.live() == set()
@@ -117,13 +119,29 @@ async def use_every_method(adapter: AsyncRedisSessionAdapter, inspector: Inspect
 # The document
 
 
-async def test_document_word_for_word(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_document_word_for_word(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """``session:{id}`` holds the JSON text of the row as it is, ``userSession:{user}`` the list of ids; there is no other key."""
     end = system_clock() + HOUR
-    await adapter.set_session(SessionRow(id="one", user_id="u1", active_expires=end - 5, idle_expires=end))
-    await adapter.set_session(SessionRow(id="two", user_id="u1", active_expires=end - 5, idle_expires=end, attributes={"handle": "h"}))
+    await adapter.set_session(
+        SessionRow(id="one", user_id="u1", active_expires=end - 5, idle_expires=end)
+    )
+    await adapter.set_session(
+        SessionRow(
+            id="two",
+            user_id="u1",
+            active_expires=end - 5,
+            idle_expires=end,
+            attributes={"handle": "h"},
+        )
+    )
     assert inspector.census() == {
-        "session:one": ("string", f'{{"id":"one","user_id":"u1","active_expires":{end - 5},"idle_expires":{end}}}'.encode(), end),
+        "session:one": (
+            "string",
+            f'{{"id":"one","user_id":"u1","active_expires":{end - 5},"idle_expires":{end}}}'.encode(),
+            end,
+        ),
         "session:two": (
             "string",
             f'{{"id":"two","user_id":"u1","active_expires":{end - 5},"idle_expires":{end},"handle":"h"}}'.encode(),
@@ -142,12 +160,19 @@ async def test_document_word_for_word(adapter: AsyncRedisSessionAdapter, inspect
     ],
 )
 @one_reply_type
-async def test_namespaces(redis_client: Redis, inspector: Inspector, namespaces: dict[str, str], session: str, index: str) -> None:
+async def test_namespaces(
+    redis_client: Redis, inspector: Inspector, namespaces: dict[str, str], session: str, index: str
+) -> None:
     """With namespaces of one's own, given whole or in part, every method works and every key lies in them."""
     adapter = AsyncRedisSessionAdapter(redis_client, namespaces=namespaces)
     await add(adapter, "one", "two")
     assert await renew(adapter, "one", "new") == "new"
-    assert inspector.keys() == {f"{session}:two", f"{session}:new", f"{session}:renewed:{{{session}:one}}", f"{index}:u1"}
+    assert inspector.keys() == {
+        f"{session}:two",
+        f"{session}:new",
+        f"{session}:renewed:{{{session}:one}}",
+        f"{index}:u1",
+    }
     with Inspector.looking_at(inspector.server, Layout(session, index)) as look:
         look.check()
         assert await adapter.delete_other_sessions("u1", "one") is True
@@ -162,7 +187,9 @@ async def test_refused_namespaces(redis_client: Redis) -> None:
             AsyncRedisSessionAdapter(redis_client, namespaces=refused)
 
 
-async def test_users_are_not_asked_for(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_users_are_not_asked_for(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """A session is stored although its user is nowhere."""
     await adapter.set_session(row("one", "nobody"))
     assert ids(await adapter.get_sessions_by_user_id("nobody")) == ["one"]
@@ -171,7 +198,9 @@ async def test_users_are_not_asked_for(adapter: AsyncRedisSessionAdapter, inspec
 
 async def test_connections_of_its_own(server: Server, inspector: Inspector) -> None:
     """The adapter makes no more connections than the client may have, sends the client nothing, closes its own, and leaves the client."""
-    async with AsyncClients.make("redis-py as it is", server, client_name="application", max_connections=1) as client:
+    async with AsyncClients.make(
+        "redis-py as it is", server, client_name="application", max_connections=1
+    ) as client:
         await client.ping()
         connections = connections_named(inspector, "application")
         async with AsyncRedisSessionAdapter(client) as adapter:
@@ -211,7 +240,9 @@ def described() -> dict[str, set[str]]:
             found[method] = set()
         if method and not line.startswith("="):
             text = line[33:]
-            found[method] |= set(re.findall(r"``([A-Z]+)\b", text)) | ({"SCRIPT"} if "script" in text else set())
+            found[method] |= set(re.findall(r"``([A-Z]+)\b", text)) | (
+                {"SCRIPT"} if "script" in text else set()
+            )
             for other in re.findall(r"``([a-z_]+)``", text):
                 found[method] |= found.get(other, set())
             if "the same" in text:
@@ -228,42 +259,46 @@ def names(commands: list[str]) -> set[str]:
 
 
 @one_reply_type
-async def test_commands_are_the_documented_ones(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_commands_are_the_documented_ones(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """What MONITOR shows of each method are the commands in the class's documentation, no more and no fewer."""
     documented = described()
     seen: dict[str, set[str]] = {}
     await adapter.get_session("a")  # a new connection asks for more
 
-    async def watch(method: str, *arguments: Any, **options: Any) -> None:
+    async def monitor(method: str, *arguments: Any, **options: Any) -> None:
         with inspector.watched() as commands:
             await getattr(adapter, method)(*arguments, **options)
         seen[method] = seen.get(method, set()) | names(commands)
 
-    await watch("get_session", "a")
+    await monitor("get_session", "a")
     for number in range(15):
-        await watch("set_session", row(f"s{number}"))
+        await monitor("set_session", row(f"s{number}"))
     inspector.client.delete("session:s7", "session:s8")
-    await watch("set_session", row("s15", life=2 * HOUR))
-    await watch("renew_session", "s0", row("new", life=3 * HOUR), grace=MINUTE)
-    await watch("get_successor", "s0")
+    await monitor("set_session", row("s15", life=2 * HOUR))
+    await monitor("renew_session", "s0", row("new", life=3 * HOUR), grace=MINUTE)
+    await monitor("get_successor", "s0")
     inspector.client.delete("session:s10")
-    inspector.client.set("session:s11", encode_row(row("s11", life=-HOUR)), ex=60)  # dead, as the original's are that live on
-    await watch("get_sessions_by_user_id", "u1")
-    await watch("delete_session", "s1")
-    await watch("delete_other_sessions", "u1", "s0")
+    inspector.client.set(
+        "session:s11", encode_row(row("s11", life=-HOUR)), ex=60
+    )  # dead, as the original's are that live on
+    await monitor("get_sessions_by_user_id", "u1")
+    await monitor("delete_session", "s1")
+    await monitor("delete_other_sessions", "u1", "s0")
     inspector.fill("u1", 1001)
-    await watch("delete_sessions_by_user_id", "u1")
+    await monitor("delete_sessions_by_user_id", "u1")
     inspector.fill("u1", 1001)
     await renew(adapter, "u1-0", "renewed")
-    await watch("delete_other_sessions", "u1", "u1-5")
-    await watch("set_session_within", row("s16", life=4 * HOUR), limit=1)
+    await monitor("delete_other_sessions", "u1", "u1-5")
+    await monitor("set_session_capped", row("s16", life=4 * HOUR), limit=1)
     assert seen.keys() == documented.keys()
     for method, commands in documented.items():
         assert seen[method] - commands == set(), method
     assert seen["get_session"] == documented["get_session"] == {"MGET"}
     assert documented["set_session"] == seen["set_session"]
     assert documented["renew_session"] == seen["renew_session"]
-    assert documented["set_session_within"] == seen["set_session_within"]
+    assert documented["set_session_capped"] == seen["set_session_capped"]
     assert documented["get_successor"] == seen["get_successor"]
     assert documented["get_sessions_by_user_id"] == seen["get_sessions_by_user_id"]
     assert documented["delete_session"] == seen["delete_session"]
@@ -273,7 +308,14 @@ async def test_commands_are_the_documented_ones(adapter: AsyncRedisSessionAdapte
 
 async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """Each method sends exactly these commands, with these keys and arguments."""
-    for script in (SCRIPTS.create, SCRIPTS.create_within, SCRIPTS.renew, DELETE, SCRIPTS.revoke, SCRIPTS.prune):
+    for script in (
+        SCRIPTS.create,
+        SCRIPTS.create_capped,
+        SCRIPTS.renew,
+        DELETE,
+        SCRIPTS.revoke,
+        SCRIPTS.prune,
+    ):
         inspector.client.script_load(script.text)
     one, new = row("one"), row("new", life=2 * HOUR)
     record, record_of_new = encode_row(one).decode(), encode_row(new).decode()
@@ -289,7 +331,7 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         await adapter.delete_session("one")
         await adapter.delete_sessions_by_user_id("u1")
         await adapter.set_session(one)
-        await adapter.set_session_within(new, limit=1)
+        await adapter.set_session_capped(new, limit=1)
     assert [command for command in commands if "TIME" not in command] == [
         "INFO replication",
         f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record} {one.idle_expires}",
@@ -337,7 +379,7 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         f"lua PEXPIREAT userSession:u1 {one.idle_expires}",
         "LRANGE userSession:u1 0 -1",
         "MGET session:one",
-        f"EVALSHA {SCRIPTS.create_within.sha} 3 session:new userSession:u1 session:one new {record_of_new} {new.idle_expires} 1 1 one one",
+        f"EVALSHA {SCRIPTS.create_capped.sha} 3 session:new userSession:u1 session:one new {record_of_new} {new.idle_expires} 1 1 one one",
         "lua LRANGE userSession:u1 0 -1",
         "lua EXISTS session:one",
         f"lua SET session:new {record_of_new} NX PXAT {new.idle_expires}",
@@ -349,7 +391,9 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
     ]
 
 
-async def test_scripts_that_the_server_forgot(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_scripts_that_the_server_forgot(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """Scripts that the server does not know, before each call anew, are sent whole, and every method works."""
     inspector.client.config_resetstat()
     for call in (
@@ -359,7 +403,7 @@ async def test_scripts_that_the_server_forgot(adapter: AsyncRedisSessionAdapter,
         partial(adapter.delete_other_sessions, "u1", "one"),
         partial(adapter.delete_session, "one"),
         partial(adapter.set_session, row("three")),
-        partial(adapter.set_session_within, row("four"), limit=1),
+        partial(adapter.set_session_capped, row("four"), limit=1),
         partial(adapter.delete_sessions_by_user_id, "u1"),
     ):
         inspector.client.script_flush()
@@ -369,7 +413,9 @@ async def test_scripts_that_the_server_forgot(adapter: AsyncRedisSessionAdapter,
     assert inspector.calls("script|load") == 0
 
 
-async def test_scripts_that_the_server_forgets_at_once(redis_client: Redis, inspector: Inspector) -> None:
+async def test_scripts_that_the_server_forgets_at_once(
+    redis_client: Redis, inspector: Inspector
+) -> None:
     """Every method works where each script is forgotten between any two commands."""
     adapter = AsyncRedisSessionAdapter(redis_client)
     adapter._driver = forgetting_driver(redis_client, inspector)
@@ -399,7 +445,9 @@ async def test_times_of_keys(adapter: AsyncRedisSessionAdapter, inspector: Inspe
     census = inspector.census()
     assert census["userSession:u1"].expires == census["session:s3"].expires
     for number in range(5):
-        await adapter.renew_session(f"s{number}", row(f"n{number}", life=2_000 * 24 * HOUR + number), grace=0)
+        await adapter.renew_session(
+            f"s{number}", row(f"n{number}", life=2_000 * 24 * HOUR + number), grace=0
+        )
         inspector.check()
     await adapter.delete_session("n4")
     inspector.check()
@@ -419,7 +467,9 @@ async def test_everything_ends(adapter: AsyncRedisSessionAdapter, inspector: Ins
     assert await adapter.get_sessions_by_user_id("u1") == []
 
 
-async def test_index_of_the_original(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_index_of_the_original(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """An index that the original wrote, without an end and with sessions that end in 57 years, is read and keeps having no end."""
     old = row("old", life=10 * HOUR)
     record = encode_row(old)
@@ -437,7 +487,9 @@ async def test_index_of_the_original(adapter: AsyncRedisSessionAdapter, inspecto
 
 
 @pytest.mark.parametrize("life", [-HOUR, -1, 0])
-async def test_born_dead(adapter: AsyncRedisSessionAdapter, inspector: Inspector, life: int) -> None:
+async def test_already_expired(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, life: int
+) -> None:
     """A session that is dead by the server's clock is refused, be it new or a successor, and nothing is changed."""
     await add(adapter, "used")
     before = inspector.census()
@@ -476,7 +528,9 @@ async def test_same_call_at_once(adapter: AsyncRedisSessionAdapter, inspector: I
     """The same session stored many times at once is stored once; of different sessions with one id one is stored."""
     session = row("same")
     assert await AsyncCalls.together(*[partial(adapter.set_session, session)] * 10) == [None] * 10
-    outcomes = await AsyncCalls.together(*(partial(adapter.set_session, row("one", handle=number)) for number in range(10)))
+    outcomes = await AsyncCalls.together(
+        *(partial(adapter.set_session, row("one", handle=number)) for number in range(10))
+    )
     assert outcomes.count(None) == 1
     assert sum(isinstance(outcome, DuplicateSessionId) for outcome in outcomes) == 9
     inspector.check()
@@ -487,9 +541,9 @@ async def test_too_long(adapter: AsyncRedisSessionAdapter, inspector: Inspector)
     await add(adapter, "used")
     before = inspector.census()
     with pytest.raises(ValueError, match="16384"):
-        await adapter.set_session(row("long", noted="x" * MAX_RECORD_BYTES))
+        await adapter.set_session(row("long", metadata="x" * MAX_RECORD_BYTES))
     with pytest.raises(ValueError, match="16384"):
-        await adapter.renew_session("used", row("long", noted="x" * MAX_RECORD_BYTES), grace=0)
+        await adapter.renew_session("used", row("long", metadata="x" * MAX_RECORD_BYTES), grace=0)
     assert inspector.census() == before
 
 
@@ -497,10 +551,14 @@ async def test_too_long(adapter: AsyncRedisSessionAdapter, inspector: Inspector)
 
 
 @pytest.mark.parametrize("grace", [0, MINUTE])
-async def test_renewals_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector, grace: int) -> None:
+async def test_renewals_at_once(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, grace: int
+) -> None:
     """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
     await add(adapter, "used", "other")
-    outcomes = await AsyncCalls.together(*(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16)))
+    outcomes = await AsyncCalls.together(
+        *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
+    )
     (winner,) = inspector.live() - {"other"}
     assert outcomes.count(winner) == (16 if grace else 1)
     assert set(outcomes) == ({winner} if grace else {winner, None})
@@ -556,7 +614,13 @@ async def test_chain(adapter: AsyncRedisSessionAdapter, inspector: Inspector) ->
     for number in range(4):
         assert await renew(adapter, f"s{number}", "other") == "s4"
     inspector.age("s2", 31_000)
-    assert [await adapter.get_successor(f"s{number}") is None for number in range(5)] == [True, True, True, False, True]
+    assert [await adapter.get_successor(f"s{number}") is None for number in range(5)] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
     await adapter.delete_session("s0")
     assert inspector.live() == set()
     inspector.check()
@@ -601,7 +665,9 @@ async def test_last_session(adapter: AsyncRedisSessionAdapter, inspector: Inspec
 @one_reply_type
 @pytest.mark.parametrize("keep", ["", "live", "renewed", "foreign", "unknown"])
 @pytest.mark.parametrize("count", [0, 1, 1_000, 1_001, 5_500])
-async def test_sign_out_everywhere(adapter: AsyncRedisSessionAdapter, inspector: Inspector, count: int, keep: str) -> None:
+async def test_sign_out_everywhere(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, count: int, keep: str
+) -> None:
     """However many sessions there are, all are ended but the one to keep, if that is a live one of this user; others' are left alone."""
     inspector.fill("u1", count)
     await add(adapter, "live", "used")
@@ -618,7 +684,9 @@ async def test_sign_out_everywhere(adapter: AsyncRedisSessionAdapter, inspector:
     inspector.check()
 
 
-async def test_sign_out_during_logins(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_sign_out_during_logins(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """A sign-out everywhere while people log in and renew ends every session from before, and leaves none without its index entry."""
     for turn in range(5):
         old = {f"{turn}-old{number}" for number in range(6)}
@@ -626,18 +694,26 @@ async def test_sign_out_during_logins(adapter: AsyncRedisSessionAdapter, inspect
         await AsyncCalls.together(
             *(partial(adapter.set_session, row(f"{turn}-login{number}")) for number in range(10)),
             partial(adapter.delete_sessions_by_user_id, "u1"),
-            *(partial(renew, adapter, f"{turn}-old{number}", f"{turn}-new{number}") for number in range(6)),
+            *(
+                partial(renew, adapter, f"{turn}-old{number}", f"{turn}-new{number}")
+                for number in range(6)
+            ),
         )
         assert {each for each in inspector.live() if "-login" not in each} == set()
         inspector.check()
 
 
-async def test_keeping_during_renewals(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_keeping_during_renewals(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """A session that is kept while it is renewed is kept as its one successor."""
     for turn in range(5):
         await add(adapter, f"{turn}-kept", f"{turn}-other")
         await AsyncCalls.together(
-            *(partial(renew, adapter, f"{turn}-kept", f"{turn}-new{number}") for number in range(4)),
+            *(
+                partial(renew, adapter, f"{turn}-kept", f"{turn}-new{number}")
+                for number in range(4)
+            ),
             partial(adapter.delete_other_sessions, "u1", f"{turn}-kept"),
         )
         (kept,) = inspector.live()
@@ -674,13 +750,19 @@ def put_string(client: Any, key: str) -> None:
 
 
 Put = Callable[[Any, str], None]
-no_string = pytest.mark.parametrize("put", [put_hash, put_list, put_set, put_sorted_set, put_stream])
-no_list = pytest.mark.parametrize("put", [put_hash, put_string, put_set, put_sorted_set, put_stream])
+no_string = pytest.mark.parametrize(
+    "put", [put_hash, put_list, put_set, put_sorted_set, put_stream]
+)
+no_list = pytest.mark.parametrize(
+    "put", [put_hash, put_string, put_set, put_sorted_set, put_stream]
+)
 
 
 @one_reply_type
 @no_string
-async def test_session_key_of_another_type(adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put) -> None:
+async def test_session_key_of_another_type(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put
+) -> None:
     """A session's key with a value of another type is no session, can't be renewed or taken, and is gone when the id is ended."""
     put(inspector.client, "session:x")
     before = inspector.census()
@@ -696,7 +778,9 @@ async def test_session_key_of_another_type(adapter: AsyncRedisSessionAdapter, in
 
 @one_reply_type
 @no_string
-async def test_indexed_session_of_another_type(adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put) -> None:
+async def test_indexed_session_of_another_type(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put
+) -> None:
     """A listed session whose key holds another type is not listed, not pruned, and gone after a sign-out everywhere."""
     await add(adapter, "one", "x")
     inspector.client.delete("session:x")
@@ -709,7 +793,9 @@ async def test_indexed_session_of_another_type(adapter: AsyncRedisSessionAdapter
 
 @one_reply_type
 @no_list
-async def test_index_of_another_type(adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put) -> None:
+async def test_index_of_another_type(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put
+) -> None:
     """An index of another type is a clear error without an id; nothing is half written; and a session can still be read and ended."""
     await add(adapter, SECRET)
     inspector.client.delete("userSession:u1")
@@ -734,7 +820,9 @@ async def test_index_of_another_type(adapter: AsyncRedisSessionAdapter, inspecto
 
 
 @one_reply_type
-async def test_ending_in_spite_of_an_index(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_ending_in_spite_of_an_index(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """If an index can't be written to, the sessions and what they were renewed to are ended all the same, before the error is raised."""
     await add(adapter, "a", "used")
     await renew(adapter, "used", "new")
@@ -747,7 +835,9 @@ async def test_ending_in_spite_of_an_index(adapter: AsyncRedisSessionAdapter, in
 
 @one_reply_type
 @no_string
-async def test_marker_of_another_type(adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put) -> None:
+async def test_marker_of_another_type(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put
+) -> None:
     """A marker's key with a value of another type leads nowhere and hinders nothing; a renewal writes its own in its place."""
     await add(adapter, "used")
     put(inspector.client, "session:renewed:{session:used}")
@@ -762,7 +852,17 @@ async def test_marker_of_another_type(adapter: AsyncRedisSessionAdapter, inspect
 
 
 @pytest.mark.parametrize(
-    "garbage", ["garbage", b"\xff\x00", "", "[]", "{}", '{"id":"x"}', '{"successor":1}', '{"id":"used","successor":"used","grace":60000}']
+    "garbage",
+    [
+        "garbage",
+        b"\xff\x00",
+        "",
+        "[]",
+        "{}",
+        '{"id":"x"}',
+        '{"successor":1}',
+        '{"id":"used","successor":"used","grace":60000}',
+    ],
 )
 @one_reply_type
 async def test_corrupt_values(
@@ -782,7 +882,9 @@ async def test_corrupt_values(
     assert inspector.live() == {"live"}
 
 
-async def test_record_of_another_session(adapter: AsyncRedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture) -> None:
+async def test_record_of_another_session(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture
+) -> None:
     """Another session's record under an id's key is never returned: the connection is dropped and the record read once more."""
     await add(adapter, "mine", user_id="u1")
     await add(adapter, SECRET, user_id="u2")
@@ -799,7 +901,9 @@ async def test_record_of_another_session(adapter: AsyncRedisSessionAdapter, insp
 
 @pytest.mark.parametrize("kind", ["redis-py, one connection", "valkey-py, one connection"])
 @pytest.mark.parametrize("crossed", ["another's record", "nothing like it", "another's marker"])
-async def test_crossed_replies(kind: str, crossed: str, server: Server, inspector: Inspector) -> None:
+async def test_crossed_replies(
+    kind: str, crossed: str, server: Server, inspector: Inspector
+) -> None:
     """A reply that was left on the connection by somebody else is noticed; the connection is dropped, and the right record read."""
     async with AsyncClients.make(kind, server) as client:
         adapter = AsyncRedisSessionAdapter(client)
@@ -846,7 +950,9 @@ async def test_entries_of_others(adapter: AsyncRedisSessionAdapter, inspector: I
 
 
 @one_reply_type
-async def test_thousands_of_dead_entries(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_thousands_of_dead_entries(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """Reading a user's list takes thousands of dead ids out of the index, and leaves the live ones in their order."""
     inspector.client.rpush("userSession:u1", *(f"dead{number}" for number in range(2_000)))
     await add(adapter, "one")
@@ -874,7 +980,9 @@ USER_IDS = {
 
 @one_reply_type
 @pytest.mark.parametrize("user_id", USER_IDS.values(), ids=USER_IDS)
-async def test_any_user_id(adapter: AsyncRedisSessionAdapter, inspector: Inspector, user_id: str) -> None:
+async def test_any_user_id(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, user_id: str
+) -> None:
     """Every method works with any user id, and touches no other user's sessions."""
     await add(adapter, "other", user_id=user_id[:-1] + "x")
     await adapter.set_session(row("one", user_id))
@@ -890,8 +998,12 @@ async def test_any_user_id(adapter: AsyncRedisSessionAdapter, inspector: Inspect
 
 
 @one_reply_type
-@pytest.mark.parametrize("session_id", [*USER_IDS.values(), "one:two", "a}b"], ids=[*USER_IDS, "colon", "brace"])
-async def test_any_session_id(adapter: AsyncRedisSessionAdapter, inspector: Inspector, session_id: str) -> None:
+@pytest.mark.parametrize(
+    "session_id", [*USER_IDS.values(), "one:two", "a}b"], ids=[*USER_IDS, "colon", "brace"]
+)
+async def test_any_session_id(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, session_id: str
+) -> None:
     """Every method works with any id that a row takes."""
     session = row(session_id[:200])
     await adapter.set_session(session)
@@ -903,7 +1015,9 @@ async def test_any_session_id(adapter: AsyncRedisSessionAdapter, inspector: Insp
     assert inspector.live() == set()
 
 
-async def test_ids_that_begin_like_a_marker(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_ids_that_begin_like_a_marker(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """An id that would make a marker's key is refused where it would be stored, and is no session elsewhere."""
     await add(adapter, "used")
     await renew(adapter, "used", "new")
@@ -925,7 +1039,11 @@ async def test_ids_that_begin_like_a_marker(adapter: AsyncRedisSessionAdapter, i
 def assert_hides_ids(*shown: BaseException | str) -> None:
     """Neither of the secret ids, nor half of one, is in what would be shown."""
     for each in shown:
-        chain = "".join(traceback.format_exception(each)) + repr(each) if isinstance(each, BaseException) else each
+        chain = (
+            "".join(traceback.format_exception(each)) + repr(each)
+            if isinstance(each, BaseException)
+            else each
+        )
         for secret in (SECRET, OTHER_SECRET):
             assert secret[:12] not in chain
             assert secret[-12:] not in chain
@@ -937,7 +1055,7 @@ def every_call(adapter: AsyncRedisSessionAdapter) -> dict[str, Callable[[], Any]
         "get_session": partial(adapter.get_session, SECRET),
         "get_sessions_by_user_id": partial(adapter.get_sessions_by_user_id, "u1"),
         "set_session": partial(adapter.set_session, row(OTHER_SECRET)),
-        "set_session_within": partial(adapter.set_session_within, row(OTHER_SECRET), limit=9),
+        "set_session_capped": partial(adapter.set_session_capped, row(OTHER_SECRET), limit=9),
         "renew_session": partial(adapter.renew_session, SECRET, row(OTHER_SECRET), grace=MINUTE),
         "get_successor": partial(adapter.get_successor, SECRET),
         "delete_session": partial(adapter.delete_session, SECRET, OTHER_SECRET),
@@ -946,7 +1064,7 @@ def every_call(adapter: AsyncRedisSessionAdapter) -> dict[str, Callable[[], Any]
     }
 
 
-WRITES = ("set_session", "set_session_within", "renew_session")
+WRITES = ("set_session", "set_session_capped", "renew_session")
 ENDS = ("delete_session", "delete_sessions_by_user_id", "delete_other_sessions")
 
 
@@ -984,7 +1102,7 @@ async def test_server_without_memory(kind: str, server: Server, inspector: Inspe
 async def use_scripts(adapter: AsyncRedisSessionAdapter) -> None:
     """Make the server know every script."""
     await add(adapter, "1", "2", user_id="u9")
-    await adapter.set_session_within(row("4", "u9"), limit=9)
+    await adapter.set_session_capped(row("4", "u9"), limit=9)
     await adapter.renew_session("1", row("3", "u9"), grace=0)
     await adapter.delete_session("3")
     await adapter.delete_sessions_by_user_id("u9")
@@ -993,12 +1111,17 @@ async def use_scripts(adapter: AsyncRedisSessionAdapter) -> None:
 @pytest.mark.parametrize("kind", ["redis-py as it is", "valkey-py as it is"])
 async def test_server_that_is_a_replica(kind: str, server: Server, inspector: Inspector) -> None:
     """A replica is not used, not even to read: its answers may be older than a revocation."""
-    async with AsyncClients.make(kind, server) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        AsyncClients.make(kind, server) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         await add(adapter, SECRET)
         inspector.client.replicaof("127.0.0.1", str(unused_port()))
         try:
             calls = every_call(adapter)
-            await assert_fails(calls["set_session"], "ReadOnlyError")  # the connection was open before
+            await assert_fails(
+                calls["set_session"], "ReadOnlyError"
+            )  # the connection was open before
             for call in calls.values():
                 with pytest.raises(StoreUnavailable) as raised:
                     await call()
@@ -1012,7 +1135,9 @@ async def test_server_that_is_a_replica(kind: str, server: Server, inspector: In
 @pytest.mark.parametrize("kind", ["redis-py as it is", "valkey-py as it is"])
 async def test_user_without_rights(kind: str, server: Server, inspector: Inspector) -> None:
     """A server's user without rights gets the client's own error from every method."""
-    inspector.client.acl_setuser("nobody", enabled=True, nopass=True, reset=True, commands=["+ping"])
+    inspector.client.acl_setuser(
+        "nobody", enabled=True, nopass=True, reset=True, commands=["+ping"]
+    )
     try:
         async with AsyncClients.make(kind, server, username="nobody", password="x") as client:
             for call in every_call(AsyncRedisSessionAdapter(client)).values():
@@ -1023,7 +1148,9 @@ async def test_user_without_rights(kind: str, server: Server, inspector: Inspect
 
 async def test_server_without_scripts(tmp_path: Path) -> None:
     """A server that does not know the commands quotes their arguments in its errors: no part of an id is left there."""
-    renamed = [word for name in ("EVALSHA", "MGET", "LRANGE") for word in ("--rename-command", name, "")]
+    renamed = [
+        word for name in ("EVALSHA", "MGET", "LRANGE") for word in ("--rename-command", name, "")
+    ]
     with own_server("redis-server", tmp_path, *renamed) as server:
         async with AsyncClients.make("redis-py as it is", server) as client:
             for call in every_call(AsyncRedisSessionAdapter(client)).values():
@@ -1035,10 +1162,16 @@ async def test_no_server(tmp_path: Path) -> None:
     nowhere = Server("redis", "127.0.0.1", unused_port(), tmp_path / "none")
     async with AsyncClients.make_hasty(nowhere) as client:
         for call in every_call(AsyncRedisSessionAdapter(client)).values():
-            with pytest.raises(StoreUnavailable, match="can't be reached or did not answer in time; nothing was changed") as raised:
+            with pytest.raises(
+                StoreUnavailable,
+                match="can't be reached or did not answer in time; nothing was changed",
+            ) as raised:
                 await call()
             assert not raised.value.ambiguous
-            assert isinstance(raised.value.__cause__, (redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError))
+            assert isinstance(
+                raised.value.__cause__,
+                (redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError),
+            )
             assert_hides_ids(raised.value)
 
 
@@ -1046,7 +1179,9 @@ async def test_server_that_does_not_answer() -> None:
     """If the server does not answer a connection in time, every method says that nothing was changed."""
     with silent_server() as server:
         async with AsyncClients.make_hasty(server) as client:
-            for call in every_call(AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=0.05))).values():
+            for call in every_call(
+                AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=0.05))
+            ).values():
                 with pytest.raises(StoreUnavailable) as raised:
                     await call()
                 assert not raised.value.ambiguous
@@ -1059,7 +1194,9 @@ async def test_server_that_does_not_answer() -> None:
 def allow(inspector: Inspector, commands: tuple[str, ...]) -> None:
     """Make a user of the server who may run these commands on the adapter's keys, and nothing else."""
     rights = [f"+{command}" for command in commands]
-    inspector.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pass", "~session:*", "~userSession:*", *rights)
+    inspector.client.execute_command(
+        "ACL", "SETUSER", "app", "reset", "on", ">pass", "~session:*", "~userSession:*", *rights
+    )
 
 
 @pytest.mark.parametrize("kind", ["redis-py as it is", "redis-py, RESP2", "valkey-py as it is"])
@@ -1080,8 +1217,12 @@ async def test_each_right_is_needed(missing: str, server: Server, inspector: Ins
     allow(inspector, tuple(command for command in LEAST_RIGHTS if command != missing))
     inspector.client.script_flush()
     try:
-        async with AsyncClients.make("redis-py as it is", server, username="app", password="pass") as client:
-            with pytest.raises(redis.exceptions.ResponseError, match=r"(?i)no.* permissions|NOPERM"):
+        async with AsyncClients.make(
+            "redis-py as it is", server, username="app", password="pass"
+        ) as client:
+            with pytest.raises(
+                redis.exceptions.ResponseError, match=r"(?i)no.* permissions|NOPERM"
+            ):
                 await use_every_method(AsyncRedisSessionAdapter(client), inspector)
     finally:
         inspector.client.acl_deluser("app")
@@ -1104,7 +1245,9 @@ async def test_wrong_password(server: Server, inspector: Inspector) -> None:
 async def persist(call: Callable[[], Any], expected: object) -> None:
     """Repeat the call until it gives that: for a moment there is no connection."""
     for _ in range(200):
-        with suppress(redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError, StoreUnavailable):
+        with suppress(
+            redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError, StoreUnavailable
+        ):
             if await call() == expected:
                 return
         await AsyncCalls.pause(50)

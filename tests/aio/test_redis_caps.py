@@ -35,7 +35,11 @@ def adapter(inspector: Inspector, redis_client: Redis) -> AsyncRedisSessionAdapt
 
 async def log_in(auth: AsyncAuth[Any], count: int) -> list[Session]:
     """So many logins of one user at once, each of which returns a session."""
-    found = [each for each in await AsyncCalls.together(*[partial(auth.create_session, "u1")] * count) if isinstance(each, Session)]
+    found = [
+        each
+        for each in await AsyncCalls.together(*[partial(auth.create_session, "u1")] * count)
+        if isinstance(each, Session)
+    ]
     assert len(found) == count
     return found
 
@@ -49,7 +53,9 @@ async def alive(auth: AsyncAuth[Any], session: Session) -> bool:
     return True
 
 
-async def test_ours_fifty_logins_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server) -> None:
+async def test_ours_fifty_logins_at_once(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server
+) -> None:
     """50 logins at once with a cap of 5 leave exactly 5, and nobody ever sees more."""
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     before = [await auth.create_session("u1") for _ in range(5)]
@@ -63,9 +69,14 @@ async def test_ours_fifty_logins_at_once(adapter: AsyncRedisSessionAdapter, insp
     inspector.check()
 
 
-async def test_ours_fifty_logins_have_power(redis_client: Redis, adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_ours_fifty_logins_have_power(
+    redis_client: Redis, adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """Without the comparison in the script, the same logins leave more, where all look before any is stored."""
-    adapter._protocol, adapter._driver = EndsThenCreates(DEFAULT), AsyncMeetingDriver(redis_client, 50)
+    adapter._protocol, adapter._driver = (
+        EndsThenCreates(DEFAULT),
+        AsyncMeetingDriver(redis_client, 50),
+    )
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     await log_in(auth, 50)
     assert len(inspector.live()) > 5
@@ -74,7 +85,11 @@ async def test_ours_fifty_logins_have_power(redis_client: Redis, adapter: AsyncR
 async def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server) -> None:
     """So do they where the index is a set."""
     layout = Layout.from_namespaces(None, "lucia-v2")
-    auth = AsyncAuth(sessions=AsyncRedisSessionAdapter(redis_client, layout="lucia-v2"), env="DEV", max_sessions_per_user=5)
+    auth = AsyncAuth(
+        sessions=AsyncRedisSessionAdapter(redis_client, layout="lucia-v2"),
+        env="DEV",
+        max_sessions_per_user=5,
+    )
     with counting(server, layout) as seen:
         sessions = await log_in(auth, 50)
     assert max(seen) <= 5
@@ -82,18 +97,27 @@ async def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server)
     assert await redis_client.scard("user_sessions:u1") == 5
 
 
-async def test_ours_renewals_amid_capped_logins(adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server) -> None:
+async def test_ours_renewals_amid_capped_logins(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server
+) -> None:
     """Renewals of all sessions, and as many logins, at once: never more than the cap, and what is renewed and left is one session each."""
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     sessions = await log_in(auth, 5)
     with counting(server) as seen:
         for _ in range(5):
-            renewals = [partial(auth.renew_session, each.session_id) for each in sessions for _ in range(2)]
+            renewals = [
+                partial(auth.renew_session, each.session_id) for each in sessions for _ in range(2)
+            ]
             logins = [partial(auth.create_session, "u1")] * 3
             outcomes = await AsyncCalls.together(*renewals, *logins, *renewals)
             assert all(isinstance(outcome, Session | InvalidSessionId) for outcome in outcomes)
             found = {each.session_id: each for each in outcomes if isinstance(each, Session)}
             sessions = [each for each in found.values() if await alive(auth, each)]
-            assert len(sessions) == len({each.handle for each in sessions}) == len(inspector.live()) == 5
+            assert (
+                len(sessions)
+                == len({each.handle for each in sessions})
+                == len(inspector.live())
+                == 5
+            )
     assert max(seen) == 5
     inspector.check()

@@ -46,13 +46,22 @@ from tests.redis_tools import (
 )
 from tests.servers import Server
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 
 MINUTE: Final = 60_000
 KEYS: Final = ("~session:*", "~userSession:*")
 EVERYTHING_BUT_SCRIPTS: Final = ("~*", "+@all", "-@scripting")
 
-KINDS: Final = ("cluster of redis", "cluster of redis, text", "cluster of valkey", "redis", "valkey, text", "cluster of redis, no scripts")
+KINDS: Final = (
+    "cluster of redis",
+    "cluster of redis, text",
+    "cluster of valkey",
+    "redis",
+    "valkey, text",
+    "cluster of redis, no scripts",
+)
 """Where the tests run: clusters by the clients of both libraries, and servers of both kinds that refuse scripts."""
 
 
@@ -80,9 +89,15 @@ def allow(inspector: Inspector, *rights: str) -> None:
 
 def make_client(kind: str, inspector: Inspector) -> Any:
     """A client of the place for that user."""
-    options: dict[str, Any] = {"username": "app", "password": "pass", "decode_responses": "text" in kind}
+    options: dict[str, Any] = {
+        "username": "app",
+        "password": "pass",
+        "decode_responses": "text" in kind,
+    }
     if isinstance(inspector, ClusterInspector):
-        return AsyncClients.of_cluster("valkey" if "valkey" in kind else "redis", inspector.cluster, **options)
+        return AsyncClients.of_cluster(
+            "valkey" if "valkey" in kind else "redis", inspector.cluster, **options
+        )
     return AsyncClients.make(f"{inspector.server.kind}-py as it is", inspector.server, **options)
 
 
@@ -135,10 +150,14 @@ async def test_sign_out_everywhere(adapter: AsyncRedisSessionAdapter, inspector:
 
 
 @pytest.mark.parametrize("grace", [0, MINUTE])
-async def test_renewals_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector, grace: int) -> None:
+async def test_renewals_at_once(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, grace: int
+) -> None:
     """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
     await add(adapter, "used", "other")
-    outcomes = await AsyncCalls.together(*(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16)))
+    outcomes = await AsyncCalls.together(
+        *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
+    )
     (winner,) = inspector.live() - {"other"}
     assert outcomes.count(winner) == (16 if grace else 1)
     assert set(outcomes) == ({winner} if grace else {winner, None})
@@ -150,13 +169,18 @@ async def test_renewals_at_once(adapter: AsyncRedisSessionAdapter, inspector: In
 
 
 @of_one_kind
-async def test_scripts_that_one_node_forgot(adapter: AsyncRedisSessionAdapter, inspector: ClusterInspector) -> None:
+async def test_scripts_that_one_node_forgot(
+    adapter: AsyncRedisSessionAdapter, inspector: ClusterInspector
+) -> None:
     """A script that some node does not know, before each call another one, is sent whole to that node."""
     for number in range(9):
         inspector.nodes[number % 3].script_flush()
         await add(adapter, f"a{number}", f"b{number}", user_id=f"u{number}")
         inspector.nodes[(number + 1) % 3].script_flush()
-        assert await adapter.renew_session(f"a{number}", row(f"c{number}", f"u{number}"), grace=MINUTE) is not None
+        assert (
+            await adapter.renew_session(f"a{number}", row(f"c{number}", f"u{number}"), grace=MINUTE)
+            is not None
+        )
         inspector.nodes[(number + 2) % 3].script_flush()
         assert await adapter.delete_other_sessions(f"u{number}", f"a{number}") is True
         inspector.check()
@@ -172,7 +196,9 @@ async def test_scripts_that_all_nodes_forget_at_once(client: Any, inspector: Ins
     await use_every_method(adapter, inspector)
 
 
-async def test_one_attempt(kind: str, adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_one_attempt(
+    kind: str, adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """Where scripts are refused one script is tried, by whichever method comes first; from then on there are plain commands alone."""
     inspector.on_each("CONFIG", "RESETSTAT")
     inspector.on_each("ACL", "LOG", "RESET")
@@ -185,32 +211,54 @@ async def test_one_attempt(kind: str, adapter: AsyncRedisSessionAdapter, inspect
     assert inspector.live() == set()
     nodes = inspector.nodes if isinstance(inspector, ClusterInspector) else [inspector.client]
     refused = [entry["object"] for node in nodes for entry in node.acl_log()]
-    rejected = sum(node.info("commandstats").get("cmdstat_evalsha", {"rejected_calls": 0})["rejected_calls"] for node in nodes)
+    rejected = sum(
+        node.info("commandstats").get("cmdstat_evalsha", {"rejected_calls": 0})["rejected_calls"]
+        for node in nodes
+    )
     if has_scripts(kind):
         assert (refused, inspector.calls("evalsha") > 0) == ([], True)
     else:
-        assert (refused, rejected, inspector.calls("evalsha"), inspector.calls("eval")) == (["evalsha"], 1, 0, 0)
+        assert (refused, rejected, inspector.calls("evalsha"), inspector.calls("eval")) == (
+            ["evalsha"],
+            1,
+            0,
+            0,
+        )
 
 
 @pytest.mark.parametrize("method", [*WRITES, *ENDS])
-async def test_refused_in_any_method(adapter: AsyncRedisSessionAdapter, inspector: Inspector, method: str) -> None:
+async def test_refused_in_any_method(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, method: str
+) -> None:
     """Whichever method finds out that scripts are refused does what it has to all the same, once."""
     inspector.write(session := row(SECRET, handle="h"))
     inspector.client.lpush("userSession:u1", SECRET)
     inspector.client.pexpireat("userSession:u1", session.idle_expires + MINUTE)
     await every_call(adapter)[method]()
     both = {SECRET, OTHER_SECRET}
-    expected = {"set_session": both, "set_session_within": both, "renew_session": {OTHER_SECRET}, "delete_other_sessions": {SECRET}}
+    expected = {
+        "set_session": both,
+        "set_session_capped": both,
+        "renew_session": {OTHER_SECRET},
+        "delete_other_sessions": {SECRET},
+    }
     assert inspector.live() == expected.get(method, set())
     inspector.check()
-    assert ids(await adapter.get_sessions_by_user_id("u1")) == [id_ for id_ in (OTHER_SECRET, SECRET) if id_ in inspector.live()]
+    assert ids(await adapter.get_sessions_by_user_id("u1")) == [
+        id_ for id_ in (OTHER_SECRET, SECRET) if id_ in inspector.live()
+    ]
 
 
 @pytest.mark.parametrize("program", ["redis-server", "valkey-server"])
-async def test_server_that_has_no_scripts(program: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_server_that_has_no_scripts(
+    program: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """A server that does not know the commands for scripts is one that refuses them."""
     renamed = [word for name in ("EVALSHA", "EVAL") for word in ("--rename-command", name, "")]
-    with own_server(program, tmp_path_factory.mktemp("server"), *renamed) as server, Inspector(server) as inspector:
+    with (
+        own_server(program, tmp_path_factory.mktemp("server"), *renamed) as server,
+        Inspector(server) as inspector,
+    ):
         async with AsyncClients.make("redis-py as it is", server) as client:
             await use_every_method(AsyncRedisSessionAdapter(client), inspector)
 
@@ -228,10 +276,18 @@ async def test_old_server_without_scripts(server: Server, scriptless_client: Any
 @of_servers
 async def test_evalsha_without_eval(inspector: Inspector, kind: str) -> None:
     """Who may run known scripts but send none gets the client's own error: that is no server without scripts."""
-    allow(inspector, *KEYS, *(f"+{right}" for right in (*LEAST_RIGHTS, *LEAST_RIGHTS_PLAIN) if right != "eval"), "-eval")
+    allow(
+        inspector,
+        *KEYS,
+        *(f"+{right}" for right in (*LEAST_RIGHTS, *LEAST_RIGHTS_PLAIN) if right != "eval"),
+        "-eval",
+    )
     inspector.client.script_flush()
     async with make_client(kind, inspector) as client:
-        with pytest.raises((redis.exceptions.NoPermissionError, valkey.exceptions.NoPermissionError), match="'eval'"):
+        with pytest.raises(
+            (redis.exceptions.NoPermissionError, valkey.exceptions.NoPermissionError),
+            match="'eval'",
+        ):
             await add(AsyncRedisSessionAdapter(client), "one")
     inspector.on_each("ACL", "DELUSER", "app")
     assert inspector.keys() == set()
@@ -244,10 +300,23 @@ def rights_for(kind: str) -> tuple[str, ...]:
     """The least rights there."""
     if not kind.startswith("cluster"):
         return LEAST_RIGHTS_PLAIN
-    return LEAST_RIGHTS_CLUSTER if has_scripts(kind) else (*LEAST_RIGHTS_PLAIN, "cluster|slots", "command")
+    return (
+        LEAST_RIGHTS_CLUSTER
+        if has_scripts(kind)
+        else (*LEAST_RIGHTS_PLAIN, "cluster|slots", "command")
+    )
 
 
-@pytest.mark.parametrize("kind", ["cluster of redis", "cluster of valkey", "redis", "valkey, text", "cluster of redis, no scripts"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "cluster of redis",
+        "cluster of valkey",
+        "redis",
+        "valkey, text",
+        "cluster of redis, no scripts",
+    ],
+)
 async def test_least_rights(kind: str, inspector: Inspector) -> None:
     """A user with the documented rights can do all that the adapter does."""
     allow(inspector, *KEYS, *(f"+{right}" for right in rights_for(kind)))
@@ -287,7 +356,11 @@ async def test_each_right_is_needed(kind: str, missing: str, inspector: Inspecto
 @pytest.mark.parametrize("missing", KEYS)
 async def test_each_key_pattern_is_needed(kind: str, missing: str, inspector: Inspector) -> None:
     """Without the right to either kind of keys something fails, and nothing that was begun outlives ten seconds."""
-    allow(inspector, *(key for key in KEYS if key != missing), *(f"+{right}" for right in rights_for(kind)))
+    allow(
+        inspector,
+        *(key for key in KEYS if key != missing),
+        *(f"+{right}" for right in rights_for(kind)),
+    )
     async with make_client(kind, inspector) as client:
         with pytest.raises(redis.exceptions.NoPermissionError):
             await add(AsyncRedisSessionAdapter(client), SECRET)
@@ -301,7 +374,12 @@ async def test_each_key_pattern_is_needed(kind: str, missing: str, inspector: In
 async def test_errors_in_transactions(client: Any, inspector: Inspector) -> None:
     """An error of one of several commands at once shows no argument of any, however the client quotes them."""
     inspector.client.set("userSession:u1", "garbage")
-    push = Transaction((Call("LPUSH", ("userSession:u1", SECRET)), Call("LREM", ("userSession:u1", 0, OTHER_SECRET))))
+    push = Transaction(
+        (
+            Call("LPUSH", ("userSession:u1", SECRET)),
+            Call("LREM", ("userSession:u1", 0, OTHER_SECRET)),
+        )
+    )
     with pytest.raises(StoreCorrupt) as raised:
         await AsyncRedisDriver(client).run(sent(push))
     assert_hides_ids(raised.value)
@@ -338,13 +416,20 @@ async def test_errors_reach_the_operation(client: Any, inspector: Inspector) -> 
     assert_hides_ids(*caught)
 
 
-async def test_index_of_another_type(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_index_of_another_type(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """An index of another type is a clear error without an id, nothing of a login stays, and a session can still be ended."""
     await add(adapter, SECRET)
     inspector.client.delete("userSession:u1")
     inspector.client.set("userSession:u1", "garbage")
     before = inspector.census()
-    for method in (*WRITES, "get_sessions_by_user_id", "delete_sessions_by_user_id", "delete_other_sessions"):
+    for method in (
+        *WRITES,
+        "get_sessions_by_user_id",
+        "delete_sessions_by_user_id",
+        "delete_other_sessions",
+    ):
         with pytest.raises(StoreCorrupt) as raised:
             await every_call(adapter)[method]()
         assert_hides_ids(raised.value)
@@ -354,7 +439,9 @@ async def test_index_of_another_type(adapter: AsyncRedisSessionAdapter, inspecto
     assert inspector.live() == set()
 
 
-async def test_server_without_memory(kind: str, adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_server_without_memory(
+    kind: str, adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """A server that is out of memory refuses logins and changes nothing; ending ends, and fails clearly where it needs a tombstone."""
     await add(adapter, SECRET, "other")
     before = inspector.census()
@@ -366,7 +453,10 @@ async def test_server_without_memory(kind: str, adapter: AsyncRedisSessionAdapte
             assert_hides_ids(raised.value)
         assert inspector.census() == before
         assert await adapter.get_session(SECRET) is not None
-        for end in (partial(adapter.delete_session, SECRET), partial(adapter.delete_sessions_by_user_id, "u1")):
+        for end in (
+            partial(adapter.delete_session, SECRET),
+            partial(adapter.delete_sessions_by_user_id, "u1"),
+        ):
             if has_scripts(kind):
                 await end()
             else:
@@ -380,7 +470,9 @@ async def test_server_without_memory(kind: str, adapter: AsyncRedisSessionAdapte
 # Connections
 
 
-async def test_record_of_another_session(kind: str, client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_record_of_another_session(
+    kind: str, client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """Another session's record under an id's key is never returned; the idle connections are closed, and the client works on."""
     for number in range(6):
         await add(adapter, f"s{number}", user_id=f"u{number}")
@@ -391,7 +483,10 @@ async def test_record_of_another_session(kind: str, client: Any, adapter: AsyncR
     assert not before <= ids_of_connections(inspector)
     for number in range(6):
         assert await adapter.get_session(f"s{number}") is not None
-        assert await adapter.renew_session(f"s{number}", row(f"n{number}", f"u{number}"), grace=MINUTE) is not None
+        assert (
+            await adapter.renew_session(f"s{number}", row(f"n{number}", f"u{number}"), grace=MINUTE)
+            is not None
+        )
 
 
 def ids_of_connections(inspector: Inspector) -> set[tuple[int, str]]:
@@ -436,18 +531,24 @@ async def play(adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: 
         await adapter.delete_sessions_by_user_id(user_id)
 
     logins = [partial(log_in, f"{user_id}-{each}", begin_at(number, each, 6)) for each in range(6)]
-    await AsyncCalls.together(*logins, *(partial(sign_out, begin_at(number, each, 8)) for each in range(3)))
+    await AsyncCalls.together(
+        *logins, *(partial(sign_out, begin_at(number, each, 8)) for each in range(3))
+    )
     return wrong_after(inspector, user_id, returned, max(began))
 
 
-def wrong_after(inspector: Inspector, user_id: str, returned: dict[str, float], last: float) -> set[str]:
+def wrong_after(
+    inspector: Inspector, user_id: str, returned: dict[str, float], last: float
+) -> set[str]:
     """What lives although it was there when the last sign-out began, or is in no index, or was never handed out and stays."""
     live = {id_ for id_ in returned if inspector.client.exists(DEFAULT.session_key(id_))}
     survived = {f"{id_} survived" for id_ in live if returned[id_] < last}
     return survived | {f"{id_} is not in its index" for id_ in live - set(inspector.index(user_id))}
 
 
-async def play_renewals(adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: int) -> set[str]:
+async def play_renewals(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: int
+) -> set[str]:
     """Renewals of all of a user's sessions and a sign-out everywhere, at the same time; what is alive afterwards."""
     user_id = f"u{number}"
     used = [f"{user_id}-{each}" for each in range(6)]
@@ -471,11 +572,18 @@ async def play_renewals(adapter: AsyncRedisSessionAdapter, inspector: Inspector,
 Play = Callable[[AsyncRedisSessionAdapter, Inspector, int], Any]
 
 
-@pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"])
+@pytest.mark.parametrize(
+    "kind",
+    ["redis, scripts", "cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"],
+)
 @pytest.mark.parametrize("game", [play, play_renewals])
 @pytest.mark.parametrize("driver", [AsyncRedisDriver, AsyncHesitantDriver])
 async def test_many_at_once(
-    client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play, driver: type[AsyncRedisDriver]
+    client: Any,
+    adapter: AsyncRedisSessionAdapter,
+    inspector: Inspector,
+    game: Play,
+    driver: type[AsyncRedisDriver],
 ) -> None:
     """Logins, renewals and sign-outs everywhere at once: what was there when a sign-out began is dead, and all others are indexed."""
     adapter._driver = driver(client)
@@ -485,7 +593,9 @@ async def test_many_at_once(
 
 
 @pytest.mark.parametrize("kind", ["cluster of redis", "cluster of redis, no scripts", "redis"])
-async def test_ours_fifty_logins_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_ours_fifty_logins_at_once(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """50 logins at once with a cap of 5 leave exactly 5, the newest, once all have returned; so do one login more and its renewals."""
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     await auth.create_session("u1")
@@ -493,7 +603,10 @@ async def test_ours_fifty_logins_at_once(adapter: AsyncRedisSessionAdapter, insp
     assert [type(login) for login in logins] == [Session] * 50
     assert len(inspector.live()) == 5
     last = await auth.create_session("u1")
-    outcomes = await AsyncCalls.together(*[partial(auth.renew_session, last.session_id)] * 5, *[partial(auth.create_session, "u1")] * 4)
+    outcomes = await AsyncCalls.together(
+        *[partial(auth.renew_session, last.session_id)] * 5,
+        *[partial(auth.create_session, "u1")] * 4,
+    )
     renewed = {outcome.session_id for outcome in outcomes[:5] if isinstance(outcome, Session)}
     assert len(renewed) == 1
     assert renewed < inspector.live()
@@ -502,16 +615,25 @@ async def test_ours_fifty_logins_at_once(adapter: AsyncRedisSessionAdapter, insp
 
 
 @of_one_kind
-async def test_ours_fifty_logins_have_power(client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_ours_fifty_logins_have_power(
+    client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """A protocol that looks for the surplus before the login is in the index leaves more, where all look before any is."""
-    adapter._protocol, adapter._driver = LooksBeforehand(DEFAULT, Scripted()), AsyncMeetingDriver(client, 50)
+    adapter._protocol, adapter._driver = (
+        LooksBeforehand(DEFAULT, Scripted()),
+        AsyncMeetingDriver(client, 50),
+    )
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     await AsyncCalls.together(*[partial(auth.create_session, "u1")] * 50)
     assert len(inspector.live()) > 5
 
 
 @pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis"])
-@pytest.mark.parametrize(("game", "control"), [(play, Original), (play_renewals, CreateThenDelete)], ids=["logins", "renewals"])
+@pytest.mark.parametrize(
+    ("game", "control"),
+    [(play, Original), (play_renewals, CreateThenDelete)],
+    ids=["logins", "renewals"],
+)
 async def test_many_at_once_has_power(
     client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play, control: Any
 ) -> None:

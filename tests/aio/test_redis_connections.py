@@ -71,14 +71,21 @@ async def test_tls(library: str, tmp_path: Path) -> None:
     with tls_server(tmp_path) as (server, certificate):
         kind = f"{library}-py as it is"
         client = AsyncClients.make(kind, server, ssl=True, ssl_ca_certs=str(certificate))
-        async with client, AsyncRedisSessionAdapter(client) as adapter, AsyncRedisSessionAdapter(client, deadline=SOON) as hasty:
+        async with (
+            client,
+            AsyncRedisSessionAdapter(client) as adapter,
+            AsyncRedisSessionAdapter(client, deadline=SOON) as hasty,
+        ):
             await live(adapter)
             await patiently(partial(hasty.get_session, "one"))
             with frozen(without_tls(server)), pytest.raises(StoreUnavailable):
                 await hasty.get_session("one")
             await patiently(partial(hasty.get_session, "one"))
             await live(adapter)
-        async with AsyncClients.make(kind, server, ssl=True) as client, AsyncRedisSessionAdapter(client) as adapter:
+        async with (
+            AsyncClients.make(kind, server, ssl=True) as client,
+            AsyncRedisSessionAdapter(client) as adapter,
+        ):
             with pytest.raises(StoreUnavailable) as raised:
                 await adapter.get_session("one")
             assert isinstance(raised.value.__cause__, CONNECTION_ERRORS)
@@ -91,7 +98,9 @@ CREDENTIALS: Final[dict[str, Any]] = {
 
 
 @of_each_library
-async def test_credential_provider(library: str, redis_server: Server, inspector: Inspector) -> None:
+async def test_credential_provider(
+    library: str, redis_server: Server, inspector: Inspector
+) -> None:
     """A client's credential provider logs the adapter in."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all")
     provider = CREDENTIALS[library]("app", "pass")
@@ -102,9 +111,14 @@ async def test_credential_provider(library: str, redis_server: Server, inspector
     inspector.on_each("ACL", "DELUSER", "app")
 
 
-async def test_connections_that_the_server_closed(redis_server: Server, inspector: Inspector) -> None:
+async def test_connections_that_the_server_closed(
+    redis_server: Server, inspector: Inspector
+) -> None:
     """An idle connection that the server closed is noticed before anything is sent over it, so that also a login succeeds."""
-    async with Redis.from_url(redis_server.url) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        Redis.from_url(redis_server.url) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         for _ in range(3):
             await live(adapter)
             inspector.client.client_kill_filter(_type="normal")
@@ -115,7 +129,10 @@ async def test_connections_that_the_server_closed(redis_server: Server, inspecto
 async def test_a_user_that_is_deleted(redis_server: Server, inspector: Inspector) -> None:
     """When the server ends the adapter's user, its connections are closed, and the refusal of new ones is the client's own error."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all")
-    async with Redis.from_url(redis_server.url, username="app", password="pass") as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        Redis.from_url(redis_server.url, username="app", password="pass") as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         await live(adapter)
         inspector.on_each("ACL", "DELUSER", "app")
         await AsyncCalls.pause(20)
@@ -126,7 +143,10 @@ async def test_a_user_that_is_deleted(redis_server: Server, inspector: Inspector
 async def test_not_logged_in_any_more(tmp_path: Path) -> None:
     """A connection that the server takes for a stranger's is the client's own error, and is not used again."""
     with own_server("redis-server", tmp_path) as server:
-        async with Redis.from_url(server.url) as client, AsyncRedisSessionAdapter(client) as adapter:
+        async with (
+            Redis.from_url(server.url) as client,
+            AsyncRedisSessionAdapter(client) as adapter,
+        ):
             await live(adapter)
             with redis.Redis(port=server.port) as admin:
                 admin.config_set("requirepass", "secret")
@@ -150,7 +170,9 @@ async def test_closing_while_in_use(redis_server: Server, inspector: Inspector) 
 
         with ExitStack() as stopped:
             stopped.enter_context(frozen(redis_server))
-            found, _ = await AsyncCalls.together(partial(adapter.get_session, "one"), close_meanwhile)
+            found, _ = await AsyncCalls.together(
+                partial(adapter.get_session, "one"), close_meanwhile
+            )
         assert getattr(found, "id", None) == "one"
         until(lambda: "mine" not in [each["name"] for each in inspector.client.client_list()])
 
@@ -164,9 +186,14 @@ async def test_a_sentinel_that_hangs(library: str, tmp_path: Path) -> None:
     with sentinel_group(library, tmp_path) as group, silent_server() as silent:
         sentinel = AsyncClients.sentinels[library]([(silent.host, silent.port), *group.sentinels])
         client = sentinel.master_for(group.name)
-        async with client, AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=3)) as adapter:
+        async with (
+            client,
+            AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=3)) as adapter,
+        ):
             await live(adapter)
-        nowhere = AsyncClients.sentinels[library]([("127.0.0.1", unused_port())]).master_for(group.name)
+        nowhere = AsyncClients.sentinels[library]([("127.0.0.1", unused_port())]).master_for(
+            group.name
+        )
         async with nowhere, AsyncRedisSessionAdapter(nowhere) as adapter:
             with pytest.raises(StoreUnavailable) as raised:
                 await adapter.set_session(row("one"))
@@ -219,9 +246,14 @@ def moving(nodes: ClusterInspector) -> Generator[Change]:
 
 
 @of_each_library
-async def test_slots_that_move(library: str, cluster: Cluster, nodes: ClusterInspector, moving: Change) -> None:
+async def test_slots_that_move(
+    library: str, cluster: Cluster, nodes: ClusterInspector, moving: Change
+) -> None:
     """Sessions are made and found while their slot is moved to another node, and afterwards; nothing of the map is known beforehand."""
-    async with AsyncClients.of_cluster(library, cluster) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        AsyncClients.of_cluster(library, cluster) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         await live(adapter)
         slot = slot_of("session:moved")
         moving("begin", slot)
@@ -235,9 +267,14 @@ async def test_slots_that_move(library: str, cluster: Cluster, nodes: ClusterIns
         assert nodes.live() == {"moved"}
 
 
-async def test_keys_of_a_slot_that_moves(cluster: Cluster, nodes: ClusterInspector, moving: Change) -> None:
+async def test_keys_of_a_slot_that_moves(
+    cluster: Cluster, nodes: ClusterInspector, moving: Change
+) -> None:
     """A command with a key that has been moved and one that has not waits until the slot is whole again, or the time is over."""
-    async with AsyncClients.of_cluster("redis", cluster) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        AsyncClients.of_cluster("redis", cluster) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         await adapter.set_session(row("moved"))
         slot = slot_of("session:moved")
         moving("begin", slot)
@@ -256,9 +293,14 @@ async def test_keys_of_a_slot_that_moves(cluster: Cluster, nodes: ClusterInspect
             await hasty.delete_session("moved")
 
 
-async def test_nodes_that_disagree(cluster: Cluster, nodes: ClusterInspector, moving: Change) -> None:
+async def test_nodes_that_disagree(
+    cluster: Cluster, nodes: ClusterInspector, moving: Change
+) -> None:
     """While two nodes point at each other for a slot, a command waits until they agree, or the time is over."""
-    async with AsyncClients.of_cluster("redis", cluster) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        AsyncClients.of_cluster("redis", cluster) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         slot = slot_of("session:moved")
         moving("disagree", slot)
         hasty = AsyncRedisSessionAdapter(client, deadline=SOON * 4)
@@ -276,7 +318,10 @@ async def test_nodes_that_disagree(cluster: Cluster, nodes: ClusterInspector, mo
 @of_each_library
 async def test_a_frozen_node(library: str, cluster: Cluster, nodes: ClusterInspector) -> None:
     """With a node that is stopped its sessions can't be reached, by the deadline; those of the other nodes can, also right after that."""
-    async with AsyncClients.of_cluster(library, cluster) as client, AsyncRedisSessionAdapter(client, deadline=SOON * 6) as adapter:
+    async with (
+        AsyncClients.of_cluster(library, cluster) as client,
+        AsyncRedisSessionAdapter(client, deadline=SOON * 6) as adapter,
+    ):
         ids = [f"s{number}" for number in range(12)]
         for id_ in ids:
             await patiently(partial(adapter.set_session, row(id_)))
@@ -294,7 +339,9 @@ async def test_a_map_by_whichever_node_answers(cluster: Cluster, nodes: ClusterI
     """Whichever node is stopped, another one is asked where the slots are, within the deadline."""
     async with AsyncClients.of_cluster("redis", cluster) as client:
         for port in cluster.ports:
-            id_ = next(f"s{number}" for number in range(99) if port_of(nodes, f"session:s{number}") != port)
+            id_ = next(
+                f"s{number}" for number in range(99) if port_of(nodes, f"session:s{number}") != port
+            )
             nodes.write(row(id_))
             adapter = AsyncRedisSessionAdapter(client, deadline=SOON * 6)
             with frozen(Server("redis", "127.0.0.1", port, Path("/nowhere"))):
@@ -327,7 +374,10 @@ async def test_a_map_that_is_wrong(cluster: Cluster, nodes: ClusterInspector) ->
     def reach(address: tuple[str, int]) -> tuple[str, int]:
         return (address[0], nowhere) if gone else address
 
-    async with AsyncClients.of_cluster("redis", cluster, address_remap=reach) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        AsyncClients.of_cluster("redis", cluster, address_remap=reach) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         gone.add(1)
         with pytest.raises(StoreUnavailable) as raised:
             await adapter.set_session(row("one"))
@@ -339,7 +389,10 @@ async def test_a_map_that_is_wrong(cluster: Cluster, nodes: ClusterInspector) ->
 
 async def test_any_node(cluster: Cluster, nodes: ClusterInspector) -> None:
     """What needs no key is asked of some node."""
-    async with AsyncClients.of_cluster("redis", cluster) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        AsyncClients.of_cluster("redis", cluster) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         seconds, _ = await adapter._driver.run(sent(Call("TIME", ())))
         assert int(seconds) > 0
 
@@ -351,7 +404,9 @@ async def test_a_batch_of_which_one_command_fails(inspector: Inspector) -> None:
         good = Call("SET", ("text", "no number")), Call("MGET", ("other",))
         assert await adapter._driver.run(sent(Batch(good))) == [b"OK", [None]]
         with pytest.raises(redis.exceptions.ResponseError, match="not an integer"):
-            await adapter._driver.run(sent(Batch((*good, Call("INCR", ("text",)), Call("NEVER", ())))))
+            await adapter._driver.run(
+                sent(Batch((*good, Call("INCR", ("text",)), Call("NEVER", ()))))
+            )
 
 
 def sent(command: Command) -> Operation[Any]:
@@ -373,7 +428,9 @@ class Traced(Redis):
         return await execute(*arguments, **options)
 
 
-async def test_a_client_of_its_own_kind(redis_server: Server, inspector: Inspector, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_of_its_own_kind(
+    redis_server: Server, inspector: Inspector, caplog: pytest.LogCaptureFixture
+) -> None:
     """A client with a way of its own to run commands is used as it is, in both protocols, and one line says so when the adapter is made."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all", "-@scripting")
     logins: tuple[dict[str, Any], ...] = ({}, {"username": "app", "password": "pass"})
@@ -393,7 +450,9 @@ async def test_a_client_of_its_own_kind(redis_server: Server, inspector: Inspect
 
 async def test_such_a_client_without_a_server() -> None:
     """A read that such a client fails changed nothing; a write may have been done, for all that is known."""
-    async with Traced(host="127.0.0.1", port=unused_port(), **AsyncClients.retrying("redis", 0)) as client:
+    async with Traced(
+        host="127.0.0.1", port=unused_port(), **AsyncClients.retrying("redis", 0)
+    ) as client:
         adapter = AsyncRedisSessionAdapter(client)
         with pytest.raises(StoreUnavailable) as raised:
             await adapter.get_session("one")
@@ -432,7 +491,10 @@ def pausing(count: int) -> Operation[None]:
 async def test_an_operation_as_a_whole(redis_server: Server, inspector: Inspector) -> None:
     """All commands of an operation have one deadline together, unless it goes page by page."""
     soon = timedelta(seconds=0.4)
-    async with AsyncClients.make("redis-py as it is", redis_server) as client, AsyncRedisSessionAdapter(client, deadline=soon) as adapter:
+    async with (
+        AsyncClients.make("redis-py as it is", redis_server) as client,
+        AsyncRedisSessionAdapter(client, deadline=soon) as adapter,
+    ):
         await adapter._driver.run(pausing(1))
         for count, seconds in ((4, None), (1, 0.0)):
             with pytest.raises(StoreUnavailable):

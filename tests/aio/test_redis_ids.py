@@ -29,7 +29,9 @@ from tests.redis_tools import (
 )
 from tests.shared import Time
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 
 MINUTE: Final = 60_000
 KEY, OLD, FOREIGN = (bytes([number]) * 32 for number in (1, 2, 3))
@@ -56,7 +58,17 @@ def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector,
 @pytest.fixture
 async def client(kind: str, inspector: Inspector) -> AsyncIterator[Any]:
     """A client of the place."""
-    inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all", *(["-@scripting"] if kind == "no scripts" else []))
+    inspector.on_each(
+        "ACL",
+        "SETUSER",
+        "app",
+        "reset",
+        "on",
+        ">pass",
+        "~*",
+        "+@all",
+        *(["-@scripting"] if kind == "no scripts" else []),
+    )
     options: dict[str, Any] = {"username": "app", "password": "pass"}
     if isinstance(inspector, ClusterInspector):
         found = AsyncClients.of_cluster("redis", inspector.cluster, **options)
@@ -97,14 +109,22 @@ async def renew(adapter: AsyncRedisSessionAdapter, used_id: str, grace: int = MI
 
 async def leads_to(adapter: AsyncRedisSessionAdapter, session_id: str | None) -> str | None:
     """The id of the session that a request with this id is given."""
-    found = None if session_id is None else await adapter.get_session(session_id) or await adapter.get_successor(session_id)
+    found = (
+        None
+        if session_id is None
+        else await adapter.get_session(session_id) or await adapter.get_successor(session_id)
+    )
     return None if found is None else found.id
 
 
 def dump(inspector: Inspector) -> str:
     """All keys and values, as text."""
     census = inspector.census()
-    values = [each for entry in census.values() for each in (entry.value if isinstance(entry.value, list) else [entry.value])]
+    values = [
+        each
+        for entry in census.values()
+        for each in (entry.value if isinstance(entry.value, list) else [entry.value])
+    ]
     return "\n".join([*census, *(value.decode(errors="replace") for value in values)])
 
 
@@ -146,9 +166,15 @@ async def test_form_of_keys(hashed: AsyncRedisSessionAdapter, inspector: Inspect
     census = inspector.census()
     marker = DEFAULT.marker_key(RING.stored(used))
     assert {DEFAULT.session_key(RING.stored(new)), DEFAULT.index_key("u1"), marker} == census.keys()
-    assert f'{{"id":"{RING.stored(used)}","successor":"{RING.stored(new)}","grace":60000,"sealed":"'.encode() in census[marker].value
+    assert (
+        f'{{"id":"{RING.stored(used)}","successor":"{RING.stored(new)}","grace":60000,"sealed":"'.encode()
+        in census[marker].value
+    )
     assert RING.stored(new).encode() in census[DEFAULT.index_key("u1")].value
-    assert f'{{"id":"{RING.stored(new)}","user_id":"u1",'.encode() in census[DEFAULT.session_key(RING.stored(new))].value
+    assert (
+        f'{{"id":"{RING.stored(new)}","user_id":"u1",'.encode()
+        in census[DEFAULT.session_key(RING.stored(new))].value
+    )
 
 
 async def test_other_layout(client: Any, inspector: Inspector) -> None:
@@ -164,7 +190,9 @@ async def test_other_layout(client: Any, inspector: Inspector) -> None:
     assert inspector.live() == {RING.stored(new or "")}
 
 
-async def test_markers_without_keys(client: Any, raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_markers_without_keys(
+    client: Any, raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """Without keys, and with ``write``, records and markers are byte for byte what they are without this feature."""
     used = await add(raw)
     new = await renew(raw, used)
@@ -175,7 +203,9 @@ async def test_markers_without_keys(client: Any, raw: AsyncRedisSessionAdapter, 
         marker = inspector.client.get(DEFAULT.marker_key(before))
         assert marker == f'{{"id":"{before}","successor":"{after}","grace":60000}}'.encode()
         record = inspector.client.get(DEFAULT.session_key(after or "")).decode()
-        assert re.fullmatch(rf'{{"id":"{after}","user_id":"u1","active_expires":\d+,"idle_expires":\d+}}', record)
+        assert re.fullmatch(
+            rf'{{"id":"{after}","user_id":"u1","active_expires":\d+,"idle_expires":\d+}}', record
+        )
 
 
 @of_one_server
@@ -210,7 +240,9 @@ async def test_rows_of_a_list_can_be_ended(hashed: AsyncRedisSessionAdapter) -> 
     assert [await leads_to(hashed, id_) for id_ in (*ids, new)] == [None] * 3
 
 
-async def test_id_that_looks_like_a_hash(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter) -> None:
+async def test_id_that_looks_like_a_hash(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
+) -> None:
     """An id of 64 hex digits is an id like any other, never found under itself, and ended under both."""
     await raw.set_session(row("a" * 64, "u1"))
     assert await leads_to(hashed, "a" * 64) is None
@@ -242,8 +274,13 @@ async def test_handles(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionA
 @of_one_server
 async def test_attributes_come_back(hashed: AsyncRedisSessionAdapter) -> None:
     """A row comes back by its id as it was stored, with a handle or without."""
-    noted: list[dict[str, Any]] = [{}, {"handle": "h"}, {"handle": None}, {"handle": "", "noted": {}}]
-    for number, attributes in enumerate(noted):
+    metadata: list[dict[str, Any]] = [
+        {},
+        {"handle": "h"},
+        {"handle": None},
+        {"handle": "", "noted": {}},
+    ]
+    for number, attributes in enumerate(metadata):
         stored = row(f"s{number}", **attributes)
         await hashed.set_session(stored)
         assert await hashed.get_session(f"s{number}") == stored
@@ -252,7 +289,9 @@ async def test_attributes_come_back(hashed: AsyncRedisSessionAdapter) -> None:
 # Turning it on, and changing the key
 
 
-async def test_turning_on(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_turning_on(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """Turning it on logs nobody out, not within a grace either: sessions under raw ids are read, renewed, kept and ended as before."""
     used, kept, ended, idle = [await add(raw) for _ in range(4)]
     new = await renew(raw, used)
@@ -264,7 +303,9 @@ async def test_turning_on(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessi
     assert RING.stored(newer) in inspector.live()
     await hashed.delete_session(ended)
     assert await leads_to(raw, ended) is None
-    outcomes: list[Any] = await AsyncCalls.together(*(partial(renew, hashed, idle) for _ in range(8)))
+    outcomes: list[Any] = await AsyncCalls.together(
+        *(partial(renew, hashed, idle) for _ in range(8))
+    )
     assert len(set(outcomes)) == 1
     assert await leads_to(hashed, idle) == outcomes[0]
     await hashed.delete_session(idle)
@@ -275,7 +316,9 @@ async def test_turning_on(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessi
     assert inspector.live() == set()
 
 
-async def test_chain_of_raw_and_hashed_ids_is_ended(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter) -> None:
+async def test_chain_of_raw_and_hashed_ids_is_ended(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
+) -> None:
     """Ending a used id ends what it was renewed to across the change, also by a process that does not know the key."""
     for adapter in (hashed, raw):
         used = await add(raw)
@@ -285,7 +328,9 @@ async def test_chain_of_raw_and_hashed_ids_is_ended(hashed: AsyncRedisSessionAda
         assert await leads_to(hashed, new) is None
 
 
-async def test_process_without_keys(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter) -> None:
+async def test_process_without_keys(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
+) -> None:
     """A process without the key finds and ends no hashed session by its id, never takes a hash for an id, and signs out everywhere."""
     used, other = await add(raw), await add(hashed)
     new = await renew(hashed, used)
@@ -308,7 +353,12 @@ async def test_rotation(client: Any) -> None:
         newer = await renew(after, new or "")
         assert newer is not None
         for process in (before, after):  # both run while it is deployed
-            assert [await leads_to(process, id_) for id_ in (one, used, new, newer)] == [one, newer, newer, newer]
+            assert [await leads_to(process, id_) for id_ in (one, used, new, newer)] == [
+                one,
+                newer,
+                newer,
+                newer,
+            ]
         assert await after.delete_other_sessions("u1", used) is True
         assert [await leads_to(before, id_) for id_ in (one, newer)] == [None, newer]
         await before.delete_session(used)
@@ -326,16 +376,23 @@ async def test_key_that_is_dropped(client: Any) -> None:
     assert [await leads_to(old, id_) for id_ in (used, new, other)] == [None] * 3
 
 
-async def test_moving_in_three_steps(client: Any, raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_moving_in_three_steps(
+    client: Any, raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """``write``, then ``read``, then ``refuse``: each works beside the one before, and at the end no raw id is accepted."""
-    writing, reading, refusing = (AsyncRedisSessionAdapter(client, id_keys=[KEY], raw_ids=mode) for mode in ("write", "read", "refuse"))
+    writing, reading, refusing = (
+        AsyncRedisSessionAdapter(client, id_keys=[KEY], raw_ids=mode)
+        for mode in ("write", "read", "refuse")
+    )
     first = await add(writing)
     assert [await leads_to(each, first) for each in (raw, writing, reading)] == [first] * 3
     second = await renew(reading, first)
     assert [await leads_to(each, first) for each in (writing, reading)] == [second] * 2
     third = await renew(writing, second or "")  # an older process renews what a newer one made
     assert third in inspector.live()
-    assert [await leads_to(each, id_) for each in (writing, reading) for id_ in (first, second)] == [third] * 4
+    assert [
+        await leads_to(each, id_) for each in (writing, reading) for id_ in (first, second)
+    ] == [third] * 4
     assert await leads_to(refusing, third) is None
     assert await renew(refusing, third or "") is None
     await refusing.delete_session(third or "")
@@ -344,13 +401,26 @@ async def test_moving_in_three_steps(client: Any, raw: AsyncRedisSessionAdapter,
     assert await leads_to(writing, third) is None
 
 
-RIGHTS: Final = {"redis": LEAST_RIGHTS, "cluster": LEAST_RIGHTS_CLUSTER, "no scripts": LEAST_RIGHTS_PLAIN}
+RIGHTS: Final = {
+    "redis": LEAST_RIGHTS,
+    "cluster": LEAST_RIGHTS_CLUSTER,
+    "no scripts": LEAST_RIGHTS_PLAIN,
+}
 
 
 @pytest.mark.parametrize("raw_ids", ["write", "read", "refuse"])
 async def test_least_rights(kind: str, client: Any, inspector: Inspector, raw_ids: RawIds) -> None:
     """Hashes need no right more than ids as they are."""
-    inspector.on_each("ACL", "SETUSER", "app", "resetkeys", "-@all", "~session:*", "~userSession:*", *(f"+{each}" for each in RIGHTS[kind]))
+    inspector.on_each(
+        "ACL",
+        "SETUSER",
+        "app",
+        "resetkeys",
+        "-@all",
+        "~session:*",
+        "~userSession:*",
+        *(f"+{each}" for each in RIGHTS[kind]),
+    )
     adapter = AsyncRedisSessionAdapter(client, id_keys=[KEY, OLD], raw_ids=raw_ids)
     used, other = await add(adapter), await add(adapter)
     new = await renew(adapter, used)
@@ -385,14 +455,24 @@ async def test_settings(client: Any) -> None:
 def tokens_in(inspector: Inspector) -> set[str]:
     """All that a thief could try as an id."""
     text = dump(inspector)
-    tokens = {*re.split(r'[\s{}\[\]":,]+', text), *re.findall(r"[0-9A-Za-z]{40}", text), *re.findall(r"\w+", text), *text.splitlines()}
-    return (tokens | {token[start : start + 40] for token in tokens for start in range(0, len(token), 8)}) - {""}
+    tokens = {
+        *re.split(r'[\s{}\[\]":,]+', text),
+        *re.findall(r"[0-9A-Za-z]{40}", text),
+        *re.findall(r"\w+", text),
+        *text.splitlines(),
+    }
+    return (
+        tokens
+        | {token[start : start + 40] for token in tokens for start in range(0, len(token), 8)}
+    ) - {""}
 
 
-async def test_stolen_dump(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_stolen_dump(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """Nothing that Redis holds logs anybody in, neither where the key is known nor where it is not, not within a grace either."""
     auth, without_key = to_auth(hashed), to_auth(raw)
-    used = await auth.create_session("u1", noted={"agent": "x"})
+    used = await auth.create_session("u1", metadata={"agent": "x"})
     session = await auth.renew_session((await auth.renew_session(used.session_id)).session_id)
     assert '"sealed"' in dump(inspector)
     tokens = tokens_in(inspector)
@@ -413,11 +493,15 @@ async def test_stolen_dump_has_power(raw: AsyncRedisSessionAdapter, inspector: I
     auth = to_auth(raw)
     used = await auth.create_session("u1")
     session = await auth.renew_session(used.session_id)
-    assert {used.session_id, session.session_id} == {token for token in tokens_in(inspector) if await leads_to(raw, token)}
+    assert {used.session_id, session.session_id} == {
+        token for token in tokens_in(inspector) if await leads_to(raw, token)
+    }
 
 
 @of_one_server
-async def test_hash_as_a_cookie(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_hash_as_a_cookie(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """An adapter without keys takes a hash for an id, as it takes any: it is ``Auth`` that refuses it, without one command."""
     session_id = await add(hashed)
     stored = RING.stored(session_id)
@@ -458,7 +542,11 @@ async def test_tampered_markers(hashed: AsyncRedisSessionAdapter, inspector: Ins
     change_marker(inspector, victim, sealed="")
     assert await leads_to(hashed, victim) is None
     await hashed.delete_session(victim)
-    assert [await leads_to(hashed, id_) for id_ in (victim, new, mine_new)] == [None, None, mine_new]
+    assert [await leads_to(hashed, id_) for id_ in (victim, new, mine_new)] == [
+        None,
+        None,
+        mine_new,
+    ]
 
 
 async def test_grace(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
@@ -488,17 +576,25 @@ async def test_longest_chain(hashed: AsyncRedisSessionAdapter) -> None:
 
 
 @of_one_server
-async def test_record_of_another_session(hashed: AsyncRedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture) -> None:
+async def test_record_of_another_session(
+    hashed: AsyncRedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture
+) -> None:
     """Another session's record under an id's hash is never returned, and a damaged one does not hide what is under another key."""
     mine, others = await add(hashed), await add(hashed, "u2")
-    inspector.client.copy(DEFAULT.session_key(RING.stored(others)), DEFAULT.session_key(RING.stored(mine)), replace=True)
+    inspector.client.copy(
+        DEFAULT.session_key(RING.stored(others)),
+        DEFAULT.session_key(RING.stored(mine)),
+        replace=True,
+    )
     before = inspector.calls("mget")
     assert await hashed.get_session(mine) is None
     assert inspector.calls("mget") == before + 2
     inspector.client.set(DEFAULT.session_key(RING.stored(mine)), "garbage")
     inspector.write(row(mine))
     assert await leads_to(hashed, mine) == mine
-    assert not [line for line in caplog.records if mine in line.getMessage() or others in line.getMessage()]
+    assert not [
+        line for line in caplog.records if mine in line.getMessage() or others in line.getMessage()
+    ]
 
 
 @of_one_server
@@ -506,7 +602,10 @@ async def test_record_of_another_session(hashed: AsyncRedisSessionAdapter, inspe
 async def test_crossed_replies(inspector: Inspector, method: str) -> None:
     """A reply that somebody else left on the connection is noticed, the connection dropped, and the command sent again."""
     async with AsyncClients.make("redis-py, one connection", inspector.server) as client:
-        adapter, raw = AsyncRedisSessionAdapter(client, id_keys=[KEY]), AsyncRedisSessionAdapter(client)
+        adapter, raw = (
+            AsyncRedisSessionAdapter(client, id_keys=[KEY]),
+            AsyncRedisSessionAdapter(client),
+        )
         session_id, used = await add(raw), await add(adapter)
         new = await renew(adapter, used)
         await client.connection.send_command("PING")
@@ -530,14 +629,17 @@ async def test_auth_over_hashed_ids(hashed: AsyncRedisSessionAdapter, inspector:
     """Nobody who uses ``Auth`` notices: idle sessions are renewed, used ids lead on, and devices are listed and ended."""
     time = Time(row("x").idle_expires - HOUR)
     auth = to_auth(hashed, clock=time, session_expires_in=SessionExpiry())
-    session = await auth.create_session("u1", noted={"agent": "x"})
+    session = await auth.create_session("u1", metadata={"agent": "x"})
     time.advance(SessionExpiry().active * 1.5)
     renewed = await auth.validate_session(session.session_id)
     assert renewed.fresh
     assert (await auth.validate_session(session.session_id)).session_id == renewed.session_id
-    assert (await auth.get_session(renewed.session_id)).noted == {"agent": "x"}
+    assert (await auth.get_session(renewed.session_id)).metadata == {"agent": "x"}
     other = await auth.create_session("u1")
-    assert [device.handle for device in await auth.get_all_user_sessions("u1")] == [other.handle, session.handle]
+    assert [device.handle for device in await auth.get_all_user_sessions("u1")] == [
+        other.handle,
+        session.handle,
+    ]
     assert await auth.invalidate_user_session("u1", other.handle) is True
     assert await auth.invalidate_all_user_sessions("u1", keep=session.session_id) is True
     assert inspector.live() == {RING.stored(renewed.session_id)}

@@ -48,7 +48,7 @@ async def read(adapter: AsyncRedisSessionAdapter, session_id: str = "mine") -> S
 
 async def test_the_same_row(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """The server is asked each time, and as long as its record is the same, so is the row."""
-    await adapter.set_session(row("mine", noted={"agent": ["first"]}))
+    await adapter.set_session(row("mine", metadata={"agent": ["first"]}))
     before = inspector.calls("mget")
     first = await read(adapter)
     assert await read(adapter) is first
@@ -72,20 +72,22 @@ async def test_another_record(redis_client: Redis, inspector: Inspector) -> None
 async def test_nobody_changes_it(adapter: AsyncRedisSessionAdapter) -> None:
     """What was noted is the same object for all who ask, so it can't be changed; nor can what was noted in it."""
     auth = AsyncAuth(sessions=adapter, env="DEV")
-    session = await auth.create_session("u1", noted={"agent": {"names": ["first"]}})
+    session = await auth.create_session("u1", metadata={"agent": {"names": ["first"]}})
     found = await auth.validate_session(session.session_id)
     assert await auth.validate_session(session.session_id) is found
-    noted: Any = found.noted
+    metadata: Any = found.metadata
     with pytest.raises(TypeError, match="shared"):
-        noted["agent"] = "another"
+        metadata["agent"] = "another"
     with pytest.raises(TypeError, match="shared"):
-        noted["agent"]["names"].append("second")
-    assert (await auth.validate_session(session.session_id)).noted == {"agent": {"names": ["first"]}}
+        metadata["agent"]["names"].append("second")
+    assert (await auth.validate_session(session.session_id)).metadata == {
+        "agent": {"names": ["first"]}
+    }
 
 
 async def test_nobody_changes_a_row(adapter: AsyncRedisSessionAdapter) -> None:
     """A row is the same object for all who ask too, so its attributes can't be changed."""
-    await adapter.set_session(row("mine", handle="h", noted={"agent": ["first"]}))
+    await adapter.set_session(row("mine", handle="h", metadata={"agent": ["first"]}))
     attributes: Any = (await read(adapter)).attributes
     with pytest.raises(TypeError, match="shared"):
         attributes["handle"] = "another"
@@ -96,7 +98,9 @@ async def test_nobody_changes_a_row(adapter: AsyncRedisSessionAdapter) -> None:
 
 async def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
     """What is damaged under a hash by one key keeps no session from being found under that by another."""
-    older, both = (AsyncRedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER)))
+    older, both = (
+        AsyncRedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER))
+    )
     await older.set_session(row("mine"))
     assert (await read(both)).id == "mine"
     newest = HashedIds([KEY, OLDER]).candidates("mine")[0]
@@ -108,7 +112,7 @@ async def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> No
 
 async def test_a_long_record(adapter: AsyncRedisSessionAdapter) -> None:
     """Nothing long is kept."""
-    await adapter.set_session(row("mine", noted={"agent": "x" * MAX_KEPT_BYTES}))
+    await adapter.set_session(row("mine", metadata={"agent": "x" * MAX_KEPT_BYTES}))
     first = await read(adapter)
     again = await read(adapter)
     assert again is not first

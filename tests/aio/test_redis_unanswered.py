@@ -21,7 +21,16 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.aio.meeting import patiently
 from tests.aio.test_failover import with_a_method_of_its_own
-from tests.redis_tools import AsyncClients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row, unused_port
+from tests.redis_tools import (
+    AsyncClients,
+    ClusterInspector,
+    Inspector,
+    LossyProxy,
+    frozen,
+    own_server,
+    row,
+    unused_port,
+)
 from tests.servers import Cluster, Server
 from tests.shared import Exchange
 
@@ -56,21 +65,33 @@ def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector]
 def proxies(kind: str, inspector: Inspector) -> Generator[dict[int, LossyProxy]]:
     """A proxy before each node, by the node's port."""
     with ExitStack() as stack:
-        ports = inspector.cluster.ports if isinstance(inspector, ClusterInspector) else (inspector.server.port,)
+        ports = (
+            inspector.cluster.ports
+            if isinstance(inspector, ClusterInspector)
+            else (inspector.server.port,)
+        )
         yield {port: stack.enter_context(LossyProxy(port)) for port in ports}
 
 
 @pytest.fixture
-async def adapter(kind: str, proxies: dict[int, LossyProxy]) -> AsyncIterator[AsyncRedisSessionAdapter]:
+async def adapter(
+    kind: str, proxies: dict[int, LossyProxy]
+) -> AsyncIterator[AsyncRedisSessionAdapter]:
     """An adapter behind the proxies, over a client that sends everything again ten times; the servers know all scripts."""
     library = kind.split()[-1]
     first = next(iter(proxies.values()))
     retrying = AsyncClients.retrying(library, 10)
     if kind.startswith("cluster"):
         reach = partial(through, {port: proxy.port for port, proxy in proxies.items()})
-        client = AsyncClients.of_cluster(library, Cluster((first.port,)), address_remap=reach, **retrying)
+        client = AsyncClients.of_cluster(
+            library, Cluster((first.port,)), address_remap=reach, **retrying
+        )
     else:
-        client = AsyncClients.make(f"{library}-py as it is", Server("redis", "127.0.0.1", first.port, Path("/nowhere")), **retrying)
+        client = AsyncClients.make(
+            f"{library}-py as it is",
+            Server("redis", "127.0.0.1", first.port, Path("/nowhere")),
+            **retrying,
+        )
     async with client, AsyncRedisSessionAdapter(client) as found:
         for number in range(12):  # so that each node knows the scripts
             await found.set_session(row(f"w{number}", f"v{number}"))
@@ -100,10 +121,17 @@ def lost(proxies: dict[int, LossyProxy]) -> int:
 
 
 async def test_a_login_is_sent_once(
-    kind: str, adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector
+    kind: str,
+    adapter: AsyncRedisSessionAdapter,
+    proxies: dict[int, LossyProxy],
+    inspector: Inspector,
 ) -> None:
     """A create whose answer was lost reaches the server once, however often the client would send it again, and the error says so."""
-    words = ("\r\nNX\r\n", LIST.scripts.push.sha, "PEXPIREAT") if kind.startswith("cluster") else (LIST.scripts.create.sha,)
+    words = (
+        ("\r\nNX\r\n", LIST.scripts.push.sha, "PEXPIREAT")
+        if kind.startswith("cluster")
+        else (LIST.scripts.create.sha,)
+    )
     for number, word in enumerate(words):
         lose(proxies, word)
         with pytest.raises(StoreUnavailable, match="may have been done or not") as raised:
@@ -117,11 +145,15 @@ async def test_a_login_is_sent_once(
 
 
 @pytest.mark.parametrize("kind", ["redis"])
-async def test_a_login_is_sent_once_has_power(kind: str, proxies: dict[int, LossyProxy], inspector: Inspector) -> None:
+async def test_a_login_is_sent_once_has_power(
+    kind: str, proxies: dict[int, LossyProxy], inspector: Inspector
+) -> None:
     """Over a client that sends everything again, and can't be copied, the same create reaches the server as often as that sends it."""
     (proxy,) = proxies.values()
     of_its_own = with_a_method_of_its_own(AsyncClients.modules["redis"].Redis)
-    async with of_its_own(port=proxy.port, protocol=2, **AsyncClients.retrying("redis", 3)) as client:
+    async with of_its_own(
+        port=proxy.port, protocol=2, **AsyncClients.retrying("redis", 3)
+    ) as client:
         adapter = AsyncRedisSessionAdapter(client)
         await adapter.set_session(row("so that it knows the script"))
         lose(proxies, LIST.scripts.create.sha)
@@ -131,7 +163,9 @@ async def test_a_login_is_sent_once_has_power(kind: str, proxies: dict[int, Loss
     assert "again and again" in inspector.live()
 
 
-async def test_a_renewal_is_sent_once(kind: str, adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]) -> None:
+async def test_a_renewal_is_sent_once(
+    kind: str, adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]
+) -> None:
     """A renewal whose answer was lost reaches the server once; whoever comes with the used id gets the one successor."""
     await adapter.set_session(row("used"))
     lose(proxies, SWAP.sha if kind.startswith("cluster") else LIST.scripts.renew.sha)
@@ -145,7 +179,9 @@ async def test_a_renewal_is_sent_once(kind: str, adapter: AsyncRedisSessionAdapt
     assert found.id == "new"
 
 
-async def test_a_read_is_sent_twice(adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]) -> None:
+async def test_a_read_is_sent_twice(
+    adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]
+) -> None:
     """A read whose answer was lost is sent once more, at once; lost again, it is said that nothing was changed."""
     await adapter.set_session(row("one"))
     lose(proxies, "MGET", 1)
@@ -159,7 +195,9 @@ async def test_a_read_is_sent_twice(adapter: AsyncRedisSessionAdapter, proxies: 
     assert lost(proxies) == 2
 
 
-async def test_an_end_is_sent_twice(adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector) -> None:
+async def test_an_end_is_sent_twice(
+    adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector
+) -> None:
     """Ending whose answer was lost is sent once more, at once; lost again, the error says that it may have been done."""
     for number in range(2):
         await adapter.set_session(row(f"s{number}"))
@@ -214,7 +252,10 @@ async def test_a_server_that_is_loading(tmp_path: Path, caplog: pytest.LogCaptur
     """A server that has not read its data yet can't be reached now, which is no error of the application's."""
     options = [word for option in LOADS_SLOWLY.items() for word in option]
     with own_server("redis-server", tmp_path, *options) as server:
-        async with AsyncClients.make("redis-py as it is", server) as client, AsyncRedisSessionAdapter(client) as adapter:
+        async with (
+            AsyncClients.make("redis-py as it is", server) as client,
+            AsyncRedisSessionAdapter(client) as adapter,
+        ):
             await adapter.set_session(row("one"))
             outcomes: list[object] = []
             with Inspector(server) as inspector, ThreadPoolExecutor(1) as threads:
@@ -283,7 +324,9 @@ async def test_no_connection_is_free(tmp_path: Path) -> None:
                 outcomes = await AsyncCalls.together(*[partial(adapter.get_session, "one")] * 8)
                 assert time.monotonic() - began < PATIENCE
             assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
-            found = await AsyncCalls.together(*[partial(patiently, partial(adapter.get_session, "one"))] * 8)
+            found = await AsyncCalls.together(
+                *[partial(patiently, partial(adapter.get_session, "one"))] * 8
+            )
             assert [getattr(each, "id", each) for each in found] == ["one"] * 8
 
 
@@ -291,7 +334,9 @@ async def test_no_connection_is_free(tmp_path: Path) -> None:
 async def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, LossyProxy]) -> None:
     """An answer of which only a half comes is none, at the deadline, or a blocking call's twice; the connection is not used again."""
     (proxy,) = proxies.values()
-    client = AsyncClients.make("redis-py as it is", Server("redis", "127.0.0.1", proxy.port, Path("/nowhere")))
+    client = AsyncClients.make(
+        "redis-py as it is", Server("redis", "127.0.0.1", proxy.port, Path("/nowhere"))
+    )
     async with client, AsyncRedisSessionAdapter(client, deadline=SOON) as adapter:
         await patiently(partial(adapter.set_session, row("one")))
         proxy.lose("MGET", halves=True)
@@ -313,4 +358,6 @@ async def test_a_reply_that_comes_late(tmp_path: Path) -> None:
             await patiently(partial(adapter.set_session, row("two", "u2")))
             with frozen(server), pytest.raises(StoreUnavailable):
                 await adapter.get_sessions_by_user_id("u1")
-            assert [each.id for each in await patiently(partial(adapter.get_sessions_by_user_id, "u2"))] == ["two"]
+            assert [
+                each.id for each in await patiently(partial(adapter.get_sessions_by_user_id, "u2"))
+            ] == ["two"]

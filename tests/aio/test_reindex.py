@@ -26,7 +26,11 @@ async def _loses_its_index(adapter: AsyncRedisSessionAdapter, client: Any) -> No
     await adapter.delete_sessions_by_user_id("u1")
     assert await adapter.get_session("session-1") is not None
     await adapter.delete_sessions_by_user_id("u1", exhaustive=True)
-    assert [await adapter.get_session(f"session-{number}") for number in range(3)] == [None, None, None]
+    assert [await adapter.get_session(f"session-{number}") for number in range(3)] == [
+        None,
+        None,
+        None,
+    ]
     assert await adapter.get_session("another's") is not None
 
 
@@ -72,7 +76,10 @@ class Wrapped(Redis):
 
 async def test_client_that_is_used_as_it_is(redis_client: Redis, server: Server) -> None:
     """Over a client that can't be copied, command by command."""
-    async with Wrapped(host=server.host, port=server.port, protocol=2) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        Wrapped(host=server.host, port=server.port, protocol=2) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         await _loses_its_index(adapter, redis_client)
 
 
@@ -87,18 +94,31 @@ class WrappedCluster(RedisCluster):
 
 async def test_cluster_that_is_used_as_it_is(cluster: Cluster) -> None:
     """Over a cluster's client that can't be copied its nodes can't be asked one by one, which is an error."""
-    async with WrappedCluster.from_url(cluster.url, protocol=2) as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        WrappedCluster.from_url(cluster.url, protocol=2) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         with pytest.raises(TypeError, match="one by one"):
             await adapter.reindex()
 
 
 async def test_user_that_may_not_scan(redis_client: Redis, server: Server) -> None:
     """Without the right to look at all keys the client's own error goes up, and nothing was changed."""
-    await redis_client.acl_setuser("no-scan", enabled=True, passwords=["+secret"], commands=["+@all", "-scan"], keys=["*"], reset=True)
+    await redis_client.acl_setuser(
+        "no-scan",
+        enabled=True,
+        passwords=["+secret"],
+        commands=["+@all", "-scan"],
+        keys=["*"],
+        reset=True,
+    )
     async with AsyncRedisSessionAdapter(redis_client) as adapter:
         await adapter.set_session(row("session-1", "u1"))
     await redis_client.delete("userSession:u1")
-    async with Redis.from_url(server.url, username="no-scan", password="secret") as client, AsyncRedisSessionAdapter(client) as adapter:
+    async with (
+        Redis.from_url(server.url, username="no-scan", password="secret") as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
         with pytest.raises(NoPermissionError):
             await adapter.reindex()
     await redis_client.acl_deluser("no-scan")

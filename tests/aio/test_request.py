@@ -54,7 +54,9 @@ async def is_alive(auth: AsyncAuth[User], session: Session) -> bool:
 # --- asking
 
 
-async def test_an_active_session_is_validated_by_one_read(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
+async def test_an_active_session_is_validated_by_one_read(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
+) -> None:
     """``validate`` gives the session, asks the store once however often it is called, and sets no cookie."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
@@ -64,7 +66,9 @@ async def test_an_active_session_is_validated_by_one_read(auth: AsyncAuth[User],
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-async def test_the_user_is_validated_by_one_read(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
+async def test_the_user_is_validated_by_one_read(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
+) -> None:
     """``validate_user`` gives both, asks once, and ``validate`` afterwards shares its session."""
     request = auth.handle_request(Exchange(session.session_id).context)
     expected = SessionUser(as_read(session), User(session.user_id))
@@ -74,7 +78,9 @@ async def test_the_user_is_validated_by_one_read(auth: AsyncAuth[User], store: A
     assert store.calls == ["get_session_and_user_by_session_id"]
 
 
-async def test_the_user_is_looked_up_for_a_session_that_is_known(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
+async def test_the_user_is_looked_up_for_a_session_that_is_known(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
+) -> None:
     """``validate_user`` after ``validate`` asks for the user alone."""
     request = auth.handle_request(Exchange(session.session_id).context)
     await request.validate()
@@ -83,7 +89,9 @@ async def test_the_user_is_looked_up_for_a_session_that_is_known(auth: AsyncAuth
     assert store.calls == ["get_session", "get_user"]
 
 
-async def test_concurrent_questions_share_one_answer(auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session) -> None:
+async def test_concurrent_questions_share_one_answer(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
+) -> None:
     """Called at once, both methods renew once, set one cookie and agree on the session."""
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
@@ -98,7 +106,9 @@ async def test_concurrent_questions_share_one_answer(auth: AsyncAuth[User], stor
     assert len(exchange.cookies) == 1
 
 
-async def test_a_renewed_session_sets_its_cookie(auth: AsyncAuth[User], time: Time, session: Session) -> None:
+async def test_a_renewed_session_sets_its_cookie(
+    auth: AsyncAuth[User], time: Time, session: Session
+) -> None:
     """An idle session is renewed by the request, whose response gets the new id and may not be cached."""
     time.advance(IDLE)
     for method in ("validate", "validate_user"):
@@ -109,11 +119,16 @@ async def test_a_renewed_session_sets_its_cookie(auth: AsyncAuth[User], time: Ti
         assert validated is not None
         assert validated.session_id != session.session_id
         (cookie,) = exchange.cookies
-        assert (cookie.value, cookie.expires) == (validated.session_id, validated.idle_period_expires_at)
+        assert (cookie.value, cookie.expires) == (
+            validated.session_id,
+            validated.idle_period_expires_at,
+        )
         assert exchange.headers == {"cache-control": "no-store", "vary": "Cookie"}
 
 
-async def test_ours_a_request_in_flight_gets_the_successors_cookie(auth: AsyncAuth[User], session: Session) -> None:
+async def test_ours_a_request_in_flight_gets_the_successors_cookie(
+    auth: AsyncAuth[User], session: Session
+) -> None:
     """A request that still carries the used id is not logged out: it gets the successor's cookie too."""
     successor = await auth.renew_session(session.session_id)
     exchange = Exchange(session.session_id)
@@ -154,8 +169,12 @@ async def test_a_response_that_starts_meanwhile_gets_no_cookie(
     assert await is_alive(auth, session)
 
 
-@pytest.mark.parametrize("value", [None, "", "short", "a" * 41, "ä" * 40, "a" * 39 + "%", '"' + "a" * 40 + '"'])
-async def test_without_a_possible_id_not_one_command_is_sent(auth: AsyncAuth[User], store: AsyncWatchedStore, value: str | None) -> None:
+@pytest.mark.parametrize(
+    "value", [None, "", "short", "a" * 41, "ä" * 40, "a" * 39 + "%", '"' + "a" * 40 + '"']
+)
+async def test_without_a_possible_id_not_one_command_is_sent(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, value: str | None
+) -> None:
     """No cookie, an empty one or a malformed one is a visitor, without asking the store and without touching the cookie."""
     exchange = Exchange(value)
     request = auth.handle_request(exchange.context)
@@ -164,7 +183,9 @@ async def test_without_a_possible_id_not_one_command_is_sent(auth: AsyncAuth[Use
     assert (store.calls, exchange.cookies, exchange.headers) == ([], [], {})
 
 
-async def test_ours_an_unknown_id_is_a_visitor_and_its_cookie_stays(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
+async def test_ours_an_unknown_id_is_a_visitor_and_its_cookie_stays(
+    auth: AsyncAuth[User], store: AsyncWatchedStore
+) -> None:
     """A late request with a dead id must not erase its successor's cookie: nothing is cleared, and the store is asked once."""
     for method, other in (("validate", "validate_user"), ("validate_user", "validate")):
         exchange = Exchange("0" * 40)
@@ -177,7 +198,9 @@ async def test_ours_an_unknown_id_is_a_visitor_and_its_cookie_stays(auth: AsyncA
         assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-async def test_a_session_whose_user_is_gone_has_no_user(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
+async def test_a_session_whose_user_is_gone_has_no_user(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
+) -> None:
     """``validate_user`` gives None, also after ``validate``, and clears nothing."""
     await store.delete_user(session.user_id)
     exchange = Exchange(session.session_id)
@@ -191,7 +214,12 @@ async def test_a_session_whose_user_is_gone_has_no_user(auth: AsyncAuth[User], s
 @pytest.mark.parametrize("method", ["validate", "validate_user"])
 @pytest.mark.parametrize("failing", ["get_session", "renew_session"])
 async def test_ours_a_store_that_fails_logs_nobody_out(
-    auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session, method: str, failing: str
+    auth: AsyncAuth[User],
+    store: AsyncWatchedStore,
+    time: Time,
+    session: Session,
+    method: str,
+    failing: str,
 ) -> None:
     """Its error goes up untouched, no Set-Cookie is sent, nothing is remembered, and the same cookie works once the store is back."""
     time.advance(IDLE)
@@ -208,7 +236,9 @@ async def test_ours_a_store_that_fails_logs_nobody_out(
     assert len(exchange.cookies) == 1
 
 
-async def test_a_failing_user_store_keeps_the_validated_session(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
+async def test_a_failing_user_store_keeps_the_validated_session(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
+) -> None:
     """An error while the user is read is not remembered as "no user"."""
     request = auth.handle_request(Exchange(session.session_id).context)
     await request.validate()
@@ -230,11 +260,13 @@ async def test_ours_signing_in_sets_the_cookie_of_a_new_session(
     exchange = Exchange()
     request = auth.handle_request(exchange.context)
     if by_key:
-        session = await request.sign_in_with_key("username", "alice", PASSWORD, user_agent="Firefox", auth=1, self=2, session=3)
+        session = await request.sign_in_with_key(
+            "username", "alice", PASSWORD, user_agent="Firefox", auth=1, self=2, session=3
+        )
     else:
         session = await request.sign_in(user_id, user_agent="Firefox", auth=1, self=2, session=3)
     assert (session.user_id, session.fresh, session.state) == (user_id, True, "active")
-    assert session.noted == {"user_agent": "Firefox", "auth": 1, "self": 2, "session": 3}
+    assert session.metadata == {"user_agent": "Firefox", "auth": 1, "self": 2, "session": 3}
     (cookie,) = exchange.cookies
     assert (cookie.value, cookie.expires) == (session.session_id, session.idle_period_expires_at)
     assert exchange.headers == {"cache-control": "no-store", "vary": "Cookie"}
@@ -247,7 +279,13 @@ async def test_ours_signing_in_sets_the_cookie_of_a_new_session(
 @pytest.mark.parametrize("validated", [False, True])
 @pytest.mark.parametrize("idle", [False, True])
 async def test_ours_signing_in_ends_the_session_that_the_request_came_with(
-    auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session, *, validated: bool, idle: bool
+    auth: AsyncAuth[User],
+    store: AsyncWatchedStore,
+    time: Time,
+    session: Session,
+    *,
+    validated: bool,
+    idle: bool,
 ) -> None:
     """A login always mints a new id and leaves no other session of this browser, whether or not it was validated or renewed before."""
     if idle:
@@ -258,10 +296,14 @@ async def test_ours_signing_in_ends_the_session_that_the_request_came_with(
     new = await request.sign_in(session.user_id)
     assert new.session_id != session.session_id
     assert new.handle != session.handle
-    assert [row.id for row in await store.get_sessions_by_user_id(session.user_id)] == [new.session_id]
+    assert [row.id for row in await store.get_sessions_by_user_id(session.user_id)] == [
+        new.session_id
+    ]
 
 
-async def test_ours_signing_in_as_somebody_else_ends_the_session_before(auth: AsyncAuth[User], session: Session) -> None:
+async def test_ours_signing_in_as_somebody_else_ends_the_session_before(
+    auth: AsyncAuth[User], session: Session
+) -> None:
     """The session that a request came with ends whoever's it was."""
     request = auth.handle_request(Exchange(session.session_id).context)
     await request.validate_user()
@@ -270,7 +312,9 @@ async def test_ours_signing_in_as_somebody_else_ends_the_session_before(auth: As
     assert await request.validate() == new
 
 
-async def test_ours_an_id_is_never_adopted_from_a_request(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_ours_an_id_is_never_adopted_from_a_request(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """An id that an attacker planted in the browser becomes nobody's session."""
     planted = "A" * 40
     exchange = Exchange(planted)
@@ -307,7 +351,9 @@ async def test_ours_a_login_that_the_store_fails_sets_no_cookie(
     assert await request.validate() == as_read(session)
 
 
-async def test_ours_signing_out(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
+async def test_ours_signing_out(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
+) -> None:
     """The session ends, the cookie is cleared, and the request is a visitor's without asking again."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
@@ -322,7 +368,9 @@ async def test_ours_signing_out(auth: AsyncAuth[User], store: AsyncWatchedStore,
     assert store.calls == []
 
 
-async def test_ours_signing_out_with_a_used_id_ends_the_successor(auth: AsyncAuth[User], time: Time, session: Session) -> None:
+async def test_ours_signing_out_with_a_used_id_ends_the_successor(
+    auth: AsyncAuth[User], time: Time, session: Session
+) -> None:
     """A sign-out that crossed a renewal ends what the session was renewed to, validated before or not."""
     time.advance(IDLE)
     successor = await auth.validate_session(session.session_id)
@@ -351,7 +399,9 @@ async def test_ours_signing_out_during_a_validation_ends_what_it_renews(
         await AsyncCalls.together(request.validate, request.sign_out, request.validate_user)
         assert exchange.values[-1] == ""
         assert await request.validate() is None
-        assert current.handle not in [device.handle for device in await auth.get_all_user_sessions(session.user_id)]
+        assert current.handle not in [
+            device.handle for device in await auth.get_all_user_sessions(session.user_id)
+        ]
 
 
 async def test_ours_signing_in_during_a_validation_leaves_one_session(
@@ -367,10 +417,14 @@ async def test_ours_signing_in_during_a_validation_leaves_one_session(
     assert found is not None
     assert found.handle != session.handle
     assert exchange.values[-1] == found.session_id
-    assert [row.id for row in await store.get_sessions_by_user_id(session.user_id)] == [found.session_id]
+    assert [row.id for row in await store.get_sessions_by_user_id(session.user_id)] == [
+        found.session_id
+    ]
 
 
-async def test_ours_a_visitors_sign_out_is_no_error(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
+async def test_ours_a_visitors_sign_out_is_no_error(
+    auth: AsyncAuth[User], store: AsyncWatchedStore
+) -> None:
     """Without a cookie nothing is sent; a malformed or dead one is cleared."""
     for value, values in ((None, []), ("malformed", [""]), ("0" * 40, [""])):
         exchange = Exchange(value)
@@ -380,7 +434,9 @@ async def test_ours_a_visitors_sign_out_is_no_error(auth: AsyncAuth[User], store
     assert store.calls == ["delete_session"]
 
 
-async def test_ours_signing_out_after_the_response_has_started_ends_the_session(auth: AsyncAuth[User], session: Session) -> None:
+async def test_ours_signing_out_after_the_response_has_started_ends_the_session(
+    auth: AsyncAuth[User], session: Session
+) -> None:
     """The cookie can't be cleared any more, but the session is dead."""
     exchange = Exchange(session.session_id)
     exchange.started = True
@@ -407,7 +463,13 @@ async def test_ours_a_sign_out_that_the_store_fails_clears_nothing(
 @pytest.mark.parametrize("validated", [False, True])
 @pytest.mark.parametrize("idle", [False, True])
 async def test_ours_a_request_renews_its_session(
-    auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session, *, validated: bool, idle: bool
+    auth: AsyncAuth[User],
+    store: AsyncWatchedStore,
+    time: Time,
+    session: Session,
+    *,
+    validated: bool,
+    idle: bool,
 ) -> None:
     """``renew`` puts a new session in the place of an active or idle one and sets its cookie; ``validate`` gives that from then on."""
     if idle:
@@ -423,18 +485,24 @@ async def test_ours_a_request_renews_its_session(
     assert exchange.values[-1] == renewed.session_id
     assert await request.validate() == renewed
     assert await request.validate_user() == SessionUser(renewed, User(session.user_id))
-    assert [row.id for row in await store.get_sessions_by_user_id(session.user_id)] == [renewed.session_id]
+    assert [row.id for row in await store.get_sessions_by_user_id(session.user_id)] == [
+        renewed.session_id
+    ]
 
 
 @pytest.mark.parametrize("value", [None, "malformed", "0" * 40])
-async def test_ours_a_visitor_has_nothing_to_renew(auth: AsyncAuth[User], value: str | None) -> None:
+async def test_ours_a_visitor_has_nothing_to_renew(
+    auth: AsyncAuth[User], value: str | None
+) -> None:
     """Without a live session ``renew`` gives None and leaves the cookie alone."""
     exchange = Exchange(value)
     assert await auth.handle_request(exchange.context).renew() is None
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-async def test_ours_a_bearer_renews_by_asking_for_it(auth: AsyncAuth[User], time: Time, session: Session) -> None:
+async def test_ours_a_bearer_renews_by_asking_for_it(
+    auth: AsyncAuth[User], time: Time, session: Session
+) -> None:
     """A client that is no browser gets the new session from ``renew``, and no cookie."""
     time.advance(IDLE)
     request, exchange = bearer(auth, f"Bearer {session.session_id}")
@@ -457,7 +525,9 @@ async def test_signing_in_and_out_in_one_request(auth: AsyncAuth[User], session:
     assert await request.validate() == again
 
 
-async def test_set_session(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
+async def test_set_session(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
+) -> None:
     """It sets or clears the cookie and forgets what was validated before; the sessions themselves it leaves alone."""
     other = await auth.create_session(session.user_id)
     exchange = Exchange(session.session_id)
@@ -512,7 +582,11 @@ async def test_no_login_where_no_cookie_can_be_set(
 
 @pytest.mark.parametrize("origin", [EVIL, "null", None, ""])
 async def test_ours_a_request_from_another_site_is_a_visitors_and_changes_nothing(
-    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session, caplog: pytest.LogCaptureFixture, origin: str | None
+    auth: AsyncAuth[User],
+    store: AsyncWatchedStore,
+    session: Session,
+    caplog: pytest.LogCaptureFixture,
+    origin: str | None,
 ) -> None:
     """``validate`` answers None, whatever would change the login is InvalidRequest, and the log and the request say why."""
     exchange = Exchange(session.session_id, origin=origin)
@@ -539,7 +613,9 @@ async def test_ours_a_request_from_another_site_is_a_visitors_and_changes_nothin
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-async def test_reading_needs_no_origin(auth: AsyncAuth[User], session: Session, method: str) -> None:
+async def test_reading_needs_no_origin(
+    auth: AsyncAuth[User], session: Session, method: str
+) -> None:
     """Safe methods pass from anywhere."""
     request = auth.handle_request(Exchange(session.session_id, method=method, origin=EVIL).context)
     assert request.origin_failure is None
@@ -553,7 +629,9 @@ async def test_a_websockets_handshake_is_checked(auth: AsyncAuth[User], session:
         assert (await auth.handle_request(exchange.context).validate() is not None) is passes
 
 
-async def test_configured_origins_and_no_check(store: AsyncWatchedStore, time: Time, session: Session) -> None:
+async def test_configured_origins_and_no_check(
+    store: AsyncWatchedStore, time: Time, session: Session
+) -> None:
     """``origin=`` lets other origins in, ``csrf_protection=False`` all."""
     exchange = Exchange(session.session_id, origin=EVIL)
     for config in ({"origin": [EVIL]}, {"csrf_protection": False}):
@@ -583,7 +661,9 @@ def bearer(auth: AsyncAuth[User], *headers: str, cookie: str | None = None) -> t
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-async def test_ours_the_id_from_the_authorization_header(auth: AsyncAuth[User], session: Session, scheme: str) -> None:
+async def test_ours_the_id_from_the_authorization_header(
+    auth: AsyncAuth[User], session: Session, scheme: str
+) -> None:
     """A client that is no browser sends the id as a bearer token, from any origin, and gets no cookie."""
     request, exchange = bearer(auth, f"{scheme}  {session.session_id} ")
     assert request.origin_failure is None
@@ -592,7 +672,9 @@ async def test_ours_the_id_from_the_authorization_header(auth: AsyncAuth[User], 
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-async def test_ours_a_bearers_session_is_not_renewed(auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session) -> None:
+async def test_ours_a_bearers_session_is_not_renewed(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
+) -> None:
     """The client would not learn the new id, so an idle session stays idle."""
     time.advance(IDLE)
     request, exchange = bearer(auth, f"Bearer {session.session_id}")
@@ -602,24 +684,35 @@ async def test_ours_a_bearers_session_is_not_renewed(auth: AsyncAuth[User], stor
     assert exchange.cookies == []
 
 
-async def test_ours_transports_are_not_mixed(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session) -> None:
+async def test_ours_transports_are_not_mixed(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
+) -> None:
     """By default a bearer token is not read, and by the bearer transport no cookie is."""
-    by_default = auth.handle_request(Exchange(authorization=[f"Bearer {session.session_id}"]).context)
+    by_default = auth.handle_request(
+        Exchange(authorization=[f"Bearer {session.session_id}"]).context
+    )
     by_bearer, _ = bearer(auth, cookie=session.session_id)
     for request in (by_default, by_bearer):
         assert await request.validate() is None
     assert store.calls == []
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic {}", "{}", "Bearer {} {}", "Bearer\t{}", "Bearer: {}"])
-async def test_ours_what_is_no_bearer_token(auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session, header: str) -> None:
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", "Basic {}", "{}", "Bearer {} {}", "Bearer\t{}", "Bearer: {}"],
+)
+async def test_ours_what_is_no_bearer_token(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session, header: str
+) -> None:
     """Other schemes and malformed headers are a visitor's, without asking the store."""
     request, _ = bearer(auth, header.replace("{}", session.session_id))
     assert await request.validate() is None
     assert store.calls == []
 
 
-async def test_ours_two_authorization_headers_are_none(auth: AsyncAuth[User], session: Session) -> None:
+async def test_ours_two_authorization_headers_are_none(
+    auth: AsyncAuth[User], session: Session
+) -> None:
     """Which of two would count can't be known, so neither does."""
     request, _ = bearer(auth, *[f"Bearer {session.session_id}"] * 2)
     assert await request.validate() is None
@@ -648,7 +741,9 @@ def test_an_unknown_transport_is_refused(auth: AsyncAuth[User]) -> None:
 def test_a_requests_repr(auth: AsyncAuth[User], session: Session) -> None:
     """It names the method and the transport, and nothing else."""
     name = type(auth.handle_request(Exchange().context)).__name__
-    assert repr(auth.handle_request(Exchange(session.session_id).context)) == f"<{name} POST cookie>"
+    assert (
+        repr(auth.handle_request(Exchange(session.session_id).context)) == f"<{name} POST cookie>"
+    )
     assert repr(bearer(auth, f"Bearer {session.session_id}")[0]) == f"<{name} POST bearer>"
 
 
@@ -677,7 +772,9 @@ async def test_ours_renew_for_a_visitor(auth: AsyncAuth[User]) -> None:
         assert exchange.cookies == []
 
 
-async def test_ours_renew_checks_the_origin_and_the_response(auth: AsyncAuth[User], session: Session) -> None:
+async def test_ours_renew_checks_the_origin_and_the_response(
+    auth: AsyncAuth[User], session: Session
+) -> None:
     """From another site, or once the response has started, nothing is renewed."""
     with pytest.raises(InvalidRequest):
         await auth.handle_request(Exchange(session.session_id, origin=EVIL).context).renew()

@@ -17,7 +17,11 @@ from lucia._compat.calls import AsyncCalls
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AsyncSQLAlchemyUserAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import KeyRow, SessionRow, UserRow
-from lucia.testing import AsyncRenewingSessionAdapterSuite, AsyncSessionUserAdapterSuite, AsyncUserAdapterSuite
+from lucia.testing import (
+    AsyncRenewingSessionAdapterSuite,
+    AsyncSessionUserAdapterSuite,
+    AsyncUserAdapterSuite,
+)
 from tests.databases import AsyncDatabase
 
 NOW = 1_800_000_000_000
@@ -63,7 +67,9 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     """
     server = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
     explicit_begin = request.param == "explicit BEGIN"
-    made = AsyncDatabase(Base.metadata, tmp_path / "app.db", server=server, explicit_begin=explicit_begin)
+    made = AsyncDatabase(
+        Base.metadata, tmp_path / "app.db", server=server, explicit_begin=explicit_begin
+    )
     async with made:
         yield made
 
@@ -76,13 +82,25 @@ def adapter(database: AsyncDatabase, time: Time) -> AsyncSQLAlchemyAdapter:
 
 def key(name: str = "alice", user_id: str = "u1", **changes: Any) -> KeyRow:
     """A user's primary key."""
-    row = KeyRow(id=f"email:{name}@example.com", user_id=user_id, hashed_password=HASH, primary_key=True, expires=None)
+    row = KeyRow(
+        id=f"email:{name}@example.com",
+        user_id=user_id,
+        hashed_password=HASH,
+        primary_key=True,
+        expires=None,
+    )
     return replace(row, **changes)
 
 
 def session(session_id: str, user_id: str = "u1", **changes: Any) -> SessionRow:
     """A live session."""
-    row = SessionRow(id=session_id, user_id=user_id, active_expires=NOW + 1_000, idle_expires=NOW + 1_000_000, attributes={"handle": "h"})
+    row = SessionRow(
+        id=session_id,
+        user_id=user_id,
+        active_expires=NOW + 1_000,
+        idle_expires=NOW + 1_000_000,
+        attributes={"handle": "h"},
+    )
     return replace(row, **changes)
 
 
@@ -112,11 +130,15 @@ def everything_shown(error: BaseException) -> str:
 # The laws of all adapters
 
 PEOPLE = MetaData()
-PEOPLE_TABLES = AuthTables(PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True)
+PEOPLE_TABLES = AuthTables(
+    PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True
+)
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-async def people(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
+async def people(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
     """An adapter with its own tables on an empty database and the system's clock."""
     server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
     async with AsyncDatabase(PEOPLE, tmp_path / "people.db", server=server) as engine:
@@ -163,13 +185,17 @@ async def test_engine_and_sessionmaker(database: AsyncDatabase) -> None:
     for number, source in enumerate(sources):
         adapter = AsyncSQLAlchemyUserAdapter(source, TABLES)
         stored = await adapter.set_user(f"u{number}", {"email": f"{number}@example.com"}, None)
-        assert stored == await AsyncSQLAlchemyUserAdapter(database.engine, TABLES).get_user(f"u{number}")
+        assert stored == await AsyncSQLAlchemyUserAdapter(database.engine, TABLES).get_user(
+            f"u{number}"
+        )
 
 
 async def test_wrong_source() -> None:
     """A source of the other colour, and what is no source, are refused when the adapter is made."""
     for source in AsyncDatabase.wrong_sources():
-        with pytest.raises(TypeError, match=f"UserAdapter takes one of .*, not .*{type(source).__name__}"):
+        with pytest.raises(
+            TypeError, match=f"UserAdapter takes one of .*, not .*{type(source).__name__}"
+        ):
             AsyncSQLAlchemyUserAdapter(source, TABLES)
 
 
@@ -179,7 +205,9 @@ async def test_sessions_need_their_table(database: AsyncDatabase) -> None:
         AsyncSQLAlchemyAdapter(database.engine, AuthTables(MetaData()))
 
 
-async def test_rollback_of_the_callers_transaction(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_rollback_of_the_callers_transaction(
+    database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
+) -> None:
     """With the caller's own session nothing is committed: a rollback undoes all that the adapter did."""
     async with database.session(database.engine) as mine:
         inside = AsyncSQLAlchemyAdapter(mine, TABLES)
@@ -193,7 +221,9 @@ async def test_rollback_of_the_callers_transaction(database: AsyncDatabase, adap
     assert await adapter.get_sessions_by_user_id("u1") == []
 
 
-async def test_commit_of_the_callers_transaction(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_commit_of_the_callers_transaction(
+    database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
+) -> None:
     """What the caller added is flushed before the adapter looks, and the caller's commit stores both."""
     async with database.session(database.engine) as mine:
         mine.add(Member(member_id="u1", email="alice@example.com"))
@@ -205,7 +235,9 @@ async def test_commit_of_the_callers_transaction(database: AsyncDatabase, adapte
     assert await adapter.get_key(key().id) == key()
 
 
-async def test_duplicate_in_the_callers_transaction(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_duplicate_in_the_callers_transaction(
+    database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
+) -> None:
     """A refused write undoes itself alone: what the caller did before it stays, and the transaction goes on."""
     await add_alice(adapter)
     async with database.session(database.engine) as mine:
@@ -225,7 +257,9 @@ async def test_duplicate_in_the_callers_transaction(database: AsyncDatabase, ada
     assert await scalars(database, "SELECT id FROM auth_session") == ["s1"]
 
 
-async def test_error_in_what_the_caller_added(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_error_in_what_the_caller_added(
+    database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
+) -> None:
     """A violated constraint in the caller's own pending objects is the caller's error, whatever keys exist."""
     await add_alice(adapter)
     async with database.session(database.engine) as mine:
@@ -241,9 +275,13 @@ async def test_attributes_are_named_as_in_the_class(adapter: AsyncSQLAlchemyAdap
     """Attributes go by the names in the mapped class, defaults are filled in, and a plain row comes out."""
     stored = await adapter.set_user("u1", {"email": "alice@example.com"}, None)
     assert type(stored) is UserRow
-    assert stored == UserRow(id="u1", attributes={"email": "alice@example.com", "visits": 1, "nickname": None})
+    assert stored == UserRow(
+        id="u1", attributes={"email": "alice@example.com", "visits": 1, "nickname": None}
+    )
     changed = await adapter.update_user_attributes("u1", {"visits": 2, "nickname": "Al"})
-    assert changed == UserRow(id="u1", attributes={"email": "alice@example.com", "visits": 2, "nickname": "Al"})
+    assert changed == UserRow(
+        id="u1", attributes={"email": "alice@example.com", "visits": 2, "nickname": "Al"}
+    )
     assert await adapter.update_user_attributes("u1", {}) == changed
 
 
@@ -291,34 +329,54 @@ async def test_second_sign_up(adapter: AsyncSQLAlchemyAdapter) -> None:
 async def test_missing_user(tmp_path: Path, foreign_keys: str) -> None:
     """A key and a session for a user who is not there are InvalidUserId, whether or not SQLite enforces foreign keys."""
     database = AsyncDatabase(Base.metadata, tmp_path / "app.db")
-    event.listen(database.engine.pool, "connect", lambda connection, _: connection.execute(f"PRAGMA foreign_keys={foreign_keys}"))
+    event.listen(
+        database.engine.pool,
+        "connect",
+        lambda connection, _: connection.execute(f"PRAGMA foreign_keys={foreign_keys}"),
+    )
     async with database as engine:
         adapter = AsyncSQLAlchemyAdapter(engine, TABLES)
         with pytest.raises(InvalidUserId):
             await adapter.set_key(key())
         with pytest.raises(InvalidUserId):
             await adapter.set_session(session("s1"))
-        assert await scalars(database, "SELECT id FROM auth_key UNION SELECT id FROM auth_session") == []
+        assert (
+            await scalars(database, "SELECT id FROM auth_key UNION SELECT id FROM auth_session")
+            == []
+        )
 
 
 @pytest.mark.parametrize("foreign_keys", ["ON", "OFF"])
 async def test_delete_user(tmp_path: Path, foreign_keys: str) -> None:
     """Deleting a user takes what refers to them along, so that a key or a session made meanwhile does not hold them."""
     database = AsyncDatabase(Base.metadata, tmp_path / "app.db")
-    event.listen(database.engine.pool, "connect", lambda connection, _: connection.execute(f"PRAGMA foreign_keys={foreign_keys}"))
+    event.listen(
+        database.engine.pool,
+        "connect",
+        lambda connection, _: connection.execute(f"PRAGMA foreign_keys={foreign_keys}"),
+    )
     async with database as engine:
         adapter = AsyncSQLAlchemyAdapter(engine, TABLES)
         await add_alice(adapter)
         await adapter.set_session(session("s1"))
         await adapter.delete_user("u1")
-        assert await scalars(database, "SELECT pk FROM member UNION SELECT id FROM auth_key UNION SELECT id FROM auth_session") == []
+        assert (
+            await scalars(
+                database,
+                "SELECT pk FROM member UNION SELECT id FROM auth_key UNION SELECT id FROM auth_session",
+            )
+            == []
+        )
 
 
 @on_sqlite
 async def test_other_constraint(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
     """A refusal that is neither a taken id nor a missing user goes up as it is."""
     await add_alice(adapter)
-    await run(database, "CREATE TRIGGER full BEFORE INSERT ON auth_key BEGIN SELECT RAISE(ABORT, 'no more keys'); END")
+    await run(
+        database,
+        "CREATE TRIGGER full BEFORE INSERT ON auth_key BEGIN SELECT RAISE(ABORT, 'no more keys'); END",
+    )
     with pytest.raises(IntegrityError, match="no more keys"):
         await adapter.set_key(key("alice2"))
 
@@ -329,7 +387,9 @@ async def test_single_use_key_is_consumed_once(adapter: AsyncSQLAlchemyAdapter) 
     for number in range(5):
         single_use = key(f"reset{number}", primary_key=False, expires=NOW)
         await adapter.set_key(single_use)
-        counts: list[Any] = await AsyncCalls.together(*[partial(adapter.delete_non_primary_key, single_use.id)] * 6)
+        counts: list[Any] = await AsyncCalls.together(
+            *[partial(adapter.delete_non_primary_key, single_use.id)] * 6
+        )
         assert sorted(counts) == [0, 0, 0, 0, 0, 1]
 
 
@@ -353,14 +413,20 @@ async def test_password_is_set_by_comparison(adapter: AsyncSQLAlchemyAdapter) ->
     assert await adapter.update_key_password(key().id, "new", expected="another") is None
     assert await adapter.update_key_password(key().id, "new", expected=None) is None
     assert await adapter.get_key(key().id) == key()
-    assert await adapter.update_key_password(key().id, None, expected=HASH) == key(hashed_password=None)
-    assert await adapter.update_key_password(key().id, "new", expected=None) == key(hashed_password="new")
+    assert await adapter.update_key_password(key().id, None, expected=HASH) == key(
+        hashed_password=None
+    )
+    assert await adapter.update_key_password(key().id, "new", expected=None) == key(
+        hashed_password="new"
+    )
     assert await adapter.update_key_password(key().id, HASH) == key()
     assert await adapter.update_key_password("email:unknown", HASH) is None
 
 
 @on_sqlite
-@pytest.mark.parametrize("user_id", ["x" * 10_240, "{a}:{b}", "ÄÖ 漢字 \U0001f600", "'; DROP TABLE member; --", "%s :id"])
+@pytest.mark.parametrize(
+    "user_id", ["x" * 10_240, "{a}:{b}", "ÄÖ 漢字 \U0001f600", "'; DROP TABLE member; --", "%s :id"]
+)
 async def test_any_user_id(adapter: AsyncSQLAlchemyAdapter, user_id: str) -> None:
     """A user id may be any text."""
     await adapter.set_user(user_id, {"email": "alice@example.com"}, key(user_id=user_id))
@@ -374,13 +440,17 @@ async def test_any_user_id(adapter: AsyncSQLAlchemyAdapter, user_id: str) -> Non
 # Sessions
 
 
-async def test_session_and_user_in_one_query(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_session_and_user_in_one_query(
+    database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
+) -> None:
     """A session and its user come by one statement."""
     user = await add_alice(adapter)
     await adapter.set_session(session("s1"))
     statements: list[str] = []
     event.listen(
-        getattr(database.engine, "sync_engine", database.engine), "before_cursor_execute", lambda *given: statements.append(given[2])
+        getattr(database.engine, "sync_engine", database.engine),
+        "before_cursor_execute",
+        lambda *given: statements.append(given[2]),
     )
     assert await adapter.get_session_and_user_by_session_id("s1") == (session("s1"), user)
     assert len([statement for statement in statements if statement != "BEGIN"]) == 1
@@ -390,7 +460,9 @@ async def test_session_and_user_in_one_query(database: AsyncDatabase, adapter: A
 async def test_attributes_of_sessions(adapter: AsyncSQLAlchemyAdapter) -> None:
     """A session's other members are kept as JSON and given back."""
     await add_alice(adapter)
-    row = session("s1", attributes={"noted": {"agent": "Ünïcode", "list": [1, None, True]}, "created_at": NOW})
+    row = session(
+        "s1", attributes={"noted": {"agent": "Ünïcode", "list": [1, None, True]}, "created_at": NOW}
+    )
     await adapter.set_session(row)
     assert await adapter.get_session("s1") == row
 
@@ -411,7 +483,10 @@ async def test_parallel_renewals(database: AsyncDatabase, adapter: AsyncSQLAlche
     """However many renew one session at once, one successor is stored, and within the grace all get it."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
-    calls = [partial(adapter.renew_session, "s0", session(f"new{number}"), grace=10_000) for number in range(8)]
+    calls = [
+        partial(adapter.renew_session, "s0", session(f"new{number}"), grace=10_000)
+        for number in range(8)
+    ]
     results: list[Any] = await AsyncCalls.together(*calls)
     assert len({result.id for result in results}) == 1
     assert await adapter.get_sessions_by_user_id("u1") == [results[0]]
@@ -422,7 +497,10 @@ async def test_parallel_renewals_without_grace(adapter: AsyncSQLAlchemyAdapter) 
     """With a grace of 0 one gets the successor and the others nothing."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
-    calls = [partial(adapter.renew_session, "s0", session(f"new{number}"), grace=0) for number in range(5)]
+    calls = [
+        partial(adapter.renew_session, "s0", session(f"new{number}"), grace=0)
+        for number in range(5)
+    ]
     results = [result for result in await AsyncCalls.together(*calls) if result is not None]
     assert results == await adapter.get_sessions_by_user_id("u1")
     assert len(results) == 1
@@ -434,7 +512,11 @@ async def test_renewal_beside_revocation(adapter: AsyncSQLAlchemyAdapter) -> Non
     for number in range(12):
         used, new = f"used{number}", session(f"new{number}")
         await adapter.set_session(session(used))
-        end = partial(adapter.delete_session, used) if number % 2 else partial(adapter.delete_sessions_by_user_id, "u1")
+        end = (
+            partial(adapter.delete_session, used)
+            if number % 2
+            else partial(adapter.delete_sessions_by_user_id, "u1")
+        )
         calls = [partial(adapter.renew_session, used, new, grace=0), end]
         await AsyncCalls.together(*(calls if number % 3 else reversed(calls)))
         assert await adapter.get_sessions_by_user_id("u1") == []
@@ -458,7 +540,9 @@ async def test_renewal_beside_keeping(adapter: AsyncSQLAlchemyAdapter) -> None:
         await adapter.delete_session(new.id)
 
 
-async def test_no_grace_for_a_clock_that_is_behind(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
+async def test_no_grace_for_a_clock_that_is_behind(
+    adapter: AsyncSQLAlchemyAdapter, time: Time
+) -> None:
     """After a renewal without grace the used id leads nowhere, also by a clock that is behind the one of the renewal."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
@@ -488,7 +572,10 @@ async def test_dead_ends(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
     await adapter.set_user("u2", {"email": "bob@example.com"}, None)
     await adapter.set_session(session("s0"))
     assert await adapter.renew_session("s0", session("s1", "u2"), grace=10_000) is None
-    assert await adapter.renew_session("s0", session("s1", idle_expires=NOW + 5), grace=10_000) is not None
+    assert (
+        await adapter.renew_session("s0", session("s1", idle_expires=NOW + 5), grace=10_000)
+        is not None
+    )
     assert await adapter.renew_session("s0", session("s2", "u2"), grace=10_000) is None
     time.now = NOW + 6
     assert await adapter.get_successor("s0") is None
@@ -496,7 +583,9 @@ async def test_dead_ends(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
     assert [row.id for row in await adapter.get_sessions_by_user_id("u1")] == ["s1"]
 
 
-async def test_renewal_of_a_deleted_users_session(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_renewal_of_a_deleted_users_session(
+    database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
+) -> None:
     """A session whose user was removed behind the adapter's back is not renewed."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
@@ -531,14 +620,20 @@ async def test_deleting_a_used_id(adapter: AsyncSQLAlchemyAdapter, time: Time) -
     assert await adapter.get_sessions_by_user_id("u1") == [session("b1")]
 
 
-async def test_chain_of_deletions_is_bounded(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_chain_of_deletions_is_bounded(
+    database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
+) -> None:
     """Ending a used id follows a hundred renewals and no more."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
     for number in range(102):
         await adapter.renew_session(f"s{number}", session(f"s{number + 1}"), grace=60_000)
     await adapter.delete_session("s0")
-    assert await scalars(database, "SELECT id FROM auth_session ORDER BY id") == ["s100", "s101", "s102"]
+    assert await scalars(database, "SELECT id FROM auth_session ORDER BY id") == [
+        "s100",
+        "s101",
+        "s102",
+    ]
 
 
 async def test_keep(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
@@ -569,7 +664,9 @@ async def test_keeping_what_is_not_there(adapter: AsyncSQLAlchemyAdapter) -> Non
     assert await adapter.get_session("s2") == session("s2", "u2")
 
 
-async def test_used_rows_do_not_pile_up(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
+async def test_used_rows_do_not_pile_up(
+    database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter, time: Time
+) -> None:
     """A renewal sweeps the user's used rows of more than 60 seconds ago, and no session."""
     await add_alice(adapter)
     await adapter.set_session(session("other", idle_expires=NOW + 1))
@@ -577,7 +674,11 @@ async def test_used_rows_do_not_pile_up(database: AsyncDatabase, adapter: AsyncS
     for number in range(6):
         await adapter.renew_session(f"s{number}", session(f"s{number + 1}"), grace=60_000)
         time.now += 60_001
-    assert await scalars(database, "SELECT id FROM auth_session ORDER BY id") == ["other", "s5", "s6"]
+    assert await scalars(database, "SELECT id FROM auth_session ORDER BY id") == [
+        "other",
+        "s5",
+        "s6",
+    ]
 
 
 @on_sqlite
@@ -591,7 +692,10 @@ async def test_used_rows_do_not_pile_up(database: AsyncDatabase, adapter: AsyncS
     ],
 )
 async def test_rows_that_are_no_sessions(
-    database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter, caplog: pytest.LogCaptureFixture, spoil: str
+    database: AsyncDatabase,
+    adapter: AsyncSQLAlchemyAdapter,
+    caplog: pytest.LogCaptureFixture,
+    spoil: str,
 ) -> None:
     """A row that somebody else spoilt is no session, hides no other, and is logged without its content."""
     await add_alice(adapter)
@@ -610,26 +714,39 @@ async def test_rows_that_are_no_sessions(
 
 
 @on_sqlite
-async def test_no_secrets_in_errors(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
+async def test_no_secrets_in_errors(
+    database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
+) -> None:
     """The database's own error goes up with its class, and neither its text nor a traceback holds ids, hashes or attributes."""
     await add_alice(adapter)
-    await run(database, "CREATE TRIGGER quote BEFORE UPDATE ON auth_key BEGIN SELECT RAISE(ABORT, 'stop'); END")
+    await run(
+        database,
+        "CREATE TRIGGER quote BEFORE UPDATE ON auth_key BEGIN SELECT RAISE(ABORT, 'stop'); END",
+    )
     await run(database, "DROP TABLE auth_session")
     calls: dict[type[StatementError], Any] = {
         OperationalError: partial(adapter.get_session, "the-id-of-a-session"),
         IntegrityError: partial(adapter.update_key_password, key().id, HASH, expected=HASH),
-        StatementError: partial(adapter.update_user_attributes, "u1", {"visits": {"the-value-of": "an attribute"}}),
+        StatementError: partial(
+            adapter.update_user_attributes, "u1", {"visits": {"the-value-of": "an attribute"}}
+        ),
     }
     for kind, call in calls.items():
         with pytest.raises(kind) as caught:
             await call()
         shown = everything_shown(caught.value)
-        assert not [secret for secret in ("the-id-of-a-session", key().id, HASH, "the-value-of") if secret in shown]
+        assert not [
+            secret
+            for secret in ("the-id-of-a-session", key().id, HASH, "the-value-of")
+            if secret in shown
+        ]
         assert caught.value.params is None
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
-async def test_no_values_in_errors(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+async def test_no_values_in_errors(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
     """An error has the statement without its values, and no text of it, or of the errors behind it, quotes one."""
     server = None if kind == "sqlite" else request.getfixturevalue(kind)
     async with AsyncDatabase(Base.metadata, tmp_path / "app.db", server=server) as engine:
@@ -658,11 +775,16 @@ async def test_library_errors_have_no_context(adapter: AsyncSQLAlchemyAdapter) -
 async def test_library_user_table_in_memory() -> None:
     """Without an application's table ``auth_user`` takes the attribute columns given; one connection in memory serves all calls."""
     metadata = MetaData()
-    tables = AuthTables(metadata, user_columns=[Column("email", Text, unique=True), Column("age", Integer, default=18)])
+    tables = AuthTables(
+        metadata,
+        user_columns=[Column("email", Text, unique=True), Column("age", Integer, default=18)],
+    )
     async with AsyncDatabase(metadata) as engine:
         adapter = AsyncSQLAlchemyUserAdapter(engine, tables)
         await adapter.set_user("u1", {"email": "alice@example.com"}, key())
-        assert await adapter.get_user("u1") == UserRow(id="u1", attributes={"email": "alice@example.com", "age": 18})
+        assert await adapter.get_user("u1") == UserRow(
+            id="u1", attributes={"email": "alice@example.com", "age": 18}
+        )
         assert await adapter.get_key(key().id) == key()
         await adapter.delete_user("u1")
         assert await adapter.get_user("u1") is None
@@ -671,14 +793,25 @@ async def test_library_user_table_in_memory() -> None:
 async def test_application_table() -> None:
     """A plain table's columns go by their keys, and the tables' names can be chosen."""
     metadata = MetaData()
-    people = Table("people", metadata, Column("no", String(40), primary_key=True), Column("e-mail", Text, key="email"))
-    tables = AuthTables(metadata, user=people, sessions=True, key_table="people_key", session_table="people_session")
+    people = Table(
+        "people",
+        metadata,
+        Column("no", String(40), primary_key=True),
+        Column("e-mail", Text, key="email"),
+    )
+    tables = AuthTables(
+        metadata, user=people, sessions=True, key_table="people_key", session_table="people_session"
+    )
     async with AsyncDatabase(metadata) as engine:
         adapter = AsyncSQLAlchemyAdapter(engine, tables)
         stored = await adapter.set_user("u1", {"email": "alice@example.com"}, key())
         await adapter.set_session(session("s1"))
         assert stored == UserRow(id="u1", attributes={"email": "alice@example.com"})
         async with engine.begin() as connection:
-            count = (await connection.execute(select(func.count()).select_from(metadata.tables["people_session"]))).scalar_one()
+            count = (
+                await connection.execute(
+                    select(func.count()).select_from(metadata.tables["people_session"])
+                )
+            ).scalar_one()
             email = (await connection.execute(text('SELECT "e-mail" FROM people'))).scalar_one()
     assert (count, email) == (1, "alice@example.com")

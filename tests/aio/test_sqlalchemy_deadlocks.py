@@ -232,7 +232,7 @@ async def test_revocation_sees_a_renewal_meanwhile(
     rivals: Rivals,
     late_renewal: Sequence[str],
 ) -> None:
-    """Revoking a used session revokes its newest successor, also one that was made meanwhile."""
+    """RevocationTracking a used session revokes its newest successor, also one that was made meanwhile."""
     # The second DELETE is of "used", and the third one of "new".
     with rivals.change("DELETE FROM auth_session", *late_renewal, place=1) as made:
         await adapter.delete_session("used")
@@ -315,7 +315,9 @@ async def test_session_id_that_is_taken(
 
 def key(user_id: str) -> KeyRow:
     """A key that each user wants."""
-    return KeyRow(id="email:u1", user_id=user_id, hashed_password=None, primary_key=True, expires=None)
+    return KeyRow(
+        id="email:u1", user_id=user_id, hashed_password=None, primary_key=True, expires=None
+    )
 
 
 @contextmanager

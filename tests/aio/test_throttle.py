@@ -45,7 +45,9 @@ from tests.redis_tools import (
 from tests.servers import Cluster, Server
 from tests.shared import CHEAP, ROOMY, CountingHash, Exchange, Time
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 
 PASSWORD = "correct horse battery staple"
 ALICE = ("username", "alice")
@@ -89,14 +91,22 @@ async def user_id(auth: AsyncAuth[User]) -> str:
     return user.user_id
 
 
-async def fail(auth: AsyncAuth[User], times: int = 1, *, at: tuple[str, str] = ALICE, address: str | None = None) -> None:
+async def fail(
+    auth: AsyncAuth[User],
+    times: int = 1,
+    *,
+    at: tuple[str, str] = ALICE,
+    address: str | None = None,
+) -> None:
     """Try so many wrong passwords, none of which is refused for coming too early."""
     for number in range(times):
         with pytest.raises(InvalidCredentials):
             await auth.use_key(*at, f"wrong {number}", address=address)
 
 
-async def seconds_to_wait(auth: AsyncAuth[User], *, at: tuple[str, str] = ALICE, address: str | None = None) -> int:
+async def seconds_to_wait(
+    auth: AsyncAuth[User], *, at: tuple[str, str] = ALICE, address: str | None = None
+) -> int:
     """How long an attempt, which is refused for coming too early, still has to wait."""
     with pytest.raises(TooManyAttempts) as caught:
         await auth.use_key(*at, PASSWORD, address=address)
@@ -104,12 +114,18 @@ async def seconds_to_wait(auth: AsyncAuth[User], *, at: tuple[str, str] = ALICE,
     return caught.value.retry_after
 
 
-async def make_code(auth: AsyncAuth[User], user_id: str, *, life: timedelta = timedelta(hours=1)) -> None:
+async def make_code(
+    auth: AsyncAuth[User], user_id: str, *, life: timedelta = timedelta(hours=1)
+) -> None:
     """Give the user a code to type."""
-    await auth.create_single_use_key(user_id, provider_id=CODE[0], provider_user_id=CODE[1], password="123456", expires_in=life)
+    await auth.create_single_use_key(
+        user_id, provider_id=CODE[0], provider_user_id=CODE[1], password="123456", expires_in=life
+    )
 
 
-async def check_fifty_guesses(auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: CountingHash, user_id: str) -> None:
+async def check_fifty_guesses(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: CountingHash, user_id: str
+) -> None:
     """Make a code, and check that of fifty guesses at once five are verified against it, and that it is gone then."""
     await make_code(auth, user_id)
     row = await store.get_key("code:alice")
@@ -144,7 +160,9 @@ async def test_ours_it_slows_down_and_then_refuses_for_a_while(
         assert len(hasher.verified) == 1
 
 
-async def test_ours_nobody_is_locked_out_for_good(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
+async def test_ours_nobody_is_locked_out_for_good(
+    auth: AsyncAuth[User], time: Time, user_id: str
+) -> None:
     """Whoever has waited gets in with the right password, and a day after the last failure nobody has to wait."""
     for _ in range(20):
         time.advance(timedelta(minutes=15))
@@ -156,24 +174,28 @@ async def test_ours_nobody_is_locked_out_for_good(auth: AsyncAuth[User], time: T
     await fail(auth, 5)
 
 
-async def waits_of_a_stranger(auth: AsyncAuth[User], time: Time, key: tuple[str, str], owner: bool) -> list[int]:
+async def waits_of_a_stranger(
+    auth: AsyncAuth[User], time: Time, key: tuple[str, str], owner: bool
+) -> list[int]:
     """Return how long somebody has to wait who keeps guessing at a key, whose owner logs in after each guess or never does."""
-    waits: list[int] = []
+    is_async: list[int] = []
     for _ in range(10):
         await fail(auth, at=key, address=OFFICE)
         try:
             await auth.use_key(*key, "wrong", address=OFFICE)
         except TooManyAttempts as error:
-            waits.append(error.retry_after)
+            is_async.append(error.retry_after)
         except InvalidCredentials:
-            waits.append(0)
+            is_async.append(0)
         time.advance(timedelta(minutes=15))
         if owner:
             await auth.create_session_with_key(*key, PASSWORD, address=HOME)
-    return waits
+    return is_async
 
 
-async def test_ours_a_stranger_does_not_see_that_the_owner_logs_in(auth: AsyncAuth[User], time: Time) -> None:
+async def test_ours_a_stranger_does_not_see_that_the_owner_logs_in(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """The waits at a key whose owner logs in are those at an unknown key: a success forgets no failure of others."""
     at_known = await waits_of_a_stranger(auth, time, ALICE, owner=True)
     assert max(at_known) > 100
@@ -192,7 +214,9 @@ class AsyncForgettingGuard(AsyncGuard):
         self._store = AsyncMemoryThrottleStore(self._time)
 
 
-async def test_ours_a_stranger_does_not_see_that_the_owner_logs_in_has_power(auth: AsyncAuth[User], time: Time) -> None:
+async def test_ours_a_stranger_does_not_see_that_the_owner_logs_in_has_power(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """Where a success forgets the failures of others, the waits tell that the key exists."""
     auth._guard = AsyncForgettingGuard(time)
     at_known = await waits_of_a_stranger(auth, time, ALICE, owner=True)
@@ -216,7 +240,9 @@ async def test_keys_are_counted_apart(auth: AsyncAuth[User], user_id: str) -> No
 
 
 @pytest.mark.parametrize("key", [NOBODY, ("username", "x" * 300), ALICE])
-async def test_a_password_that_can_be_nobodys_is_not_counted(auth: AsyncAuth[User], key: tuple[str, str]) -> None:
+async def test_a_password_that_can_be_nobodys_is_not_counted(
+    auth: AsyncAuth[User], key: tuple[str, str]
+) -> None:
     """An empty, overlong or unencodable one is refused without any work, and is no guess."""
     for password in ("", "x" * 1_001, "\ud800") * 3:
         with pytest.raises(InvalidPassword):
@@ -224,17 +250,23 @@ async def test_a_password_that_can_be_nobodys_is_not_counted(auth: AsyncAuth[Use
     await fail(auth, 5, at=key)
 
 
-async def test_a_name_that_can_be_no_keys_is_counted_by_address_alone(auth: AsyncAuth[User]) -> None:
+async def test_a_name_that_can_be_no_keys_is_counted_by_address_alone(
+    auth: AsyncAuth[User],
+) -> None:
     """There is no key to guess at, but the work is done."""
     await fail(auth, 49, at=("username", "x" * 300), address=HOME)
     await fail(auth, at=("username", ""), address=HOME)
     assert await seconds_to_wait(auth, address=HOME) == 1
 
 
-async def test_every_wrong_credential_counts(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_every_wrong_credential_counts(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """A password for a key without one, and for one with a hash that is not verified any more, is a failure like any other."""
     await auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
-    await store.update_key_password("username:alice", "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy")
+    await store.update_key_password(
+        "username:alice", "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
+    )
     with pytest.raises(OutdatedPassword):
         await auth.use_key(*ALICE, PASSWORD)
     for key in (("github", "1"), ALICE):
@@ -246,7 +278,10 @@ async def test_without_a_password_nothing_is_counted(auth: AsyncAuth[User], user
     """``None`` is no guess: another party has checked the name, or the name is itself a secret too long to guess."""
     await auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
     for number in range(60):
-        for error, key in ((InvalidKeyId, ("github", f"unknown {number}")), (InvalidPassword, ALICE)):
+        for error, key in (
+            (InvalidKeyId, ("github", f"unknown {number}")),
+            (InvalidPassword, ALICE),
+        ):
             with pytest.raises(error):
                 await auth.use_key(*key, None, address=HOME)
     assert (await auth.use_key("github", "1", None, address=HOME)).user_id == user_id
@@ -256,7 +291,9 @@ async def test_without_a_password_nothing_is_counted(auth: AsyncAuth[User], user
 # --- by address
 
 
-async def test_ours_one_address_at_many_keys(auth: AsyncAuth[User], time: Time, hasher: CountingHash, user_id: str) -> None:
+async def test_ours_one_address_at_many_keys(
+    auth: AsyncAuth[User], time: Time, hasher: CountingHash, user_id: str
+) -> None:
     """Fifty failures from one address are free, at whichever keys; then all attempts from there wait, and none from elsewhere."""
     for number in range(50):
         await fail(auth, at=("username", f"name {number}"), address=HOME)
@@ -297,16 +334,22 @@ async def test_the_address_of_a_request(auth: AsyncAuth[User], user_id: str) -> 
         with pytest.raises(InvalidKeyId):
             await request.sign_in_with_key("username", f"name {number}", PASSWORD)
     with pytest.raises(TooManyAttempts):
-        await auth.handle_request(Exchange(address=OFFICE).context).sign_in_with_key(*ALICE, PASSWORD)
+        await auth.handle_request(Exchange(address=OFFICE).context).sign_in_with_key(
+            *ALICE, PASSWORD
+        )
     for elsewhere in ("2001:db8:1:3::", None, ""):
-        session = await auth.handle_request(Exchange(address=elsewhere).context).sign_in_with_key(*ALICE, PASSWORD)
+        session = await auth.handle_request(Exchange(address=elsewhere).context).sign_in_with_key(
+            *ALICE, PASSWORD
+        )
         assert session.user_id == user_id
 
 
 # --- single-use keys
 
 
-async def test_ours_five_wrong_passwords_consume_a_single_use_key(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
+async def test_ours_five_wrong_passwords_consume_a_single_use_key(
+    auth: AsyncAuth[User], time: Time, user_id: str
+) -> None:
     """After the fifth it is gone; a new one under the same id has five of its own, though its key has to wait by now."""
     await make_code(auth, user_id)
     await fail(auth, 4, at=CODE)
@@ -323,7 +366,9 @@ async def test_ours_five_wrong_passwords_consume_a_single_use_key(auth: AsyncAut
     assert (await auth.use_key(*CODE, "123456")).user_id == user_id
 
 
-async def test_ours_a_single_use_keys_failures_are_not_forgotten(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
+async def test_ours_a_single_use_keys_failures_are_not_forgotten(
+    auth: AsyncAuth[User], time: Time, user_id: str
+) -> None:
     """Who guesses once a day has five guesses all the same."""
     await make_code(auth, user_id, life=timedelta(days=30))
     for _ in range(4):
@@ -334,7 +379,9 @@ async def test_ours_a_single_use_keys_failures_are_not_forgotten(auth: AsyncAuth
         await auth.use_key(*CODE, "123456")
 
 
-async def test_an_expired_key_is_consumed_by_the_right_password_alone(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
+async def test_an_expired_key_is_consumed_by_the_right_password_alone(
+    auth: AsyncAuth[User], time: Time, user_id: str
+) -> None:
     """There is nothing to guess any more; the right password is no failure."""
     await make_code(auth, user_id)
     time.advance(timedelta(hours=2))
@@ -345,7 +392,9 @@ async def test_an_expired_key_is_consumed_by_the_right_password_alone(auth: Asyn
     assert await seconds_to_wait(auth, at=CODE) == 1
 
 
-async def test_ours_a_key_whose_guesses_are_used_up_is_as_none(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> None:
+async def test_ours_a_key_whose_guesses_are_used_up_is_as_none(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
+) -> None:
     """If the key could not be removed after the last wrong password, it still opens for nobody."""
     unlimited = make_auth(store, Time(), throttle=Throttle(by_key=None))
     await make_code(unlimited, user_id)
@@ -360,7 +409,9 @@ async def test_ours_a_key_whose_guesses_are_used_up_is_as_none(auth: AsyncAuth[U
 
 
 @pytest.mark.parametrize("limit", [1, 3, None])
-async def test_how_many_consume_a_single_use_key(store: AsyncWatchedStore, time: Time, user_id: str, limit: int | None) -> None:
+async def test_how_many_consume_a_single_use_key(
+    store: AsyncWatchedStore, time: Time, user_id: str, limit: int | None
+) -> None:
     """As many as is configured; without a limit, none."""
     auth = make_auth(store, time, throttle=Throttle(by_key=None, single_use_failures=limit))
     await make_code(auth, user_id)
@@ -379,7 +430,9 @@ async def test_how_many_consume_a_single_use_key(store: AsyncWatchedStore, time:
 
 async def test_the_limits_can_be_set(store: AsyncWatchedStore, time: Time) -> None:
     """Each limit is what it is set to."""
-    limit = FailureLimit(free=1, first_wait=10 * SECOND, longest_wait=15 * SECOND, forget=timedelta(minutes=1))
+    limit = FailureLimit(
+        free=1, first_wait=10 * SECOND, longest_wait=15 * SECOND, forget=timedelta(minutes=1)
+    )
     auth = make_auth(store, time, throttle=Throttle(by_key=limit, by_address=None))
     await fail(auth, address=HOME)
     for wait in (10, 15, 15):
@@ -390,7 +443,9 @@ async def test_the_limits_can_be_set(store: AsyncWatchedStore, time: Time) -> No
     await fail(auth)
 
 
-async def test_the_limits_can_be_switched_off(store: AsyncWatchedStore, time: Time, user_id: str) -> None:
+async def test_the_limits_can_be_switched_off(
+    store: AsyncWatchedStore, time: Time, user_id: str
+) -> None:
     """``throttle=None`` counts nothing, anywhere."""
     auth = make_auth(store, time, throttle=None)
     await make_code(auth, user_id)
@@ -402,7 +457,11 @@ async def test_the_limits_can_be_switched_off(store: AsyncWatchedStore, time: Ti
 # --- errors
 
 
-@pytest.mark.parametrize("error", [StoreDownError("down"), Overloaded(), KeyboardInterrupt()], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error",
+    [StoreDownError("down"), Overloaded(), KeyboardInterrupt()],
+    ids=lambda error: type(error).__name__,
+)
 @pytest.mark.parametrize("key", [ALICE, CODE], ids=["persistent", "single-use"])
 async def test_ours_an_error_is_no_failure(
     auth: AsyncAuth[User],
@@ -467,7 +526,9 @@ class AsyncOwnStore(AsyncWatchedStore):
         return self.failures
 
 
-async def own_auth(time: Time, *failing: str) -> tuple[AsyncAuth[User], AsyncOwnStore, CountingHash]:
+async def own_auth(
+    time: Time, *failing: str
+) -> tuple[AsyncAuth[User], AsyncOwnStore, CountingHash]:
     """An ``Auth`` over such an adapter, with a user, a code to type, and a hasher that counts."""
     store, hasher = AsyncOwnStore(time), CountingHash()
     auth = make_auth(store, time, hash=hasher)
@@ -507,7 +568,9 @@ async def test_ours_a_success_that_can_not_be_noted_consumes_nothing(time: Time)
     assert (await auth.use_key(*CODE, "123456", address=HOME)).provider_id == "code"
 
 
-async def test_an_attempt_that_can_not_be_taken_back_is_a_failure(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_attempt_that_can_not_be_taken_back_is_a_failure(
+    time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error that ended it goes up, not that of taking it back."""
     auth, _, _ = await own_auth(time, "take_back")
     with monkeypatch.context() as patch:
@@ -526,10 +589,17 @@ async def test_ours_guesses_at_once(auth: AsyncAuth[User], hasher: CountingHash)
     await at_once(auth, hasher)
 
 
-async def test_ours_guesses_at_once_from_one_address(auth: AsyncAuth[User], hasher: CountingHash) -> None:
+async def test_ours_guesses_at_once_from_one_address(
+    auth: AsyncAuth[User], hasher: CountingHash
+) -> None:
     """Of sixty guesses at sixty keys from one address at once, fifty are verified."""
     hasher.verified.clear()
-    await AsyncCalls.together(*(partial(auth.use_key, "username", f"name {number}", "wrong", address=HOME) for number in range(60)))
+    await AsyncCalls.together(
+        *(
+            partial(auth.use_key, "username", f"name {number}", "wrong", address=HOME)
+            for number in range(60)
+        )
+    )
     assert len(hasher.verified) == 50
 
 
@@ -545,8 +615,14 @@ async def test_ours_guesses_at_once_at_a_single_use_key(
 async def at_once(auth: AsyncAuth[User], hasher: CountingHash) -> None:
     """Fifty wrong passwords at one key at once."""
     hasher.verified.clear()
-    outcomes = await AsyncCalls.together(*[partial(auth.use_key, *ALICE, "wrong", address=HOME)] * 50)
-    assert len(hasher.verified) == sum(isinstance(outcome, InvalidPassword) for outcome in outcomes) == 5
+    outcomes = await AsyncCalls.together(
+        *[partial(auth.use_key, *ALICE, "wrong", address=HOME)] * 50
+    )
+    assert (
+        len(hasher.verified)
+        == sum(isinstance(outcome, InvalidPassword) for outcome in outcomes)
+        == 5
+    )
     assert sum(isinstance(outcome, TooManyAttempts) for outcome in outcomes) == 45
 
 
@@ -591,14 +667,20 @@ async def client(place: str, inspector: Inspector) -> AsyncIterator[Any]:
 async def sessions(client: Any) -> AsyncRedisSessionAdapter:
     """The session adapter there."""
     adapter = AsyncRedisSessionAdapter(client)
-    await adapter.get_session("none")  # redis-py's client of a cluster must not be used by many before it has found its nodes
+    await adapter.get_session(
+        "none"
+    )  # redis-py's client of a cluster must not be used by many before it has found its nodes
     return adapter
 
 
 @pytest.fixture
-def shared(store: AsyncWatchedStore, sessions: AsyncRedisSessionAdapter, hasher: CountingHash) -> AsyncAuth[User]:
+def shared(
+    store: AsyncWatchedStore, sessions: AsyncRedisSessionAdapter, hasher: CountingHash
+) -> AsyncAuth[User]:
     """An ``Auth`` whose failures are in Redis, where time passes by itself: the first wait is longer than any test."""
-    return AsyncAuth(users=store, sessions=sessions, env="DEV", hash=hasher, password_pool=ROOMY, throttle=LONG)
+    return AsyncAuth(
+        users=store, sessions=sessions, env="DEV", hash=hasher, password_pool=ROOMY, throttle=LONG
+    )
 
 
 def lists(inspector: Inspector) -> list[str]:
@@ -606,7 +688,9 @@ def lists(inspector: Inspector) -> list[str]:
     return [key for key in inspector.census() if key.startswith("session:throttle:")]
 
 
-async def test_ours_guesses_at_once_in_redis(shared: AsyncAuth[User], inspector: Inspector, hasher: CountingHash) -> None:
+async def test_ours_guesses_at_once_in_redis(
+    shared: AsyncAuth[User], inspector: Inspector, hasher: CountingHash
+) -> None:
     """Everywhere five of fifty guesses at once are verified, and no more, also by another process; every key expires."""
     await at_once(shared, hasher)
     inspector.check()
@@ -616,7 +700,9 @@ async def test_ours_guesses_at_once_in_redis(shared: AsyncAuth[User], inspector:
     assert [inspector.client.llen(key) for key in failures] == [5, 5]
 
 
-async def test_ours_a_success_in_redis(shared: AsyncAuth[User], inspector: Inspector, user_id: str) -> None:
+async def test_ours_a_success_in_redis(
+    shared: AsyncAuth[User], inspector: Inspector, user_id: str
+) -> None:
     """A success takes back its own attempt and leaves the other failures; Redis keys hold hashes alone."""
     await fail(shared, 2, address=HOME)
     assert (await shared.create_session_with_key(*ALICE, PASSWORD, address=HOME)).user_id == user_id
@@ -634,19 +720,30 @@ async def test_ours_a_single_use_key_in_redis(
 
 
 @pytest.mark.parametrize("place", ["redis", "redis, no scripts", "cluster"], indirect=True)
-async def test_all_processes_count_together(shared: AsyncAuth[User], store: AsyncWatchedStore, client: Any) -> None:
+async def test_all_processes_count_together(
+    shared: AsyncAuth[User], store: AsyncWatchedStore, client: Any
+) -> None:
     """Whichever ``Auth`` over the same Redis saw the failures."""
     await fail(shared, 3)
-    another = AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(client), env="DEV", hash=CHEAP, throttle=LONG)
+    another = AsyncAuth(
+        users=store, sessions=AsyncRedisSessionAdapter(client), env="DEV", hash=CHEAP, throttle=LONG
+    )
     await fail(another, 2)
     assert 0 < await seconds_to_wait(shared) <= 600
 
 
 @pytest.mark.parametrize("place", ["redis", "cluster"], indirect=True)
-async def test_ours_names_with_a_secret(store: AsyncWatchedStore, inspector: Inspector, client: Any) -> None:
+async def test_ours_names_with_a_secret(
+    store: AsyncWatchedStore, inspector: Inspector, client: Any
+) -> None:
     """With ``id_keys`` the keys of failures can't be told without them; with the same ones all processes count together."""
     name = failure_name("key", "username:alice")
-    for keys, wait in ((), 0), ([b"a" * 32], 0), ([b"a" * 32, b"b" * 32], 1), ([b"b" * 32, b"a" * 32], 0):
+    for keys, wait in (
+        ((), 0),
+        ([b"a" * 32], 0),
+        ([b"a" * 32, b"b" * 32], 1),
+        ([b"b" * 32, b"a" * 32], 0),
+    ):
         sessions = AsyncRedisSessionAdapter(client, id_keys=keys)
         auth = AsyncAuth(users=store, sessions=sessions, env="DEV", hash=CHEAP, throttle=LONG)
         if wait:
@@ -668,7 +765,11 @@ async def test_one_trip(shared: AsyncAuth[User], inspector: Inspector) -> None:
     await fail(shared, 3, address=HOME)
     with inspector.watched() as sent:
         await seconds_to_wait(shared, address=HOME)
-    assert [command.split()[1] for command in sent if command.startswith("lua ")] == ["TIME", "LRANGE", "LRANGE"]
+    assert [command.split()[1] for command in sent if command.startswith("lua ")] == [
+        "TIME",
+        "LRANGE",
+        "LRANGE",
+    ]
 
 
 @pytest.mark.parametrize("place", ["redis", "redis, no scripts"], indirect=True)

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from lucia import AsyncAuth, InvalidSessionId, PrimaryKey, Session, SessionUser, User, UserCache, UserRow
+from lucia import (
+    AsyncAuth,
+    InvalidSessionId,
+    PrimaryKey,
+    Session,
+    SessionUser,
+    User,
+    UserCache,
+    UserRow,
+)
 from lucia.adapters.memory import AsyncMemoryAdapter
 from tests.aio.stores import AsyncWatchedStore, StoreDownError
 from tests.shared import CHEAP, Exchange, Time
@@ -53,7 +62,9 @@ def make(store: AsyncWatchedStore, time: Time, cache: UserCache | None) -> Async
 
 async def log_in(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> Session:
     """A new user's session; no call of the store is written down yet."""
-    user = await auth.create_user(primary_key=PrimaryKey("username", "alice", PASSWORD), attributes={"name": "Alice"})
+    user = await auth.create_user(
+        primary_key=PrimaryKey("username", "alice", PASSWORD), attributes={"name": "Alice"}
+    )
     session = await auth.create_session(user.user_id)
     store.calls.clear()
     return session
@@ -73,7 +84,9 @@ async def test_without_a_cache_each_request_asks(store: AsyncWatchedStore, time:
     assert store.calls == ["get_user"] * 2
 
 
-async def test_with_a_cache_the_first_request_asks(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> None:
+async def test_with_a_cache_the_first_request_asks(
+    auth: AsyncAuth[Named], store: AsyncWatchedStore
+) -> None:
     """Whichever way a request asks; what the application gets is made anew for each."""
     session = await log_in(auth, store)
     first = await auth.validate_session_user(session.session_id)
@@ -89,7 +102,9 @@ async def test_with_a_cache_the_first_request_asks(auth: AsyncAuth[Named], store
     assert store.calls == ["get_user"]
 
 
-async def test_what_others_change_is_seen_after_the_age(auth: AsyncAuth[Named], store: AsyncWatchedStore, time: Time) -> None:
+async def test_what_others_change_is_seen_after_the_age(
+    auth: AsyncAuth[Named], store: AsyncWatchedStore, time: Time
+) -> None:
     """Counted from before the user was read, and not from the last use."""
     session = await log_in(auth, store)
     store.before["get_user"] = partial(passing, time, timedelta(seconds=4))
@@ -106,7 +121,9 @@ async def passing(time: Time, duration: timedelta) -> None:
     time.advance(duration)
 
 
-async def test_what_auth_changes_is_seen_at_once(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> None:
+async def test_what_auth_changes_is_seen_at_once(
+    auth: AsyncAuth[Named], store: AsyncWatchedStore
+) -> None:
     """By the request after the change."""
     session = await log_in(auth, store)
     assert await name_of(auth, session) == "Alice"
@@ -114,7 +131,9 @@ async def test_what_auth_changes_is_seen_at_once(auth: AsyncAuth[Named], store: 
     assert await name_of(auth, session) == "Bob"
 
 
-async def test_a_change_that_overtakes_a_read_is_seen_at_once(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> None:
+async def test_a_change_that_overtakes_a_read_is_seen_at_once(
+    auth: AsyncAuth[Named], store: AsyncWatchedStore
+) -> None:
     """What was read before the change and comes back after it is not kept."""
     session = await log_in(auth, store)
     store.after["get_user"] = partial(auth.update_user_attributes, session.user_id, {"name": "Bob"})
@@ -122,7 +141,9 @@ async def test_a_change_that_overtakes_a_read_is_seen_at_once(auth: AsyncAuth[Na
     assert await name_of(auth, session) == "Bob"
 
 
-async def test_a_change_that_fails_is_looked_at(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> None:
+async def test_a_change_that_fails_is_looked_at(
+    auth: AsyncAuth[Named], store: AsyncWatchedStore
+) -> None:
     """The store may have made it all the same."""
     session = await log_in(auth, store)
     changes: list[Callable[[], Any]] = [
@@ -141,7 +162,9 @@ async def test_a_change_that_fails_is_looked_at(auth: AsyncAuth[Named], store: A
         assert store.calls == ["get_user"]
 
 
-async def test_a_deleted_user_is_gone_at_once(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> None:
+async def test_a_deleted_user_is_gone_at_once(
+    auth: AsyncAuth[Named], store: AsyncWatchedStore
+) -> None:
     """Also for a session that was made behind the library's back."""
     session = await log_in(auth, store)
     await name_of(auth, session)
@@ -151,7 +174,9 @@ async def test_a_deleted_user_is_gone_at_once(auth: AsyncAuth[Named], store: Asy
             await name_of(auth, each)
 
 
-async def test_who_is_logged_out_is_out_at_once(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> None:
+async def test_who_is_logged_out_is_out_at_once(
+    auth: AsyncAuth[Named], store: AsyncWatchedStore
+) -> None:
     """Sessions are read each time, whoever is in the cache."""
     session = await log_in(auth, store)
     await name_of(auth, session)
@@ -160,7 +185,9 @@ async def test_who_is_logged_out_is_out_at_once(auth: AsyncAuth[Named], store: A
         await name_of(auth, session)
 
 
-async def test_a_user_who_is_not_there_is_not_remembered(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> None:
+async def test_a_user_who_is_not_there_is_not_remembered(
+    auth: AsyncAuth[Named], store: AsyncWatchedStore
+) -> None:
     """Such as one whom another program is about to store."""
     session = await auth.create_session("carol")
     with pytest.raises(InvalidSessionId):
@@ -169,7 +196,9 @@ async def test_a_user_who_is_not_there_is_not_remembered(auth: AsyncAuth[Named],
     assert await name_of(auth, session) == "Carol"
 
 
-async def test_nothing_else_asks_the_cache(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> None:
+async def test_nothing_else_asks_the_cache(
+    auth: AsyncAuth[Named], store: AsyncWatchedStore
+) -> None:
     """Neither what is asked for by a user's id nor anything about keys and passwords."""
     session = await log_in(auth, store)
     await name_of(auth, session)
@@ -179,25 +208,35 @@ async def test_nothing_else_asks_the_cache(auth: AsyncAuth[Named], store: AsyncW
     await auth.get_all_user_sessions(session.user_id)
     assert store.calls.count("get_user") == 3
     await auth.create_single_use_key(
-        session.user_id, provider_id="code", provider_user_id="1", password=None, expires_in=timedelta(minutes=5)
+        session.user_id,
+        provider_id="code",
+        provider_user_id="1",
+        password=None,
+        expires_in=timedelta(minutes=5),
     )
     await auth.create_session_with_key("code", "1", None)
     assert store.calls.count("get_user") == 4
 
 
-async def test_one_query_for_both_needs_no_cache(store: AsyncWatchedStore, time: Time, cache: UserCache) -> None:
+async def test_one_query_for_both_needs_no_cache(
+    store: AsyncWatchedStore, time: Time, cache: UserCache
+) -> None:
     """Where one store has sessions and users, a request sees the user as it is."""
     auth = AsyncAuth(users=store, sessions=store, env="DEV", clock=time, user_cache=cache)
     user = await auth.create_user(primary_key=None)
     session = await auth.create_session(user.user_id)
     store.calls.clear()
     for _ in range(2):
-        assert await auth.validate_session_user(session.session_id) == SessionUser(await auth.get_session(session.session_id), user)
+        assert await auth.validate_session_user(session.session_id) == SessionUser(
+            await auth.get_session(session.session_id), user
+        )
     assert store.calls.count("get_session_and_user_by_session_id") == 2
     assert cache.find(user.user_id) is None
 
 
-async def test_two_auths_may_share_one(auth: AsyncAuth[Named], store: AsyncWatchedStore, time: Time, cache: UserCache) -> None:
+async def test_two_auths_may_share_one(
+    auth: AsyncAuth[Named], store: AsyncWatchedStore, time: Time, cache: UserCache
+) -> None:
     """What one of them changes, the other one sees at once; and what the application says that it has changed."""
     other = make(store, time, cache)
     session = await log_in(auth, store)

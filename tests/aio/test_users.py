@@ -46,8 +46,13 @@ class Member:
         return cls(row.id, row.attributes["email"])
 
 
-@pytest.mark.parametrize("key", [("username", "alice", PASSWORD), ["username", "alice"], "alice", {"provider_id": "username"}])
-async def test_a_primary_key_is_a_primary_key(auth: AsyncAuth[User], store: AsyncWatchedStore, key: Any) -> None:
+@pytest.mark.parametrize(
+    "key",
+    [("username", "alice", PASSWORD), ["username", "alice"], "alice", {"provider_id": "username"}],
+)
+async def test_a_primary_key_is_a_primary_key(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, key: Any
+) -> None:
     """Anything else is a TypeError that says what to write, without the password, before anything is stored."""
     with pytest.raises(TypeError) as caught:
         await auth.create_user(primary_key=key)
@@ -64,7 +69,9 @@ async def test_create_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> N
     assert len(user.user_id) == 15
     assert user.user_id.isalnum()
     assert user.user_id.isascii()
-    assert await store.get_user(user.user_id) == UserRow(id=user.user_id, attributes={"email": "a@example.com"})
+    assert await store.get_user(user.user_id) == UserRow(
+        id=user.user_id, attributes={"email": "a@example.com"}
+    )
     (key,) = await store.get_keys_by_user_id(user.user_id)
     assert (key.id, key.primary_key, key.expires) == ("username:alice", True, None)
     assert key.hashed_password is not None
@@ -79,7 +86,9 @@ async def test_a_user_may_have_no_key(auth: AsyncAuth[User]) -> None:
     assert await auth.get_all_user_keys(user.user_id) == []
 
 
-async def test_user_and_key_are_stored_both_or_neither(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
+async def test_user_and_key_are_stored_both_or_neither(
+    auth: AsyncAuth[User], store: AsyncWatchedStore
+) -> None:
     """A name that is taken leaves no user behind, and the first user's key as it was."""
     first = await auth.create_user(primary_key=ALICE)
     again = make_auth(store, Time(), generate_custom_user_id=lambda: "second")
@@ -101,16 +110,27 @@ async def test_generate_custom_user_id(store: AsyncWatchedStore, time: Time) -> 
 
 async def test_transform_database_user(store: AsyncWatchedStore, time: Time) -> None:
     """The configured callable makes what every method gives for a user, and its type is the type that they give."""
-    auth = AsyncAuth(users=store, sessions=store, env="DEV", transform_database_user=Member.from_row, clock=time)
+    auth = AsyncAuth(
+        users=store, sessions=store, env="DEV", transform_database_user=Member.from_row, clock=time
+    )
     member = await auth.create_user(primary_key=None, attributes={"email": "a@example.com"})
     assert_type(member, Member)
     assert member == Member(member.id, "a@example.com")
     session = await auth.create_session(member.id)
     found = await auth.validate_session_user(session.session_id)
     assert_type(found, SessionUser[Member])
-    assert found.user == (await auth.get_session_user(session.session_id)).user == await auth.get_user(member.id) == member
-    assert (await auth.update_user_attributes(member.id, {"email": "b@example.com"})).email == "b@example.com"
-    assert auth.transform_database_user(UserRow(id="u", attributes={"email": "e"})) == Member("u", "e")
+    assert (
+        found.user
+        == (await auth.get_session_user(session.session_id)).user
+        == await auth.get_user(member.id)
+        == member
+    )
+    assert (
+        await auth.update_user_attributes(member.id, {"email": "b@example.com"})
+    ).email == "b@example.com"
+    assert auth.transform_database_user(UserRow(id="u", attributes={"email": "e"})) == Member(
+        "u", "e"
+    )
     validated = await auth.handle_request(Exchange(session.session_id).context).validate_user()
     assert validated is not None
     assert validated.user.email == "b@example.com"
@@ -118,7 +138,9 @@ async def test_transform_database_user(store: AsyncWatchedStore, time: Time) -> 
 
 def test_by_default_a_user_is_an_id(auth: AsyncAuth[User]) -> None:
     """Attributes go to the application only if it says how."""
-    assert auth.transform_database_user(UserRow(id="u", attributes={"password_hint": "x"})) == User("u")
+    assert auth.transform_database_user(UserRow(id="u", attributes={"password_hint": "x"})) == User(
+        "u"
+    )
 
 
 async def test_get_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
@@ -159,7 +181,9 @@ async def test_a_user_id_is_text(auth: AsyncAuth[User], wrong: Any) -> None:
 class Vanishing(AsyncMemoryAdapter):
     """Its users are removed by somebody else before they are changed."""
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         await self.delete_user(user_id)
         return await super().update_user_attributes(user_id, attributes)
 
@@ -177,13 +201,17 @@ async def test_update_user_attributes(auth: AsyncAuth[User], store: AsyncWatched
     """The named attributes change and the others stay; an unknown user is InvalidUserId."""
     user = await auth.create_user(primary_key=None, attributes={"a": 1, "b": 2})
     assert await auth.update_user_attributes(user.user_id, {"b": 3, "c": None}) == user
-    assert await store.get_user(user.user_id) == UserRow(id=user.user_id, attributes={"a": 1, "b": 3, "c": None})
+    assert await store.get_user(user.user_id) == UserRow(
+        id=user.user_id, attributes={"a": 1, "b": 3, "c": None}
+    )
     with pytest.raises(InvalidUserId):
         await auth.update_user_attributes("nobody", {"a": 1})
 
 
 @pytest.mark.parametrize("attributes", [{"id": "other"}, {"a": 1, "id": None}])
-async def test_an_attribute_named_id_is_refused(auth: AsyncAuth[User], attributes: dict[str, Any]) -> None:
+async def test_an_attribute_named_id_is_refused(
+    auth: AsyncAuth[User], attributes: dict[str, Any]
+) -> None:
     """The id is the library's own: an attribute of that name is a ValueError, and changes nothing."""
     user = await auth.create_user(primary_key=None)
     with pytest.raises(ValueError, match="id"):
@@ -194,14 +222,18 @@ async def test_an_attribute_named_id_is_refused(auth: AsyncAuth[User], attribute
 
 
 @pytest.mark.parametrize("attributes", [[1], "name", {1}])
-async def test_attributes_are_a_dict(auth: AsyncAuth[User], store: AsyncWatchedStore, attributes: Any) -> None:
+async def test_attributes_are_a_dict(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, attributes: Any
+) -> None:
     """Anything else is a TypeError that says so, before the store is asked."""
     calls: list[Callable[[], Any]] = [
         partial(auth.create_user, primary_key=None, attributes=attributes),
         partial(auth.update_user_attributes, "u", attributes),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match=rf"\Aattributes must be a dict, not {type(attributes).__name__}\Z"):
+        with pytest.raises(
+            TypeError, match=rf"\Aattributes must be a dict, not {type(attributes).__name__}\Z"
+        ):
             await call()
     assert store.calls == []
 
@@ -213,7 +245,9 @@ async def test_delete_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> N
     """Keys, primary ones included, sessions and the user go; others' stay; an unknown or impossible id is no login's end."""
     user = await auth.create_user(primary_key=ALICE)
     other = await auth.create_user(primary_key=PrimaryKey("username", "bob", None))
-    await auth.create_key(user.user_id, provider_id="email", provider_user_id="a@example.com", password=None)
+    await auth.create_key(
+        user.user_id, provider_id="email", provider_user_id="a@example.com", password=None
+    )
     session = await auth.create_session(user.user_id)
     theirs = await auth.create_session(other.user_id)
     await auth.delete_user(user.user_id)
@@ -227,8 +261,12 @@ async def test_delete_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> N
     assert (await auth.get_key("username", "bob")).user_id == other.user_id
 
 
-@pytest.mark.parametrize("moment", ["delete_keys_by_user_id", "delete_sessions_by_user_id", "delete_user"])
-async def test_ours_a_login_during_the_deletion_leaves_no_session(auth: AsyncAuth[User], store: AsyncWatchedStore, moment: str) -> None:
+@pytest.mark.parametrize(
+    "moment", ["delete_keys_by_user_id", "delete_sessions_by_user_id", "delete_user"]
+)
+async def test_ours_a_login_during_the_deletion_leaves_no_session(
+    auth: AsyncAuth[User], store: AsyncWatchedStore, moment: str
+) -> None:
     """Sessions made at any moment before the user is gone are gone with the user."""
     user = await auth.create_user(primary_key=ALICE)
     for hooks in (store.before, store.after):
@@ -249,7 +287,11 @@ async def test_ours_a_login_with_a_key_does_not_outlive_its_user(
     if single_use:
         name = "once"
         await auth.create_single_use_key(
-            user.user_id, provider_id="username", provider_user_id=name, password=PASSWORD, expires_in=timedelta(hours=1)
+            user.user_id,
+            provider_id="username",
+            provider_user_id=name,
+            password=PASSWORD,
+            expires_in=timedelta(hours=1),
         )
     store.after[moment] = partial(auth.delete_user, user.user_id)
     with pytest.raises(InvalidCredentials):
@@ -260,12 +302,18 @@ async def test_ours_a_login_with_a_key_does_not_outlive_its_user(
 # --- without users=
 
 
-async def test_ours_without_users_it_is_a_session_library(store: AsyncWatchedStore, time: Time) -> None:
+async def test_ours_without_users_it_is_a_session_library(
+    store: AsyncWatchedStore, time: Time
+) -> None:
     """Everything about sessions works for users that are kept elsewhere, whose ids are any text."""
     auth = make_auth(store, time, users=None)
-    session = await auth.create_session("theirs", noted={"a": 1})
-    assert await auth.validate_session(session.session_id) == await auth.get_session(session.session_id)
-    assert [device.handle for device in await auth.get_all_user_sessions("theirs")] == [session.handle]
+    session = await auth.create_session("theirs", metadata={"a": 1})
+    assert await auth.validate_session(session.session_id) == await auth.get_session(
+        session.session_id
+    )
+    assert [device.handle for device in await auth.get_all_user_sessions("theirs")] == [
+        session.handle
+    ]
     assert await auth.get_all_user_sessions("nobody") == []
     renewed = await auth.renew_session(session.session_id)
     assert await auth.invalidate_user_session("theirs", renewed.handle)
@@ -277,7 +325,9 @@ async def test_ours_without_users_it_is_a_session_library(store: AsyncWatchedSto
     assert not {"get_user", "get_key", "get_session_and_user_by_session_id"} & set(store.calls)
 
 
-async def test_ours_without_users_their_methods_say_so(store: AsyncWatchedStore, time: Time) -> None:
+async def test_ours_without_users_their_methods_say_so(
+    store: AsyncWatchedStore, time: Time
+) -> None:
     """Each method for users, keys and passwords raises UsersNotConfigured, whose text names the argument that is missing."""
     auth = make_auth(store, time, users=None)
     session = await auth.create_session("theirs")
@@ -289,7 +339,14 @@ async def test_ours_without_users_their_methods_say_so(store: AsyncWatchedStore,
         partial(auth.update_user_attributes, "u", {}),
         partial(auth.delete_user, "theirs"),
         partial(auth.create_key, "u", provider_id="p", provider_user_id="u", password=None),
-        partial(auth.create_single_use_key, "u", provider_id="p", provider_user_id="u", password=None, expires_in=timedelta(1)),
+        partial(
+            auth.create_single_use_key,
+            "u",
+            provider_id="p",
+            provider_user_id="u",
+            password=None,
+            expires_in=timedelta(1),
+        ),
         partial(auth.use_key, "p", "u", None),
         partial(auth.use_key, "p", "u", PASSWORD),
         partial(auth.create_session_with_key, "p", "u", PASSWORD),
@@ -338,31 +395,84 @@ async def test_ours_no_secret_is_shown(
 
     user = await auth.create_user(primary_key=ALICE)
     show(auth, user, ALICE, await auth.get_key("username", "alice"))
-    await fails(partial(auth.create_user, primary_key=PrimaryKey("username", "alice", "a new password")))
+    await fails(
+        partial(auth.create_user, primary_key=PrimaryKey("username", "alice", "a new password"))
+    )
     reset = {"provider_id": "reset", "provider_user_id": "token-of-the-reset"}
-    show(await auth.create_single_use_key(user.user_id, password=None, expires_in=timedelta(1), **reset))
-    show(*await auth.get_all_user_keys(user.user_id), *await store.get_keys_by_user_id(user.user_id))
+    show(
+        await auth.create_single_use_key(
+            user.user_id, password=None, expires_in=timedelta(1), **reset
+        )
+    )
+    show(
+        *await auth.get_all_user_keys(user.user_id), *await store.get_keys_by_user_id(user.user_id)
+    )
     await fails(partial(auth.create_key, user.user_id, password=None, **reset))
-    await fails(partial(auth.create_key, user.user_id, provider_id="x", provider_user_id="y", password="\ud800" + PASSWORD))
-    await fails(partial(auth.create_key, user.user_id, provider_id="x", provider_user_id="y", password=PASSWORD * 50))
-    secrets.update(row.hashed_password for row in await store.get_keys_by_user_id(user.user_id) if row.hashed_password)
-    for name, password in (("alice", "a wrong guess"), ("nobody", PASSWORD), ("alice", PASSWORD * 50), ("alice", "")):
+    await fails(
+        partial(
+            auth.create_key,
+            user.user_id,
+            provider_id="x",
+            provider_user_id="y",
+            password="\ud800" + PASSWORD,
+        )
+    )
+    await fails(
+        partial(
+            auth.create_key,
+            user.user_id,
+            provider_id="x",
+            provider_user_id="y",
+            password=PASSWORD * 50,
+        )
+    )
+    secrets.update(
+        row.hashed_password
+        for row in await store.get_keys_by_user_id(user.user_id)
+        if row.hashed_password
+    )
+    for name, password in (
+        ("alice", "a wrong guess"),
+        ("nobody", PASSWORD),
+        ("alice", PASSWORD * 50),
+        ("alice", ""),
+    ):
         await fails(partial(auth.use_key, "username", name, password))
 
     exchange = Exchange()
     request = auth.handle_request(exchange.context)
     session = await request.sign_in_with_key("username", "alice", PASSWORD, via="web")
-    show(session, request, await request.validate(), await request.validate_user(), exchange.cookies, exchange.context)
-    show(*await store.get_sessions_by_user_id(user.user_id), *await auth.get_all_user_sessions(user.user_id))
-    foreign = auth.handle_request(Exchange(session.session_id, origin="https://evil.example").context)
+    show(
+        session,
+        request,
+        await request.validate(),
+        await request.validate_user(),
+        exchange.cookies,
+        exchange.context,
+    )
+    show(
+        *await store.get_sessions_by_user_id(user.user_id),
+        *await auth.get_all_user_sessions(user.user_id),
+    )
+    foreign = auth.handle_request(
+        Exchange(session.session_id, origin="https://evil.example").context
+    )
     show(foreign, foreign.origin_failure, await foreign.validate())
     await fails(partial(foreign.sign_in, user.user_id))
-    show(renewed := await auth.renew_session(session.session_id), await auth.get_session_user(session.session_id))
-    store.failing = {"get_session": StoreDownError("down"), "delete_sessions_by_user_id": StoreDownError("down")}
+    show(
+        renewed := await auth.renew_session(session.session_id),
+        await auth.get_session_user(session.session_id),
+    )
+    store.failing = {
+        "get_session": StoreDownError("down"),
+        "delete_sessions_by_user_id": StoreDownError("down"),
+    }
     await fails(partial(auth.validate_session, renewed.session_id))
     await fails(partial(auth.update_key_password, "username", "alice", "a new password"))
     store.failing = {}
-    await store.set_session(SessionRow(id="s" * 40, user_id=user.user_id, active_expires=1, idle_expires=2))
+    await store.set_session(
+        SessionRow(id="s" * 40, user_id=user.user_id, active_expires=1, idle_expires=2)
+    )
     secrets.add("s" * 40)
     for session_id in ("s" * 40, session.session_id + "0"):
         await fails(partial(auth.validate_session, session_id))

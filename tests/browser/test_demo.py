@@ -25,7 +25,9 @@ def demo(redis_server: Server) -> Iterator[str]:
     """The URL of a demo that runs as its own process."""
     environ = {**os.environ, "REDIS_URL": redis_server.url}
     command = [sys.executable, "-m", "examples.demo", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         opened = next((line for line in process.stdout if line.startswith("Open:")), "")
         try:
@@ -39,7 +41,9 @@ def demo(redis_server: Server) -> Iterator[str]:
 async def chromium() -> AsyncIterator[Browser]:
     """A real Chromium; a missing one is an error."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium") or "chromium", args=FLAGS)
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium") or "chromium", args=FLAGS
+        )
         yield browser
         await browser.close()
 
@@ -76,7 +80,14 @@ async def test_the_main_job(demo: str, chromium: Browser) -> None:
     complaints: list[str] = []
     for page in (a, b):
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None)
+        page.on(
+            "console",
+            lambda message: (
+                complaints.append(message.text)
+                if "Content Security Policy" in message.text
+                else None
+            ),
+        )
 
     # Sign up in A: the cookie is out of scripts' reach, and Redis holds a record and a list.
     await a.goto(demo)
@@ -85,11 +96,19 @@ async def test_the_main_job(demo: str, chromium: Browser) -> None:
     await a.fill("#signup-password", OLD)
     await a.click("#signup button")
     await expect(a.locator(".device")).to_have_count(1)
-    (cookie,) = [cookie for cookie in await desktop.cookies() if cookie.get("name") == "auth_session"]
-    assert (cookie.get("httpOnly"), cookie.get("sameSite"), cookie.get("path")) == (True, "Lax", "/")
+    (cookie,) = [
+        cookie for cookie in await desktop.cookies() if cookie.get("name") == "auth_session"
+    ]
+    assert (cookie.get("httpOnly"), cookie.get("sameSite"), cookie.get("path")) == (
+        True,
+        "Lax",
+        "/",
+    )
     assert await a.evaluate("document.cookie") == ""
     await expect(a.locator(".key.list h3")).to_contain_text("userSession:")
-    await expect(a.locator(".key.record h3")).to_have_text(f"session:{cookie.get('value', '')[:6]}…")
+    await expect(a.locator(".key.record h3")).to_have_text(
+        f"session:{cookie.get('value', '')[:6]}…"
+    )
     await expect(a.locator(".key.record pre")).to_contain_text('"active_expires"')
     await expect(a.locator(".latest")).to_contain_text("the script “create”")
 
@@ -121,10 +140,14 @@ async def test_the_main_job(demo: str, chromium: Browser) -> None:
     handle = await a.locator(".device.here .handle code").inner_text()
     await a.click("text=Let this session go idle")
     await a.click("text=Use it now")
-    (renewed,) = [cookie for cookie in await desktop.cookies() if cookie.get("name") == "auth_session"]
+    (renewed,) = [
+        cookie for cookie in await desktop.cookies() if cookie.get("name") == "auth_session"
+    ]
     assert renewed.get("value") != cookie.get("value")
     await expect(a.locator(".device.here .handle code")).to_have_text(handle)
-    await expect(a.locator(".key.marker h3")).to_contain_text(f"session:renewed:{{session:{cookie.get('value', '')[:6]}…}}")
+    await expect(a.locator(".key.marker h3")).to_contain_text(
+        f"session:renewed:{{session:{cookie.get('value', '')[:6]}…}}"
+    )
     await expect(a.locator(".key.marker .ttl > time")).to_have_text(re.compile(r"0:\d\d"))
 
     # Log out everywhere: both are visitors.

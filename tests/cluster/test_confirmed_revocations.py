@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 import redis.exceptions
 
-from lucia._redis.commands import Call, Fence, Operation
+from lucia._redis.commands import Call, Operation, ReplicationBarrier
 from lucia._redis.transport.slots import slot_of
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.models import SessionRow
@@ -48,10 +48,14 @@ def rows_at(group: ReplicatedCluster, number: int, count: int = COUNT) -> list[S
     return [row(id_, user) for id_, user, _ in zip(here, theirs, range(count), strict=False)]
 
 
-def acknowledging(flavour: str, group: ReplicatedCluster, milliseconds: int = 300, **settings: Any) -> Any:
+def acknowledging(
+    flavour: str, group: ReplicatedCluster, milliseconds: int = 300, **settings: Any
+) -> Any:
     """An adapter that asks one replica of each primary, which has so much time."""
     timeout = timedelta(milliseconds=milliseconds)
-    return either_adapter(flavour, group.cluster, revoke_ack=1, revoke_ack_timeout=timeout, **settings)
+    return either_adapter(
+        flavour, group.cluster, revoke_ack=1, revoke_ack_timeout=timeout, **settings
+    )
 
 
 async def confirmed(adapter: EitherAdapter, rows: list[SessionRow]) -> list[str]:
@@ -112,7 +116,7 @@ async def test_a_primary_that_is_replaced_meanwhile(flavour: str, group: Replica
         old.refuse_replicas()
         driver = adapter.adapter._driver
         take_over = TakeOver(driver, lambda: _promote(group, new, group.replicas[1]))
-        driver._fence = take_over.either(flavour)
+        driver._wait_for_replicas = take_over.either(flavour)
         with pytest.raises(NOT_CONFIRMED):
             await adapter.delete(ended.id)
         assert take_over.done
@@ -124,7 +128,7 @@ class TakeOver:
 
     def __init__(self, driver: Any, change: Any) -> None:
         self.done = False
-        self._fence = driver._fence
+        self._wait_for_replicas = driver._wait_for_replicas
         self._change = change
 
     def either(self, flavour: str) -> Any:
@@ -133,11 +137,11 @@ class TakeOver:
 
     async def _later(self, *arguments: Any) -> Any:
         await asyncio.to_thread(self._do)
-        return await self._fence(*arguments)
+        return await self._wait_for_replicas(*arguments)
 
     def _now(self, *arguments: Any) -> Any:
         self._do()
-        return self._fence(*arguments)
+        return self._wait_for_replicas(*arguments)
 
     def _do(self) -> None:
         self._change()
@@ -147,11 +151,15 @@ class TakeOver:
 def _promote(group: ReplicatedCluster, new: Any, helper: Any) -> None:
     """Kill the first primary; a replica that lacks its last writes takes over, and gets a replica."""
     group.fail_over(0)
-    helper.client.execute_command("CLUSTER REPLICATE", new.client.execute_command("CLUSTER MYID").decode())
+    helper.client.execute_command(
+        "CLUSTER REPLICATE", new.client.execute_command("CLUSTER MYID").decode()
+    )
 
 
 @each_flavour
-async def test_a_slot_that_moves_to_an_empty_node(flavour: str, group: ReplicatedCluster, tmp_path: Path) -> None:
+async def test_a_slot_that_moves_to_an_empty_node(
+    flavour: str, group: ReplicatedCluster, tmp_path: Path
+) -> None:
     """A revocation at a node that takes its first slot is not confirmed without its replicas."""
     source = group.primaries[0]
     folder = tmp_path / "joins"
@@ -166,7 +174,9 @@ async def test_a_slot_that_moves_to_an_empty_node(flavour: str, group: Replicate
         source_id = source.client.execute_command("CLUSTER MYID").decode()
         target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
         source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target.id)
-        async with acknowledging(flavour, group, milliseconds=100, deadline=timedelta(seconds=4)) as adapter:
+        async with acknowledging(
+            flavour, group, milliseconds=100, deadline=timedelta(seconds=4)
+        ) as adapter:
             driver = adapter.adapter._driver
             with pytest.raises((redis.exceptions.MovedError, StoreUnavailable)):
                 await adapter.call(driver.run, _ended_and_asked(key))
@@ -186,5 +196,5 @@ def _knows(node: Any, count: int) -> bool:
 def _ended_and_asked(key: str) -> Operation[int]:
     """End what is at a key, and return how many replicas confirmed it."""
     yield Call("DEL", (key,))
-    found: int = yield Fence("session:renewed:", b"", 1, 100)
+    found: int = yield ReplicationBarrier("session:renewed:", b"", 1, 100)
     return found

@@ -14,7 +14,7 @@ import redis
 from lucia._async.stores.redis.router import open_route as open_async_route
 from lucia._redis.commands import USUAL, SendMode
 from lucia._redis.replay import Revocations
-from lucia._redis.transport.retries import Unanswered
+from lucia._redis.transport.retries import NoReply
 from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia._redis.transport.slots import slot_of
 from lucia._redis.transport.topology import InCluster, topology_of
@@ -102,7 +102,7 @@ async def test_only_dead_addresses(flavour: str, dead: list[int], cluster: Clust
     """If all addresses drop packets, that is told when the time is over, and not much later."""
     route = route_to(flavour, cluster, *dead, *dead[:1])
     began = time.monotonic()
-    with pytest.raises(Unanswered) as raised:
+    with pytest.raises(NoReply) as raised:
         await ping(flavour, route, "key", SECONDS / 3)
     assert raised.value.sent is False
     assert time.monotonic() - began < SECONDS
@@ -110,7 +110,9 @@ async def test_only_dead_addresses(flavour: str, dead: list[int], cluster: Clust
 
 
 @each_flavour
-async def test_a_map_that_names_dead_addresses(flavour: str, dead: list[int], cluster: Cluster) -> None:
+async def test_a_map_that_names_dead_addresses(
+    flavour: str, dead: list[int], cluster: Cluster
+) -> None:
     """Where nodes are reached at addresses that died, the right ones are found at the next try."""
     moved: dict[int, int] = dict(zip(cluster.ports, dead, strict=False))
 
@@ -119,7 +121,7 @@ async def test_a_map_that_names_dead_addresses(flavour: str, dead: list[int], cl
 
     route = route_to(flavour, cluster, *cluster.ports)
     route._topology = replace(route._topology, remap=reach)
-    with pytest.raises(Unanswered):
+    with pytest.raises(NoReply):
         await ping(flavour, route, "key", SECONDS / 3)
     moved.clear()
     assert await ping(flavour, route, "key") == [b"PONG"]
@@ -128,7 +130,9 @@ async def test_a_map_that_names_dead_addresses(flavour: str, dead: list[int], cl
 
 
 @each_flavour
-async def test_a_node_that_left_its_address(flavour: str, dead: list[int], cluster: Cluster) -> None:
+async def test_a_node_that_left_its_address(
+    flavour: str, dead: list[int], cluster: Cluster
+) -> None:
     """A request that goes to an address that died meanwhile finds the new one before its deadline."""
     moved: dict[int, int] = {}
 
@@ -147,7 +151,9 @@ async def test_a_node_that_left_its_address(flavour: str, dead: list[int], clust
 
 
 @each_flavour
-async def test_requests_beside_a_map_that_is_being_read(flavour: str, dead: list[int], cluster: Cluster) -> None:
+async def test_requests_beside_a_map_that_is_being_read(
+    flavour: str, dead: list[int], cluster: Cluster
+) -> None:
     """While the map can't be read, only requests for a suspect wait, and then use the last map."""
     route = route_to(flavour, cluster, *cluster.ports)
     await ping(flavour, route, "key")
@@ -163,7 +169,7 @@ async def test_requests_beside_a_map_that_is_being_read(flavour: str, dead: list
     assert await asyncio.gather(*calls) == [[b"PONG"]] * len(others)
     assert not waiting.done()
     assert await waiting == [b"PONG"]
-    with pytest.raises(Unanswered):
+    with pytest.raises(NoReply):
         await call(flavour, route.nodes, SECONDS / 3)
     await call(flavour, getattr(route, "aclose", None) or route.close)
 
@@ -179,7 +185,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelPair]:
 
 
 @asynccontextmanager
-async def behind_sentinels(flavour: str, watched: SentinelPair, *ports: int, **options: Any) -> AsyncIterator[EitherAdapter]:
+async def behind_sentinels(
+    flavour: str, watched: SentinelPair, *ports: int, **options: Any
+) -> AsyncIterator[EitherAdapter]:
     """An adapter behind Sentinels at these ports.
 
     Args:
@@ -198,7 +206,9 @@ async def behind_sentinels(flavour: str, watched: SentinelPair, *ports: int, **o
 
 @each_flavour
 @pytest.mark.parametrize("kind", ["dropping", "silent", "closed"])
-async def test_a_dozen_dead_sentinels(flavour: str, kind: str, dead: list[int], watched: SentinelPair) -> None:
+async def test_a_dozen_dead_sentinels(
+    flavour: str, kind: str, dead: list[int], watched: SentinelPair
+) -> None:
     """If twelve Sentinels drop packets, say nothing or are not there, the thirteenth tells in time."""
     with ExitStack() as stack:
         ports = dead
@@ -213,7 +223,9 @@ async def test_a_dozen_dead_sentinels(flavour: str, kind: str, dead: list[int], 
 
 
 @each_flavour
-async def test_a_slow_sentinel_among_dead_ones(flavour: str, dead: list[int], watched: SentinelPair) -> None:
+async def test_a_slow_sentinel_among_dead_ones(
+    flavour: str, dead: list[int], watched: SentinelPair
+) -> None:
     """A Sentinel that needs a while is waited for, however many others are dead.
 
     A thirteenth of the time that is for all Sentinels would not be enough for one of its answers.
@@ -227,14 +239,18 @@ async def test_a_slow_sentinel_among_dead_ones(flavour: str, dead: list[int], wa
 
 @each_flavour
 @pytest.mark.parametrize("right", ["+info", "-info"])
-async def test_connections_to_an_old_master(flavour: str, right: str, watched: SentinelPair) -> None:
+async def test_connections_to_an_old_master(
+    flavour: str, right: str, watched: SentinelPair
+) -> None:
     """When Sentinel names another master, no connection to the old one is used again.
 
     Nor where a server does not tell its history, by which it could be told from another one.
     """
     old, new = watched.pair.primary, watched.pair.replica
     for node in (old, new):
-        node.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">secret", "~*", "+@all", right)
+        node.client.execute_command(
+            "ACL", "SETUSER", "app", "reset", "on", ">secret", "~*", "+@all", right
+        )
 
     def name(port: int) -> None:
         with redis.Redis(port=watched.sentinel_port) as sentinel:
@@ -248,7 +264,9 @@ async def test_connections_to_an_old_master(flavour: str, right: str, watched: S
     login = {"username": "app", "password": "secret"}
     async with AsyncExitStack() as stack:
         stack.callback(restore)
-        adapter = await stack.enter_async_context(behind_sentinels(flavour, watched, watched.sentinel_port, **login))
+        adapter = await stack.enter_async_context(
+            behind_sentinels(flavour, watched, watched.sentinel_port, **login)
+        )
         assert await adapter.get("one") is None
         route = await adapter.route()
         blocking, alone = ("BLPOP", "nothing", "0.5"), SendMode(alone=True)

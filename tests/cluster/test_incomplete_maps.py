@@ -15,7 +15,13 @@ from lucia._redis.transport.slots import SLOTS
 from lucia.errors import StoreUnavailable
 from tests.redis_tools import row, until
 from tests.servers import Cluster
-from tests.support.cluster_changes import FLAVOURS, ChangingCluster, Member, changing_cluster, either_adapter
+from tests.support.cluster_changes import (
+    FLAVOURS,
+    ChangingCluster,
+    Member,
+    changing_cluster,
+    either_adapter,
+)
 
 IDS: Final = [f"s{number}" for number in range(200)]
 

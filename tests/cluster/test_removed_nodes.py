@@ -36,7 +36,9 @@ def group(tmp_path: Path) -> Iterator[ChangingCluster]:
 
 @each_flavour
 @pytest.mark.parametrize("reset", [True, False], ids=["del-node", "forgotten"])
-async def test_a_node_that_left_and_runs_on(flavour: str, reset: bool, group: ChangingCluster) -> None:
+async def test_a_node_that_left_and_runs_on(
+    flavour: str, reset: bool, group: ChangingCluster
+) -> None:
     """After a reshard and the removal of the node that was asked first, every session is found.
 
     That holds also after a connection to another node broke, so that the map is read again.
@@ -123,7 +125,9 @@ async def test_a_node_that_moves_again_and_again(flavour: str, group: ChangingCl
                 group.settle()
                 assert await adapter.live(*IDS) == set(IDS)
             route = await adapter.route()
-            await eventually(lambda: {port for _, port in route._servers} <= set(group.cluster.ports))
+            await eventually(
+                lambda: {port for _, port in route._servers} <= set(group.cluster.ports)
+            )
 
 
 @each_flavour

@@ -31,7 +31,9 @@ MANY = 12
 @contextmanager
 def browser(folder: Path, view: RedisView | None) -> Iterator[TestClient]:
     """A client of the demo that sends its Origin, as browsers do."""
-    with TestClient(create_app(Accounts(folder / "users.sqlite3"), view), headers={"origin": ORIGIN}) as client:
+    with TestClient(
+        create_app(Accounts(folder / "users.sqlite3"), view), headers={"origin": ORIGIN}
+    ) as client:
         yield client
 
 
@@ -72,7 +74,12 @@ def notice(page: str) -> str:
 def test_every_response_has_the_security_headers(client: TestClient) -> None:
     """Pages, files and errors alike load nothing from elsewhere, can't be framed, and keep their Origin."""
     refused = client.post("/logout", headers={"origin": "null"})
-    for response in (client.get("/"), client.get("/static/demo.css"), client.get("/nowhere"), refused):
+    for response in (
+        client.get("/"),
+        client.get("/static/demo.css"),
+        client.get("/nowhere"),
+        refused,
+    ):
         policy = response.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; ")
         assert "unsafe" not in policy
@@ -117,11 +124,17 @@ def test_a_name_that_is_taken(client: TestClient) -> None:
     sign_up(client)
     client.post("/logout")
     answer = client.post("/signup", data={"username": "Ada", "password": PASSWORD})
-    assert (answer.status_code, notice(answer.text)) == (409, "That name is taken. Choose another one.")
+    assert (answer.status_code, notice(answer.text)) == (
+        409,
+        "That name is taken. Choose another one.",
+    )
     assert not is_member(client)
 
 
-@pytest.mark.parametrize("fields", [{}, {"username": "a b", "password": PASSWORD}, {"username": "ada", "password": "short"}])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"username": "a b", "password": PASSWORD}, {"username": "ada", "password": "short"}],
+)
 def test_a_form_that_is_filled_in_wrong(fields: dict[str, str], client: TestClient) -> None:
     """What browsers would not have sent is answered with a page, not with what was sent."""
     answer = client.post("/signup", data=fields)
@@ -157,7 +170,10 @@ def test_what_a_visitor_may_not_do_leads_to_the_visitors_page(client: TestClient
 def test_logging_out_by_handle(client: TestClient) -> None:
     """A handle that names no login of the person ends nothing; the one of this browser logs it out and clears the cookie."""
     page = sign_up(client)
-    assert notice(client.post("/devices/logout", data={"handle": "another's"}).text) == "That login was over already."
+    assert (
+        notice(client.post("/devices/logout", data={"handle": "another's"}).text)
+        == "That login was over already."
+    )
     handle = re.search(r'name="handle" value="([^"]+)"', page)
     assert handle is not None
     client.post("/devices/logout", data={"handle": handle[1]})
@@ -223,7 +239,12 @@ def test_a_marker_is_shown_while_it_is_there(client: TestClient, redis_server: S
 
 def test_no_page_carries_an_id(client: TestClient) -> None:
     """Neither the pages nor what they ask for by themselves carry a session id, a password or a hash."""
-    pages = [sign_up(client), client.post("/idle").text, client.get("/").text, client.get("/live").text]
+    pages = [
+        sign_up(client),
+        client.post("/idle").text,
+        client.get("/").text,
+        client.get("/live").text,
+    ]
     for page in pages:
         assert not re.search(r"[0-9A-Za-z]{40}", page)
         assert PASSWORD not in page
@@ -240,7 +261,9 @@ def test_too_many_wrong_passwords(client: TestClient) -> None:
     """After five, who comes again at once is told how long to wait; the commands are explained."""
     sign_up(client)
     client.post("/logout")
-    answers = [client.post("/login", data={"username": "ada", "password": "wrong"}) for _ in range(MANY)]
+    answers = [
+        client.post("/login", data={"username": "ada", "password": "wrong"}) for _ in range(MANY)
+    ]
     assert [answer.status_code for answer in answers[:5]] == [401] * 5
     assert answers[-1].status_code == 429
     assert re.fullmatch(r"Too many wrong passwords. Try again in \d+ s\.", notice(answers[-1].text))
@@ -274,13 +297,22 @@ def test_journals_are_bounded() -> None:
 @pytest.mark.parametrize(
     ("agent", "words"),
     [
-        ("Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "Firefox on Linux"),
+        (
+            "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+            "Firefox on Linux",
+        ),
         (
             "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile/15E148 Safari/604.1",
             "Safari on iPhone",
         ),
-        ("Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0", "Edge on Windows"),
-        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36", "Chrome on macOS"),
+        (
+            "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0",
+            "Edge on Windows",
+        ),
+        (
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36",
+            "Chrome on macOS",
+        ),
         ("Firefox/1", "Firefox"),
         ("curl/8.14", "curl"),
         ("", "Unknown browser"),
@@ -293,7 +325,12 @@ def test_user_agents_in_words(agent: str, words: str) -> None:
 
 def test_durations_and_times_in_words() -> None:
     """Times to count down are exact to the second, and a time of another day has its date."""
-    assert [duration(ms) for ms in (-1, 59_999, 3_600_000, 90_061_000)] == ["0:00", "0:59", "1:00:00", "1 d 1:01:01"]
+    assert [duration(ms) for ms in (-1, 59_999, 3_600_000, 90_061_000)] == [
+        "0:00",
+        "0:59",
+        "1:00:00",
+        "1 d 1:01:01",
+    ]
     assert clock_time(datetime(2001, 2, 3, 4, 5, tzinfo=UTC)) == "3 February 2001, 04:05 UTC"
     assert re.fullmatch(r"\d\d:\d\d:\d\d UTC", clock_time(datetime.now(UTC)))
 
@@ -301,7 +338,12 @@ def test_durations_and_times_in_words() -> None:
 @pytest.mark.parametrize(
     ("arguments", "reply", "line", "shown"),
     [
-        ((b"MGET", b"session:" + b"a" * 40), [b'{"id":"' + b"a" * 40 + b'"}'], "MGET session:aaaaaa…", '[{"id":"aaaaaa…"}]'),
+        (
+            (b"MGET", b"session:" + b"a" * 40),
+            [b'{"id":"' + b"a" * 40 + b'"}'],
+            "MGET session:aaaaaa…",
+            '[{"id":"aaaaaa…"}]',
+        ),
         ((b"GET", b"k"), b"v " * 1_000, "GET k", "v v v"),
         ((b"GET", b"k"), None, "GET k", "(nil)"),
         ((b"SET", b"k", b"v"), b"OK", "SET k v", "OK"),
@@ -310,7 +352,9 @@ def test_durations_and_times_in_words() -> None:
         ((b"EVAL", LIST.scripts.create.text.encode(), b"1", b"k"), -3, "EVAL (its text) 1", "-3"),
     ],
 )
-def test_commands_in_words(arguments: tuple[Any, ...], reply: object, line: str, shown: str) -> None:
+def test_commands_in_words(
+    arguments: tuple[Any, ...], reply: object, line: str, shown: str
+) -> None:
     """A command is shown as it was sent, with ids shortened and errors by their kind."""
     command = show(Recorded(arguments, reply))
     assert command.line == line

@@ -31,7 +31,9 @@ def own_signal_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_the_check_passes(redis_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_check_passes(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Against a real server every promise is kept, each step says what Redis holds, and no whole session id is printed."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     assert main(["--check"]) == 0
@@ -41,13 +43,17 @@ def test_the_check_passes(redis_server: Server, monkeypatch: pytest.MonkeyPatch,
     assert not re.search(r"\b[0-9A-Za-z]{40}\b", printed)
 
 
-async def test_a_broken_promise_is_exit_code_1(redis_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_broken_promise_is_exit_code_1(
+    redis_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A step that is not as promised ends the check with 1 and a line that says which promise it was."""
 
     async def revoke_behind_its_back(world: checks.World) -> None:
         """Delete the session's record by hand."""
         await world.eyes.delete(f"session:{world.first.cookies[COOKIE]}")
-        checks.must(checks.is_member(await world.get(world.first)), "the first browser is still logged in")
+        checks.must(
+            checks.is_member(await world.get(world.first)), "the first browser is still logged in"
+        )
 
     async def never(world: checks.World) -> None:
         raise AssertionError("no step runs after a broken promise")
@@ -57,7 +63,9 @@ async def test_a_broken_promise_is_exit_code_1(redis_server: Server, tmp_path: P
     assert "BROKEN  the first browser is still logged in: it did not" in capsys.readouterr().out
 
 
-async def test_the_check_sees_a_page_that_tells_an_id(redis_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_check_sees_a_page_that_tells_an_id(
+    redis_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A page with a whole session id in it is a broken promise."""
 
     async def show_the_id(world: checks.World) -> None:
@@ -71,13 +79,17 @@ async def test_the_check_sees_a_page_that_tells_an_id(redis_server: Server, tmp_
     assert "no page carries a whole session id" in capsys.readouterr().out
 
 
-def test_without_a_server_the_check_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_server_the_check_is_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without a server the check says what to install, and exits with 2."""
     assert run_check(tmp_path, None) == 2
     assert "Install redis-server or valkey-server" in capsys.readouterr().err
 
 
-def test_a_redis_url_that_does_not_answer_is_exit_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_redis_url_that_does_not_answer_is_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A REDIS_URL where nothing answers is said so, and exits with 2."""
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
     assert main(["--check"]) == 2
@@ -129,14 +141,27 @@ def end(process: "subprocess.Popen[str]") -> int:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGHUP, 128 + signal.SIGTERM)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 0),
+        (signal.SIGTERM, 128 + signal.SIGTERM),
+        (signal.SIGHUP, 128 + signal.SIGTERM),
+    ],
 )
-def test_a_signal_leaves_no_server_behind(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_a_signal_leaves_no_server_behind(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
     """Ctrl-C and the signals that end programs stop the server that was started, and its folder goes with it."""
     environ = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
-    environ |= {"PATH": path_with(tmp_path / "bin", "redis-server"), "TMPDIR": str(tmp_path), "PYTHONFAULTHANDLER": "1"}
+    environ |= {
+        "PATH": path_with(tmp_path / "bin", "redis-server"),
+        "TMPDIR": str(tmp_path),
+        "PYTHONFAULTHANDLER": "1",
+    }
     command = [sys.executable, "-m", "examples.demo", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
         port = re.search(r"redis-cli -p (\d+)", lines[0])

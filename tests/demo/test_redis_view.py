@@ -34,7 +34,9 @@ async def live(adapter: AsyncRedisSessionAdapter, session_id: str) -> None:
     await adapter.delete_session(session_id)
 
 
-async def test_what_is_recorded_is_what_arrives(view: RedisView, inspector: Inspector, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_recorded_is_what_arrives(
+    view: RedisView, inspector: Inspector, caplog: pytest.LogCaptureFixture
+) -> None:
     """What the adapter sends on its own connections is recorded as the server gets it, with the replies, and no handshake is."""
     async with AsyncRedisSessionAdapter(view.client) as adapter:
         await live(adapter, "one")
@@ -42,7 +44,9 @@ async def test_what_is_recorded_is_what_arrives(view: RedisView, inspector: Insp
         with inspector.watched() as arrived:
             await live(adapter, "two")
     recorded = view.log.since(before)
-    assert [b" ".join(command.arguments).decode() for command in recorded] == [each for each in arrived if not each.startswith("lua ")]
+    assert [b" ".join(command.arguments).decode() for command in recorded] == [
+        each for each in arrived if not each.startswith("lua ")
+    ]
     assert [(command.name, type(command.reply)) for command in recorded] == [
         ("EVALSHA", int),
         ("MGET", list),

@@ -49,10 +49,14 @@ def test_redis_url_goes_first(redis_server: Server, tmp_path: Path) -> None:
     assert not (tmp_path / "redis.log").exists()
 
 
-@pytest.mark.parametrize(("program", "name"), [("redis-server", "Redis "), ("valkey-server", "Valkey ")])
+@pytest.mark.parametrize(
+    ("program", "name"), [("redis-server", "Redis "), ("valkey-server", "Valkey ")]
+)
 def test_a_program_on_path_is_started_and_stopped(program: str, name: str, tmp_path: Path) -> None:
     """Either program on PATH is started for as long as the block lasts, on this machine alone, with its files in the folder."""
-    with servers.redis_server(tmp_path, {"PATH": path_with(tmp_path / "bin", program)}, wheels=()) as server:
+    with servers.redis_server(
+        tmp_path, {"PATH": path_with(tmp_path / "bin", program)}, wheels=()
+    ) as server:
         assert server is not None
         assert server.about.startswith(name)
         assert answers(server.url)
@@ -72,7 +76,9 @@ def test_a_wheel_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Without a program on PATH the one in an installed wheel is started; packages without one, and missing ones, are passed over."""
     for package in ("wheel_without_a_server", "wheel_with_a_server"):
         (tmp_path / package).mkdir()
-        (tmp_path / package / "__init__.py").write_text("raise RuntimeError('it need not be imported')")
+        (tmp_path / package / "__init__.py").write_text(
+            "raise RuntimeError('it need not be imported')"
+        )
     path_with(tmp_path / "wheel_with_a_server" / "bin", "redis-server")
     monkeypatch.syspath_prepend(str(tmp_path))
     wheels = ("wheel_that_is_not_there", "wheel_without_a_server", "wheel_with_a_server")
@@ -88,7 +94,9 @@ def test_without_any_there_is_none(tmp_path: Path) -> None:
         assert server is None
 
 
-@pytest.mark.parametrize("url", ["redis://:secret-password@127.0.0.1:1", "nonsense:secret-password"])
+@pytest.mark.parametrize(
+    "url", ["redis://:secret-password@127.0.0.1:1", "nonsense:secret-password"]
+)
 def test_a_redis_url_that_does_not_answer_is_an_error(url: str, tmp_path: Path) -> None:
     """A server that was named and does not answer is not replaced by another one, and the error does not quote the URL."""
     with pytest.raises(ServerError) as raised, servers.redis_server(tmp_path, {"REDIS_URL": url}):
@@ -96,7 +104,9 @@ def test_a_redis_url_that_does_not_answer_is_an_error(url: str, tmp_path: Path) 
     assert "secret-password" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("does", "says"), [("echo no memory; exit 1", "no memory"), ("exit 1", "it wrote no log")])
+@pytest.mark.parametrize(
+    ("does", "says"), [("echo no memory; exit 1", "no memory"), ("exit 1", "it wrote no log")]
+)
 def test_a_program_that_does_not_start_is_an_error(does: str, says: str, tmp_path: Path) -> None:
     """A server program that ends at once is an error with the end of what it wrote."""
     environ = {"PATH": program_that(tmp_path / "bin", does)}
@@ -107,7 +117,12 @@ def test_a_program_that_does_not_start_is_an_error(does: str, says: str, tmp_pat
 def test_a_program_that_hangs_is_killed(tmp_path: Path) -> None:
     """A server program that neither answers nor ends when it is asked to is killed."""
     pid = tmp_path / "pid"
-    environ = {"PATH": program_that(tmp_path / "bin", f"trap '' TERM; echo $$ >{pid}; while :; do read -t 60 x </dev/zero; done")}
+    environ = {
+        "PATH": program_that(
+            tmp_path / "bin",
+            f"trap '' TERM; echo $$ >{pid}; while :; do read -t 60 x </dev/zero; done",
+        )
+    }
     with pytest.raises(ServerError), servers.redis_server(tmp_path, environ, patience=0.5):
         pass
     assert not Path("/proc", pid.read_text().strip()).exists()

@@ -48,7 +48,9 @@ class Outcome:
 
     def counts(self, column: str = "found") -> dict[str, int]:
         """The findings that there are."""
-        return {kind: count[column] for kind, count in self.report["findings"].items() if count[column]}
+        return {
+            kind: count[column] for kind, count in self.report["findings"].items() if count[column]
+        }
 
 
 def doctor(*arguments: object, environment: dict[str, str] | None = None) -> Outcome:
@@ -69,13 +71,18 @@ class Patient:
         self.secrets: list[str] = []
         self.foreign: list[str] = []
 
-    def session(self, user_id: str, *, life: int = HOUR, indexed: bool = True, whole: bool = True) -> SessionRow:
+    def session(
+        self, user_id: str, *, life: int = HOUR, indexed: bool = True, whole: bool = True
+    ) -> SessionRow:
         """A session as the library stores it."""
         session = row(new_session_id(), user_id, life=life, handle=f"handle-{len(self.secrets)}")
         self.secrets.append(session.id)
         self.client.set(self.layout.session_key(session.id), encode_row(session))
         if whole:
-            self.client.pexpireat(self.layout.session_key(session.id), max(session.idle_expires, system_clock() + HOUR))
+            self.client.pexpireat(
+                self.layout.session_key(session.id),
+                max(session.idle_expires, system_clock() + HOUR),
+            )
         if indexed:
             self.add(user_id, session.id, session.idle_expires)
         return session
@@ -83,7 +90,9 @@ class Patient:
     def add(self, user_id: str, session_id: str, expires: int | None = None) -> None:
         """Put an id into an index."""
         key = self.layout.index_key(user_id)
-        (self.client.lpush if self.layout.index.type == "list" else self.client.sadd)(key, session_id)
+        (self.client.lpush if self.layout.index.type == "list" else self.client.sadd)(
+            key, session_id
+        )
         if expires is not None:
             self.client.pexpireat(key, max(expires, self.client.pexpiretime(key)))
 
@@ -103,18 +112,27 @@ class Patient:
 
     def _sessions(self) -> None:
         session = self.session("original")
-        self.client.expire(self.layout.session_key(session.id), session.idle_expires // 1000)  # 57 years
+        self.client.expire(
+            self.layout.session_key(session.id), session.idle_expires // 1000
+        )  # 57 years
         self.hurt(Kind.SESSION_WRONG_TTL)
         self.session("endless", whole=False)
         self.hurt(Kind.SESSION_WITHOUT_TTL)
-        self.client.persist(self.layout.session_key(self.session("over", life=-2 * HOUR, indexed=False).id))
+        self.client.persist(
+            self.layout.session_key(self.session("over", life=-2 * HOUR, indexed=False).id)
+        )
         self.session("over", life=-2 * HOUR)
         self.hurt(Kind.DEAD_SESSION, 2)
         self.session("lost", indexed=False)
         self.session("lost", indexed=False, whole=False)
         self.hurt(Kind.UNINDEXED_SESSION, 2)
         self.hurt(Kind.SESSION_WITHOUT_TTL)
-        for value in ("no JSON", "{}", json.dumps({"id": "another", "user_id": "u", "active_expires": 1, "idle_expires": 2}), ""):
+        for value in (
+            "no JSON",
+            "{}",
+            json.dumps({"id": "another", "user_id": "u", "active_expires": 1, "idle_expires": 2}),
+            "",
+        ):
             self.client.set(self.layout.session_key(new_session_id()), value, px=HOUR)
             self.hurt(Kind.UNDECODABLE_RECORD)
         self.client.hset(self.layout.session_key(new_session_id()), "a", "b")
@@ -146,12 +164,20 @@ class Patient:
 
     def _others(self) -> None:
         for used in ("a-used-id", "another", "a third"):
-            self.client.set(self.layout.marker_key(used), encode_marker(Marker(used, "its-successor", 1)), px=50_000)
+            self.client.set(
+                self.layout.marker_key(used),
+                encode_marker(Marker(used, "its-successor", 1)),
+                px=50_000,
+            )
         self.client.persist(self.layout.marker_key("another"))
         self.client.pexpire(self.layout.marker_key("a third"), HOUR)
         self.hurt(Kind.MARKER_TTL, 2)
         self.client.set(self.layout.marker_key("damaged"), "{}", px=50_000)
-        self.client.set(f"{self.layout.session}:renewed:nothing", encode_marker(Marker("nothing", "its-successor", 1)), px=50_000)
+        self.client.set(
+            f"{self.layout.session}:renewed:nothing",
+            encode_marker(Marker("nothing", "its-successor", 1)),
+            px=50_000,
+        )
         self.client.set(f"{self.layout.session}:renewed:{{0}}", TOMBSTONE, px=50_000)
         self.client.rpush(self.layout.marker_key("a list"), "x")
         self.client.set(self.layout.marker_key("a tombstone"), TOMBSTONE, px=50_000)
@@ -178,7 +204,9 @@ class Patient:
 
 def dump(inspector: Inspector) -> dict[str, Any]:
     """Every key, what it holds, and when it ends."""
-    return {key: (entry.type, entry.value, entry.expires) for key, entry in inspector.census().items()}
+    return {
+        key: (entry.type, entry.value, entry.expires) for key, entry in inspector.census().items()
+    }
 
 
 def assert_tells_no_secret(outcome: Outcome, secrets: list[str]) -> None:

@@ -18,7 +18,15 @@ from lucia import cli
 from lucia._redis.doctor.findings import Kind
 from lucia._rules.sessions import new_session_id
 from tests.doctor.patients import LAYOUTS, Outcome, Patient, assert_tells_no_secret, doctor, dump
-from tests.redis_tools import ClusterInspector, Inspector, LossyProxy, own_server, shut_down, until, unused_port
+from tests.redis_tools import (
+    ClusterInspector,
+    Inspector,
+    LossyProxy,
+    own_server,
+    shut_down,
+    until,
+    unused_port,
+)
 from tests.servers import Cluster, Server
 
 MANY = 4_000
@@ -27,7 +35,13 @@ MANY = 4_000
 
 def start(*arguments: object, cwd: Path | None = None) -> "subprocess.Popen[str]":
     """The command in a process of its own."""
-    command = [sys.executable, "-c", "from lucia.cli import main; main()", "doctor", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-c",
+        "from lucia.cli import main; main()",
+        "doctor",
+        *map(str, arguments),
+    ]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=cwd)
 
@@ -132,7 +146,14 @@ def test_namespaces(redis_server: Server) -> None:
     """Other namespaces are looked at by their names; what is not in them is other."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 1, 1, endless=1)
-        outcome = doctor(redis_server.url, "--session-namespace", "shop:s", "--user-session-namespace", "shop:u", "--json")
+        outcome = doctor(
+            redis_server.url,
+            "--session-namespace",
+            "shop:s",
+            "--user-session-namespace",
+            "shop:u",
+            "--json",
+        )
         assert outcome.code == 0
         assert outcome.report["keys"]["other"] == 2
 
@@ -181,7 +202,9 @@ def test_empty_database_beside_a_full_one(redis_server: Server) -> None:
             "No sessions in database 5, but others of this server have keys: 3 in database 0. Check the number at the end of the address.\n"
         )
         assert doctor(f"{redis_server.url}/5", "--json").errors == outcome.errors
-        inspector.client.acl_setuser("quiet", enabled=True, passwords=["+secret"], commands=["+@all", "-info"], keys=["*"])
+        inspector.client.acl_setuser(
+            "quiet", enabled=True, passwords=["+secret"], commands=["+@all", "-info"], keys=["*"]
+        )
         quiet = redis_server.url.replace("//", "//quiet:secret@")
         assert doctor(f"{quiet}/5").errors == ""
         inspector.client.acl_deluser("quiet")
@@ -190,7 +213,9 @@ def test_empty_database_beside_a_full_one(redis_server: Server) -> None:
 def test_refused_before_the_first_key(redis_server: Server) -> None:
     """A walk that is refused before it looked at any key names the reason alone: there is nothing to resume."""
     with Inspector(redis_server) as inspector:
-        inspector.client.acl_setuser("limited", enabled=True, passwords=["+secret"], commands=["+@all", "-scan"], keys=["*"])
+        inspector.client.acl_setuser(
+            "limited", enabled=True, passwords=["+secret"], commands=["+@all", "-scan"], keys=["*"]
+        )
         outcome = doctor(redis_server.url.replace("//", "//limited:secret@"))
         inspector.client.acl_deluser("limited")
     assert outcome.code == 2
@@ -205,7 +230,10 @@ def test_bad_keys_can_be_found(redis_server: Server) -> None:
     with Inspector(redis_server) as inspector:
         patient = Patient(inspector)
         session_id = f"x{new_session_id()[1:]}"  # lest it begins as "short" below does
-        damaged = (patient.layout.session_key(session_id), patient.layout.marker_key(new_session_id()))
+        damaged = (
+            patient.layout.session_key(session_id),
+            patient.layout.marker_key(new_session_id()),
+        )
         for key in damaged:
             inspector.client.set(key, "{}", px=50_000)
         inspector.client.hset(patient.layout.session_key("a[b*c?\\-of-another-program"), "a", "b")
@@ -213,7 +241,9 @@ def test_bad_keys_can_be_found(redis_server: Server) -> None:
         inspector.client.set(patient.layout.index_key("mallory"), "no index")
         inspector.client.rpush(patient.layout.throttle_key("0" * 32), "1")
         examples = doctor(redis_server.url, "--json", "--verbose").report["examples"]
-        shown = {example["key"]: example["kind"] for example in examples if example["key"] is not None}
+        shown = {
+            example["key"]: example["kind"] for example in examples if example["key"] is not None
+        }
         assert shown == {
             f"{damaged[0][:16]}*": "undecodable_record",
             f"{damaged[1][:33]}*": "damaged_marker",
@@ -239,8 +269,18 @@ def test_eviction_policy(tmp_path: Path) -> None:
         assert outcome.code == 1
         assert "maxmemory-policy to noeviction" in doctor(server.url).out
         client: Any = Inspector.looking_at(server).client
-        for rights, found in ((["-config"], Kind.EVICTION), (["-config", "-info"], Kind.EVICTION_UNKNOWN)):
-            client.acl_setuser("limited", enabled=True, passwords=["+secret"], commands=["+@all", *rights], keys=["*"], reset=True)
+        for rights, found in (
+            (["-config"], Kind.EVICTION),
+            (["-config", "-info"], Kind.EVICTION_UNKNOWN),
+        ):
+            client.acl_setuser(
+                "limited",
+                enabled=True,
+                passwords=["+secret"],
+                commands=["+@all", *rights],
+                keys=["*"],
+                reset=True,
+            )
             limited = server.url.replace("//", "//limited:secret@")
             assert doctor(limited, "--json", "--no-cluster").counts() == {found: 1}
         client.close()
@@ -262,7 +302,9 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def amid(server: Server, *arguments: object, cwd: Path | None = None) -> Iterator["subprocess.Popen[str]"]:
+def amid(
+    server: Server, *arguments: object, cwd: Path | None = None
+) -> Iterator["subprocess.Popen[str]"]:
     """The command in a process of its own that has looked at three pages, and has half of the next one."""
     with LossyProxy(server.port).lose("SCAN", 1, after=3, halves=True) as proxy:
         process = start(f"redis://127.0.0.1:{proxy.port}", *arguments, cwd=cwd)
@@ -280,7 +322,10 @@ def test_interrupted(redis_server: Server, tmp_path: Path, number: signal.Signal
             process.send_signal(number)
             outcome = finish(process)
         assert outcome.code == 2
-        assert outcome.errors == f"lucia doctor: interrupted. To go on, run the same command with --resume {file}\n"
+        assert (
+            outcome.errors
+            == f"lucia doctor: interrupted. To go on, run the same command with --resume {file}\n"
+        )
         assert not outcome.report["complete"]
         state = json.loads(file.read_text())
         assert state["cursor"] != "0"
@@ -311,7 +356,9 @@ def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
     with Inspector(redis_server) as inspector:
         fill(inspector, 10, MANY // 10, endless=10)
         for number in range(50):
-            inspector.client.lrem(inspector.layout.index_key(f"user-{number % 10}"), 0, f"user-{number % 10}-{number}")
+            inspector.client.lrem(
+                inspector.layout.index_key(f"user-{number % 10}"), 0, f"user-{number % 10}-{number}"
+            )
         with amid(redis_server, "--json", "--fix", "--resume", file) as process:
             process.send_signal(signal.SIGINT)
             assert finish(process).code == 2
@@ -335,9 +382,20 @@ def test_lost_connection(tmp_path: Path) -> None:
 
 def _state(file: Path, url: str, **changes: Any) -> dict[str, Any]:
     """A state file as a run leaves it, with changes."""
-    settings = {name: value for name, value in doctor(url, "--json").report.items() if name in SETTINGS}
+    settings = {
+        name: value for name, value in doctor(url, "--json").report.items() if name in SETTINGS
+    }
     empty: dict[str, Any] = {"keys": {}, "found": {}, "mended": {}}
-    state = {"version": 1, "settings": settings, "done": {}, "node": None, "run_id": None, "cursor": "0", "tally": empty, **changes}
+    state = {
+        "version": 1,
+        "settings": settings,
+        "done": {},
+        "node": None,
+        "run_id": None,
+        "cursor": "0",
+        "tally": empty,
+        **changes,
+    }
     file.write_text(json.dumps(state))
     return state
 
@@ -353,7 +411,14 @@ def test_server_that_was_restarted(redis_server: Server, tmp_path: Path) -> None
         fill(inspector, 3, 1, endless=3)
         tally = {"keys": {"session": 99}, "found": {"dead_session": 99}, "mended": {}}
         for run_id in ("another", None):
-            _state(tmp_path / "state", redis_server.url, node="", run_id=run_id, cursor="12345", tally=tally)
+            _state(
+                tmp_path / "state",
+                redis_server.url,
+                node="",
+                run_id=run_id,
+                cursor="12345",
+                tally=tally,
+            )
             outcome = doctor(redis_server.url, "--json", "--resume", tmp_path / "state")
             assert outcome.counts() == {Kind.SESSION_WITHOUT_TTL: 3}
             assert outcome.report["keys"]["session"] == 3
@@ -363,7 +428,13 @@ def test_nodes_that_are_done(redis_server: Server, tmp_path: Path) -> None:
     """A node that was looked at is not looked at again, and its counts are kept."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 3, 1, endless=3)
-        done = {"": {"keys": {"session": 7}, "found": {"dead_session": 2}, "mended": {"dead_session": 2}}}
+        done = {
+            "": {
+                "keys": {"session": 7},
+                "found": {"dead_session": 2},
+                "mended": {"dead_session": 2},
+            }
+        }
         _state(tmp_path / "state", redis_server.url, done=done)
         outcome = doctor(redis_server.url, "--json", "--resume", tmp_path / "state")
         assert outcome.counts() == {Kind.DEAD_SESSION: 2}
@@ -380,7 +451,9 @@ def test_nodes_that_are_done(redis_server: Server, tmp_path: Path) -> None:
         ('{"version": 2}', "another version"),
     ],
 )
-def test_file_that_is_no_state(redis_server: Server, tmp_path: Path, content: str, told: str) -> None:
+def test_file_that_is_no_state(
+    redis_server: Server, tmp_path: Path, content: str, told: str
+) -> None:
     """A file of something else, of another version or of other options is refused, and left as it is."""
     file = tmp_path / "state"
     file.write_text(content)
@@ -411,7 +484,9 @@ def test_cluster_or_not(cluster: Cluster, redis_server: Server) -> None:
     assert len(doctor(cluster.url, "--json").report["servers"]) == 3
     assert len(doctor(cluster.url, "--json", "--cluster").report["servers"]) == 3
     with Inspector(redis_server) as inspector:
-        inspector.client.acl_setuser("quiet", enabled=True, passwords=["+secret"], commands=["+@all", "-info"], keys=["*"])
+        inspector.client.acl_setuser(
+            "quiet", enabled=True, passwords=["+secret"], commands=["+@all", "-info"], keys=["*"]
+        )
         quiet = doctor(redis_server.url.replace("//", "//quiet:secret@"), "--json")
         assert quiet.report["servers"] == [{"name": "", "eviction_policy": "noeviction"}]
         inspector.client.acl_deluser("quiet")
@@ -423,7 +498,13 @@ def test_without_scripts(server: Server) -> None:
     with Inspector(server) as inspector:
         patient = Patient(inspector)
         patient.in_every_way()
-        inspector.client.acl_setuser("plain", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
+        inspector.client.acl_setuser(
+            "plain",
+            enabled=True,
+            passwords=["+secret"],
+            commands=["+@all", "-@scripting"],
+            keys=["*"],
+        )
         address = server.url.replace("//", "//plain:secret@")
         outcome = doctor(address, "--json", "--fix", "--delete-damaged", "--move-bare")
         assert outcome.counts() == patient.damage
@@ -443,15 +524,33 @@ MENDING = {
 }
 
 
-def _heals(address: str, inspector: Inspector, layout: str, commands: Iterable[str], *options: str) -> bool:
+def _heals(
+    address: str, inspector: Inspector, layout: str, commands: Iterable[str], *options: str
+) -> bool:
     """Whether a user with these rights finds all damage, and with --fix mends it."""
     inspector.on_each("FLUSHALL")
     inspector.on_each("SCRIPT", "FLUSH")
     patient = Patient(inspector)
     patient.in_every_way(bare=False)
     patterns = [f"~{inspector.layout.session_key('*')}", f"~{inspector.layout.index_key('*')}"]
-    inspector.on_each("ACL", "SETUSER", "nurse", "reset", "on", ">secret", *patterns, *(f"+{command}" for command in commands))
-    outcome = doctor(address.replace("//", "//nurse:secret@"), "--json", "--no-others", "--layout", layout, *options)
+    inspector.on_each(
+        "ACL",
+        "SETUSER",
+        "nurse",
+        "reset",
+        "on",
+        ">secret",
+        *patterns,
+        *(f"+{command}" for command in commands),
+    )
+    outcome = doctor(
+        address.replace("//", "//nurse:secret@"),
+        "--json",
+        "--no-others",
+        "--layout",
+        layout,
+        *options,
+    )
     inspector.on_each("ACL", "DELUSER", "nurse")
     return outcome.code == int("--fix" not in options) and outcome.counts() == patient.damage
 
@@ -459,7 +558,15 @@ def _heals(address: str, inspector: Inspector, layout: str, commands: Iterable[s
 def test_documented_rights() -> None:
     """The page names each right."""
     page = (Path(__file__).parents[2] / "docs/doctor.md").read_text()
-    for command in (*ASKING, *(each for rights in (LOOKING, MENDING) for commands in rights.values() for each in commands)):
+    for command in (
+        *ASKING,
+        *(
+            each
+            for rights in (LOOKING, MENDING)
+            for commands in rights.values()
+            for each in commands
+        ),
+    ):
         assert f"+{command}" in page, command
 
 
@@ -473,7 +580,9 @@ def test_least_rights(server: Server, layout: str) -> None:
         assert _heals(server.url, inspector, layout, enough, *fix)
         assert _heals(server.url, inspector, layout, (*looking, "info", *MENDING[layout]), *fix)
         for command in (*looking, *MENDING[layout]):
-            assert not _heals(server.url, inspector, layout, (each for each in enough if each != command), *fix), command
+            assert not _heals(
+                server.url, inspector, layout, (each for each in enough if each != command), *fix
+            ), command
 
 
 def test_least_rights_in_a_cluster(cluster: Cluster) -> None:
@@ -488,10 +597,18 @@ def test_others_without_a_right_to_them(redis_server: Server) -> None:
     with Inspector(redis_server) as inspector:
         fill(inspector, 1, 2, endless=1)
         inspector.client.mset({f"foreign-{number}": 1 for number in range(2_000)})
-        inspector.client.acl_setuser("nurse", enabled=True, passwords=["+secret"], commands=["+@all"], keys=["session:*", "userSession:*"])
+        inspector.client.acl_setuser(
+            "nurse",
+            enabled=True,
+            passwords=["+secret"],
+            commands=["+@all"],
+            keys=["session:*", "userSession:*"],
+        )
         outcome = doctor(redis_server.url.replace("//", "//nurse:secret@"), "--json")
         assert outcome.counts() == {Kind.OTHERS_UNREADABLE: 1, Kind.SESSION_WITHOUT_TTL: 1}
-        assert "None" not in doctor(redis_server.url.replace("//", "//nurse:secret@"), "--verbose").out
+        assert (
+            "None" not in doctor(redis_server.url.replace("//", "//nurse:secret@"), "--verbose").out
+        )
         inspector.client.acl_deluser("nurse")
 
 

@@ -3,7 +3,15 @@
 import pytest
 
 from lucia._redis.doctor.findings import Kind
-from tests.doctor.patients import BARE, DAMAGE, LAYOUTS, Patient, assert_tells_no_secret, doctor, dump
+from tests.doctor.patients import (
+    BARE,
+    DAMAGE,
+    LAYOUTS,
+    Patient,
+    assert_tells_no_secret,
+    doctor,
+    dump,
+)
 from tests.redis_tools import ClusterInspector, Inspector
 from tests.servers import Cluster, Server
 
@@ -31,13 +39,17 @@ def test_fix(server: Server, layout: str) -> None:
         patient.in_every_way()
         outcome = doctor(server.url, "--layout", layout, "--json", "--fix")
         assert outcome.counts() == patient.damage
-        left = {kind: count for kind, count in patient.damage.items() if Kind(kind) in {*DAMAGE, *BARE}}
+        left = {
+            kind: count for kind, count in patient.damage.items() if Kind(kind) in {*DAMAGE, *BARE}
+        }
         left[Kind.UNINDEXED_SESSION] = 1  # whose index is no index
         assert outcome.counts("left") == left
         assert outcome.code == 1
         again = doctor(server.url, "--layout", layout, "--json")
         assert again.counts() == left
-        everything = doctor(server.url, "--layout", layout, "--json", "--fix", "--delete-damaged", "--move-bare")
+        everything = doctor(
+            server.url, "--layout", layout, "--json", "--fix", "--delete-damaged", "--move-bare"
+        )
         assert everything.counts("left") == {}
         assert everything.code == 0
         assert doctor(server.url, "--layout", layout, "--json").counts() == {}
@@ -55,7 +67,9 @@ def test_cluster(cluster: Cluster, layout: str) -> None:
         assert outcome.counts() == patient.damage
         assert dump(inspector) == before
         assert len(outcome.report["servers"]) == 3
-        mended = doctor(cluster.url, "--layout", layout, "--json", "--fix", "--delete-damaged", "--move-bare")
+        mended = doctor(
+            cluster.url, "--layout", layout, "--json", "--fix", "--delete-damaged", "--move-bare"
+        )
         left: dict[str, int] = {Kind.BARE_SESSION: 3, Kind.BARE_INDEX: 1}
         assert {**left, **mended.counts("left")} in (left, {**left, Kind.UNINDEXED_SESSION: 1})
         doctor(cluster.url, "--layout", layout, "--fix")

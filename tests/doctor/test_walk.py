@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from lucia._redis.doctor import index as index_doctor
-from lucia._redis.doctor.findings import Kind, Treatment
+from lucia._redis.doctor.findings import Kind, RepairOptions
 from lucia._redis.doctor.walk import State, Walk
 from lucia._redis.records import Layout, encode_row
 from lucia._rules.sessions import new_session_id
@@ -28,7 +28,9 @@ from tests.servers import Cluster, Server
 class Bench:
     """Walks over a server whose time between two looks is a test's."""
 
-    def __init__(self, inspector: Inspector, layout: Layout, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, inspector: Inspector, layout: Layout, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         self.inspector = inspector
         self.layout = layout
         self.seconds = 0.0
@@ -50,7 +52,7 @@ class Bench:
             walk = Walk(
                 driver,
                 self.layout,
-                Treatment(fix=fix),
+                RepairOptions(fix=fix),
                 State({}),
                 others=True,
                 path=None,
@@ -80,7 +82,14 @@ def test_saved_now_and_then(redis_server: Server, tmp_path: Path) -> None:
     def walk(inspector: Inspector, state: State) -> int:
         with closing(RedisDriver(inspector.client)) as driver:
             begun = Walk(
-                driver, inspector.layout, Treatment(), state, others=True, path=file, progress=progress, monotonic=lambda: seconds[0]
+                driver,
+                inspector.layout,
+                RepairOptions(),
+                state,
+                others=True,
+                path=file,
+                progress=progress,
+                monotonic=lambda: seconds[0],
             )
             begun.run()
             return state.total().keys["session"]
@@ -103,9 +112,13 @@ def test_beside_javascript(redis_server: Server, name: str) -> None:
         patient = Patient(inspector)
         kept, lost, late, ended = (row(new_session_id(), "u1") for _ in range(4))
         for session in (kept, lost, ended):
-            inspector.client.set(layout.session_key(session.id), encode_row(session), pxat=session.idle_expires)
+            inspector.client.set(
+                layout.session_key(session.id), encode_row(session), pxat=session.idle_expires
+            )
         early = row(new_session_id(), "u1")
-        inspector.client.set(layout.session_key(early.id), encode_row(early), pxat=early.idle_expires)
+        inspector.client.set(
+            layout.session_key(early.id), encode_row(early), pxat=early.idle_expires
+        )
         for session in (kept, late):
             patient.add("u1", session.id)
         patient.add("u1", "dead for ever")
@@ -114,14 +127,21 @@ def test_beside_javascript(redis_server: Server, name: str) -> None:
         patient.add("u2", kept.id)
 
         def meanwhile() -> None:
-            inspector.client.set(layout.session_key(late.id), encode_row(late), pxat=late.idle_expires)
+            inspector.client.set(
+                layout.session_key(late.id), encode_row(late), pxat=late.idle_expires
+            )
             patient.add("u1", early.id)
             inspector.client.delete(layout.session_key(ended.id))
             (inspector.client.lrem if layout.index.type == "list" else _srem(inspector))(
                 layout.index_key("u1"), 0, "dead, and gone from the index"
             )
 
-        found = {Kind.DEAD_ENTRY: 1, Kind.UNINDEXED_SESSION: 1, Kind.INDEX_WITH_TTL: 1, Kind.FOREIGN_ENTRY: 1}
+        found = {
+            Kind.DEAD_ENTRY: 1,
+            Kind.UNINDEXED_SESSION: 1,
+            Kind.INDEX_WITH_TTL: 1,
+            Kind.FOREIGN_ENTRY: 1,
+        }
         bench = Bench(inspector, layout, meanwhile)
         assert bench.walk(fix=False) == (found, 4)
         assert 60 <= bench.seconds < 70
@@ -169,7 +189,9 @@ def test_very_long_index(redis_server: Server, name: str) -> None:
             for number, id_ in enumerate(ids):
                 if number % 2:
                     inspector.write(row(id_, "u1"), pipeline)
-                (pipeline.lpush if layout.index.type == "list" else pipeline.sadd)(layout.index_key("u1"), id_)
+                (pipeline.lpush if layout.index.type == "list" else pipeline.sadd)(
+                    layout.index_key("u1"), id_
+                )
             pipeline.persist(layout.index_key("u1"))
             if layout.index.type == "list":
                 pipeline.lpush(layout.index_key("u1"), ids[1], ids[999])
@@ -301,14 +323,20 @@ def _live_beside(inspector: Inspector, address: str, layout: str, clients: list[
         for number in range(4):
             patient = Patient(inspector)
             for user in range(20):
-                patient.session(f"patient-{number}-{user}", indexed=user % 2 == 0, whole=user % 3 == 0)
+                patient.session(
+                    f"patient-{number}-{user}", indexed=user % 2 == 0, whole=user % 3 == 0
+                )
             outcome = doctor(address, "--layout", layout, "--json", "--fix")
             assert (outcome.counts("left"), outcome.errors) == ({}, "")
             assert outcome.counts()[Kind.UNINDEXED_SESSION] == 10
     for application in applications:
         application.check()
         application.close()
-    assert {kind for kind, count in doctor(address, "--layout", layout, "--json").counts().items() if count} <= {Kind.DEAD_ENTRY}
+    assert {
+        kind
+        for kind, count in doctor(address, "--layout", layout, "--json").counts().items()
+        if count
+    } <= {Kind.DEAD_ENTRY}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -326,7 +354,9 @@ def test_beside_the_application(server: Server, layout: str) -> None:
 def test_beside_the_application_in_a_cluster(cluster: Cluster, layout: str) -> None:
     """The same in a cluster, where every change is several steps."""
     with ClusterInspector(cluster, LAYOUTS[layout]) as inspector:
-        clients: list[Any] = [redis.RedisCluster.from_url(cluster.url, protocol=2) for _ in range(2)]
+        clients: list[Any] = [
+            redis.RedisCluster.from_url(cluster.url, protocol=2) for _ in range(2)
+        ]
         _live_beside(inspector, cluster.url, layout, clients)
         for client in clients:
             client.close()
@@ -335,7 +365,13 @@ def test_beside_the_application_in_a_cluster(cluster: Cluster, layout: str) -> N
 def test_beside_the_application_without_scripts(redis_server: Server) -> None:
     """The same where scripts are refused to all."""
     with Inspector(redis_server) as inspector:
-        inspector.client.acl_setuser("plain", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
+        inspector.client.acl_setuser(
+            "plain",
+            enabled=True,
+            passwords=["+secret"],
+            commands=["+@all", "-@scripting"],
+            keys=["*"],
+        )
         address = redis_server.url.replace("//", "//plain:secret@")
         clients: list[Any] = [redis.Redis.from_url(address) for _ in range(2)]
         _live_beside(inspector, address, "default", clients)

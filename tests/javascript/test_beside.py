@@ -18,7 +18,10 @@ from tests.javascript.service import Kind, Service, ServiceError, install, runni
 from tests.servers import Server
 
 LayoutName = Literal["default", "lucia-v2"]
-LAYOUTS: dict[LayoutName, tuple[Kind, str]] = {"default": ("documented", "userSession"), "lucia-v2": ("original", "user_sessions")}
+LAYOUTS: dict[LayoutName, tuple[Kind, str]] = {
+    "default": ("documented", "userSession"),
+    "lucia-v2": ("original", "user_sessions"),
+}
 HOUR = 3_600_000
 
 pytestmark = pytest.mark.slow
@@ -52,7 +55,11 @@ class Side:
     def indexed(self, user_id: str) -> set[str]:
         """The ids in a user's index."""
         key = f"{self.index}:{user_id}"
-        ids = self.client.lrange(key, 0, -1) if self.layout == "default" else self.client.smembers(key)
+        ids = (
+            self.client.lrange(key, 0, -1)
+            if self.layout == "default"
+            else self.client.smembers(key)
+        )
         return {id_.decode() for id_ in ids}
 
 
@@ -68,12 +75,24 @@ def both(request: pytest.FixtureRequest, redis_server: Server, packages: None) -
     layout: LayoutName = request.param
     kind, index = LAYOUTS[layout]
     client: Any = redis.Redis.from_url(redis_server.url)
-    with client, running(kind, redis_server.url, HOUR) as theirs, running(kind, redis_server.url, -1) as hasty:
+    with (
+        client,
+        running(kind, redis_server.url, HOUR) as theirs,
+        running(kind, redis_server.url, -1) as hasty,
+    ):
         client.flushall()
         with RedisSessionAdapter(client, layout=layout, legacy_writers=True) as sessions:
             hour, moment = timedelta(hours=1), timedelta(milliseconds=1)
-            ours = Auth(sessions=sessions, env="DEV", session_expires_in=SessionExpiry(active=hour, idle=hour))
-            ours_hasty = Auth(sessions=sessions, env="DEV", session_expires_in=SessionExpiry(active=moment, idle=hour))
+            ours = Auth(
+                sessions=sessions,
+                env="DEV",
+                session_expires_in=SessionExpiry(active=hour, idle=hour),
+            )
+            ours_hasty = Auth(
+                sessions=sessions,
+                env="DEV",
+                session_expires_in=SessionExpiry(active=moment, idle=hour),
+            )
             yield Side(layout, theirs, hasty, ours, ours_hasty, index, client)
 
 
@@ -97,7 +116,7 @@ def read_by_theirs(both: Side) -> Callable[[str], object]:
 
 def test_they_read_ours(both: Side) -> None:
     """They read a session that we made, all of its members, and list it."""
-    session = both.ours.create_session("alice", noted={"via": "python"})
+    session = both.ours.create_session("alice", metadata={"via": "python"})
     read = both.theirs.call("read", session.session_id)
     assert read == both.record(session.session_id)
     assert read["user_id"] == "alice"
@@ -109,8 +128,15 @@ def test_we_read_theirs(both: Side) -> None:
     """We validate a session that they made, as it is, and list it; its members of their own stay."""
     session_id = both.theirs.call("create", "alice", {"theme": "dark"})
     session = both.ours.validate_session(session_id)
-    assert (session.session_id, session.user_id, session.state, session.fresh) == (session_id, "alice", "active", False)
-    assert [device.handle for device in both.ours.get_all_user_sessions("alice")] == [session.handle]
+    assert (session.session_id, session.user_id, session.state, session.fresh) == (
+        session_id,
+        "alice",
+        "active",
+        False,
+    )
+    assert [device.handle for device in both.ours.get_all_user_sessions("alice")] == [
+        session.handle
+    ]
     assert both.record(session_id)["theme"] == "dark"
 
 
@@ -175,7 +201,7 @@ def test_we_renew_theirs(both: Side) -> None:
 
 def test_they_renew_ours(both: Side) -> None:
     """An idle session of ours that they renew is active for us by the id that they give it, and is listed."""
-    session = both.ours_hasty.create_session("alice", noted={"via": "python"})
+    session = both.ours_hasty.create_session("alice", metadata={"via": "python"})
     while both.ours.get_session(session.session_id).state == "active":
         pass
     renewed = both.theirs.call("renew", session.session_id)
@@ -183,7 +209,11 @@ def test_they_renew_ours(both: Side) -> None:
     assert (ours.state, ours.fresh) == ("active", False)
     assert ours.handle in {device.handle for device in both.ours.get_all_user_sessions("alice")}
     if both.layout == "lucia-v2":  # which renews in place, under the same id
-        assert (renewed, ours.handle, ours.noted) == (session.session_id, session.handle, {"via": "python"})
+        assert (renewed, ours.handle, ours.metadata) == (
+            session.session_id,
+            session.handle,
+            {"via": "python"},
+        )
 
 
 def test_we_end_what_they_renewed(both: Side) -> None:
@@ -210,7 +240,9 @@ def lost_logins(both: Side, ours: Auth[Any]) -> set[str]:
         ours.invalidate_all_user_sessions("alice")
         amid_sign_outs("endCreate", session)
         ids.append(session["id"])
-    return {each for each in ids if not is_dead(ours.validate_session, each)} - both.indexed("alice")
+    return {each for each in ids if not is_dead(ours.validate_session, each)} - both.indexed(
+        "alice"
+    )
 
 
 @pytest.mark.parametrize("both", ["default"], indirect=True)

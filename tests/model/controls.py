@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from lucia._redis.cluster import INDEX_SLACK_MS, Scripted, SessionFirst
+from lucia._redis.cluster import INDEX_SLACK_MS, ClusterStore, Scripted
 from lucia._redis.commands import Batch, Call, Eval, Operation
 from lucia._redis.operations import end_of_chain, follow, marker_or_none, rows_of, to_text
 from lucia._redis.records import Marker, encode_marker, encode_row
-from lucia._redis.single_server import Atomic
+from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
 from lucia._rules.caps import surplus_sessions
 from lucia._rules.sessions import MARKER_MS
@@ -15,15 +15,20 @@ from lucia.models import SessionRow
 from tests.model.world import LAYOUT
 
 
-class IndexFirst(SessionFirst):
+class IndexFirst(ClusterStore):
     """Puts the id into the index, then writes the session: a sign-out in between takes the id out for good."""
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        yield from self._steps.push(self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires)
-        yield Call("SET", (self._layout.session_key(row.id), encode_row(row), "NX", "PXAT", row.idle_expires))
+        yield from self._steps.push(
+            self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
+        )
+        yield Call(
+            "SET",
+            (self._layout.session_key(row.id), encode_row(row), "NX", "PXAT", row.idle_expires),
+        )
 
 
-class IndexDeleted(SessionFirst):
+class IndexDeleted(ClusterStore):
     """The shipped protocol, but a sign-out everywhere deletes the index and with it the ids that it did not see."""
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
@@ -38,29 +43,48 @@ class Original(IndexDeleted):
     """What the JavaScript adapter does: both writes side by side, and a sign-out everywhere that deletes the index."""
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        push = Eval(self._layout.index.scripts.push, (self._layout.index_key(row.user_id),), (row.id, row.idle_expires, INDEX_SLACK_MS))
-        yield Batch((push, Call("SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires))))
+        push = Eval(
+            self._layout.index.scripts.push,
+            (self._layout.index_key(row.user_id),),
+            (row.id, row.idle_expires, INDEX_SLACK_MS),
+        )
+        yield Batch(
+            (
+                push,
+                Call(
+                    "SET",
+                    (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires),
+                ),
+            )
+        )
 
 
-class Endless(SessionFirst):
+class Endless(ClusterStore):
     """The index gets its expiry in a step of its own: a crash before it leaves a key for ever."""
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         index = self._layout.index_key(row.user_id)
-        yield Call("SET", (self._layout.session_key(row.id), encode_row(row), "NX", "PXAT", row.idle_expires))
+        yield Call(
+            "SET",
+            (self._layout.session_key(row.id), encode_row(row), "NX", "PXAT", row.idle_expires),
+        )
         yield Call("LPUSH", (index, row.id))
         yield Call("PEXPIREAT", (index, row.idle_expires + INDEX_SLACK_MS))
 
 
-class Overwriting(SessionFirst):
+class Overwriting(ClusterStore):
     """A create that writes whatever is there, as the original's does after it has looked: two at once, or a taken id, and one is lost."""
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        yield Call("SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires))
-        yield from self._steps.push(self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires)
+        yield Call(
+            "SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires)
+        )
+        yield from self._steps.push(
+            self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
+        )
 
 
-class BlindPrune(SessionFirst):
+class BlindPrune(ClusterStore):
     """Reading a user's sessions takes all ids out of the index that it saw, also those whose session is alive."""
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
@@ -71,7 +95,7 @@ class BlindPrune(SessionFirst):
         return rows_of(user_id, ids, records)
 
 
-class NeverPruned(SessionFirst):
+class NeverPruned(ClusterStore):
     """Reading a user's sessions leaves dead ids in the index."""
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
@@ -79,10 +103,12 @@ class NeverPruned(SessionFirst):
         return rows_of(user_id, ids, (yield from self._records(ids)))
 
 
-class PointerFirst(SessionFirst):
+class PointerFirst(ClusterStore):
     """A renewal that names its successor before it makes it: a crash in between leaves a promise that others keep, or nobody."""
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
+    def renew(
+        self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
+    ) -> Operation[SessionRow | None]:
         used, pointer = self._layout.session_key(used_id), self._layout.marker_key(used_id)
         own = Marker(used_id, successor.id, grace, sealed)
         won = yield Call("SET", (pointer, encode_marker(own), "NX", "PX", MARKER_MS))
@@ -97,10 +123,12 @@ class PointerFirst(SessionFirst):
         return successor
 
 
-class CreateThenDelete(SessionFirst):
+class CreateThenDelete(ClusterStore):
     """A renewal without a marker: a sign-out everywhere that saw the used id alone never hears of the successor."""
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
+    def renew(
+        self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
+    ) -> Operation[SessionRow | None]:
         yield from self._make(successor)
         if (yield Call("DEL", (self._layout.session_key(used_id),))):
             return successor
@@ -108,18 +136,26 @@ class CreateThenDelete(SessionFirst):
         return None
 
 
-class LoserKeeps(SessionFirst):
+class LoserKeeps(ClusterStore):
     """A renewal that came second leaves the successor that it made alive."""
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
+    def renew(
+        self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
+    ) -> Operation[SessionRow | None]:
         yield from self._make(successor)
         used, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
-        answer = yield from self._steps.swap(used, marker_key, encode_marker(Marker(used_id, successor.id, grace, sealed)))
+        answer = yield from self._steps.swap(
+            used, marker_key, encode_marker(Marker(used_id, successor.id, grace, sealed))
+        )
         found = None if answer is None else marker_or_none(answer[0], used_id)
-        return successor if answer is None else (yield from follow(self._layout, None if found is None else found.successor))
+        return (
+            successor
+            if answer is None
+            else (yield from follow(self._layout, None if found is None else found.successor))
+        )
 
 
-class MarkersIgnored(SessionFirst):
+class MarkersIgnored(ClusterStore):
     """Ends sessions, but not what they were renewed to."""
 
     def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[set[str]]:
@@ -129,7 +165,7 @@ class MarkersIgnored(SessionFirst):
         return ended
 
 
-class HandleIgnored(SessionFirst):
+class HandleIgnored(ClusterStore):
     """Spares the id to keep and what it was renewed to, but not the successor that a renewal is about to put in its place."""
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
@@ -143,33 +179,37 @@ class HandleIgnored(SessionFirst):
         return found is not None
 
 
-class Unchecked(Atomic):
+class Unchecked(SingleServerStore):
     """Ends what the index held a moment ago, without asking whether it holds something else by now."""
 
     def _revoke(self, index: str, ids: Sequence[bytes], kept: str | None, *, whole: bool) -> Eval:
         return super()._revoke(index, ids, kept, whole=False)
 
 
-class EndsThenCreates(Atomic):
+class EndsThenCreates(SingleServerStore):
     """Ends what was surplus a moment ago, and creates, without asking whether the index holds something else by now."""
 
-    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+    def create_capped(
+        self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+    ) -> Operation[SessionRow]:
         yield from self._make_room(row, limit, now)
         yield from self.create(row, random_below)
         return row
 
 
-class LooksBeforehand(SessionFirst):
+class LooksBeforehand(ClusterStore):
     """Looks what is surplus before the login is in the index: two at once do not see each other."""
 
-    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+    def create_capped(
+        self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+    ) -> Operation[SessionRow]:
         rows = yield from self.get_by_user(row.user_id, now)
         yield from self.create(row, random_below)
         yield from self.delete(surplus_sessions(rows, row, limit, now))
         return row
 
 
-class EndsOnlyIds(SessionFirst):
+class EndsOnlyIds(ClusterStore):
     """Ends the surplus, but not what that was renewed to meanwhile."""
 
     def delete(self, session_ids: Iterable[str]) -> Operation[None]:

@@ -89,7 +89,15 @@ class Explorer:
 
     def _judge(self, world: World, parents: dict[World, World | None]) -> None:
         outcomes = tuple((process.status, process.result) for process in world.processes)
-        judged = (world.snapshot, world.released, world.ended, world.forgotten, world.gone, outcomes, world.fault)
+        judged = (
+            world.snapshot,
+            world.released,
+            world.ended,
+            world.forgotten,
+            world.gone,
+            outcomes,
+            world.fault,
+        )
         if judged in self._judged:
             return
         self._judged.add(judged)
@@ -100,13 +108,21 @@ class Explorer:
     def _trace(self, world: World, parents: dict[World, World | None]) -> list[str]:
         lines: list[str] = []
         while (parent := parents[world]) is not None:
-            lines.append(next(self._describe(event) for event, each in self._events(parent) if each == world))
+            lines.append(
+                next(self._describe(event) for event, each in self._events(parent) if each == world)
+            )
             world = parent
         return lines[::-1]
 
     def _describe(self, event: Event) -> str:
-        who = "" if event.number is None else f"{event.number}:{self._scenario.tasks[event.number].kind} "
-        return f"{who}{'' if event.part is None else _name(event.part)} {event.what} {event.reply!r}"
+        who = (
+            ""
+            if event.number is None
+            else f"{event.number}:{self._scenario.tasks[event.number].kind} "
+        )
+        return (
+            f"{who}{'' if event.part is None else _name(event.part)} {event.what} {event.reply!r}"
+        )
 
     def _events(self, world: World) -> Iterator[tuple[Event, World]]:
         for event, after in self._moves(world):
@@ -121,7 +137,9 @@ class Explorer:
 
     def _moves(self, world: World) -> Iterator[tuple[Event, World]]:
         for number, process in enumerate(world.processes):
-            if process.status == "running" or (process.status == "new" and self._may_begin(number, world)):
+            if process.status == "running" or (
+                process.status == "new" and self._may_begin(number, world)
+            ):
                 yield from self._steps(world, number)
         for place, (number, part) in enumerate(world.late):
             left = world.late[:place] + world.late[place + 1 :]
@@ -148,36 +166,60 @@ class Explorer:
         if process.status == "running":
             return world
         before = before_of(self._scenario.tasks[number], world)
-        blockers = frozenset(each._replace(after=each.after | {number}) if each.writing else each for each in world.blockers)
+        blockers = frozenset(
+            each._replace(after=each.after | {number}) if each.writing else each
+            for each in world.blockers
+        )
         world = world._replace(blockers=blockers)
         return _with(world, number, process._replace(status="running", before=before))
 
-    def _step(self, world: World, number: int, index: int, part: Part) -> Iterator[tuple[Event, World]]:
+    def _step(
+        self, world: World, number: int, index: int, part: Part
+    ) -> Iterator[tuple[Event, World]]:
         """One command: it is executed and answered; or the world goes wrong."""
         reply, after = self._execute(world, part)
         answered = self._answered(after, number, index, reply)
         yield Event("->", number, part, reply), answered
         if world.resends:
-            yield Event("reply lost, to be sent again", number, part, reply), after._replace(resends=world.resends - 1)
-        if world.zombies and (self._scenario.zombie_creates or not self._scenario.tasks[number].makes):
+            yield (
+                Event("reply lost, to be sent again", number, part, reply),
+                after._replace(resends=world.resends - 1),
+            )
+        if world.zombies and (
+            self._scenario.zombie_creates or not self._scenario.tasks[number].makes
+        ):
             zombie = (*answered.late, (number, part))
-            yield Event("sent twice, once late ->", number, part, reply), answered._replace(zombies=world.zombies - 1, late=zombie)
+            yield (
+                Event("sent twice, once late ->", number, part, reply),
+                answered._replace(zombies=world.zombies - 1, late=zombie),
+            )
         if world.failures:
-            failed = world._replace(failures=world.failures - 1, late=(*world.late, *self._unanswered(world, number)))
-            yield Event("late, the caller gets an error", number, part), self._answered(failed, number, index, LOST)
+            failed = world._replace(
+                failures=world.failures - 1, late=(*world.late, *self._unanswered(world, number))
+            )
+            yield (
+                Event("late, the caller gets an error", number, part),
+                self._answered(failed, number, index, LOST),
+            )
 
     def _unanswered(self, world: World, number: int) -> list[tuple[int, Part]]:
         """The commands on their way."""
         process = world.processes[number]
         assert process.point is not None
         parts = process.point.parts
-        return [(number, part) for index, part in enumerate(parts) if not process.batch or process.batch[index] is WAITING]
+        return [
+            (number, part)
+            for index, part in enumerate(parts)
+            if not process.batch or process.batch[index] is WAITING
+        ]
 
     def _execute(self, world: World, part: Part) -> tuple[Frozen, World]:
         reply, after, timed = self._snapshots.execute(world.snapshot, part)
         if timed:
             busy = frozenset(_busy(world))
-            blockers = {each for each in world.blockers if each.key not in timed} | {Blocker(key, busy) for key in timed}
+            blockers = {each for each in world.blockers if each.key not in timed} | {
+                Blocker(key, busy) for key in timed
+            }
             world = world._replace(blockers=frozenset(blockers))
         return reply, world._replace(snapshot=after)
 
@@ -211,23 +253,35 @@ class Explorer:
     def _expiries(self, world: World) -> Iterator[tuple[Event, World]]:
         for id_ in world.snapshot.provisional():
             key = LAYOUT.session_key(id_).encode()
-            yield Event(f"{id_} was not made whole, and expires"), self._without(world, key, unmade(id_))
+            yield (
+                Event(f"{id_} was not made whole, and expires"),
+                self._without(world, key, unmade(id_)),
+            )
         blocked = {each.key for each in world.blockers}
         for key, used_id in world.snapshot.markers.items():
             if key not in blocked:
                 yield Event(f"the marker of {used_id} expires"), self._without(world, key, used_id)
 
     def _without(self, world: World, key: bytes, forgotten: str) -> World:
-        return world._replace(snapshot=self._snapshots.without(world.snapshot, key), forgotten=world.forgotten | {forgotten})
+        return world._replace(
+            snapshot=self._snapshots.without(world.snapshot, key),
+            forgotten=world.forgotten | {forgotten},
+        )
 
     def _crashes(self, world: World) -> Iterator[tuple[Event, World]]:
         """What else may keep no marker from expiring: a crash, or a late command that is lost."""
         for number in {number for each in world.blockers for number in each.writing | each.after}:
             if world.crashes and world.processes[number].status == "running":
                 crashed = _with(world, number, Process(None, status="crashed"))
-                yield Event("crashes", number), _unblocked(crashed._replace(crashes=world.crashes - 1))
+                yield (
+                    Event("crashes", number),
+                    _unblocked(crashed._replace(crashes=world.crashes - 1)),
+                )
         for place, (number, part) in enumerate(world.late if world.blockers else ()):
-            yield Event("is lost", number, part), _unblocked(world._replace(late=world.late[:place] + world.late[place + 1 :]))
+            yield (
+                Event("is lost", number, part),
+                _unblocked(world._replace(late=world.late[:place] + world.late[place + 1 :])),
+            )
 
 
 def _with(world: World, number: int, process: Process) -> World:
@@ -237,7 +291,9 @@ def _with(world: World, number: int, process: Process) -> World:
 
 def _busy(world: World) -> set[int]:
     """Who is under way, or has commands on their way."""
-    running = {number for number, process in enumerate(world.processes) if process.status == "running"}
+    running = {
+        number for number, process in enumerate(world.processes) if process.status == "running"
+    }
     return running | {number for number, _ in world.late}
 
 
@@ -246,7 +302,10 @@ def _unblocked(world: World) -> World:
     if not world.blockers:
         return world
     busy = _busy(world)
-    left = (each._replace(writing=each.writing & busy, after=each.after & busy) for each in world.blockers)
+    left = (
+        each._replace(writing=each.writing & busy, after=each.after & busy)
+        for each in world.blockers
+    )
     return world._replace(blockers=frozenset(each for each in left if each.writing or each.after))
 
 

@@ -22,7 +22,9 @@ _SHIPPED: Final[tuple[Script, ...]] = (
     *(getattr(index.scripts, each.name) for index in (LIST, SET) for each in fields(IndexScripts)),
 )
 
-_SCRIPTS: Final = {name: script for script in _SHIPPED for name in (script.sha.encode(), script.text.encode())}
+_SCRIPTS: Final = {
+    name: script for script in _SHIPPED for name in (script.sha.encode(), script.text.encode())
+}
 """By what EVALSHA and EVAL are sent."""
 
 
@@ -107,7 +109,11 @@ class GatedClient:
         return GatedTransaction(self._gate)
 
     def _request(self, name: str, *arguments: Any) -> Request:
-        return self._script(name, *arguments) if name.startswith("EVAL") else Request(Call(name, arguments))
+        return (
+            self._script(name, *arguments)
+            if name.startswith("EVAL")
+            else Request(Call(name, arguments))
+        )
 
     def _script(self, name: str, script: str | bytes, count: int, *words: Any) -> Request:
         assert name in {"EVALSHA", "EVAL"}
@@ -120,14 +126,21 @@ class ForgetfulClient(GatedClient):
 
     def _script(self, name: str, script: str | bytes, count: int, *words: Any) -> Request:
         request = super()._script(name, script, count, *words)
-        return Request(None, NoScriptError("NOSCRIPT No matching script.")) if name == "EVALSHA" else request
+        return (
+            Request(None, NoScriptError("NOSCRIPT No matching script."))
+            if name == "EVALSHA"
+            else request
+        )
 
 
 class ScriptlessClient(GatedClient):
     """A client that may run no scripts."""
 
     def _script(self, name: str, script: str | bytes, count: int, *words: Any) -> Request:
-        return Request(None, NoPermissionError(f"User app has no permissions to run the '{name.lower()}' command"))
+        return Request(
+            None,
+            NoPermissionError(f"User app has no permissions to run the '{name.lower()}' command"),
+        )
 
 
 class RedisCluster(GatedClient):

@@ -20,7 +20,19 @@ from lucia._redis.cluster import INDEX_SLACK_MS, PROVISIONAL_MS
 from lucia._rules.sessions import MARKER_MS
 from tests.model.scenarios import end_of
 from tests.model.server import NOW
-from tests.model.world import LAYOUT, USER, Before, Frozen, Process, Scenario, Snapshot, Task, World, login_of, unmade
+from tests.model.world import (
+    LAYOUT,
+    USER,
+    Before,
+    Frozen,
+    Process,
+    Scenario,
+    Snapshot,
+    Task,
+    World,
+    login_of,
+    unmade,
+)
 
 
 def faults_of(scenario: Scenario, world: World) -> Iterator[str]:
@@ -60,16 +72,26 @@ def dead_for_ever(scenario: Scenario, world: World) -> Iterator[str]:
 
 def gone_logins(snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
     """The logins that were handed a session, of which none validates, nor what it was renewed to."""
-    there = {login_of(id_) for id_ in released if not snapshot.live.keys().isdisjoint(snapshot.chain(id_))}
+    there = {
+        login_of(id_)
+        for id_ in released
+        if not snapshot.live.keys().isdisjoint(snapshot.chain(id_))
+    }
     return frozenset(map(login_of, released)) - there
 
 
 def expiring(scenario: Scenario, world: World) -> Iterator[str]:
     """I3; beside the original an index has no end, and the original's sessions have a wrong one"""
-    live, originals, index = world.snapshot.live, originals_of(scenario), LAYOUT.index_key(USER).encode()
+    live, originals, index = (
+        world.snapshot.live,
+        originals_of(scenario),
+        LAYOUT.index_key(USER).encode(),
+    )
     for key, entry in world.snapshot.state:
         if key == index and scenario.legacy_writers:
-            if entry.expires is not None and (key, entry.expires) not in [(name, first.expires) for name, first in scenario.database]:
+            if entry.expires is not None and (key, entry.expires) not in [
+                (name, first.expires) for name, first in scenario.database
+            ]:
                 yield "I3: the index has an end, which may come before that of a session that the original puts into it"
         elif entry.expires is None:
             yield f"I3: {key!r} has no expiry"
@@ -96,12 +118,18 @@ def no_overwrite(scenario: Scenario, world: World) -> Iterator[str]:
     created: Counter[str] = Counter()
     for task, process in zip(scenario.tasks, world.processes, strict=True):
         key = LAYOUT.session_key(task.makes).encode()
-        if task.kind == "duplicate" and (process.status == "done" or now.get(key) != first.get(key)):
+        if task.kind == "duplicate" and (
+            process.status == "done" or now.get(key) != first.get(key)
+        ):
             yield f"I4: {task.makes} was overwritten"
         if task.kind in ("create", "capped") and process.status == "done":
             created[task.makes] += 1
         own = not _is_contended(scenario, task) and unmade(task.makes) not in world.forgotten
-        if own and task.kind in ("create", "capped", "renew") and process.result == "DuplicateSessionId":
+        if (
+            own
+            and task.kind in ("create", "capped", "renew")
+            and process.result == "DuplicateSessionId"
+        ):
             yield f"I4: {task.makes} is a duplicate of itself"
     yield from (f"I4: {id_} was created twice" for id_, times in created.items() if times > 1)
 
@@ -119,7 +147,11 @@ def no_lock_out(scenario: Scenario, world: World) -> Iterator[str]:
     endable = {login_of(task.uses) for task in scenario.tasks if task.kind == "delete"}
     for id_ in world.released:
         chain = world.snapshot.chain(id_)
-        if login_of(id_) not in endable and world.forgotten.isdisjoint(chain) and world.snapshot.live.keys().isdisjoint(chain):
+        if (
+            login_of(id_) not in endable
+            and world.forgotten.isdisjoint(chain)
+            and world.snapshot.live.keys().isdisjoint(chain)
+        ):
             yield f"I5: {id_} and what it was renewed to are gone, though nobody ended them"
 
 
@@ -136,12 +168,20 @@ def used_is_dead(scenario: Scenario, world: World) -> Iterator[str]:
 def one_successor(_: Scenario, world: World) -> Iterator[str]:
     """I5b"""
     logins = Counter(login_of(id_) for id_ in world.released & world.snapshot.live.keys())
-    yield from (f"I5b: login {login} has two sessions that were handed out and validate" for login, count in logins.items() if count > 1)
+    yield from (
+        f"I5b: login {login} has two sessions that were handed out and validate"
+        for login, count in logins.items()
+        if count > 1
+    )
 
 
 def kept(scenario: Scenario, world: World) -> Iterator[str]:
     """keep: if this sign-out everywhere is the only one who ends sessions"""
-    endings = [pair for pair in zip(scenario.tasks, world.processes, strict=True) if pair[0].kind in ("delete", "revoke", "capped")]
+    endings = [
+        pair
+        for pair in zip(scenario.tasks, world.processes, strict=True)
+        if pair[0].kind in ("delete", "revoke", "capped")
+    ]
     if len(endings) != 1 or not (keep := endings[0][0].uses) or endings[0][0].kind != "revoke":
         return
     chain = world.snapshot.chain(keep)
@@ -158,8 +198,14 @@ def capped(scenario: Scenario, world: World) -> Iterator[str]:
     if not limit:
         return
     live = world.snapshot.live.keys()
-    logins = {login_of(id_) for id_ in (live if scenario.at_every_moment else live & world.released)}
-    ways = [process for task, process in zip(scenario.tasks, world.processes, strict=True) if task.kind == "capped"]
+    logins = {
+        login_of(id_) for id_ in (live if scenario.at_every_moment else live & world.released)
+    }
+    ways = [
+        process
+        for task, process in zip(scenario.tasks, world.processes, strict=True)
+        if task.kind == "capped"
+    ]
     returned = not world.late and all(process.status == "done" for process in ways)
     if len(logins) > limit and (returned or scenario.at_every_moment):
         yield f"cap: of the logins {', '.join(sorted(logins))} no more than {limit} may validate"
@@ -184,27 +230,40 @@ _LAWS: tuple[Callable[[Scenario, World], Iterator[str]], ...] = (
 )
 
 
-def end_fault(scenario: Scenario, task: Task, world: World, process: Process, result: Frozen) -> str | None:
+def end_fault(
+    scenario: Scenario, task: Task, world: World, process: Process, result: Frozen
+) -> str | None:
     """What is judged when an operation returns: a listing, and I5a."""
     if task.kind == "list":
         return _listing_fault(scenario, world, process.before, result)
     forgotten = {login_of(id_) for id_ in world.forgotten}
-    certain = world.resends == scenario.resends and not scenario.legacy_writers  # else it may have been renewed before the end
-    if certain and task.kind == "renew" and result == task.makes and login_of(result) in world.gone - forgotten:
+    certain = (
+        world.resends == scenario.resends and not scenario.legacy_writers
+    )  # else it may have been renewed before the end
+    if (
+        certain
+        and task.kind == "renew"
+        and result == task.makes
+        and login_of(result) in world.gone - forgotten
+    ):
         return f"I5a: {task.uses} was dead, and has been renewed"
     return None
 
 
-def _listing_fault(scenario: Scenario, world: World, before: Before, listed: frozenset[str]) -> str | None:
+def _listing_fault(
+    scenario: Scenario, world: World, before: Before, listed: frozenset[str]
+) -> str | None:
     snapshot = world.snapshot
-    expected = {login_of(id_) for id_ in before.released} & {login_of(id_) for id_ in snapshot.live} - {
-        login_of(id_) for id_ in before.ended
-    }
+    expected = {login_of(id_) for id_ in before.released} & {
+        login_of(id_) for id_ in snapshot.live
+    } - {login_of(id_) for id_ in before.ended}
     if missed := expected - {login_of(id_) for id_ in listed}:
         return f"list: the login of {', '.join(missed)} was alive all the while, and is not in the listing"
     if ended := listed & before.ended:
         return f"list: {', '.join(ended)} was ended before, and is in the listing"
-    if not scenario.legacy_writers and (dead := before.dead & snapshot.index - snapshot.live.keys()):
+    if not scenario.legacy_writers and (
+        dead := before.dead & snapshot.index - snapshot.live.keys()
+    ):
         return f"list: {', '.join(dead)} was dead before, and is still in the index"
     return None
 
@@ -214,7 +273,9 @@ def before_of(task: Task, world: World) -> Before:
     if task.kind == "revoke":
         return Before(world.released)
     if task.kind == "list":
-        return Before(world.released, world.ended, world.snapshot.index.difference(world.snapshot.live))
+        return Before(
+            world.released, world.ended, world.snapshot.index.difference(world.snapshot.live)
+        )
     return Before()
 
 
@@ -232,7 +293,11 @@ def released_by(task: Task, result: Frozen) -> frozenset[str]:
     """The ids that an operation that has returned gave to its caller."""
     if task.kind in ("create", "capped", "original"):
         return frozenset({task.makes})
-    return frozenset({result}) if task.kind in ("renew", "follow") and result is not None else frozenset()
+    return (
+        frozenset({result})
+        if task.kind in ("renew", "follow") and result is not None
+        else frozenset()
+    )
 
 
 def ancestors(scenario: Scenario, ids: Iterable[str], forgotten: frozenset[str]) -> frozenset[str]:
@@ -241,7 +306,11 @@ def ancestors(scenario: Scenario, ids: Iterable[str], forgotten: frozenset[str])
     waiting = list(ids)
     while waiting:
         id_ = waiting.pop()
-        used = {task.uses for task in scenario.tasks if task.kind == "renew" and task.makes == id_} - found - forgotten
+        used = (
+            {task.uses for task in scenario.tasks if task.kind == "renew" and task.makes == id_}
+            - found
+            - forgotten
+        )
         waiting += used
         found |= used
     return frozenset(found)

@@ -9,7 +9,7 @@ from lucia._redis.commands import Batch, Call, Operation
 from lucia._redis.index import LIST, Index
 from lucia._redis.operations import get, successor_of
 from lucia._redis.records import Marker, encode_marker, encode_row
-from lucia._redis.single_server import Atomic
+from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
 from lucia._rules.sessions import MARKER_MS
 from lucia.models import SessionRow
@@ -33,23 +33,39 @@ def row(id_: str, **attributes: str) -> SessionRow:
     """A session; those of one login have one handle and one time of the login."""
     end, login = end_of(id_), login_of(id_)
     of_login = {"handle": login, "created_at": NOW + _ORDER.index(login)}
-    return SessionRow(id=id_, user_id=USER, active_expires=end, idle_expires=end, attributes={**of_login, **attributes})
+    return SessionRow(
+        id=id_,
+        user_id=USER,
+        active_expires=end,
+        idle_expires=end,
+        attributes={**of_login, **attributes},
+    )
 
 
-def stored(*live: str, dead: tuple[str, ...] = (), renewed: tuple[tuple[str, str], ...] = ()) -> State:
+def stored(
+    *live: str, dead: tuple[str, ...] = (), renewed: tuple[tuple[str, str], ...] = ()
+) -> State:
     """Keys with these sessions, newest first, index entries without a session, and markers."""
     keys = {LAYOUT.session_key(id_): Entry(encode_row(row(id_)), end_of(id_)) for id_ in live}
     if ids := (*live, *dead):
         keys[LAYOUT.index_key(USER)] = Entry(tuple(map(str.encode, ids)), max(map(end_of, ids)))
     for used, successor in renewed:
-        keys[LAYOUT.marker_key(used)] = Entry(encode_marker(Marker(used, successor, 0)), NOW + MARKER_MS)
+        keys[LAYOUT.marker_key(used)] = Entry(
+            encode_marker(Marker(used, successor, 0)), NOW + MARKER_MS
+        )
     return tuple(sorted((key.encode(), entry) for key, entry in keys.items()))
 
 
 def with_sets(scenario: Scenario) -> Scenario:
     """The same scenario where an index is a set."""
     database = tuple(
-        (key, entry._replace(value=frozenset(entry.value)) if isinstance(entry.value, tuple) else entry) for key, entry in scenario.database
+        (
+            key,
+            entry._replace(value=frozenset(entry.value))
+            if isinstance(entry.value, tuple)
+            else entry,
+        )
+        for key, entry in scenario.database
     )
     return replace(scenario, database=database)
 
@@ -62,32 +78,64 @@ class Tasks:
         self._index = index
 
     def create(self, id_: str, **attributes: str) -> Task:
-        return Task("create", lambda: self._store.create(row(id_, **attributes), _oldest), makes=id_)
+        return Task(
+            "create", lambda: self._store.create(row(id_, **attributes), _oldest), makes=id_
+        )
 
     def original(self, id_: str) -> Task:
         """A login by the JavaScript adapter: the index entry and the session side by side, an absolute time as a life."""
 
         def start() -> Operation[None]:
             add = self._index.add(LAYOUT.index_key(USER), id_)[:1]
-            yield Batch((*add, Call("SET", (LAYOUT.session_key(id_), encode_row(row(id_)), "PX", end_of(id_)))))
+            yield Batch(
+                (
+                    *add,
+                    Call("SET", (LAYOUT.session_key(id_), encode_row(row(id_)), "PX", end_of(id_))),
+                )
+            )
 
         return Task("original", start, makes=id_)
 
     def capped(self, id_: str, limit: int) -> Task:
-        return Task("capped", lambda: self._store.create_within(row(id_), limit, NOW, _oldest), makes=id_, limit=limit)
+        return Task(
+            "capped",
+            lambda: self._store.create_capped(row(id_), limit, NOW, _oldest),
+            makes=id_,
+            limit=limit,
+        )
 
-    def capped_scenario(self, *tasks: Task, live: tuple[str, ...], resends: int = 0, failures: int = 0, expiries: bool = True) -> Scenario:
+    def capped_scenario(
+        self,
+        *tasks: Task,
+        live: tuple[str, ...],
+        resends: int = 0,
+        failures: int = 0,
+        expiries: bool = True,
+    ) -> Scenario:
         """Tasks within a cap, over these sessions; only where one script sees all keys it is kept at every moment."""
-        strict = isinstance(self._store, Atomic)
+        strict = isinstance(self._store, SingleServerStore)
         return Scenario(
-            tasks, stored(*live), frozenset(live), resends=resends, failures=failures, expiries=expiries, at_every_moment=strict
+            tasks,
+            stored(*live),
+            frozenset(live),
+            resends=resends,
+            failures=failures,
+            expiries=expiries,
+            at_every_moment=strict,
         )
 
     def duplicate(self, id_: str) -> Task:
-        return Task("duplicate", lambda: self._store.create(row(id_, noted="other"), _oldest), makes=id_)
+        return Task(
+            "duplicate", lambda: self._store.create(row(id_, metadata="other"), _oldest), makes=id_
+        )
 
     def renew(self, used: str, successor: str, grace: int = MARKER_MS) -> Task:
-        return Task("renew", lambda: self._store.renew(used, row(successor), grace), makes=successor, uses=used)
+        return Task(
+            "renew",
+            lambda: self._store.renew(used, row(successor), grace),
+            makes=successor,
+            uses=used,
+        )
 
     def follow(self, used: str) -> Task:
         return Task("follow", lambda: _follow(used), uses=used)
@@ -121,38 +169,90 @@ SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "a login, two sign-outs": lambda do: Scenario((do.create("a"), do.revoke(), do.revoke())),
     "a login, a sign-out, re-sent": lambda do: Scenario((do.create("a"), do.revoke()), resends=2),
     "a login, a sign-out, failing": lambda do: Scenario((do.create("a"), do.revoke()), failures=2),
-    "a login, a sign-out, late and again": lambda do: Scenario((do.create("a"), do.revoke()), stored("o"), _o(), zombies=2),
+    "a login, a sign-out, late and again": lambda do: Scenario(
+        (do.create("a"), do.revoke()), stored("o"), _o(), zombies=2
+    ),
     "a login, a listing, a sign-out": lambda do: Scenario((do.create("a"), do.list(), do.revoke())),
-    "a login, a listing, failing": lambda do: Scenario((do.create("a"), do.list()), stored("o", dead=("d",)), _o(), failures=1),
-    "two listings, a login": lambda do: Scenario((do.list(), do.list(), do.create("a")), stored("o", dead=("d",)), _o()),
-    "a login with a taken id": lambda do: Scenario((do.duplicate("o"), do.create("a"), do.list()), stored("o"), _o(), resends=1),
-    "a renewal with a taken id": lambda do: Scenario((do.renew("o", "x"), do.list()), stored("o", "x"), _o("x"), resends=1),
-    "two renewals": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o()),
-    "two renewals, re-sent": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o(), resends=1),
-    "two renewals, failing": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o(), failures=1),
-    "two renewals without grace": lambda do: Scenario((do.renew("o", "o1", 0), do.renew("o", "o2", 0)), stored("o"), _o(), resends=1),
-    "a renewal, two followers": lambda do: Scenario((do.renew("o", "o1"), do.follow("o"), do.follow("o")), stored("o"), _o()),
-    "a renewal, an end": lambda do: Scenario((do.renew("o", "o1"), do.delete("o")), stored("o", "x"), _o("x"), resends=1),
-    "a renewal, an end, failing": lambda do: Scenario((do.renew("o", "o1"), do.delete("o")), stored("o", "x"), _o("x"), failures=1),
-    "two renewals, an end": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2"), do.delete("o")), stored("o"), _o()),
-    "a renewal, a sign-out": lambda do: Scenario((do.renew("o", "o1"), do.revoke()), stored("o", "x"), _o("x"), resends=1),
-    "a renewal, a sign-out, failing": lambda do: Scenario((do.renew("o", "o1"), do.revoke()), stored("o"), _o(), failures=1),
-    "a renewal, a follower, a sign-out": lambda do: Scenario((do.renew("o", "o1"), do.follow("o"), do.revoke()), stored("o"), _o()),
-    "a renewal, a listing": lambda do: Scenario((do.renew("o", "o1"), do.list()), stored("o", "x", dead=("d",)), _o("x")),
+    "a login, a listing, failing": lambda do: Scenario(
+        (do.create("a"), do.list()), stored("o", dead=("d",)), _o(), failures=1
+    ),
+    "two listings, a login": lambda do: Scenario(
+        (do.list(), do.list(), do.create("a")), stored("o", dead=("d",)), _o()
+    ),
+    "a login with a taken id": lambda do: Scenario(
+        (do.duplicate("o"), do.create("a"), do.list()), stored("o"), _o(), resends=1
+    ),
+    "a renewal with a taken id": lambda do: Scenario(
+        (do.renew("o", "x"), do.list()), stored("o", "x"), _o("x"), resends=1
+    ),
+    "two renewals": lambda do: Scenario(
+        (do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o()
+    ),
+    "two renewals, re-sent": lambda do: Scenario(
+        (do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o(), resends=1
+    ),
+    "two renewals, failing": lambda do: Scenario(
+        (do.renew("o", "o1"), do.renew("o", "o2")), stored("o"), _o(), failures=1
+    ),
+    "two renewals without grace": lambda do: Scenario(
+        (do.renew("o", "o1", 0), do.renew("o", "o2", 0)), stored("o"), _o(), resends=1
+    ),
+    "a renewal, two followers": lambda do: Scenario(
+        (do.renew("o", "o1"), do.follow("o"), do.follow("o")), stored("o"), _o()
+    ),
+    "a renewal, an end": lambda do: Scenario(
+        (do.renew("o", "o1"), do.delete("o")), stored("o", "x"), _o("x"), resends=1
+    ),
+    "a renewal, an end, failing": lambda do: Scenario(
+        (do.renew("o", "o1"), do.delete("o")), stored("o", "x"), _o("x"), failures=1
+    ),
+    "two renewals, an end": lambda do: Scenario(
+        (do.renew("o", "o1"), do.renew("o", "o2"), do.delete("o")), stored("o"), _o()
+    ),
+    "a renewal, a sign-out": lambda do: Scenario(
+        (do.renew("o", "o1"), do.revoke()), stored("o", "x"), _o("x"), resends=1
+    ),
+    "a renewal, a sign-out, failing": lambda do: Scenario(
+        (do.renew("o", "o1"), do.revoke()), stored("o"), _o(), failures=1
+    ),
+    "a renewal, a follower, a sign-out": lambda do: Scenario(
+        (do.renew("o", "o1"), do.follow("o"), do.revoke()), stored("o"), _o()
+    ),
+    "a renewal, a listing": lambda do: Scenario(
+        (do.renew("o", "o1"), do.list()), stored("o", "x", dead=("d",)), _o("x")
+    ),
     "a renewal of a renewed one, an end": lambda do: Scenario(
         (do.renew("o", "o1"), do.renew("o1", "o2"), do.delete("o")), stored("o"), _o()
     ),
-    "a renewal, others signed out": lambda do: Scenario((do.renew("o", "o1"), do.revoke("o")), stored("o", "x"), _o("x"), resends=1),
-    "a renewal without grace, others signed out": lambda do: Scenario((do.renew("o", "o1", 0), do.revoke("o")), stored("o", "x"), _o("x")),
-    "renewed before, others signed out": lambda do: Scenario(
-        (do.revoke("o"), do.renew("o1", "o2")), stored("o1", "x", renewed=(("o", "o1"),)), _o("o1", "x")
+    "a renewal, others signed out": lambda do: Scenario(
+        (do.renew("o", "o1"), do.revoke("o")), stored("o", "x"), _o("x"), resends=1
     ),
-    "a login, others signed out": lambda do: Scenario((do.create("a"), do.revoke("o")), stored("o", "x"), _o("x"), failures=1),
-    "renewed before, an end": lambda do: Scenario((do.delete("o"), do.renew("o1", "o2")), stored("o1", renewed=(("o", "o1"),)), _o("o1")),
-    "two capped logins": lambda do: do.capped_scenario(do.capped("a", 1), do.capped("b", 1), live=()),
-    "a capped login, a renewal": lambda do: do.capped_scenario(do.capped("a", 1), do.renew("o", "o1"), live=("o",)),
-    "a capped login, an end": lambda do: do.capped_scenario(do.capped("a", 2), do.delete("x"), live=("x", "o")),
-    "a capped login, a sign-out": lambda do: do.capped_scenario(do.capped("a", 1), do.revoke(), live=("o",), failures=1),
+    "a renewal without grace, others signed out": lambda do: Scenario(
+        (do.renew("o", "o1", 0), do.revoke("o")), stored("o", "x"), _o("x")
+    ),
+    "renewed before, others signed out": lambda do: Scenario(
+        (do.revoke("o"), do.renew("o1", "o2")),
+        stored("o1", "x", renewed=(("o", "o1"),)),
+        _o("o1", "x"),
+    ),
+    "a login, others signed out": lambda do: Scenario(
+        (do.create("a"), do.revoke("o")), stored("o", "x"), _o("x"), failures=1
+    ),
+    "renewed before, an end": lambda do: Scenario(
+        (do.delete("o"), do.renew("o1", "o2")), stored("o1", renewed=(("o", "o1"),)), _o("o1")
+    ),
+    "two capped logins": lambda do: do.capped_scenario(
+        do.capped("a", 1), do.capped("b", 1), live=()
+    ),
+    "a capped login, a renewal": lambda do: do.capped_scenario(
+        do.capped("a", 1), do.renew("o", "o1"), live=("o",)
+    ),
+    "a capped login, an end": lambda do: do.capped_scenario(
+        do.capped("a", 2), do.delete("x"), live=("x", "o")
+    ),
+    "a capped login, a sign-out": lambda do: do.capped_scenario(
+        do.capped("a", 1), do.revoke(), live=("o",), failures=1
+    ),
 }
 """What every protocol is held to.
 
@@ -162,13 +262,24 @@ A command that executes late although it was sent again (``zombies``) is never t
 """
 
 BESIDE_ORIGINAL: Final[dict[str, Callable[[Tasks], Scenario]]] = {
-    "an original login, a sign-out": lambda do: Scenario((do.original("j"), do.revoke(), do.create("a")), legacy_writers=True),
-    "an original login, two sign-outs": lambda do: Scenario((do.original("j"), do.revoke(), do.revoke()), legacy_writers=True),
+    "an original login, a sign-out": lambda do: Scenario(
+        (do.original("j"), do.revoke(), do.create("a")), legacy_writers=True
+    ),
+    "an original login, two sign-outs": lambda do: Scenario(
+        (do.original("j"), do.revoke(), do.revoke()), legacy_writers=True
+    ),
     "an original login, a listing": lambda do: Scenario(
-        (do.original("j"), do.list(), do.list()), stored("o", dead=("d",)), _o(), failures=1, legacy_writers=True
+        (do.original("j"), do.list(), do.list()),
+        stored("o", dead=("d",)),
+        _o(),
+        failures=1,
+        legacy_writers=True,
     ),
     "an original login, others signed out": lambda do: Scenario(
-        (do.original("j"), do.revoke("o"), do.renew("o", "o1")), stored("o", "x"), _o("x"), legacy_writers=True
+        (do.original("j"), do.revoke("o"), do.renew("o", "o1")),
+        stored("o", "x"),
+        _o("x"),
+        legacy_writers=True,
     ),
     "an original login that is renewed, an end": lambda do: Scenario(
         (do.original("j"), do.renew("j", "j1"), do.delete("j")), legacy_writers=True
@@ -177,28 +288,44 @@ BESIDE_ORIGINAL: Final[dict[str, Callable[[Tasks], Scenario]]] = {
 """What the protocols are held to that were told that the original writes to the same keys."""
 
 SINGLE_USE: Final[dict[str, Callable[[Tasks], Scenario]]] = {
-    "two logins with one id": lambda do: Scenario((do.create("a"), do.create("a", noted="other")), expiries=False, resends=1),
+    "two logins with one id": lambda do: Scenario(
+        (do.create("a"), do.create("a", metadata="other")), expiries=False, resends=1
+    ),
 }
 """Two creates of one id, which chance alone does not bring about. That the first expires in between, before it is whole, is left out: then
 the second would be made whole by the first, and both succeed."""
 
 LARGE_SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
-    "two capped logins over two others": lambda do: do.capped_scenario(do.capped("a", 2), do.capped("b", 2), live=("x", "o")),
+    "two capped logins over two others": lambda do: do.capped_scenario(
+        do.capped("a", 2), do.capped("b", 2), live=("x", "o")
+    ),
     "two capped logins, a renewal": lambda do: do.capped_scenario(
         do.capped("a", 1), do.capped("b", 1), do.renew("o", "o1"), live=("o",), expiries=False
     ),
-    "three capped logins": lambda do: do.capped_scenario(do.capped("a", 1), do.capped("b", 1), do.capped("c", 1), live=(), expiries=False),
-    "two renewals, a sign-out": lambda do: Scenario((do.renew("o", "o1"), do.renew("o", "o2"), do.revoke()), stored("o"), _o()),
+    "three capped logins": lambda do: do.capped_scenario(
+        do.capped("a", 1), do.capped("b", 1), do.capped("c", 1), live=(), expiries=False
+    ),
+    "two renewals, a sign-out": lambda do: Scenario(
+        (do.renew("o", "o1"), do.renew("o", "o2"), do.revoke()), stored("o"), _o()
+    ),
     "two renewals, others signed out": lambda do: Scenario(
         (do.renew("o", "o1"), do.renew("o", "o2"), do.revoke("o")), stored("o", "x"), _o("x")
     ),
     "a renewal of a renewed one, a sign-out": lambda do: Scenario(
         (do.renew("o", "o1"), do.renew("o1", "o2"), do.revoke()), stored("o"), _o()
     ),
-    "a renewal, an end, a sign-out": lambda do: Scenario((do.renew("o", "o1"), do.delete("o"), do.revoke()), stored("o"), _o()),
-    "two logins, two sign-outs": lambda do: Scenario((do.create("a"), do.create("b"), do.revoke(), do.revoke())),
-    "a login, two sign-outs, re-sent": lambda do: Scenario((do.create("a"), do.revoke(), do.revoke()), resends=1),
-    "a login, a listing, a sign-out, failing": lambda do: Scenario((do.create("a"), do.list(), do.revoke()), failures=1),
+    "a renewal, an end, a sign-out": lambda do: Scenario(
+        (do.renew("o", "o1"), do.delete("o"), do.revoke()), stored("o"), _o()
+    ),
+    "two logins, two sign-outs": lambda do: Scenario(
+        (do.create("a"), do.create("b"), do.revoke(), do.revoke())
+    ),
+    "a login, two sign-outs, re-sent": lambda do: Scenario(
+        (do.create("a"), do.revoke(), do.revoke()), resends=1
+    ),
+    "a login, a listing, a sign-out, failing": lambda do: Scenario(
+        (do.create("a"), do.list(), do.revoke()), failures=1
+    ),
     "a login, a renewal, others signed out": lambda do: Scenario(
         (do.create("a"), do.renew("o", "o1"), do.revoke("o")), stored("o", "x"), _o("x")
     ),

@@ -47,7 +47,9 @@ class Running:
 
     def process(self) -> Process:
         """As the laws see it."""
-        return self.over or Process(None, status="new" if self.before is None else "running", before=self.before or Before())
+        return self.over or Process(
+            None, status="new" if self.before is None else "running", before=self.before or Before()
+        )
 
     def key(self) -> object:
         """What its further course depends on."""
@@ -57,15 +59,23 @@ class Running:
 async def _call(adapter: AsyncRedisSessionAdapter, task: Task) -> Any:
     """The method for a task of the model."""
     if task.kind in ("create", "duplicate"):
-        return await adapter.set_session(row(task.makes, **({"noted": "other"} if task.kind == "duplicate" else {})))
+        return await adapter.set_session(
+            row(task.makes, **({"noted": "other"} if task.kind == "duplicate" else {}))
+        )
     if task.kind == "capped":  # by the model's clock
-        return await adapter._run(lambda store: store.create_within(row(task.makes), task.limit, NOW, lambda _: 0))
+        return await adapter._run(
+            lambda store: store.create_capped(row(task.makes), task.limit, NOW, lambda _: 0)
+        )
     if task.kind == "renew":
         return await adapter.renew_session(task.uses, row(task.makes), grace=MARKER_MS)
     if task.kind == "delete":
         return await adapter.delete_session(task.uses)
     if task.kind == "revoke":
-        return await (adapter.delete_other_sessions(USER, task.uses) if task.uses else adapter.delete_sessions_by_user_id(USER))
+        return await (
+            adapter.delete_other_sessions(USER, task.uses)
+            if task.uses
+            else adapter.delete_sessions_by_user_id(USER)
+        )
     if task.kind == "list":
         return await adapter.get_sessions_by_user_id(USER)
     return await adapter.get_session(task.uses) or await adapter.get_successor(task.uses)
@@ -112,7 +122,9 @@ class Scheduler:
 
     async def _follow(self, path: tuple[Choice, ...]) -> None:
         """Go a path from the beginning, and on by the first choice each time, as long as the worlds are new."""
-        schedule = _Schedule(self._scenario, self._client, self._adapter, self._cancellations, self.snapshots)
+        schedule = _Schedule(
+            self._scenario, self._client, self._adapter, self._cancellations, self.snapshots
+        )
         await schedule.settle()
         try:
             for choice in path:
@@ -137,13 +149,24 @@ class Scheduler:
         return True
 
     def _describe(self, choice: Choice) -> str:
-        return choice.what if choice.what == "late" else f"{choice.number}:{self._scenario.tasks[choice.number].kind} {choice.what}"
+        return (
+            choice.what
+            if choice.what == "late"
+            else f"{choice.number}:{self._scenario.tasks[choice.number].kind} {choice.what}"
+        )
 
 
 class _Schedule:
     """The calls, the server and what has happened: one world after the other."""
 
-    def __init__(self, scenario: Scenario, client: MakeClient, adapter: MakeAdapter, cancellations: int, snapshots: Snapshots) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        client: MakeClient,
+        adapter: MakeAdapter,
+        cancellations: int,
+        snapshots: Snapshots,
+    ) -> None:
         self._scenario = scenario
         self._snapshots = snapshots
         self._server = ModelServer(scenario.database)
@@ -157,7 +180,11 @@ class _Schedule:
 
     def choices(self) -> list[Choice]:
         """What may happen next."""
-        waiting = [number for number, each in enumerate(self._running) if each.gate.waiting is not None and self._may_go_on(each)]
+        waiting = [
+            number
+            for number, each in enumerate(self._running)
+            if each.gate.waiting is not None and self._may_go_on(each)
+        ]
         return [
             *(Choice("->", number) for number in waiting),
             *(Choice("cancelled", number) for number in waiting if self._cancellations),
@@ -205,7 +232,9 @@ class _Schedule:
             process = Process(None, status="running", before=before)
             self._released |= released_by(running.task, running.over.result)
             self._ended |= ended_by(running.task, before, running.over.result)
-            self._fault = end_fault(self._scenario, running.task, world, process, running.over.result)
+            self._fault = end_fault(
+                self._scenario, running.task, world, process, running.over.result
+            )
 
     def _may_go_on(self, running: Running) -> bool:
         return not running.task.uses or running.task.uses in self._released
@@ -243,7 +272,11 @@ def _outcome(call: "asyncio.Future[Any]") -> Process:
     if call.cancelled():
         return Process(None, status="failed", result="CancelledError")
     error = call.exception()
-    return Process(None, status="done", result=_result(call.result())) if error is None else _failed(error)
+    return (
+        Process(None, status="done", result=_result(call.result()))
+        if error is None
+        else _failed(error)
+    )
 
 
 def _failed(error: BaseException) -> Process:

@@ -47,7 +47,9 @@ class Database:
         if isinstance(command, Transaction):
             return self._transact(command)
         if isinstance(command, Eval):
-            return SCRIPTS[command.script.name](self, _texts(command.keys), _texts(command.arguments))
+            return SCRIPTS[command.script.name](
+                self, _texts(command.keys), _texts(command.arguments)
+            )
         return _COMMANDS[command.name](self, *_texts(command.arguments))
 
     def _transact(self, command: Transaction) -> Reply:
@@ -138,7 +140,8 @@ class Database:
         """LRANGE"""
         values = self._list(key)
         begin, end = (
-            each if each >= 0 else max(0, len(values) + each + after) - after for each, after in ((int(first), 0), (int(last), 1))
+            each if each >= 0 else max(0, len(values) + each + after) - after
+            for each, after in ((int(first), 0), (int(last), 1))
         )
         return list(values[begin : end + 1])
 
@@ -292,7 +295,12 @@ class _LegacySet(_Set):
 
 
 Kind = type[_List]
-_KINDS: Final[dict[str, Kind]] = {"": _List, " set": _Set, " legacy": _LegacyList, " set legacy": _LegacySet}
+_KINDS: Final[dict[str, Kind]] = {
+    "": _List,
+    " set": _Set,
+    " legacy": _LegacyList,
+    " set legacy": _LegacySet,
+}
 """By what ends the names of their scripts."""
 
 
@@ -319,7 +327,7 @@ def _create(kind: Kind, database: Database, keys: Words, arguments: Words) -> Re
     return length
 
 
-def _create_within(kind: Kind, database: Database, keys: Words, arguments: Words) -> Reply:
+def _create_capped(kind: Kind, database: Database, keys: Words, arguments: Words) -> Reply:
     id_, record, expires, ended, dropped, *ids = arguments
     if int(expires) <= NOW:
         return -3
@@ -411,7 +419,7 @@ def _drop(kind: Kind, database: Database, keys: Words, ids: Words) -> Reply:
 
 _INDEX_SCRIPTS: dict[str, Callable[[Kind, Database, Words, Words], Reply]] = {
     "create": _create,
-    "create_within": _create_within,
+    "create_capped": _create_capped,
     "renew": _renew,
     "revoke": _revoke,
     "prune": _prune,
@@ -422,6 +430,10 @@ _INDEX_SCRIPTS: dict[str, Callable[[Kind, Database, Words, Words], Reply]] = {
 SCRIPTS: dict[str, Callable[[Database, Words, Words], Reply]] = {
     "delete": _delete,
     "swap": _swap,
-    **{name + suffix: partial(twin, kind) for name, twin in _INDEX_SCRIPTS.items() for suffix, kind in _KINDS.items()},
+    **{
+        name + suffix: partial(twin, kind)
+        for name, twin in _INDEX_SCRIPTS.items()
+        for suffix, kind in _KINDS.items()
+    },
 }
 """By the names of the scripts."""

@@ -25,20 +25,28 @@ import pytest
 from lucia._redis import cluster as session_first
 from lucia._redis import operations as common
 from lucia._redis import single_server as atomic
-from lucia._redis.cluster import Plain, Scripted, SessionFirst
+from lucia._redis.cluster import ClusterStore, Plain, Scripted
 from lucia._redis.index import LEGACY_LIST, LEGACY_SET, SET, Index
 from lucia._redis.records import Layout
-from lucia._redis.single_server import Atomic
+from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Explorer, Violation
-from tests.model.scenarios import BESIDE_ORIGINAL, LARGE, LARGE_SCENARIOS, SCENARIOS, SINGLE_USE, Tasks, with_sets
+from tests.model.scenarios import (
+    BESIDE_ORIGINAL,
+    LARGE,
+    LARGE_SCENARIOS,
+    SCENARIOS,
+    SINGLE_USE,
+    Tasks,
+    with_sets,
+)
 from tests.model.world import LAYOUT, Scenario
 
 MAKE: Final[dict[str, Callable[[Layout], StoreProtocol]]] = {
-    "one server": Atomic,
-    "cluster": lambda layout: SessionFirst(layout, Scripted()),
-    "without scripts": lambda layout: SessionFirst(layout, Plain()),
+    "one server": SingleServerStore,
+    "cluster": lambda layout: ClusterStore(layout, Scripted()),
+    "without scripts": lambda layout: ClusterStore(layout, Plain()),
 }
 
 STORES: Final = {name: store(LAYOUT) for name, store in MAKE.items()}
@@ -60,7 +68,9 @@ BESIDE: Final = [
     (protocol, name)
     for protocol in LEGACY_STORES
     for name in BESIDE_ORIGINAL
-    if LARGE or name in ("an original login, a sign-out", "an original login, a listing") or not protocol.endswith(", sets")
+    if LARGE
+    or name in ("an original login, a sign-out", "an original login, a listing")
+    or not protocol.endswith(", sets")
 ]
 """Over sets those for each kind of command."""
 
@@ -74,11 +84,14 @@ OVER_SETS: Final = (
 """Those for each kind of command that is sent to an index."""
 
 TOO_LARGE: Final = {
-    ("without scripts", name) for name in ("two logins, two sign-outs", "two capped logins, a renewal", "three capped logins")
+    ("without scripts", name)
+    for name in ("two logins, two sign-outs", "two capped logins, a renewal", "three capped logins")
 }
 """More than a million worlds; each login and each sign-out takes eight commands there."""
 
-CASES: Final = [(protocol, name) for protocol in STORES for name in CHOSEN if (protocol, name) not in TOO_LARGE]
+CASES: Final = [
+    (protocol, name) for protocol in STORES for name in CHOSEN if (protocol, name) not in TOO_LARGE
+]
 
 
 @pytest.fixture(params=STORES)
@@ -94,7 +107,9 @@ def test_laws_hold(protocol: str, name: str) -> None:
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
-@pytest.mark.parametrize(("protocol", "name"), CASES if LARGE else [*product(SET_STORES, OVER_SETS)])
+@pytest.mark.parametrize(
+    ("protocol", "name"), CASES if LARGE else [*product(SET_STORES, OVER_SETS)]
+)
 def test_laws_hold_over_sets(protocol: str, name: str) -> None:
     """Every law holds where the index is a set."""
     scenario = with_sets(CHOSEN[name](Tasks(SET_STORES[protocol])))
@@ -106,18 +121,26 @@ def test_laws_hold_beside_the_original(protocol: str, name: str) -> None:
     """Told so, the store loses no session that the original makes meanwhile: whoever was given its id, a sign-out everywhere finds it."""
     store, index = LEGACY_STORES[protocol]
     scenario = BESIDE_ORIGINAL[name](Tasks(store, index))
-    assert Explorer(with_sets(scenario) if index.type == "set" else scenario).run() > len(scenario.tasks)
+    assert Explorer(with_sets(scenario) if index.type == "set" else scenario).run() > len(
+        scenario.tasks
+    )
 
 
 @pytest.mark.parametrize("name", ["an original login, a sign-out", "an original login, a listing"])
 def test_original_is_lost_without_being_told(store: StoreProtocol, name: str) -> None:
     """Not told so, the store takes the index entry of a session that is not written yet for one of a dead session."""
-    with pytest.raises(Violation, match=r"\AI1: j was handed out and validates, and is not in the index"):
+    with pytest.raises(
+        Violation, match=r"\AI1: j was handed out and validates, and is not in the index"
+    ):
         Explorer(BESIDE_ORIGINAL[name](Tasks(store)), law="I1").run()
 
 
-@pytest.mark.parametrize("name", ["a renewal, a sign-out", "a login, others signed out", "a renewal, others signed out"])
-def test_laws_hold_by_blocks(store: StoreProtocol, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["a renewal, a sign-out", "a login, others signed out", "a renewal, others signed out"]
+)
+def test_laws_hold_by_blocks(
+    store: StoreProtocol, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A sign-out of more sessions than one command may end keeps the laws."""
     monkeypatch.setattr(atomic, "BLOCK", 1)
     monkeypatch.setattr(session_first, "BATCH", 1)
@@ -126,7 +149,9 @@ def test_laws_hold_by_blocks(store: StoreProtocol, name: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", ["two logins, a sign-out", "two listings, a login"])
-def test_laws_hold_while_logins_prune(store: StoreProtocol, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_laws_hold_while_logins_prune(
+    store: StoreProtocol, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Logins that take dead ids out of the index never take out another."""
     monkeypatch.setattr(common, "PROBE", 1)
     scenario = SCENARIOS[name](Tasks(store))
@@ -137,10 +162,14 @@ def test_create_sent_again_comes_back(store: StoreProtocol) -> None:
     """Why creates are not sent again: one that executes after a sign-out everywhere brings the session back, whatever the protocol."""
     do = Tasks(store)
     with pytest.raises(Violation, match=r"\AI2: a was ended, and a validates"):
-        Explorer(Scenario((do.create("a"), do.revoke()), zombies=1, zombie_creates=True), law="I2").run()
+        Explorer(
+            Scenario((do.create("a"), do.revoke()), zombies=1, zombie_creates=True), law="I2"
+        ).run()
 
 
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: f"{type(control.store).__name__} breaks {control.law}")
+@pytest.mark.parametrize(
+    "control", CONTROLS, ids=lambda control: f"{type(control.store).__name__} breaks {control.law}"
+)
 def test_control_is_caught(control: Control) -> None:
     """The explorer finds the law that a wrong protocol breaks."""
     with pytest.raises(Violation, match=rf"\A{control.law}:"):

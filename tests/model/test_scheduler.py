@@ -10,14 +10,22 @@ from typing import Any, Final
 import pytest
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
-from lucia._redis.cluster import Plain, Scripted, SessionFirst
+from lucia._redis.cluster import ClusterStore, Plain, Scripted
 from lucia._redis.commands import Command, Reply, Transaction
-from lucia._redis.single_server import Atomic
+from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import Store, StoreProtocol
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Violation
-from tests.model.gates import ForgetfulClient, Gate, GatedClient, MakeClient, ModelServer, RedisCluster, ScriptlessClient
+from tests.model.gates import (
+    ForgetfulClient,
+    Gate,
+    GatedClient,
+    MakeClient,
+    ModelServer,
+    RedisCluster,
+    ScriptlessClient,
+)
 from tests.model.scenarios import LARGE, SCENARIOS, Tasks
 from tests.model.scheduler import Scheduler
 from tests.model.world import LAYOUT, Scenario
@@ -60,7 +68,12 @@ THREE_CALLS: Final = (
 
 CASES: Final = [
     *((place, name) for place in CLIENTS for name in TWO_CALLS),
-    *((place, name) for place in CLIENTS for name in THREE_CALLS if place in (FAST if LARGE else FAST[:2])),
+    *(
+        (place, name)
+        for place in CLIENTS
+        for name in THREE_CALLS
+        if place in (FAST if LARGE else FAST[:2])
+    ),
 ]
 
 pytestmark = pytest.mark.slow
@@ -74,8 +87,15 @@ def scenario_of(name: str, store: StoreProtocol) -> Scenario:
 @pytest.mark.parametrize(("place", "name"), CASES)
 def test_laws_hold(place: str, name: str) -> None:
     """Every law holds at every await of every schedule, wherever one call is cancelled."""
-    scenario = scenario_of(name, Atomic(LAYOUT) if place.startswith("one server") else SessionFirst(LAYOUT, Plain()))
-    assert Scheduler(scenario, CLIENTS[place], cancellations=2 if LARGE and place in FAST else 1).run() > len(scenario.tasks)
+    scenario = scenario_of(
+        name,
+        SingleServerStore(LAYOUT)
+        if place.startswith("one server")
+        else ClusterStore(LAYOUT, Plain()),
+    )
+    assert Scheduler(
+        scenario, CLIENTS[place], cancellations=2 if LARGE and place in FAST else 1
+    ).run() > len(scenario.tasks)
 
 
 def test_without_scripts() -> None:
@@ -91,9 +111,18 @@ def test_without_scripts() -> None:
         return adapter._revoking._protocol
 
     gates = {name: Gate() for name in CLIENTS}
-    found = {name: asyncio.run(protocol_after(CLIENTS[name](gate), gate)) for name, gate in gates.items()}
-    assert [type(protocol) for protocol in found.values()] == [Atomic, Atomic, SessionFirst, SessionFirst]
-    assert [type(protocol._steps) for protocol in found.values() if isinstance(protocol, SessionFirst)] == [Scripted, Plain]
+    found = {
+        name: asyncio.run(protocol_after(CLIENTS[name](gate), gate)) for name, gate in gates.items()
+    }
+    assert [type(protocol) for protocol in found.values()] == [
+        SingleServerStore,
+        SingleServerStore,
+        ClusterStore,
+        ClusterStore,
+    ]
+    assert [
+        type(protocol._steps) for protocol in found.values() if isinstance(protocol, ClusterStore)
+    ] == [Scripted, Plain]
 
 
 def of(store: StoreProtocol) -> Callable[[Any], AsyncRedisSessionAdapter]:
@@ -107,11 +136,18 @@ def of(store: StoreProtocol) -> Callable[[Any], AsyncRedisSessionAdapter]:
     return make
 
 
-@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: f"{type(control.store).__name__}, {control.law}")
+@pytest.mark.parametrize(
+    "control", CONTROLS, ids=lambda control: f"{type(control.store).__name__}, {control.law}"
+)
 def test_control_is_caught(control: Control) -> None:
     """A protocol that is known to be wrong breaks its law in some schedule."""
     with pytest.raises(Violation, match=rf"\A{control.law}:"):
-        Scheduler(scenario_of(control.scenario, control.store), GatedClient, adapter=of(control.store), law=control.law).run()
+        Scheduler(
+            scenario_of(control.scenario, control.store),
+            GatedClient,
+            adapter=of(control.store),
+            law=control.law,
+        ).run()
 
 
 class PiecemealDriver(AsyncRedisDriver):
@@ -120,18 +156,28 @@ class PiecemealDriver(AsyncRedisDriver):
     async def _send(self, command: Command, *arguments: Any, **options: Any) -> Reply:
         if not isinstance(command, Transaction):
             return await super()._send(command, *arguments, **options)
-        return [await super(PiecemealDriver, self)._send(each, *arguments, **options) for each in command.commands]
+        return [
+            await super(PiecemealDriver, self)._send(each, *arguments, **options)
+            for each in command.commands
+        ]
 
 
 def piecemeal(client: Any) -> AsyncRedisSessionAdapter:
     """An adapter without scripts over that driver."""
-    adapter = of(SessionFirst(LAYOUT, Plain()))(client)
+    adapter = of(ClusterStore(LAYOUT, Plain()))(client)
     adapter._driver = PiecemealDriver(client)
     return adapter
 
 
-@pytest.mark.parametrize(("name", "law"), [("a login, a sign-out, failing", "I3"), ("two renewals", "I5")])
+@pytest.mark.parametrize(
+    ("name", "law"), [("a login, a sign-out, failing", "I3"), ("two renewals", "I5")]
+)
 def test_wrong_driver_is_caught(name: str, law: str) -> None:
     """A driver that does not keep a transaction whole breaks a law in some schedule, over the shipped protocol."""
     with pytest.raises(Violation, match=rf"\A{law}:"):
-        Scheduler(scenario_of(name, SessionFirst(LAYOUT, Plain())), GatedClient, adapter=piecemeal, law=law).run()
+        Scheduler(
+            scenario_of(name, ClusterStore(LAYOUT, Plain())),
+            GatedClient,
+            adapter=piecemeal,
+            law=law,
+        ).run()

@@ -25,11 +25,20 @@ pytestmark = pytest.mark.slow
 TOLERANCE: Final = 20_000
 """By how many milliseconds a real expiry may differ: the model's time stands still. The expiries drawn are further apart."""
 
-INDEXES: Final[dict[str, Index]] = {"": LIST, " set": SET, " legacy": LEGACY_LIST, " set legacy": LEGACY_SET}
+INDEXES: Final[dict[str, Index]] = {
+    "": LIST,
+    " set": SET,
+    " legacy": LEGACY_LIST,
+    " set legacy": LEGACY_SET,
+}
 """The kinds of index, by what ends the names of their scripts."""
 
-SHIPPED: Final = {script.name for script in vars(scripts).values() if isinstance(script, Script)} | {
-    getattr(index.scripts, field.name).name for index in INDEXES.values() for field in fields(IndexScripts)
+SHIPPED: Final = {
+    script.name for script in vars(scripts).values() if isinstance(script, Script)
+} | {
+    getattr(index.scripts, field.name).name
+    for index in INDEXES.values()
+    for field in fields(IndexScripts)
 }
 
 keys = st.sampled_from(["k1", "k2", "k3"])
@@ -43,7 +52,9 @@ class At(int):
     """A time by the model's clock; every other number is the same everywhere."""
 
 
-times = st.sampled_from([At(NOW - 1_000), *(At(NOW + 50_000 + 100_000 * number) for number in range(4))])
+times = st.sampled_from(
+    [At(NOW - 1_000), *(At(NOW + 50_000 + 100_000 * number) for number in range(4))]
+)
 conditions = st.sampled_from([(), ("NX",), ("GT",)])
 
 calls = st.one_of(
@@ -54,14 +65,22 @@ calls = st.one_of(
     st.builds(lambda key: Call("PERSIST", (key,)), keys),
     st.builds(lambda key: Call("LLEN", (key,)), keys),
     st.builds(lambda key, value: Call("SET", (key, value)), keys, records),
-    st.builds(lambda key, value, life: Call("SET", (key, value, "NX", "PX", life)), keys, records, lives),
+    st.builds(
+        lambda key, value, life: Call("SET", (key, value, "NX", "PX", life)), keys, records, lives
+    ),
     st.builds(lambda key, value, at: Call("SET", (key, value, "PXAT", at)), keys, records, times),
-    st.builds(lambda key, value, at: Call("SET", (key, value, "NX", "PXAT", at)), keys, records, times),
+    st.builds(
+        lambda key, value, at: Call("SET", (key, value, "NX", "PXAT", at)), keys, records, times
+    ),
     st.builds(lambda key, life: Call("PEXPIRE", (key, life)), keys, lives),
-    st.builds(lambda key, at, condition: Call("PEXPIREAT", (key, at, *condition)), keys, times, conditions),
+    st.builds(
+        lambda key, at, condition: Call("PEXPIREAT", (key, at, *condition)), keys, times, conditions
+    ),
     st.builds(lambda key, id_: Call("LPUSH", (key, id_)), keys, ids),
     st.builds(lambda key, *bounds: Call("LRANGE", (key, *bounds)), keys, positions, positions),
-    st.builds(lambda key, count, id_: Call("LREM", (key, count, id_)), keys, st.integers(-2, 2), ids),
+    st.builds(
+        lambda key, count, id_: Call("LREM", (key, count, id_)), keys, st.integers(-2, 2), ids
+    ),
     st.builds(lambda key: Call("SCARD", (key,)), keys),
     st.builds(lambda key: Call("SMEMBERS", (key,)), keys),
     st.builds(lambda key: Call("SRANDMEMBER", (key, 3)), keys),
@@ -69,7 +88,9 @@ calls = st.one_of(
     st.builds(lambda key, *found: Call("SREM", (key, *found)), keys, ids, ids),
 )
 
-transactions = st.builds(lambda found: Transaction(tuple(found)), st.lists(calls, min_size=1, max_size=3))
+transactions = st.builds(
+    lambda found: Transaction(tuple(found)), st.lists(calls, min_size=1, max_size=3)
+)
 
 lists = st.builds(
     lambda key, found: Transaction(tuple(Call("LPUSH", (key, id_)) for id_ in found)),
@@ -87,26 +108,53 @@ some = st.lists(ids, max_size=3, unique=True)
 
 
 def _revoke(
-    script: Script, index: str, session_keys: Sequence[str], ended: Sequence[str], kept: tuple[str, str] | None, at_once: int
+    script: Script,
+    index: str,
+    session_keys: Sequence[str],
+    ended: Sequence[str],
+    kept: tuple[str, str] | None,
+    at_once: int,
 ) -> Eval:
     """A revocation that names as many keys as ids."""
     pairs = list(zip(session_keys, ended, strict=False))
     kept_key, kept_id = ((), "") if kept is None else ((kept[0],), kept[1])
-    return Eval(script, (index, *(key for key, _ in pairs), *kept_key), (at_once, kept_id, *(id_ for _, id_ in pairs if id_ != kept_id)))
+    return Eval(
+        script,
+        (index, *(key for key, _ in pairs), *kept_key),
+        (at_once, kept_id, *(id_ for _, id_ in pairs if id_ != kept_id)),
+    )
 
 
-def _create_within(script: Script, key: str, counted: Sequence[str], gone: Sequence[str], seen: Sequence[str], *rest: Argument) -> Eval:
+def _create_capped(
+    script: Script,
+    key: str,
+    counted: Sequence[str],
+    gone: Sequence[str],
+    seen: Sequence[str],
+    *rest: Argument,
+) -> Eval:
     """A login within a cap that ends as many sessions as it can of those that it counted."""
-    return Eval(script, (key, "k1", *counted), (*rest, min(len(counted), len(gone)), len(gone), *gone, *seen))
+    return Eval(
+        script,
+        (key, "k1", *counted),
+        (*rest, min(len(counted), len(gone)), len(gone), *gone, *seen),
+    )
 
 
 def _evals(found: IndexScripts) -> dict[str, st.SearchStrategy[Eval]]:
     """The scripts that touch an index, with arguments."""
     return {
-        found.create.name: st.builds(lambda key, index, *rest: Eval(found.create, (key, index), rest), keys, keys, ids, records, times),
-        found.create_within.name: st.builds(
-            _create_within,
-            st.just(found.create_within),
+        found.create.name: st.builds(
+            lambda key, index, *rest: Eval(found.create, (key, index), rest),
+            keys,
+            keys,
+            ids,
+            records,
+            times,
+        ),
+        found.create_capped.name: st.builds(
+            _create_capped,
+            st.just(found.create_capped),
             st.sampled_from(["k2", "k3"]),
             st.lists(st.sampled_from(["k2", "k3"]), max_size=2),
             some,
@@ -134,15 +182,32 @@ def _evals(found: IndexScripts) -> dict[str, st.SearchStrategy[Eval]]:
             st.none() | st.tuples(st.sampled_from(["k1", "k2"]), ids),
             whole,
         ),
-        found.prune.name: st.builds(lambda index, *rest: Eval(found.prune, (index, *rest[:2]), rest[2:]), keys, keys, keys, ids, ids),
-        found.push.name: st.builds(lambda index, id_, at: Eval(found.push, (index,), (id_, at, 60_000)), keys, ids, times),
-        found.drop.name: st.builds(lambda index, gone: Eval(found.drop, (index,), tuple(gone)), keys, some),
+        found.prune.name: st.builds(
+            lambda index, *rest: Eval(found.prune, (index, *rest[:2]), rest[2:]),
+            keys,
+            keys,
+            keys,
+            ids,
+            ids,
+        ),
+        found.push.name: st.builds(
+            lambda index, id_, at: Eval(found.push, (index,), (id_, at, 60_000)), keys, ids, times
+        ),
+        found.drop.name: st.builds(
+            lambda index, gone: Eval(found.drop, (index,), tuple(gone)), keys, some
+        ),
     }
 
 
 EVALS: Final[dict[str, st.SearchStrategy[Eval]]] = {
     "delete": st.builds(lambda *names: Eval(scripts.DELETE, names, ()), keys, keys, keys, keys),
-    "swap": st.builds(lambda used, marker, *rest: Eval(scripts.SWAP, (used, marker), rest), keys, keys, records, lives),
+    "swap": st.builds(
+        lambda used, marker, *rest: Eval(scripts.SWAP, (used, marker), rest),
+        keys,
+        keys,
+        records,
+        lives,
+    ),
     **{name: evals for index in INDEXES.values() for name, evals in _evals(index.scripts).items()},
 }
 
@@ -177,7 +242,9 @@ def test_twin_of_script(client: redis.Redis, name: str) -> None:
 
     @settings(max_examples=100 if name in FIRST else 40)
     @given(
-        filled=st.lists(lists | sets, max_size=2), prepared=st.lists(calls, max_size=3), evals=st.lists(EVALS[name], min_size=1, max_size=3)
+        filled=st.lists(lists | sets, max_size=2),
+        prepared=st.lists(calls, max_size=3),
+        evals=st.lists(EVALS[name], min_size=1, max_size=3),
     )
     def hold(filled: list[Part], prepared: list[Part], evals: list[Part]) -> None:
         _hold(client, [*filled, *prepared, *evals])
@@ -199,7 +266,13 @@ def _ordered(part: Part, reply: Any) -> Any:
     """What is in a set has no order."""
     if isinstance(part, Transaction) and isinstance(reply, list):
         return [_ordered(each, found) for each, found in zip(part.commands, reply, strict=True)]
-    return sorted(reply) if isinstance(part, Call) and part.name in ("SMEMBERS", "SRANDMEMBER") and reply is not WrongType else reply
+    return (
+        sorted(reply)
+        if isinstance(part, Call)
+        and part.name in ("SMEMBERS", "SRANDMEMBER")
+        and reply is not WrongType
+        else reply
+    )
 
 
 def _on_server(driver: RedisDriver, part: Part, shift: int) -> Any:
@@ -224,8 +297,14 @@ def _shifted(part: Any, shift: int) -> Any:
     """The same command by the server's clock."""
     if isinstance(part, Transaction):
         return Transaction(tuple(_shifted(each, shift) for each in part.commands))
-    arguments: tuple[Argument, ...] = tuple(each + shift if isinstance(each, At) else each for each in part.arguments)
-    return Eval(part.script, part.keys, arguments) if isinstance(part, Eval) else Call(part.name, arguments)
+    arguments: tuple[Argument, ...] = tuple(
+        each + shift if isinstance(each, At) else each for each in part.arguments
+    )
+    return (
+        Eval(part.script, part.keys, arguments)
+        if isinstance(part, Eval)
+        else Call(part.name, arguments)
+    )
 
 
 def _keys_of(driver: RedisDriver) -> dict[bytes, tuple[Value, int]]:
@@ -248,13 +327,18 @@ def _ask(driver: RedisDriver, name: str, *arguments: Argument) -> Any:
 
 
 def _life_of(state: State) -> dict[bytes, tuple[Value, int]]:
-    return {key: (entry.value, -1 if entry.expires is None else entry.expires - NOW) for key, entry in state}
+    return {
+        key: (entry.value, -1 if entry.expires is None else entry.expires - NOW)
+        for key, entry in state
+    }
 
 
 def _is_alike(found: Any, expected: Any) -> bool:
     """Whether two replies are the same, but for times: nothing else is a large number."""
     if isinstance(found, dict):
-        return found.keys() == expected.keys() and all(_is_alike(found[key], expected[key]) for key in found)
+        return found.keys() == expected.keys() and all(
+            _is_alike(found[key], expected[key]) for key in found
+        )
     if isinstance(found, list | tuple):
         return len(found) == len(expected) and all(map(_is_alike, found, expected))
     if isinstance(found, int) and isinstance(expected, int) and found > 1_000:

@@ -25,7 +25,9 @@ LOST = "lost"
 WAITING = "waiting"
 """In the place of a reply that did not come yet."""
 
-Kind = Literal["create", "capped", "original", "duplicate", "renew", "follow", "delete", "revoke", "list"]
+Kind = Literal[
+    "create", "capped", "original", "duplicate", "renew", "follow", "delete", "revoke", "list"
+]
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,11 @@ class Point:
         try:
             command = next(operation)
             for reply in self.replies:
-                command = operation.throw(TimeoutError()) if reply == LOST else operation.send(_thaw(reply))
+                command = (
+                    operation.throw(TimeoutError())
+                    if reply == LOST
+                    else operation.send(_thaw(reply))
+                )
         except StopIteration as end:
             self.outcome = Outcome("done", _result(end.value))
         except Exception as error:
@@ -130,7 +136,9 @@ class Point:
 
 def _as_part(command: Any) -> Part:
     if not isinstance(command, Call | Eval | Transaction):
-        raise TypeError(f"the model's replies are never crossed, and an operation sent {type(command).__name__}")
+        raise TypeError(
+            f"the model's replies are never crossed, and an operation sent {type(command).__name__}"
+        )
     return command
 
 
@@ -223,7 +231,9 @@ class Snapshots:
         if found is None:
             database = Database(snapshot.state)
             reply, after = freeze(database.run(part)), self.of(database.state())
-            found = self._executed[snapshot, part] = Executed(reply, after, database.timed & after.markers.keys())
+            found = self._executed[snapshot, part] = Executed(
+                reply, after, database.timed & after.markers.keys()
+            )
         return found
 
     def without(self, snapshot: Snapshot, key: bytes) -> Snapshot:

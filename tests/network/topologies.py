@@ -105,8 +105,8 @@ def _sentinel(stack: ExitStack, folder: Path) -> Topology:
     server = stack.enter_context(own_server("redis-server", folder))
     front = stack.enter_context(FaultyProxy(server.port))
     settings = folder / "sentinel.conf"
-    watch = f"sentinel monitor sessions 127.0.0.1 {front.port} 1\n"
-    settings.write_text(f"{watch}sentinel down-after-milliseconds sessions 60000\n")
+    monitor = f"sentinel monitor sessions 127.0.0.1 {front.port} 1\n"
+    settings.write_text(f"{monitor}sentinel down-after-milliseconds sessions 60000\n")
     port = stack.enter_context(own_sentinel("redis-server", settings))
     before_sentinel = stack.enter_context(FaultyProxy(port))
     group = _Watched([("127.0.0.1", before_sentinel.port)])

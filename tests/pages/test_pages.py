@@ -30,16 +30,27 @@ FOLLOW: Final = Path(__file__).with_name("follow.py")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True
+    )
     return next(folder.glob("lucia_auth-*.whl"))
 
 
 def environment_in(folder: Path, wheel: Path, server: Server) -> tuple[Path, dict[str, str]]:
     """A new virtual environment: its Python, and the variables of a shell in which it is active."""
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV", "PYTEST"))}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "COV", "PYTEST"))
+    }
     path = f"{folder / 'venv/bin'}:{inherited['PATH']}"
-    added = {"PATH": path, "VIRTUAL_ENV": str(folder / "venv"), "LUCIA_WHEEL": str(wheel), "REDIS_URL": server.url}
+    added = {
+        "PATH": path,
+        "VIRTUAL_ENV": str(folder / "venv"),
+        "LUCIA_WHEEL": str(wheel),
+        "REDIS_URL": server.url,
+    }
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
     return folder / "venv/bin/python", inherited | added
@@ -47,7 +58,14 @@ def environment_in(folder: Path, wheel: Path, server: Server) -> tuple[Path, dic
 
 def run(folder: Path, variables: Mapping[str, str], *command: str | Path) -> None:
     """Run a command there, and show what it wrote if it fails."""
-    done = subprocess.run(command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-5_000:]
 
 
@@ -75,7 +93,9 @@ def test_page(page: Path, wheel: Path, redis_server: Server, tmp_path: Path) -> 
 def serving(folder: Path, variables: Mapping[str, str]) -> Iterator[str]:
     """``uvicorn main:app``, on a port of its own."""
     port = unused_port()
-    with subprocess.Popen([folder / "venv/bin/uvicorn", "main:app", "--port", str(port)], cwd=folder, env=variables) as process:
+    with subprocess.Popen(
+        [folder / "venv/bin/uvicorn", "main:app", "--port", str(port)], cwd=folder, env=variables
+    ) as process:
         try:
             yield f"http://localhost:{port}"
         finally:
@@ -105,7 +125,11 @@ def test_served_page(page: Path, wheel: Path, redis_server: Server, tmp_path: Pa
     """The first block of a page that says so is ``main.py``, which uvicorn serves."""
     _, variables = environment_in(tmp_path, wheel, redis_server)
     text = page.read_text()
-    install = next(found for language, found in BLOCK.findall(text) if language == "bash" and found.startswith("pip install "))
+    install = next(
+        found
+        for language, found in BLOCK.findall(text)
+        if language == "bash" and found.startswith("pip install ")
+    )
     run(tmp_path, variables, "bash", "-euc", PACKAGE.sub(lambda _: str(wheel), install))
     main = next(found for language, found in BLOCK.findall(text) if language == "python")
     (tmp_path / "main.py").write_text(main.replace(SHOWN_URL, redis_server.url))

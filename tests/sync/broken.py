@@ -5,11 +5,21 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from lucia.testing import RenewingSessionAdapterSuite, SessionAdapterSuite, SessionUserAdapterSuite, UserAdapterSuite
+from lucia.testing import (
+    RenewingSessionAdapterSuite,
+    SessionAdapterSuite,
+    SessionUserAdapterSuite,
+    UserAdapterSuite,
+)
 
 ClassT = TypeVar("ClassT", bound=type[Any])
 
-SUITES = (SessionAdapterSuite, RenewingSessionAdapterSuite, UserAdapterSuite, SessionUserAdapterSuite)
+SUITES = (
+    SessionAdapterSuite,
+    RenewingSessionAdapterSuite,
+    UserAdapterSuite,
+    SessionUserAdapterSuite,
+)
 
 
 class Broken(NamedTuple):
@@ -36,5 +46,7 @@ def breaks(*laws: Callable[..., Any]) -> Callable[[ClassT], ClassT]:
 def _add(laws: tuple[Callable[..., Any], ...], adapter: ClassT) -> ClassT:
     for law in laws:
         suite, _, name = law.__qualname__.partition(".")
-        BROKEN.append(Broken(next(each for each in SUITES if each.__name__ == suite), name, adapter))
+        BROKEN.append(
+            Broken(next(each for each in SUITES if each.__name__ == suite), name, adapter)
+        )
     return adapter

@@ -17,7 +17,9 @@ from tests.sync.meeting import MeetingAdapter, until
 class LeavesUsed(MemoryAdapter):
     """Leaves the used session alive, as the original does."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         used = self._sessions.get(session_id)
         found = super().renew_session(session_id, successor, grace=grace)
         if used is not None:
@@ -29,15 +31,21 @@ class LeavesUsed(MemoryAdapter):
 class DropsAttributes(MemoryAdapter):
     """Renews the four columns alone."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        return super().renew_session(session_id, replace(successor, attributes={}), grace=grace)
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
+        return super().renew_session(
+            session_id, replace(successor, attributes={}), grace=grace
+        )
 
 
 @breaks(Laws.test_renew_unknown)
 class Upserts(MemoryAdapter):
     """Stores a successor whatever the used id is."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         if session_id not in self._sessions and self._renewals.successor(session_id) is None:
             self.set_session(successor)
         return super().renew_session(session_id, successor, grace=grace)
@@ -51,7 +59,9 @@ class RevivesEnded(MemoryAdapter):
         self.ended = {row.id for row in self.get_sessions_by_user_id(user_id)}
         super().delete_sessions_by_user_id(user_id)
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         if session_id in getattr(self, "ended", ()):
             self.set_session(successor)
             return successor
@@ -62,7 +72,9 @@ class RevivesEnded(MemoryAdapter):
 class StoresLosers(MemoryAdapter):
     """Answers with the first successor, but stores the second one too."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         found = super().renew_session(session_id, successor, grace=grace)
         if found is not None and found.id != successor.id:
             self._sessions[successor.id] = successor
@@ -72,7 +84,9 @@ class StoresLosers(MemoryAdapter):
 class RenewsInSteps(MeetingAdapter):
     """Looks at the used session, stores the successor later, and ends the used session then."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         used = self._sessions.get(session_id)
         if used is None:
             return self.get_successor(session_id)
@@ -111,14 +125,18 @@ class RenewsWhatIsEnded(RenewsInSteps):
         super().delete_sessions_by_user_id(user_id)
 
 
-breaks(Laws.test_delete_amid_renewals, Laws.test_delete_by_user_amid_renewals)(RenewsWhatIsEnded)
+breaks(Laws.test_delete_amid_renewals, Laws.test_delete_by_user_amid_renewals)(
+    RenewsWhatIsEnded
+)
 
 
 @breaks(Laws.test_renew_at_once)
 class IgnoresGrace(MemoryAdapter):
     """Never gives an earlier call's successor."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         return super().renew_session(session_id, successor, grace=0)
 
 
@@ -126,7 +144,9 @@ class IgnoresGrace(MemoryAdapter):
 class AlwaysGrace(MemoryAdapter):
     """Always gives a grace of a minute."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         return super().renew_session(session_id, successor, grace=60_000)
 
 
@@ -134,7 +154,9 @@ class AlwaysGrace(MemoryAdapter):
 class EndsUsedFirst(MemoryAdapter):
     """Ends the used session before it knows whether the successor's id is free."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         if session_id in self._sessions and successor.id in self._sessions:
             del self._sessions[session_id]
             raise DuplicateSessionId
@@ -145,7 +167,9 @@ class EndsUsedFirst(MemoryAdapter):
 class OverwritesTaken(MemoryAdapter):
     """Takes another session's id for the successor."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         self._sessions.pop(successor.id, None)
         return super().renew_session(session_id, successor, grace=grace)
 
@@ -179,15 +203,21 @@ class LeadsToItself(MemoryAdapter):
 class LongerGrace(MemoryAdapter):
     """Gives a grace of a second at least, where there is one."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
-        return super().renew_session(session_id, successor, grace=max(grace, 1_000) if grace else 0)
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
+        return super().renew_session(
+            session_id, successor, grace=max(grace, 1_000) if grace else 0
+        )
 
 
 @breaks(Laws.test_successor_ended)
 class RemembersEnded(MemoryAdapter):
     """Answers a used id with a successor that was ended."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         self.last = successor
         return super().renew_session(session_id, successor, grace=grace)
 
@@ -235,7 +265,9 @@ class ForgetsSuccessors(MemoryAdapter):
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         successors = {renewal.successor for renewal in self._renewals._renewals.values()}
         rows = list(self._sessions.values())
-        self.delete_session(*(row.id for row in rows if row.user_id == user_id and row.id not in successors))
+        self.delete_session(
+            *(row.id for row in rows if row.user_id == user_id and row.id not in successors)
+        )
 
 
 @breaks(Laws.test_keep)
@@ -309,7 +341,9 @@ class ResolvesFirst(MemoryAdapter):
         super().__init__()
         self.looked: set[str] = set()
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         until(lambda: session_id in self.looked)
         return super().renew_session(session_id, successor, grace=grace)
 
@@ -325,7 +359,7 @@ class ResolvesFirst(MemoryAdapter):
 class CapsNobody(MemoryAdapter):
     """Stores a login whatever the limit is."""
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         self.set_session(session)
         return session
 
@@ -334,7 +368,7 @@ class CapsNobody(MemoryAdapter):
 class CapsAll(MemoryAdapter):
     """Counts everybody's logins."""
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         others = [replace(row, user_id=session.user_id) for row in self._sessions.values()]
         self.delete_session(*surplus_sessions(others, session, limit, self._clock()))
         self.set_session(session)
@@ -345,7 +379,7 @@ class CapsAll(MemoryAdapter):
 class EndsFirstStored(MemoryAdapter):
     """Ends what was stored first."""
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         self.set_session(session)
         rows = self.get_sessions_by_user_id(session.user_id)
         self.delete_session(*(row.id for row in rows[:-limit]))
@@ -356,9 +390,11 @@ class EndsFirstStored(MemoryAdapter):
 class EndsOne(MemoryAdapter):
     """Ends one login for each that comes, also where a lower limit would end several."""
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         self.set_session(session)
-        self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock())[:1])
+        self.delete_session(
+            *surplus_sessions(self._sessions.values(), session, limit, self._clock())[:1]
+        )
         return session
 
 
@@ -366,9 +402,13 @@ class EndsOne(MemoryAdapter):
 class Rejuvenates(MemoryAdapter):
     """Takes a renewal for a login."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         super().renew_session(session_id, successor, grace=grace)
-        self._sessions[successor.id] = replace(successor, attributes={**successor.attributes, "created_at": self._clock()})
+        self._sessions[successor.id] = replace(
+            successor, attributes={**successor.attributes, "created_at": self._clock()}
+        )
         return successor
 
 
@@ -376,7 +416,7 @@ class Rejuvenates(MemoryAdapter):
 class CountsDead(MemoryAdapter):
     """Counts sessions that are over."""
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         self.set_session(session)
         self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, 0))
         return session
@@ -386,9 +426,11 @@ class CountsDead(MemoryAdapter):
 class EndsTheNew(MemoryAdapter):
     """Ends the login that comes, if its machine's clock is behind."""
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         self.set_session(session)
-        self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock(), spare=False))
+        self.delete_session(
+            *surplus_sessions(self._sessions.values(), session, limit, self._clock(), spare=False)
+        )
         return session
 
 
@@ -396,8 +438,10 @@ class EndsTheNew(MemoryAdapter):
 class EndsBeforehand(MemoryAdapter):
     """Makes room for a login that is refused then."""
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
-        self.delete_session(*surplus_sessions(self._sessions.values(), session, limit, self._clock()))
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+        self.delete_session(
+            *surplus_sessions(self._sessions.values(), session, limit, self._clock())
+        )
         self.set_session(session)
         return session
 
@@ -410,7 +454,7 @@ class CountsFirst(MemoryAdapter):
         super().__init__()
         self.looked: list[str] = []
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
         self.looked.append(session.user_id)
         until(lambda: self.looked.count(session.user_id) >= AT_ONCE)
@@ -427,7 +471,7 @@ class EndsWhatItSaw(MemoryAdapter):
         super().__init__()
         self.looked: set[str] = set()
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         self.set_session(session)
         surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
         self.looked.add(session.user_id)
@@ -436,7 +480,9 @@ class EndsWhatItSaw(MemoryAdapter):
             self._sessions.pop(session_id, None)
         return session
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         until(lambda: successor.user_id in self.looked)
         return super().renew_session(session_id, successor, grace=grace)
 
@@ -453,5 +499,7 @@ class FollowsInAnyCase(MemoryAdapter):
 class RenewsPadded(MemoryAdapter):
     """Compares the ids of sessions that are renewed as if they were filled up with spaces."""
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         return super().renew_session(session_id.rstrip(" "), successor, grace=grace)

@@ -36,7 +36,11 @@ class OwnRows(MemoryAdapter):
     def get_session(self, session_id: str, /) -> SessionRow | None:
         found = super().get_session(session_id)
         return found and Row(
-            id=found.id, user_id=found.user_id, active_expires=found.active_expires, idle_expires=found.idle_expires, attributes={}
+            id=found.id,
+            user_id=found.user_id,
+            active_expires=found.active_expires,
+            idle_expires=found.idle_expires,
+            attributes={},
         )
 
 
@@ -46,7 +50,9 @@ class Seconds(MemoryAdapter):
 
     def set_session(self, session: SessionRow, /) -> None:
         active, idle = session.active_expires // 1000, session.idle_expires // 1000
-        super().set_session(replace(session, active_expires=active * 1000, idle_expires=idle * 1000))
+        super().set_session(
+            replace(session, active_expires=active * 1000, idle_expires=idle * 1000)
+        )
 
 
 @breaks(Laws.test_attributes)
@@ -54,7 +60,11 @@ class TextAttributes(MemoryAdapter):
     """Makes text of attributes."""
 
     def set_session(self, session: SessionRow, /) -> None:
-        super().set_session(replace(session, attributes={name: str(value) for name, value in session.attributes.items()}))
+        super().set_session(
+            replace(
+                session, attributes={name: str(value) for name, value in session.attributes.items()}
+            )
+        )
 
 
 @breaks(Laws.test_attributes)
@@ -211,7 +221,9 @@ class RemovesFirstPage(MemoryAdapter):
     """Removes the first hundred."""
 
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        self.delete_session(*(row.id for row in (self.get_sessions_by_user_id(user_id))[:100]))
+        self.delete_session(
+            *(row.id for row in (self.get_sessions_by_user_id(user_id))[:100])
+        )
 
 
 @breaks(Laws.test_delete)
@@ -284,7 +296,9 @@ class LeavesTheNewest(MemoryAdapter):
     """Leaves a user's newest session."""
 
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        self.delete_session(*(row.id for row in (self.get_sessions_by_user_id(user_id))[:-1]))
+        self.delete_session(
+            *(row.id for row in (self.get_sessions_by_user_id(user_id))[:-1])
+        )
 
 
 @breaks(Laws.test_delete_by_user)
@@ -376,7 +390,9 @@ class Latin1(MemoryAdapter):
     """Knows only the letters of Western Europe in user ids."""
 
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
-        return super().get_sessions_by_user_id(user_id.encode("latin-1", "replace").decode("latin-1"))
+        return super().get_sessions_by_user_id(
+            user_id.encode("latin-1", "replace").decode("latin-1")
+        )
 
 
 @breaks(Laws.test_session_ids_apart)
@@ -384,7 +400,10 @@ class IgnoresCase(MemoryAdapter):
     """Compares session ids without regard to case."""
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
-        return next((row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()), None)
+        return next(
+            (row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()),
+            None,
+        )
 
 
 @breaks(Laws.test_session_ids_apart)
@@ -392,7 +411,9 @@ class RemovesByPrefix(MemoryAdapter):
     """Removes all ids that begin so."""
 
     def delete_session(self, /, *session_ids: str) -> None:
-        super().delete_session(*(id_ for id_ in list(self._sessions) if id_.startswith(session_ids)))
+        super().delete_session(
+            *(id_ for id_ in list(self._sessions) if id_.startswith(session_ids))
+        )
 
 
 @breaks(Laws.test_user_ids_apart)
@@ -408,7 +429,13 @@ class RemovesTrimmed(MemoryAdapter):
     """Removes the sessions of users whose ids are the same without white space."""
 
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        self.delete_session(*(row.id for row in list(self._sessions.values()) if row.user_id.strip() == user_id.strip()))
+        self.delete_session(
+            *(
+                row.id
+                for row in list(self._sessions.values())
+                if row.user_id.strip() == user_id.strip()
+            )
+        )
 
 
 @breaks(Laws.test_longest_session_id)
@@ -416,7 +443,9 @@ class CutsSessionIds(MemoryAdapter):
     """Compares the first 191 characters of a session id."""
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
-        return next((row for row in self._sessions.values() if row.id[:191] == session_id[:191]), None)
+        return next(
+            (row for row in self._sessions.values() if row.id[:191] == session_id[:191]), None
+        )
 
 
 @breaks(Laws.test_longest_user_id)
@@ -432,7 +461,10 @@ class ReadsInAnyCase(MemoryAdapter):
     """Finds sessions without regard to case."""
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
-        return next((row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()), None)
+        return next(
+            (row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()),
+            None,
+        )
 
 
 @breaks(Laws.test_other_spellings)
@@ -449,4 +481,8 @@ class EndsWithoutAccents(MemoryAdapter):
 
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         plain = user_id.replace("é", "e")
-        self._sessions = {id_: row for id_, row in self._sessions.items() if row.user_id.replace("é", "e") != plain}
+        self._sessions = {
+            id_: row
+            for id_, row in self._sessions.items()
+            if row.user_id.replace("é", "e") != plain
+        }

@@ -33,8 +33,12 @@ class RaisesForUnknown(MemoryAdapter):
 class AsciiAttributes(MemoryAdapter):
     """Replaces letters beyond ASCII."""
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
-        plain = {name: value.encode("ascii", "replace").decode() for name, value in attributes.items()}
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        plain = {
+            name: value.encode("ascii", "replace").decode() for name, value in attributes.items()
+        }
         return super().set_user(user_id, plain, key)
 
 
@@ -42,7 +46,9 @@ class AsciiAttributes(MemoryAdapter):
 class ReturnsTheIdAlone(MemoryAdapter):
     """Returns a new user without attributes."""
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         super().set_user(user_id, attributes, key)
         return UserRow(id=user_id)
 
@@ -51,8 +57,16 @@ class ReturnsTheIdAlone(MemoryAdapter):
 class MakesKeys(MemoryAdapter):
     """Gives a user without a key one of its own making."""
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
-        made = KeyRow(id=f"auto:{user_id}", user_id=user_id, hashed_password=None, primary_key=True, expires=None)
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        made = KeyRow(
+            id=f"auto:{user_id}",
+            user_id=user_id,
+            hashed_password=None,
+            primary_key=True,
+            expires=None,
+        )
         return super().set_user(user_id, attributes, key or made)
 
 
@@ -60,14 +74,20 @@ class MakesKeys(MemoryAdapter):
 class ForgetsPrimary(MemoryAdapter):
     """Stores the primary key as any other."""
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
-        return super().set_user(user_id, attributes, None if key is None else replace(key, primary_key=False))
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        return super().set_user(
+            user_id, attributes, None if key is None else replace(key, primary_key=False)
+        )
 
 
 class UserFirst(MemoryAdapter):
     """Stores the user before it knows whether the key's id is free."""
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         if key is not None and key.id in self._keys:
             self._users[user_id] = UserRow(id=user_id, attributes=attributes)
             raise DuplicateKeyId
@@ -81,7 +101,9 @@ breaks(Laws.test_set_user_with_taken_key, Laws.test_set_user_at_once)(UserFirst)
 class TakesKeysOver(MemoryAdapter):
     """Gives a taken key to the new user."""
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         self._keys.pop("" if key is None else key.id, None)
         return super().set_user(user_id, attributes, key)
 
@@ -90,7 +112,9 @@ class TakesKeysOver(MemoryAdapter):
 class OverwritesUsers(MemoryAdapter):
     """Overwrites a user whose id is taken."""
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         self._users.pop(user_id, None)
         return super().set_user(user_id, attributes, key)
 
@@ -99,7 +123,9 @@ class OverwritesUsers(MemoryAdapter):
 class KeyFirst(MemoryAdapter):
     """Stores the key before it knows whether the user's id is free."""
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         if key is not None and user_id in self._users:
             self._keys[key.id] = key
         return super().set_user(user_id, attributes, key)
@@ -109,7 +135,9 @@ class KeyFirst(MemoryAdapter):
 class LooksAtKeyFirst(MeetingAdapter):
     """Looks whether the key's id is free, and stores later."""
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         if key is not None and key.id in self._keys:
             raise DuplicateKeyId
         self.meeting.wait()
@@ -122,7 +150,9 @@ class LooksAtKeyFirst(MeetingAdapter):
 class SharedIn(MemoryAdapter):
     """Stores the caller's own attributes."""
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         self._users[user_id] = UserRow(id=user_id, attributes=attributes)
         return self._users[user_id]
 
@@ -158,7 +188,9 @@ class RaisesOnDeleteUser(MemoryAdapter):
 class ReplacesAttributes(MemoryAdapter):
     """Drops the attributes that are not named."""
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         if user_id in self._users:
             self._users[user_id] = UserRow(id=user_id, attributes=dict(attributes))
         return self._users.get(user_id)
@@ -168,7 +200,9 @@ class ReplacesAttributes(MemoryAdapter):
 class UpdatesEverybody(MemoryAdapter):
     """Changes all users."""
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         for each in list(self._users):
             super().update_user_attributes(each, attributes)
         return self._users.get(user_id)
@@ -178,7 +212,9 @@ class UpdatesEverybody(MemoryAdapter):
 class ReturnsBefore(MemoryAdapter):
     """Returns the user as it was."""
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         before = self.get_user(user_id)
         super().update_user_attributes(user_id, attributes)
         return before
@@ -188,7 +224,9 @@ class ReturnsBefore(MemoryAdapter):
 class CountsChanges(MemoryAdapter):
     """Takes no change for no user."""
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         return super().update_user_attributes(user_id, attributes) if attributes else None
 
 
@@ -196,7 +234,9 @@ class CountsChanges(MemoryAdapter):
 class UpsertsUsers(MemoryAdapter):
     """Makes the user that is not there."""
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         self._users.setdefault(user_id, UserRow(id=user_id))
         return super().update_user_attributes(user_id, attributes)
 
@@ -319,7 +359,9 @@ class SetsAllPasswords(MemoryAdapter):
     def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        self._keys = {id_: replace(key, hashed_password=hashed_password) for id_, key in self._keys.items()}
+        self._keys = {
+            id_: replace(key, hashed_password=hashed_password) for id_, key in self._keys.items()
+        }
         return self._keys.get(key_id)
 
 
@@ -343,7 +385,9 @@ class RaisesOnUnknownUpdate(MemoryAdapter):
     def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        made = KeyRow(id=key_id, user_id="unknown", hashed_password=None, primary_key=False, expires=None)
+        made = KeyRow(
+            id=key_id, user_id="unknown", hashed_password=None, primary_key=False, expires=None
+        )
         self._keys.setdefault(key_id, made)
         return super().update_key_password(key_id, hashed_password, expected=expected)
 
@@ -355,7 +399,11 @@ class NullEqualsNothing(MemoryAdapter):
     def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        return None if expected is None else super().update_key_password(key_id, hashed_password, expected=expected)
+        return (
+            None
+            if expected is None
+            else super().update_key_password(key_id, hashed_password, expected=expected)
+        )
 
 
 @breaks(Laws.test_update_unexpected_password)
@@ -365,7 +413,9 @@ class TakesNoneForUnset(MemoryAdapter):
     def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        return super().update_key_password(key_id, hashed_password, expected=expected or UNSET)
+        return super().update_key_password(
+            key_id, hashed_password, expected=expected or UNSET
+        )
 
 
 @breaks(Laws.test_update_unexpected_password)
@@ -452,7 +502,9 @@ class LeavesPrimary(MemoryAdapter):
     """Leaves a user's primary key."""
 
     def delete_keys_by_user_id(self, user_id: str, /) -> None:
-        self.delete_non_primary_key(*(key.id for key in self.get_keys_by_user_id(user_id)))
+        self.delete_non_primary_key(
+            *(key.id for key in self.get_keys_by_user_id(user_id))
+        )
 
 
 @breaks(Laws.test_delete_keys_by_user)
@@ -498,7 +550,9 @@ class DeletesTrimmed(MemoryAdapter):
     """Removes all users whose ids are the same without white space."""
 
     def delete_user(self, user_id: str, /) -> None:
-        self._users = {id_: user for id_, user in self._users.items() if id_.strip() != user_id.strip()}
+        self._users = {
+            id_: user for id_, user in self._users.items() if id_.strip() != user_id.strip()
+        }
 
 
 @breaks(Laws.test_other_spellings)
@@ -514,7 +568,9 @@ class KeysInAnyCase(MemoryAdapter):
     """Finds keys without regard to case."""
 
     def get_key(self, key_id: str, /) -> KeyRow | None:
-        return next((key for key in self._keys.values() if key.id.casefold() == key_id.casefold()), None)
+        return next(
+            (key for key in self._keys.values() if key.id.casefold() == key_id.casefold()), None
+        )
 
 
 @breaks(Laws.test_other_spellings)
@@ -523,7 +579,9 @@ class KeysWithoutAccents(MemoryAdapter):
 
     def delete_non_primary_key(self, /, *key_ids: str) -> int:
         plain = {key_id.replace("é", "e") for key_id in key_ids}
-        return super().delete_non_primary_key(*(key_id for key_id in self._keys if key_id.replace("é", "e") in plain))
+        return super().delete_non_primary_key(
+            *(key_id for key_id in self._keys if key_id.replace("é", "e") in plain)
+        )
 
 
 @breaks(Laws.test_other_spellings)
@@ -539,7 +597,9 @@ class RemovesUsersInAnyCase(MemoryAdapter):
     """Removes users without regard to case."""
 
     def delete_user(self, user_id: str, /) -> None:
-        self._users = {id_: user for id_, user in self._users.items() if id_.casefold() != user_id.casefold()}
+        self._users = {
+            id_: user for id_, user in self._users.items() if id_.casefold() != user_id.casefold()
+        }
 
 
 @breaks(Laws.test_other_spellings)
@@ -573,7 +633,9 @@ class CutsUserIds(MemoryAdapter):
 class JoinsAnyone(MemoryAdapter):
     """Gives some user with the session."""
 
-    def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         session = self.get_session(session_id)
         return None if session is None else (session, next(iter(self._users.values())))
 
@@ -582,7 +644,9 @@ class JoinsAnyone(MemoryAdapter):
 class JoinsWithoutAttributes(MemoryAdapter):
     """Leaves the session's attributes out."""
 
-    def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         found = super().get_session_and_user_by_session_id(session_id)
         return None if found is None else (replace(found[0], attributes={}), found[1])
 
@@ -595,7 +659,9 @@ class JoinsEnded(MemoryAdapter):
         self.last = session
         super().set_session(session)
 
-    def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         return (self.last, self._users[self.last.user_id]) if session_id == self.last.id else None
 
 
@@ -611,6 +677,12 @@ class JoinsFolded(FoldingStore):
 class JoinsOuter(MemoryAdapter):
     """Makes up a user for a session without one."""
 
-    def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         session = self.get_session(session_id)
-        return None if session is None else (session, self._users.get(session.user_id) or UserRow(id=session.user_id))
+        return (
+            None
+            if session is None
+            else (session, self._users.get(session.user_id) or UserRow(id=session.user_id))
+        )

@@ -26,7 +26,9 @@ def redis_client(server: Server, decode_responses: bool) -> Iterator[Redis]:
 def cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[RedisCluster]:
     """A client of the cluster, emptied."""
     cluster.on_each("FLUSHALL")
-    with RedisCluster.from_url(cluster.url, decode_responses=decode_responses, protocol=2) as client:
+    with RedisCluster.from_url(
+        cluster.url, decode_responses=decode_responses, protocol=2
+    ) as client:
         yield client
 
 
@@ -34,15 +36,27 @@ def cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[RedisCl
 def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[Any]:
     """A client of the other library for the cluster, emptied."""
     cluster.on_each("FLUSHALL")
-    with Clients.of_cluster("valkey", cluster, decode_responses=decode_responses) as client:
+    with Clients.of_cluster(
+        "valkey", cluster, decode_responses=decode_responses
+    ) as client:
         yield client
 
 
 @pytest.fixture
-def scriptless_client(server: Server, redis_client: Redis, decode_responses: bool) -> Iterator[Redis]:
+def scriptless_client(
+    server: Server, redis_client: Redis, decode_responses: bool
+) -> Iterator[Redis]:
     """A client that may do everything but run scripts, of each kind of server, emptied."""
-    redis_client.acl_setuser("scriptless", enabled=True, passwords=["+secret"], commands=["+@all", "-@scripting"], keys=["*"])
-    with Redis.from_url(server.url, username="scriptless", password="secret", decode_responses=decode_responses) as client:
+    redis_client.acl_setuser(
+        "scriptless",
+        enabled=True,
+        passwords=["+secret"],
+        commands=["+@all", "-@scripting"],
+        keys=["*"],
+    )
+    with Redis.from_url(
+        server.url, username="scriptless", password="secret", decode_responses=decode_responses
+    ) as client:
         yield client
     redis_client.acl_deluser("scriptless")
 

@@ -48,17 +48,28 @@ class ColumnsAdapter(DictionaryAdapter):
     def set_session(self, session: SessionRow, /) -> None:
         """Store the four columns of a new session."""
         columns = SessionRow(
-            id=session.id, user_id=session.user_id, active_expires=session.active_expires, idle_expires=session.idle_expires
+            id=session.id,
+            user_id=session.user_id,
+            active_expires=session.active_expires,
+            idle_expires=session.idle_expires,
         )
         super().set_session(columns)
 
 
 def encode(row: SessionRow) -> str:
     """A session as JSON."""
-    return json.dumps([row.id, row.user_id, row.active_expires, row.idle_expires, dict(row.attributes)])
+    return json.dumps(
+        [row.id, row.user_id, row.active_expires, row.idle_expires, dict(row.attributes)]
+    )
 
 
 def decode(record: str) -> SessionRow:
     """The session in a record."""
     session_id, user_id, active_expires, idle_expires, attributes = json.loads(record)
-    return SessionRow(id=session_id, user_id=user_id, active_expires=active_expires, idle_expires=idle_expires, attributes=attributes)
+    return SessionRow(
+        id=session_id,
+        user_id=user_id,
+        active_expires=active_expires,
+        idle_expires=idle_expires,
+        attributes=attributes,
+    )

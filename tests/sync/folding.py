@@ -11,7 +11,11 @@ from tests.sync.stores import WatchedStore
 
 def folded(text: str) -> str:
     """Return what two texts have in common that such a store takes for the same."""
-    letters = (each for each in unicodedata.normalize("NFKD", text) if unicodedata.category(each) not in ("Mn", "Cf"))
+    letters = (
+        each
+        for each in unicodedata.normalize("NFKD", text)
+        if unicodedata.category(each) not in ("Mn", "Cf")
+    )
     return "".join(letters).casefold().rstrip()
 
 
@@ -29,7 +33,9 @@ class FoldingStore(WatchedStore):
     def delete_user(self, user_id: str, /) -> None:
         super().delete_user(find(self._users, user_id))
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         return super().update_user_attributes(find(self._users, user_id), attributes)
 
     def get_key(self, key_id: str, /) -> KeyRow | None:
@@ -41,10 +47,14 @@ class FoldingStore(WatchedStore):
     def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        return super().update_key_password(find(self._keys, key_id), hashed_password, expected=expected)
+        return super().update_key_password(
+            find(self._keys, key_id), hashed_password, expected=expected
+        )
 
     def delete_non_primary_key(self, /, *key_ids: str) -> int:
-        return super().delete_non_primary_key(*(find(self._keys, key_id) for key_id in key_ids))
+        return super().delete_non_primary_key(
+            *(find(self._keys, key_id) for key_id in key_ids)
+        )
 
     def delete_keys_by_user_id(self, user_id: str, /) -> None:
         super().delete_keys_by_user_id(find(self._users, user_id))
@@ -52,7 +62,9 @@ class FoldingStore(WatchedStore):
     def get_session(self, session_id: str, /) -> SessionRow | None:
         return super().get_session(find(self._sessions, session_id))
 
-    def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         return super().get_session_and_user_by_session_id(find(self._sessions, session_id))
 
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:

@@ -13,7 +13,14 @@ from lucia._testing.checks import AT_ONCE
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 
-__all__ = ["HesitantDriver", "Meeting", "MeetingAdapter", "MeetingDriver", "patiently", "until"]
+__all__ = [
+    "HesitantDriver",
+    "Meeting",
+    "MeetingAdapter",
+    "MeetingDriver",
+    "patiently",
+    "until",
+]
 
 
 def until(holds: Callable[[], object], seconds: float = 60) -> None:

@@ -25,7 +25,9 @@ def test_sound(suite: type[object], law: str) -> None:
 
 def test_every_law_can_fail() -> None:
     """No law is without an adapter that breaks it."""
-    assert sorted({(broken.suite.__name__, broken.law) for broken in BROKEN}) == sorted((suite.__name__, law) for suite, law in LAWS)
+    assert sorted({(broken.suite.__name__, broken.law) for broken in BROKEN}) == sorted(
+        (suite.__name__, law) for suite, law in LAWS
+    )
 
 
 @pytest.mark.parametrize(("suite", "law"), LAWS)

@@ -26,7 +26,9 @@ from tests.shared import Time
 
 ID_KEYS: Final = (b"current key".ljust(32), b"older key".ljust(32))
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 
 
 class TestMemorySessions(RenewingSessionAdapterSuite):
@@ -84,13 +86,20 @@ class TestRedisNamespaces(RenewingSessionAdapterSuite):
     @pytest.fixture
     def adapter(self, redis_client: Redis) -> RedisSessionAdapter:
         """An empty server."""
-        return RedisSessionAdapter(redis_client, namespaces={"session": "app:{1}:s", "user_session": "app:{1}:s*é"})
+        return RedisSessionAdapter(
+            redis_client, namespaces={"session": "app:{1}:s", "user_session": "app:{1}:s*é"}
+        )
 
 
 class SessionFirstSuite(RenewingSessionAdapterSuite):
     """Where a session's marker has to share its slot, an id may not hold braces that are no hash tag."""
 
-    odd_texts: ClassVar[tuple[str, ...]] = (*(text for text in ODD_TEXTS if "}" not in text), "{a}b{}", "a{b}", "{")
+    odd_texts: ClassVar[tuple[str, ...]] = (
+        *(text for text in ODD_TEXTS if "}" not in text),
+        "{a}b{}",
+        "a{b}",
+        "{",
+    )
 
 
 class TestRedisCluster(SessionFirstSuite):
@@ -112,7 +121,9 @@ class TestValkeyCluster(SessionFirstSuite):
         return RedisSessionAdapter(valkey_cluster_client)
 
 
-@pytest.mark.parametrize(("server", "decode_responses"), [("redis", False), ("valkey", True)], indirect=["server"])
+@pytest.mark.parametrize(
+    ("server", "decode_responses"), [("redis", False), ("valkey", True)], indirect=["server"]
+)
 class TestRedisWithoutScripts(SessionFirstSuite):
     """Sessions on servers that refuse scripts to this client."""
 
@@ -158,7 +169,11 @@ class HashedSuite(RenewingSessionAdapterSuite):
 
     def as_listed(self, row: SessionRow) -> SessionRow:
         """The row under its id's hash."""
-        return replace(row, id=HashedIds(ID_KEYS).stored(row.id), attributes={"handle": handle_of(row), **row.attributes})
+        return replace(
+            row,
+            id=HashedIds(ID_KEYS).stored(row.id),
+            attributes={"handle": handle_of(row), **row.attributes},
+        )
 
 
 @pytest.mark.parametrize("server", ["redis"], indirect=True)

@@ -28,7 +28,11 @@ from lucia._testing.checks import OTHER_SPELLINGS, SPELT
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, AuthTables
 from lucia.models import SessionRow
-from lucia.testing import RenewingSessionAdapterSuite, SessionUserAdapterSuite, UserAdapterSuite
+from lucia.testing import (
+    RenewingSessionAdapterSuite,
+    SessionUserAdapterSuite,
+    UserAdapterSuite,
+)
 from tests.sync.five_methods import DictionaryAdapter, decode
 from tests.sync.folding import FoldingStore
 from tests.sync.stores import make_auth
@@ -39,7 +43,13 @@ from tests.sql_servers import SqlServer
 
 PASSWORD = "correct horse battery staple"
 VICTIM = "victim@example.com"
-SPELLINGS = ["Victim@example.com", "VICTIM@EXAMPLE.COM", "victim@exämple.com", "victim@example.com ", "vic\u200btim@example.com"]
+SPELLINGS = [
+    "Victim@example.com",
+    "VICTIM@EXAMPLE.COM",
+    "victim@exämple.com",
+    "victim@example.com ",
+    "vic\u200btim@example.com",
+]
 
 
 def spellings(name: str) -> list[str]:
@@ -95,7 +105,9 @@ def check_users(auth: Auth[Any], user_id: str) -> None:
             auth.update_user_attributes(other, {})
         auth.delete_dead_user_sessions(other)
         auth.delete_user(other)
-    assert (auth.validate_session_user(session.session_id)).user == auth.get_user(user_id)
+    assert (auth.validate_session_user(session.session_id)).user == auth.get_user(
+        user_id
+    )
     assert len(auth.get_all_user_keys(user_id)) == 2
 
 
@@ -104,7 +116,9 @@ def test_other_spellings_of_a_key(folding_auth: Auth[User]) -> None:
     check_keys(folding_auth, add_victim(folding_auth))
 
 
-def test_other_spellings_of_a_key_without_the_comparison(folding_auth: Auth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_spellings_of_a_key_without_the_comparison(
+    folding_auth: Auth[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Control: where the row's own id is not looked at, another spelling opens the account."""
     monkeypatch.setattr(users_module, "exactly", lambda row, _: row)
     user_id = add_victim(folding_auth)
@@ -116,18 +130,27 @@ def test_other_spellings_of_a_user(folding_auth: Auth[User]) -> None:
     check_users(folding_auth, add_victim(folding_auth))
 
 
-def test_other_spellings_of_a_session(folding: FoldingStore, folding_auth: Auth[User], time: Time) -> None:
+def test_other_spellings_of_a_session(
+    folding: FoldingStore, folding_auth: Auth[User], time: Time
+) -> None:
     """Over a store that folds ids, another spelling of a session's id is InvalidSessionId."""
     session = folding_auth.create_session(add_victim(folding_auth))
     apart = make_auth(folding, time, sessions=MemoryAdapter(clock=time))
     other = session.session_id.swapcase()
     for auth in (folding_auth, apart):
-        for method in (auth.validate_session, auth.validate_session_user, auth.get_session, auth.get_session_user):
+        for method in (
+            auth.validate_session,
+            auth.validate_session_user,
+            auth.get_session,
+            auth.get_session_user,
+        ):
             with pytest.raises(InvalidSessionId):
                 method(other)
 
 
-def test_a_session_of_another_spelling_is_nobodys(folding: FoldingStore, folding_auth: Auth[User]) -> None:
+def test_a_session_of_another_spelling_is_nobodys(
+    folding: FoldingStore, folding_auth: Auth[User]
+) -> None:
     """A session whose user's id is only alike to a stored one has no user, also where both come by one call."""
     user_id = add_victim(folding_auth)
     session = folding_auth.create_session(user_id.swapcase())
@@ -154,14 +177,20 @@ class FoldingLists(DictionaryAdapter):
     """Lists the sessions of everybody whose id is the same in lower case."""
 
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
-        return [row for row in map(decode, self._records.values()) if row.user_id.lower() == user_id.lower()]
+        return [
+            row
+            for row in map(decode, self._records.values())
+            if row.user_id.lower() == user_id.lower()
+        ]
 
 
 def test_keeping_one_session_ends_no_other_users(time: Time) -> None:
     """Over five methods, ``keep=`` ends none of the sessions that a folding list has of another user."""
     sessions = FoldingLists()
     auth = Auth(sessions=sessions, env="DEV", hash=CHEAP, clock=time)
-    kept, ended, foreign = [auth.create_session(user_id) for user_id in ("anna", "anna", "ANNA")]
+    kept, ended, foreign = [
+        auth.create_session(user_id) for user_id in ("anna", "anna", "ANNA")
+    ]
     assert isinstance(auth._sessions, FiveMethods)
     assert auth.invalidate_all_user_sessions("anna", keep=kept.session_id)
     time.advance(timedelta(seconds=1))
@@ -175,20 +204,38 @@ def test_keeping_one_session_ends_no_other_users(time: Time) -> None:
 
 def own_user_table(metadata: MetaData) -> AuthTables:
     """The application's own user table, whose id has the database's default collation."""
-    people = Table("people", metadata, Column("id", String(255), primary_key=True), Column("name", Text), Column("town", Text))
+    people = Table(
+        "people",
+        metadata,
+        Column("id", String(255), primary_key=True),
+        Column("name", Text),
+        Column("town", Text),
+    )
     return AuthTables(metadata, user=people, sessions=True)
 
 
 def other_collation(metadata: MetaData) -> AuthTables:
     """The application's own user table with another default collation than the database's."""
-    columns = Column("id", String(255), primary_key=True), Column("name", Text), Column("town", Text)
-    people = Table("people", metadata, *columns, mariadb_charset="utf8mb4", mariadb_collate="utf8mb4_general_ci")
+    columns = (
+        Column("id", String(255), primary_key=True),
+        Column("name", Text),
+        Column("town", Text),
+    )
+    people = Table(
+        "people",
+        metadata,
+        *columns,
+        mariadb_charset="utf8mb4",
+        mariadb_collate="utf8mb4_general_ci",
+    )
     return AuthTables(metadata, user=people, sessions=True)
 
 
 def earlier_version(metadata: MetaData) -> AuthTables:
     """The library's own tables, as an earlier version made them: without a collation."""
-    tables = AuthTables(metadata, user_columns=[Column("name", Text), Column("town", Text)], sessions=True)
+    tables = AuthTables(
+        metadata, user_columns=[Column("name", Text), Column("town", Text)], sessions=True
+    )
     for table in metadata.tables.values():
         for column in table.columns:
             if isinstance(column.type, String) and not isinstance(column.type, Text):
@@ -196,8 +243,12 @@ def earlier_version(metadata: MetaData) -> AuthTables:
     return tables
 
 
-@pytest.fixture(params=[own_user_table, other_collation, earlier_version], ids=lambda make: str(make.__name__))
-def default_collation(request: pytest.FixtureRequest, mariadb: SqlServer) -> Iterator[SQLAlchemyAdapter]:
+@pytest.fixture(
+    params=[own_user_table, other_collation, earlier_version], ids=lambda make: str(make.__name__)
+)
+def default_collation(
+    request: pytest.FixtureRequest, mariadb: SqlServer
+) -> Iterator[SQLAlchemyAdapter]:
     """An adapter over tables of which some have a collation that ignores case, accents and trailing spaces."""
     metadata = MetaData()
     tables = request.param(metadata)
@@ -221,7 +272,10 @@ def create_user(adapter: Any, user_id: str) -> None:
     ],
 )
 def test_laws_with_the_default_collation(
-    default_collation: SQLAlchemyAdapter, suite: type[Any], law: str, monkeypatch: pytest.MonkeyPatch
+    default_collation: SQLAlchemyAdapter,
+    suite: type[Any],
+    law: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The laws about other spellings hold for an adapter by itself, whatever collation the columns have."""
     laws = suite()
@@ -238,9 +292,13 @@ def test_another_spelling_is_not_kept(default_collation: SQLAlchemyAdapter) -> N
         assert default_collation.get_session(SPELT) is None
 
 
-def test_accounts_with_the_default_collation(default_collation: SQLAlchemyAdapter) -> None:
+def test_accounts_with_the_default_collation(
+    default_collation: SQLAlchemyAdapter,
+) -> None:
     """No other spelling of a key's name or of a user's id leads to the account."""
-    auth = Auth(sessions=default_collation, users=default_collation, env="DEV", hash=CHEAP, throttle=None)
+    auth = Auth(
+        sessions=default_collation, users=default_collation, env="DEV", hash=CHEAP, throttle=None
+    )
     user_id = add_victim(auth)
     check_keys(auth, user_id)
     check_users(auth, user_id)
@@ -248,11 +306,15 @@ def test_accounts_with_the_default_collation(default_collation: SQLAlchemyAdapte
 
 def test_names_that_collide_are_taken(default_collation: SQLAlchemyAdapter) -> None:
     """A key whose id the database takes for an existing one is made apart from it, or not at all: nobody's key is changed."""
-    auth = Auth(sessions=default_collation, users=default_collation, env="DEV", hash=CHEAP, throttle=None)
+    auth = Auth(
+        sessions=default_collation, users=default_collation, env="DEV", hash=CHEAP, throttle=None
+    )
     user_id = add_victim(auth)
     other = auth.create_user(primary_key=PrimaryKey("username", "attacker", PASSWORD))
     for spelling in SPELLINGS:
         with suppress(DuplicateKeyId):
-            auth.create_key(other.user_id, provider_id="email", provider_user_id=spelling, password="attack")
+            auth.create_key(
+                other.user_id, provider_id="email", provider_user_id=spelling, password="attack"
+            )
             assert (auth.use_key("email", spelling, "attack")).user_id == other.user_id
     assert (auth.use_key("email", VICTIM, PASSWORD)).user_id == user_id

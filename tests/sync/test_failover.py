@@ -41,7 +41,11 @@ def add(adapter: RedisSessionAdapter, *session_ids: str) -> None:
 
 def live(adapter: RedisSessionAdapter, *session_ids: str) -> set[str]:
     """Those of the ids that have a session."""
-    return {session_id for session_id in session_ids if adapter.get_session(session_id) is not None}
+    return {
+        session_id
+        for session_id in session_ids
+        if adapter.get_session(session_id) is not None
+    }
 
 
 def after_outage(call: Callable[[], Any]) -> Any:
@@ -71,10 +75,19 @@ def end_others(adapter: RedisSessionAdapter) -> None:
     assert adapter.delete_other_sessions("u1", "kept") is True
 
 
-@pytest.mark.parametrize(("end", "stay"), [(end_one, {"kept"}), (end_all, set()), (end_others, {"kept"})], ids=["one", "all", "others"])
-def test_ended_again(end: Callable[[RedisSessionAdapter], Any], stay: set[str], servers: Pair) -> None:
+@pytest.mark.parametrize(
+    ("end", "stay"),
+    [(end_one, {"kept"}), (end_all, set()), (end_others, {"kept"})],
+    ids=["one", "all", "others"],
+)
+def test_ended_again(
+    end: Callable[[RedisSessionAdapter], Any], stay: set[str], servers: Pair
+) -> None:
     """What a failover brought back is alive for every process until the next command of the one that had ended it, and dead afterwards."""
-    with Adapters.on(servers.server()) as one, Adapters.on(servers.server()) as other:
+    with (
+        Adapters.on(servers.server()) as one,
+        Adapters.on(servers.server()) as other,
+    ):
         add(one, "kept", "ended")
         servers.settle()
         servers.link.hold()
@@ -91,7 +104,10 @@ def test_ended_again(end: Callable[[RedisSessionAdapter], Any], stay: set[str], 
 
 def test_used_id_is_ended_again(servers: Pair) -> None:
     """If a renewal is undone with the ending of its successor, the used id, which is alive again, is ended."""
-    with Adapters.on(servers.server()) as one, Adapters.on(servers.server()) as other:
+    with (
+        Adapters.on(servers.server()) as one,
+        Adapters.on(servers.server()) as other,
+    ):
         add(one, "used", "goes on")
         servers.settle()
         servers.link.hold()
@@ -106,7 +122,10 @@ def test_used_id_is_ended_again(servers: Pair) -> None:
 
 def test_ended_again_while_it_is_renewed(servers: Pair) -> None:
     """A session that came back and was renewed by another process is ended with its successor."""
-    with Adapters.on(servers.server()) as one, Adapters.on(servers.server()) as other:
+    with (
+        Adapters.on(servers.server()) as one,
+        Adapters.on(servers.server()) as other,
+    ):
         add(one, "ended")
         servers.settle()
         servers.link.hold()
@@ -170,7 +189,10 @@ def with_a_method_of_its_own(kind: Any) -> Any:
 def test_client_that_is_used_as_it_is(servers: Pair) -> None:
     """Over a client that can't be copied, what was ended is ended again after each lost answer; asking replicas is refused."""
     kind = with_a_method_of_its_own(Clients.modules["redis"].Redis)
-    with kind(port=servers.front.port, protocol=2, retry=None) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        kind(port=servers.front.port, protocol=2, retry=None) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         with pytest.raises(TypeError, match="revoke_ack needs connections of our own"):
             RedisSessionAdapter(client, revoke_ack=1)
         add(adapter, "ended", "kept")
@@ -201,9 +223,13 @@ def test_wait_alone_tells_nothing(servers: Pair) -> None:
 
 
 @pytest.mark.parametrize("end", [end_one, end_all, end_others], ids=["one", "all", "others"])
-def test_not_replicated(end: Callable[[RedisSessionAdapter], Any], servers: Pair) -> None:
+def test_not_replicated(
+    end: Callable[[RedisSessionAdapter], Any], servers: Pair
+) -> None:
     """An ending that too few replicas have raises, is done on the primary, raises again when it is repeated, and not when they have it."""
-    with Adapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)) as adapter:
+    with Adapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
         add(adapter, "kept", "ended", "other")
         servers.settle()
         patiently(partial(adapter.delete_session, "other"))
@@ -223,14 +249,20 @@ def test_not_replicated(end: Callable[[RedisSessionAdapter], Any], servers: Pair
 def test_frozen_replica(servers: Pair) -> None:
     """A replica that is frozen confirms nothing, and one that does not exist neither."""
     servers.replica.freeze()
-    with Adapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)) as adapter:
+    with Adapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
         add(adapter, "ended")
         with pytest.raises(RevocationNotReplicated):
             adapter.delete_session("ended")
         servers.replica.thaw()
-    with Adapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)) as adapter:
+    with Adapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
         patiently(partial(adapter.delete_session, "ended"))
-    with Adapters.on(servers.server(), revoke_ack=2, revoke_ack_timeout=timedelta(seconds=2)) as adapter:
+    with Adapters.on(
+        servers.server(), revoke_ack=2, revoke_ack_timeout=timedelta(seconds=2)
+    ) as adapter:
         with pytest.raises(RevocationNotReplicated) as caught:
             adapter.delete_session("ended")
         assert (caught.value.wanted, caught.value.acknowledged) == (2, 1)
@@ -247,7 +279,9 @@ def test_rights_for_asking_replicas(servers: Pair) -> None:
         commands=[f"+{command}" for command in LEAST_RIGHTS],
         keys=["session:*", "userSession:*"],
     )
-    with Adapters.on(servers.server(), user="app", revoke_ack=1, revoke_ack_timeout=timedelta(seconds=4)) as adapter:
+    with Adapters.on(
+        servers.server(), user="app", revoke_ack=1, revoke_ack_timeout=timedelta(seconds=4)
+    ) as adapter:
         add(adapter, "ended", "other")
         with pytest.raises(redis.exceptions.NoPermissionError):
             adapter.delete_session("ended")
@@ -260,7 +294,9 @@ def test_rights_for_asking_replicas(servers: Pair) -> None:
 @one_kind
 def test_sign_out_that_is_not_replicated(servers: Pair) -> None:
     """Through Auth the error goes up, and the session is no session any more."""
-    with Adapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)) as adapter:
+    with Adapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
         auth = Auth(sessions=adapter, env="PROD")
         session = auth.create_session("u1")
         servers.link.hold()
@@ -279,7 +315,10 @@ def test_sign_out_that_is_not_replicated(servers: Pair) -> None:
 def test_sentinel(library: str, tmp_path: Path) -> None:
     """When Sentinel has promoted a replica after kill -9 of the primary, what was ended and came back is ended by the next command."""
     with sentinel_pair(library, tmp_path) as group:
-        with Clients.behind_sentinel(group) as client, RedisSessionAdapter(client) as adapter:
+        with (
+            Clients.behind_sentinel(group) as client,
+            RedisSessionAdapter(client) as adapter,
+        ):
             add(adapter, "ended", "kept")
             group.pair.settle()
             group.pair.link.hold()
@@ -291,7 +330,10 @@ def test_sentinel(library: str, tmp_path: Path) -> None:
             assert group.pair.replica.client.exists("session:ended") == 0
             assert group.pair.replica.client.exists("session:kept") == 1
             adapter.set_session(row("new"))
-            assert {each.id for each in adapter.get_sessions_by_user_id("u1")} == {"kept", "new"}
+            assert {each.id for each in adapter.get_sessions_by_user_id("u1")} == {
+                "kept",
+                "new",
+            }
 
 
 def test_cluster(tmp_path: Path) -> None:
@@ -309,7 +351,11 @@ def test_cluster(tmp_path: Path) -> None:
             group.settle()
             number = group.number_of("session:s1")
             group.primaries[number].refuse_replicas()
-            there = {session_id for session_id in session_ids if group.number_of(f"session:{session_id}") == number}
+            there = {
+                session_id
+                for session_id in session_ids
+                if group.number_of(f"session:{session_id}") == number
+            }
             adapter.delete_other_sessions("u1", "kept")
             assert live(adapter, *session_ids) == set()
             group.fail_over(number)
@@ -322,18 +368,31 @@ def test_cluster(tmp_path: Path) -> None:
 def test_cluster_that_lost_list_entries(tmp_path: Path) -> None:
     """Logins whose list entries a failover took away validate and are in no list, until a reindexing puts them back."""
     with replicated_cluster(tmp_path) as group:
-        with Clients.of_cluster("redis", group.cluster) as client, RedisSessionAdapter(client) as adapter:
+        with (
+            Clients.of_cluster("redis", group.cluster) as client,
+            RedisSessionAdapter(client) as adapter,
+        ):
             add(adapter, "before")
             group.settle()
             number = group.number_of("userSession:u1")
-            session_ids = [f"s{each}" for each in range(20) if group.number_of(f"session:s{each}") != number]
+            session_ids = [
+                f"s{each}" for each in range(20) if group.number_of(f"session:s{each}") != number
+            ]
             group.primaries[number].refuse_replicas()
             add(adapter, *session_ids)
             group.fail_over(number)
             assert after_outage(lambda: live(adapter, *session_ids)) == set(session_ids)
-            assert [each.id for each in after_outage(lambda: adapter.get_sessions_by_user_id("u1"))] == ["before"]
-            assert adapter.reindex() == Reindexed(sessions=len(session_ids) + 1, indexed=len(session_ids))
-            assert {each.id for each in adapter.get_sessions_by_user_id("u1")} == {"before", *session_ids}
+            assert [
+                each.id
+                for each in after_outage(lambda: adapter.get_sessions_by_user_id("u1"))
+            ] == ["before"]
+            assert adapter.reindex() == Reindexed(
+                sessions=len(session_ids) + 1, indexed=len(session_ids)
+            )
+            assert {each.id for each in adapter.get_sessions_by_user_id("u1")} == {
+                "before",
+                *session_ids,
+            }
 
 
 def test_cluster_that_confirms(tmp_path: Path) -> None:
@@ -341,7 +400,9 @@ def test_cluster_that_confirms(tmp_path: Path) -> None:
     with replicated_cluster(tmp_path) as group:
         with (
             Clients.of_cluster("redis", group.cluster) as client,
-            RedisSessionAdapter(client, revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=300)) as adapter,
+            RedisSessionAdapter(
+                client, revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=300)
+            ) as adapter,
         ):
             add(adapter, "s1", "s2", "s3", "s4")
             patiently(partial(adapter.delete_session, "s4"))
@@ -384,7 +445,10 @@ def test_restart_without_the_last_moments(tmp_path: Path) -> None:
     """What a server that restarts from an older snapshot brings back is ended again by the process that had ended it."""
     node = Node("redis-server", tmp_path)
     try:
-        with Adapters.on(node.server()) as adapter, Adapters.on(node.server()) as other:
+        with (
+            Adapters.on(node.server()) as adapter,
+            Adapters.on(node.server()) as other,
+        ):
             add(adapter, "kept", "ended")
             node.client.save()
             adapter.delete_session("ended")
@@ -415,7 +479,10 @@ def test_what_it_takes(count: int, servers: Pair) -> None:
         for session_id in session_ids[:10]:
             asking.delete_session(session_id)
         asked = (time.perf_counter() - began) * 1_000 / len(session_ids[:10])
-        with Inspector.looking_at(servers.server()) as look, look.client.pipeline(transaction=False) as pipeline:
+        with (
+            Inspector.looking_at(servers.server()) as look,
+            look.client.pipeline(transaction=False) as pipeline,
+        ):
             for session_id in session_ids:
                 look.write(row(session_id), pipeline)
             pipeline.execute()

@@ -55,10 +55,18 @@ def adapter() -> SlowAdapter:
     return SlowAdapter()
 
 
-def make(adapter: DictionaryAdapter, time: Time, cap: int | None = None, **durations: timedelta) -> Auth[User]:
+def make(
+    adapter: DictionaryAdapter, time: Time, cap: int | None = None, **durations: timedelta
+) -> Auth[User]:
     """An ``Auth`` of one process."""
     expiry = SessionExpiry(**durations)
-    return Auth(sessions=adapter, env="DEV", clock=time, session_expires_in=expiry, max_sessions_per_user=cap)
+    return Auth(
+        sessions=adapter,
+        env="DEV",
+        clock=time,
+        session_expires_in=expiry,
+        max_sessions_per_user=cap,
+    )
 
 
 @pytest.fixture
@@ -86,18 +94,22 @@ def ids(adapter: DictionaryAdapter) -> list[str]:
 
 def test_sessions_work_over_five_methods(auth: Auth[User], time: Time) -> None:
     """Login, use, renewal, device list and logout need no more than the five."""
-    session = auth.create_session("u", noted={"a": 1})
-    assert auth.validate_session(session.session_id) == auth.get_session(session.session_id)
+    session = auth.create_session("u", metadata={"a": 1})
+    assert auth.validate_session(session.session_id) == auth.get_session(
+        session.session_id
+    )
     time.advance(IDLE)
     renewed = auth.validate_session(session.session_id)
-    assert (renewed.state, renewed.noted, renewed.handle) == ("active", {"a": 1}, session.handle)
+    assert (renewed.state, renewed.metadata, renewed.handle) == ("active", {"a": 1}, session.handle)
     assert [device.handle for device in auth.get_all_user_sessions("u")] == [session.handle]
     auth.invalidate_session(renewed.session_id)
     assert auth.get_all_user_sessions("u") == []
 
 
 @pytest.mark.parametrize(("grace", "served"), [(GRACE, 8), (timedelta(0), 1)])
-def test_ours_parallel_requests_make_one_successor(adapter: SlowAdapter, time: Time, grace: timedelta, served: int) -> None:
+def test_ours_parallel_requests_make_one_successor(
+    adapter: SlowAdapter, time: Time, grace: timedelta, served: int
+) -> None:
     """Within one process there is one successor: everybody gets it during the grace, and one alone without a grace."""
     auth = make(adapter, time, grace=grace)
     session = auth.create_session("u")
@@ -110,7 +122,9 @@ def test_ours_parallel_requests_make_one_successor(adapter: SlowAdapter, time: T
     assert ids(adapter) == [found[0].session_id]
 
 
-def test_ours_a_used_id_leads_to_its_successor_and_ends_it(auth: Auth[User], time: Time) -> None:
+def test_ours_a_used_id_leads_to_its_successor_and_ends_it(
+    auth: Auth[User], time: Time
+) -> None:
     """It answers during the grace, over several renewals, is dead after it, and ends the successor for 60 seconds."""
     session = auth.create_session("u")
     first = auth.renew_session(session.session_id)
@@ -155,8 +169,12 @@ def test_ours_renewals_and_revocation_at_once_leave_no_session(
     """Within one process a sign-out everywhere does not miss the successor of a renewal that is under way."""
     sessions = [auth.create_session("u") for _ in range(4)]
     time.advance(IDLE)
-    calls: list[Callable[[], Any]] = [partial(auth.validate_session, session.session_id) for session in sessions]
-    calls.insert(0 if first == "revocation" else len(calls), partial(auth.invalidate_all_user_sessions, "u"))
+    calls: list[Callable[[], Any]] = [
+        partial(auth.validate_session, session.session_id) for session in sessions
+    ]
+    calls.insert(
+        0 if first == "revocation" else len(calls), partial(auth.invalidate_all_user_sessions, "u")
+    )
     Calls.together(*calls)
     assert ids(adapter) == []
 
@@ -180,7 +198,9 @@ def test_ours_one_session_is_kept(auth: Auth[User], adapter: SlowAdapter) -> Non
     assert alive(auth, theirs) == [True]
 
 
-def test_an_adapter_is_never_asked_to_delete_nothing(auth: Auth[User], adapter: SlowAdapter) -> None:
+def test_an_adapter_is_never_asked_to_delete_nothing(
+    auth: Auth[User], adapter: SlowAdapter
+) -> None:
     """Logins, lists and sweeps call ``delete_session`` with ids alone: ``DELETE … WHERE id IN ()`` is an error in some databases."""
     session = auth.create_session("u")
     auth.get_all_user_sessions("u")
@@ -192,7 +212,9 @@ def test_an_adapter_is_never_asked_to_delete_nothing(auth: Auth[User], adapter: 
     assert adapter.deleted == [(session.session_id,)]
 
 
-def test_dead_sessions_are_swept(auth: Auth[User], adapter: SlowAdapter, time: Time) -> None:
+def test_dead_sessions_are_swept(
+    auth: Auth[User], adapter: SlowAdapter, time: Time
+) -> None:
     """Such a store is taken for one that does not expire records."""
     auth.create_session("u")
     time.advance(400 * DAY)
@@ -209,7 +231,9 @@ def columns(time: Time) -> Auth[User]:
     return make(ColumnsAdapter(), time)
 
 
-def test_ours_a_store_without_attributes_has_handles_all_the_same(columns: Auth[User], time: Time) -> None:
+def test_ours_a_store_without_attributes_has_handles_all_the_same(
+    columns: Auth[User], time: Time
+) -> None:
     """The handle of a login is the one by which the device list knows it, and its creation is derived from its end."""
     session = columns.create_session("u")
     (device,) = columns.get_all_user_sessions("u")
@@ -222,18 +246,22 @@ def test_ours_a_store_without_attributes_has_handles_all_the_same(columns: Auth[
     assert columns.invalidate_user_session("u", renewed.handle) is True
 
 
-def test_ours_what_a_store_can_not_keep_is_refused(columns: Auth[User], time: Time) -> None:
+def test_ours_what_a_store_can_not_keep_is_refused(
+    columns: Auth[User], time: Time
+) -> None:
     """An absolute lifetime and a cap are refused when ``Auth`` is made, noted data when it is given, before anything is stored."""
-    with pytest.raises(ValueError, match="max_sessions_per_user needs a session adapter that keeps attributes"):
+    with pytest.raises(
+        ValueError, match="max_sessions_per_user needs a session adapter that keeps attributes"
+    ):
         make(ColumnsAdapter(), time, cap=5)
     with pytest.raises(ValueError, match="absolute lifetime"):
         make(ColumnsAdapter(), time, absolute=90 * DAY)
     with pytest.raises(ValueError, match="nothing can be noted"):
-        columns.create_session("u", noted={"a": 1})
+        columns.create_session("u", metadata={"a": 1})
     with pytest.raises(ValueError, match="nothing can be noted"):
         columns.handle_request(Exchange().context).sign_in("u", user_agent="Firefox")
     assert columns.get_all_user_sessions("u") == []
-    assert (columns.create_session("u", noted={})).noted == {}
+    assert (columns.create_session("u", metadata={})).metadata == {}
 
 
 def test_ours_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> None:
@@ -280,18 +308,24 @@ def test_ours_a_cap_over_five_methods(adapter: SlowAdapter, time: Time) -> None:
     assert sum(alive(auth, *sessions)) == 5
     last = [auth.create_session("u") for _ in range(5)]
     assert alive(auth, *last) == [True] * 5
-    assert [device.handle for device in auth.get_all_user_sessions("u")] == [session.handle for session in last[::-1]]
+    assert [device.handle for device in auth.get_all_user_sessions("u")] == [
+        session.handle for session in last[::-1]
+    ]
 
 
 def test_ours_caps_of_two_processes(adapter: SlowAdapter, time: Time) -> None:
     """Logins of two processes follow one order: once all have returned, the cap is kept, whichever process looks last."""
     processes = [make(adapter, time, cap=3), make(adapter, time, cap=3)]
-    sessions = Calls.together(*(partial(auth.create_session, "u") for auth in processes * 8))
+    sessions = Calls.together(
+        *(partial(auth.create_session, "u") for auth in processes * 8)
+    )
     assert [type(session) for session in sessions] == [Session] * 16
     assert len(ids(adapter)) == 3
 
 
-def test_ours_a_cap_over_five_methods_ends_what_is_renewed(auth: Auth[User], adapter: SlowAdapter, time: Time) -> None:
+def test_ours_a_cap_over_five_methods_ends_what_is_renewed(
+    auth: Auth[User], adapter: SlowAdapter, time: Time
+) -> None:
     """The oldest login ends under the id that it was renewed to, and its used id leads nowhere."""
     capped = make(adapter, time, cap=1)
     first = capped.create_session("u")

@@ -43,9 +43,18 @@ def user_id(auth: Auth[User]) -> str:
     return user.user_id
 
 
-def reset_key(auth: Auth[User], user_id: str, password: str | None = None) -> Callable[[], Any]:
+def reset_key(
+    auth: Auth[User], user_id: str, password: str | None = None
+) -> Callable[[], Any]:
     """What makes a single-use key for an hour."""
-    return partial(auth.create_single_use_key, user_id, provider_id="reset", provider_user_id="token", password=password, expires_in=HOUR)
+    return partial(
+        auth.create_single_use_key,
+        user_id,
+        provider_id="reset",
+        provider_user_id="token",
+        password=password,
+        expires_in=HOUR,
+    )
 
 
 def single_use(user_id: str, *, expired: bool, password_defined: bool = False) -> SingleUseKey:
@@ -63,9 +72,15 @@ def single_use(user_id: str, *, expired: bool, password_defined: bool = False) -
 @pytest.mark.parametrize("password", [PASSWORD, None])
 def test_create_key(auth: Auth[User], user_id: str, password: str | None) -> None:
     """A further key of a user is persistent and never primary, and its user is who uses it."""
-    key = auth.create_key(user_id, provider_id="email", provider_user_id="a@example.com", password=password)
+    key = auth.create_key(
+        user_id, provider_id="email", provider_user_id="a@example.com", password=password
+    )
     assert key == PersistentKey(
-        provider_id="email", provider_user_id="a@example.com", user_id=user_id, password_defined=password is not None, primary=False
+        provider_id="email",
+        provider_user_id="a@example.com",
+        user_id=user_id,
+        password_defined=password is not None,
+        primary=False,
     )
     assert auth.use_key("email", "a@example.com", password) == key
     assert auth.get_key("email", "a@example.com") == key
@@ -77,19 +92,30 @@ def test_a_key_can_be_used_again_and_again(auth: Auth[User], user_id: str) -> No
         assert (auth.use_key("username", "alice", PASSWORD)).user_id == user_id
 
 
-def test_a_key_needs_a_user_and_a_name_of_its_own(auth: Auth[User], user_id: str) -> None:
+def test_a_key_needs_a_user_and_a_name_of_its_own(
+    auth: Auth[User], user_id: str
+) -> None:
     """A key for an unknown user is InvalidUserId, a name that is taken DuplicateKeyId, for either kind of key; the taken one stays."""
-    makers: list[Callable[..., Any]] = [auth.create_key, partial(auth.create_single_use_key, expires_in=HOUR)]
+    makers: list[Callable[..., Any]] = [
+        auth.create_key,
+        partial(auth.create_single_use_key, expires_in=HOUR),
+    ]
     for make in makers:
         with pytest.raises(InvalidUserId):
             make("nobody", provider_id="email", provider_user_id="a", password=None)
         with pytest.raises(DuplicateKeyId):
-            make(user_id, provider_id="username", provider_user_id="alice", password="another")
+            make(
+                user_id, provider_id="username", provider_user_id="alice", password="another"
+            )
     assert (auth.use_key("username", "alice", PASSWORD)).user_id == user_id
 
 
-@pytest.mark.parametrize("name", ["a:b", ":", "a:", "::a", "https://example.com/~a", "漢字 🦊", " a ", "x" * 249])
-def test_key_ids_are_split_at_the_first_colon(auth: Auth[User], store: WatchedStore, user_id: str, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["a:b", ":", "a:", "::a", "https://example.com/~a", "漢字 🦊", " a ", "x" * 249]
+)
+def test_key_ids_are_split_at_the_first_colon(
+    auth: Auth[User], store: WatchedStore, user_id: str, name: str
+) -> None:
     """Colons and any other text in ``provider_user_id`` come back as they were."""
     auth.create_key(user_id, provider_id="other", provider_user_id=name, password=None)
     key = auth.use_key("other", name, None)
@@ -102,7 +128,14 @@ def test_ours_a_provider_id_holds_no_colon(auth: Auth[User], user_id: str) -> No
     calls: list[Callable[[], Any]] = [
         partial(auth.create_user, primary_key=PrimaryKey("a:b", "c", None)),
         partial(auth.create_key, user_id, provider_id="a:b", provider_user_id="c", password=None),
-        partial(auth.create_single_use_key, user_id, provider_id="a:b", provider_user_id="c", password=None, expires_in=HOUR),
+        partial(
+            auth.create_single_use_key,
+            user_id,
+            provider_id="a:b",
+            provider_user_id="c",
+            password=None,
+            expires_in=HOUR,
+        ),
         partial(auth.use_key, "a:b", "c", None),
         partial(auth.create_session_with_key, "a:b", "c", None),
         partial(auth.get_key, "a:b", "c"),
@@ -115,7 +148,9 @@ def test_ours_a_provider_id_holds_no_colon(auth: Auth[User], user_id: str) -> No
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_a_key_is_not_made_under_an_impossible_name(auth: Auth[User], store: WatchedStore, user_id: str, name: str) -> None:
+def test_a_key_is_not_made_under_an_impossible_name(
+    auth: Auth[User], store: WatchedStore, user_id: str, name: str
+) -> None:
     """An empty, overlong or unencodable name is InvalidInput in words for who typed it, and nothing is stored."""
     with pytest.raises(InvalidInput, match=rf"\A{IMPOSSIBLE[name]}\Z"):
         auth.create_key(user_id, provider_id="username", provider_user_id=name, password=None)
@@ -126,7 +161,9 @@ def test_a_key_is_not_made_under_an_impossible_name(auth: Auth[User], store: Wat
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_an_impossible_name_is_an_unknown_one(auth: Auth[User], store: WatchedStore, name: str) -> None:
+def test_an_impossible_name_is_an_unknown_one(
+    auth: Auth[User], store: WatchedStore, name: str
+) -> None:
     """What a person typed into a login form is no programming error: a name that no key can have is InvalidKeyId and not looked up."""
     calls: list[Callable[[], Any]] = [
         partial(auth.use_key, "username", name, PASSWORD),
@@ -166,7 +203,13 @@ def test_get_all_user_keys(auth: Auth[User], user_id: str) -> None:
     """It gives a user's keys of both kinds and nobody else's; an unknown user is InvalidUserId."""
     made = reset_key(auth, user_id)()
     other = auth.create_user(primary_key=PrimaryKey("username", "bob", None))
-    primary = PersistentKey(provider_id="username", provider_user_id="alice", user_id=user_id, password_defined=True, primary=True)
+    primary = PersistentKey(
+        provider_id="username",
+        provider_user_id="alice",
+        user_id=user_id,
+        password_defined=True,
+        primary=True,
+    )
     found = auth.get_all_user_keys(user_id)
     assert len(found) == 2
     assert made in found
@@ -194,7 +237,9 @@ def test_delete_key(auth: Auth[User], user_id: str) -> None:
 
 
 @pytest.mark.parametrize("password", [None, "123456"])
-def test_a_single_use_key_is_consumed_by_its_first_use(auth: Auth[User], user_id: str, password: str | None) -> None:
+def test_a_single_use_key_is_consumed_by_its_first_use(
+    auth: Auth[User], user_id: str, password: str | None
+) -> None:
     """It works once, up to the very end of its time, and is gone then."""
     made = reset_key(auth, user_id, password)()
     assert made == single_use(user_id, expired=False, password_defined=password is not None)
@@ -205,7 +250,9 @@ def test_a_single_use_key_is_consumed_by_its_first_use(auth: Auth[User], user_id
         auth.get_key("reset", "token")
 
 
-def test_a_single_use_key_works_up_to_its_very_end(auth: Auth[User], time: Time, user_id: str) -> None:
+def test_a_single_use_key_works_up_to_its_very_end(
+    auth: Auth[User], time: Time, user_id: str
+) -> None:
     """Equality still counts as alive."""
     reset_key(auth, user_id)()
     time.advance(HOUR)
@@ -213,7 +260,9 @@ def test_a_single_use_key_works_up_to_its_very_end(auth: Auth[User], time: Time,
 
 
 @pytest.mark.parametrize("password", [None, "123456"])
-def test_an_expired_single_use_key_is_consumed_too(auth: Auth[User], time: Time, user_id: str, password: str | None) -> None:
+def test_an_expired_single_use_key_is_consumed_too(
+    auth: Auth[User], time: Time, user_id: str, password: str | None
+) -> None:
     """Past its end it is ExpiredKey once, and unknown from then on."""
     reset_key(auth, user_id, password)()
     time.advance(HOUR)
@@ -223,7 +272,9 @@ def test_an_expired_single_use_key_is_consumed_too(auth: Auth[User], time: Time,
             auth.use_key("reset", "token", password)
 
 
-def test_a_wrong_password_consumes_no_key(auth: Auth[User], time: Time, user_id: str) -> None:
+def test_a_wrong_password_consumes_no_key(
+    auth: Auth[User], time: Time, user_id: str
+) -> None:
     """The password is checked before the expiry, and a wrong one leaves the key, also an expired one."""
     reset_key(auth, user_id, "123456")()
     for wrong in ("654321", None, "", "\ud800"):
@@ -236,7 +287,9 @@ def test_a_wrong_password_consumes_no_key(auth: Auth[User], time: Time, user_id:
 
 
 @pytest.mark.parametrize("password", [None, "123456"])
-def test_ours_a_single_use_key_is_consumed_once_under_concurrency(auth: Auth[User], user_id: str, password: str | None) -> None:
+def test_ours_a_single_use_key_is_consumed_once_under_concurrency(
+    auth: Auth[User], user_id: str, password: str | None
+) -> None:
     """Of many uses at once exactly one succeeds; all others find no such key."""
     made = reset_key(auth, user_id, password)()
     outcomes = Calls.together(*[partial(auth.use_key, "reset", "token", password)] * 5)
@@ -244,7 +297,9 @@ def test_ours_a_single_use_key_is_consumed_once_under_concurrency(auth: Auth[Use
     assert sum(isinstance(outcome, InvalidKeyId) for outcome in outcomes) == 4
 
 
-def test_ours_who_comes_second_to_a_single_use_key_finds_none(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_ours_who_comes_second_to_a_single_use_key_finds_none(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """A use that was overtaken after it had read the key does not count."""
     reset_key(auth, user_id)()
     store.after["get_key"] = partial(auth.use_key, "reset", "token", None)
@@ -256,7 +311,7 @@ def test_what_can_not_be_noted_consumes_no_key(auth: Auth[User], user_id: str) -
     """A login that is refused for what it notes leaves a single-use key to be used."""
     reset_key(auth, user_id)()
     with pytest.raises(InvalidInput):
-        auth.create_session_with_key("reset", "token", None, noted={"a": "x" * 8_192})
+        auth.create_session_with_key("reset", "token", None, metadata={"a": "x" * 8_192})
     assert (auth.create_session_with_key("reset", "token", None)).user_id == user_id
 
 
@@ -268,7 +323,9 @@ def test_a_login_consumes_a_single_use_key(auth: Auth[User], user_id: str) -> No
         auth.create_session_with_key("reset", "token", None)
 
 
-def test_a_store_that_fails_consumes_nothing(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_a_store_that_fails_consumes_nothing(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """If the key can't be removed, the store's error goes up, and the key works once it can."""
     reset_key(auth, user_id)()
     store.failing = {"delete_non_primary_key": StoreDownError("down")}
@@ -279,16 +336,28 @@ def test_a_store_that_fails_consumes_nothing(auth: Auth[User], store: WatchedSto
 
 
 @pytest.mark.parametrize("bare", [3600, 60.0, "1h", True, None])
-def test_ours_a_bare_number_is_no_time_for_a_key(auth: Auth[User], user_id: str, bare: Any) -> None:
+def test_ours_a_bare_number_is_no_time_for_a_key(
+    auth: Auth[User], user_id: str, bare: Any
+) -> None:
     """``expires_in`` is a ``timedelta``: all else is refused, and no key is made."""
     with pytest.raises(TypeError, match=r"expires_in must be a datetime\.timedelta"):
-        auth.create_single_use_key(user_id, provider_id="reset", provider_user_id="token", password=None, expires_in=bare)
+        auth.create_single_use_key(
+            user_id, provider_id="reset", provider_user_id="token", password=None, expires_in=bare
+        )
     assert len(auth.get_all_user_keys(user_id)) == 1
 
 
-def test_a_key_does_not_expire_in_the_past_or_beyond_time(auth: Auth[User], user_id: str) -> None:
+def test_a_key_does_not_expire_in_the_past_or_beyond_time(
+    auth: Auth[User], user_id: str
+) -> None:
     """A negative time and one beyond the year 9999 are refused."""
     for expires_in in (timedelta(milliseconds=-1), timedelta.max):
         with pytest.raises(ValueError, match="expires"):
-            auth.create_single_use_key(user_id, provider_id="reset", provider_user_id="token", password=None, expires_in=expires_in)
+            auth.create_single_use_key(
+                user_id,
+                provider_id="reset",
+                provider_user_id="token",
+                password=None,
+                expires_in=expires_in,
+            )
     assert len(auth.get_all_user_keys(user_id)) == 1

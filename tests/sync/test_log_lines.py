@@ -83,7 +83,9 @@ def test_sign_in(auth: Auth[User], lines: Lines) -> None:
     user = auth.create_user(primary_key=ALICE)
     assert lines.take() == []
     auth.handle_request(Exchange().context).sign_in(user.user_id)
-    auth.handle_request(Exchange().context).sign_in_with_key("username", "alice@example.com", PASSWORD)
+    auth.handle_request(Exchange().context).sign_in_with_key(
+        "username", "alice@example.com", PASSWORD
+    )
     assert lines.take() == [
         ("signed_in", {"user_id": user.user_id, "provider_id": None}),
         ("signed_in", {"user_id": user.user_id, "provider_id": "username"}),
@@ -95,27 +97,46 @@ def test_refusal(auth: Auth[User], lines: Lines) -> None:
     user = auth.create_user(primary_key=ALICE)
     used: Callable[..., Any] = auth.use_key
     for call in (used, auth.create_session_with_key):
-        for name, reason, whose in (("alice@example.com", "InvalidPassword", user.user_id), ("nobody", "InvalidKeyId", None)):
+        for name, reason, whose in (
+            ("alice@example.com", "InvalidPassword", user.user_id),
+            ("nobody", "InvalidKeyId", None),
+        ):
             with pytest.raises(InvalidCredentials):
                 call("username", name, WRONG)
-            fields = {"reason": reason, "provider_id": "username", "user_id": whose, "suppressed": 0}
+            fields = {
+                "reason": reason,
+                "provider_id": "username",
+                "user_id": whose,
+                "suppressed": 0,
+            }
             assert lines.take() == [("credentials_refused", fields)]
     auth.use_key("username", "alice@example.com", PASSWORD)
     assert lines.take() == []
 
 
-def test_overtaken_sign_in(auth: Auth[User], store: WatchedStore, lines: Lines) -> None:
+def test_overtaken_sign_in(
+    auth: Auth[User], store: WatchedStore, lines: Lines
+) -> None:
     """A sign-in that the removal of its key overtakes is a refusal, and no sign-in or revocation."""
     user = auth.create_user(primary_key=None)
-    auth.create_key(user.user_id, provider_id="email", provider_user_id="x", password=PASSWORD)
+    auth.create_key(
+        user.user_id, provider_id="email", provider_user_id="x", password=PASSWORD
+    )
     store.after["set_session"] = partial(auth.delete_key, "email", "x")
     with pytest.raises(InvalidCredentials):
         auth.create_session_with_key("email", "x", PASSWORD)
-    fields = {"reason": "InvalidPassword", "provider_id": "email", "user_id": user.user_id, "suppressed": 0}
+    fields = {
+        "reason": "InvalidPassword",
+        "provider_id": "email",
+        "user_id": user.user_id,
+        "suppressed": 0,
+    }
     assert lines.take() == [("credentials_refused", fields)]
 
 
-def test_throttling_does_not_flood(auth: Auth[User], lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throttling_does_not_flood(
+    auth: Auth[User], lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Attempts that are throttled write one line a minute for each key and address; its successor tells how many were left out."""
     seconds = Time(0)
     monkeypatch.setattr(_logs, "_limiter", _logs.Limiter(seconds))
@@ -132,7 +153,9 @@ def test_throttling_does_not_flood(auth: Auth[User], lines: Lines, monkeypatch: 
     assert guess("alice", "198.51.100.1") == []
     seconds.now += 61
     assert [fields["suppressed"] for fields in guess("alice", ADDRESS, 1)] == [49]
-    assert [fields["address"] for fields in guess("carol", "2001:db8:1:2::7")] == ["2001:db8:1:2::/64"]
+    assert [fields["address"] for fields in guess("carol", "2001:db8:1:2::7")] == [
+        "2001:db8:1:2::/64"
+    ]
     assert [fields["address"] for fields in guess("dave", None)] == [None]
 
     monkeypatch.setattr(_logs.Limiter, "admit", lambda *_: 0)  # the control: nothing is left out
@@ -160,11 +183,15 @@ def test_sign_out_from_a_store_that_tells_nothing(lines: Lines, time: Time) -> N
             request.validate()
         lines.take()
         request.sign_out()
-        assert [fields for event, fields in lines.take() if event == "signed_out"] == [{"user_id": user_id}]
+        assert [fields for event, fields in lines.take() if event == "signed_out"] == [
+            {"user_id": user_id}
+        ]
 
 
 @pytest.mark.parametrize("where", ["memory", "redis"])
-def test_revocation(auth: Auth[User], redis_auth: Auth[User], lines: Lines, where: str) -> None:
+def test_revocation(
+    auth: Auth[User], redis_auth: Auth[User], lines: Lines, where: str
+) -> None:
     """A revocation says how many sessions were ended, and whose."""
     subject = auth if where == "memory" else redis_auth
     user = subject.create_user(primary_key=ALICE)
@@ -222,12 +249,17 @@ def test_revocation_without_scripts(scriptless_client: Redis, lines: Lines) -> N
     assert lines.take() == [("sessions_revoked", {"user_id": "alice", "count": 1})] * 2
 
 
-def test_revocation_that_fails(auth: Auth[User], store: WatchedStore, lines: Lines) -> None:
+def test_revocation_that_fails(
+    auth: Auth[User], store: WatchedStore, lines: Lines
+) -> None:
     """A revocation that fails is an error in the log, once a minute for each user, also where it is a part of something else."""
     user = auth.create_user(primary_key=ALICE)
     session = auth.create_session(user.user_id)
     lines.take()
-    store.failing = {"delete_sessions_by_user_id": StoreDownError("down"), "delete_session": StoreDownError("down")}
+    store.failing = {
+        "delete_sessions_by_user_id": StoreDownError("down"),
+        "delete_session": StoreDownError("down"),
+    }
     for _ in range(3):
         with pytest.raises(StoreDownError):
             auth.invalidate_all_user_sessions(user.user_id)
@@ -236,7 +268,10 @@ def test_revocation_that_fails(auth: Auth[User], store: WatchedStore, lines: Lin
     with pytest.raises(StoreDownError):
         auth.handle_request(Exchange(session.session_id).context).sign_out()
     assert lines.take() == [
-        ("revocation_failed", {"user_id": user.user_id, "reason": "StoreDownError", "suppressed": 0}),
+        (
+            "revocation_failed",
+            {"user_id": user.user_id, "reason": "StoreDownError", "suppressed": 0},
+        ),
         ("revocation_failed", {"user_id": None, "reason": "StoreDownError", "suppressed": 4 - 1}),
     ]
 
@@ -245,20 +280,28 @@ def test_revocation_that_no_replica_confirmed(redis_server: Server, lines: Lines
     """A revocation that too few replicas confirmed is an error in the log."""
     with Redis.from_url(redis_server.url) as client:
         client.flushall()
-        with RedisSessionAdapter(client, revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=10)) as adapter:
+        with RedisSessionAdapter(
+            client, revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=10)
+        ) as adapter:
             auth = Auth(sessions=adapter, env="DEV")
             session = auth.create_session("alice")
             with pytest.raises(RevocationNotReplicated):
                 auth.invalidate_session(session.session_id)
     fields = {"user_id": "alice", "reason": "RevocationNotReplicated", "suppressed": 0}
-    assert lines.take() == [("signed_in", {"user_id": "alice", "provider_id": None}), ("revocation_failed", fields)]
+    assert lines.take() == [
+        ("signed_in", {"user_id": "alice", "provider_id": None}),
+        ("revocation_failed", fields),
+    ]
 
 
 def test_store_unavailable_and_available_again(tmp_path: Path, lines: Lines) -> None:
     """An outage writes a line when it begins and one when it is over, however many requests fail, and counts them."""
     seconds = Time(0)
     with own_server("redis-server", tmp_path) as server:
-        with Redis.from_url(server.url) as client, RedisSessionAdapter(client, deadline=FAST) as adapter:
+        with (
+            Redis.from_url(server.url) as client,
+            RedisSessionAdapter(client, deadline=FAST) as adapter,
+        ):
             auth = Auth(sessions=adapter, env="DEV")
             session = auth.create_session("alice")
             adapter._driver.outage._clock = seconds
@@ -278,22 +321,38 @@ def test_store_unavailable_and_available_again(tmp_path: Path, lines: Lines) -> 
                 auth.invalidate_session(session.session_id)
             seconds.now += 10
             auth.create_session("alice")
-            assert [event for event, _ in lines.take()] == ["store_unavailable", "revocation_failed", "store_available", "signed_in"]
+            assert [event for event, _ in lines.take()] == [
+                "store_unavailable",
+                "revocation_failed",
+                "store_available",
+                "signed_in",
+            ]
 
 
-@pytest.mark.parametrize("wrong", [{"db": 99}, {"username": "nobody", "password": "wrong"}], ids=["database", "user"])
-def test_a_server_that_refuses_is_no_outage(redis_server: Server, lines: Lines, wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"db": 99}, {"username": "nobody", "password": "wrong"}], ids=["database", "user"]
+)
+def test_a_server_that_refuses_is_no_outage(
+    redis_server: Server, lines: Lines, wrong: dict[str, Any]
+) -> None:
     """A server that answers a connection with an error, which is raised, is not reported as one that does not answer."""
-    with Redis.from_url(redis_server.url, **wrong) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Redis.from_url(redis_server.url, **wrong) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         auth = Auth(sessions=adapter, env="DEV")
         for call in (partial(auth.get_session, "0" * 40), partial(auth.create_session, "alice")):
-            with pytest.raises(RedisError, match=r"DB index is out of range|invalid username-password"):
+            with pytest.raises(
+                RedisError, match=r"DB index is out of range|invalid username-password"
+            ):
                 call()
         assert not adapter._driver.outage.is_on
     assert lines.take() == []
 
 
-def test_corrupt_index(redis_auth: Auth[User], redis_server: Server, lines: Lines) -> None:
+def test_corrupt_index(
+    redis_auth: Auth[User], redis_server: Server, lines: Lines
+) -> None:
     """An index of another type is an error in the log, once a minute."""
     with Redis.from_url(redis_server.url) as client:
         client.set("userSession:alice", "x")
@@ -303,7 +362,9 @@ def test_corrupt_index(redis_auth: Auth[User], redis_server: Server, lines: Line
     assert lines.take() == [("store_corrupt", {"suppressed": 0})]
 
 
-def test_no_line_tells_a_secret(redis_auth: Auth[User], redis_server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_line_tells_a_secret(
+    redis_auth: Auth[User], redis_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     """Over a whole scenario no line of any logger, and no field, holds a session id, a password, a hash or a key's name."""
     caplog.set_level(logging.DEBUG)
     auth = redis_auth
@@ -316,23 +377,40 @@ def test_no_line_tells_a_secret(redis_auth: Auth[User], redis_server: Server, ca
     user = auth.create_user(primary_key=ALICE)
     assert auth._users is not None
     auth.create_single_use_key(
-        user.user_id, provider_id="reset", provider_user_id="token-of-the-reset", password=None, expires_in=timedelta(1)
+        user.user_id,
+        provider_id="reset",
+        provider_user_id="token-of-the-reset",
+        password=None,
+        expires_in=timedelta(1),
     )
-    secrets.update(row.hashed_password for row in auth._users.get_keys_by_user_id(user.user_id) if row.hashed_password)
-    sessions = [auth.create_session_with_key("username", "alice@example.com", PASSWORD) for _ in range(5)]
+    secrets.update(
+        row.hashed_password
+        for row in auth._users.get_keys_by_user_id(user.user_id)
+        if row.hashed_password
+    )
+    sessions = [
+        auth.create_session_with_key("username", "alice@example.com", PASSWORD)
+        for _ in range(5)
+    ]
     secrets.update(session.session_id for session in sessions)
     for name in ("alice@example.com", "token-of-the-reset"):
         for _ in range(7):
-            fails(partial(auth.create_session_with_key, "username", name, WRONG, address=ADDRESS))
+            fails(
+                partial(auth.create_session_with_key, "username", name, WRONG, address=ADDRESS)
+            )
     auth.use_key("reset", "token-of-the-reset", None)
     fails(partial(auth.use_key, "reset", "token-of-the-reset", None))
     renewed = auth.renew_session(sessions[0].session_id)
     secrets.add(renewed.session_id)
     auth.handle_request(Exchange(sessions[1].session_id).context).sign_out()
-    foreign = auth.handle_request(Exchange(sessions[2].session_id, origin="https://evil.example").context)
+    foreign = auth.handle_request(
+        Exchange(sessions[2].session_id, origin="https://evil.example").context
+    )
     fails(partial(foreign.sign_in, user.user_id))
     auth.invalidate_session(sessions[2].session_id)
-    auth.invalidate_user_session(user.user_id, (auth.get_all_user_sessions(user.user_id))[0].handle)
+    auth.invalidate_user_session(
+        user.user_id, (auth.get_all_user_sessions(user.user_id))[0].handle
+    )
     with Redis.from_url(redis_server.url) as client:
         client.set(f"session:{sessions[3].session_id}", "no record")
         fails(partial(auth.validate_session, sessions[3].session_id))
@@ -343,10 +421,16 @@ def test_no_line_tells_a_secret(redis_auth: Auth[User], redis_server: Server, ca
     with frozen(redis_server):
         short = RedisSessionAdapter(Redis.from_url(redis_server.url), deadline=FAST)
         with short:
-            fails(partial(Auth(sessions=short, env="DEV").validate_session, sessions[4].session_id))
+            fails(
+                partial(
+                    Auth(sessions=short, env="DEV").validate_session, sessions[4].session_id
+                )
+            )
     auth.delete_user(user.user_id)
 
-    written = {record.__dict__["event"] for record in caplog.records if record.name.startswith("lucia")}
+    written = {
+        record.__dict__["event"] for record in caplog.records if record.name.startswith("lucia")
+    }
     assert written == {
         "signed_in", "credentials_refused", "sign_in_throttled", "signed_out", "sessions_revoked", "revocation_failed",
         "cross_site_request", "record_ignored", "store_corrupt", "store_unavailable",

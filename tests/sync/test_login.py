@@ -34,7 +34,9 @@ class Application:
             visitor.sign_in("somebody")
         session = visitor.validate()
         headers = [("Set-Cookie", cookie.serialize()) for cookie in cookies]
-        return httpx.Response(200, headers=headers, json=["" if session is None else session.user_id])
+        return httpx.Response(
+            200, headers=headers, json=["" if session is None else session.user_id]
+        )
 
 
 class Bare:
@@ -53,15 +55,25 @@ def auth() -> Auth[User]:
 
 def client_of(auth: Auth[User], base_url: str = "http://testserver") -> httpx.Client:
     """A client of the application."""
-    return httpx.Client(transport=httpx.MockTransport(Application(auth)), base_url=base_url)
+    return httpx.Client(
+        transport=httpx.MockTransport(Application(auth)), base_url=base_url
+    )
 
 
-@pytest.mark.parametrize("base_url", ["http://testserver", "http://localhost:8000", "https://app.example.com/v1/", "http://127.0.0.1"])
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://testserver",
+        "http://localhost:8000",
+        "https://app.example.com/v1/",
+        "http://127.0.0.1",
+    ],
+)
 def test_login(auth: Auth[User], base_url: str) -> None:
     """The client is logged in as this user, and its POSTs pass the origin check."""
     with client_of(auth, base_url) as client:
         session = login(client, auth, "anna", user_agent="tests")
-        assert (session.user_id, dict(session.noted)) == ("anna", {"user_agent": "tests"})
+        assert (session.user_id, dict(session.metadata)) == ("anna", {"user_agent": "tests"})
         assert (client.get("/")).json() == ["anna"]
         assert (client.post("/")).status_code == 200
 
@@ -99,7 +111,9 @@ def test_other_clients(auth: Auth[User]) -> None:
     """A client whose ``cookies`` are the jar itself, and that has no base URL, is told where the application is."""
     client = Bare()
     session = login(client, auth, "anna", base_url="http://testserver/")
-    assert [(cookie.name, cookie.value, cookie.path) for cookie in client.cookies] == [("auth_session", session.session_id, "/")]
+    assert [(cookie.name, cookie.value, cookie.path) for cookie in client.cookies] == [
+        ("auth_session", session.session_id, "/")
+    ]
     assert client.headers == {"Origin": "http://testserver"}
     with pytest.raises(ValueError, match="no base_url"):
         login(Bare(), auth, "anna")
@@ -108,7 +122,9 @@ def test_other_clients(auth: Auth[User]) -> None:
 @pytest.mark.parametrize("name", ["auth_session", "__Host-auth_session"])
 def test_secure(name: str) -> None:
     """A Secure cookie goes into a client of an https address, and is refused for an http one instead of never being sent."""
-    auth: Auth[User] = Auth(sessions=MemoryAdapter(), env="PROD", session_cookie=SessionCookie(name=name))
+    auth: Auth[User] = Auth(
+        sessions=MemoryAdapter(), env="PROD", session_cookie=SessionCookie(name=name)
+    )
     with client_of(auth, "https://testserver") as client:
         login(client, auth, "anna")
         assert (client.get("/")).json() == ["anna"]
@@ -119,7 +135,9 @@ def test_secure(name: str) -> None:
 
 def test_foreign_domain() -> None:
     """A cookie for another domain than the client's is refused too."""
-    auth: Auth[User] = Auth(sessions=MemoryAdapter(), env="DEV", session_cookie=SessionCookie(domain="example.com"))
+    auth: Auth[User] = Auth(
+        sessions=MemoryAdapter(), env="DEV", session_cookie=SessionCookie(domain="example.com")
+    )
     with client_of(auth) as client:
         with pytest.raises(ValueError, match="domain"):
             login(client, auth, "anna")

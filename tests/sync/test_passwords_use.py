@@ -24,7 +24,7 @@ from lucia import (
     PrimaryKey,
     ScryptHash,
     Session,
-    SessionsNotEnded,
+    SessionsNotRevoked,
     User,
 )
 from lucia._compat.calls import Calls
@@ -94,7 +94,9 @@ def test_a_key_takes_its_password_alone(auth: Auth[User], user_id: str) -> None:
             auth.use_key(*ALICE, wrong)
 
 
-def test_ours_a_key_without_a_password_takes_none(auth: Auth[User], user_id: str) -> None:
+def test_ours_a_key_without_a_password_takes_none(
+    auth: Auth[User], user_id: str
+) -> None:
     """It is used with ``password=None`` alone: any text is InvalidPassword."""
     auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
     assert (auth.use_key("github", "1", None)).user_id == user_id
@@ -103,7 +105,9 @@ def test_ours_a_key_without_a_password_takes_none(auth: Auth[User], user_id: str
             auth.use_key("github", "1", text)
 
 
-@pytest.mark.parametrize("password", UNACCEPTABLE, ids=["empty", "long", "surrogate", "surrogate inside"])
+@pytest.mark.parametrize(
+    "password", UNACCEPTABLE, ids=["empty", "long", "surrogate", "surrogate inside"]
+)
 def test_ours_an_unacceptable_password_is_refused_before_any_work(
     auth: Auth[User], store: WatchedStore, hasher: FullHash, user_id: str, password: str
 ) -> None:
@@ -112,9 +116,16 @@ def test_ours_an_unacceptable_password_is_refused_before_any_work(
     store.calls.clear()
     makers: list[Callable[[], Any]] = [
         partial(auth.create_user, primary_key=PrimaryKey("username", "bob", password)),
-        partial(auth.create_key, user_id, provider_id="email", provider_user_id="a", password=password),
         partial(
-            auth.create_single_use_key, user_id, provider_id="r", provider_user_id="t", password=password, expires_in=timedelta(hours=1)
+            auth.create_key, user_id, provider_id="email", provider_user_id="a", password=password
+        ),
+        partial(
+            auth.create_single_use_key,
+            user_id,
+            provider_id="r",
+            provider_user_id="t",
+            password=password,
+            expires_in=timedelta(hours=1),
         ),
         partial(auth.update_key_password, *ALICE, password),
     ]
@@ -128,7 +139,9 @@ def test_ours_an_unacceptable_password_is_refused_before_any_work(
     assert (store.calls, hasher.made, hasher.verified) == ([], [], [])
 
 
-def test_a_password_of_1000_characters_is_accepted(auth: Auth[User], user_id: str) -> None:
+def test_a_password_of_1000_characters_is_accepted(
+    auth: Auth[User], user_id: str
+) -> None:
     """The bound is inclusive, and counts characters."""
     auth.update_key_password(*ALICE, "🦊" * 1_000)
     assert (auth.use_key(*ALICE, "🦊" * 1_000)).user_id == user_id
@@ -143,7 +156,9 @@ def test_a_password_is_text(auth: Auth[User], user_id: str, wrong: Any) -> None:
         auth.use_key(*ALICE, wrong)
 
 
-def test_ours_passwords_are_compared_in_their_normal_form(auth: Auth[User], user_id: str) -> None:
+def test_ours_passwords_are_compared_in_their_normal_form(
+    auth: Auth[User], user_id: str
+) -> None:
     """A password typed in another composition of the same letters logs in."""
     auth.update_key_password(*ALICE, "Zoe\u0308 \ufb01sh")
     for typed in ("Zo\u00eb fish", "Zoe\u0308 fish", "Zo\u00eb \ufb01sh"):
@@ -158,8 +173,22 @@ def test_ours_every_refusal_costs_one_verification(
 ) -> None:
     """Wrong password, unknown and impossible name, key without a password, bcrypt, expired: each makes one verification at one cost."""
     auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
-    store.set_key(KeyRow(id="username:old", user_id=user_id, hashed_password=BCRYPT, primary_key=False, expires=None))
-    auth.create_single_use_key(user_id, provider_id="reset", provider_user_id="t", password=PASSWORD, expires_in=timedelta(hours=1))
+    store.set_key(
+        KeyRow(
+            id="username:old",
+            user_id=user_id,
+            hashed_password=BCRYPT,
+            primary_key=False,
+            expires=None,
+        )
+    )
+    auth.create_single_use_key(
+        user_id,
+        provider_id="reset",
+        provider_user_id="t",
+        password=PASSWORD,
+        expires_in=timedelta(hours=1),
+    )
     time.advance(timedelta(hours=2))
     refusals: list[tuple[tuple[str, str], type[InvalidCredentials]]] = [
         (ALICE, InvalidPassword),
@@ -207,8 +236,12 @@ def test_ours_the_pool_learns_the_address(
     store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
     auth.use_key(*ALICE, PASSWORD, address="203.0.113.9")
     assert owners == [here, here]  # one verification, and the hash that replaces the old one
-    store.before["set_session"] = partial(store.update_key_password, "username:alice", CHEAP.hash(PASSWORD))
-    auth.handle_request(Exchange(address="203.0.113.9").context).sign_in_with_key(*ALICE, PASSWORD)
+    store.before["set_session"] = partial(
+        store.update_key_password, "username:alice", CHEAP.hash(PASSWORD)
+    )
+    auth.handle_request(Exchange(address="203.0.113.9").context).sign_in_with_key(
+        *ALICE, PASSWORD
+    )
     assert owners[2:] == [here, here]  # the second looks at a hash that somebody else has replaced
     for address in ("203.0.113.9", None):
         with pytest.raises(InvalidKeyId):
@@ -218,7 +251,9 @@ def test_ours_the_pool_learns_the_address(
     assert owners[4:] == [here, nowhere, NEW_PASSWORDS, NEW_PASSWORDS]
 
 
-def test_an_outdated_hash_is_refused(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_an_outdated_hash_is_refused(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """bcrypt's ``$2a`` is OutdatedPassword for any password; a text that is no hash is nobody's password."""
     store.update_key_password("username:alice", BCRYPT)
     with pytest.raises(OutdatedPassword):
@@ -242,7 +277,9 @@ def test_the_configured_hasher_makes_the_hashes(store: WatchedStore, time: Time)
 # --- rehash on use
 
 
-def test_ours_a_hash_of_another_kind_is_replaced_on_use(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_ours_a_hash_of_another_kind_is_replaced_on_use(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """After a login the hash is of the configured kind, for the same password, and no session was ended."""
     session = auth.create_session(user_id)
     store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
@@ -255,7 +292,9 @@ def test_ours_a_hash_of_another_kind_is_replaced_on_use(auth: Auth[User], store:
     assert stored_hash(store) == hashed
 
 
-def test_a_wrong_password_replaces_no_hash(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_a_wrong_password_replaces_no_hash(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """Only a verified password is hashed anew."""
     old = OTHER_COST.hash(PASSWORD)
     store.update_key_password("username:alice", old)
@@ -299,15 +338,21 @@ def test_ours_a_full_queue_during_a_rehash_leaves_the_login_valid(
     assert stored_hash(store) != old
 
 
-def test_ours_parallel_logins_survive_each_others_rehash(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_ours_parallel_logins_survive_each_others_rehash(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """Logins at once with an old hash all succeed, whoever's rehash wins."""
     store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
-    outcomes = Calls.together(*[partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 5)
+    outcomes = Calls.together(
+        *[partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 5
+    )
     assert all(isinstance(outcome, Session) for outcome in outcomes)
     assert len(sessions_of(store, user_id)) == 5
 
 
-def test_ours_a_login_survives_somebody_elses_rehash(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_ours_a_login_survives_somebody_elses_rehash(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """A hash of the same password that another process wrote meanwhile does not end the login."""
     again = CHEAP.hash(PASSWORD)
     store.before["set_session"] = partial(store.update_key_password, "username:alice", again)
@@ -316,7 +361,9 @@ def test_ours_a_login_survives_somebody_elses_rehash(auth: Auth[User], store: Wa
     assert (auth.get_session(session.session_id)).user_id == user_id
 
 
-def test_too_many_passwords_at_once_are_refused(auth: Auth[User], store: WatchedStore, hasher: FullHash) -> None:
+def test_too_many_passwords_at_once_are_refused(
+    auth: Auth[User], store: WatchedStore, hasher: FullHash
+) -> None:
     """Where nothing can be done without hashing, a full queue is Overloaded, and nothing is stored."""
     hasher.full = True
     with pytest.raises(Overloaded):
@@ -327,7 +374,9 @@ def test_too_many_passwords_at_once_are_refused(auth: Auth[User], store: Watched
 # --- changing a password
 
 
-def test_ours_a_password_change_ends_all_sessions(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_ours_a_password_change_ends_all_sessions(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """By default nobody stays logged in; other users' sessions do, and the new password alone is right."""
     auth.create_session(user_id)
     theirs = auth.create_session("other")
@@ -344,10 +393,10 @@ def test_ours_the_session_that_changes_the_password_goes_on_under_a_new_id(
 ) -> None:
     """``keep_session=`` renews that session instead of keeping its id, which is dead at once, and ends the others."""
     auth.create_session(user_id)
-    mine = auth.create_session(user_id, noted={"a": 1})
+    mine = auth.create_session(user_id, metadata={"a": 1})
     kept = auth.update_key_password(*ALICE, NEW, keep_session=mine.session_id)
     assert kept is not None
-    assert (kept.fresh, kept.handle, kept.noted) == (True, mine.handle, {"a": 1})
+    assert (kept.fresh, kept.handle, kept.metadata) == (True, mine.handle, {"a": 1})
     assert sessions_of(store, user_id) == [kept.session_id]
     for method in (auth.get_session, auth.validate_session):
         with pytest.raises(InvalidSessionId):
@@ -369,14 +418,18 @@ def test_ours_a_used_id_keeps_its_successor_at_a_password_change(
 
 
 @pytest.mark.parametrize("keep", ["0" * 40, "malformed", ""])
-def test_what_is_no_live_session_is_not_kept(auth: Auth[User], store: WatchedStore, user_id: str, keep: str) -> None:
+def test_what_is_no_live_session_is_not_kept(
+    auth: Auth[User], store: WatchedStore, user_id: str, keep: str
+) -> None:
     """If ``keep_session=`` names nothing, all sessions end and nothing comes back."""
     auth.create_session(user_id)
     assert auth.update_key_password(*ALICE, NEW, keep_session=keep) is None
     assert sessions_of(store, user_id) == []
 
 
-def test_another_users_session_is_neither_kept_nor_ended(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_another_users_session_is_neither_kept_nor_ended(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """``keep_session=`` of somebody else changes nothing for them."""
     auth.create_session(user_id)
     theirs = auth.create_session("other")
@@ -412,7 +465,9 @@ def test_a_password_can_be_taken_away_and_given(auth: Auth[User], user_id: str) 
         auth.use_key(*ALICE, None)
 
 
-def test_an_unknown_key_has_no_password_to_change(auth: Auth[User], user_id: str) -> None:
+def test_an_unknown_key_has_no_password_to_change(
+    auth: Auth[User], user_id: str
+) -> None:
     """It is InvalidKeyId, and no session is ended."""
     session = auth.create_session(user_id)
     with pytest.raises(InvalidKeyId):
@@ -420,7 +475,10 @@ def test_an_unknown_key_has_no_password_to_change(auth: Auth[User], user_id: str
     assert (auth.get_session(session.session_id)).handle == session.handle
 
 
-@pytest.mark.parametrize("failing", ["delete_sessions_by_user_id", "delete_other_sessions", "renew_session", "get_session"])
+@pytest.mark.parametrize(
+    "failing",
+    ["delete_sessions_by_user_id", "delete_other_sessions", "renew_session", "get_session"],
+)
 def test_ours_sessions_that_were_not_ended_are_told(
     auth: Auth[User], store: WatchedStore, user_id: str, failing: str
 ) -> None:
@@ -430,7 +488,7 @@ def test_ours_sessions_that_were_not_ended_are_told(
     keep = None if failing == "delete_sessions_by_user_id" else mine.session_id
     change = partial(auth.update_key_password, *ALICE, NEW, keep_session=keep)
     store.failing = {failing: StoreDownError("down")}
-    with pytest.raises(SessionsNotEnded, match="password changed, sessions not ended") as caught:
+    with pytest.raises(SessionsNotRevoked, match="password changed, sessions not ended") as caught:
         change()
     assert isinstance(caught.value.__cause__, StoreDownError)
     assert (auth.use_key(*ALICE, NEW)).user_id == user_id
@@ -441,7 +499,9 @@ def test_ours_sessions_that_were_not_ended_are_told(
         auth.get_session(mine.session_id)
 
 
-def test_a_password_that_could_not_be_changed_ends_no_session(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_a_password_that_could_not_be_changed_ends_no_session(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """The password comes first: if that fails, the store's error goes up and all sessions stay."""
     session = auth.create_session(user_id)
     store.failing = {"update_key_password": StoreDownError("down")}
@@ -515,17 +575,30 @@ def test_ours_a_login_that_can_not_be_checked_again_leaves_no_session(
     assert sessions_of(store, user_id) == []
 
 
-def test_ours_many_logins_against_one_password_change(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_ours_many_logins_against_one_password_change(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """However logins with the old password and its change overlap, no session of the old password is left."""
     calls: list[Callable[[], Any]] = [partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 8
-    Calls.together(*calls[:4], partial(auth.update_key_password, *ALICE, NEW), *calls[4:])
+    Calls.together(
+        *calls[:4], partial(auth.update_key_password, *ALICE, NEW), *calls[4:]
+    )
     assert sessions_of(store, user_id) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "password"), [("alice", ""), ("alice", "x" * 1_001), ("", PASSWORD), ("x" * 300, PASSWORD), ("\ud800", PASSWORD)]
+    ("name", "password"),
+    [
+        ("alice", ""),
+        ("alice", "x" * 1_001),
+        ("", PASSWORD),
+        ("x" * 300, PASSWORD),
+        ("\ud800", PASSWORD),
+    ],
 )
-def test_ours_what_a_person_typed_can_be_told_to_them(auth: Auth[User], name: str, password: str) -> None:
+def test_ours_what_a_person_typed_can_be_told_to_them(
+    auth: Auth[User], name: str, password: str
+) -> None:
     """A new name or password that can't be one is an InvalidInput, which is a ValueError too and quotes nothing of it."""
     with pytest.raises(InvalidInput) as caught:
         auth.create_user(primary_key=PrimaryKey("username", name, password))

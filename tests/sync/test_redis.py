@@ -74,7 +74,9 @@ def add(adapter: RedisSessionAdapter, *session_ids: str, user_id: str = "u1") ->
         adapter.set_session(row(session_id, user_id))
 
 
-def renew(adapter: RedisSessionAdapter, used_id: str, successor_id: str, grace: int = MINUTE) -> str | None:
+def renew(
+    adapter: RedisSessionAdapter, used_id: str, successor_id: str, grace: int = MINUTE
+) -> str | None:
     """Renew a session of the user u1; the id that came of it."""
     found = adapter.renew_session(used_id, row(successor_id), grace=grace)
     return None if found is None else found.id
@@ -82,7 +84,7 @@ def renew(adapter: RedisSessionAdapter, used_id: str, successor_id: str, grace: 
 
 def use_every_method(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     """Go through the whole life of sessions, each kind of answer included."""
-    first = row("sessión-1", "üser:{1}", handle="ü", noted=[1, None])
+    first = row("sessión-1", "üser:{1}", handle="ü", metadata=[1, None])
     adapter.set_session(first)
     adapter.set_session(first)
     assert adapter.get_session("sessión-1") == first
@@ -108,7 +110,7 @@ def use_every_method(adapter: RedisSessionAdapter, inspector: Inspector) -> None
     assert sorted(ids(adapter.get_sessions_by_user_id("u1"))) == ["b", "c"]
     adapter.delete_sessions_by_user_id("u1")
     add(adapter, "d", "e")
-    newest = adapter.set_session_within(row("f", created_at=system_clock()), limit=1)
+    newest = adapter.set_session_capped(row("f", created_at=system_clock()), limit=1)
     assert adapter.get_sessions_by_user_id("u1") == [newest]
     adapter.delete_session("f")
     assert inspector.live() == set()
@@ -118,13 +120,29 @@ def use_every_method(adapter: RedisSessionAdapter, inspector: Inspector) -> None
 # The document
 
 
-def test_document_word_for_word(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_document_word_for_word(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """``session:{id}`` holds the JSON text of the row as it is, ``userSession:{user}`` the list of ids; there is no other key."""
     end = system_clock() + HOUR
-    adapter.set_session(SessionRow(id="one", user_id="u1", active_expires=end - 5, idle_expires=end))
-    adapter.set_session(SessionRow(id="two", user_id="u1", active_expires=end - 5, idle_expires=end, attributes={"handle": "h"}))
+    adapter.set_session(
+        SessionRow(id="one", user_id="u1", active_expires=end - 5, idle_expires=end)
+    )
+    adapter.set_session(
+        SessionRow(
+            id="two",
+            user_id="u1",
+            active_expires=end - 5,
+            idle_expires=end,
+            attributes={"handle": "h"},
+        )
+    )
     assert inspector.census() == {
-        "session:one": ("string", f'{{"id":"one","user_id":"u1","active_expires":{end - 5},"idle_expires":{end}}}'.encode(), end),
+        "session:one": (
+            "string",
+            f'{{"id":"one","user_id":"u1","active_expires":{end - 5},"idle_expires":{end}}}'.encode(),
+            end,
+        ),
         "session:two": (
             "string",
             f'{{"id":"two","user_id":"u1","active_expires":{end - 5},"idle_expires":{end},"handle":"h"}}'.encode(),
@@ -143,12 +161,19 @@ def test_document_word_for_word(adapter: RedisSessionAdapter, inspector: Inspect
     ],
 )
 @one_reply_type
-def test_namespaces(redis_client: Redis, inspector: Inspector, namespaces: dict[str, str], session: str, index: str) -> None:
+def test_namespaces(
+    redis_client: Redis, inspector: Inspector, namespaces: dict[str, str], session: str, index: str
+) -> None:
     """With namespaces of one's own, given whole or in part, every method works and every key lies in them."""
     adapter = RedisSessionAdapter(redis_client, namespaces=namespaces)
     add(adapter, "one", "two")
     assert renew(adapter, "one", "new") == "new"
-    assert inspector.keys() == {f"{session}:two", f"{session}:new", f"{session}:renewed:{{{session}:one}}", f"{index}:u1"}
+    assert inspector.keys() == {
+        f"{session}:two",
+        f"{session}:new",
+        f"{session}:renewed:{{{session}:one}}",
+        f"{index}:u1",
+    }
     with Inspector.looking_at(inspector.server, Layout(session, index)) as look:
         look.check()
         assert adapter.delete_other_sessions("u1", "one") is True
@@ -163,7 +188,9 @@ def test_refused_namespaces(redis_client: Redis) -> None:
             RedisSessionAdapter(redis_client, namespaces=refused)
 
 
-def test_users_are_not_asked_for(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_users_are_not_asked_for(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """A session is stored although its user is nowhere."""
     adapter.set_session(row("one", "nobody"))
     assert ids(adapter.get_sessions_by_user_id("nobody")) == ["one"]
@@ -172,7 +199,9 @@ def test_users_are_not_asked_for(adapter: RedisSessionAdapter, inspector: Inspec
 
 def test_connections_of_its_own(server: Server, inspector: Inspector) -> None:
     """The adapter makes no more connections than the client may have, sends the client nothing, closes its own, and leaves the client."""
-    with Clients.make("redis-py as it is", server, client_name="application", max_connections=1) as client:
+    with Clients.make(
+        "redis-py as it is", server, client_name="application", max_connections=1
+    ) as client:
         client.ping()
         connections = connections_named(inspector, "application")
         with RedisSessionAdapter(client) as adapter:
@@ -212,7 +241,9 @@ def described() -> dict[str, set[str]]:
             found[method] = set()
         if method and not line.startswith("="):
             text = line[33:]
-            found[method] |= set(re.findall(r"``([A-Z]+)\b", text)) | ({"SCRIPT"} if "script" in text else set())
+            found[method] |= set(re.findall(r"``([A-Z]+)\b", text)) | (
+                {"SCRIPT"} if "script" in text else set()
+            )
             for other in re.findall(r"``([a-z_]+)``", text):
                 found[method] |= found.get(other, set())
             if "the same" in text:
@@ -229,42 +260,46 @@ def names(commands: list[str]) -> set[str]:
 
 
 @one_reply_type
-def test_commands_are_the_documented_ones(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_commands_are_the_documented_ones(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """What MONITOR shows of each method are the commands in the class's documentation, no more and no fewer."""
     documented = described()
     seen: dict[str, set[str]] = {}
     adapter.get_session("a")  # a new connection asks for more
 
-    def watch(method: str, *arguments: Any, **options: Any) -> None:
+    def monitor(method: str, *arguments: Any, **options: Any) -> None:
         with inspector.watched() as commands:
             getattr(adapter, method)(*arguments, **options)
         seen[method] = seen.get(method, set()) | names(commands)
 
-    watch("get_session", "a")
+    monitor("get_session", "a")
     for number in range(15):
-        watch("set_session", row(f"s{number}"))
+        monitor("set_session", row(f"s{number}"))
     inspector.client.delete("session:s7", "session:s8")
-    watch("set_session", row("s15", life=2 * HOUR))
-    watch("renew_session", "s0", row("new", life=3 * HOUR), grace=MINUTE)
-    watch("get_successor", "s0")
+    monitor("set_session", row("s15", life=2 * HOUR))
+    monitor("renew_session", "s0", row("new", life=3 * HOUR), grace=MINUTE)
+    monitor("get_successor", "s0")
     inspector.client.delete("session:s10")
-    inspector.client.set("session:s11", encode_row(row("s11", life=-HOUR)), ex=60)  # dead, as the original's are that live on
-    watch("get_sessions_by_user_id", "u1")
-    watch("delete_session", "s1")
-    watch("delete_other_sessions", "u1", "s0")
+    inspector.client.set(
+        "session:s11", encode_row(row("s11", life=-HOUR)), ex=60
+    )  # dead, as the original's are that live on
+    monitor("get_sessions_by_user_id", "u1")
+    monitor("delete_session", "s1")
+    monitor("delete_other_sessions", "u1", "s0")
     inspector.fill("u1", 1001)
-    watch("delete_sessions_by_user_id", "u1")
+    monitor("delete_sessions_by_user_id", "u1")
     inspector.fill("u1", 1001)
     renew(adapter, "u1-0", "renewed")
-    watch("delete_other_sessions", "u1", "u1-5")
-    watch("set_session_within", row("s16", life=4 * HOUR), limit=1)
+    monitor("delete_other_sessions", "u1", "u1-5")
+    monitor("set_session_capped", row("s16", life=4 * HOUR), limit=1)
     assert seen.keys() == documented.keys()
     for method, commands in documented.items():
         assert seen[method] - commands == set(), method
     assert seen["get_session"] == documented["get_session"] == {"MGET"}
     assert documented["set_session"] == seen["set_session"]
     assert documented["renew_session"] == seen["renew_session"]
-    assert documented["set_session_within"] == seen["set_session_within"]
+    assert documented["set_session_capped"] == seen["set_session_capped"]
     assert documented["get_successor"] == seen["get_successor"]
     assert documented["get_sessions_by_user_id"] == seen["get_sessions_by_user_id"]
     assert documented["delete_session"] == seen["delete_session"]
@@ -274,7 +309,14 @@ def test_commands_are_the_documented_ones(adapter: RedisSessionAdapter, inspecto
 
 def test_literal_commands(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     """Each method sends exactly these commands, with these keys and arguments."""
-    for script in (SCRIPTS.create, SCRIPTS.create_within, SCRIPTS.renew, DELETE, SCRIPTS.revoke, SCRIPTS.prune):
+    for script in (
+        SCRIPTS.create,
+        SCRIPTS.create_capped,
+        SCRIPTS.renew,
+        DELETE,
+        SCRIPTS.revoke,
+        SCRIPTS.prune,
+    ):
         inspector.client.script_load(script.text)
     one, new = row("one"), row("new", life=2 * HOUR)
     record, record_of_new = encode_row(one).decode(), encode_row(new).decode()
@@ -290,7 +332,7 @@ def test_literal_commands(adapter: RedisSessionAdapter, inspector: Inspector) ->
         adapter.delete_session("one")
         adapter.delete_sessions_by_user_id("u1")
         adapter.set_session(one)
-        adapter.set_session_within(new, limit=1)
+        adapter.set_session_capped(new, limit=1)
     assert [command for command in commands if "TIME" not in command] == [
         "INFO replication",
         f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record} {one.idle_expires}",
@@ -338,7 +380,7 @@ def test_literal_commands(adapter: RedisSessionAdapter, inspector: Inspector) ->
         f"lua PEXPIREAT userSession:u1 {one.idle_expires}",
         "LRANGE userSession:u1 0 -1",
         "MGET session:one",
-        f"EVALSHA {SCRIPTS.create_within.sha} 3 session:new userSession:u1 session:one new {record_of_new} {new.idle_expires} 1 1 one one",
+        f"EVALSHA {SCRIPTS.create_capped.sha} 3 session:new userSession:u1 session:one new {record_of_new} {new.idle_expires} 1 1 one one",
         "lua LRANGE userSession:u1 0 -1",
         "lua EXISTS session:one",
         f"lua SET session:new {record_of_new} NX PXAT {new.idle_expires}",
@@ -350,7 +392,9 @@ def test_literal_commands(adapter: RedisSessionAdapter, inspector: Inspector) ->
     ]
 
 
-def test_scripts_that_the_server_forgot(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_scripts_that_the_server_forgot(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """Scripts that the server does not know, before each call anew, are sent whole, and every method works."""
     inspector.client.config_resetstat()
     for call in (
@@ -360,7 +404,7 @@ def test_scripts_that_the_server_forgot(adapter: RedisSessionAdapter, inspector:
         partial(adapter.delete_other_sessions, "u1", "one"),
         partial(adapter.delete_session, "one"),
         partial(adapter.set_session, row("three")),
-        partial(adapter.set_session_within, row("four"), limit=1),
+        partial(adapter.set_session_capped, row("four"), limit=1),
         partial(adapter.delete_sessions_by_user_id, "u1"),
     ):
         inspector.client.script_flush()
@@ -370,7 +414,9 @@ def test_scripts_that_the_server_forgot(adapter: RedisSessionAdapter, inspector:
     assert inspector.calls("script|load") == 0
 
 
-def test_scripts_that_the_server_forgets_at_once(redis_client: Redis, inspector: Inspector) -> None:
+def test_scripts_that_the_server_forgets_at_once(
+    redis_client: Redis, inspector: Inspector
+) -> None:
     """Every method works where each script is forgotten between any two commands."""
     adapter = RedisSessionAdapter(redis_client)
     adapter._driver = forgetting_driver(redis_client, inspector)
@@ -400,7 +446,9 @@ def test_times_of_keys(adapter: RedisSessionAdapter, inspector: Inspector) -> No
     census = inspector.census()
     assert census["userSession:u1"].expires == census["session:s3"].expires
     for number in range(5):
-        adapter.renew_session(f"s{number}", row(f"n{number}", life=2_000 * 24 * HOUR + number), grace=0)
+        adapter.renew_session(
+            f"s{number}", row(f"n{number}", life=2_000 * 24 * HOUR + number), grace=0
+        )
         inspector.check()
     adapter.delete_session("n4")
     inspector.check()
@@ -420,7 +468,9 @@ def test_everything_ends(adapter: RedisSessionAdapter, inspector: Inspector) -> 
     assert adapter.get_sessions_by_user_id("u1") == []
 
 
-def test_index_of_the_original(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_index_of_the_original(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """An index that the original wrote, without an end and with sessions that end in 57 years, is read and keeps having no end."""
     old = row("old", life=10 * HOUR)
     record = encode_row(old)
@@ -438,7 +488,9 @@ def test_index_of_the_original(adapter: RedisSessionAdapter, inspector: Inspecto
 
 
 @pytest.mark.parametrize("life", [-HOUR, -1, 0])
-def test_born_dead(adapter: RedisSessionAdapter, inspector: Inspector, life: int) -> None:
+def test_already_expired(
+    adapter: RedisSessionAdapter, inspector: Inspector, life: int
+) -> None:
     """A session that is dead by the server's clock is refused, be it new or a successor, and nothing is changed."""
     add(adapter, "used")
     before = inspector.census()
@@ -477,7 +529,9 @@ def test_same_call_at_once(adapter: RedisSessionAdapter, inspector: Inspector) -
     """The same session stored many times at once is stored once; of different sessions with one id one is stored."""
     session = row("same")
     assert Calls.together(*[partial(adapter.set_session, session)] * 10) == [None] * 10
-    outcomes = Calls.together(*(partial(adapter.set_session, row("one", handle=number)) for number in range(10)))
+    outcomes = Calls.together(
+        *(partial(adapter.set_session, row("one", handle=number)) for number in range(10))
+    )
     assert outcomes.count(None) == 1
     assert sum(isinstance(outcome, DuplicateSessionId) for outcome in outcomes) == 9
     inspector.check()
@@ -488,9 +542,9 @@ def test_too_long(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     add(adapter, "used")
     before = inspector.census()
     with pytest.raises(ValueError, match="16384"):
-        adapter.set_session(row("long", noted="x" * MAX_RECORD_BYTES))
+        adapter.set_session(row("long", metadata="x" * MAX_RECORD_BYTES))
     with pytest.raises(ValueError, match="16384"):
-        adapter.renew_session("used", row("long", noted="x" * MAX_RECORD_BYTES), grace=0)
+        adapter.renew_session("used", row("long", metadata="x" * MAX_RECORD_BYTES), grace=0)
     assert inspector.census() == before
 
 
@@ -498,10 +552,14 @@ def test_too_long(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
 
 
 @pytest.mark.parametrize("grace", [0, MINUTE])
-def test_renewals_at_once(adapter: RedisSessionAdapter, inspector: Inspector, grace: int) -> None:
+def test_renewals_at_once(
+    adapter: RedisSessionAdapter, inspector: Inspector, grace: int
+) -> None:
     """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
     add(adapter, "used", "other")
-    outcomes = Calls.together(*(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16)))
+    outcomes = Calls.together(
+        *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
+    )
     (winner,) = inspector.live() - {"other"}
     assert outcomes.count(winner) == (16 if grace else 1)
     assert set(outcomes) == ({winner} if grace else {winner, None})
@@ -557,7 +615,13 @@ def test_chain(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     for number in range(4):
         assert renew(adapter, f"s{number}", "other") == "s4"
     inspector.age("s2", 31_000)
-    assert [adapter.get_successor(f"s{number}") is None for number in range(5)] == [True, True, True, False, True]
+    assert [adapter.get_successor(f"s{number}") is None for number in range(5)] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
     adapter.delete_session("s0")
     assert inspector.live() == set()
     inspector.check()
@@ -602,7 +666,9 @@ def test_last_session(adapter: RedisSessionAdapter, inspector: Inspector) -> Non
 @one_reply_type
 @pytest.mark.parametrize("keep", ["", "live", "renewed", "foreign", "unknown"])
 @pytest.mark.parametrize("count", [0, 1, 1_000, 1_001, 5_500])
-def test_sign_out_everywhere(adapter: RedisSessionAdapter, inspector: Inspector, count: int, keep: str) -> None:
+def test_sign_out_everywhere(
+    adapter: RedisSessionAdapter, inspector: Inspector, count: int, keep: str
+) -> None:
     """However many sessions there are, all are ended but the one to keep, if that is a live one of this user; others' are left alone."""
     inspector.fill("u1", count)
     add(adapter, "live", "used")
@@ -619,7 +685,9 @@ def test_sign_out_everywhere(adapter: RedisSessionAdapter, inspector: Inspector,
     inspector.check()
 
 
-def test_sign_out_during_logins(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_sign_out_during_logins(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """A sign-out everywhere while people log in and renew ends every session from before, and leaves none without its index entry."""
     for turn in range(5):
         old = {f"{turn}-old{number}" for number in range(6)}
@@ -627,18 +695,26 @@ def test_sign_out_during_logins(adapter: RedisSessionAdapter, inspector: Inspect
         Calls.together(
             *(partial(adapter.set_session, row(f"{turn}-login{number}")) for number in range(10)),
             partial(adapter.delete_sessions_by_user_id, "u1"),
-            *(partial(renew, adapter, f"{turn}-old{number}", f"{turn}-new{number}") for number in range(6)),
+            *(
+                partial(renew, adapter, f"{turn}-old{number}", f"{turn}-new{number}")
+                for number in range(6)
+            ),
         )
         assert {each for each in inspector.live() if "-login" not in each} == set()
         inspector.check()
 
 
-def test_keeping_during_renewals(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_keeping_during_renewals(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """A session that is kept while it is renewed is kept as its one successor."""
     for turn in range(5):
         add(adapter, f"{turn}-kept", f"{turn}-other")
         Calls.together(
-            *(partial(renew, adapter, f"{turn}-kept", f"{turn}-new{number}") for number in range(4)),
+            *(
+                partial(renew, adapter, f"{turn}-kept", f"{turn}-new{number}")
+                for number in range(4)
+            ),
             partial(adapter.delete_other_sessions, "u1", f"{turn}-kept"),
         )
         (kept,) = inspector.live()
@@ -675,13 +751,19 @@ def put_string(client: Any, key: str) -> None:
 
 
 Put = Callable[[Any, str], None]
-no_string = pytest.mark.parametrize("put", [put_hash, put_list, put_set, put_sorted_set, put_stream])
-no_list = pytest.mark.parametrize("put", [put_hash, put_string, put_set, put_sorted_set, put_stream])
+no_string = pytest.mark.parametrize(
+    "put", [put_hash, put_list, put_set, put_sorted_set, put_stream]
+)
+no_list = pytest.mark.parametrize(
+    "put", [put_hash, put_string, put_set, put_sorted_set, put_stream]
+)
 
 
 @one_reply_type
 @no_string
-def test_session_key_of_another_type(adapter: RedisSessionAdapter, inspector: Inspector, put: Put) -> None:
+def test_session_key_of_another_type(
+    adapter: RedisSessionAdapter, inspector: Inspector, put: Put
+) -> None:
     """A session's key with a value of another type is no session, can't be renewed or taken, and is gone when the id is ended."""
     put(inspector.client, "session:x")
     before = inspector.census()
@@ -697,7 +779,9 @@ def test_session_key_of_another_type(adapter: RedisSessionAdapter, inspector: In
 
 @one_reply_type
 @no_string
-def test_indexed_session_of_another_type(adapter: RedisSessionAdapter, inspector: Inspector, put: Put) -> None:
+def test_indexed_session_of_another_type(
+    adapter: RedisSessionAdapter, inspector: Inspector, put: Put
+) -> None:
     """A listed session whose key holds another type is not listed, not pruned, and gone after a sign-out everywhere."""
     add(adapter, "one", "x")
     inspector.client.delete("session:x")
@@ -710,7 +794,9 @@ def test_indexed_session_of_another_type(adapter: RedisSessionAdapter, inspector
 
 @one_reply_type
 @no_list
-def test_index_of_another_type(adapter: RedisSessionAdapter, inspector: Inspector, put: Put) -> None:
+def test_index_of_another_type(
+    adapter: RedisSessionAdapter, inspector: Inspector, put: Put
+) -> None:
     """An index of another type is a clear error without an id; nothing is half written; and a session can still be read and ended."""
     add(adapter, SECRET)
     inspector.client.delete("userSession:u1")
@@ -735,7 +821,9 @@ def test_index_of_another_type(adapter: RedisSessionAdapter, inspector: Inspecto
 
 
 @one_reply_type
-def test_ending_in_spite_of_an_index(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_ending_in_spite_of_an_index(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """If an index can't be written to, the sessions and what they were renewed to are ended all the same, before the error is raised."""
     add(adapter, "a", "used")
     renew(adapter, "used", "new")
@@ -748,7 +836,9 @@ def test_ending_in_spite_of_an_index(adapter: RedisSessionAdapter, inspector: In
 
 @one_reply_type
 @no_string
-def test_marker_of_another_type(adapter: RedisSessionAdapter, inspector: Inspector, put: Put) -> None:
+def test_marker_of_another_type(
+    adapter: RedisSessionAdapter, inspector: Inspector, put: Put
+) -> None:
     """A marker's key with a value of another type leads nowhere and hinders nothing; a renewal writes its own in its place."""
     add(adapter, "used")
     put(inspector.client, "session:renewed:{session:used}")
@@ -763,7 +853,17 @@ def test_marker_of_another_type(adapter: RedisSessionAdapter, inspector: Inspect
 
 
 @pytest.mark.parametrize(
-    "garbage", ["garbage", b"\xff\x00", "", "[]", "{}", '{"id":"x"}', '{"successor":1}', '{"id":"used","successor":"used","grace":60000}']
+    "garbage",
+    [
+        "garbage",
+        b"\xff\x00",
+        "",
+        "[]",
+        "{}",
+        '{"id":"x"}',
+        '{"successor":1}',
+        '{"id":"used","successor":"used","grace":60000}',
+    ],
 )
 @one_reply_type
 def test_corrupt_values(
@@ -783,7 +883,9 @@ def test_corrupt_values(
     assert inspector.live() == {"live"}
 
 
-def test_record_of_another_session(adapter: RedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture) -> None:
+def test_record_of_another_session(
+    adapter: RedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture
+) -> None:
     """Another session's record under an id's key is never returned: the connection is dropped and the record read once more."""
     add(adapter, "mine", user_id="u1")
     add(adapter, SECRET, user_id="u2")
@@ -800,7 +902,9 @@ def test_record_of_another_session(adapter: RedisSessionAdapter, inspector: Insp
 
 @pytest.mark.parametrize("kind", ["redis-py, one connection", "valkey-py, one connection"])
 @pytest.mark.parametrize("crossed", ["another's record", "nothing like it", "another's marker"])
-def test_crossed_replies(kind: str, crossed: str, server: Server, inspector: Inspector) -> None:
+def test_crossed_replies(
+    kind: str, crossed: str, server: Server, inspector: Inspector
+) -> None:
     """A reply that was left on the connection by somebody else is noticed; the connection is dropped, and the right record read."""
     with Clients.make(kind, server) as client:
         adapter = RedisSessionAdapter(client)
@@ -847,7 +951,9 @@ def test_entries_of_others(adapter: RedisSessionAdapter, inspector: Inspector) -
 
 
 @one_reply_type
-def test_thousands_of_dead_entries(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_thousands_of_dead_entries(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """Reading a user's list takes thousands of dead ids out of the index, and leaves the live ones in their order."""
     inspector.client.rpush("userSession:u1", *(f"dead{number}" for number in range(2_000)))
     add(adapter, "one")
@@ -875,7 +981,9 @@ USER_IDS = {
 
 @one_reply_type
 @pytest.mark.parametrize("user_id", USER_IDS.values(), ids=USER_IDS)
-def test_any_user_id(adapter: RedisSessionAdapter, inspector: Inspector, user_id: str) -> None:
+def test_any_user_id(
+    adapter: RedisSessionAdapter, inspector: Inspector, user_id: str
+) -> None:
     """Every method works with any user id, and touches no other user's sessions."""
     add(adapter, "other", user_id=user_id[:-1] + "x")
     adapter.set_session(row("one", user_id))
@@ -891,8 +999,12 @@ def test_any_user_id(adapter: RedisSessionAdapter, inspector: Inspector, user_id
 
 
 @one_reply_type
-@pytest.mark.parametrize("session_id", [*USER_IDS.values(), "one:two", "a}b"], ids=[*USER_IDS, "colon", "brace"])
-def test_any_session_id(adapter: RedisSessionAdapter, inspector: Inspector, session_id: str) -> None:
+@pytest.mark.parametrize(
+    "session_id", [*USER_IDS.values(), "one:two", "a}b"], ids=[*USER_IDS, "colon", "brace"]
+)
+def test_any_session_id(
+    adapter: RedisSessionAdapter, inspector: Inspector, session_id: str
+) -> None:
     """Every method works with any id that a row takes."""
     session = row(session_id[:200])
     adapter.set_session(session)
@@ -904,7 +1016,9 @@ def test_any_session_id(adapter: RedisSessionAdapter, inspector: Inspector, sess
     assert inspector.live() == set()
 
 
-def test_ids_that_begin_like_a_marker(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_ids_that_begin_like_a_marker(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """An id that would make a marker's key is refused where it would be stored, and is no session elsewhere."""
     add(adapter, "used")
     renew(adapter, "used", "new")
@@ -926,7 +1040,11 @@ def test_ids_that_begin_like_a_marker(adapter: RedisSessionAdapter, inspector: I
 def assert_hides_ids(*shown: BaseException | str) -> None:
     """Neither of the secret ids, nor half of one, is in what would be shown."""
     for each in shown:
-        chain = "".join(traceback.format_exception(each)) + repr(each) if isinstance(each, BaseException) else each
+        chain = (
+            "".join(traceback.format_exception(each)) + repr(each)
+            if isinstance(each, BaseException)
+            else each
+        )
         for secret in (SECRET, OTHER_SECRET):
             assert secret[:12] not in chain
             assert secret[-12:] not in chain
@@ -938,7 +1056,7 @@ def every_call(adapter: RedisSessionAdapter) -> dict[str, Callable[[], Any]]:
         "get_session": partial(adapter.get_session, SECRET),
         "get_sessions_by_user_id": partial(adapter.get_sessions_by_user_id, "u1"),
         "set_session": partial(adapter.set_session, row(OTHER_SECRET)),
-        "set_session_within": partial(adapter.set_session_within, row(OTHER_SECRET), limit=9),
+        "set_session_capped": partial(adapter.set_session_capped, row(OTHER_SECRET), limit=9),
         "renew_session": partial(adapter.renew_session, SECRET, row(OTHER_SECRET), grace=MINUTE),
         "get_successor": partial(adapter.get_successor, SECRET),
         "delete_session": partial(adapter.delete_session, SECRET, OTHER_SECRET),
@@ -947,7 +1065,7 @@ def every_call(adapter: RedisSessionAdapter) -> dict[str, Callable[[], Any]]:
     }
 
 
-WRITES = ("set_session", "set_session_within", "renew_session")
+WRITES = ("set_session", "set_session_capped", "renew_session")
 ENDS = ("delete_session", "delete_sessions_by_user_id", "delete_other_sessions")
 
 
@@ -985,7 +1103,7 @@ def test_server_without_memory(kind: str, server: Server, inspector: Inspector) 
 def use_scripts(adapter: RedisSessionAdapter) -> None:
     """Make the server know every script."""
     add(adapter, "1", "2", user_id="u9")
-    adapter.set_session_within(row("4", "u9"), limit=9)
+    adapter.set_session_capped(row("4", "u9"), limit=9)
     adapter.renew_session("1", row("3", "u9"), grace=0)
     adapter.delete_session("3")
     adapter.delete_sessions_by_user_id("u9")
@@ -994,12 +1112,17 @@ def use_scripts(adapter: RedisSessionAdapter) -> None:
 @pytest.mark.parametrize("kind", ["redis-py as it is", "valkey-py as it is"])
 def test_server_that_is_a_replica(kind: str, server: Server, inspector: Inspector) -> None:
     """A replica is not used, not even to read: its answers may be older than a revocation."""
-    with Clients.make(kind, server) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Clients.make(kind, server) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         add(adapter, SECRET)
         inspector.client.replicaof("127.0.0.1", str(unused_port()))
         try:
             calls = every_call(adapter)
-            assert_fails(calls["set_session"], "ReadOnlyError")  # the connection was open before
+            assert_fails(
+                calls["set_session"], "ReadOnlyError"
+            )  # the connection was open before
             for call in calls.values():
                 with pytest.raises(StoreUnavailable) as raised:
                     call()
@@ -1013,7 +1136,9 @@ def test_server_that_is_a_replica(kind: str, server: Server, inspector: Inspecto
 @pytest.mark.parametrize("kind", ["redis-py as it is", "valkey-py as it is"])
 def test_user_without_rights(kind: str, server: Server, inspector: Inspector) -> None:
     """A server's user without rights gets the client's own error from every method."""
-    inspector.client.acl_setuser("nobody", enabled=True, nopass=True, reset=True, commands=["+ping"])
+    inspector.client.acl_setuser(
+        "nobody", enabled=True, nopass=True, reset=True, commands=["+ping"]
+    )
     try:
         with Clients.make(kind, server, username="nobody", password="x") as client:
             for call in every_call(RedisSessionAdapter(client)).values():
@@ -1024,7 +1149,9 @@ def test_user_without_rights(kind: str, server: Server, inspector: Inspector) ->
 
 def test_server_without_scripts(tmp_path: Path) -> None:
     """A server that does not know the commands quotes their arguments in its errors: no part of an id is left there."""
-    renamed = [word for name in ("EVALSHA", "MGET", "LRANGE") for word in ("--rename-command", name, "")]
+    renamed = [
+        word for name in ("EVALSHA", "MGET", "LRANGE") for word in ("--rename-command", name, "")
+    ]
     with own_server("redis-server", tmp_path, *renamed) as server:
         with Clients.make("redis-py as it is", server) as client:
             for call in every_call(RedisSessionAdapter(client)).values():
@@ -1036,10 +1163,16 @@ def test_no_server(tmp_path: Path) -> None:
     nowhere = Server("redis", "127.0.0.1", unused_port(), tmp_path / "none")
     with Clients.make_hasty(nowhere) as client:
         for call in every_call(RedisSessionAdapter(client)).values():
-            with pytest.raises(StoreUnavailable, match="can't be reached or did not answer in time; nothing was changed") as raised:
+            with pytest.raises(
+                StoreUnavailable,
+                match="can't be reached or did not answer in time; nothing was changed",
+            ) as raised:
                 call()
             assert not raised.value.ambiguous
-            assert isinstance(raised.value.__cause__, (redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError))
+            assert isinstance(
+                raised.value.__cause__,
+                (redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError),
+            )
             assert_hides_ids(raised.value)
 
 
@@ -1047,7 +1180,9 @@ def test_server_that_does_not_answer() -> None:
     """If the server does not answer a connection in time, every method says that nothing was changed."""
     with silent_server() as server:
         with Clients.make_hasty(server) as client:
-            for call in every_call(RedisSessionAdapter(client, deadline=timedelta(seconds=0.05))).values():
+            for call in every_call(
+                RedisSessionAdapter(client, deadline=timedelta(seconds=0.05))
+            ).values():
                 with pytest.raises(StoreUnavailable) as raised:
                     call()
                 assert not raised.value.ambiguous
@@ -1060,7 +1195,9 @@ def test_server_that_does_not_answer() -> None:
 def allow(inspector: Inspector, commands: tuple[str, ...]) -> None:
     """Make a user of the server who may run these commands on the adapter's keys, and nothing else."""
     rights = [f"+{command}" for command in commands]
-    inspector.client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pass", "~session:*", "~userSession:*", *rights)
+    inspector.client.execute_command(
+        "ACL", "SETUSER", "app", "reset", "on", ">pass", "~session:*", "~userSession:*", *rights
+    )
 
 
 @pytest.mark.parametrize("kind", ["redis-py as it is", "redis-py, RESP2", "valkey-py as it is"])
@@ -1081,8 +1218,12 @@ def test_each_right_is_needed(missing: str, server: Server, inspector: Inspector
     allow(inspector, tuple(command for command in LEAST_RIGHTS if command != missing))
     inspector.client.script_flush()
     try:
-        with Clients.make("redis-py as it is", server, username="app", password="pass") as client:
-            with pytest.raises(redis.exceptions.ResponseError, match=r"(?i)no.* permissions|NOPERM"):
+        with Clients.make(
+            "redis-py as it is", server, username="app", password="pass"
+        ) as client:
+            with pytest.raises(
+                redis.exceptions.ResponseError, match=r"(?i)no.* permissions|NOPERM"
+            ):
                 use_every_method(RedisSessionAdapter(client), inspector)
     finally:
         inspector.client.acl_deluser("app")
@@ -1105,7 +1246,9 @@ def test_wrong_password(server: Server, inspector: Inspector) -> None:
 def persist(call: Callable[[], Any], expected: object) -> None:
     """Repeat the call until it gives that: for a moment there is no connection."""
     for _ in range(200):
-        with suppress(redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError, StoreUnavailable):
+        with suppress(
+            redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError, StoreUnavailable
+        ):
             if call() == expected:
                 return
         Calls.pause(50)

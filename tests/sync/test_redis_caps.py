@@ -36,7 +36,11 @@ def adapter(inspector: Inspector, redis_client: Redis) -> RedisSessionAdapter:
 
 def log_in(auth: Auth[Any], count: int) -> list[Session]:
     """So many logins of one user at once, each of which returns a session."""
-    found = [each for each in Calls.together(*[partial(auth.create_session, "u1")] * count) if isinstance(each, Session)]
+    found = [
+        each
+        for each in Calls.together(*[partial(auth.create_session, "u1")] * count)
+        if isinstance(each, Session)
+    ]
     assert len(found) == count
     return found
 
@@ -50,7 +54,9 @@ def alive(auth: Auth[Any], session: Session) -> bool:
     return True
 
 
-def test_ours_fifty_logins_at_once(adapter: RedisSessionAdapter, inspector: Inspector, server: Server) -> None:
+def test_ours_fifty_logins_at_once(
+    adapter: RedisSessionAdapter, inspector: Inspector, server: Server
+) -> None:
     """50 logins at once with a cap of 5 leave exactly 5, and nobody ever sees more."""
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     before = [auth.create_session("u1") for _ in range(5)]
@@ -64,9 +70,14 @@ def test_ours_fifty_logins_at_once(adapter: RedisSessionAdapter, inspector: Insp
     inspector.check()
 
 
-def test_ours_fifty_logins_have_power(redis_client: Redis, adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_ours_fifty_logins_have_power(
+    redis_client: Redis, adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """Without the comparison in the script, the same logins leave more, where all look before any is stored."""
-    adapter._protocol, adapter._driver = EndsThenCreates(DEFAULT), MeetingDriver(redis_client, 50)
+    adapter._protocol, adapter._driver = (
+        EndsThenCreates(DEFAULT),
+        MeetingDriver(redis_client, 50),
+    )
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     log_in(auth, 50)
     assert len(inspector.live()) > 5
@@ -75,7 +86,11 @@ def test_ours_fifty_logins_have_power(redis_client: Redis, adapter: RedisSession
 def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server) -> None:
     """So do they where the index is a set."""
     layout = Layout.from_namespaces(None, "lucia-v2")
-    auth = Auth(sessions=RedisSessionAdapter(redis_client, layout="lucia-v2"), env="DEV", max_sessions_per_user=5)
+    auth = Auth(
+        sessions=RedisSessionAdapter(redis_client, layout="lucia-v2"),
+        env="DEV",
+        max_sessions_per_user=5,
+    )
     with counting(server, layout) as seen:
         sessions = log_in(auth, 50)
     assert max(seen) <= 5
@@ -83,18 +98,27 @@ def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server) -> No
     assert redis_client.scard("user_sessions:u1") == 5
 
 
-def test_ours_renewals_amid_capped_logins(adapter: RedisSessionAdapter, inspector: Inspector, server: Server) -> None:
+def test_ours_renewals_amid_capped_logins(
+    adapter: RedisSessionAdapter, inspector: Inspector, server: Server
+) -> None:
     """Renewals of all sessions, and as many logins, at once: never more than the cap, and what is renewed and left is one session each."""
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     sessions = log_in(auth, 5)
     with counting(server) as seen:
         for _ in range(5):
-            renewals = [partial(auth.renew_session, each.session_id) for each in sessions for _ in range(2)]
+            renewals = [
+                partial(auth.renew_session, each.session_id) for each in sessions for _ in range(2)
+            ]
             logins = [partial(auth.create_session, "u1")] * 3
             outcomes = Calls.together(*renewals, *logins, *renewals)
             assert all(isinstance(outcome, Session | InvalidSessionId) for outcome in outcomes)
             found = {each.session_id: each for each in outcomes if isinstance(each, Session)}
             sessions = [each for each in found.values() if alive(auth, each)]
-            assert len(sessions) == len({each.handle for each in sessions}) == len(inspector.live()) == 5
+            assert (
+                len(sessions)
+                == len({each.handle for each in sessions})
+                == len(inspector.live())
+                == 5
+            )
     assert max(seen) == 5
     inspector.check()

@@ -47,13 +47,22 @@ from tests.redis_tools import (
 )
 from tests.servers import Server
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 
 MINUTE: Final = 60_000
 KEYS: Final = ("~session:*", "~userSession:*")
 EVERYTHING_BUT_SCRIPTS: Final = ("~*", "+@all", "-@scripting")
 
-KINDS: Final = ("cluster of redis", "cluster of redis, text", "cluster of valkey", "redis", "valkey, text", "cluster of redis, no scripts")
+KINDS: Final = (
+    "cluster of redis",
+    "cluster of redis, text",
+    "cluster of valkey",
+    "redis",
+    "valkey, text",
+    "cluster of redis, no scripts",
+)
 """Where the tests run: clusters by the clients of both libraries, and servers of both kinds that refuse scripts."""
 
 
@@ -81,9 +90,15 @@ def allow(inspector: Inspector, *rights: str) -> None:
 
 def make_client(kind: str, inspector: Inspector) -> Any:
     """A client of the place for that user."""
-    options: dict[str, Any] = {"username": "app", "password": "pass", "decode_responses": "text" in kind}
+    options: dict[str, Any] = {
+        "username": "app",
+        "password": "pass",
+        "decode_responses": "text" in kind,
+    }
     if isinstance(inspector, ClusterInspector):
-        return Clients.of_cluster("valkey" if "valkey" in kind else "redis", inspector.cluster, **options)
+        return Clients.of_cluster(
+            "valkey" if "valkey" in kind else "redis", inspector.cluster, **options
+        )
     return Clients.make(f"{inspector.server.kind}-py as it is", inspector.server, **options)
 
 
@@ -136,10 +151,14 @@ def test_sign_out_everywhere(adapter: RedisSessionAdapter, inspector: Inspector)
 
 
 @pytest.mark.parametrize("grace", [0, MINUTE])
-def test_renewals_at_once(adapter: RedisSessionAdapter, inspector: Inspector, grace: int) -> None:
+def test_renewals_at_once(
+    adapter: RedisSessionAdapter, inspector: Inspector, grace: int
+) -> None:
     """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
     add(adapter, "used", "other")
-    outcomes = Calls.together(*(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16)))
+    outcomes = Calls.together(
+        *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
+    )
     (winner,) = inspector.live() - {"other"}
     assert outcomes.count(winner) == (16 if grace else 1)
     assert set(outcomes) == ({winner} if grace else {winner, None})
@@ -151,13 +170,18 @@ def test_renewals_at_once(adapter: RedisSessionAdapter, inspector: Inspector, gr
 
 
 @of_one_kind
-def test_scripts_that_one_node_forgot(adapter: RedisSessionAdapter, inspector: ClusterInspector) -> None:
+def test_scripts_that_one_node_forgot(
+    adapter: RedisSessionAdapter, inspector: ClusterInspector
+) -> None:
     """A script that some node does not know, before each call another one, is sent whole to that node."""
     for number in range(9):
         inspector.nodes[number % 3].script_flush()
         add(adapter, f"a{number}", f"b{number}", user_id=f"u{number}")
         inspector.nodes[(number + 1) % 3].script_flush()
-        assert adapter.renew_session(f"a{number}", row(f"c{number}", f"u{number}"), grace=MINUTE) is not None
+        assert (
+            adapter.renew_session(f"a{number}", row(f"c{number}", f"u{number}"), grace=MINUTE)
+            is not None
+        )
         inspector.nodes[(number + 2) % 3].script_flush()
         assert adapter.delete_other_sessions(f"u{number}", f"a{number}") is True
         inspector.check()
@@ -173,7 +197,9 @@ def test_scripts_that_all_nodes_forget_at_once(client: Any, inspector: Inspector
     use_every_method(adapter, inspector)
 
 
-def test_one_attempt(kind: str, adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_one_attempt(
+    kind: str, adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """Where scripts are refused one script is tried, by whichever method comes first; from then on there are plain commands alone."""
     inspector.on_each("CONFIG", "RESETSTAT")
     inspector.on_each("ACL", "LOG", "RESET")
@@ -186,32 +212,54 @@ def test_one_attempt(kind: str, adapter: RedisSessionAdapter, inspector: Inspect
     assert inspector.live() == set()
     nodes = inspector.nodes if isinstance(inspector, ClusterInspector) else [inspector.client]
     refused = [entry["object"] for node in nodes for entry in node.acl_log()]
-    rejected = sum(node.info("commandstats").get("cmdstat_evalsha", {"rejected_calls": 0})["rejected_calls"] for node in nodes)
+    rejected = sum(
+        node.info("commandstats").get("cmdstat_evalsha", {"rejected_calls": 0})["rejected_calls"]
+        for node in nodes
+    )
     if has_scripts(kind):
         assert (refused, inspector.calls("evalsha") > 0) == ([], True)
     else:
-        assert (refused, rejected, inspector.calls("evalsha"), inspector.calls("eval")) == (["evalsha"], 1, 0, 0)
+        assert (refused, rejected, inspector.calls("evalsha"), inspector.calls("eval")) == (
+            ["evalsha"],
+            1,
+            0,
+            0,
+        )
 
 
 @pytest.mark.parametrize("method", [*WRITES, *ENDS])
-def test_refused_in_any_method(adapter: RedisSessionAdapter, inspector: Inspector, method: str) -> None:
+def test_refused_in_any_method(
+    adapter: RedisSessionAdapter, inspector: Inspector, method: str
+) -> None:
     """Whichever method finds out that scripts are refused does what it has to all the same, once."""
     inspector.write(session := row(SECRET, handle="h"))
     inspector.client.lpush("userSession:u1", SECRET)
     inspector.client.pexpireat("userSession:u1", session.idle_expires + MINUTE)
     every_call(adapter)[method]()
     both = {SECRET, OTHER_SECRET}
-    expected = {"set_session": both, "set_session_within": both, "renew_session": {OTHER_SECRET}, "delete_other_sessions": {SECRET}}
+    expected = {
+        "set_session": both,
+        "set_session_capped": both,
+        "renew_session": {OTHER_SECRET},
+        "delete_other_sessions": {SECRET},
+    }
     assert inspector.live() == expected.get(method, set())
     inspector.check()
-    assert ids(adapter.get_sessions_by_user_id("u1")) == [id_ for id_ in (OTHER_SECRET, SECRET) if id_ in inspector.live()]
+    assert ids(adapter.get_sessions_by_user_id("u1")) == [
+        id_ for id_ in (OTHER_SECRET, SECRET) if id_ in inspector.live()
+    ]
 
 
 @pytest.mark.parametrize("program", ["redis-server", "valkey-server"])
-def test_server_that_has_no_scripts(program: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_server_that_has_no_scripts(
+    program: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """A server that does not know the commands for scripts is one that refuses them."""
     renamed = [word for name in ("EVALSHA", "EVAL") for word in ("--rename-command", name, "")]
-    with own_server(program, tmp_path_factory.mktemp("server"), *renamed) as server, Inspector(server) as inspector:
+    with (
+        own_server(program, tmp_path_factory.mktemp("server"), *renamed) as server,
+        Inspector(server) as inspector,
+    ):
         with Clients.make("redis-py as it is", server) as client:
             use_every_method(RedisSessionAdapter(client), inspector)
 
@@ -229,10 +277,18 @@ def test_old_server_without_scripts(server: Server, scriptless_client: Any) -> N
 @of_servers
 def test_evalsha_without_eval(inspector: Inspector, kind: str) -> None:
     """Who may run known scripts but send none gets the client's own error: that is no server without scripts."""
-    allow(inspector, *KEYS, *(f"+{right}" for right in (*LEAST_RIGHTS, *LEAST_RIGHTS_PLAIN) if right != "eval"), "-eval")
+    allow(
+        inspector,
+        *KEYS,
+        *(f"+{right}" for right in (*LEAST_RIGHTS, *LEAST_RIGHTS_PLAIN) if right != "eval"),
+        "-eval",
+    )
     inspector.client.script_flush()
     with make_client(kind, inspector) as client:
-        with pytest.raises((redis.exceptions.NoPermissionError, valkey.exceptions.NoPermissionError), match="'eval'"):
+        with pytest.raises(
+            (redis.exceptions.NoPermissionError, valkey.exceptions.NoPermissionError),
+            match="'eval'",
+        ):
             add(RedisSessionAdapter(client), "one")
     inspector.on_each("ACL", "DELUSER", "app")
     assert inspector.keys() == set()
@@ -245,10 +301,23 @@ def rights_for(kind: str) -> tuple[str, ...]:
     """The least rights there."""
     if not kind.startswith("cluster"):
         return LEAST_RIGHTS_PLAIN
-    return LEAST_RIGHTS_CLUSTER if has_scripts(kind) else (*LEAST_RIGHTS_PLAIN, "cluster|slots", "command")
+    return (
+        LEAST_RIGHTS_CLUSTER
+        if has_scripts(kind)
+        else (*LEAST_RIGHTS_PLAIN, "cluster|slots", "command")
+    )
 
 
-@pytest.mark.parametrize("kind", ["cluster of redis", "cluster of valkey", "redis", "valkey, text", "cluster of redis, no scripts"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "cluster of redis",
+        "cluster of valkey",
+        "redis",
+        "valkey, text",
+        "cluster of redis, no scripts",
+    ],
+)
 def test_least_rights(kind: str, inspector: Inspector) -> None:
     """A user with the documented rights can do all that the adapter does."""
     allow(inspector, *KEYS, *(f"+{right}" for right in rights_for(kind)))
@@ -288,7 +357,11 @@ def test_each_right_is_needed(kind: str, missing: str, inspector: Inspector) -> 
 @pytest.mark.parametrize("missing", KEYS)
 def test_each_key_pattern_is_needed(kind: str, missing: str, inspector: Inspector) -> None:
     """Without the right to either kind of keys something fails, and nothing that was begun outlives ten seconds."""
-    allow(inspector, *(key for key in KEYS if key != missing), *(f"+{right}" for right in rights_for(kind)))
+    allow(
+        inspector,
+        *(key for key in KEYS if key != missing),
+        *(f"+{right}" for right in rights_for(kind)),
+    )
     with make_client(kind, inspector) as client:
         with pytest.raises(redis.exceptions.NoPermissionError):
             add(RedisSessionAdapter(client), SECRET)
@@ -302,7 +375,12 @@ def test_each_key_pattern_is_needed(kind: str, missing: str, inspector: Inspecto
 def test_errors_in_transactions(client: Any, inspector: Inspector) -> None:
     """An error of one of several commands at once shows no argument of any, however the client quotes them."""
     inspector.client.set("userSession:u1", "garbage")
-    push = Transaction((Call("LPUSH", ("userSession:u1", SECRET)), Call("LREM", ("userSession:u1", 0, OTHER_SECRET))))
+    push = Transaction(
+        (
+            Call("LPUSH", ("userSession:u1", SECRET)),
+            Call("LREM", ("userSession:u1", 0, OTHER_SECRET)),
+        )
+    )
     with pytest.raises(StoreCorrupt) as raised:
         RedisDriver(client).run(sent(push))
     assert_hides_ids(raised.value)
@@ -339,13 +417,20 @@ def test_errors_reach_the_operation(client: Any, inspector: Inspector) -> None:
     assert_hides_ids(*caught)
 
 
-def test_index_of_another_type(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_index_of_another_type(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """An index of another type is a clear error without an id, nothing of a login stays, and a session can still be ended."""
     add(adapter, SECRET)
     inspector.client.delete("userSession:u1")
     inspector.client.set("userSession:u1", "garbage")
     before = inspector.census()
-    for method in (*WRITES, "get_sessions_by_user_id", "delete_sessions_by_user_id", "delete_other_sessions"):
+    for method in (
+        *WRITES,
+        "get_sessions_by_user_id",
+        "delete_sessions_by_user_id",
+        "delete_other_sessions",
+    ):
         with pytest.raises(StoreCorrupt) as raised:
             every_call(adapter)[method]()
         assert_hides_ids(raised.value)
@@ -355,7 +440,9 @@ def test_index_of_another_type(adapter: RedisSessionAdapter, inspector: Inspecto
     assert inspector.live() == set()
 
 
-def test_server_without_memory(kind: str, adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_server_without_memory(
+    kind: str, adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """A server that is out of memory refuses logins and changes nothing; ending ends, and fails clearly where it needs a tombstone."""
     add(adapter, SECRET, "other")
     before = inspector.census()
@@ -367,7 +454,10 @@ def test_server_without_memory(kind: str, adapter: RedisSessionAdapter, inspecto
             assert_hides_ids(raised.value)
         assert inspector.census() == before
         assert adapter.get_session(SECRET) is not None
-        for end in (partial(adapter.delete_session, SECRET), partial(adapter.delete_sessions_by_user_id, "u1")):
+        for end in (
+            partial(adapter.delete_session, SECRET),
+            partial(adapter.delete_sessions_by_user_id, "u1"),
+        ):
             if has_scripts(kind):
                 end()
             else:
@@ -381,7 +471,9 @@ def test_server_without_memory(kind: str, adapter: RedisSessionAdapter, inspecto
 # Connections
 
 
-def test_record_of_another_session(kind: str, client: Any, adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_record_of_another_session(
+    kind: str, client: Any, adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """Another session's record under an id's key is never returned; the idle connections are closed, and the client works on."""
     for number in range(6):
         add(adapter, f"s{number}", user_id=f"u{number}")
@@ -392,7 +484,10 @@ def test_record_of_another_session(kind: str, client: Any, adapter: RedisSession
     assert not before <= ids_of_connections(inspector)
     for number in range(6):
         assert adapter.get_session(f"s{number}") is not None
-        assert adapter.renew_session(f"s{number}", row(f"n{number}", f"u{number}"), grace=MINUTE) is not None
+        assert (
+            adapter.renew_session(f"s{number}", row(f"n{number}", f"u{number}"), grace=MINUTE)
+            is not None
+        )
 
 
 def ids_of_connections(inspector: Inspector) -> set[tuple[int, str]]:
@@ -437,18 +532,24 @@ def play(adapter: RedisSessionAdapter, inspector: Inspector, number: int) -> set
         adapter.delete_sessions_by_user_id(user_id)
 
     logins = [partial(log_in, f"{user_id}-{each}", begin_at(number, each, 6)) for each in range(6)]
-    Calls.together(*logins, *(partial(sign_out, begin_at(number, each, 8)) for each in range(3)))
+    Calls.together(
+        *logins, *(partial(sign_out, begin_at(number, each, 8)) for each in range(3))
+    )
     return wrong_after(inspector, user_id, returned, max(began))
 
 
-def wrong_after(inspector: Inspector, user_id: str, returned: dict[str, float], last: float) -> set[str]:
+def wrong_after(
+    inspector: Inspector, user_id: str, returned: dict[str, float], last: float
+) -> set[str]:
     """What lives although it was there when the last sign-out began, or is in no index, or was never handed out and stays."""
     live = {id_ for id_ in returned if inspector.client.exists(DEFAULT.session_key(id_))}
     survived = {f"{id_} survived" for id_ in live if returned[id_] < last}
     return survived | {f"{id_} is not in its index" for id_ in live - set(inspector.index(user_id))}
 
 
-def play_renewals(adapter: RedisSessionAdapter, inspector: Inspector, number: int) -> set[str]:
+def play_renewals(
+    adapter: RedisSessionAdapter, inspector: Inspector, number: int
+) -> set[str]:
     """Renewals of all of a user's sessions and a sign-out everywhere, at the same time; what is alive afterwards."""
     user_id = f"u{number}"
     used = [f"{user_id}-{each}" for each in range(6)]
@@ -472,11 +573,18 @@ def play_renewals(adapter: RedisSessionAdapter, inspector: Inspector, number: in
 Play = Callable[[RedisSessionAdapter, Inspector, int], Any]
 
 
-@pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"])
+@pytest.mark.parametrize(
+    "kind",
+    ["redis, scripts", "cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"],
+)
 @pytest.mark.parametrize("game", [play, play_renewals])
 @pytest.mark.parametrize("driver", [RedisDriver, HesitantDriver])
 def test_many_at_once(
-    client: Any, adapter: RedisSessionAdapter, inspector: Inspector, game: Play, driver: type[RedisDriver]
+    client: Any,
+    adapter: RedisSessionAdapter,
+    inspector: Inspector,
+    game: Play,
+    driver: type[RedisDriver],
 ) -> None:
     """Logins, renewals and sign-outs everywhere at once: what was there when a sign-out began is dead, and all others are indexed."""
     adapter._driver = driver(client)
@@ -486,7 +594,9 @@ def test_many_at_once(
 
 
 @pytest.mark.parametrize("kind", ["cluster of redis", "cluster of redis, no scripts", "redis"])
-def test_ours_fifty_logins_at_once(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_ours_fifty_logins_at_once(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """50 logins at once with a cap of 5 leave exactly 5, the newest, once all have returned; so do one login more and its renewals."""
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     auth.create_session("u1")
@@ -494,7 +604,10 @@ def test_ours_fifty_logins_at_once(adapter: RedisSessionAdapter, inspector: Insp
     assert [type(login) for login in logins] == [Session] * 50
     assert len(inspector.live()) == 5
     last = auth.create_session("u1")
-    outcomes = Calls.together(*[partial(auth.renew_session, last.session_id)] * 5, *[partial(auth.create_session, "u1")] * 4)
+    outcomes = Calls.together(
+        *[partial(auth.renew_session, last.session_id)] * 5,
+        *[partial(auth.create_session, "u1")] * 4,
+    )
     renewed = {outcome.session_id for outcome in outcomes[:5] if isinstance(outcome, Session)}
     assert len(renewed) == 1
     assert renewed < inspector.live()
@@ -503,16 +616,25 @@ def test_ours_fifty_logins_at_once(adapter: RedisSessionAdapter, inspector: Insp
 
 
 @of_one_kind
-def test_ours_fifty_logins_have_power(client: Any, adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_ours_fifty_logins_have_power(
+    client: Any, adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """A protocol that looks for the surplus before the login is in the index leaves more, where all look before any is."""
-    adapter._protocol, adapter._driver = LooksBeforehand(DEFAULT, Scripted()), MeetingDriver(client, 50)
+    adapter._protocol, adapter._driver = (
+        LooksBeforehand(DEFAULT, Scripted()),
+        MeetingDriver(client, 50),
+    )
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     Calls.together(*[partial(auth.create_session, "u1")] * 50)
     assert len(inspector.live()) > 5
 
 
 @pytest.mark.parametrize("kind", ["redis, scripts", "cluster of redis"])
-@pytest.mark.parametrize(("game", "control"), [(play, Original), (play_renewals, CreateThenDelete)], ids=["logins", "renewals"])
+@pytest.mark.parametrize(
+    ("game", "control"),
+    [(play, Original), (play_renewals, CreateThenDelete)],
+    ids=["logins", "renewals"],
+)
 def test_many_at_once_has_power(
     client: Any, adapter: RedisSessionAdapter, inspector: Inspector, game: Play, control: Any
 ) -> None:

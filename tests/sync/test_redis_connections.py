@@ -72,14 +72,21 @@ def test_tls(library: str, tmp_path: Path) -> None:
     with tls_server(tmp_path) as (server, certificate):
         kind = f"{library}-py as it is"
         client = Clients.make(kind, server, ssl=True, ssl_ca_certs=str(certificate))
-        with client, RedisSessionAdapter(client) as adapter, RedisSessionAdapter(client, deadline=SOON) as hasty:
+        with (
+            client,
+            RedisSessionAdapter(client) as adapter,
+            RedisSessionAdapter(client, deadline=SOON) as hasty,
+        ):
             live(adapter)
             patiently(partial(hasty.get_session, "one"))
             with frozen(without_tls(server)), pytest.raises(StoreUnavailable):
                 hasty.get_session("one")
             patiently(partial(hasty.get_session, "one"))
             live(adapter)
-        with Clients.make(kind, server, ssl=True) as client, RedisSessionAdapter(client) as adapter:
+        with (
+            Clients.make(kind, server, ssl=True) as client,
+            RedisSessionAdapter(client) as adapter,
+        ):
             with pytest.raises(StoreUnavailable) as raised:
                 adapter.get_session("one")
             assert isinstance(raised.value.__cause__, CONNECTION_ERRORS)
@@ -92,7 +99,9 @@ CREDENTIALS: Final[dict[str, Any]] = {
 
 
 @of_each_library
-def test_credential_provider(library: str, redis_server: Server, inspector: Inspector) -> None:
+def test_credential_provider(
+    library: str, redis_server: Server, inspector: Inspector
+) -> None:
     """A client's credential provider logs the adapter in."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all")
     provider = CREDENTIALS[library]("app", "pass")
@@ -103,9 +112,14 @@ def test_credential_provider(library: str, redis_server: Server, inspector: Insp
     inspector.on_each("ACL", "DELUSER", "app")
 
 
-def test_connections_that_the_server_closed(redis_server: Server, inspector: Inspector) -> None:
+def test_connections_that_the_server_closed(
+    redis_server: Server, inspector: Inspector
+) -> None:
     """An idle connection that the server closed is noticed before anything is sent over it, so that also a login succeeds."""
-    with Redis.from_url(redis_server.url) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Redis.from_url(redis_server.url) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         for _ in range(3):
             live(adapter)
             inspector.client.client_kill_filter(_type="normal")
@@ -116,7 +130,10 @@ def test_connections_that_the_server_closed(redis_server: Server, inspector: Ins
 def test_a_user_that_is_deleted(redis_server: Server, inspector: Inspector) -> None:
     """When the server ends the adapter's user, its connections are closed, and the refusal of new ones is the client's own error."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all")
-    with Redis.from_url(redis_server.url, username="app", password="pass") as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Redis.from_url(redis_server.url, username="app", password="pass") as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         live(adapter)
         inspector.on_each("ACL", "DELUSER", "app")
         Calls.pause(20)
@@ -127,7 +144,10 @@ def test_a_user_that_is_deleted(redis_server: Server, inspector: Inspector) -> N
 def test_not_logged_in_any_more(tmp_path: Path) -> None:
     """A connection that the server takes for a stranger's is the client's own error, and is not used again."""
     with own_server("redis-server", tmp_path) as server:
-        with Redis.from_url(server.url) as client, RedisSessionAdapter(client) as adapter:
+        with (
+            Redis.from_url(server.url) as client,
+            RedisSessionAdapter(client) as adapter,
+        ):
             live(adapter)
             with redis.Redis(port=server.port) as admin:
                 admin.config_set("requirepass", "secret")
@@ -151,7 +171,9 @@ def test_closing_while_in_use(redis_server: Server, inspector: Inspector) -> Non
 
         with ExitStack() as stopped:
             stopped.enter_context(frozen(redis_server))
-            found, _ = Calls.together(partial(adapter.get_session, "one"), close_meanwhile)
+            found, _ = Calls.together(
+                partial(adapter.get_session, "one"), close_meanwhile
+            )
         assert getattr(found, "id", None) == "one"
         until(lambda: "mine" not in [each["name"] for each in inspector.client.client_list()])
 
@@ -165,9 +187,14 @@ def test_a_sentinel_that_hangs(library: str, tmp_path: Path) -> None:
     with sentinel_group(library, tmp_path) as group, silent_server() as silent:
         sentinel = Clients.sentinels[library]([(silent.host, silent.port), *group.sentinels])
         client = sentinel.master_for(group.name)
-        with client, RedisSessionAdapter(client, deadline=timedelta(seconds=3)) as adapter:
+        with (
+            client,
+            RedisSessionAdapter(client, deadline=timedelta(seconds=3)) as adapter,
+        ):
             live(adapter)
-        nowhere = Clients.sentinels[library]([("127.0.0.1", unused_port())]).master_for(group.name)
+        nowhere = Clients.sentinels[library]([("127.0.0.1", unused_port())]).master_for(
+            group.name
+        )
         with nowhere, RedisSessionAdapter(nowhere) as adapter:
             with pytest.raises(StoreUnavailable) as raised:
                 adapter.set_session(row("one"))
@@ -220,9 +247,14 @@ def moving(nodes: ClusterInspector) -> Generator[Change]:
 
 
 @of_each_library
-def test_slots_that_move(library: str, cluster: Cluster, nodes: ClusterInspector, moving: Change) -> None:
+def test_slots_that_move(
+    library: str, cluster: Cluster, nodes: ClusterInspector, moving: Change
+) -> None:
     """Sessions are made and found while their slot is moved to another node, and afterwards; nothing of the map is known beforehand."""
-    with Clients.of_cluster(library, cluster) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Clients.of_cluster(library, cluster) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         live(adapter)
         slot = slot_of("session:moved")
         moving("begin", slot)
@@ -236,9 +268,14 @@ def test_slots_that_move(library: str, cluster: Cluster, nodes: ClusterInspector
         assert nodes.live() == {"moved"}
 
 
-def test_keys_of_a_slot_that_moves(cluster: Cluster, nodes: ClusterInspector, moving: Change) -> None:
+def test_keys_of_a_slot_that_moves(
+    cluster: Cluster, nodes: ClusterInspector, moving: Change
+) -> None:
     """A command with a key that has been moved and one that has not waits until the slot is whole again, or the time is over."""
-    with Clients.of_cluster("redis", cluster) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Clients.of_cluster("redis", cluster) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         adapter.set_session(row("moved"))
         slot = slot_of("session:moved")
         moving("begin", slot)
@@ -257,9 +294,14 @@ def test_keys_of_a_slot_that_moves(cluster: Cluster, nodes: ClusterInspector, mo
             hasty.delete_session("moved")
 
 
-def test_nodes_that_disagree(cluster: Cluster, nodes: ClusterInspector, moving: Change) -> None:
+def test_nodes_that_disagree(
+    cluster: Cluster, nodes: ClusterInspector, moving: Change
+) -> None:
     """While two nodes point at each other for a slot, a command waits until they agree, or the time is over."""
-    with Clients.of_cluster("redis", cluster) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Clients.of_cluster("redis", cluster) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         slot = slot_of("session:moved")
         moving("disagree", slot)
         hasty = RedisSessionAdapter(client, deadline=SOON * 4)
@@ -277,7 +319,10 @@ def test_nodes_that_disagree(cluster: Cluster, nodes: ClusterInspector, moving: 
 @of_each_library
 def test_a_frozen_node(library: str, cluster: Cluster, nodes: ClusterInspector) -> None:
     """With a node that is stopped its sessions can't be reached, by the deadline; those of the other nodes can, also right after that."""
-    with Clients.of_cluster(library, cluster) as client, RedisSessionAdapter(client, deadline=SOON * 6) as adapter:
+    with (
+        Clients.of_cluster(library, cluster) as client,
+        RedisSessionAdapter(client, deadline=SOON * 6) as adapter,
+    ):
         ids = [f"s{number}" for number in range(12)]
         for id_ in ids:
             patiently(partial(adapter.set_session, row(id_)))
@@ -295,7 +340,9 @@ def test_a_map_by_whichever_node_answers(cluster: Cluster, nodes: ClusterInspect
     """Whichever node is stopped, another one is asked where the slots are, within the deadline."""
     with Clients.of_cluster("redis", cluster) as client:
         for port in cluster.ports:
-            id_ = next(f"s{number}" for number in range(99) if port_of(nodes, f"session:s{number}") != port)
+            id_ = next(
+                f"s{number}" for number in range(99) if port_of(nodes, f"session:s{number}") != port
+            )
             nodes.write(row(id_))
             adapter = RedisSessionAdapter(client, deadline=SOON * 6)
             with frozen(Server("redis", "127.0.0.1", port, Path("/nowhere"))):
@@ -328,7 +375,10 @@ def test_a_map_that_is_wrong(cluster: Cluster, nodes: ClusterInspector) -> None:
     def reach(address: tuple[str, int]) -> tuple[str, int]:
         return (address[0], nowhere) if gone else address
 
-    with Clients.of_cluster("redis", cluster, address_remap=reach) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Clients.of_cluster("redis", cluster, address_remap=reach) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         gone.add(1)
         with pytest.raises(StoreUnavailable) as raised:
             adapter.set_session(row("one"))
@@ -340,7 +390,10 @@ def test_a_map_that_is_wrong(cluster: Cluster, nodes: ClusterInspector) -> None:
 
 def test_any_node(cluster: Cluster, nodes: ClusterInspector) -> None:
     """What needs no key is asked of some node."""
-    with Clients.of_cluster("redis", cluster) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Clients.of_cluster("redis", cluster) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         seconds, _ = adapter._driver.run(sent(Call("TIME", ())))
         assert int(seconds) > 0
 
@@ -352,7 +405,9 @@ def test_a_batch_of_which_one_command_fails(inspector: Inspector) -> None:
         good = Call("SET", ("text", "no number")), Call("MGET", ("other",))
         assert adapter._driver.run(sent(Batch(good))) == [b"OK", [None]]
         with pytest.raises(redis.exceptions.ResponseError, match="not an integer"):
-            adapter._driver.run(sent(Batch((*good, Call("INCR", ("text",)), Call("NEVER", ())))))
+            adapter._driver.run(
+                sent(Batch((*good, Call("INCR", ("text",)), Call("NEVER", ()))))
+            )
 
 
 def sent(command: Command) -> Operation[Any]:
@@ -374,7 +429,9 @@ class Traced(Redis):
         return execute(*arguments, **options)
 
 
-def test_a_client_of_its_own_kind(redis_server: Server, inspector: Inspector, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_of_its_own_kind(
+    redis_server: Server, inspector: Inspector, caplog: pytest.LogCaptureFixture
+) -> None:
     """A client with a way of its own to run commands is used as it is, in both protocols, and one line says so when the adapter is made."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all", "-@scripting")
     logins: tuple[dict[str, Any], ...] = ({}, {"username": "app", "password": "pass"})
@@ -394,7 +451,9 @@ def test_a_client_of_its_own_kind(redis_server: Server, inspector: Inspector, ca
 
 def test_such_a_client_without_a_server() -> None:
     """A read that such a client fails changed nothing; a write may have been done, for all that is known."""
-    with Traced(host="127.0.0.1", port=unused_port(), **Clients.retrying("redis", 0)) as client:
+    with Traced(
+        host="127.0.0.1", port=unused_port(), **Clients.retrying("redis", 0)
+    ) as client:
         adapter = RedisSessionAdapter(client)
         with pytest.raises(StoreUnavailable) as raised:
             adapter.get_session("one")
@@ -433,7 +492,10 @@ def pausing(count: int) -> Operation[None]:
 def test_an_operation_as_a_whole(redis_server: Server, inspector: Inspector) -> None:
     """All commands of an operation have one deadline together, unless it goes page by page."""
     soon = timedelta(seconds=0.4)
-    with Clients.make("redis-py as it is", redis_server) as client, RedisSessionAdapter(client, deadline=soon) as adapter:
+    with (
+        Clients.make("redis-py as it is", redis_server) as client,
+        RedisSessionAdapter(client, deadline=soon) as adapter,
+    ):
         adapter._driver.run(pausing(1))
         for count, seconds in ((4, None), (1, 0.0)):
             with pytest.raises(StoreUnavailable):

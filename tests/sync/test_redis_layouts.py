@@ -27,7 +27,9 @@ from tests.redis_tools import (
     row,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 
 PLACES: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "one server": ("redis", ("+@all",), LEAST_RIGHTS),
@@ -63,7 +65,9 @@ def legacy_writers() -> bool:
 
 
 @pytest.fixture
-def inspector(place: str, layout: LayoutName, legacy_writers: bool, request: pytest.FixtureRequest) -> Generator[Inspector, None, None]:
+def inspector(
+    place: str, layout: LayoutName, legacy_writers: bool, request: pytest.FixtureRequest
+) -> Generator[Inspector, None, None]:
     """A look from outside into an emptied place."""
     names = Layout.from_namespaces(None, layout, legacy_writers=legacy_writers)
     if place == "cluster":
@@ -114,11 +118,23 @@ def test_sets(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
 def test_sets_word_for_word(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     """``session:{id}`` holds the JSON text of the row, ``user_sessions:{user}`` the set of ids until the last of them ends."""
     end = system_clock() + HOUR
-    adapter.set_session(SessionRow(id="two", user_id="u1", active_expires=end - 5, idle_expires=end))
-    adapter.set_session(SessionRow(id="one", user_id="u1", active_expires=end - 5, idle_expires=end - 2))
+    adapter.set_session(
+        SessionRow(id="two", user_id="u1", active_expires=end - 5, idle_expires=end)
+    )
+    adapter.set_session(
+        SessionRow(id="one", user_id="u1", active_expires=end - 5, idle_expires=end - 2)
+    )
     assert inspector.census() == {
-        "session:two": ("string", f'{{"id":"two","user_id":"u1","active_expires":{end - 5},"idle_expires":{end}}}'.encode(), end),
-        "session:one": ("string", f'{{"id":"one","user_id":"u1","active_expires":{end - 5},"idle_expires":{end - 2}}}'.encode(), end - 2),
+        "session:two": (
+            "string",
+            f'{{"id":"two","user_id":"u1","active_expires":{end - 5},"idle_expires":{end}}}'.encode(),
+            end,
+        ),
+        "session:one": (
+            "string",
+            f'{{"id":"one","user_id":"u1","active_expires":{end - 5},"idle_expires":{end - 2}}}'.encode(),
+            end - 2,
+        ),
         "user_sessions:u1": ("set", [b"one", b"two"], end),
     }
 
@@ -132,7 +148,11 @@ def test_sets_are_listed_newest_first(adapter: RedisSessionAdapter) -> None:
     now, day = system_clock(), 24 * HOUR
     for session_id, ago in (("b", 5), ("c", 9), ("a", 7)):
         adapter.set_session(row(session_id, created_at=now - ago))
-    adapter.set_session(SessionRow(id="original", user_id="u1", active_expires=now - 6 + day, idle_expires=now + 2 * day))
+    adapter.set_session(
+        SessionRow(
+            id="original", user_id="u1", active_expires=now - 6 + day, idle_expires=now + 2 * day
+        )
+    )
     listed = Auth(sessions=adapter, env="DEV").get_all_user_sessions("u1")
     made = [device.created_at for device in listed]
     assert made == [to_datetime(now - ago) for ago in (5, 6, 7, 9)]
@@ -151,9 +171,17 @@ def test_least_rights_over_sets(place: str, inspector: Inspector, layout: Layout
 
 @of_sets
 @pytest.mark.parametrize(
-    ("place", "missing"), [(place, right) for place, (_, _, rights) in PLACES.items() for right in for_sets(rights) if right not in rights]
+    ("place", "missing"),
+    [
+        (place, right)
+        for place, (_, _, rights) in PLACES.items()
+        for right in for_sets(rights)
+        if right not in rights
+    ],
 )
-def test_each_right_is_needed_over_sets(place: str, missing: str, inspector: Inspector, layout: LayoutName) -> None:
+def test_each_right_is_needed_over_sets(
+    place: str, missing: str, inspector: Inspector, layout: LayoutName
+) -> None:
     """Without any one of the rights for sets something fails, with the client's own error."""
     kind, _, rights = PLACES[place]
     allow(inspector, *KEYS, *(f"+{right}" for right in for_sets(rights) if right != missing))
@@ -174,26 +202,41 @@ SEARCHING: Final[dict[LayoutName, tuple[str, ...]]] = {
 def test_rights_for_reindexing(place: str, layout: LayoutName, inspector: Inspector) -> None:
     """The documented rights are enough to put a session back into its index, and each is needed; to end it all the same one is enough."""
     kind, _, rights = PLACES[place]
-    least, patterns = rights if layout == "default" else for_sets(rights), ("~session:*", f"~{inspector.layout.user_session}:*")
+    least, patterns = (
+        rights if layout == "default" else for_sets(rights),
+        ("~session:*", f"~{inspector.layout.user_session}:*"),
+    )
     for missing in ("", *SEARCHING[layout]):
         inspector.on_each("FLUSHALL")
         inspector.fill("u1", 1)
         inspector.write(row(OLD))
-        allow(inspector, *patterns, *(f"+{right}" for right in (*least, *SEARCHING[layout]) if right != missing))
-        with make_client(kind, inspector) as client, RedisSessionAdapter(client, layout=layout) as adapter:
+        allow(
+            inspector,
+            *patterns,
+            *(f"+{right}" for right in (*least, *SEARCHING[layout]) if right != missing),
+        )
+        with (
+            make_client(kind, inspector) as client,
+            RedisSessionAdapter(client, layout=layout) as adapter,
+        ):
             if missing:
                 with pytest.raises(REFUSALS, match=r"(?i)no.* permissions|NOPERM"):
                     adapter.reindex()
             else:
                 assert adapter.reindex() == Reindexed(sessions=2, indexed=1)
     allow(inspector, *patterns, *(f"+{right}" for right in (*least, "scan")))
-    with make_client(kind, inspector) as client, RedisSessionAdapter(client, layout=layout) as adapter:
+    with (
+        make_client(kind, inspector) as client,
+        RedisSessionAdapter(client, layout=layout) as adapter,
+    ):
         adapter.delete_sessions_by_user_id("u1", exhaustive=True)
         assert inspector.live() == set()
     inspector.on_each("ACL", "DELUSER", "app")
 
 
-def test_index_of_the_other_layout(adapter: RedisSessionAdapter, inspector: Inspector, layout: LayoutName) -> None:
+def test_index_of_the_other_layout(
+    adapter: RedisSessionAdapter, inspector: Inspector, layout: LayoutName
+) -> None:
     """An index that is the other layout's is an error at a login, and nothing of the login stays for longer than ten seconds."""
     index = inspector.layout.index_key("u1")
     other = "sadd" if layout == "default" else "lpush"
@@ -207,7 +250,9 @@ def test_index_of_the_other_layout(adapter: RedisSessionAdapter, inspector: Insp
 # What the original left
 
 
-def left_by_original(inspector: Inspector, session_id: str, *, life: int = HOUR, indexed: bool = True) -> SessionRow:
+def left_by_original(
+    inspector: Inspector, session_id: str, *, life: int = HOUR, indexed: bool = True
+) -> SessionRow:
     """A session as the original's adapter wrote it up to 2.1.1: for 57 years, in an index without an end, and with its four columns."""
     session = row(session_id, life=life)
     inspector.client.set(inspector.layout.session_key(session_id), encode_row(session), px=CENTURY)
@@ -251,11 +296,15 @@ def test_entries_of_dead_sessions(auth: Auth[Any], inspector: Inspector) -> None
     assert inspector.index() == [OLD]
     inspector.enter("dead")
     auth.invalidate_all_user_sessions("u1")
-    assert inspector.keys() <= {inspector.layout.marker_key(id_) for id_ in (OLD, "dead")}  # the tombstones of those who have no scripts
+    assert inspector.keys() <= {
+        inspector.layout.marker_key(id_) for id_ in (OLD, "dead")
+    }  # the tombstones of those who have no scripts
 
 
 @pytest.mark.parametrize("then", ["end", "renew"])
-def test_session_missing_from_its_index(then: str, auth: Auth[Any], inspector: Inspector) -> None:
+def test_session_missing_from_its_index(
+    then: str, auth: Auth[Any], inspector: Inspector
+) -> None:
     """A session that is in no index validates, is ended by its id, and a renewal puts its successor into the index."""
     left_by_original(inspector, OLD, indexed=False)
     assert (auth.validate_session(OLD)).session_id == OLD
@@ -286,13 +335,18 @@ def test_records_without_our_members(auth: Auth[Any], inspector: Inspector) -> N
     """A record of the four columns is listed with the start of its active period and a handle, by which it is ended, also renewed."""
     end = system_clock() + HOUR
     for session_id in (OLD, OTHER):
-        inspector.write(SessionRow(id=session_id, user_id="u1", active_expires=end, idle_expires=end + HOUR))
+        inspector.write(
+            SessionRow(id=session_id, user_id="u1", active_expires=end, idle_expires=end + HOUR)
+        )
         inspector.enter(session_id)
     first, second = auth.get_all_user_sessions("u1")
     assert first.handle != second.handle
     assert int(first.created_at.timestamp() * 1000) == end - 24 * HOUR
     renewed = auth.renew_session(OLD)
-    assert {device.handle for device in auth.get_all_user_sessions("u1")} == {first.handle, second.handle}
+    assert {device.handle for device in auth.get_all_user_sessions("u1")} == {
+        first.handle,
+        second.handle,
+    }
     assert auth.invalidate_user_session("u1", renewed.handle)
     assert inspector.live() == {OTHER}
 
@@ -301,7 +355,9 @@ def test_records_without_our_members(auth: Auth[Any], inspector: Inspector) -> N
 
 
 @beside_others
-def test_index_has_no_end_beside_others(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_index_has_no_end_beside_others(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """An index that others put ids into gets no end from us, and loses the one that it has."""
     index = inspector.layout.index_key("u1")
     inspector.fill("u1", 2)
@@ -317,7 +373,9 @@ def test_index_has_no_end_beside_others(adapter: RedisSessionAdapter, inspector:
 
 @beside_others
 @pytest.mark.parametrize("act", ["all", "others", "listing", "end", "logins"])
-def test_login_of_others_on_its_way(act: str, adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_login_of_others_on_its_way(
+    act: str, adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """An id that others put into the index before they write its session stays there whatever we do, so that the next sign-out ends it."""
     for number in range(15):
         add(adapter, f"s{number}")
@@ -340,7 +398,9 @@ def test_login_of_others_on_its_way(act: str, adapter: RedisSessionAdapter, insp
 
 @beside_others
 @of_sets
-def test_ended_ids_go_out_beside_others(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
+def test_ended_ids_go_out_beside_others(
+    adapter: RedisSessionAdapter, inspector: Inspector
+) -> None:
     """What is ended goes out of the index, and so does what is renewed; what expires stays."""
     add(adapter, "a", "b", "c", "d")
     adapter.delete_session("a")
@@ -356,7 +416,12 @@ def test_rights_beside_others(place: str, layout: LayoutName, inspector: Inspect
     """Beside others ``PERSIST`` is needed too."""
     kind, _, rights = PLACES[place]
     rights = rights if layout == "default" else for_sets(rights)
-    allow(inspector, "~session:*", f"~{inspector.layout.user_session}:*", *(f"+{right}" for right in rights))
+    allow(
+        inspector,
+        "~session:*",
+        f"~{inspector.layout.user_session}:*",
+        *(f"+{right}" for right in rights),
+    )
     with make_client(kind, inspector) as client:
         adapter = RedisSessionAdapter(client, layout=layout, legacy_writers=True)
         with pytest.raises(REFUSALS, match=r"(?i)no.* permissions|NOPERM|can't run this command"):

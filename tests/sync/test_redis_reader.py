@@ -49,7 +49,7 @@ def read(adapter: RedisSessionAdapter, session_id: str = "mine") -> SessionRow:
 
 def test_the_same_row(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     """The server is asked each time, and as long as its record is the same, so is the row."""
-    adapter.set_session(row("mine", noted={"agent": ["first"]}))
+    adapter.set_session(row("mine", metadata={"agent": ["first"]}))
     before = inspector.calls("mget")
     first = read(adapter)
     assert read(adapter) is first
@@ -73,20 +73,22 @@ def test_another_record(redis_client: Redis, inspector: Inspector) -> None:
 def test_nobody_changes_it(adapter: RedisSessionAdapter) -> None:
     """What was noted is the same object for all who ask, so it can't be changed; nor can what was noted in it."""
     auth = Auth(sessions=adapter, env="DEV")
-    session = auth.create_session("u1", noted={"agent": {"names": ["first"]}})
+    session = auth.create_session("u1", metadata={"agent": {"names": ["first"]}})
     found = auth.validate_session(session.session_id)
     assert auth.validate_session(session.session_id) is found
-    noted: Any = found.noted
+    metadata: Any = found.metadata
     with pytest.raises(TypeError, match="shared"):
-        noted["agent"] = "another"
+        metadata["agent"] = "another"
     with pytest.raises(TypeError, match="shared"):
-        noted["agent"]["names"].append("second")
-    assert (auth.validate_session(session.session_id)).noted == {"agent": {"names": ["first"]}}
+        metadata["agent"]["names"].append("second")
+    assert (auth.validate_session(session.session_id)).metadata == {
+        "agent": {"names": ["first"]}
+    }
 
 
 def test_nobody_changes_a_row(adapter: RedisSessionAdapter) -> None:
     """A row is the same object for all who ask too, so its attributes can't be changed."""
-    adapter.set_session(row("mine", handle="h", noted={"agent": ["first"]}))
+    adapter.set_session(row("mine", handle="h", metadata={"agent": ["first"]}))
     attributes: Any = (read(adapter)).attributes
     with pytest.raises(TypeError, match="shared"):
         attributes["handle"] = "another"
@@ -97,7 +99,9 @@ def test_nobody_changes_a_row(adapter: RedisSessionAdapter) -> None:
 
 def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
     """What is damaged under a hash by one key keeps no session from being found under that by another."""
-    older, both = (RedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER)))
+    older, both = (
+        RedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER))
+    )
     older.set_session(row("mine"))
     assert (read(both)).id == "mine"
     newest = HashedIds([KEY, OLDER]).candidates("mine")[0]
@@ -109,7 +113,7 @@ def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
 
 def test_a_long_record(adapter: RedisSessionAdapter) -> None:
     """Nothing long is kept."""
-    adapter.set_session(row("mine", noted={"agent": "x" * MAX_KEPT_BYTES}))
+    adapter.set_session(row("mine", metadata={"agent": "x" * MAX_KEPT_BYTES}))
     first = read(adapter)
     again = read(adapter)
     assert again is not first

@@ -22,7 +22,16 @@ from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.sync.meeting import patiently
 from tests.sync.test_failover import with_a_method_of_its_own
-from tests.redis_tools import Clients, ClusterInspector, Inspector, LossyProxy, frozen, own_server, row, unused_port
+from tests.redis_tools import (
+    Clients,
+    ClusterInspector,
+    Inspector,
+    LossyProxy,
+    frozen,
+    own_server,
+    row,
+    unused_port,
+)
 from tests.servers import Cluster, Server
 from tests.shared import Exchange
 
@@ -57,21 +66,33 @@ def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector]
 def proxies(kind: str, inspector: Inspector) -> Generator[dict[int, LossyProxy]]:
     """A proxy before each node, by the node's port."""
     with ExitStack() as stack:
-        ports = inspector.cluster.ports if isinstance(inspector, ClusterInspector) else (inspector.server.port,)
+        ports = (
+            inspector.cluster.ports
+            if isinstance(inspector, ClusterInspector)
+            else (inspector.server.port,)
+        )
         yield {port: stack.enter_context(LossyProxy(port)) for port in ports}
 
 
 @pytest.fixture
-def adapter(kind: str, proxies: dict[int, LossyProxy]) -> Iterator[RedisSessionAdapter]:
+def adapter(
+    kind: str, proxies: dict[int, LossyProxy]
+) -> Iterator[RedisSessionAdapter]:
     """An adapter behind the proxies, over a client that sends everything again ten times; the servers know all scripts."""
     library = kind.split()[-1]
     first = next(iter(proxies.values()))
     retrying = Clients.retrying(library, 10)
     if kind.startswith("cluster"):
         reach = partial(through, {port: proxy.port for port, proxy in proxies.items()})
-        client = Clients.of_cluster(library, Cluster((first.port,)), address_remap=reach, **retrying)
+        client = Clients.of_cluster(
+            library, Cluster((first.port,)), address_remap=reach, **retrying
+        )
     else:
-        client = Clients.make(f"{library}-py as it is", Server("redis", "127.0.0.1", first.port, Path("/nowhere")), **retrying)
+        client = Clients.make(
+            f"{library}-py as it is",
+            Server("redis", "127.0.0.1", first.port, Path("/nowhere")),
+            **retrying,
+        )
     with client, RedisSessionAdapter(client) as found:
         for number in range(12):  # so that each node knows the scripts
             found.set_session(row(f"w{number}", f"v{number}"))
@@ -101,10 +122,17 @@ def lost(proxies: dict[int, LossyProxy]) -> int:
 
 
 def test_a_login_is_sent_once(
-    kind: str, adapter: RedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector
+    kind: str,
+    adapter: RedisSessionAdapter,
+    proxies: dict[int, LossyProxy],
+    inspector: Inspector,
 ) -> None:
     """A create whose answer was lost reaches the server once, however often the client would send it again, and the error says so."""
-    words = ("\r\nNX\r\n", LIST.scripts.push.sha, "PEXPIREAT") if kind.startswith("cluster") else (LIST.scripts.create.sha,)
+    words = (
+        ("\r\nNX\r\n", LIST.scripts.push.sha, "PEXPIREAT")
+        if kind.startswith("cluster")
+        else (LIST.scripts.create.sha,)
+    )
     for number, word in enumerate(words):
         lose(proxies, word)
         with pytest.raises(StoreUnavailable, match="may have been done or not") as raised:
@@ -118,11 +146,15 @@ def test_a_login_is_sent_once(
 
 
 @pytest.mark.parametrize("kind", ["redis"])
-def test_a_login_is_sent_once_has_power(kind: str, proxies: dict[int, LossyProxy], inspector: Inspector) -> None:
+def test_a_login_is_sent_once_has_power(
+    kind: str, proxies: dict[int, LossyProxy], inspector: Inspector
+) -> None:
     """Over a client that sends everything again, and can't be copied, the same create reaches the server as often as that sends it."""
     (proxy,) = proxies.values()
     of_its_own = with_a_method_of_its_own(Clients.modules["redis"].Redis)
-    with of_its_own(port=proxy.port, protocol=2, **Clients.retrying("redis", 3)) as client:
+    with of_its_own(
+        port=proxy.port, protocol=2, **Clients.retrying("redis", 3)
+    ) as client:
         adapter = RedisSessionAdapter(client)
         adapter.set_session(row("so that it knows the script"))
         lose(proxies, LIST.scripts.create.sha)
@@ -132,7 +164,9 @@ def test_a_login_is_sent_once_has_power(kind: str, proxies: dict[int, LossyProxy
     assert "again and again" in inspector.live()
 
 
-def test_a_renewal_is_sent_once(kind: str, adapter: RedisSessionAdapter, proxies: dict[int, LossyProxy]) -> None:
+def test_a_renewal_is_sent_once(
+    kind: str, adapter: RedisSessionAdapter, proxies: dict[int, LossyProxy]
+) -> None:
     """A renewal whose answer was lost reaches the server once; whoever comes with the used id gets the one successor."""
     adapter.set_session(row("used"))
     lose(proxies, SWAP.sha if kind.startswith("cluster") else LIST.scripts.renew.sha)
@@ -146,7 +180,9 @@ def test_a_renewal_is_sent_once(kind: str, adapter: RedisSessionAdapter, proxies
     assert found.id == "new"
 
 
-def test_a_read_is_sent_twice(adapter: RedisSessionAdapter, proxies: dict[int, LossyProxy]) -> None:
+def test_a_read_is_sent_twice(
+    adapter: RedisSessionAdapter, proxies: dict[int, LossyProxy]
+) -> None:
     """A read whose answer was lost is sent once more, at once; lost again, it is said that nothing was changed."""
     adapter.set_session(row("one"))
     lose(proxies, "MGET", 1)
@@ -160,7 +196,9 @@ def test_a_read_is_sent_twice(adapter: RedisSessionAdapter, proxies: dict[int, L
     assert lost(proxies) == 2
 
 
-def test_an_end_is_sent_twice(adapter: RedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector) -> None:
+def test_an_end_is_sent_twice(
+    adapter: RedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector
+) -> None:
     """Ending whose answer was lost is sent once more, at once; lost again, the error says that it may have been done."""
     for number in range(2):
         adapter.set_session(row(f"s{number}"))
@@ -215,7 +253,10 @@ def test_a_server_that_is_loading(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     """A server that has not read its data yet can't be reached now, which is no error of the application's."""
     options = [word for option in LOADS_SLOWLY.items() for word in option]
     with own_server("redis-server", tmp_path, *options) as server:
-        with Clients.make("redis-py as it is", server) as client, RedisSessionAdapter(client) as adapter:
+        with (
+            Clients.make("redis-py as it is", server) as client,
+            RedisSessionAdapter(client) as adapter,
+        ):
             adapter.set_session(row("one"))
             outcomes: list[object] = []
             with Inspector(server) as inspector, ThreadPoolExecutor(1) as threads:
@@ -284,7 +325,9 @@ def test_no_connection_is_free(tmp_path: Path) -> None:
                 outcomes = Calls.together(*[partial(adapter.get_session, "one")] * 8)
                 assert time.monotonic() - began < PATIENCE
             assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
-            found = Calls.together(*[partial(patiently, partial(adapter.get_session, "one"))] * 8)
+            found = Calls.together(
+                *[partial(patiently, partial(adapter.get_session, "one"))] * 8
+            )
             assert [getattr(each, "id", each) for each in found] == ["one"] * 8
 
 
@@ -292,7 +335,9 @@ def test_no_connection_is_free(tmp_path: Path) -> None:
 def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, LossyProxy]) -> None:
     """An answer of which only a half comes is none, at the deadline, or a blocking call's twice; the connection is not used again."""
     (proxy,) = proxies.values()
-    client = Clients.make("redis-py as it is", Server("redis", "127.0.0.1", proxy.port, Path("/nowhere")))
+    client = Clients.make(
+        "redis-py as it is", Server("redis", "127.0.0.1", proxy.port, Path("/nowhere"))
+    )
     with client, RedisSessionAdapter(client, deadline=SOON) as adapter:
         patiently(partial(adapter.set_session, row("one")))
         proxy.lose("MGET", halves=True)
@@ -314,4 +359,6 @@ def test_a_reply_that_comes_late(tmp_path: Path) -> None:
             patiently(partial(adapter.set_session, row("two", "u2")))
             with frozen(server), pytest.raises(StoreUnavailable):
                 adapter.get_sessions_by_user_id("u1")
-            assert [each.id for each in patiently(partial(adapter.get_sessions_by_user_id, "u2"))] == ["two"]
+            assert [
+                each.id for each in patiently(partial(adapter.get_sessions_by_user_id, "u2"))
+            ] == ["two"]

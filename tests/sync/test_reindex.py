@@ -27,7 +27,11 @@ def _loses_its_index(adapter: RedisSessionAdapter, client: Any) -> None:
     adapter.delete_sessions_by_user_id("u1")
     assert adapter.get_session("session-1") is not None
     adapter.delete_sessions_by_user_id("u1", exhaustive=True)
-    assert [adapter.get_session(f"session-{number}") for number in range(3)] == [None, None, None]
+    assert [adapter.get_session(f"session-{number}") for number in range(3)] == [
+        None,
+        None,
+        None,
+    ]
     assert adapter.get_session("another's") is not None
 
 
@@ -73,7 +77,10 @@ class Wrapped(Redis):
 
 def test_client_that_is_used_as_it_is(redis_client: Redis, server: Server) -> None:
     """Over a client that can't be copied, command by command."""
-    with Wrapped(host=server.host, port=server.port, protocol=2) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Wrapped(host=server.host, port=server.port, protocol=2) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         _loses_its_index(adapter, redis_client)
 
 
@@ -88,18 +95,31 @@ class WrappedCluster(RedisCluster):
 
 def test_cluster_that_is_used_as_it_is(cluster: Cluster) -> None:
     """Over a cluster's client that can't be copied its nodes can't be asked one by one, which is an error."""
-    with WrappedCluster.from_url(cluster.url, protocol=2) as client, RedisSessionAdapter(client) as adapter:
+    with (
+        WrappedCluster.from_url(cluster.url, protocol=2) as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         with pytest.raises(TypeError, match="one by one"):
             adapter.reindex()
 
 
 def test_user_that_may_not_scan(redis_client: Redis, server: Server) -> None:
     """Without the right to look at all keys the client's own error goes up, and nothing was changed."""
-    redis_client.acl_setuser("no-scan", enabled=True, passwords=["+secret"], commands=["+@all", "-scan"], keys=["*"], reset=True)
+    redis_client.acl_setuser(
+        "no-scan",
+        enabled=True,
+        passwords=["+secret"],
+        commands=["+@all", "-scan"],
+        keys=["*"],
+        reset=True,
+    )
     with RedisSessionAdapter(redis_client) as adapter:
         adapter.set_session(row("session-1", "u1"))
     redis_client.delete("userSession:u1")
-    with Redis.from_url(server.url, username="no-scan", password="secret") as client, RedisSessionAdapter(client) as adapter:
+    with (
+        Redis.from_url(server.url, username="no-scan", password="secret") as client,
+        RedisSessionAdapter(client) as adapter,
+    ):
         with pytest.raises(NoPermissionError):
             adapter.reindex()
     redis_client.acl_deluser("no-scan")

@@ -55,7 +55,9 @@ def is_alive(auth: Auth[User], session: Session) -> bool:
 # --- asking
 
 
-def test_an_active_session_is_validated_by_one_read(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_an_active_session_is_validated_by_one_read(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """``validate`` gives the session, asks the store once however often it is called, and sets no cookie."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
@@ -65,7 +67,9 @@ def test_an_active_session_is_validated_by_one_read(auth: Auth[User], store: Wat
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-def test_the_user_is_validated_by_one_read(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_the_user_is_validated_by_one_read(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """``validate_user`` gives both, asks once, and ``validate`` afterwards shares its session."""
     request = auth.handle_request(Exchange(session.session_id).context)
     expected = SessionUser(as_read(session), User(session.user_id))
@@ -75,7 +79,9 @@ def test_the_user_is_validated_by_one_read(auth: Auth[User], store: WatchedStore
     assert store.calls == ["get_session_and_user_by_session_id"]
 
 
-def test_the_user_is_looked_up_for_a_session_that_is_known(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_the_user_is_looked_up_for_a_session_that_is_known(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """``validate_user`` after ``validate`` asks for the user alone."""
     request = auth.handle_request(Exchange(session.session_id).context)
     request.validate()
@@ -84,7 +90,9 @@ def test_the_user_is_looked_up_for_a_session_that_is_known(auth: Auth[User], sto
     assert store.calls == ["get_session", "get_user"]
 
 
-def test_concurrent_questions_share_one_answer(auth: Auth[User], store: WatchedStore, time: Time, session: Session) -> None:
+def test_concurrent_questions_share_one_answer(
+    auth: Auth[User], store: WatchedStore, time: Time, session: Session
+) -> None:
     """Called at once, both methods renew once, set one cookie and agree on the session."""
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
@@ -99,7 +107,9 @@ def test_concurrent_questions_share_one_answer(auth: Auth[User], store: WatchedS
     assert len(exchange.cookies) == 1
 
 
-def test_a_renewed_session_sets_its_cookie(auth: Auth[User], time: Time, session: Session) -> None:
+def test_a_renewed_session_sets_its_cookie(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """An idle session is renewed by the request, whose response gets the new id and may not be cached."""
     time.advance(IDLE)
     for method in ("validate", "validate_user"):
@@ -110,11 +120,16 @@ def test_a_renewed_session_sets_its_cookie(auth: Auth[User], time: Time, session
         assert validated is not None
         assert validated.session_id != session.session_id
         (cookie,) = exchange.cookies
-        assert (cookie.value, cookie.expires) == (validated.session_id, validated.idle_period_expires_at)
+        assert (cookie.value, cookie.expires) == (
+            validated.session_id,
+            validated.idle_period_expires_at,
+        )
         assert exchange.headers == {"cache-control": "no-store", "vary": "Cookie"}
 
 
-def test_ours_a_request_in_flight_gets_the_successors_cookie(auth: Auth[User], session: Session) -> None:
+def test_ours_a_request_in_flight_gets_the_successors_cookie(
+    auth: Auth[User], session: Session
+) -> None:
     """A request that still carries the used id is not logged out: it gets the successor's cookie too."""
     successor = auth.renew_session(session.session_id)
     exchange = Exchange(session.session_id)
@@ -155,8 +170,12 @@ def test_a_response_that_starts_meanwhile_gets_no_cookie(
     assert is_alive(auth, session)
 
 
-@pytest.mark.parametrize("value", [None, "", "short", "a" * 41, "ä" * 40, "a" * 39 + "%", '"' + "a" * 40 + '"'])
-def test_without_a_possible_id_not_one_command_is_sent(auth: Auth[User], store: WatchedStore, value: str | None) -> None:
+@pytest.mark.parametrize(
+    "value", [None, "", "short", "a" * 41, "ä" * 40, "a" * 39 + "%", '"' + "a" * 40 + '"']
+)
+def test_without_a_possible_id_not_one_command_is_sent(
+    auth: Auth[User], store: WatchedStore, value: str | None
+) -> None:
     """No cookie, an empty one or a malformed one is a visitor, without asking the store and without touching the cookie."""
     exchange = Exchange(value)
     request = auth.handle_request(exchange.context)
@@ -165,7 +184,9 @@ def test_without_a_possible_id_not_one_command_is_sent(auth: Auth[User], store: 
     assert (store.calls, exchange.cookies, exchange.headers) == ([], [], {})
 
 
-def test_ours_an_unknown_id_is_a_visitor_and_its_cookie_stays(auth: Auth[User], store: WatchedStore) -> None:
+def test_ours_an_unknown_id_is_a_visitor_and_its_cookie_stays(
+    auth: Auth[User], store: WatchedStore
+) -> None:
     """A late request with a dead id must not erase its successor's cookie: nothing is cleared, and the store is asked once."""
     for method, other in (("validate", "validate_user"), ("validate_user", "validate")):
         exchange = Exchange("0" * 40)
@@ -178,7 +199,9 @@ def test_ours_an_unknown_id_is_a_visitor_and_its_cookie_stays(auth: Auth[User], 
         assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-def test_a_session_whose_user_is_gone_has_no_user(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_a_session_whose_user_is_gone_has_no_user(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """``validate_user`` gives None, also after ``validate``, and clears nothing."""
     store.delete_user(session.user_id)
     exchange = Exchange(session.session_id)
@@ -192,7 +215,12 @@ def test_a_session_whose_user_is_gone_has_no_user(auth: Auth[User], store: Watch
 @pytest.mark.parametrize("method", ["validate", "validate_user"])
 @pytest.mark.parametrize("failing", ["get_session", "renew_session"])
 def test_ours_a_store_that_fails_logs_nobody_out(
-    auth: Auth[User], store: WatchedStore, time: Time, session: Session, method: str, failing: str
+    auth: Auth[User],
+    store: WatchedStore,
+    time: Time,
+    session: Session,
+    method: str,
+    failing: str,
 ) -> None:
     """Its error goes up untouched, no Set-Cookie is sent, nothing is remembered, and the same cookie works once the store is back."""
     time.advance(IDLE)
@@ -209,7 +237,9 @@ def test_ours_a_store_that_fails_logs_nobody_out(
     assert len(exchange.cookies) == 1
 
 
-def test_a_failing_user_store_keeps_the_validated_session(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_a_failing_user_store_keeps_the_validated_session(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """An error while the user is read is not remembered as "no user"."""
     request = auth.handle_request(Exchange(session.session_id).context)
     request.validate()
@@ -231,11 +261,13 @@ def test_ours_signing_in_sets_the_cookie_of_a_new_session(
     exchange = Exchange()
     request = auth.handle_request(exchange.context)
     if by_key:
-        session = request.sign_in_with_key("username", "alice", PASSWORD, user_agent="Firefox", auth=1, self=2, session=3)
+        session = request.sign_in_with_key(
+            "username", "alice", PASSWORD, user_agent="Firefox", auth=1, self=2, session=3
+        )
     else:
         session = request.sign_in(user_id, user_agent="Firefox", auth=1, self=2, session=3)
     assert (session.user_id, session.fresh, session.state) == (user_id, True, "active")
-    assert session.noted == {"user_agent": "Firefox", "auth": 1, "self": 2, "session": 3}
+    assert session.metadata == {"user_agent": "Firefox", "auth": 1, "self": 2, "session": 3}
     (cookie,) = exchange.cookies
     assert (cookie.value, cookie.expires) == (session.session_id, session.idle_period_expires_at)
     assert exchange.headers == {"cache-control": "no-store", "vary": "Cookie"}
@@ -248,7 +280,13 @@ def test_ours_signing_in_sets_the_cookie_of_a_new_session(
 @pytest.mark.parametrize("validated", [False, True])
 @pytest.mark.parametrize("idle", [False, True])
 def test_ours_signing_in_ends_the_session_that_the_request_came_with(
-    auth: Auth[User], store: WatchedStore, time: Time, session: Session, *, validated: bool, idle: bool
+    auth: Auth[User],
+    store: WatchedStore,
+    time: Time,
+    session: Session,
+    *,
+    validated: bool,
+    idle: bool,
 ) -> None:
     """A login always mints a new id and leaves no other session of this browser, whether or not it was validated or renewed before."""
     if idle:
@@ -259,10 +297,14 @@ def test_ours_signing_in_ends_the_session_that_the_request_came_with(
     new = request.sign_in(session.user_id)
     assert new.session_id != session.session_id
     assert new.handle != session.handle
-    assert [row.id for row in store.get_sessions_by_user_id(session.user_id)] == [new.session_id]
+    assert [row.id for row in store.get_sessions_by_user_id(session.user_id)] == [
+        new.session_id
+    ]
 
 
-def test_ours_signing_in_as_somebody_else_ends_the_session_before(auth: Auth[User], session: Session) -> None:
+def test_ours_signing_in_as_somebody_else_ends_the_session_before(
+    auth: Auth[User], session: Session
+) -> None:
     """The session that a request came with ends whoever's it was."""
     request = auth.handle_request(Exchange(session.session_id).context)
     request.validate_user()
@@ -271,7 +313,9 @@ def test_ours_signing_in_as_somebody_else_ends_the_session_before(auth: Auth[Use
     assert request.validate() == new
 
 
-def test_ours_an_id_is_never_adopted_from_a_request(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_ours_an_id_is_never_adopted_from_a_request(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """An id that an attacker planted in the browser becomes nobody's session."""
     planted = "A" * 40
     exchange = Exchange(planted)
@@ -308,7 +352,9 @@ def test_ours_a_login_that_the_store_fails_sets_no_cookie(
     assert request.validate() == as_read(session)
 
 
-def test_ours_signing_out(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_ours_signing_out(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """The session ends, the cookie is cleared, and the request is a visitor's without asking again."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
@@ -323,7 +369,9 @@ def test_ours_signing_out(auth: Auth[User], store: WatchedStore, session: Sessio
     assert store.calls == []
 
 
-def test_ours_signing_out_with_a_used_id_ends_the_successor(auth: Auth[User], time: Time, session: Session) -> None:
+def test_ours_signing_out_with_a_used_id_ends_the_successor(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """A sign-out that crossed a renewal ends what the session was renewed to, validated before or not."""
     time.advance(IDLE)
     successor = auth.validate_session(session.session_id)
@@ -352,7 +400,9 @@ def test_ours_signing_out_during_a_validation_ends_what_it_renews(
         Calls.together(request.validate, request.sign_out, request.validate_user)
         assert exchange.values[-1] == ""
         assert request.validate() is None
-        assert current.handle not in [device.handle for device in auth.get_all_user_sessions(session.user_id)]
+        assert current.handle not in [
+            device.handle for device in auth.get_all_user_sessions(session.user_id)
+        ]
 
 
 def test_ours_signing_in_during_a_validation_leaves_one_session(
@@ -368,10 +418,14 @@ def test_ours_signing_in_during_a_validation_leaves_one_session(
     assert found is not None
     assert found.handle != session.handle
     assert exchange.values[-1] == found.session_id
-    assert [row.id for row in store.get_sessions_by_user_id(session.user_id)] == [found.session_id]
+    assert [row.id for row in store.get_sessions_by_user_id(session.user_id)] == [
+        found.session_id
+    ]
 
 
-def test_ours_a_visitors_sign_out_is_no_error(auth: Auth[User], store: WatchedStore) -> None:
+def test_ours_a_visitors_sign_out_is_no_error(
+    auth: Auth[User], store: WatchedStore
+) -> None:
     """Without a cookie nothing is sent; a malformed or dead one is cleared."""
     for value, values in ((None, []), ("malformed", [""]), ("0" * 40, [""])):
         exchange = Exchange(value)
@@ -381,7 +435,9 @@ def test_ours_a_visitors_sign_out_is_no_error(auth: Auth[User], store: WatchedSt
     assert store.calls == ["delete_session"]
 
 
-def test_ours_signing_out_after_the_response_has_started_ends_the_session(auth: Auth[User], session: Session) -> None:
+def test_ours_signing_out_after_the_response_has_started_ends_the_session(
+    auth: Auth[User], session: Session
+) -> None:
     """The cookie can't be cleared any more, but the session is dead."""
     exchange = Exchange(session.session_id)
     exchange.started = True
@@ -408,7 +464,13 @@ def test_ours_a_sign_out_that_the_store_fails_clears_nothing(
 @pytest.mark.parametrize("validated", [False, True])
 @pytest.mark.parametrize("idle", [False, True])
 def test_ours_a_request_renews_its_session(
-    auth: Auth[User], store: WatchedStore, time: Time, session: Session, *, validated: bool, idle: bool
+    auth: Auth[User],
+    store: WatchedStore,
+    time: Time,
+    session: Session,
+    *,
+    validated: bool,
+    idle: bool,
 ) -> None:
     """``renew`` puts a new session in the place of an active or idle one and sets its cookie; ``validate`` gives that from then on."""
     if idle:
@@ -424,18 +486,24 @@ def test_ours_a_request_renews_its_session(
     assert exchange.values[-1] == renewed.session_id
     assert request.validate() == renewed
     assert request.validate_user() == SessionUser(renewed, User(session.user_id))
-    assert [row.id for row in store.get_sessions_by_user_id(session.user_id)] == [renewed.session_id]
+    assert [row.id for row in store.get_sessions_by_user_id(session.user_id)] == [
+        renewed.session_id
+    ]
 
 
 @pytest.mark.parametrize("value", [None, "malformed", "0" * 40])
-def test_ours_a_visitor_has_nothing_to_renew(auth: Auth[User], value: str | None) -> None:
+def test_ours_a_visitor_has_nothing_to_renew(
+    auth: Auth[User], value: str | None
+) -> None:
     """Without a live session ``renew`` gives None and leaves the cookie alone."""
     exchange = Exchange(value)
     assert auth.handle_request(exchange.context).renew() is None
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-def test_ours_a_bearer_renews_by_asking_for_it(auth: Auth[User], time: Time, session: Session) -> None:
+def test_ours_a_bearer_renews_by_asking_for_it(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """A client that is no browser gets the new session from ``renew``, and no cookie."""
     time.advance(IDLE)
     request, exchange = bearer(auth, f"Bearer {session.session_id}")
@@ -458,7 +526,9 @@ def test_signing_in_and_out_in_one_request(auth: Auth[User], session: Session) -
     assert request.validate() == again
 
 
-def test_set_session(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_set_session(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """It sets or clears the cookie and forgets what was validated before; the sessions themselves it leaves alone."""
     other = auth.create_session(session.user_id)
     exchange = Exchange(session.session_id)
@@ -513,7 +583,11 @@ def test_no_login_where_no_cookie_can_be_set(
 
 @pytest.mark.parametrize("origin", [EVIL, "null", None, ""])
 def test_ours_a_request_from_another_site_is_a_visitors_and_changes_nothing(
-    auth: Auth[User], store: WatchedStore, session: Session, caplog: pytest.LogCaptureFixture, origin: str | None
+    auth: Auth[User],
+    store: WatchedStore,
+    session: Session,
+    caplog: pytest.LogCaptureFixture,
+    origin: str | None,
 ) -> None:
     """``validate`` answers None, whatever would change the login is InvalidRequest, and the log and the request say why."""
     exchange = Exchange(session.session_id, origin=origin)
@@ -540,7 +614,9 @@ def test_ours_a_request_from_another_site_is_a_visitors_and_changes_nothing(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_reading_needs_no_origin(auth: Auth[User], session: Session, method: str) -> None:
+def test_reading_needs_no_origin(
+    auth: Auth[User], session: Session, method: str
+) -> None:
     """Safe methods pass from anywhere."""
     request = auth.handle_request(Exchange(session.session_id, method=method, origin=EVIL).context)
     assert request.origin_failure is None
@@ -554,7 +630,9 @@ def test_a_websockets_handshake_is_checked(auth: Auth[User], session: Session) -
         assert (auth.handle_request(exchange.context).validate() is not None) is passes
 
 
-def test_configured_origins_and_no_check(store: WatchedStore, time: Time, session: Session) -> None:
+def test_configured_origins_and_no_check(
+    store: WatchedStore, time: Time, session: Session
+) -> None:
     """``origin=`` lets other origins in, ``csrf_protection=False`` all."""
     exchange = Exchange(session.session_id, origin=EVIL)
     for config in ({"origin": [EVIL]}, {"csrf_protection": False}):
@@ -584,7 +662,9 @@ def bearer(auth: Auth[User], *headers: str, cookie: str | None = None) -> tuple[
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_ours_the_id_from_the_authorization_header(auth: Auth[User], session: Session, scheme: str) -> None:
+def test_ours_the_id_from_the_authorization_header(
+    auth: Auth[User], session: Session, scheme: str
+) -> None:
     """A client that is no browser sends the id as a bearer token, from any origin, and gets no cookie."""
     request, exchange = bearer(auth, f"{scheme}  {session.session_id} ")
     assert request.origin_failure is None
@@ -593,7 +673,9 @@ def test_ours_the_id_from_the_authorization_header(auth: Auth[User], session: Se
     assert (exchange.cookies, exchange.headers) == ([], {})
 
 
-def test_ours_a_bearers_session_is_not_renewed(auth: Auth[User], store: WatchedStore, time: Time, session: Session) -> None:
+def test_ours_a_bearers_session_is_not_renewed(
+    auth: Auth[User], store: WatchedStore, time: Time, session: Session
+) -> None:
     """The client would not learn the new id, so an idle session stays idle."""
     time.advance(IDLE)
     request, exchange = bearer(auth, f"Bearer {session.session_id}")
@@ -603,24 +685,35 @@ def test_ours_a_bearers_session_is_not_renewed(auth: Auth[User], store: WatchedS
     assert exchange.cookies == []
 
 
-def test_ours_transports_are_not_mixed(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_ours_transports_are_not_mixed(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """By default a bearer token is not read, and by the bearer transport no cookie is."""
-    by_default = auth.handle_request(Exchange(authorization=[f"Bearer {session.session_id}"]).context)
+    by_default = auth.handle_request(
+        Exchange(authorization=[f"Bearer {session.session_id}"]).context
+    )
     by_bearer, _ = bearer(auth, cookie=session.session_id)
     for request in (by_default, by_bearer):
         assert request.validate() is None
     assert store.calls == []
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic {}", "{}", "Bearer {} {}", "Bearer\t{}", "Bearer: {}"])
-def test_ours_what_is_no_bearer_token(auth: Auth[User], store: WatchedStore, session: Session, header: str) -> None:
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", "Basic {}", "{}", "Bearer {} {}", "Bearer\t{}", "Bearer: {}"],
+)
+def test_ours_what_is_no_bearer_token(
+    auth: Auth[User], store: WatchedStore, session: Session, header: str
+) -> None:
     """Other schemes and malformed headers are a visitor's, without asking the store."""
     request, _ = bearer(auth, header.replace("{}", session.session_id))
     assert request.validate() is None
     assert store.calls == []
 
 
-def test_ours_two_authorization_headers_are_none(auth: Auth[User], session: Session) -> None:
+def test_ours_two_authorization_headers_are_none(
+    auth: Auth[User], session: Session
+) -> None:
     """Which of two would count can't be known, so neither does."""
     request, _ = bearer(auth, *[f"Bearer {session.session_id}"] * 2)
     assert request.validate() is None
@@ -649,7 +742,9 @@ def test_an_unknown_transport_is_refused(auth: Auth[User]) -> None:
 def test_a_requests_repr(auth: Auth[User], session: Session) -> None:
     """It names the method and the transport, and nothing else."""
     name = type(auth.handle_request(Exchange().context)).__name__
-    assert repr(auth.handle_request(Exchange(session.session_id).context)) == f"<{name} POST cookie>"
+    assert (
+        repr(auth.handle_request(Exchange(session.session_id).context)) == f"<{name} POST cookie>"
+    )
     assert repr(bearer(auth, f"Bearer {session.session_id}")[0]) == f"<{name} POST bearer>"
 
 
@@ -678,7 +773,9 @@ def test_ours_renew_for_a_visitor(auth: Auth[User]) -> None:
         assert exchange.cookies == []
 
 
-def test_ours_renew_checks_the_origin_and_the_response(auth: Auth[User], session: Session) -> None:
+def test_ours_renew_checks_the_origin_and_the_response(
+    auth: Auth[User], session: Session
+) -> None:
     """From another site, or once the response has started, nothing is renewed."""
     with pytest.raises(InvalidRequest):
         auth.handle_request(Exchange(session.session_id, origin=EVIL).context).renew()

@@ -37,7 +37,15 @@ ACTIVE_END = NOW + 24 * 3_600_000
 IDLE_END = ACTIVE_END + 14 * 24 * 3_600_000
 GRACE = timedelta(seconds=60)
 
-MALFORMED: Sequence[str] = ["", "a" * 39, "a" * 41, "a" * 39 + "-", "a" * 39 + "\n", "é" * 40, "٣" * 40]
+MALFORMED: Sequence[str] = [
+    "",
+    "a" * 39,
+    "a" * 41,
+    "a" * 39 + "-",
+    "a" * 39 + "\n",
+    "é" * 40,
+    "٣" * 40,
+]
 
 
 @pytest.fixture
@@ -62,7 +70,13 @@ def utc(epoch_ms: int) -> datetime:
 
 def foreign(**attributes: Any) -> SessionRow:
     """A session that another program made."""
-    return SessionRow(id="f" * 40, user_id="their", active_expires=ACTIVE_END, idle_expires=IDLE_END, attributes=attributes)
+    return SessionRow(
+        id="f" * 40,
+        user_id="their",
+        active_expires=ACTIVE_END,
+        idle_expires=IDLE_END,
+        attributes=attributes,
+    )
 
 
 def others_than(losers: type[Exception], outcomes: Sequence[object]) -> list[Session]:
@@ -98,7 +112,7 @@ def test_a_new_session_is_active_and_fresh(auth: Auth[User], user_id: str) -> No
         fresh=True,
         handle=session.handle,
         created_at=utc(NOW),
-        noted={},
+        metadata={},
     )
     assert len(session.session_id) == 40
     assert session.session_id.isalnum()
@@ -112,14 +126,26 @@ def test_ours_every_session_carries_created_at_and_a_handle(
     """The record holds the four columns, ``created_at`` in milliseconds, a handle of 16 bytes in base64url, and nothing else."""
     row = store.get_session(session.session_id)
     assert row is not None
-    assert (row.id, row.user_id, row.active_expires, row.idle_expires) == (session.session_id, session.user_id, ACTIVE_END, IDLE_END)
+    assert (row.id, row.user_id, row.active_expires, row.idle_expires) == (
+        session.session_id,
+        session.user_id,
+        ACTIVE_END,
+        IDLE_END,
+    )
     assert row.attributes == {"created_at": NOW, "handle": session.handle}
     assert len(base64.urlsafe_b64decode(session.handle + "==")) == 16
     assert (auth.create_session(session.user_id)).handle != session.handle
 
 
 @pytest.mark.parametrize(
-    ("now", "state"), [(NOW, "active"), (ACTIVE_END, "active"), (ACTIVE_END + 1, "idle"), (IDLE_END, "idle"), (IDLE_END + 1, None)]
+    ("now", "state"),
+    [
+        (NOW, "active"),
+        (ACTIVE_END, "active"),
+        (ACTIVE_END + 1, "idle"),
+        (IDLE_END, "idle"),
+        (IDLE_END + 1, None),
+    ],
 )
 def test_a_period_counts_up_to_its_very_end(
     auth: Auth[User], time: Time, session: Session, now: int, state: SessionState | None
@@ -133,14 +159,22 @@ def test_a_period_counts_up_to_its_very_end(
         assert auth.get_session(session.session_id) == as_read(session, state=state)
 
 
-def test_a_clock_that_jumps_changes_states_and_loses_nothing(auth: Auth[User], time: Time, session: Session) -> None:
+def test_a_clock_that_jumps_changes_states_and_loses_nothing(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """A clock that goes back before the login, forth into the idle period and back again gives the states of those times."""
-    for jump, state in ((-400 * DAY, "active"), (401 * DAY + 12 * 60 * GRACE, "idle"), (-1 * DAY, "active")):
+    for jump, state in (
+        (-400 * DAY, "active"),
+        (401 * DAY + 12 * 60 * GRACE, "idle"),
+        (-1 * DAY, "active"),
+    ):
         time.advance(jump)
         assert (auth.get_session(session.session_id)).state == state
 
 
-def test_get_session_never_writes(auth: Auth[User], store: WatchedStore, time: Time, session: Session) -> None:
+def test_get_session_never_writes(
+    auth: Auth[User], store: WatchedStore, time: Time, session: Session
+) -> None:
     """Active or idle, a session that is only looked at keeps its id and its ends."""
     time.now = IDLE_END
     found = auth.get_session(session.session_id)
@@ -157,7 +191,9 @@ def test_validating_an_active_session_does_not_write(
     assert store.calls == ["get_session"]
 
 
-def test_validating_an_idle_session_renews_it(auth: Auth[User], time: Time, session: Session) -> None:
+def test_validating_an_idle_session_renews_it(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """An idle session is replaced by an active one under another id, ``fresh``, with new ends from now on."""
     time.now = ACTIVE_END + 1
     renewed = auth.validate_session(session.session_id)
@@ -167,7 +203,9 @@ def test_validating_an_idle_session_renews_it(auth: Auth[User], time: Time, sess
     assert renewed.idle_period_expires_at == session.idle_period_expires_at + DAY + MS
 
 
-def test_validating_a_dead_session_fails(auth: Auth[User], time: Time, session: Session) -> None:
+def test_validating_a_dead_session_fails(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """Once the idle period is over nothing brings a session back: neither reading nor validating nor renewing."""
     time.now = IDLE_END + 1
     for method in (auth.get_session, auth.validate_session, auth.renew_session):
@@ -176,9 +214,17 @@ def test_validating_a_dead_session_fails(auth: Auth[User], time: Time, session: 
 
 
 @pytest.mark.parametrize("session_id", MALFORMED, ids=ascii)
-def test_what_can_be_no_id_is_never_sent_to_the_store(auth: Auth[User], store: WatchedStore, session_id: str) -> None:
+def test_what_can_be_no_id_is_never_sent_to_the_store(
+    auth: Auth[User], store: WatchedStore, session_id: str
+) -> None:
     """An id that is not 40 characters of the alphabet is InvalidSessionId, and invalidating it no error, without a single call."""
-    for method in (auth.get_session, auth.get_session_user, auth.validate_session, auth.validate_session_user, auth.renew_session):
+    for method in (
+        auth.get_session,
+        auth.get_session_user,
+        auth.validate_session,
+        auth.validate_session_user,
+        auth.renew_session,
+    ):
         with pytest.raises(InvalidSessionId):
             method(session_id)
     auth.invalidate_session(session_id)
@@ -186,10 +232,15 @@ def test_what_can_be_no_id_is_never_sent_to_the_store(auth: Auth[User], store: W
 
 
 def test_what_is_no_text_is_refused_as_an_id(
-    auth: Auth[User], store: WatchedStore, session: Session, caplog: pytest.LogCaptureFixture
+    auth: Auth[User],
+    store: WatchedStore,
+    session: Session,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A session in the place of its id, or bytes, is a TypeError that says what to give, and nothing is looked up or ended."""
-    auth.create_key(session.user_id, provider_id="username", provider_user_id="alice", password="before")
+    auth.create_key(
+        session.user_id, provider_id="username", provider_user_id="alice", password="before"
+    )
     store.calls.clear()
     caplog.clear()
     methods: dict[str, Callable[[Any], Any]] = {
@@ -199,8 +250,12 @@ def test_what_is_no_text_is_refused_as_an_id(
         "validate_session_user": auth.validate_session_user,
         "renew_session": auth.renew_session,
         "invalidate_session": auth.invalidate_session,
-        "invalidate_all_user_sessions": lambda given: auth.invalidate_all_user_sessions(session.user_id, keep=given),
-        "update_key_password": lambda given: auth.update_key_password("username", "alice", "after", keep_session=given),
+        "invalidate_all_user_sessions": lambda given: auth.invalidate_all_user_sessions(
+            session.user_id, keep=given
+        ),
+        "update_key_password": lambda given: auth.update_key_password(
+            "username", "alice", "after", keep_session=given
+        ),
     }
     refused: list[tuple[object, str]] = [
         (session, r"session_id must be a str, not Session: give session\.session_id"),
@@ -218,7 +273,9 @@ def test_what_is_no_text_is_refused_as_an_id(
     assert caplog.records == []
 
 
-def test_what_is_no_text_is_refused_as_a_handle(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_what_is_no_text_is_refused_as_a_handle(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """A device or a session in the place of its handle is a TypeError that says what to give, and nothing is looked up or ended."""
     (device,) = auth.get_all_user_sessions(session.user_id)
     store.calls.clear()
@@ -234,9 +291,17 @@ def test_what_is_no_text_is_refused_as_a_handle(auth: Auth[User], store: Watched
     assert store.calls == []
 
 
-def test_unknown_ids_are_invalid_and_no_error_to_invalidate(auth: Auth[User], user_id: str) -> None:
+def test_unknown_ids_are_invalid_and_no_error_to_invalidate(
+    auth: Auth[User], user_id: str
+) -> None:
     """An unknown id is InvalidSessionId to those who read; those who end sessions don't mind."""
-    for method in (auth.get_session, auth.get_session_user, auth.validate_session, auth.validate_session_user, auth.renew_session):
+    for method in (
+        auth.get_session,
+        auth.get_session_user,
+        auth.validate_session,
+        auth.validate_session_user,
+        auth.renew_session,
+    ):
         with pytest.raises(InvalidSessionId):
             method("0" * 40)
     auth.invalidate_session("0" * 40)
@@ -245,7 +310,9 @@ def test_unknown_ids_are_invalid_and_no_error_to_invalidate(auth: Auth[User], us
     assert auth.get_all_user_sessions(user_id) == []
 
 
-def test_what_the_store_refuses_goes_up(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_what_the_store_refuses_goes_up(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """A taken id, a user whom the store does not know, and a database's own error come to the caller as they are."""
     for error in (DuplicateSessionId(), InvalidUserId(), StoreDownError("down")):
         store.failing = {"set_session": error}
@@ -268,7 +335,9 @@ def test_a_store_that_fails_is_no_invalid_session(
 
 
 @pytest.mark.parametrize("bad", ["", "\ud800", "\0", "x" * 12_289])
-def test_nobody_can_be_logged_in_under_an_impossible_id(auth: Auth[User], store: WatchedStore, bad: str) -> None:
+def test_nobody_can_be_logged_in_under_an_impossible_id(
+    auth: Auth[User], store: WatchedStore, bad: str
+) -> None:
     """A user id that no store can keep is a ValueError where something would be made or ended, before the store is asked."""
     methods: list[Callable[[str], Any]] = [
         auth.create_session,
@@ -282,7 +351,9 @@ def test_nobody_can_be_logged_in_under_an_impossible_id(auth: Auth[User], store:
     assert store.calls == []
 
 
-@pytest.mark.parametrize("user_id", ["a:b::", "{a}b{}", " ", "100%_*?", "漢字 🦊", "0", "x" * 10_240])
+@pytest.mark.parametrize(
+    "user_id", ["a:b::", "{a}b{}", " ", "100%_*?", "漢字 🦊", "0", "x" * 10_240]
+)
 def test_any_text_is_a_user_id(auth: Auth[User], user_id: str) -> None:
     """Colons, braces, wildcards, any letters and 10 kB: sessions are found and ended under exactly this id."""
     session = auth.create_session(user_id)
@@ -312,7 +383,9 @@ def test_a_session_with_its_user_takes_one_query_of_a_store_that_has_both(
         assert store.calls == ["get_session_and_user_by_session_id"]
 
 
-def test_a_session_with_its_user_from_two_stores(store: WatchedStore, time: Time, user_id: str) -> None:
+def test_a_session_with_its_user_from_two_stores(
+    store: WatchedStore, time: Time, user_id: str
+) -> None:
     """With two stores each is asked for its own, and the session's only for the session."""
     sessions = WatchedStore(time)
     auth = make_auth(store, time, sessions=sessions)
@@ -324,11 +397,17 @@ def test_a_session_with_its_user_from_two_stores(store: WatchedStore, time: Time
     assert (sessions.calls, store.calls) == (["get_session"] * 2, ["get_user"] * 2)
 
 
-def test_an_idle_session_is_renewed_with_its_user(auth: Auth[User], time: Time, session: Session) -> None:
+def test_an_idle_session_is_renewed_with_its_user(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """``validate_session_user`` renews as ``validate_session`` does, ``get_session_user`` never does; both follow a used id."""
     time.now = ACTIVE_END + 1
     found = auth.get_session_user(session.session_id)
-    assert (found.session.session_id, found.session.state, found.session.fresh) == (session.session_id, "idle", False)
+    assert (found.session.session_id, found.session.state, found.session.fresh) == (
+        session.session_id,
+        "idle",
+        False,
+    )
     renewed = auth.validate_session_user(session.session_id)
     assert renewed.session.session_id != session.session_id
     assert renewed.session.fresh
@@ -350,27 +429,41 @@ def test_the_session_of_a_user_who_is_gone_is_invalid_and_not_renewed(
     assert "renew_session" not in store.calls
 
 
-def test_ours_another_sessions_record_is_no_session(store: WatchedStore, time: Time, session: Session) -> None:
+def test_ours_another_sessions_record_is_no_session(
+    store: WatchedStore, time: Time, session: Session
+) -> None:
     """A store that answers with another id's record, as a database may that ignores case, hands nobody another one's session."""
 
     class Careless(WatchedStore):
         def get_session(self, session_id: str, /) -> SessionRow | None:
             return store.get_session(session.session_id)
 
-        def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+        def get_session_and_user_by_session_id(
+            self, session_id: str, /
+        ) -> tuple[SessionRow, UserRow] | None:
             return store.get_session_and_user_by_session_id(session.session_id)
 
     auth = make_auth(Careless(time), time)
     assert (auth.get_session_user(session.session_id)).session == as_read(session)
-    for method in (auth.get_session, auth.validate_session, auth.get_session_user, auth.validate_session_user, auth.renew_session):
+    for method in (
+        auth.get_session,
+        auth.validate_session,
+        auth.get_session_user,
+        auth.validate_session_user,
+        auth.renew_session,
+    ):
         with pytest.raises(InvalidSessionId):
             method(session.session_id.swapcase())
 
 
-def test_ours_a_mistaken_record_does_not_lend_its_user(store: WatchedStore, time: Time, session: Session) -> None:
+def test_ours_a_mistaken_record_does_not_lend_its_user(
+    store: WatchedStore, time: Time, session: Session
+) -> None:
     """Where the store answers for a used id with another one's session and user, the successor comes with its own user."""
     successor = make_auth(store, time).renew_session(session.session_id)
-    other = SessionRow(id="o" * 40, user_id="other", active_expires=ACTIVE_END, idle_expires=IDLE_END)
+    other = SessionRow(
+        id="o" * 40, user_id="other", active_expires=ACTIVE_END, idle_expires=IDLE_END
+    )
 
     def mistaken(session_id: str, /) -> tuple[SessionRow, UserRow]:
         return other, UserRow(id="other")
@@ -394,10 +487,14 @@ def test_renew_session(auth: Auth[User], time: Time, session: Session, now: int)
     assert auth.get_session(renewed.session_id) == as_read(renewed)
 
 
-def test_ours_the_used_session_ends_with_its_renewal(auth: Auth[User], time: Time, session: Session) -> None:
+def test_ours_the_used_session_ends_with_its_renewal(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """The record of the used session is gone at once, and after the grace its id is dead."""
     renewed = auth.renew_session(session.session_id)
-    assert [device.handle for device in auth.get_all_user_sessions(session.user_id)] == [session.handle]
+    assert [device.handle for device in auth.get_all_user_sessions(session.user_id)] == [
+        session.handle
+    ]
     time.advance(GRACE)
     for method in (auth.get_session, auth.validate_session, auth.renew_session):
         with pytest.raises(InvalidSessionId):
@@ -405,7 +502,9 @@ def test_ours_the_used_session_ends_with_its_renewal(auth: Auth[User], time: Tim
     assert alive(auth, renewed) == [True]
 
 
-def test_ours_a_used_id_answers_with_the_successor_during_the_grace(auth: Auth[User], time: Time, session: Session) -> None:
+def test_ours_a_used_id_answers_with_the_successor_during_the_grace(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """Until the very end of the grace every method that reads gives the successor, ``fresh`` so that its cookie is set."""
     renewed = auth.renew_session(session.session_id)
     time.advance(GRACE - MS)
@@ -426,7 +525,9 @@ def test_ours_parallel_requests_on_an_idle_session_make_one_successor(
     assert len(store.get_sessions_by_user_id(session.user_id)) == 1
 
 
-def test_ours_without_a_grace_one_request_gets_the_successor(store: WatchedStore, time: Time, session: Session) -> None:
+def test_ours_without_a_grace_one_request_gets_the_successor(
+    store: WatchedStore, time: Time, session: Session
+) -> None:
     """With a grace of 0 one of the parallel requests gets the successor and the others InvalidSessionId."""
     auth = make_auth(store, time, session_expires_in=SessionExpiry(grace=timedelta(0)))
     time.now = ACTIVE_END + 1
@@ -466,7 +567,9 @@ def test_a_used_id_leads_over_several_renewals_while_each_is_within_its_grace(
     assert alive(auth, session, first, second) == [False, True, True]
 
 
-def test_an_idle_successor_is_renewed_through_the_used_id(store: WatchedStore, time: Time, user_id: str) -> None:
+def test_an_idle_successor_is_renewed_through_the_used_id(
+    store: WatchedStore, time: Time, user_id: str
+) -> None:
     """Where the active period is shorter than the grace, a used id leads to an idle session, which is renewed like any other."""
     auth = make_auth(store, time, session_expires_in=SessionExpiry(active=timedelta(seconds=1)))
     session = auth.create_session(user_id)
@@ -514,7 +617,9 @@ def test_ours_a_session_ended_right_after_its_renewal_stays_ended(
     assert alive(auth, session, renewed) == [False, False]
 
 
-def test_a_successor_that_died_before_the_answer_is_no_session(store: WatchedStore, time: Time, session: Session) -> None:
+def test_a_successor_that_died_before_the_answer_is_no_session(
+    store: WatchedStore, time: Time, session: Session
+) -> None:
     """Who comes second to a renewal and is given a session that is dead by then gets InvalidSessionId."""
     auth = make_auth(store, time)
 
@@ -522,7 +627,9 @@ def test_a_successor_that_died_before_the_answer_is_no_session(store: WatchedSto
         def get_session(self, session_id: str, /) -> SessionRow | None:
             return store.get_session(session_id)
 
-        def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+        def renew_session(
+            self, session_id: str, successor: SessionRow, /, *, grace: int
+        ) -> SessionRow | None:
             return replace(successor, active_expires=NOW, idle_expires=NOW)
 
     time.now = ACTIVE_END + 1
@@ -537,16 +644,22 @@ CIRCLE.append(CIRCLE)
 # --- noted, handles and absolute lifetime
 
 
-def test_ours_noted_handle_and_creation_are_kept_through_renewals(auth: Auth[User], time: Time, user_id: str) -> None:
+def test_ours_noted_handle_and_creation_are_kept_through_renewals(
+    auth: Auth[User], time: Time, user_id: str
+) -> None:
     """What was noted at the login, the handle and the time of the login stay the same over any number of renewals."""
-    noted = {"user_agent": "Firefox — ‮", "nested": {"list": [1, None, "🦊"]}}
-    session = auth.create_session(user_id, noted=noted)
+    metadata = {"user_agent": "Firefox — ‮", "nested": {"list": [1, None, "🦊"]}}
+    session = auth.create_session(user_id, metadata=metadata)
     found = session
     for _ in range(3):
         time.advance(2 * DAY)
         found = auth.validate_session(found.session_id)
-        assert (found.noted, found.handle, found.created_at) == (noted, session.handle, session.created_at)
-    assert [device.noted for device in auth.get_all_user_sessions(user_id)] == [noted]
+        assert (found.metadata, found.handle, found.created_at) == (
+            metadata,
+            session.handle,
+            session.created_at,
+        )
+    assert [device.metadata for device in auth.get_all_user_sessions(user_id)] == [metadata]
 
 
 @pytest.mark.parametrize(
@@ -563,51 +676,71 @@ def test_ours_noted_handle_and_creation_are_kept_through_renewals(auth: Auth[Use
     ],
     ids=["bytes", "set", "datetime", "object", "tuple as key", "nan", "infinite", "circle"],
 )
-def test_ours_what_is_noted_is_json(auth: Auth[User], store: WatchedStore, value: Any, reason: str) -> None:
+def test_ours_what_is_noted_is_json(
+    auth: Auth[User], store: WatchedStore, value: Any, reason: str
+) -> None:
     """Anything else is a ValueError by every store, before a session is made, which names the member and says what to do."""
-    with pytest.raises(ValueError, match=re.escape(f"the metadata 'value' is no JSON value: {reason}. Use text")) as caught:
-        auth.create_session("u", noted={"fine": 1, "value": value, "other": value})
+    with pytest.raises(
+        ValueError, match=re.escape(f"the metadata 'value' is no JSON value: {reason}. Use text")
+    ) as caught:
+        auth.create_session("u", metadata={"fine": 1, "value": value, "other": value})
     assert not isinstance(caught.value, InvalidInput)
     assert "secret" not in str(caught.value)
     assert store.calls == []
 
 
-def test_metadata_is_kept_as_json(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_metadata_is_kept_as_json(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """Metadata is given back as JSON from the first answer on: keys are text, and tuples are lists."""
     given: Any = {1: 2, None: {True: 3}, "t": (1, (2, 3)), "f": 1.5}
     kept = {"1": 2, "null": {"true": 3}, "t": [1, [2, 3]], "f": 1.5}
-    session = auth.create_session(user_id, noted=given)
+    session = auth.create_session(user_id, metadata=given)
     row = store.get_session(session.session_id)
     assert row is not None
     assert row.attributes["noted"] == kept
-    later = [(auth.get_session(session.session_id)).noted, (auth.renew_session(session.session_id)).noted]
-    assert [session.noted, *later] == [kept] * 3
+    later = [
+        (auth.get_session(session.session_id)).metadata,
+        (auth.renew_session(session.session_id)).metadata,
+    ]
+    assert [session.metadata, *later] == [kept] * 3
 
 
 @pytest.mark.parametrize("noted", [["a"], "text", 1, {1}])
-def test_metadata_is_a_mapping(auth: Auth[User], store: WatchedStore, noted: Any) -> None:
+def test_metadata_is_a_mapping(
+    auth: Auth[User], store: WatchedStore, metadata: Any
+) -> None:
     """A list or a text in its place is a TypeError that says what was expected, before a session is made."""
-    with pytest.raises(TypeError, match=f"the metadata of a session must be a dict of JSON values, not {type(noted).__name__}"):
-        auth.create_session("u", noted=noted)
+    with pytest.raises(
+        TypeError,
+        match=f"the metadata of a session must be a dict of JSON values, not {type(metadata).__name__}",
+    ):
+        auth.create_session("u", metadata=metadata)
     assert store.calls == []
 
 
-def test_ours_no_more_than_8_kib_are_noted(auth: Auth[User], store: WatchedStore) -> None:
+def test_ours_no_more_than_8_kib_are_noted(
+    auth: Auth[User], store: WatchedStore
+) -> None:
     """A user agent may be as long as a client likes: more than 8 KiB of JSON is InvalidInput, before a session is made."""
     longest = "x" * (8_192 - len('{"a": ""}'))
-    assert (auth.create_session("u", noted={"a": longest})).noted == {"a": longest}
+    assert (auth.create_session("u", metadata={"a": longest})).metadata == {"a": longest}
     store.calls.clear()
     with pytest.raises(InvalidInput, match="more than 8192"):
-        auth.create_session("u", noted={"a": longest + "x"})
+        auth.create_session("u", metadata={"a": longest + "x"})
     nested: list[Any] = []
     for _ in range(100_000):
         nested = [nested]
-    with pytest.raises(ValueError, match="the metadata 'a' is no JSON value: it is nested too deep"):
-        auth.create_session("u", noted={"a": nested})
+    with pytest.raises(
+        ValueError, match="the metadata 'a' is no JSON value: it is nested too deep"
+    ):
+        auth.create_session("u", metadata={"a": nested})
     assert store.calls == []
 
 
-def test_other_attributes_are_kept_through_renewals(auth: Auth[User], store: WatchedStore) -> None:
+def test_other_attributes_are_kept_through_renewals(
+    auth: Auth[User], store: WatchedStore
+) -> None:
     """Members of a record that another program added are carried over by a renewal."""
     store.set_session(foreign(theirs={"a": [1]}, handle="theirs"))
     renewed = auth.renew_session("f" * 40)
@@ -616,7 +749,9 @@ def test_other_attributes_are_kept_through_renewals(auth: Auth[User], store: Wat
     assert row.attributes == {"theirs": {"a": [1]}, "handle": "theirs", "created_at": NOW}
 
 
-def test_ours_the_absolute_lifetime_clamps_what_is_written(store: WatchedStore, time: Time, user_id: str) -> None:
+def test_ours_the_absolute_lifetime_clamps_what_is_written(
+    store: WatchedStore, time: Time, user_id: str
+) -> None:
     """Both ends in the record are clamped, at the login and over renewals, so that every reader obeys; then the session is over."""
     auth = make_auth(store, time, session_expires_in=SessionExpiry(absolute=20 * DAY))
     end = NOW + 20 * 86_400_000
@@ -633,11 +768,15 @@ def test_ours_the_absolute_lifetime_clamps_what_is_written(store: WatchedStore, 
         auth.validate_session(session.session_id)
 
 
-def test_ours_a_lifetime_shorter_than_the_periods_clamps_both(store: WatchedStore, time: Time, user_id: str) -> None:
+def test_ours_a_lifetime_shorter_than_the_periods_clamps_both(
+    store: WatchedStore, time: Time, user_id: str
+) -> None:
     """A session is never active beyond its absolute end."""
     auth = make_auth(store, time, session_expires_in=SessionExpiry(absolute=timedelta(hours=1)))
     session = auth.create_session(user_id)
-    assert session.active_period_expires_at == session.idle_period_expires_at == utc(NOW + 3_600_000)
+    assert (
+        session.active_period_expires_at == session.idle_period_expires_at == utc(NOW + 3_600_000)
+    )
 
 
 def test_ours_an_absolute_lifetime_shortened_later_ends_at_the_next_renewal(
@@ -654,7 +793,9 @@ def test_ours_an_absolute_lifetime_shortened_later_ends_at_the_next_renewal(
     assert "renew_session" not in store.calls
 
 
-def test_ours_absolute_lifetime_is_off_by_default(auth: Auth[User], time: Time, session: Session) -> None:
+def test_ours_absolute_lifetime_is_off_by_default(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """Without one, a session that is used lives for years."""
     for _ in range(100):
         time.advance(14 * DAY)
@@ -662,22 +803,29 @@ def test_ours_absolute_lifetime_is_off_by_default(auth: Auth[User], time: Time, 
     assert session.created_at == utc(NOW)
 
 
-def test_ours_a_cap_ends_the_oldest_logins(store: WatchedStore, time: Time, user_id: str) -> None:
+def test_ours_a_cap_ends_the_oldest_logins(
+    store: WatchedStore, time: Time, user_id: str
+) -> None:
     """With a cap of 2 a third login ends the first, also if that was renewed last; another user's are not counted."""
     auth = make_auth(store, time, max_sessions_per_user=2)
     other = auth.create_session((auth.create_user(primary_key=None)).user_id)
     first = auth.create_session(user_id)
     time.advance(timedelta(hours=25))
-    second = auth.create_session(user_id, noted={"a": 1})
+    second = auth.create_session(user_id, metadata={"a": 1})
     first = auth.validate_session(first.session_id)
     assert alive(auth, first, second, other) == [True, True, True]
     time.advance(timedelta(seconds=1))
     third = auth.create_session(user_id)
     assert alive(auth, first, second, third, other) == [False, True, True, True]
-    assert [device.handle for device in auth.get_all_user_sessions(user_id)] == [third.handle, second.handle]
+    assert [device.handle for device in auth.get_all_user_sessions(user_id)] == [
+        third.handle,
+        second.handle,
+    ]
 
 
-def test_ours_dead_sessions_are_not_counted_for_a_cap(store: WatchedStore, time: Time, user_id: str) -> None:
+def test_ours_dead_sessions_are_not_counted_for_a_cap(
+    store: WatchedStore, time: Time, user_id: str
+) -> None:
     """Who comes back after the end of some logins has the others still."""
     auth = make_auth(store, time, max_sessions_per_user=2, auto_database_cleanup=False)
     auth.create_session(user_id)
@@ -688,15 +836,22 @@ def test_ours_dead_sessions_are_not_counted_for_a_cap(store: WatchedStore, time:
     assert alive(auth, second, third) == [True, True]
 
 
-def test_ours_a_cap_is_off_by_default(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_ours_a_cap_is_off_by_default(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """Without one a user may have any number of logins, and a login is one call of the store as before."""
     sessions = [auth.create_session(user_id) for _ in range(30)]
     assert alive(auth, *sessions) == [True] * 30
-    assert "set_session_within" not in store.calls
+    assert "set_session_capped" not in store.calls
 
 
-@pytest.mark.parametrize(("cap", "error"), [(0, ValueError), (-1, ValueError), (1_001, ValueError), (True, TypeError), ("5", TypeError)])
-def test_ours_a_cap_is_a_number_of_logins(store: WatchedStore, time: Time, cap: Any, error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("cap", "error"),
+    [(0, ValueError), (-1, ValueError), (1_001, ValueError), (True, TypeError), ("5", TypeError)],
+)
+def test_ours_a_cap_is_a_number_of_logins(
+    store: WatchedStore, time: Time, cap: Any, error: type[Exception]
+) -> None:
     """Anything but a number from 1 to 1,000 is refused when ``Auth`` is made."""
     with pytest.raises(error, match="max_sessions_per_user must be"):
         make_auth(store, time, max_sessions_per_user=cap)
@@ -705,14 +860,16 @@ def test_ours_a_cap_is_a_number_of_logins(store: WatchedStore, time: Time, cap: 
 @pytest.mark.parametrize("odd", [{}, {"created_at": None, "handle": None, "noted": None}, {"created_at": "1", "handle": 7, "noted": []},
                                  {"created_at": True, "handle": "", "noted": "x"}, {"created_at": -1, "handle": {}, "noted": 1},
                                  {"created_at": 10**30, "handle": ["h"]}, {"created_at": 1.5, "handle": b"h"}])  # fmt: skip
-def test_ours_records_made_elsewhere(auth: Auth[User], store: WatchedStore, time: Time, odd: dict[str, Any]) -> None:
+def test_ours_records_made_elsewhere(
+    auth: Auth[User], store: WatchedStore, time: Time, odd: dict[str, Any]
+) -> None:
     """Where handle and creation are missing or odd, the one is derived from a hash, the other is one active period before its end.
 
     The renewed record carries both from then on.
     """
     store.set_session(foreign(**odd))
     found = auth.get_session("f" * 40)
-    assert (found.created_at, found.noted) == (utc(NOW), {})
+    assert (found.created_at, found.metadata) == (utc(NOW), {})
     assert len(base64.urlsafe_b64decode(found.handle + "==")) == 16
     assert found.handle not in "f" * 40
     time.now = ACTIVE_END + 1
@@ -751,7 +908,9 @@ def test_ours_one_session_is_kept(auth: Auth[User], session: Session) -> None:
     assert alive(auth, session, *more) == [True, False, False, False]
 
 
-def test_ours_a_kept_session_may_have_been_renewed(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_ours_a_kept_session_may_have_been_renewed(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """``keep=`` of a used id spares its successor, also when the renewal happens meanwhile."""
     other = auth.create_session(session.user_id)
     first = auth.renew_session(session.session_id)
@@ -764,7 +923,9 @@ def test_ours_a_kept_session_may_have_been_renewed(auth: Auth[User], store: Watc
 
 
 @pytest.mark.parametrize("keep", ["unknown", "malformed", "somebody else's"])
-def test_ours_what_is_no_session_of_the_user_is_not_kept(auth: Auth[User], session: Session, keep: str) -> None:
+def test_ours_what_is_no_session_of_the_user_is_not_kept(
+    auth: Auth[User], session: Session, keep: str
+) -> None:
     """If ``keep=`` names no live session of this user, all of theirs end, the answer says so, and nobody else's does."""
     theirs = auth.create_session("other")
     ids = {"unknown": "0" * 40, "malformed": "no id", "somebody else's": theirs.session_id}
@@ -772,7 +933,9 @@ def test_ours_what_is_no_session_of_the_user_is_not_kept(auth: Auth[User], sessi
     assert alive(auth, session, theirs) == [False, True]
 
 
-def test_ours_revocation_misses_nothing_that_had_returned(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_ours_revocation_misses_nothing_that_had_returned(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """Logins and renewals that returned before the call are dead after it, whatever else goes on at the same time."""
     before = [auth.create_session(user_id) for _ in range(4)]
     before += [auth.renew_session(session.session_id) for session in before]
@@ -792,21 +955,29 @@ def test_ours_the_device_list(auth: Auth[User], time: Time, user_id: str) -> Non
     """It lists active and idle sessions, newest login first, with handle, times and what was noted, and no session id."""
     sessions = []
     for number in range(3):
-        sessions.append(auth.create_session(user_id, noted={"number": number}))
+        sessions.append(auth.create_session(user_id, metadata={"number": number}))
         time.advance(0.5 * DAY)
     auth.create_session("other")
     renewed = auth.renew_session(sessions[0].session_id)
     devices = auth.get_all_user_sessions(user_id)
-    assert [device.noted["number"] for device in devices] == [2, 1, 0]
-    assert [device.handle for device in devices] == [session.handle for session in reversed(sessions)]
+    assert [device.metadata["number"] for device in devices] == [2, 1, 0]
+    assert [device.handle for device in devices] == [
+        session.handle for session in reversed(sessions)
+    ]
     assert [device.state for device in devices] == ["active", "active", "active"]
-    members = {name: value for name, value in asdict(renewed).items() if name not in ("session_id", "fresh")}
+    members = {
+        name: value
+        for name, value in asdict(renewed).items()
+        if name not in ("session_id", "fresh")
+    }
     assert asdict(devices[2]) == members
     ids = [session.session_id for session in (*sessions, renewed)]
     assert not any(id_ in f"{device!r} {asdict(device)}" for id_ in ids for device in devices)
 
 
-def test_a_login_is_found_by_its_handle(auth: Auth[User], time: Time, session: Session) -> None:
+def test_a_login_is_found_by_its_handle(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """A login is found by its handle as the device list shows it, through renewals and after its first id is dead."""
     auth.create_session(session.user_id)
     assert (auth.get_user_session(session.user_id, session.handle)).state == "active"
@@ -827,7 +998,13 @@ def test_a_login_that_is_being_renewed_is_one_device(
     auth: Auth[User], store: WatchedStore, user_id: str, newer_first: bool
 ) -> None:
     """Of two sessions with one handle, as a renewal may leave for a moment, the newer one is listed and found, in whatever order."""
-    older = SessionRow(id="a" * 40, user_id=user_id, active_expires=NOW + 1, idle_expires=NOW + 2, attributes={"handle": "h"})
+    older = SessionRow(
+        id="a" * 40,
+        user_id=user_id,
+        active_expires=NOW + 1,
+        idle_expires=NOW + 2,
+        attributes={"handle": "h"},
+    )
     newer = replace(older, id="b" * 40, idle_expires=NOW + 3)
     for row in (newer, older) if newer_first else (older, newer):
         store.set_session(row)
@@ -836,7 +1013,9 @@ def test_a_login_that_is_being_renewed_is_one_device(
     assert auth.get_user_session(user_id, "h") == device
 
 
-def test_a_login_that_has_ended_is_not_found(auth: Auth[User], time: Time, session: Session) -> None:
+def test_a_login_that_has_ended_is_not_found(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """An ended or dead login, an unknown handle, another user's and one of an unknown user are InvalidSessionId."""
     other = auth.create_session(session.user_id)
     theirs = auth.create_session("somebody else")
@@ -856,22 +1035,30 @@ def test_a_login_that_has_ended_is_not_found(auth: Auth[User], time: Time, sessi
         auth.get_user_session(session.user_id, session.handle)
 
 
-def test_a_store_that_fails_ends_no_login(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_a_store_that_fails_ends_no_login(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """The store's error is raised as it is, so that nobody takes an outage for the end of a login."""
     store.failing = {"get_sessions_by_user_id": StoreDownError("down")}
     with pytest.raises(StoreDownError):
         auth.get_user_session(session.user_id, session.handle)
 
 
-def test_the_device_list_leaves_dead_sessions_out(auth: Auth[User], time: Time, session: Session) -> None:
+def test_the_device_list_leaves_dead_sessions_out(
+    auth: Auth[User], time: Time, session: Session
+) -> None:
     """A session is listed as idle until its very end, and then no more."""
     time.now = IDLE_END
-    assert [device.state for device in auth.get_all_user_sessions(session.user_id)] == ["idle"]
+    assert [device.state for device in auth.get_all_user_sessions(session.user_id)] == [
+        "idle"
+    ]
     time.now += 1
     assert auth.get_all_user_sessions(session.user_id) == []
 
 
-def test_the_device_list_of_an_unknown_user(auth: Auth[User], store: WatchedStore) -> None:
+def test_the_device_list_of_an_unknown_user(
+    auth: Auth[User], store: WatchedStore
+) -> None:
     """It is InvalidUserId, also for an id that nobody can have, which is not looked up."""
     with pytest.raises(InvalidUserId):
         auth.get_all_user_sessions("nobody")
@@ -891,13 +1078,17 @@ def test_ours_a_login_is_ended_by_its_handle(auth: Auth[User], session: Session)
     assert alive(auth, session, other) == [False, True]
 
 
-def test_ours_a_handle_works_for_its_owner_alone(auth: Auth[User], session: Session) -> None:
+def test_ours_a_handle_works_for_its_owner_alone(
+    auth: Auth[User], session: Session
+) -> None:
     """Somebody else's handle ends nothing, and the answer does not say that it exists."""
     assert auth.invalidate_user_session("other", session.handle) is False
     assert alive(auth, session) == [True]
 
 
-def test_ours_ending_a_login_follows_its_renewal(auth: Auth[User], store: WatchedStore, session: Session) -> None:
+def test_ours_ending_a_login_follows_its_renewal(
+    auth: Auth[User], store: WatchedStore, session: Session
+) -> None:
     """A login that is renewed while it is ended by its handle ends all the same."""
     renewed: list[Session] = []
 
@@ -909,7 +1100,9 @@ def test_ours_ending_a_login_follows_its_renewal(auth: Auth[User], store: Watche
     assert alive(auth, session, *renewed) == [False, False]
 
 
-def test_ours_a_record_without_a_handle_is_ended_by_the_derived_one(auth: Auth[User], store: WatchedStore) -> None:
+def test_ours_a_record_without_a_handle_is_ended_by_the_derived_one(
+    auth: Auth[User], store: WatchedStore
+) -> None:
     """The device list names records made elsewhere by a handle that works, and that holds nothing of the id."""
     store.set_user("their", {}, None)
     store.set_session(foreign())
@@ -919,7 +1112,9 @@ def test_ours_a_record_without_a_handle_is_ended_by_the_derived_one(auth: Auth[U
     assert auth.get_all_user_sessions("their") == []
 
 
-def test_ours_another_users_record_is_neither_listed_nor_ended(store: WatchedStore, time: Time, session: Session) -> None:
+def test_ours_another_users_record_is_neither_listed_nor_ended(
+    store: WatchedStore, time: Time, session: Session
+) -> None:
     """A store whose index mixes users up shows nobody another one's sessions, and ends none."""
 
     class Mixed(WatchedStore):
@@ -938,7 +1133,9 @@ def test_ours_another_users_record_is_neither_listed_nor_ended(store: WatchedSto
 # --- dead sessions
 
 
-def test_delete_dead_user_sessions(auth: Auth[User], store: WatchedStore, time: Time, session: Session) -> None:
+def test_delete_dead_user_sessions(
+    auth: Auth[User], store: WatchedStore, time: Time, session: Session
+) -> None:
     """Dead sessions of this user are removed and live ones kept; where there are none the store is not asked to delete nothing."""
     time.now = IDLE_END
     live = auth.create_session(session.user_id)
@@ -949,7 +1146,9 @@ def test_delete_dead_user_sessions(auth: Auth[User], store: WatchedStore, time: 
     auth.delete_dead_user_sessions(session.user_id)
     auth.delete_dead_user_sessions(session.user_id)
     assert store.calls == ["get_sessions_by_user_id", "delete_session", "get_sessions_by_user_id"]
-    assert [row.id for row in store.get_sessions_by_user_id(session.user_id)] == [live.session_id]
+    assert [row.id for row in store.get_sessions_by_user_id(session.user_id)] == [
+        live.session_id
+    ]
     assert store.get_sessions_by_user_id("other") == [theirs]
 
 
@@ -980,7 +1179,12 @@ SWEEPS = [sweep_by_login, sweep_by_list, sweep_by_use, sweep_by_change]
 @pytest.mark.parametrize("sweep", SWEEPS)
 @pytest.mark.parametrize("cleanup", [True, False])
 def test_auto_database_cleanup(
-    store: WatchedStore, time: Time, session: Session, sweep: Callable[..., Any], *, cleanup: bool
+    store: WatchedStore,
+    time: Time,
+    session: Session,
+    sweep: Callable[..., Any],
+    *,
+    cleanup: bool,
 ) -> None:
     """Dead sessions are removed in passing from a store that does not expire them, unless that is switched off."""
     auth = make_auth(store, time, auto_database_cleanup=cleanup)
@@ -1015,17 +1219,33 @@ def test_ours_a_bare_number_is_no_duration(name: str, bare: Any) -> None:
 
 def test_session_expires_in(store: WatchedStore, time: Time, user_id: str) -> None:
     """The periods are as configured."""
-    auth = make_auth(store, time, session_expires_in=SessionExpiry(active=timedelta(minutes=5), idle=timedelta(0)))
+    auth = make_auth(
+        store,
+        time,
+        session_expires_in=SessionExpiry(active=timedelta(minutes=5), idle=timedelta(0)),
+    )
     session = auth.create_session(user_id)
     assert session.active_period_expires_at == session.idle_period_expires_at == utc(NOW + 300_000)
 
 
 def test_create_session_cookie(store: WatchedStore, time: Time, session: Session) -> None:
     """The cookie carries the id until the idle end, or clears it; it is Secure in production alone, and named as configured."""
-    cookie = make_auth(store, time, session_cookie=SessionCookie(name="sid")).create_session_cookie(session)
-    assert (cookie.name, cookie.value, cookie.expires, cookie.secure) == ("sid", session.session_id, utc(IDLE_END), False)
+    cookie = make_auth(store, time, session_cookie=SessionCookie(name="sid")).create_session_cookie(
+        session
+    )
+    assert (cookie.name, cookie.value, cookie.expires, cookie.secure) == (
+        "sid",
+        session.session_id,
+        utc(IDLE_END),
+        False,
+    )
     cleared = make_auth(store, time, env="PROD").create_session_cookie(None)
-    assert (cleared.name, cleared.value, cleared.expires, cleared.secure) == ("auth_session", "", utc(0), True)
+    assert (cleared.name, cleared.value, cleared.expires, cleared.secure) == (
+        "auth_session",
+        "",
+        utc(0),
+        True,
+    )
     with pytest.raises(ValueError, match="must be Secure"):
         make_auth(store, time, session_cookie=SessionCookie(name="__Host-sid"))
 
@@ -1056,7 +1276,9 @@ class InterruptedStore(MemoryAdapter):
         self.interrupt()
         super().set_session(session)
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         self.interrupt()
         return super().renew_session(session_id, successor, grace=grace)
 
@@ -1091,14 +1313,18 @@ def test_ours_a_renewal_is_tried_once_more(time: Time) -> None:
         auth.renew_session(renewed.session_id)
 
 
-def test_ours_a_login_is_listed_once(auth: Auth[User], store: WatchedStore, time: Time) -> None:
+def test_ours_a_login_is_listed_once(
+    auth: Auth[User], store: WatchedStore, time: Time
+) -> None:
     """Where a renewal has made its successor and not ended the used session yet, the device list shows the login once, as renewed."""
     user = auth.create_user(primary_key=None)
     session = auth.create_session(user.user_id)
     time.advance(timedelta(hours=25))
     row = store.get_session(session.session_id)
     assert row is not None
-    store.set_session(replace(row, id="0" * 40, active_expires=time.now + 1, idle_expires=row.idle_expires + 1))
+    store.set_session(
+        replace(row, id="0" * 40, active_expires=time.now + 1, idle_expires=row.idle_expires + 1)
+    )
     (device,) = auth.get_all_user_sessions(user.user_id)
     assert (device.handle, device.state) == (session.handle, "active")
     assert auth.invalidate_user_session(user.user_id, device.handle)

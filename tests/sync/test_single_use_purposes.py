@@ -19,7 +19,7 @@ from lucia import (
     PrimaryKey,
     ScryptHash,
     Session,
-    SessionsNotEnded,
+    SessionsNotRevoked,
     User,
 )
 from lucia._compat.calls import Calls
@@ -34,11 +34,15 @@ NEW = "a new password"
 def add_user(auth: Auth[User], name: str = "alice") -> str:
     """Store a user with a primary key, and with an address that can be removed."""
     user = auth.create_user(primary_key=PrimaryKey("username", name, PASSWORD))
-    auth.create_key(user.user_id, provider_id="email", provider_user_id=f"{name}@example.com", password=None)
+    auth.create_key(
+        user.user_id, provider_id="email", provider_user_id=f"{name}@example.com", password=None
+    )
     return user.user_id
 
 
-def token(auth: Auth[User], user_id: str, name: str = "token", *, purpose: str = "password_reset") -> Callable[[], Any]:
+def token(
+    auth: Auth[User], user_id: str, name: str = "token", *, purpose: str = "password_reset"
+) -> Callable[[], Any]:
     """Return the call that makes a single-use key for an hour."""
     return partial(
         auth.create_single_use_key,
@@ -67,24 +71,36 @@ def change(request: pytest.FixtureRequest, auth: Auth[User]) -> Callable[[], Any
     return ways[int(request.param)]
 
 
-def test_the_users_own_keys_of_these_purposes(auth: Auth[User], change: Callable[[], Any]) -> None:
+def test_the_users_own_keys_of_these_purposes(
+    auth: Auth[User], change: Callable[[], Any]
+) -> None:
     """Only this user's single-use keys of a named purpose are revoked."""
     alice, bob = add_user(auth), add_user(auth, "bob")
-    auth.create_key(alice, provider_id="password_reset", provider_user_id="no token", password=None)
+    auth.create_key(
+        alice, provider_id="password_reset", provider_user_id="no token", password=None
+    )
     token(auth, alice)()
     token(auth, alice, purpose="email_verification")()
     token(auth, alice, purpose="invitation")()
     token(auth, bob, "another token")()
     change()
-    left = {f"{key.provider_id}:{key.provider_user_id}" for key in auth.get_all_user_keys(alice)}
-    assert left - {"email:alice@example.com"} == {"username:alice", "password_reset:no token", "invitation:token"}
+    left = {
+        f"{key.provider_id}:{key.provider_user_id}" for key in auth.get_all_user_keys(alice)
+    }
+    assert left - {"email:alice@example.com"} == {
+        "username:alice",
+        "password_reset:no token",
+        "invitation:token",
+    }
     for purpose in ("password_reset", "email_verification"):
         with pytest.raises(InvalidKeyId):
             auth.use_key(purpose, "token", None)
     assert (auth.use_key("password_reset", "another token", None)).user_id == bob
 
 
-def test_what_changes_no_credentials(auth: Auth[User], time: Time, store: WatchedStore) -> None:
+def test_what_changes_no_credentials(
+    auth: Auth[User], time: Time, store: WatchedStore
+) -> None:
     """An unknown key, a primary one that stays, a single-use key and a rehash are no change: tokens stay."""
     alice = add_user(auth)
     token(auth, alice)()
@@ -99,14 +115,28 @@ def test_what_changes_no_credentials(auth: Auth[User], time: Time, store: Watche
     assert (auth.use_key("password_reset", "token", None)).user_id == alice
 
 
-@pytest.mark.parametrize(("purposes", "revoked"), [((), False), (["reset"], False), (frozenset({"password_reset"}), True)])
-def test_named_purposes(store: WatchedStore, time: Time, purposes: Any, *, revoked: bool) -> None:
+@pytest.mark.parametrize(
+    ("purposes", "revoked"),
+    [((), False), (["reset"], False), (frozenset({"password_reset"}), True)],
+)
+def test_named_purposes(
+    store: WatchedStore, time: Time, purposes: Any, *, revoked: bool
+) -> None:
     """The purposes that are named take the place of those by default; none switches it off."""
     auth = make_auth(store, time, single_use_purposes=purposes)
     alice = add_user(auth)
     token(auth, alice)()
     auth.update_key_password("username", "alice", NEW)
-    assert bool([key for key in auth.get_all_user_keys(alice) if key.provider_id == "password_reset"]) is not revoked
+    assert (
+        bool(
+            [
+                key
+                for key in auth.get_all_user_keys(alice)
+                if key.provider_id == "password_reset"
+            ]
+        )
+        is not revoked
+    )
 
 
 def test_wrong_purposes(store: WatchedStore, time: Time) -> None:
@@ -118,7 +148,9 @@ def test_wrong_purposes(store: WatchedStore, time: Time) -> None:
 
 
 @pytest.mark.parametrize("moment", ["update_key_password", "delete_non_primary_key"])
-def test_a_token_made_meanwhile(auth: Auth[User], store: WatchedStore, moment: str) -> None:
+def test_a_token_made_meanwhile(
+    auth: Auth[User], store: WatchedStore, moment: str
+) -> None:
     """A token that is made between the first revocation and the change, or right after the change, is revoked too."""
     alice = add_user(auth)
     change = changes(auth)[0 if moment == "update_key_password" else 3]
@@ -161,7 +193,9 @@ def test_a_change_that_fails(auth: Auth[User], store: WatchedStore) -> None:
     assert (auth.use_key("username", "alice", PASSWORD)).user_id == alice
 
 
-def test_tokens_that_can_not_be_looked_at(auth: Auth[User], store: WatchedStore) -> None:
+def test_tokens_that_can_not_be_looked_at(
+    auth: Auth[User], store: WatchedStore
+) -> None:
     """If the store fails before the change nothing was changed; if it fails after it, calling again finishes the work."""
     alice = add_user(auth)
     store.failing["get_keys_by_user_id"] = StoreDownError("down")
@@ -176,7 +210,7 @@ def test_tokens_that_can_not_be_looked_at(auth: Auth[User], store: WatchedStore)
     store.before["update_key_password"] = token(auth, alice)
     store.after["update_key_password"] = fail
     session = auth.create_session(alice)
-    with pytest.raises(SessionsNotEnded):
+    with pytest.raises(SessionsNotRevoked):
         auth.update_key_password("username", "alice", NEW)
     store.failing.clear()
     auth.update_key_password("username", "alice", NEW)
@@ -193,15 +227,24 @@ def test_a_key_that_goes_meanwhile(auth: Auth[User], store: WatchedStore) -> Non
         auth.update_key_password("username", "alice", NEW)
 
 
-def test_a_token_used_at_the_same_time(auth: Auth[User], store: WatchedStore) -> None:
+def test_a_token_used_at_the_same_time(
+    auth: Auth[User], store: WatchedStore
+) -> None:
     """Of a log-in by a token and a change at the same time, whichever comes first: afterwards nobody is logged in."""
     alice = add_user(auth)
     for number in range(20):
         token(auth, alice, f"token-{number}")()
         log_in = partial(auth.create_session_with_key, "password_reset", f"token-{number}", None)
         change = partial(auth.update_key_password, "username", "alice", f"password {number}")
-        outcomes = Calls.together(*((log_in, change) if number % 2 else (change, log_in)))
-        assert {type(outcome) for outcome in outcomes} <= {Session, InvalidKeyId, InvalidPassword, type(None)}
+        outcomes = Calls.together(
+            *((log_in, change) if number % 2 else (change, log_in))
+        )
+        assert {type(outcome) for outcome in outcomes} <= {
+            Session,
+            InvalidKeyId,
+            InvalidPassword,
+            type(None),
+        }
         assert store.get_sessions_by_user_id(alice) == []
         with pytest.raises(InvalidCredentials):
             log_in()
@@ -211,7 +254,9 @@ def test_a_token_used_at_the_same_time(auth: Auth[User], store: WatchedStore) ->
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("moment", ["get_key", "set_session", "delete_non_primary_key"])
-def test_a_log_in_by_a_token_that_a_change_overtakes(auth: Auth[User], store: WatchedStore, when: str, moment: str) -> None:
+def test_a_log_in_by_a_token_that_a_change_overtakes(
+    auth: Auth[User], store: WatchedStore, when: str, moment: str
+) -> None:
     """Whenever the password is changed while somebody logs in by a token, no session of theirs is alive afterwards."""
     alice = add_user(auth)
     token(auth, alice)()
@@ -225,7 +270,9 @@ def test_a_log_in_by_a_token_that_a_change_overtakes(auth: Auth[User], store: Wa
     assert (auth.use_key("username", "alice", NEW)).user_id == alice
 
 
-def test_log_ins_by_one_token_at_the_same_time(auth: Auth[User], store: WatchedStore) -> None:
+def test_log_ins_by_one_token_at_the_same_time(
+    auth: Auth[User], store: WatchedStore
+) -> None:
     """However many log in by one token at once, one of them has a session, and no other one is left."""
     alice = add_user(auth)
     for number in range(10):
@@ -234,11 +281,15 @@ def test_log_ins_by_one_token_at_the_same_time(auth: Auth[User], store: WatchedS
         outcomes = Calls.together(*[login] * 6)
         (session,) = [outcome for outcome in outcomes if isinstance(outcome, Session)]
         assert {type(outcome) for outcome in outcomes} == {Session, InvalidKeyId}
-        assert [row.id for row in store.get_sessions_by_user_id(alice)] == [session.session_id]
+        assert [row.id for row in store.get_sessions_by_user_id(alice)] == [
+            session.session_id
+        ]
         auth.invalidate_session(session.session_id)
 
 
-def test_a_log_in_by_an_expired_token(auth: Auth[User], store: WatchedStore, time: Time) -> None:
+def test_a_log_in_by_an_expired_token(
+    auth: Auth[User], store: WatchedStore, time: Time
+) -> None:
     """An expired token is consumed without a session, also if it expires while the session is made."""
     alice = add_user(auth)
     for moment in ("get_key", "set_session"):

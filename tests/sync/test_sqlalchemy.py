@@ -18,7 +18,11 @@ from lucia._compat.calls import Calls
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, SQLAlchemyUserAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import KeyRow, SessionRow, UserRow
-from lucia.testing import RenewingSessionAdapterSuite, SessionUserAdapterSuite, UserAdapterSuite
+from lucia.testing import (
+    RenewingSessionAdapterSuite,
+    SessionUserAdapterSuite,
+    UserAdapterSuite,
+)
 from tests.databases import Database
 
 NOW = 1_800_000_000_000
@@ -64,7 +68,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     """
     server = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
     explicit_begin = request.param == "explicit BEGIN"
-    made = Database(Base.metadata, tmp_path / "app.db", server=server, explicit_begin=explicit_begin)
+    made = Database(
+        Base.metadata, tmp_path / "app.db", server=server, explicit_begin=explicit_begin
+    )
     with made:
         yield made
 
@@ -77,13 +83,25 @@ def adapter(database: Database, time: Time) -> SQLAlchemyAdapter:
 
 def key(name: str = "alice", user_id: str = "u1", **changes: Any) -> KeyRow:
     """A user's primary key."""
-    row = KeyRow(id=f"email:{name}@example.com", user_id=user_id, hashed_password=HASH, primary_key=True, expires=None)
+    row = KeyRow(
+        id=f"email:{name}@example.com",
+        user_id=user_id,
+        hashed_password=HASH,
+        primary_key=True,
+        expires=None,
+    )
     return replace(row, **changes)
 
 
 def session(session_id: str, user_id: str = "u1", **changes: Any) -> SessionRow:
     """A live session."""
-    row = SessionRow(id=session_id, user_id=user_id, active_expires=NOW + 1_000, idle_expires=NOW + 1_000_000, attributes={"handle": "h"})
+    row = SessionRow(
+        id=session_id,
+        user_id=user_id,
+        active_expires=NOW + 1_000,
+        idle_expires=NOW + 1_000_000,
+        attributes={"handle": "h"},
+    )
     return replace(row, **changes)
 
 
@@ -113,11 +131,15 @@ def everything_shown(error: BaseException) -> str:
 # The laws of all adapters
 
 PEOPLE = MetaData()
-PEOPLE_TABLES = AuthTables(PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True)
+PEOPLE_TABLES = AuthTables(
+    PEOPLE, user_columns=[Column("name", Text), Column("town", Text)], sessions=True
+)
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
-def people(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLAlchemyAdapter]:
+def people(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[SQLAlchemyAdapter]:
     """An adapter with its own tables on an empty database and the system's clock."""
     server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
     with Database(PEOPLE, tmp_path / "people.db", server=server) as engine:
@@ -164,13 +186,17 @@ def test_engine_and_sessionmaker(database: Database) -> None:
     for number, source in enumerate(sources):
         adapter = SQLAlchemyUserAdapter(source, TABLES)
         stored = adapter.set_user(f"u{number}", {"email": f"{number}@example.com"}, None)
-        assert stored == SQLAlchemyUserAdapter(database.engine, TABLES).get_user(f"u{number}")
+        assert stored == SQLAlchemyUserAdapter(database.engine, TABLES).get_user(
+            f"u{number}"
+        )
 
 
 def test_wrong_source() -> None:
     """A source of the other colour, and what is no source, are refused when the adapter is made."""
     for source in Database.wrong_sources():
-        with pytest.raises(TypeError, match=f"UserAdapter takes one of .*, not .*{type(source).__name__}"):
+        with pytest.raises(
+            TypeError, match=f"UserAdapter takes one of .*, not .*{type(source).__name__}"
+        ):
             SQLAlchemyUserAdapter(source, TABLES)
 
 
@@ -180,7 +206,9 @@ def test_sessions_need_their_table(database: Database) -> None:
         SQLAlchemyAdapter(database.engine, AuthTables(MetaData()))
 
 
-def test_rollback_of_the_callers_transaction(database: Database, adapter: SQLAlchemyAdapter) -> None:
+def test_rollback_of_the_callers_transaction(
+    database: Database, adapter: SQLAlchemyAdapter
+) -> None:
     """With the caller's own session nothing is committed: a rollback undoes all that the adapter did."""
     with database.session(database.engine) as mine:
         inside = SQLAlchemyAdapter(mine, TABLES)
@@ -194,7 +222,9 @@ def test_rollback_of_the_callers_transaction(database: Database, adapter: SQLAlc
     assert adapter.get_sessions_by_user_id("u1") == []
 
 
-def test_commit_of_the_callers_transaction(database: Database, adapter: SQLAlchemyAdapter) -> None:
+def test_commit_of_the_callers_transaction(
+    database: Database, adapter: SQLAlchemyAdapter
+) -> None:
     """What the caller added is flushed before the adapter looks, and the caller's commit stores both."""
     with database.session(database.engine) as mine:
         mine.add(Member(member_id="u1", email="alice@example.com"))
@@ -206,7 +236,9 @@ def test_commit_of_the_callers_transaction(database: Database, adapter: SQLAlche
     assert adapter.get_key(key().id) == key()
 
 
-def test_duplicate_in_the_callers_transaction(database: Database, adapter: SQLAlchemyAdapter) -> None:
+def test_duplicate_in_the_callers_transaction(
+    database: Database, adapter: SQLAlchemyAdapter
+) -> None:
     """A refused write undoes itself alone: what the caller did before it stays, and the transaction goes on."""
     add_alice(adapter)
     with database.session(database.engine) as mine:
@@ -226,7 +258,9 @@ def test_duplicate_in_the_callers_transaction(database: Database, adapter: SQLAl
     assert scalars(database, "SELECT id FROM auth_session") == ["s1"]
 
 
-def test_error_in_what_the_caller_added(database: Database, adapter: SQLAlchemyAdapter) -> None:
+def test_error_in_what_the_caller_added(
+    database: Database, adapter: SQLAlchemyAdapter
+) -> None:
     """A violated constraint in the caller's own pending objects is the caller's error, whatever keys exist."""
     add_alice(adapter)
     with database.session(database.engine) as mine:
@@ -242,9 +276,13 @@ def test_attributes_are_named_as_in_the_class(adapter: SQLAlchemyAdapter) -> Non
     """Attributes go by the names in the mapped class, defaults are filled in, and a plain row comes out."""
     stored = adapter.set_user("u1", {"email": "alice@example.com"}, None)
     assert type(stored) is UserRow
-    assert stored == UserRow(id="u1", attributes={"email": "alice@example.com", "visits": 1, "nickname": None})
+    assert stored == UserRow(
+        id="u1", attributes={"email": "alice@example.com", "visits": 1, "nickname": None}
+    )
     changed = adapter.update_user_attributes("u1", {"visits": 2, "nickname": "Al"})
-    assert changed == UserRow(id="u1", attributes={"email": "alice@example.com", "visits": 2, "nickname": "Al"})
+    assert changed == UserRow(
+        id="u1", attributes={"email": "alice@example.com", "visits": 2, "nickname": "Al"}
+    )
     assert adapter.update_user_attributes("u1", {}) == changed
 
 
@@ -292,34 +330,54 @@ def test_second_sign_up(adapter: SQLAlchemyAdapter) -> None:
 def test_missing_user(tmp_path: Path, foreign_keys: str) -> None:
     """A key and a session for a user who is not there are InvalidUserId, whether or not SQLite enforces foreign keys."""
     database = Database(Base.metadata, tmp_path / "app.db")
-    event.listen(database.engine.pool, "connect", lambda connection, _: connection.execute(f"PRAGMA foreign_keys={foreign_keys}"))
+    event.listen(
+        database.engine.pool,
+        "connect",
+        lambda connection, _: connection.execute(f"PRAGMA foreign_keys={foreign_keys}"),
+    )
     with database as engine:
         adapter = SQLAlchemyAdapter(engine, TABLES)
         with pytest.raises(InvalidUserId):
             adapter.set_key(key())
         with pytest.raises(InvalidUserId):
             adapter.set_session(session("s1"))
-        assert scalars(database, "SELECT id FROM auth_key UNION SELECT id FROM auth_session") == []
+        assert (
+            scalars(database, "SELECT id FROM auth_key UNION SELECT id FROM auth_session")
+            == []
+        )
 
 
 @pytest.mark.parametrize("foreign_keys", ["ON", "OFF"])
 def test_delete_user(tmp_path: Path, foreign_keys: str) -> None:
     """Deleting a user takes what refers to them along, so that a key or a session made meanwhile does not hold them."""
     database = Database(Base.metadata, tmp_path / "app.db")
-    event.listen(database.engine.pool, "connect", lambda connection, _: connection.execute(f"PRAGMA foreign_keys={foreign_keys}"))
+    event.listen(
+        database.engine.pool,
+        "connect",
+        lambda connection, _: connection.execute(f"PRAGMA foreign_keys={foreign_keys}"),
+    )
     with database as engine:
         adapter = SQLAlchemyAdapter(engine, TABLES)
         add_alice(adapter)
         adapter.set_session(session("s1"))
         adapter.delete_user("u1")
-        assert scalars(database, "SELECT pk FROM member UNION SELECT id FROM auth_key UNION SELECT id FROM auth_session") == []
+        assert (
+            scalars(
+                database,
+                "SELECT pk FROM member UNION SELECT id FROM auth_key UNION SELECT id FROM auth_session",
+            )
+            == []
+        )
 
 
 @on_sqlite
 def test_other_constraint(database: Database, adapter: SQLAlchemyAdapter) -> None:
     """A refusal that is neither a taken id nor a missing user goes up as it is."""
     add_alice(adapter)
-    run(database, "CREATE TRIGGER full BEFORE INSERT ON auth_key BEGIN SELECT RAISE(ABORT, 'no more keys'); END")
+    run(
+        database,
+        "CREATE TRIGGER full BEFORE INSERT ON auth_key BEGIN SELECT RAISE(ABORT, 'no more keys'); END",
+    )
     with pytest.raises(IntegrityError, match="no more keys"):
         adapter.set_key(key("alice2"))
 
@@ -330,7 +388,9 @@ def test_single_use_key_is_consumed_once(adapter: SQLAlchemyAdapter) -> None:
     for number in range(5):
         single_use = key(f"reset{number}", primary_key=False, expires=NOW)
         adapter.set_key(single_use)
-        counts: list[Any] = Calls.together(*[partial(adapter.delete_non_primary_key, single_use.id)] * 6)
+        counts: list[Any] = Calls.together(
+            *[partial(adapter.delete_non_primary_key, single_use.id)] * 6
+        )
         assert sorted(counts) == [0, 0, 0, 0, 0, 1]
 
 
@@ -354,14 +414,20 @@ def test_password_is_set_by_comparison(adapter: SQLAlchemyAdapter) -> None:
     assert adapter.update_key_password(key().id, "new", expected="another") is None
     assert adapter.update_key_password(key().id, "new", expected=None) is None
     assert adapter.get_key(key().id) == key()
-    assert adapter.update_key_password(key().id, None, expected=HASH) == key(hashed_password=None)
-    assert adapter.update_key_password(key().id, "new", expected=None) == key(hashed_password="new")
+    assert adapter.update_key_password(key().id, None, expected=HASH) == key(
+        hashed_password=None
+    )
+    assert adapter.update_key_password(key().id, "new", expected=None) == key(
+        hashed_password="new"
+    )
     assert adapter.update_key_password(key().id, HASH) == key()
     assert adapter.update_key_password("email:unknown", HASH) is None
 
 
 @on_sqlite
-@pytest.mark.parametrize("user_id", ["x" * 10_240, "{a}:{b}", "ÄÖ 漢字 \U0001f600", "'; DROP TABLE member; --", "%s :id"])
+@pytest.mark.parametrize(
+    "user_id", ["x" * 10_240, "{a}:{b}", "ÄÖ 漢字 \U0001f600", "'; DROP TABLE member; --", "%s :id"]
+)
 def test_any_user_id(adapter: SQLAlchemyAdapter, user_id: str) -> None:
     """A user id may be any text."""
     adapter.set_user(user_id, {"email": "alice@example.com"}, key(user_id=user_id))
@@ -375,13 +441,17 @@ def test_any_user_id(adapter: SQLAlchemyAdapter, user_id: str) -> None:
 # Sessions
 
 
-def test_session_and_user_in_one_query(database: Database, adapter: SQLAlchemyAdapter) -> None:
+def test_session_and_user_in_one_query(
+    database: Database, adapter: SQLAlchemyAdapter
+) -> None:
     """A session and its user come by one statement."""
     user = add_alice(adapter)
     adapter.set_session(session("s1"))
     statements: list[str] = []
     event.listen(
-        getattr(database.engine, "sync_engine", database.engine), "before_cursor_execute", lambda *given: statements.append(given[2])
+        getattr(database.engine, "sync_engine", database.engine),
+        "before_cursor_execute",
+        lambda *given: statements.append(given[2]),
     )
     assert adapter.get_session_and_user_by_session_id("s1") == (session("s1"), user)
     assert len([statement for statement in statements if statement != "BEGIN"]) == 1
@@ -391,7 +461,9 @@ def test_session_and_user_in_one_query(database: Database, adapter: SQLAlchemyAd
 def test_attributes_of_sessions(adapter: SQLAlchemyAdapter) -> None:
     """A session's other members are kept as JSON and given back."""
     add_alice(adapter)
-    row = session("s1", attributes={"noted": {"agent": "Ünïcode", "list": [1, None, True]}, "created_at": NOW})
+    row = session(
+        "s1", attributes={"noted": {"agent": "Ünïcode", "list": [1, None, True]}, "created_at": NOW}
+    )
     adapter.set_session(row)
     assert adapter.get_session("s1") == row
 
@@ -412,7 +484,10 @@ def test_parallel_renewals(database: Database, adapter: SQLAlchemyAdapter) -> No
     """However many renew one session at once, one successor is stored, and within the grace all get it."""
     add_alice(adapter)
     adapter.set_session(session("s0"))
-    calls = [partial(adapter.renew_session, "s0", session(f"new{number}"), grace=10_000) for number in range(8)]
+    calls = [
+        partial(adapter.renew_session, "s0", session(f"new{number}"), grace=10_000)
+        for number in range(8)
+    ]
     results: list[Any] = Calls.together(*calls)
     assert len({result.id for result in results}) == 1
     assert adapter.get_sessions_by_user_id("u1") == [results[0]]
@@ -423,7 +498,10 @@ def test_parallel_renewals_without_grace(adapter: SQLAlchemyAdapter) -> None:
     """With a grace of 0 one gets the successor and the others nothing."""
     add_alice(adapter)
     adapter.set_session(session("s0"))
-    calls = [partial(adapter.renew_session, "s0", session(f"new{number}"), grace=0) for number in range(5)]
+    calls = [
+        partial(adapter.renew_session, "s0", session(f"new{number}"), grace=0)
+        for number in range(5)
+    ]
     results = [result for result in Calls.together(*calls) if result is not None]
     assert results == adapter.get_sessions_by_user_id("u1")
     assert len(results) == 1
@@ -435,7 +513,11 @@ def test_renewal_beside_revocation(adapter: SQLAlchemyAdapter) -> None:
     for number in range(12):
         used, new = f"used{number}", session(f"new{number}")
         adapter.set_session(session(used))
-        end = partial(adapter.delete_session, used) if number % 2 else partial(adapter.delete_sessions_by_user_id, "u1")
+        end = (
+            partial(adapter.delete_session, used)
+            if number % 2
+            else partial(adapter.delete_sessions_by_user_id, "u1")
+        )
         calls = [partial(adapter.renew_session, used, new, grace=0), end]
         Calls.together(*(calls if number % 3 else reversed(calls)))
         assert adapter.get_sessions_by_user_id("u1") == []
@@ -459,7 +541,9 @@ def test_renewal_beside_keeping(adapter: SQLAlchemyAdapter) -> None:
         adapter.delete_session(new.id)
 
 
-def test_no_grace_for_a_clock_that_is_behind(adapter: SQLAlchemyAdapter, time: Time) -> None:
+def test_no_grace_for_a_clock_that_is_behind(
+    adapter: SQLAlchemyAdapter, time: Time
+) -> None:
     """After a renewal without grace the used id leads nowhere, also by a clock that is behind the one of the renewal."""
     add_alice(adapter)
     adapter.set_session(session("s0"))
@@ -489,7 +573,10 @@ def test_dead_ends(adapter: SQLAlchemyAdapter, time: Time) -> None:
     adapter.set_user("u2", {"email": "bob@example.com"}, None)
     adapter.set_session(session("s0"))
     assert adapter.renew_session("s0", session("s1", "u2"), grace=10_000) is None
-    assert adapter.renew_session("s0", session("s1", idle_expires=NOW + 5), grace=10_000) is not None
+    assert (
+        adapter.renew_session("s0", session("s1", idle_expires=NOW + 5), grace=10_000)
+        is not None
+    )
     assert adapter.renew_session("s0", session("s2", "u2"), grace=10_000) is None
     time.now = NOW + 6
     assert adapter.get_successor("s0") is None
@@ -497,7 +584,9 @@ def test_dead_ends(adapter: SQLAlchemyAdapter, time: Time) -> None:
     assert [row.id for row in adapter.get_sessions_by_user_id("u1")] == ["s1"]
 
 
-def test_renewal_of_a_deleted_users_session(database: Database, adapter: SQLAlchemyAdapter) -> None:
+def test_renewal_of_a_deleted_users_session(
+    database: Database, adapter: SQLAlchemyAdapter
+) -> None:
     """A session whose user was removed behind the adapter's back is not renewed."""
     add_alice(adapter)
     adapter.set_session(session("s0"))
@@ -532,14 +621,20 @@ def test_deleting_a_used_id(adapter: SQLAlchemyAdapter, time: Time) -> None:
     assert adapter.get_sessions_by_user_id("u1") == [session("b1")]
 
 
-def test_chain_of_deletions_is_bounded(database: Database, adapter: SQLAlchemyAdapter) -> None:
+def test_chain_of_deletions_is_bounded(
+    database: Database, adapter: SQLAlchemyAdapter
+) -> None:
     """Ending a used id follows a hundred renewals and no more."""
     add_alice(adapter)
     adapter.set_session(session("s0"))
     for number in range(102):
         adapter.renew_session(f"s{number}", session(f"s{number + 1}"), grace=60_000)
     adapter.delete_session("s0")
-    assert scalars(database, "SELECT id FROM auth_session ORDER BY id") == ["s100", "s101", "s102"]
+    assert scalars(database, "SELECT id FROM auth_session ORDER BY id") == [
+        "s100",
+        "s101",
+        "s102",
+    ]
 
 
 def test_keep(adapter: SQLAlchemyAdapter, time: Time) -> None:
@@ -570,7 +665,9 @@ def test_keeping_what_is_not_there(adapter: SQLAlchemyAdapter) -> None:
     assert adapter.get_session("s2") == session("s2", "u2")
 
 
-def test_used_rows_do_not_pile_up(database: Database, adapter: SQLAlchemyAdapter, time: Time) -> None:
+def test_used_rows_do_not_pile_up(
+    database: Database, adapter: SQLAlchemyAdapter, time: Time
+) -> None:
     """A renewal sweeps the user's used rows of more than 60 seconds ago, and no session."""
     add_alice(adapter)
     adapter.set_session(session("other", idle_expires=NOW + 1))
@@ -578,7 +675,11 @@ def test_used_rows_do_not_pile_up(database: Database, adapter: SQLAlchemyAdapter
     for number in range(6):
         adapter.renew_session(f"s{number}", session(f"s{number + 1}"), grace=60_000)
         time.now += 60_001
-    assert scalars(database, "SELECT id FROM auth_session ORDER BY id") == ["other", "s5", "s6"]
+    assert scalars(database, "SELECT id FROM auth_session ORDER BY id") == [
+        "other",
+        "s5",
+        "s6",
+    ]
 
 
 @on_sqlite
@@ -592,7 +693,10 @@ def test_used_rows_do_not_pile_up(database: Database, adapter: SQLAlchemyAdapter
     ],
 )
 def test_rows_that_are_no_sessions(
-    database: Database, adapter: SQLAlchemyAdapter, caplog: pytest.LogCaptureFixture, spoil: str
+    database: Database,
+    adapter: SQLAlchemyAdapter,
+    caplog: pytest.LogCaptureFixture,
+    spoil: str,
 ) -> None:
     """A row that somebody else spoilt is no session, hides no other, and is logged without its content."""
     add_alice(adapter)
@@ -611,26 +715,39 @@ def test_rows_that_are_no_sessions(
 
 
 @on_sqlite
-def test_no_secrets_in_errors(database: Database, adapter: SQLAlchemyAdapter) -> None:
+def test_no_secrets_in_errors(
+    database: Database, adapter: SQLAlchemyAdapter
+) -> None:
     """The database's own error goes up with its class, and neither its text nor a traceback holds ids, hashes or attributes."""
     add_alice(adapter)
-    run(database, "CREATE TRIGGER quote BEFORE UPDATE ON auth_key BEGIN SELECT RAISE(ABORT, 'stop'); END")
+    run(
+        database,
+        "CREATE TRIGGER quote BEFORE UPDATE ON auth_key BEGIN SELECT RAISE(ABORT, 'stop'); END",
+    )
     run(database, "DROP TABLE auth_session")
     calls: dict[type[StatementError], Any] = {
         OperationalError: partial(adapter.get_session, "the-id-of-a-session"),
         IntegrityError: partial(adapter.update_key_password, key().id, HASH, expected=HASH),
-        StatementError: partial(adapter.update_user_attributes, "u1", {"visits": {"the-value-of": "an attribute"}}),
+        StatementError: partial(
+            adapter.update_user_attributes, "u1", {"visits": {"the-value-of": "an attribute"}}
+        ),
     }
     for kind, call in calls.items():
         with pytest.raises(kind) as caught:
             call()
         shown = everything_shown(caught.value)
-        assert not [secret for secret in ("the-id-of-a-session", key().id, HASH, "the-value-of") if secret in shown]
+        assert not [
+            secret
+            for secret in ("the-id-of-a-session", key().id, HASH, "the-value-of")
+            if secret in shown
+        ]
         assert caught.value.params is None
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb", "postgresql"])
-def test_no_values_in_errors(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+def test_no_values_in_errors(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
     """An error has the statement without its values, and no text of it, or of the errors behind it, quotes one."""
     server = None if kind == "sqlite" else request.getfixturevalue(kind)
     with Database(Base.metadata, tmp_path / "app.db", server=server) as engine:
@@ -659,11 +776,16 @@ def test_library_errors_have_no_context(adapter: SQLAlchemyAdapter) -> None:
 def test_library_user_table_in_memory() -> None:
     """Without an application's table ``auth_user`` takes the attribute columns given; one connection in memory serves all calls."""
     metadata = MetaData()
-    tables = AuthTables(metadata, user_columns=[Column("email", Text, unique=True), Column("age", Integer, default=18)])
+    tables = AuthTables(
+        metadata,
+        user_columns=[Column("email", Text, unique=True), Column("age", Integer, default=18)],
+    )
     with Database(metadata) as engine:
         adapter = SQLAlchemyUserAdapter(engine, tables)
         adapter.set_user("u1", {"email": "alice@example.com"}, key())
-        assert adapter.get_user("u1") == UserRow(id="u1", attributes={"email": "alice@example.com", "age": 18})
+        assert adapter.get_user("u1") == UserRow(
+            id="u1", attributes={"email": "alice@example.com", "age": 18}
+        )
         assert adapter.get_key(key().id) == key()
         adapter.delete_user("u1")
         assert adapter.get_user("u1") is None
@@ -672,14 +794,25 @@ def test_library_user_table_in_memory() -> None:
 def test_application_table() -> None:
     """A plain table's columns go by their keys, and the tables' names can be chosen."""
     metadata = MetaData()
-    people = Table("people", metadata, Column("no", String(40), primary_key=True), Column("e-mail", Text, key="email"))
-    tables = AuthTables(metadata, user=people, sessions=True, key_table="people_key", session_table="people_session")
+    people = Table(
+        "people",
+        metadata,
+        Column("no", String(40), primary_key=True),
+        Column("e-mail", Text, key="email"),
+    )
+    tables = AuthTables(
+        metadata, user=people, sessions=True, key_table="people_key", session_table="people_session"
+    )
     with Database(metadata) as engine:
         adapter = SQLAlchemyAdapter(engine, tables)
         stored = adapter.set_user("u1", {"email": "alice@example.com"}, key())
         adapter.set_session(session("s1"))
         assert stored == UserRow(id="u1", attributes={"email": "alice@example.com"})
         with engine.begin() as connection:
-            count = (connection.execute(select(func.count()).select_from(metadata.tables["people_session"]))).scalar_one()
+            count = (
+                connection.execute(
+                    select(func.count()).select_from(metadata.tables["people_session"])
+                )
+            ).scalar_one()
             email = (connection.execute(text('SELECT "e-mail" FROM people'))).scalar_one()
     assert (count, email) == (1, "alice@example.com")

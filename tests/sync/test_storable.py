@@ -21,7 +21,10 @@ METADATA = MetaData()
 TABLES = AuthTables(METADATA, user_columns=[Column("name", Text)], sessions=True)
 
 
-@pytest.fixture(params=["\0", "alice\0", "\ud800", "ali\udfffce"], ids=["NUL", "a NUL at the end", "surrogate", "surrogate amid"])
+@pytest.fixture(
+    params=["\0", "alice\0", "\ud800", "ali\udfffce"],
+    ids=["NUL", "a NUL at the end", "surrogate", "surrogate amid"],
+)
 def bad(request: pytest.FixtureRequest) -> str:
     """A text that some database refuses."""
     return str(request.param)
@@ -38,8 +41,16 @@ def database_auth(sql_server: SqlServer) -> Iterator[Auth[User]]:
 def test_text_that_a_database_refuses(database_auth: Auth[User], bad: str) -> None:
     """On a real server such a name is unknown where it is looked up and InvalidInput where it would be stored."""
     auth = database_auth
-    user = auth.create_user(primary_key=PrimaryKey("username", "alice", PASSWORD), attributes={"name": "Alice"})
-    single_use = partial(auth.create_single_use_key, user.user_id, provider_id="reset", password=None, expires_in=timedelta(hours=1))
+    user = auth.create_user(
+        primary_key=PrimaryKey("username", "alice", PASSWORD), attributes={"name": "Alice"}
+    )
+    single_use = partial(
+        auth.create_single_use_key,
+        user.user_id,
+        provider_id="reset",
+        password=None,
+        expires_in=timedelta(hours=1),
+    )
     outcomes: dict[type[Exception], list[Callable[[], Any]]] = {
         InvalidKeyId: [
             partial(auth.get_key, "username", bad),
@@ -59,10 +70,12 @@ def test_text_that_a_database_refuses(database_auth: Auth[User], bad: str) -> No
             partial(auth.create_user, primary_key=PrimaryKey("username", bad, PASSWORD)),
             partial(auth.create_user, primary_key=None, attributes={"name": bad}),
             partial(auth.update_user_attributes, user.user_id, {"name": bad}),
-            partial(auth.create_key, user.user_id, provider_id="p", provider_user_id=bad, password=None),
+            partial(
+                auth.create_key, user.user_id, provider_id="p", provider_user_id=bad, password=None
+            ),
             partial(single_use, provider_user_id=bad),
-            partial(auth.create_session, user.user_id, noted={"agent": bad}),
-            partial(auth.create_session, user.user_id, noted={"agents": [{bad: 1}]}),
+            partial(auth.create_session, user.user_id, metadata={"agent": bad}),
+            partial(auth.create_session, user.user_id, metadata={"agents": [{bad: 1}]}),
         ],
         ValueError: [
             partial(auth.create_session, bad),
@@ -78,7 +91,9 @@ def test_text_that_a_database_refuses(database_auth: Auth[User], bad: str) -> No
     assert (auth.use_key("username", "alice", PASSWORD)).user_id == user.user_id
 
 
-def test_a_refused_name_costs_a_verification(store: WatchedStore, time: Time, bad: str) -> None:
+def test_a_refused_name_costs_a_verification(
+    store: WatchedStore, time: Time, bad: str
+) -> None:
     """A log-in under such a name costs one verification, as one under any unknown name does, and is not looked up."""
     hasher = CountingHash()
     auth = Auth(sessions=store, users=store, env="DEV", hash=hasher, clock=time)
@@ -90,14 +105,24 @@ def test_a_refused_name_costs_a_verification(store: WatchedStore, time: Time, ba
 
 def test_nothing_is_stored(auth: Auth[User], store: WatchedStore, bad: str) -> None:
     """Text in an attribute or in metadata, however deep, is refused before the store is asked; other values are let through."""
-    user = auth.create_user(primary_key=None, attributes={"name": "ünïcode", "photo": b"\0", "tags": ["a", ("b", 1)], "none": None})
+    user = auth.create_user(
+        primary_key=None,
+        attributes={"name": "ünïcode", "photo": b"\0", "tags": ["a", ("b", 1)], "none": None},
+    )
     store.calls.clear()
     for hidden in (bad, [bad], (1, bad), {"a": {"b": [bad]}}, {bad: 1}):
-        for call in (partial(auth.create_user, primary_key=None), partial(auth.update_user_attributes, user.user_id)):
-            with pytest.raises(InvalidInput, match=r"the attribute 'name' holds a (NUL character|lone surrogate)"):
+        for call in (
+            partial(auth.create_user, primary_key=None),
+            partial(auth.update_user_attributes, user.user_id),
+        ):
+            with pytest.raises(
+                InvalidInput, match=r"the attribute 'name' holds a (NUL character|lone surrogate)"
+            ):
                 call(attributes={"age": 1, "name": hidden})
-    with pytest.raises(InvalidInput, match=r"the name of an attribute holds a (NUL character|lone surrogate)"):
+    with pytest.raises(
+        InvalidInput, match=r"the name of an attribute holds a (NUL character|lone surrogate)"
+    ):
         auth.create_user(primary_key=None, attributes={bad: 1})
     with pytest.raises(InvalidInput, match=r"holds a (NUL character|lone surrogate)"):
-        auth.create_session(user.user_id, noted={"agent": [bad]})
+        auth.create_session(user.user_id, metadata={"agent": [bad]})
     assert store.calls == []

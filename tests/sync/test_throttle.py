@@ -46,7 +46,9 @@ from tests.redis_tools import (
 from tests.servers import Cluster, Server
 from tests.shared import CHEAP, ROOMY, CountingHash, Exchange, Time
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 
 PASSWORD = "correct horse battery staple"
 ALICE = ("username", "alice")
@@ -90,14 +92,22 @@ def user_id(auth: Auth[User]) -> str:
     return user.user_id
 
 
-def fail(auth: Auth[User], times: int = 1, *, at: tuple[str, str] = ALICE, address: str | None = None) -> None:
+def fail(
+    auth: Auth[User],
+    times: int = 1,
+    *,
+    at: tuple[str, str] = ALICE,
+    address: str | None = None,
+) -> None:
     """Try so many wrong passwords, none of which is refused for coming too early."""
     for number in range(times):
         with pytest.raises(InvalidCredentials):
             auth.use_key(*at, f"wrong {number}", address=address)
 
 
-def seconds_to_wait(auth: Auth[User], *, at: tuple[str, str] = ALICE, address: str | None = None) -> int:
+def seconds_to_wait(
+    auth: Auth[User], *, at: tuple[str, str] = ALICE, address: str | None = None
+) -> int:
     """How long an attempt, which is refused for coming too early, still has to wait."""
     with pytest.raises(TooManyAttempts) as caught:
         auth.use_key(*at, PASSWORD, address=address)
@@ -105,12 +115,18 @@ def seconds_to_wait(auth: Auth[User], *, at: tuple[str, str] = ALICE, address: s
     return caught.value.retry_after
 
 
-def make_code(auth: Auth[User], user_id: str, *, life: timedelta = timedelta(hours=1)) -> None:
+def make_code(
+    auth: Auth[User], user_id: str, *, life: timedelta = timedelta(hours=1)
+) -> None:
     """Give the user a code to type."""
-    auth.create_single_use_key(user_id, provider_id=CODE[0], provider_user_id=CODE[1], password="123456", expires_in=life)
+    auth.create_single_use_key(
+        user_id, provider_id=CODE[0], provider_user_id=CODE[1], password="123456", expires_in=life
+    )
 
 
-def check_fifty_guesses(auth: Auth[User], store: WatchedStore, hasher: CountingHash, user_id: str) -> None:
+def check_fifty_guesses(
+    auth: Auth[User], store: WatchedStore, hasher: CountingHash, user_id: str
+) -> None:
     """Make a code, and check that of fifty guesses at once five are verified against it, and that it is gone then."""
     make_code(auth, user_id)
     row = store.get_key("code:alice")
@@ -145,7 +161,9 @@ def test_ours_it_slows_down_and_then_refuses_for_a_while(
         assert len(hasher.verified) == 1
 
 
-def test_ours_nobody_is_locked_out_for_good(auth: Auth[User], time: Time, user_id: str) -> None:
+def test_ours_nobody_is_locked_out_for_good(
+    auth: Auth[User], time: Time, user_id: str
+) -> None:
     """Whoever has waited gets in with the right password, and a day after the last failure nobody has to wait."""
     for _ in range(20):
         time.advance(timedelta(minutes=15))
@@ -157,24 +175,28 @@ def test_ours_nobody_is_locked_out_for_good(auth: Auth[User], time: Time, user_i
     fail(auth, 5)
 
 
-def waits_of_a_stranger(auth: Auth[User], time: Time, key: tuple[str, str], owner: bool) -> list[int]:
+def waits_of_a_stranger(
+    auth: Auth[User], time: Time, key: tuple[str, str], owner: bool
+) -> list[int]:
     """Return how long somebody has to wait who keeps guessing at a key, whose owner logs in after each guess or never does."""
-    waits: list[int] = []
+    is_async: list[int] = []
     for _ in range(10):
         fail(auth, at=key, address=OFFICE)
         try:
             auth.use_key(*key, "wrong", address=OFFICE)
         except TooManyAttempts as error:
-            waits.append(error.retry_after)
+            is_async.append(error.retry_after)
         except InvalidCredentials:
-            waits.append(0)
+            is_async.append(0)
         time.advance(timedelta(minutes=15))
         if owner:
             auth.create_session_with_key(*key, PASSWORD, address=HOME)
-    return waits
+    return is_async
 
 
-def test_ours_a_stranger_does_not_see_that_the_owner_logs_in(auth: Auth[User], time: Time) -> None:
+def test_ours_a_stranger_does_not_see_that_the_owner_logs_in(
+    auth: Auth[User], time: Time
+) -> None:
     """The waits at a key whose owner logs in are those at an unknown key: a success forgets no failure of others."""
     at_known = waits_of_a_stranger(auth, time, ALICE, owner=True)
     assert max(at_known) > 100
@@ -193,7 +215,9 @@ class ForgettingGuard(Guard):
         self._store = MemoryThrottleStore(self._time)
 
 
-def test_ours_a_stranger_does_not_see_that_the_owner_logs_in_has_power(auth: Auth[User], time: Time) -> None:
+def test_ours_a_stranger_does_not_see_that_the_owner_logs_in_has_power(
+    auth: Auth[User], time: Time
+) -> None:
     """Where a success forgets the failures of others, the waits tell that the key exists."""
     auth._guard = ForgettingGuard(time)
     at_known = waits_of_a_stranger(auth, time, ALICE, owner=True)
@@ -217,7 +241,9 @@ def test_keys_are_counted_apart(auth: Auth[User], user_id: str) -> None:
 
 
 @pytest.mark.parametrize("key", [NOBODY, ("username", "x" * 300), ALICE])
-def test_a_password_that_can_be_nobodys_is_not_counted(auth: Auth[User], key: tuple[str, str]) -> None:
+def test_a_password_that_can_be_nobodys_is_not_counted(
+    auth: Auth[User], key: tuple[str, str]
+) -> None:
     """An empty, overlong or unencodable one is refused without any work, and is no guess."""
     for password in ("", "x" * 1_001, "\ud800") * 3:
         with pytest.raises(InvalidPassword):
@@ -225,17 +251,23 @@ def test_a_password_that_can_be_nobodys_is_not_counted(auth: Auth[User], key: tu
     fail(auth, 5, at=key)
 
 
-def test_a_name_that_can_be_no_keys_is_counted_by_address_alone(auth: Auth[User]) -> None:
+def test_a_name_that_can_be_no_keys_is_counted_by_address_alone(
+    auth: Auth[User],
+) -> None:
     """There is no key to guess at, but the work is done."""
     fail(auth, 49, at=("username", "x" * 300), address=HOME)
     fail(auth, at=("username", ""), address=HOME)
     assert seconds_to_wait(auth, address=HOME) == 1
 
 
-def test_every_wrong_credential_counts(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_every_wrong_credential_counts(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """A password for a key without one, and for one with a hash that is not verified any more, is a failure like any other."""
     auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
-    store.update_key_password("username:alice", "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy")
+    store.update_key_password(
+        "username:alice", "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
+    )
     with pytest.raises(OutdatedPassword):
         auth.use_key(*ALICE, PASSWORD)
     for key in (("github", "1"), ALICE):
@@ -247,7 +279,10 @@ def test_without_a_password_nothing_is_counted(auth: Auth[User], user_id: str) -
     """``None`` is no guess: another party has checked the name, or the name is itself a secret too long to guess."""
     auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
     for number in range(60):
-        for error, key in ((InvalidKeyId, ("github", f"unknown {number}")), (InvalidPassword, ALICE)):
+        for error, key in (
+            (InvalidKeyId, ("github", f"unknown {number}")),
+            (InvalidPassword, ALICE),
+        ):
             with pytest.raises(error):
                 auth.use_key(*key, None, address=HOME)
     assert (auth.use_key("github", "1", None, address=HOME)).user_id == user_id
@@ -257,7 +292,9 @@ def test_without_a_password_nothing_is_counted(auth: Auth[User], user_id: str) -
 # --- by address
 
 
-def test_ours_one_address_at_many_keys(auth: Auth[User], time: Time, hasher: CountingHash, user_id: str) -> None:
+def test_ours_one_address_at_many_keys(
+    auth: Auth[User], time: Time, hasher: CountingHash, user_id: str
+) -> None:
     """Fifty failures from one address are free, at whichever keys; then all attempts from there wait, and none from elsewhere."""
     for number in range(50):
         fail(auth, at=("username", f"name {number}"), address=HOME)
@@ -298,16 +335,22 @@ def test_the_address_of_a_request(auth: Auth[User], user_id: str) -> None:
         with pytest.raises(InvalidKeyId):
             request.sign_in_with_key("username", f"name {number}", PASSWORD)
     with pytest.raises(TooManyAttempts):
-        auth.handle_request(Exchange(address=OFFICE).context).sign_in_with_key(*ALICE, PASSWORD)
+        auth.handle_request(Exchange(address=OFFICE).context).sign_in_with_key(
+            *ALICE, PASSWORD
+        )
     for elsewhere in ("2001:db8:1:3::", None, ""):
-        session = auth.handle_request(Exchange(address=elsewhere).context).sign_in_with_key(*ALICE, PASSWORD)
+        session = auth.handle_request(Exchange(address=elsewhere).context).sign_in_with_key(
+            *ALICE, PASSWORD
+        )
         assert session.user_id == user_id
 
 
 # --- single-use keys
 
 
-def test_ours_five_wrong_passwords_consume_a_single_use_key(auth: Auth[User], time: Time, user_id: str) -> None:
+def test_ours_five_wrong_passwords_consume_a_single_use_key(
+    auth: Auth[User], time: Time, user_id: str
+) -> None:
     """After the fifth it is gone; a new one under the same id has five of its own, though its key has to wait by now."""
     make_code(auth, user_id)
     fail(auth, 4, at=CODE)
@@ -324,7 +367,9 @@ def test_ours_five_wrong_passwords_consume_a_single_use_key(auth: Auth[User], ti
     assert (auth.use_key(*CODE, "123456")).user_id == user_id
 
 
-def test_ours_a_single_use_keys_failures_are_not_forgotten(auth: Auth[User], time: Time, user_id: str) -> None:
+def test_ours_a_single_use_keys_failures_are_not_forgotten(
+    auth: Auth[User], time: Time, user_id: str
+) -> None:
     """Who guesses once a day has five guesses all the same."""
     make_code(auth, user_id, life=timedelta(days=30))
     for _ in range(4):
@@ -335,7 +380,9 @@ def test_ours_a_single_use_keys_failures_are_not_forgotten(auth: Auth[User], tim
         auth.use_key(*CODE, "123456")
 
 
-def test_an_expired_key_is_consumed_by_the_right_password_alone(auth: Auth[User], time: Time, user_id: str) -> None:
+def test_an_expired_key_is_consumed_by_the_right_password_alone(
+    auth: Auth[User], time: Time, user_id: str
+) -> None:
     """There is nothing to guess any more; the right password is no failure."""
     make_code(auth, user_id)
     time.advance(timedelta(hours=2))
@@ -346,7 +393,9 @@ def test_an_expired_key_is_consumed_by_the_right_password_alone(auth: Auth[User]
     assert seconds_to_wait(auth, at=CODE) == 1
 
 
-def test_ours_a_key_whose_guesses_are_used_up_is_as_none(auth: Auth[User], store: WatchedStore, user_id: str) -> None:
+def test_ours_a_key_whose_guesses_are_used_up_is_as_none(
+    auth: Auth[User], store: WatchedStore, user_id: str
+) -> None:
     """If the key could not be removed after the last wrong password, it still opens for nobody."""
     unlimited = make_auth(store, Time(), throttle=Throttle(by_key=None))
     make_code(unlimited, user_id)
@@ -361,7 +410,9 @@ def test_ours_a_key_whose_guesses_are_used_up_is_as_none(auth: Auth[User], store
 
 
 @pytest.mark.parametrize("limit", [1, 3, None])
-def test_how_many_consume_a_single_use_key(store: WatchedStore, time: Time, user_id: str, limit: int | None) -> None:
+def test_how_many_consume_a_single_use_key(
+    store: WatchedStore, time: Time, user_id: str, limit: int | None
+) -> None:
     """As many as is configured; without a limit, none."""
     auth = make_auth(store, time, throttle=Throttle(by_key=None, single_use_failures=limit))
     make_code(auth, user_id)
@@ -380,7 +431,9 @@ def test_how_many_consume_a_single_use_key(store: WatchedStore, time: Time, user
 
 def test_the_limits_can_be_set(store: WatchedStore, time: Time) -> None:
     """Each limit is what it is set to."""
-    limit = FailureLimit(free=1, first_wait=10 * SECOND, longest_wait=15 * SECOND, forget=timedelta(minutes=1))
+    limit = FailureLimit(
+        free=1, first_wait=10 * SECOND, longest_wait=15 * SECOND, forget=timedelta(minutes=1)
+    )
     auth = make_auth(store, time, throttle=Throttle(by_key=limit, by_address=None))
     fail(auth, address=HOME)
     for wait in (10, 15, 15):
@@ -391,7 +444,9 @@ def test_the_limits_can_be_set(store: WatchedStore, time: Time) -> None:
     fail(auth)
 
 
-def test_the_limits_can_be_switched_off(store: WatchedStore, time: Time, user_id: str) -> None:
+def test_the_limits_can_be_switched_off(
+    store: WatchedStore, time: Time, user_id: str
+) -> None:
     """``throttle=None`` counts nothing, anywhere."""
     auth = make_auth(store, time, throttle=None)
     make_code(auth, user_id)
@@ -403,7 +458,11 @@ def test_the_limits_can_be_switched_off(store: WatchedStore, time: Time, user_id
 # --- errors
 
 
-@pytest.mark.parametrize("error", [StoreDownError("down"), Overloaded(), KeyboardInterrupt()], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error",
+    [StoreDownError("down"), Overloaded(), KeyboardInterrupt()],
+    ids=lambda error: type(error).__name__,
+)
 @pytest.mark.parametrize("key", [ALICE, CODE], ids=["persistent", "single-use"])
 def test_ours_an_error_is_no_failure(
     auth: Auth[User],
@@ -468,7 +527,9 @@ class OwnStore(WatchedStore):
         return self.failures
 
 
-def own_auth(time: Time, *failing: str) -> tuple[Auth[User], OwnStore, CountingHash]:
+def own_auth(
+    time: Time, *failing: str
+) -> tuple[Auth[User], OwnStore, CountingHash]:
     """An ``Auth`` over such an adapter, with a user, a code to type, and a hasher that counts."""
     store, hasher = OwnStore(time), CountingHash()
     auth = make_auth(store, time, hash=hasher)
@@ -508,7 +569,9 @@ def test_ours_a_success_that_can_not_be_noted_consumes_nothing(time: Time) -> No
     assert (auth.use_key(*CODE, "123456", address=HOME)).provider_id == "code"
 
 
-def test_an_attempt_that_can_not_be_taken_back_is_a_failure(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_that_can_not_be_taken_back_is_a_failure(
+    time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error that ended it goes up, not that of taking it back."""
     auth, _, _ = own_auth(time, "take_back")
     with monkeypatch.context() as patch:
@@ -527,10 +590,17 @@ def test_ours_guesses_at_once(auth: Auth[User], hasher: CountingHash) -> None:
     at_once(auth, hasher)
 
 
-def test_ours_guesses_at_once_from_one_address(auth: Auth[User], hasher: CountingHash) -> None:
+def test_ours_guesses_at_once_from_one_address(
+    auth: Auth[User], hasher: CountingHash
+) -> None:
     """Of sixty guesses at sixty keys from one address at once, fifty are verified."""
     hasher.verified.clear()
-    Calls.together(*(partial(auth.use_key, "username", f"name {number}", "wrong", address=HOME) for number in range(60)))
+    Calls.together(
+        *(
+            partial(auth.use_key, "username", f"name {number}", "wrong", address=HOME)
+            for number in range(60)
+        )
+    )
     assert len(hasher.verified) == 50
 
 
@@ -546,8 +616,14 @@ def test_ours_guesses_at_once_at_a_single_use_key(
 def at_once(auth: Auth[User], hasher: CountingHash) -> None:
     """Fifty wrong passwords at one key at once."""
     hasher.verified.clear()
-    outcomes = Calls.together(*[partial(auth.use_key, *ALICE, "wrong", address=HOME)] * 50)
-    assert len(hasher.verified) == sum(isinstance(outcome, InvalidPassword) for outcome in outcomes) == 5
+    outcomes = Calls.together(
+        *[partial(auth.use_key, *ALICE, "wrong", address=HOME)] * 50
+    )
+    assert (
+        len(hasher.verified)
+        == sum(isinstance(outcome, InvalidPassword) for outcome in outcomes)
+        == 5
+    )
     assert sum(isinstance(outcome, TooManyAttempts) for outcome in outcomes) == 45
 
 
@@ -592,14 +668,20 @@ def client(place: str, inspector: Inspector) -> Iterator[Any]:
 def sessions(client: Any) -> RedisSessionAdapter:
     """The session adapter there."""
     adapter = RedisSessionAdapter(client)
-    adapter.get_session("none")  # redis-py's client of a cluster must not be used by many before it has found its nodes
+    adapter.get_session(
+        "none"
+    )  # redis-py's client of a cluster must not be used by many before it has found its nodes
     return adapter
 
 
 @pytest.fixture
-def shared(store: WatchedStore, sessions: RedisSessionAdapter, hasher: CountingHash) -> Auth[User]:
+def shared(
+    store: WatchedStore, sessions: RedisSessionAdapter, hasher: CountingHash
+) -> Auth[User]:
     """An ``Auth`` whose failures are in Redis, where time passes by itself: the first wait is longer than any test."""
-    return Auth(users=store, sessions=sessions, env="DEV", hash=hasher, password_pool=ROOMY, throttle=LONG)
+    return Auth(
+        users=store, sessions=sessions, env="DEV", hash=hasher, password_pool=ROOMY, throttle=LONG
+    )
 
 
 def lists(inspector: Inspector) -> list[str]:
@@ -607,7 +689,9 @@ def lists(inspector: Inspector) -> list[str]:
     return [key for key in inspector.census() if key.startswith("session:throttle:")]
 
 
-def test_ours_guesses_at_once_in_redis(shared: Auth[User], inspector: Inspector, hasher: CountingHash) -> None:
+def test_ours_guesses_at_once_in_redis(
+    shared: Auth[User], inspector: Inspector, hasher: CountingHash
+) -> None:
     """Everywhere five of fifty guesses at once are verified, and no more, also by another process; every key expires."""
     at_once(shared, hasher)
     inspector.check()
@@ -617,7 +701,9 @@ def test_ours_guesses_at_once_in_redis(shared: Auth[User], inspector: Inspector,
     assert [inspector.client.llen(key) for key in failures] == [5, 5]
 
 
-def test_ours_a_success_in_redis(shared: Auth[User], inspector: Inspector, user_id: str) -> None:
+def test_ours_a_success_in_redis(
+    shared: Auth[User], inspector: Inspector, user_id: str
+) -> None:
     """A success takes back its own attempt and leaves the other failures; Redis keys hold hashes alone."""
     fail(shared, 2, address=HOME)
     assert (shared.create_session_with_key(*ALICE, PASSWORD, address=HOME)).user_id == user_id
@@ -635,19 +721,30 @@ def test_ours_a_single_use_key_in_redis(
 
 
 @pytest.mark.parametrize("place", ["redis", "redis, no scripts", "cluster"], indirect=True)
-def test_all_processes_count_together(shared: Auth[User], store: WatchedStore, client: Any) -> None:
+def test_all_processes_count_together(
+    shared: Auth[User], store: WatchedStore, client: Any
+) -> None:
     """Whichever ``Auth`` over the same Redis saw the failures."""
     fail(shared, 3)
-    another = Auth(users=store, sessions=RedisSessionAdapter(client), env="DEV", hash=CHEAP, throttle=LONG)
+    another = Auth(
+        users=store, sessions=RedisSessionAdapter(client), env="DEV", hash=CHEAP, throttle=LONG
+    )
     fail(another, 2)
     assert 0 < seconds_to_wait(shared) <= 600
 
 
 @pytest.mark.parametrize("place", ["redis", "cluster"], indirect=True)
-def test_ours_names_with_a_secret(store: WatchedStore, inspector: Inspector, client: Any) -> None:
+def test_ours_names_with_a_secret(
+    store: WatchedStore, inspector: Inspector, client: Any
+) -> None:
     """With ``id_keys`` the keys of failures can't be told without them; with the same ones all processes count together."""
     name = failure_name("key", "username:alice")
-    for keys, wait in ((), 0), ([b"a" * 32], 0), ([b"a" * 32, b"b" * 32], 1), ([b"b" * 32, b"a" * 32], 0):
+    for keys, wait in (
+        ((), 0),
+        ([b"a" * 32], 0),
+        ([b"a" * 32, b"b" * 32], 1),
+        ([b"b" * 32, b"a" * 32], 0),
+    ):
         sessions = RedisSessionAdapter(client, id_keys=keys)
         auth = Auth(users=store, sessions=sessions, env="DEV", hash=CHEAP, throttle=LONG)
         if wait:
@@ -669,7 +766,11 @@ def test_one_trip(shared: Auth[User], inspector: Inspector) -> None:
     fail(shared, 3, address=HOME)
     with inspector.watched() as sent:
         seconds_to_wait(shared, address=HOME)
-    assert [command.split()[1] for command in sent if command.startswith("lua ")] == ["TIME", "LRANGE", "LRANGE"]
+    assert [command.split()[1] for command in sent if command.startswith("lua ")] == [
+        "TIME",
+        "LRANGE",
+        "LRANGE",
+    ]
 
 
 @pytest.mark.parametrize("place", ["redis", "redis, no scripts"], indirect=True)

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from lucia import Auth, InvalidSessionId, PrimaryKey, Session, SessionUser, User, UserCache, UserRow
+from lucia import (
+    Auth,
+    InvalidSessionId,
+    PrimaryKey,
+    Session,
+    SessionUser,
+    User,
+    UserCache,
+    UserRow,
+)
 from lucia.adapters.memory import MemoryAdapter
 from tests.sync.stores import WatchedStore, StoreDownError
 from tests.shared import CHEAP, Exchange, Time
@@ -54,7 +63,9 @@ def make(store: WatchedStore, time: Time, cache: UserCache | None) -> Auth[Named
 
 def log_in(auth: Auth[Named], store: WatchedStore) -> Session:
     """A new user's session; no call of the store is written down yet."""
-    user = auth.create_user(primary_key=PrimaryKey("username", "alice", PASSWORD), attributes={"name": "Alice"})
+    user = auth.create_user(
+        primary_key=PrimaryKey("username", "alice", PASSWORD), attributes={"name": "Alice"}
+    )
     session = auth.create_session(user.user_id)
     store.calls.clear()
     return session
@@ -74,7 +85,9 @@ def test_without_a_cache_each_request_asks(store: WatchedStore, time: Time) -> N
     assert store.calls == ["get_user"] * 2
 
 
-def test_with_a_cache_the_first_request_asks(auth: Auth[Named], store: WatchedStore) -> None:
+def test_with_a_cache_the_first_request_asks(
+    auth: Auth[Named], store: WatchedStore
+) -> None:
     """Whichever way a request asks; what the application gets is made anew for each."""
     session = log_in(auth, store)
     first = auth.validate_session_user(session.session_id)
@@ -90,7 +103,9 @@ def test_with_a_cache_the_first_request_asks(auth: Auth[Named], store: WatchedSt
     assert store.calls == ["get_user"]
 
 
-def test_what_others_change_is_seen_after_the_age(auth: Auth[Named], store: WatchedStore, time: Time) -> None:
+def test_what_others_change_is_seen_after_the_age(
+    auth: Auth[Named], store: WatchedStore, time: Time
+) -> None:
     """Counted from before the user was read, and not from the last use."""
     session = log_in(auth, store)
     store.before["get_user"] = partial(passing, time, timedelta(seconds=4))
@@ -107,7 +122,9 @@ def passing(time: Time, duration: timedelta) -> None:
     time.advance(duration)
 
 
-def test_what_auth_changes_is_seen_at_once(auth: Auth[Named], store: WatchedStore) -> None:
+def test_what_auth_changes_is_seen_at_once(
+    auth: Auth[Named], store: WatchedStore
+) -> None:
     """By the request after the change."""
     session = log_in(auth, store)
     assert name_of(auth, session) == "Alice"
@@ -115,7 +132,9 @@ def test_what_auth_changes_is_seen_at_once(auth: Auth[Named], store: WatchedStor
     assert name_of(auth, session) == "Bob"
 
 
-def test_a_change_that_overtakes_a_read_is_seen_at_once(auth: Auth[Named], store: WatchedStore) -> None:
+def test_a_change_that_overtakes_a_read_is_seen_at_once(
+    auth: Auth[Named], store: WatchedStore
+) -> None:
     """What was read before the change and comes back after it is not kept."""
     session = log_in(auth, store)
     store.after["get_user"] = partial(auth.update_user_attributes, session.user_id, {"name": "Bob"})
@@ -123,7 +142,9 @@ def test_a_change_that_overtakes_a_read_is_seen_at_once(auth: Auth[Named], store
     assert name_of(auth, session) == "Bob"
 
 
-def test_a_change_that_fails_is_looked_at(auth: Auth[Named], store: WatchedStore) -> None:
+def test_a_change_that_fails_is_looked_at(
+    auth: Auth[Named], store: WatchedStore
+) -> None:
     """The store may have made it all the same."""
     session = log_in(auth, store)
     changes: list[Callable[[], Any]] = [
@@ -142,7 +163,9 @@ def test_a_change_that_fails_is_looked_at(auth: Auth[Named], store: WatchedStore
         assert store.calls == ["get_user"]
 
 
-def test_a_deleted_user_is_gone_at_once(auth: Auth[Named], store: WatchedStore) -> None:
+def test_a_deleted_user_is_gone_at_once(
+    auth: Auth[Named], store: WatchedStore
+) -> None:
     """Also for a session that was made behind the library's back."""
     session = log_in(auth, store)
     name_of(auth, session)
@@ -152,7 +175,9 @@ def test_a_deleted_user_is_gone_at_once(auth: Auth[Named], store: WatchedStore) 
             name_of(auth, each)
 
 
-def test_who_is_logged_out_is_out_at_once(auth: Auth[Named], store: WatchedStore) -> None:
+def test_who_is_logged_out_is_out_at_once(
+    auth: Auth[Named], store: WatchedStore
+) -> None:
     """Sessions are read each time, whoever is in the cache."""
     session = log_in(auth, store)
     name_of(auth, session)
@@ -161,7 +186,9 @@ def test_who_is_logged_out_is_out_at_once(auth: Auth[Named], store: WatchedStore
         name_of(auth, session)
 
 
-def test_a_user_who_is_not_there_is_not_remembered(auth: Auth[Named], store: WatchedStore) -> None:
+def test_a_user_who_is_not_there_is_not_remembered(
+    auth: Auth[Named], store: WatchedStore
+) -> None:
     """Such as one whom another program is about to store."""
     session = auth.create_session("carol")
     with pytest.raises(InvalidSessionId):
@@ -170,7 +197,9 @@ def test_a_user_who_is_not_there_is_not_remembered(auth: Auth[Named], store: Wat
     assert name_of(auth, session) == "Carol"
 
 
-def test_nothing_else_asks_the_cache(auth: Auth[Named], store: WatchedStore) -> None:
+def test_nothing_else_asks_the_cache(
+    auth: Auth[Named], store: WatchedStore
+) -> None:
     """Neither what is asked for by a user's id nor anything about keys and passwords."""
     session = log_in(auth, store)
     name_of(auth, session)
@@ -180,25 +209,35 @@ def test_nothing_else_asks_the_cache(auth: Auth[Named], store: WatchedStore) -> 
     auth.get_all_user_sessions(session.user_id)
     assert store.calls.count("get_user") == 3
     auth.create_single_use_key(
-        session.user_id, provider_id="code", provider_user_id="1", password=None, expires_in=timedelta(minutes=5)
+        session.user_id,
+        provider_id="code",
+        provider_user_id="1",
+        password=None,
+        expires_in=timedelta(minutes=5),
     )
     auth.create_session_with_key("code", "1", None)
     assert store.calls.count("get_user") == 4
 
 
-def test_one_query_for_both_needs_no_cache(store: WatchedStore, time: Time, cache: UserCache) -> None:
+def test_one_query_for_both_needs_no_cache(
+    store: WatchedStore, time: Time, cache: UserCache
+) -> None:
     """Where one store has sessions and users, a request sees the user as it is."""
     auth = Auth(users=store, sessions=store, env="DEV", clock=time, user_cache=cache)
     user = auth.create_user(primary_key=None)
     session = auth.create_session(user.user_id)
     store.calls.clear()
     for _ in range(2):
-        assert auth.validate_session_user(session.session_id) == SessionUser(auth.get_session(session.session_id), user)
+        assert auth.validate_session_user(session.session_id) == SessionUser(
+            auth.get_session(session.session_id), user
+        )
     assert store.calls.count("get_session_and_user_by_session_id") == 2
     assert cache.find(user.user_id) is None
 
 
-def test_two_auths_may_share_one(auth: Auth[Named], store: WatchedStore, time: Time, cache: UserCache) -> None:
+def test_two_auths_may_share_one(
+    auth: Auth[Named], store: WatchedStore, time: Time, cache: UserCache
+) -> None:
     """What one of them changes, the other one sees at once; and what the application says that it has changed."""
     other = make(store, time, cache)
     session = log_in(auth, store)

@@ -47,8 +47,13 @@ class Member:
         return cls(row.id, row.attributes["email"])
 
 
-@pytest.mark.parametrize("key", [("username", "alice", PASSWORD), ["username", "alice"], "alice", {"provider_id": "username"}])
-def test_a_primary_key_is_a_primary_key(auth: Auth[User], store: WatchedStore, key: Any) -> None:
+@pytest.mark.parametrize(
+    "key",
+    [("username", "alice", PASSWORD), ["username", "alice"], "alice", {"provider_id": "username"}],
+)
+def test_a_primary_key_is_a_primary_key(
+    auth: Auth[User], store: WatchedStore, key: Any
+) -> None:
     """Anything else is a TypeError that says what to write, without the password, before anything is stored."""
     with pytest.raises(TypeError) as caught:
         auth.create_user(primary_key=key)
@@ -65,7 +70,9 @@ def test_create_user(auth: Auth[User], store: WatchedStore) -> None:
     assert len(user.user_id) == 15
     assert user.user_id.isalnum()
     assert user.user_id.isascii()
-    assert store.get_user(user.user_id) == UserRow(id=user.user_id, attributes={"email": "a@example.com"})
+    assert store.get_user(user.user_id) == UserRow(
+        id=user.user_id, attributes={"email": "a@example.com"}
+    )
     (key,) = store.get_keys_by_user_id(user.user_id)
     assert (key.id, key.primary_key, key.expires) == ("username:alice", True, None)
     assert key.hashed_password is not None
@@ -80,7 +87,9 @@ def test_a_user_may_have_no_key(auth: Auth[User]) -> None:
     assert auth.get_all_user_keys(user.user_id) == []
 
 
-def test_user_and_key_are_stored_both_or_neither(auth: Auth[User], store: WatchedStore) -> None:
+def test_user_and_key_are_stored_both_or_neither(
+    auth: Auth[User], store: WatchedStore
+) -> None:
     """A name that is taken leaves no user behind, and the first user's key as it was."""
     first = auth.create_user(primary_key=ALICE)
     again = make_auth(store, Time(), generate_custom_user_id=lambda: "second")
@@ -102,16 +111,27 @@ def test_generate_custom_user_id(store: WatchedStore, time: Time) -> None:
 
 def test_transform_database_user(store: WatchedStore, time: Time) -> None:
     """The configured callable makes what every method gives for a user, and its type is the type that they give."""
-    auth = Auth(users=store, sessions=store, env="DEV", transform_database_user=Member.from_row, clock=time)
+    auth = Auth(
+        users=store, sessions=store, env="DEV", transform_database_user=Member.from_row, clock=time
+    )
     member = auth.create_user(primary_key=None, attributes={"email": "a@example.com"})
     assert_type(member, Member)
     assert member == Member(member.id, "a@example.com")
     session = auth.create_session(member.id)
     found = auth.validate_session_user(session.session_id)
     assert_type(found, SessionUser[Member])
-    assert found.user == (auth.get_session_user(session.session_id)).user == auth.get_user(member.id) == member
-    assert (auth.update_user_attributes(member.id, {"email": "b@example.com"})).email == "b@example.com"
-    assert auth.transform_database_user(UserRow(id="u", attributes={"email": "e"})) == Member("u", "e")
+    assert (
+        found.user
+        == (auth.get_session_user(session.session_id)).user
+        == auth.get_user(member.id)
+        == member
+    )
+    assert (
+        auth.update_user_attributes(member.id, {"email": "b@example.com"})
+    ).email == "b@example.com"
+    assert auth.transform_database_user(UserRow(id="u", attributes={"email": "e"})) == Member(
+        "u", "e"
+    )
     validated = auth.handle_request(Exchange(session.session_id).context).validate_user()
     assert validated is not None
     assert validated.user.email == "b@example.com"
@@ -119,7 +139,9 @@ def test_transform_database_user(store: WatchedStore, time: Time) -> None:
 
 def test_by_default_a_user_is_an_id(auth: Auth[User]) -> None:
     """Attributes go to the application only if it says how."""
-    assert auth.transform_database_user(UserRow(id="u", attributes={"password_hint": "x"})) == User("u")
+    assert auth.transform_database_user(UserRow(id="u", attributes={"password_hint": "x"})) == User(
+        "u"
+    )
 
 
 def test_get_user(auth: Auth[User], store: WatchedStore) -> None:
@@ -160,7 +182,9 @@ def test_a_user_id_is_text(auth: Auth[User], wrong: Any) -> None:
 class Vanishing(MemoryAdapter):
     """Its users are removed by somebody else before they are changed."""
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         self.delete_user(user_id)
         return super().update_user_attributes(user_id, attributes)
 
@@ -178,13 +202,17 @@ def test_update_user_attributes(auth: Auth[User], store: WatchedStore) -> None:
     """The named attributes change and the others stay; an unknown user is InvalidUserId."""
     user = auth.create_user(primary_key=None, attributes={"a": 1, "b": 2})
     assert auth.update_user_attributes(user.user_id, {"b": 3, "c": None}) == user
-    assert store.get_user(user.user_id) == UserRow(id=user.user_id, attributes={"a": 1, "b": 3, "c": None})
+    assert store.get_user(user.user_id) == UserRow(
+        id=user.user_id, attributes={"a": 1, "b": 3, "c": None}
+    )
     with pytest.raises(InvalidUserId):
         auth.update_user_attributes("nobody", {"a": 1})
 
 
 @pytest.mark.parametrize("attributes", [{"id": "other"}, {"a": 1, "id": None}])
-def test_an_attribute_named_id_is_refused(auth: Auth[User], attributes: dict[str, Any]) -> None:
+def test_an_attribute_named_id_is_refused(
+    auth: Auth[User], attributes: dict[str, Any]
+) -> None:
     """The id is the library's own: an attribute of that name is a ValueError, and changes nothing."""
     user = auth.create_user(primary_key=None)
     with pytest.raises(ValueError, match="id"):
@@ -195,14 +223,18 @@ def test_an_attribute_named_id_is_refused(auth: Auth[User], attributes: dict[str
 
 
 @pytest.mark.parametrize("attributes", [[1], "name", {1}])
-def test_attributes_are_a_dict(auth: Auth[User], store: WatchedStore, attributes: Any) -> None:
+def test_attributes_are_a_dict(
+    auth: Auth[User], store: WatchedStore, attributes: Any
+) -> None:
     """Anything else is a TypeError that says so, before the store is asked."""
     calls: list[Callable[[], Any]] = [
         partial(auth.create_user, primary_key=None, attributes=attributes),
         partial(auth.update_user_attributes, "u", attributes),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match=rf"\Aattributes must be a dict, not {type(attributes).__name__}\Z"):
+        with pytest.raises(
+            TypeError, match=rf"\Aattributes must be a dict, not {type(attributes).__name__}\Z"
+        ):
             call()
     assert store.calls == []
 
@@ -214,7 +246,9 @@ def test_delete_user(auth: Auth[User], store: WatchedStore) -> None:
     """Keys, primary ones included, sessions and the user go; others' stay; an unknown or impossible id is no login's end."""
     user = auth.create_user(primary_key=ALICE)
     other = auth.create_user(primary_key=PrimaryKey("username", "bob", None))
-    auth.create_key(user.user_id, provider_id="email", provider_user_id="a@example.com", password=None)
+    auth.create_key(
+        user.user_id, provider_id="email", provider_user_id="a@example.com", password=None
+    )
     session = auth.create_session(user.user_id)
     theirs = auth.create_session(other.user_id)
     auth.delete_user(user.user_id)
@@ -228,8 +262,12 @@ def test_delete_user(auth: Auth[User], store: WatchedStore) -> None:
     assert (auth.get_key("username", "bob")).user_id == other.user_id
 
 
-@pytest.mark.parametrize("moment", ["delete_keys_by_user_id", "delete_sessions_by_user_id", "delete_user"])
-def test_ours_a_login_during_the_deletion_leaves_no_session(auth: Auth[User], store: WatchedStore, moment: str) -> None:
+@pytest.mark.parametrize(
+    "moment", ["delete_keys_by_user_id", "delete_sessions_by_user_id", "delete_user"]
+)
+def test_ours_a_login_during_the_deletion_leaves_no_session(
+    auth: Auth[User], store: WatchedStore, moment: str
+) -> None:
     """Sessions made at any moment before the user is gone are gone with the user."""
     user = auth.create_user(primary_key=ALICE)
     for hooks in (store.before, store.after):
@@ -250,7 +288,11 @@ def test_ours_a_login_with_a_key_does_not_outlive_its_user(
     if single_use:
         name = "once"
         auth.create_single_use_key(
-            user.user_id, provider_id="username", provider_user_id=name, password=PASSWORD, expires_in=timedelta(hours=1)
+            user.user_id,
+            provider_id="username",
+            provider_user_id=name,
+            password=PASSWORD,
+            expires_in=timedelta(hours=1),
         )
     store.after[moment] = partial(auth.delete_user, user.user_id)
     with pytest.raises(InvalidCredentials):
@@ -261,12 +303,18 @@ def test_ours_a_login_with_a_key_does_not_outlive_its_user(
 # --- without users=
 
 
-def test_ours_without_users_it_is_a_session_library(store: WatchedStore, time: Time) -> None:
+def test_ours_without_users_it_is_a_session_library(
+    store: WatchedStore, time: Time
+) -> None:
     """Everything about sessions works for users that are kept elsewhere, whose ids are any text."""
     auth = make_auth(store, time, users=None)
-    session = auth.create_session("theirs", noted={"a": 1})
-    assert auth.validate_session(session.session_id) == auth.get_session(session.session_id)
-    assert [device.handle for device in auth.get_all_user_sessions("theirs")] == [session.handle]
+    session = auth.create_session("theirs", metadata={"a": 1})
+    assert auth.validate_session(session.session_id) == auth.get_session(
+        session.session_id
+    )
+    assert [device.handle for device in auth.get_all_user_sessions("theirs")] == [
+        session.handle
+    ]
     assert auth.get_all_user_sessions("nobody") == []
     renewed = auth.renew_session(session.session_id)
     assert auth.invalidate_user_session("theirs", renewed.handle)
@@ -278,7 +326,9 @@ def test_ours_without_users_it_is_a_session_library(store: WatchedStore, time: T
     assert not {"get_user", "get_key", "get_session_and_user_by_session_id"} & set(store.calls)
 
 
-def test_ours_without_users_their_methods_say_so(store: WatchedStore, time: Time) -> None:
+def test_ours_without_users_their_methods_say_so(
+    store: WatchedStore, time: Time
+) -> None:
     """Each method for users, keys and passwords raises UsersNotConfigured, whose text names the argument that is missing."""
     auth = make_auth(store, time, users=None)
     session = auth.create_session("theirs")
@@ -290,7 +340,14 @@ def test_ours_without_users_their_methods_say_so(store: WatchedStore, time: Time
         partial(auth.update_user_attributes, "u", {}),
         partial(auth.delete_user, "theirs"),
         partial(auth.create_key, "u", provider_id="p", provider_user_id="u", password=None),
-        partial(auth.create_single_use_key, "u", provider_id="p", provider_user_id="u", password=None, expires_in=timedelta(1)),
+        partial(
+            auth.create_single_use_key,
+            "u",
+            provider_id="p",
+            provider_user_id="u",
+            password=None,
+            expires_in=timedelta(1),
+        ),
         partial(auth.use_key, "p", "u", None),
         partial(auth.use_key, "p", "u", PASSWORD),
         partial(auth.create_session_with_key, "p", "u", PASSWORD),
@@ -339,31 +396,84 @@ def test_ours_no_secret_is_shown(
 
     user = auth.create_user(primary_key=ALICE)
     show(auth, user, ALICE, auth.get_key("username", "alice"))
-    fails(partial(auth.create_user, primary_key=PrimaryKey("username", "alice", "a new password")))
+    fails(
+        partial(auth.create_user, primary_key=PrimaryKey("username", "alice", "a new password"))
+    )
     reset = {"provider_id": "reset", "provider_user_id": "token-of-the-reset"}
-    show(auth.create_single_use_key(user.user_id, password=None, expires_in=timedelta(1), **reset))
-    show(*auth.get_all_user_keys(user.user_id), *store.get_keys_by_user_id(user.user_id))
+    show(
+        auth.create_single_use_key(
+            user.user_id, password=None, expires_in=timedelta(1), **reset
+        )
+    )
+    show(
+        *auth.get_all_user_keys(user.user_id), *store.get_keys_by_user_id(user.user_id)
+    )
     fails(partial(auth.create_key, user.user_id, password=None, **reset))
-    fails(partial(auth.create_key, user.user_id, provider_id="x", provider_user_id="y", password="\ud800" + PASSWORD))
-    fails(partial(auth.create_key, user.user_id, provider_id="x", provider_user_id="y", password=PASSWORD * 50))
-    secrets.update(row.hashed_password for row in store.get_keys_by_user_id(user.user_id) if row.hashed_password)
-    for name, password in (("alice", "a wrong guess"), ("nobody", PASSWORD), ("alice", PASSWORD * 50), ("alice", "")):
+    fails(
+        partial(
+            auth.create_key,
+            user.user_id,
+            provider_id="x",
+            provider_user_id="y",
+            password="\ud800" + PASSWORD,
+        )
+    )
+    fails(
+        partial(
+            auth.create_key,
+            user.user_id,
+            provider_id="x",
+            provider_user_id="y",
+            password=PASSWORD * 50,
+        )
+    )
+    secrets.update(
+        row.hashed_password
+        for row in store.get_keys_by_user_id(user.user_id)
+        if row.hashed_password
+    )
+    for name, password in (
+        ("alice", "a wrong guess"),
+        ("nobody", PASSWORD),
+        ("alice", PASSWORD * 50),
+        ("alice", ""),
+    ):
         fails(partial(auth.use_key, "username", name, password))
 
     exchange = Exchange()
     request = auth.handle_request(exchange.context)
     session = request.sign_in_with_key("username", "alice", PASSWORD, via="web")
-    show(session, request, request.validate(), request.validate_user(), exchange.cookies, exchange.context)
-    show(*store.get_sessions_by_user_id(user.user_id), *auth.get_all_user_sessions(user.user_id))
-    foreign = auth.handle_request(Exchange(session.session_id, origin="https://evil.example").context)
+    show(
+        session,
+        request,
+        request.validate(),
+        request.validate_user(),
+        exchange.cookies,
+        exchange.context,
+    )
+    show(
+        *store.get_sessions_by_user_id(user.user_id),
+        *auth.get_all_user_sessions(user.user_id),
+    )
+    foreign = auth.handle_request(
+        Exchange(session.session_id, origin="https://evil.example").context
+    )
     show(foreign, foreign.origin_failure, foreign.validate())
     fails(partial(foreign.sign_in, user.user_id))
-    show(renewed := auth.renew_session(session.session_id), auth.get_session_user(session.session_id))
-    store.failing = {"get_session": StoreDownError("down"), "delete_sessions_by_user_id": StoreDownError("down")}
+    show(
+        renewed := auth.renew_session(session.session_id),
+        auth.get_session_user(session.session_id),
+    )
+    store.failing = {
+        "get_session": StoreDownError("down"),
+        "delete_sessions_by_user_id": StoreDownError("down"),
+    }
     fails(partial(auth.validate_session, renewed.session_id))
     fails(partial(auth.update_key_password, "username", "alice", "a new password"))
     store.failing = {}
-    store.set_session(SessionRow(id="s" * 40, user_id=user.user_id, active_expires=1, idle_expires=2))
+    store.set_session(
+        SessionRow(id="s" * 40, user_id=user.user_id, active_expires=1, idle_expires=2)
+    )
     secrets.add("s" * 40)
     for session_id in ("s" * 40, session.session_id + "0"):
         fails(partial(auth.validate_session, session_id))

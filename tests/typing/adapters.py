@@ -120,7 +120,12 @@ Auth(sessions=MemoryAdapter(), users=AsyncMemoryAdapter(), env="DEV")  # type: i
 AsyncAuth(sessions=MyAsyncAdapter(), users=MyAsyncAdapter(), env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
-def protocols(engine: Engine, async_engine: AsyncEngine, client: redis.Redis, async_client: redis.asyncio.Redis) -> None:
+def protocols(
+    engine: Engine,
+    async_engine: AsyncEngine,
+    client: redis.Redis,
+    async_client: redis.asyncio.Redis,
+) -> None:
     """What the library's own adapters are."""
     tables = AuthTables(MetaData(), sessions=True)
     async_renewing: list[AsyncRenewingSessionAdapter] = [
@@ -128,14 +133,25 @@ def protocols(engine: Engine, async_engine: AsyncEngine, client: redis.Redis, as
         AsyncRedisSessionAdapter(async_client),
         AsyncSQLAlchemyAdapter(async_engine, tables),
     ]
-    renewing: list[RenewingSessionAdapter] = [MemoryAdapter(), RedisSessionAdapter(client), SQLAlchemyAdapter(engine, tables)]
+    renewing: list[RenewingSessionAdapter] = [
+        MemoryAdapter(),
+        RedisSessionAdapter(client),
+        SQLAlchemyAdapter(engine, tables),
+    ]
     async_users: list[AsyncUserAdapter] = [
         AsyncMemoryAdapter(),
         AsyncSQLAlchemyUserAdapter(async_engine, tables),
         AsyncSQLAlchemyAdapter(async_engine, tables),
     ]
-    users: list[UserAdapter] = [MemoryAdapter(), SQLAlchemyUserAdapter(engine, tables), SQLAlchemyAdapter(engine, tables)]
-    async_both: list[AsyncSessionUserAdapter] = [AsyncMemoryAdapter(), AsyncSQLAlchemyAdapter(async_engine, tables)]
+    users: list[UserAdapter] = [
+        MemoryAdapter(),
+        SQLAlchemyUserAdapter(engine, tables),
+        SQLAlchemyAdapter(engine, tables),
+    ]
+    async_both: list[AsyncSessionUserAdapter] = [
+        AsyncMemoryAdapter(),
+        AsyncSQLAlchemyAdapter(async_engine, tables),
+    ]
     both: list[SessionUserAdapter] = [MemoryAdapter(), SQLAlchemyAdapter(engine, tables)]
     assert all((async_renewing, renewing, async_users, users, async_both, both))
 
@@ -165,7 +181,12 @@ def clients(
     RedisSessionAdapter("redis://")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def other_colour(client: redis.Redis, other: valkey.Valkey, async_client: redis.asyncio.Redis, async_other: valkey.asyncio.Valkey) -> None:
+def other_colour(
+    client: redis.Redis,
+    other: valkey.Valkey,
+    async_client: redis.asyncio.Redis,
+    async_other: valkey.asyncio.Valkey,
+) -> None:
     """A client of the other colour is a TypeError when the adapter is made. Type checkers see it in one case of four.
 
     The clients leave what ``execute_command`` returns untyped, which passes for anything: pyright infers it for ``redis.Redis`` alone.

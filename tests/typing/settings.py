@@ -2,7 +2,17 @@
 
 from datetime import timedelta
 
-from lucia import Argon2Hash, AsyncAuth, Auth, LuciaHash, PasswordHasher, PasswordPool, ScryptHash, SessionCookie, SessionExpiry
+from lucia import (
+    Argon2Hash,
+    AsyncAuth,
+    Auth,
+    LuciaHash,
+    PasswordHasher,
+    PasswordPool,
+    ScryptHash,
+    SessionCookie,
+    SessionExpiry,
+)
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 
 store = AsyncMemoryAdapter()
@@ -41,7 +51,12 @@ AsyncAuth(
     sessions=store,
     env="PROD",
     session_cookie=SessionCookie(name="__Host-auth_session", same_site="strict"),
-    session_expires_in=SessionExpiry(active=timedelta(hours=1), idle=timedelta(days=1), absolute=timedelta(days=90), grace=timedelta(0)),
+    session_expires_in=SessionExpiry(
+        active=timedelta(hours=1),
+        idle=timedelta(days=1),
+        absolute=timedelta(days=90),
+        grace=timedelta(0),
+    ),
     origin=["https://app.example.com"],
     generate_custom_user_id=lambda: "id",
     clock=lambda: 0,

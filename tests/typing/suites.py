@@ -45,7 +45,11 @@ class TestUsers(UserAdapterSuite):
 
 
 async def clients(
-    auth: AsyncAuth[User], sync_auth: Auth[User], client: httpx.AsyncClient, sync_client: httpx.Client, test_client: TestClient
+    auth: AsyncAuth[User],
+    sync_auth: Auth[User],
+    client: httpx.AsyncClient,
+    sync_client: httpx.Client,
+    test_client: TestClient,
 ) -> None:
     """Clients of both colours are logged in by either."""
     assert_type(await alogin(client, auth, "anna", user_agent="tests"), Session)

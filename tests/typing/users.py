@@ -48,7 +48,9 @@ store = AsyncMemoryAdapter()
 sync_store = MemoryAdapter()
 
 members = AsyncAuth(sessions=store, users=store, env="DEV", transform_database_user=Member.from_row)
-sync_members = Auth(sessions=sync_store, users=sync_store, env="DEV", transform_database_user=Member.from_row)
+sync_members = Auth(
+    sessions=sync_store, users=sync_store, env="DEV", transform_database_user=Member.from_row
+)
 assert_type(members, AsyncAuth[Member])
 assert_type(sync_members, Auth[Member])
 
@@ -63,10 +65,15 @@ assert_type(Auth(sessions=sync_store, env="PROD"), Auth[User])
 # a function and a lambda do as well
 assert_type(AsyncAuth(sessions=store, env="DEV", transform_database_user=to_name), AsyncAuth[str])
 assert_type(Auth(sessions=sync_store, env="DEV", transform_database_user=to_name), Auth[str])
-assert_type(Auth(sessions=sync_store, env="DEV", transform_database_user=lambda row: [row.id]), Auth[list[str]])
+assert_type(
+    Auth(sessions=sync_store, env="DEV", transform_database_user=lambda row: [row.id]),
+    Auth[list[str]],
+)
 
 # it can be written down, and then has to be true
-declared: AsyncAuth[Member] = AsyncAuth(sessions=store, env="DEV", transform_database_user=Member.from_row)
+declared: AsyncAuth[Member] = AsyncAuth(
+    sessions=store, env="DEV", transform_database_user=Member.from_row
+)
 wrong: AsyncAuth[Member] = AsyncAuth(sessions=store, env="DEV", transform_database_user=to_name)  # type: ignore[call-overload]  # pyright: ignore[reportAssignmentType]
 
 

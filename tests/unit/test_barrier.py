@@ -8,7 +8,7 @@ import redis.asyncio
 from redis.exceptions import MovedError
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
-from lucia._redis.commands import Fence, Operation
+from lucia._redis.commands import Operation, ReplicationBarrier
 from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia._sync.stores.redis.driver import RedisDriver
 from lucia.errors import StoreUnavailable
@@ -18,7 +18,7 @@ SOON = 0.12
 
 def barrier() -> Operation[int]:
     """Ask one replica of each primary."""
-    found: int = yield Fence("session:renewed:", b"x", 1, 10)
+    found: int = yield ReplicationBarrier("session:renewed:", b"x", 1, 10)
     return found
 
 

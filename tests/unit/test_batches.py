@@ -9,10 +9,10 @@ import pytest
 
 from lucia import Overloaded
 from lucia._redis.commands import Reply, Words
-from lucia._redis.replay import OtherHistory
+from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.transport import batching as batches_module
-from lucia._redis.transport.batching import MAX_UNDER_WAY, Batches
-from lucia._redis.transport.retries import AskAlone, Unanswered
+from lucia._redis.transport.batching import MAX_IN_FLIGHT, RequestBatcher
+from lucia._redis.transport.retries import BatchRejected, NoReply
 
 SECONDS: Final = 60.0
 
@@ -22,7 +22,9 @@ WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
 class Sent:
     """Commands on their way, until the test answers them."""
 
-    def __init__(self, commands: Sequence[Words], seconds: float, only_reads: bool, fresh: bool) -> None:
+    def __init__(
+        self, commands: Sequence[Words], seconds: float, only_reads: bool, fresh: bool
+    ) -> None:
         self.commands = [tuple(each) for each in commands]
         self.seconds = seconds
         self.only_reads = only_reads
@@ -32,7 +34,9 @@ class Sent:
 
     def echo(self) -> None:
         """Answer reads with their keys, and everything else with its words."""
-        self.replies.set_result([list(words[1:]) if words[0] == "MGET" else list(words) for words in self.commands])
+        self.replies.set_result(
+            [list(words[1:]) if words[0] == "MGET" else list(words) for words in self.commands]
+        )
 
 
 class Line:
@@ -64,13 +68,13 @@ def line() -> Line:
 
 
 @pytest.fixture
-async def batches(line: Line) -> Batches:
-    return Batches(line.exchange, SECONDS, many_slots=False)
+async def batches(line: Line) -> RequestBatcher:
+    return RequestBatcher(line.exchange, SECONDS, many_slots=False)
 
 
 @pytest.fixture
-async def of_node(line: Line) -> Batches:
-    return Batches(line.exchange, SECONDS, many_slots=True)
+async def of_node(line: Line) -> RequestBatcher:
+    return RequestBatcher(line.exchange, SECONDS, many_slots=True)
 
 
 async def ticks(count: int = 3) -> None:
@@ -79,9 +83,14 @@ async def ticks(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
-async def in_one_tick(batches: Batches, reads: Sequence[bytes], asked: Sequence[Words]) -> list["asyncio.Future[Any]"]:
+async def in_one_tick(
+    batches: RequestBatcher, reads: Sequence[bytes], asked: Sequence[Words]
+) -> list["asyncio.Future[Any]"]:
     """Reads of these keys, and commands; on their way by now."""
-    waiting = [*(batches.read([key]) for key in reads), *(batches.ask([words], 10) for words in asked)]
+    waiting = [
+        *(batches.read([key]) for key in reads),
+        *(batches.ask([words], 10) for words in asked),
+    ]
     await ticks()
     return waiting
 
@@ -94,7 +103,7 @@ async def outcome(waiting: Awaitable[Any]) -> Any:
 # What goes together
 
 
-async def test_reads_of_one_tick(batches: Batches, line: Line) -> None:
+async def test_reads_of_one_tick(batches: RequestBatcher, line: Line) -> None:
     """They are one command, and each gets what is at its own keys."""
     reads = [batches.read([b"a"]), batches.read([b"b", b"c"]), batches.read([b"a"])]
     await ticks()
@@ -104,18 +113,24 @@ async def test_reads_of_one_tick(batches: Batches, line: Line) -> None:
     assert line.sent[0].only_reads
 
 
-async def test_what_is_asked_in_one_tick(batches: Batches, line: Line) -> None:
+async def test_what_is_asked_in_one_tick(batches: RequestBatcher, line: Line) -> None:
     """Commands that belong together stay together, behind the reads."""
     asked = [batches.ask([("ASKING",), ("SET", b"x", b"1")], 10), batches.ask([("DEL", b"y")], 10)]
     read = batches.read([b"a"])
     await ticks()
-    assert [each.commands for each in line.sent] == [[("MGET", b"a"), ("ASKING",), ("SET", b"x", b"1"), ("DEL", b"y")]]
+    assert [each.commands for each in line.sent] == [
+        [("MGET", b"a"), ("ASKING",), ("SET", b"x", b"1"), ("DEL", b"y")]
+    ]
     assert not line.sent[0].only_reads
     line.sent[0].echo()
-    assert await asyncio.gather(read, *asked) == [[b"a"], [["ASKING"], ["SET", b"x", b"1"]], [["DEL", b"y"]]]
+    assert await asyncio.gather(read, *asked) == [
+        [b"a"],
+        [["ASKING"], ["SET", b"x", b"1"]],
+        [["DEL", b"y"]],
+    ]
 
 
-async def test_reads_of_a_node(of_node: Batches, line: Line) -> None:
+async def test_reads_of_a_node(of_node: RequestBatcher, line: Line) -> None:
     """In a cluster each is a command of its own, on one connection."""
     reads = [of_node.read([b"a"]), of_node.read([b"b"])]
     await ticks()
@@ -124,7 +139,7 @@ async def test_reads_of_a_node(of_node: Batches, line: Line) -> None:
     assert await asyncio.gather(*reads) == [[b"a"], [b"b"]]
 
 
-async def test_not_joined_to_what_is_sent(batches: Batches, line: Line) -> None:
+async def test_not_joined_to_what_is_sent(batches: RequestBatcher, line: Line) -> None:
     """A read that comes while the same key is being read asks anew: the answer under way may be older than a revocation."""
     before = batches.read([b"a"])
     await ticks()
@@ -137,9 +152,13 @@ async def test_not_joined_to_what_is_sent(batches: Batches, line: Line) -> None:
 
 
 @pytest.mark.parametrize(
-    "ask", [lambda batches: batches.read([b"a"]), lambda batches: batches.ask([("GET", b"a")], 10)], ids=["read", "ask"]
+    "ask",
+    [lambda batches: batches.read([b"a"]), lambda batches: batches.ask([("GET", b"a")], 10)],
+    ids=["read", "ask"],
 )
-async def test_asked_while_all_batches_end(batches: Batches, line: Line, ask: Callable[[Batches], Awaitable[Any]]) -> None:
+async def test_asked_while_all_batches_end(
+    batches: RequestBatcher, line: Line, ask: Callable[[RequestBatcher], Awaitable[Any]]
+) -> None:
     """Who asks again when as many as may be under way end in one tick gets an answer, though nobody asks after that."""
 
     async def ask_twice() -> None:
@@ -148,37 +167,41 @@ async def test_asked_while_all_batches_end(batches: Batches, line: Line, ask: Ca
 
     asking = asyncio.ensure_future(ask_twice())
     await ticks()
-    for _ in range(MAX_UNDER_WAY - 1):
+    for _ in range(MAX_IN_FLIGHT - 1):
         batches.read([b"b"])
         await ticks()
     for each in tuple(line.sent):
         each.echo()
     await ticks(5)
-    assert len(line.sent) == MAX_UNDER_WAY + 1
+    assert len(line.sent) == MAX_IN_FLIGHT + 1
     line.sent[-1].echo()
     await asking
 
 
-async def test_few_under_way(batches: Batches, line: Line) -> None:
+async def test_few_under_way(batches: RequestBatcher, line: Line) -> None:
     """While as many as may be are under way, requests pile up, and go together once one of these is over."""
     early = []
-    for number in range(MAX_UNDER_WAY):
+    for number in range(MAX_IN_FLIGHT):
         early.append(batches.read([b"early %d" % number]))
         await ticks()
     late = [batches.read([b"late 1"])]
     await ticks()
     late.append(batches.read([b"late 2"]))
     await ticks()
-    assert len(line.sent) == MAX_UNDER_WAY
+    assert len(line.sent) == MAX_IN_FLIGHT
     line.sent[1].echo()
     await ticks()
-    assert [each.commands for each in line.sent[MAX_UNDER_WAY:]] == [[("MGET", b"late 1", b"late 2")]]
+    assert [each.commands for each in line.sent[MAX_IN_FLIGHT:]] == [
+        [("MGET", b"late 1", b"late 2")]
+    ]
     for each in (*line.sent[:1], *line.sent[2:]):
         each.echo()
     await asyncio.gather(*early, *late)
 
 
-async def test_many_requests(batches: Batches, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_requests(
+    batches: RequestBatcher, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More than may be in one batch go in several, at once; so do those of which the first are not wanted any more."""
     monkeypatch.setattr(batches_module, "MAX_REQUESTS", 2)
     reads = [batches.read([b"%d" % number]) for number in range(5)]
@@ -191,7 +214,9 @@ async def test_many_requests(batches: Batches, line: Line, monkeypatch: pytest.M
     assert await asyncio.gather(*reads[2:]) == [[b"2"], [b"3"], [b"4"]]
 
 
-async def test_many_commands(batches: Batches, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_commands(
+    batches: RequestBatcher, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are shared by the batches that are free, unless a share is too small to be worth it; what is one too many waits for its turn."""
     monkeypatch.setattr(batches_module, "MIN_COMMANDS", 2)
     monkeypatch.setattr(batches_module, "MAX_REQUESTS", 3)
@@ -210,10 +235,15 @@ async def test_many_commands(batches: Batches, line: Line, monkeypatch: pytest.M
     assert [len(each.commands) for each in line.sent[5:]] == [2]
     for each in line.sent[4:]:
         each.echo()
-    assert await asyncio.gather(early, *asked, *more) == [[b"a"], *([["DEL", b"%d" % number]] for number in [*range(9), *range(5)])]
+    assert await asyncio.gather(early, *asked, *more) == [
+        [b"a"],
+        *([["DEL", b"%d" % number]] for number in [*range(9), *range(5)]),
+    ]
 
 
-async def test_too_many_wait(batches: Batches, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_wait(
+    batches: RequestBatcher, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beyond a bound, requests are refused; those that wait already are not harmed."""
     monkeypatch.setattr(batches_module, "MAX_WAITING", 2)
     asked = batches.ask([("DEL", b"b")], 10)
@@ -227,7 +257,7 @@ async def test_too_many_wait(batches: Batches, line: Line, monkeypatch: pytest.M
     assert (await read, await asked) == ([b"a"], [["DEL", b"b"]])
 
 
-async def test_nobodys_context(batches: Batches, line: Line) -> None:
+async def test_nobodys_context(batches: RequestBatcher, line: Line) -> None:
     """What carries the requests sees no context of those who wait."""
     WHO.set("the first who asked")
     read = batches.read([b"a"])
@@ -240,7 +270,7 @@ async def test_nobodys_context(batches: Batches, line: Line) -> None:
 # Cancelled
 
 
-async def test_cancelled_before_it_is_sent(batches: Batches, line: Line) -> None:
+async def test_cancelled_before_it_is_sent(batches: RequestBatcher, line: Line) -> None:
     """It is not sent; and nothing is, if nobody is left who waits."""
     batches.ask([("DEL", b"b")], 10).cancel()
     batches.read([b"a"]).cancel()
@@ -254,7 +284,7 @@ async def test_cancelled_before_it_is_sent(batches: Batches, line: Line) -> None
     assert await kept == [b"c"]
 
 
-async def test_cancelled_after_it_was_sent(batches: Batches, line: Line) -> None:
+async def test_cancelled_after_it_was_sent(batches: RequestBatcher, line: Line) -> None:
     """Its reply is thrown away, and everybody else gets their own."""
     *reads, first, second = await in_one_tick(batches, [b"a", b"b"], [("DEL", b"c"), ("DEL", b"d")])
     reads[0].cancel()
@@ -264,21 +294,23 @@ async def test_cancelled_after_it_was_sent(batches: Batches, line: Line) -> None
     assert (await reads[1], await second) == ([b"b"], [["DEL", b"d"]])
 
 
-async def test_cancelled_before_it_fails(batches: Batches, line: Line) -> None:
+async def test_cancelled_before_it_fails(batches: RequestBatcher, line: Line) -> None:
     """Nor does anybody get an error that was not waited for."""
     *reads, first, second = await in_one_tick(batches, [b"a", b"b"], [("DEL", b"c"), ("DEL", b"d")])
     reads[0].cancel()
     first.cancel()
     await ticks()
-    line.sent[0].replies.set_exception(Unanswered(None, sent=True))
-    assert [type(each) for each in await asyncio.gather(reads[1], second, return_exceptions=True)] == [Unanswered, Unanswered]
+    line.sent[0].replies.set_exception(NoReply(None, sent=True))
+    assert [
+        type(each) for each in await asyncio.gather(reads[1], second, return_exceptions=True)
+    ] == [NoReply, NoReply]
 
 
-async def test_what_carries_them_is_cancelled(batches: Batches, line: Line) -> None:
+async def test_what_carries_them_is_cancelled(batches: RequestBatcher, line: Line) -> None:
     """As all tasks are where a loop ends: then nobody waits in vain, neither for what was sent nor for what was not."""
     sent = batches.read([b"a"])
     await ticks()
-    for _ in range(MAX_UNDER_WAY - 1):
+    for _ in range(MAX_IN_FLIGHT - 1):
         batches.read([b"b"])
         await ticks()
     piled = [batches.read([b"c"]), batches.ask([("DEL", b"d")], 10)]
@@ -287,7 +319,7 @@ async def test_what_carries_them_is_cancelled(batches: Batches, line: Line) -> N
         worker.cancel()
     for waiting, was_sent in ((sent, True), (piled[0], False), (piled[1], False)):
         lost = await outcome(waiting)
-        assert isinstance(lost, Unanswered)
+        assert isinstance(lost, NoReply)
         assert (lost.error, lost.sent) == (None, was_sent)
     after = batches.read([b"e"])
     await ticks()
@@ -305,44 +337,59 @@ class Odd(Exception):
         super().__init__(f"code {code}")
 
 
-@pytest.mark.parametrize(("error", "kind"), [(OSError("broken"), OSError), (Odd(code=7), ConnectionError)])
-async def test_an_error_for_each(batches: Batches, line: Line, error: Exception, kind: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind"), [(OSError("broken"), OSError), (Odd(code=7), ConnectionError)]
+)
+async def test_an_error_for_each(
+    batches: RequestBatcher, line: Line, error: Exception, kind: type[Exception]
+) -> None:
     """Nobody is given an error that somebody else is given; what is behind it is told to all."""
     waiting = await in_one_tick(batches, [b"a", b"b"], [("DEL", b"c")])
-    line.sent[0].replies.set_exception(Unanswered(error, sent=True))
+    line.sent[0].replies.set_exception(NoReply(error, sent=True))
     losses = await asyncio.gather(*waiting, return_exceptions=True)
-    errors = [lost.error for lost in losses if isinstance(lost, Unanswered) and lost.sent]
+    errors = [lost.error for lost in losses if isinstance(lost, NoReply) and lost.sent]
     assert len({id(each) for each in (*errors, error)}) == 4
     assert all(isinstance(each, kind) and each.__cause__ is error for each in errors)
 
 
-async def test_another_history(batches: Batches, line: Line) -> None:
+async def test_another_history(batches: RequestBatcher, line: Line) -> None:
     """That something has to be ended again is told to each."""
     waiting = await in_one_tick(batches, [b"a"], [("DEL", b"c")])
-    line.sent[0].replies.set_exception(OtherHistory())
+    line.sent[0].replies.set_exception(ServerHistoryChanged())
     found = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(each) for each in found] == [OtherHistory, OtherHistory]
+    assert [type(each) for each in found] == [ServerHistoryChanged, ServerHistoryChanged]
     assert found[0] is not found[1]
 
 
-@pytest.mark.parametrize("reply", [ValueError("refused"), b"PONG", [], [b"one of two"], [None, None, None]])
-async def test_reads_that_are_refused_together(batches: Batches, line: Line, reply: Reply) -> None:
+@pytest.mark.parametrize(
+    "reply", [ValueError("refused"), b"PONG", [], [b"one of two"], [None, None, None]]
+)
+async def test_reads_that_are_refused_together(
+    batches: RequestBatcher, line: Line, reply: Reply
+) -> None:
     """Each has to be asked alone; what was asked with them is not concerned."""
     *reads, asked = await in_one_tick(batches, [b"a", b"b"], [("DEL", b"c")])
     line.sent[0].replies.set_result([reply, 1])
-    assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [AskAlone, AskAlone]
+    assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [
+        BatchRejected,
+        BatchRejected,
+    ]
     assert await asked == [1]
 
 
-async def test_a_read_of_a_node_that_is_refused(of_node: Batches, line: Line) -> None:
+async def test_a_read_of_a_node_that_is_refused(of_node: RequestBatcher, line: Line) -> None:
     """In a cluster the others are not concerned."""
     reads = [of_node.read([b"a"]), of_node.read([b"b"]), of_node.read([b"c"])]
     await ticks()
     line.sent[0].replies.set_result([ValueError("MOVED"), [b"b"], [b"c", b"too much"]])
-    assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [AskAlone, list, AskAlone]
+    assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [
+        BatchRejected,
+        list,
+        BatchRejected,
+    ]
 
 
-async def test_fewer_replies(batches: Batches, line: Line) -> None:
+async def test_fewer_replies(batches: RequestBatcher, line: Line) -> None:
     """Where the connection was closed after a reply, what came behind may have been done or not."""
     asked = [batches.ask([("DEL", b"%d" % number)], 10) for number in range(3)]
     await ticks()
@@ -350,49 +397,54 @@ async def test_fewer_replies(batches: Batches, line: Line) -> None:
     line.sent[0].replies.set_result([1, refused])
     assert await asyncio.gather(*asked[:2]) == [[1], [refused]]
     lost = await outcome(asked[2])
-    assert isinstance(lost, Unanswered)
+    assert isinstance(lost, NoReply)
     assert isinstance(lost.error, ConnectionError)
     assert lost.sent
 
 
-async def test_fewer_replies_of_a_node(of_node: Batches, line: Line) -> None:
+async def test_fewer_replies_of_a_node(of_node: RequestBatcher, line: Line) -> None:
     """Reads that have none are not answered."""
     reads = [of_node.read([b"a"]), of_node.read([b"b"])]
     await ticks()
     line.sent[0].replies.set_result([ValueError("loading")])
-    assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [AskAlone, Unanswered]
+    assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [
+        BatchRejected,
+        NoReply,
+    ]
 
 
 @pytest.mark.parametrize("sent", [True, False])
-async def test_ones_own_time(batches: Batches, line: Line, sent: bool) -> None:
+async def test_ones_own_time(batches: RequestBatcher, line: Line, sent: bool) -> None:
     """Who has less time than a batch gets an error that says whether the commands may have arrived."""
     line.holds_up = not sent
     short, long = batches.ask([("DEL", b"a")], 0.01), batches.ask([("DEL", b"b")], 10)
     lost = await outcome(short)
-    assert isinstance(lost, Unanswered)
+    assert isinstance(lost, NoReply)
     assert (lost.error, lost.sent) == (None, sent)
     line.sent[0].echo()
     assert await long == [["DEL", b"b"]]
 
 
-async def test_times_of_their_own(batches: Batches, line: Line) -> None:
+async def test_times_of_their_own(batches: RequestBatcher, line: Line) -> None:
     """Whose time is over is told so, in whatever order they came; who has given up is told nothing more."""
-    given_up, waiting, last, first = [batches.ask([("DEL", b"a")], seconds) for seconds in (0.01, 60, 0.03, 0.02)]
+    given_up, waiting, last, first = [
+        batches.ask([("DEL", b"a")], seconds) for seconds in (0.01, 60, 0.03, 0.02)
+    ]
     await ticks()
     given_up.cancel()
-    assert [type(await outcome(each)) for each in (first, last)] == [Unanswered, Unanswered]
+    assert [type(await outcome(each)) for each in (first, last)] == [NoReply, NoReply]
     line.sent[0].echo()
     assert await waiting == [["DEL", b"a"]]
 
 
-async def test_time_that_is_over_when_nobody_waits(batches: Batches, line: Line) -> None:
+async def test_time_that_is_over_when_nobody_waits(batches: RequestBatcher, line: Line) -> None:
     """Then nothing is told; who comes later has their own time."""
     answered = batches.ask([("DEL", b"a")], 0.01)
     await ticks()
     line.sent[0].echo()
     assert await answered == [["DEL", b"a"]]
     await asyncio.sleep(0.02)
-    assert isinstance(await outcome(batches.ask([("DEL", b"b")], 0.01)), Unanswered)
+    assert isinstance(await outcome(batches.ask([("DEL", b"b")], 0.01)), NoReply)
     line.sent[1].echo()
 
 
@@ -400,9 +452,9 @@ async def test_time_beside_older_ones(line: Line, monkeypatch: pytest.MonkeyPatc
     """However long requests wait without a pause, those that have come of late have the time that is left to them."""
     monkeypatch.setattr(batches_module, "MAX_REQUESTS", 2)
     now = 1_000.0
-    batches = Batches(line.exchange, 5.0, many_slots=False, clock=lambda: now)
+    batches = RequestBatcher(line.exchange, 5.0, many_slots=False, clock=lambda: now)
     waiting: list[Awaitable[Any]] = []
-    for number in range(MAX_UNDER_WAY):
+    for number in range(MAX_IN_FLIGHT):
         waiting.append(batches.read([b"early %d" % number]))
         await ticks()
     waiting += [batches.read([b"first"]), batches.read([b"first"])]
@@ -422,9 +474,9 @@ async def test_time_beside_older_ones(line: Line, monkeypatch: pytest.MonkeyPatc
 async def test_time_that_was_spent_waiting(line: Line) -> None:
     """A batch has what is left to the oldest of it; if that is nothing, it is not sent."""
     now = 1_000.0
-    batches = Batches(line.exchange, 5.0, many_slots=False, clock=lambda: now)
+    batches = RequestBatcher(line.exchange, 5.0, many_slots=False, clock=lambda: now)
     early = []
-    for number in range(MAX_UNDER_WAY):
+    for number in range(MAX_IN_FLIGHT):
         early.append(batches.read([b"early %d" % number]))
         await ticks()
     oldest = batches.read([b"oldest"])
@@ -438,9 +490,9 @@ async def test_time_that_was_spent_waiting(line: Line) -> None:
     now += 5
     line.sent[1].echo()
     lost = await outcome(too_late)
-    assert isinstance(lost, Unanswered)
+    assert isinstance(lost, NoReply)
     assert (lost.error, lost.sent) == (None, False)
-    assert len(line.sent) == MAX_UNDER_WAY + 1
+    assert len(line.sent) == MAX_IN_FLIGHT + 1
     for each in line.sent[2:]:
         each.echo()
     await asyncio.gather(*early, oldest, newer)

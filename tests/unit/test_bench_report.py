@@ -16,7 +16,13 @@ from bench.section import QUICK, Goal, Plan, Section
 
 def row(subject: str, *values: float, section: str = "speed", concurrency: int = 1) -> Row:
     """What was measured of a subject, a value a round."""
-    return Row(section=section, subject=subject, setting={"concurrency": concurrency}, unit="1/s", values=values)
+    return Row(
+        section=section,
+        subject=subject,
+        setting={"concurrency": concurrency},
+        unit="1/s",
+        values=values,
+    )
 
 
 def nothing(_: Plan) -> Iterator[Row]:
@@ -26,7 +32,14 @@ def nothing(_: Plan) -> Iterator[Row]:
 
 def section(*goals: Goal, name: str = "speed") -> Section:
     """A section with goals."""
-    return Section(name=name, title="Speed", about="How fast.", columns="concurrency", measure=nothing, goals=goals)
+    return Section(
+        name=name,
+        title="Speed",
+        about="How fast.",
+        columns="concurrency",
+        measure=nothing,
+        goals=goals,
+    )
 
 
 OURS = Want("speed", "ours", {"concurrency": 1})
@@ -66,14 +79,22 @@ def test_a_want_that_fits_several_rows() -> None:
 )
 def test_verdict(better: str, every_round: bool, measured: Ratio, met: bool) -> None:
     """The median is held to the bound, or where every round counts, the worst one."""
-    goal = Goal(text="", row=OURS, better="higher" if better == "higher" else "lower", bound=2, every_round=every_round)
+    goal = Goal(
+        text="",
+        row=OURS,
+        better="higher" if better == "higher" else "lower",
+        bound=2,
+        every_round=every_round,
+    )
     assert goal.is_met(measured) is met
 
 
 def test_a_miss_is_told() -> None:
     """The table of goals says what was missed, with the lowest and the highest round."""
     missed = goals([section(TWICE)], [row("ours", 150, 180, 210), row("theirs", 100, 100, 100)])
-    assert missed.splitlines()[-1] == "| ours against theirs | ≥ 2 | 1.8 | 1.5 to 2.1 | **missed** |"
+    assert (
+        missed.splitlines()[-1] == "| ours against theirs | ≥ 2 | 1.8 | 1.5 to 2.1 | **missed** |"
+    )
 
 
 def test_a_goal_of_what_was_not_measured() -> None:
@@ -86,7 +107,9 @@ def test_sections_are_kept_one_by_one(tmp_path: Path) -> None:
     """A section that is measured again takes the place of its own rows and of no others, and all facts are told."""
     one, other = section(), section(name="size")
     results.write(tmp_path, one, {"date": "1 May", "machine": "m"}, [row("ours", 1)])
-    results.write(tmp_path, other, {"date": "2 May", "machine": "m"}, [row("ours", 5, section="size")])
+    results.write(
+        tmp_path, other, {"date": "2 May", "machine": "m"}, [row("ours", 5, section="size")]
+    )
     results.write(tmp_path, one, {"date": "3 May", "machine": "m"}, [row("ours", 2)])
     facts, rows = results.read(tmp_path, [one, other, section(name="never measured")])
     assert facts == {"date": "3 May; 2 May", "machine": "m"}

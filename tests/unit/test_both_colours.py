@@ -29,7 +29,10 @@ def test_an_adapter_of_the_other_colour_is_refused(name: str) -> None:
     """It is a TypeError when ``Auth`` is made, which names the argument and what it takes, and not an odd failure at the first call."""
     auth, right, wrong = AUTHS[name]
     verb = "are async" if name == "AsyncAuth" else "are not async"
-    with pytest.raises(TypeError, match=f"sessions= has an adapter of the other colour: {name} takes .* whose methods {verb}"):
+    with pytest.raises(
+        TypeError,
+        match=f"sessions= has an adapter of the other colour: {name} takes .* whose methods {verb}",
+    ):
         auth(sessions=wrong(), env="DEV")
     with pytest.raises(TypeError, match="users= has an adapter of the other colour"):
         auth(sessions=right(), users=wrong(), env="DEV")
@@ -66,12 +69,19 @@ async def wait(*_args: Any) -> Any:
 
 @pytest.mark.parametrize("name", AUTHS)
 @pytest.mark.parametrize("setting", ["transform_database_user", "generate_custom_user_id", "clock"])
-@pytest.mark.parametrize("function", [wait, partial(wait, 1), AsyncCallable(), AsyncCallable().__call__])
-def test_a_setting_that_has_to_be_awaited_is_refused(name: str, setting: str, function: Any) -> None:
+@pytest.mark.parametrize(
+    "function", [wait, partial(wait, 1), AsyncCallable(), AsyncCallable().__call__]
+)
+def test_a_setting_that_has_to_be_awaited_is_refused(
+    name: str, setting: str, function: Any
+) -> None:
     """Of an async function the coroutine would be taken for its result: a TypeError says so when ``Auth`` is made."""
     auth, adapter, _ = AUTHS[name]
     store = adapter()
-    with pytest.raises(TypeError, match=rf"\A{setting} must be a plain function, not an async one: .* is called without await"):
+    with pytest.raises(
+        TypeError,
+        match=rf"\A{setting} must be a plain function, not an async one: .* is called without await",
+    ):
         auth(sessions=store, users=store, env="DEV", **{setting: function})
 
 
@@ -93,15 +103,30 @@ def test_a_setting_without_the_methods_it_needs_is_refused(name: str) -> None:
     client = redis.asyncio.Redis() if is_async else redis.Redis()
     prefix = "Async" if is_async else ""
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"hash": ScryptHash}, r"hash must be an instance of ScryptHash, not the class: call it, as in ScryptHash\(…\)"),
-        ({"hash": "scrypt"}, r"hash must have the methods of PasswordHasher: str has no hash, verify, needs_rehash"),
+        (
+            {"hash": ScryptHash},
+            r"hash must be an instance of ScryptHash, not the class: call it, as in ScryptHash\(…\)",
+        ),
+        (
+            {"hash": "scrypt"},
+            r"hash must have the methods of PasswordHasher: str has no hash, verify, needs_rehash",
+        ),
         (
             {"sessions": redis_adapter},
             rf"sessions must be an instance of {prefix}RedisSessionAdapter, not the class: call it, as in .*\(…\)",
         ),
-        ({"sessions": client}, rf"sessions must have the methods of {prefix}SessionAdapter: Redis has no get_session, .*"),
-        ({"sessions": None}, rf"sessions must have the methods of {prefix}SessionAdapter: NoneType has no get_session, .*"),
-        ({"users": adapter}, rf"users must be an instance of {prefix}MemoryAdapter, not the class: call it, as in .*\(…\)"),
+        (
+            {"sessions": client},
+            rf"sessions must have the methods of {prefix}SessionAdapter: Redis has no get_session, .*",
+        ),
+        (
+            {"sessions": None},
+            rf"sessions must have the methods of {prefix}SessionAdapter: NoneType has no get_session, .*",
+        ),
+        (
+            {"users": adapter},
+            rf"users must be an instance of {prefix}MemoryAdapter, not the class: call it, as in .*\(…\)",
+        ),
         (
             {"users": redis_adapter(client)},
             rf"users must have the methods of {prefix}UserAdapter: {prefix}RedisSessionAdapter has no get_user, set_user, .*",
@@ -116,7 +141,9 @@ def test_a_setting_without_the_methods_it_needs_is_refused(name: str) -> None:
 async def whole_life(auth: AsyncAuth[User], name: str) -> Session:
     """Sign up, log in several times at once, renew at once."""
     await auth.create_user(primary_key=PrimaryKey("username", name, PASSWORD))
-    logins = await asyncio.gather(*(auth.create_session_with_key("username", name, PASSWORD) for _ in range(4)))
+    logins = await asyncio.gather(
+        *(auth.create_session_with_key("username", name, PASSWORD) for _ in range(4))
+    )
     renewed = await asyncio.gather(*(auth.renew_session(logins[0].session_id) for _ in range(4)))
     assert len({session.session_id for session in renewed}) == 1
     return renewed[0]
@@ -145,7 +172,13 @@ def test_ours_one_auth_in_several_event_loops(*, five_methods: bool) -> None:
 
 def run(script: str) -> str:
     """What a program of its own prints; it must end well and soon."""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", dedent(script)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -14,7 +14,14 @@ NOW = 1_000_000_000
 ACTIVE = 1_000
 
 
-def login(name: str, created_at: int | None, *, handle: str | None = None, user_id: str = "u", **columns: int) -> SessionRow:
+def login(
+    name: str,
+    created_at: int | None,
+    *,
+    handle: str | None = None,
+    user_id: str = "u",
+    **columns: int,
+) -> SessionRow:
     """A session that lives now; by default its handle is its name."""
     attributes: dict[str, Any] = {"handle": handle or name}
     if created_at is not None:
@@ -26,7 +33,9 @@ def login(name: str, created_at: int | None, *, handle: str | None = None, user_
 NEW = login("new", NOW)
 
 
-def surplus(*rows: SessionRow, limit: int = 2, new: SessionRow = NEW, spare: bool = True) -> list[str]:
+def surplus(
+    *rows: SessionRow, limit: int = 2, new: SessionRow = NEW, spare: bool = True
+) -> list[str]:
     """What ends for the new login."""
     return surplus_sessions(rows, new, limit, NOW, spare=spare)
 
@@ -72,7 +81,10 @@ def test_one_millisecond() -> None:
 
 def test_what_is_not_counted() -> None:
     """Dead sessions and other users' are neither counted nor ended; at its very end a session still counts."""
-    dead, last = login("dead", 1, active_expires=1, idle_expires=NOW - 1), login("last", 2, idle_expires=NOW)
+    dead, last = (
+        login("dead", 1, active_expires=1, idle_expires=NOW - 1),
+        login("last", 2, idle_expires=NOW),
+    )
     rows = [dead, last, login("foreign", 3, user_id="other"), login("a", 10)]
     assert surplus(*rows, limit=3) == []
     assert surplus(*rows) == ["last"]
@@ -80,7 +92,12 @@ def test_what_is_not_counted() -> None:
 
 def test_one_login_counts_once() -> None:
     """Two sessions of one handle are one login, and end together; a second session of the new login's handle stays."""
-    rows = [login("a", 10), login("b", 5, handle="x"), login("b2", 5, handle="x"), login("new2", 1, handle="new")]
+    rows = [
+        login("a", 10),
+        login("b", 5, handle="x"),
+        login("b2", 5, handle="x"),
+        login("new2", 1, handle="new"),
+    ]
     assert surplus(*rows, limit=3) == []
     assert surplus(*rows) == ["b", "b2"]
 
@@ -95,10 +112,15 @@ def test_the_new_one() -> None:
 
 def test_records_made_elsewhere() -> None:
     """Without a time and a handle, a login is one active period before its active end, and of the handle that its id gives."""
-    bare = [SessionRow(id=name, user_id="u", active_expires=end, idle_expires=NOW) for name, end in (("x", 3_000), ("y", 2_000))]
+    bare = [
+        SessionRow(id=name, user_id="u", active_expires=end, idle_expires=NOW)
+        for name, end in (("x", 3_000), ("y", 2_000))
+    ]
     assert surplus(*bare, login("a", 1_500)) == ["y", "a"]
     assert surplus(*bare, login("a", 1_500), limit=3) == ["y"]
-    nameless = SessionRow(id="n", user_id="u", active_expires=NOW + ACTIVE, idle_expires=NOW + ACTIVE)
+    nameless = SessionRow(
+        id="n", user_id="u", active_expires=NOW + ACTIVE, idle_expires=NOW + ACTIVE
+    )
     assert surplus(*bare, login("a", 1_500), new=nameless) == ["y", "a"]
 
 
@@ -113,7 +135,11 @@ def test_a_login_after_the_others() -> None:
     """A login is put after all others of the user, if it is not; never more than a minute and a millisecond into the future."""
     assert login_after([], NEW, NOW) is NEW
     assert login_after([login("a", NOW - 1), login("b", NOW + 9, user_id="other")], NEW, NOW) is NEW
-    for time, expected in ((NOW, NOW + 1), (NOW + 30_000, NOW + 30_001), (2 * NOW, NOW + MAX_SKEW_MS + 1)):
+    for time, expected in (
+        (NOW, NOW + 1),
+        (NOW + 30_000, NOW + 30_001),
+        (2 * NOW, NOW + MAX_SKEW_MS + 1),
+    ):
         moved = login_after([login("a", time), login("b", 5)], NEW, NOW)
         assert moved == replace(NEW, attributes={"handle": "new", "created_at": expected})
         assert surplus(login("a", time), login("b", 5), moved, limit=1, spare=False) == ["b", "a"]
@@ -122,7 +148,9 @@ def test_a_login_after_the_others() -> None:
 
 def test_a_login_after_records_made_elsewhere() -> None:
     """The same goes for others that do not say when they were."""
-    bare = SessionRow(id="x", user_id="u", active_expires=NOW + ACTIVE + 500, idle_expires=NOW + 2 * ACTIVE)
+    bare = SessionRow(
+        id="x", user_id="u", active_expires=NOW + ACTIVE + 500, idle_expires=NOW + 2 * ACTIVE
+    )
     moved = login_after([bare], NEW, NOW)
     assert moved.attributes["created_at"] == NOW + 501
     assert surplus(bare, moved, limit=1, spare=False) == ["x"]
@@ -138,10 +166,17 @@ names = st.sampled_from("abcdefgh")
 rows = st.builds(login, names, st.integers(0, 5), handle=names)
 
 
-@given(st.lists(rows, unique_by=lambda row: row.id), st.integers(1, 5), st.randoms(use_true_random=False))
+@given(
+    st.lists(rows, unique_by=lambda row: row.id),
+    st.integers(1, 5),
+    st.randoms(use_true_random=False),
+)
 def test_logins_at_once_agree(found: list[SessionRow], limit: int, random: Any) -> None:
     """Who sees all logins, whichever of them it is and in whatever order it sees them, finds the same ones surplus: all but the limit."""
-    ended = {frozenset(surplus(*random.sample(found, len(found)), new=new, limit=limit, spare=False)) for new in (*found, NEW)}
+    ended = {
+        frozenset(surplus(*random.sample(found, len(found)), new=new, limit=limit, spare=False))
+        for new in (*found, NEW)
+    }
     assert len(ended) == 1
     left = {row.attributes["handle"] for row in found if row.id not in next(iter(ended))}
     assert len(left) == min(limit, len({row.attributes["handle"] for row in found}))

@@ -11,7 +11,7 @@ import pytest
 import redis
 from redis.asyncio import Redis, RedisCluster
 
-from lucia._compat.gathering import MAX_TOGETHER
+from lucia._compat.gathering import MAX_CONCURRENT_CALLS
 from lucia._redis.commands import Batch, Call, Eval, Operation
 from lucia._redis.transport import batching as batches_module
 from lucia._redis.transport import connection_io as wire_module
@@ -20,10 +20,20 @@ from lucia.errors import Overloaded, StoreUnavailable
 from lucia.testing import AsyncRenewingSessionAdapterSuite
 from tests.aio.meeting import patiently
 from tests.aio.test_conformance import AsyncSessionFirstSuite
-from tests.redis_tools import AsyncClients, ClusterInspector, Inspector, frozen, own_server, row, unused_port
+from tests.redis_tools import (
+    AsyncClients,
+    ClusterInspector,
+    Inspector,
+    frozen,
+    own_server,
+    row,
+    unused_port,
+)
 from tests.servers import Cluster, Server
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 
 MANY = 200
 
@@ -50,7 +60,9 @@ async def client(inspector: Inspector) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def cluster_client(cluster_inspector: ClusterInspector, cluster: Cluster) -> AsyncIterator[Any]:
+async def cluster_client(
+    cluster_inspector: ClusterInspector, cluster: Cluster
+) -> AsyncIterator[Any]:
     """A client of the cluster."""
     async with AsyncClients.of_cluster("redis", cluster) as client:
         yield client
@@ -75,7 +87,9 @@ class TestUncoalescedCluster(AsyncSessionFirstSuite):
 
 
 @pytest.mark.parametrize(("coalesce", "commands"), [(True, 1), (False, MANY)])
-async def test_reads_at_once(client: Redis, inspector: Inspector, coalesce: bool, commands: int) -> None:
+async def test_reads_at_once(
+    client: Redis, inspector: Inspector, coalesce: bool, commands: int
+) -> None:
     """They are one command for the server; each gets its own session, or None."""
     adapter = AsyncRedisSessionAdapter(client, coalesce=coalesce)
     rows = [row(f"s{number}", f"u{number}") for number in range(MANY)]
@@ -86,7 +100,9 @@ async def test_reads_at_once(client: Redis, inspector: Inspector, coalesce: bool
     assert inspector.calls("mget") == before + commands
 
 
-async def test_reads_at_once_in_a_cluster(cluster_client: RedisCluster, cluster_inspector: ClusterInspector) -> None:
+async def test_reads_at_once_in_a_cluster(
+    cluster_client: RedisCluster, cluster_inspector: ClusterInspector
+) -> None:
     """Each node is sent its own on one connection; and whoever comes first asks for the map, for all."""
     adapter = AsyncRedisSessionAdapter(cluster_client)
     rows = [row(f"s{number}", f"u{number}") for number in range(MANY)]
@@ -102,7 +118,9 @@ async def test_writes_at_once(client: Redis, inspector: Inspector) -> None:
     ids = [f"s{number}" for number in range(MANY)]
     await asyncio.gather(*(adapter.set_session(row(each, "u1")) for each in ids))
     assert inspector.live() == set(ids)
-    renewed = await asyncio.gather(*(adapter.renew_session(each, row(f"{each}-new"), grace=0) for each in ids))
+    renewed = await asyncio.gather(
+        *(adapter.renew_session(each, row(f"{each}-new"), grace=0) for each in ids)
+    )
     assert [each.id for each in renewed if each is not None] == [f"{each}-new" for each in ids]
     await asyncio.gather(*(adapter.delete_session(f"{each}-new") for each in ids))
     assert inspector.live() == set()
@@ -117,7 +135,7 @@ def batch(*commands: Call | Eval) -> Operation[Any]:
 async def test_a_batch_of_many_commands(client: Redis, inspector: Inspector) -> None:
     """Its replies are in the order of its commands, however many there are."""
     adapter = AsyncRedisSessionAdapter(client)
-    names = [f"k{number}" for number in range(3 * MAX_TOGETHER // 2)]
+    names = [f"k{number}" for number in range(3 * MAX_CONCURRENT_CALLS // 2)]
     for name in names:
         inspector.client.set(name, name)
     replies = await adapter._driver.run(batch(*(Call("MGET", (name,)) for name in names)))
@@ -125,7 +143,9 @@ async def test_a_batch_of_many_commands(client: Redis, inspector: Inspector) -> 
 
 
 @pytest.mark.parametrize("coalesce", [True, False])
-async def test_a_batch_of_which_one_command_fails(client: Redis, inspector: Inspector, coalesce: bool) -> None:
+async def test_a_batch_of_which_one_command_fails(
+    client: Redis, inspector: Inspector, coalesce: bool
+) -> None:
     """Its error is raised, and no other one; what was sent with it is done, and what would be sent after it is not."""
     adapter = AsyncRedisSessionAdapter(client, coalesce=coalesce)
     inspector.client.mset({"text": "no number", "other": "1"})
@@ -137,7 +157,10 @@ async def test_a_batch_of_which_one_command_fails(client: Redis, inspector: Insp
 async def test_a_batch_of_which_a_read_is_not_answered(tmp_path: Path) -> None:
     """Where another command of it may have been done, something may have been written."""
     with own_server("redis-server", tmp_path) as server:
-        async with Redis(port=server.port) as client, AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=0.3)) as adapter:
+        async with (
+            Redis(port=server.port) as client,
+            AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=0.3)) as adapter,
+        ):
             await patiently(lambda: adapter.get_session("mine"))
             with frozen(server), pytest.raises(StoreUnavailable) as raised:
                 await adapter._driver.run(batch(Call("MGET", ("one",)), Call("DEL", ("other",))))
@@ -158,9 +181,14 @@ async def test_a_revocation_that_is_over(client: Redis) -> None:
             readers.create_task(read_on())
         for _ in range(20):
             await adapter.set_session(row("mine"))
-            assert None not in await asyncio.gather(*(adapter.get_session("mine") for _ in range(20)))
+            assert None not in await asyncio.gather(
+                *(adapter.get_session("mine") for _ in range(20))
+            )
             await adapter.delete_session("mine")
-            assert await asyncio.gather(*(adapter.get_session("mine") for _ in range(20))) == [None] * 20
+            assert (
+                await asyncio.gather(*(adapter.get_session("mine") for _ in range(20)))
+                == [None] * 20
+            )
         is_over.set()
 
 
@@ -169,7 +197,9 @@ async def test_too_many(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = AsyncRedisSessionAdapter(client)
     await adapter.set_session(row("mine"))
     monkeypatch.setattr(batches_module, "MAX_WAITING", 10)
-    found = await asyncio.gather(*(adapter.get_session("mine") for _ in range(30)), return_exceptions=True)
+    found = await asyncio.gather(
+        *(adapter.get_session("mine") for _ in range(30)), return_exceptions=True
+    )
     assert [type(each) for each in found].count(Overloaded) == 20
     assert await adapter.get_session("mine") is not None
 
@@ -179,7 +209,9 @@ async def test_an_error_for_each() -> None:
     async with Redis(port=unused_port()) as client:
         adapter = AsyncRedisSessionAdapter(client)
         for _ in range(2):  # the first time there are no connections yet
-            errors = await asyncio.gather(*(adapter.get_session("mine") for _ in range(5)), return_exceptions=True)
+            errors = await asyncio.gather(
+                *(adapter.get_session("mine") for _ in range(5)), return_exceptions=True
+            )
             assert [type(each) for each in errors] == [StoreUnavailable] * 5
             causes = [each.__cause__ for each in errors if isinstance(each, StoreUnavailable)]
             assert [type(each) for each in causes] == [redis.ConnectionError] * 5
@@ -191,7 +223,7 @@ async def test_who_packs(client: Redis, packs: str, monkeypatch: pytest.MonkeyPa
     """Commands are packed by hiredis where it is installed, and otherwise by the client; the server is told the same."""
     monkeypatch.setattr(wire_module, "_PACK", hiredis.pack_command if packs == "hiredis" else None)
     adapter = AsyncRedisSessionAdapter(client)
-    session = row("mïne", "ü", noted={"agent": "é\x00\r\n"})
+    session = row("mïne", "ü", metadata={"agent": "é\x00\r\n"})
     await adapter.set_session(session)
     assert await adapter.get_session("mïne") == session
     assert await adapter.get_sessions_by_user_id("ü") == [session]

@@ -9,7 +9,19 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import _render_cmd_body
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Column, Connection, MetaData, String, Table, Text, create_engine, func, make_url, select, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
@@ -27,8 +39,16 @@ def library_tables() -> MetaData:
 def application_tables(*, collation: str | None = None) -> MetaData:
     """The library's tables beside an application's own users, whose table may have a collation of its own."""
     metadata = MetaData()
-    options: dict[str, Any] = {} if collation is None else {"mariadb_charset": "utf8mb4", "mariadb_collate": collation}
-    people = Table("people", metadata, Column("id", String(40), primary_key=True), Column("name", Text), **options)
+    options: dict[str, Any] = (
+        {} if collation is None else {"mariadb_charset": "utf8mb4", "mariadb_collate": collation}
+    )
+    people = Table(
+        "people",
+        metadata,
+        Column("id", String(40), primary_key=True),
+        Column("name", Text),
+        **options,
+    )
     AuthTables(metadata, user=people, sessions=True)
     return metadata
 
@@ -52,7 +72,9 @@ def connection(sql_server: SqlServer) -> Iterator[Connection]:
 
 def migration(connection: Connection) -> MigrationContext:
     """Return Alembic's view of the database."""
-    return MigrationContext.configure(connection, opts={"compare_type": True, "target_metadata": MetaData()})
+    return MigrationContext.configure(
+        connection, opts={"compare_type": True, "target_metadata": MetaData()}
+    )
 
 
 @pytest.mark.parametrize("case", METADATA)
@@ -68,7 +90,11 @@ def test_alembic_makes_the_tables(connection: Connection, case: str) -> None:
     """The migration that Alembic writes by itself needs no import of this library, runs, and makes the same tables."""
     context = migration(connection)
     directives: Any = produce_migrations(context, METADATA[case])
-    options = {"sqlalchemy_module_prefix": "sa.", "alembic_module_prefix": "op.", "user_module_prefix": None}
+    options = {
+        "sqlalchemy_module_prefix": "sa.",
+        "alembic_module_prefix": "op.",
+        "user_module_prefix": None,
+    }
     rendering = AutogenContext(context, METADATA[case], opts=options)
     body = _render_cmd_body(directives.upgrade_ops, rendering)
     source = "\n".join(["import sqlalchemy as sa", *rendering.imports, body])
@@ -86,7 +112,9 @@ def collations(server: SqlServer, metadata: MetaData) -> dict[tuple[str, str], s
         metadata.create_all(engine)
         with engine.connect() as connection:
             rows = connection.execute(
-                text("SELECT table_name, column_name, collation_name FROM information_schema.columns WHERE table_schema = :name"),
+                text(
+                    "SELECT table_name, column_name, collation_name FROM information_schema.columns WHERE table_schema = :name"
+                ),
                 {"name": name},
             )
             found = {(table, column): collation for table, column, collation in rows}
@@ -98,7 +126,12 @@ def collations(server: SqlServer, metadata: MetaData) -> dict[tuple[str, str], s
 def test_columns_in_mariadb(mariadb: SqlServer, case: str) -> None:
     """The library's own ids and hashes are compared byte for byte; references have the collation of the user's id, as they must."""
     found = collations(mariadb, METADATA[case])
-    for table, column in (("auth_key", "id"), ("auth_key", "hashed_password"), ("auth_session", "id"), ("auth_session", "successor")):
+    for table, column in (
+        ("auth_key", "id"),
+        ("auth_key", "hashed_password"),
+        ("auth_session", "id"),
+        ("auth_session", "successor"),
+    ):
         assert found[table, column] == "utf8mb4_nopad_bin"
     expected = found["people", "id"]
     assert expected.endswith("_ci")
@@ -114,7 +147,9 @@ def test_mariadb_under_the_name_of_mysql(mariadb: SqlServer) -> None:
         users = METADATA["library"].tables["auth_user"]
         with engine.begin() as connection:
             connection.execute(users.insert(), [{"id": text} for text in ("id", "ID", "id ", "íd")])
-            assert connection.execute(select(func.count()).where(users.c.id == "id")).scalar_one() == 1
+            assert (
+                connection.execute(select(func.count()).where(users.c.id == "id")).scalar_one() == 1
+            )
         engine.dispose()
 
 
@@ -130,7 +165,12 @@ def test_declared_collations(url: str, collation: str) -> None:
     """Each database that ignores case by default is told not to, for each id and hash of the library's own tables."""
     dialect = make_url(url).get_dialect()()
     for name, count in (("auth_user", 1), ("auth_key", 3), ("auth_session", 3)):
-        assert str(CreateTable(METADATA["library"].tables[name]).compile(dialect=dialect)).count(collation) == count
+        assert (
+            str(CreateTable(METADATA["library"].tables[name]).compile(dialect=dialect)).count(
+                collation
+            )
+            == count
+        )
 
 
 def test_no_collation_where_none_is_needed() -> None:
@@ -154,7 +194,11 @@ def test_statements_compare_bytes(mariadb: SqlServer) -> None:
 
         def found(condition: Any) -> int:
             with engine.connect() as connection:
-                return int(connection.execute(select(func.count()).select_from(table).where(condition)).scalar_one())
+                return int(
+                    connection.execute(
+                        select(func.count()).select_from(table).where(condition)
+                    ).scalar_one()
+                )
 
         for other in ("JOSÉ", "jose", "josé ", "jose\u0301", "josé\u200b"):
             assert found(table.c.id == other) == 1

@@ -101,7 +101,13 @@ def run_python(program: str) -> "subprocess.CompletedProcess[str]":
     Not in development mode, where asyncio reports each step that takes long, which on a busy machine any may.
     """
     flags = ["-W", "error", "-W", "ignore::DeprecationWarning"]
-    return subprocess.run([sys.executable, *flags, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return subprocess.run(
+        [sys.executable, *flags, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
 
 
 # The two colours
@@ -112,7 +118,11 @@ def test_both_colours_have_the_same_methods() -> None:
 
     def methods(kind: type[object]) -> dict[str, list[str]]:
         found = inspect.getmembers(kind, inspect.isfunction)
-        return {name.replace("aclose", "close"): list(inspect.signature(method).parameters) for name, method in found if name[0] != "_"}
+        return {
+            name.replace("aclose", "close"): list(inspect.signature(method).parameters)
+            for name, method in found
+            if name[0] != "_"
+        }
 
     assert methods(AsyncPasswordWorkers) == methods(PasswordWorkers)
     assert set(methods(PasswordWorkers)) == {"hash", "verify", "verify_dummy", "close"}
@@ -145,11 +155,18 @@ async def test_a_full_queue_is_overloaded_until_there_is_room() -> None:
     workers = AsyncPasswordWorkers(gate, PasswordPool(workers=1, queue=1))
     accepted = [asyncio.create_task(workers.hash(name)) for name in ("first", "second")]
     await entered(gate)
-    for refused in (workers.hash("third"), workers.verify("third", "", NEW_PASSWORDS), workers.verify_dummy("third", NEW_PASSWORDS)):
+    for refused in (
+        workers.hash("third"),
+        workers.verify("third", "", NEW_PASSWORDS),
+        workers.verify_dummy("third", NEW_PASSWORDS),
+    ):
         with pytest.raises(Overloaded):
             await refused
     gate.opened.set()
-    assert all(CHEAP.verify(name, hashed) for name, hashed in zip(("first", "second"), await asyncio.gather(*accepted), strict=True))
+    assert all(
+        CHEAP.verify(name, hashed)
+        for name, hashed in zip(("first", "second"), await asyncio.gather(*accepted), strict=True)
+    )
     assert CHEAP.verify("patient", await until_not_overloaded(workers))
     assert "third" not in gate.passwords
     await workers.aclose()
@@ -171,7 +188,9 @@ async def test_a_cancelled_waiter_gives_up_its_place() -> None:
     """A job that has not begun is never done once its waiter is cancelled, and its place is free at once."""
     gate = Gate()
     workers = AsyncPasswordWorkers(gate, PasswordPool(workers=1, queue=1))
-    running, waiting = (asyncio.create_task(workers.hash(name)) for name in ("running", "cancelled"))
+    running, waiting = (
+        asyncio.create_task(workers.hash(name)) for name in ("running", "cancelled")
+    )
     await entered(gate)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -239,7 +258,10 @@ def test_several_event_loops_at_once() -> None:
         answers = [threads.submit(asyncio.run, workers.hash(str(number))) for number in range(4)]
         assert all(gate.entered.acquire(timeout=PATIENCE) for _ in range(2))
         gate.opened.set()
-        assert all(CHEAP.verify(str(number), answer.result(PATIENCE)) for number, answer in enumerate(answers))
+        assert all(
+            CHEAP.verify(str(number), answer.result(PATIENCE))
+            for number, answer in enumerate(answers)
+        )
     assert gate.most_inside == 2
     asyncio.run(workers.aclose())
 
@@ -381,7 +403,10 @@ async def test_a_dummy_is_never_valid_and_costs_one_verification() -> None:
     """Each dummy verification is one real one of that password, and False even when the hasher finds it valid; one dummy is made in all."""
     counter = Counter()
     workers = AsyncPasswordWorkers(counter, PasswordPool(workers=1))
-    assert [await workers.verify_dummy(password, ANYBODY) for password in ("a", "b")] == [False, False]
+    assert [await workers.verify_dummy(password, ANYBODY) for password in ("a", "b")] == [
+        False,
+        False,
+    ]
     assert await workers.verify("c", "real", ANYBODY)
     assert counter.verified == [("a", "hash 1"), ("b", "hash 1"), ("c", "real")]
     assert len(counter.hashed) == 1
@@ -393,7 +418,11 @@ def test_the_first_known_name_costs_what_the_first_unknown_one_does() -> None:
     known, unknown = Counter(), Counter()
     PasswordWorkers(known).verify("x", "real", ANYBODY)
     PasswordWorkers(unknown).verify_dummy("x", ANYBODY)
-    assert (len(known.hashed), len(known.verified)) == (len(unknown.hashed), len(unknown.verified)) == (1, 1)
+    assert (
+        (len(known.hashed), len(known.verified))
+        == (len(unknown.hashed), len(unknown.verified))
+        == (1, 1)
+    )
 
 
 @pytest.mark.parametrize("password", ["", "x" * 1_001, "\ud800"])

@@ -16,21 +16,30 @@ import redis
 import redis.asyncio
 import redis.exceptions
 
-from lucia._compat.per_loop import AsyncOwned
+from lucia._compat.per_loop import AsyncPerLoop
 from lucia._redis.commands import UNGATED, USUAL, Call, Eval, SendMode, Transaction
 from lucia._redis.index import LIST, SET
-from lucia._redis.replay import OtherHistory, Revocations, Watch
+from lucia._redis.replay import ConnectionMonitor, Revocations, ServerHistoryChanged
 from lucia._redis.scripts import DELETE, SWAP
 from lucia._redis.transport.connections import AsyncServer, Server
 from lucia._redis.transport.fair_semaphore import FairSemaphore
-from lucia._redis.transport.passthrough import AsyncGivenClient, GivenClient
-from lucia._redis.transport.retries import Unanswered, is_repeatable
+from lucia._redis.transport.passthrough import AsyncClientPassthrough, ClientPassthrough
+from lucia._redis.transport.retries import NoReply, is_repeatable
 from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia._redis.transport.slots import SLOTS, is_redirected, redirection_of, slot_map_of, slot_of
-from lucia._redis.transport.topology import OneServer, Recipe, topology_of
+from lucia._redis.transport.topology import ConnectionFactory, OneServer, topology_of
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from tests.redis_tools import AsyncClients, Inspector, frozen, own_server, row, silent_server, until, unused_port
+from tests.redis_tools import (
+    AsyncClients,
+    Inspector,
+    frozen,
+    own_server,
+    row,
+    silent_server,
+    until,
+    unused_port,
+)
 from tests.servers import Cluster
 from tests.servers import Server as RealServer
 from tests.support.faulty_proxy import FaultyProxy
@@ -53,7 +62,9 @@ def named(inspector: Inspector, name: str) -> int:
 
 def test_one_loop_after_another(inspector: Inspector) -> None:
     """One adapter works in several loops, one after another, and each loop closes its connections when it ends."""
-    adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port, client_name="mine"))
+    adapter = AsyncRedisSessionAdapter(
+        redis.asyncio.Redis(port=inspector.server.port, client_name="mine")
+    )
 
     async def use(session_id: str) -> None:
         await adapter.set_session(row(session_id))
@@ -126,10 +137,10 @@ def test_a_loop_that_is_closed_before_its_owner_is_gone() -> None:
         things.append(Thing())
         return things[-1]
 
-    async def use(owned: AsyncOwned[Thing]) -> None:
+    async def use(owned: AsyncPerLoop[Thing]) -> None:
         assert await owned.get() is await owned.get()
 
-    owned = AsyncOwned(make)
+    owned = AsyncPerLoop(make)
     asyncio.run(use(owned))
     del owned
     gc.collect()
@@ -178,7 +189,14 @@ print("done")
 def test_fork(inspector: Inspector) -> None:
     """After a fork parent and child use connections of their own, and no reply goes astray."""
     inspector.write(row("one"))
-    command = [sys.executable, "-W", "error::ResourceWarning", "-c", FORK, str(inspector.server.port)]
+    command = [
+        sys.executable,
+        "-W",
+        "error::ResourceWarning",
+        "-c",
+        FORK,
+        str(inspector.server.port),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
@@ -205,7 +223,14 @@ print("done")
 def test_nobody_has_to_close_an_adapter(inspector: Inspector, library: str, client: str) -> None:
     """A program that closes no adapter ends at once, and nothing warns of a connection that was left open."""
     program = UNCLOSED.format(library=library, client=client)
-    command = [sys.executable, "-W", "error::ResourceWarning", "-c", program, str(inspector.server.port)]
+    command = [
+        sys.executable,
+        "-W",
+        "error::ResourceWarning",
+        "-c",
+        program,
+        str(inspector.server.port),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
@@ -217,7 +242,7 @@ def test_a_connection_made_in_haste(inspector: Inspector) -> None:
     """A connection that was opened with little time left has all the time of a later command."""
     topology = topology_of(redis.Redis(port=inspector.server.port, max_connections=1))
     assert isinstance(topology, OneServer)
-    server = Server(topology.recipe, Watch(Revocations()), Settings())
+    server = Server(topology.factory, ConnectionMonitor(Revocations()), Settings())
     assert server.ask([("PING",)], 0.3) == [b"PONG"]
     assert server.ask([("BLPOP", "nothing", "0.5")], 5) == [None]
     assert len(server._idle) == 1
@@ -226,7 +251,9 @@ def test_a_connection_made_in_haste(inspector: Inspector) -> None:
 
 async def test_a_cancelled_call(inspector: Inspector) -> None:
     """A call that is cancelled gives its place back, and its reply is nobody's."""
-    adapter = AsyncRedisSessionAdapter(redis.asyncio.Redis(port=inspector.server.port, max_connections=1))
+    adapter = AsyncRedisSessionAdapter(
+        redis.asyncio.Redis(port=inspector.server.port, max_connections=1)
+    )
     await adapter.set_session(row("one"))
     with frozen(inspector.server):
         call = asyncio.ensure_future(adapter.get_sessions_by_user_id("u1"))
@@ -261,11 +288,15 @@ FOREIGN = {
 
 @pytest.mark.parametrize("error", FOREIGN.values(), ids=FOREIGN)
 @pytest.mark.parametrize("flavour", ["async", "sync"])
-async def test_errors_of_closed_transports(flavour: str, error: Exception, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_errors_of_closed_transports(
+    flavour: str, error: Exception, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An error of a closed transport reaches nobody: the store is unavailable, and nothing was changed."""
     port = inspector.server.port
     client: Any = redis.asyncio.Redis(port=port) if flavour == "async" else redis.Redis(port=port)
-    adapter: Any = AsyncRedisSessionAdapter(client) if flavour == "async" else RedisSessionAdapter(client)
+    adapter: Any = (
+        AsyncRedisSessionAdapter(client) if flavour == "async" else RedisSessionAdapter(client)
+    )
     call: Any = awaited if flavour == "async" else asyncio.to_thread
     assert await call(adapter.get_session, "one") is None
     connection: Any = redis.asyncio.Connection if flavour == "async" else redis.Connection
@@ -288,8 +319,10 @@ async def test_the_deadline_of_a_given_client() -> None:
     """The asynchronous client that is used as it is has the deadline too."""
     with silent_server() as server:
         client = redis.asyncio.Redis(host=server.host, port=server.port)
-        with pytest.raises(Unanswered) as raised:
-            await AsyncGivenClient(client, Watch(Revocations())).ask(None, [("PING",)], 0.05)
+        with pytest.raises(NoReply) as raised:
+            await AsyncClientPassthrough(client, ConnectionMonitor(Revocations())).ask(
+                None, [("PING",)], 0.05
+            )
         assert (raised.value.error, raised.value.sent) == (None, True)
         await client.aclose()
 
@@ -297,17 +330,23 @@ async def test_the_deadline_of_a_given_client() -> None:
 async def test_a_given_client_asks_in_one_way(inspector: Inspector) -> None:
     """What has to be alone on a connection is sent by a client that is used as it is as everything else."""
     async with redis.asyncio.Redis(port=inspector.server.port) as client:
-        assert await AsyncGivenClient(client, Watch(Revocations())).ask(None, [("ECHO", "x")], 5, SendMode(alone=True)) == [b"x"]
+        assert await AsyncClientPassthrough(client, ConnectionMonitor(Revocations())).ask(
+            None, [("ECHO", "x")], 5, SendMode(alone=True)
+        ) == [b"x"]
     with redis.Redis(port=inspector.server.port) as client_of_threads:
-        assert GivenClient(client_of_threads, Watch(Revocations())).ask(None, [("ECHO", "x")], 5, SendMode(alone=True)) == [b"x"]
+        assert ClientPassthrough(client_of_threads, ConnectionMonitor(Revocations())).ask(
+            None, [("ECHO", "x")], 5, SendMode(alone=True)
+        ) == [b"x"]
 
 
 async def test_a_given_client_keeps_no_connection() -> None:
     """A client that is used as it is names no key by which to ask replicas: that is a failure, never an empty list."""
-    with pytest.raises(Unanswered):
-        GivenClient(object(), Watch(Revocations())).keys_everywhere("prefix", 1)
-    with pytest.raises(Unanswered):
-        await AsyncGivenClient(object(), Watch(Revocations())).keys_everywhere("prefix", 1)
+    with pytest.raises(NoReply):
+        ClientPassthrough(object(), ConnectionMonitor(Revocations())).keys_everywhere("prefix", 1)
+    with pytest.raises(NoReply):
+        await AsyncClientPassthrough(object(), ConnectionMonitor(Revocations())).keys_everywhere(
+            "prefix", 1
+        )
 
 
 # Connections that are checked
@@ -324,7 +363,9 @@ class Pool(NamedTuple):
         """How many connections lie idle."""
         return len(self.server._idle)
 
-    async def ask(self, *commands: tuple[Any, ...], seconds: float = 5, mode: SendMode = USUAL) -> Any:
+    async def ask(
+        self, *commands: tuple[Any, ...], seconds: float = 5, mode: SendMode = USUAL
+    ) -> Any:
         """Send commands."""
         return await self.call(self.server.ask, commands, seconds, mode)
 
@@ -342,10 +383,17 @@ def pools(request: pytest.FixtureRequest) -> Callable[[int, Revocations], Pool]:
         if request.param == "async":
             topology = topology_of(redis.asyncio.Redis(port=port))
             assert isinstance(topology, OneServer)
-            return Pool(AsyncServer(topology.recipe, Watch(revocations), AsyncSettings(coalesce=False)), awaited)
+            return Pool(
+                AsyncServer(
+                    topology.factory, ConnectionMonitor(revocations), AsyncSettings(coalesce=False)
+                ),
+                awaited,
+            )
         topology = topology_of(redis.Redis(port=port))
         assert isinstance(topology, OneServer)
-        return Pool(Server(topology.recipe, Watch(revocations), Settings()), asyncio.to_thread)
+        return Pool(
+            Server(topology.factory, ConnectionMonitor(revocations), Settings()), asyncio.to_thread
+        )
 
     return make
 
@@ -354,7 +402,9 @@ Pools = Callable[[int, Revocations], Pool]
 
 
 @pytest.mark.parametrize("fault", [FaultyProxy.reset, FaultyProxy.cut, FaultyProxy.half_close])
-async def test_a_connection_that_was_closed(pools: Pools, inspector: Inspector, fault: Callable[[FaultyProxy], None]) -> None:
+async def test_a_connection_that_was_closed(
+    pools: Pools, inspector: Inspector, fault: Callable[[FaultyProxy], None]
+) -> None:
     """A connection that was closed or reset while it was idle is not used, so not even a retry is needed."""
     with FaultyProxy(inspector.server.port) as front:
         pool = pools(front.port, Revocations())
@@ -366,7 +416,9 @@ async def test_a_connection_that_was_closed(pools: Pools, inspector: Inspector, 
         await pool.call(pool.server.drop_idle)
 
 
-async def test_nothing_was_sent(pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_was_sent(
+    pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request whose connection was lost before the first byte was written says that it was not sent."""
 
     async def is_clean(_: Any) -> bool:
@@ -380,7 +432,7 @@ async def test_nothing_was_sent(pools: Pools, inspector: Inspector, monkeypatch:
         # As if it was lost right after the look at it.
         monkeypatch.setattr("lucia._redis.transport.connections.is_clean", is_clean)
         monkeypatch.setattr("lucia._redis.transport.connections._is_clean", lambda *_: True)
-        with pytest.raises(Unanswered) as raised:
+        with pytest.raises(NoReply) as raised:
             await pool.ask(("SET", "key", "value"))
         assert raised.value.sent is False
 
@@ -407,9 +459,9 @@ async def test_a_connection_to_a_former_server(pools: Pools, tmp_path: Path) -> 
         assert await one.ask(("GET", "session")) == [b"alive"]
         revocations.ended(["session"], revocations.changes)
         front.target = new.port  # connections that are open stay where they are
-        with pytest.raises(OtherHistory):
+        with pytest.raises(ServerHistoryChanged):
             await other.ask(("GET", "session"))
-        with pytest.raises(OtherHistory):
+        with pytest.raises(ServerHistoryChanged):
             await one.ask(("GET", "session"))
         assert await one.ask(("DEL", "session"), mode=UNGATED) == [1]
         revocations.done(revocations.block(), revocations.changes)
@@ -426,11 +478,11 @@ async def test_a_request_with_little_time(pools: Pools, inspector: Inspector) ->
     pausing = ("BLPOP", "nothing", "0.2")
     await asyncio.gather(*(pool.ask(pausing) for _ in range(4)))
     assert pool.idle == 4
-    with pytest.raises(Unanswered):
+    with pytest.raises(NoReply):
         await pool.ask(pausing, seconds=0.05)
     assert pool.idle == 3
     pool.server._seconds = 0.05
-    with pytest.raises(Unanswered):
+    with pytest.raises(NoReply):
         await pool.ask(pausing, seconds=0.05)
     assert pool.idle == 0
 
@@ -441,7 +493,7 @@ async def test_connections_in_doubt(pools: Pools, inspector: Inspector) -> None:
         pool = pools(front.port, Revocations())
         await asyncio.gather(*(pool.ask(("BLPOP", "nothing", "0.2")) for _ in range(3)))
         front.drop()
-        with pytest.raises(Unanswered):
+        with pytest.raises(NoReply):
             await pool.ask(("PING",), seconds=0.05)
         assert pool.idle == 2
         pool.server._seconds = 2
@@ -456,7 +508,7 @@ async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
     await pool.ask(("PING",))
     is_sync = isinstance(pool.server, Server)
     pool.server._places = FairSemaphore(0) if is_sync else asyncio.Semaphore(0)
-    with pytest.raises(Unanswered) as raised:
+    with pytest.raises(NoReply) as raised:
         await pool.ask(("PING",), seconds=0.05)
     assert (raised.value.error, raised.value.sent) == (None, False)
     assert pool.idle == 1
@@ -464,7 +516,9 @@ async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
     await pool.call(pool.server.drop_idle)
 
 
-async def test_closing_amid_a_check(pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_amid_a_check(
+    pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection that is being checked while all are closed is closed too, once it is given back."""
     monkeypatch.setattr("lucia._redis.transport.settings.IDLE_CHECK_SECONDS", -1.0)
     with FaultyProxy(inspector.server.port) as front:
@@ -473,13 +527,17 @@ async def test_closing_amid_a_check(pools: Pools, inspector: Inspector, monkeypa
         front.hold()
         asking = asyncio.ensure_future(pool.ask(("PING",)))
         await asyncio.sleep(0.1)
-        await pool.call(pool.server.close if isinstance(pool.server, Server) else pool.server.aclose)
+        await pool.call(
+            pool.server.close if isinstance(pool.server, Server) else pool.server.aclose
+        )
         front.flow()
         assert await asking == [b"PONG"]
         assert pool.idle == 0
 
 
-async def test_a_check_that_is_not_answered(pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_that_is_not_answered(
+    pools: Pools, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A connection that swallows its check is replaced within the time of the request."""
     with FaultyProxy(inspector.server.port) as front:
         pool = pools(front.port, Revocations())
@@ -505,7 +563,9 @@ async def test_a_cluster_that_is_not_there() -> None:
 async def test_a_cluster_without_slots(tmp_path: Path) -> None:
     """A node that has no slots, and knows nobody who has, says so in the client's own error when the time is over."""
     soon = timedelta(seconds=2)
-    with own_server("redis-server", tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(unused_port())) as server:
+    with own_server(
+        "redis-server", tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(unused_port())
+    ) as server:
         client = AsyncClients.of_cluster("redis", Cluster((server.port,)))
         async with AsyncRedisSessionAdapter(client, deadline=soon) as adapter:
             with pytest.raises(StoreUnavailable) as raised:
@@ -513,7 +573,9 @@ async def test_a_cluster_without_slots(tmp_path: Path) -> None:
             assert isinstance(raised.value.__cause__, redis.exceptions.ClusterDownError)
 
 
-@pytest.mark.parametrize("key", ["foo", b"foo", "{foo}bar", "a{foo}{bar}", "{}foo", "{foo", "foo}", "{{a}}", "ü{ö}", 5])
+@pytest.mark.parametrize(
+    "key", ["foo", b"foo", "{foo}bar", "a{foo}{bar}", "{}foo", "{foo", "foo}", "{{a}}", "ü{ö}", 5]
+)
 def test_slots_of_keys(cluster: Cluster, key: Any) -> None:
     """A key's slot is what a server computes, by its hash tag if it has one."""
     with redis.Redis(port=cluster.ports[0]) as node:
@@ -522,7 +584,11 @@ def test_slots_of_keys(cluster: Cluster, key: Any) -> None:
 
 def test_redirections() -> None:
     """A node that has no name for itself is the one that was asked, in its map and where it points to."""
-    reply = [[0, 1, [b"", 7000, b"id"], [b"host", 7001, b"id"]], [3, 3, ["host", 7002, "id", []]], [4, 4, [None, 7003]]]
+    reply = [
+        [0, 1, [b"", 7000, b"id"], [b"host", 7001, b"id"]],
+        [3, 3, ["host", 7002, "id", []]],
+        [4, 4, [None, 7003]],
+    ]
     found = slot_map_of(reply, ("me", 1), lambda address: address)
     assert found.primaries == {0: ("me", 7000), 1: ("me", 7000), 3: ("host", 7002), 4: ("me", 7003)}
     assert found.nodes == (("me", 7000), ("host", 7002), ("me", 7003), ("host", 7001))
@@ -541,7 +607,9 @@ def test_nodes_that_know_no_better() -> None:
             assert moved is not None
             assert (moved.address, moved.whole) == (None, False)
     down, again = redis.exceptions.ClusterDownError("down"), redis.exceptions.TryAgainError("again")
-    assert [getattr(redirection_of([each], ("me", 1)), "whole", None) for each in (down, again)] == [False, True]
+    assert [
+        getattr(redirection_of([each], ("me", 1)), "whole", None) for each in (down, again)
+    ] == [False, True]
     assert is_redirected([b"OK", down])
     assert not is_redirected([b"OK", redis.exceptions.ResponseError("NOPERM")])
 
@@ -564,8 +632,19 @@ def test_what_may_be_sent_again() -> None:
     repeatable = {"delete", "revoke", "prune", "drop"}
     for index in (LIST, SET):
         scripts = index.scripts
-        for script in (scripts.create, scripts.renew, scripts.push, scripts.revoke, scripts.prune, scripts.drop, DELETE, SWAP):
-            assert is_repeatable(Eval(script, (), ())) is (script.name.partition(" ")[0] in repeatable), script.name
+        for script in (
+            scripts.create,
+            scripts.renew,
+            scripts.push,
+            scripts.revoke,
+            scripts.prune,
+            scripts.drop,
+            DELETE,
+            SWAP,
+        ):
+            assert is_repeatable(Eval(script, (), ())) is (
+                script.name.partition(" ")[0] in repeatable
+            ), script.name
     for name in ("MGET", "LRANGE", "SMEMBERS", "PTTL", "TIME", "DEL", "LREM", "SREM"):
         assert is_repeatable(Call(name, ("k",)))
     for name in ("SET", "LPUSH", "SADD", "PEXPIREAT", "PERSIST", "an unknown one"):
@@ -582,19 +661,34 @@ class Renamed(redis.Redis):
 
 def test_what_is_copied() -> None:
     """A client of a derived class is copied, without what would send or wait in a way of its own; passwords are not shown."""
-    client = Renamed(host="h", password="secret word", retry_on_error=[ValueError], health_check_interval=9, max_connections=7)
+    client = Renamed(
+        host="h",
+        password="secret word",
+        retry_on_error=[ValueError],
+        health_check_interval=9,
+        max_connections=7,
+    )
     topology = topology_of(client)
     assert isinstance(topology, OneServer)
-    assert (topology.recipe.options["host"], topology.recipe.options["password"], topology.recipe.limit) == ("h", "secret word", 7)
-    assert not {"retry", "retry_on_error", "health_check_interval", "socket_timeout"} & topology.recipe.options.keys()
+    assert (
+        topology.factory.options["host"],
+        topology.factory.options["password"],
+        topology.factory.limit,
+    ) == ("h", "secret word", 7)
+    assert (
+        not {"retry", "retry_on_error", "health_check_interval", "socket_timeout"}
+        & topology.factory.options.keys()
+    )
     assert "secret word" not in repr(topology)
 
 
 def test_names_that_redis_py_gives_itself() -> None:
     """The name that redis-py 7's client of a cluster gives its connections unasked, and they warn of, is not copied; others are."""
-    own, others = ({"db": 1, "lib_name": name, "lib_version": "7.4.0"} for name in ("redis-py", "valkey-py"))
-    assert Recipe.of(redis.Connection, own, 1).options == {"db": 1}
-    assert Recipe.of(redis.Connection, others, 1).options == others
+    own, others = (
+        {"db": 1, "lib_name": name, "lib_version": "7.4.0"} for name in ("redis-py", "valkey-py")
+    )
+    assert ConnectionFactory.of(redis.Connection, own, 1).options == {"db": 1}
+    assert ConnectionFactory.of(redis.Connection, others, 1).options == others
 
 
 def test_what_is_not_copied() -> None:

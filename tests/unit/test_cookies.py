@@ -28,7 +28,7 @@ SESSION = Session(
     fresh=True,
     handle="handle",
     created_at=datetime(2033, 5, 3, tzinfo=UTC),
-    noted={},
+    metadata={},
 )
 ENVS: tuple[Env, ...] = get_args(Env)
 
@@ -44,8 +44,16 @@ def text(session: Session | None, env: Env = "PROD", **options: Any) -> str:
 @pytest.mark.parametrize(
     ("env", "options", "expected"),
     [
-        ("PROD", {}, f"auth_session={ID}; Expires=Wed, 18 May 2033 03:33:20 GMT; Path=/; SameSite=Lax; HttpOnly; Secure"),
-        ("DEV", {}, f"auth_session={ID}; Expires=Wed, 18 May 2033 03:33:20 GMT; Path=/; SameSite=Lax; HttpOnly"),
+        (
+            "PROD",
+            {},
+            f"auth_session={ID}; Expires=Wed, 18 May 2033 03:33:20 GMT; Path=/; SameSite=Lax; HttpOnly; Secure",
+        ),
+        (
+            "DEV",
+            {},
+            f"auth_session={ID}; Expires=Wed, 18 May 2033 03:33:20 GMT; Path=/; SameSite=Lax; HttpOnly",
+        ),
         (
             "PROD",
             {"name": "__Host-auth_session", "same_site": "strict"},
@@ -64,18 +72,28 @@ def test_the_set_cookie_text(env: Env, options: dict[str, Any], expected: str) -
 
 
 @pytest.mark.parametrize("env", ENVS)
-@pytest.mark.parametrize("options", [{}, {"name": "sid", "path": "/a", "domain": "example.com", "same_site": "strict"}])
-def test_setting_and_clearing_differ_in_value_and_expiry_alone(env: Env, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"name": "sid", "path": "/a", "domain": "example.com", "same_site": "strict"}]
+)
+def test_setting_and_clearing_differ_in_value_and_expiry_alone(
+    env: Env, options: dict[str, Any]
+) -> None:
     """A browser drops the cookie that was set, since everything that names it is the same."""
     set_, clear = (text(session, env, **options) for session in (SESSION, None))
     assert "Expires=Thu, 01 Jan 1970 00:00:00 GMT;" in clear
-    restored = clear.replace("=;", f"={ID};", 1).replace("Thu, 01 Jan 1970 00:00:00 GMT", "Wed, 18 May 2033 03:33:20 GMT")
+    restored = clear.replace("=;", f"={ID};", 1).replace(
+        "Thu, 01 Jan 1970 00:00:00 GMT", "Wed, 18 May 2033 03:33:20 GMT"
+    )
     assert restored == set_
 
 
 def test_the_last_second_of_the_calendar_can_be_an_expiry() -> None:
     """The end of the year 9999 is written like any other time."""
-    far = replace(SESSION, session_id=ID, idle_period_expires_at=datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
+    far = replace(
+        SESSION,
+        session_id=ID,
+        idle_period_expires_at=datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
+    )
     assert "Expires=Fri, 31 Dec 9999 23:59:59 GMT;" in text(far)
 
 
@@ -84,10 +102,27 @@ def test_a_cookie_keeps_its_value_out_of_its_repr() -> None:
     assert ID not in repr(create_session_cookie(SESSION, SessionCookie(), "PROD"))
 
 
-@pytest.mark.parametrize("value", ["a;b", "a b", 'a"b', "a,b", "a\\b", "a\r\nSet-Cookie: x=y", "a\n", "ä", "\x00", "\x7f", "\u2028"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a;b",
+        "a b",
+        'a"b',
+        "a,b",
+        "a\\b",
+        "a\r\nSet-Cookie: x=y",
+        "a\n",
+        "ä",
+        "\x00",
+        "\x7f",
+        "\u2028",
+    ],
+)
 def test_a_value_that_a_cookie_cannot_hold_is_refused(value: str) -> None:
     """Nothing breaks out of the value, and the refusal does not repeat it."""
-    cookie = create_session_cookie(replace(SESSION, session_id=f"secret{value}"), SessionCookie(), "PROD")
+    cookie = create_session_cookie(
+        replace(SESSION, session_id=f"secret{value}"), SessionCookie(), "PROD"
+    )
     with pytest.raises(ValueError, match="holds a character") as caught:
         cookie.serialize()
     assert "secret" not in str(caught.value)
@@ -96,7 +131,9 @@ def test_a_value_that_a_cookie_cannot_hold_is_refused(value: str) -> None:
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, blacklist_characters='",;\\')))
 def test_a_value_that_a_cookie_can_hold_comes_back(value: str) -> None:
     """Every cookie-octet of RFC 6265 passes, and the text is found again as it was."""
-    serialized = create_session_cookie(replace(SESSION, session_id=value), SessionCookie(), "DEV").serialize()
+    serialized = create_session_cookie(
+        replace(SESSION, session_id=value), SessionCookie(), "DEV"
+    ).serialize()
     assert find_cookie([serialized.partition("; ")[0]], NAME) == (value or None)
 
 
@@ -172,7 +209,14 @@ def test_options_that_browsers_accept_are_accepted(options: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize(
-    "options", [{"name": "__Host-id"}, {"name": "__host-id"}, {"name": "__Secure-id"}, {"name": "__Http-id"}, {"same_site": "none"}]
+    "options",
+    [
+        {"name": "__Host-id"},
+        {"name": "__host-id"},
+        {"name": "__Secure-id"},
+        {"name": "__Http-id"},
+        {"same_site": "none"},
+    ],
 )
 def test_a_cookie_that_must_be_secure_is_refused_in_development(options: dict[str, Any]) -> None:
     """Where cookies are not Secure, an Auth of either colour refuses a cookie that browsers would drop."""
@@ -188,7 +232,14 @@ def test_a_cookie_that_must_be_secure_is_refused_in_development(options: dict[st
 def test_a_cookie_is_plain_data() -> None:
     """Frameworks that set cookies by their own means find every part of it, the time in UTC."""
     assert Auth(sessions=MemoryAdapter(), env="DEV").create_session_cookie(SESSION) == Cookie(
-        name=NAME, value=ID, expires=END, path="/", same_site="lax", domain=None, secure=False, http_only=True
+        name=NAME,
+        value=ID,
+        expires=END,
+        path="/",
+        same_site="lax",
+        domain=None,
+        secure=False,
+        http_only=True,
     )
 
 
@@ -232,7 +283,9 @@ def test_finding_the_cookie(headers: Sequence[str], expected: str | None) -> Non
     assert find_cookie(headers, NAME) == expected
 
 
-@pytest.mark.parametrize("space", ["\u00a0", "\u2000", "\u3000", "\x0b", "\x0c", "\x1c", "\x85", "\ufeff", "\r", "\n"])
+@pytest.mark.parametrize(
+    "space", ["\u00a0", "\u2000", "\u3000", "\x0b", "\x0c", "\x1c", "\x85", "\ufeff", "\r", "\n"]
+)
 def test_only_spaces_and_tabs_are_trimmed(space: str) -> None:
     """A sibling domain can't pass a cookie with an odd space before its name for one that has a prefix only the host may set."""
     name = "__Host-auth_session"
@@ -251,8 +304,13 @@ def test_nothing_in_a_header_raises(headers: list[str], name: str) -> None:
 @example(before=['a="', "b"], after=['"'], earlier=[])
 @example(before=["a=[", "b,c", "\x00"], after=[], earlier=["{;}"])
 @example(before=[f"{NAME}=", f"{NAME}=x"], after=[f"{NAME}={OTHER_ID}"], earlier=[])
-def test_nothing_hides_a_good_cookie(before: list[str], after: list[str], earlier: list[str]) -> None:
+def test_nothing_hides_a_good_cookie(
+    before: list[str], after: list[str], earlier: list[str]
+) -> None:
     """A session id is found wherever it stands among garbage, behind malformed cookies of its own name too."""
-    pairs = [pair if pair.partition("=")[0].strip(" \t") != NAME else f"{NAME}=-{pair}" for pair in before]
+    pairs = [
+        pair if pair.partition("=")[0].strip(" \t") != NAME else f"{NAME}=-{pair}"
+        for pair in before
+    ]
     headers = [header for header in earlier if NAME not in header]
     assert find_cookie([*headers, ";".join([*pairs, f"{NAME}={ID}", *after])], NAME) == ID

@@ -9,7 +9,7 @@ import redis
 from lucia._redis.cluster import PROVISIONAL_MS, Scripted
 from lucia._redis.commands import Call
 from lucia._redis.doctor.doctor import Doctor
-from lucia._redis.doctor.findings import Examined, Finding, Kind, Treatment
+from lucia._redis.doctor.findings import Examined, Finding, Kind, RepairOptions
 from lucia._redis.doctor.index import RESTARTS
 from lucia._redis.records import encode_row
 from lucia._redis.repair import Repair, ScriptedMends
@@ -31,12 +31,17 @@ def inspector(redis_server: Server) -> Iterator[Inspector]:
 
 def doctor(**treatment: bool) -> Doctor:
     """One for the default layout, which mends."""
-    return Doctor(DEFAULT, Scripted(), ScriptedMends(), Treatment(fix=True, **treatment))
+    return Doctor(DEFAULT, Scripted(), ScriptedMends(), RepairOptions(fix=True, **treatment))
 
 
-def examine(inspector: Inspector, *names: str, others: bool = False, **treatment: bool) -> Stepper[Examined]:
+def examine(
+    inspector: Inspector, *names: str, others: bool = False, **treatment: bool
+) -> Stepper[Examined]:
     """An examination of these keys, in steps."""
-    return Stepper(inspector.client, doctor(**treatment).examine("", [name.encode() for name in names], others=others))
+    return Stepper(
+        inspector.client,
+        doctor(**treatment).examine("", [name.encode() for name in names], others=others),
+    )
 
 
 def findings(examination: Stepper[Examined]) -> list[Finding]:
@@ -55,7 +60,9 @@ def test_session_that_is_just_over(inspector: Inspector) -> None:
     inspector.client.set("session:s", encode_row(row("s", life=-30_000)))
     assert findings(examine(inspector, "session:s")) == []
     inspector.client.set("session:s", encode_row(row("s", life=-90_000)))
-    assert [finding.kind for finding in findings(examine(inspector, "session:s"))] == [Kind.DEAD_SESSION]
+    assert [finding.kind for finding in findings(examine(inspector, "session:s"))] == [
+        Kind.DEAD_SESSION
+    ]
 
 
 def test_end_in_whole_seconds(inspector: Inspector) -> None:
@@ -69,7 +76,20 @@ def test_end_in_whole_seconds(inspector: Inspector) -> None:
 
 def test_what_is_gone_meanwhile(inspector: Inspector) -> None:
     """Keys that are gone when they are looked at are no finding, nor is an index that is gone after it was read."""
-    assert findings(examine(inspector, "session:s", INDEX, "session:renewed:x", "session:throttle:x", "bare", others=True)) == []
+    assert (
+        findings(
+            examine(
+                inspector,
+                "session:s",
+                INDEX,
+                "session:renewed:x",
+                "session:throttle:x",
+                "bare",
+                others=True,
+            )
+        )
+        == []
+    )
     inspector.client.rpush(INDEX, "x")
     examination = examine(inspector, INDEX).step()
     inspector.client.delete(INDEX)
@@ -153,7 +173,11 @@ def test_endings_while_an_index_gets_an_end(inspector: Inspector) -> None:
             examination.step()
         assert examination.result is not None
         assert examination.result.findings == [Finding(Kind.INDEX_WITHOUT_TTL, mended, "u1")]
-        assert inspector.client.pttl(INDEX) > 4 * HOUR if mended else inspector.client.pttl(INDEX) == -1
+        assert (
+            inspector.client.pttl(INDEX) > 4 * HOUR
+            if mended
+            else inspector.client.pttl(INDEX) == -1
+        )
         inspector.client.flushall()
 
 
@@ -180,7 +204,10 @@ def test_bare_session_whose_place_is_taken(inspector: Inspector) -> None:
     inspector.client.rpush("u1", session.id)
     inspector.client.set(f"session:{session.id}", "taken")
     found = findings(examine(inspector, session.id, "u1", others=True, move_bare=True))
-    assert {(finding.kind, finding.mended) for finding in found} == {(Kind.BARE_SESSION, False), (Kind.BARE_INDEX, False)}
+    assert {(finding.kind, finding.mended) for finding in found} == {
+        (Kind.BARE_SESSION, False),
+        (Kind.BARE_INDEX, False),
+    }
     assert inspector.client.get(f"session:{session.id}") == b"taken"
     assert inspector.client.exists(session.id, "u1") == 2
 
@@ -191,7 +218,10 @@ def test_long_bare_index(inspector: Inspector) -> None:
     inspector.client.set(session.id, encode_row(session))
     inspector.client.rpush("u1", session.id, *(new_session_id() for _ in range(1_100)))
     found = findings(examine(inspector, "u1", others=True, move_bare=True))
-    assert [(finding.kind, finding.mended) for finding in found] == [(Kind.BARE_SESSION, True), (Kind.BARE_INDEX, True)]
+    assert [(finding.kind, finding.mended) for finding in found] == [
+        (Kind.BARE_SESSION, True),
+        (Kind.BARE_INDEX, True),
+    ]
     assert inspector.keys() == {f"session:{session.id}", INDEX}
     inspector.check()
 
@@ -208,5 +238,7 @@ def test_lists_of_others(inspector: Inspector) -> None:
 
 def test_indexing_what_is_over(inspector: Inspector) -> None:
     """A session that is over is not put into an index."""
-    assert not Stepper(inspector.client, Repair(DEFAULT, Scripted()).index(row("s", life=-1))).finish()
+    assert not Stepper(
+        inspector.client, Repair(DEFAULT, Scripted()).index(row("s", life=-1))
+    ).finish()
     assert inspector.keys() == set()

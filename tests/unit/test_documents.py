@@ -64,7 +64,11 @@ def test_links(document: Path) -> None:
 def test_index() -> None:
     """Every page of the documentation is in its index."""
     index = (ROOT / "docs/index.md").read_text()
-    assert [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md" and f"({page.name})" not in index] == []
+    assert [
+        page.name
+        for page in (ROOT / "docs").glob("*.md")
+        if page.name != "index.md" and f"({page.name})" not in index
+    ] == []
 
 
 def test_no_promise_without_a_test() -> None:
@@ -102,7 +106,9 @@ def test_commands() -> None:
         name = method.strip("`").partition("`")[0]
         named = [each for each in re.findall(r"`([a-z_]+)`", commands) if each in found]
         same = ["delete_sessions_by_user_id"] if commands.startswith("the same") else []
-        found[name] = set(re.findall(r"`([A-Z]+)\b", commands)).union(*(found[each] for each in (*named, *same)))
+        found[name] = set(re.findall(r"`([A-Z]+)\b", commands)).union(
+            *(found[each] for each in (*named, *same))
+        )
         found[name] |= {"SCRIPT"} if "script" in commands else set()
     assert found == documented
     assert all(hasattr(AsyncRedisSessionAdapter, method) for method in found)
@@ -111,8 +117,15 @@ def test_commands() -> None:
 def test_log_lines() -> None:
     """The lines in the documents are those that are written, with their loggers, levels, fields and limits."""
     found = {
-        event.strip("`"): (logger.strip("`"), level, re.findall(r"`(\w+)`", fields), re.findall(r"^\d+ a minute", most))
-        for event, logger, level, fields, _, most in rows(section(PRODUCTION, "## Logging").partition("\n### ")[0])
+        event.strip("`"): (
+            logger.strip("`"),
+            level,
+            re.findall(r"`(\w+)`", fields),
+            re.findall(r"^\d+ a minute", most),
+        )
+        for event, logger, level, fields, _, most in rows(
+            section(PRODUCTION, "## Logging").partition("\n### ")[0]
+        )
     }
     assert found == {
         name: (
@@ -127,7 +140,11 @@ def test_log_lines() -> None:
 
 def test_alarms() -> None:
     """An alarm is on lines that are written, and every line that is an error has one."""
-    named = {event for alarm, _ in rows(section(PRODUCTION, "### Alarms")) for event in re.findall(r"`(\w+)`", alarm)}
+    named = {
+        event
+        for alarm, _ in rows(section(PRODUCTION, "### Alarms"))
+        for event in re.findall(r"`(\w+)`", alarm)
+    }
     named.discard("user_id")
     assert named <= _logs.EVENTS.keys()
     assert {name for name, event in _logs.EVENTS.items() if event.level == logging.ERROR} <= named
@@ -167,4 +184,6 @@ def test_adapter_suites() -> None:
 def test_signature_of_set_user() -> None:
     """The arguments of ``set_user`` in the documents are those of the protocol."""
     (arguments,) = re.findall(r"`set_user\((.*?)\)`", ADAPTERS)
-    assert arguments.split(", ") == list(inspect.signature(lucia.UserAdapter.set_user).parameters)[1:]
+    assert (
+        arguments.split(", ") == list(inspect.signature(lucia.UserAdapter.set_user).parameters)[1:]
+    )

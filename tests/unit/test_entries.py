@@ -105,7 +105,13 @@ def test_the_number_of_entries() -> None:
     read(entries, lease, a=b"A", b=b"B", c=b"C")
     read(entries, lease, a=b"A")
     read(entries, lease, d=b"D", e=b"E")
-    assert [held(entries, key) for key in (b"a", b"b", b"c", b"d", b"e")] == [b"A", None, None, b"D", b"E"]
+    assert [held(entries, key) for key in (b"a", b"b", b"c", b"d", b"e")] == [
+        b"A",
+        None,
+        None,
+        b"D",
+        b"E",
+    ]
 
 
 def test_the_place_for_a_row() -> None:

@@ -29,7 +29,7 @@ OURS = {
     "Overloaded": "OVERLOADED",
     "TooManyAttempts": "TOO_MANY_ATTEMPTS",
     "RevocationNotReplicated": "REVOCATION_NOT_REPLICATED",
-    "SessionsNotEnded": "SESSIONS_NOT_ENDED",
+    "SessionsNotRevoked": "SESSIONS_NOT_ENDED",
     "StoreUnavailable": "STORE_UNAVAILABLE",
     "UsersNotConfigured": "USERS_NOT_CONFIGURED",
 }
@@ -53,7 +53,10 @@ def test_each_condition_has_its_code(name: str, code: str) -> None:
     """The original's codes are the original's text, and ours don't repeat one."""
     assert getattr(errors, name).code == code
     assert [
-        other for other in ALL if getattr(errors, other).code == code and other not in ("LuciaError", "InvalidCredentials", "StoreCorrupt")
+        other
+        for other in ALL
+        if getattr(errors, other).code == code
+        and other not in ("LuciaError", "InvalidCredentials", "StoreCorrupt")
     ] == [name]
 
 
@@ -66,12 +69,18 @@ def test_the_tree(name: str) -> None:
 
 def test_the_list_is_whole() -> None:
     """Every error of the module is public, and of no other kind."""
-    made = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, LuciaError)}
+    made = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, LuciaError)
+    }
     assert made == set(ALL)
     assert made == CODES.keys() | OURS.keys() | TREE.keys()
 
 
-@pytest.mark.parametrize("name", sorted(set(ALL) - {"LuciaError", "InvalidCredentials", "UnknownError"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(ALL) - {"LuciaError", "InvalidCredentials", "UnknownError"})
+)
 def test_each_error_says_what_happened(name: str) -> None:
     """Without a message an error has its own text; with one it has that."""
     kind: type[LuciaError] = getattr(errors, name)
@@ -88,7 +97,9 @@ def test_how_long_to_wait_survives_a_copy() -> None:
 
 def test_what_a_person_typed_is_a_value_error_too() -> None:
     """InvalidInput can be caught as what a wrong argument is everywhere in Python; no other error of ours can."""
-    assert [name for name in ALL if issubclass(getattr(errors, name), ValueError)] == ["InvalidInput"]
+    assert [name for name in ALL if issubclass(getattr(errors, name), ValueError)] == [
+        "InvalidInput"
+    ]
 
 
 def test_an_answer_that_was_lost() -> None:

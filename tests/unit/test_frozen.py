@@ -112,7 +112,12 @@ def test_every_change_is_known() -> None:
         "__mul__",
         "__rmul__",
     }
-    same = {name for kind in (dict, list) for name in vars(kind) if not name.startswith("__") and name not in harmless}
+    same = {
+        name
+        for kind in (dict, list)
+        for name in vars(kind)
+        if not name.startswith("__") and name not in harmless
+    }
     refused = vars(FrozenDict).keys() | vars(FrozenList).keys()
     assert same <= refused
 

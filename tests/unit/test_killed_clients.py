@@ -18,7 +18,9 @@ from tests.redis_tools import Inspector, row
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning"),  # redis-py 7's cluster clients warn of themselves
+    pytest.mark.filterwarnings(
+        "ignore:(?s).*lib_:DeprecationWarning"
+    ),  # redis-py 7's cluster clients warn of themselves
 ]
 
 PLACES: Final = ("redis", "valkey", "cluster", "redis, no scripts")
@@ -65,7 +67,9 @@ def kill(place: Place, place_name: str) -> Iterator[Kill]:
 def mortal_processes(place: Place, place_name: str) -> Iterator[Kill]:
     """The program of ``tests/mortal.py``."""
     command = [sys.executable, "-m", "tests.mortal", place.url, place_name]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as program:
         asked, answered = program.stdin, program.stdout
         assert asked is not None
         assert answered is not None
@@ -92,7 +96,9 @@ def begin(place: Place) -> RedisSessionAdapter:
 
 def whole(inspector: Inspector) -> set[str]:
     """The sessions that live longer than one that is not whole."""
-    return {id_ for id_ in inspector.live() if inspector.client.pttl(f"session:{id_}") > PROVISIONAL_MS}
+    return {
+        id_ for id_ in inspector.live() if inspector.client.pttl(f"session:{id_}") > PROVISIONAL_MS
+    }
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -124,7 +130,9 @@ def was_killed(place: Place, kill: Kill, operation: str, number: int, moment: st
     return True
 
 
-def check_doing_it_again(place: Place, adapter: RedisSessionAdapter, operation: str, left: set[str]) -> None:
+def check_doing_it_again(
+    place: Place, adapter: RedisSessionAdapter, operation: str, left: set[str]
+) -> None:
     """Do an operation after it was cut off: it is done as if it had not been, and what was dead stays dead."""
     result = OPERATIONS[operation](adapter, "new")
     place.inspector.check_remains()

@@ -9,7 +9,17 @@ from typing import Final
 
 import pytest
 
-from lucia import AsyncAuth, Auth, InvalidCredentials, KeyRow, LuciaError, Overloaded, PasswordPool, ScryptHash, User
+from lucia import (
+    AsyncAuth,
+    Auth,
+    InvalidCredentials,
+    KeyRow,
+    LuciaError,
+    Overloaded,
+    PasswordPool,
+    ScryptHash,
+    User,
+)
 from lucia._compat import concurrency
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 
@@ -93,7 +103,9 @@ def test_a_sync_log_in_from_another_address_takes_the_place_of_the_floods() -> N
         flooding = [server.submit(flood, number) for number in range(SERVER_THREADS)]
         try:
             for number in range(OTHERS):
-                key = auth.use_key("username", f"name {number}", PASSWORD, address=f"198.51.100.{number}")
+                key = auth.use_key(
+                    "username", f"name {number}", PASSWORD, address=f"198.51.100.{number}"
+                )
                 assert key.user_id == f"name {number}"
         finally:
             stop.set()
@@ -106,7 +118,16 @@ def rows_of(hasher: SlowHash) -> list[KeyRow]:
     hashed = hasher.hash(PASSWORD)
     names = [f"flood {who} {number}" for who in range(2) for number in range(IN_FLIGHT)]
     names += [f"name {number}" for number in range(OTHERS)]
-    return [KeyRow(id=f"username:{name}", user_id=name, hashed_password=hashed, primary_key=True, expires=None) for name in names]
+    return [
+        KeyRow(
+            id=f"username:{name}",
+            user_id=name,
+            hashed_password=hashed,
+            primary_key=True,
+            expires=None,
+        )
+        for name in names
+    ]
 
 
 def sync_store(hasher: SlowHash) -> MemoryAdapter:
@@ -146,7 +167,9 @@ async def flood(auth: AsyncAuth[User], who: int, number: int, begun: asyncio.Eve
     """Log in with a valid password, again and again."""
     for _ in count():
         with suppress(Overloaded):
-            await auth.use_key("username", f"flood {who} {number}", PASSWORD, address=f"203.0.113.{who}")
+            await auth.use_key(
+                "username", f"flood {who} {number}", PASSWORD, address=f"203.0.113.{who}"
+            )
             begun.set()
         await asyncio.sleep(0.001)
 
@@ -154,7 +177,9 @@ async def flood(auth: AsyncAuth[User], who: int, number: int, begun: asyncio.Eve
 async def log_in(auth: AsyncAuth[User], number: int) -> bool:
     """Log in once, from an address of one's own, and return whether that succeeded."""
     try:
-        key = await auth.use_key("username", f"name {number}", PASSWORD, address=f"198.51.100.{number}")
+        key = await auth.use_key(
+            "username", f"name {number}", PASSWORD, address=f"198.51.100.{number}"
+        )
     except Overloaded:
         return False
     return key.user_id == f"name {number}"
@@ -164,13 +189,19 @@ async def succeeded_in_a_flood(*, at_once: bool) -> tuple[int, int]:
     """Let two addresses flood and others log in; return how many of these succeeded, and the most passwords that one had to wait for."""
     auth, hasher = await make_flooded()
     begun = asyncio.Event()
-    tasks = [asyncio.create_task(flood(auth, who, number, begun)) for who in range(2) for number in range(IN_FLIGHT)]
+    tasks = [
+        asyncio.create_task(flood(auth, who, number, begun))
+        for who in range(2)
+        for number in range(IN_FLIGHT)
+    ]
     succeeded = longest = 0
     try:
         async with asyncio.timeout(PATIENCE):
             await begun.wait()
             if at_once:
-                succeeded = sum(await asyncio.gather(*(log_in(auth, number) for number in range(OTHERS))))
+                succeeded = sum(
+                    await asyncio.gather(*(log_in(auth, number) for number in range(OTHERS)))
+                )
             else:
                 for number in range(OTHERS):
                     before = hasher.verified
@@ -197,7 +228,9 @@ async def test_log_ins_from_other_addresses_succeed_at_once() -> None:
     assert (await succeeded_in_a_flood(at_once=True))[0] == OTHERS
 
 
-async def test_log_ins_from_other_addresses_succeed_during_a_flood_has_power(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_log_ins_from_other_addresses_succeed_during_a_flood_has_power(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Where places go to whoever comes first, two addresses deny the log-ins of most others."""
     monkeypatch.setattr(concurrency, "_Turns", FirstComeTurns)
     assert (await succeeded_in_a_flood(at_once=True))[0] < OTHERS / 2

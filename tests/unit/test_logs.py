@@ -69,7 +69,9 @@ def test_text_from_outside(caplog: pytest.LogCaptureFixture) -> None:
     record.getMessage().encode()
 
 
-def test_nothing_is_counted_that_nobody_reads(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_counted_that_nobody_reads(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A line of a level that is off costs nothing but a look at the level."""
     monkeypatch.setattr(_logs, "_limiter", None)
     caplog.set_level(logging.CRITICAL, "lucia.auth")
@@ -114,10 +116,14 @@ def test_overload(flavour: str, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         with pytest.raises(Overloaded):
             hasher.again("a password")
-    assert [record.getMessage() for record in caplog.records] == ["refused, since too many wait: passwords to be hashed"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused, since too many wait: passwords to be hashed"
+    ]
 
 
-def test_suppressed_lines_are_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suppressed_lines_are_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A line after some that were left out says how many, in its text and in a field."""
     clock: Any = Time(0)
     monkeypatch.setattr(_logs, "_limiter", _logs.Limiter(clock))

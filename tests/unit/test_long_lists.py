@@ -32,7 +32,10 @@ AT_ONCE: Final = 500
 def fill(client: Any, layout: Layout) -> list[str]:
     """Store many sessions of one user, oldest first, and return their ids."""
     now = system_clock()
-    rows = [new_session_row("ann", now - 1_000 + number, SessionExpiry(), {"number": number}) for number in range(COUNT)]
+    rows = [
+        new_session_row("ann", now - 1_000 + number, SessionExpiry(), {"number": number})
+        for number in range(COUNT)
+    ]
     with client.pipeline(transaction=False) as pipeline:
         for row in rows:
             pipeline.set(layout.session_key(row.id), encode_row(row))
@@ -43,7 +46,9 @@ def fill(client: Any, layout: Layout) -> list[str]:
 
 
 @pytest.fixture(params=["one server", "one server, lucia-v2", "cluster"])
-async def auth(request: pytest.FixtureRequest, redis_server: Server, cluster: Cluster) -> AsyncIterator[AsyncAuth[User]]:
+async def auth(
+    request: pytest.FixtureRequest, redis_server: Server, cluster: Cluster
+) -> AsyncIterator[AsyncAuth[User]]:
     """An auth whose user ann has many sessions."""
     layout: LayoutName = "lucia-v2" if "v2" in request.param else "default"
     if request.param == "cluster":
@@ -109,20 +114,24 @@ WORK: Final = {
 
 
 @pytest.mark.parametrize("work", WORK)
-async def test_the_device_list_leaves_the_loop_to_others(work: str, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_device_list_leaves_the_loop_to_others(
+    work: str, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The list has every session, newest first, and others have their turn between blocks of the work."""
     module, name, most = WORK[work]
     with beating(monkeypatch, module, name) as heart:
         devices = await auth.get_all_user_sessions("ann")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    assert [device.noted["number"] for device in devices] == list(range(COUNT))[::-1]
+    assert [device.metadata["number"] for device in devices] == list(range(COUNT))[::-1]
     assert heart.total >= COUNT
     assert 0 < heart.most <= most
 
 
 @pytest.mark.parametrize("work", WORK)
-async def test_the_heart_notices_a_loop_that_is_held_up(work: str, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_heart_notices_a_loop_that_is_held_up(
+    work: str, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where all of it is one block, it is done in one go, and the same heart says so."""
     monkeypatch.setattr(blocks_module, "BLOCK", COUNT)
     module, name, most = WORK[work]
@@ -134,7 +143,9 @@ async def test_the_heart_notices_a_loop_that_is_held_up(work: str, auth: AsyncAu
 
 
 @pytest.mark.parametrize("drains", [True, False])
-async def test_rows_are_freed_while_listed(drains: bool, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rows_are_freed_while_listed(
+    drains: bool, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When the last device is made, at most a block of rows is left; all are, if none is let go."""
     if not drains:
         monkeypatch.setattr(sessions_module, "drain", list[SessionRow])
@@ -197,7 +208,9 @@ def test_the_ids_of_a_set_are_not_sorted() -> None:
         sorted(ids)
 
 
-async def test_ending_one_device_of_many(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ending_one_device_of_many(
+    auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So it is where one login is looked for among many."""
     newest, *_, oldest = await auth.get_all_user_sessions("ann")
     with beating(monkeypatch, sessions_module, "handle_of") as heart:
@@ -219,7 +232,9 @@ async def test_one_of_many_is_kept(auth: AsyncAuth[User], monkeypatch: pytest.Mo
     assert [device.handle for device in await auth.get_all_user_sessions("ann")] == [mine.handle]
 
 
-async def test_sessions_that_are_listed_twice_are_listed_once(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sessions_that_are_listed_twice_are_listed_once(
+    auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A session whose id is in two blocks of an index is one of the list, and dead ones that live on end block by block."""
     monkeypatch.setattr(blocks_module, "BLOCK", 2)
     adapter: Any = auth._sessions
@@ -230,13 +245,17 @@ async def test_sessions_that_are_listed_twice_are_listed_once(auth: AsyncAuth[Us
     dead = [replace(row, active_expires=1, idle_expires=2) for row in rows[1:]]
     layout: Layout = adapter._layout
     for row in dead:
-        await adapter._run(lambda _: one_command("SET", layout.session_key(row.id), encode_row(row)))  # noqa: B023 (used at once)
+        await adapter._run(
+            lambda _: one_command("SET", layout.session_key(row.id), encode_row(row))  # noqa: B023 (used at once)
+        )
     for row in rows:
         for call in layout.index.add(layout.index_key("bob"), row.id):
             await adapter._run(lambda _: one_command(call.name, *call.arguments))  # noqa: B023 (used at once)
     listed = await adapter.get_sessions_by_user_id("bob")
     assert sorted(row.id for row in listed) == sorted(row.id for row in rows)
-    assert [device.handle for device in await auth.get_all_user_sessions("bob")] == [handle_of(rows[0])]
+    assert [device.handle for device in await auth.get_all_user_sessions("bob")] == [
+        handle_of(rows[0])
+    ]
     assert [row.id for row in await adapter.get_sessions_by_user_id("bob")] == [rows[0].id]
 
 
@@ -251,7 +270,9 @@ async def test_an_index_of_dead_ids(auth: AsyncAuth[User], monkeypatch: pytest.M
                 await adapter._run(lambda _: one_command(call.name, *call.arguments))  # noqa: B023 (used at once)
     mine = await auth.create_session("cleo")
     with beating(monkeypatch, common_module, "decode_marker") as heart:
-        assert [device.handle for device in await auth.get_all_user_sessions("cleo")] == [mine.handle]
+        assert [device.handle for device in await auth.get_all_user_sessions("cleo")] == [
+            mine.handle
+        ]
     assert heart.most <= AT_ONCE
 
 

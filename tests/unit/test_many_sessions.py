@@ -31,7 +31,10 @@ TASKS: Final = 16
 LONG: Final = timedelta(hours=1)
 SHORT: Final = timedelta(seconds=8)
 
-BROWSER: Final = {"user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "address": "192.0.2.41"}
+BROWSER: Final = {
+    "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "address": "192.0.2.41",
+}
 
 CONTENTS: Final[Mapping[str, tuple[int, int, bool, Mapping[str, Any]]]] = {
     "as the original writes them": (COUNT, 450, False, {}),
@@ -41,10 +44,16 @@ CONTENTS: Final[Mapping[str, tuple[int, int, bool, Mapping[str, Any]]]] = {
 """How many sessions, how many bytes each may take, whether they have extra members, and what is noted about them."""
 
 
-def new_row(number: int, *, life: timedelta = LONG, extra: bool = True, noted: Mapping[str, Any] = BROWSER) -> SessionRow:
+def new_row(
+    number: int,
+    *,
+    life: timedelta = LONG,
+    extra: bool = True,
+    metadata: Mapping[str, Any] = BROWSER,
+) -> SessionRow:
     """A session as ``Auth`` makes it, with or without the members that the original does not have."""
     expiry = SessionExpiry(active=life / 2, idle=life / 2)
-    session = new_session_row(f"user{number // PER_USER:011}", system_clock(), expiry, noted)
+    session = new_session_row(f"user{number // PER_USER:011}", system_clock(), expiry, metadata)
     return session if extra else replace(session, attributes={})
 
 
@@ -88,13 +97,18 @@ def memory(look: Inspector) -> int:
 async def test_bytes(look: Inspector) -> None:
     """A session with its index takes no more bytes than the documents say, and no key is without an end."""
     lines = [machine(look)]
-    for content, (count, most, extra, noted) in CONTENTS.items():
+    for content, (count, most, extra, metadata) in CONTENTS.items():
         look.on_each("FLUSHALL", "SYNC")
         before, began = memory(look), time.monotonic()
-        await create(look.server, (new_row(number, extra=extra, noted=noted) for number in range(count)))
+        await create(
+            look.server,
+            (new_row(number, extra=extra, metadata=metadata) for number in range(count)),
+        )
         seconds = time.monotonic() - began
         each = (memory(look) - before) / count
-        lines.append(f"{count} sessions {content}: {each:.0f} bytes each, {count / seconds:.0f} created a second")
+        lines.append(
+            f"{count} sessions {content}: {each:.0f} bytes each, {count / seconds:.0f} created a second"
+        )
         assert look.client.dbsize() == count + count // PER_USER
         assert without_end(look.client) == []
         assert each <= most

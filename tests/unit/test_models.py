@@ -10,11 +10,23 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lucia import Device, KeyRow, PersistentKey, PrimaryKey, Session, SessionRow, SingleUseKey, User, UserRow
+from lucia import (
+    Device,
+    KeyRow,
+    PersistentKey,
+    PrimaryKey,
+    Session,
+    SessionRow,
+    SingleUseKey,
+    User,
+    UserRow,
+)
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, MAX_USER_ID_BYTES, stored_row
 
 SESSION = SessionRow(id="the-session-id", user_id="u", active_expires=1, idle_expires=2)
-KEY = KeyRow(id="p:the-token", user_id="u", hashed_password="the-hash", primary_key=False, expires=3)
+KEY = KeyRow(
+    id="p:the-token", user_id="u", hashed_password="the-hash", primary_key=False, expires=3
+)
 USER = UserRow(id="u", attributes={"email": "a@example.com"})
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,7 +45,9 @@ def test_ids_are_text(row: Any, name: str) -> None:
         with pytest.raises(TypeError, match=r"id must be a str"):
             replace(row, **{name: value})
     for value in NO_TEXT:
-        with pytest.raises(ValueError, match=r"id (is empty|holds a lone surrogate|holds a NUL character)"):
+        with pytest.raises(
+            ValueError, match=r"id (is empty|holds a lone surrogate|holds a NUL character)"
+        ):
             replace(row, **{name: value})
 
 
@@ -46,7 +60,10 @@ def test_the_longest_id(row: Any, name: str) -> None:
     assert "xx" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("make", "name"), [(lambda i: replace(SESSION, user_id=i), "user_id"), (lambda i: replace(USER, id=i), "id")])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(lambda i: replace(SESSION, user_id=i), "user_id"), (lambda i: replace(USER, id=i), "id")],
+)
 def test_the_longest_user_id(make: Callable[[str], Any], name: str) -> None:
     """User ids have at most 12,288 bytes of UTF-8."""
     longest = "漢" * (MAX_USER_ID_BYTES // 3)
@@ -55,7 +72,9 @@ def test_the_longest_user_id(make: Callable[[str], Any], name: str) -> None:
         make(longest + "x")
 
 
-@pytest.mark.parametrize(("row", "name"), [(SESSION, "active_expires"), (SESSION, "idle_expires"), (KEY, "expires")])
+@pytest.mark.parametrize(
+    ("row", "name"), [(SESSION, "active_expires"), (SESSION, "idle_expires"), (KEY, "expires")]
+)
 def test_times_are_whole_milliseconds_of_this_era(row: Any, name: str) -> None:
     """Zero to the end of the year 9999: floats, booleans, text and infinity are no times, whatever a record holds."""
     for value in (0, MAX_EPOCH_MS):
@@ -88,7 +107,10 @@ def test_user_attributes_do_not_clash() -> None:
     """``id`` is the library's; every other name is the application's."""
     with pytest.raises(ValueError, match="attributes may not be named id"):
         UserRow(id="u", attributes={"id": "x"})
-    assert UserRow(id="u", attributes={"user_id": 1, "active_expires": 2}).attributes == {"user_id": 1, "active_expires": 2}
+    assert UserRow(id="u", attributes={"user_id": 1, "active_expires": 2}).attributes == {
+        "user_id": 1,
+        "active_expires": 2,
+    }
 
 
 @pytest.mark.parametrize("row", [SESSION, KEY, USER])
@@ -113,21 +135,48 @@ def outcome(make: Callable[[], SessionRow]) -> object:
 members = (
     st.text(st.characters(exclude_characters="\0"), max_size=3)
     | st.integers(-1, 1)
-    | st.sampled_from([None, True, 1.0, b"x", MAX_EPOCH_MS, MAX_EPOCH_MS + 1, "x" * MAX_ID_LENGTH, "x" * (MAX_ID_LENGTH + 1)])
-    | st.sampled_from(["x" * MAX_USER_ID_BYTES, "x" * (MAX_USER_ID_BYTES + 1), "ü", "漢" * (MAX_USER_ID_BYTES // 3), "\ud800"])
+    | st.sampled_from(
+        [
+            None,
+            True,
+            1.0,
+            b"x",
+            MAX_EPOCH_MS,
+            MAX_EPOCH_MS + 1,
+            "x" * MAX_ID_LENGTH,
+            "x" * (MAX_ID_LENGTH + 1),
+        ]
+    )
+    | st.sampled_from(
+        [
+            "x" * MAX_USER_ID_BYTES,
+            "x" * (MAX_USER_ID_BYTES + 1),
+            "ü",
+            "漢" * (MAX_USER_ID_BYTES // 3),
+            "\ud800",
+        ]
+    )
 )
 
 
 @given(st.just("id") | members, st.just("u") | members, st.just(1) | members, st.just(2) | members)
 @example("id", "u", 0, MAX_EPOCH_MS)
-def test_a_stored_row_is_a_row_like_any_other(id_: Any, user_id: Any, active_expires: Any, idle_expires: Any) -> None:
+def test_a_stored_row_is_a_row_like_any_other(
+    id_: Any, user_id: Any, active_expires: Any, idle_expires: Any
+) -> None:
     """What is made in less time equals what is made by its class, or is refused with the same words; and it can't be changed either.
 
     NUL is left out: no row with it can be made, but the faster path, for what a store gives back, does not look for it.
     """
     made = outcome(lambda: stored_row(id_, user_id, active_expires, idle_expires, {"a": 1}))
     assert made == outcome(
-        lambda: SessionRow(id=id_, user_id=user_id, active_expires=active_expires, idle_expires=idle_expires, attributes={"a": 1})
+        lambda: SessionRow(
+            id=id_,
+            user_id=user_id,
+            active_expires=active_expires,
+            idle_expires=idle_expires,
+            attributes={"a": 1},
+        )
     )
 
 
@@ -150,13 +199,24 @@ def test_no_repr_shows_a_secret() -> None:
         fresh=True,
         handle="the-handle",
         created_at=TIME,
-        noted={},
+        metadata={},
     )
     single_use = SingleUseKey(
-        provider_id="p", provider_user_id="the-token", user_id="u", password_defined=True, expires_at=TIME, expired=False
+        provider_id="p",
+        provider_user_id="the-token",
+        user_id="u",
+        password_defined=True,
+        expires_at=TIME,
+        expired=False,
     )
-    shown = repr([SESSION, KEY, USER, session, single_use, PrimaryKey("p", "alice", "the-password")])
-    assert not [secret for secret in ("the-session-id", "the-token", "the-hash", "the-password", "a@example.com") if secret in shown]
+    shown = repr(
+        [SESSION, KEY, USER, session, single_use, PrimaryKey("p", "alice", "the-password")]
+    )
+    assert not [
+        secret
+        for secret in ("the-session-id", "the-token", "the-hash", "the-password", "a@example.com")
+        if secret in shown
+    ]
     assert "the-handle" in shown
     assert "alice" in shown
 
@@ -170,8 +230,10 @@ def test_models_are_compared_by_value_and_hashable() -> None:
         active_period_expires_at=TIME,
         idle_period_expires_at=TIME,
         state="idle",
-        noted={"list": []},
+        metadata={"list": []},
     )
-    key = PersistentKey(provider_id="p", provider_user_id="u", user_id="u", password_defined=False, primary=True)
+    key = PersistentKey(
+        provider_id="p", provider_user_id="u", user_id="u", password_defined=False, primary=True
+    )
     for model in (device, key, User("u")):
         assert len({model, replace(model)}) == 1

@@ -33,10 +33,22 @@ from tests.aio.test_conformance import AsyncSessionFirstSuite
 from tests.near import HasNoLease, eventually
 from tests.places import WITHOUT_SCRIPTS
 from tests.proxies import Dam, damming_proxy
-from tests.redis_tools import HOUR, AsyncClients, Clients, ClusterInspector, Inspector, row, sentinel_group, tls_server, without_tls
+from tests.redis_tools import (
+    HOUR,
+    AsyncClients,
+    Clients,
+    ClusterInspector,
+    Inspector,
+    row,
+    sentinel_group,
+    tls_server,
+    without_tls,
+)
 from tests.servers import Cluster, Server
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 
 LEASE: Final = timedelta(seconds=2)
 
@@ -50,8 +62,20 @@ def inspector(request: pytest.FixtureRequest, place: str) -> Iterator[Inspector]
         with ClusterInspector(request.getfixturevalue("cluster")) as found:
             yield found
     else:
-        with Inspector(request.getfixturevalue(f"{place.removesuffix(WITHOUT_SCRIPTS)}_server")) as found:
-            found.on_each("ACL", "SETUSER", "scriptless", "reset", "on", ">secret", "~*", "+@all", "-@scripting")
+        with Inspector(
+            request.getfixturevalue(f"{place.removesuffix(WITHOUT_SCRIPTS)}_server")
+        ) as found:
+            found.on_each(
+                "ACL",
+                "SETUSER",
+                "scriptless",
+                "reset",
+                "on",
+                ">secret",
+                "~*",
+                "+@all",
+                "-@scripting",
+            )
             yield found
             found.on_each("ACL", "DELUSER", "scriptless")
 
@@ -99,7 +123,10 @@ class TestOneServer(AsyncRenewingSessionAdapterSuite):
     async def adapter(self, redis_server: Server) -> AsyncIterator[AsyncRedisSessionAdapter]:
         """An empty server."""
         redis_server.flush()
-        async with Redis(port=redis_server.port) as client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
+        async with (
+            Redis(port=redis_server.port) as client,
+            AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter,
+        ):
             yield adapter
 
 
@@ -135,7 +162,10 @@ async def test_from_memory(adapter: AsyncRedisSessionAdapter, inspector: Inspect
 async def test_reads_at_once(inspector: Inspector, coalesce: bool) -> None:
     """Sessions that are read at the same time are all in memory afterwards, whether or not they are read together."""
     client = client_of(inspector)
-    async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE, coalesce=coalesce) as adapter:
+    async with (
+        client,
+        AsyncRedisSessionAdapter(client, near_cache=LEASE, coalesce=coalesce) as adapter,
+    ):
         rows = [row(f"s{number}", f"u{number}") for number in range(50)]
         await asyncio.gather(*map(adapter.set_session, rows))
         for _ in range(2):
@@ -143,19 +173,28 @@ async def test_reads_at_once(inspector: Inspector, coalesce: bool) -> None:
         assert len(entries_of(adapter)) == 50
 
 
-async def test_only_active_sessions(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_only_active_sessions(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """An idle session is asked for each time."""
     idle = row("idle", life=HOUR)
-    idle = SessionRow(id="idle", user_id="u1", active_expires=system_clock() - 1, idle_expires=idle.idle_expires)
+    idle = SessionRow(
+        id="idle", user_id="u1", active_expires=system_clock() - 1, idle_expires=idle.idle_expires
+    )
     await adapter.set_session(idle)
     before = inspector.calls("mget")
     assert await read(adapter, "idle", "idle", "idle") == [idle] * 3
     assert inspector.calls("mget") >= before + 3
 
 
-async def test_not_what_is_no_session(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_not_what_is_no_session(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """What is no session, or another one's, is none from memory either."""
-    for record in (b"garbage", b'{"id":"other","user_id":"u1","active_expires":1,"idle_expires":2}'):
+    for record in (
+        b"garbage",
+        b'{"id":"other","user_id":"u1","active_expires":1,"idle_expires":2}',
+    ):
         inspector.client.set("session:one", record)
         assert await read(adapter, "one", "one") == [None, None]
     assert await read(adapter, "nobody's", "nobody's") == [None, None]
@@ -178,7 +217,9 @@ async def test_hashes_of_ids(inspector: Inspector) -> None:
     client = client_of(inspector)
     async with client:
         await AsyncRedisSessionAdapter(client, id_keys=[old]).set_session(row("s" * 40))
-        async with AsyncRedisSessionAdapter(client, id_keys=[new, old], near_cache=LEASE) as adapter:
+        async with AsyncRedisSessionAdapter(
+            client, id_keys=[new, old], near_cache=LEASE
+        ) as adapter:
             first = await adapter.get_session("s" * 40)
             assert first is not None
             assert first.id == "s" * 40
@@ -197,10 +238,14 @@ End = Callable[[AsyncRedisSessionAdapter], Awaitable[object]]
 ENDS: Final[dict[str, End]] = {
     "one": lambda adapter: adapter.delete_session("one"),
     "all": lambda adapter: adapter.delete_sessions_by_user_id("u1"),
-    "all that are stored": lambda adapter: adapter.delete_sessions_by_user_id("u1", exhaustive=True),
+    "all that are stored": lambda adapter: adapter.delete_sessions_by_user_id(
+        "u1", exhaustive=True
+    ),
     "others": lambda adapter: adapter.delete_other_sessions("u1", "other"),
     "renewed": lambda adapter: adapter.renew_session("one", row("new"), grace=0),
-    "cap": lambda adapter: adapter.set_session_within(row("new", created_at=system_clock()), limit=1),
+    "cap": lambda adapter: adapter.set_session_capped(
+        row("new", created_at=system_clock()), limit=1
+    ),
 }
 
 
@@ -208,7 +253,14 @@ ENDS: Final[dict[str, End]] = {
 @pytest.mark.parametrize("end", ENDS)
 async def test_what_is_ended_here(inspector: Inspector, place: str, end: str) -> None:
     """Whatever ends a session: when it returns, the session is not used from memory, though the server's word of it has not come."""
-    client = client_of(inspector, **({"username": "scriptless", "password": "secret"} if place.endswith(WITHOUT_SCRIPTS) else {}))
+    client = client_of(
+        inspector,
+        **(
+            {"username": "scriptless", "password": "secret"}
+            if place.endswith(WITHOUT_SCRIPTS)
+            else {}
+        ),
+    )
     async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
         for name in ("one", "other"):
             await adapter.set_session(row(name, created_at=1))
@@ -267,7 +319,9 @@ async def _held(dam: Dam, adapter: AsyncRedisSessionAdapter) -> "asyncio.Future[
 
 
 @everywhere
-async def test_what_is_ended_elsewhere(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_what_is_ended_elsewhere(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """What another process ends is gone here once the server has said so, long before the lease ends."""
     await adapter.set_session(row("one"))
     await read(adapter, "one", "one")
@@ -305,7 +359,9 @@ def moved(cluster: Cluster) -> Iterator[Callable[[str], None]]:
 
 
 @pytest.mark.parametrize("place", ["cluster"])
-async def test_a_session_that_is_moved(adapter: AsyncRedisSessionAdapter, moved: Callable[[str], None]) -> None:
+async def test_a_session_that_is_moved(
+    adapter: AsyncRedisSessionAdapter, moved: Callable[[str], None]
+) -> None:
     """When a session is moved to another node of a cluster, it is not used from memory any more: the first node would not tell its end."""
     await adapter.set_session(row("one"))
     await read(adapter, "one", "one")
@@ -315,7 +371,9 @@ async def test_a_session_that_is_moved(adapter: AsyncRedisSessionAdapter, moved:
     assert await adapter.get_session("one") is not None
 
 
-async def test_validated_from_memory(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+async def test_validated_from_memory(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
     """``Auth`` validates from memory, and what is invalidated is refused at once."""
     auth = AsyncAuth(sessions=adapter, env="DEV")
     session = await auth.create_session("alice")
@@ -333,7 +391,9 @@ async def test_validated_from_memory(adapter: AsyncRedisSessionAdapter, inspecto
 async def test_tls(library: str, tmp_path: Path) -> None:
     """Over TLS too sessions are validated from memory, and what another process ends is refused once the server has said so."""
     with tls_server(tmp_path) as (server, certificate), Inspector(without_tls(server)) as inspector:
-        client = AsyncClients.make(f"{library}-py as it is", server, ssl=True, ssl_ca_certs=str(certificate))
+        client = AsyncClients.make(
+            f"{library}-py as it is", server, ssl=True, ssl_ca_certs=str(certificate)
+        )
         async with client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
             auth = AsyncAuth(sessions=adapter, env="DEV")
             session = await auth.create_session("alice")
@@ -355,7 +415,10 @@ async def test_tls(library: str, tmp_path: Path) -> None:
 async def test_failover(library: str, tmp_path: Any) -> None:
     """After a failover nothing is used that was read from the server that was, and all is read from the new one."""
     with sentinel_group(library, tmp_path) as group:
-        async with AsyncClients.behind_sentinel(group) as client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
+        async with (
+            AsyncClients.behind_sentinel(group) as client,
+            AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter,
+        ):
             await adapter.set_session(row("one"))
             await read(adapter, "one", "one")
             assert len(entries_of(adapter)) == 1
@@ -377,10 +440,12 @@ async def _when_it_is_back(adapter: AsyncRedisSessionAdapter) -> SessionRow | No
 # A link that holds things up at random
 
 
-class Watch:
+class ConnectionMonitor:
     """Reads sessions all the time, while another adapter ends them, and counts what is still given after that."""
 
-    def __init__(self, near: AsyncRedisSessionAdapter, other: AsyncRedisSessionAdapter, lease: float) -> None:
+    def __init__(
+        self, near: AsyncRedisSessionAdapter, other: AsyncRedisSessionAdapter, lease: float
+    ) -> None:
         self.within = self.beyond = 0
         self._near = near
         self._other = other
@@ -425,7 +490,7 @@ class Watch:
             await asyncio.sleep(0)
 
 
-async def watch(redis_server: Server, entries: Entries) -> Watch:
+async def monitor(redis_server: Server, entries: Entries) -> ConnectionMonitor:
     """What a watch counts in some seconds, with such entries."""
     lease, chance = 0.1, random.Random(11)  # noqa: S311 (no secret)
     async with (
@@ -436,7 +501,7 @@ async def watch(redis_server: Server, entries: Entries) -> Watch:
         AsyncRedisSessionAdapter(client, near_cache=timedelta(seconds=lease)) as near,
     ):
         near._near.entries = entries
-        found = Watch(near, other, lease)
+        found = ConnectionMonitor(near, other, lease)
         await found.go_on(4, dam, chance)
         return found
 
@@ -445,7 +510,7 @@ async def watch(redis_server: Server, entries: Entries) -> Watch:
 async def test_never_beyond_the_lease(redis_server: Server) -> None:
     """Whenever the link holds up answers, and what the server tells: no read that begins a lease after a session's end finds it."""
     redis_server.flush()
-    found = await watch(redis_server, Entries())
+    found = await monitor(redis_server, Entries())
     assert found.within > 0
     assert found.beyond == 0
 
@@ -454,7 +519,7 @@ async def test_never_beyond_the_lease(redis_server: Server) -> None:
 async def test_never_beyond_the_lease_has_power(redis_server: Server) -> None:
     """A cache without a lease is found out."""
     redis_server.flush()
-    assert (await watch(redis_server, HasNoLease())).beyond > 0
+    assert (await monitor(redis_server, HasNoLease())).beyond > 0
 
 
 # Event loops and processes
@@ -507,7 +572,9 @@ def test_a_fork(inspector: Inspector) -> None:
     adapters = [AsyncRedisSessionAdapter(client_of(inspector), near_cache=LEASE) for _ in range(2)]
     before = [entries_of(each) for each in adapters]
     _begin_all()
-    assert not any(entries_of(each) is entries for each, entries in zip(adapters, before, strict=True))
+    assert not any(
+        entries_of(each) is entries for each, entries in zip(adapters, before, strict=True)
+    )
 
 
 FORKING: Final = """
@@ -548,9 +615,16 @@ print("done")
 
 def test_forks(inspector: Inspector) -> None:
     """A forked process begins with nothing in memory; nobody has to close an adapter, and nothing warns of one that was not closed."""
-    warnings = ("-W", "ignore::DeprecationWarning", "-W", "error::ResourceWarning")  # Python 3.12 warns of a fork amid threads
+    warnings = (
+        "-W",
+        "ignore::DeprecationWarning",
+        "-W",
+        "error::ResourceWarning",
+    )  # Python 3.12 warns of a fork amid threads
     command = [sys.executable, *warnings, "-c", FORKING, str(inspector.server.port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ}
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
@@ -566,7 +640,9 @@ def test_the_lease_is_a_time(inspector: Inspector) -> None:
         with pytest.raises(TypeError, match=r"near_cache must be a datetime\.timedelta"):
             make(near_cache=lease)
     for seconds in (0, -1, 0.049, 5.001):
-        with pytest.raises(ValueError, match="near_cache must be from 50 milliseconds to 5 seconds"):
+        with pytest.raises(
+            ValueError, match="near_cache must be from 50 milliseconds to 5 seconds"
+        ):
             make(near_cache=timedelta(seconds=seconds))
     assert make()._near.lease is make(near_cache=None)._near.lease is None
 
@@ -574,7 +650,10 @@ def test_the_lease_is_a_time(inspector: Inspector) -> None:
 def test_not_for_threads(redis_server: Server) -> None:
     """The synchronous adapter has none."""
     make: Any = RedisSessionAdapter
-    with Clients.make("redis-py as it is", redis_server) as client, pytest.raises(TypeError, match="near_cache"):
+    with (
+        Clients.make("redis-py as it is", redis_server) as client,
+        pytest.raises(TypeError, match="near_cache"),
+    ):
         make(client, near_cache=LEASE)
 
 
@@ -598,7 +677,10 @@ class Counting(Redis):
 
 async def test_a_client_that_can_not_be_copied(inspector: Inspector) -> None:
     """Where we make no connections of our own, nothing is in memory."""
-    async with Counting(port=inspector.server.port) as client, AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter:
+    async with (
+        Counting(port=inspector.server.port) as client,
+        AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter,
+    ):
         await adapter.set_session(row("one"))
         assert None not in await read(adapter, "one", "one")
         assert len(entries_of(adapter)) == 0

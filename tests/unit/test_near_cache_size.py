@@ -17,7 +17,10 @@ from lucia._rules.sessions import SessionExpiry, new_session_row, system_clock, 
 
 COUNT: Final = 400
 EXPIRY: Final = SessionExpiry()
-BROWSER: Final = {"user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "address": "192.0.2.41"}
+BROWSER: Final = {
+    "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "address": "192.0.2.41",
+}
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "running-redis.md"
 
 KINDS: Final[dict[str, tuple[Mapping[str, Any], float]]] = {
@@ -29,15 +32,24 @@ KINDS: Final[dict[str, tuple[Mapping[str, Any], float]]] = {
 """What is noted, and how many kilobytes the document says that a session takes then."""
 
 
-def bytes_of_an_entry(noted: Mapping[str, Any]) -> float:
+def bytes_of_an_entry(metadata: Mapping[str, Any]) -> float:
     """Fill a near-cache as reading and validating do, and return what each session takes."""
-    lookup, near, lease = PlainLookup(Layout.from_namespaces(None)), AsyncNearCache(timedelta(seconds=1)), Lease(1)
-    records = [encode_row(new_session_row(f"user{number:011}", system_clock(), EXPIRY, noted)) for number in range(COUNT)]
+    lookup, near, lease = (
+        PlainLookup(Layout.from_namespaces(None)),
+        AsyncNearCache(timedelta(seconds=1)),
+        Lease(1),
+    )
+    records = [
+        encode_row(new_session_row(f"user{number:011}", system_clock(), EXPIRY, metadata))
+        for number in range(COUNT)
+    ]
     gc.collect()
     tracemalloc.start()
     try:
         for record in records:
-            read = bytes(bytearray(record))  # as it came from the server: not the object that was made above
+            read = bytes(
+                bytearray(record)
+            )  # as it came from the server: not the object that was made above
             session_id = read.partition(b'"id":"')[2][:40].decode()
             keys = lookup.keys(session_id)
             now = near.entries.clock()
@@ -57,6 +69,6 @@ def bytes_of_an_entry(noted: Mapping[str, Any]) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_session_takes_as_much_memory_as_is_said(kind: str) -> None:
     """The document says it for each kind, and what is measured is within a quarter of that."""
-    noted, kilobytes = KINDS[kind]
+    metadata, kilobytes = KINDS[kind]
     assert f"| {kind} | {kilobytes:g} KB |" in DOCUMENT.read_text(encoding="utf-8")
-    assert 0.75 * kilobytes < bytes_of_an_entry(noted) / 1_000 < 1.25 * kilobytes
+    assert 0.75 * kilobytes < bytes_of_an_entry(metadata) / 1_000 < 1.25 * kilobytes

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from lucia import Auth, InvalidRequest, RequestContext, SessionRow
 from lucia._rules.cookies import Cookie
-from lucia._rules.origins import Origin, check_origin, configured_origins, parse_bare_origin, parse_origin
+from lucia._rules.origins import (
+    Origin,
+    check_origin,
+    configured_origins,
+    parse_bare_origin,
+    parse_origin,
+)
 from lucia.adapters.memory import MemoryAdapter
 
 OWN = "https://shop.example"
@@ -77,12 +83,24 @@ def refuse_header(name: str, value: str) -> None:
 
 
 def make_context(
-    method: str = "POST", url: str = f"{OWN}/login", *, websocket: bool = False, **headers: str | Sequence[str]
+    method: str = "POST",
+    url: str = f"{OWN}/login",
+    *,
+    websocket: bool = False,
+    **headers: str | Sequence[str],
 ) -> RequestContext:
     """A request with these headers, whose names have underscores here."""
-    listed = {name.replace("_", "-"): [value] if isinstance(value, str) else value for name, value in headers.items()}
+    listed = {
+        name.replace("_", "-"): [value] if isinstance(value, str) else value
+        for name, value in headers.items()
+    }
     return RequestContext(
-        method=method, url=url, headers=listed, set_cookie=refuse_cookie, set_header=refuse_header, is_websocket=websocket
+        method=method,
+        url=url,
+        headers=listed,
+        set_cookie=refuse_cookie,
+        set_header=refuse_header,
+        is_websocket=websocket,
     )
 
 
@@ -97,9 +115,13 @@ def test_the_decision_table(site: str, origin: str) -> None:
     """Sec-Fetch-Site sent once decides first, then the Origin header; only that lets a request pass that may change things."""
     expected = origin in PASSING.get(site, ())
     headers: dict[str, Any] = {"sec_fetch_site": SITES[site], "origin": ORIGINS[origin]}
-    assert {method: passes(make_context(method, **headers), TRUSTED) for method in UNSAFE} == dict.fromkeys(UNSAFE, expected)
+    assert {
+        method: passes(make_context(method, **headers), TRUSTED) for method in UNSAFE
+    } == dict.fromkeys(UNSAFE, expected)
     handshakes = [
-        make_context(method, url, websocket=True, **headers) for method in ("GET", "CONNECT") for url in (OWN, "wss://shop.example/ws")
+        make_context(method, url, websocket=True, **headers)
+        for method in ("GET", "CONNECT")
+        for url in (OWN, "wss://shop.example/ws")
     ]
     assert [passes(handshake, TRUSTED) for handshake in handshakes] == [expected] * 4
     assert all(passes(make_context(method, **headers), TRUSTED) for method in SAFE)
@@ -155,7 +177,9 @@ def test_the_decision_table(site: str, origin: str) -> None:
         ("", "", False),
     ],
 )
-def test_origins_are_compared_by_scheme_host_and_port(url: str, origin: str, expected: bool) -> None:
+def test_origins_are_compared_by_scheme_host_and_port(
+    url: str, origin: str, expected: bool
+) -> None:
     """Default ports, upper case and ws for http make no difference; everything else does, and what is no origin equals nothing."""
     assert passes(make_context(url=url, origin=origin)) is expected
 
@@ -166,7 +190,9 @@ def test_origins_are_compared_by_scheme_host_and_port(url: str, origin: str, exp
 def test_no_text_makes_the_check_raise(url: str, header: str) -> None:
     """A request with any text at all passes or fails."""
     context = make_context(url=url, origin=header)
-    assert passes(context) is (parse_bare_origin(header.strip(" \t")) == parse_origin(url) is not None)
+    assert passes(context) is (
+        parse_bare_origin(header.strip(" \t")) == parse_origin(url) is not None
+    )
 
 
 @given(st.text(alphabet="/?#\\@ \t\r\n\x00:[].%a", min_size=1))
@@ -178,7 +204,13 @@ def test_a_bare_origin_names_nothing_more(rest: str) -> None:
 
 def test_an_origin_is_written_as_browsers_write_it() -> None:
     """Default ports are left out and IPv6 addresses stand in brackets, so that the text is an origin again."""
-    texts = ["http://a.example", "https://a.example", "https://a.example:80", "http://[::1]:8000", "http://[::1]"]
+    texts = [
+        "http://a.example",
+        "https://a.example",
+        "https://a.example:80",
+        "http://[::1]:8000",
+        "http://[::1]",
+    ]
     assert [str(parse_origin(text)) for text in texts] == texts
     assert parse_origin("wss://A.example:443/path?query") == Origin("https", "a.example", 443)
 
@@ -187,7 +219,9 @@ def test_a_proxy_that_ends_tls_makes_no_request_foreign() -> None:
     """Inside the scheme is http and the host another one, yet a browser's same-origin request passes."""
     inside = "http://10.0.0.7:8000/login"
     assert passes(make_context(url=inside, sec_fetch_site="same-origin", origin=OWN))
-    assert not passes(make_context(url=inside, origin=OWN)), "a browser without Sec-Fetch-Site needs the origin to be listed"
+    assert not passes(make_context(url=inside, origin=OWN)), (
+        "a browser without Sec-Fetch-Site needs the origin to be listed"
+    )
     assert passes(make_context(url=inside, origin=OWN), OWN)
 
 
@@ -236,11 +270,16 @@ def test_one_string_in_the_place_of_the_list_is_refused() -> None:
         Auth(sessions=MemoryAdapter(), env="DEV", origin=TRUSTED)
 
 
-@pytest.mark.parametrize("listed", [[TRUSTED], (TRUSTED,), {TRUSTED}, [TRUSTED, "HTTPS://APP.example:443", "http://[::1]:3000"]])
+@pytest.mark.parametrize(
+    "listed",
+    [[TRUSTED], (TRUSTED,), {TRUSTED}, [TRUSTED, "HTTPS://APP.example:443", "http://[::1]:3000"]],
+)
 def test_any_collection_of_origins_will_do(listed: Any) -> None:
     """The same origin written twice is one."""
     assert Origin("https", "app.example", 443) in configured_origins(listed)
-    assert len(configured_origins(listed)) == len({text.lower().removesuffix(":443") for text in listed})
+    assert len(configured_origins(listed)) == len(
+        {text.lower().removesuffix(":443") for text in listed}
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,10 +289,16 @@ def test_any_collection_of_origins_will_do(listed: Any) -> None:
         ({}, f"{TRUSTED} or {OWN}", "no Origin header"),
         ({"origin": [OWN, FOREIGN]}, f"{TRUSTED} or {OWN}", f"'{OWN}', '{FOREIGN}'"),
         ({"origin": FOREIGN, "sec_fetch_site": "cross-site"}, TRUSTED, f"'{FOREIGN}'"),
-        ({"sec_fetch_site": ["none", "x\r\nfaked: line"]}, "one valid Sec-Fetch-Site", r"'none', 'x\r\nfaked: line'"),
+        (
+            {"sec_fetch_site": ["none", "x\r\nfaked: line"]},
+            "one valid Sec-Fetch-Site",
+            r"'none', 'x\r\nfaked: line'",
+        ),
     ],
 )
-def test_a_failure_is_logged_and_shown(headers: dict[str, Any], expected: str, received: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_logged_and_shown(
+    headers: dict[str, Any], expected: str, received: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The log and the AuthRequest say what was expected and what came, on one line whatever came."""
     auth = Auth(sessions=MemoryAdapter(), env="DEV", origin=[TRUSTED])
     request = auth.handle_request(make_context(**headers))
@@ -282,11 +327,24 @@ LONG = 60_000
         {"url": "https://shop\x1b[31m.example/login"},
         {"url": "https://" + "\u202e" * LONG},
     ],
-    ids=["origin", "line feeds", "many origins", "site", "many sites", "long host", "escape in host", "odd host"],
+    ids=[
+        "origin",
+        "line feeds",
+        "many origins",
+        "site",
+        "many sites",
+        "long host",
+        "escape in host",
+        "odd host",
+    ],
 )
-def test_what_a_request_sends_makes_no_long_log_line(headers: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_request_sends_makes_no_long_log_line(
+    headers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     """However long a header is, and whatever is in it: one short line of printable text in the log and in the error."""
-    request = Auth(sessions=MemoryAdapter(), env="DEV", origin=[TRUSTED]).handle_request(make_context(**headers))
+    request = Auth(sessions=MemoryAdapter(), env="DEV", origin=[TRUSTED]).handle_request(
+        make_context(**headers)
+    )
     with pytest.raises(InvalidRequest) as caught:
         request.sign_in("ann")
     for text in (str(caught.value), str(request.origin_failure), caplog.text):
@@ -316,7 +374,11 @@ def test_a_host_that_no_origin_header_can_name_is_no_own_origin(url: str) -> Non
 def test_the_repr_of_a_context_shows_no_secret() -> None:
     """Neither the cookie nor the bearer token, nor the URL, whose path or query may hold a token of the application's."""
     secret = "a" * 40
-    context = make_context(url=f"{OWN}/reset/{secret}?token={secret}", cookie=f"auth_session={secret}", authorization=f"Bearer {secret}")
+    context = make_context(
+        url=f"{OWN}/reset/{secret}?token={secret}",
+        cookie=f"auth_session={secret}",
+        authorization=f"Bearer {secret}",
+    )
     assert repr(context) == "RequestContext(method='POST', is_websocket=False, client_address=None)"
     assert secret not in f"{context}{context!r}{[context]}"
 
@@ -340,7 +402,9 @@ def test_the_check_can_be_turned_off() -> None:
     store = MemoryAdapter()
     auth = Auth(sessions=store, env="DEV", csrf_protection=False)
     session = auth.create_session("ann")
-    found = auth.handle_request(make_context(origin=FOREIGN, cookie=f"auth_session={session.session_id}")).validate()
+    found = auth.handle_request(
+        make_context(origin=FOREIGN, cookie=f"auth_session={session.session_id}")
+    ).validate()
     assert found is not None
     assert found.user_id == "ann"
 
@@ -350,7 +414,9 @@ def test_a_foreign_request_is_a_visitors_and_changes_nothing() -> None:
     store = MemoryAdapter()
     auth = Auth(sessions=store, users=store, env="DEV")
     session = auth.create_session("ann")
-    request = auth.handle_request(make_context(origin=FOREIGN, cookie=f"auth_session={session.session_id}"))
+    request = auth.handle_request(
+        make_context(origin=FOREIGN, cookie=f"auth_session={session.session_id}")
+    )
     assert request.validate() is None
     assert request.validate_user() is None
     for change in (
@@ -377,7 +443,10 @@ def test_the_check_applies_without_a_cookie_too() -> None:
 def test_parse_request_headers_checks_and_finds() -> None:
     """It gives what the cookie holds, whether that can be an id or not, and raises for a foreign request."""
     auth = Auth(sessions=MemoryAdapter(), env="DEV")
-    assert auth.parse_request_headers(make_context(origin=OWN, cookie="auth_session=anything")) == "anything"
+    assert (
+        auth.parse_request_headers(make_context(origin=OWN, cookie="auth_session=anything"))
+        == "anything"
+    )
     assert auth.parse_request_headers(make_context("GET")) is None
     with pytest.raises(InvalidRequest):
         auth.parse_request_headers(make_context(cookie="auth_session=anything"))

@@ -43,7 +43,9 @@ def turn_of(owner: str) -> _Turn:
         ({"queue": "64"}, TypeError, "queue must be an int, not str"),
     ],
 )
-def test_a_pool_that_can_not_be_meant(settings: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_a_pool_that_can_not_be_meant(
+    settings: dict[str, Any], error: type[Exception], words: str
+) -> None:
     """A setting that makes no sense is refused when it is made, with what was expected."""
     with pytest.raises(error, match=words):
         PasswordPool(**settings)
@@ -66,7 +68,17 @@ def test_owners() -> None:
     """An address is one owner, an IPv6 one by its /64; requests without an address are one; new passwords are another."""
     assert owner_of("2001:db8:1:2::7") == owner_of("2001:db8:1:2::8") != owner_of("2001:db8:1:3::7")
     assert owner_of(None) == owner_of("")
-    assert len({owner_of(None), owner_of("203.0.113.9"), owner_of("no address"), concurrency.NEW_PASSWORDS}) == 4
+    assert (
+        len(
+            {
+                owner_of(None),
+                owner_of("203.0.113.9"),
+                owner_of("no address"),
+                concurrency.NEW_PASSWORDS,
+            }
+        )
+        == 4
+    )
 
 
 # --- whose turn it is
@@ -176,9 +188,13 @@ def test_a_cancelled_job_is_neither_done_nor_refused() -> None:
 
 
 @given(
-    workers=st.integers(1, 3), queue=st.integers(0, 4), steps=st.lists(st.tuples(st.sampled_from("abc+"), st.integers(0, 99)), max_size=60)
+    workers=st.integers(1, 3),
+    queue=st.integers(0, 4),
+    steps=st.lists(st.tuples(st.sampled_from("abc+"), st.integers(0, 99)), max_size=60),
 )
-def test_no_job_waits_while_a_worker_is_free(workers: int, queue: int, steps: list[tuple[str, int]]) -> None:
+def test_no_job_waits_while_a_worker_is_free(
+    workers: int, queue: int, steps: list[tuple[str, int]]
+) -> None:
     """Whatever comes and goes, the bounds hold, every job has one end, and jobs wait only while all workers are busy."""
     turns, present = _Turns(workers, queue), list[_Turn]()
     for owner, number in steps:
@@ -312,11 +328,17 @@ def test_a_dearer_hash_costs_what_it_costs(clock: Clock) -> None:
     assert cost_of(clock, lambda: jobs.verify_dummy("wrong")) == pytest.approx(100)
 
 
-def test_a_refusal_costs_what_a_verification_costs_now(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_costs_what_a_verification_costs_now(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a machine that has become slower, the refusals of both kinds become so."""
     jobs = _Jobs(TimedHash(clock), clock)
     jobs.verify_dummy("x")
-    monkeypatch.setattr(TimedHash, "verify", lambda self, _, hashed: setattr(clock, "now", clock.now + float(hashed) / 500))
+    monkeypatch.setattr(
+        TimedHash,
+        "verify",
+        lambda self, _, hashed: setattr(clock, "now", clock.now + float(hashed) / 500),
+    )
     assert cost_of(clock, lambda: jobs.verify_dummy("wrong")) == pytest.approx(200)
     assert cost_of(clock, lambda: jobs.verify("wrong", "27")) == pytest.approx(200, abs=1)
 
@@ -377,8 +399,12 @@ def derived(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
-@pytest.mark.parametrize("hasher", [CHEAP, LuciaHash(), Argon2Hash(1, 8, 1)], ids=["scrypt", "lucia", "argon2"])
-def test_a_hash_of_the_configured_kind_costs_one_derivation(hasher: Any, derived: Counter[str]) -> None:
+@pytest.mark.parametrize(
+    "hasher", [CHEAP, LuciaHash(), Argon2Hash(1, 8, 1)], ids=["scrypt", "lucia", "argon2"]
+)
+def test_a_hash_of_the_configured_kind_costs_one_derivation(
+    hasher: Any, derived: Counter[str]
+) -> None:
     """Whatever the password is, so that nobody doubles the work by the choice of it; known and unknown names cost the same."""
     workers = PasswordWorkers(hasher)
     hashed = workers.hash("another")

@@ -18,7 +18,9 @@ MOST_ROUNDS: Final = 500
 ALICE: Final = ("username", "alice")
 OTHER_COST: Final = ScryptHash(ln=5, r=1, p=1)
 
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 
 
 @pytest.fixture(params=["redis", "cluster", "redis, no scripts"])
@@ -35,7 +37,9 @@ class Game:
         self.users = MemoryAdapter()
         self.inspector = place.inspector
         settings: dict[str, Any] = {"hash": CHEAP, "password_pool": ROOMY, "throttle": None}
-        self.auth: Any = kind(users=self.users, sessions=RedisSessionAdapter(place.client), env="DEV", **settings)
+        self.auth: Any = kind(
+            users=self.users, sessions=RedisSessionAdapter(place.client), env="DEV", **settings
+        )
         self.auth.create_user(primary_key=PrimaryKey(*ALICE, "password 0"))
 
     def play(self, number: int) -> set[str]:
@@ -43,7 +47,9 @@ class Game:
         old, new = f"password {number}", f"password {number + 1}"
         self.users.update_key_password("username:alice", OTHER_COST.hash(old))
         logins = [partial(self.auth.create_session_with_key, *ALICE, old)] * 8
-        Calls.together(*logins[:4], partial(self.auth.update_key_password, *ALICE, new), *logins[4:])
+        Calls.together(
+            *logins[:4], partial(self.auth.update_key_password, *ALICE, new), *logins[4:]
+        )
         assert self.auth.use_key(*ALICE, new).password_defined
         return self.inspector.live()
 

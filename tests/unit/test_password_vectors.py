@@ -54,13 +54,17 @@ def test_the_originals_hashes_are_valid(row: Hash) -> None:
     assert ScryptHash().needs_rehash(row["hash"])
 
 
-@pytest.mark.parametrize("row", [row for row in THEIRS if row["format"] == "s2"], ids=lambda row: row["name"])
+@pytest.mark.parametrize(
+    "row", [row for row in THEIRS if row["format"] == "s2"], ids=lambda row: row["name"]
+)
 def test_the_originals_hashes_are_valid_for_no_neighbour(row: Hash) -> None:
     """The original's hash is not valid for a password that differs in its last character."""
     assert not verify(row["password"][:-1] + "~", row["hash"])
 
 
-@pytest.mark.parametrize("row", [row for row in THEIRS if row["format"] == "s2"], ids=lambda row: row["name"])
+@pytest.mark.parametrize(
+    "row", [row for row in THEIRS if row["format"] == "s2"], ids=lambda row: row["name"]
+)
 def test_lucia_hash_writes_the_originals_text(row: Hash) -> None:
     """From the same salt and password, LuciaHash writes the original's text, letter for letter."""
     assert lucia_hash(row["password"], row["hash"].split(":")[1]) == row["hash"]
@@ -70,7 +74,9 @@ def test_lucia_hash_writes_the_originals_text(row: Hash) -> None:
 def test_the_original_locks_out_what_normalising_changes() -> None:
     """The vectors hold what is corrected here: the original refuses exactly the passwords that it normalised and that this changed."""
     refused = {row["name"] for row in THEIRS if row["format"] == "s2" and not row["original_valid"]}
-    assert refused == {row["name"] for row in THEIRS if normalized(row["password"]) != row["password"]}
+    assert refused == {
+        row["name"] for row in THEIRS if normalized(row["password"]) != row["password"]
+    }
     assert len(refused) >= 5
 
 

@@ -43,7 +43,10 @@ def zeros(count: int) -> bytes:
 
 def legacy(password: bytes) -> str:
     """The older two-part format."""
-    return "older:" + hashlib.scrypt(password, salt=b"older", n=2**14, r=8, p=1, maxmem=2**25, dklen=64).hex()
+    return (
+        "older:"
+        + hashlib.scrypt(password, salt=b"older", n=2**14, r=8, p=1, maxmem=2**25, dklen=64).hex()
+    )
 
 
 @pytest.mark.parametrize("hasher", HASHERS, ids=repr)
@@ -51,7 +54,9 @@ def test_a_password_is_valid_for_its_hash_and_no_other_is(hasher: PasswordHasher
     """Each hasher verifies what it writes, and rejects neighbours of the password."""
     hashed = hasher.hash(PASSWORD)
     assert hasher.verify(PASSWORD, hashed)
-    assert not any(hasher.verify(other, hashed) for other in (PASSWORD.upper(), PASSWORD + " ", PASSWORD[1:]))
+    assert not any(
+        hasher.verify(other, hashed) for other in (PASSWORD.upper(), PASSWORD + " ", PASSWORD[1:])
+    )
 
 
 @pytest.mark.parametrize("hasher", HASHERS, ids=repr)
@@ -109,7 +114,9 @@ def test_argon2_hashes_of_others_are_verified(kind: Type) -> None:
 
 def test_argon2_version_16_is_verified() -> None:
     """The version before the RFC's counts too."""
-    hashed = low_level.hash_secret(PASSWORD.encode(), b"saltsalt", 1, 8, 1, 32, Type.I, version=16).decode()
+    hashed = low_level.hash_secret(
+        PASSWORD.encode(), b"saltsalt", 1, 8, 1, 32, Type.I, version=16
+    ).decode()
     assert "$v=16$" in hashed
     assert verify(PASSWORD, hashed)
 
@@ -166,7 +173,9 @@ def test_lucia_hashs_salt_is_uniform_over_its_alphabet() -> None:
 
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
 @pytest.mark.parametrize("hasher", HASHERS, ids=repr)
-def test_one_password_from_two_keyboards_is_one(hasher: PasswordHasher, form: Literal["NFC", "NFD", "NFKC", "NFKD"]) -> None:
+def test_one_password_from_two_keyboards_is_one(
+    hasher: PasswordHasher, form: Literal["NFC", "NFD", "NFKC", "NFKD"]
+) -> None:
     """Every normal form of a password is valid for the hash of any other."""
     password = "\u212bngstrom of\ufb01ce \uff50\uff41"
     hashed = hasher.hash(password)
@@ -244,27 +253,43 @@ def test_a_hostile_scrypt_cost_is_refused_before_any_work(ln: int, r: int, p: in
     assert (stored is not None) == (memory <= 129 * 2**20 and work <= 2**22 and ln < 16 * r)
 
 
-@given(memory=st.integers(1, 9_999_999), time=st.integers(1, 9_999_999), lanes=st.integers(1, 9_999_999))
+@given(
+    memory=st.integers(1, 9_999_999),
+    time=st.integers(1, 9_999_999),
+    lanes=st.integers(1, 9_999_999),
+)
 @example(memory=128 * 1024, time=4, lanes=16)
 @example(memory=128 * 1024, time=5, lanes=16)
 @example(memory=2**21, time=1, lanes=1)
 @example(memory=136, time=1, lanes=17)
 @example(memory=15, time=1, lanes=2)
-def test_a_hostile_argon2_cost_is_refused_before_any_work(memory: int, time: int, lanes: int) -> None:
+def test_a_hostile_argon2_cost_is_refused_before_any_work(
+    memory: int, time: int, lanes: int
+) -> None:
     """No stored hash takes more than 129 MiB, 16 threads, or fills more than 512 MiB."""
     stored = _read(f"$argon2id$v=19$m={memory},t={time},p={lanes}$AAAAAAAAAAA${KEY_32}")
-    assert (stored is not None) == (8 * lanes <= memory <= 129 * 1024 and memory * time <= 2**19 and lanes <= 16)
+    assert (stored is not None) == (
+        8 * lanes <= memory <= 129 * 1024 and memory * time <= 2**19 and lanes <= 16
+    )
 
 
-@pytest.mark.parametrize(("ln", "r", "p"), [(0, 8, 1), (-1, 8, 1), (15, 0, 1), (15, 8, 0), (16, 1, 1), (18, 8, 1), (15, 8, 17)])
+@pytest.mark.parametrize(
+    ("ln", "r", "p"),
+    [(0, 8, 1), (-1, 8, 1), (15, 0, 1), (15, 8, 0), (16, 1, 1), (18, 8, 1), (15, 8, 17)],
+)
 def test_scrypt_is_not_configured_beyond_what_is_verified(ln: int, r: int, p: int) -> None:
     """A cost that could not be verified later is refused when the hasher is made."""
     with pytest.raises(ValueError, match=f"ln={ln}, r={r}, p={p}"):
         ScryptHash(ln=ln, r=r, p=p)
 
 
-@pytest.mark.parametrize(("time", "memory", "lanes"), [(0, 8, 1), (1, 7, 1), (1, 8, 0), (1, 2**18, 1), (1, 1024, 17), (10**6, 8, 1)])
-def test_argon2_is_not_configured_beyond_what_is_verified(time: int, memory: int, lanes: int) -> None:
+@pytest.mark.parametrize(
+    ("time", "memory", "lanes"),
+    [(0, 8, 1), (1, 7, 1), (1, 8, 0), (1, 2**18, 1), (1, 1024, 17), (10**6, 8, 1)],
+)
+def test_argon2_is_not_configured_beyond_what_is_verified(
+    time: int, memory: int, lanes: int
+) -> None:
     """The same for Argon2."""
     with pytest.raises(ValueError, match=f"time_cost={time}"):
         Argon2Hash(time, memory, lanes)

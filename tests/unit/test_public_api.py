@@ -9,7 +9,17 @@ import pytest
 import lucia
 import lucia.testing
 
-OPTIONAL = ("aiosqlite", "argon2", "fastapi", "hypothesis", "pytest", "redis", "sqlalchemy", "starlette", "valkey")
+OPTIONAL = (
+    "aiosqlite",
+    "argon2",
+    "fastapi",
+    "hypothesis",
+    "pytest",
+    "redis",
+    "sqlalchemy",
+    "starlette",
+    "valkey",
+)
 """What a fresh installation does not have."""
 
 IMPORTS = """
@@ -87,7 +97,7 @@ def test_names() -> None:
         "SessionRow",
         "SessionUser",
         "SessionUserAdapter",
-        "SessionsNotEnded",
+        "SessionsNotRevoked",
         "SingleUseKey",
         "StoreCorrupt",
         "StoreUnavailable",
@@ -130,7 +140,9 @@ def test_all_is_there(module: ModuleType) -> None:
     """Each public name exists, stands once, and they are in order."""
     names: list[str] = module.__all__
     assert [name for name in names if not hasattr(module, name)] == []
-    assert names == sorted(set(names), key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert names == sorted(
+        set(names), key=lambda name: (not name.isupper(), not name[0].isupper(), name)
+    )
 
 
 def test_both_colours() -> None:
@@ -139,7 +151,16 @@ def test_both_colours() -> None:
     assert {name.removeprefix("Async") for name in names if name.startswith("Async")} <= names
 
 
-@pytest.mark.parametrize("module", ["lucia", "lucia.testing", "lucia.adapters.memory", "lucia.adapters.redis", "lucia.middleware.asgi"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "lucia",
+        "lucia.testing",
+        "lucia.adapters.memory",
+        "lucia.adapters.redis",
+        "lucia.middleware.asgi",
+    ],
+)
 def test_imports_nothing_optional(module: str) -> None:
     """These import where nothing but the standard library is installed."""
     done = import_alone(module)

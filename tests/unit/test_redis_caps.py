@@ -8,22 +8,33 @@ import pytest
 import redis
 
 from lucia._redis import single_server as atomic
-from lucia._redis.cluster import Plain, Scripted, SessionFirst
+from lucia._redis.cluster import ClusterStore, Plain, Scripted
 from lucia._redis.commands import Call, Eval, Operation
 from lucia._redis.index import LIST
 from lucia._redis.records import Layout, encode_row
 from lucia._redis.scripts import CHANGED
-from lucia._redis.single_server import Atomic
+from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
 from lucia._rules.sessions import handle_of, system_clock
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
-from tests.redis_tools import DEFAULT, HOUR, ClusterInspector, Inspector, Stepper, explore, replay, row
+from tests.redis_tools import (
+    DEFAULT,
+    HOUR,
+    ClusterInspector,
+    Inspector,
+    Stepper,
+    explore,
+    replay,
+    row,
+)
 
 MINUTE = 60_000
 
 
-def login(session_id: str, age: int = 0, *, handle: str | None = None, user_id: str = "u1") -> SessionRow:
+def login(
+    session_id: str, age: int = 0, *, handle: str | None = None, user_id: str = "u1"
+) -> SessionRow:
     """A session of a login so many milliseconds ago."""
     return row(session_id, user_id, created_at=system_clock() - age, handle=handle or session_id)
 
@@ -40,7 +51,7 @@ class Bench:
         return Stepper(self.inspector.client, operation)
 
     def capped(self, session: SessionRow, limit: int = 2) -> Stepper[SessionRow]:
-        return self.steps(self.store.create_within(session, limit, system_clock(), lambda _: 0))
+        return self.steps(self.store.create_capped(session, limit, system_clock(), lambda _: 0))
 
     def create(self, session: SessionRow) -> None:
         self.steps(self.store.create(session, lambda _: 0)).finish()
@@ -68,10 +79,10 @@ class Bench:
 
 
 STORES: dict[str, StoreProtocol] = {
-    "atomic": Atomic(DEFAULT),
-    "scripted": SessionFirst(DEFAULT, Scripted()),
-    "plain": SessionFirst(DEFAULT, Plain()),
-    "cluster": SessionFirst(DEFAULT, Scripted()),
+    "atomic": SingleServerStore(DEFAULT),
+    "scripted": ClusterStore(DEFAULT, Scripted()),
+    "plain": ClusterStore(DEFAULT, Plain()),
+    "cluster": ClusterStore(DEFAULT, Scripted()),
 }
 
 
@@ -101,12 +112,18 @@ def test_commands_in_one_step() -> None:
     index = Call("LRANGE", ("userSession:u1", 0, -1))
     records = Call("MGET", (b"session:last", b"session:dead", b"session:old"))
     create = Eval(
-        LIST.scripts.create_within,
+        LIST.scripts.create_capped,
         ("session:new", "userSession:u1", "session:old", "session:last"),
         ("new", encode_row(new), new.idle_expires, 1, 2, b"old", b"dead", b"last", b"dead", b"old"),
     )
     replies: list[Any] = [[b"last", b"dead", b"old"], [encode_row(last), None, encode_row(old)]]
-    commands, stored = replay(Atomic(DEFAULT).create_within(new, 2, system_clock(), lambda _: 0), *replies, CHANGED, *replies, 2)
+    commands, stored = replay(
+        SingleServerStore(DEFAULT).create_capped(new, 2, system_clock(), lambda _: 0),
+        *replies,
+        CHANGED,
+        *replies,
+        2,
+    )
     assert commands == [index, records, create] * 2
     assert stored is new
 
@@ -114,8 +131,14 @@ def test_commands_in_one_step() -> None:
 def test_commands_of_a_first_login() -> None:
     """A first login reads an empty index, and is the script alone after it."""
     new = login("new")
-    create = Eval(LIST.scripts.create_within, ("session:new", "userSession:u1"), ("new", encode_row(new), new.idle_expires, 0, 0))
-    commands, _ = replay(Atomic(DEFAULT).create_within(new, 5, system_clock(), lambda _: 0), [], 1)
+    create = Eval(
+        LIST.scripts.create_capped,
+        ("session:new", "userSession:u1"),
+        ("new", encode_row(new), new.idle_expires, 0, 0),
+    )
+    commands, _ = replay(
+        SingleServerStore(DEFAULT).create_capped(new, 5, system_clock(), lambda _: 0), [], 1
+    )
     assert commands == [Call("LRANGE", ("userSession:u1", 0, -1)), create]
 
 
@@ -170,7 +193,9 @@ def test_refused(bench: Bench) -> None:
     before = bench.inspector.census()
     with pytest.raises(DuplicateSessionId):
         bench.capped(login("taken"), limit=1).finish()
-    over = SessionRow(id="over", user_id="u1", active_expires=1, idle_expires=2, attributes={"created_at": 1})
+    over = SessionRow(
+        id="over", user_id="u1", active_expires=1, idle_expires=2, attributes={"created_at": 1}
+    )
     with pytest.raises(ValueError, match="server's clock"):
         bench.capped(over, limit=1).finish()
     with pytest.raises(ValueError, match="renewed:"):
@@ -201,7 +226,9 @@ class Watched(Stepper[Any]):
     def step(self, count: int = 1) -> "Watched":
         for _ in range(count):
             super().step()
-            assert len(self._client.keys("session:*")) <= 2 + len(self._client.keys("session:renewed:*"))
+            assert len(self._client.keys("session:*")) <= 2 + len(
+                self._client.keys("session:renewed:*")
+            )
         return self
 
 
@@ -212,7 +239,7 @@ def watched(bench: Bench, operation: Operation[Any]) -> Stepper[Any]:
 
 def capped(bench: Bench, session: SessionRow, limit: int = 2) -> Stepper[Any]:
     """A login within a cap, watched."""
-    return watched(bench, bench.store.create_within(session, limit, system_clock(), lambda _: 0))
+    return watched(bench, bench.store.create_capped(session, limit, system_clock(), lambda _: 0))
 
 
 @one_step
@@ -249,14 +276,20 @@ def test_a_login_against_a_renewal(bench: Bench) -> None:
     def begin() -> Sequence[Stepper[Any]]:
         bench.begin_with(old := login("old", 20), login("kept", 10))
         successor = row("old2", "u1", **old.attributes)
-        return [capped(bench, login("new")), watched(bench, bench.store.renew("old", successor, MINUTE))]
+        return [
+            capped(bench, login("new")),
+            watched(bench, bench.store.renew("old", successor, MINUTE)),
+        ]
 
     assert explore(begin, lambda: check(bench, {"kept", "new"})) > 3
 
     def begin_with_another() -> Sequence[Stepper[Any]]:
         bench.begin_with(login("old", 20), kept := login("kept", 10))
         successor = row("kept2", "u1", **kept.attributes)
-        return [capped(bench, login("new")), watched(bench, bench.store.renew("kept", successor, MINUTE))]
+        return [
+            capped(bench, login("new")),
+            watched(bench, bench.store.renew("kept", successor, MINUTE)),
+        ]
 
     assert explore(begin_with_another, lambda: check(bench, {"kept2", "new"})) > 3
 
@@ -305,7 +338,9 @@ def test_thousands_of_sessions(bench: Bench, count: int) -> None:
     operation = bench.capped(login("new", -MINUTE), limit=3)
     operation.finish()
     scripts = [command.script.name for command in operation.commands if isinstance(command, Eval)]
-    assert scripts == ["revoke"] * (-(-(count - 2) // 1_000) if count > 1_000 else 0) + ["create_within"]
+    assert scripts == ["revoke"] * (-(-(count - 2) // 1_000) if count > 1_000 else 0) + [
+        "create_capped"
+    ]
     longest = max(len(command.keys) for command in operation.commands if isinstance(command, Eval))
     assert longest <= 1_002
     assert len(bench.live()) == 3
@@ -358,7 +393,10 @@ def test_many_ended_at_once(bench: Bench) -> None:
     ids = bench.inspector.fill("u1", 1_001)
     operation = bench.steps(bench.store.delete(ids))
     operation.finish()
-    assert [len(command.keys) for command in operation.commands if isinstance(command, Eval)] == [2_000, 2]
+    assert [len(command.keys) for command in operation.commands if isinstance(command, Eval)] == [
+        2_000,
+        2,
+    ]
     assert bench.live() == set()
 
 
@@ -501,7 +539,7 @@ def test_error_of_the_server(bench: Bench) -> None:
 @pytest.mark.parametrize("count", [3, 1_100])
 def test_beside_legacy_writers(bench: Bench, count: int) -> None:
     """Ids without a session stay in the index, since theirs may be on its way; the surplus ends, also where they are thousands."""
-    bench.store = Atomic(Layout.from_namespaces(None, legacy_writers=True))
+    bench.store = SingleServerStore(Layout.from_namespaces(None, legacy_writers=True))
     bench.begin_with(login("a", 20), login("b", 10))
     bench.inspector.client.rpush("userSession:u1", *(f"coming{number}" for number in range(count)))
     operation = bench.capped(login("new"))

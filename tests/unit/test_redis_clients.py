@@ -16,7 +16,12 @@ from redis.cluster import LoadBalancingStrategy
 
 from lucia._redis.commands import Batch, Call, DropConnections, Eval, Transaction
 from lucia._redis.index import LIST
-from lucia._redis.transport.client_errors import is_no_script, is_wrong_type, redact, refuses_scripts
+from lucia._redis.transport.client_errors import (
+    is_no_script,
+    is_wrong_type,
+    redact,
+    refuses_scripts,
+)
 from lucia._redis.transport.clients import is_cluster
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from tests.redis_tools import AsyncClients, Clients, Inspector, row
@@ -67,7 +72,9 @@ def test_refused_clients(make: Callable[[], Any]) -> None:
         lambda: redis.asyncio.Redis().pipeline(),
         lambda: valkey.asyncio.Valkey().pipeline(),
         lambda: redis.asyncio.RedisCluster(host="localhost").pipeline(),
-        lambda: redis.asyncio.RedisCluster(host="localhost", load_balancing_strategy=LoadBalancingStrategy.RANDOM_REPLICA),
+        lambda: redis.asyncio.RedisCluster(
+            host="localhost", load_balancing_strategy=LoadBalancingStrategy.RANDOM_REPLICA
+        ),
         lambda: valkey.asyncio.ValkeyCluster(host="localhost", read_from_replicas=True),
         redis.Redis,
         valkey.Valkey,
@@ -82,15 +89,31 @@ def test_refused_clients_of_the_other_colour(make: Callable[[], Any]) -> None:
 @pytest.mark.parametrize(
     ("adapter", "make", "words"),
     [
-        (RedisSessionAdapter, object, "expected a Redis client such as redis.Redis or redis.asyncio.Redis, got object"),
-        (RedisSessionAdapter, redis.asyncio.Redis, "such as redis.Redis; for the Redis given here use AsyncRedisSessionAdapter"),
-        (AsyncRedisSessionAdapter, redis.Redis, "such as redis.asyncio.Redis; for the Redis given here use RedisSessionAdapter"),
+        (
+            RedisSessionAdapter,
+            object,
+            "expected a Redis client such as redis.Redis or redis.asyncio.Redis, got object",
+        ),
+        (
+            RedisSessionAdapter,
+            redis.asyncio.Redis,
+            "such as redis.Redis; for the Redis given here use AsyncRedisSessionAdapter",
+        ),
+        (
+            AsyncRedisSessionAdapter,
+            redis.Redis,
+            "such as redis.asyncio.Redis; for the Redis given here use RedisSessionAdapter",
+        ),
         (
             AsyncRedisSessionAdapter,
             lambda: valkey.asyncio.ValkeyCluster(host="localhost", read_from_replicas=True),
             "the ValkeyCluster given reads from replicas, .*: let it use primaries",
         ),
-        (RedisSessionAdapter, lambda: redis.Redis(protocol=3, cache_config=CacheConfig()), "has a client-side cache"),
+        (
+            RedisSessionAdapter,
+            lambda: redis.Redis(protocol=3, cache_config=CacheConfig()),
+            "has a client-side cache",
+        ),
     ],
 )
 def test_refusals_say_what_to_do(adapter: type[Any], make: Callable[[], Any], words: str) -> None:
@@ -102,18 +125,32 @@ def test_refusals_say_what_to_do(adapter: type[Any], make: Callable[[], Any], wo
 def test_accepted_clients() -> None:
     """Clients of both libraries and Sentinel's are taken, before they are connected; no command is sent."""
     sentinel: Any = Clients.sentinels["redis"]([("localhost", 1)])
-    for client in (redis.Redis(port=1), redis.StrictRedis(port=1), valkey.Valkey(port=1), sentinel.master_for("x")):
+    for client in (
+        redis.Redis(port=1),
+        redis.StrictRedis(port=1),
+        valkey.Valkey(port=1),
+        sentinel.master_for("x"),
+    ):
         RedisSessionAdapter(client)
     later: Any = AsyncClients.sentinels["redis"]([("localhost", 1)])
-    for waiting in (redis.asyncio.Redis(port=1), valkey.asyncio.Valkey(port=1), later.master_for("x")):
+    for waiting in (
+        redis.asyncio.Redis(port=1),
+        valkey.asyncio.Valkey(port=1),
+        later.master_for("x"),
+    ):
         AsyncRedisSessionAdapter(waiting)
 
 
-@pytest.mark.parametrize("options", [{"protocol": 3, "cache_config": CacheConfig()}, {"read_from_replicas": True}])
+@pytest.mark.parametrize(
+    "options", [{"protocol": 3, "cache_config": CacheConfig()}, {"read_from_replicas": True}]
+)
 @pytest.mark.filterwarnings("ignore:.*read_from_replicas:DeprecationWarning")
 def test_refused_cluster_clients(cluster: Cluster, options: dict[str, Any]) -> None:
     """A cluster's client that may answer with what the primary does not hold any more is refused, and so is its pipeline."""
-    with redis.RedisCluster(host="127.0.0.1", port=cluster.ports[0], **options) as client, pytest.raises(TypeError, match="were ended"):
+    with (
+        redis.RedisCluster(host="127.0.0.1", port=cluster.ports[0], **options) as client,
+        pytest.raises(TypeError, match="were ended"),
+    ):
         RedisSessionAdapter(client)
 
 
@@ -130,7 +167,10 @@ def test_cluster_clients(cluster: Cluster, library: str) -> None:
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_sentinels_client_of_replicas(library: str) -> None:
     """The client that Sentinel makes for the replicas is refused, in both libraries and colours."""
-    pairs: tuple[tuple[Any, Any], ...] = ((RedisSessionAdapter, Clients), (AsyncRedisSessionAdapter, AsyncClients))
+    pairs: tuple[tuple[Any, Any], ...] = (
+        (RedisSessionAdapter, Clients),
+        (AsyncRedisSessionAdapter, AsyncClients),
+    )
     for adapter, clients in pairs:
         sentinel = clients.sentinels[library]([("localhost", 1)])
         with pytest.raises(TypeError, match=r"reads from replicas, .*: let it use primaries"):
@@ -139,8 +179,15 @@ def test_sentinels_client_of_replicas(library: str) -> None:
 
 def test_no_client_library_is_imported() -> None:
     """Importing the adapter imports neither client library: the application brings its own."""
-    program = "import sys, lucia.adapters.redis; print(sorted({'redis', 'valkey'} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+    program = (
+        "import sys, lucia.adapters.redis; print(sorted({'redis', 'valkey'} & sys.modules.keys()))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
 def test_same_kinds_in_both_colours() -> None:
@@ -153,7 +200,9 @@ def test_same_kinds_in_both_colours() -> None:
 
 def shown(error: BaseException) -> str:
     """All text that a log of the error would hold."""
-    return "".join(traceback.format_exception(error)) + repr(error) + "".join(map(repr, _chain(error)))
+    return (
+        "".join(traceback.format_exception(error)) + repr(error) + "".join(map(repr, _chain(error)))
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -174,7 +223,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def test_text_without_arguments(text: str) -> None:
     """A command's keys and arguments are taken out of an error's text, also where a server cut them off; the object stays."""
     error = redis.ResponseError(text)
-    redact(error, Eval(LIST.scripts.create, (KEY, f"session:{OTHER}"), (SECRET.encode(), OTHER, 1_800_000_000_000)))
+    redact(
+        error,
+        Eval(
+            LIST.scripts.create,
+            (KEY, f"session:{OTHER}"),
+            (SECRET.encode(), OTHER, 1_800_000_000_000),
+        ),
+    )
     assert "sss" not in str(error)
     assert "ttt" not in str(error)
     assert str(error).startswith("ERR ")
@@ -196,10 +252,18 @@ def test_longer_secrets_first() -> None:
 
 def test_errors_behind_an_error() -> None:
     """The errors behind an error are redacted too, also where they go round in a circle."""
-    error, cause, context = redis.ConnectionError(f"1 {KEY}"), OSError(5, f"2 {KEY}"), ValueError(f"3 {KEY}")
+    error, cause, context = (
+        redis.ConnectionError(f"1 {KEY}"),
+        OSError(5, f"2 {KEY}"),
+        ValueError(f"3 {KEY}"),
+    )
     error.__cause__, cause.__context__, context.__context__ = cause, context, error
     redact(error, Call("MGET", (KEY,)))
-    assert [each.args for each in (error, cause, context)] == [("1 <redacted>",), (5, "2 <redacted>"), ("3 <redacted>",)]
+    assert [each.args for each in (error, cause, context)] == [
+        ("1 <redacted>",),
+        (5, "2 <redacted>"),
+        ("3 <redacted>",),
+    ]
 
 
 def test_command_without_arguments() -> None:
@@ -209,7 +273,11 @@ def test_command_without_arguments() -> None:
     assert error.args == (SECRET,)
 
 
-@pytest.mark.parametrize("make", [lambda calls: Batch(calls), lambda calls: Transaction(calls)], ids=["batch", "transaction"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda calls: Batch(calls), lambda calls: Transaction(calls)],
+    ids=["batch", "transaction"],
+)
 def test_text_of_many_commands(make: Callable[[tuple[Call, ...]], Any]) -> None:
     """Of several commands at once the arguments of each are taken out."""
     error = redis.ResponseError(f"ERR {KEY} {OTHER} LRANGE")
@@ -231,8 +299,14 @@ def test_text_of_pipelines(cut: int) -> None:
 @pytest.mark.parametrize(
     ("text", "refused"),
     [
-        ("User app has no permissions to run the 'evalsha' command", True),  # Redis 7 and 8, Valkey 8
-        ("this user has no permissions to run the 'evalsha' command or its subcommand", True),  # Redis 6.2
+        (
+            "User app has no permissions to run the 'evalsha' command",
+            True,
+        ),  # Redis 7 and 8, Valkey 8
+        (
+            "this user has no permissions to run the 'evalsha' command or its subcommand",
+            True,
+        ),  # Redis 6.2
         ("unknown command 'EVALSHA', with args beginning with: 'abc'", True),
         ("unknown command `EVALSHA`, with args beginning with: `abc`, ", True),
         ("unknown command 'evalsha'", True),
@@ -258,7 +332,10 @@ def test_clusters_by_their_clients() -> None:
     class OwnCluster(redis.asyncio.RedisCluster):
         pass
 
-    assert [is_cluster(client) for client in (OwnCluster(host="localhost"), valkey.asyncio.ValkeyCluster(host="localhost"))] == [True, True]
+    assert [
+        is_cluster(client)
+        for client in (OwnCluster(host="localhost"), valkey.asyncio.ValkeyCluster(host="localhost"))
+    ] == [True, True]
     assert not is_cluster(redis.Redis())
 
 
@@ -268,7 +345,9 @@ def test_kinds_of_errors(library: Any) -> None:
     assert is_no_script(library.exceptions.NoScriptError("No matching script"))
     assert not is_no_script(library.ResponseError("ERR"))
     assert is_wrong_type(library.ResponseError("WRONGTYPE Operation against a key"))
-    assert is_wrong_type(library.ResponseError("ERR Error running script: WRONGTYPE Operation against a key"))
+    assert is_wrong_type(
+        library.ResponseError("ERR Error running script: WRONGTYPE Operation against a key")
+    )
     assert not is_wrong_type(library.ResponseError("ERR"))
     assert not is_wrong_type(ValueError("WRONGTYPE"))
 
@@ -306,10 +385,21 @@ def in_processes(inspector: Inspector, calls: Sequence[str]) -> list[str]:
     """What each call printed, made by a process of its own, at the same time."""
     end = row("x").idle_expires
     commands = [
-        [sys.executable, "-c", CHILD, str(inspector.server.port), call, f"successor-{number}", str(end)]
+        [
+            sys.executable,
+            "-c",
+            CHILD,
+            str(inspector.server.port),
+            call,
+            f"successor-{number}",
+            str(end),
+        ]
         for number, call in enumerate(calls)
     ]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for command in commands
+    ]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -344,7 +434,9 @@ def test_processes_with_other_namespaces(inspector: Inspector) -> None:
     """Adapters with other namespaces do not see each other's sessions, though they share a server."""
     with redis.Redis(port=inspector.server.port) as client:
         one = RedisSessionAdapter(client)
-        other = RedisSessionAdapter(client, namespaces={"session": "other", "user_session": "otherUsers"})
+        other = RedisSessionAdapter(
+            client, namespaces={"session": "other", "user_session": "otherUsers"}
+        )
         one.set_session(row("same"))
         assert other.get_session("same") is None
         other.set_session(row("same", "u2"))

@@ -4,22 +4,22 @@ from typing import Any, Final
 
 import pytest
 
-from lucia._redis.at_rest import Hashed
-from lucia._redis.cluster import Scripted, SessionFirst
+from lucia._redis.at_rest import HashedIdStore
+from lucia._redis.cluster import ClusterStore, Scripted
 from lucia._redis.commands import Batch, Call, Command, DropConnections, Eval, Operation
 from lucia._redis.hashed_ids import HashedIds, RawIds
 from lucia._redis.records import Marker, encode_marker
-from lucia._redis.single_server import Atomic
+from lucia._redis.single_server import SingleServerStore
 from tests.redis_tools import DEFAULT, row
 
 KEY, OLD = (bytes([number]) * 32 for number in (1, 2))
 ID: Final = "IdOneIdOneIdOneIdOneIdOneIdOneIdOneIdOne"
 
 
-def store(*, one_server: bool = True, raw_ids: RawIds = "read") -> Hashed:
+def store(*, one_server: bool = True, raw_ids: RawIds = "read") -> HashedIdStore:
     """The operations by two keys."""
-    protocol = Atomic(DEFAULT) if one_server else SessionFirst(DEFAULT, Scripted())
-    return Hashed(protocol, DEFAULT, HashedIds([KEY, OLD], raw_ids), one_server=one_server)
+    protocol = SingleServerStore(DEFAULT) if one_server else ClusterStore(DEFAULT, Scripted())
+    return HashedIdStore(protocol, DEFAULT, HashedIds([KEY, OLD], raw_ids), one_server=one_server)
 
 
 def commands(operation: Operation[Any], *replies: Any) -> list[Command]:
@@ -46,15 +46,25 @@ def test_one_command() -> None:
     """On one server a read asks for all candidates in one command, and so does what finds out which of them it is."""
     assert keys_of(store().get(ID)) == SESSIONS
     assert keys_of(store().get_successor(ID)) == MARKERS
-    assert keys_of(store().renew(ID, row("new"), 0)) == keys_of(store().delete_by_user("u1", ID)) == (*PAIRS[0], *PAIRS[1], *PAIRS[2])
+    assert (
+        keys_of(store().renew(ID, row("new"), 0))
+        == keys_of(store().delete_by_user("u1", ID))
+        == (*PAIRS[0], *PAIRS[1], *PAIRS[2])
+    )
     assert keys_of(store().delete([ID])) == PAIRS[2]
 
 
 def test_one_command_a_slot() -> None:
     """In a cluster it is a batch, of commands whose keys are in one slot; an id whose marker can't be there has none."""
-    assert commands(store(one_server=False).get(ID)) == [Batch(tuple(Call("MGET", (key,)) for key in SESSIONS))]
-    assert commands(store(one_server=False).renew(ID, row("new"), 0)) == [Batch(tuple(Call("MGET", pair) for pair in PAIRS))]
-    assert commands(store(one_server=False).delete(["a}b"])) == [Batch((Call("MGET", ("session:a}b",)),))]
+    assert commands(store(one_server=False).get(ID)) == [
+        Batch(tuple(Call("MGET", (key,)) for key in SESSIONS))
+    ]
+    assert commands(store(one_server=False).renew(ID, row("new"), 0)) == [
+        Batch(tuple(Call("MGET", pair) for pair in PAIRS))
+    ]
+    assert commands(store(one_server=False).delete(["a}b"])) == [
+        Batch((Call("MGET", ("session:a}b",)),))
+    ]
 
 
 def test_nothing_to_find_out() -> None:
@@ -64,7 +74,9 @@ def test_nothing_to_find_out() -> None:
     assert command.keys == (*PAIRS[0], *PAIRS[1])
 
 
-@pytest.mark.parametrize("crossed", [b"PONG", None, 1, [], [None], [None, None, 1], [None, None, [b"x"]]], ids=range(7))
+@pytest.mark.parametrize(
+    "crossed", [b"PONG", None, 1, [], [None], [None, None, 1], [None, None, [b"x"]]], ids=range(7)
+)
 def test_crossed_reply(crossed: Any) -> None:
     """A reply of another shape drops the connections, and is asked for once more; wrong again is no session."""
     operation = store().get(ID)

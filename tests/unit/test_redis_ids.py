@@ -25,7 +25,9 @@ any_id = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=
 def marked(ring: HashedIds, used_id: str = USED, successor_id: str = NEXT) -> Marker:
     """The marker that a renewal by this ring leaves."""
     stored = ring.stored(used_id)
-    return Marker(stored, ring.stored(successor_id), 60_000, ring.seal(used_id, stored, successor_id))
+    return Marker(
+        stored, ring.stored(successor_id), 60_000, ring.seal(used_id, stored, successor_id)
+    )
 
 
 def test_stored_form() -> None:
@@ -37,20 +39,31 @@ def test_stored_form() -> None:
 
 def test_candidates() -> None:
     """An id is looked for under each key, the current one first, and then under itself."""
-    assert HashedIds([KEY, OLD]).candidates(USED) == [HashedIds([KEY]).stored(USED), HashedIds([OLD]).stored(USED), USED]
+    assert HashedIds([KEY, OLD]).candidates(USED) == [
+        HashedIds([KEY]).stored(USED),
+        HashedIds([OLD]).stored(USED),
+        USED,
+    ]
     assert HashedIds([KEY], "refuse").candidates(USED) == [HashedIds([KEY]).stored(USED)]
 
 
 @given(any_id)
 def test_hash_is_no_id(session_id: str) -> None:
     """What stands for an id leads to nothing itself, whatever the ring."""
-    for ring in (HashedIds([KEY]), HashedIds([OLD, KEY]), HashedIds([KEY], "write"), HashedIds([KEY], "refuse")):
+    for ring in (
+        HashedIds([KEY]),
+        HashedIds([OLD, KEY]),
+        HashedIds([KEY], "write"),
+        HashedIds([KEY], "refuse"),
+    ):
         stored = HashedIds([KEY]).stored(session_id)
         assert stored not in ring.candidates(stored)
         assert ring.stored(stored) != stored
 
 
-@pytest.mark.parametrize("session_id", [USED, "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"], ids=range(6))
+@pytest.mark.parametrize(
+    "session_id", [USED, "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"], ids=range(6)
+)
 def test_other_ids_may_be_raw(session_id: str) -> None:
     """Only 64 lower-case hex digits are never looked for as they are, since only those can stand for an id."""
     assert session_id in HashedIds([KEY]).candidates(session_id)
@@ -114,18 +127,28 @@ def test_keys_that_do_not_open() -> None:
         assert HashedIds([bytes.fromhex(shown)]).successor(USED, marker) is None
 
 
-@pytest.mark.parametrize("place", [0, 11, 12, 30, -1], ids=["nonce", "last of nonce", "text", "middle", "tag"])
+@pytest.mark.parametrize(
+    "place", [0, 11, 12, 30, -1], ids=["nonce", "last of nonce", "text", "middle", "tag"]
+)
 def test_tampered_seal(place: int, caplog: pytest.LogCaptureFixture) -> None:
     """A seal that somebody changed leads nowhere, and the log says so without ids."""
     ring = HashedIds([KEY])
     marker = marked(ring)
-    assert ring.successor(USED, marker._replace(sealed=_flipped(marker.sealed or "", place))) is None
+    assert (
+        ring.successor(USED, marker._replace(sealed=_flipped(marker.sealed or "", place))) is None
+    )
     assert caplog.record_tuples == [
-        ("lucia.redis", logging.WARNING, "a used session id leads nowhere: no key of the ring opens its marker")
+        (
+            "lucia.redis",
+            logging.WARNING,
+            "a used session id leads nowhere: no key of the ring opens its marker",
+        )
     ]
 
 
-@pytest.mark.parametrize("sealed", ["", "=", "a", "AAAA", "not base64!", "é", "A" * 64, "\ud800"], ids=range(8))
+@pytest.mark.parametrize(
+    "sealed", ["", "=", "a", "AAAA", "not base64!", "é", "A" * 64, "\ud800"], ids=range(8)
+)
 def test_absurd_seal(sealed: str) -> None:
     """What is no seal leads nowhere, and is no error."""
     ring = HashedIds([KEY])

@@ -38,7 +38,16 @@ def test_the_same_records(records: Records) -> None:
     kept.keep(records, mine)
     assert kept.find("a", list(records)) is mine
     assert kept.find("b", records) is None
-    all_others: list[Records] = [[b"x"], [b"x", None], [None, b"x"], [b"y", b"x", None], [b"y", b"x", b"x"], [None], [None, None], []]
+    all_others: list[Records] = [
+        [b"x"],
+        [b"x", None],
+        [None, b"x"],
+        [b"y", b"x", None],
+        [b"y", b"x", b"x"],
+        [None],
+        [None, None],
+        [],
+    ]
     for others in all_others:
         assert (kept.find("a", others) is mine) is (others == records)
 
@@ -103,7 +112,9 @@ def test_from_many_threads() -> None:
             elif same.id != id_:
                 wrong.append(same)
 
-    threads = [threading.Thread(target=read, args=(ids,)) for ids in ("abcd", "dcba", "bdac", "acde")]
+    threads = [
+        threading.Thread(target=read, args=(ids,)) for ids in ("abcd", "dcba", "bdac", "acde")
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

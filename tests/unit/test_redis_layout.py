@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from lucia._redis.index import LIST, SET
 from lucia._redis.records import (
     MAX_RECORD_BYTES,
-    CrossedReply,
     Layout,
     Marker,
+    MismatchedReply,
     decode_marker,
     decode_row,
     encode_marker,
@@ -28,8 +28,14 @@ ROW = SessionRow(id="abc", user_id="u1", active_expires=1_000, idle_expires=2_00
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40)
 epochs = st.integers(0, MAX_EPOCH_MS)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3)
+    ),
     max_leaves=8,
 )
 rows = st.builds(
@@ -38,13 +44,21 @@ rows = st.builds(
     user_id=texts,
     active_expires=epochs,
     idle_expires=epochs,
-    attributes=st.dictionaries(st.text().filter(lambda name: name not in SESSION_COLUMNS), json_values, max_size=4),
+    attributes=st.dictionaries(
+        st.text().filter(lambda name: name not in SESSION_COLUMNS), json_values, max_size=4
+    ),
 )
 
 
 def record(**changes: Any) -> bytes:
     """A good record of the session ``abc``, but for the changes."""
-    members = {"id": "abc", "user_id": "u1", "active_expires": 1_000, "idle_expires": 2_000, **changes}
+    members = {
+        "id": "abc",
+        "user_id": "u1",
+        "active_expires": 1_000,
+        "idle_expires": 2_000,
+        **changes,
+    }
     return json.dumps({name: value for name, value in members.items() if value is not ...}).encode()
 
 
@@ -59,15 +73,23 @@ def replaced(member: str, text: str) -> bytes:
 def test_layout_of_the_newer_adapter() -> None:
     """``lucia-v2`` keeps sets under ``user_sessions``, and the same names of sessions and markers; its namespaces may be chosen too."""
     layout = Layout.from_namespaces(None, "lucia-v2")
-    assert (layout.session_key("abc"), layout.index_key("u1"), layout.index) == ("session:abc", "user_sessions:u1", SET)
+    assert (layout.session_key("abc"), layout.index_key("u1"), layout.index) == (
+        "session:abc",
+        "user_sessions:u1",
+        SET,
+    )
     assert layout.marker_key("abc") == Layout.from_namespaces(None).marker_key("abc")
-    assert Layout.from_namespaces({"user_session": "mine"}, "lucia-v2") == Layout("session", "mine", SET)
+    assert Layout.from_namespaces({"user_session": "mine"}, "lucia-v2") == Layout(
+        "session", "mine", SET
+    )
     assert Layout.from_namespaces(None).index is LIST
 
 
 def test_layout_must_be_known() -> None:
     """Another layout is refused, and the error says which there are."""
-    with pytest.raises(ValueError, match=r"\Aunknown layout 'v3': expected 'default' or 'lucia-v2'\Z"):
+    with pytest.raises(
+        ValueError, match=r"\Aunknown layout 'v3': expected 'default' or 'lucia-v2'\Z"
+    ):
         Layout.from_namespaces(None, cast("Any", "v3"))
 
 
@@ -82,7 +104,10 @@ def test_namespaces_are_a_mapping(namespaces: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("namespaces", [None, {}, {"session": "session"}, {"session": "session", "user_session": "userSession"}])
+@pytest.mark.parametrize(
+    "namespaces",
+    [None, {}, {"session": "session"}, {"session": "session", "user_session": "userSession"}],
+)
 def test_default_keys(namespaces: Mapping[str, str] | None) -> None:
     """Unless told otherwise the keys are the document's: ``session:{id}`` and ``userSession:{user id}``."""
     layout = Layout.from_namespaces(namespaces)
@@ -97,13 +122,24 @@ def test_default_keys(namespaces: Mapping[str, str] | None) -> None:
         ({"session": "app1"}, "app1:abc", "userSession:u1", "app1:renewed:{app1:abc}"),
         ({"user_session": "app1"}, "session:abc", "app1:u1", "session:renewed:{session:abc}"),
         ({"session": "a:b", "user_session": "a:c"}, "a:b:abc", "a:c:u1", "a:b:renewed:{a:b:abc}"),
-        ({"session": "{x}s", "user_session": "{x}u"}, "{x}s:abc", "{x}u:u1", "{x}s:renewed:{x}s:abc"),
+        (
+            {"session": "{x}s", "user_session": "{x}u"},
+            "{x}s:abc",
+            "{x}u:u1",
+            "{x}s:renewed:{x}s:abc",
+        ),
     ],
 )
-def test_own_namespaces(namespaces: Mapping[str, str], session: str, index: str, marker: str) -> None:
+def test_own_namespaces(
+    namespaces: Mapping[str, str], session: str, index: str, marker: str
+) -> None:
     """Each namespace can be chosen, also alone; the other one stays."""
     layout = Layout.from_namespaces(namespaces)
-    assert (layout.session_key("abc"), layout.index_key("u1"), layout.marker_key("abc")) == (session, index, marker)
+    assert (layout.session_key("abc"), layout.index_key("u1"), layout.marker_key("abc")) == (
+        session,
+        index,
+        marker,
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,14 +202,27 @@ def test_kinds_of_keys_never_meet(session: str, other: str, namespace: str) -> N
 
 def test_record_word_for_word() -> None:
     """A record is the JSON text that JavaScript's ``JSON.stringify`` makes of the row, with exactly the members given."""
-    assert encode_row(ROW) == b'{"id":"abc","user_id":"u1","active_expires":1000,"idle_expires":2000}'
-    noted = SessionRow(id="abc", user_id="ü", active_expires=1, idle_expires=2, attributes={"handle": "h", "n": [1, None]})
-    assert encode_row(noted).decode() == '{"id":"abc","user_id":"ü","active_expires":1,"idle_expires":2,"handle":"h","n":[1,null]}'
+    assert (
+        encode_row(ROW) == b'{"id":"abc","user_id":"u1","active_expires":1000,"idle_expires":2000}'
+    )
+    metadata = SessionRow(
+        id="abc",
+        user_id="ü",
+        active_expires=1,
+        idle_expires=2,
+        attributes={"handle": "h", "n": [1, None]},
+    )
+    assert (
+        encode_row(metadata).decode()
+        == '{"id":"abc","user_id":"ü","active_expires":1,"idle_expires":2,"handle":"h","n":[1,null]}'
+    )
 
 
 def test_lone_surrogate_in_an_attribute() -> None:
     """An attribute with a lone surrogate, which no UTF-8 can hold, is stored as an escape and comes back."""
-    row = SessionRow(id="abc", user_id="u1", active_expires=1, idle_expires=2, attributes={"agent": "\ud800ü"})
+    row = SessionRow(
+        id="abc", user_id="u1", active_expires=1, idle_expires=2, attributes={"agent": "\ud800ü"}
+    )
     assert decode_row(encode_row(row), "abc") == row
 
 
@@ -192,11 +241,28 @@ def nested(depth: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), b"bytes", {1, 2}, float("nan"), float("inf"), nested(100_000), {"k": object()}, "x" * MAX_RECORD_BYTES, "ü" * 8_200]
+    "value",
+    [
+        object(),
+        b"bytes",
+        {1, 2},
+        float("nan"),
+        float("inf"),
+        nested(100_000),
+        {"k": object()},
+        "x" * MAX_RECORD_BYTES,
+        "ü" * 8_200,
+    ],
 )
 def test_what_no_record_can_hold(value: Any) -> None:
     """An attribute that is no JSON value, and a record of more than 16 KiB, are a clear error that does not show the value."""
-    row = SessionRow(id="a-secret-session-id", user_id="u1", active_expires=1, idle_expires=2, attributes={"noted": value})
+    row = SessionRow(
+        id="a-secret-session-id",
+        user_id="u1",
+        active_expires=1,
+        idle_expires=2,
+        attributes={"noted": value},
+    )
     with pytest.raises(ValueError, match=r"can't be stored as JSON|more than 16384") as raised:
         encode_row(row)
     assert "a-secret-session-id" not in str(raised.value)
@@ -205,8 +271,20 @@ def test_what_no_record_can_hold(value: Any) -> None:
 
 def test_longest_record() -> None:
     """A record of 16 KiB is written and read; one byte more is neither."""
-    empty = len(encode_row(SessionRow(id="abc", user_id="u1", active_expires=1, idle_expires=2, attributes={"x": ""})))
-    row = SessionRow(id="abc", user_id="u1", active_expires=1, idle_expires=2, attributes={"x": "x" * (MAX_RECORD_BYTES - empty)})
+    empty = len(
+        encode_row(
+            SessionRow(
+                id="abc", user_id="u1", active_expires=1, idle_expires=2, attributes={"x": ""}
+            )
+        )
+    )
+    row = SessionRow(
+        id="abc",
+        user_id="u1",
+        active_expires=1,
+        idle_expires=2,
+        attributes={"x": "x" * (MAX_RECORD_BYTES - empty)},
+    )
     assert decode_row(encode_row(row), "abc") == row
     assert decode_row(encode_row(row) + b" ", "abc") is None
 
@@ -248,7 +326,7 @@ CORRUPT = {
     "deep nesting": replaced("noted", "[" * 8_000 + "]" * 8_000),
     "deep nesting that never ends": b"[" * 16_000,
     "deep objects": replaced("noted", '{"a":' * 3_000 + "1" + "}" * 3_000),
-    "more than 16 KiB": record(noted="x" * MAX_RECORD_BYTES),
+    "more than 16 KiB": record(metadata="x" * MAX_RECORD_BYTES),
 }
 
 
@@ -263,7 +341,11 @@ def test_what_is_no_record(value: bytes, caplog: pytest.LogCaptureFixture) -> No
     assert "abc" not in line.getMessage()
 
 
-@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode) | json_values.map(lambda value: json.dumps(value).encode()))
+@given(
+    st.binary(max_size=200)
+    | st.text(max_size=100).map(str.encode)
+    | json_values.map(lambda value: json.dumps(value).encode())
+)
 def test_any_bytes(value: bytes) -> None:
     """Whatever bytes are there, reading them raises nothing and makes no session of them."""
     assert decode_row(value, "abc") is None
@@ -276,7 +358,7 @@ def test_damaged_records(data: st.DataObject) -> None:
     value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
     try:
         row = decode_row(bytes(value), "abc")
-    except CrossedReply:
+    except MismatchedReply:
         assert b'"abc"' not in value
     else:
         assert row is None or row.id == "abc"
@@ -288,7 +370,7 @@ def test_wrong_members(members: dict[str, Any]) -> None:
     value = json.dumps({**json.loads(record()), **members}).encode()
     try:
         row = decode_row(value, "abc")
-    except CrossedReply:
+    except MismatchedReply:
         assert members["id"] != "abc"
     else:
         assert row is None or (row.id == "abc" and type(row.idle_expires) is int)
@@ -301,11 +383,16 @@ def test_unknown_members() -> None:
     assert row.attributes == {"handle": "h", "extra": {"deep": [1]}}
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"],
+)
 @pytest.mark.parametrize("layout", ["{}", " {}", "{}\n", "\t{}\r\n "])
 def test_other_ways_to_write_it(encoding: str, layout: str) -> None:
     """A record may have white space around it, and be in any encoding of Unicode that a JSON parser of Python's takes."""
-    assert decode_row(layout.replace("{}", record(noted="ü").decode()).encode(encoding), "abc") == replace(ROW, attributes={"noted": "ü"})
+    assert decode_row(
+        layout.replace("{}", record(metadata="ü").decode()).encode(encoding), "abc"
+    ) == replace(ROW, attributes={"noted": "ü"})
 
 
 def test_a_member_twice() -> None:
@@ -314,11 +401,11 @@ def test_a_member_twice() -> None:
 
 
 @pytest.mark.parametrize("noted", [{}, [], {"a": [{"b": []}]}, [[{}]], "{", "[{"])
-def test_attributes_can_not_be_changed(noted: Any) -> None:
+def test_attributes_can_not_be_changed(metadata: Any) -> None:
     """Neither they, nor what is in them."""
-    row = decode_row(record(noted=noted), "abc")
+    row = decode_row(record(metadata=metadata), "abc")
     assert row is not None
-    assert row.attributes == {"noted": noted}
+    assert row.attributes == {"noted": metadata}
     unfrozen = [each for each in walk(row.attributes) if type(each) in (dict, list)]
     assert unfrozen == []
 
@@ -326,15 +413,19 @@ def test_attributes_can_not_be_changed(noted: Any) -> None:
 def walk(value: Any) -> Iterator[Any]:
     """It, and what is in it."""
     yield value
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for each in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         yield from walk(each)
 
 
 def test_record_of_another(caplog: pytest.LogCaptureFixture) -> None:
     """The record of another id is told from a corrupt one, and logged without either id."""
-    with pytest.raises(CrossedReply):
+    with pytest.raises(MismatchedReply):
         decode_row(record(), "abd")
-    assert [line.getMessage() for line in caplog.records] == ["a session record was ignored: it is another session's"]
+    assert [line.getMessage() for line in caplog.records] == [
+        "a session record was ignored: it is another session's"
+    ]
 
 
 # Markers
@@ -342,7 +433,10 @@ def test_record_of_another(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_marker_word_for_word() -> None:
     """A marker is a small JSON object that names the used id, its successor, and the grace in milliseconds."""
-    assert encode_marker(Marker("old", "new", 60_000)) == b'{"id":"old","successor":"new","grace":60000}'
+    assert (
+        encode_marker(Marker("old", "new", 60_000))
+        == b'{"id":"old","successor":"new","grace":60000}'
+    )
 
 
 @given(st.builds(Marker, texts, texts, st.integers(0, 60_000)))
@@ -387,7 +481,7 @@ def test_any_bytes_as_marker(value: bytes) -> None:
 @pytest.mark.parametrize("id_", ['"other"', "null", "1"])
 def test_marker_of_another(id_: str) -> None:
     """The marker of another used id is told from a corrupt one, so that nobody is led to somebody else's session."""
-    with pytest.raises(CrossedReply):
+    with pytest.raises(MismatchedReply):
         decode_marker(f'{{"id":{id_},"successor":"new","grace":1}}'.encode(), "old")
 
 
@@ -396,15 +490,19 @@ def test_nesting_is_bounded_both_ways() -> None:
     deepest: object = 1
     for _ in range(99):
         deepest = [deepest]
-    session = SessionRow(id="a", user_id="{" * 300, active_expires=1, idle_expires=2, attributes={"noted": deepest})
+    session = SessionRow(
+        id="a", user_id="{" * 300, active_expires=1, idle_expires=2, attributes={"noted": deepest}
+    )
     assert decode_row(encode_row(session), "a") == session
     with pytest.raises(ValueError, match="can't be stored as JSON"):
         encode_row(replace(session, attributes={"noted": [deepest]}))
     assert decode_row(encode_row(session).replace(b"[1]", b"[[1]]"), "a") is None
 
 
-@pytest.mark.parametrize("noted", [[[]] * 150, [{}] * 150, {"a": [{"b": []}] * 60}, "[" * 150, "{" * 150], ids=str)
-def test_much_that_is_not_deep(noted: Any) -> None:
+@pytest.mark.parametrize(
+    "noted", [[[]] * 150, [{}] * 150, {"a": [{"b": []}] * 60}, "[" * 150, "{" * 150], ids=str
+)
+def test_much_that_is_not_deep(metadata: Any) -> None:
     """However many lists and objects a record has, one in another counts alone; in text they are none."""
-    session = replace(ROW, attributes={"noted": noted})
+    session = replace(ROW, attributes={"noted": metadata})
     assert decode_row(encode_row(session), "abc") == session

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from lucia._rules.sessions import MARKER_MS
 from lucia.adapters.memory import MemoryAdapter
@@ -23,7 +31,11 @@ DAY = 86_400_000
 users = st.sampled_from(["u1", "u2", "ü:{2}"])
 lives = st.integers(DAY, 30 * DAY)
 graces = st.sampled_from([0, 20_000, MARKER_MS])
-noted = st.dictionaries(st.sampled_from(["handle", "created_at", "noted"]), st.none() | st.integers() | st.text(max_size=5), max_size=2)
+metadata = st.dictionaries(
+    st.sampled_from(["handle", "created_at", "noted"]),
+    st.none() | st.integers() | st.text(max_size=5),
+    max_size=2,
+)
 
 
 class Machine(RuleBasedStateMachine):
@@ -58,7 +70,7 @@ class Machine(RuleBasedStateMachine):
         assert found == expected
         return found
 
-    @rule(target=session_ids, user_id=users, life=lives, attributes=noted)
+    @rule(target=session_ids, user_id=users, life=lives, attributes=metadata)
     def create(self, user_id: str, life: int, attributes: dict[str, Any]) -> str:
         """Log in."""
         session = self.new(user_id, life, attributes)
@@ -81,7 +93,11 @@ class Machine(RuleBasedStateMachine):
     @rule(user_id=users)
     def read_all(self, user_id: str) -> None:
         """Read a user's list."""
-        self.both(lambda adapter: sorted(adapter.get_sessions_by_user_id(user_id), key=lambda session: session.id))
+        self.both(
+            lambda adapter: sorted(
+                adapter.get_sessions_by_user_id(user_id), key=lambda session: session.id
+            )
+        )
 
     @rule(session_ids=st.lists(session_ids, max_size=3))
     def delete(self, session_ids: list[str]) -> None:
@@ -101,13 +117,19 @@ class Machine(RuleBasedStateMachine):
     @rule(session_id=session_ids)
     def delete_own_others(self, session_id: str) -> None:
         """Log out everywhere else, keeping a session of this user."""
-        self.both(lambda adapter: adapter.delete_other_sessions(self.users.get(session_id, "u1"), session_id))
+        self.both(
+            lambda adapter: adapter.delete_other_sessions(
+                self.users.get(session_id, "u1"), session_id
+            )
+        )
 
     @rule(target=session_ids, session_id=session_ids, life=lives, grace=graces)
     def renew(self, session_id: str, life: int, grace: int) -> Any:
         """Renew a session, or one that was renewed before."""
         successor = self.new(self.users.get(session_id, "u1"), life, {})
-        renewed = self.both(lambda adapter: adapter.renew_session(session_id, successor, grace=grace))
+        renewed = self.both(
+            lambda adapter: adapter.renew_session(session_id, successor, grace=grace)
+        )
         if renewed != successor:
             return multiple()
         self.used.add(session_id)
@@ -119,7 +141,9 @@ class Machine(RuleBasedStateMachine):
         if self.both(lambda adapter: adapter.get_session(session_id)) is not None:
             for adapter in (self.memory, self.redis):
                 with pytest.raises(DuplicateSessionId):
-                    adapter.renew_session(session_id, row(session_id, self.users[session_id], life=DAY), grace=grace)
+                    adapter.renew_session(
+                        session_id, row(session_id, self.users[session_id], life=DAY), grace=grace
+                    )
 
     @rule(session_id=session_ids)
     def get_successor(self, session_id: str) -> None:
@@ -141,14 +165,25 @@ class Machine(RuleBasedStateMachine):
         assert self.inspector.live() == expected
 
 
-EXAMPLES = {"redis": 100, "valkey": 100, "old_redis": 100, "cluster": 50, "redis, no scripts": 50, "valkey, no scripts": 50}
+EXAMPLES = {
+    "redis": 100,
+    "valkey": 100,
+    "old_redis": 100,
+    "cluster": 50,
+    "redis, no scripts": 50,
+    "valkey, no scripts": 50,
+}
 """How many sequences of calls each place gets: by its speed."""
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")  # redis-py 7's cluster clients warn of themselves
+@pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
 @pytest.mark.parametrize(("place", "examples"), EXAMPLES.items(), ids=EXAMPLES)
-def test_redis_answers_as_memory_does(request: pytest.FixtureRequest, place: str, examples: int) -> None:
+def test_redis_answers_as_memory_does(
+    request: pytest.FixtureRequest, place: str, examples: int
+) -> None:
     """Over any sequence of calls the Redis adapter answers as the memory adapter does, and leaves only lawful keys."""
     profile = settings(
         max_examples=examples,

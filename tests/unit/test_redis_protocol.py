@@ -14,7 +14,7 @@ from lucia._redis.index import LIST
 from lucia._redis.operations import MAX_HOPS, get, successor_of
 from lucia._redis.records import Marker, encode_marker, encode_row, peek
 from lucia._redis.scripts import DELETE
-from lucia._redis.single_server import BLOCK, OPTIMISTIC_TRIES, Atomic
+from lucia._redis.single_server import BLOCK, OPTIMISTIC_TRIES, SingleServerStore
 from lucia._rules.sessions import system_clock
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
@@ -42,26 +42,30 @@ class Bench:
         """An operation to run in steps."""
         return Stepper(self.inspector.client, operation)
 
-    def create(self, session: SessionRow, random_below: Callable[[int], int] = lambda _: 0) -> Stepper[None]:
-        return self.steps(Atomic(DEFAULT).create(session, random_below))
+    def create(
+        self, session: SessionRow, random_below: Callable[[int], int] = lambda _: 0
+    ) -> Stepper[None]:
+        return self.steps(SingleServerStore(DEFAULT).create(session, random_below))
 
     def get(self, session_id: str) -> Stepper[SessionRow | None]:
         return self.steps(get(DEFAULT, session_id))
 
     def read_all(self, user_id: str = "u1") -> Stepper[list[SessionRow]]:
-        return self.steps(Atomic(DEFAULT).get_by_user(user_id, system_clock()))
+        return self.steps(SingleServerStore(DEFAULT).get_by_user(user_id, system_clock()))
 
-    def renew(self, used_id: str, successor_id: str, grace: int = MINUTE) -> Stepper[SessionRow | None]:
-        return self.steps(Atomic(DEFAULT).renew(used_id, row(successor_id), grace))
+    def renew(
+        self, used_id: str, successor_id: str, grace: int = MINUTE
+    ) -> Stepper[SessionRow | None]:
+        return self.steps(SingleServerStore(DEFAULT).renew(used_id, row(successor_id), grace))
 
     def successor(self, used_id: str) -> Stepper[SessionRow | None]:
         return self.steps(successor_of(DEFAULT, used_id))
 
     def delete(self, *session_ids: str) -> Stepper[None]:
-        return self.steps(Atomic(DEFAULT).delete(session_ids))
+        return self.steps(SingleServerStore(DEFAULT).delete(session_ids))
 
     def delete_all(self, keep: str | None = None, user_id: str = "u1") -> Stepper[bool]:
-        return self.steps(Atomic(DEFAULT).delete_by_user(user_id, keep))
+        return self.steps(SingleServerStore(DEFAULT).delete_by_user(user_id, keep))
 
     def begin_with(self, *session_ids: str) -> None:
         """Empty the server and store these sessions."""
@@ -90,25 +94,44 @@ def test_commands_of_each_operation() -> None:
     record = encode_row(session)
     keys = ("session:new", "userSession:u1")
     assert replay(get(DEFAULT, "a"), [None]) == ([Call("MGET", ("session:a",))], None)
-    assert replay(Atomic(DEFAULT).create(session, lambda _: 0), 1) == (
+    assert replay(SingleServerStore(DEFAULT).create(session, lambda _: 0), 1) == (
         [Eval(SCRIPTS.create, keys, ("new", record, session.idle_expires))],
         None,
     )
     marker = encode_marker(Marker("old", "new", 5))
     renew = Eval(
-        SCRIPTS.renew, ("session:old", *keys, "session:renewed:{session:old}"), ("old", "new", record, session.idle_expires, marker, MINUTE)
+        SCRIPTS.renew,
+        ("session:old", *keys, "session:renewed:{session:old}"),
+        ("old", "new", record, session.idle_expires, marker, MINUTE),
     )
-    assert replay(Atomic(DEFAULT).renew("old", session, 5), 1) == ([renew], session)
+    assert replay(SingleServerStore(DEFAULT).renew("old", session, 5), 1) == ([renew], session)
     delete = Eval(DELETE, ("session:new", "session:renewed:{session:new}"), ())
     removed = Batch((Call("LREM", ("userSession:u1", 0, "new")),))
-    assert replay(Atomic(DEFAULT).delete(["new"]), [[record, None]], [1]) == ([delete, removed], None)
+    assert replay(SingleServerStore(DEFAULT).delete(["new"]), [[record, None]], [1]) == (
+        [delete, removed],
+        None,
+    )
     everything = Call("LRANGE", ("userSession:u1", 0, -1))
-    revoke = Eval(SCRIPTS.revoke, ("userSession:u1", b"session:a", b"session:b"), (1, b"", b"a", b"b"))
-    assert replay(Atomic(DEFAULT).delete_by_user("u1"), [b"b", b"a"], 1) == ([everything, revoke], False)
+    revoke = Eval(
+        SCRIPTS.revoke, ("userSession:u1", b"session:a", b"session:b"), (1, b"", b"a", b"b")
+    )
+    assert replay(SingleServerStore(DEFAULT).delete_by_user("u1"), [b"b", b"a"], 1) == (
+        [everything, revoke],
+        False,
+    )
     prune = Eval(SCRIPTS.prune, ("userSession:u1", b"session:gone"), (b"gone",))
     records = Call("MGET", (b"session:gone", b"session:new"))
-    listed = replay(Atomic(DEFAULT).get_by_user("u1", 0), [b"gone", b"new"], [None, record], [None], 1)
-    assert listed == ([everything, records, Call("MGET", (b"session:renewed:{session:gone}",)), prune], [session])
+    listed = replay(
+        SingleServerStore(DEFAULT).get_by_user("u1", 0),
+        [b"gone", b"new"],
+        [None, record],
+        [None],
+        1,
+    )
+    assert listed == (
+        [everything, records, Call("MGET", (b"session:renewed:{session:gone}",)), prune],
+        [session],
+    )
 
 
 # Renewal
@@ -188,7 +211,7 @@ def test_sent_twice(bench: Bench) -> None:
     bench.begin_with("used")
     session = row("new")
     for _ in range(2):
-        assert bench.steps(Atomic(DEFAULT).renew("used", session, 0)).finish() == session
+        assert bench.steps(SingleServerStore(DEFAULT).renew("used", session, 0)).finish() == session
     again = row("again")
     for _ in range(3):
         bench.create(again).finish()
@@ -212,7 +235,9 @@ def test_longest_chain(bench: Bench) -> None:
 def test_chain_in_a_circle(bench: Bench) -> None:
     """Markers that somebody put in a circle lead nowhere, and ending comes to its end."""
     for used, successor in (("a", "b"), ("b", "a")):
-        bench.inspector.client.set(DEFAULT.marker_key(used), encode_marker(Marker(used, successor, MINUTE)), px=MINUTE)
+        bench.inspector.client.set(
+            DEFAULT.marker_key(used), encode_marker(Marker(used, successor, MINUTE)), px=MINUTE
+        )
     assert bench.successor("a").finish() is None
     assert bench.renew("a", "new").finish() is None
     bench.delete("a", "b", "a").finish()
@@ -302,7 +327,11 @@ def test_every_eighth_login_prunes(bench: Bench) -> None:
     bench.inspector.client.delete(*(DEFAULT.session_key(f"s{number}") for number in (0, 1, 3, 20)))
     for number in range(40, 48):
         bench.create(row(f"s{number}"), random_below).finish()
-    assert {f"s{number}" for number in range(48)} - set(bench.inspector.index()) == {"s0", "s1", "s3"}
+    assert {f"s{number}" for number in range(48)} - set(bench.inspector.index()) == {
+        "s0",
+        "s1",
+        "s3",
+    }
 
 
 # Signing out everywhere
@@ -366,7 +395,9 @@ def test_two_sign_outs(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("renewed", ["s0", "s3", "s4", "kept"])
-def test_blocks_against_renewal(bench: Bench, renewed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_against_renewal(
+    bench: Bench, renewed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also in blocks, a sign-out everywhere ends what any session was renewed to meanwhile, and keeps the kept one's successor."""
     monkeypatch.setattr(atomic, "BLOCK", 2)
     operations: list[Stepper[Any]] = []
@@ -404,7 +435,11 @@ def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.M
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("kept", "s1", "s2")
-        operations[:] = bench.renew("kept", "new1"), bench.renew("new1", "new2"), bench.delete_all(keep="kept")
+        operations[:] = (
+            bench.renew("kept", "new1"),
+            bench.renew("new1", "new2"),
+            bench.delete_all(keep="kept"),
+        )
         return operations
 
     def check() -> None:
@@ -439,7 +474,10 @@ def test_index_that_changes_at_every_try(bench: Bench) -> None:
         sign_out.step()
     assert sign_out.step().commands[-1] == Eval(
         SCRIPTS.revoke,
-        ("userSession:u1", *(f"session:{id_}".encode() for id_ in ("s0", "s1", "login0", "login1", "login2"))),
+        (
+            "userSession:u1",
+            *(f"session:{id_}".encode() for id_ in ("s0", "s1", "login0", "login1", "login2")),
+        ),
         (0, b"", b"s0", b"s1", b"login0", b"login1", b"login2"),
     )
     bench.create(row("late")).finish()
@@ -495,7 +533,9 @@ RECORD = encode_row(row("a"))
 OTHERS = encode_row(row("b", "u2"))
 
 
-@pytest.mark.parametrize("wrong", [[OTHERS], b"OK", 1, None, [], [None, None], [RECORD, RECORD], [1], RECORD])
+@pytest.mark.parametrize(
+    "wrong", [[OTHERS], b"OK", 1, None, [], [None, None], [RECORD, RECORD], [1], RECORD]
+)
 def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
     """A reply that is another command's has the connections dropped and the record read once more."""
     commands, session = replay(get(DEFAULT, "a"), wrong, None, [RECORD])
@@ -525,22 +565,37 @@ def test_crossed_marker_leads_nowhere() -> None:
     """The marker of another used id is asked for again and then leads nowhere: never to somebody else's session."""
     marker = encode_marker(Marker("b", "b2", MINUTE))
     assert replay(successor_of(DEFAULT, "a"), [marker], None, [marker])[1] is None
-    assert replay(Atomic(DEFAULT).renew("a", row("a2"), MINUTE), [marker, MINUTE], None, [marker, MINUTE])[1] is None
+    assert (
+        replay(
+            SingleServerStore(DEFAULT).renew("a", row("a2"), MINUTE),
+            [marker, MINUTE],
+            None,
+            [marker, MINUTE],
+        )[1]
+        is None
+    )
     successor = row("a2")
-    commands, session = replay(Atomic(DEFAULT).renew("a", successor, MINUTE), [marker, MINUTE], None, 1)
+    commands, session = replay(
+        SingleServerStore(DEFAULT).renew("a", successor, MINUTE), [marker, MINUTE], None, 1
+    )
     assert commands[0] == commands[2]
     assert session == successor
 
 
 def test_crossed_records_are_not_listed() -> None:
     """A user's list holds no record that is another session's."""
-    assert replay(Atomic(DEFAULT).get_by_user("u1", 0), [b"a", b"c"], [OTHERS, OTHERS])[1] == []
+    assert (
+        replay(SingleServerStore(DEFAULT).get_by_user("u1", 0), [b"a", b"c"], [OTHERS, OTHERS])[1]
+        == []
+    )
 
 
 def test_another_marker_is_not_followed_by_ending(bench: Bench) -> None:
     """Ending a session whose marker key holds another's marker ends that session alone."""
     bench.begin_with("mine", "others")
-    bench.inspector.client.set(DEFAULT.marker_key("mine"), encode_marker(Marker("x", "others", MINUTE)), px=MINUTE)
+    bench.inspector.client.set(
+        DEFAULT.marker_key("mine"), encode_marker(Marker("x", "others", MINUTE)), px=MINUTE
+    )
     bench.delete("mine").finish()
     assert bench.inspector.live() == {"others"}
 
@@ -567,7 +622,9 @@ def test_ids_like_a_marker(bench: Bench) -> None:
 # Values of others
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(value=st.binary(max_size=300), marker=st.binary(max_size=100))
 def test_any_bytes_under_our_keys(bench: Bench, value: bytes, marker: bytes) -> None:
     """Whatever bytes are under a session's key and a marker's: it is no session, leads nowhere, raises nothing, and can be ended."""

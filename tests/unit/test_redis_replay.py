@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 import redis
 
-from lucia._redis.cluster import Plain, Scripted, SessionFirst
-from lucia._redis.commands import Command, Eval, Fence, Operation, Reply
+from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.commands import Command, Eval, Operation, ReplicationBarrier, Reply
 from lucia._redis.records import Marker, encode_marker, encode_row
-from lucia._redis.replay import BLOCK, KEPT_IDS, KEPT_SECONDS, Revocations, Watch, history_in, is_replica
-from lucia._redis.revocations import Acknowledgement, Revoking
-from lucia._redis.single_server import Atomic
+from lucia._redis.replay import (
+    BLOCK,
+    KEPT_IDS,
+    KEPT_SECONDS,
+    ConnectionMonitor,
+    Revocations,
+    history_in,
+    is_replica,
+)
+from lucia._redis.revocations import Acknowledgement, RevocationTracking
+from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
 from lucia._redis.transport.slots import keys_everywhere, slot_of
 from lucia._redis.transport.topology import Address
@@ -193,33 +201,38 @@ def test_a_block_of_a_newer_demand(revocations: Revocations) -> None:
 
 def test_connections_that_must_not_be_used(revocations: Revocations) -> None:
     """Not used are a server that is loading or busy, and a replica, but for one in a cluster, which points to its primary."""
-    watch = Watch(revocations)
+    monitor = ConnectionMonitor(revocations)
     replica = b"# Replication\r\nrole:slave\r\nmaster_replid:a1\r\n"
     for reply in (redis.BusyLoadingError("loading"), redis.ResponseError("BUSY a script"), replica):
         with pytest.raises((redis.RedisError, ConnectionError)):
-            watch.check(reply)
-    Watch(revocations, ("n", 1)).check(replica)
-    watch.check(redis.ResponseError("NOPERM no INFO"))
+            monitor.check(reply)
+    ConnectionMonitor(revocations, ("n", 1)).check(replica)
+    monitor.check(redis.ResponseError("NOPERM no INFO"))
 
 
 def test_connection_to_a_former_server(revocations: Revocations) -> None:
     """A connection whose history is the same as before is not used once another one has met a newer history."""
-    watch = Watch(revocations)
+    monitor = ConnectionMonitor(revocations)
     one, two = (b"role:master\r\nmaster_replid:%b\r\n" % name for name in (b"one", b"two"))
-    assert not watch.is_current(None)
-    before = watch.came_up(one)
-    assert watch.is_current(before)
-    assert watch.is_changed(two)
-    assert watch.is_current(watch.came_up(two))
-    assert not watch.is_current(before)
+    assert not monitor.is_current(None)
+    before = monitor.came_up(one)
+    assert monitor.is_current(before)
+    assert monitor.is_changed(two)
+    assert monitor.is_current(monitor.came_up(two))
+    assert not monitor.is_current(before)
     with pytest.raises(ConnectionError, match="replaced"):
-        watch.is_changed(one, before)
-    assert not watch.is_changed(two, before)
+        monitor.is_changed(one, before)
+    assert not monitor.is_changed(two, before)
 
 
 def test_history_in_a_reply() -> None:
     """The history is named in the reply to INFO; in a refusal, and in what other servers answer, there is none."""
-    assert history_in(b"# Replication\r\nrole:master\r\nmaster_replid:0123abcd\r\nmaster_replid2:00\r\n") == b"0123abcd"
+    assert (
+        history_in(
+            b"# Replication\r\nrole:master\r\nmaster_replid:0123abcd\r\nmaster_replid2:00\r\n"
+        )
+        == b"0123abcd"
+    )
     for reply in (PermissionError("no"), b"# Replication\r\nrole:master\r\n", None, 1):
         assert history_in(reply) is None
 
@@ -264,18 +277,22 @@ def run(operation: Generator[Command, Reply, Any], *replies: Reply) -> list[Comm
     with suppress(StopIteration):
         while waiting:
             reply = waiting.pop(0)
-            commands.append(operation.throw(reply) if isinstance(reply, Exception) else operation.send(reply))
+            commands.append(
+                operation.throw(reply) if isinstance(reply, Exception) else operation.send(reply)
+            )
     assert not waiting
     assert len(commands) == len(replies)
     return commands
 
 
-def revoking(store: StoreProtocol, revocations: Revocations, acknowledgement: Acknowledgement = NOBODY) -> Revoking:
-    return Revoking(store, DEFAULT, revocations, acknowledgement)
+def revoking(
+    store: StoreProtocol, revocations: Revocations, acknowledgement: Acknowledgement = NOBODY
+) -> RevocationTracking:
+    return RevocationTracking(store, DEFAULT, revocations, acknowledgement)
 
 
-ATOMIC = Atomic(DEFAULT)
-SCRIPTED, PLAIN = SessionFirst(DEFAULT, Scripted()), SessionFirst(DEFAULT, Plain())
+ATOMIC = SingleServerStore(DEFAULT)
+SCRIPTED, PLAIN = ClusterStore(DEFAULT, Scripted()), ClusterStore(DEFAULT, Plain())
 
 
 def record(session_id: str) -> bytes:
@@ -288,10 +305,20 @@ def marker(used_id: str, successor_id: str) -> bytes:
 
 def test_ended_by_id(revocations: Revocations) -> None:
     """Remembered is what was there, what it was renewed to, and what was asked for; and by either protocol the same."""
-    run(revoking(ATOMIC, revocations).delete(["used"]), [[None, marker("used", "new")]], [[record("new"), None]], [1])
+    run(
+        revoking(ATOMIC, revocations).delete(["used"]),
+        [[None, marker("used", "new")]],
+        [[record("new"), None]],
+        [1],
+    )
     assert set(revocations.all()) == {"used", "new"}
     revocations = Revocations()
-    run(revoking(SCRIPTED, revocations).delete(["used"]), [[[None, marker("used", "new")]]], [[[record("new"), None]]], 1)
+    run(
+        revoking(SCRIPTED, revocations).delete(["used"]),
+        [[[None, marker("used", "new")]]],
+        [[[record("new"), None]]],
+        1,
+    )
     assert set(revocations.all()) == {"used", "new"}
     revocations = Revocations()
     plain = [[marker("used", "new")]], [[record("new")]], [1], [b"OK"], [[None]], [1]
@@ -330,13 +357,24 @@ def test_ended_by_user(revocations: Revocations) -> None:
     run(revoking(ATOMIC, revocations).delete_by_user("u1"), [b"a"], 0, [b"b", b"a"], 1)
     assert set(revocations.all()) == {"a", "b"}
     revocations = Revocations()
-    run(revoking(ATOMIC, revocations).delete_by_user("u1", "kept"), [record("kept")], [b"kept", b"c"], 1)
+    run(
+        revoking(ATOMIC, revocations).delete_by_user("u1", "kept"),
+        [record("kept")],
+        [b"kept", b"c"],
+        1,
+    )
     assert revocations.all() == ["c"]
 
 
 def test_kept_and_its_used_id(revocations: Revocations) -> None:
     """In a cluster a used id is still listed: it is not remembered as ended, or the kept session that it leads to would be ended too."""
-    replies = [b"kept", b"used"], [record("kept")], [[record("kept")], [None]], [[[None, marker("used", "kept")]]], 1
+    replies = (
+        [b"kept", b"used"],
+        [record("kept")],
+        [[record("kept")], [None]],
+        [[[None, marker("used", "kept")]]],
+        1,
+    )
     run(revoking(SCRIPTED, revocations).delete_by_user("u1", "kept"), *replies)
     assert revocations.all() == []
 
@@ -352,10 +390,17 @@ def test_renewal(revocations: Revocations) -> None:
 
 def test_revoked_again(revocations: Revocations) -> None:
     """The replay follows chains, by either protocol, and leaves indexes alone: a damaged one must not stop it."""
-    first, second = run(revoking(ATOMIC, revocations).delete_records(["a"]), [[record("a"), marker("a", "b")]], [[record("b"), None]])
+    first, second = run(
+        revoking(ATOMIC, revocations).delete_records(["a"]),
+        [[record("a"), marker("a", "b")]],
+        [[record("b"), None]],
+    )
     assert isinstance(first, Eval)
     assert isinstance(second, Eval)
-    assert len(run(revoking(SCRIPTED, revocations).delete_records(["a"]), [[[record("a"), None]]])) == 1
+    assert (
+        len(run(revoking(SCRIPTED, revocations).delete_records(["a"]), [[[record("a"), None]]]))
+        == 1
+    )
     assert run(revoking(SCRIPTED, revocations).delete_records([])) == []
     with pytest.raises(ConnectionError):
         run(revoking(ATOMIC, revocations).delete_records(["a"]), LOST)
@@ -366,7 +411,7 @@ def test_other_operations(revocations: Revocations) -> None:
     """Logins, lists and reads go through as they are."""
     store = revoking(ATOMIC, revocations)
     assert len(run(store.create(row("a"), lambda _: 0), 1)) == 1
-    assert len(run(store.create_within(row("a"), 1, 0, lambda _: 0), [], 1)) == 2
+    assert len(run(store.create_capped(row("a"), 1, 0, lambda _: 0), [], 1)) == 2
     assert len(run(store.get_by_user("u1", 0), [])) == 1
     assert len(run(store.get("a"), [None])) == 1
     assert len(run(store.get_successor("a"), [None])) == 1
@@ -377,14 +422,21 @@ def test_other_operations(revocations: Revocations) -> None:
 
 @pytest.mark.parametrize(
     ("end", "replies"),
-    [(lambda store: store.delete(["a"]), [[[None, None]]]), (lambda store: store.delete_by_user("u1"), [[]])],
+    [
+        (lambda store: store.delete(["a"]), [[[None, None]]]),
+        (lambda store: store.delete_by_user("u1"), [[]]),
+    ],
     ids=["id", "user"],
 )
-def test_confirmed(end: Callable[[Revoking], Operation[Any]], replies: list[Reply], revocations: Revocations) -> None:
+def test_confirmed(
+    end: Callable[[RevocationTracking], Operation[Any]],
+    replies: list[Reply],
+    revocations: Revocations,
+) -> None:
     """Each ending is followed by the question to the replicas, also one that found nothing to end: it may be the second try."""
     store = revoking(ATOMIC, revocations, Acknowledgement(2, timedelta(milliseconds=70)))
     *_, last = run(end(store), *replies, 2)
-    assert isinstance(last, Fence)
+    assert isinstance(last, ReplicationBarrier)
     assert (last.replicas, last.milliseconds) == (2, 70)
     with pytest.raises(RevocationNotReplicated, match="1 of 2 replicas") as caught:
         run(end(store), *replies, 1)
@@ -394,9 +446,11 @@ def test_confirmed(end: Callable[[Revoking], Operation[Any]], replies: list[Repl
 def test_another_server_confirms(revocations: Revocations) -> None:
     """If the server changed since the operation began, what its replicas say is no confirmation."""
     revocations.met("a", b"1")
-    operation = revoking(ATOMIC, revocations, Acknowledgement(1, timedelta(seconds=1))).delete(["a"])
+    operation = revoking(ATOMIC, revocations, Acknowledgement(1, timedelta(seconds=1))).delete(
+        ["a"]
+    )
     next(operation)
-    assert isinstance(operation.send([[b"record", None]]), Fence)
+    assert isinstance(operation.send([[b"record", None]]), ReplicationBarrier)
     revocations.met("a", b"2")
     with pytest.raises(RevocationNotReplicated, match="0 of 1 replicas"):
         operation.send(1)
@@ -408,7 +462,9 @@ def test_a_key_at_each_primary() -> None:
     slots = {slot: nodes[min(slot // 8_000, 2)] for slot in range(16_384)}
     found = keys_everywhere("session:renewed:", slots)
     assert found.keys() == set(nodes)
-    assert {node: slots[slot_of(key)] for node, key in found.items()} == {node: node for node in nodes}
+    assert {node: slots[slot_of(key)] for node, key in found.items()} == {
+        node: node for node in nodes
+    }
     assert all(key.startswith("session:renewed:{") for key in found.values())
     (key,) = keys_everywhere("{tag}session:renewed:", slots).values()
     assert key == "{tag}session:renewed:{0}"

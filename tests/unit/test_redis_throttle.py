@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from lucia._memory.throttling import FailureLog
 from lucia._redis.commands import Batch, Call, Command, Eval, Operation, Reply, Transaction
-from lucia._redis.throttling import ATTEMPT, OneScript, PlainEach, ScriptEach, ThrottleProtocol, take_back
+from lucia._redis.throttling import (
+    ATTEMPT,
+    OneScript,
+    PlainEach,
+    ScriptEach,
+    ThrottleProtocol,
+    take_back,
+)
 from lucia._rules.throttling import Attempt, FailureRule
 from tests.model.server import NOW, Database, State
 from tests.redis_tools import DEFAULT, Inspector, Stepper
@@ -22,7 +29,11 @@ SECOND: Final = 1_000
 HOUR: Final = 3_600 * SECOND
 RULE: Final = FailureRule(2, 10 * SECOND, 600 * SECOND, HOUR, HOUR)
 KEY: Final = DEFAULT.throttle_key("a")
-PROTOCOLS: Final[Mapping[str, type[Any]]] = {"one script": OneScript, "a script for each": ScriptEach, "no scripts": PlainEach}
+PROTOCOLS: Final[Mapping[str, type[Any]]] = {
+    "one script": OneScript,
+    "a script for each": ScriptEach,
+    "no scripts": PlainEach,
+}
 
 
 @pytest.fixture
@@ -61,8 +72,12 @@ def replay(operation: Operation[Any], *replies: Reply) -> tuple[list[Command], A
 def test_one_script_in_one_trip() -> None:
     """On one server a key and an address are judged and counted by one script, which declares both lists."""
     numbers = (2, 10_000, 600_000, HOUR, HOUR, RULE.kept)
-    commands, attempt = replay(OneScript(DEFAULT).attempt({"a": RULE, "b": RULE}, "word"), [5, 0, 1, 2])
-    assert commands == [Eval(ATTEMPT, ("session:throttle:a", "session:throttle:b"), ("word", *numbers, *numbers))]
+    commands, attempt = replay(
+        OneScript(DEFAULT).attempt({"a": RULE, "b": RULE}, "word"), [5, 0, 1, 2]
+    )
+    assert commands == [
+        Eval(ATTEMPT, ("session:throttle:a", "session:throttle:b"), ("word", *numbers, *numbers))
+    ]
     assert attempt == Attempt(0, {"a": 1, "b": 2}, {"a": "5-word", "b": "5-word"})
 
 
@@ -71,7 +86,10 @@ def test_scripts_side_by_side() -> None:
     operation = ScriptEach(DEFAULT).attempt({"a": RULE, "b": RULE}, "word")
     commands, attempt = replay(operation, [[5, 0, 1], [6, 700, 3]], [1])
     assert isinstance(commands[0], Batch)
-    assert [each.keys for each in commands[0].commands if isinstance(each, Eval)] == [("session:throttle:a",), ("session:throttle:b",)]
+    assert [each.keys for each in commands[0].commands if isinstance(each, Eval)] == [
+        ("session:throttle:a",),
+        ("session:throttle:b",),
+    ]
     assert commands[1:] == [Batch((Call("LREM", ("session:throttle:a", 0, "5-word")),))]
     assert attempt == Attempt(700, {"a": 1, "b": 3}, {})
 
@@ -79,7 +97,9 @@ def test_scripts_side_by_side() -> None:
 def test_plain_commands() -> None:
     """Without scripts an attempt is counted, with an expiry, before it is judged; one that is refused is taken out again."""
     operation = PlainEach(DEFAULT).attempt({"a": RULE}, "word")
-    commands, attempt = replay(operation, [b"5", b"0"], [3, 1], [b"5000-word", b"4000-y", b"3000-x"], 1)
+    commands, attempt = replay(
+        operation, [b"5", b"0"], [3, 1], [b"5000-word", b"4000-y", b"3000-x"], 1
+    )
     assert commands == [
         Call("TIME", ()),
         Transaction((Call("LPUSH", (KEY, "5000-word")), Call("PEXPIREAT", (KEY, 5_000 + HOUR)))),
@@ -99,11 +119,15 @@ def test_nothing_to_do_sends_nothing() -> None:
 
 def test_a_list(inspector: Inspector, protocol: ThrottleProtocol) -> None:
     """A failure is an entry of a list that expires; a refused attempt changes nothing; what is taken back is gone, list and all."""
-    attempts = [run(inspector.client, protocol.attempt({"a": RULE, "b": RULE}, word)) for word in ("x", "y")]
+    attempts = [
+        run(inspector.client, protocol.attempt({"a": RULE, "b": RULE}, word)) for word in ("x", "y")
+    ]
     assert [attempt.failures for attempt in attempts] == [{"a": 1, "b": 1}, {"a": 2, "b": 2}]
     before = inspector.census()
     assert before.keys() == {"session:throttle:a", "session:throttle:b"}
-    assert [entry.decode() for entry in before[KEY].value] == [attempt.entries["a"] for attempt in attempts[::-1]]
+    assert [entry.decode() for entry in before[KEY].value] == [
+        attempt.entries["a"] for attempt in attempts[::-1]
+    ]
     assert before[KEY].expires == int(attempts[1].entries["a"].partition("-")[0]) + HOUR
     refused = run(inspector.client, protocol.attempt({"a": RULE, "c": RULE}, "z"))
     assert 0 < refused.wait <= 10 * SECOND
@@ -118,7 +142,9 @@ def test_a_list(inspector: Inspector, protocol: ThrottleProtocol) -> None:
 
 def test_entries_that_are_not_ours(inspector: Inspector, protocol: ThrottleProtocol) -> None:
     """What is no entry, or one of a time that can't be, is no failure, and goes away."""
-    inspector.client.rpush(KEY, "", "nonsense", "-", "1-ancient", f"{'9' * 16}-x", f"{'9' * 400}-x", b"\xff-\xff")
+    inspector.client.rpush(
+        KEY, "", "nonsense", "-", "1-ancient", f"{'9' * 16}-x", f"{'9' * 400}-x", b"\xff-\xff"
+    )
     attempt = run(inspector.client, protocol.attempt({"a": RULE}, "x"))
     assert (attempt.wait, attempt.failures) == (0, {"a": 1})
     assert inspector.client.lrange(KEY, 0, -1) == [attempt.entries["a"].encode()]
@@ -136,7 +162,9 @@ def test_a_count_that_was_forgotten_meanwhile(inspector: Inspector) -> None:
     """An attempt that finds its own entry gone, since somebody removed the list in between, may go on."""
     stepper = Stepper(inspector.client, PlainEach(DEFAULT).attempt({"a": RULE}, "x")).step(2)
     inspector.client.delete(KEY)
-    assert stepper.finish() == Attempt(0, {"a": 1}, stepper.result.entries if stepper.result else {})
+    assert stepper.finish() == Attempt(
+        0, {"a": 1}, stepper.result.entries if stepper.result else {}
+    )
 
 
 def test_sent_twice(inspector: Inspector) -> None:
@@ -167,7 +195,10 @@ def age(client: Any, milliseconds: int) -> None:
     """Let all failures be older by so much."""
     for key in client.keys("session:throttle:*"):
         entries, end = client.lrange(key, 0, -1), client.pexpiretime(key)
-        older = [b"%d-%s" % (int(at) - milliseconds, word) for at, _, word in (entry.partition(b"-") for entry in entries)]
+        older = [
+            b"%d-%s" % (int(at) - milliseconds, word)
+            for at, _, word in (entry.partition(b"-") for entry in entries)
+        ]
         client.delete(key)
         client.rpush(key, *older)
         client.pexpireat(key, end - milliseconds)
@@ -177,7 +208,9 @@ LARGE: Final = 1_000_000
 """So many milliseconds are a unit of time in these tests: real time that passes meanwhile makes no difference."""
 
 large_rules = st.builds(
-    lambda free, factor, rest: FailureRule(free, LARGE, LARGE * factor, LARGE * (factor + rest), LARGE * (factor + rest)),
+    lambda free, factor, rest: FailureRule(
+        free, LARGE, LARGE * factor, LARGE * (factor + rest), LARGE * (factor + rest)
+    ),
     st.integers(1, 4),
     st.integers(1, 9),
     st.integers(0, 30),
@@ -195,7 +228,12 @@ actions = st.lists(
 @pytest.mark.parametrize("name", PROTOCOLS)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rules=st.fixed_dictionaries({"a": large_rules, "b": large_rules}), taken=actions)
-def test_as_in_memory(inspector: Inspector, name: str, rules: Mapping[str, FailureRule], taken: Sequence[tuple[str, Any]]) -> None:
+def test_as_in_memory(
+    inspector: Inspector,
+    name: str,
+    rules: Mapping[str, FailureRule],
+    taken: Sequence[tuple[str, Any]],
+) -> None:
     """Any sequence of attempts, successes and pauses has in Redis the outcome that it has in memory."""
     inspector.client.flushall()
     protocol, time = PROTOCOLS[name](DEFAULT), Time()
@@ -204,7 +242,10 @@ def test_as_in_memory(inspector: Inspector, name: str, rules: Mapping[str, Failu
         match what:
             case "attempt":
                 chosen = {each: rules[each] for each in sorted(argument)}
-                real, expected = run(inspector.client, protocol.attempt(chosen, str(number))), log.attempt(chosen)
+                real, expected = (
+                    run(inspector.client, protocol.attempt(chosen, str(number))),
+                    log.attempt(chosen),
+                )
                 assert round(real.wait / LARGE) == expected.wait / LARGE
                 assert real.failures == expected.failures
                 assert real.entries.keys() == expected.entries.keys()
@@ -225,7 +266,12 @@ def aged(client: Any, entries: Mapping[str, str]) -> dict[str, str]:
     """What became of these entries by :func:`age`."""
     held = {name: client.lrange(DEFAULT.throttle_key(name), 0, -1) for name in entries}
     words = {name: entry.partition("-")[2].encode() for name, entry in entries.items()}
-    return {name: each.decode() for name, found in held.items() for each in found if each.partition(b"-")[2] == words[name]}
+    return {
+        name: each.decode()
+        for name, found in held.items()
+        for each in found
+        if each.partition(b"-")[2] == words[name]
+    }
 
 
 # --- every order, without scripts
@@ -251,7 +297,9 @@ def thawed(reply: Any) -> Reply:
     return list(map(thawed, reply)) if isinstance(reply, tuple) else reply
 
 
-def resume(make: Callable[[int], Operation[Attempt]], number: int, replies: Sequence[Any]) -> tuple[Command | None, Attempt | None]:
+def resume(
+    make: Callable[[int], Operation[Attempt]], number: int, replies: Sequence[Any]
+) -> tuple[Command | None, Attempt | None]:
     """Where an attempt is that got these replies: its next command, or its outcome."""
     operation = make(number)
     command = next(operation)
@@ -263,7 +311,9 @@ def resume(make: Callable[[int], Operation[Attempt]], number: int, replies: Sequ
     return command, None
 
 
-def follow(world: World, make: Callable[[int], Operation[Attempt]], number: int, tick: int) -> World | None:
+def follow(
+    world: World, make: Callable[[int], Operation[Attempt]], number: int, tick: int
+) -> World | None:
     """The world after the next step of an attempt; None if it has none. Each reading of the clock is ``tick`` later than the one before."""
     command, _ = resume(make, number, world.replies[number])
     if command is None:
@@ -275,8 +325,13 @@ def follow(world: World, make: Callable[[int], Operation[Attempt]], number: int,
         pushed = (*pushed, number)
     elif command.name == "TIME":
         ticks += 1
-        reply = [b"%d" % (milliseconds // divisor * factor) for milliseconds, divisor, factor in times_of(NOW + ticks * tick)]
-    replies = tuple((*old, frozen(reply)) if each == number else old for each, old in enumerate(world.replies))
+        reply = [
+            b"%d" % (milliseconds // divisor * factor)
+            for milliseconds, divisor, factor in times_of(NOW + ticks * tick)
+        ]
+    replies = tuple(
+        (*old, frozen(reply)) if each == number else old for each, old in enumerate(world.replies)
+    )
     return World(database.state(), replies, pushed, ticks)
 
 
@@ -293,7 +348,11 @@ def worlds(make: Callable[[int], Operation[Attempt]], count: int, tick: int) -> 
         if world not in seen:
             seen.add(world)
             yield world
-            waiting += [after for number in range(count) if (after := follow(world, make, number, tick)) is not None]
+            waiting += [
+                after
+                for number in range(count)
+                if (after := follow(world, make, number, tick)) is not None
+            ]
 
 
 class JudgedFirst(PlainEach):
@@ -307,11 +366,15 @@ class JudgedFirst(PlainEach):
         held = yield Call("LRANGE", (key, 0, -1))
         wait, count = rule.judge([int(entry.partition(b"-")[0]) for entry in held], now)
         if not wait:
-            yield Transaction((Call("LPUSH", (key, f"{now}-{word}")), Call("PEXPIREAT", (key, now + rule.life))))
+            yield Transaction(
+                (Call("LPUSH", (key, f"{now}-{word}")), Call("PEXPIREAT", (key, now + rule.life)))
+            )
         return Attempt(wait, {name: count + 1}, {} if wait else {name: f"{now}-{word}"})
 
 
-def judge_all(protocol: type[PlainEach], rule: FailureRule, count: int, tick: int) -> tuple[set[str], set[int]]:
+def judge_all(
+    protocol: type[PlainEach], rule: FailureRule, count: int, tick: int
+) -> tuple[set[str], set[int]]:
     """What is against the law in any world, and how many attempts may pass in all.
 
     The law: the verdicts are those of one attempt after the other, in the order in which they were put into the list, whichever of them
@@ -323,7 +386,9 @@ def judge_all(protocol: type[PlainEach], rule: FailureRule, count: int, tick: in
 
     faults, totals = set[str](), set[int]()
     for world in worlds(make, count, tick):
-        outcomes = [resume(make, number, replies)[1] for number, replies in enumerate(world.replies)]
+        outcomes = [
+            resume(make, number, replies)[1] for number, replies in enumerate(world.replies)
+        ]
         passed: list[int] = []
         for number in world.pushed:
             seconds, microseconds = world.replies[number][0]
@@ -342,7 +407,8 @@ def judge_all(protocol: type[PlainEach], rule: FailureRule, count: int, tick: in
 
 
 @pytest.mark.parametrize(
-    ("free", "count", "tick", "totals"), [(2, 4, 0, {2}), (1, 3, 0, {1}), (1, 3, 6, {1, 2}), (1, 3, 10, {1, 2}), (2, 3, 10, {2, 3})]
+    ("free", "count", "tick", "totals"),
+    [(2, 4, 0, {2}), (1, 3, 0, {1}), (1, 3, 6, {1, 2}), (1, 3, 10, {1, 2}), (2, 3, 10, {2, 3})],
 )
 def test_every_order(free: int, count: int, tick: int, totals: set[int]) -> None:
     """However the steps of attempts interleave, and wherever some stop, each has the verdict that it has one after the other.

@@ -6,12 +6,19 @@ from typing import Any, Final
 
 import pytest
 
-from lucia._redis.cluster import Plain, Scripted, SessionFirst, SlotSteps
+from lucia._redis.cluster import ClusterStore, Plain, Scripted, SlotSteps
 from lucia._redis.commands import Call, Eval, OnNode, Operation, Transaction
 from lucia._redis.index import START, Index, Page
 from lucia._redis.records import Layout, encode_row
-from lucia._redis.repair import Mends, PlainMends, Reindexed, Repair, ScriptedMends, literally
-from lucia._redis.single_server import Atomic
+from lucia._redis.repair import (
+    PlainMends,
+    Reindexed,
+    Repair,
+    RepairOperations,
+    ScriptedMends,
+    literally,
+)
+from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
 from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
@@ -22,7 +29,10 @@ LAYOUTS: Final = {name: Layout.from_namespaces(None, name) for name in ("default
 
 STEPS: Final[dict[str, Callable[[], SlotSteps]]] = {"scripted": Scripted, "plain": Plain}
 
-MENDS: Final[dict[str, Callable[[], Mends]]] = {"scripted": ScriptedMends, "plain": PlainMends}
+MENDS: Final[dict[str, Callable[[], RepairOperations]]] = {
+    "scripted": ScriptedMends,
+    "plain": PlainMends,
+}
 
 
 class Bench:
@@ -32,9 +42,9 @@ class Bench:
         self.inspector = inspector
         self.layout = inspector.layout
         self.repair = Repair(self.layout, steps)
-        self.stores: list[StoreProtocol] = [SessionFirst(self.layout, steps)]
+        self.stores: list[StoreProtocol] = [ClusterStore(self.layout, steps)]
         if isinstance(steps, Scripted):
-            self.stores.append(Atomic(self.layout))
+            self.stores.append(SingleServerStore(self.layout))
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
         """An operation to run in steps."""
@@ -86,11 +96,16 @@ def test_reindex(bench: Bench) -> None:
     bench.inspector.client.set("session:dead", encode_row(row("dead", life=-HOUR)), px=HOUR)
     bench.inspector.client.set("session:young", encode_row(row("young")), px=9_000)
     bench.inspector.client.set("session:damaged", "{}", px=HOUR)
-    bench.inspector.client.set("session:renewed:{session:s}", encode_row(row("renewed:{session:s}")), px=HOUR)
+    bench.inspector.client.set(
+        "session:renewed:{session:s}", encode_row(row("renewed:{session:s}")), px=HOUR
+    )
     bench.inspector.client.hset("session:hash", "a", "b")
     assert bench.steps(bench.repair.reindex()).finish() == Reindexed(sessions=2, indexed=2)
     assert bench.ids() == ["s"]
-    assert bench.inspector.client.pexpiretime(bench.layout.index_key("u2")) > system_clock() + HOUR + HOUR // 2
+    assert (
+        bench.inspector.client.pexpiretime(bench.layout.index_key("u2"))
+        > system_clock() + HOUR + HOUR // 2
+    )
     assert bench.steps(bench.repair.reindex()).finish() == Reindexed(sessions=2, indexed=0)
 
 
@@ -118,7 +133,9 @@ class Blind(Repair):
     """Puts a session into its index without looking whether it is still there."""
 
     def index(self, row: SessionRow) -> Operation[bool]:
-        yield from self._steps.push(self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires)
+        yield from self._steps.push(
+            self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
+        )
         return True
 
 
@@ -203,7 +220,9 @@ def test_pages(bench: Bench, count: int) -> None:
     """An index is read by pages whole, and each id of a list once, whatever its length is."""
     index, key = bench.layout.index, bench.layout.index_key("u1")
     for number in range(count):
-        (bench.inspector.client.lpush if index.type == "list" else bench.inspector.client.sadd)(key, str(number))
+        (bench.inspector.client.lpush if index.type == "list" else bench.inspector.client.sadd)(
+            key, str(number)
+        )
     pages = list(_pages(bench, 2 if count < 100 else 100))
     ids = [id_ for page in pages for id_ in page.ids]
     assert set(ids) == {str(number).encode() for number in range(count)}
@@ -242,7 +261,7 @@ def test_index_that_is_gone_meanwhile(bench: Bench) -> None:
 
 
 @pytest.fixture(params=MENDS)
-def mends(request: pytest.FixtureRequest) -> Mends:
+def mends(request: pytest.FixtureRequest) -> RepairOperations:
     """What mends one key, with scripts and without."""
     return MENDS[request.param]()
 
@@ -251,11 +270,11 @@ SESSION = row("s")
 KEY = b"session:s"
 
 
-def _settle(mends: Mends, inspector: Inspector, session: SessionRow) -> Stepper[bool]:
+def _settle(mends: RepairOperations, inspector: Inspector, session: SessionRow) -> Stepper[bool]:
     return Stepper(inspector.client, mends.settle(KEY, encode_row(session), session))
 
 
-def test_settle(mends: Mends, inspector: Inspector) -> None:
+def test_settle(mends: RepairOperations, inspector: Inspector) -> None:
     """A session gets its end; one that holds another record, or is gone, is left alone."""
     inspector.client.set(KEY, encode_row(SESSION))
     assert _settle(mends, inspector, SESSION).finish()
@@ -277,7 +296,7 @@ def test_settle_against_a_longer_life(inspector: Inspector) -> None:
 
     for make in MENDS.values():
 
-        def begin(make: Callable[[], Mends] = make) -> list[Stepper[Any]]:
+        def begin(make: Callable[[], RepairOperations] = make) -> list[Stepper[Any]]:
             inspector.client.set(KEY, encode_row(SESSION))
             return [_settle(make(), inspector, SESSION), Stepper(inspector.client, prolong())]
 
@@ -302,7 +321,7 @@ def test_settle_a_record_that_never_rests(inspector: Inspector) -> None:
     assert settling.result is False
 
 
-def test_extend(mends: Mends, inspector: Inspector) -> None:
+def test_extend(mends: RepairOperations, inspector: Inspector) -> None:
     """A key that ends too early ends later; its life is never shortened, and one without an end gets one only if that is asked for."""
     now = system_clock()
     for before, endless, after in (
@@ -319,10 +338,15 @@ def test_extend(mends: Mends, inspector: Inspector) -> None:
     assert inspector.client.exists(KEY) == 0
 
 
-def test_erase(mends: Mends, inspector: Inspector) -> None:
+def test_erase(mends: RepairOperations, inspector: Inspector) -> None:
     """A key is deleted while it has the type and the value that were seen."""
     inspector.client.set(KEY, "x")
-    for kind, value, erased in ((b"list", None, False), (b"string", b"y", False), (b"string", b"x", True), (b"string", b"x", False)):
+    for kind, value, erased in (
+        (b"list", None, False),
+        (b"string", b"y", False),
+        (b"string", b"x", True),
+        (b"string", b"x", False),
+    ):
         assert Stepper(inspector.client, mends.erase(KEY, kind, value)).finish() is erased
     inspector.client.rpush(KEY, "x")
     assert Stepper(inspector.client, mends.erase(KEY, b"list", None)).finish()
@@ -345,11 +369,17 @@ def test_long_indexes_are_searched_in_parts(bench: Bench, monkeypatch: pytest.Mo
     for user, count in (("u1", 10), ("u2", 30), ("u3", 0)):
         key = bench.layout.index_key(user)
         for number in range(count):
-            (bench.inspector.client.lpush if bench.layout.index.type == "list" else bench.inspector.client.sadd)(key, str(number))
+            (
+                bench.inspector.client.lpush
+                if bench.layout.index.type == "list"
+                else bench.inspector.client.sadd
+            )(key, str(number))
         entries += [(key, "0"), (key, "x")]
     searching = bench.steps(bench.repair.held("", entries))
     assert searching.finish() == [True, False, True, False, False, False]
-    assert [len(command.commands) for command in searching.commands if isinstance(command, OnNode)] == [3, 2, 1, 1, 2]
+    assert [
+        len(command.commands) for command in searching.commands if isinstance(command, OnNode)
+    ] == [3, 2, 1, 1, 2]
 
 
 def test_counting(inspector: Inspector) -> None:

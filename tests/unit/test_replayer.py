@@ -10,7 +10,7 @@ import pytest
 from lucia._redis.commands import Operation
 from lucia._redis.replay import BLOCK, Replay, Revocations
 from lucia._redis.transport.replayer import AsyncReplayer, Replayer
-from lucia._redis.transport.retries import Unanswered
+from lucia._redis.transport.retries import NoReply
 from lucia.errors import StoreUnavailable
 
 COUNT = 2 * BLOCK + 1
@@ -90,7 +90,7 @@ async def test_failure(flavour: str) -> None:
     revocations, steps = due(), Steps(fails=2)
     completing = complete(flavour, revocations, steps)
     for _ in range(2):
-        with pytest.raises(Unanswered) as raised:
+        with pytest.raises(NoReply) as raised:
             await completing(20)
         assert isinstance(raised.value.error, StoreUnavailable)
         assert isinstance(raised.value.error.__cause__, ConnectionError)
@@ -106,7 +106,7 @@ async def test_a_caller_without_time(flavour: str) -> None:
     revocations, steps = due(), Steps()
     completing = complete(flavour, revocations, steps)
     steps.may_go_on.clear()
-    with pytest.raises(Unanswered) as raised:
+    with pytest.raises(NoReply) as raised:
         await completing(0.05)
     assert raised.value.error is None
     steps.may_go_on.set()
@@ -123,7 +123,7 @@ async def test_closing() -> None:
     caller = asyncio.ensure_future(replayer.complete(20))
     await asyncio.to_thread(steps.begun.wait, 20)
     await replayer.aclose()
-    with pytest.raises(Unanswered):
+    with pytest.raises(NoReply):
         await caller
     steps.may_go_on.set()
     assert revocations.due
@@ -139,7 +139,7 @@ def test_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
             raise RuntimeError("can't start new thread")
 
         patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(Unanswered) as raised:
+        with pytest.raises(NoReply) as raised:
             replayer.complete(1)
     assert isinstance(raised.value.error, StoreUnavailable)
     replayer.complete(20)

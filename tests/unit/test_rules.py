@@ -56,7 +56,9 @@ EXPIRY = SessionExpiry()
 times = st.integers(0, MAX_EPOCH_MS)
 nows = st.integers(0, MAX_EPOCH_MS // 2)
 durations = st.timedeltas(timedelta(0), timedelta(days=365 * 1_000))
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
+texts = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60
+)
 names = texts.filter(lambda text: ":" not in text)
 
 
@@ -65,12 +67,23 @@ def expiries(draw: st.DrawFn) -> SessionExpiry:
     """Any setting that is accepted."""
     longer = durations.filter(lambda duration: duration >= MS)
     absolute = draw(st.none() | longer)
-    return SessionExpiry(active=draw(longer), idle=draw(durations), absolute=absolute, grace=draw(st.timedeltas(0 * MS, 60_000 * MS)))
+    return SessionExpiry(
+        active=draw(longer),
+        idle=draw(durations),
+        absolute=absolute,
+        grace=draw(st.timedeltas(0 * MS, 60_000 * MS)),
+    )
 
 
 def row(active_expires: int = 1, idle_expires: int = 2, **attributes: Any) -> SessionRow:
     """A session's row."""
-    return SessionRow(id="i" * 40, user_id="u", active_expires=active_expires, idle_expires=idle_expires, attributes=attributes)
+    return SessionRow(
+        id="i" * 40,
+        user_id="u",
+        active_expires=active_expires,
+        idle_expires=idle_expires,
+        attributes=attributes,
+    )
 
 
 # --- random strings
@@ -82,7 +95,11 @@ def every_byte() -> Callable[[int], bytes]:
     return lambda count: bytes(itertools.islice(source, count))
 
 
-@given(st.text(st.characters(max_codepoint=255), min_size=1, max_size=256).map(lambda text: "".join(dict.fromkeys(text))))
+@given(
+    st.text(st.characters(max_codepoint=255), min_size=1, max_size=256).map(
+        lambda text: "".join(dict.fromkeys(text))
+    )
+)
 def test_every_character_is_equally_likely(alphabet: str) -> None:
     """Over all bytes each character comes equally often, for an alphabet of any size: the rest is rejected instead of folded."""
     times_each = 256 // len(alphabet)
@@ -93,7 +110,9 @@ def test_every_character_is_equally_likely(alphabet: str) -> None:
 def test_the_default_alphabet_is_uniform() -> None:
     """``0-9A-Za-z``: four bytes for each of 62 characters, and 8 bytes rejected."""
     assert sorted(ALPHANUMERIC) == sorted(string.digits + string.ascii_letters)
-    assert Counter(generate_random_string(4 * 62, random_bytes=every_byte())) == dict.fromkeys(ALPHANUMERIC, 4)
+    assert Counter(generate_random_string(4 * 62, random_bytes=every_byte())) == dict.fromkeys(
+        ALPHANUMERIC, 4
+    )
 
 
 @given(st.integers(0, 300))
@@ -139,13 +158,17 @@ def test_session_ids_are_what_auth_accepts() -> None:
 @given(st.from_regex(r"[0-9A-Za-z]{38,42}\n?", fullmatch=True) | st.text(min_size=40, max_size=40))
 def test_what_is_a_session_id(value: str) -> None:
     """Exactly the texts of 40 characters of ``0-9A-Za-z``: no other digits and letters, no line feed at the end."""
-    assert is_session_id(value) is (len(value) == 40 and all(character in ALPHANUMERIC for character in value))
+    assert is_session_id(value) is (
+        len(value) == 40 and all(character in ALPHANUMERIC for character in value)
+    )
 
 
 @given(st.binary() | st.none() | st.integers())
 def test_what_is_no_text_is_no_question_for_a_session_id(value: object) -> None:
     """It is a TypeError, which does not quote it."""
-    with pytest.raises(TypeError, match=rf"\Asession_id must be a str, not {type(value).__name__}\Z"):
+    with pytest.raises(
+        TypeError, match=rf"\Asession_id must be a str, not {type(value).__name__}\Z"
+    ):
         is_session_id(value)
 
 
@@ -204,7 +227,9 @@ def test_the_system_clock_counts_milliseconds_since_the_epoch() -> None:
         ({"idle": timedelta.max}, "longer than 4,000 years"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(durations: dict[str, timedelta], message: str) -> None:
+def test_settings_that_make_no_sense_are_refused(
+    durations: dict[str, timedelta], message: str
+) -> None:
     """Each names the setting or says what is wrong with it."""
     with pytest.raises(ValueError, match=message):
         SessionExpiry(**durations)
@@ -212,7 +237,12 @@ def test_settings_that_make_no_sense_are_refused(durations: dict[str, timedelta]
 
 def test_the_defaults() -> None:
     """24 hours active, 14 days idle, no absolute lifetime, a grace of 60 seconds."""
-    assert (EXPIRY.active_ms, EXPIRY.idle_ms, EXPIRY.absolute_ms, EXPIRY.grace_ms) == (86_400_000, 1_209_600_000, None, 60_000)
+    assert (EXPIRY.active_ms, EXPIRY.idle_ms, EXPIRY.absolute_ms, EXPIRY.grace_ms) == (
+        86_400_000,
+        1_209_600_000,
+        None,
+        60_000,
+    )
     assert EXPIRY.ends(1_000, 1_000) == (86_401_000, 1_296_001_000)
 
 
@@ -221,18 +251,25 @@ def test_the_defaults() -> None:
 
 @given(expiries(), times, times)
 @example(SessionExpiry(absolute=timedelta(days=90)), MAX_EPOCH_MS, MAX_EPOCH_MS)
-def test_ours_ends_obey_the_absolute_lifetime(expiry: SessionExpiry, now: int, created_at: int) -> None:
+def test_ours_ends_obey_the_absolute_lifetime(
+    expiry: SessionExpiry, now: int, created_at: int
+) -> None:
     """Neither end is past the absolute one or the year 9999, active never past idle, and unclamped they are what the periods say."""
     active, idle = expiry.ends(now, created_at)
     assert active <= idle <= MAX_EPOCH_MS
     if expiry.absolute_ms is not None:
         assert idle <= created_at + expiry.absolute_ms
-    if idle < min(MAX_EPOCH_MS, MAX_EPOCH_MS if expiry.absolute_ms is None else created_at + expiry.absolute_ms):
+    if idle < min(
+        MAX_EPOCH_MS,
+        MAX_EPOCH_MS if expiry.absolute_ms is None else created_at + expiry.absolute_ms,
+    ):
         assert (active, idle) == (now + expiry.active_ms, now + expiry.active_ms + expiry.idle_ms)
 
 
 @given(expiries(), nows, st.lists(st.integers(0, 10**9), max_size=5))
-def test_ours_renewals_never_pass_the_absolute_end(expiry: SessionExpiry, now: int, steps: list[int]) -> None:
+def test_ours_renewals_never_pass_the_absolute_end(
+    expiry: SessionExpiry, now: int, steps: list[int]
+) -> None:
     """Over any chain of renewals the end, the handle and the creation are those of the login."""
     first = found = new_session_row("u", now, expiry, {"a": 1})
     for step in steps:
@@ -265,25 +302,39 @@ def test_the_state_by_the_times(active_expires: int, idle_expires: int, now: int
 def test_a_state_never_goes_back(active_expires: int, idle_expires: int, now: int) -> None:
     """As time passes a session goes from active to idle to dead and not back."""
     order = {"active": 0, "idle": 1, None: 2}
-    states = [order[session_state(row(active_expires, idle_expires), moment)] for moment in range(now, now + 3)]
+    states = [
+        order[session_state(row(active_expires, idle_expires), moment)]
+        for moment in range(now, now + 3)
+    ]
     assert states == sorted(states)
 
 
 # --- records made elsewhere
 
 anything = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers()) | st.dictionaries(st.text(), st.none())
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.lists(st.integers())
+    | st.dictionaries(st.text(), st.none())
 )
 
 
 @given(anything, anything, anything, times)
-def test_ours_odd_attributes_never_raise(created_at: Any, handle: Any, noted: Any, active_expires: int) -> None:
+def test_ours_odd_attributes_never_raise(
+    created_at: Any, handle: Any, metadata: Any, active_expires: int
+) -> None:
     """Whatever another program put under our names, a creation within the era, a handle that is text, and a successor that keeps both."""
-    odd = row(active_expires, MAX_EPOCH_MS, created_at=created_at, handle=handle, noted=noted)
+    odd = row(active_expires, MAX_EPOCH_MS, created_at=created_at, handle=handle, metadata=metadata)
     assert 0 <= created_at_of(odd, EXPIRY) <= MAX_EPOCH_MS
     assert handle_of(odd)
     successor = successor_row(odd, 1_000, EXPIRY)
-    assert (created_at_of(successor, EXPIRY), handle_of(successor)) == (created_at_of(odd, EXPIRY), handle_of(odd))
+    assert (created_at_of(successor, EXPIRY), handle_of(successor)) == (
+        created_at_of(odd, EXPIRY),
+        handle_of(odd),
+    )
 
 
 def test_ours_a_derived_handle_is_stable_and_tells_nothing() -> None:
@@ -299,10 +350,14 @@ def test_ours_a_derived_handle_is_stable_and_tells_nothing() -> None:
 # --- what the application gets
 
 
-@given(times, times, st.none() | times, st.sampled_from([None, {}, {"agent": ["a"]}]), st.booleans())
-def test_a_session_is_one_like_any_other(active: int, idle: int, created_at: int | None, noted: Any, fresh: bool) -> None:
+@given(
+    times, times, st.none() | times, st.sampled_from([None, {}, {"agent": ["a"]}]), st.booleans()
+)
+def test_a_session_is_one_like_any_other(
+    active: int, idle: int, created_at: int | None, metadata: Any, fresh: bool
+) -> None:
     """It equals what its class makes of these members, it can't be changed, and copies of it are equal."""
-    found = row(active, idle, created_at=created_at, handle="h", noted=noted)
+    found = row(active, idle, created_at=created_at, handle="h", metadata=metadata)
     session = to_session(found, "idle", EXPIRY, fresh=fresh)
     assert type(session) is Session
     assert session == Session(
@@ -314,9 +369,14 @@ def test_a_session_is_one_like_any_other(active: int, idle: int, created_at: int
         fresh=fresh,
         handle="h",
         created_at=to_datetime(created_at_of(found, EXPIRY)),
-        noted=noted or {},
+        metadata=metadata or {},
     )
-    assert session == replace(session, session_id=found.id) == copy.copy(session) == pickle.loads(pickle.dumps(session))  # noqa: S301 (its own)
+    assert (
+        session
+        == replace(session, session_id=found.id)
+        == copy.copy(session)
+        == pickle.loads(pickle.dumps(session))  # noqa: S301 -- pickled here
+    )
     same: Any = session
     with pytest.raises(FrozenInstanceError):
         same.user_id = "other"
@@ -331,9 +391,10 @@ def test_the_same_session_again() -> None:
     assert to_session(found, "active", EXPIRY, fresh=False) is session
     assert to_session(found, "idle", EXPIRY, fresh=False).state == "idle"
     long_ago = row(active_expires=MAX_EPOCH_MS)
-    assert [to_session(long_ago, "active", expiry, fresh=False).created_at for expiry in (EXPIRY, other, EXPIRY)] == [
-        to_datetime(created_at_of(long_ago, expiry)) for expiry in (EXPIRY, other, EXPIRY)
-    ]
+    assert [
+        to_session(long_ago, "active", expiry, fresh=False).created_at
+        for expiry in (EXPIRY, other, EXPIRY)
+    ] == [to_datetime(created_at_of(long_ago, expiry)) for expiry in (EXPIRY, other, EXPIRY)]
 
 
 # --- keys
@@ -342,7 +403,13 @@ def test_the_same_session_again() -> None:
 @given(names, texts)
 def test_key_ids_round_trip(provider_id: str, provider_user_id: str) -> None:
     """A key's id is split at the first colon into the parts it was made of, whatever colons the second part holds."""
-    stored = KeyRow(id=key_id(provider_id, provider_user_id), user_id="u", hashed_password=None, primary_key=False, expires=None)
+    stored = KeyRow(
+        id=key_id(provider_id, provider_user_id),
+        user_id="u",
+        hashed_password=None,
+        primary_key=False,
+        expires=None,
+    )
     key = to_key(stored, 0)
     assert (key.provider_id, key.provider_user_id) == (provider_id, provider_user_id)
     assert sought_key_id(provider_id, provider_user_id) == stored.id
@@ -351,7 +418,9 @@ def test_key_ids_round_trip(provider_id: str, provider_user_id: str) -> None:
 @given(names, texts, names, texts)
 def test_ours_no_two_keys_share_an_id(one: str, one_user: str, other: str, other_user: str) -> None:
     """Different names make different ids, since ``provider_id`` holds no colon."""
-    assert (key_id(one, one_user) == key_id(other, other_user)) is ((one, one_user) == (other, other_user))
+    assert (key_id(one, one_user) == key_id(other, other_user)) is (
+        (one, one_user) == (other, other_user)
+    )
 
 
 @given(st.tuples(texts, texts).map(":".join), texts)
@@ -379,7 +448,9 @@ def test_the_longest_name_of_a_key() -> None:
 def test_what_is_no_text_is_no_name_of_a_key(name: Any) -> None:
     """It is a mistake in the code, and a TypeError that names the argument, to make a key and to look one up."""
     for function in (key_id, sought_key_id):
-        with pytest.raises(TypeError, match=rf"\Aprovider_user_id must be a str, not {type(name).__name__}\Z"):
+        with pytest.raises(
+            TypeError, match=rf"\Aprovider_user_id must be a str, not {type(name).__name__}\Z"
+        ):
             function("p", name)
 
 
@@ -421,7 +492,9 @@ def test_an_impossible_user_id_is_nobodys() -> None:
         ("$2a$10$…", False, InvalidPassword),
     ],
 )
-def test_ours_what_refuses_a_key(hashed: str | None, refused: type[Exception] | None, expires: int | None, *, given: bool) -> None:
+def test_ours_what_refuses_a_key(
+    hashed: str | None, refused: type[Exception] | None, expires: int | None, *, given: bool
+) -> None:
     """A key without a password takes none, one with a password needs one, bcrypt is outdated; the rest is up to the hash."""
     key = KeyRow(id="p:u", user_id="u", hashed_password=hashed, primary_key=False, expires=expires)
     assert refusal(key, password_given=given) is refused
@@ -436,6 +509,8 @@ def test_an_unknown_key_is_refused(*, given: bool) -> None:
 @given(times, times)
 def test_a_single_use_key_expires_past_its_end(expires: int, now: int) -> None:
     """Equality still counts as alive."""
-    key = to_key(KeyRow(id="p:u", user_id="u", hashed_password=None, primary_key=False, expires=expires), now)
+    key = to_key(
+        KeyRow(id="p:u", user_id="u", hashed_password=None, primary_key=False, expires=expires), now
+    )
     assert isinstance(key, SingleUseKey)
     assert key.expired is (now > expires)

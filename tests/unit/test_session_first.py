@@ -7,17 +7,44 @@ from typing import Any
 import pytest
 import redis
 
-from lucia._redis.cluster import BATCH, INDEX_SLACK_MS, PROVISIONAL_MS, TOMBSTONE, Plain, Scripted, SessionFirst, SlotSteps
-from lucia._redis.commands import Batch, Call, Command, Eval, Operation, Reply, ScriptsRefusedError, Transaction
+from lucia._redis.cluster import (
+    BATCH,
+    INDEX_SLACK_MS,
+    PROVISIONAL_MS,
+    TOMBSTONE,
+    ClusterStore,
+    Plain,
+    Scripted,
+    SlotSteps,
+)
+from lucia._redis.commands import (
+    Batch,
+    Call,
+    Command,
+    Eval,
+    Operation,
+    Reply,
+    ScriptsRefusedError,
+    Transaction,
+)
 from lucia._redis.index import LIST
 from lucia._redis.operations import MAX_HOPS, successor_of
 from lucia._redis.records import Marker, encode_marker, encode_row
-from lucia._redis.scripts import BORN_DEAD, DELETE, SWAP
-from lucia._redis.single_server import Atomic
+from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, SWAP
+from lucia._redis.single_server import SingleServerStore
 from lucia._rules.sessions import system_clock
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
-from tests.redis_tools import DEFAULT, HOUR, ClusterInspector, Inspector, Stepper, explore, replay, row
+from tests.redis_tools import (
+    DEFAULT,
+    HOUR,
+    ClusterInspector,
+    Inspector,
+    Stepper,
+    explore,
+    replay,
+    row,
+)
 
 SCRIPTS = LIST.scripts
 MINUTE = 60_000
@@ -31,17 +58,21 @@ class Bench:
 
     def __init__(self, inspector: Inspector, steps: SlotSteps) -> None:
         self.inspector = inspector
-        self.store = SessionFirst(DEFAULT, steps)
+        self.store = ClusterStore(DEFAULT, steps)
         self.is_plain = isinstance(steps, Plain)
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
         """An operation to run in steps."""
         return Stepper(self.inspector.client, operation)
 
-    def create(self, session: SessionRow, random_below: Callable[[int], int] = lambda _: 0) -> Stepper[None]:
+    def create(
+        self, session: SessionRow, random_below: Callable[[int], int] = lambda _: 0
+    ) -> Stepper[None]:
         return self.steps(self.store.create(session, random_below))
 
-    def renew(self, used_id: str, successor_id: str, grace: int = MINUTE, **attributes: Any) -> Stepper[SessionRow | None]:
+    def renew(
+        self, used_id: str, successor_id: str, grace: int = MINUTE, **attributes: Any
+    ) -> Stepper[SessionRow | None]:
         return self.steps(self.store.renew(used_id, row(successor_id, **attributes), grace))
 
     def successor(self, used_id: str) -> Stepper[SessionRow | None]:
@@ -97,7 +128,9 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 on_one_server = pytest.mark.parametrize("bench", ["scripted, redis", "plain, redis"], indirect=True)
 with_scripts = pytest.mark.parametrize("bench", ["scripted, redis"], indirect=True)
-without_scripts = pytest.mark.parametrize("bench", ["plain, redis", "plain, cluster"], indirect=True)
+without_scripts = pytest.mark.parametrize(
+    "bench", ["plain, redis", "plain, cluster"], indirect=True
+)
 
 
 # What is sent
@@ -114,7 +147,13 @@ PLAIN_PUSH = (
     Call("TIME", ()),
     Call("LRANGE", (INDEX, 0, 0)),
     Call("PTTL", (INDEX,)),
-    Transaction((Call("LPUSH", (INDEX, "new")), Call("PEXPIREAT", (INDEX, LAST, "NX")), Call("PEXPIREAT", (INDEX, LAST, "GT")))),
+    Transaction(
+        (
+            Call("LPUSH", (INDEX, "new")),
+            Call("PEXPIREAT", (INDEX, LAST, "NX")),
+            Call("PEXPIREAT", (INDEX, LAST, "GT")),
+        )
+    ),
 )
 PLAIN_PUSHED: tuple[Reply, ...] = ([b"1", b"0"], [], -2, [1, True, False])
 
@@ -122,8 +161,13 @@ PLAIN_PUSHED: tuple[Reply, ...] = ([b"1", b"0"], [], -2, [1, True, False])
 def test_steps_of_a_login() -> None:
     """A login writes the session for ten seconds, then the index entry, then the session's end: in this order."""
     assert (PROVISIONAL_MS, INDEX_SLACK_MS) == (10_000, 60_000)
-    assert replay(SessionFirst(DEFAULT, Scripted()).create(SESSION, lambda _: 0), True, 1, 1) == ([C1, PUSHED, C3], None)
-    commands, _ = replay(SessionFirst(DEFAULT, Plain()).create(SESSION, lambda _: 0), True, *PLAIN_PUSHED, 1)
+    assert replay(ClusterStore(DEFAULT, Scripted()).create(SESSION, lambda _: 0), True, 1, 1) == (
+        [C1, PUSHED, C3],
+        None,
+    )
+    commands, _ = replay(
+        ClusterStore(DEFAULT, Plain()).create(SESSION, lambda _: 0), True, *PLAIN_PUSHED, 1
+    )
     assert commands == [C1, *PLAIN_PUSH, C3]
 
 
@@ -131,10 +175,25 @@ def test_steps_of_a_renewal() -> None:
     """A renewal makes its successor whole, and then puts a marker in the used session's place, by one script or one write-once key."""
     used, marker_key = "session:old", "session:renewed:{session:old}"
     marker = encode_marker(Marker("old", "new", 5))
-    commands, found = replay(SessionFirst(DEFAULT, Scripted()).renew("old", SESSION, 5), True, 1, 1, 1)
-    assert (commands, found) == ([C1, PUSHED, C3, Eval(SWAP, (used, marker_key), (marker, MINUTE))], SESSION)
-    commands, found = replay(SessionFirst(DEFAULT, Plain()).renew("old", SESSION, 5), True, *PLAIN_PUSHED, 1, [b"x"], [True, 1])
-    swap = [Call("MGET", (used,)), Transaction((Call("SET", (marker_key, marker, "NX", "PX", MINUTE)), Call("DEL", (used,))))]
+    commands, found = replay(
+        ClusterStore(DEFAULT, Scripted()).renew("old", SESSION, 5), True, 1, 1, 1
+    )
+    assert (commands, found) == (
+        [C1, PUSHED, C3, Eval(SWAP, (used, marker_key), (marker, MINUTE))],
+        SESSION,
+    )
+    commands, found = replay(
+        ClusterStore(DEFAULT, Plain()).renew("old", SESSION, 5),
+        True,
+        *PLAIN_PUSHED,
+        1,
+        [b"x"],
+        [True, 1],
+    )
+    swap = [
+        Call("MGET", (used,)),
+        Transaction((Call("SET", (marker_key, marker, "NX", "PX", MINUTE)), Call("DEL", (used,)))),
+    ]
     assert (commands, found) == ([C1, *PLAIN_PUSH, C3, *swap], SESSION)
 
 
@@ -143,26 +202,53 @@ def test_steps_of_a_renewal_that_lost() -> None:
     used, marker_key = "session:old", "session:renewed:{session:old}"
     theirs = encode_marker(Marker("old", "first", MINUTE))
     first = row("first")
-    undo = [Call("DEL", (KEY,)), Eval(SCRIPTS.drop, (INDEX,), (b"new",)), Call("MGET", ("session:first",))]
+    undo = [
+        Call("DEL", (KEY,)),
+        Eval(SCRIPTS.drop, (INDEX,), (b"new",)),
+        Call("MGET", ("session:first",)),
+    ]
     commands, found = replay(
-        SessionFirst(DEFAULT, Scripted()).renew("old", SESSION, 5), True, 1, 1, [theirs, MINUTE], 1, 1, [encode_row(first)]
+        ClusterStore(DEFAULT, Scripted()).renew("old", SESSION, 5),
+        True,
+        1,
+        1,
+        [theirs, MINUTE],
+        1,
+        1,
+        [encode_row(first)],
     )
     assert (commands[4:], found) == (undo, first)
     write = Call("SET", (marker_key, encode_marker(Marker("old", "new", 5)), "NX", "PX", MINUTE))
     swap = [Call("MGET", (used,)), Transaction((write, Call("DEL", (used,))))]
     late = [Call("MGET", (marker_key,)), Call("PTTL", (marker_key,))]
     plain_undo = [undo[0], Batch((Call("LREM", (INDEX, 0, b"new")),)), undo[2]]
-    replies = (True, *PLAIN_PUSHED, 1, [b"x"], [None, 0], [theirs], MINUTE, 1, [1], [encode_row(first)])
-    commands, found = replay(SessionFirst(DEFAULT, Plain()).renew("old", SESSION, 5), *replies)
+    replies = (
+        True,
+        *PLAIN_PUSHED,
+        1,
+        [b"x"],
+        [None, 0],
+        [theirs],
+        MINUTE,
+        1,
+        [1],
+        [encode_row(first)],
+    )
+    commands, found = replay(ClusterStore(DEFAULT, Plain()).renew("old", SESSION, 5), *replies)
     assert (commands[6:], found) == ([*swap, *late, *plain_undo], first)
 
 
 def test_steps_of_ending() -> None:
     """A session is ended together with a look at its marker, or before a tombstone is put there; then it goes out of the index."""
     key, marker = KEY.encode(), MARKER.encode()
-    commands, _ = replay(SessionFirst(DEFAULT, Scripted()).delete(["new"]), [[[RECORD, None]]], 1)
-    assert commands == [Batch((Eval(DELETE, (key, marker), ()),)), Eval(SCRIPTS.drop, (INDEX,), (b"new",))]
-    commands, _ = replay(SessionFirst(DEFAULT, Plain()).delete(["new"]), [[RECORD]], [1], [True], [[TOMBSTONE]], [1])
+    commands, _ = replay(ClusterStore(DEFAULT, Scripted()).delete(["new"]), [[[RECORD, None]]], 1)
+    assert commands == [
+        Batch((Eval(DELETE, (key, marker), ()),)),
+        Eval(SCRIPTS.drop, (INDEX,), (b"new",)),
+    ]
+    commands, _ = replay(
+        ClusterStore(DEFAULT, Plain()).delete(["new"]), [[RECORD]], [1], [True], [[TOMBSTONE]], [1]
+    )
     assert commands == [
         Batch((Call("MGET", (key,)),)),
         Batch((Call("DEL", (key,)),)),
@@ -174,9 +260,16 @@ def test_steps_of_ending() -> None:
 
 def test_steps_of_ending_all() -> None:
     """A sign-out everywhere takes out of the index the ids that it saw there, and never deletes the index."""
-    commands, kept = replay(SessionFirst(DEFAULT, Scripted()).delete_by_user("u1"), [b"new"], [[[RECORD, None]]], 1, 1)
+    commands, kept = replay(
+        ClusterStore(DEFAULT, Scripted()).delete_by_user("u1"), [b"new"], [[[RECORD, None]]], 1, 1
+    )
     drop = Eval(SCRIPTS.drop, (INDEX,), (b"new",))
-    assert commands == [Call("LRANGE", (INDEX, 0, -1)), Batch((Eval(DELETE, (KEY.encode(), MARKER.encode()), ()),)), drop, drop]
+    assert commands == [
+        Call("LRANGE", (INDEX, 0, -1)),
+        Batch((Eval(DELETE, (KEY.encode(), MARKER.encode()), ()),)),
+        drop,
+        drop,
+    ]
     assert kept is False
 
 
@@ -184,18 +277,21 @@ def test_the_oldest_go_out_of_the_index_first() -> None:
     """Of many ids that go out of an index, each is the oldest that is left, so that no search through the others keeps the server."""
     ids = [b"newest", b"newer", b"oldest"]
     held = [[[encode_row(row(id_.decode())), None]] for id_ in ids]
-    commands, _ = replay(SessionFirst(DEFAULT, Scripted()).delete_by_user("u1"), ids, held, 1, 1)
+    commands, _ = replay(ClusterStore(DEFAULT, Scripted()).delete_by_user("u1"), ids, held, 1, 1)
     assert commands[2] == Eval(SCRIPTS.drop, (INDEX,), (b"oldest", b"newer", b"newest"))
     assert "\n  index_remove_oldest(KEYS[1], ARGV[i])\n" in SCRIPTS.drop.text
 
 
 def test_steps_of_a_list() -> None:
     """A list reads the index, each session, and the markers of those that are gone, which then go out of the index."""
-    found = SessionFirst(DEFAULT, Scripted()).get_by_user("u1", 0)
+    found = ClusterStore(DEFAULT, Scripted()).get_by_user("u1", 0)
     commands, rows = replay(found, [b"gone", b"new"], [[None], [RECORD]], [[None]], 1)
     read = Batch((Call("MGET", (b"session:gone",)), Call("MGET", (b"session:new",))))
     markers = Batch((Call("MGET", (b"session:renewed:{session:gone}",)),))
-    assert (commands, rows) == ([Call("LRANGE", (INDEX, 0, -1)), read, markers, Eval(SCRIPTS.drop, (INDEX,), (b"gone",))], [SESSION])
+    assert (commands, rows) == (
+        [Call("LRANGE", (INDEX, 0, -1)), read, markers, Eval(SCRIPTS.drop, (INDEX,), (b"gone",))],
+        [SESSION],
+    )
 
 
 # Crashes
@@ -230,7 +326,11 @@ def test_crash_in_a_renewal(bench: Bench) -> None:
         bench.inspector.check_remains()
         bench.delete("used").finish()
         bench.delete_all().finish()
-        assert {id_ for id_ in bench.inspector.live() if bench.inspector.client.pttl(f"session:{id_}") > PROVISIONAL_MS} == set()
+        assert {
+            id_
+            for id_ in bench.inspector.live()
+            if bench.inspector.client.pttl(f"session:{id_}") > PROVISIONAL_MS
+        } == set()
 
 
 def run(operation: Stepper[Any]) -> Stepper[Any]:
@@ -281,7 +381,9 @@ def test_error_at_the_index(bench: Bench, executed: bool) -> None:
 def test_two_errors_at_the_index(bench: Bench) -> None:
     """If the session can't be deleted then either, the first error goes up, and the session is gone in ten seconds."""
     bench.begin_with()
-    login = bench.until(bench.create(row("new", life=2 * HOUR)), "LPUSH" if bench.is_plain else "push").fail(LOST)
+    login = bench.until(
+        bench.create(row("new", life=2 * HOUR)), "LPUSH" if bench.is_plain else "push"
+    ).fail(LOST)
     with pytest.raises(redis.ConnectionError) as raised:
         login.fail(redis.TimeoutError("nor this"))
     assert raised.value is LOST
@@ -299,7 +401,7 @@ def test_scripts_refused_at_the_index(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("life", [-HOUR, 0])
-def test_born_dead(bench: Bench, life: int) -> None:
+def test_already_expired(bench: Bench, life: int) -> None:
     """A session that is dead by the server's clock is refused, be it new or a successor, and nothing of it stays."""
     bench.begin_with("used")
     before = bench.inspector.census()
@@ -314,7 +416,7 @@ def test_born_dead(bench: Bench, life: int) -> None:
 
 def test_born_dead_is_what_the_steps_say() -> None:
     """The reply for it is one that no index's length can be."""
-    assert BORN_DEAD < 0
+    assert ALREADY_EXPIRED < 0
 
 
 @pytest.mark.parametrize("way", ["delete_all", "delete", "time"])
@@ -450,7 +552,9 @@ def test_two_renewals(bench: Bench, grace: int) -> None:
 def test_ending_within_a_plain_swap(bench: Bench, command: str, expired: bool) -> None:
     """Without scripts, a renewal that saw the session before it was ended has no successor, also if the tombstone is gone meanwhile."""
     bench.begin_with("used")
-    renewal = bench.until(bench.until(bench.renew("used", "new"), "PEXPIREAT").step(), "PEXPIREAT").step()
+    renewal = bench.until(
+        bench.until(bench.renew("used", "new"), "PEXPIREAT").step(), "PEXPIREAT"
+    ).step()
     renewal = bench.until(renewal, command)
     bench.delete("used").finish()
     if expired:
@@ -475,7 +579,9 @@ def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
     """A successor that is in the index already, though its renewal is not done, is spared by its handle, and so is what it replaces."""
     bench.begin_with("other")
     bench.create(row("kept", handle="h")).finish()
-    renewal = bench.until(bench.renew("kept", "new", handle="h"), "swap" if not bench.is_plain else "MGET")
+    renewal = bench.until(
+        bench.renew("kept", "new", handle="h"), "swap" if not bench.is_plain else "MGET"
+    )
     assert bench.delete_all("kept").finish() is True
     assert bench.live() == {"kept", "new"}
     found = renewal.finish()
@@ -507,7 +613,9 @@ def test_chain_in_a_circle(bench: Bench) -> None:
     """Markers that somebody put in a circle lead nowhere, and ending comes to its end."""
     bench.begin_with("live")
     for used, successor in (("a", "b"), ("b", "a")):
-        bench.inspector.client.set(DEFAULT.marker_key(used), encode_marker(Marker(used, successor, MINUTE)), px=MINUTE)
+        bench.inspector.client.set(
+            DEFAULT.marker_key(used), encode_marker(Marker(used, successor, MINUTE)), px=MINUTE
+        )
     assert bench.renew("a", "new").finish() is None
     assert bench.delete_all("a").finish() is False
     bench.delete("a", "b").finish()
@@ -537,7 +645,11 @@ def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
     ids = bench.inspector.fill("u1", count)
     sign_out = bench.delete_all(ids[7] if keep else None)
     assert sign_out.finish() is keep
-    sizes = [len(command.commands) for command in sign_out.commands if isinstance(command, Batch) and names(command) & {"SET", "delete"}]
+    sizes = [
+        len(command.commands)
+        for command in sign_out.commands
+        if isinstance(command, Batch) and names(command) & {"SET", "delete"}
+    ]
     ended = count - keep
     assert sizes == [BATCH] * (ended // BATCH) + [ended % BATCH] * (ended % BATCH > 0)
     assert bench.live() == ({ids[7]} if keep else set())
@@ -749,7 +861,7 @@ def test_ids_with_braces(bench: Bench, id_: str) -> None:
 def test_ids_of_another_protocol(bench: Bench, which: str) -> None:
     """A session that was stored while scripts were allowed, under an id that is refused without them, can be ended."""
     bench.begin_with("one")
-    bench.steps(Atomic(DEFAULT).create(row("a}b"), lambda _: 0)).finish()
+    bench.steps(SingleServerStore(DEFAULT).create(row("a}b"), lambda _: 0)).finish()
     assert [each.id for each in bench.read_all().finish()] == ["a}b", "one"]
     (bench.delete("a}b", "one") if which == "delete" else bench.delete_all()).finish()
     assert bench.live() == set()

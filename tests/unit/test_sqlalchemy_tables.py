@@ -26,11 +26,20 @@ from sqlalchemy.types import UserDefinedType
 
 from lucia._sqlalchemy import statements as steps
 from lucia._sqlalchemy.statements import Steps
-from lucia._sqlalchemy.tables import Answer, AuthTables, hide_parameters, retry_pause, was_rolled_back
+from lucia._sqlalchemy.tables import (
+    Answer,
+    AuthTables,
+    hide_parameters,
+    retry_pause,
+    was_rolled_back,
+)
 from lucia.errors import InvalidUserId
 from lucia.models import UNSET, KeyRow, SessionRow
 
-DIALECTS = {name: make_url(f"{name}://").get_dialect()() for name in ("sqlite", "postgresql", "mysql", "oracle", "mssql")}
+DIALECTS = {
+    name: make_url(f"{name}://").get_dialect()()
+    for name in ("sqlite", "postgresql", "mysql", "oracle", "mssql")
+}
 
 KEY = KeyRow(id="email:a", user_id="u1", hashed_password=None, primary_key=True, expires=None)
 SESSION = SessionRow(id="s1", user_id="u1", active_expires=1, idle_expires=2)
@@ -42,7 +51,9 @@ def tables() -> AuthTables:
     return AuthTables(MetaData(), user_columns=[Column("email", Text)], sessions=True)
 
 
-def statements(operation: Steps[Any], answers: Sequence[Answer], dialect: str = "sqlite") -> tuple[list[str], Any]:
+def statements(
+    operation: Steps[Any], answers: Sequence[Answer], dialect: str = "sqlite"
+) -> tuple[list[str], Any]:
     """What an operation executes when the database gives these answers, and what it returns if it is done by then."""
     sent: list[str] = []
     try:
@@ -77,9 +88,13 @@ def test_created_tables() -> None:
         assert made.get_pk_constraint(name)["name"] == f"pk_{name}"
         assert [index["name"] for index in made.get_indexes(name)] == [f"ix_{name}_user_id"]
         (reference,) = made.get_foreign_keys(name)
-        assert (reference["name"], reference["referred_table"]) == (f"fk_{name}_user_id", "auth_user")
+        assert (reference["name"], reference["referred_table"]) == (
+            f"fk_{name}_user_id",
+            "auth_user",
+        )
     nullable = {
-        table: {column["name"] for column in made.get_columns(table) if column["nullable"]} for table in ("auth_key", "auth_session")
+        table: {column["name"] for column in made.get_columns(table) if column["nullable"]}
+        for table in ("auth_key", "auth_session")
     }
     assert nullable == {"auth_key": {"hashed_password", "expires"}, "auth_session": {"successor"}}
     engine.dispose()
@@ -95,7 +110,13 @@ def test_sessions_are_made_where_wanted() -> None:
 def test_names_and_schema() -> None:
     """The tables take the names given and the metadata's schema."""
     metadata = MetaData(schema="app")
-    AuthTables(metadata, sessions=True, user_table="person", key_table="person_key", session_table="person_session")
+    AuthTables(
+        metadata,
+        sessions=True,
+        user_table="person",
+        key_table="person_key",
+        session_table="person_session",
+    )
     assert sorted(metadata.tables) == ["app.person", "app.person_key", "app.person_session"]
 
 
@@ -141,7 +162,9 @@ def test_only_columns_are_attributes() -> None:
         email: Mapped[str] = mapped_column("mail")
         email_length = column_property(func.length(email))
 
-    assert dict(AuthTables(Base.metadata, user=Member).attributes) == {"email": Member.__table__.c.mail}
+    assert dict(AuthTables(Base.metadata, user=Member).attributes) == {
+        "email": Member.__table__.c.mail
+    }
 
 
 class Opaque(UserDefinedType[str]):
@@ -175,13 +198,35 @@ def wrong_tables(metadata: MetaData) -> Iterator[tuple[type[Exception], str, Any
     yield TypeError, "mapped class or a Table, not <class 'object'>", object
     yield TypeError, "mapped class or a Table, not 'auth_user'", "auth_user"
     yield TypeError, "mapped class or a Table", Person(id="u1")
-    yield ValueError, "'a'.* primary key of one column.* it has 0", Table("a", metadata, Column("x", Text))
-    two = Table("b", metadata, Column("x", Text, primary_key=True), Column("y", Text, primary_key=True))
+    yield (
+        ValueError,
+        "'a'.* primary key of one column.* it has 0",
+        Table("a", metadata, Column("x", Text)),
+    )
+    two = Table(
+        "b", metadata, Column("x", Text, primary_key=True), Column("y", Text, primary_key=True)
+    )
     yield ValueError, "'b'.* primary key of one column.* it has 2", two
-    yield TypeError, "'c' must hold text", Table("c", metadata, Column("x", Integer, primary_key=True))
-    yield TypeError, "'d' must hold text", Table("d", metadata, Column("x", Opaque, primary_key=True))
-    yield ValueError, "'e' belongs to another MetaData", Table("e", MetaData(), Column("x", Text, primary_key=True))
-    yield ValueError, "'f' has an attribute 'id'", Table("f", metadata, Column("x", Text, primary_key=True), Column("id", Text))
+    yield (
+        TypeError,
+        "'c' must hold text",
+        Table("c", metadata, Column("x", Integer, primary_key=True)),
+    )
+    yield (
+        TypeError,
+        "'d' must hold text",
+        Table("d", metadata, Column("x", Opaque, primary_key=True)),
+    )
+    yield (
+        ValueError,
+        "'e' belongs to another MetaData",
+        Table("e", MetaData(), Column("x", Text, primary_key=True)),
+    )
+    yield (
+        ValueError,
+        "'f' has an attribute 'id'",
+        Table("f", metadata, Column("x", Text, primary_key=True), Column("id", Text)),
+    )
 
 
 def test_wrong_user_tables() -> None:
@@ -224,9 +269,12 @@ def test_statements_are_portable(tables: AuthTables, dialect: str) -> None:
         steps.get_session_and_user(tables, "s1"),
         steps.renew_session(tables, "s0", SESSION, 0, 5),
         steps.delete_other_sessions(tables, "u1", "s1", 5),
-        steps.set_session_within(tables, SESSION, 3, 5),
+        steps.set_session_capped(tables, SESSION, 3, 5),
     ]
-    first = [statements(operation, [nothing()], dialect)[0][0] for operation in operations[:3] + operations[4:7] + operations[8:]]
+    first = [
+        statements(operation, [nothing()], dialect)[0][0]
+        for operation in operations[:3] + operations[4:7] + operations[8:]
+    ]
     refused = [operations[3], operations[7]]
     for operation in refused:
         with pytest.raises(InvalidUserId):
@@ -253,7 +301,7 @@ def test_writes_begin_with_a_write(tables: AuthTables) -> None:
         steps.delete_sessions_by_user_id(tables, "u1"),
         steps.delete_other_sessions(tables, "u1", "s1", 5),
         steps.renew_session(tables, "s0", SESSION, 0, 5),
-        steps.set_session_within(tables, SESSION, 3, 5),
+        steps.set_session_capped(tables, SESSION, 3, 5),
     ]
     verbs = {statements(operation, [nothing()])[0][0].split()[0] for operation in operations}
     assert verbs == {"INSERT", "DELETE", "UPDATE"}
@@ -261,14 +309,27 @@ def test_writes_begin_with_a_write(tables: AuthTables) -> None:
 
 @pytest.mark.parametrize(
     ("dialect", "lock"),
-    [("postgresql", "FOR NO KEY UPDATE"), ("mysql", "FOR UPDATE"), ("oracle", "FOR UPDATE"), ("sqlite", ""), ("mssql", "")],
+    [
+        ("postgresql", "FOR NO KEY UPDATE"),
+        ("mysql", "FOR UPDATE"),
+        ("oracle", "FOR UPDATE"),
+        ("sqlite", ""),
+        ("mssql", ""),
+    ],
 )
 def test_logins_within_a_cap_go_one_at_a_time(tables: AuthTables, dialect: str, lock: str) -> None:
     """Before anything is counted the user's row is locked, and not written to, after a write that locks SQLite; SQL Server locks none."""
-    sent, _ = statements(steps.set_session_within(tables, SESSION, 3, 5), [nothing(), nothing(), Answer((), 1), nothing()], dialect)
+    sent, _ = statements(
+        steps.set_session_capped(tables, SESSION, 3, 5),
+        [nothing(), nothing(), Answer((), 1), nothing()],
+        dialect,
+    )
     assert [text.split()[0] for text in sent] == ["DELETE", "SELECT", "INSERT", "SELECT"]
     assert "FROM auth_user WHERE" in sent[1]
-    assert sent[1].partition("FROM auth_user WHERE")[2].partition("FOR ")[1:] == (lock and "FOR ", lock.removeprefix("FOR "))
+    assert sent[1].partition("FROM auth_user WHERE")[2].partition("FOR ")[1:] == (
+        lock and "FOR ",
+        lock.removeprefix("FOR "),
+    )
 
 
 def test_sign_out_everywhere_looks_again(tables: AuthTables) -> None:
@@ -291,8 +352,16 @@ def test_keeping_one_looks_again(tables: AuthTables) -> None:
 def test_why_refused(tables: AuthTables) -> None:
     """A constraint that is violated while the user is missing means InvalidUserId; none of the known reasons is None."""
     found: Any = ("u1",)
-    assert isinstance(statements(steps.why_refused(tables, key_id="k", user_id="u1"), [nothing(), nothing()])[1], InvalidUserId)
-    assert statements(steps.why_refused(tables, key_id="k", user_id="u1"), [nothing(), Answer([found], 0)])[1] is None
+    assert isinstance(
+        statements(steps.why_refused(tables, key_id="k", user_id="u1"), [nothing(), nothing()])[1],
+        InvalidUserId,
+    )
+    assert (
+        statements(
+            steps.why_refused(tables, key_id="k", user_id="u1"), [nothing(), Answer([found], 0)]
+        )[1]
+        is None
+    )
 
 
 # Errors
@@ -364,7 +433,9 @@ def test_hidden_values(parameters: Any) -> None:
     hide_parameters(error)
     driver: Any = error.orig
     texts = [str(error), str(driver), str(driver.__cause__), driver.__cause__.detail]
-    assert all("the-id-of-a-session" not in text and "Key (id)=([hidden]) exists" in text for text in texts)
+    assert all(
+        "the-id-of-a-session" not in text and "Key (id)=([hidden]) exists" in text for text in texts
+    )
     assert driver.args[1] == 23505
 
 
@@ -388,7 +459,11 @@ def test_short_values_stay() -> None:
 
 def test_missing_sqlalchemy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without SQLAlchemy the import says what to install."""
-    hidden = [name for name in sys.modules if name.partition(".")[0] == "sqlalchemy" or name.endswith(".sqlalchemy")]
+    hidden = [
+        name
+        for name in sys.modules
+        if name.partition(".")[0] == "sqlalchemy" or name.endswith(".sqlalchemy")
+    ]
     for name in [*hidden, "lucia._sqlalchemy.tables", "lucia._sqlalchemy.statements"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)

@@ -53,7 +53,10 @@ class Storm:
         """Let all workers work for so long, and until enough was done and was cancelled."""
         end = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout(seconds + 60), asyncio.TaskGroup() as workers:  # nothing hangs
+            async with (
+                asyncio.timeout(seconds + 60),
+                asyncio.TaskGroup() as workers,
+            ):  # nothing hangs
                 for number in range(WORKERS):
                     workers.create_task(self._work(number, end))
         finally:
@@ -61,9 +64,16 @@ class Storm:
 
     async def _work(self, number: int, end: float) -> None:
         made = 0
-        while asyncio.get_running_loop().time() < end or min(self.outcomes["ok"], self.outcomes["CancelledError"]) < ENOUGH:
+        while (
+            asyncio.get_running_loop().time() < end
+            or min(self.outcomes["ok"], self.outcomes["CancelledError"]) < ENOUGH
+        ):
             made += 1
-            task = asyncio.ensure_future(self.chance.choice((self._read, self._read, self._list, self._login))(f"{number}-{made}"))
+            task = asyncio.ensure_future(
+                self.chance.choice((self._read, self._read, self._list, self._login))(
+                    f"{number}-{made}"
+                )
+            )
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
             if self.chance.random() < 0.4:
@@ -71,7 +81,9 @@ class Storm:
                 task.cancel()
             (result,) = await asyncio.gather(task, return_exceptions=True)
             self.outcomes["ok" if result is None else type(result).__name__] += 1
-            assert result is None or isinstance(result, asyncio.CancelledError | StoreUnavailable | redis.ConnectionError | OSError), result
+            assert result is None or isinstance(
+                result, asyncio.CancelledError | StoreUnavailable | redis.ConnectionError | OSError
+            ), result
 
     async def _read(self, _: str) -> None:
         user = f"user-{self.chance.randrange(SESSIONS)}"
@@ -81,11 +93,15 @@ class Storm:
 
     async def _list(self, _: str) -> None:
         user = f"user-{self.chance.randrange(SESSIONS)}"
-        assert [found.id for found in await self.sessions.get_sessions_by_user_id(user)] == [f"id-of-{user}"]
+        assert [found.id for found in await self.sessions.get_sessions_by_user_id(user)] == [
+            f"id-of-{user}"
+        ]
 
     async def _login(self, name: str) -> None:
         await self.sessions.set_session(row(f"new-{name}", f"visitor-{name}"))
-        renewed = await self.sessions.renew_session(f"new-{name}", row(f"renewed-{name}", f"visitor-{name}"), grace=0)
+        renewed = await self.sessions.renew_session(
+            f"new-{name}", row(f"renewed-{name}", f"visitor-{name}"), grace=0
+        )
         assert renewed is not None
         assert renewed.id == f"renewed-{name}"
         await self.sessions.delete_session(f"renewed-{name}")
@@ -99,7 +115,9 @@ def weather() -> Weather:
 
 
 @pytest.fixture
-async def proxied(request: pytest.FixtureRequest, place: str, weather: Weather) -> AsyncIterator[Any]:
+async def proxied(
+    request: pytest.FixtureRequest, place: str, weather: Weather
+) -> AsyncIterator[Any]:
     """A client whose connections go through proxies, of one server or of a cluster."""
     async with AsyncExitStack() as stack:
         if place == "server":
@@ -110,7 +128,10 @@ async def proxied(request: pytest.FixtureRequest, place: str, weather: Weather) 
         else:
             cluster: Cluster = request.getfixturevalue("cluster")
             cluster.on_each("FLUSHALL")
-            ports = {each: await stack.enter_async_context(splitting_proxy(each, weather)) for each in cluster.ports}
+            ports = {
+                each: await stack.enter_async_context(splitting_proxy(each, weather))
+                for each in cluster.ports
+            }
             client = RedisCluster(
                 host="127.0.0.1",
                 port=ports[cluster.ports[0]],
@@ -141,10 +162,14 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> list[AsyncServer]:
     return made
 
 
-async def hold_through_a_storm(proxied: Any, weather: Weather, servers: list[AsyncServer], seed: int = 4, **settings: Any) -> None:
+async def hold_through_a_storm(
+    proxied: Any, weather: Weather, servers: list[AsyncServer], seed: int = 4, **settings: Any
+) -> None:
     """Let the storm rage; afterwards everybody's session is read at the same time, and no call has kept its place."""
     rows = [row(f"id-of-user-{number}", f"user-{number}") for number in range(SESSIONS)]
-    async with AsyncRedisSessionAdapter(proxied, deadline=timedelta(seconds=20), **settings) as sessions:
+    async with AsyncRedisSessionAdapter(
+        proxied, deadline=timedelta(seconds=20), **settings
+    ) as sessions:
         await asyncio.gather(*map(sessions.set_session, rows))
         storm = Storm(sessions, random.Random(seed))  # noqa: S311
         weather.stormy = True
@@ -159,9 +184,15 @@ async def hold_through_a_storm(proxied: Any, weather: Weather, servers: list[Asy
             await server._places.acquire()
 
 
-@pytest.mark.parametrize("options", [{}, {"coalesce": False}, {"near_cache": timedelta(seconds=1)}], ids=["", "one by one", "near-cache"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"coalesce": False}, {"near_cache": timedelta(seconds=1)}],
+    ids=["", "one by one", "near-cache"],
+)
 @pytest.mark.parametrize("place", ["server", "cluster"])
-async def test_cancellations(proxied: Any, weather: Weather, servers: list[AsyncServer], options: Any) -> None:
+async def test_cancellations(
+    proxied: Any, weather: Weather, servers: list[AsyncServer], options: Any
+) -> None:
     """Whoever is cancelled whenever: nobody gets another one's session, nothing hangs, and every connection's place is free afterwards."""
     await hold_through_a_storm(proxied, weather, servers, **options)
 
@@ -197,7 +228,7 @@ async def test_cancellations_find_connections_that_are_used_again(
 
     async def take_kept(server: AsyncServer, seconds: float, **options: Any) -> Any:
         if kept:
-            current = Checkpoint(None, server._watch.revocations.changes)
+            current = Checkpoint(None, server._monitor.revocations.changes)
             return server_module._Pooled(kept.pop(), checkpoint=current)
         return await take(server, seconds, **options)
 

@@ -21,7 +21,9 @@ ROW = SessionRow(id="the-id", user_id="anna", active_expires=1, idle_expires=2)
 
 def test_messages() -> None:
     """A failed check says what was expected and what was found, ids included, and cuts what is long."""
-    with pytest.raises(AssertionError, match=r"the row: expected None, got SessionRow\(\{'id': 'the-id'"):
+    with pytest.raises(
+        AssertionError, match=r"the row: expected None, got SessionRow\(\{'id': 'the-id'"
+    ):
         equal(ROW, None, "the row")
     with pytest.raises(AssertionError, match=r"expected 1 or \[2\], got 3"):
         one_of(3, [1, [2]], "a number")
@@ -32,7 +34,12 @@ def test_messages() -> None:
 
 def test_no_error() -> None:
     """An error where there must be none is told as a broken law, with its cause."""
-    with pytest.raises(AssertionError, match="a call must be no error, but it raised KeyError") as caught, no_error("a call"):
+    with (
+        pytest.raises(
+            AssertionError, match="a call must be no error, but it raised KeyError"
+        ) as caught,
+        no_error("a call"),
+    ):
         raise KeyError
     assert isinstance(caught.value.__cause__, KeyError)
 
@@ -41,9 +48,15 @@ def test_refused() -> None:
     """No error, or another one, where one is due is told as a broken law."""
     with refused(KeyError, "a call"):
         raise KeyError
-    with pytest.raises(AssertionError, match="must raise KeyError, but it raised nothing"), refused(KeyError, "a call"):
+    with (
+        pytest.raises(AssertionError, match="must raise KeyError, but it raised nothing"),
+        refused(KeyError, "a call"),
+    ):
         pass
-    with pytest.raises(AssertionError, match="must raise KeyError, but it raised ValueError"), refused(KeyError, "a call"):
+    with (
+        pytest.raises(AssertionError, match="must raise KeyError, but it raised ValueError"),
+        refused(KeyError, "a call"),
+    ):
         raise ValueError
 
 

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from lucia import FailureLimit, FailureRule, KeyRow, Throttle
 from lucia._memory.throttling import FORGOTTEN_AT_ONCE, FailureLog
-from lucia._rules.throttling import FOREVER_MS, SLACK_MS, address_block, failure_name, seconds_to_wait
+from lucia._rules.throttling import (
+    FOREVER_MS,
+    SLACK_MS,
+    address_block,
+    failure_name,
+    seconds_to_wait,
+)
 from tests.shared import NOW, Time
 
 SECOND = 1_000
@@ -22,10 +28,12 @@ DAY = 24 * HOUR
 
 def single_use(expires: int | None = NOW + HOUR, hashed: str | None = "hash") -> KeyRow:
     """A key that may be a single-use one with a password."""
-    return KeyRow(id="reset:a", user_id="u", hashed_password=hashed, primary_key=False, expires=expires)
+    return KeyRow(
+        id="reset:a", user_id="u", hashed_password=hashed, primary_key=False, expires=expires
+    )
 
 
-def waits(rule: FailureRule, attempts: int) -> list[int]:
+def is_async(rule: FailureRule, attempts: int) -> list[int]:
     """What each of so many failures had to wait, of somebody who always comes as soon as it is allowed."""
     time = Time()
     log = FailureLog(time)
@@ -45,7 +53,7 @@ def test_the_waits_at_one_key() -> None:
     """By default five failures are free; then each attempt waits twice as long as the one before, up to a quarter of an hour."""
     limit = Throttle().by_key
     assert limit is not None
-    seconds = [wait // SECOND for wait in waits(limit.rule, 18)]
+    seconds = [wait // SECOND for wait in is_async(limit.rule, 18)]
     assert seconds == [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900]
     assert limit.rule.forget == limit.rule.life == DAY
 
@@ -54,7 +62,17 @@ def test_the_waits_from_one_address() -> None:
     """By default fifty failures are free; then the wait grows to a minute, and each failure is forgotten after an hour."""
     limit = Throttle().by_address
     assert limit is not None
-    assert [wait // SECOND for wait in waits(limit.rule, 59)] == [0] * 50 + [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert [wait // SECOND for wait in is_async(limit.rule, 59)] == [0] * 50 + [
+        1,
+        2,
+        4,
+        8,
+        16,
+        32,
+        60,
+        60,
+        60,
+    ]
     assert limit.rule.forget == limit.rule.life == HOUR
 
 
@@ -77,9 +95,21 @@ def test_guesses_in_a_day() -> None:
         ({"free": 0}, ValueError, "free must be 1 to 1,000, got 0"),
         ({"free": 1_001}, ValueError, "free must be 1 to 1,000, got 1001"),
         ({"free": True}, TypeError, "free must be an int, not bool"),
-        ({"free": 5, "first_wait": 1}, TypeError, "first_wait must be a datetime.timedelta, not int"),
-        ({"free": 5, "first_wait": timedelta(0)}, ValueError, "first_wait must be at least a millisecond"),
-        ({"free": 5, "longest_wait": timedelta(milliseconds=999)}, ValueError, "longest_wait at least first_wait"),
+        (
+            {"free": 5, "first_wait": 1},
+            TypeError,
+            "first_wait must be a datetime.timedelta, not int",
+        ),
+        (
+            {"free": 5, "first_wait": timedelta(0)},
+            ValueError,
+            "first_wait must be at least a millisecond",
+        ),
+        (
+            {"free": 5, "longest_wait": timedelta(milliseconds=999)},
+            ValueError,
+            "longest_wait at least first_wait",
+        ),
         ({"free": 5, "forget": timedelta(minutes=14)}, ValueError, "forget at least longest_wait"),
         ({"free": 5, "forget": timedelta(days=4_000)}, ValueError, "at most ten years"),
         ({"free": 5, "forget": timedelta(-1)}, ValueError, "forget must not be negative"),
@@ -91,7 +121,9 @@ def test_limits_that_are_none(settings: dict[str, Any], error: type[Exception], 
         FailureLimit(**settings)
 
 
-@pytest.mark.parametrize(("count", "error"), [(0, ValueError), (1_001, ValueError), ("5", TypeError)])
+@pytest.mark.parametrize(
+    ("count", "error"), [(0, ValueError), (1_001, ValueError), ("5", TypeError)]
+)
 def test_single_use_failures(count: Any, error: type[Exception]) -> None:
     """So many wrong passwords are a number from 1 to 1,000."""
     with pytest.raises(error, match="single_use_failures must be"):
@@ -102,7 +134,9 @@ def test_single_use_failures(count: Any, error: type[Exception]) -> None:
 # --- the rule
 
 rules = st.builds(
-    lambda free, first, factor, rest: FailureRule(free, first, first * factor, first * factor + rest, first * factor + rest),
+    lambda free, first, factor, rest: FailureRule(
+        free, first, first * factor, first * factor + rest, first * factor + rest
+    ),
     st.integers(1, 6),
     st.integers(1, 2_000),
     st.integers(1, 50),
@@ -134,8 +168,14 @@ def test_no_wait_is_longer_than_the_longest(rule: FailureRule, failures: list[in
     assert wait == 0 or count >= rule.free
 
 
-@given(rule=rules, failures=st.lists(st.integers(0, 100_000), max_size=30), other=st.integers(0, 100_000))
-def test_one_failure_more_never_shortens_a_wait(rule: FailureRule, failures: list[int], other: int) -> None:
+@given(
+    rule=rules,
+    failures=st.lists(st.integers(0, 100_000), max_size=30),
+    other=st.integers(0, 100_000),
+)
+def test_one_failure_more_never_shortens_a_wait(
+    rule: FailureRule, failures: list[int], other: int
+) -> None:
     """Who fails more waits no less."""
     before = [NOW - at for at in failures]
     assert rule.judge(before, NOW)[0] <= rule.judge([*before, NOW - other], NOW)[0]
@@ -173,7 +213,16 @@ def test_seconds_are_rounded_up() -> None:
         ("203.0.113.9:80", "203.0.113.9:80"),
         ("\ud800", "\ud800"),
     ],
-    ids=["four", "six", "six in capitals", "six with a zone", "four in six", "no address", "with a port", "no text"],
+    ids=[
+        "four",
+        "six",
+        "six in capitals",
+        "six with a zone",
+        "four in six",
+        "no address",
+        "with a port",
+        "no text",
+    ],
 )
 def test_addresses(address: str, block: str) -> None:
     """IPv4 counts whole, IPv6 by its /64, IPv4 written as IPv6 as IPv4, and whatever is no address as it is."""
@@ -193,7 +242,10 @@ def test_what_an_attempt_is_counted_under() -> None:
     key, address = failure_name("key", "a:b"), failure_name("address", "203.0.113.9")
     assert throttle.by_key is not None
     assert throttle.by_address is not None
-    assert throttle.rules("a:b", "203.0.113.9") == {key: throttle.by_key.rule, address: throttle.by_address.rule}
+    assert throttle.rules("a:b", "203.0.113.9") == {
+        key: throttle.by_key.rule,
+        address: throttle.by_address.rule,
+    }
     assert throttle.rules("a:b", None).keys() == throttle.rules("a:b", "").keys() == {key}
     assert throttle.rules(None, "203.0.113.9").keys() == {address}
     assert Throttle(by_key=None).rules("a:b", "203.0.113.9").keys() == {address}

@@ -14,14 +14,31 @@ import redis.exceptions
 from redis._parsers.resp3 import _AsyncRESP3Parser
 from redis.cache import CacheConfig
 
-from lucia._redis.replay import OtherHistory
+from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries
-from lucia._redis.transport.retries import Unanswered
+from lucia._redis.transport.retries import NoReply
 from lucia._redis.transport.tracking import REFUSED_SECONDS
 from lucia.adapters.redis import RedisSessionAdapter
-from tests.near import LEASE, NEAR_RIGHTS, FillsLate, HasNoLease, OnlyDrops, Ticks, Tracking, eventually, tracking
+from tests.near import (
+    LEASE,
+    NEAR_RIGHTS,
+    FillsLate,
+    HasNoLease,
+    OnlyDrops,
+    Ticks,
+    Tracking,
+    eventually,
+    tracking,
+)
 from tests.proxies import Dam, damming_proxy
-from tests.redis_tools import AsyncClients, Inspector, frozen, own_server, silent_server, unused_port
+from tests.redis_tools import (
+    AsyncClients,
+    Inspector,
+    frozen,
+    own_server,
+    silent_server,
+    unused_port,
+)
 from tests.servers import Server
 
 KEY, OTHER = b"session:a", b"session:b"
@@ -45,7 +62,9 @@ def clock() -> Ticks:
 @pytest.fixture
 async def near(inspector: Inspector, clock: Ticks) -> AsyncIterator[Tracking]:
     """A connection without a proxy."""
-    async with tracking(AsyncClients.make("redis-py as it is", inspector.server), Entries(clock=clock)) as found:
+    async with tracking(
+        AsyncClients.make("redis-py as it is", inspector.server), Entries(clock=clock)
+    ) as found:
         yield found
 
 
@@ -122,7 +141,9 @@ async def test_a_full_table(inspector: Inspector, clock: Ticks) -> None:
     inspector.client.mset(dict.fromkeys(keys, b"A"))
     inspector.client.config_set("tracking-table-max-keys", 10)
     try:
-        async with tracking(AsyncClients.make("redis-py as it is", inspector.server), Entries(clock=clock)) as near:
+        async with tracking(
+            AsyncClients.make("redis-py as it is", inspector.server), Entries(clock=clock)
+        ) as near:
             await near.read(*keys)
             await eventually(lambda: len(near.entries) <= 10)
             inspector.client.delete(*keys)
@@ -148,7 +169,9 @@ async def overtaken(dam: Dam, inspector: Inspector, entries: Entries) -> bool:
         return near.held(KEY) is not None
 
 
-async def test_an_answer_that_is_outdated_when_it_comes(dam: Dam, inspector: Inspector, clock: Ticks) -> None:
+async def test_an_answer_that_is_outdated_when_it_comes(
+    dam: Dam, inspector: Inspector, clock: Ticks
+) -> None:
     """A record is not used when the word that it is gone came right behind it."""
     assert not await overtaken(dam, inspector, Entries(clock=clock))
 
@@ -201,7 +224,9 @@ async def test_an_own_change_at_once(near: Tracking, inspector: Inspector) -> No
 # A connection that says nothing
 
 
-async def last_use(dam: Dam, inspector: Inspector, clock: Ticks, entries: Entries, *, both: bool) -> float:
+async def last_use(
+    dam: Dam, inspector: Inspector, clock: Ticks, entries: Entries, *, both: bool
+) -> float:
     """For how long a record is used that is ended behind a link that passes nothing any more, in steps of a hundredth of the lease."""
     async with tracking(behind(dam), entries) as near:
         await near.read(KEY)
@@ -217,7 +242,11 @@ async def last_use(dam: Dam, inspector: Inspector, clock: Ticks, entries: Entrie
 @pytest.mark.parametrize("both", [False, True])
 async def test_the_lease_ends(dam: Dam, inspector: Inspector, clock: Ticks, both: bool) -> None:
     """Behind a black hole, whether commands still arrive at the server or not, a record is used until the lease ends, and no longer."""
-    assert LEASE * 0.98 < await last_use(dam, inspector, clock, Entries(clock=clock), both=both) < LEASE * 1.02
+    assert (
+        LEASE * 0.98
+        < await last_use(dam, inspector, clock, Entries(clock=clock), both=both)
+        < LEASE * 1.02
+    )
 
 
 async def test_control_of_the_lease(dam: Dam, inspector: Inspector, clock: Ticks) -> None:
@@ -249,7 +278,9 @@ async def test_the_lease_goes_on(near: Tracking, clock: Ticks) -> None:
     begin = clock.now
     while clock.now < begin + ENTRY_SECONDS - LEASE:
         clock.now += LEASE / 2
-        await eventually(lambda: near.entries.get(KEY) is not None and _lease_of(near) > clock.now + LEASE / 2)
+        await eventually(
+            lambda: near.entries.get(KEY) is not None and _lease_of(near) > clock.now + LEASE / 2
+        )
         assert near.held(KEY) == b"A"
     clock.now = begin + ENTRY_SECONDS
     assert near.held(KEY) is None
@@ -261,7 +292,9 @@ def _lease_of(near: Tracking) -> float:
     return float(link._lease.ends)
 
 
-async def test_nothing_is_asked_for_nothing(near: Tracking, inspector: Inspector, clock: Ticks) -> None:
+async def test_nothing_is_asked_for_nothing(
+    near: Tracking, inspector: Inspector, clock: Ticks
+) -> None:
     """A connection over which nothing came for five seconds asks nothing, until something comes again."""
     await near.read(KEY)
     clock.now += ENTRY_SECONDS
@@ -297,7 +330,9 @@ async def test_a_lost_connection(near: Tracking, inspector: Inspector) -> None:
     assert (near.held(KEY), near.held(OTHER)) == (None, b"B")
 
 
-async def test_nothing_is_left_when_others_learn_of_it(dam: Dam, inspector: Inspector, clock: Ticks) -> None:
+async def test_nothing_is_left_when_others_learn_of_it(
+    dam: Dam, inspector: Inspector, clock: Ticks
+) -> None:
     """Who waits for an answer learns that the connection is lost after nothing is used any more."""
     seen: list[int] = []
     async with tracking(behind(dam), Entries(clock=clock)) as near:
@@ -305,7 +340,7 @@ async def test_nothing_is_left_when_others_learn_of_it(dam: Dam, inspector: Insp
         dam.close()
 
         async def wait() -> None:
-            with pytest.raises(Unanswered) as raised:
+            with pytest.raises(NoReply) as raised:
                 await near.read(OTHER)
             seen.append(len(near.entries))
             assert raised.value.sent
@@ -325,7 +360,7 @@ async def test_a_read_that_gets_no_answer(dam: Dam, clock: Ticks) -> None:
         other = asyncio.ensure_future(near.read(OTHER))
         await asyncio.sleep(0)
         for read in (near.read(OTHER, seconds=0.05), other):
-            with pytest.raises(Unanswered) as raised:
+            with pytest.raises(NoReply) as raised:
                 await read
             assert (raised.value.error, raised.value.sent) == (None, True)
         assert len(near.entries) == 0
@@ -384,7 +419,9 @@ async def test_closing_while_it_is_made(near: Tracking, inspector: Inspector) ->
     await eventually(lambda: len(inspector.client.client_list()) == before + 1)
 
 
-async def test_a_closed_connection_over_which_nothing_comes(near: Tracking, inspector: Inspector) -> None:
+async def test_a_closed_connection_over_which_nothing_comes(
+    near: Tracking, inspector: Inspector
+) -> None:
     """One that is to be closed after the next answer is closed before another one is made, too."""
     await near.read(KEY)
     before = len(inspector.client.client_list())
@@ -422,7 +459,7 @@ async def test_first_reads_at_the_same_time(near: Tracking, inspector: Inspector
 
 async def test_a_server_that_is_frozen(near: Tracking, inspector: Inspector) -> None:
     """If a connection can't be made in time, that is told, and nothing was sent."""
-    with frozen(inspector.server), pytest.raises(Unanswered) as raised:
+    with frozen(inspector.server), pytest.raises(NoReply) as raised:
         await near.read(KEY, seconds=0.05)
     assert (raised.value.error, raised.value.sent) == (None, False)
 
@@ -431,8 +468,10 @@ async def test_a_server_that_is_not_there(clock: Ticks) -> None:
     """If no connection can be made, that is the client's own error."""
     with silent_server() as server:
         pass
-    async with tracking(AsyncClients.make("redis-py as it is", server), Entries(clock=clock)) as near:
-        with pytest.raises(Unanswered) as raised:
+    async with tracking(
+        AsyncClients.make("redis-py as it is", server), Entries(clock=clock)
+    ) as near:
+        with pytest.raises(NoReply) as raised:
             await near.read(KEY)
         assert isinstance(raised.value.error, redis.exceptions.ConnectionError)
 
@@ -482,7 +521,7 @@ async def test_a_reply_to_another_command(dam: Dam, clock: Ticks) -> None:
         await asyncio.sleep(0)
         dam.held = b"*1\r\n:5\r\n"
         dam.let_go(len(dam.held))
-        with pytest.raises(Unanswered):
+        with pytest.raises(NoReply):
             await read
         assert len(near.entries) == 0
 
@@ -499,18 +538,33 @@ async def test_the_last_reply(dam: Dam, clock: Ticks) -> None:
         dam.let_go(len(dam.held))
         (error,) = await first
         assert isinstance(error, redis.exceptions.BusyLoadingError)
-        with pytest.raises(Unanswered):
+        with pytest.raises(NoReply):
             await second
 
 
 # Where there can be no such connection
 
 
-async def test_a_user_who_may_not_track(inspector: Inspector, clock: Ticks, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_user_who_may_not_track(
+    inspector: Inspector, clock: Ticks, caplog: pytest.LogCaptureFixture
+) -> None:
     """Where the server refuses to tell of changes, all is read the plain way, and one line says why."""
-    inspector.on_each("ACL", "SETUSER", "reader", "reset", "on", ">secret", "~*", "+mget", "+info", "+client|setinfo")
+    inspector.on_each(
+        "ACL",
+        "SETUSER",
+        "reader",
+        "reset",
+        "on",
+        ">secret",
+        "~*",
+        "+mget",
+        "+info",
+        "+client|setinfo",
+    )
     try:
-        client = AsyncClients.make("redis-py as it is", inspector.server, username="reader", password="secret")
+        client = AsyncClients.make(
+            "redis-py as it is", inspector.server, username="reader", password="secret"
+        )
         async with tracking(client, Entries(clock=clock)) as near:
             for _ in range(2):
                 assert await near.ask(("MGET", KEY)) == ["plain"]
@@ -522,7 +576,9 @@ async def test_a_user_who_may_not_track(inspector: Inspector, clock: Ticks, capl
             inspector.on_each("ACL", "SETUSER", "reader", "-client|tracking")
             near.tracked.drop()
             assert await near.ask(("MGET", KEY)) == ["plain"]
-        (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        (line,) = [
+            record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+        ]
         assert line.startswith(
             "no session is kept in memory, and each is read from the server, since the server refuses CLIENT TRACKING ON: "
         )
@@ -530,26 +586,40 @@ async def test_a_user_who_may_not_track(inspector: Inspector, clock: Ticks, capl
         inspector.on_each("ACL", "DELUSER", "reader")
 
 
-async def test_a_server_of_old(tmp_path: Path, clock: Ticks, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_of_old(
+    tmp_path: Path, clock: Ticks, caplog: pytest.LogCaptureFixture
+) -> None:
     """So it is where the server does not know the newer protocol; in its refusal it quotes the password, and that line does not."""
     with own_server("redis-server", tmp_path, "--rename-command", "HELLO", "") as server:
-        client = AsyncClients.make("redis-py, RESP2", server, username="default", password="a secret word")
+        client = AsyncClients.make(
+            "redis-py, RESP2", server, username="default", password="a secret word"
+        )
         async with tracking(client, Entries(clock=clock)) as near:
             assert await near.ask(("MGET", KEY)) == ["plain"]
-    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    (line,) = [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ]
     assert line.endswith("since the server does not speak RESP3")
     assert "secret" not in caplog.text
 
 
-@pytest.mark.skipif(redis.__version__ < "8", reason="redis-py 7 reads such a connection by RESP2: then it is as with a client of old")
+@pytest.mark.skipif(
+    redis.__version__ < "8",
+    reason="redis-py 7 reads such a connection by RESP2: then it is as with a client of old",
+)
 @ONE
-async def test_an_application_that_connects_in_its_own_way(inspector: Inspector, clock: Ticks) -> None:
+async def test_an_application_that_connects_in_its_own_way(
+    inspector: Inspector, clock: Ticks
+) -> None:
     """Where the application's own way to connect leaves the older protocol, over which nothing is told, the newer one is asked for."""
 
     async def connect(connection: Any) -> None:
         connection._parser.on_connect(connection)
 
-    async with tracking(redis.asyncio.Redis(port=inspector.server.port, redis_connect_func=connect), Entries(clock=clock)) as near:
+    async with tracking(
+        redis.asyncio.Redis(port=inspector.server.port, redis_connect_func=connect),
+        Entries(clock=clock),
+    ) as near:
         await near.read(KEY)
         assert near.held(KEY) == b"A"
         inspector.client.delete(KEY)
@@ -565,26 +635,32 @@ class Deaf(_AsyncRESP3Parser):
 
 
 @ONE
-async def test_a_client_of_old(inspector: Inspector, clock: Ticks, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_of_old(
+    inspector: Inspector, clock: Ticks, caplog: pytest.LogCaptureFixture
+) -> None:
     """So it is where the client can't hand on what the server tells."""
     client = AsyncClients.make("redis-py as it is", inspector.server)
     client.connection_pool.connection_kwargs["parser_class"] = Deaf
     async with tracking(client, Entries(clock=clock)) as near:
         assert await near.ask(("MGET", KEY)) == ["plain"]
-    (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    (line,) = [
+        record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
+    ]
     assert line.endswith("since Deaf of the client knows no pushes")
 
 
 async def test_what_is_no_read(near: Tracking) -> None:
     """What changes something goes the plain way."""
-    assert await near.tracked.exchange([("DEL", KEY)], 30, only_reads=False, sending=lambda: None) == ["plain"]
+    assert await near.tracked.exchange(
+        [("DEL", KEY)], 30, only_reads=False, sending=lambda: None
+    ) == ["plain"]
 
 
 async def test_another_history(near: Tracking, inspector: Inspector) -> None:
     """Where a connection finds another history than was known, nothing is read before what was ended is ended again."""
     near.revocations.met(None, b"another")
     near.revocations.ended(["ended"], near.revocations.changes)
-    with pytest.raises(OtherHistory):
+    with pytest.raises(ServerHistoryChanged):
         await near.read(KEY)
     assert (near.moved, near.sent, len(near.entries)) == (1, 0, 0)
     near.revocations.done(near.revocations.block(), near.revocations.changes)
@@ -615,22 +691,22 @@ async def test_a_history_that_changes_meanwhile(near: Tracking, inspector: Inspe
     near.revocations.ended(["ended"], near.revocations.changes)
     inspector.client.replicaof("127.0.0.1", str(unused_port()))
     try:
-        with pytest.raises(Unanswered):
+        with pytest.raises(NoReply):
             await near.read(KEY)
     finally:
         inspector.client.replicaof("NO", "ONE")
-    with pytest.raises(OtherHistory):
+    with pytest.raises(ServerHistoryChanged):
         await near.read(KEY)
     near.revocations.done(near.revocations.block(), near.revocations.changes)
     assert await near.read(KEY) == [b"A"]
     inspector.client.replicaof("127.0.0.1", str(unused_port()))
     inspector.client.replicaof("NO", "ONE")  # another history, on the same connection
     moved = near.moved
-    with pytest.raises(Unanswered):
+    with pytest.raises(NoReply):
         await near.read(KEY)
     assert near.moved == moved + 1
     assert near.held(KEY) is None
-    with pytest.raises(OtherHistory):
+    with pytest.raises(ServerHistoryChanged):
         await near.read(KEY)
 
 
@@ -638,7 +714,7 @@ async def test_a_server_that_was_replaced(near: Tracking) -> None:
     """Once another connection has met a newer history, this one is not read from any more."""
     await near.read(KEY)
     near.revocations.met(None, b"newer")
-    with pytest.raises(Unanswered):
+    with pytest.raises(NoReply):
         await near.read(KEY)
     assert near.held(KEY) is None
 
@@ -653,13 +729,15 @@ async def test_a_check_that_nobody_answers(dam: Dam, clock: Ticks) -> None:
         reading = asyncio.ensure_future(near.read(KEY))
         await asyncio.sleep(0.05)
         near.tracked.drop()
-        with pytest.raises(Unanswered):
+        with pytest.raises(NoReply):
             await reading
         dam.open()
 
 
 @ONE
-async def test_a_server_that_is_busy(near: Tracking, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_is_busy(
+    near: Tracking, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A refusal for the moment is an error of this read, and the next one asks the server again to tell of changes."""
 
     async def busy(*_: Any) -> Any:
@@ -667,7 +745,7 @@ async def test_a_server_that_is_busy(near: Tracking, inspector: Inspector, monke
 
     with monkeypatch.context() as patch:
         patch.setattr("lucia._redis.transport.tracking.replies_of", busy)
-        with pytest.raises(Unanswered):
+        with pytest.raises(NoReply):
             await near.read(KEY)
     assert await near.read(KEY) == [b"A"]
     assert near.plain == []
@@ -675,9 +753,20 @@ async def test_a_server_that_is_busy(near: Tracking, inspector: Inspector, monke
 
 async def test_the_least_rights(inspector: Inspector, clock: Ticks) -> None:
     """A user needs no other rights than to read and to track."""
-    inspector.on_each("ACL", "SETUSER", "reader", "reset", "on", ">secret", "~session:*", *(f"+{each}" for each in NEAR_RIGHTS))
+    inspector.on_each(
+        "ACL",
+        "SETUSER",
+        "reader",
+        "reset",
+        "on",
+        ">secret",
+        "~session:*",
+        *(f"+{each}" for each in NEAR_RIGHTS),
+    )
     try:
-        client = AsyncClients.make("redis-py as it is", inspector.server, username="reader", password="secret")
+        client = AsyncClients.make(
+            "redis-py as it is", inspector.server, username="reader", password="secret"
+        )
         async with tracking(client, Entries(clock=clock)) as near:
             await near.read(KEY)
             assert near.held(KEY) == b"A"

@@ -30,7 +30,13 @@ assert_type(number, str)
 
 def check(checker: str, *paths: Path) -> tuple[int, str]:
     """The checker's exit status and what it says of these files."""
-    done = subprocess.run([*CHECKERS[checker], *map(str, paths)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*CHECKERS[checker], *map(str, paths)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.returncode, done.stdout + done.stderr
 
 

@@ -38,7 +38,11 @@ def test_the_one_read_longest_ago_goes_first() -> None:
 
 def test_what_was_dropped_meanwhile_is_not_kept() -> None:
     """Nor what anything else was dropped in the meantime of: one number stands for all changes."""
-    changes: list[Callable[[UserCache], None]] = [lambda cache: cache.drop("a"), lambda cache: cache.drop("b"), UserCache.clear]
+    changes: list[Callable[[UserCache], None]] = [
+        lambda cache: cache.drop("a"),
+        lambda cache: cache.drop("b"),
+        UserCache.clear,
+    ]
     for change in changes:
         cache = UserCache(max_age=AGE)
         reading = cache.begin()
@@ -90,7 +94,13 @@ def test_a_fork_begins_with_none() -> None:
         "os.waitpid(child, 0)\n"
         "print(cache.find('a'), cache.find('b'))\n"
     )
-    ended = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (ended.stdout, ended.stderr) == ("None\nUserRow(id='b')\nUserRow(id='a') None\n", "")
 
 

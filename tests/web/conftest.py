@@ -33,7 +33,12 @@ def auth(store: AsyncMemoryAdapter, time: Time) -> AsyncAuth[User]:
 def make_auth(store: AsyncMemoryAdapter, time: Time) -> AsyncAuth[User]:
     """An auth over this store that trusts one other origin."""
     return AsyncAuth(
-        users=store, sessions=store, env="DEV", clock=time, hash=ScryptHash(ln=4, r=1, p=1), origin=["https://trusted.example"]
+        users=store,
+        sessions=store,
+        env="DEV",
+        clock=time,
+        hash=ScryptHash(ln=4, r=1, p=1),
+        origin=["https://trusted.example"],
     )
 
 

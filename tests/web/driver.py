@@ -49,7 +49,9 @@ class Answer:
     @property
     def headers(self) -> list[tuple[str, str]]:
         """The response's headers, as they were sent."""
-        return [(name.decode(), value.decode()) for name, value in self.messages[0].get("headers", ())]
+        return [
+            (name.decode(), value.decode()) for name, value in self.messages[0].get("headers", ())
+        ]
 
     @property
     def body(self) -> bytes:
@@ -63,7 +65,11 @@ class Answer:
     @property
     def cookie(self) -> str | None:
         """The value of the session cookie that was set, None if none was, empty if it was cleared."""
-        values = [text.partition(";")[0].removeprefix(f"{NAME}=") for text in self.all("set-cookie") if text.startswith(f"{NAME}=")]
+        values = [
+            text.partition(";")[0].removeprefix(f"{NAME}=")
+            for text in self.all("set-cookie")
+            if text.startswith(f"{NAME}=")
+        ]
         assert len(values) < 2, "the cookie was set twice"
         return values[0] if values else None
 
@@ -73,7 +79,13 @@ class Answer:
         return [message["type"] for message in self.messages]
 
 
-def scope_of(kind: str = "http", method: str = "GET", cookie: str | None = None, headers: Pairs = (), **more: Any) -> Scope:
+def scope_of(
+    kind: str = "http",
+    method: str = "GET",
+    cookie: str | None = None,
+    headers: Pairs = (),
+    **more: Any,
+) -> Scope:
     """A scope as servers make it, with the application's own Origin; ``headers`` come after those."""
     sent = [("host", "testserver"), ("accept", "*/*"), ("origin", ORIGIN), *headers]
     if cookie is not None:
@@ -98,7 +110,11 @@ def scope_of(kind: str = "http", method: str = "GET", cookie: str | None = None,
 
 async def run(app: ASGIApp, scope: Scope, incoming: Iterable[Message] = ()) -> Answer:
     """Run the application on these messages, after which an HTTP client waits and a WebSocket's is gone, and give what it sent."""
-    first: Message = {"type": "websocket.connect"} if scope["type"] == "websocket" else {"type": "http.request", "body": b""}
+    first: Message = (
+        {"type": "websocket.connect"}
+        if scope["type"] == "websocket"
+        else {"type": "http.request", "body": b""}
+    )
     waiting = [first, *incoming]
     sent: list[Message] = []
 
@@ -127,10 +143,19 @@ async def post(app: ASGIApp, cookie: str | None = None, headers: Pairs = (), **m
     return await run(app, scope_of("http", "POST", cookie, headers, **more))
 
 
-async def connect(app: ASGIApp, cookie: str | None = None, headers: Pairs = (), *, can_deny: bool = True, **more: Any) -> Answer:
+async def connect(
+    app: ASGIApp,
+    cookie: str | None = None,
+    headers: Pairs = (),
+    *,
+    can_deny: bool = True,
+    **more: Any,
+) -> Answer:
     """What a WebSocket's handshake gets, by a server that can send a response to reject it or by one that can't."""
     extensions: dict[str, Scope] | None = {"websocket.http.response": {}} if can_deny else None
-    return await run(app, scope_of("websocket", "GET", cookie, headers, extensions=extensions, **more))
+    return await run(
+        app, scope_of("websocket", "GET", cookie, headers, extensions=extensions, **more)
+    )
 
 
 def served(app: ASGIApp) -> ASGIApp:
@@ -143,7 +168,9 @@ def served(app: ASGIApp) -> ASGIApp:
     return server
 
 
-def respond(auth: AsyncAuth[User], act: Act, headers: Pairs = (), *, after: Act | None = None) -> ASGIApp:
+def respond(
+    auth: AsyncAuth[User], act: Act, headers: Pairs = (), *, after: Act | None = None
+) -> ASGIApp:
     """An application that acts on the AuthRequest, responds with these headers, and acts once more."""
     raw = [(name.encode(), value.encode()) for name, value in headers]
 

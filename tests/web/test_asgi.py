@@ -41,7 +41,9 @@ async def ids(store: AsyncMemoryAdapter, user_id: str = "ann") -> list[str]:
     return [row.id for row in await store.get_sessions_by_user_id(user_id)]
 
 
-async def test_an_active_session_leaves_the_response_alone(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+async def test_an_active_session_leaves_the_response_alone(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter
+) -> None:
     """Nothing changed, so there is neither a header nor a write."""
     session_id = await log_in(auth)
     before = await store.get_session(session_id)
@@ -52,13 +54,17 @@ async def test_an_active_session_leaves_the_response_alone(auth: AsyncAuth[User]
 
 
 @pytest.mark.parametrize("cookie", [None, "", "no-id", "0" * 40])
-async def test_a_visitor_leaves_the_response_alone(auth: AsyncAuth[User], cookie: str | None) -> None:
+async def test_a_visitor_leaves_the_response_alone(
+    auth: AsyncAuth[User], cookie: str | None
+) -> None:
     """A cookie that leads nowhere is not cleared: a late request must not erase its successor's."""
     answer = await get(LuciaMiddleware(respond(auth, validate), auth=auth), cookie)
     assert answer.headers == []
 
 
-async def test_an_idle_session_is_renewed_by_the_response(auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time) -> None:
+async def test_an_idle_session_is_renewed_by_the_response(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
+) -> None:
     """The new id goes out as a cookie, marked as nobody else's and not to be cached."""
     session_id = await log_in(auth)
     time.pass_hours(25)
@@ -66,10 +72,16 @@ async def test_an_idle_session_is_renewed_by_the_response(auth: AsyncAuth[User],
     assert answer.cookie not in (None, "", session_id)
     assert await ids(store) == [answer.cookie]
     session = await auth.get_session(str(answer.cookie))
-    assert answer.headers == [CACHE, VARY, ("set-cookie", auth.create_session_cookie(session).serialize())]
+    assert answer.headers == [
+        CACHE,
+        VARY,
+        ("set-cookie", auth.create_session_cookie(session).serialize()),
+    ]
 
 
-async def test_a_used_id_gets_its_successors_cookie_within_the_grace(auth: AsyncAuth[User], time: Time) -> None:
+async def test_a_used_id_gets_its_successors_cookie_within_the_grace(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """Requests that were under way when the session was renewed all end up with the same cookie."""
     session_id = await log_in(auth)
     time.pass_hours(25)
@@ -85,7 +97,10 @@ async def test_a_used_id_gets_its_successors_cookie_within_the_grace(auth: Async
         ([("cache-control", "public"), ("CACHE-CONTROL", "max-age=60")], [CACHE, VARY]),
         ([("vary", "Accept")], [("vary", "Accept"), CACHE, VARY]),
         ([("Vary", "Accept,  COOKIE")], [("Vary", "Accept,  COOKIE"), CACHE]),
-        ([("vary", "Cookies"), ("vary", "x-cookie")], [("vary", "Cookies"), ("vary", "x-cookie"), CACHE, VARY]),
+        (
+            [("vary", "Cookies"), ("vary", "x-cookie")],
+            [("vary", "Cookies"), ("vary", "x-cookie"), CACHE, VARY],
+        ),
         ([("vary", "Accept"), ("vary", "Cookie")], [("vary", "Accept"), ("vary", "Cookie"), CACHE]),
         (
             [("Set-Cookie", "b=2"), ("x", "y"), ("set-cookie", "a=1")],
@@ -110,7 +125,10 @@ def test_a_sync_auth_is_refused() -> None:
     """It is a TypeError when the middleware is made, which says what to use, and not an odd failure at the first request."""
     sync: Any = Auth(sessions=MemoryAdapter(), env="DEV")
     application: Any = respond
-    with pytest.raises(TypeError, match=r"\Aauth must be an AsyncAuth, not Auth: .* make an AsyncAuth over an async adapter"):
+    with pytest.raises(
+        TypeError,
+        match=r"\Aauth must be an AsyncAuth, not Auth: .* make an AsyncAuth over an async adapter",
+    ):
         LuciaMiddleware(application, auth=sync)
 
 
@@ -127,7 +145,9 @@ async def test_a_response_without_headers_takes_the_cookie(auth: AsyncAuth[User]
     assert answer.messages[1:] == [{"type": "http.response.body"}]
 
 
-async def test_the_last_cookie_wins_and_is_sent_once(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+async def test_the_last_cookie_wins_and_is_sent_once(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter
+) -> None:
     """Whatever a request does one after another, the response shows the end of it."""
 
     async def out_and_in_twice(request: AsyncAuthRequest[User]) -> None:
@@ -195,7 +215,9 @@ async def test_once_the_response_has_started_an_idle_session_stays_idle(
     assert await ids(store) == [session_id]
 
 
-async def test_once_the_response_has_started_nobody_is_signed_in(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+async def test_once_the_response_has_started_nobody_is_signed_in(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter
+) -> None:
     """sign_in, sign_in_with_key and set_session raise before anything is stored or ended."""
     session_id = await log_in(auth)
     session = await auth.get_session(session_id)
@@ -209,7 +231,9 @@ async def test_once_the_response_has_started_nobody_is_signed_in(auth: AsyncAuth
             request.set_session(session)
         assert (await request.validate()) == session
 
-    answer = await post(LuciaMiddleware(respond(auth, nothing, after=change), auth=auth), session_id)
+    answer = await post(
+        LuciaMiddleware(respond(auth, nothing, after=change), auth=auth), session_id
+    )
     assert answer.headers == []
     assert await ids(store) == [session_id]
 
@@ -219,7 +243,9 @@ async def test_a_login_that_the_response_overtakes_is_said(auth: AsyncAuth[User]
     await auth.create_user(primary_key=PrimaryKey("username", "ann", "password"))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        login = asyncio.create_task(auth_request(auth, scope).sign_in_with_key("username", "ann", "password"))
+        login = asyncio.create_task(
+            auth_request(auth, scope).sign_in_with_key("username", "ann", "password")
+        )
         await asyncio.sleep(0)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         with pytest.raises(RuntimeError, match="has started meanwhile"):
@@ -229,7 +255,9 @@ async def test_a_login_that_the_response_overtakes_is_said(auth: AsyncAuth[User]
     assert (await post(LuciaMiddleware(app, auth=auth))).headers == []
 
 
-async def test_once_the_response_has_started_signing_out_still_ends_the_session(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+async def test_once_the_response_has_started_signing_out_still_ends_the_session(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter
+) -> None:
     """The cookie stays, and leads nowhere."""
     session_id = await log_in(auth)
 
@@ -237,12 +265,16 @@ async def test_once_the_response_has_started_signing_out_still_ends_the_session(
         await request.sign_out()
         assert await request.validate() is None
 
-    answer = await post(LuciaMiddleware(respond(auth, nothing, after=sign_out), auth=auth), session_id)
+    answer = await post(
+        LuciaMiddleware(respond(auth, nothing, after=sign_out), auth=auth), session_id
+    )
     assert answer.headers == []
     assert await ids(store) == []
 
 
-async def test_a_client_that_is_gone_before_the_response_is_not_logged_out(auth: AsyncAuth[User], time: Time) -> None:
+async def test_a_client_that_is_gone_before_the_response_is_not_logged_out(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """The server's error goes up, and the used id, which is all the client has, gives the successor."""
     session_id = await log_in(auth)
     time.pass_hours(25)
@@ -260,7 +292,9 @@ async def test_a_client_that_is_gone_before_the_response_is_not_logged_out(auth:
     assert again.cookie not in (None, "", session_id)
 
 
-async def test_a_request_that_is_cancelled_leaves_a_session_that_works(auth: AsyncAuth[User], time: Time) -> None:
+async def test_a_request_that_is_cancelled_leaves_a_session_that_works(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """A client that goes away while its session is renewed loses nothing."""
     session_id = await log_in(auth)
     time.pass_hours(25)
@@ -296,7 +330,9 @@ async def test_a_client_that_is_gone_in_the_middle_has_the_cookie(auth: AsyncAut
         sent.append(message)
 
     with pytest.raises(OSError, match="gone"):
-        await LuciaMiddleware(respond(auth, sign_in), auth=auth)(scope_of(method="POST"), receive, send)
+        await LuciaMiddleware(respond(auth, sign_in), auth=auth)(
+            scope_of(method="POST"), receive, send
+        )
     assert Answer(sent).cookie
 
 
@@ -328,9 +364,16 @@ async def test_other_messages_pass_as_they_are(auth: AsyncAuth[User]) -> None:
             await send(message)
 
     answer = await post(LuciaMiddleware(app, auth=auth))
-    assert [each for each in answer.messages if each["type"] != "http.response.start"] == [messages[0], *messages[2:]]
+    assert [each for each in answer.messages if each["type"] != "http.response.start"] == [
+        messages[0],
+        *messages[2:],
+    ]
     assert answer.messages[1]["trailers"] is True
-    assert [name for name, _ in answer.messages[1]["headers"]] == [b"cache-control", b"vary", b"set-cookie"]
+    assert [name for name, _ in answer.messages[1]["headers"]] == [
+        b"cache-control",
+        b"vary",
+        b"set-cookie",
+    ]
 
 
 async def test_the_lifespan_passes_through(auth: AsyncAuth[User]) -> None:
@@ -352,7 +395,9 @@ async def test_the_lifespan_passes_through(auth: AsyncAuth[User]) -> None:
     assert scope == {"type": "lifespan"}
 
 
-async def test_a_missing_middleware_is_said_to_be_missing(auth: AsyncAuth[User], time: Time) -> None:
+async def test_a_missing_middleware_is_said_to_be_missing(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """Without it, or with another auth's alone, asking for the AuthRequest says what to do."""
     other = AsyncAuth(sessions=AsyncMemoryAdapter(clock=time), env="DEV")
     for app in (respond(auth, nothing), LuciaMiddleware(respond(auth, nothing), auth=other)):
@@ -362,11 +407,19 @@ async def test_a_missing_middleware_is_said_to_be_missing(auth: AsyncAuth[User],
 
 async def test_two_auths_on_one_application(auth: AsyncAuth[User], time: Time) -> None:
     """Each has its own request and cookie, and both cookies go out on one response with one Cache-Control and one Vary."""
-    staff = AsyncAuth(sessions=AsyncMemoryAdapter(clock=time), env="DEV", clock=time, session_cookie=SessionCookie(name="staff"))
+    staff = AsyncAuth(
+        sessions=AsyncMemoryAdapter(clock=time),
+        env="DEV",
+        clock=time,
+        session_cookie=SessionCookie(name="staff"),
+    )
     found: list[tuple[str, str]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        one, other = await auth_request(auth, scope).validate(), await auth_request(staff, scope).validate()
+        one, other = (
+            await auth_request(auth, scope).validate(),
+            await auth_request(staff, scope).validate(),
+        )
         assert one is not None
         assert other is not None
         found.append((one.user_id, other.user_id))
@@ -381,11 +434,18 @@ async def test_two_auths_on_one_application(auth: AsyncAuth[User], time: Time) -
     time.pass_hours(25)
     answer = await get(wrapped, session_id, headers)
     assert found == [("ann", "boss")] * 2
-    assert [name for name, _ in answer.headers] == ["vary", "set-cookie", "cache-control", "set-cookie"]
+    assert [name for name, _ in answer.headers] == [
+        "vary",
+        "set-cookie",
+        "cache-control",
+        "set-cookie",
+    ]
     assert sorted(text.partition("=")[0] for text in answer.all("set-cookie")) == [NAME, "staff"]
 
 
-async def test_an_inner_middleware_goes_before_an_outer_one_of_the_same_auth(auth: AsyncAuth[User]) -> None:
+async def test_an_inner_middleware_goes_before_an_outer_one_of_the_same_auth(
+    auth: AsyncAuth[User],
+) -> None:
     """A mounted application may install it again, with other options."""
     session_id = await log_in(auth)
     found: list[str | None] = []
@@ -394,13 +454,17 @@ async def test_an_inner_middleware_goes_before_an_outer_one_of_the_same_auth(aut
         session = await request.validate()
         found.append(user_of(session))
 
-    app = LuciaMiddleware(LuciaMiddleware(respond(auth, note), auth=auth, transport="bearer"), auth=auth)
+    app = LuciaMiddleware(
+        LuciaMiddleware(respond(auth, note), auth=auth, transport="bearer"), auth=auth
+    )
     await get(app, session_id)
     await get(app, None, [("authorization", f"Bearer {session_id}")])
     assert found == [None, "ann"]
 
 
-async def test_a_request_is_looked_at_when_somebody_asks(auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_is_looked_at_when_somebody_asks(
+    auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its origin and its cookie once, however often, and never for a route that does not ask."""
     session_id = await log_in(auth)
     looks: list[str] = []
@@ -438,18 +502,24 @@ async def test_a_session_can_be_validated_ahead(auth: AsyncAuth[User], time: Tim
             asked.send(None)
         found.append(user_of(at_once.value.value))
 
-    answer = await get(LuciaMiddleware(respond(auth, note), auth=auth, validate_ahead=True), session_id)
+    answer = await get(
+        LuciaMiddleware(respond(auth, note), auth=auth, validate_ahead=True), session_id
+    )
     assert (found, answer.headers) == (["ann"], [])
     time.pass_hours(25)
     for ahead in (False, True):
-        answer = await get(LuciaMiddleware(respond(auth, nothing), auth=auth, validate_ahead=ahead), session_id)
+        answer = await get(
+            LuciaMiddleware(respond(auth, nothing), auth=auth, validate_ahead=ahead), session_id
+        )
         assert (answer.cookie is not None) is ahead
 
 
 @pytest.mark.parametrize("cookie", [None, "x", "0" * 40])
 async def test_a_visitor_passes_ahead(auth: AsyncAuth[User], cookie: str | None) -> None:
     """As one who has no session, whose cookie stays."""
-    answer = await get(LuciaMiddleware(respond(auth, validate), auth=auth, validate_ahead=True), cookie)
+    answer = await get(
+        LuciaMiddleware(respond(auth, validate), auth=auth, validate_ahead=True), cookie
+    )
     assert (answer.status, answer.headers) == (200, [])
 
 
@@ -467,7 +537,11 @@ async def test_a_store_that_fails_ahead_fails_for_who_asks(
         return await get_session(session_id)
 
     monkeypatch.setattr(store, "get_session", failing)
-    assert (await get(LuciaMiddleware(respond(auth, nothing), auth=auth, validate_ahead=True), session_id)).status == 200
+    assert (
+        await get(
+            LuciaMiddleware(respond(auth, nothing), auth=auth, validate_ahead=True), session_id
+        )
+    ).status == 200
     asking = LuciaMiddleware(respond(auth, validate), auth=auth, validate_ahead=True)
     with pytest.raises(OSError, match="down"):
         await get(asking, session_id)
@@ -517,7 +591,9 @@ async def test_a_request_is_gone_with_its_end(auth: AsyncAuth[User], time: Time)
         ([], False),
     ],
 )
-async def test_a_foreign_request_is_a_visitors_or_forbidden(auth: AsyncAuth[User], sent: Pairs, is_foreign: bool) -> None:
+async def test_a_foreign_request_is_a_visitors_or_forbidden(
+    auth: AsyncAuth[User], sent: Pairs, is_foreign: bool
+) -> None:
     """By default the application runs and finds no session; by the option it is answered 403 and does not run. An own request passes."""
     session_id = await log_in(auth)
     found: list[tuple[bool, str | None]] = []
@@ -537,10 +613,15 @@ async def test_a_foreign_request_is_a_visitors_or_forbidden(auth: AsyncAuth[User
 
 async def test_the_403_is_a_whole_response(auth: AsyncAuth[User]) -> None:
     """It says why in JSON, as the answers to errors do, has its length, and no cookie."""
-    answer = await post(LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), None, FOREIGN)
+    answer = await post(
+        LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), None, FOREIGN
+    )
     assert answer.types == ["http.response.start", "http.response.body"]
     assert json.loads(answer.body) == {"detail": "This request comes from another site."}
-    assert answer.headers == [("content-type", "application/json"), ("content-length", str(len(answer.body)))]
+    assert answer.headers == [
+        ("content-type", "application/json"),
+        ("content-length", str(len(answer.body))),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -554,7 +635,11 @@ async def test_the_403_is_a_whole_response(auth: AsyncAuth[User]) -> None:
         ({}, [("host", "app:8000"), ("origin", "http://app:8000")], True),
         ({"scheme": "https"}, [("host", "app"), ("origin", "https://app")], True),
         ({"path": "*"}, [("host", "app"), ("origin", "http://app")], True),
-        ({"path": ".evil.example"}, [("host", "app"), ("origin", "http://app.evil.example")], False),
+        (
+            {"path": ".evil.example"},
+            [("host", "app"), ("origin", "http://app.evil.example")],
+            False,
+        ),
         ({"path": "//evil.example/"}, [("host", "app"), ("origin", "http://evil.example")], False),
         ({}, [("Host", "app"), ("ORIGIN", "http://app")], True),
         ({}, [("host", "app"), ("origin", "http://app"), ("Sec-Fetch-Site", "cross-site")], False),
@@ -568,7 +653,9 @@ async def test_the_own_origin_is_scheme_host_and_port_of_the_request(
     """They are the Host header's, or the server's for an HTTP/1.0 request without one; the path is no part, whatever it is."""
     scope = scope_of(method="POST", **more)
     scope["headers"] = [(name.encode(), value.encode("latin-1")) for name, value in headers]
-    answer = await run(LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), scope)
+    answer = await run(
+        LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), scope
+    )
     assert answer.status == (200 if passes else 403)
 
 
@@ -577,7 +664,9 @@ async def test_a_scope_without_scheme_and_extensions_is_understood(auth: AsyncAu
     scope = scope_of(method="POST")
     del scope["scheme"]
     assert "extensions" not in scope
-    answer = await run(LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), scope)
+    answer = await run(
+        LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), scope
+    )
     assert answer.status == 200
 
 
@@ -591,14 +680,20 @@ async def test_the_cookie_is_found_in_any_of_several_headers(auth: AsyncAuth[Use
         found.append(user_of(session))
 
     app = LuciaMiddleware(respond(auth, note), auth=auth)
-    await get(app, None, [("cookie", "a=b"), ("cookie", f"{NAME}={session_id}"), ("cookie", f"{NAME}={'0' * 40}")])
+    await get(
+        app,
+        None,
+        [("cookie", "a=b"), ("cookie", f"{NAME}={session_id}"), ("cookie", f"{NAME}={'0' * 40}")],
+    )
     await get(app, None, [("Cookie", f'\xff\x00"=; {NAME}={session_id}; x="')])
     await get(app, None, [("cookie", f"\xa0{NAME}={session_id}")])
     assert found == ["ann", "ann", None]
 
 
 @pytest.mark.parametrize("first", ["", "x", "0" * 39, f'"{"0" * 40}"', "\x00"])
-async def test_a_malformed_cookie_in_front_logs_nobody_out(auth: AsyncAuth[User], first: str) -> None:
+async def test_a_malformed_cookie_in_front_logs_nobody_out(
+    auth: AsyncAuth[User], first: str
+) -> None:
     """A request with an empty or malformed cookie of our name before the right one, in one header or two, is the person's."""
     session_id = await log_in(auth)
     found: list[str | None] = []
@@ -633,7 +728,9 @@ async def test_what_is_noted_at_the_login_comes_back(auth: AsyncAuth[User]) -> N
 
     user = await auth.create_user(primary_key=None)
     await post(LuciaMiddleware(respond(auth, sign_in), auth=auth))
-    assert [dict(device.noted) for device in await auth.get_all_user_sessions(user.user_id)] == [{"user_agent": "Firefox"}]
+    assert [dict(device.metadata) for device in await auth.get_all_user_sessions(user.user_id)] == [
+        {"user_agent": "Firefox"}
+    ]
 
 
 BEARER = [
@@ -654,7 +751,9 @@ BEARER = [
 
 
 @pytest.mark.parametrize(("header", "counts"), BEARER)
-async def test_the_bearer_transport_reads_the_authorization_header(auth: AsyncAuth[User], header: str, counts: bool) -> None:
+async def test_the_bearer_transport_reads_the_authorization_header(
+    auth: AsyncAuth[User], header: str, counts: bool
+) -> None:
     """One header of the form ``Bearer ID`` counts, in any case of the word; everything else is a visitor's."""
     session_id = await log_in(auth)
     found: list[object] = []
@@ -669,7 +768,9 @@ async def test_the_bearer_transport_reads_the_authorization_header(auth: AsyncAu
     assert found == [await auth.get_session(session_id) if counts else None, None]
 
 
-async def test_the_bearer_transport_knows_no_cookies(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+async def test_the_bearer_transport_knows_no_cookies(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter
+) -> None:
     """A cookie is not read, none is set or cleared, and the origin is not checked, also where cross-site requests are forbidden."""
     session_id = await log_in(auth)
     minted: list[str] = []
@@ -686,17 +787,25 @@ async def test_the_bearer_transport_knows_no_cookies(auth: AsyncAuth[User], stor
         await request.sign_out()
 
     def wrap(act: Act) -> LuciaMiddleware:
-        return LuciaMiddleware(respond(auth, act), auth=auth, transport="bearer", forbid_cross_site=True)
+        return LuciaMiddleware(
+            respond(auth, act), auth=auth, transport="bearer", forbid_cross_site=True
+        )
 
     assert (await post(wrap(sign_in), session_id, FOREIGN)).headers == []
-    assert await ids(store) == [session_id], "the cookie's session is not the request's, so it stays"
+    assert await ids(store) == [session_id], (
+        "the cookie's session is not the request's, so it stays"
+    )
     assert await ids(store, "bob") == minted
-    answer = await post(wrap(sign_out), session_id, [*FOREIGN, ("authorization", f"Bearer {minted[0]}")])
+    answer = await post(
+        wrap(sign_out), session_id, [*FOREIGN, ("authorization", f"Bearer {minted[0]}")]
+    )
     assert answer.headers == []
     assert await ids(store, "bob") == []
 
 
-async def test_the_bearer_transport_never_renews(auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time) -> None:
+async def test_the_bearer_transport_never_renews(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
+) -> None:
     """The client would not learn the new id: an idle session is returned as idle, and stays what it is."""
     user = await auth.create_user(primary_key=None)
     session_id = await log_in(auth, user.user_id)
@@ -706,7 +815,9 @@ async def test_the_bearer_transport_never_renews(auth: AsyncAuth[User], store: A
     async def note(request: AsyncAuthRequest[User]) -> None:
         session = await request.validate()
         both = await request.validate_user()
-        found.append((session.state if session else None, both and both.session.session_id == session_id))
+        found.append(
+            (session.state if session else None, both and both.session.session_id == session_id)
+        )
 
     async def note_user(request: AsyncAuthRequest[User]) -> None:
         both = await request.validate_user()
@@ -719,7 +830,9 @@ async def test_the_bearer_transport_never_renews(auth: AsyncAuth[User], store: A
     assert await ids(store, user.user_id) == [session_id]
 
 
-async def test_a_request_can_renew_its_session(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+async def test_a_request_can_renew_its_session(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter
+) -> None:
     """By a cookie the new id goes out as one; by a bearer token it is only returned."""
     returned: list[str] = []
 
@@ -752,7 +865,9 @@ async def test_a_request_shows_no_secret(auth: AsyncAuth[User]) -> None:
 
 
 @pytest.mark.parametrize("transport", ["cookie", "bearer"])
-async def test_nothing_that_holds_the_headers_shows_them(auth: AsyncAuth[User], transport: Any) -> None:
+async def test_nothing_that_holds_the_headers_shows_them(
+    auth: AsyncAuth[User], transport: Any
+) -> None:
     """Neither the repr of what the middleware makes of a request, nor that of what it gives to the application."""
     session_id = await log_in(auth)
     reprs: list[str] = []
@@ -783,7 +898,9 @@ async def test_an_unknown_transport_is_refused(auth: AsyncAuth[User], transport:
     [(("203.0.113.9", 5), "203.0.113.9"), (["::1", 5], "::1"), (None, None), (("", 0), "")],
     ids=["4", "6", "none", "empty"],
 )
-async def test_where_a_request_came_from(auth: AsyncAuth[User], client: object, address: str | None) -> None:
+async def test_where_a_request_came_from(
+    auth: AsyncAuth[User], client: object, address: str | None
+) -> None:
     """What the server says about it; a socket without an address has none, and a header changes nothing."""
     found: list[str | None] = []
 

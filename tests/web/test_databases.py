@@ -53,7 +53,9 @@ async def client(sql_server: SqlServer) -> AsyncIterator[AsyncClient]:
         adapter = AsyncSQLAlchemyAdapter(engine, TABLES)
         auth = AsyncAuth(users=adapter, sessions=adapter, env="DEV", hash=CHEAP)
         transport = ASGITransport(make_app(auth))
-        async with AsyncClient(transport=transport, base_url=ORIGIN, headers={"Origin": ORIGIN}) as client:
+        async with AsyncClient(
+            transport=transport, base_url=ORIGIN, headers={"Origin": ORIGIN}
+        ) as client:
             yield client
         await auth.aclose()
 

@@ -5,7 +5,16 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    HTTPException,
+    Request,
+    Response,
+    WebSocket,
+)
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -37,13 +46,17 @@ def make_app(web: FastAPIAuth[User], auth: AsyncAuth[User]) -> FastAPI:
     api = APIRouter()
 
     @api.post("/signup")
-    async def signup(request: Annotated[AsyncAuthRequest[User], Depends(web.request)], name: str, password: str) -> str:
+    async def signup(
+        request: Annotated[AsyncAuthRequest[User], Depends(web.request)], name: str, password: str
+    ) -> str:
         user = await auth.create_user(primary_key=PrimaryKey("username", name, password))
         await request.sign_in(user.user_id)
         return user.user_id
 
     @api.post("/login")
-    async def login(request: Annotated[AsyncAuthRequest[User], Depends(web.request)], name: str, password: str) -> str:
+    async def login(
+        request: Annotated[AsyncAuthRequest[User], Depends(web.request)], name: str, password: str
+    ) -> str:
         return (await request.sign_in_with_key("username", name, password, via="web")).user_id
 
     @api.post("/logout")
@@ -64,7 +77,8 @@ def make_app(web: FastAPIAuth[User], auth: AsyncAuth[User]) -> FastAPI:
 
     @api.get("/optional")
     async def optional(
-        session: Annotated[Session | None, Depends(web.optional_session)], user: Annotated[User | None, Depends(web.optional_user)]
+        session: Annotated[Session | None, Depends(web.optional_session)],
+        user: Annotated[User | None, Depends(web.optional_user)],
     ) -> list[str | None]:
         return [user_of(session), user.user_id if user else None]
 
@@ -102,7 +116,11 @@ def test_each_dependency_gives_what_it_names(client: TestClient) -> None:
     """Signed in, every route knows the user; signed out, none does, and the optional ones give None."""
     user_id = client.post("/signup", params=ANN).json()
     for _ in range(2):
-        assert [client.get(path).json() for path in NEEDS_LOGIN] == [user_id, user_id, [user_id, user_id]]
+        assert [client.get(path).json() for path in NEEDS_LOGIN] == [
+            user_id,
+            user_id,
+            [user_id, user_id],
+        ]
         assert client.get("/optional").json() == [user_id, user_id]
         with client.websocket_connect("/socket") as socket:
             assert socket.receive_text() == user_id
@@ -138,8 +156,13 @@ def test_a_failed_login_tells_nothing(client: TestClient) -> None:
     """A wrong password and an unknown name have one answer, and nobody is logged in or out by it."""
     client.post("/signup", params=ANN)
     cookie = client.cookies[NAME]
-    answers = [client.post("/login", params={**ANN, **wrong}) for wrong in ({"password": "x"}, {"name": "bob"})]
-    assert [(answer.status_code, answer.json()) for answer in answers] == [(401, {"detail": "Wrong name or password."})] * 2
+    answers = [
+        client.post("/login", params={**ANN, **wrong})
+        for wrong in ({"password": "x"}, {"name": "bob"})
+    ]
+    assert [(answer.status_code, answer.json()) for answer in answers] == [
+        (401, {"detail": "Wrong name or password."})
+    ] * 2
     assert not any("set-cookie" in answer.headers for answer in answers)
     assert client.cookies[NAME] == cookie
 
@@ -151,7 +174,9 @@ def test_a_login_ends_the_session_before_it(client: TestClient, auth: AsyncAuth[
     client.post("/login", params=ANN)
     after = client.cookies[NAME]
     assert after != before
-    assert [device.noted for device in in_loop(client, auth.get_all_user_sessions, user_id)] == [{"via": "web"}]
+    assert [device.metadata for device in in_loop(client, auth.get_all_user_sessions, user_id)] == [
+        {"via": "web"}
+    ]
     client.cookies.clear()
     client.cookies.set(NAME, before)
     assert client.get("/user").status_code == 401
@@ -162,7 +187,10 @@ def test_a_foreign_page_can_neither_log_in_nor_out(client: TestClient) -> None:
     client.post("/signup", params=ANN)
     cookie = client.cookies[NAME]
     foreign = {"Origin": "https://evil.example"}
-    answers = [client.post("/logout", headers=foreign), client.post("/login", params=ANN, headers=foreign)]
+    answers = [
+        client.post("/logout", headers=foreign),
+        client.post("/login", params=ANN, headers=foreign),
+    ]
     assert [answer.status_code for answer in answers] == [403, 403]
     assert not any("set-cookie" in answer.headers for answer in answers)
     assert client.get("/user").status_code == 200
@@ -174,19 +202,38 @@ def test_the_document_names_the_cookie_and_the_401(client: TestClient) -> None:
     for _ in range(2):
         document = client.get("/openapi.json").json()
         assert document["components"]["securitySchemes"] == {
-            "session": {"type": "apiKey", "in": "cookie", "name": NAME, "description": "The session cookie."}
+            "session": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": NAME,
+                "description": "The session cookie.",
+            }
         }
-        operations = {path: operation for path, item in document["paths"].items() for operation in item.values()}
-        secured = {path for path, operation in operations.items() if operation.get("security") == [{"session": []}]}
+        operations = {
+            path: operation
+            for path, item in document["paths"].items()
+            for operation in item.values()
+        }
+        secured = {
+            path
+            for path, operation in operations.items()
+            if operation.get("security") == [{"session": []}]
+        }
         assert secured == {*NEEDS_LOGIN, "/own-401"}
-        described = {path: each["responses"]["401"]["description"] for path, each in operations.items() if "401" in each["responses"]}
+        described = {
+            path: each["responses"]["401"]["description"]
+            for path, each in operations.items()
+            if "401" in each["responses"]
+        }
         assert described == {**dict.fromkeys(NEEDS_LOGIN, "Not logged in."), "/own-401": "Mine."}
 
 
 def test_the_document_names_the_bearer_scheme(auth: AsyncAuth[User]) -> None:
     """Clients that are no browsers see how to send the id."""
     document = make_app(FastAPIAuth(auth, transport="bearer", scheme_name="token"), auth).openapi()
-    assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer", "description": "The session id."}}
+    assert document["components"]["securitySchemes"] == {
+        "token": {"type": "http", "scheme": "bearer", "description": "The session id."}
+    }
     assert document["paths"]["/user"]["get"]["security"] == [{"token": []}]
     assert "401" in document["paths"]["/user"]["get"]["responses"]
 
@@ -196,11 +243,21 @@ def test_the_document_names_the_bearer_scheme(auth: AsyncAuth[User]) -> None:
     [
         {},
         {"paths": {}},
-        {"paths": {"/": {"summary": "x", "parameters": [{"security": [{"session": []}]}], "servers": []}}},
+        {
+            "paths": {
+                "/": {
+                    "summary": "x",
+                    "parameters": [{"security": [{"session": []}]}],
+                    "servers": [],
+                }
+            }
+        },
         {"paths": {"/": {"get": {"responses": {}}, "post": {"security": [{}, {"other": []}]}}}},
     ],
 )
-def test_a_document_of_an_applications_own_is_left_alone_where_no_session_is_needed(document: dict[str, Any]) -> None:
+def test_a_document_of_an_applications_own_is_left_alone_where_no_session_is_needed(
+    document: dict[str, Any],
+) -> None:
     """OpenAPI lets a path hold more than operations, and an operation name no security and no responses."""
     before = repr(document)
     assert repr(document_401(document, "session")) == before
@@ -209,7 +266,12 @@ def test_a_document_of_an_applications_own_is_left_alone_where_no_session_is_nee
 def test_a_document_of_an_applications_own_gets_the_401() -> None:
     """Also an operation that had no responses, and one where the session is one of several ways in."""
     document: dict[str, Any] = {
-        "paths": {"/": {"get": {"security": [{"session": []}]}, "put": {"security": [{"key": []}, {"session": []}]}}}
+        "paths": {
+            "/": {
+                "get": {"security": [{"session": []}]},
+                "put": {"security": [{"key": []}, {"session": []}]},
+            }
+        }
     }
     described = {"responses": {"401": {"description": "Not logged in."}}}
     paths = document_401(document, "session")["paths"]
@@ -219,7 +281,13 @@ def test_a_document_of_an_applications_own_gets_the_401() -> None:
 def test_two_auths_on_one_application(web: FastAPIAuth[User], time: Time) -> None:
     """Customers and staff have a cookie each, and the document has a scheme for each."""
     store = AsyncMemoryAdapter(clock=time)
-    staff_auth = AsyncAuth(users=store, sessions=store, env="DEV", clock=time, session_cookie=SessionCookie(name="staff"))
+    staff_auth = AsyncAuth(
+        users=store,
+        sessions=store,
+        env="DEV",
+        clock=time,
+        session_cookie=SessionCookie(name="staff"),
+    )
     staff = FastAPIAuth(staff_auth, scheme_name="staff")
     app = FastAPI()
     web.install(app)
@@ -227,13 +295,17 @@ def test_two_auths_on_one_application(web: FastAPIAuth[User], time: Time) -> Non
 
     @app.post("/in")
     async def sign_in(
-        one: Annotated[AsyncAuthRequest[User], Depends(web.request)], other: Annotated[AsyncAuthRequest[User], Depends(staff.request)]
+        one: Annotated[AsyncAuthRequest[User], Depends(web.request)],
+        other: Annotated[AsyncAuthRequest[User], Depends(staff.request)],
     ) -> None:
         await one.sign_in("ann")
         await other.sign_in("boss")
 
     @app.get("/who")
-    async def who(one: Annotated[Session, Depends(web.session)], other: Annotated[Session, Depends(staff.session)]) -> list[str]:
+    async def who(
+        one: Annotated[Session, Depends(web.session)],
+        other: Annotated[Session, Depends(staff.session)],
+    ) -> list[str]:
         return [one.user_id, other.user_id]
 
     with TestClient(app, headers={"Origin": ORIGIN}) as client:
@@ -246,7 +318,9 @@ def test_two_auths_on_one_application(web: FastAPIAuth[User], time: Time) -> Non
         assert list(document["paths"]["/who"]["get"]["responses"]) == ["200", "401"]
 
 
-def test_the_applications_own_handlers_go_first(web: FastAPIAuth[User], auth: AsyncAuth[User]) -> None:
+def test_the_applications_own_handlers_go_first(
+    web: FastAPIAuth[User], auth: AsyncAuth[User]
+) -> None:
     """One that it adds after the auth was installed answers in its place."""
     app = make_app(web, auth)
 
@@ -271,7 +345,9 @@ def test_too_many_logins_are_asked_to_wait(web: FastAPIAuth[User]) -> None:
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
 
 
-async def test_the_cookie_is_on_every_kind_of_response(web: FastAPIAuth[User], auth: AsyncAuth[User], time: Time) -> None:
+async def test_the_cookie_is_on_every_kind_of_response(
+    web: FastAPIAuth[User], auth: AsyncAuth[User], time: Time
+) -> None:
     """Returned values and responses, the injected response, streams, errors, and dependencies with yield that fail or set headers."""
     app = FastAPI()
     web.install(app)
@@ -336,10 +412,14 @@ async def test_the_cookie_is_on_every_kind_of_response(web: FastAPIAuth[User], a
         assert (path, answer.status) == (path, status)
         assert answer.cookie not in (None, "", session_id)
         assert answer.all("cache-control") == ["no-store"]
-        assert [text.partition("=")[0] for text in answer.all("set-cookie")] == (["own", NAME] if path == "/injected" else [NAME])
+        assert [text.partition("=")[0] for text in answer.all("set-cookie")] == (
+            ["own", NAME] if path == "/injected" else [NAME]
+        )
 
 
-def test_a_background_task_finds_the_session_and_leaves_it(web: FastAPIAuth[User], auth: AsyncAuth[User], time: Time) -> None:
+def test_a_background_task_finds_the_session_and_leaves_it(
+    web: FastAPIAuth[User], auth: AsyncAuth[User], time: Time
+) -> None:
     """It runs when the response is gone: idle stays idle, and the next request renews it."""
     app = FastAPI()
     web.install(app)
@@ -350,7 +430,9 @@ def test_a_background_task_finds_the_session_and_leaves_it(web: FastAPIAuth[User
         found.append(session.state if session else "none")
 
     @app.get("/later")
-    async def start(request: Annotated[AsyncAuthRequest[User], Depends(web.request)], tasks: BackgroundTasks) -> None:
+    async def start(
+        request: Annotated[AsyncAuthRequest[User], Depends(web.request)], tasks: BackgroundTasks
+    ) -> None:
         tasks.add_task(later, request)
 
     @app.get("/now", dependencies=[Depends(web.session)])
@@ -365,7 +447,9 @@ def test_a_background_task_finds_the_session_and_leaves_it(web: FastAPIAuth[User
 
 
 @pytest.mark.parametrize("installed", ["outside", "both"])
-def test_a_mounted_application(web: FastAPIAuth[User], auth: AsyncAuth[User], installed: str) -> None:
+def test_a_mounted_application(
+    web: FastAPIAuth[User], auth: AsyncAuth[User], installed: str
+) -> None:
     """It has the outer one's auth, but an application's errors end in itself: installed in it too, it answers and documents 401."""
     inner = make_app(web, auth) if installed == "both" else FastAPI()
     outer = FastAPI()
@@ -381,22 +465,33 @@ def test_a_mounted_application(web: FastAPIAuth[User], auth: AsyncAuth[User], in
         assert client.get("/inner/who", headers={"Cookie": f"{NAME}={session_id}"}).json() == "ann"
         if installed == "both":
             assert client.get("/inner/who").status_code == 401
-            assert "401" in client.get("/inner/openapi.json").json()["paths"]["/who"]["get"]["responses"]
+            assert (
+                "401"
+                in client.get("/inner/openapi.json").json()["paths"]["/who"]["get"]["responses"]
+            )
         else:
             assert client.get("/inner/who").status_code == 500
 
 
 def test_cross_site_requests_can_be_forbidden(auth: AsyncAuth[User]) -> None:
     """The option answers 403 before any route runs, and rejects sockets."""
-    client = TestClient(make_app(FastAPIAuth(auth, forbid_cross_site=True), auth), headers={"Origin": "https://evil.example"})
+    client = TestClient(
+        make_app(FastAPIAuth(auth, forbid_cross_site=True), auth),
+        headers={"Origin": "https://evil.example"},
+    )
     assert client.post("/logout").status_code == 403
     assert client.get("/optional").status_code == 200
     with pytest.raises(WebSocketDisconnect) as caught, client.websocket_connect("/socket"):
         pass
-    assert (caught.value.code, caught.value.reason) == (1008, "This request comes from another site.")
+    assert (caught.value.code, caught.value.reason) == (
+        1008,
+        "This request comes from another site.",
+    )
 
 
-def test_a_socket_outlives_a_renewal_and_not_its_login(web: FastAPIAuth[User], auth: AsyncAuth[User], time: Time) -> None:
+def test_a_socket_outlives_a_renewal_and_not_its_login(
+    web: FastAPIAuth[User], auth: AsyncAuth[User], time: Time
+) -> None:
     """One that asks for its login by the handle stays open when the id it came with is dead, and is closed when the login ends."""
     app = FastAPI()
     web.install(app)
@@ -429,11 +524,16 @@ def test_a_socket_outlives_a_renewal_and_not_its_login(web: FastAPIAuth[User], a
         assert caught.value.code == 1008
 
 
-@pytest.mark.parametrize("name", ["request", "session", "user", "session_user", "optional_session", "optional_user"])
+@pytest.mark.parametrize(
+    "name", ["request", "session", "user", "session_user", "optional_session", "optional_user"]
+)
 def test_a_dependency_that_is_called_is_refused(web: FastAPIAuth[User], name: str) -> None:
     """Parentheses behind it are a TypeError where the route is written, which says that they are too much."""
     dependency: Any = getattr(web, name)
-    with pytest.raises(TypeError, match=r"\Aname the dependency without calling it, as in Depends\(web.user\): .* missing 1 required"):
+    with pytest.raises(
+        TypeError,
+        match=r"\Aname the dependency without calling it, as in Depends\(web.user\): .* missing 1 required",
+    ):
         Depends(dependency())
 
 

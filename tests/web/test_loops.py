@@ -50,7 +50,9 @@ async def go_the_whole_way(app: ASGIApp) -> str:
     """Log in, several at once, and be known; the last cookie."""
     answers = await asyncio.gather(*(post(app, path="/login") for _ in range(4)))
     cookies = [answer.cookie or "" for answer in answers]
-    assert [answer.body for answer in await asyncio.gather(*(get(app, cookie) for cookie in cookies))] == [b"known"] * 4
+    assert [
+        answer.body for answer in await asyncio.gather(*(get(app, cookie) for cookie in cookies))
+    ] == [b"known"] * 4
     return cookies[-1]
 
 
@@ -83,7 +85,9 @@ def test_a_global_auth_works_with_test_clients() -> None:
             assert held.cookies[NAME] != loose.cookies[NAME]
 
 
-def test_a_global_auth_and_client_work_in_two_loops_if_the_first_closes_it(redis_server: Server) -> None:
+def test_a_global_auth_and_client_work_in_two_loops_if_the_first_closes_it(
+    redis_server: Server,
+) -> None:
     """redis-py connects anew after ``aclose()``, so closing the client at a loop's end is all that the next one needs."""
     redis = make_client(redis_server)
     auth = make_auth(AsyncMemoryAdapter(), redis)

@@ -31,7 +31,7 @@ SESSION = Session(
     fresh=True,
     handle="the-handle",
     created_at=TIME,
-    noted={"via": "web"},
+    metadata={"via": "web"},
 )
 KEY = SingleUseKey(
     provider_id="password_reset",
@@ -41,7 +41,13 @@ KEY = SingleUseKey(
     expires_at=TIME,
     expired=False,
 )
-PERSISTENT = PersistentKey(provider_id="username", provider_user_id="ann", user_id="ann", password_defined=True, primary=True)
+PERSISTENT = PersistentKey(
+    provider_id="username",
+    provider_user_id="ann",
+    user_id="ann",
+    password_defined=True,
+    primary=True,
+)
 SESSION_MEMBERS = {
     "user_id",
     "active_period_expires_at",
@@ -64,7 +70,9 @@ class Page(BaseModel):
     keys: list[Key] = []
 
 
-PAGE = Page(session=SESSION, more=[SESSION], both=SessionUser(SESSION, User("ann")), keys=[KEY, PERSISTENT])
+PAGE = Page(
+    session=SESSION, more=[SESSION], both=SessionUser(SESSION, User("ann")), keys=[KEY, PERSISTENT]
+)
 
 
 def routes(app: FastAPI) -> None:
@@ -104,7 +112,11 @@ def routes(app: FastAPI) -> None:
 
     @app.get("/untyped-dict")
     async def untyped_dict() -> dict[str, Any]:
-        return {"session": SESSION, "keys": [KEY, PERSISTENT], "both": SessionUser(SESSION, User("ann"))}
+        return {
+            "session": SESSION,
+            "keys": [KEY, PERSISTENT],
+            "both": SessionUser(SESSION, User("ann")),
+        }
 
     @app.get("/both")
     async def both() -> SessionUser[User]:
@@ -144,7 +156,9 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
     """Give every object in a JSON value."""
     if isinstance(value, dict):
         yield value
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    for each in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
         yield from objects(each)
 
 
@@ -227,7 +241,10 @@ def test_what_walks_the_fields_finds_no_secret(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [SESSION, KEY])
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])  # noqa: S301 (its own)
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))],  # noqa: S301 -- pickled here
+)
 def test_a_copy_keeps_the_secret(value: Any, copied: Callable[[Any], Any]) -> None:
     """Copies and pickles are whole: they hold the secret, and equal what they were made of."""
     made = copied(value)

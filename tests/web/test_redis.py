@@ -26,7 +26,18 @@ from lucia.middleware.asgi import LuciaMiddleware
 from lucia.middleware.starlette import StarletteAuth
 from tests.web.driver import Act, Answer, Time, get, log_in, post, respond, served, validate
 
-OURS = frozenset({"info", "config|resetstat", "hello", "client|setinfo", "client|setname", "auth", "select", "ping"})
+OURS = frozenset(
+    {
+        "info",
+        "config|resetstat",
+        "hello",
+        "client|setinfo",
+        "client|setname",
+        "auth",
+        "select",
+        "ping",
+    }
+)
 """Commands of the test itself, and of a client that connects."""
 
 
@@ -41,37 +52,66 @@ async def commands_of(redis: Redis, request: Awaitable[Answer]) -> tuple[Answer,
     await redis.config_resetstat()
     answer = await request
     found: dict[str, dict[str, int]] = await redis.info("commandstats")
-    counts = {name.removeprefix("cmdstat_").lower(): int(each["calls"]) for name, each in found.items()}
+    counts = {
+        name.removeprefix("cmdstat_").lower(): int(each["calls"]) for name, each in found.items()
+    }
     return answer, {name: calls for name, calls in counts.items() if name not in OURS}
 
 
 async def ask_often(request: AsyncAuthRequest[User]) -> None:
     """Ask who it is in both ways, at once and again."""
     sessions, users = await asyncio.gather(
-        asyncio.gather(*(request.validate() for _ in range(5))), asyncio.gather(*(request.validate_user() for _ in range(5)))
+        asyncio.gather(*(request.validate() for _ in range(5))),
+        asyncio.gather(*(request.validate_user() for _ in range(5))),
     )
-    assert {user and user.session.session_id for user in users} == {session and session.session_id for session in sessions}
+    assert {user and user.session.session_id for user in users} == {
+        session and session.session_id for session in sessions
+    }
     assert await request.validate_user() is users[0]
     assert await request.validate() is sessions[0]
 
 
-@pytest.mark.parametrize("cookie", [None, "", "x", "0" * 39, "0" * 41, "é" * 40, "0" * 39 + "-", "0" * 20_000, "*", "0" * 39 + "%"])
-async def test_what_can_be_no_id_costs_no_command(redis: Redis, redis_auth: AsyncAuth[User], cookie: str | None) -> None:
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        None,
+        "",
+        "x",
+        "0" * 39,
+        "0" * 41,
+        "é" * 40,
+        "0" * 39 + "-",
+        "0" * 20_000,
+        "*",
+        "0" * 39 + "%",
+    ],
+)
+async def test_what_can_be_no_id_costs_no_command(
+    redis: Redis, redis_auth: AsyncAuth[User], cookie: str | None
+) -> None:
     """Without a cookie, or with one that Auth can't have made, the store hears nothing."""
-    answer, commands = await commands_of(redis, get(LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth), cookie))
+    answer, commands = await commands_of(
+        redis, get(LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth), cookie)
+    )
     assert commands == {}
     assert answer.headers == []
 
 
-async def test_a_foreign_request_costs_no_command(redis: Redis, redis_auth: AsyncAuth[User]) -> None:
+async def test_a_foreign_request_costs_no_command(
+    redis: Redis, redis_auth: AsyncAuth[User]
+) -> None:
     """Its cookie is not even looked up."""
     session_id = await log_in(redis_auth)
     app = LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth)
-    _, commands = await commands_of(redis, post(app, session_id, [("origin", "https://evil.example")]))
+    _, commands = await commands_of(
+        redis, post(app, session_id, [("origin", "https://evil.example")])
+    )
     assert commands == {}
 
 
-async def test_a_malformed_bearer_costs_no_command(redis: Redis, redis_auth: AsyncAuth[User]) -> None:
+async def test_a_malformed_bearer_costs_no_command(
+    redis: Redis, redis_auth: AsyncAuth[User]
+) -> None:
     """Nor does one without an id."""
     app = LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth, transport="bearer")
     for header in ("Bearer", "Bearer x", f"Basic {'0' * 40}"):
@@ -105,16 +145,22 @@ async def test_the_user_is_looked_up_once_a_request(redis: Redis, time: Time) ->
 
     for act in (ask_often, user_first):
         users.lookups = 0
-        _, commands = await commands_of(redis, get(LuciaMiddleware(respond(auth, act), auth=auth), session_id))
+        _, commands = await commands_of(
+            redis, get(LuciaMiddleware(respond(auth, act), auth=auth), session_id)
+        )
         assert (commands, users.lookups) == ({"mget": 1}, 1)
 
 
 @pytest.mark.parametrize("act", [validate, ask_often], ids=["once", "often"])
-async def test_an_active_session_costs_one_read(redis: Redis, redis_auth: AsyncAuth[User], act: Act) -> None:
+async def test_an_active_session_costs_one_read(
+    redis: Redis, redis_auth: AsyncAuth[User], act: Act
+) -> None:
     """However often a request asks, and in whichever way: one command, no write, no header."""
     user = await redis_auth.create_user(primary_key=None)
     session_id = await log_in(redis_auth, user.user_id)
-    answer, commands = await commands_of(redis, get(LuciaMiddleware(respond(redis_auth, act), auth=redis_auth), session_id))
+    answer, commands = await commands_of(
+        redis, get(LuciaMiddleware(respond(redis_auth, act), auth=redis_auth), session_id)
+    )
     assert commands == {"mget": 1}
     assert answer.headers == []
 
@@ -122,18 +168,24 @@ async def test_an_active_session_costs_one_read(redis: Redis, redis_auth: AsyncA
 async def test_an_unknown_id_is_looked_up_once(redis: Redis, redis_auth: AsyncAuth[User]) -> None:
     """A request remembers too that there is nobody: it reads the session and what it may have been renewed to."""
     app = LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth)
-    _, once = await commands_of(redis, get(LuciaMiddleware(respond(redis_auth, validate), auth=redis_auth), "0" * 40))
+    _, once = await commands_of(
+        redis, get(LuciaMiddleware(respond(redis_auth, validate), auth=redis_auth), "0" * 40)
+    )
     _, often = await commands_of(redis, get(app, "0" * 40))
     assert often == once
     assert sum(once.values()) <= 3
 
 
-async def test_an_idle_session_is_renewed_once_a_request(redis: Redis, redis_auth: AsyncAuth[User], time: Time) -> None:
+async def test_an_idle_session_is_renewed_once_a_request(
+    redis: Redis, redis_auth: AsyncAuth[User], time: Time
+) -> None:
     """However often it asks at once, there is one successor and one cookie."""
     user = await redis_auth.create_user(primary_key=None)
     session_id = await log_in(redis_auth, user.user_id)
     time.pass_hours(25)
-    answer, commands = await commands_of(redis, get(LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth), session_id))
+    answer, commands = await commands_of(
+        redis, get(LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth), session_id)
+    )
     assert answer.cookie not in (None, "", session_id)
     assert commands["evalsha"] == 1
     assert await redis.exists(f"session:{answer.cookie}", f"session:{session_id}") == 1
@@ -151,7 +203,16 @@ class OwnServer:
     def start(self) -> None:
         """Run it until it answers."""
         durable = ["--appendonly", "yes", "--appendfsync", "always"]
-        where = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._folder), "--logfile", "redis.log"]
+        where = [
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket),
+            "--dir",
+            str(self._folder),
+            "--logfile",
+            "redis.log",
+        ]
         self._process = subprocess.Popen(["redis-server", *where, *durable])
         while not self._answers():
             assert self._process.poll() is None, "redis-server ended"
@@ -182,7 +243,9 @@ def own_server(tmp_path: Path) -> Iterator[OwnServer]:
 
 
 @pytest.mark.parametrize("hours", [0, 25], ids=["active", "idle"])
-async def test_a_store_that_fails_is_not_a_logout(own_server: OwnServer, store: AsyncMemoryAdapter, time: Time, hours: int) -> None:
+async def test_a_store_that_fails_is_not_a_logout(
+    own_server: OwnServer, store: AsyncMemoryAdapter, time: Time, hours: int
+) -> None:
     """While Redis is away the answer is 503 without Set-Cookie; when it is back, the same cookie works."""
     client = Redis(
         unix_socket_path=str(own_server.socket),
@@ -208,7 +271,11 @@ async def test_a_store_that_fails_is_not_a_logout(own_server: OwnServer, store: 
         own_server.start()
         return await known(request)
 
-    routes = [Route("/", known), Route("/out", log_out, methods=["POST"]), Route("/patient", patient)]
+    routes = [
+        Route("/", known),
+        Route("/out", log_out, methods=["POST"]),
+        Route("/patient", patient),
+    ]
     app = Starlette(routes=routes)
     web.install(app)
 
@@ -216,11 +283,23 @@ async def test_a_store_that_fails_is_not_a_logout(own_server: OwnServer, store: 
         session_id = await log_in(auth)
         time.pass_hours(hours)
         own_server.stop()
-        for answer in (await get(served(app), session_id), await post(served(app), session_id, path="/out")):
+        for answer in (
+            await get(served(app), session_id),
+            await post(served(app), session_id, path="/out"),
+        ):
             assert answer.status == 503
-            assert json.loads(answer.body) == {"detail": "Sessions can't be reached. Try again in a moment."}
-            assert sorted(name for name, _ in answer.headers) == ["content-length", "content-type", "retry-after"]
-        for path in ("/patient", "/"):  # the first asks again within one request, since an error is no answer to remember
+            assert json.loads(answer.body) == {
+                "detail": "Sessions can't be reached. Try again in a moment."
+            }
+            assert sorted(name for name, _ in answer.headers) == [
+                "content-length",
+                "content-type",
+                "retry-after",
+            ]
+        for path in (
+            "/patient",
+            "/",
+        ):  # the first asks again within one request, since an error is no answer to remember
             answer = await get(app, session_id, path=path)
             assert answer.body == b"ann"
             assert (answer.cookie is None) is (hours == 0)

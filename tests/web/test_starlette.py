@@ -101,7 +101,10 @@ async def crashed(web: StarletteAuth[User], request: Request) -> Response:
     raise ZeroDivisionError
 
 
-@pytest.mark.parametrize(("view", "status"), [(returned, 200), (streamed, 200), (failed, 418), (refused, 403), (crashed, 500)])
+@pytest.mark.parametrize(
+    ("view", "status"),
+    [(returned, 200), (streamed, 200), (failed, 418), (refused, 403), (crashed, 500)],
+)
 def test_the_cookie_is_on_every_kind_of_response(
     web: StarletteAuth[User],
     auth: AsyncAuth[User],
@@ -121,16 +124,22 @@ def test_the_cookie_is_on_every_kind_of_response(
         response = client.get("/")
         assert response.status_code == status
         texts = response.headers.get_list("set-cookie")
-        assert [text.partition("=")[0] for text in texts] == (["own", NAME] if view is returned else [NAME])
+        assert [text.partition("=")[0] for text in texts] == (
+            ["own", NAME] if view is returned else [NAME]
+        )
         assert response.headers.get_list("cache-control") == ["no-store"]
         assert response.headers.get_list("vary") == ["Cookie"]
         assert session_id not in texts[-1]
         client.cookies.clear()
         client.cookies.set(NAME, texts[-1].partition(";")[0].partition("=")[2])
-        assert client.get("/").headers.get_list("set-cookie") == (texts[:1] if view is returned else [])
+        assert client.get("/").headers.get_list("set-cookie") == (
+            texts[:1] if view is returned else []
+        )
 
 
-async def test_a_404_carries_a_cookie_that_another_middleware_set(web: StarletteAuth[User], auth: AsyncAuth[User], time: Time) -> None:
+async def test_a_404_carries_a_cookie_that_another_middleware_set(
+    web: StarletteAuth[User], auth: AsyncAuth[User], time: Time
+) -> None:
     """Every middleware of the application, whenever it was added, lies inside and may ask for the session."""
 
     async def note(request: Request, call_next: RequestResponseEndpoint) -> Response:
@@ -148,7 +157,9 @@ async def test_a_404_carries_a_cookie_that_another_middleware_set(web: Starlette
     assert answer.cookie not in (None, "", session_id)
 
 
-@pytest.mark.parametrize(("how", "has_cookie"), [("installed", True), ("wrapped", True), ("added", False)])
+@pytest.mark.parametrize(
+    ("how", "has_cookie"), [("installed", True), ("wrapped", True), ("added", False)]
+)
 async def test_add_middleware_leaves_the_answer_500_without_the_cookie(
     web: StarletteAuth[User], auth: AsyncAuth[User], time: Time, how: str, has_cookie: bool
 ) -> None:
@@ -198,7 +209,11 @@ def test_a_background_task_neither_renews_nor_signs_in(
         response = client.post("/")
         assert "set-cookie" not in response.headers
         assert states == ["idle", None]
-        assert in_loop(client, store.get_sessions_by_user_id, "ann") == in_loop(client, store.get_sessions_by_user_id, "bob") == []
+        assert (
+            in_loop(client, store.get_sessions_by_user_id, "ann")
+            == in_loop(client, store.get_sessions_by_user_id, "bob")
+            == []
+        )
 
 
 def test_the_whole_way_in_a_test_client(web: StarletteAuth[User], auth: AsyncAuth[User]) -> None:
@@ -207,7 +222,9 @@ def test_the_whole_way_in_a_test_client(web: StarletteAuth[User], auth: AsyncAut
     async def endpoint(request: Request) -> Response:
         match request.query_params.get("do"):
             case "in":
-                await web.request(request).sign_in_with_key("username", "ann", "password", via="web")
+                await web.request(request).sign_in_with_key(
+                    "username", "ann", "password", via="web"
+                )
             case "out":
                 await web.request(request).sign_out()
             case _:
@@ -254,24 +271,45 @@ ANSWERS = [
     (InvalidSessionId(), 401, "Not logged in.", {"www-authenticate": "APIKey"}),
     (InvalidPassword(), 401, "Wrong name or password.", {"www-authenticate": "APIKey"}),
     (OutdatedPassword(), 401, "Wrong name or password.", {"www-authenticate": "APIKey"}),
-    (InvalidRequest("origin check failed: expected this, received that"), 403, "This request comes from another site.", {}),
+    (
+        InvalidRequest("origin check failed: expected this, received that"),
+        403,
+        "This request comes from another site.",
+        {},
+    ),
     (RequestUnauthorized("for reasons"), 403, "Not allowed.", {}),
     (DuplicateKeyId(), 409, "This name is taken.", {}),
     (InvalidInput("the password is empty"), 422, "the password is empty", {}),
-    (TooManyAttempts(retry_after=17), 429, "Too many failed logins. Try again later.", {"retry-after": "17"}),
+    (
+        TooManyAttempts(retry_after=17),
+        429,
+        "Too many failed logins. Try again later.",
+        {"retry-after": "17"},
+    ),
     (Overloaded(), 503, "Too many requests at once. Try again in a moment.", {"retry-after": "1"}),
-    (StoreUnavailable(ambiguous=True), 503, "Sessions can't be reached. Try again in a moment.", {"retry-after": "1"}),
+    (
+        StoreUnavailable(ambiguous=True),
+        503,
+        "Sessions can't be reached. Try again in a moment.",
+        {"retry-after": "1"},
+    ),
 ]
 
 
-@pytest.mark.parametrize(("error", "status", "detail", "headers"), ANSWERS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    ("error", "status", "detail", "headers"), ANSWERS, ids=lambda value: type(value).__name__
+)
 def test_an_error_that_a_route_lets_pass_is_answered(
     web: StarletteAuth[User], error: LuciaError, status: int, detail: str, headers: dict[str, str]
 ) -> None:
     """The answer tells what a client may know: not which credential was wrong, and the error's text only where that is meant for it."""
     response = TestClient(make_app(web, raising(error))).get("/")
     assert (response.status_code, response.json()) == (status, {"detail": detail})
-    found = {name: value for name, value in response.headers.items() if name not in ("content-type", "content-length")}
+    found = {
+        name: value
+        for name, value in response.headers.items()
+        if name not in ("content-type", "content-length")
+    }
     assert found == headers
 
 
@@ -289,7 +327,10 @@ def test_the_applications_own_handlers_go_first(web: StarletteAuth[User], before
     async def answer(request: Request, error: Exception) -> Response:
         return PlainTextResponse("mine", 302)
 
-    app = Starlette(routes=[Route("/", raising(NotAuthenticated()))], exception_handlers={NotAuthenticated: answer} if before else {})
+    app = Starlette(
+        routes=[Route("/", raising(NotAuthenticated()))],
+        exception_handlers={NotAuthenticated: answer} if before else {},
+    )
     web.install(app)
     if not before:
         app.add_exception_handler(NotAuthenticated, answer)
@@ -325,7 +366,9 @@ def test_cross_site_requests_can_be_forbidden(auth: AsyncAuth[User]) -> None:
     headers = {"Origin": "https://evil.example"}
     web = StarletteAuth(auth, forbid_cross_site=True)
     early = TestClient(make_app(web, raising(ZeroDivisionError()))).post("/", headers=headers)
-    late = TestClient(make_app(StarletteAuth(auth), raising(InvalidRequest()))).post("/", headers=headers)
+    late = TestClient(make_app(StarletteAuth(auth), raising(InvalidRequest()))).post(
+        "/", headers=headers
+    )
     assert early.status_code == late.status_code == 403
     assert early.json() == late.json()
     assert early.headers == late.headers
@@ -345,7 +388,9 @@ async def test_sessions_can_be_validated_ahead(auth: AsyncAuth[User], time: Time
         assert ((await get(app, session_id)).cookie is not None) is ahead
 
 
-async def test_a_mounted_application_has_the_outer_ones_auth(web: StarletteAuth[User], auth: AsyncAuth[User], time: Time) -> None:
+async def test_a_mounted_application_has_the_outer_ones_auth(
+    web: StarletteAuth[User], auth: AsyncAuth[User], time: Time
+) -> None:
     """Its routes find the AuthRequest, its cookie goes out, and the outer application answers its errors."""
 
     async def known(request: Request) -> Response:
@@ -362,7 +407,9 @@ async def test_a_mounted_application_has_the_outer_ones_auth(web: StarletteAuth[
 
 
 @pytest.mark.parametrize("installed", ["outside", "inside", "both"])
-async def test_a_mounted_starlette_application(web: StarletteAuth[User], auth: AsyncAuth[User], time: Time, installed: str) -> None:
+async def test_a_mounted_starlette_application(
+    web: StarletteAuth[User], auth: AsyncAuth[User], time: Time, installed: str
+) -> None:
     """It has the outer application's auth, or one installed in itself, or both, and one cookie in each case."""
 
     async def known(request: Request) -> Response:
@@ -422,7 +469,9 @@ def socket_client(web: StarletteAuth[User], auth: AsyncAuth[User]) -> Iterator[T
         yield client
 
 
-def test_a_socket_knows_its_session(socket_client: TestClient, auth: AsyncAuth[User], time: Time) -> None:
+def test_a_socket_knows_its_session(
+    socket_client: TestClient, auth: AsyncAuth[User], time: Time
+) -> None:
     """An idle one is renewed by the handshake's answer, and left as it is after it."""
     session_id = in_loop(socket_client, log_in, auth)
     time.pass_hours(25)
@@ -435,21 +484,32 @@ def test_a_socket_knows_its_session(socket_client: TestClient, auth: AsyncAuth[U
         assert list(dict(socket.extra_headers or ())) == [b"cache-control", b"vary", b"set-cookie"]
 
 
-def test_a_visitors_socket_is_rejected_or_closed(socket_client: TestClient, auth: AsyncAuth[User]) -> None:
+def test_a_visitors_socket_is_rejected_or_closed(
+    socket_client: TestClient, auth: AsyncAuth[User]
+) -> None:
     """NotAuthenticated rejects the handshake, and closes a socket that was accepted, by the code for a breach of policy."""
     with pytest.raises(WebSocketDisconnect) as caught, socket_client.websocket_connect("/before"):
         pass
     assert (caught.value.code, caught.value.reason) == (1008, "Not logged in.")
     assert not isinstance(caught.value, WebSocketDenialResponse)
-    with socket_client.websocket_connect("/after") as socket, pytest.raises(WebSocketDisconnect) as caught:
+    with (
+        socket_client.websocket_connect("/after") as socket,
+        pytest.raises(WebSocketDisconnect) as caught,
+    ):
         socket.receive_text()
     assert (caught.value.code, caught.value.reason) == (1008, "Not logged in.")
 
 
 @pytest.mark.parametrize(
-    ("error", "detail"), [(Overloaded(), "Too many requests at once."), (StoreUnavailable(), "Sessions can't be reached.")]
+    ("error", "detail"),
+    [
+        (Overloaded(), "Too many requests at once."),
+        (StoreUnavailable(), "Sessions can't be reached."),
+    ],
 )
-def test_a_socket_that_can_not_be_served_now_may_try_again(web: StarletteAuth[User], error: LuciaError, detail: str) -> None:
+def test_a_socket_that_can_not_be_served_now_may_try_again(
+    web: StarletteAuth[User], error: LuciaError, detail: str
+) -> None:
     """Unlike a visitor's, its handshake is rejected by 503, and if it was accepted it is closed by the code for trying again later."""
 
     async def before(socket: WebSocket) -> None:
@@ -479,20 +539,30 @@ def test_the_reason_of_a_close_fits_into_its_frame(web: StarletteAuth[User]) -> 
 
     app = Starlette(routes=[WebSocketRoute("/", endpoint)])
     web.install(app)
-    with TestClient(app).websocket_connect("/") as socket, pytest.raises(WebSocketDisconnect) as caught:
+    with (
+        TestClient(app).websocket_connect("/") as socket,
+        pytest.raises(WebSocketDisconnect) as caught,
+    ):
         socket.receive_text()
     assert (caught.value.code, caught.value.reason) == (1008, "ä" * 61)
 
 
-def test_a_foreign_pages_socket_is_a_visitors(socket_client: TestClient, auth: AsyncAuth[User]) -> None:
+def test_a_foreign_pages_socket_is_a_visitors(
+    socket_client: TestClient, auth: AsyncAuth[User]
+) -> None:
     """Its cookie does not count."""
     socket_client.cookies.set(NAME, in_loop(socket_client, log_in, auth))
     foreign = {"Origin": "https://evil.example"}
-    with pytest.raises(WebSocketDisconnect), socket_client.websocket_connect("/before", headers=foreign):
+    with (
+        pytest.raises(WebSocketDisconnect),
+        socket_client.websocket_connect("/before", headers=foreign),
+    ):
         pass
 
 
-async def test_the_user_of_a_session_may_be_gone(web: StarletteAuth[User], auth: AsyncAuth[User]) -> None:
+async def test_the_user_of_a_session_may_be_gone(
+    web: StarletteAuth[User], auth: AsyncAuth[User]
+) -> None:
     """Then there is a session and no user: optional_user is None, and user and session_user are answered 401."""
     session_id = await log_in(auth, "nobody")
 
@@ -513,7 +583,9 @@ async def test_the_user_of_a_session_may_be_gone(web: StarletteAuth[User], auth:
     assert (await post(make_app(web, user), session_id)).status == 401
 
 
-async def test_a_user_is_given_with_the_session(web: StarletteAuth[User], auth: AsyncAuth[User]) -> None:
+async def test_a_user_is_given_with_the_session(
+    web: StarletteAuth[User], auth: AsyncAuth[User]
+) -> None:
     """session_user gives both, user the user alone, and each is the same whoever asks first."""
     user = await auth.create_user(primary_key=None)
     session_id = await log_in(auth, user.user_id)

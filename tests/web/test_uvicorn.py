@@ -18,7 +18,15 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
-from lucia import AsyncAuth, AsyncAuthRequest, PrimaryKey, RequestUnauthorized, ScryptHash, Session, User
+from lucia import (
+    AsyncAuth,
+    AsyncAuthRequest,
+    PrimaryKey,
+    RequestUnauthorized,
+    ScryptHash,
+    Session,
+    User,
+)
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.middleware.fastapi import FastAPIAuth
@@ -38,7 +46,13 @@ def make_app(redis_url: str, store: AsyncMemoryAdapter, time: Time) -> FastAPI:
             await redis.flushall()
             yield
 
-    auth = AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(redis), env="DEV", clock=time, hash=ScryptHash(ln=4, r=1, p=1))
+    auth = AsyncAuth(
+        users=store,
+        sessions=AsyncRedisSessionAdapter(redis),
+        env="DEV",
+        clock=time,
+        hash=ScryptHash(ln=4, r=1, p=1),
+    )
     web = FastAPIAuth(auth)
     app = FastAPI(lifespan=lifespan)
     web.install(app)
@@ -51,12 +65,19 @@ def add_routes(app: FastAPI, auth: AsyncAuth[User], web: FastAPIAuth[User]) -> N
     """What is reached by HTTP."""
 
     @app.post("/signup")
-    async def signup(request: Annotated[AsyncAuthRequest[User], Depends(web.request)], name: Text, password: Text) -> None:
+    async def signup(
+        request: Annotated[AsyncAuthRequest[User], Depends(web.request)], name: Text, password: Text
+    ) -> None:
         user = await auth.create_user(primary_key=PrimaryKey("username", name, password))
         await request.sign_in(user.user_id)
 
     @app.post("/login")
-    async def login(request: Annotated[AsyncAuthRequest[User], Depends(web.request)], name: Text, password: Text, via: Text) -> None:
+    async def login(
+        request: Annotated[AsyncAuthRequest[User], Depends(web.request)],
+        name: Text,
+        password: Text,
+        via: Text,
+    ) -> None:
         await request.sign_in_with_key("username", name, password, via=via)
 
     @app.post("/logout")
@@ -64,9 +85,14 @@ def add_routes(app: FastAPI, auth: AsyncAuth[User], web: FastAPIAuth[User]) -> N
         await request.sign_out()
 
     @app.get("/devices")
-    async def devices(user: Annotated[User, Depends(web.user)], request: Request) -> dict[str, object]:
+    async def devices(
+        user: Annotated[User, Depends(web.user)], request: Request
+    ) -> dict[str, object]:
         found = await auth.get_all_user_sessions(user.user_id)
-        return {"port": request.client and request.client.port, "via": [device.noted.get("via") for device in found]}
+        return {
+            "port": request.client and request.client.port,
+            "via": [device.metadata.get("via") for device in found],
+        }
 
     @app.get("/stream")
     async def stream(session: Annotated[Session, Depends(web.session)]) -> StreamingResponse:
@@ -87,14 +113,18 @@ def add_sockets(app: FastAPI, web: FastAPIAuth[User]) -> None:
         await socket.close()
 
     @app.websocket("/after")
-    async def after(socket: WebSocket, request: Annotated[AsyncAuthRequest[User], Depends(web.request)]) -> None:
+    async def after(
+        socket: WebSocket, request: Annotated[AsyncAuthRequest[User], Depends(web.request)]
+    ) -> None:
         await socket.accept()
         session = await request.validate()
         await socket.send_text(session.state if session else "visitor")
         raise RequestUnauthorized
 
     @app.websocket("/rejected")
-    async def rejected(socket: WebSocket, session: Annotated[Session, Depends(web.session)]) -> None:
+    async def rejected(
+        socket: WebSocket, session: Annotated[Session, Depends(web.session)]
+    ) -> None:
         raise RequestUnauthorized
 
 
@@ -137,11 +167,15 @@ def browser(port: int) -> httpx.Client:
     return httpx.Client(base_url=origin, headers={"Origin": origin}, trust_env=False)
 
 
-def open_socket(port: int, path: str, cookie: str | None, origin: str | None = None) -> ClientConnection:
+def open_socket(
+    port: int, path: str, cookie: str | None, origin: str | None = None
+) -> ClientConnection:
     """A WebSocket with this cookie, from the application's own page if no other origin is given."""
     headers = {} if cookie is None else {"Cookie": f"{NAME}={cookie}"}
     page = Origin(origin or f"http://localhost:{port}")
-    return connect(f"ws://localhost:{port}{path}", additional_headers=headers, origin=page, proxy=None)
+    return connect(
+        f"ws://localhost:{port}{path}", additional_headers=headers, origin=page, proxy=None
+    )
 
 
 @contextmanager
@@ -160,7 +194,9 @@ def listening_not() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("outage", [listening_not, listening_to_nobody])
-def test_a_redis_that_can_not_be_reached(outage: Callable[[], AbstractContextManager[int]], store: AsyncMemoryAdapter) -> None:
+def test_a_redis_that_can_not_be_reached(
+    outage: Callable[[], AbstractContextManager[int]], store: AsyncMemoryAdapter
+) -> None:
     """Whether it refuses connections or hangs: 503 to who needs a session, no cookie is touched, and visitors are served."""
     with outage() as redis_port:
         redis = Redis(port=redis_port, protocol=2)
@@ -175,7 +211,9 @@ def test_a_redis_that_can_not_be_reached(outage: Callable[[], AbstractContextMan
             client.cookies.set(NAME, "a" * 40)
             for answer in (client.get("/devices"), client.post("/logout"), client.get("/stream")):
                 assert answer.status_code == 503
-                assert answer.json() == {"detail": "Sessions can't be reached. Try again in a moment."}
+                assert answer.json() == {
+                    "detail": "Sessions can't be reached. Try again in a moment."
+                }
                 assert answer.headers["retry-after"] == "1"
                 assert "set-cookie" not in answer.headers
 
@@ -183,7 +221,9 @@ def test_a_redis_that_can_not_be_reached(outage: Callable[[], AbstractContextMan
 def test_two_browsers_on_kept_connections(client: httpx.Client, port: int) -> None:
     """Each has its login and sees both; one logs out, and the other stays; what is sent twice works as once."""
     answers = [client.get("/devices").json() for _ in range(3)]
-    assert len({answer["port"] for answer in answers}) == 1, "one connection was kept for all requests"
+    assert len({answer["port"] for answer in answers}) == 1, (
+        "one connection was kept for all requests"
+    )
     assert answers[-1]["via"] == [None]
     with browser(port) as phone:
         assert phone.get("/devices").status_code == 401
@@ -221,7 +261,9 @@ def test_a_client_that_hangs_up_in_the_middle(client: httpx.Client, port: int, t
     time.pass_hours(25)
     used = client.cookies[NAME]
     with socket.create_connection(("localhost", port)) as raw:
-        raw.sendall(f"GET /stream HTTP/1.1\r\nHost: localhost:{port}\r\nCookie: {NAME}={used}\r\n\r\n".encode())
+        raw.sendall(
+            f"GET /stream HTTP/1.1\r\nHost: localhost:{port}\r\nCookie: {NAME}={used}\r\n\r\n".encode()
+        )
         first = raw.recv(4096)
     assert b"set-cookie" in first.lower()
     renewed = first.split(f"{NAME}=".encode())[1].partition(b";")[0].decode()
@@ -236,7 +278,9 @@ def test_http_1_0_without_a_host(client: httpx.Client, port: int) -> None:
     def status(origin: str) -> bytes:
         head = f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}"
         with socket.create_connection(("127.0.0.1", port)) as raw:
-            raw.sendall(f"POST /login HTTP/1.0\r\nOrigin: {origin}\r\n{head}\r\n\r\n{body}".encode())
+            raw.sendall(
+                f"POST /login HTTP/1.0\r\nOrigin: {origin}\r\n{head}\r\n\r\n{body}".encode()
+            )
             return raw.recv(4096).split()[1]
 
     assert status(f"http://127.0.0.1:{port}") == b"200"
@@ -247,13 +291,18 @@ def test_a_foreign_page_gets_nothing(client: httpx.Client, port: int) -> None:
     """Neither by a form nor by a socket, though the browser sends the cookie along."""
     evil = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
     assert client.post("/logout", headers=evil).status_code == 403
-    with pytest.raises(InvalidStatus) as caught, open_socket(port, "/before", client.cookies[NAME], "https://evil.example"):
+    with (
+        pytest.raises(InvalidStatus) as caught,
+        open_socket(port, "/before", client.cookies[NAME], "https://evil.example"),
+    ):
         pass
     assert caught.value.response.status_code == 403
     assert client.get("/devices").status_code == 200
 
 
-def test_a_socket_is_renewed_by_its_handshake_alone(client: httpx.Client, port: int, time: Time) -> None:
+def test_a_socket_is_renewed_by_its_handshake_alone(
+    client: httpx.Client, port: int, time: Time
+) -> None:
     """The cookie goes with the answer 101, beside the application's own; after it an idle session stays idle."""
     time.pass_hours(25)
     used = client.cookies[NAME]
@@ -276,11 +325,16 @@ def test_a_socket_is_renewed_by_its_handshake_alone(client: httpx.Client, port: 
         assert connection.response.headers.get_all("set-cookie") == ["own=1"]
 
 
-def test_a_rejected_socket_keeps_the_renewed_session(client: httpx.Client, port: int, time: Time) -> None:
+def test_a_rejected_socket_keeps_the_renewed_session(
+    client: httpx.Client, port: int, time: Time
+) -> None:
     """A handshake is refused by 403, with the cookie if there is one to set."""
     for hours, count in ((0, 0), (25, 1)):
         time.pass_hours(hours)
-        with pytest.raises(InvalidStatus) as caught, open_socket(port, "/rejected", client.cookies[NAME]):
+        with (
+            pytest.raises(InvalidStatus) as caught,
+            open_socket(port, "/rejected", client.cookies[NAME]),
+        ):
             pass
         assert caught.value.response.status_code == 403
         assert len(caught.value.response.headers.get_all("set-cookie")) == count

@@ -4,10 +4,33 @@ import pytest
 
 from lucia import AsyncAuth, AsyncAuthRequest, User
 from lucia.adapters.memory import AsyncMemoryAdapter
-from lucia.middleware.asgi import ASGIApp, LuciaMiddleware, Message, Receive, Scope, Send, auth_request
-from tests.web.driver import FOREIGN, NAME, Act, Pairs, Time, connect, log_in, nothing, user_of, validate
+from lucia.middleware.asgi import (
+    ASGIApp,
+    LuciaMiddleware,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    auth_request,
+)
+from tests.web.driver import (
+    FOREIGN,
+    NAME,
+    Act,
+    Pairs,
+    Time,
+    connect,
+    log_in,
+    nothing,
+    user_of,
+    validate,
+)
 
-ACCEPT: Message = {"type": "websocket.accept", "subprotocol": "chat", "headers": [(b"set-cookie", b"a=1"), (b"x", b"y")]}
+ACCEPT: Message = {
+    "type": "websocket.accept",
+    "subprotocol": "chat",
+    "headers": [(b"set-cookie", b"a=1"), (b"x", b"y")],
+}
 CLOSE: Message = {"type": "websocket.close", "code": 1008, "reason": "no"}
 DENY: Message = {"type": "websocket.http.response.start", "status": 401, "headers": [(b"x", b"y")]}
 
@@ -37,25 +60,36 @@ async def test_a_handshake_knows_its_session(auth: AsyncAuth[User]) -> None:
     assert (answer.messages, found) == ([ACCEPT, CLOSE], ["ann"])
 
 
-async def test_an_idle_session_is_renewed_with_the_accept(auth: AsyncAuth[User], time: Time) -> None:
+async def test_an_idle_session_is_renewed_with_the_accept(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """The cookie goes with the handshake's answer, beside the headers and the subprotocol that the application gave."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     answer = await connect(socket(auth, validate, ACCEPT, CLOSE), session_id)
     assert answer.cookie not in (None, "", session_id)
     assert answer.messages[0]["subprotocol"] == "chat"
-    assert answer.headers[:-1] == [("set-cookie", "a=1"), ("x", "y"), ("cache-control", "no-store"), ("vary", "Cookie")]
+    assert answer.headers[:-1] == [
+        ("set-cookie", "a=1"),
+        ("x", "y"),
+        ("cache-control", "no-store"),
+        ("vary", "Cookie"),
+    ]
     assert answer.messages[1] == CLOSE
 
 
-async def test_an_accept_without_headers_takes_the_cookie(auth: AsyncAuth[User], time: Time) -> None:
+async def test_an_accept_without_headers_takes_the_cookie(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """ASGI lets an application leave them out."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     assert (await connect(socket(auth, validate, {"type": "websocket.accept"}), session_id)).cookie
 
 
-async def test_after_the_accept_nothing_is_renewed(auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time) -> None:
+async def test_after_the_accept_nothing_is_renewed(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
+) -> None:
     """An idle session is returned as idle, since no cookie can be sent any more."""
     session_id = await log_in(auth)
     time.pass_hours(25)
@@ -70,7 +104,9 @@ async def test_after_the_accept_nothing_is_renewed(auth: AsyncAuth[User], store:
     assert [row.id for row in await store.get_sessions_by_user_id("ann")] == [session_id]
 
 
-async def test_after_the_accept_signing_in_is_refused_and_out_works(auth: AsyncAuth[User], store: AsyncMemoryAdapter) -> None:
+async def test_after_the_accept_signing_in_is_refused_and_out_works(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter
+) -> None:
     """Nothing is stored that the client could not learn of, and the session is ended though its cookie stays."""
     session_id = await log_in(auth)
 
@@ -81,11 +117,19 @@ async def test_after_the_accept_signing_in_is_refused_and_out_works(auth: AsyncA
 
     answer = await connect(socket(auth, nothing, ACCEPT, after=change), session_id)
     assert answer.messages == [ACCEPT]
-    assert await store.get_sessions_by_user_id("bob") == await store.get_sessions_by_user_id("ann") == []
+    assert (
+        await store.get_sessions_by_user_id("bob")
+        == await store.get_sessions_by_user_id("ann")
+        == []
+    )
 
 
-@pytest.mark.parametrize("headers", [FOREIGN, [("origin", "https://evil.example")], [("sec-fetch-site", "same-site")]])
-async def test_a_foreign_handshake_is_a_visitors_or_rejected(auth: AsyncAuth[User], headers: Pairs) -> None:
+@pytest.mark.parametrize(
+    "headers", [FOREIGN, [("origin", "https://evil.example")], [("sec-fetch-site", "same-site")]]
+)
+async def test_a_foreign_handshake_is_a_visitors_or_rejected(
+    auth: AsyncAuth[User], headers: Pairs
+) -> None:
     """A handshake is a GET, and all the same another site's page gets nobody's session; by the option it gets no socket."""
     session_id = await log_in(auth)
     found: list[str | None] = []
@@ -99,7 +143,9 @@ async def test_a_foreign_handshake_is_a_visitors_or_rejected(auth: AsyncAuth[Use
     assert found == [None]
     forbidding = LuciaMiddleware(app.app, auth=auth, forbid_cross_site=True)
     answer = await connect(forbidding, session_id, headers)
-    assert answer.messages == [{"type": "websocket.close", "code": 1008, "reason": "This request comes from another site."}]
+    assert answer.messages == [
+        {"type": "websocket.close", "code": 1008, "reason": "This request comes from another site."}
+    ]
     assert found == [None]
     assert (await connect(forbidding, session_id)).messages == [ACCEPT]
     assert found == [None, "ann"]
@@ -126,7 +172,9 @@ async def test_a_response_that_rejects_takes_the_cookie(auth: AsyncAuth[User], t
     assert answer.headers[0] == ("x", "y")
 
 
-async def test_a_close_that_rejects_becomes_a_response_with_the_cookie(auth: AsyncAuth[User], time: Time) -> None:
+async def test_a_close_that_rejects_becomes_a_response_with_the_cookie(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """A rejected handshake is answered 403 either way, so a renewed session is not lost by it where the server can send headers."""
     session_id = await log_in(auth)
     time.pass_hours(25)
@@ -134,25 +182,37 @@ async def test_a_close_that_rejects_becomes_a_response_with_the_cookie(auth: Asy
     assert answer.types == ["websocket.http.response.start", "websocket.http.response.body"]
     assert (answer.status, answer.body) == (403, b"")
     assert answer.cookie not in (None, "", session_id)
-    assert answer.headers[:-1] == [("content-length", "0"), ("cache-control", "no-store"), ("vary", "Cookie")]
+    assert answer.headers[:-1] == [
+        ("content-length", "0"),
+        ("cache-control", "no-store"),
+        ("vary", "Cookie"),
+    ]
     assert (await auth.get_session(str(answer.cookie))).state == "active"
 
 
-async def test_a_close_that_rejects_stays_a_close_elsewhere(auth: AsyncAuth[User], time: Time) -> None:
+async def test_a_close_that_rejects_stays_a_close_elsewhere(
+    auth: AsyncAuth[User], time: Time
+) -> None:
     """Without a cookie, or where the server can't send headers; there the used id gives the successor to the next request."""
     session_id = await log_in(auth)
     assert (await connect(socket(auth, validate, CLOSE), session_id)).messages == [CLOSE]
     time.pass_hours(25)
-    assert (await connect(socket(auth, validate, CLOSE), session_id, can_deny=False)).messages == [CLOSE]
+    assert (await connect(socket(auth, validate, CLOSE), session_id, can_deny=False)).messages == [
+        CLOSE
+    ]
     again = await connect(socket(auth, validate, ACCEPT), session_id)
     assert again.cookie not in (None, "", session_id)
 
 
-async def test_after_a_rejection_nothing_is_renewed(auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time) -> None:
+async def test_after_a_rejection_nothing_is_renewed(
+    auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
+) -> None:
     """The handshake is over, so the session stays what the client has."""
     session_id = await log_in(auth)
     time.pass_hours(25)
-    assert (await connect(socket(auth, nothing, CLOSE, after=validate), session_id)).messages == [CLOSE]
+    assert (await connect(socket(auth, nothing, CLOSE, after=validate), session_id)).messages == [
+        CLOSE
+    ]
     assert [row.id for row in await store.get_sessions_by_user_id("ann")] == [session_id]
 
 
@@ -165,7 +225,11 @@ async def test_a_secure_handshake_is_compared_as_https(auth: AsyncAuth[User]) ->
         found.append(user_of(await request.validate()))
 
     for scheme in ("wss", "ws"):
-        scope_headers = [(b"host", b"app"), (b"origin", b"https://app"), (b"cookie", f"{NAME}={session_id}".encode())]
+        scope_headers = [
+            (b"host", b"app"),
+            (b"origin", b"https://app"),
+            (b"cookie", f"{NAME}={session_id}".encode()),
+        ]
         await connect(_with_headers(socket(auth, note, ACCEPT), scope_headers), scheme=scheme)
     assert found == ["ann", None]
 

@@ -40,11 +40,13 @@ class AsyncFiveMethods:
         """The adapter's own."""
         await self._adapter.set_session(session)
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         """Store it, then list the user's sessions and end the oldest logins; before, see that it is the newest."""
         async with self._lock:
             now = self._clock()
-            stored = login_after(await self._adapter.get_sessions_by_user_id(session.user_id), session, now)
+            stored = login_after(
+                await self._adapter.get_sessions_by_user_id(session.user_id), session, now
+            )
             await self._adapter.set_session(stored)
             rows = await self._adapter.get_sessions_by_user_id(session.user_id)
             if surplus := surplus_sessions(rows, session, limit, now, spare=False):
@@ -82,7 +84,9 @@ class AsyncFiveMethods:
                 await self._adapter.delete_session(*others)
             return True
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         """Make the successor, then end the used session; undo that if the used one was ended meanwhile."""
         async with self._lock:
             if await self._adapter.get_session(session_id) is None:
@@ -103,8 +107,16 @@ class AsyncFiveMethods:
     async def _end_of_chain(self, session_id: str) -> SessionRow | None:
         """The session, or what it was renewed to in this process within the last 60 seconds, whatever the grace."""
         successor = self._renewals.successor(session_id)
-        return await (self._adapter.get_session(session_id) if successor is None else self._end_of_chain(successor))
+        return await (
+            self._adapter.get_session(session_id)
+            if successor is None
+            else self._end_of_chain(successor)
+        )
 
     async def _successor(self, session_id: str) -> SessionRow | None:
         successor = self._renewals.within_grace(session_id)
-        return None if successor is None else await self._adapter.get_session(successor) or await self._successor(successor)
+        return (
+            None
+            if successor is None
+            else await self._adapter.get_session(successor) or await self._successor(successor)
+        )

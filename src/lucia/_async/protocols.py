@@ -79,7 +79,7 @@ class AsyncRenewingSessionAdapter(AsyncSessionAdapter, Protocol):
     @property
     def expires_records(self) -> bool: ...
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         """Store the session of a new login, and end the user's oldest logins, so that ``limit`` are left at most, this one among them.
 
         Which these are is what :func:`lucia.surplus_sessions` says; they end with what they are renewed to meanwhile. Logins that go on
@@ -97,7 +97,9 @@ class AsyncRenewingSessionAdapter(AsyncSessionAdapter, Protocol):
         """
         ...
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         """Replace a session by its successor, once, however many callers ask.
 
         Args:
@@ -136,7 +138,9 @@ class AsyncUserAdapter(Protocol):
         """The user with this id, or None."""
         ...
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         """Store a new user and their primary key, both or neither, and return the user as stored.
 
         Raises:
@@ -148,7 +152,9 @@ class AsyncUserAdapter(Protocol):
         """Remove the user; an unknown id is no error."""
         ...
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         """Change the named attributes, leave the others, and return the user as stored; None if there is none."""
         ...
 
@@ -196,7 +202,9 @@ class AsyncUserAdapter(Protocol):
 class AsyncSessionUserAdapter(Protocol):
     """What an object that stores both may offer: a session and its user in one query."""
 
-    async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         """The session and its user; None if either is missing."""
         ...
 

@@ -50,7 +50,9 @@ class AsyncAuthRequest(Generic[UserT]):
     def origin_failure(self) -> OriginFailure | None:
         """Why the request failed the origin check; None if it passed, and for the ``bearer`` transport."""
         if self._origin_failure is UNSET:
-            self._origin_failure = self._auth.check_request(self._context) if self._cookies else None
+            self._origin_failure = (
+                self._auth.check_request(self._context) if self._cookies else None
+            )
         return self._origin_failure
 
     async def validate(self) -> Session | None:
@@ -86,7 +88,7 @@ class AsyncAuthRequest(Generic[UserT]):
         async with self._lock:
             return await self._load_user()
 
-    async def sign_in(self, user_id: str, /, **noted: Any) -> Session:
+    async def sign_in(self, user_id: str, /, **metadata: Any) -> Session:
         """Log a user in: a new session under a new id, in the place of the one that the request came with, and its cookie.
 
         Args:
@@ -99,9 +101,11 @@ class AsyncAuthRequest(Generic[UserT]):
         """
         self._require_own_site()
         self._require_cookie()
-        return await self._replace(await self._auth.create_session(user_id, noted=noted))
+        return await self._replace(await self._auth.create_session(user_id, metadata=metadata))
 
-    async def sign_in_with_key(self, provider_id: str, provider_user_id: str, password: str | None, /, **noted: Any) -> Session:
+    async def sign_in_with_key(
+        self, provider_id: str, provider_user_id: str, password: str | None, /, **metadata: Any
+    ) -> Session:
         """Check a key and its password, and log its user in as :meth:`sign_in` does.
 
         Raises:
@@ -113,7 +117,9 @@ class AsyncAuthRequest(Generic[UserT]):
         self._require_own_site()
         self._require_cookie()
         address = self._context.client_address
-        session = await self._auth.create_session_with_key(provider_id, provider_user_id, password, noted=noted, address=address)
+        session = await self._auth.create_session_with_key(
+            provider_id, provider_user_id, password, metadata=metadata, address=address
+        )
         return await self._replace(session)
 
     async def renew(self) -> Session | None:
@@ -142,7 +148,9 @@ class AsyncAuthRequest(Generic[UserT]):
         self._require_own_site()
         async with self._lock:
             if self._session_id is not None:
-                with signing_out(self._session.user_id if isinstance(self._session, Session) else None):
+                with signing_out(
+                    self._session.user_id if isinstance(self._session, Session) else None
+                ):
                     await self._auth.invalidate_session(self._session_id)
                 if self._context.can_set_cookie():
                     self._send(None)
@@ -188,7 +196,9 @@ class AsyncAuthRequest(Generic[UserT]):
             return None
 
     async def _validated_user(self, session_id: str) -> SessionUser[UserT] | None:
-        validate = self._auth.validate_session_user if self._can_renew() else self._auth.get_session_user
+        validate = (
+            self._auth.validate_session_user if self._can_renew() else self._auth.get_session_user
+        )
         try:
             both = await validate(session_id)
         except InvalidSessionId:
@@ -232,7 +242,9 @@ class AsyncAuthRequest(Generic[UserT]):
 
     def _require_cookie(self) -> None:
         if self._cookies and not self._context.can_set_cookie():
-            raise RuntimeError("the response has started, so that no cookie can be set: sign in before sending it")
+            raise RuntimeError(
+                "the response has started, so that no cookie can be set: sign in before sending it"
+            )
 
     @property
     def _session_id(self) -> str | None:

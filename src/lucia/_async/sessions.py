@@ -6,7 +6,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic
 
-from lucia._async.protocols import AsyncRenewingSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
+from lucia._async.protocols import (
+    AsyncRenewingSessionAdapter,
+    AsyncSessionUserAdapter,
+    AsyncUserAdapter,
+)
 from lucia._compat.blocks import AsyncBlocks, drain
 from lucia._logs import revocation, signed_in
 from lucia._memory.user_cache import UserCache
@@ -14,7 +18,7 @@ from lucia._rules.sessions import (
     Clock,
     SessionExpiry,
     check_handle,
-    check_noted,
+    check_metadata,
     exactly,
     handle_of,
     is_session_id,
@@ -26,7 +30,16 @@ from lucia._rules.sessions import (
     to_session,
 )
 from lucia.errors import ConcurrentlyRevoked, InvalidSessionId, InvalidUserId, UsersNotConfigured
-from lucia.models import Device, Session, SessionRow, SessionState, SessionUser, UserRow, UserT, check_user_id
+from lucia.models import (
+    Device,
+    Session,
+    SessionRow,
+    SessionState,
+    SessionUser,
+    UserRow,
+    UserT,
+    check_user_id,
+)
 
 _Live = tuple[SessionRow, SessionState, bool]
 """A live session's row and its state, and whether the id that was asked for is a used one that leads to it."""
@@ -53,7 +66,9 @@ class AsyncSessionMethods(Generic[UserT]):
         """What the application gets for a user's row, by the configured callable."""
         return self._transform(row)
 
-    async def create_session(self, user_id: str, *, noted: Mapping[str, Any] | None = None) -> Session:
+    async def create_session(
+        self, user_id: str, *, metadata: Mapping[str, Any] | None = None
+    ) -> Session:
         """Log a user in: a new session, ``active`` and ``fresh``. It is not checked whether the user exists, unless the store does.
 
         With ``max_sessions_per_user=`` the user's oldest logins end for it. If that many newer ones come at the same time, this one is
@@ -67,23 +82,25 @@ class AsyncSessionMethods(Generic[UserT]):
         Raises:
             DuplicateSessionId: the new id is taken, which chance alone does not bring about.
             InvalidUserId: the store has users, and not this one.
-            InvalidInput: ``noted`` is longer than 8 KiB as JSON.
+            InvalidInput: ``metadata`` is longer than 8 KiB as JSON.
             TypeError: it is no mapping.
             ValueError: it is no JSON, or the session adapter does not keep attributes.
         """
-        kept = self._check_noted(noted)
+        kept = self._check_metadata(metadata)
         try:
             row = await self._set_session(user_id, kept)
-        except ConcurrentlyRevoked:  # this login came after the sign-out everywhere that ended the first try
+        except (
+            ConcurrentlyRevoked
+        ):  # this login came after the sign-out everywhere that ended the first try
             row = await self._set_session(user_id, kept)
         await self._sweep(user_id)
         signed_in(user_id)
         return to_session(row, "active", self._expiry, fresh=True)
 
-    async def _set_session(self, user_id: str, noted: Mapping[str, Any]) -> SessionRow:
-        row = self._as_kept(new_session_row(user_id, self._clock(), self._expiry, noted))
+    async def _set_session(self, user_id: str, metadata: Mapping[str, Any]) -> SessionRow:
+        row = self._as_kept(new_session_row(user_id, self._clock(), self._expiry, metadata))
         if self._max_sessions is not None:
-            return await self._sessions.set_session_within(row, limit=self._max_sessions)
+            return await self._sessions.set_session_capped(row, limit=self._max_sessions)
         await self._sessions.set_session(row)
         return row
 
@@ -104,7 +121,9 @@ class AsyncSessionMethods(Generic[UserT]):
             UsersNotConfigured: there is no user adapter.
         """
         (row, state, followed), user = await self._find_with_user(session_id)
-        return SessionUser(to_session(row, state, self._expiry, fresh=followed), self.transform_database_user(user))
+        return SessionUser(
+            to_session(row, state, self._expiry, fresh=followed), self.transform_database_user(user)
+        )
 
     async def validate_session(self, session_id: str) -> Session:
         """The session for a request: an active one as it is, without a write; an idle one renewed, ``fresh`` and with another id.
@@ -115,7 +134,9 @@ class AsyncSessionMethods(Generic[UserT]):
         if not is_session_id(session_id):
             raise InvalidSessionId
         found = await self._sessions.get_session(session_id)
-        if found is not None and found.id == session_id and self._clock() <= found.active_expires:  # as nearly always
+        if (
+            found is not None and found.id == session_id and self._clock() <= found.active_expires
+        ):  # as nearly always
             return to_session(found, "active", self._expiry, fresh=False)
         row, state, followed = await self._judge(session_id, found)
         if state == "idle":
@@ -248,16 +269,20 @@ class AsyncSessionMethods(Generic[UserT]):
         check_user_id(user_id)
         rows = await self._sessions.get_sessions_by_user_id(user_id)
         now = self._clock()
-        if dead := [row.id for row in rows if row.user_id == user_id and session_state(row, now) is None]:
+        if dead := [
+            row.id for row in rows if row.user_id == user_id and session_state(row, now) is None
+        ]:
             await self._sessions.delete_session(*dead)
 
-    def _check_noted(self, noted: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _check_metadata(self, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the metadata as the store will give it back; empty if there is none."""
-        if not noted:
+        if not metadata:
             return {}
         if not self._sessions.keeps_attributes:
-            raise ValueError("this session adapter does not keep attributes, so nothing can be noted about a session")
-        return check_noted(noted)
+            raise ValueError(
+                "this session adapter does not keep attributes, so nothing can be noted about a session"
+            )
+        return check_metadata(metadata)
 
     async def _rows_of_login(self, user_id: str, handle: str) -> list[SessionRow]:
         """The sessions of one login, dead ones included."""
@@ -268,7 +293,11 @@ class AsyncSessionMethods(Generic[UserT]):
         return found
 
     def _devices(self, rows: Iterable[SessionRow], now: int) -> list[Device]:
-        return [to_device(row, state, self._expiry) for row in rows if (state := session_state(row, now)) is not None]
+        return [
+            to_device(row, state, self._expiry)
+            for row in rows
+            if (state := session_state(row, now)) is not None
+        ]
 
     async def _find(self, session_id: str) -> _Live:
         if not is_session_id(session_id):
@@ -321,7 +350,9 @@ class AsyncSessionMethods(Generic[UserT]):
     async def _renew(self, row: SessionRow, grace: int) -> Session:
         try:
             found = await self._replace(row, grace)
-        except ConcurrentlyRevoked:  # if the used session was ended too, there is nothing to renew any more
+        except (
+            ConcurrentlyRevoked
+        ):  # if the used session was ended too, there is nothing to renew any more
             found = await self._replace(row, grace)
         state = None if found is None else session_state(found, self._clock())
         if found is None or state is None:
@@ -331,7 +362,9 @@ class AsyncSessionMethods(Generic[UserT]):
     async def _replace(self, row: SessionRow, grace: int) -> SessionRow | None:
         now = self._clock()
         successor = self._as_kept(successor_row(row, now, self._expiry))
-        if successor.idle_expires <= now:  # the absolute lifetime is over, though the record was written when it was longer
+        if (
+            successor.idle_expires <= now
+        ):  # the absolute lifetime is over, though the record was written when it was longer
             await self._sessions.delete_session(row.id)
             return None
         return await self._sessions.renew_session(row.id, successor, grace=grace)

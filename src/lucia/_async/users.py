@@ -31,9 +31,18 @@ from lucia.errors import (
     InvalidSessionId,
     InvalidUserId,
     Overloaded,
-    SessionsNotEnded,
+    SessionsNotRevoked,
 )
-from lucia.models import Key, KeyRow, PersistentKey, PrimaryKey, Session, SingleUseKey, UserT, check_user_id
+from lucia.models import (
+    Key,
+    KeyRow,
+    PersistentKey,
+    PrimaryKey,
+    Session,
+    SingleUseKey,
+    UserT,
+    check_user_id,
+)
 
 
 class AsyncUserMethods(AsyncSessionMethods[UserT]):
@@ -49,7 +58,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
     _generate_user_id: Callable[[], str]
     _single_use_purposes: frozenset[str]
 
-    async def create_user(self, *, primary_key: PrimaryKey | None, attributes: Mapping[str, Any] | None = None) -> UserT:
+    async def create_user(
+        self, *, primary_key: PrimaryKey | None, attributes: Mapping[str, Any] | None = None
+    ) -> UserT:
         """Store a new user, and their primary key if there is one, both or neither.
 
         Raises:
@@ -63,7 +74,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         if attributes is not None:
             check_user_attributes(attributes)
         user_id = check_user_id(self._generate_user_id())
-        key = None if primary_key is None else await self._new_key(user_id, primary_key, primary=True)
+        key = (
+            None if primary_key is None else await self._new_key(user_id, primary_key, primary=True)
+        )
         row = await users.set_user(user_id, attributes or {}, key)
         return self.transform_database_user(row)
 
@@ -105,7 +118,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         users = self._require_users()
         check_user_id(user_id)
         found = await users.get_user(user_id)
-        if found is not None and exactly(found, user_id) is None:  # another user, whose id the store takes for this one
+        if (
+            found is not None and exactly(found, user_id) is None
+        ):  # another user, whose id the store takes for this one
             return
         await users.delete_keys_by_user_id(user_id)
         with revocation(user_id):
@@ -116,7 +131,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
                 self._forget_user(user_id)
             await self._sessions.delete_sessions_by_user_id(user_id)
 
-    async def create_key(self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None) -> PersistentKey:
+    async def create_key(
+        self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None
+    ) -> PersistentKey:
         """Give a user a further key, one that can be deleted.
 
         Raises:
@@ -125,7 +142,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidInput: the key's name or the password can't be one.
             ValueError: ``provider_id`` holds a colon.
         """
-        row = await self._new_key(user_id, PrimaryKey(provider_id, provider_user_id, password), primary=False)
+        row = await self._new_key(
+            user_id, PrimaryKey(provider_id, provider_user_id, password), primary=False
+        )
         await self._require_users().set_key(row)
         return PersistentKey(
             provider_id=provider_id,
@@ -136,7 +155,13 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         )
 
     async def create_single_use_key(
-        self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None, expires_in: timedelta
+        self,
+        user_id: str,
+        *,
+        provider_id: str,
+        provider_user_id: str,
+        password: str | None,
+        expires_in: timedelta,
     ) -> SingleUseKey:
         """Give a user a key that its first use consumes, such as for a password reset.
 
@@ -155,7 +180,12 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             ValueError: ``expires_in`` is negative, or ``provider_id`` holds a colon.
         """
         expires = self._clock() + milliseconds("expires_in", expires_in)
-        row = await self._new_key(user_id, PrimaryKey(provider_id, provider_user_id, password), primary=False, expires=expires)
+        row = await self._new_key(
+            user_id,
+            PrimaryKey(provider_id, provider_user_id, password),
+            primary=False,
+            expires=expires,
+        )
         await self._require_users().set_key(row)
         return SingleUseKey(
             provider_id=provider_id,
@@ -166,7 +196,14 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             expired=False,
         )
 
-    async def use_key(self, provider_id: str, provider_user_id: str, password: str | None, *, address: str | None = None) -> Key:
+    async def use_key(
+        self,
+        provider_id: str,
+        provider_user_id: str,
+        password: str | None,
+        *,
+        address: str | None = None,
+    ) -> Key:
         """Check a key and its password; consume it if it is a single-use key, also an expired one, but not on a wrong password.
 
         A key without a password is used with ``password=None`` alone. Where a password is given, every answer costs one verification, so
@@ -197,7 +234,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         provider_user_id: str,
         password: str | None,
         *,
-        noted: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         address: str | None = None,
     ) -> Session:
         """Use a key and log its user in. A login that a password change or the key's removal overtook does not survive it.
@@ -206,12 +243,19 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidCredentials, TooManyAttempts, Overloaded: as :meth:`use_key`.
             InvalidInput, ValueError: as :meth:`create_session`, before the key is used.
         """
-        self._check_noted(noted)
+        self._check_metadata(metadata)
         with credentials(provider_id, provider_user_id, address):
-            return await self._sign_in_with_key(provider_id, provider_user_id, password, noted, address)
+            return await self._sign_in_with_key(
+                provider_id, provider_user_id, password, metadata, address
+            )
 
     async def _sign_in_with_key(
-        self, provider_id: str, provider_user_id: str, password: str | None, noted: Mapping[str, Any] | None, address: str | None
+        self,
+        provider_id: str,
+        provider_user_id: str,
+        password: str | None,
+        metadata: Mapping[str, Any] | None,
+        address: str | None,
     ) -> Session:
         row = await self._allowed(sought_key_id(provider_id, provider_user_id), password, address)
         if row.expires is None:
@@ -220,7 +264,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             await self._consume(row)
         # A single-use key is consumed after the session is made. A change of the password revokes such keys and then ends
         # the sessions: so it ends this session, or the key is gone and nobody gets the session.
-        session = await self.create_session(row.user_id, noted=noted)
+        session = await self.create_session(row.user_id, metadata=metadata)
         proven = False
         try:
             proven = await self._still_proven(row, password, address)
@@ -252,7 +296,11 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         if await self._get_user(sought_user_id(user_id)) is None:
             raise InvalidUserId
         now = self._clock()
-        return [to_key(row, now) for row in await users.get_keys_by_user_id(user_id) if row.user_id == user_id]
+        return [
+            to_key(row, now)
+            for row in await users.get_keys_by_user_id(user_id)
+            if row.user_id == user_id
+        ]
 
     async def update_key_password(
         self,
@@ -282,7 +330,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             InvalidKeyId: there is no such key.
             InvalidInput: the password can't be one.
             TypeError: ``keep_session`` is neither a ``str`` nor None; nothing was changed.
-            SessionsNotEnded: the password was changed, the sessions were not ended; calling it again is safe and ends them.
+            SessionsNotRevoked: the password was changed, the sessions were not ended; calling it again is safe and ends them.
         """
         users = self._require_users()
         keep = keep_session if keep_session is not None and is_session_id(keep_session) else None
@@ -301,7 +349,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             await self._revoke_single_use_keys(key)
             return await self._end_other_sessions(key.user_id, keep)
         except Exception as error:
-            raise SessionsNotEnded from error
+            raise SessionsNotRevoked from error
 
     async def delete_key(self, provider_id: str, provider_user_id: str) -> bool:
         """Remove a key that is not primary.
@@ -331,7 +379,11 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             return
         users = self._require_users()
         rows = await users.get_keys_by_user_id(changed.user_id)
-        revoked = [row.id for row in rows if is_revoked_with_credentials(row, changed.user_id, self._single_use_purposes)]
+        revoked = [
+            row.id
+            for row in rows
+            if is_revoked_with_credentials(row, changed.user_id, self._single_use_purposes)
+        ]
         if revoked:
             await users.delete_non_primary_key(*revoked)
 
@@ -340,12 +392,16 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         if self._user_cache is not None:
             self._user_cache.drop(user_id)
 
-    async def _new_key(self, user_id: str, key: PrimaryKey, *, primary: bool, expires: int | None = None) -> KeyRow:
+    async def _new_key(
+        self, user_id: str, key: PrimaryKey, *, primary: bool, expires: int | None = None
+    ) -> KeyRow:
         self._require_users()
         id_ = key_id(key.provider_id, key.provider_user_id)
         sought_user_id(user_id)
         hashed = await self._hash(key.password)
-        return KeyRow(id=id_, user_id=user_id, hashed_password=hashed, primary_key=primary, expires=expires)
+        return KeyRow(
+            id=id_, user_id=user_id, hashed_password=hashed, primary_key=primary, expires=expires
+        )
 
     async def _hash(self, password: str | None) -> str | None:
         if password is None:
@@ -398,13 +454,17 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         row = await self._get_key(id_)
         key_found(row)
         refused = refusal(row, password_given=password is not None)
-        if password is not None and not await self._matches_limited(None if refused else row, password, address):
+        if password is not None and not await self._matches_limited(
+            None if refused else row, password, address
+        ):
             refused = refused or InvalidPassword
         if row is None or refused is not None:
             raise refused or InvalidKeyId
         return row
 
-    async def _matches_limited(self, row: KeyRow | None, password: str, address: str | None) -> bool:
+    async def _matches_limited(
+        self, row: KeyRow | None, password: str, address: str | None
+    ) -> bool:
         """Whether the password is the key's; of wrong ones the last that a single-use key allows consumes it.
 
         Raises:
@@ -432,13 +492,22 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
     async def _rehashed(self, row: KeyRow, password: str | None, address: str | None) -> KeyRow:
         """The row with a hash of the configured kind, if nobody changed the password meanwhile and the workers have room."""
-        if password is None or row.hashed_password is None or not self._hasher.needs_rehash(row.hashed_password):
+        if (
+            password is None
+            or row.hashed_password is None
+            or not self._hasher.needs_rehash(row.hashed_password)
+        ):
             return row
         try:
             hashed = await self._workers.hash(password, owner_of(address))
         except Overloaded:
             return row
-        return await self._require_users().update_key_password(row.id, hashed, expected=row.hashed_password) or row
+        return (
+            await self._require_users().update_key_password(
+                row.id, hashed, expected=row.hashed_password
+            )
+            or row
+        )
 
     async def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
         """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password.
@@ -457,7 +526,9 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
 
     async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
         kept = None if keep is None else await self._renew_own(user_id, keep)
-        spared = await self.invalidate_all_user_sessions(user_id, keep=None if kept is None else kept.session_id)
+        spared = await self.invalidate_all_user_sessions(
+            user_id, keep=None if kept is None else kept.session_id
+        )
         return kept if spared else None
 
     async def _renew_own(self, user_id: str, session_id: str) -> Session | None:

@@ -75,7 +75,13 @@ class AsyncLock:
             self._enter_loop(loop)
         await self._lock.acquire()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
         self._lock.release()
 
     def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -96,7 +102,13 @@ class Lock:
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
         self._lock.release()
 
 
@@ -146,7 +158,9 @@ class _Jobs:
     as long for unknown names as for known ones.
     """
 
-    def __init__(self, hasher: PasswordHasher, timer: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self, hasher: PasswordHasher, timer: Callable[[], float] = time.thread_time
+    ) -> None:
         self._hasher = hasher
         self._timer = timer
         self._lock = threading.Lock()
@@ -295,7 +309,9 @@ class _Pool:
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
 
-    def submit(self, owner: str, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(
+        self, owner: str, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
         """Start or queue a job. Its place is free again once it is done, or cancelled before it began.
 
         Raises:

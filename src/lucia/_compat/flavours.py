@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 
-def waits(function: Callable[..., Any]) -> bool:
+def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives something to await; sees through ``functools.wraps``."""
     return inspect.iscoroutinefunction(inspect.unwrap(function))
 
 
-def check_colour(name: str, given: Callable[..., Any], like: Callable[..., Any]) -> None:
+def check_flavour(name: str, given: Callable[..., Any], like: Callable[..., Any]) -> None:
     """Refuse an adapter of the other colour than ``Auth`` or ``AsyncAuth``.
 
     Args:
@@ -21,10 +21,12 @@ def check_colour(name: str, given: Callable[..., Any], like: Callable[..., Any])
     Raises:
         TypeError: one of them waits and the other does not.
     """
-    if waits(given) == waits(like):
+    if is_async(given) == is_async(like):
         return
-    auth, adapter = ("AsyncAuth", "AsyncX…Adapter") if waits(like) else ("Auth", "X…Adapter")
-    raise TypeError(f"{name}= has an adapter of the other colour: {auth} takes an {adapter}, whose methods {_verb(like)}")
+    auth, adapter = ("AsyncAuth", "AsyncX…Adapter") if is_async(like) else ("Auth", "X…Adapter")
+    raise TypeError(
+        f"{name}= has an adapter of the other colour: {auth} takes an {adapter}, whose methods {_verb(like)}"
+    )
 
 
 def check_methods(name: str, given: object, protocol: type) -> None:
@@ -35,7 +37,9 @@ def check_methods(name: str, given: object, protocol: type) -> None:
     """
     if isinstance(given, type):
         kind = given.__name__
-        raise TypeError(f"{name} must be an instance of {kind}, not the class: call it, as in {kind}(…)")
+        raise TypeError(
+            f"{name} must be an instance of {kind}, not the class: call it, as in {kind}(…)"
+        )
     methods = [method for method in vars(protocol) if not method.startswith("_")]
     missing = [method for method in methods if not callable(getattr(given, method, None))]
     if missing:
@@ -51,11 +55,11 @@ def check_function(name: str, function: object) -> None:
     """
     if not callable(function):
         raise TypeError(f"{name} must be a function, not {type(function).__name__}")
-    if waits(function) or inspect.iscoroutinefunction(type(function).__call__):
+    if is_async(function) or inspect.iscoroutinefunction(type(function).__call__):
         raise TypeError(
             f"{name} must be a plain function, not an async one: it is called without await, so do what has to be awaited elsewhere"
         )
 
 
 def _verb(like: Callable[..., Any]) -> str:
-    return "are async" if waits(like) else "are not async"
+    return "are async" if is_async(like) else "are not async"

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
-__all__ = ["MAX_TOGETHER", "AsyncTogether", "Together"]
+__all__ = ["MAX_CONCURRENT_CALLS", "AsyncGatherer", "Gatherer"]
 
 T = TypeVar("T")
 
-MAX_TOGETHER: Final = 128
+MAX_CONCURRENT_CALLS: Final = 128
 """How many calls are made at once: so many tasks take an event loop about a millisecond."""
 
 
-class AsyncTogether:
+class AsyncGatherer:
     """Makes independent calls.
 
     Args:
@@ -23,7 +23,9 @@ class AsyncTogether:
     def __init__(self, *, concurrently: bool) -> None:
         self._concurrently = concurrently
 
-    async def outcomes(self, calls: Sequence[Callable[[], Awaitable[T]]], at_once: int = MAX_TOGETHER) -> list[T | BaseException]:
+    async def outcomes(
+        self, calls: Sequence[Callable[[], Awaitable[T]]], at_once: int = MAX_CONCURRENT_CALLS
+    ) -> list[T | BaseException]:
         """What each returned or raised, in order; nothing is begun after one has failed, but those that were begun end."""
         found: list[T | BaseException] = []
         size = at_once if self._concurrently else 1
@@ -43,12 +45,14 @@ async def _outcomes(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Bas
         return [error]
 
 
-class Together:
+class Gatherer:
     """Makes calls one after another: a thread can wait for one only."""
 
     def __init__(self, *, concurrently: bool) -> None: ...
 
-    def outcomes(self, calls: Sequence[Callable[[], T]], _at_once: int = 1) -> list[T | BaseException]:
+    def outcomes(
+        self, calls: Sequence[Callable[[], T]], _at_once: int = 1
+    ) -> list[T | BaseException]:
         """What each returned or raised, in order, up to the first that failed."""
         found: list[T | BaseException] = []
         for call in calls:

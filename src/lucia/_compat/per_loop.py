@@ -1,6 +1,6 @@
 """Whose a value is: an event loop's, or a process's, that makes it on first use and never shares it.
 
-``AsyncOwned`` stands beside ``Owned``, with the same methods (``aclose`` is ``close``), so that generated code finds its own by name.
+``AsyncPerLoop`` stands beside ``Owned``, with the same methods (``aclose`` is ``close``), so that generated code finds its own by name.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from lucia._compat.concurrency import PerProcess
 
-__all__ = ["AsyncOwned", "Owned"]
+__all__ = ["AsyncPerLoop", "PerLoop"]
 
 
 class _AsyncClosable(Protocol):
@@ -25,7 +25,7 @@ AsyncClosableT = TypeVar("AsyncClosableT", bound=_AsyncClosable)
 ClosableT = TypeVar("ClosableT", bound=_Closable)
 
 
-class AsyncOwned(Generic[AsyncClosableT]):
+class AsyncPerLoop(Generic[AsyncClosableT]):
     """One value for each running event loop, made on first use, and closed before its loop ends, whether or not anybody closes it.
 
     What a loop closes by itself when it ends are asynchronous generators (``loop.shutdown_asyncgens``, which ``asyncio.run`` and every
@@ -34,7 +34,10 @@ class AsyncOwned(Generic[AsyncClosableT]):
 
     def __init__(self, make: Callable[[], AsyncClosableT]) -> None:
         self._make = make
-        self._by_loop: dict[asyncio.AbstractEventLoop, tuple[AsyncClosableT, AsyncGenerator[None], weakref.finalize[..., Any]]] = {}
+        self._by_loop: dict[
+            asyncio.AbstractEventLoop,
+            tuple[AsyncClosableT, AsyncGenerator[None], weakref.finalize[..., Any]],
+        ] = {}
 
     async def get(self) -> AsyncClosableT:
         """The running loop's value."""
@@ -82,7 +85,7 @@ def _close_later(loop: asyncio.AbstractEventLoop, closing: AsyncGenerator[None])
         loop.call_soon_threadsafe(loop.create_task, closing.aclose())
 
 
-class Owned(Generic[ClosableT]):
+class PerLoop(Generic[ClosableT]):
     """One value for each process, made on first use: nothing is shared after a fork."""
 
     def __init__(self, make: Callable[[], ClosableT]) -> None:

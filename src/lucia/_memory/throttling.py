@@ -41,17 +41,28 @@ class FailureLog:
         """Count an attempt as a failure under each name, or under none of them if it has to wait."""
         with self._lock:
             now = self._clock()
-            judged = {name: rule.judge(self._entries(name, now).values(), now) for name, rule in rules.items()}
+            judged = {
+                name: rule.judge(self._entries(name, now).values(), now)
+                for name, rule in rules.items()
+            }
             failures = {name: count + 1 for name, (_, count) in judged.items()}
             wait = max((wait for wait, _ in judged.values()), default=0)
-            return Attempt(wait, failures, {} if wait else {name: self._add(name, rule, now) for name, rule in rules.items()})
+            return Attempt(
+                wait,
+                failures,
+                {} if wait else {name: self._add(name, rule, now) for name, rule in rules.items()},
+            )
 
     def take_back(self, entries: Mapping[str, str]) -> None:
         """Make an attempt uncounted."""
         with self._lock:
             for name, entry in entries.items():
                 failures = self._names.get(name)
-                if failures is not None and failures.entries.pop(entry, None) is not None and not failures.entries:
+                if (
+                    failures is not None
+                    and failures.entries.pop(entry, None) is not None
+                    and not failures.entries
+                ):
                     del self._names[name]
 
     def _entries(self, name: str, now: int) -> dict[str, int]:

@@ -41,9 +41,17 @@ class UserCache:
         ValueError: one of them is not more than zero.
     """
 
-    def __init__(self, *, max_age: timedelta, max_users: int = DEFAULT_MAX_USERS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        max_age: timedelta,
+        max_users: int = DEFAULT_MAX_USERS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         if milliseconds("max_age", max_age) == 0:
-            raise ValueError("max_age must be longer than zero: without user_cache= no user is kept")
+            raise ValueError(
+                "max_age must be longer than zero: without user_cache= no user is kept"
+            )
         self._max_age = max_age.total_seconds()
         self._max_users = _check_max_users(max_users)
         self._clock = clock

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from lucia._redis.commands import Batch, Call, Operation, Reply
 from lucia._redis.hashed_ids import HashedIds, RawIds, check_raw_ids, is_hash
 from lucia._redis.operations import MAX_HOPS, get, is_in_grace, twice
-from lucia._redis.records import CrossedReply, Layout, decode_marker, decode_row
+from lucia._redis.records import Layout, MismatchedReply, decode_marker, decode_row
 from lucia._redis.store import Store, StoreProtocol
 from lucia._rules.sessions import derived_handle, handle_of
 from lucia.frozen import FrozenDict
@@ -45,7 +45,7 @@ class HashedLookup:
         return None
 
 
-class Hashed:
+class HashedIdStore:
     """A protocol's operations over hashed ids.
 
     Reading tries all that may stand for an id, in one command where one server has all keys. What ends or renews a session first looks
@@ -58,7 +58,9 @@ class Hashed:
         one_server: whether one command may name keys of several slots.
     """
 
-    def __init__(self, protocol: StoreProtocol, layout: Layout, ids: HashedIds, *, one_server: bool) -> None:
+    def __init__(
+        self, protocol: StoreProtocol, layout: Layout, ids: HashedIds, *, one_server: bool
+    ) -> None:
         self._protocol = protocol
         self._layout = layout
         self._ids = ids
@@ -71,7 +73,9 @@ class Hashed:
 
     def get_once(self, session_id: str) -> Operation[SessionRow | None]:
         """The same, if no reply is another's."""
-        held = yield from self._read([(self._layout.session_key(stored),) for stored in self._ids.candidates(session_id)])
+        held = yield from self._read(
+            [(self._layout.session_key(stored),) for stored in self._ids.candidates(session_id)]
+        )
         return self.lookup.row(session_id, [record for (record,) in held])
 
     def get_successor(self, used_id: str) -> Operation[SessionRow | None]:
@@ -90,18 +94,26 @@ class Hashed:
         """Store a new session under the current key's hash of its id. That the id is taken is told for that hash alone."""
         yield from self._protocol.create(self._hidden(row), random_below)
 
-    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+    def create_capped(
+        self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+    ) -> Operation[SessionRow]:
         """Store the session of a new login likewise, and end the user's oldest logins beyond the limit."""
-        stored = yield from self._protocol.create_within(self._hidden(row), limit, now, random_below)
+        stored = yield from self._protocol.create_capped(
+            self._hidden(row), limit, now, random_below
+        )
         return _under_its_id(stored, row.id)
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
+    def renew(
+        self, used_id: str, successor: SessionRow, grace: int
+    ) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once; its marker seals the successor's id."""
         stored = yield from self._find(used_id)
         if stored is None:
             return None
         hidden = self._hidden(successor)
-        found = yield from self._protocol.renew(stored, hidden, grace, self._ids.seal(used_id, stored, successor.id))
+        found = yield from self._protocol.renew(
+            stored, hidden, grace, self._ids.seal(used_id, stored, successor.id)
+        )
         if found is not None and found.id == hidden.id:
             return successor
         return (yield from self.get_successor(used_id))
@@ -128,7 +140,11 @@ class Hashed:
     def _hidden(self, row: SessionRow) -> SessionRow:
         """A row as it is stored. One without a handle gets it: in a list it would be derived from another text than the id."""
         stored = self._ids.stored(row.id)
-        return row if stored == row.id else replace(row, id=stored, attributes={"handle": handle_of(row), **row.attributes})
+        return (
+            row
+            if stored == row.id
+            else replace(row, id=stored, attributes={"handle": handle_of(row), **row.attributes})
+        )
 
     def _step(self, used_id: str, candidates: Sequence[str]) -> Operation[_Step | None]:
         return (yield from twice(lambda: self._step_once(used_id, candidates)))
@@ -137,7 +153,9 @@ class Hashed:
         held = yield from self._read([(self._layout.marker_key(stored),) for stored in candidates])
         for stored, (value,) in zip(candidates, held, strict=True):
             marker = decode_marker(value, stored)
-            if marker is not None and is_in_grace(marker, (yield Call("PTTL", (self._layout.marker_key(stored),)))):
+            if marker is not None and is_in_grace(
+                marker, (yield Call("PTTL", (self._layout.marker_key(stored),)))
+            ):
                 successor = self._ids.successor(used_id, marker)
                 return None if successor is None else _Step(successor, marker.successor)
         return None
@@ -158,7 +176,11 @@ class Hashed:
 
     def _present_once(self, stored: Sequence[str]) -> Operation[list[str] | None]:
         held = yield from self._read([self._keys(id_) for id_ in stored])
-        return [id_ for id_, values in zip(stored, held, strict=True) if any(value is not None for value in values)]
+        return [
+            id_
+            for id_, values in zip(stored, held, strict=True)
+            if any(value is not None for value in values)
+        ]
 
     def _keys(self, stored: str) -> tuple[str, ...]:
         session = self._layout.session_key(stored)
@@ -169,16 +191,23 @@ class Hashed:
         """What is at these keys; those of a group are in one slot, and read at one moment.
 
         Raises:
-            CrossedReply: a reply has another shape, so it was another command's.
+            MismatchedReply: a reply has another shape, so it was another command's.
         """
         if self._one_server:
-            values = iter(_values((yield Call("MGET", tuple(key for keys in groups for key in keys))), sum(map(len, groups))))
+            values = iter(
+                _values(
+                    (yield Call("MGET", tuple(key for keys in groups for key in keys))),
+                    sum(map(len, groups)),
+                )
+            )
             return [[next(values) for _ in keys] for keys in groups]
         replies = yield Batch(tuple(Call("MGET", keys) for keys in groups))
         return [_values(reply, len(keys)) for reply, keys in zip(replies, groups, strict=True)]
 
 
-def at_rest(layout: Layout, id_keys: Sequence[bytes], raw_ids: RawIds, *, one_server: bool) -> Callable[[StoreProtocol], Store]:
+def at_rest(
+    layout: Layout, id_keys: Sequence[bytes], raw_ids: RawIds, *, one_server: bool
+) -> Callable[[StoreProtocol], Store]:
     """What makes a store of a protocol: nothing but the protocol itself, or with keys one that holds hashes of ids.
 
     Raises:
@@ -187,18 +216,22 @@ def at_rest(layout: Layout, id_keys: Sequence[bytes], raw_ids: RawIds, *, one_se
     """
     if id_keys:
         ids = HashedIds(id_keys, raw_ids)
-        return lambda protocol: Hashed(protocol, layout, ids, one_server=one_server)
+        return lambda protocol: HashedIdStore(protocol, layout, ids, one_server=one_server)
     if check_raw_ids(raw_ids) == "refuse":
-        raise ValueError("raw_ids='refuse' needs id_keys: without a key, sessions are stored under their ids as they are")
+        raise ValueError(
+            "raw_ids='refuse' needs id_keys: without a key, sessions are stored under their ids as they are"
+        )
     return lambda protocol: protocol
 
 
 def _values(reply: Reply, count: int) -> list[bytes | None]:
     match reply:
-        case [*values] if len(values) == count and all(value is None or isinstance(value, bytes) for value in values):
+        case [*values] if len(values) == count and all(
+            value is None or isinstance(value, bytes) for value in values
+        ):
             return values
         case _:
-            raise CrossedReply
+            raise MismatchedReply
 
 
 def _under_its_id(row: SessionRow, session_id: str) -> SessionRow:
@@ -207,5 +240,7 @@ def _under_its_id(row: SessionRow, session_id: str) -> SessionRow:
         return row
     attributes = row.attributes
     if attributes.get("handle") == derived_handle(session_id):
-        attributes = FrozenDict({name: value for name, value in attributes.items() if name != "handle"})
+        attributes = FrozenDict(
+            {name: value for name, value in attributes.items() if name != "handle"}
+        )
     return stored_row(session_id, row.user_id, row.active_expires, row.idle_expires, attributes)

@@ -26,7 +26,7 @@ from lucia._redis.index import Index
 from lucia._redis.operations import (
     PROBE,
     Reading,
-    born_dead,
+    already_expired,
     check_storable,
     create_then_end,
     end_dead,
@@ -47,7 +47,7 @@ from lucia._redis.operations import (
     within_grace,
 )
 from lucia._redis.records import Layout, Marker, encode_marker, encode_row
-from lucia._redis.scripts import BORN_DEAD, DELETE, SWAP
+from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, SWAP
 from lucia._rules.sessions import MARKER_MS, handle_of
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
@@ -72,10 +72,12 @@ class SlotSteps(Protocol):
     """What an operation does at one key, or at two in one slot, so that nothing comes between."""
 
     def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
-        """Put an id into an index, which lives at least until ``expires``; returns its length, or BORN_DEAD if that is past."""
+        """Put an id into an index, which lives at least until ``expires``; returns its length, or ALREADY_EXPIRED if that is past."""
         ...
 
-    def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
+    def swap(
+        self, used: str, marker_key: str, marker: bytes
+    ) -> Operation[tuple[bytes | None, int] | None]:
         """Put a marker in the place of a session and return None; if that is gone, return its marker, if any, and what is left of it."""
         ...
 
@@ -95,12 +97,16 @@ class Scripted:
         length: int = yield Eval(index.scripts.push, (key,), (session_id, expires, INDEX_SLACK_MS))
         return length
 
-    def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
+    def swap(
+        self, used: str, marker_key: str, marker: bytes
+    ) -> Operation[tuple[bytes | None, int] | None]:
         answer = yield Eval(SWAP, (used, marker_key), (marker, MARKER_MS))
         return None if answer == 1 else (answer[0], answer[1])
 
     def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:
-        answers: list[list[list[bytes | None]]] = yield Batch(tuple(Eval(DELETE, pair, ()) for pair in keys))
+        answers: list[list[list[bytes | None]]] = yield Batch(
+            tuple(Eval(DELETE, pair, ()) for pair in keys)
+        )
         return [(held[0][0], held[0][1]) for held in answers]
 
     def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
@@ -112,10 +118,15 @@ class Plain:
 
     def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
         if expires <= milliseconds_of((yield Call("TIME", ()))):
-            return BORN_DEAD
+            return ALREADY_EXPIRED
         yield index.check(key)  # a key of another type fails here, before its expiry is touched
-        endless = (yield Call("PTTL", (key,))) == -1  # the original wrote it; with an end it could end before the original's sessions
-        first, longer = (Call("PEXPIREAT", (key, expires + INDEX_SLACK_MS, condition)) for condition in ("NX", "GT"))
+        endless = (
+            yield Call("PTTL", (key,))
+        ) == -1  # the original wrote it; with an end it could end before the original's sessions
+        first, longer = (
+            Call("PEXPIREAT", (key, expires + INDEX_SLACK_MS, condition))
+            for condition in ("NX", "GT")
+        )
         added = index.add(key, session_id)
         if index.legacy_writers:
             replies = yield Transaction((*added, Call("PERSIST", (key,))))
@@ -126,7 +137,9 @@ class Plain:
             yield first
         return length
 
-    def swap(self, used: str, marker_key: str, marker: bytes) -> Operation[tuple[bytes | None, int] | None]:
+    def swap(
+        self, used: str, marker_key: str, marker: bytes
+    ) -> Operation[tuple[bytes | None, int] | None]:
         if (yield Call("MGET", (used,)))[0] is not None:
             write = Call("SET", (marker_key, marker, "NX", "PX", MARKER_MS))
             written, ended = yield Transaction((write, Call("DEL", (used,))))
@@ -137,17 +150,25 @@ class Plain:
         return value, life
 
     def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:
-        records: list[list[bytes | None]] = yield Batch(tuple(Call("MGET", (session,)) for session, _ in keys))
-        yield Batch(tuple(Call("DEL", (session,)) for session, _ in keys))  # first, since a server without memory refuses the next
-        yield Batch(tuple(Call("SET", (marker, TOMBSTONE, "NX", "PX", MARKER_MS)) for _, marker in keys))
-        markers: list[list[bytes | None]] = yield Batch(tuple(Call("MGET", (marker,)) for _, marker in keys))
+        records: list[list[bytes | None]] = yield Batch(
+            tuple(Call("MGET", (session,)) for session, _ in keys)
+        )
+        yield Batch(
+            tuple(Call("DEL", (session,)) for session, _ in keys)
+        )  # first, since a server without memory refuses the next
+        yield Batch(
+            tuple(Call("SET", (marker, TOMBSTONE, "NX", "PX", MARKER_MS)) for _, marker in keys)
+        )
+        markers: list[list[bytes | None]] = yield Batch(
+            tuple(Call("MGET", (marker,)) for _, marker in keys)
+        )
         return [(record[0], marker[0]) for record, marker in zip(records, markers, strict=True)]
 
     def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
         yield Batch(index.remove(key, ids))
 
 
-class SessionFirst(Reading):
+class ClusterStore(Reading):
     """The operations for one layout, by the given steps."""
 
     def __init__(self, layout: Layout, steps: SlotSteps) -> None:
@@ -172,7 +193,9 @@ class SessionFirst(Reading):
             ids = yield from self._layout.index.sample(index, PROBE, length, random_below)
             yield from self._drop(index, missing(ids, (yield from self._records(ids))))
 
-    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+    def create_capped(
+        self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+    ) -> Operation[SessionRow]:
         """Store the session of a new login, then end the user's oldest logins beyond the limit.
 
         Until all logins that go on at the same time have returned, there may be as many more than the limit.
@@ -180,32 +203,46 @@ class SessionFirst(Reading):
         Raises:
             DuplicateSessionId, ConcurrentlyRevoked, ValueError: as :meth:`create`.
         """
-        return (yield from create_then_end(self, self._layout, self._values, row, limit, now, random_below))
+        return (
+            yield from create_then_end(
+                self, self._layout, self._values, row, limit, now, random_below
+            )
+        )
 
     def _make(self, row: SessionRow) -> Operation[int]:
         """Steps C1 to C3; returns the index's length."""
         check_storable(self._layout, row)
         if not self._layout.is_one_slot(row.id):
-            raise ValueError("a session id may not hold braces that are no hash tag, where a cluster has to find its marker")
-        record, key, index = encode_row(row), self._layout.session_key(row.id), self._layout.index_key(row.user_id)
+            raise ValueError(
+                "a session id may not hold braces that are no hash tag, where a cluster has to find its marker"
+            )
+        record, key, index = (
+            encode_row(row),
+            self._layout.session_key(row.id),
+            self._layout.index_key(row.user_id),
+        )
         written = yield Call("SET", (key, record, "NX", "PX", PROVISIONAL_MS))
         if not written and (yield Call("MGET", (key,)))[0] != record:
             raise DuplicateSessionId
         try:
-            length = yield from self._steps.push(self._layout.index, index, row.id, row.idle_expires)
+            length = yield from self._steps.push(
+                self._layout.index, index, row.id, row.idle_expires
+            )
         except Exception:
             with suppress(Exception):  # if this is lost too, the session is gone in ten seconds
                 yield Call("DEL", (key,))
             raise
-        if length == BORN_DEAD:
+        if length == ALREADY_EXPIRED:
             yield Call("DEL", (key,))
-            raise born_dead()
+            raise already_expired()
         if not (yield Call("PEXPIREAT", (key, row.idle_expires))):
             yield from self._drop(index, [row.id.encode()])
             raise ConcurrentlyRevoked
         return length
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
+    def renew(
+        self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
+    ) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once.
 
         Returns:
@@ -222,7 +259,9 @@ class SessionFirst(Reading):
         answer = yield from self._steps.swap(used, marker_key, encode_marker(marker))
         found = None if answer is None else marker_or_none(answer[0], used_id)
         if answer is None or found == marker:
-            if self._layout.index.legacy_writers:  # nobody else takes it out, whose session this call has ended
+            if (
+                self._layout.index.legacy_writers
+            ):  # nobody else takes it out, whose session this call has ended
                 yield from self._drop(self._layout.index_key(successor.user_id), [used_id.encode()])
             return successor
         yield Call("DEL", (self._layout.session_key(successor.id),))
@@ -260,13 +299,24 @@ class SessionFirst(Reading):
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
         found = None if keep is None else (yield from end_of_chain(self._layout, user_id, keep))
-        spared = set[str | None]() if found is None else (yield from self._incarnations(user_id, ids, *found))
+        spared = (
+            set[str | None]()
+            if found is None
+            else (yield from self._incarnations(user_id, ids, *found))
+        )
         ended = [id_ for id_ in ids if to_text(id_) not in spared]
         held = yield from self._end(map(to_text, ended), spared)
-        yield from self._drop(index, [id_ for id_ in ended if to_text(id_) in held] if self._layout.index.legacy_writers else ended)
+        yield from self._drop(
+            index,
+            [id_ for id_ in ended if to_text(id_) in held]
+            if self._layout.index.legacy_writers
+            else ended,
+        )
         return found is not None
 
-    def _incarnations(self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], end: SessionRow) -> Operation[set[str | None]]:
+    def _incarnations(
+        self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], end: SessionRow
+    ) -> Operation[set[str | None]]:
         """A chain of ids, and those in the index whose session is of the same login, by its handle."""
         found = set[str | None](chain)
         for block in Blocks(ids):
@@ -290,7 +340,9 @@ class SessionFirst(Reading):
             yield from self._drop(index, ids[::-1])
         return set(found)
 
-    def _delete_records(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[dict[str, SessionRow | None]]:
+    def _delete_records(
+        self, session_ids: Iterable[str], seen: set[str | None]
+    ) -> Operation[dict[str, SessionRow | None]]:
         """End these sessions, then what their markers name, and so on, each once.
 
         Returns:
@@ -301,7 +353,11 @@ class SessionFirst(Reading):
         while waiting:
             block, waiting = waiting[:BATCH], waiting[BATCH:]
             held = yield from self._take(block)
-            records = {id_: record for id_, (record, _) in zip(block, held, strict=True) if record is not None}
+            records = {
+                id_: record
+                for id_, (record, _) in zip(block, held, strict=True)
+                if record is not None
+            }
             found.update((id_, row_or_none(record, id_)) for id_, record in records.items())
             waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
         return found
@@ -309,7 +365,13 @@ class SessionFirst(Reading):
     def _take(self, session_ids: Sequence[str]) -> Operation[list[Held]]:
         """End these sessions, and return what they and their markers held. One whose marker would be in another slot has none."""
         whole = list(filter(self._layout.is_one_slot, session_ids))
-        held = dict(zip(whole, (yield from self._steps.take([self._keys(id_) for id_ in whole])), strict=True))
+        held = dict(
+            zip(
+                whole,
+                (yield from self._steps.take([self._keys(id_) for id_ in whole])),
+                strict=True,
+            )
+        )
         for id_ in session_ids:
             if id_ not in held:  # another protocol's, which had one server
                 key, _ = self._keys(id_)
@@ -318,7 +380,9 @@ class SessionFirst(Reading):
         return [held[id_] for id_ in session_ids]
 
     def _keys(self, session_id: str) -> tuple[bytes, bytes]:
-        return to_bytes(self._layout.session_key(session_id)), to_bytes(self._layout.marker_key(session_id))
+        return to_bytes(self._layout.session_key(session_id)), to_bytes(
+            self._layout.marker_key(session_id)
+        )
 
     def _records(self, ids: Sequence[bytes]) -> Operation[list[bytes | None]]:
         return (yield from self._values([session_key(self._layout, id_) for id_ in ids]))
@@ -326,7 +390,9 @@ class SessionFirst(Reading):
     def _values(self, keys: Sequence[bytes]) -> Operation[list[bytes | None]]:
         values: list[bytes | None] = []
         for start in range(0, len(keys), BATCH):
-            answers: list[list[bytes | None]] = yield Batch(tuple(Call("MGET", (key,)) for key in keys[start : start + BATCH]))
+            answers: list[list[bytes | None]] = yield Batch(
+                tuple(Call("MGET", (key,)) for key in keys[start : start + BATCH])
+            )
             values += [answer[0] for answer in answers]
         return values
 

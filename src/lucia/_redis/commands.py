@@ -84,7 +84,7 @@ class DropConnections:
 
 
 @dataclass(frozen=True, slots=True)
-class Fence:
+class ReplicationBarrier:
     """At every primary, write a key that lives a second, and wait on that connection until so many replicas have it.
 
     Replication keeps the order, so they have all that was written before, on whatever connection. (``WAIT`` alone tells nothing of the
@@ -115,7 +115,7 @@ class OnNode:
     commands: tuple[Call, ...]
 
 
-Command = Call | Eval | Batch | Transaction | Fence | DropConnections | Nodes | OnNode
+Command = Call | Eval | Batch | Transaction | ReplicationBarrier | DropConnections | Nodes | OnNode
 Operation = Generator[Command, Reply, T]
 
 
@@ -123,7 +123,9 @@ class ScriptsRefusedError(Exception):
     """The server, or what the client may do there, refuses scripts; a signal between two layers."""
 
 
-def with_or_without_scripts(start: Callable[[], Operation[T]], give_up: Callable[[], None]) -> Operation[T]:
+def with_or_without_scripts(
+    start: Callable[[], Operation[T]], give_up: Callable[[], None]
+) -> Operation[T]:
     """An operation that is started anew, without scripts, where they turn out to be refused.
 
     Args:

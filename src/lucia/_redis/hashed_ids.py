@@ -45,7 +45,12 @@ class HashedIds:
         ImportError: cryptography is not installed.
     """
 
-    def __init__(self, keys: Sequence[bytes], raw_ids: RawIds = "read", random_bytes: RandomBytes = os.urandom) -> None:
+    def __init__(
+        self,
+        keys: Sequence[bytes],
+        raw_ids: RawIds = "read",
+        random_bytes: RandomBytes = os.urandom,
+    ) -> None:
         self._keys = _checked(keys)
         self._raw_ids = check_raw_ids(raw_ids)
         _require_cryptography()
@@ -107,7 +112,9 @@ def _sealing_key(key: bytes, used_id: str) -> bytes:
 def _encrypt(key: bytes, nonce: bytes, text: str, bound_to: str) -> str:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    return base64.urlsafe_b64encode(nonce + AESGCM(key).encrypt(nonce, text.encode(), bound_to.encode())).decode()
+    return base64.urlsafe_b64encode(
+        nonce + AESGCM(key).encrypt(nonce, text.encode(), bound_to.encode())
+    ).decode()
 
 
 def _decrypt(key: bytes, sealed: str, bound_to: str) -> str | None:
@@ -116,7 +123,9 @@ def _decrypt(key: bytes, sealed: str, bound_to: str) -> str | None:
 
     try:
         data = base64.b64decode(sealed, b"-_", validate=True)
-        return AESGCM(key).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], bound_to.encode()).decode()
+        return (
+            AESGCM(key).decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], bound_to.encode()).decode()
+        )
     except (InvalidTag, ValueError):
         return None
 
@@ -139,7 +148,9 @@ def check_raw_ids(raw_ids: RawIds) -> RawIds:
 
 def _checked(keys: object) -> tuple[bytes, ...]:
     if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
-        raise TypeError(f"id_keys must be a list of keys, the current one first, not {type(keys).__name__}")
+        raise TypeError(
+            f"id_keys must be a list of keys, the current one first, not {type(keys).__name__}"
+        )
     ring = cast("Sequence[object]", keys)
     if not ring:
         raise ValueError("id_keys is empty: hashed ids need a key")
@@ -148,7 +159,11 @@ def _checked(keys: object) -> tuple[bytes, ...]:
 
 def _checked_key(key: object) -> bytes:
     if not isinstance(key, bytes):
-        raise TypeError(f"each of id_keys must be bytes, not {type(key).__name__}: turn text into bytes first, as by bytes.fromhex")
+        raise TypeError(
+            f"each of id_keys must be bytes, not {type(key).__name__}: turn text into bytes first, as by bytes.fromhex"
+        )
     if len(key) < MIN_KEY_BYTES:
-        raise ValueError(f"a key of id_keys has {len(key)} bytes, fewer than {MIN_KEY_BYTES}: make one by secrets.token_bytes(32)")
+        raise ValueError(
+            f"a key of id_keys has {len(key)} bytes, fewer than {MIN_KEY_BYTES}: make one by secrets.token_bytes(32)"
+        )
     return key

@@ -77,7 +77,9 @@ class Index(Protocol):
         """Read all ids, as they are there: of a list newest first, of a set in any order."""
         ...
 
-    def sample(self, key: str, count: int, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
+    def sample(
+        self, key: str, count: int, length: int, random_below: Callable[[int], int]
+    ) -> Operation[list[bytes]]:
         """Some ids, ``count`` at most, by chance, of an index that had this length."""
         ...
 
@@ -125,7 +127,9 @@ class ListIndex:
     def read(self, key: str) -> Operation[list[bytes]]:
         return list(cast("list[bytes]", (yield Call("LRANGE", (key, 0, -1)))))
 
-    def sample(self, key: str, count: int, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
+    def sample(
+        self, key: str, count: int, length: int, random_below: Callable[[int], int]
+    ) -> Operation[list[bytes]]:
         first = random_below(length - count + 1)
         return list(cast("list[bytes]", (yield Call("LRANGE", (key, first, first + count - 1)))))
 
@@ -152,7 +156,12 @@ class ListIndex:
 
     def read_page(self, key: Argument, place: Place, size: int) -> Operation[Page]:
         """Pages from the oldest end, where logins move nothing; each begins with a second look at the entry before it."""
-        ids = list(cast("list[bytes]", (yield Call("LRANGE", (key, -(place.position + size), -max(place.position, 1))))))
+        ids = list(
+            cast(
+                "list[bytes]",
+                (yield Call("LRANGE", (key, -(place.position + size), -max(place.position, 1)))),
+            )
+        )
         is_last = len(ids) < size + min(place.position, 1)
         has_moved = bool(place.position) and ids[-1:] != [place.anchor]
         if place.position:
@@ -172,7 +181,9 @@ class SetIndex:
         members = yield Call("SMEMBERS", (key,))
         return list(cast("Iterable[bytes]", members))  # some clients return a set
 
-    def sample(self, key: str, count: int, length: int, random_below: Callable[[int], int]) -> Operation[list[bytes]]:
+    def sample(
+        self, key: str, count: int, length: int, random_below: Callable[[int], int]
+    ) -> Operation[list[bytes]]:
         return sorted(cast("list[bytes]", (yield Call("SRANDMEMBER", (key, count)))))
 
     def check(self, key: str) -> Call:

@@ -52,7 +52,9 @@ class KeptRows:
         if length > MAX_KEPT_BYTES or not self._lock.acquire(blocking=False):
             return
         try:
-            row.read_from(records[0] if len(records) == 1 else tuple(records))  # nothing that a garbage collector has to look at
+            row.read_from(
+                records[0] if len(records) == 1 else tuple(records)
+            )  # nothing that a garbage collector has to look at
             if row.id not in self._young and len(self) >= self._most:
                 self._drop_one()
             self._young[row.id] = row

@@ -18,7 +18,7 @@ class Lookup(Protocol):
         """The session in what these keys hold; None if there is none.
 
         Raises:
-            CrossedReply: what they hold is another session's.
+            MismatchedReply: what they hold is another session's.
         """
         ...
 

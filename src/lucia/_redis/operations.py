@@ -6,7 +6,7 @@ from typing import Final, Protocol, TypeVar
 from lucia._compat.blocks import Blocks
 from lucia._redis.commands import Batch, Call, DropConnections, Operation, Reply
 from lucia._redis.lookup import Lookup, PlainLookup
-from lucia._redis.records import CrossedReply, Layout, Marker, decode_marker, decode_row
+from lucia._redis.records import Layout, Marker, MismatchedReply, decode_marker, decode_row
 from lucia._rules.caps import login_after, surplus_sessions
 from lucia._rules.sessions import MARKER_MS
 from lucia.errors import ConcurrentlyRevoked
@@ -33,7 +33,7 @@ def twice(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
     """Do it; if the reply was another's, once more."""
     try:
         return (yield from read())
-    except CrossedReply:
+    except MismatchedReply:
         pass
     return (yield from once_more(read))
 
@@ -43,7 +43,7 @@ def once_more(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
     yield DropConnections()
     try:
         return (yield from read())
-    except CrossedReply:
+    except MismatchedReply:
         return None
 
 
@@ -51,7 +51,7 @@ def get_once(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
     """Read one session.
 
     Raises:
-        CrossedReply: the record is another session's.
+        MismatchedReply: the record is another session's.
     """
     record = one_value((yield Call("MGET", (layout.session_key(session_id),))))
     return None if record is None else decode_row(record, session_id)
@@ -61,13 +61,13 @@ def one_value(reply: Reply) -> bytes | None:
     """The value in a reply to ``MGET`` of one key.
 
     Raises:
-        CrossedReply: the reply has another shape, so it was another command's.
+        MismatchedReply: the reply has another shape, so it was another command's.
     """
     match reply:
         case [bytes() | None as value]:
             return value
         case _:
-            raise CrossedReply
+            raise MismatchedReply
 
 
 def successor_of(layout: Layout, used_id: str) -> Operation[SessionRow | None]:
@@ -125,7 +125,11 @@ class Reading:
 
 def within_grace(marker: Marker | None, life: int) -> str | None:
     """The successor's id while the grace lasts; None for a sealed one, since that names by no id what it leads to."""
-    return marker.successor if marker is not None and marker.sealed is None and is_in_grace(marker, life) else None
+    return (
+        marker.successor
+        if marker is not None and marker.sealed is None and is_in_grace(marker, life)
+        else None
+    )
 
 
 def is_in_grace(marker: Marker, life: int) -> bool:
@@ -133,7 +137,9 @@ def is_in_grace(marker: Marker, life: int) -> bool:
     return 0 <= MARKER_MS - life < marker.grace
 
 
-def end_of_chain(layout: Layout, user_id: str, session_id: str) -> Operation[tuple[list[str], SessionRow] | None]:
+def end_of_chain(
+    layout: Layout, user_id: str, session_id: str
+) -> Operation[tuple[list[str], SessionRow] | None]:
     """The ids from this one along its renewals of the last minute, and the live session of this user that they lead to, if any."""
     chain: list[str] = []
     following: str | None = session_id
@@ -183,18 +189,20 @@ def to_text(id_: bytes) -> str:
 def row_or_none(record: bytes | None, session_id: str) -> SessionRow | None:
     try:
         return None if record is None else decode_row(record, session_id)
-    except CrossedReply:
+    except MismatchedReply:
         return None
 
 
 def marker_or_none(value: bytes | None, used_id: str) -> Marker | None:
     try:
         return decode_marker(value, used_id)
-    except CrossedReply:
+    except MismatchedReply:
         return None
 
 
-def rows_of(user_id: str, ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[SessionRow]:
+def rows_of(
+    user_id: str, ids: Sequence[bytes], records: Sequence[bytes | None]
+) -> list[SessionRow]:
     """The sessions of this user among what the index led to, each once."""
     rows: dict[bytes, SessionRow] = {}
     for id_, record in zip(ids, records, strict=True):
@@ -208,7 +216,9 @@ Read = Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
 """Reads what is at these keys."""
 
 
-def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[list[SessionRow], list[bytes]]]:
+def read_by_user(
+    layout: Layout, user_id: str, read: Read
+) -> Operation[tuple[list[SessionRow], list[bytes]]]:
     """Return the sessions that a user's index leads to, in its order, and the ids without a session.
 
     Before all others are those that were renewed meanwhile.
@@ -248,11 +258,21 @@ def read_by_user(layout: Layout, user_id: str, read: Read) -> Operation[tuple[li
 def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:
     """``PEXPIREAT`` sessions that are dead though their keys live on, as the original's do; so the server's clock has the last word."""
     for block in Blocks([row for row in rows if row.idle_expires < now]):
-        yield Batch(tuple(Call("PEXPIREAT", (layout.session_key(row.id), row.idle_expires)) for row in block))
+        yield Batch(
+            tuple(
+                Call("PEXPIREAT", (layout.session_key(row.id), row.idle_expires)) for row in block
+            )
+        )
 
 
 def create_then_end(
-    store: "CreatesAndEnds", layout: Layout, read: Read, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+    store: "CreatesAndEnds",
+    layout: Layout,
+    read: Read,
+    row: SessionRow,
+    limit: int,
+    now: int,
+    random_below: Callable[[int], int],
 ) -> Operation[SessionRow]:
     """Store the session of a new login, then look which of the user's logins are surplus, and end these.
 
@@ -275,7 +295,9 @@ def create_then_end(
     return stored
 
 
-def _is_overtaken(layout: Layout, read: Read, row: SessionRow, stored: SessionRow, limit: int, now: int) -> Operation[bool]:
+def _is_overtaken(
+    layout: Layout, read: Read, row: SessionRow, stored: SessionRow, limit: int, now: int
+) -> Operation[bool]:
     """Whether as many newer logins are there as the limit allows, so that it was one of them that ended the one that was stored.
 
     A newer one may itself be ended between the looks at the index and at its record, by one that is in the index by then: so the look
@@ -321,9 +343,13 @@ def check_storable(layout: Layout, row: SessionRow) -> None:
         ValueError: it begins with ``renewed:`` or ``throttle:``.
     """
     if not layout.is_storable(row.id):
-        raise ValueError("a session id may not begin with 'renewed:' or 'throttle:', which mark keys of another kind")
+        raise ValueError(
+            "a session id may not begin with 'renewed:' or 'throttle:', which mark keys of another kind"
+        )
 
 
-def born_dead() -> ValueError:
+def already_expired() -> ValueError:
     """The error for a session that the server would drop at once."""
-    return ValueError("the session's idle period has ended by the server's clock: compare this machine's clock with the Redis server's")
+    return ValueError(
+        "the session's idle period has ended by the server's clock: compare this machine's clock with the Redis server's"
+    )

@@ -40,7 +40,10 @@ _NAMESPACES: Final[dict[LayoutName, dict[str, str]]] = {
     "default": {"session": "session", "user_session": "userSession"},
     "lucia-v2": {"session": "session", "user_session": "user_sessions"},
 }
-_INDEXES: Final[dict[LayoutName, tuple[Index, Index]]] = {"default": (LIST, LEGACY_LIST), "lucia-v2": (SET, LEGACY_SET)}
+_INDEXES: Final[dict[LayoutName, tuple[Index, Index]]] = {
+    "default": (LIST, LEGACY_LIST),
+    "lucia-v2": (SET, LEGACY_SET),
+}
 """Without and with ``legacy_writers``."""
 
 RESERVED: Final = ("renewed:", "throttle:")
@@ -92,7 +95,11 @@ class Layout:
 
     @classmethod
     def from_namespaces(
-        cls, namespaces: Mapping[str, str] | None, layout: LayoutName = "default", *, legacy_writers: bool = False
+        cls,
+        namespaces: Mapping[str, str] | None,
+        layout: LayoutName = "default",
+        *,
+        legacy_writers: bool = False,
     ) -> "Layout":
         """The layout of this name for an adapter's ``namespaces=``, each of which may be left out.
 
@@ -102,12 +109,18 @@ class Layout:
         """
         _check_mapping(namespaces)
         if layout not in _NAMESPACES:
-            raise ValueError(f"unknown layout {layout!r}: expected {' or '.join(map(repr, get_args(LayoutName)))}")
+            raise ValueError(
+                f"unknown layout {layout!r}: expected {' or '.join(map(repr, get_args(LayoutName)))}"
+            )
         defaults = _NAMESPACES[layout]
         chosen = {**defaults, **(namespaces or {})}
         if unknown := sorted(chosen.keys() - defaults.keys()):
-            raise ValueError(f"unknown namespace {unknown[0]!r}: expected 'session' and 'user_session'")
-        return cls(chosen["session"], chosen["user_session"], _INDEXES[layout][bool(legacy_writers)])
+            raise ValueError(
+                f"unknown namespace {unknown[0]!r}: expected 'session' and 'user_session'"
+            )
+        return cls(
+            chosen["session"], chosen["user_session"], _INDEXES[layout][bool(legacy_writers)]
+        )
 
     def session_key(self, session_id: str) -> str:
         """Where the session's record is."""
@@ -120,7 +133,11 @@ class Layout:
     def marker_key(self, session_id: str) -> str:
         """Where a used id's successor is named: in the slot of the session's key, by a hash tag that is that key, or the one it holds."""
         key = self.session_key(session_id)
-        return f"{self.session}:renewed:{key}" if _has_hash_tag(key) else f"{self.session}:renewed:{{{key}}}"
+        return (
+            f"{self.session}:renewed:{key}"
+            if _has_hash_tag(key)
+            else f"{self.session}:renewed:{{{key}}}"
+        )
 
     def is_one_slot(self, session_id: str) -> bool:
         """Whether a session's key and its marker's are in one slot of a cluster: not if it has braces that are no hash tag."""
@@ -156,7 +173,9 @@ def _check_namespace(name: str, namespace: object) -> None:
     if not namespace.strip():
         raise ValueError(f"namespace {name} is empty: keys would have no name of their own")
     if _BRACES.fullmatch(namespace) is None:
-        raise ValueError(f"namespace {name} has braces that are no hash tag, which would tear its keys apart in a cluster: {namespace!r}")
+        raise ValueError(
+            f"namespace {name} has braces that are no hash tag, which would tear its keys apart in a cluster: {namespace!r}"
+        )
 
 
 def encode_row(row: SessionRow) -> bytes:
@@ -165,13 +184,22 @@ def encode_row(row: SessionRow) -> bytes:
     Raises:
         ValueError: the record is longer than 16 KiB, or an attribute is no JSON value or nested deeper than 100.
     """
-    columns = {"id": row.id, "user_id": row.user_id, "active_expires": row.active_expires, "idle_expires": row.idle_expires}
+    columns = {
+        "id": row.id,
+        "user_id": row.user_id,
+        "active_expires": row.active_expires,
+        "idle_expires": row.idle_expires,
+    }
     try:
         record = _encode_object({**columns, **row.attributes})
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"an attribute of the session can't be stored as JSON: {type(error).__name__}") from None
+        raise ValueError(
+            f"an attribute of the session can't be stored as JSON: {type(error).__name__}"
+        ) from None
     if len(record) > MAX_RECORD_BYTES:
-        raise ValueError(f"the session's record has {len(record)} bytes, more than {MAX_RECORD_BYTES}: note less about it")
+        raise ValueError(
+            f"the session's record has {len(record)} bytes, more than {MAX_RECORD_BYTES}: note less about it"
+        )
     return record
 
 
@@ -197,7 +225,7 @@ def _join(members: Mapping[str, Any], encode: Callable[[object], str]) -> str:
     return f"{{{','.join(texts)}}}"
 
 
-class CrossedReply(Exception):
+class MismatchedReply(Exception):
     """What was read is another session's: replies were crossed, or somebody copied it here. A signal between two layers."""
 
 
@@ -205,16 +233,18 @@ def decode_row(record: bytes, session_id: str) -> SessionRow | None:
     """The session in a record; None, and a line in the log, if it holds none.
 
     Raises:
-        CrossedReply: it is a record, but of another id.
+        MismatchedReply: it is a record, but of another id.
     """
     try:
         row = _parse_row(record)
     except (TypeError, ValueError, RecursionError) as error:
-        record_ignored(str(error) if type(error) in (TypeError, ValueError) else type(error).__name__)
+        record_ignored(
+            str(error) if type(error) in (TypeError, ValueError) else type(error).__name__
+        )
         return None
     if row.id != session_id:
         record_ignored("it is another session's")
-        raise CrossedReply
+        raise MismatchedReply
     return row
 
 
@@ -232,15 +262,25 @@ def _parse_row(record: bytes) -> SessionRow:
         raise ValueError(f"it has {len(record)} bytes, more than {MAX_RECORD_BYTES}")
     members = _parse_object(record)
     is_flat = record.rfind(b"{") == 0 and record.rfind(b"[") < 0
-    if not is_flat and record.count(b"{") + record.count(b"[") > MAX_DEPTH:  # else there are too few to be deep
+    if (
+        not is_flat and record.count(b"{") + record.count(b"[") > MAX_DEPTH
+    ):  # else there are too few to be deep
         _check_depth(members)
     try:
         id_, user_id = members["id"], members["user_id"]
         active_expires, idle_expires = members["active_expires"], members["idle_expires"]
     except KeyError:
-        raise ValueError(f"it has no {', '.join(sorted(SESSION_COLUMNS - members.keys()))}") from None
+        raise ValueError(
+            f"it has no {', '.join(sorted(SESSION_COLUMNS - members.keys()))}"
+        ) from None
     del members["id"], members["user_id"], members["active_expires"], members["idle_expires"]
-    return stored_row(id_, user_id, active_expires, idle_expires, FrozenDict(members) if is_flat else freeze(members))
+    return stored_row(
+        id_,
+        user_id,
+        active_expires,
+        idle_expires,
+        FrozenDict(members) if is_flat else freeze(members),
+    )
 
 
 def _check_depth(members: Mapping[str, Any]) -> None:
@@ -248,7 +288,9 @@ def _check_depth(members: Mapping[str, Any]) -> None:
     for _ in range(MAX_DEPTH):
         if not level:
             return
-        level = [value for each in level for value in _children(each) if isinstance(value, _NESTING)]
+        level = [
+            value for each in level for value in _children(each) if isinstance(value, _NESTING)
+        ]
     raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
 
 
@@ -260,7 +302,9 @@ def _parse_object(text: bytes) -> dict[str, Any]:
     if text.startswith(b'{"'):
         value = _decode(text.decode("utf-8", "surrogatepass"))
     else:
-        value = _DECODER.decode(text.decode(json.detect_encoding(text), "surrogatepass"))  # as json.loads, which makes a decoder each time
+        value = _DECODER.decode(
+            text.decode(json.detect_encoding(text), "surrogatepass")
+        )  # as json.loads, which makes a decoder each time
     if not isinstance(value, dict):
         raise TypeError(f"it is no JSON object but {type(value).__name__}")
     return cast("dict[str, Any]", value)
@@ -288,14 +332,16 @@ _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=
 def encode_marker(marker: Marker) -> bytes:
     """The JSON of a marker."""
     members = {"id": marker.id, "successor": marker.successor, "grace": marker.grace}
-    return _encode_object(members if marker.sealed is None else {**members, "sealed": marker.sealed})
+    return _encode_object(
+        members if marker.sealed is None else {**members, "sealed": marker.sealed}
+    )
 
 
 def decode_marker(value: bytes | None, used_id: str) -> Marker | None:
     """The marker in a value; None if it holds none.
 
     Raises:
-        CrossedReply: it is a marker, but of another id.
+        MismatchedReply: it is a marker, but of another id.
     """
     if value is None or len(value) > MAX_RECORD_BYTES:
         return None
@@ -304,8 +350,10 @@ def decode_marker(value: bytes | None, used_id: str) -> Marker | None:
     except (TypeError, ValueError, RecursionError):
         return None
     successor, grace, sealed = members.get("successor"), members.get("grace"), members.get("sealed")
-    if not (isinstance(successor, str) and successor and type(grace) is int and 0 <= grace <= MARKER_MS):
+    if not (
+        isinstance(successor, str) and successor and type(grace) is int and 0 <= grace <= MARKER_MS
+    ):
         return None
     if members.get("id") != used_id:
-        raise CrossedReply
+        raise MismatchedReply
     return Marker(used_id, successor, grace, sealed if isinstance(sealed, str) else None)

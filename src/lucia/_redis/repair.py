@@ -13,7 +13,7 @@ from lucia._redis.cluster import PROVISIONAL_MS, SlotSteps
 from lucia._redis.commands import Argument, Batch, Call, Eval, Nodes, OnNode, Operation, Reply
 from lucia._redis.operations import milliseconds_of, session_key, to_bytes, to_text
 from lucia._redis.records import Layout, peek
-from lucia._redis.scripts import BORN_DEAD, NOW, Script
+from lucia._redis.scripts import ALREADY_EXPIRED, NOW, Script
 from lucia.models import SessionRow
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ class Reindexed(NamedTuple):
     indexed: int
 
 
-class Mends(Protocol):
+class RepairOperations(Protocol):
     """What changes one key only if it still is as it was seen."""
 
     def settle(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
@@ -170,7 +170,9 @@ class PlainMends:
 
 def scan(node: str, cursor: int, pattern: bytes = b"*") -> Operation[tuple[int, list[bytes]]]:
     """Some keys of a node, each once, and the cursor of the next ones, which is 0 at the end."""
-    ((following, names),) = yield OnNode(node, (Call("SCAN", (cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)),))
+    ((following, names),) = yield OnNode(
+        node, (Call("SCAN", (cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)),)
+    )
     return int(following), list(dict.fromkeys(names))
 
 
@@ -197,7 +199,10 @@ def read_together(node: str, keys: Iterable[Argument]) -> Operation[list[bytes |
 def led_to(layout: Layout, node: str, ids: Sequence[bytes]) -> Operation[dict[bytes, Led]]:
     """What each id in an index leads to."""
     records = yield from read_together(node, [session_key(layout, id_) for id_ in ids])
-    return {id_: "gone" if record is None else peek(record, to_text(id_)) or "damaged" for id_, record in zip(ids, records, strict=True)}
+    return {
+        id_: "gone" if record is None else peek(record, to_text(id_)) or "damaged"
+        for id_, record in zip(ids, records, strict=True)
+    }
 
 
 def is_whole(ttl: int) -> bool:
@@ -232,17 +237,25 @@ class Repair:
         """
         index, keys = self._layout.index, [self._layout.index_key(row.user_id) for row in rows]
         kinds = yield from together(node, [Call("TYPE", (key,)) for key in keys])
-        sound = [(row, key) for row, key, kind in zip(rows, keys, kinds, strict=True) if kind == index.type.encode()]
+        sound = [
+            (row, key)
+            for row, key, kind in zip(rows, keys, kinds, strict=True)
+            if kind == index.type.encode()
+        ]
         are_held = yield from self.held(node, [(key, row.id) for row, key in sound])
         found = {row.id for (row, _), is_held in zip(sound, are_held, strict=True) if is_held}
         absent = [row for row in rows if row.id not in found]
-        records = yield from read_together(node, [self._layout.session_key(row.id) for row in absent])
+        records = yield from read_together(
+            node, [self._layout.session_key(row.id) for row in absent]
+        )
         return [row for row, record in zip(absent, records, strict=True) if record is not None]
 
     def held(self, node: str, entries: Sequence[Entry]) -> Operation[list[bool]]:
         """Whether each id is in the index at this key; so many are looked for together that the server is not kept for long."""
         index, keys = self._layout.index, list(dict.fromkeys(key for key, _ in entries))
-        lengths = dict(zip(keys, (yield from together(node, [index.length(key) for key in keys])), strict=True))
+        lengths = dict(
+            zip(keys, (yield from together(node, [index.length(key) for key in keys])), strict=True)
+        )
         held: list[bool] = []
         for some in _in_parts(entries, [lengths[key] for key, _ in entries]):
             replies = yield from together(node, [index.find(key, id_) for key, id_ in some])
@@ -257,7 +270,7 @@ class Repair:
         index, key = self._layout.index, self._layout.index_key(row.user_id)
         if (yield Call("TYPE", (key,))) not in (b"none", index.type.encode()):
             return False
-        if (yield from self._steps.push(index, key, row.id, row.idle_expires)) == BORN_DEAD:
+        if (yield from self._steps.push(index, key, row.id, row.idle_expires)) == ALREADY_EXPIRED:
             return False
         if (yield Call("MGET", (self._layout.session_key(row.id),)))[0] is not None:
             return True
@@ -269,7 +282,9 @@ class Repair:
         pages = yield from self._each_page(self._reindex_page)
         return Reindexed(sum(page.sessions for page in pages), sum(page.indexed for page in pages))
 
-    def delete_by_scan(self, user_id: str, delete: Callable[[Iterable[str]], Operation[None]]) -> Operation[None]:
+    def delete_by_scan(
+        self, user_id: str, delete: Callable[[Iterable[str]], Operation[None]]
+    ) -> Operation[None]:
         """End all sessions of a user, also those that are in no index: looks at every session that there is."""
 
         def delete_in_page(_node: str, rows: Sequence[SessionRow]) -> Operation[None]:
@@ -284,7 +299,9 @@ class Repair:
             indexed += yield from self.index(row)
         return Reindexed(len(rows), indexed)
 
-    def _each_page(self, visit: Callable[[str, Sequence[SessionRow]], Operation[T]]) -> Operation[list[T]]:
+    def _each_page(
+        self, visit: Callable[[str, Sequence[SessionRow]], Operation[T]]
+    ) -> Operation[list[T]]:
         """What ``visit`` returns for the live sessions of each page of each node."""
         found: list[T] = []
         for node in (yield Nodes()):
@@ -298,12 +315,20 @@ class Repair:
         prefix = self._layout.session_key("")
         cursor, names = yield from scan(node, cursor, literally(prefix))
         ids = [to_text(name.removeprefix(prefix.encode())) for name in names]
-        wanted = [(id_, name) for id_, name in zip(ids, names, strict=True) if self._layout.is_storable(id_)]
-        calls = [call for _, name in wanted for call in (Call("PTTL", (name,)), Call("MGET", (name,)))]
+        wanted = [
+            (id_, name)
+            for id_, name in zip(ids, names, strict=True)
+            if self._layout.is_storable(id_)
+        ]
+        calls = [
+            call for _, name in wanted for call in (Call("PTTL", (name,)), Call("MGET", (name,)))
+        ]
         time, *replies = yield OnNode(node, (Call("TIME", ()), *calls))
         rows = [
             peek(record, id_)
             for (id_, _), ttl, (record,) in zip(wanted, replies[::2], replies[1::2], strict=True)
             if record is not None and is_whole(ttl)
         ]
-        return cursor, [row for row in rows if row is not None and row.idle_expires > milliseconds_of(time)]
+        return cursor, [
+            row for row in rows if row is not None and row.idle_expires > milliseconds_of(time)
+        ]

@@ -39,15 +39,15 @@ _HISTORY: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 _REPLICA: Final = re.compile(rb"^role:slave", re.MULTILINE)
 
 
-class OtherHistory(Exception):
+class ServerHistoryChanged(Exception):
     """The server's history is not the known one: nothing was sent, and the replay comes first.
 
     A signal between two layers.
     """
 
-    def for_another(self) -> "OtherHistory":
+    def for_another(self) -> "ServerHistoryChanged":
         """The same for another command: raising an error changes it, so nobody shares one."""
-        return OtherHistory()
+        return ServerHistoryChanged()
 
 
 def history_in(reply: Reply) -> bytes | None:
@@ -209,7 +209,7 @@ class Checkpoint(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class ConnectionMonitor:
     """Learns of the history of the server at one place.
 
     Args:

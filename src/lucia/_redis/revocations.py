@@ -7,7 +7,16 @@ from typing import Any, TypeVar
 
 from lucia._logs import revoked
 from lucia._redis.cluster import TOMBSTONE, SlotSteps
-from lucia._redis.commands import Argument, Batch, Call, Command, Eval, Fence, Operation, Reply
+from lucia._redis.commands import (
+    Argument,
+    Batch,
+    Call,
+    Command,
+    Eval,
+    Operation,
+    ReplicationBarrier,
+    Reply,
+)
 from lucia._redis.operations import to_text
 from lucia._redis.records import Layout
 from lucia._redis.replay import Revocations
@@ -32,11 +41,17 @@ class Acknowledgement:
 
     def __post_init__(self) -> None:
         if type(self.replicas) is not int:
-            raise TypeError(f"revoke_ack must be a number of replicas, not {type(self.replicas).__name__}")
+            raise TypeError(
+                f"revoke_ack must be a number of replicas, not {type(self.replicas).__name__}"
+            )
         if self.replicas < 0:
-            raise ValueError(f"revoke_ack is {self.replicas}: expected 0, which asks nobody, or how many replicas have to confirm")
+            raise ValueError(
+                f"revoke_ack is {self.replicas}: expected 0, which asks nobody, or how many replicas have to confirm"
+            )
         if self.milliseconds < 1:
-            raise ValueError("revoke_ack_timeout is shorter than a millisecond, and the server would take 0 for no end")
+            raise ValueError(
+                "revoke_ack_timeout is shorter than a millisecond, and the server would take 0 for no end"
+            )
 
     def check_within(self, deadline: timedelta) -> None:
         """Refuse a time that a command does not have.
@@ -45,21 +60,29 @@ class Acknowledgement:
             ValueError: it is not shorter than the deadline.
         """
         if self.replicas and self.timeout >= deadline:
-            raise ValueError(f"revoke_ack_timeout ({self.timeout}) must be shorter than the deadline of a command ({deadline})")
+            raise ValueError(
+                f"revoke_ack_timeout ({self.timeout}) must be shorter than the deadline of a command ({deadline})"
+            )
 
     @property
     def milliseconds(self) -> int:
         return milliseconds("revoke_ack_timeout", self.timeout)
 
 
-class Revoking:
+class RevocationTracking:
     """The operations of a protocol.
 
     A renewal is neither confirmed nor done again: nobody asked to end the used session, and if a renewal is undone it goes on where it was.
     Nor is what a cap ends: if that is undone, the next login ends it.
     """
 
-    def __init__(self, protocol: StoreProtocol, layout: Layout, revocations: Revocations, acknowledgement: Acknowledgement) -> None:
+    def __init__(
+        self,
+        protocol: StoreProtocol,
+        layout: Layout,
+        revocations: Revocations,
+        acknowledgement: Acknowledgement,
+    ) -> None:
         self.lookup = protocol.lookup
         self._protocol = protocol
         self._layout = layout
@@ -75,9 +98,11 @@ class Revoking:
         """Store a new session."""
         return self._protocol.create(row, random_below)
 
-    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+    def create_capped(
+        self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+    ) -> Operation[SessionRow]:
         """Store the session of a new login, and end the user's oldest logins beyond the limit."""
-        return self._protocol.create_within(row, limit, now, random_below)
+        return self._protocol.create_capped(row, limit, now, random_below)
 
     def get(self, session_id: str) -> Operation[SessionRow | None]:
         """Read one session."""
@@ -91,7 +116,9 @@ class Revoking:
         """Follow a used id to the live end of its chain of renewals."""
         return self._protocol.get_successor(used_id)
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
+    def renew(
+        self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
+    ) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once."""
         found = yield from self._protocol.renew(used_id, successor, grace, sealed)
         if found is successor:
@@ -125,7 +152,12 @@ class Revoking:
         result = yield from self._remembered(operation, session_ids)
         wanted = self._acknowledgement.replicas
         if wanted:
-            found = yield Fence(f"{self._layout.session}:renewed:", TOMBSTONE, wanted, self._acknowledgement.milliseconds)
+            found = yield ReplicationBarrier(
+                f"{self._layout.session}:renewed:",
+                TOMBSTONE,
+                wanted,
+                self._acknowledgement.milliseconds,
+            )
             if self._revocations.changes != since:  # another server answered than took the writes
                 found = 0
             if found < wanted:
@@ -146,7 +178,9 @@ class Revoking:
         try:
             result = yield from self._watched(operation, ended)
         except BaseException as error:
-            if not isinstance(error, Exception) or (isinstance(error, StoreUnavailable) and error.ambiguous):
+            if not isinstance(error, Exception) or (
+                isinstance(error, StoreUnavailable) and error.ambiguous
+            ):
                 self._revocations.ended(session_ids, since)
             raise
         revoked(len(ended))
@@ -185,11 +219,17 @@ def _ended_keys(command: Command, reply: Reply) -> Sequence[Argument]:
     """The keys of the sessions that a command ended."""
     match command:
         case Batch(commands):
-            return [key for each, its_reply in zip(commands, reply, strict=True) for key in _ended_keys(each, its_reply)]
+            return [
+                key
+                for each, its_reply in zip(commands, reply, strict=True)
+                for key in _ended_keys(each, its_reply)
+            ]
         case Call("DEL", keys) if reply:
             return keys
         case Eval(script, keys) if script.name == "delete":
-            return [key for key, (record, _) in zip(keys[::2], reply, strict=True) if record is not None]
+            return [
+                key for key, (record, _) in zip(keys[::2], reply, strict=True) if record is not None
+            ]
         case Eval(script, keys, (_, kept, *_)) if script.name.startswith("revoke") and reply == 1:
             return keys[1:-1] if kept else keys[1:]
         case _:

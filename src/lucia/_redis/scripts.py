@@ -25,19 +25,23 @@ class Script:
     sha: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+        object.__setattr__(
+            self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        )
 
 
 TAKEN: Final = 0
 """The id is another session's; nothing was changed."""
 
-BORN_DEAD: Final = -3
+ALREADY_EXPIRED: Final = -3
 """The session's end is past by the server's clock; nothing was changed."""
 
 CHANGED: Final = -1
 """Something is not as it was seen; nothing was changed."""
 
-NOW: Final = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)"
+NOW: Final = (
+    "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)"
+)
 
 _EXTEND = """
 local function extend(index, length, now, expires)
@@ -56,7 +60,7 @@ end"""
 _CREATE: Final = f"""{_EXTEND}
 -- KEYS: session, index. ARGV: id, record, idle end in ms. Returns the index's length, 0 (taken) or -3 (born dead).
 {NOW}
-if tonumber(ARGV[3]) <= now then return {BORN_DEAD} end
+if tonumber(ARGV[3]) <= now then return {ALREADY_EXPIRED} end
 index_length(KEYS[2])
 {_STORE}
 local length = index_add(KEYS[2], ARGV[1])
@@ -64,12 +68,12 @@ extend(KEYS[2], length, now, ARGV[3])
 return length
 """
 
-_CREATE_WITHIN: Final = f"""{_EXTEND}
+_CREATE_CAPPED: Final = f"""{_EXTEND}
 -- KEYS: session, index, then the sessions that were counted, those to end first. ARGV: id, record, idle end in ms, how many are to end,
 -- how many ids go out of the index, these ids, those to end first, then all ids that the index held. Returns the index's length,
 -- 0 (taken), -3 (born dead), or -1 if the index holds other ids by now, or a session that was counted is gone.
 {NOW}
-if tonumber(ARGV[3]) <= now then return {BORN_DEAD} end
+if tonumber(ARGV[3]) <= now then return {ALREADY_EXPIRED} end
 local ended, dropped = tonumber(ARGV[4]), tonumber(ARGV[5])
 local ids, listed = index_ids(KEYS[2]), {{}}
 if #ids ~= #ARGV - 5 - dropped then return {CHANGED} end
@@ -93,7 +97,7 @@ _RENEW: Final = f"""{_EXTEND}
 -- Returns 1, 0 (taken) or -3 (born dead); if the used session is gone, the marker and what is left of its life.
 {NOW}
 if not redis.call('MGET', KEYS[1])[1] then return {{redis.call('MGET', KEYS[4])[1], redis.call('PTTL', KEYS[4])}} end
-if tonumber(ARGV[4]) <= now then return {BORN_DEAD} end
+if tonumber(ARGV[4]) <= now then return {ALREADY_EXPIRED} end
 index_length(KEYS[3])
 if not redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PXAT', ARGV[4]) then return {TAKEN} end
 redis.call('SET', KEYS[4], ARGV[5], 'PX', ARGV[6])
@@ -148,7 +152,7 @@ return 1
 _PUSH: Final = f"""{_EXTEND}
 -- KEYS: index. ARGV: id, idle end in ms, slack in ms. Returns the index's length, or -3 (born dead).
 {NOW}
-if tonumber(ARGV[2]) <= now then return {BORN_DEAD} end
+if tonumber(ARGV[2]) <= now then return {ALREADY_EXPIRED} end
 local length = index_add(KEYS[1], ARGV[1])
 extend(KEYS[1], length, now, ARGV[2] + ARGV[3])
 return length
@@ -189,7 +193,7 @@ class IndexScripts:
     """The scripts that touch an index, for one kind of index."""
 
     create: Script
-    create_within: Script
+    create_capped: Script
     renew: Script
     revoke: Script
     prune: Script
@@ -203,7 +207,7 @@ def index_scripts(kind: str, functions: str, *, legacy_writers: bool) -> IndexSc
     functions = f"\nlocal legacy_writers = {str(legacy_writers).lower()}{functions}"
     texts = {
         "create": _CREATE,
-        "create_within": _CREATE_WITHIN,
+        "create_capped": _CREATE_CAPPED,
         "renew": _RENEW,
         "revoke": _REVOKE,
         "prune": _PRUNE,
@@ -211,4 +215,9 @@ def index_scripts(kind: str, functions: str, *, legacy_writers: bool) -> IndexSc
         "drop": _DROP,
     }
     endings = {"revoke", "prune", "drop"}
-    return IndexScripts(**{name: Script(name + suffix, functions + text, name in endings) for name, text in texts.items()})
+    return IndexScripts(
+        **{
+            name: Script(name + suffix, functions + text, name in endings)
+            for name, text in texts.items()
+        }
+    )

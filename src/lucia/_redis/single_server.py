@@ -9,7 +9,7 @@ from lucia._redis.commands import Batch, Call, Eval, Operation
 from lucia._redis.operations import (
     PROBE,
     Reading,
-    born_dead,
+    already_expired,
     check_storable,
     create_then_end,
     end_dead,
@@ -29,7 +29,7 @@ from lucia._redis.operations import (
     within_grace,
 )
 from lucia._redis.records import Layout, Marker, decode_marker, encode_marker, encode_row
-from lucia._redis.scripts import BORN_DEAD, CHANGED, DELETE, TAKEN
+from lucia._redis.scripts import ALREADY_EXPIRED, CHANGED, DELETE, TAKEN
 from lucia._rules.caps import surplus_sessions
 from lucia._rules.sessions import MARKER_MS
 from lucia.errors import DuplicateSessionId
@@ -48,7 +48,7 @@ OPTIMISTIC_TRIES: Final = 3
 """How often a sign-out everywhere tries to be one atomic step before it goes block by block."""
 
 
-class Atomic(Reading):
+class SingleServerStore(Reading):
     """The operations over one layout."""
 
     def __init__(self, layout: Layout) -> None:
@@ -68,14 +68,23 @@ class Atomic(Reading):
         check_storable(self._layout, row)
         index = self._layout.index_key(row.user_id)
         arguments = (row.id, encode_row(row), row.idle_expires)
-        length = yield Eval(self._scripts.create, (self._layout.session_key(row.id), index), arguments)
+        length = yield Eval(
+            self._scripts.create, (self._layout.session_key(row.id), index), arguments
+        )
         _check_written(length)
         if probes(self._layout, length):
             ids = yield from self._layout.index.sample(index, PROBE, length, random_below)
-            yield from self._prune(index, missing(ids, (yield from self._values([session_key(self._layout, id_) for id_ in ids]))))
+            yield from self._prune(
+                index,
+                missing(
+                    ids, (yield from self._values([session_key(self._layout, id_) for id_ in ids]))
+                ),
+            )
 
-    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
-        """Store the session of a new login and end the user's oldest logins beyond the limit, in one step: the script CREATE_WITHIN.
+    def create_capped(
+        self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+    ) -> Operation[SessionRow]:
+        """Store the session of a new login and end the user's oldest logins beyond the limit, in one step: the script CREATE_CAPPED.
 
         What is in the index, and the sessions that it names, are read before; if the script finds something else, it does nothing, and
         all is looked at anew: somebody else's step was done meanwhile. A login that is overtaken at every try, or whose user has more
@@ -92,14 +101,20 @@ class Atomic(Reading):
                 if not (yield from self._make_room(row, limit, now)):
                     break
                 continue
-            command = yield from self._create_within(row, ids, limit, now)
+            command = yield from self._create_capped(row, ids, limit, now)
             answer = yield command
             if answer != CHANGED:
                 _check_written(answer)
                 return row
-        return (yield from create_then_end(self, self._layout, self._values, row, limit, now, random_below))
+        return (
+            yield from create_then_end(
+                self, self._layout, self._values, row, limit, now, random_below
+            )
+        )
 
-    def _create_within(self, row: SessionRow, ids: Sequence[bytes], limit: int, now: int) -> Operation[Eval]:
+    def _create_capped(
+        self, row: SessionRow, ids: Sequence[bytes], limit: int, now: int
+    ) -> Operation[Eval]:
         """The command for an index that holds these ids."""
         records = yield from self._values([session_key(self._layout, id_) for id_ in ids])
         rows = [each for each in rows_of(row.user_id, ids, records) if each.id != row.id]
@@ -109,8 +124,12 @@ class Atomic(Reading):
         dropped = [*map(to_bytes, ended), *gone]
         keys = (self._layout.index_key(row.user_id), *map(self._layout.session_key, counted))
         new = (row.id, encode_row(row), row.idle_expires)
-        command = self._scripts.create_within
-        return Eval(command, (self._layout.session_key(row.id), *keys), (*new, len(ended), len(dropped), *dropped, *ids))
+        command = self._scripts.create_capped
+        return Eval(
+            command,
+            (self._layout.session_key(row.id), *keys),
+            (*new, len(ended), len(dropped), *dropped, *ids),
+        )
 
     def _make_room(self, row: SessionRow, limit: int, now: int) -> Operation[bool]:
         """End the surplus by blocks, before the login is stored, and take dead ids out of the index; says whether it is shorter then."""
@@ -124,7 +143,9 @@ class Atomic(Reading):
             yield from self._delete_successors(block, None)
         return bool(ended or (gone and not self._layout.index.legacy_writers))
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
+    def renew(
+        self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
+    ) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once, in one step: the script RENEW.
 
         Returns:
@@ -137,9 +158,25 @@ class Atomic(Reading):
         if not self._layout.is_storable(used_id):
             return None
         index = self._layout.index_key(successor.user_id)
-        keys = (self._layout.session_key(used_id), self._layout.session_key(successor.id), index, self._layout.marker_key(used_id))
+        keys = (
+            self._layout.session_key(used_id),
+            self._layout.session_key(successor.id),
+            index,
+            self._layout.marker_key(used_id),
+        )
         marker = encode_marker(Marker(used_id, successor.id, grace, sealed))
-        command = Eval(self._scripts.renew, keys, (used_id, successor.id, encode_row(successor), successor.idle_expires, marker, MARKER_MS))
+        command = Eval(
+            self._scripts.renew,
+            keys,
+            (
+                used_id,
+                successor.id,
+                encode_row(successor),
+                successor.idle_expires,
+                marker,
+                MARKER_MS,
+            ),
+        )
         end = yield from twice(lambda: _renew_once(command, used_id, successor.id))
         return successor if end == successor.id else (yield from follow(self._layout, end))
 
@@ -153,20 +190,32 @@ class Atomic(Reading):
         if ended:
             revoked(0, ended[0].user_id)
             index = self._layout.index
-            yield Batch(tuple(call for row in ended for call in index.remove(self._layout.index_key(row.user_id), [row.id])))
+            yield Batch(
+                tuple(
+                    call
+                    for row in ended
+                    for call in index.remove(self._layout.index_key(row.user_id), [row.id])
+                )
+            )
 
     def delete_records(self, session_ids: Iterable[str]) -> Operation[None]:
         """End sessions and what they were renewed to; leave their ids in the indexes."""
         yield from self._delete_records(session_ids, None)
 
-    def _delete_records(self, session_ids: Iterable[str], kept: str | None) -> Operation[list[SessionRow]]:
+    def _delete_records(
+        self, session_ids: Iterable[str], kept: str | None
+    ) -> Operation[list[SessionRow]]:
         """The script DELETE for each, along the chains; returns the sessions that were there."""
         seen: set[str | None] = {kept}
         ended: list[SessionRow] = []
         waiting = unseen(self._layout, session_ids, seen)
         while waiting:
             block, waiting = waiting[:BLOCK], waiting[BLOCK:]
-            keys = tuple(key for id_ in block for key in (self._layout.session_key(id_), self._layout.marker_key(id_)))
+            keys = tuple(
+                key
+                for id_ in block
+                for key in (self._layout.session_key(id_), self._layout.marker_key(id_))
+            )
             held: list[tuple[bytes | None, bytes | None]] = yield Eval(DELETE, keys, ())
             found = [row_or_none(record, id_) for id_, (record, _) in zip(block, held, strict=True)]
             ended += [row for row in found if row is not None]
@@ -221,7 +270,9 @@ class Atomic(Reading):
         """End what these ids, which are dead by now, were renewed to before; but not ``kept`` and what that was renewed to."""
         ended = [id_ for id_ in map(to_text, ids) if id_ != kept]
         if ended:
-            markers = yield Call("MGET", tuple(to_bytes(self._layout.marker_key(id_)) for id_ in ended))
+            markers = yield Call(
+                "MGET", tuple(to_bytes(self._layout.marker_key(id_)) for id_ in ended)
+            )
             yield from self.delete(successors(ended, markers), kept)
 
     def _resolve_kept(self, user_id: str, keep: str | None) -> Operation[str | None]:
@@ -253,7 +304,11 @@ class Atomic(Reading):
             return
         for start in range(0, len(gone), PRUNE_BLOCK):
             block = gone[start : start + PRUNE_BLOCK]
-            yield Eval(self._scripts.prune, (index, *(session_key(self._layout, id_) for id_ in block)), tuple(block))
+            yield Eval(
+                self._scripts.prune,
+                (index, *(session_key(self._layout, id_) for id_ in block)),
+                tuple(block),
+            )
 
 
 def _renew_once(command: Eval, used_id: str, successor_id: str) -> Operation[str | None]:
@@ -271,5 +326,5 @@ def _renew_once(command: Eval, used_id: str, successor_id: str) -> Operation[str
 def _check_written(answer: int) -> None:
     if answer == TAKEN:
         raise DuplicateSessionId
-    if answer == BORN_DEAD:
-        raise born_dead()
+    if answer == ALREADY_EXPIRED:
+        raise already_expired()

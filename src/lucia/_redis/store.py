@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from lucia._redis.cluster import Scripted, SessionFirst, SlotSteps
+from lucia._redis.cluster import ClusterStore, Scripted, SlotSteps
 from lucia._redis.commands import Operation
 from lucia._redis.lookup import Lookup
 from lucia._redis.records import Layout
-from lucia._redis.single_server import Atomic
+from lucia._redis.single_server import SingleServerStore
 from lucia._redis.transport.clients import is_cluster
 from lucia.models import SessionRow
 
@@ -28,7 +28,7 @@ class Store(Protocol):
         """Read one session.
 
         Raises:
-            CrossedReply: the reply was another's.
+            MismatchedReply: the reply was another's.
         """
         ...
 
@@ -40,11 +40,15 @@ class Store(Protocol):
         """Store a new session."""
         ...
 
-    def create_within(self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]) -> Operation[SessionRow]:
+    def create_capped(
+        self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+    ) -> Operation[SessionRow]:
         """Store the session of a new login, end the user's oldest logins beyond the limit, and return the session as stored."""
         ...
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int) -> Operation[SessionRow | None]:
+    def renew(
+        self, used_id: str, successor: SessionRow, grace: int
+    ) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once."""
         ...
 
@@ -79,11 +83,13 @@ class StoreProtocol(Store, Protocol):
         """
         ...
 
-    def renew(self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None) -> Operation[SessionRow | None]:
+    def renew(
+        self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
+    ) -> Operation[SessionRow | None]:
         """Put ``successor`` in the place of a session, once; the marker has what is ``sealed``, which only who sealed it follows."""
         ...
 
 
 def choose_protocol(client: Any, layout: Layout) -> StoreProtocol:
     """One script for each change where one server has all keys; sessions first in a cluster."""
-    return SessionFirst(layout, Scripted()) if is_cluster(client) else Atomic(layout)
+    return ClusterStore(layout, Scripted()) if is_cluster(client) else SingleServerStore(layout)

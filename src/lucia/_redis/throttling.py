@@ -89,7 +89,9 @@ class KeyedNames:
 
     def throttle_key(self, name: str) -> str:
         """The key of the list for this name."""
-        return self._layout.throttle_key(hmac.digest(self._secret, _PURPOSE + name.encode(), "sha256").hex()[: len(name)])
+        return self._layout.throttle_key(
+            hmac.digest(self._secret, _PURPOSE + name.encode(), "sha256").hex()[: len(name)]
+        )
 
 
 class ThrottleProtocol(Protocol):
@@ -120,8 +122,12 @@ class ScriptEach:
 
     def attempt(self, rules: Rules, word: str) -> Operation[Attempt]:
         """The script ATTEMPT for each; ``LREM`` of what one counted where another one refuses."""
-        answers = yield Batch(tuple(_script(self._keys, {name: rule}, word) for name, rule in rules.items()))
-        attempts = [_to_attempt((name,), word, answer) for name, answer in zip(rules, answers, strict=True)]
+        answers = yield Batch(
+            tuple(_script(self._keys, {name: rule}, word) for name, rule in rules.items())
+        )
+        attempts = [
+            _to_attempt((name,), word, answer) for name, answer in zip(rules, answers, strict=True)
+        ]
         return (yield from _all_or_none(self._keys, attempts))
 
 
@@ -155,7 +161,11 @@ class PlainEach:
 def take_back(keys: ThrottleKeys, entries: Mapping[str, str]) -> Operation[None]:
     """Make an attempt uncounted: ``LREM`` of its entry for each name."""
     if entries:
-        yield Batch(tuple(Call("LREM", (keys.throttle_key(name), 0, entry)) for name, entry in entries.items()))
+        yield Batch(
+            tuple(
+                Call("LREM", (keys.throttle_key(name), 0, entry)) for name, entry in entries.items()
+            )
+        )
 
 
 def _script(keys: ThrottleKeys, rules: Rules, word: str) -> Eval:
@@ -165,7 +175,11 @@ def _script(keys: ThrottleKeys, rules: Rules, word: str) -> Eval:
 
 def _to_attempt(names: Sequence[str], word: str, answer: Sequence[int]) -> Attempt:
     now, wait, *counts = answer
-    return Attempt(wait, dict(zip(names, counts, strict=True)), {} if wait else dict.fromkeys(names, _entry(now, word)))
+    return Attempt(
+        wait,
+        dict(zip(names, counts, strict=True)),
+        {} if wait else dict.fromkeys(names, _entry(now, word)),
+    )
 
 
 def _all_or_none(keys: ThrottleKeys, attempts: Iterable[Attempt]) -> Operation[Attempt]:
@@ -189,7 +203,9 @@ def _counted(rule: FailureRule, entries: Iterable[bytes]) -> dict[bytes, int]:
     return counted
 
 
-def _useless(rule: FailureRule, entries: Iterable[bytes], counted: Collection[bytes], now: int) -> dict[bytes, None]:
+def _useless(
+    rule: FailureRule, entries: Iterable[bytes], counted: Collection[bytes], now: int
+) -> dict[bytes, None]:
     """The entries that are too old to count, and the oldest ones that are more than have to be known."""
     old = [entry for entry in entries if not rule.counts(_time_of(entry), now)]
     return dict.fromkeys([*old, *list(counted)[: max(0, len(counted) + 1 - rule.kept)]])

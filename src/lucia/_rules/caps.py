@@ -26,11 +26,15 @@ def check_cap(limit: object) -> int | None:
     if not isinstance(limit, int) or isinstance(limit, bool):
         raise TypeError(f"max_sessions_per_user must be an int or None, not {type(limit).__name__}")
     if not 1 <= limit <= MAX_CAP:
-        raise ValueError(f"max_sessions_per_user must be from 1 to {MAX_CAP:,}, got {limit}; None is no cap")
+        raise ValueError(
+            f"max_sessions_per_user must be from 1 to {MAX_CAP:,}, got {limit}; None is no cap"
+        )
     return limit
 
 
-def surplus_sessions(rows: Iterable[SessionRow], session: SessionRow, limit: int, now: int, *, spare: bool = True) -> list[str]:
+def surplus_sessions(
+    rows: Iterable[SessionRow], session: SessionRow, limit: int, now: int, *, spare: bool = True
+) -> list[str]:
     """The ids of a user's sessions that have to end, so that ``limit`` logins are left: those of the oldest logins.
 
     The order is that of the logins: by ``created_at``, which a renewal carries over, and by handle among those of one millisecond. For a

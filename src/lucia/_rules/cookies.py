@@ -46,15 +46,25 @@ class SessionCookie:
 
     def __post_init__(self) -> None:
         if not _TOKEN.fullmatch(self.name):
-            raise ValueError(f"cookie name {self.name!r} is no token: use letters, digits, '-' and '_'")
+            raise ValueError(
+                f"cookie name {self.name!r} is no token: use letters, digits, '-' and '_'"
+            )
         if self.same_site not in _SAME_SITE:
-            raise ValueError(f"same_site must be one of {', '.join(_SAME_SITE)}, got {self.same_site!r}")
+            raise ValueError(
+                f"same_site must be one of {', '.join(_SAME_SITE)}, got {self.same_site!r}"
+            )
         if not _PATH.fullmatch(self.path):
             raise ValueError(f"cookie path must begin with '/' and hold no ';', got {self.path!r}")
         if self.domain is not None and not _DOMAIN.fullmatch(self.domain):
-            raise ValueError(f"cookie domain must be a host's name, with other letters than ASCII in the form xn--…, got {self.domain!r}")
-        if self.name.lower().startswith("__host-") and (self.path != "/" or self.domain is not None):
-            raise ValueError(f"a cookie named {self.name!r} needs path='/' and no domain, else browsers refuse it")
+            raise ValueError(
+                f"cookie domain must be a host's name, with other letters than ASCII in the form xn--…, got {self.domain!r}"
+            )
+        if self.name.lower().startswith("__host-") and (
+            self.path != "/" or self.domain is not None
+        ):
+            raise ValueError(
+                f"a cookie named {self.name!r} needs path='/' and no domain, else browsers refuse it"
+            )
 
     def check_env(self, env: Env) -> None:
         """Refuse what browsers would drop.
@@ -65,9 +75,13 @@ class SessionCookie:
         if env == "PROD":
             return
         if self.name.lower().startswith(_SECURE_PREFIXES):
-            raise ValueError(f"a cookie named {self.name!r} must be Secure, and cookies are Secure exactly when env is 'PROD'")
+            raise ValueError(
+                f"a cookie named {self.name!r} must be Secure, and cookies are Secure exactly when env is 'PROD'"
+            )
         if self.same_site == "none":
-            raise ValueError("same_site='none' needs a Secure cookie, and cookies are Secure exactly when env is 'PROD'")
+            raise ValueError(
+                "same_site='none' needs a Secure cookie, and cookies are Secure exactly when env is 'PROD'"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +104,19 @@ class Cookie:
             ValueError: the value holds a character that a cookie can't.
         """
         if not _VALUE.fullmatch(self.value):
-            raise ValueError(f"the value of the cookie {self.name!r} holds a character that a cookie can't")
-        parts = [f"{self.name}={self.value}", f"Expires={format_datetime(self.expires, usegmt=True)}"]
+            raise ValueError(
+                f"the value of the cookie {self.name!r} holds a character that a cookie can't"
+            )
+        parts = [
+            f"{self.name}={self.value}",
+            f"Expires={format_datetime(self.expires, usegmt=True)}",
+        ]
         if self.domain is not None:
             parts.append(f"Domain={self.domain}")
         parts += [f"Path={self.path}", f"SameSite={self.same_site.capitalize()}"]
-        parts += [name for name, on in (("HttpOnly", self.http_only), ("Secure", self.secure)) if on]
+        parts += [
+            name for name, on in (("HttpOnly", self.http_only), ("Secure", self.secure)) if on
+        ]
         return "; ".join(parts)
 
 

@@ -33,7 +33,9 @@ class Origin(NamedTuple):
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}" + ("" if _DEFAULT_PORTS[self.scheme] == self.port else f":{self.port}")
+        return f"{self.scheme}://{host}" + (
+            "" if _DEFAULT_PORTS[self.scheme] == self.port else f":{self.port}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,9 @@ def configured_origins(origins: Collection[str]) -> frozenset[Origin]:
         raise TypeError("origin must be a list of origins, not one string")
     parsed = {text: parse_bare_origin(text) for text in origins}
     if bad := [text for text, origin in parsed.items() if origin is None]:
-        raise ValueError(f"origin {bad[0]!r} is no origin: expected scheme and host and maybe a port, such as 'https://app.example.com'")
+        raise ValueError(
+            f"origin {bad[0]!r} is no origin: expected scheme and host and maybe a port, such as 'https://app.example.com'"
+        )
     return frozenset(origin for origin in parsed.values() if origin is not None)
 
 
@@ -98,12 +102,17 @@ def check_origin(context: RequestLike, trusted: Collection[Origin]) -> OriginFai
     return OriginFailure("one valid Sec-Fetch-Site", _shown(sites))
 
 
-def _check_origin_header(context: RequestLike, allowed: Collection[Origin | None]) -> OriginFailure | None:
+def _check_origin_header(
+    context: RequestLike, allowed: Collection[Origin | None]
+) -> OriginFailure | None:
     values = context.headers.get("origin", ())
     origin = parse_bare_origin(values[0].strip(" \t")) if len(values) == 1 else None
     if origin is not None and origin in allowed:
         return None
-    expected = " or ".join(sorted(str(item) for item in allowed if item is not None)) or "an origin listed in origin="
+    expected = (
+        " or ".join(sorted(str(item) for item in allowed if item is not None))
+        or "an origin listed in origin="
+    )
     return OriginFailure(expected, _shown(values) or "no Origin header")
 
 

@@ -281,7 +281,9 @@ class Argon2Hash:
     def __post_init__(self) -> None:
         _require_argon2()
         if not self._cost.is_bearable:
-            raise ValueError(f"no Argon2 hash is made at {self!r}: see PasswordHasher in the docs for the bounds")
+            raise ValueError(
+                f"no Argon2 hash is made at {self!r}: see PasswordHasher in the docs for the bounds"
+            )
 
     @property
     def _cost(self) -> "_Argon2Cost":
@@ -325,10 +327,16 @@ class _ScryptCost(NamedTuple):
     def is_bearable(self) -> bool:
         """Whether scrypt has these parameters (RFC 7914, section 2) and they are within the bounds."""
         exists = self.r > 0 and self.p > 0 and 0 < self.ln < 16 * self.r
-        return exists and self.memory <= _MAX_MEMORY and (self.r * self.p << self.ln) <= _MAX_SCRYPT_WORK
+        return (
+            exists
+            and self.memory <= _MAX_MEMORY
+            and (self.r * self.p << self.ln) <= _MAX_SCRYPT_WORK
+        )
 
     def derive(self, secret: bytes, salt: bytes, length: int) -> bytes:
-        return hashlib.scrypt(secret, salt=salt, n=1 << self.ln, r=self.r, p=self.p, maxmem=self.memory, dklen=length)
+        return hashlib.scrypt(
+            secret, salt=salt, n=1 << self.ln, r=self.r, p=self.p, maxmem=self.memory, dklen=length
+        )
 
 
 class _Argon2Cost(NamedTuple):
@@ -343,7 +351,9 @@ class _Argon2Cost(NamedTuple):
     @property
     def is_bearable(self) -> bool:
         """Whether Argon2 has these parameters (RFC 9106, section 3.1) and they are within the bounds."""
-        exists = self.time_cost > 0 and self.parallelism > 0 and self.memory_cost >= 8 * self.parallelism
+        exists = (
+            self.time_cost > 0 and self.parallelism > 0 and self.memory_cost >= 8 * self.parallelism
+        )
         bounded = self.memory_cost * 1024 <= _MAX_MEMORY and self.parallelism <= _MAX_ARGON2_LANES
         return exists and bounded and self.memory_cost * self.time_cost <= _MAX_ARGON2_WORK
 
@@ -352,7 +362,16 @@ class _Argon2Cost(NamedTuple):
         from argon2 import low_level
 
         variant = low_level.Type[self.variant.upper()]
-        return low_level.hash_secret_raw(secret, salt, self.time_cost, self.memory_cost, self.parallelism, length, variant, self.version)
+        return low_level.hash_secret_raw(
+            secret,
+            salt,
+            self.time_cost,
+            self.memory_cost,
+            self.parallelism,
+            length,
+            variant,
+            self.version,
+        )
 
 
 _LUCIA_COST: Final = _ScryptCost(ln=14, r=16, p=1)
@@ -390,7 +409,9 @@ def _read_argon2(hashed: str) -> _Stored | None:
     if match is None:
         return None
     variant, version, memory, time, lanes, salt, key = match.groups()
-    return _stored(_Argon2Cost(variant, int(version), int(memory), int(time), int(lanes)), salt, key)
+    return _stored(
+        _Argon2Cost(variant, int(version), int(memory), int(time), int(lanes)), salt, key
+    )
 
 
 def _read_lucia(hashed: str) -> _Stored | None:

@@ -46,7 +46,7 @@ ALPHANUMERIC: Final = string.digits + string.ascii_uppercase + string.ascii_lowe
 SESSION_ID_LENGTH: Final = 40
 USER_ID_LENGTH: Final = 15
 HANDLE_BYTES: Final = 16
-MAX_NOTED_BYTES: Final = 8_192
+MAX_METADATA_BYTES: Final = 8_192
 """The longest JSON that is noted about a session."""
 
 MARKER_MS: Final = 60_000
@@ -69,7 +69,9 @@ def system_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def generate_random_string(length: int, alphabet: str = ALPHANUMERIC, *, random_bytes: RandomBytes = os.urandom) -> str:
+def generate_random_string(
+    length: int, alphabet: str = ALPHANUMERIC, *, random_bytes: RandomBytes = os.urandom
+) -> str:
     """A string of ``length`` characters, each drawn uniformly from ``alphabet`` by a cryptographically secure source.
 
     Raises:
@@ -94,7 +96,9 @@ def _translation(alphabet: str) -> tuple[bytes, bytes]:
     except UnicodeEncodeError:
         raise ValueError("alphabet must hold Latin-1 characters only") from None
     size = len(characters)
-    return bytes(characters[byte % size] for byte in range(256)), bytes(range(256 - 256 % size, 256))
+    return bytes(characters[byte % size] for byte in range(256)), bytes(
+        range(256 - 256 % size, 256)
+    )
 
 
 def new_session_id(random_bytes: RandomBytes = os.urandom) -> str:
@@ -181,7 +185,9 @@ class SessionExpiry:
         for name in ("active", "idle", "absolute", "grace"):
             duration = getattr(self, name)
             is_none = name == "absolute" and duration is None
-            object.__setattr__(self, f"{name}_ms", None if is_none else milliseconds(name, duration))
+            object.__setattr__(
+                self, f"{name}_ms", None if is_none else milliseconds(name, duration)
+            )
         if self.active_ms == 0 or self.absolute_ms == 0:
             raise ValueError("active and absolute must be longer than zero")
         if self.grace_ms > MARKER_MS:
@@ -196,18 +202,29 @@ class SessionExpiry:
         """
         active = now + self.active_ms
         idle = active + self.idle_ms
-        last = MAX_EPOCH_MS if self.absolute_ms is None else min(created_at + self.absolute_ms, MAX_EPOCH_MS)
+        last = (
+            MAX_EPOCH_MS
+            if self.absolute_ms is None
+            else min(created_at + self.absolute_ms, MAX_EPOCH_MS)
+        )
         return min(active, last), min(idle, last)
 
 
 def new_session_row(
-    user_id: str, now: int, expiry: SessionExpiry, noted: Mapping[str, Any], random_bytes: RandomBytes = os.urandom
+    user_id: str,
+    now: int,
+    expiry: SessionExpiry,
+    metadata: Mapping[str, Any],
+    random_bytes: RandomBytes = os.urandom,
 ) -> SessionRow:
     """The row of a login."""
     active_expires, idle_expires = expiry.ends(now, now)
-    attributes: dict[str, Any] = {"created_at": now, "handle": _base64url(random_bytes(HANDLE_BYTES))}
-    if noted:
-        attributes["noted"] = dict(noted)
+    attributes: dict[str, Any] = {
+        "created_at": now,
+        "handle": _base64url(random_bytes(HANDLE_BYTES)),
+    }
+    if metadata:
+        attributes["noted"] = dict(metadata)
     return SessionRow(
         id=new_session_id(random_bytes),
         user_id=user_id,
@@ -217,7 +234,9 @@ def new_session_row(
     )
 
 
-def successor_row(row: SessionRow, now: int, expiry: SessionExpiry, random_bytes: RandomBytes = os.urandom) -> SessionRow:
+def successor_row(
+    row: SessionRow, now: int, expiry: SessionExpiry, random_bytes: RandomBytes = os.urandom
+) -> SessionRow:
     """The row that a renewal puts in the place of ``row``: a new id and new ends; handle, creation and every other attribute stay."""
     created_at = created_at_of(row, expiry)
     active_expires, idle_expires = expiry.ends(now, created_at)
@@ -230,7 +249,7 @@ def successor_row(row: SessionRow, now: int, expiry: SessionExpiry, random_bytes
     )
 
 
-def check_noted(noted: object) -> dict[str, Any]:
+def check_metadata(metadata: object) -> dict[str, Any]:
     """Return the metadata of a login as every store gives it back: a dict of JSON values.
 
     Keys that are no text become the text that JSON makes of them, and tuples become lists.
@@ -240,17 +259,21 @@ def check_noted(noted: object) -> dict[str, Any]:
         ValueError: it holds something that is no JSON value.
         InvalidInput: its JSON is longer than 8 KiB, or it holds text that some store can't keep.
     """
-    if not isinstance(noted, Mapping):
-        raise TypeError(f"the metadata of a session must be a dict of JSON values, not {type(noted).__name__}")
+    if not isinstance(metadata, Mapping):
+        raise TypeError(
+            f"the metadata of a session must be a dict of JSON values, not {type(metadata).__name__}"
+        )
     size = 0
     kept: dict[str, Any] = {}
     # The braces of each member are as long as the braces and commas of the whole object.
-    for name, value in cast("Mapping[str, Any]", noted).items():
+    for name, value in cast("Mapping[str, Any]", metadata).items():
         text, member = _as_json(name, value)
         size += len(text)
         kept |= member
-    if size > MAX_NOTED_BYTES:
-        raise InvalidInput(f"what is noted about a session has {size} bytes as JSON, more than {MAX_NOTED_BYTES}")
+    if size > MAX_METADATA_BYTES:
+        raise InvalidInput(
+            f"what is noted about a session has {size} bytes as JSON, more than {MAX_METADATA_BYTES}"
+        )
     check_texts("what is noted about a session", kept)
     return kept
 
@@ -324,7 +347,11 @@ def created_at_of(row: SessionRow, expiry: SessionExpiry) -> int:
 def login_time(row: SessionRow, active_ms: int) -> int:
     """When the login happened, in milliseconds since the epoch; for a record that does not say so, one active period before its end."""
     created_at = row.attributes.get("created_at")
-    if isinstance(created_at, int) and not isinstance(created_at, bool) and 0 <= created_at <= MAX_EPOCH_MS:
+    if (
+        isinstance(created_at, int)
+        and not isinstance(created_at, bool)
+        and 0 <= created_at <= MAX_EPOCH_MS
+    ):
         return created_at
     return max(0, row.active_expires - active_ms)
 
@@ -337,16 +364,20 @@ def handle_of(row: SessionRow) -> str:
 
 def derived_handle(session_id: str) -> str:
     """The handle of a record that has none: 16 bytes of a hash of its id, which does not lead back to the id."""
-    return _base64url(hashlib.sha256(b"lucia handle " + session_id.encode()).digest()[:HANDLE_BYTES])
+    return _base64url(
+        hashlib.sha256(b"lucia handle " + session_id.encode()).digest()[:HANDLE_BYTES]
+    )
 
 
-def noted_of(row: SessionRow) -> Mapping[str, Any]:
+def metadata_of(row: SessionRow) -> Mapping[str, Any]:
     """What the application noted at the login, as a dict that can't be changed."""
-    noted = row.attributes.get("noted")
-    return cast("FrozenDict", freeze(noted)) if isinstance(noted, dict) else EMPTY
+    metadata = row.attributes.get("noted")
+    return cast("FrozenDict", freeze(metadata)) if isinstance(metadata, dict) else EMPTY
 
 
-def to_session(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool) -> Session:
+def to_session(
+    row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool
+) -> Session:
     """What the application gets for a live row; the same object again for the same row, expiry and state, unless it is ``fresh``."""
     kept = row.kept(expiry)
     if kept is not None and kept.state == state and not fresh:
@@ -355,7 +386,9 @@ def to_session(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, f
     return session if fresh else row.keep(session)
 
 
-def _made_of(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool) -> Session:
+def _made_of(
+    row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool
+) -> Session:
     session = SessionDraft()
     session.session_id = row.id
     session.user_id = row.user_id
@@ -365,7 +398,7 @@ def _made_of(row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fre
     session.fresh = fresh
     session.handle = handle_of(row)
     session.created_at = to_datetime(created_at_of(row, expiry))
-    session.noted = noted_of(row)
+    session.metadata = metadata_of(row)
     session._by = expiry
     session.__class__ = Session
     made: Session = session
@@ -391,7 +424,7 @@ def to_device(row: SessionRow, state: SessionState, expiry: SessionExpiry) -> De
         active_period_expires_at=to_datetime(row.active_expires),
         idle_period_expires_at=to_datetime(row.idle_expires),
         state=state,
-        noted=noted_of(row),
+        metadata=metadata_of(row),
     )
 
 
@@ -446,7 +479,9 @@ def sought_key_id(provider_id: str, provider_user_id: str) -> str | None:
 def _check_provider_id(provider_id: object) -> None:
     text = check_text("provider_id", provider_id)
     if ":" in text:
-        raise ValueError(f"provider_id may hold no colon, got {quoted(text)}: key ids are split at the first one")
+        raise ValueError(
+            f"provider_id may hold no colon, got {quoted(text)}: key ids are split at the first one"
+        )
     if len(text) > MAX_ID_LENGTH - 2:
         raise ValueError(
             f"provider_id has {len(text)} characters, more than {MAX_ID_LENGTH - 2}: "
@@ -462,7 +497,9 @@ def check_purposes(purposes: Collection[str]) -> frozenset[str]:
         ValueError: one of them can't be a provider id.
     """
     if isinstance(purposes, str):
-        raise TypeError(f"single_use_purposes must be a collection of provider ids, such as ({purposes!r},), not a str")
+        raise TypeError(
+            f"single_use_purposes must be a collection of provider ids, such as ({purposes!r},), not a str"
+        )
     for purpose in purposes:
         _check_provider_id(purpose)
     return frozenset(purposes)
@@ -470,7 +507,9 @@ def check_purposes(purposes: Collection[str]) -> frozenset[str]:
 
 def is_revoked_with_credentials(row: KeyRow, user_id: str, purposes: Collection[str]) -> bool:
     """Return whether this is a single-use key of this user for one of these purposes."""
-    return row.user_id == user_id and row.expires is not None and row.id.partition(":")[0] in purposes
+    return (
+        row.user_id == user_id and row.expires is not None and row.id.partition(":")[0] in purposes
+    )
 
 
 def exactly(row: RowT | None, id_: str) -> RowT | None:

@@ -121,12 +121,17 @@ class FailureLimit:
     @property
     def rule(self) -> FailureRule:
         """The same in milliseconds."""
-        first, longest, forget = (milliseconds(name, getattr(self, name)) for name in ("first_wait", "longest_wait", "forget"))
+        first, longest, forget = (
+            milliseconds(name, getattr(self, name))
+            for name in ("first_wait", "longest_wait", "forget")
+        )
         return FailureRule(self.free, first, longest, forget, forget)
 
 
 _BY_KEY: Final = FailureLimit(free=5)
-_BY_ADDRESS: Final = FailureLimit(free=50, longest_wait=timedelta(minutes=1), forget=timedelta(hours=1))
+_BY_ADDRESS: Final = FailureLimit(
+    free=50, longest_wait=timedelta(minutes=1), forget=timedelta(hours=1)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,23 +159,45 @@ class Throttle:
 
     def rules(self, key_id: str | None, address: str | None) -> dict[str, FailureRule]:
         """The rules of an attempt by the names it is counted under; what is not known, or has no limit, is left out."""
-        limits = (("key", key_id, self.by_key), ("address", address and address_block(address), self.by_address))
-        return {failure_name(kind, text): limit.rule for kind, text, limit in limits if text and limit is not None}
+        limits = (
+            ("key", key_id, self.by_key),
+            ("address", address and address_block(address), self.by_address),
+        )
+        return {
+            failure_name(kind, text): limit.rule
+            for kind, text, limit in limits
+            if text and limit is not None
+        }
 
     def single_use_rule(self, row: KeyRow, now: int) -> dict[str, FailureRule]:
         """The rule of an attempt at this single-use key, which lives as long as the key; empty if there is no limit, or nothing to guess.
 
         It is this very key's: another one that is made later under the same id has a count of its own.
         """
-        if self.single_use_failures is None or row.expires is None or row.hashed_password is None or now > row.expires:
+        if (
+            self.single_use_failures is None
+            or row.expires is None
+            or row.hashed_password is None
+            or now > row.expires
+        ):
             return {}
         name = failure_name("single-use", f"{row.id}\0{row.hashed_password}")
-        return {name: FailureRule(self.single_use_failures, FOREVER_MS, FOREVER_MS, FOREVER_MS, row.expires - now + SLACK_MS)}
+        return {
+            name: FailureRule(
+                self.single_use_failures,
+                FOREVER_MS,
+                FOREVER_MS,
+                FOREVER_MS,
+                row.expires - now + SLACK_MS,
+            )
+        }
 
 
 def failure_name(kind: str, text: str) -> str:
     """A name to count failures under: 32 hex digits of a hash, which hold neither the key nor the address."""
-    return hashlib.sha256(f"lucia {kind}\0{text}".encode(errors="surrogatepass")).hexdigest()[: 2 * _NAME_BYTES]
+    return hashlib.sha256(f"lucia {kind}\0{text}".encode(errors="surrogatepass")).hexdigest()[
+        : 2 * _NAME_BYTES
+    ]
 
 
 def address_block(address: str) -> str:

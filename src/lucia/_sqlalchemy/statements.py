@@ -7,11 +7,33 @@ writes begins with a write: so SQLite takes its write lock at the start, where i
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import ColumnElement, Executable, Select, Table, and_, delete, false, insert, literal, not_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Select,
+    Table,
+    and_,
+    delete,
+    false,
+    insert,
+    literal,
+    not_,
+    select,
+    update,
+)
 
 from lucia._rules.caps import surplus_sessions
 from lucia._rules.sessions import MARKER_MS
-from lucia._sqlalchemy.tables import Answer, AuthTables, check_sessions, equals, is_one_of, key_row, session_rows, user_row
+from lucia._sqlalchemy.tables import (
+    Answer,
+    AuthTables,
+    check_sessions,
+    equals,
+    is_one_of,
+    key_row,
+    session_rows,
+    user_row,
+)
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId, LuciaError
 from lucia.models import KeyRow, SessionRow, Unset, UserRow
 
@@ -41,7 +63,11 @@ def _with_session_id(tables: AuthTables, session_id: str) -> Executable:
 
 
 def why_refused(
-    tables: AuthTables, *, key_id: str | None = None, session_id: str | None = None, user_id: str | None = None
+    tables: AuthTables,
+    *,
+    key_id: str | None = None,
+    session_id: str | None = None,
+    user_id: str | None = None,
 ) -> Steps[LuciaError | None]:
     """Why an insert was refused, judged by the rows that are there, since texts and codes differ between databases.
 
@@ -55,7 +81,10 @@ def why_refused(
         return DuplicateKeyId()
     if session_id is not None and (yield _with_session_id(tables, session_id)).rows:
         return DuplicateSessionId()
-    if user_id is not None and not (yield select(tables.user_id).where(equals(tables.user_id, user_id))).rows:
+    if (
+        user_id is not None
+        and not (yield select(tables.user_id).where(equals(tables.user_id, user_id))).rows
+    ):
         return InvalidUserId()
     return None
 
@@ -65,8 +94,12 @@ def get_user(tables: AuthTables, user_id: str) -> Steps[UserRow | None]:
     return user_row(tables, rows[0]) if rows else None
 
 
-def set_user(tables: AuthTables, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None) -> Steps[UserRow]:
-    yield insert(tables.user).values({tables.user_id: user_id, **tables.attribute_values(attributes)})
+def set_user(
+    tables: AuthTables, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None
+) -> Steps[UserRow]:
+    yield insert(tables.user).values(
+        {tables.user_id: user_id, **tables.attribute_values(attributes)}
+    )
     if key is not None:
         yield insert(tables.key).values(_key_values(key))
     return user_row(tables, (yield _select_user(tables, user_id)).rows[0])
@@ -86,7 +119,9 @@ def delete_user(tables: AuthTables, user_id: str) -> Steps[int | None]:
     return count
 
 
-def update_user_attributes(tables: AuthTables, user_id: str, attributes: Mapping[str, Any]) -> Steps[UserRow | None]:
+def update_user_attributes(
+    tables: AuthTables, user_id: str, attributes: Mapping[str, Any]
+) -> Steps[UserRow | None]:
     if values := tables.attribute_values(attributes):
         yield update(tables.user).where(equals(tables.user_id, user_id)).values(values)
     return (yield from get_user(tables, user_id))
@@ -98,7 +133,10 @@ def get_key(tables: AuthTables, key_id: str) -> Steps[KeyRow | None]:
 
 
 def get_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[KeyRow]]:
-    return [key_row(row) for row in (yield select(tables.key).where(equals(tables.key.c.user_id, user_id))).rows]
+    return [
+        key_row(row)
+        for row in (yield select(tables.key).where(equals(tables.key.c.user_id, user_id))).rows
+    ]
 
 
 def set_key(tables: AuthTables, key: KeyRow) -> Steps[None]:
@@ -106,17 +144,27 @@ def set_key(tables: AuthTables, key: KeyRow) -> Steps[None]:
         raise InvalidUserId
 
 
-def update_key_password(tables: AuthTables, key_id: str, hashed_password: str | None, expected: str | Unset | None) -> Steps[KeyRow | None]:
+def update_key_password(
+    tables: AuthTables, key_id: str, hashed_password: str | None, expected: str | Unset | None
+) -> Steps[KeyRow | None]:
     keys = tables.key
     unchanged = () if isinstance(expected, Unset) else (_is_hash(keys.c.hashed_password, expected),)
-    done = yield update(keys).where(equals(keys.c.id, key_id), *unchanged).values(hashed_password=hashed_password)
+    done = (
+        yield update(keys)
+        .where(equals(keys.c.id, key_id), *unchanged)
+        .values(hashed_password=hashed_password)
+    )
     return (yield from get_key(tables, key_id)) if done.changed else None
 
 
 def delete_non_primary_key(tables: AuthTables, key_ids: Sequence[str]) -> Steps[int]:
     count = 0
     for block in _blocks(key_ids):
-        count += (yield delete(tables.key).where(is_one_of(tables.key.c.id, block), not_(tables.key.c.primary_key))).changed
+        count += (
+            yield delete(tables.key).where(
+                is_one_of(tables.key.c.id, block), not_(tables.key.c.primary_key)
+            )
+        ).changed
     return count
 
 
@@ -126,23 +174,43 @@ def delete_keys_by_user_id(tables: AuthTables, user_id: str) -> Steps[None]:
 
 def get_session(tables: AuthTables, session_id: str) -> Steps[SessionRow | None]:
     sessions = check_sessions(tables)
-    found = session_rows((yield select(sessions).where(equals(sessions.c.id, session_id), sessions.c.successor.is_(None))).rows)
+    found = session_rows(
+        (
+            yield select(sessions).where(
+                equals(sessions.c.id, session_id), sessions.c.successor.is_(None)
+            )
+        ).rows
+    )
     return found[0] if found else None
 
 
 def get_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[list[SessionRow]]:
     sessions = check_sessions(tables)
-    return session_rows((yield select(sessions).where(equals(sessions.c.user_id, user_id), sessions.c.successor.is_(None))).rows)
+    return session_rows(
+        (
+            yield select(sessions).where(
+                equals(sessions.c.user_id, user_id), sessions.c.successor.is_(None)
+            )
+        ).rows
+    )
 
 
-def get_session_and_user(tables: AuthTables, session_id: str) -> Steps[tuple[SessionRow, UserRow] | None]:
+def get_session_and_user(
+    tables: AuthTables, session_id: str
+) -> Steps[tuple[SessionRow, UserRow] | None]:
     sessions = check_sessions(tables)
     width = len(sessions.columns)
     both = select(*sessions.columns, tables.user_id, *tables.attributes.values()).join_from(
         sessions, tables.user, sessions.c.user_id == tables.user_id
     )
-    rows = (yield both.where(equals(sessions.c.id, session_id), sessions.c.successor.is_(None))).rows
-    found = [(session, user_row(tables, row[width:])) for row in rows for session in session_rows([row[:width]])]
+    rows = (
+        yield both.where(equals(sessions.c.id, session_id), sessions.c.successor.is_(None))
+    ).rows
+    found = [
+        (session, user_row(tables, row[width:]))
+        for row in rows
+        for session in session_rows([row[:width]])
+    ]
     return found[0] if found else None
 
 
@@ -151,7 +219,7 @@ def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
         raise InvalidUserId
 
 
-def set_session_within(tables: AuthTables, session: SessionRow, limit: int, now: int) -> Steps[int]:
+def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now: int) -> Steps[int]:
     """One login of a user after the other: each locks the user's row, without writing to it, until it is committed.
 
     A statement after that sees what the one before has committed; only where a whole transaction sees one moment, as at PostgreSQL's
@@ -161,21 +229,37 @@ def set_session_within(tables: AuthTables, session: SessionRow, limit: int, now:
     Returns:
         How many sessions were revoked.
     """
-    yield delete(check_sessions(tables)).where(false())  # SQLite, which can't lock a row, locks the database
-    yield select(tables.user_id).where(equals(tables.user_id, session.user_id)).with_for_update(key_share=True)
+    yield delete(check_sessions(tables)).where(
+        false()
+    )  # SQLite, which can't lock a row, locks the database
+    yield (
+        select(tables.user_id)
+        .where(equals(tables.user_id, session.user_id))
+        .with_for_update(key_share=True)
+    )
     yield from set_session(tables, session)
     rows = yield from get_sessions_by_user_id(tables, session.user_id)
     return (yield from delete_sessions(tables, surplus_sessions(rows, session, limit, now), now))
 
 
-def renew_session(tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int) -> Steps[SessionRow | None]:
+def renew_session(
+    tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int
+) -> Steps[SessionRow | None]:
     """The row count of the first statement names the winner; the others read what it wrote.
 
     No grace is written as 0 and not as the present, which a clock that is behind would take for a grace.
     """
     sessions = check_sessions(tables)
-    live = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, successor.user_id), _live(sessions, now))
-    used = {"successor": successor.id, "active_expires": now + grace if grace else 0, "idle_expires": now + MARKER_MS}
+    live = and_(
+        equals(sessions.c.id, session_id),
+        equals(sessions.c.user_id, successor.user_id),
+        _live(sessions, now),
+    )
+    used = {
+        "successor": successor.id,
+        "active_expires": now + grace if grace else 0,
+        "idle_expires": now + MARKER_MS,
+    }
     if not (yield update(sessions).where(live).values(used)).changed:
         end = yield from _follow(tables, session_id, now, locked=True)
         return end if end is not None and end.user_id == successor.user_id else None
@@ -263,7 +347,9 @@ def delete_other_sessions(
     end = yield from _lock_end(sessions, user_id, keep, now)
     if end is None:
         return False, (yield from delete_sessions_by_user_id(tables, user_id))
-    others = and_(equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None))
+    others = and_(
+        equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None)
+    )
     count = (yield delete(sessions).where(others)).changed
     while (yield _as_it_is_now(select(sessions.c.id).where(others))).rows:
         count += (yield delete(sessions).where(others)).changed
@@ -274,7 +360,11 @@ def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps
     """The live end of this user's chain, locked by a write that changes nothing, so that no renewal moves it before the commit."""
     for _ in range(_LONGEST_CHAIN):
         own = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, user_id))
-        if (yield update(sessions).where(own, _live(sessions, now)).values(idle_expires=sessions.c.idle_expires)).changed:
+        if (
+            yield update(sessions)
+            .where(own, _live(sessions, now))
+            .values(idle_expires=sessions.c.idle_expires)
+        ).changed:
             return session_id
         used = (yield _select_used(sessions, and_(own, sessions.c.idle_expires >= now))).rows
         if not used:
@@ -319,7 +409,9 @@ def _delete_spent(sessions: Table, user_id: str, now: int) -> Steps[None]:
 
 
 def _select_user(tables: AuthTables, user_id: str) -> Select[Any]:
-    return select(tables.user_id, *tables.attributes.values()).where(equals(tables.user_id, user_id))
+    return select(tables.user_id, *tables.attributes.values()).where(
+        equals(tables.user_id, user_id)
+    )
 
 
 def _select_session(tables: AuthTables, session_id: str) -> Select[Any]:
@@ -351,8 +443,14 @@ def _insert_session(tables: AuthTables, session: SessionRow) -> Executable:
 
 def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]) -> Executable:
     """Insert one row if its user exists, none else, also where foreign keys are not enforced, as in SQLite by default."""
-    row = select(*(literal(value, table.c[name].type) for name, value in values.items())).where(equals(tables.user_id, values["user_id"]))
-    return insert(table).from_select(list(values), row.select_from(tables.user)).execution_options(preserve_rowcount=True)
+    row = select(*(literal(value, table.c[name].type) for name, value in values.items())).where(
+        equals(tables.user_id, values["user_id"])
+    )
+    return (
+        insert(table)
+        .from_select(list(values), row.select_from(tables.user))
+        .execution_options(preserve_rowcount=True)
+    )
 
 
 def _blocks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -138,14 +138,20 @@ class AuthTables:
     ) -> None:
         columns = tuple(user_columns)
         if user is not None and columns:
-            raise ValueError("give either user= or user_columns=: an application's own user table has its own columns")
-        found = _columns_of(_make_user_table(metadata, user_table, columns) if user is None else user)
+            raise ValueError(
+                "give either user= or user_columns=: an application's own user table has its own columns"
+            )
+        found = _columns_of(
+            _make_user_table(metadata, user_table, columns) if user is None else user
+        )
         _check_user(found, metadata)
         self.user: Final = found.table
         self.user_id: Final = found.id
         self.attributes: Final = found.attributes
         self.key: Final = _make_key_table(metadata, key_table, found.id)
-        self.session: Final = _make_session_table(metadata, session_table, found.id) if sessions else None
+        self.session: Final = (
+            _make_session_table(metadata, session_table, found.id) if sessions else None
+        )
 
     def attribute_values(self, attributes: Mapping[str, Any]) -> dict[Column[Any], Any]:
         """The attributes by their columns.
@@ -155,7 +161,9 @@ class AuthTables:
         """
         if unknown := sorted(attributes.keys() - self.attributes.keys()):
             known = ", ".join(sorted(self.attributes)) or "none"
-            raise ValueError(f"user table {self.user.name!r} has no attribute {', '.join(unknown)}; its attributes are: {known}")
+            raise ValueError(
+                f"user table {self.user.name!r} has no attribute {', '.join(unknown)}; its attributes are: {known}"
+            )
         return {self.attributes[name]: value for name, value in attributes.items()}
 
 
@@ -167,7 +175,9 @@ def check_source(adapter: object, source: object, *kinds: type[object]) -> None:
     """
     if not isinstance(source, kinds):
         expected = ", ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"{type(adapter).__name__} takes one of {expected}, not {type(source).__module__}.{type(source).__qualname__}")
+        raise TypeError(
+            f"{type(adapter).__name__} takes one of {expected}, not {type(source).__module__}.{type(source).__qualname__}"
+        )
 
 
 def check_sessions(tables: AuthTables) -> Table:
@@ -177,7 +187,9 @@ def check_sessions(tables: AuthTables) -> Table:
         ValueError: the tables were made without it.
     """
     if tables.session is None:
-        raise ValueError("these tables hold no sessions: make them with AuthTables(..., sessions=True)")
+        raise ValueError(
+            "these tables hold no sessions: make them with AuthTables(..., sessions=True)"
+        )
     return tables.session
 
 
@@ -190,11 +202,19 @@ class _UserColumns(NamedTuple):
 
 
 def _columns_of(user: Table | type[Any]) -> _UserColumns:
-    table, columns = (user, dict(user.columns.items())) if isinstance(user, Table) else _mapped_columns(user)
+    table, columns = (
+        (user, dict(user.columns.items())) if isinstance(user, Table) else _mapped_columns(user)
+    )
     primary_key = list(table.primary_key.columns)
     if len(primary_key) != 1:
-        raise ValueError(f"user table {table.name!r} needs a primary key of one column, the user's id; it has {len(primary_key)}")
-    return _UserColumns(table, primary_key[0], {name: column for name, column in columns.items() if column is not primary_key[0]})
+        raise ValueError(
+            f"user table {table.name!r} needs a primary key of one column, the user's id; it has {len(primary_key)}"
+        )
+    return _UserColumns(
+        table,
+        primary_key[0],
+        {name: column for name, column in columns.items() if column is not primary_key[0]},
+    )
 
 
 def _mapped_columns(user: object) -> tuple[Table, dict[str, Column[Any]]]:
@@ -203,18 +223,30 @@ def _mapped_columns(user: object) -> tuple[Table, dict[str, Column[Any]]]:
     if not isinstance(mapper, Mapper):
         raise TypeError(f"user must be a mapped class or a Table, not {user!r}")
     if len(mapper.tables) != 1:
-        raise ValueError(f"user class {mapper.class_.__name__!r} spans several tables: give the Table that holds the users' ids")
+        raise ValueError(
+            f"user class {mapper.class_.__name__!r} spans several tables: give the Table that holds the users' ids"
+        )
     table = cast(Table, mapper.tables[0])
-    return table, {name: column for name, column in mapper.columns.items() if table.columns.contains_column(column)}
+    return table, {
+        name: column
+        for name, column in mapper.columns.items()
+        if table.columns.contains_column(column)
+    }
 
 
 def _check_user(user: _UserColumns, metadata: MetaData) -> None:
     if user.table.metadata is not metadata:
-        raise ValueError(f"user table {user.table.name!r} belongs to another MetaData than the one given")
+        raise ValueError(
+            f"user table {user.table.name!r} belongs to another MetaData than the one given"
+        )
     if not _holds_text(user.id):
-        raise TypeError(f"the primary key of user table {user.table.name!r} must hold text, such as String(255): user ids are str")
+        raise TypeError(
+            f"the primary key of user table {user.table.name!r} must hold text, such as String(255): user ids are str"
+        )
     if "id" in user.attributes:
-        raise ValueError(f"user table {user.table.name!r} has an attribute 'id' that is not its primary key")
+        raise ValueError(
+            f"user table {user.table.name!r} has an attribute 'id' that is not its primary key"
+        )
 
 
 def _holds_text(column: Column[Any]) -> bool:
@@ -234,19 +266,33 @@ def _exact_text() -> String:
     size = MAX_ID_LENGTH
     return (
         String(size)
-        .with_variant(mysql.VARCHAR(size, charset="utf8mb4", collation="utf8mb4_nopad_bin"), "mariadb")
+        .with_variant(
+            mysql.VARCHAR(size, charset="utf8mb4", collation="utf8mb4_nopad_bin"), "mariadb"
+        )
         .with_variant(mysql.VARCHAR(size, charset="utf8mb4", collation="utf8mb4_0900_bin"), "mysql")
         .with_variant(mssql.NVARCHAR(size, collation="Latin1_General_100_BIN2"), "mssql")
     )
 
 
 def _make_user_table(metadata: MetaData, name: str, columns: Sequence[Column[Any]]) -> Table:
-    return Table(name, metadata, Column("id", _exact_text()), *columns, PrimaryKeyConstraint("id", name=f"pk_{name}"))
+    return Table(
+        name,
+        metadata,
+        Column("id", _exact_text()),
+        *columns,
+        PrimaryKeyConstraint("id", name=f"pk_{name}"),
+    )
 
 
 def _make_key_table(metadata: MetaData, name: str, user_id: Column[Any]) -> Table:
-    columns = (Column("hashed_password", _exact_text()), Column("primary_key", Boolean, nullable=False), Column("expires", BigInteger))
-    return Table(name, metadata, *_owned_by(user_id, name), *columns, **_character_set(user_id.table))
+    columns = (
+        Column("hashed_password", _exact_text()),
+        Column("primary_key", Boolean, nullable=False),
+        Column("expires", BigInteger),
+    )
+    return Table(
+        name, metadata, *_owned_by(user_id, name), *columns, **_character_set(user_id.table)
+    )
 
 
 def _make_session_table(metadata: MetaData, name: str, user_id: Column[Any]) -> Table:
@@ -270,7 +316,12 @@ def _owned_by(user_id: Column[Any], table: str) -> tuple[SchemaItem, ...]:
     """
     return (
         Column("id", _exact_text()),
-        Column("user_id", user_id.type, ForeignKey(user_id, name=f"fk_{table}_user_id", ondelete="CASCADE"), nullable=False),
+        Column(
+            "user_id",
+            user_id.type,
+            ForeignKey(user_id, name=f"fk_{table}_user_id", ondelete="CASCADE"),
+            nullable=False,
+        ),
         PrimaryKeyConstraint("id", name=f"pk_{table}"),
         Index(f"ix_{table}_user_id", "user_id"),
     )
@@ -279,7 +330,9 @@ def _owned_by(user_id: Column[Any], table: str) -> tuple[SchemaItem, ...]:
 def _character_set(users: FromClause) -> dict[str, Any]:
     """Return the options that give a table the default character set and collation of the user table."""
     options = cast(Table, users).dialect_kwargs
-    return {name: value for name, value in options.items() if name.endswith(("_charset", "_collate"))}
+    return {
+        name: value for name, value in options.items() if name.endswith(("_charset", "_collate"))
+    }
 
 
 def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
@@ -342,7 +395,13 @@ def user_row(tables: AuthTables, row: Sequence[Any]) -> UserRow:
 def key_row(row: Sequence[Any]) -> KeyRow:
     """A key from the columns of ``auth_key``."""
     key_id, user_id, hashed_password, primary_key, expires = row
-    return KeyRow(id=key_id, user_id=user_id, hashed_password=hashed_password, primary_key=primary_key, expires=expires)
+    return KeyRow(
+        id=key_id,
+        user_id=user_id,
+        hashed_password=hashed_password,
+        primary_key=primary_key,
+        expires=expires,
+    )
 
 
 def session_rows(rows: Iterable[Sequence[Any]]) -> list[SessionRow]:
@@ -408,7 +467,13 @@ def hide_parameters(error: StatementError) -> None:
     error.params = None
     for link in _chain(error):
         link.args = tuple(_without(secrets, value) for value in link.args)
-        vars(link).update({name: _without(secrets, value) for name, value in vars(link).items() if isinstance(value, str)})
+        vars(link).update(
+            {
+                name: _without(secrets, value)
+                for name, value in vars(link).items()
+                if isinstance(value, str)
+            }
+        )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -18,7 +18,7 @@ from lucia._sync.request import AuthRequest, Transport
 from lucia._sync.throttling import Guard, choose_throttle_store
 from lucia._sync.users import UserMethods
 from lucia._compat.concurrency import PasswordWorkers
-from lucia._compat.flavours import check_colour, check_function, check_methods
+from lucia._compat.flavours import check_flavour, check_function, check_methods
 from lucia._logs import cross_site_request
 from lucia._memory.user_cache import UserCache
 from lucia._rules.caps import check_cap
@@ -26,7 +26,15 @@ from lucia._rules.cookies import Cookie, Env, SessionCookie, create_session_cook
 from lucia._rules.origins import OriginFailure, check_origin, configured_origins
 from lucia._rules.passwords import PasswordHasher, PasswordPool, ScryptHash
 from lucia._rules.requests import RequestLike
-from lucia._rules.sessions import USER_ID_LENGTH, Clock, SessionExpiry, check_purposes, generate_random_string, new_session_id, system_clock
+from lucia._rules.sessions import (
+    USER_ID_LENGTH,
+    Clock,
+    SessionExpiry,
+    check_purposes,
+    generate_random_string,
+    new_session_id,
+    system_clock,
+)
 from lucia._rules.throttling import Throttle
 from lucia.errors import InvalidRequest
 from lucia.models import Session, User, UserRow, UserT
@@ -172,18 +180,28 @@ class Auth(UserMethods[UserT]):
 
     def _use_adapters(self, sessions: SessionAdapter, users: UserAdapter | None) -> None:
         check_methods("sessions", sessions, SessionAdapter)
-        check_colour("sessions", sessions.get_session, self.get_session)
+        check_flavour("sessions", sessions.get_session, self.get_session)
         if users is not None:
             check_methods("users", users, UserAdapter)
-            check_colour("users", users.get_user, self.get_user)
+            check_flavour("users", users.get_user, self.get_user)
         self._users = users
-        self._sessions = sessions if isinstance(sessions, RenewingSessionAdapter) else FiveMethods(sessions, self._clock)
+        self._sessions = (
+            sessions
+            if isinstance(sessions, RenewingSessionAdapter)
+            else FiveMethods(sessions, self._clock)
+        )
         one_object = id(sessions) == id(users)
-        self._joined = sessions if one_object and isinstance(sessions, SessionUserAdapter) else None
+        self._joined = (
+            sessions if one_object and isinstance(sessions, SessionUserAdapter) else None
+        )
         if self._expiry.absolute is not None and not self._sessions.keeps_attributes:
-            raise ValueError("an absolute lifetime needs a session adapter that keeps attributes, for the time of the login")
+            raise ValueError(
+                "an absolute lifetime needs a session adapter that keeps attributes, for the time of the login"
+            )
         if self._max_sessions is not None and not self._sessions.keeps_attributes:
-            raise ValueError("max_sessions_per_user needs a session adapter that keeps attributes, for the times of the logins")
+            raise ValueError(
+                "max_sessions_per_user needs a session adapter that keeps attributes, for the times of the logins"
+            )
 
     def generate_session_id(self) -> tuple[str, int, int]:
         """A new session's id and the ends of its active and its idle period, in milliseconds since the epoch."""
@@ -216,7 +234,9 @@ class Auth(UserMethods[UserT]):
             raise InvalidRequest(str(failure))
         return self.find_session_id(context)
 
-    def handle_request(self, context: RequestLike, transport: Transport = "cookie") -> AuthRequest[UserT]:
+    def handle_request(
+        self, context: RequestLike, transport: Transport = "cookie"
+    ) -> AuthRequest[UserT]:
         """What this request may ask and do; ``transport="bearer"`` is for clients that are no browsers.
 
         Raises:
@@ -229,7 +249,13 @@ class Auth(UserMethods[UserT]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
         self.close()
 
     def close(self) -> None:

@@ -41,11 +41,13 @@ class FiveMethods:
         """The adapter's own."""
         self._adapter.set_session(session)
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         """Store it, then list the user's sessions and end the oldest logins; before, see that it is the newest."""
         with self._lock:
             now = self._clock()
-            stored = login_after(self._adapter.get_sessions_by_user_id(session.user_id), session, now)
+            stored = login_after(
+                self._adapter.get_sessions_by_user_id(session.user_id), session, now
+            )
             self._adapter.set_session(stored)
             rows = self._adapter.get_sessions_by_user_id(session.user_id)
             if surplus := surplus_sessions(rows, session, limit, now, spare=False):
@@ -83,7 +85,9 @@ class FiveMethods:
                 self._adapter.delete_session(*others)
             return True
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         """Make the successor, then end the used session; undo that if the used one was ended meanwhile."""
         with self._lock:
             if self._adapter.get_session(session_id) is None:
@@ -104,8 +108,16 @@ class FiveMethods:
     def _end_of_chain(self, session_id: str) -> SessionRow | None:
         """The session, or what it was renewed to in this process within the last 60 seconds, whatever the grace."""
         successor = self._renewals.successor(session_id)
-        return (self._adapter.get_session(session_id) if successor is None else self._end_of_chain(successor))
+        return (
+            self._adapter.get_session(session_id)
+            if successor is None
+            else self._end_of_chain(successor)
+        )
 
     def _successor(self, session_id: str) -> SessionRow | None:
         successor = self._renewals.within_grace(session_id)
-        return None if successor is None else self._adapter.get_session(successor) or self._successor(successor)
+        return (
+            None
+            if successor is None
+            else self._adapter.get_session(successor) or self._successor(successor)
+        )

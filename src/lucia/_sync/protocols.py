@@ -80,7 +80,7 @@ class RenewingSessionAdapter(SessionAdapter, Protocol):
     @property
     def expires_records(self) -> bool: ...
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         """Store the session of a new login, and end the user's oldest logins, so that ``limit`` are left at most, this one among them.
 
         Which these are is what :func:`lucia.surplus_sessions` says; they end with what they are renewed to meanwhile. Logins that go on
@@ -98,7 +98,9 @@ class RenewingSessionAdapter(SessionAdapter, Protocol):
         """
         ...
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         """Replace a session by its successor, once, however many callers ask.
 
         Args:
@@ -137,7 +139,9 @@ class UserAdapter(Protocol):
         """The user with this id, or None."""
         ...
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         """Store a new user and their primary key, both or neither, and return the user as stored.
 
         Raises:
@@ -149,7 +153,9 @@ class UserAdapter(Protocol):
         """Remove the user; an unknown id is no error."""
         ...
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         """Change the named attributes, leave the others, and return the user as stored; None if there is none."""
         ...
 
@@ -197,7 +203,9 @@ class UserAdapter(Protocol):
 class SessionUserAdapter(Protocol):
     """What an object that stores both may offer: a session and its user in one query."""
 
-    def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         """The session and its user; None if either is missing."""
         ...
 

@@ -51,7 +51,9 @@ class AuthRequest(Generic[UserT]):
     def origin_failure(self) -> OriginFailure | None:
         """Why the request failed the origin check; None if it passed, and for the ``bearer`` transport."""
         if self._origin_failure is UNSET:
-            self._origin_failure = self._auth.check_request(self._context) if self._cookies else None
+            self._origin_failure = (
+                self._auth.check_request(self._context) if self._cookies else None
+            )
         return self._origin_failure
 
     def validate(self) -> Session | None:
@@ -87,7 +89,7 @@ class AuthRequest(Generic[UserT]):
         with self._lock:
             return self._load_user()
 
-    def sign_in(self, user_id: str, /, **noted: Any) -> Session:
+    def sign_in(self, user_id: str, /, **metadata: Any) -> Session:
         """Log a user in: a new session under a new id, in the place of the one that the request came with, and its cookie.
 
         Args:
@@ -100,9 +102,11 @@ class AuthRequest(Generic[UserT]):
         """
         self._require_own_site()
         self._require_cookie()
-        return self._replace(self._auth.create_session(user_id, noted=noted))
+        return self._replace(self._auth.create_session(user_id, metadata=metadata))
 
-    def sign_in_with_key(self, provider_id: str, provider_user_id: str, password: str | None, /, **noted: Any) -> Session:
+    def sign_in_with_key(
+        self, provider_id: str, provider_user_id: str, password: str | None, /, **metadata: Any
+    ) -> Session:
         """Check a key and its password, and log its user in as :meth:`sign_in` does.
 
         Raises:
@@ -114,7 +118,9 @@ class AuthRequest(Generic[UserT]):
         self._require_own_site()
         self._require_cookie()
         address = self._context.client_address
-        session = self._auth.create_session_with_key(provider_id, provider_user_id, password, noted=noted, address=address)
+        session = self._auth.create_session_with_key(
+            provider_id, provider_user_id, password, metadata=metadata, address=address
+        )
         return self._replace(session)
 
     def renew(self) -> Session | None:
@@ -143,7 +149,9 @@ class AuthRequest(Generic[UserT]):
         self._require_own_site()
         with self._lock:
             if self._session_id is not None:
-                with signing_out(self._session.user_id if isinstance(self._session, Session) else None):
+                with signing_out(
+                    self._session.user_id if isinstance(self._session, Session) else None
+                ):
                     self._auth.invalidate_session(self._session_id)
                 if self._context.can_set_cookie():
                     self._send(None)
@@ -189,7 +197,9 @@ class AuthRequest(Generic[UserT]):
             return None
 
     def _validated_user(self, session_id: str) -> SessionUser[UserT] | None:
-        validate = self._auth.validate_session_user if self._can_renew() else self._auth.get_session_user
+        validate = (
+            self._auth.validate_session_user if self._can_renew() else self._auth.get_session_user
+        )
         try:
             both = validate(session_id)
         except InvalidSessionId:
@@ -233,7 +243,9 @@ class AuthRequest(Generic[UserT]):
 
     def _require_cookie(self) -> None:
         if self._cookies and not self._context.can_set_cookie():
-            raise RuntimeError("the response has started, so that no cookie can be set: sign in before sending it")
+            raise RuntimeError(
+                "the response has started, so that no cookie can be set: sign in before sending it"
+            )
 
     @property
     def _session_id(self) -> str | None:

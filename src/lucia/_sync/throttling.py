@@ -57,18 +57,25 @@ class Guard:
         Raises:
             TooManyAttempts: it came too early; nothing was counted.
         """
-        attempt = self._attempt({} if self._throttle is None else self._throttle.rules(key_id, address))
+        attempt = self._attempt(
+            {} if self._throttle is None else self._throttle.rules(key_id, address)
+        )
         if attempt.wait:
             raise TooManyAttempts(retry_after=seconds_to_wait(attempt.wait))
         return attempt
 
     def begin_single_use(self, row: KeyRow, now: int) -> Attempt:
         """Count an attempt at a single-use key with a password likewise; one that has to wait comes after the last that was allowed."""
-        return self._attempt({} if self._throttle is None else self._throttle.single_use_rule(row, now))
+        return self._attempt(
+            {} if self._throttle is None else self._throttle.single_use_rule(row, now)
+        )
 
     def is_last(self, attempt: Attempt) -> bool:
         """Whether an attempt at a single-use key, if it fails, consumes it."""
-        return self._throttle is not None and self._throttle.single_use_failures in attempt.failures.values()
+        return (
+            self._throttle is not None
+            and self._throttle.single_use_failures in attempt.failures.values()
+        )
 
     def prove(self, attempt: Attempt) -> None:
         """Take back an attempt whose password was right.

@@ -36,7 +36,24 @@ ODD_TEXTS: Final = (
 )
 """Ids that a store may stumble over: separators, wildcards, quotes, white space, and letters of several bytes."""
 
-ALIKE: Final = ("id", "ID", "id ", " id", "id:", "id:id", "i", "id%", "i_", "id\n", "id\u00e9", "ide\u0301", "id1", "1", "01", "1.0")
+ALIKE: Final = (
+    "id",
+    "ID",
+    "id ",
+    " id",
+    "id:",
+    "id:id",
+    "i",
+    "id%",
+    "i_",
+    "id\n",
+    "id\u00e9",
+    "ide\u0301",
+    "id1",
+    "1",
+    "01",
+    "1.0",
+)
 """Ids that are different though a store may take them for each other: by case, trimming, prefix, wildcard, normalisation or number."""
 
 SPELT: Final = "user-josé"
@@ -67,7 +84,9 @@ def same_rows(found: Iterable[Row], expected: Iterable[Row], what: str) -> None:
 def one_of(found: object, expected: Sequence[object], what: str) -> None:
     """One of several answers that are all right."""
     if found not in expected:
-        raise AssertionError(f"{what}: expected {' or '.join(map(show, expected))}, got {show(found)}")
+        raise AssertionError(
+            f"{what}: expected {' or '.join(map(show, expected))}, got {show(found)}"
+        )
 
 
 @contextmanager
@@ -87,7 +106,9 @@ def refused(kind: type[Exception], what: str) -> Generator[None]:
     except kind:
         return
     except Exception as error:
-        raise AssertionError(f"{what} must raise {kind.__name__}, but it raised {error!r}") from error
+        raise AssertionError(
+            f"{what} must raise {kind.__name__}, but it raised {error!r}"
+        ) from error
     raise AssertionError(f"{what} must raise {kind.__name__}, but it raised nothing")
 
 
@@ -95,7 +116,9 @@ def one_winner(outcomes: Sequence[object], loss: Callable[[object], bool], what:
     """The place of the one call that won; all others lost."""
     winners = [place for place, outcome in enumerate(outcomes) if not loss(outcome)]
     if len(winners) != 1:
-        raise AssertionError(f"{what}: of {len(outcomes)} calls at once exactly one must win, but {len(winners)} did")
+        raise AssertionError(
+            f"{what}: of {len(outcomes)} calls at once exactly one must win, but {len(winners)} did"
+        )
     return winners[0]
 
 

@@ -44,7 +44,9 @@ def base_url_of(client: CookieClient, given: str | None) -> str:
     """
     url = given or str(getattr(client, "base_url", ""))
     if parse_origin(url) is None:
-        raise ValueError("this client has no base_url: give login the application's address, such as base_url='http://testserver'")
+        raise ValueError(
+            "this client has no base_url: give login the application's address, such as base_url='http://testserver'"
+        )
     return url
 
 
@@ -60,7 +62,9 @@ def give_cookie(client: CookieClient, cookie: Cookie, base_url: str) -> None:
     probe = Request(base_url)  # noqa: S310 -- nothing is opened
     jar.add_cookie_header(probe)
     if cookie.name not in (probe.get_header("Cookie") or ""):
-        raise ValueError(f"a client at {base_url} would not send this session cookie: its domain, path or Secure attribute forbids it")
+        raise ValueError(
+            f"a client at {base_url} would not send this session cookie: its domain, path or Secure attribute forbids it"
+        )
 
 
 def set_origin(client: CookieClient, base_url: str) -> None:

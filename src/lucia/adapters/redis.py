@@ -5,4 +5,10 @@ from lucia._redis.repair import Reindexed
 from lucia._redis.transport.clients import AsyncRedisClient, RedisClient
 from lucia._sync.stores.redis.adapter import RedisSessionAdapter
 
-__all__ = ["AsyncRedisClient", "AsyncRedisSessionAdapter", "RedisClient", "RedisSessionAdapter", "Reindexed"]
+__all__ = [
+    "AsyncRedisClient",
+    "AsyncRedisSessionAdapter",
+    "RedisClient",
+    "RedisSessionAdapter",
+    "Reindexed",
+]

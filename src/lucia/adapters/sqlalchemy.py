@@ -11,6 +11,14 @@ try:
 except ImportError as error:
     if (error.name or "").partition(".")[0] != "sqlalchemy":
         raise
-    raise ImportError('the SQLAlchemy adapters need SQLAlchemy 2: pip install "lucia-auth[sqlalchemy]"') from error
+    raise ImportError(
+        'the SQLAlchemy adapters need SQLAlchemy 2: pip install "lucia-auth[sqlalchemy]"'
+    ) from error
 
-__all__ = ["AsyncSQLAlchemyAdapter", "AsyncSQLAlchemyUserAdapter", "AuthTables", "SQLAlchemyAdapter", "SQLAlchemyUserAdapter"]
+__all__ = [
+    "AsyncSQLAlchemyAdapter",
+    "AsyncSQLAlchemyUserAdapter",
+    "AuthTables",
+    "SQLAlchemyAdapter",
+    "SQLAlchemyUserAdapter",
+]

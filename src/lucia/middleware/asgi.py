@@ -24,7 +24,9 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _KEY: Final = "lucia.requests"
 _READ: Final = {name.encode(): name for name in REQUEST_HEADERS}
-_STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"})
+_STARTS: Final = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"}
+)
 
 FOREIGN_REQUEST: Final = "This request comes from another site."
 """The message to a client whose request failed the origin check."""
@@ -96,7 +98,9 @@ def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT
     try:
         return requests[auth]
     except KeyError:
-        raise RuntimeError("LuciaMiddleware is not installed for this auth: add it to the application") from None
+        raise RuntimeError(
+            "LuciaMiddleware is not installed for this auth: add it to the application"
+        ) from None
 
 
 def check_auth(auth: object) -> None:
@@ -118,7 +122,18 @@ class _Exchange:
     left to the garbage collector, which then is at work all the time.
     """
 
-    __slots__ = ("_client", "_path", "_scheme", "_sent", "_server", "cookies", "is_websocket", "method", "set_headers", "started")
+    __slots__ = (
+        "_client",
+        "_path",
+        "_scheme",
+        "_sent",
+        "_server",
+        "cookies",
+        "is_websocket",
+        "method",
+        "set_headers",
+        "started",
+    )
 
     def __init__(self, scope: Scope) -> None:
         self.method: str = scope.get("method", "GET")
@@ -167,8 +182,17 @@ class _Exchange:
     def with_cookies(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
         """The response's headers, and what the library adds to them."""
         kept = [(name, value) for name, value in headers if name.lower() != b"cache-control"]
-        varies = {field.strip().lower() for name, value in kept if name.lower() == b"vary" for field in value.split(b",")}
-        added = [(name.encode(), value.encode()) for name, value in self.set_headers.items() if value.lower().encode() not in varies]
+        varies = {
+            field.strip().lower()
+            for name, value in kept
+            if name.lower() == b"vary"
+            for field in value.split(b",")
+        }
+        added = [
+            (name.encode(), value.encode())
+            for name, value in self.set_headers.items()
+            if value.lower().encode() not in varies
+        ]
         cookies = [(b"set-cookie", cookie) for cookie in self.cookies.values()]
         return kept + added + cookies
 
@@ -206,7 +230,9 @@ class _Sender:
             return
         status = 503 if is_temporary else 403
         headers = self._exchange.with_cookies([(b"content-length", b"0")])
-        await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+        await self._send(
+            {"type": "websocket.http.response.start", "status": status, "headers": headers}
+        )
         await self._send({"type": "websocket.http.response.body", "body": b""})
 
 

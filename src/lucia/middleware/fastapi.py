@@ -9,7 +9,9 @@ try:
     from fastapi.security.base import SecurityBase
     from starlette.requests import HTTPConnection
 except ImportError as error:
-    raise ImportError('lucia.middleware.fastapi needs FastAPI: pip install "lucia-auth[fastapi]"') from error
+    raise ImportError(
+        'lucia.middleware.fastapi needs FastAPI: pip install "lucia-auth[fastapi]"'
+    ) from error
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest, Transport
@@ -40,7 +42,12 @@ def _named_without_parentheses(dependency: DependencyT) -> DependencyT:
 class Required(SecurityBase, Generic[T]):
     """A dependency that a visitor's request does not pass: 401, and a security requirement in the OpenAPI document."""
 
-    def __init__(self, find: Callable[[HTTPConnection], Awaitable[T | None]], model: APIKey | HTTPBearer, scheme_name: str) -> None:
+    def __init__(
+        self,
+        find: Callable[[HTTPConnection], Awaitable[T | None]],
+        model: APIKey | HTTPBearer,
+        scheme_name: str,
+    ) -> None:
         self._find = find
         self.model = model
         self.scheme_name = scheme_name
@@ -101,12 +108,21 @@ class FastAPIAuth(Generic[UserT]):
         validate_ahead: bool = False,
         scheme_name: str = "session",
     ) -> None:
-        self._web = StarletteAuth(auth, transport=transport, forbid_cross_site=forbid_cross_site, validate_ahead=validate_ahead)
+        self._web = StarletteAuth(
+            auth,
+            transport=transport,
+            forbid_cross_site=forbid_cross_site,
+            validate_ahead=validate_ahead,
+        )
         self._scheme_name = scheme_name
         model = _security_model(auth, transport)
-        self.session = Required(lambda connection: self._web.request(connection).validate(), model, scheme_name)
+        self.session = Required(
+            lambda connection: self._web.request(connection).validate(), model, scheme_name
+        )
         self.user = Required(self._web.optional_user, model, scheme_name)
-        self.session_user = Required(lambda connection: self._web.request(connection).validate_user(), model, scheme_name)
+        self.session_user = Required(
+            lambda connection: self._web.request(connection).validate_user(), model, scheme_name
+        )
 
     def install(self, app: FastAPI) -> None:
         """Add the middleware, the answers and the documentation to an application, as ``StarletteAuth.install`` does.
@@ -144,7 +160,9 @@ def document_401(document: dict[str, Any], scheme_name: str) -> dict[str, Any]:
         for method in _METHODS & path.keys():
             operation = path[method]
             if any(scheme_name in requirement for requirement in operation.get("security", ())):
-                operation.setdefault("responses", {}).setdefault("401", {"description": "Not logged in."})
+                operation.setdefault("responses", {}).setdefault(
+                    "401", {"description": "Not logged in."}
+                )
     return document
 
 
@@ -152,4 +170,6 @@ def _security_model(auth: AsyncAuth[Any], transport: Transport) -> APIKey | HTTP
     if transport == "bearer":
         return HTTPBearer(description="The session id.")
     name = auth.create_session_cookie(None).name
-    return APIKey.model_validate({"in": APIKeyIn.cookie, "name": name, "description": "The session cookie."})
+    return APIKey.model_validate(
+        {"in": APIKeyIn.cookie, "name": name, "description": "The session cookie."}
+    )

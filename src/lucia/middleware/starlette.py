@@ -8,7 +8,9 @@ try:
     from starlette.responses import JSONResponse
     from starlette.websockets import WebSocket
 except ImportError as error:
-    raise ImportError('lucia.middleware.starlette needs Starlette: pip install "lucia-auth[starlette]"') from error
+    raise ImportError(
+        'lucia.middleware.starlette needs Starlette: pip install "lucia-auth[starlette]"'
+    ) from error
 
 from lucia._async.auth import AsyncAuth
 from lucia._async.request import AsyncAuthRequest, Transport
@@ -25,7 +27,14 @@ from lucia.errors import (
     StoreUnavailable,
     TooManyAttempts,
 )
-from lucia.middleware.asgi import FOREIGN_REQUEST, TRY_AGAIN_LATER, ASGIApp, LuciaMiddleware, auth_request, check_auth
+from lucia.middleware.asgi import (
+    FOREIGN_REQUEST,
+    TRY_AGAIN_LATER,
+    ASGIApp,
+    LuciaMiddleware,
+    auth_request,
+    check_auth,
+)
 from lucia.models import Session, SessionUser, UserT
 
 __all__ = ["LuciaMiddleware", "StarletteAuth"]
@@ -141,12 +150,18 @@ class StarletteAuth(Generic[UserT]):
             validate_ahead=self.validate_ahead,
         )
 
-    async def _answer(self, connection: Any, error: Exception) -> Any:  # Starlette types handlers of requests and of WebSockets apart
-        status, detail = next(answer for kind, answer in _ANSWERS.items() if isinstance(error, kind))
+    async def _answer(
+        self, connection: Any, error: Exception
+    ) -> Any:  # Starlette types handlers of requests and of WebSockets apart
+        status, detail = next(
+            answer for kind, answer in _ANSWERS.items() if isinstance(error, kind)
+        )
         detail = detail or str(error)
         if isinstance(connection, WebSocket):
             code = TRY_AGAIN_LATER if status == 503 else 1008
-            await connection.close(code=code, reason=detail.encode()[:_LONGEST_REASON].decode(errors="ignore"))
+            await connection.close(
+                code=code, reason=detail.encode()[:_LONGEST_REASON].decode(errors="ignore")
+            )
             return None
         return JSONResponse({"detail": detail}, status, self._headers(error, status))
 

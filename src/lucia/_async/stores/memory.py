@@ -38,7 +38,9 @@ class AsyncMemoryAdapter:
         """The user with this id, or None."""
         return self._users.get(user_id)
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         """Store a new user and their primary key, both or neither.
 
         Raises:
@@ -48,7 +50,9 @@ class AsyncMemoryAdapter:
         user = UserRow(id=user_id, attributes=dict(attributes))
         async with self._lock:
             if user_id in self._users:
-                raise ValueError("a user with this id exists already: generate_custom_user_id has to give a new one each time")
+                raise ValueError(
+                    "a user with this id exists already: generate_custom_user_id has to give a new one each time"
+                )
             if key is not None:
                 self._add_key(key)
             self._users[user_id] = user
@@ -59,7 +63,9 @@ class AsyncMemoryAdapter:
         async with self._lock:
             self._users.pop(user_id, None)
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         """Change the named attributes, leave the others, and return the user; None if there is none."""
         async with self._lock:
             user = self._users.get(user_id)
@@ -125,7 +131,9 @@ class AsyncMemoryAdapter:
         session = self._sessions.get(session_id)
         return None if session is None else _copy(session)
 
-    async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         """The session and its user; None if either is missing."""
         async with self._lock:
             session = self._sessions.get(session_id)
@@ -135,7 +143,9 @@ class AsyncMemoryAdapter:
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, dead ones included; empty for an unknown user."""
         async with self._lock:
-            return [_copy(session) for session in self._sessions.values() if session.user_id == user_id]
+            return [
+                _copy(session) for session in self._sessions.values() if session.user_id == user_id
+            ]
 
     async def set_session(self, session: SessionRow, /) -> None:
         """Store a new session.
@@ -146,7 +156,7 @@ class AsyncMemoryAdapter:
         async with self._lock:
             self._add_session(session)
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         """Store a new session and end the user's oldest logins beyond ``limit``.
 
         Raises:
@@ -154,7 +164,9 @@ class AsyncMemoryAdapter:
         """
         async with self._lock:
             self._add_session(session)
-            for session_id in surplus_sessions(self._sessions.values(), session, limit, self._clock()):
+            for session_id in surplus_sessions(
+                self._sessions.values(), session, limit, self._clock()
+            ):
                 del self._sessions[session_id]
             return session
 
@@ -191,14 +203,20 @@ class AsyncMemoryAdapter:
     def _end_of_chain(self, session_id: str) -> SessionRow | None:
         """The session, or what it was renewed to within the last 60 seconds, whatever the grace."""
         successor = self._renewals.successor(session_id)
-        return self._sessions.get(session_id) if successor is None else self._end_of_chain(successor)
+        return (
+            self._sessions.get(session_id) if successor is None else self._end_of_chain(successor)
+        )
 
     def _keep_only(self, user_id: str, keep: str | None) -> None:
         sessions = self._sessions
-        self._sessions = {id_: row for id_, row in sessions.items() if row.user_id != user_id or id_ == keep}
+        self._sessions = {
+            id_: row for id_, row in sessions.items() if row.user_id != user_id or id_ == keep
+        }
         revoked(len(sessions) - len(self._sessions))
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         """Replace a session by its successor, once; the grace is in milliseconds.
 
         Raises:
@@ -223,7 +241,11 @@ class AsyncMemoryAdapter:
 
     def _successor(self, session_id: str) -> SessionRow | None:
         successor = self._renewals.within_grace(session_id)
-        return None if successor is None else self._sessions.get(successor) or self._successor(successor)
+        return (
+            None
+            if successor is None
+            else self._sessions.get(successor) or self._successor(successor)
+        )
 
 
 def _copy(session: SessionRow) -> SessionRow:

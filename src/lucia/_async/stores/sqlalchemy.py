@@ -98,7 +98,9 @@ class AsyncSQLAlchemyUserAdapter:
     async def get_user(self, user_id: str, /) -> UserRow | None:
         return await self._read(lambda: steps.get_user(self._tables, user_id))
 
-    async def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         return await self._write(
             lambda: steps.set_user(self._tables, user_id, attributes, key),
             lambda: steps.why_refused(self._tables, key_id=None if key is None else key.id),
@@ -109,7 +111,9 @@ class AsyncSQLAlchemyUserAdapter:
         if count is not None:
             revoked(count)
 
-    async def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         return await self._write(
             lambda: steps.update_user_attributes(self._tables, user_id, attributes),
         )
@@ -204,7 +208,9 @@ class AsyncSQLAlchemyUserAdapter:
         After a deadlock MySQL and MariaDB have no savepoint to go back to. The error of that is not
         the one to raise, since by the deadlock's the caller knows that all may be repeated.
         """
-        for statement in steps.before_savepoint(self._tables, session.get_bind(clause=self._tables.key).dialect.name):
+        for statement in steps.before_savepoint(
+            self._tables, session.get_bind(clause=self._tables.key).dialect.name
+        ):
             await session.execute(statement)
         failure: DBAPIError | None = None
         try:
@@ -232,7 +238,7 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     ``get_sessions_by_user_id``    the same ``WHERE user_id = :user_id``
     ``get_session_and_user_by…``   the same ``WHERE id = :id`` with ``JOIN auth_user ON auth_session.user_id = auth_user.id``
     ``set_session``                ``INSERT INTO auth_session (…) SELECT … FROM auth_user WHERE id = :user_id``
-    ``set_session_within``         a ``DELETE`` that changes nothing, ``SELECT id FROM auth_user WHERE id = :user_id FOR NO KEY UPDATE``
+    ``set_session_capped``         a ``DELETE`` that changes nothing, ``SELECT id FROM auth_user WHERE id = :user_id FOR NO KEY UPDATE``
                                    (or ``FOR UPDATE``; for SQL Server SQLAlchemy makes neither), then as ``set_session``,
                                    ``get_sessions_by_user_id`` and, for the oldest logins, ``delete_session``
     ``delete_session``             ``DELETE FROM auth_session WHERE id IN (…) AND successor IS NULL``, then the used ones among
@@ -261,7 +267,9 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     keeps_attributes: bool = True
     expires_records: bool = False
 
-    def __init__(self, source: AsyncSource, tables: AuthTables, *, clock: Clock = system_clock) -> None:
+    def __init__(
+        self, source: AsyncSource, tables: AuthTables, *, clock: Clock = system_clock
+    ) -> None:
         super().__init__(source, tables)
         check_sessions(tables)
         self._clock = clock
@@ -272,7 +280,9 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     async def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
         return await self._read(lambda: steps.get_sessions_by_user_id(self._tables, user_id))
 
-    async def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         return await self._read(lambda: steps.get_session_and_user(self._tables, session_id))
 
     async def set_session(self, session: SessionRow, /) -> None:
@@ -281,9 +291,9 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
             lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
         )
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         count = await self._write(
-            lambda: steps.set_session_within(self._tables, session, limit, self._clock()),
+            lambda: steps.set_session_capped(self._tables, session, limit, self._clock()),
             lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
         )
         revoked(count)
@@ -298,7 +308,9 @@ class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         revoked(await self._write(lambda: steps.delete_sessions_by_user_id(self._tables, user_id)))
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         return await self._write(
             lambda: steps.renew_session(self._tables, session_id, successor, grace, self._clock()),
             lambda: steps.why_refused(self._tables, session_id=successor.id),

@@ -7,7 +7,15 @@ from lucia._testing.cookie_jar import CookieClient, base_url_of, give_cookie, se
 from lucia.models import Session
 
 
-async def alogin(client: CookieClient, auth: AsyncAuth[Any], user_id: str, /, *, base_url: str | None = None, **noted: Any) -> Session:
+async def alogin(
+    client: CookieClient,
+    auth: AsyncAuth[Any],
+    user_id: str,
+    /,
+    *,
+    base_url: str | None = None,
+    **metadata: Any,
+) -> Session:
     """Log a test client in: a new session, its cookie in the client's jar, and an Origin header that passes the origin check.
 
     Args:
@@ -23,7 +31,7 @@ async def alogin(client: CookieClient, auth: AsyncAuth[Any], user_id: str, /, *,
         DuplicateSessionId, InvalidUserId: as :meth:`~lucia.Auth.create_session`.
     """
     url = base_url_of(client, base_url)
-    session = await auth.create_session(user_id, noted=noted)
+    session = await auth.create_session(user_id, metadata=metadata)
     give_cookie(client, auth.create_session_cookie(session), url)
     set_origin(client, url)
     return session

@@ -7,7 +7,16 @@ from typing import Final
 from lucia._async.protocols import AsyncRenewingSessionAdapter
 from lucia._async.suites.sessions import AsyncSessionAdapterSuite
 from lucia._compat.calls import AsyncCalls
-from lucia._testing.checks import AT_ONCE, OTHER_SPELLINGS, ROUNDS, SPELT, equal, one_of, one_winner, refused
+from lucia._testing.checks import (
+    AT_ONCE,
+    OTHER_SPELLINGS,
+    ROUNDS,
+    SPELT,
+    equal,
+    one_of,
+    one_winner,
+    refused,
+)
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 
@@ -27,7 +36,9 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         """Let so much time pass. Override it, together with :meth:`now`, for an adapter whose clock is not the system's."""
         await AsyncCalls.pause(milliseconds)
 
-    async def renew_chain(self, adapter: AsyncRenewingSessionAdapter, *rows: SessionRow, grace: int = _GRACE) -> None:
+    async def renew_chain(
+        self, adapter: AsyncRenewingSessionAdapter, *rows: SessionRow, grace: int = _GRACE
+    ) -> None:
         """Store the first session, and renew each to the next."""
         await self.store(adapter, rows[0])
         for used, successor in pairwise(rows):
@@ -38,7 +49,13 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         life = _LIFE
         while True:
             now = self.now()
-            row = SessionRow(id=session_id, user_id=_ANNA, active_expires=now, idle_expires=now + life, attributes={"created_at": now})
+            row = SessionRow(
+                id=session_id,
+                user_id=_ANNA,
+                active_expires=now,
+                idle_expires=now + life,
+                attributes={"created_at": now},
+            )
             try:
                 await adapter.set_session(row)
             except ValueError:
@@ -64,10 +81,14 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         rows = [self.login(f"session-{n}", 5_000 - n) for n in range(4)]
         await self.store(adapter, foreign, rows[0])
         for row in rows[1:3]:
-            await adapter.set_session_within(row, limit=3)
+            await adapter.set_session_capped(row, limit=3)
         await self.check_count(adapter, _ANNA, 3)
-        stored = await adapter.set_session_within(rows[3], limit=3)
-        equal((stored.id, stored.user_id, stored.idle_expires), (rows[3].id, _ANNA, rows[3].idle_expires), "set_session_within")
+        stored = await adapter.set_session_capped(rows[3], limit=3)
+        equal(
+            (stored.id, stored.user_id, stored.idle_expires),
+            (rows[3].id, _ANNA, rows[3].idle_expires),
+            "set_session_capped",
+        )
         await self.check_left(adapter, _ANNA, "session-1", "session-2", "session-3")
         await self.check_count(adapter, _BERT, 1)
 
@@ -75,7 +96,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         """The oldest are those that logged in first, in whatever order they are stored; several end where several are too many."""
         ages = {"third": 3_000, "first": 5_000, "fourth": 2_000, "second": 4_000}
         await self.store(adapter, *(self.login(name, age) for name, age in ages.items()))
-        await adapter.set_session_within(self.login("new", 0), limit=3)
+        await adapter.set_session_capped(self.login("new", 0), limit=3)
         await self.check_left(adapter, _ANNA, "third", "fourth", "new")
 
     async def test_within_renewed(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -83,8 +104,12 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         rows = [self.login("first", 5_000), self.login("second", 4_000), self.login("third", 3_000)]
         successor = self.renewed(rows[0], "successor")
         await self.store(adapter, *rows)
-        equal(await adapter.renew_session("first", successor, grace=_GRACE), successor, "renew_session")
-        await adapter.set_session_within(self.login("new", 0), limit=3)
+        equal(
+            await adapter.renew_session("first", successor, grace=_GRACE),
+            successor,
+            "renew_session",
+        )
+        await adapter.set_session_capped(self.login("new", 0), limit=3)
         await self.check_left(adapter, _ANNA, "second", "third", "new")
 
     async def test_within_dead(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -92,24 +117,31 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.store(adapter, self.login("first", 5_000))
         ends = [await self.store_briefly(adapter, f"dead-{n}") for n in range(3)]
         await self.wait(max(ends) - self.now() + _LIFE)
-        await adapter.set_session_within(self.login("new", 0), limit=2)
+        await adapter.set_session_capped(self.login("new", 0), limit=2)
         for id_ in ("first", "new"):
-            equal(await adapter.get_session(id_) is not None, True, f"whether {id_!r} lives beside dead sessions")
+            equal(
+                await adapter.get_session(id_) is not None,
+                True,
+                f"whether {id_!r} lives beside dead sessions",
+            )
 
     async def test_within_new(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """The new login stays, also if the clock of its machine is behind the others'."""
         await self.store(adapter, self.login("first", 2_000), self.login("second", 1_000))
-        stored = await adapter.set_session_within(self.login("new", 10_000), limit=1)
+        stored = await adapter.set_session_capped(self.login("new", 10_000), limit=1)
         await self.check_left(adapter, _ANNA, "new")
         if adapter.keeps_attributes:
             await self.check_stored(adapter, stored)
 
     async def test_within_taken_id(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A login whose id is taken is ``DuplicateSessionId``, and ends nothing."""
-        rows, foreign = [self.login("first", 2_000), self.login("second", 1_000)], self.login("taken", 0, _BERT)
+        rows, foreign = (
+            [self.login("first", 2_000), self.login("second", 1_000)],
+            self.login("taken", 0, _BERT),
+        )
         await self.store(adapter, *rows, foreign)
-        with refused(DuplicateSessionId, "set_session_within with a taken id"):
-            await adapter.set_session_within(self.login("taken", 0), limit=1)
+        with refused(DuplicateSessionId, "set_session_capped with a taken id"):
+            await adapter.set_session_capped(self.login("taken", 0), limit=1)
         await self.check_left(adapter, _ANNA, "first", "second")
         await self.check_count(adapter, _BERT, 1)
 
@@ -119,27 +151,45 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             user_id = f"user-{round_}"
             rows = [self.login(f"{round_} session {n}", 0, user_id) for n in range(AT_ONCE)]
             await self.store(adapter, self.login(f"{round_} before", 5_000, user_id))
-            outcomes = await AsyncCalls.together(*(partial(adapter.set_session_within, row, limit=3) for row in rows))
-            equal([type(outcome) for outcome in outcomes], [SessionRow] * AT_ONCE, "set_session_within, at once")
+            outcomes = await AsyncCalls.together(
+                *(partial(adapter.set_session_capped, row, limit=3) for row in rows)
+            )
+            equal(
+                [type(outcome) for outcome in outcomes],
+                [SessionRow] * AT_ONCE,
+                "set_session_capped, at once",
+            )
             await self.check_count(adapter, user_id, 3)
 
     async def test_within_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Whatever the interleaving, a login that is ended while it is renewed leaves no successor, and one that is not ended goes on."""
         for round_ in range(ROUNDS if adapter.keeps_attributes else 0):
             user_id = f"user-{round_}"
-            old, kept = self.login(f"{round_} old", 5_000, user_id), self.login(f"{round_} kept", 4_000, user_id)
+            old, kept = (
+                self.login(f"{round_} old", 5_000, user_id),
+                self.login(f"{round_} kept", 4_000, user_id),
+            )
             successors = [self.renewed(row, f"{row.id} renewed") for row in (old, kept)]
             await self.store(adapter, kept, old)
             new = self.login(f"{round_} new", 0, user_id)
             renewals = [
-                partial(adapter.renew_session, row.id, successor, grace=0) for row, successor in zip((old, kept), successors, strict=True)
+                partial(adapter.renew_session, row.id, successor, grace=0)
+                for row, successor in zip((old, kept), successors, strict=True)
             ]
-            outcomes = await AsyncCalls.together(renewals[0], partial(adapter.set_session_within, new, limit=2), renewals[1])
+            outcomes = await AsyncCalls.together(
+                renewals[0], partial(adapter.set_session_capped, new, limit=2), renewals[1]
+            )
             await self.check_gone(adapter, old, kept, successors[0])
-            equal([getattr(outcome, "id", None) for outcome in outcomes[1:]], [new.id, successors[1].id], "a login and a renewal at once")
+            equal(
+                [getattr(outcome, "id", None) for outcome in outcomes[1:]],
+                [new.id, successors[1].id],
+                "a login and a renewal at once",
+            )
             await self.check_left(adapter, user_id, new.id, successors[1].id)
 
-    async def check_left(self, adapter: AsyncRenewingSessionAdapter, user_id: str, *ids: str) -> None:
+    async def check_left(
+        self, adapter: AsyncRenewingSessionAdapter, user_id: str, *ids: str
+    ) -> None:
         """The user has exactly these sessions; where attributes are not kept, so that nobody knows which are the oldest, as many."""
         if adapter.keeps_attributes:
             expected = sorted(self.as_listed(self.row(id_, user_id)).id for id_ in ids)
@@ -148,9 +198,15 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         else:
             await self.check_count(adapter, user_id, len(ids))
 
-    async def check_count(self, adapter: AsyncRenewingSessionAdapter, user_id: str, count: int) -> None:
+    async def check_count(
+        self, adapter: AsyncRenewingSessionAdapter, user_id: str, count: int
+    ) -> None:
         """The user has so many sessions."""
-        equal(len(await adapter.get_sessions_by_user_id(user_id)), count, f"the number of sessions of {user_id!r}")
+        equal(
+            len(await adapter.get_sessions_by_user_id(user_id)),
+            count,
+            f"the number of sessions of {user_id!r}",
+        )
 
     # Renewing
 
@@ -158,14 +214,19 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         """A renewal answers with the successor and puts it in the used session's place; other sessions stay."""
         used, successor, other = self.row("used"), self.row("successor"), self.row("other")
         await self.store(adapter, used, other)
-        equal(await adapter.renew_session("used", successor, grace=_GRACE), successor, "renew_session")
+        equal(
+            await adapter.renew_session("used", successor, grace=_GRACE), successor, "renew_session"
+        )
         await self.check_gone(adapter, used)
         await self.check_list(adapter, _ANNA, successor, other)
         await self.check_stored(adapter, successor, other)
 
     async def test_renew_attributes(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Where attributes are kept, so are the successor's."""
-        used, successor = self.row("used", handle="a"), self.row("successor", handle="a", noted={"n": [1]})
+        used, successor = (
+            self.row("used", handle="a"),
+            self.row("successor", handle="a", metadata={"n": [1]}),
+        )
         await self.renew_chain(adapter, used, successor)
         if adapter.keeps_attributes:
             await self.check_stored(adapter, successor)
@@ -176,7 +237,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         """Renewing an unknown session is None and stores nothing."""
         successor = self.row("successor")
         await self.create_users(adapter, _ANNA)
-        equal(await adapter.renew_session("unknown", successor, grace=_GRACE), None, "renew_session of an unknown id")
+        equal(
+            await adapter.renew_session("unknown", successor, grace=_GRACE),
+            None,
+            "renew_session of an unknown id",
+        )
         await self.check_gone(adapter, successor)
 
     async def test_renew_ended(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -185,9 +250,17 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         successors = [self.row("successor-one"), self.row("successor-two")]
         await self.store(adapter, *rows)
         await adapter.delete_session("one")
-        equal(await adapter.renew_session("one", successors[0], grace=_GRACE), None, "renew_session after delete_session")
+        equal(
+            await adapter.renew_session("one", successors[0], grace=_GRACE),
+            None,
+            "renew_session after delete_session",
+        )
         await adapter.delete_sessions_by_user_id(_ANNA)
-        equal(await adapter.renew_session("two", successors[1], grace=_GRACE), None, "renew_session after delete_sessions_by_user_id")
+        equal(
+            await adapter.renew_session("two", successors[1], grace=_GRACE),
+            None,
+            "renew_session after delete_sessions_by_user_id",
+        )
         await self.check_gone(adapter, *successors)
 
     async def test_renew_other_spellings(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -195,18 +268,37 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         current = self.row(SPELT, SPELT)
         await self.renew_chain(adapter, self.row(f"used {SPELT}", SPELT), current)
         for number, other in enumerate(OTHER_SPELLINGS):
-            where, successor = f"where there is {SPELT!r} alone", self.row(f"successor-{number}", SPELT)
-            equal(await adapter.renew_session(other, successor, grace=_GRACE), None, f"renew_session({other!r}) {where}")
-            equal(await adapter.get_successor(f"used {other}"), None, f"get_successor('used {other}') {where}")
+            where, successor = (
+                f"where there is {SPELT!r} alone",
+                self.row(f"successor-{number}", SPELT),
+            )
+            equal(
+                await adapter.renew_session(other, successor, grace=_GRACE),
+                None,
+                f"renew_session({other!r}) {where}",
+            )
+            equal(
+                await adapter.get_successor(f"used {other}"),
+                None,
+                f"get_successor('used {other}') {where}",
+            )
             await adapter.delete_session(f"used {other}")
-            equal(await adapter.delete_other_sessions(other, SPELT), False, f"delete_other_sessions({other!r}, …) {where}")
+            equal(
+                await adapter.delete_other_sessions(other, SPELT),
+                False,
+                f"delete_other_sessions({other!r}, …) {where}",
+            )
             await self.check_list(adapter, SPELT, current)
 
     async def test_renew_again(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Within the grace a used session is renewed to the successor it has, and no second one is stored."""
         used, first, second = self.row("used"), self.row("first"), self.row("second")
         await self.renew_chain(adapter, used, first)
-        equal(await adapter.renew_session("used", second, grace=_GRACE), first, "renew_session of a used id within its grace")
+        equal(
+            await adapter.renew_session("used", second, grace=_GRACE),
+            first,
+            "renew_session of a used id within its grace",
+        )
         await self.check_list(adapter, _ANNA, first)
         await self.check_gone(adapter, second)
 
@@ -215,7 +307,9 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
         await self.store(adapter, used)
-        outcomes = await AsyncCalls.together(*(partial(adapter.renew_session, "used", row, grace=_GRACE) for row in successors))
+        outcomes = await AsyncCalls.together(
+            *(partial(adapter.renew_session, "used", row, grace=_GRACE) for row in successors)
+        )
         one_of(outcomes[0], successors, "renew_session")
         equal(outcomes, [outcomes[0]] * AT_ONCE, "concurrent renewals of one session")
         await self.check_list(adapter, _ANNA, *(row for row in successors if row == outcomes[0]))
@@ -226,11 +320,17 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
         await self.store(adapter, used)
-        outcomes = await AsyncCalls.together(*(partial(adapter.renew_session, "used", row, grace=0) for row in successors))
-        winner = one_winner(outcomes, lambda outcome: outcome is None, "renew_session with a grace of 0")
+        outcomes = await AsyncCalls.together(
+            *(partial(adapter.renew_session, "used", row, grace=0) for row in successors)
+        )
+        winner = one_winner(
+            outcomes, lambda outcome: outcome is None, "renew_session with a grace of 0"
+        )
         equal(outcomes[winner], successors[winner], "renew_session with a grace of 0")
         await self.check_list(adapter, _ANNA, successors[winner])
-        await self.check_gone(adapter, used, *(row for row in successors if row != successors[winner]))
+        await self.check_gone(
+            adapter, used, *(row for row in successors if row != successors[winner])
+        )
 
     async def test_taken_successor_id(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A successor whose id is taken is ``DuplicateSessionId``, and changes nothing: the session can still be renewed."""
@@ -241,7 +341,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_stored(adapter, used, other)
         await self.check_list(adapter, _ANNA, used)
         equal(await adapter.get_successor("used"), None, "get_successor after a refused renewal")
-        equal(await adapter.renew_session("used", successor, grace=_GRACE), successor, "renew_session after a refused one")
+        equal(
+            await adapter.renew_session("used", successor, grace=_GRACE),
+            successor,
+            "renew_session after a refused one",
+        )
 
     # Following used ids
 
@@ -256,7 +360,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         rows = [self.row(f"session-{n}") for n in range(4)]
         await self.renew_chain(adapter, *rows)
         for row in rows[:-1]:
-            equal(await adapter.get_successor(row.id), rows[-1], f"get_successor({row.id!r}) along a chain")
+            equal(
+                await adapter.get_successor(row.id),
+                rows[-1],
+                f"get_successor({row.id!r}) along a chain",
+            )
             found = await adapter.renew_session(row.id, self.row("another"), grace=_GRACE)
             equal(found, rows[-1], f"renew_session({row.id!r}) along a chain")
         await self.check_list(adapter, _ANNA, rows[-1])
@@ -272,7 +380,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         used, successor, second = self.row("used"), self.row("successor"), self.row("second")
         await self.renew_chain(adapter, used, successor, grace=0)
         equal(await adapter.get_successor("used"), None, "get_successor with a grace of 0")
-        equal(await adapter.renew_session("used", second, grace=_GRACE), None, "renew_session of a used id with a grace of 0")
+        equal(
+            await adapter.renew_session("used", second, grace=_GRACE),
+            None,
+            "renew_session of a used id with a grace of 0",
+        )
         await self.check_list(adapter, _ANNA, successor)
 
     async def test_end_of_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -281,7 +393,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.renew_chain(adapter, used, successor, grace=_SHORT)
         await self.wait(_SHORT + 10)
         equal(await adapter.get_successor("used"), None, "get_successor after the grace")
-        equal(await adapter.renew_session("used", second, grace=_GRACE), None, "renew_session of a used id after its grace")
+        equal(
+            await adapter.renew_session("used", second, grace=_GRACE),
+            None,
+            "renew_session of a used id after its grace",
+        )
         await self.check_list(adapter, _ANNA, successor)
 
     async def test_successor_ended(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -289,8 +405,14 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         used, successor, second = self.row("used"), self.row("successor"), self.row("second")
         await self.renew_chain(adapter, used, successor)
         await adapter.delete_session("successor")
-        equal(await adapter.get_successor("used"), None, "get_successor after the successor was ended")
-        equal(await adapter.renew_session("used", second, grace=_GRACE), None, "renew_session after the successor was ended")
+        equal(
+            await adapter.get_successor("used"), None, "get_successor after the successor was ended"
+        )
+        equal(
+            await adapter.renew_session("used", second, grace=_GRACE),
+            None,
+            "renew_session after the successor was ended",
+        )
         await self.check_list(adapter, _ANNA)
 
     # Ending used ids
@@ -302,7 +424,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await adapter.set_session(other)
         await adapter.delete_session(rows[0].id)
         await self.check_gone(adapter, *rows)
-        equal(await adapter.get_successor(rows[0].id), None, "get_successor of a used id that was ended")
+        equal(
+            await adapter.get_successor(rows[0].id),
+            None,
+            "get_successor of a used id that was ended",
+        )
         await self.check_list(adapter, _ANNA, other)
 
     async def test_delete_used_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -312,14 +438,24 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await adapter.delete_session(rows[0].id)
         await self.check_gone(adapter, *rows)
 
-    async def test_delete_by_user_ends_successors(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_delete_by_user_ends_successors(
+        self, adapter: AsyncRenewingSessionAdapter
+    ) -> None:
         """Removing a user's sessions removes successors too, and used ids lead nowhere then."""
         used, successor = self.row("used"), self.row("successor")
         await self.renew_chain(adapter, used, successor)
         await adapter.delete_sessions_by_user_id(_ANNA)
         await self.check_gone(adapter, used, successor)
-        equal(await adapter.get_successor("used"), None, "get_successor after delete_sessions_by_user_id")
-        equal(await adapter.renew_session("used", self.row("second"), grace=_GRACE), None, "renew_session after it")
+        equal(
+            await adapter.get_successor("used"),
+            None,
+            "get_successor after delete_sessions_by_user_id",
+        )
+        equal(
+            await adapter.renew_session("used", self.row("second"), grace=_GRACE),
+            None,
+            "renew_session after it",
+        )
 
     async def test_delete_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Whatever the interleaving, a session that is ended while it is renewed leaves no successor."""
@@ -328,8 +464,12 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             used = self.row(f"{round_} used", user_id)
             successors = [self.row(f"{round_} successor {n}", user_id) for n in range(AT_ONCE)]
             await self.store(adapter, used)
-            renewals = [partial(adapter.renew_session, used.id, row, grace=_GRACE) for row in successors]
-            await AsyncCalls.together(*renewals[:4], partial(adapter.delete_session, used.id), *renewals[4:])
+            renewals = [
+                partial(adapter.renew_session, used.id, row, grace=_GRACE) for row in successors
+            ]
+            await AsyncCalls.together(
+                *renewals[:4], partial(adapter.delete_session, used.id), *renewals[4:]
+            )
             await self.check_gone(adapter, used, *successors)
 
     async def test_delete_by_user_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -340,8 +480,12 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             successors = [self.row(f"{round_} successor {n}", user_id) for n in range(AT_ONCE)]
             await self.store(adapter, *rows)
             pairs = zip(rows, successors, strict=True)
-            renewals = [partial(adapter.renew_session, used.id, row, grace=_GRACE) for used, row in pairs]
-            await AsyncCalls.together(*renewals[:4], partial(adapter.delete_sessions_by_user_id, user_id), *renewals[4:])
+            renewals = [
+                partial(adapter.renew_session, used.id, row, grace=_GRACE) for used, row in pairs
+            ]
+            await AsyncCalls.together(
+                *renewals[:4], partial(adapter.delete_sessions_by_user_id, user_id), *renewals[4:]
+            )
             await self.check_gone(adapter, *rows, *successors)
             await self.check_list(adapter, user_id)
 
@@ -349,7 +493,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
 
     async def test_keep(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """``delete_other_sessions`` keeps exactly one session of the user, says True, and leaves other users alone."""
-        kept, gone, foreign = self.row("kept"), [self.row("one"), self.row("two")], self.row("three", _BERT)
+        kept, gone, foreign = (
+            self.row("kept"),
+            [self.row("one"), self.row("two")],
+            self.row("three", _BERT),
+        )
         await self.store(adapter, gone[0], kept, gone[1], foreign)
         equal(await adapter.delete_other_sessions(_ANNA, "kept"), True, "delete_other_sessions")
         await self.check_gone(adapter, *gone)
@@ -360,7 +508,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         """A user's only session is kept too."""
         kept = self.row("kept")
         await self.store(adapter, kept)
-        equal(await adapter.delete_other_sessions(_ANNA, "kept"), True, "delete_other_sessions with nothing else to remove")
+        equal(
+            await adapter.delete_other_sessions(_ANNA, "kept"),
+            True,
+            "delete_other_sessions with nothing else to remove",
+        )
         await self.check_stored(adapter, kept)
 
     async def test_keep_renewed(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -368,7 +520,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         rows, other = [self.row(f"session-{n}") for n in range(3)], self.row("other")
         await self.renew_chain(adapter, *rows)
         await adapter.set_session(other)
-        equal(await adapter.delete_other_sessions(_ANNA, rows[0].id), True, "delete_other_sessions with a used id")
+        equal(
+            await adapter.delete_other_sessions(_ANNA, rows[0].id),
+            True,
+            "delete_other_sessions with a used id",
+        )
         await self.check_list(adapter, _ANNA, rows[-1])
         await self.check_gone(adapter, other)
 
@@ -377,7 +533,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         used, successor, other = (self.row(name) for name in ("used", "successor", "other"))
         await self.store(adapter, used, other)
         equal(await adapter.renew_session("used", successor, grace=0), successor, "renew_session")
-        equal(await adapter.delete_other_sessions(_ANNA, "used"), True, "delete_other_sessions with a used id, renewed without a grace")
+        equal(
+            await adapter.delete_other_sessions(_ANNA, "used"),
+            True,
+            "delete_other_sessions with a used id, renewed without a grace",
+        )
         await self.check_list(adapter, _ANNA, successor)
 
     async def test_keep_unknown(self, adapter: AsyncRenewingSessionAdapter) -> None:
@@ -385,14 +545,22 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         rows = [self.row("one"), self.row("two"), self.row("ended")]
         await self.store(adapter, *rows)
         await adapter.delete_session("ended")
-        equal(await adapter.delete_other_sessions(_ANNA, "ended"), False, "delete_other_sessions with an ended session")
+        equal(
+            await adapter.delete_other_sessions(_ANNA, "ended"),
+            False,
+            "delete_other_sessions with an ended session",
+        )
         await self.check_gone(adapter, *rows)
 
     async def test_keep_foreign(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """If the session to keep is another user's, so it is too, and that one is left alone."""
         rows, foreign = [self.row("one"), self.row("two")], self.row("foreign", _BERT)
         await self.store(adapter, *rows, foreign)
-        equal(await adapter.delete_other_sessions(_ANNA, "foreign"), False, "delete_other_sessions with another user's session")
+        equal(
+            await adapter.delete_other_sessions(_ANNA, "foreign"),
+            False,
+            "delete_other_sessions with another user's session",
+        )
         await self.check_gone(adapter, *rows)
         await self.check_stored(adapter, foreign)
 
@@ -400,12 +568,23 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         """While it is renewed the session to keep, or its successor, survives, and no other one."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
-            login = {"handle": f"login-{round_}"} if adapter.keeps_attributes else {}  # which a renewal carries over
-            kept, successor = self.row(f"{round_} kept", user_id, **login), self.row(f"{round_} successor", user_id, **login)
+            login = (
+                {"handle": f"login-{round_}"} if adapter.keeps_attributes else {}
+            )  # which a renewal carries over
+            kept, successor = (
+                self.row(f"{round_} kept", user_id, **login),
+                self.row(f"{round_} successor", user_id, **login),
+            )
             others = [self.row(f"{round_} other {n}", user_id) for n in range(AT_ONCE)]
             await self.store(adapter, *others, kept)
             keep = partial(adapter.delete_other_sessions, user_id, kept.id)
-            outcomes = await AsyncCalls.together(keep, keep, partial(adapter.renew_session, kept.id, successor, grace=_GRACE), keep)
-            equal(outcomes, [True, True, successor, True], "delete_other_sessions, the third call being renew_session")
+            outcomes = await AsyncCalls.together(
+                keep, keep, partial(adapter.renew_session, kept.id, successor, grace=_GRACE), keep
+            )
+            equal(
+                outcomes,
+                [True, True, successor, True],
+                "delete_other_sessions, the third call being renew_session",
+            )
             await self.check_list(adapter, user_id, successor)
             await self.check_gone(adapter, kept, *others)

@@ -54,7 +54,13 @@ class AsyncSessionAdapterSuite:
     def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
         """A session that lives for two hours."""
         now = self.now()
-        return SessionRow(id=session_id, user_id=user_id, active_expires=now + _HOUR, idle_expires=now + 2 * _HOUR, attributes=attributes)
+        return SessionRow(
+            id=session_id,
+            user_id=user_id,
+            active_expires=now + _HOUR,
+            idle_expires=now + 2 * _HOUR,
+            attributes=attributes,
+        )
 
     def as_listed(self, row: SessionRow) -> SessionRow:
         """A session as its user's list has it. Override it for a store whose lists don't name ids, since it only keeps hashes of them."""
@@ -76,20 +82,46 @@ class AsyncSessionAdapterSuite:
         for row in rows:
             equal(await adapter.get_session(row.id), row, f"get_session({row.id!r})")
             entry = self.as_listed(row)
-            listed = [found for found in await adapter.get_sessions_by_user_id(row.user_id) if found.id == entry.id]
-            equal(listed, [entry], f"the session {row.id!r} in get_sessions_by_user_id({row.user_id[:40]!r})")
+            listed = [
+                found
+                for found in await adapter.get_sessions_by_user_id(row.user_id)
+                if found.id == entry.id
+            ]
+            equal(
+                listed,
+                [entry],
+                f"the session {row.id!r} in get_sessions_by_user_id({row.user_id[:40]!r})",
+            )
 
     async def check_gone(self, adapter: AsyncSessionAdapter, *rows: SessionRow) -> None:
         """No such session can be read, and no list has it."""
         for row in rows:
-            equal(await adapter.get_session(row.id), None, f"get_session({row.id!r}) of a session that is gone")
+            equal(
+                await adapter.get_session(row.id),
+                None,
+                f"get_session({row.id!r}) of a session that is gone",
+            )
             entry = self.as_listed(row)
-            listed = [found for found in await adapter.get_sessions_by_user_id(row.user_id) if found.id == entry.id]
-            equal(listed, [], f"a session {row.id!r} that is gone, in get_sessions_by_user_id({row.user_id[:40]!r})")
+            listed = [
+                found
+                for found in await adapter.get_sessions_by_user_id(row.user_id)
+                if found.id == entry.id
+            ]
+            equal(
+                listed,
+                [],
+                f"a session {row.id!r} that is gone, in get_sessions_by_user_id({row.user_id[:40]!r})",
+            )
 
-    async def check_list(self, adapter: AsyncSessionAdapter, user_id: str, *rows: SessionRow) -> None:
+    async def check_list(
+        self, adapter: AsyncSessionAdapter, user_id: str, *rows: SessionRow
+    ) -> None:
         """The user has exactly these sessions."""
-        same_rows(await adapter.get_sessions_by_user_id(user_id), map(self.as_listed, rows), f"get_sessions_by_user_id({user_id[:40]!r})")
+        same_rows(
+            await adapter.get_sessions_by_user_id(user_id),
+            map(self.as_listed, rows),
+            f"get_sessions_by_user_id({user_id[:40]!r})",
+        )
 
     # Reading and storing
 
@@ -107,35 +139,61 @@ class AsyncSessionAdapterSuite:
     async def test_times(self, adapter: AsyncSessionAdapter) -> None:
         """Times are kept to the millisecond, up to the end of the year 9999."""
         now = self.now()
-        near = SessionRow(id="near", user_id=_ANNA, active_expires=now + _HOUR + 1, idle_expires=now + _HOUR + 999)
-        far = SessionRow(id="far", user_id=_ANNA, active_expires=MAX_EPOCH_MS - 1, idle_expires=MAX_EPOCH_MS)
+        near = SessionRow(
+            id="near", user_id=_ANNA, active_expires=now + _HOUR + 1, idle_expires=now + _HOUR + 999
+        )
+        far = SessionRow(
+            id="far", user_id=_ANNA, active_expires=MAX_EPOCH_MS - 1, idle_expires=MAX_EPOCH_MS
+        )
         await self.store(adapter, near, far)
         await self.check_stored(adapter, near, far)
 
     async def test_attributes(self, adapter: AsyncSessionAdapter) -> None:
         """An adapter with ``keeps_attributes`` gives back every JSON value; one without stores the session all the same."""
-        nested: dict[str, Any] = {"text": "Zoë 🦊 \"'\\\n", "list": [1, [], {}, None, {"id": "x"}], "empty": ""}
-        row = self.row("one", nested=nested, none=None, yes=True, zero=0, large=2**53, less=-1, half=0.5)
+        nested: dict[str, Any] = {
+            "text": "Zoë 🦊 \"'\\\n",
+            "list": [1, [], {}, None, {"id": "x"}],
+            "empty": "",
+        }
+        row = self.row(
+            "one", nested=nested, none=None, yes=True, zero=0, large=2**53, less=-1, half=0.5
+        )
         await self.store(adapter, row)
         if getattr(adapter, "keeps_attributes", False):
             await self.check_stored(adapter, row)
         found = await adapter.get_session("one")
-        columns = None if found is None else (found.id, found.user_id, found.active_expires, found.idle_expires)
-        equal(columns, (row.id, row.user_id, row.active_expires, row.idle_expires), "the columns of a session with attributes")
+        columns = (
+            None
+            if found is None
+            else (found.id, found.user_id, found.active_expires, found.idle_expires)
+        )
+        equal(
+            columns,
+            (row.id, row.user_id, row.active_expires, row.idle_expires),
+            "the columns of a session with attributes",
+        )
 
     async def test_snapshot(self, adapter: AsyncSessionAdapter) -> None:
         """What is stored is a copy: nobody changes it through the attributes that went in or came out; the latter may refuse changes."""
-        noted = {"agents": ["first"]}
-        row = self.row("one", noted=noted)
+        metadata = {"agents": ["first"]}
+        row = self.row("one", metadata=metadata)
         await self.store(adapter, row)
         before = copy.deepcopy(await adapter.get_session("one"))
-        noted["agents"].append("second")
-        equal(await adapter.get_session("one"), before, "a session after the attributes that went in were changed")
+        metadata["agents"].append("second")
+        equal(
+            await adapter.get_session("one"),
+            before,
+            "a session after the attributes that went in were changed",
+        )
         out = await adapter.get_session("one")
         if out is not None and "noted" in out.attributes:
             with suppress(TypeError):
                 out.attributes["noted"]["agents"].append("third")
-        equal(await adapter.get_session("one"), before, "a session after the attributes that came out were changed")
+        equal(
+            await adapter.get_session("one"),
+            before,
+            "a session after the attributes that came out were changed",
+        )
 
     async def test_duplicate(self, adapter: AsyncSessionAdapter) -> None:
         """Another session under a taken id is ``DuplicateSessionId``, and changes nothing."""
@@ -151,8 +209,15 @@ class AsyncSessionAdapterSuite:
         """The same holds for another session of the same user: its times stay, and the list has it once."""
         row = self.row("one")
         await self.store(adapter, row)
-        later = SessionRow(id="one", user_id=_ANNA, active_expires=row.active_expires + 1, idle_expires=row.idle_expires + 1)
-        with refused(DuplicateSessionId, "set_session of the same user's other session under a taken id"):
+        later = SessionRow(
+            id="one",
+            user_id=_ANNA,
+            active_expires=row.active_expires + 1,
+            idle_expires=row.idle_expires + 1,
+        )
+        with refused(
+            DuplicateSessionId, "set_session of the same user's other session under a taken id"
+        ):
             await adapter.set_session(later)
         await self.check_list(adapter, _ANNA, row)
         equal(await adapter.get_session("one"), row, "get_session after a refused set_session")
@@ -163,7 +228,11 @@ class AsyncSessionAdapterSuite:
         await self.create_users(adapter, *(row.user_id for row in rows))
         outcomes = await AsyncCalls.together(*(partial(adapter.set_session, row) for row in rows))
         winner = one_winner(outcomes, is_error(DuplicateSessionId), "set_session of one id")
-        equal(await adapter.get_session("one"), rows[winner], "get_session after concurrent set_session")
+        equal(
+            await adapter.get_session("one"),
+            rows[winner],
+            "get_session after concurrent set_session",
+        )
         for place, row in enumerate(rows):
             await self.check_list(adapter, row.user_id, *([row] if place == winner else []))
 
@@ -179,14 +248,27 @@ class AsyncSessionAdapterSuite:
 
     async def test_dead(self, adapter: AsyncSessionAdapter) -> None:
         """A session whose end is past is refused with ``ValueError``, or given back with that end, or not at all."""
-        row = SessionRow(id="one", user_id=_ANNA, active_expires=self.now() - 2 * _HOUR, idle_expires=self.now() - _HOUR)
+        row = SessionRow(
+            id="one",
+            user_id=_ANNA,
+            active_expires=self.now() - 2 * _HOUR,
+            idle_expires=self.now() - _HOUR,
+        )
         await self.create_users(adapter, _ANNA)
         try:
             await adapter.set_session(row)
         except ValueError:
             await self.check_gone(adapter, row)
-        one_of(await adapter.get_session("one"), [row, None], "get_session of a session whose end is past")
-        one_of([*await adapter.get_sessions_by_user_id(_ANNA)], [[self.as_listed(row)], []], "the list with a session whose end is past")
+        one_of(
+            await adapter.get_session("one"),
+            [row, None],
+            "get_session of a session whose end is past",
+        )
+        one_of(
+            [*await adapter.get_sessions_by_user_id(_ANNA)],
+            [[self.as_listed(row)], []],
+            "the list with a session whose end is past",
+        )
 
     # Listing
 
@@ -284,7 +366,9 @@ class AsyncSessionAdapterSuite:
             meanwhile = [self.row(f"{round_} meanwhile {n}", user_id) for n in range(AT_ONCE)]
             await self.store(adapter, *before)
             logins = [partial(adapter.set_session, row) for row in meanwhile]
-            await AsyncCalls.together(*logins[:4], partial(adapter.delete_sessions_by_user_id, user_id), *logins[4:])
+            await AsyncCalls.together(
+                *logins[:4], partial(adapter.delete_sessions_by_user_id, user_id), *logins[4:]
+            )
             await self.check_gone(adapter, *before)
             found = [await adapter.get_session(row.id) for row in meanwhile]
             await self.check_list(adapter, user_id, *(row for row in found if row is not None))
@@ -332,7 +416,11 @@ class AsyncSessionAdapterSuite:
         row = self.row(SPELT, SPELT)
         await self.store(adapter, row)
         for other in OTHER_SPELLINGS:
-            equal(await adapter.get_session(other), None, f"get_session({other!r}) where there is {SPELT!r} alone")
+            equal(
+                await adapter.get_session(other),
+                None,
+                f"get_session({other!r}) where there is {SPELT!r} alone",
+            )
             await self.check_list(adapter, other)
             await adapter.delete_session(other)
             await adapter.delete_sessions_by_user_id(other)
@@ -346,7 +434,10 @@ class AsyncSessionAdapterSuite:
 
     async def test_longest_user_id(self, adapter: AsyncSessionAdapter) -> None:
         """User ids may have ``longest_user_id`` bytes, and the last one counts."""
-        rows = [self.row(f"session-{last}", "é" * ((self.longest_user_id - 1) // 2) + last) for last in "ab"]
+        rows = [
+            self.row(f"session-{last}", "é" * ((self.longest_user_id - 1) // 2) + last)
+            for last in "ab"
+        ]
         await self.store(adapter, *rows)
         for row in rows:
             await self.check_list(adapter, row.user_id, row)

@@ -52,7 +52,13 @@ class AsyncUserAdapterSuite:
         expires: int | None = None,
     ) -> KeyRow:
         """A key of anna's."""
-        return KeyRow(id=key_id, user_id=user_id, hashed_password=hashed_password, primary_key=primary, expires=expires)
+        return KeyRow(
+            id=key_id,
+            user_id=user_id,
+            hashed_password=hashed_password,
+            primary_key=primary,
+            expires=expires,
+        )
 
     async def store(self, adapter: AsyncUserAdapter, *keys: KeyRow) -> None:
         """Store keys of new users, each with at most one primary key."""
@@ -65,14 +71,20 @@ class AsyncUserAdapterSuite:
 
     async def check_keys(self, adapter: AsyncUserAdapter, user_id: str, *keys: KeyRow) -> None:
         """The user has exactly these keys, and each can be read."""
-        same_rows(await adapter.get_keys_by_user_id(user_id), keys, f"get_keys_by_user_id({user_id[:40]!r})")
+        same_rows(
+            await adapter.get_keys_by_user_id(user_id),
+            keys,
+            f"get_keys_by_user_id({user_id[:40]!r})",
+        )
         for key in keys:
             equal(await adapter.get_key(key.id), key, f"get_key({key.id!r})")
 
     async def check_no_user(self, adapter: AsyncUserAdapter, user_id: str) -> None:
         """There is no such user, and no key of theirs."""
         equal(await adapter.get_user(user_id), None, f"get_user({user_id[:40]!r})")
-        same_rows(await adapter.get_keys_by_user_id(user_id), [], f"get_keys_by_user_id({user_id[:40]!r})")
+        same_rows(
+            await adapter.get_keys_by_user_id(user_id), [], f"get_keys_by_user_id({user_id[:40]!r})"
+        )
 
     # Users
 
@@ -85,7 +97,11 @@ class AsyncUserAdapterSuite:
         """A new user is returned as stored, with the attributes given, and read so again."""
         first, second = self.text_columns
         stored = await adapter.set_user(_ANNA, {first: _ODD, second: "Köln"}, None)
-        equal((stored.id, stored.attributes.get(first), stored.attributes.get(second)), (_ANNA, _ODD, "Köln"), "set_user")
+        equal(
+            (stored.id, stored.attributes.get(first), stored.attributes.get(second)),
+            (_ANNA, _ODD, "Köln"),
+            "set_user",
+        )
         equal(await adapter.get_user(_ANNA), stored, "get_user")
         equal(type(stored), UserRow, "the type of what set_user returns")
 
@@ -122,8 +138,12 @@ class AsyncUserAdapterSuite:
 
     async def test_set_user_at_once(self, adapter: AsyncUserAdapter) -> None:
         """Of concurrent sign-ups with one key id exactly one succeeds, and the others store no user."""
-        keys = [self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True) for n in range(AT_ONCE)]
-        outcomes = await AsyncCalls.together(*(partial(adapter.set_user, key.user_id, {}, key) for key in keys))
+        keys = [
+            self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True) for n in range(AT_ONCE)
+        ]
+        outcomes = await AsyncCalls.together(
+            *(partial(adapter.set_user, key.user_id, {}, key) for key in keys)
+        )
         winner = one_winner(outcomes, is_error(DuplicateKeyId), "set_user with one key id")
         for place, key in enumerate(keys):
             if place == winner:
@@ -137,7 +157,11 @@ class AsyncUserAdapterSuite:
         attributes = {name: "first"}
         stored = await adapter.set_user(_ANNA, attributes, None)
         attributes[name] = "second"
-        equal((await adapter.get_user(_ANNA), stored.attributes[name]), (stored, "first"), "a user after the attributes were changed")
+        equal(
+            (await adapter.get_user(_ANNA), stored.attributes[name]),
+            (stored, "first"),
+            "a user after the attributes were changed",
+        )
 
     async def test_delete_user(self, adapter: AsyncUserAdapter) -> None:
         """A removed user is gone; other users stay."""
@@ -160,22 +184,42 @@ class AsyncUserAdapterSuite:
         await adapter.set_user(_ANNA, {first: "old", second: "Köln"}, None)
         bert = await adapter.set_user(_BERT, {first: "Bert"}, None)
         changed = await adapter.update_user_attributes(_ANNA, {first: _ODD})
-        attributes = None if changed is None else (changed.attributes.get(first), changed.attributes.get(second))
+        attributes = (
+            None
+            if changed is None
+            else (changed.attributes.get(first), changed.attributes.get(second))
+        )
         equal(attributes, (_ODD, "Köln"), "what update_user_attributes returns")
         equal(await adapter.get_user(_ANNA), changed, "get_user after update_user_attributes")
-        equal(await adapter.get_user(_BERT), bert, "get_user of another user after update_user_attributes")
+        equal(
+            await adapter.get_user(_BERT),
+            bert,
+            "get_user of another user after update_user_attributes",
+        )
 
     async def test_update_nothing(self, adapter: AsyncUserAdapter) -> None:
         """Changing no attributes returns the user as it is."""
         anna = await adapter.set_user(_ANNA, {self.text_columns[0]: "Anna"}, None)
-        equal(await adapter.update_user_attributes(_ANNA, {}), anna, "update_user_attributes without attributes")
+        equal(
+            await adapter.update_user_attributes(_ANNA, {}),
+            anna,
+            "update_user_attributes without attributes",
+        )
         equal(await adapter.get_user(_ANNA), anna, "get_user after it")
 
     async def test_update_unknown(self, adapter: AsyncUserAdapter) -> None:
         """Changing an unknown user is None and stores nobody."""
         name = self.text_columns[0]
-        equal(await adapter.update_user_attributes("unknown", {name: "x"}), None, "update_user_attributes of an unknown id")
-        equal(await adapter.update_user_attributes("unknown", {}), None, "update_user_attributes of an unknown id, with nothing")
+        equal(
+            await adapter.update_user_attributes("unknown", {name: "x"}),
+            None,
+            "update_user_attributes of an unknown id",
+        )
+        equal(
+            await adapter.update_user_attributes("unknown", {}),
+            None,
+            "update_user_attributes of an unknown id, with nothing",
+        )
         await self.check_no_user(adapter, "unknown")
 
     # Keys
@@ -199,7 +243,11 @@ class AsyncUserAdapterSuite:
 
     async def test_list_keys(self, adapter: AsyncUserAdapter) -> None:
         """A user's keys are exactly the user's; an unknown user has none."""
-        keys = [self.key("email:anna", primary=True), self.key("github:1"), self.key("email:bert", _BERT)]
+        keys = [
+            self.key("email:anna", primary=True),
+            self.key("github:1"),
+            self.key("email:bert", _BERT),
+        ]
         await self.store(adapter, *keys)
         await self.check_keys(adapter, _ANNA, *keys[:2])
         await self.check_keys(adapter, _BERT, keys[2])
@@ -211,7 +259,10 @@ class AsyncUserAdapterSuite:
         key = self.key("email:anna", primary=True)
         await self.store(adapter, key)
         await adapter.set_user(_BERT, {}, None)
-        for other in (self.key("email:anna", _BERT), self.key("email:anna", hashed_password="hash-2")):  # noqa: S106 -- of nothing
+        for other in (
+            self.key("email:anna", _BERT),
+            self.key("email:anna", hashed_password="hash-2"),  # noqa: S106 -- of nothing
+        ):
             with refused(DuplicateKeyId, "set_key with a taken id"):
                 await adapter.set_key(other)
         await self.check_keys(adapter, _ANNA, key)
@@ -243,38 +294,72 @@ class AsyncUserAdapterSuite:
         await self.store(adapter, self.key("email:anna"), other)
         for hashed in ("hash-2", None, "hash-3"):
             changed = self.key("email:anna", hashed_password=hashed)
-            equal(await adapter.update_key_password("email:anna", hashed), changed, "update_key_password")
+            equal(
+                await adapter.update_key_password("email:anna", hashed),
+                changed,
+                "update_key_password",
+            )
             await self.check_keys(adapter, _ANNA, changed, other)
 
     async def test_update_password_keeps_the_rest(self, adapter: AsyncUserAdapter) -> None:
         """A new hash leaves a key primary, and leaves the end of a single-use key."""
-        await self.store(adapter, self.key("email:anna", primary=True), self.key("reset:1", expires=MAX_EPOCH_MS))
+        await self.store(
+            adapter, self.key("email:anna", primary=True), self.key("reset:1", expires=MAX_EPOCH_MS)
+        )
         for key_id in ("email:anna", "reset:1"):
             await adapter.update_key_password(key_id, "hash-2")
         primary = self.key("email:anna", hashed_password="hash-2", primary=True)  # noqa: S106 -- of nothing
-        await self.check_keys(adapter, _ANNA, primary, self.key("reset:1", hashed_password="hash-2", expires=MAX_EPOCH_MS))  # noqa: S106
+        await self.check_keys(
+            adapter,
+            _ANNA,
+            primary,
+            self.key("reset:1", hashed_password="hash-2", expires=MAX_EPOCH_MS),  # noqa: S106 -- of nothing
+        )
 
     async def test_update_password_of_unknown_key(self, adapter: AsyncUserAdapter) -> None:
         """Setting the hash of an unknown key is None and stores nothing."""
-        equal(await adapter.update_key_password("email:unknown", "hash-2"), None, "update_key_password of an unknown id")
-        equal(await adapter.update_key_password("email:unknown", "hash-2", expected=None), None, "the same, expecting no hash")
+        equal(
+            await adapter.update_key_password("email:unknown", "hash-2"),
+            None,
+            "update_key_password of an unknown id",
+        )
+        equal(
+            await adapter.update_key_password("email:unknown", "hash-2", expected=None),
+            None,
+            "the same, expecting no hash",
+        )
         equal(await adapter.get_key("email:unknown"), None, "get_key after it")
 
     async def test_update_expected_password(self, adapter: AsyncUserAdapter) -> None:
         """With ``expected`` a hash is set if it was that one; None expects a key without a password."""
-        await self.store(adapter, self.key("email:anna"), self.key("github:1", hashed_password=None))
+        await self.store(
+            adapter, self.key("email:anna"), self.key("github:1", hashed_password=None)
+        )
         for key_id, expected in (("email:anna", "hash-1"), ("github:1", None)):
             changed = self.key(key_id, hashed_password="hash-2")  # noqa: S106 -- of nothing
-            equal(await adapter.update_key_password(key_id, "hash-2", expected=expected), changed, f"update with expected={expected!r}")
+            equal(
+                await adapter.update_key_password(key_id, "hash-2", expected=expected),
+                changed,
+                f"update with expected={expected!r}",
+            )
             equal(await adapter.get_key(key_id), changed, "get_key after it")
 
     async def test_update_unexpected_password(self, adapter: AsyncUserAdapter) -> None:
         """With ``expected`` nothing changes if the hash is another, or none, and the answer is None."""
         keys = [self.key("email:anna"), self.key("github:1", hashed_password=None)]
         await self.store(adapter, *keys)
-        for key_id, expected in (("email:anna", "hash-0"), ("email:anna", "HASH-1"), ("email:anna", None), ("github:1", "hash-1")):
+        for key_id, expected in (
+            ("email:anna", "hash-0"),
+            ("email:anna", "HASH-1"),
+            ("email:anna", None),
+            ("github:1", "hash-1"),
+        ):
             found = await adapter.update_key_password(key_id, "hash-2", expected=expected)
-            equal(found, None, f"update_key_password with expected={expected!r} where the hash is another")
+            equal(
+                found,
+                None,
+                f"update_key_password with expected={expected!r} where the hash is another",
+            )
         await self.check_keys(adapter, _ANNA, *keys)
 
     async def test_update_expected_at_once(self, adapter: AsyncUserAdapter) -> None:
@@ -283,17 +368,30 @@ class AsyncUserAdapterSuite:
         hashes = [f"hash-new-{n}" for n in range(AT_ONCE)]
         update = partial(adapter.update_key_password, "email:anna", expected="hash-1")
         outcomes = await AsyncCalls.together(*(partial(update, hashed) for hashed in hashes))
-        winner = one_winner(outcomes, lambda outcome: outcome is None, "update_key_password with one expected hash")
-        equal(await adapter.get_key("email:anna"), self.key("email:anna", hashed_password=hashes[winner]), "get_key after it")
+        winner = one_winner(
+            outcomes, lambda outcome: outcome is None, "update_key_password with one expected hash"
+        )
+        equal(
+            await adapter.get_key("email:anna"),
+            self.key("email:anna", hashed_password=hashes[winner]),
+            "get_key after it",
+        )
 
     # Removing keys
 
     async def test_delete_keys(self, adapter: AsyncUserAdapter) -> None:
         """Keys of whatever user are removed and counted, each once; unknown ids are no error, and other keys stay."""
-        keys = [self.key("github:1"), self.key("reset:1"), self.key("github:2", _BERT), self.key("github:3", _BERT)]
+        keys = [
+            self.key("github:1"),
+            self.key("reset:1"),
+            self.key("github:2", _BERT),
+            self.key("github:3", _BERT),
+        ]
         await self.store(adapter, *keys)
         with no_error("delete_non_primary_key of known and unknown ids"):
-            count = await adapter.delete_non_primary_key("github:1", "unknown:1", "reset:1", "github:1", "github:2")
+            count = await adapter.delete_non_primary_key(
+                "github:1", "unknown:1", "reset:1", "github:1", "github:2"
+            )
         equal(count, 3, "what delete_non_primary_key counts")
         await self.check_keys(adapter, _ANNA)
         await self.check_keys(adapter, _BERT, keys[3])
@@ -304,7 +402,11 @@ class AsyncUserAdapterSuite:
         key = self.key("github:1")
         await self.store(adapter, key)
         with no_error("delete_non_primary_key of an unknown id, and without ids"):
-            equal(await adapter.delete_non_primary_key("unknown:1"), 0, "delete_non_primary_key of an unknown id")
+            equal(
+                await adapter.delete_non_primary_key("unknown:1"),
+                0,
+                "delete_non_primary_key of an unknown id",
+            )
             equal(await adapter.delete_non_primary_key(), 0, "delete_non_primary_key without ids")
         await self.check_keys(adapter, _ANNA, key)
 
@@ -312,15 +414,27 @@ class AsyncUserAdapterSuite:
         """A primary key stays and is not counted, also among others."""
         primary = self.key("email:anna", primary=True)
         await self.store(adapter, primary, self.key("github:1"))
-        equal(await adapter.delete_non_primary_key("email:anna"), 0, "delete_non_primary_key of a primary key")
-        equal(await adapter.delete_non_primary_key("email:anna", "github:1"), 1, "delete_non_primary_key of a primary key and another")
+        equal(
+            await adapter.delete_non_primary_key("email:anna"),
+            0,
+            "delete_non_primary_key of a primary key",
+        )
+        equal(
+            await adapter.delete_non_primary_key("email:anna", "github:1"),
+            1,
+            "delete_non_primary_key of a primary key and another",
+        )
         await self.check_keys(adapter, _ANNA, primary)
 
     async def test_consume_at_once(self, adapter: AsyncUserAdapter) -> None:
         """Of concurrent calls that remove one key exactly one counts it: so a single-use key is consumed once."""
         await self.store(adapter, self.key("reset:1", expires=MAX_EPOCH_MS))
-        outcomes = await AsyncCalls.together(*[partial(adapter.delete_non_primary_key, "reset:1")] * AT_ONCE)
-        winner = one_winner(outcomes, lambda outcome: outcome == 0, "delete_non_primary_key of one id")
+        outcomes = await AsyncCalls.together(
+            *[partial(adapter.delete_non_primary_key, "reset:1")] * AT_ONCE
+        )
+        winner = one_winner(
+            outcomes, lambda outcome: outcome == 0, "delete_non_primary_key of one id"
+        )
         equal(outcomes[winner], 1, "what the winner counts")
         equal(await adapter.get_key("reset:1"), None, "get_key after it")
 
@@ -360,10 +474,18 @@ class AsyncUserAdapterSuite:
         await self.store(adapter, *keys)
         for place, key in enumerate(keys):
             await self.check_keys(adapter, key.user_id, key)
-            equal(await adapter.delete_non_primary_key(key.id), 1, f"delete_non_primary_key({key.id!r}) among ids that are alike")
+            equal(
+                await adapter.delete_non_primary_key(key.id),
+                1,
+                f"delete_non_primary_key({key.id!r}) among ids that are alike",
+            )
             await adapter.delete_user(key.user_id)
             for other in keys[place + 1 :]:
-                equal(await adapter.get_user(other.user_id) is not None, True, f"get_user({other.user_id!r}) is somebody")
+                equal(
+                    await adapter.get_user(other.user_id) is not None,
+                    True,
+                    f"get_user({other.user_id!r}) is somebody",
+                )
                 await self.check_keys(adapter, other.user_id, other)
 
     async def test_other_spellings(self, adapter: AsyncUserAdapter) -> None:
@@ -378,14 +500,30 @@ class AsyncUserAdapterSuite:
             found = await adapter.update_user_attributes(other, {name: "second"})
             equal(found, None, f"update_user_attributes({other!r}) {where}")
             equal(await adapter.get_key(other_key), None, f"get_key({other_key!r}) {where}")
-            same_rows(await adapter.get_keys_by_user_id(other), [], f"get_keys_by_user_id({other!r}) {where}")
-            equal(await adapter.update_key_password(other_key, "hash-2"), None, f"update_key_password({other_key!r}) {where}")
-            equal(await adapter.delete_non_primary_key(other_key), 0, f"delete_non_primary_key({other_key!r}) {where}")
+            same_rows(
+                await adapter.get_keys_by_user_id(other),
+                [],
+                f"get_keys_by_user_id({other!r}) {where}",
+            )
+            equal(
+                await adapter.update_key_password(other_key, "hash-2"),
+                None,
+                f"update_key_password({other_key!r}) {where}",
+            )
+            equal(
+                await adapter.delete_non_primary_key(other_key),
+                0,
+                f"delete_non_primary_key({other_key!r}) {where}",
+            )
             with refused(InvalidUserId, f"set_key for {other!r} {where}"):
                 await adapter.set_key(self.key("github:1", other))
             await adapter.delete_keys_by_user_id(other)
             await adapter.delete_user(other)
-            equal(await adapter.get_user(SPELT), user, f"get_user({SPELT!r}) after calls with {other!r}")
+            equal(
+                await adapter.get_user(SPELT),
+                user,
+                f"get_user({SPELT!r}) after calls with {other!r}",
+            )
             await self.check_keys(adapter, SPELT, key)
 
     async def test_longest_ids(self, adapter: AsyncUserAdapter) -> None:
@@ -409,7 +547,13 @@ class AsyncSessionUserAdapterSuite:
 
     def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
         """A session that lives until the end of the year 9999."""
-        return SessionRow(id=session_id, user_id=user_id, active_expires=MAX_EPOCH_MS, idle_expires=MAX_EPOCH_MS, attributes=attributes)
+        return SessionRow(
+            id=session_id,
+            user_id=user_id,
+            active_expires=MAX_EPOCH_MS,
+            idle_expires=MAX_EPOCH_MS,
+            attributes=attributes,
+        )
 
     async def test_joined(self, adapter: _AsyncBoth) -> None:
         """A session and its user come as the two single calls give them."""
@@ -419,7 +563,11 @@ class AsyncSessionUserAdapterSuite:
         await adapter.set_session(session)
         await adapter.set_session(self.row("two", _BERT))
         expected = (await adapter.get_session("one"), anna)
-        equal(await adapter.get_session_and_user_by_session_id("one"), expected, "get_session_and_user_by_session_id")
+        equal(
+            await adapter.get_session_and_user_by_session_id("one"),
+            expected,
+            "get_session_and_user_by_session_id",
+        )
 
     async def test_joined_unknown(self, adapter: _AsyncBoth) -> None:
         """An unknown session is None, and so is one that was removed."""
@@ -436,7 +584,11 @@ class AsyncSessionUserAdapterSuite:
         await adapter.set_session(self.row(SPELT))
         for other in OTHER_SPELLINGS:
             found = await adapter.get_session_and_user_by_session_id(other)
-            equal(found, None, f"get_session_and_user_by_session_id({other!r}) where there is {SPELT!r} alone")
+            equal(
+                found,
+                None,
+                f"get_session_and_user_by_session_id({other!r}) where there is {SPELT!r} alone",
+            )
 
     async def test_joined_without_user(self, adapter: _AsyncBoth) -> None:
         """A session whose user is gone is None."""

@@ -83,7 +83,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class Deferred:
     """What is judged at a second look: entries that lead to no session, by user, and sessions that are in no index."""
 
     node: str
@@ -97,11 +97,11 @@ class Examined:
 
     findings: list[Finding]
     keys: dict[Role, int]
-    later: Later
+    later: Deferred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Treatment:
+class RepairOptions:
     """What may be changed.
 
     Args:
@@ -136,7 +136,12 @@ def pattern_of(layout: Layout, name: bytes) -> str:
     id is shown at most, and never more than eight bytes: what is left of an id is too much to guess.
     """
     marker = f"{layout.session}:renewed:"
-    prefixes = (f"{marker}{{{layout.session_key('')}", marker, layout.throttle_key(""), layout.session_key(""))
+    prefixes = (
+        f"{marker}{{{layout.session_key('')}",
+        marker,
+        layout.throttle_key(""),
+        layout.session_key(""),
+    )
     start = next(len(prefix) for each in prefixes if name.startswith(prefix := each.encode()))
     shown = min((len(name) - start) // 4 or 1, _SHOWN_BYTES)
     return _PLAIN.sub(b"?", name[: start + shown]).decode() + "*"

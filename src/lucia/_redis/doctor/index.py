@@ -5,11 +5,11 @@ from typing import Final
 
 from lucia._redis.cluster import INDEX_SLACK_MS, SlotSteps
 from lucia._redis.commands import Call, OnNode, Operation
-from lucia._redis.doctor.findings import Finding, Kind, Later, Treatment
+from lucia._redis.doctor.findings import Deferred, Finding, Kind, RepairOptions
 from lucia._redis.index import START
 from lucia._redis.operations import milliseconds_of, to_bytes, to_text
 from lucia._redis.records import Layout
-from lucia._redis.repair import SCAN_COUNT, Led, Mends, Repair, led_to
+from lucia._redis.repair import SCAN_COUNT, Led, Repair, RepairOperations, led_to
 from lucia.models import SessionRow
 
 HOUR_MS: Final = 3_600_000
@@ -38,14 +38,21 @@ class _Sketch:
 class IndexDoctor:
     """Examines indexes of the layout's type. Beside ``legacy_writers`` no index gets an end, and dead entries wait for a second look."""
 
-    def __init__(self, layout: Layout, steps: SlotSteps, repair: Repair, mends: Mends, treatment: Treatment) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        steps: SlotSteps,
+        repair: Repair,
+        mends: RepairOperations,
+        treatment: RepairOptions,
+    ) -> None:
         self._layout = layout
         self._steps = steps
         self._repair = repair
         self._mends = mends
         self._treatment = treatment
 
-    def examine(self, key: bytes, later: Later) -> Operation[list[Finding]]:
+    def examine(self, key: bytes, later: Deferred) -> Operation[list[Finding]]:
         """Look at an index: first at all its entries, then at its end."""
         user_id = self.user_of(key)
         findings, latest = yield from self._examine_entries(key, user_id, later)
@@ -55,12 +62,22 @@ class IndexDoctor:
             return findings
         if self._layout.index.legacy_writers:
             if ttl != -1:
-                findings.append(Finding(Kind.INDEX_WITH_TTL, self._treatment.fix and (yield from _persist(key)), user_id))
+                findings.append(
+                    Finding(
+                        Kind.INDEX_WITH_TTL,
+                        self._treatment.fix and (yield from _persist(key)),
+                        user_id,
+                    )
+                )
         elif ttl == -1:
-            mended = self._treatment.fix and (yield from self._end(later.node, key, max(latest, now + HOUR_MS)))
+            mended = self._treatment.fix and (
+                yield from self._end(later.node, key, max(latest, now + HOUR_MS))
+            )
             findings.append(Finding(Kind.INDEX_WITHOUT_TTL, mended, user_id))
         elif now + ttl < latest:
-            mended = self._treatment.fix and (yield from self._mends.extend(key, latest + INDEX_SLACK_MS, endless=True))
+            mended = self._treatment.fix and (
+                yield from self._mends.extend(key, latest + INDEX_SLACK_MS, endless=True)
+            )
             findings.append(Finding(Kind.INDEX_SHORT_TTL, mended, user_id))
         return findings
 
@@ -79,30 +96,58 @@ class IndexDoctor:
             return True
         return kind == b"none"
 
-    def _examine_entries(self, key: bytes, user_id: str, later: Later) -> Operation[tuple[list[Finding], int]]:
+    def _examine_entries(
+        self, key: bytes, user_id: str, later: Deferred
+    ) -> Operation[tuple[list[Finding], int]]:
         """What is wrong with the entries, page by page, and when the last of the user's sessions among them ends."""
         findings: list[Finding] = []
         sketch, latest, place = _Sketch(), 0, START
         while True:
             page = yield from self._layout.index.read_page(key, place, SCAN_COUNT)
             rows = yield from led_to(self._layout, later.node, list(dict.fromkeys(page.ids)))
-            latest = max([latest, *(row.idle_expires for row in rows.values() if isinstance(row, SessionRow) and row.user_id == user_id)])
+            latest = max(
+                [
+                    latest,
+                    *(
+                        row.idle_expires
+                        for row in rows.values()
+                        if isinstance(row, SessionRow) and row.user_id == user_id
+                    ),
+                ]
+            )
             removed = yield from self._examine_page(key, user_id, rows, later, findings)
             taken = sum(page.ids.count(id_) for id_ in removed)
             if self._layout.index.type == "list":
-                repeated = {id_ for id_ in page.ids if sketch.may_have(id_) and isinstance(rows[id_], SessionRow)}
-                singled = yield from self._examine_repeated(key, user_id, repeated - set(removed), findings)
+                repeated = {
+                    id_
+                    for id_ in page.ids
+                    if sketch.may_have(id_) and isinstance(rows[id_], SessionRow)
+                }
+                singled = yield from self._examine_repeated(
+                    key, user_id, repeated - set(removed), findings
+                )
                 taken += sum(page.ids.count(id_) - 1 for id_ in singled)
             if page.next is None:
                 return findings, latest
             place = page.next.after_removing(taken)
 
     def _examine_page(
-        self, key: bytes, user_id: str, rows: Mapping[bytes, Led], later: Later, findings: list[Finding]
+        self,
+        key: bytes,
+        user_id: str,
+        rows: Mapping[bytes, Led],
+        later: Deferred,
+        findings: list[Finding],
     ) -> Operation[list[bytes]]:
         """Judge what the ids of a page lead to, and take out those that lead nowhere or to another user; returns those taken out."""
-        dead = yield from self._held(later.node, key, [id_ for id_, row in rows.items() if row == "gone"])
-        foreign = [id_ for id_, row in rows.items() if isinstance(row, SessionRow) and row.user_id != user_id]
+        dead = yield from self._held(
+            later.node, key, [id_ for id_, row in rows.items() if row == "gone"]
+        )
+        foreign = [
+            id_
+            for id_, row in rows.items()
+            if isinstance(row, SessionRow) and row.user_id != user_id
+        ]
         if self._layout.index.legacy_writers:
             later.entries.extend((user_id, id_) for id_ in dead)
             dead = []
@@ -112,7 +157,9 @@ class IndexDoctor:
         findings += [Finding(Kind.FOREIGN_ENTRY, mended, user_id) for _ in foreign]
         return removed if mended else []
 
-    def _examine_repeated(self, key: bytes, user_id: str, ids: Iterable[bytes], findings: list[Finding]) -> Operation[list[bytes]]:
+    def _examine_repeated(
+        self, key: bytes, user_id: str, ids: Iterable[bytes], findings: list[Finding]
+    ) -> Operation[list[bytes]]:
         """Look whether ids are in a list more than once, and leave one entry of each; returns those of which others were taken out."""
         singled: list[bytes] = []
         for id_ in sorted(ids):
@@ -150,7 +197,12 @@ class IndexDoctor:
                 place, restarts = START, restarts + 1
                 continue
             rows = yield from led_to(self._layout, node, page.ids)
-            latest = max([latest, *(row.idle_expires for row in rows.values() if isinstance(row, SessionRow))])
+            latest = max(
+                [
+                    latest,
+                    *(row.idle_expires for row in rows.values() if isinstance(row, SessionRow)),
+                ]
+            )
             if page.next is None:
                 return latest
             place = page.next

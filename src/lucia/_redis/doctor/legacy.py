@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from lucia._redis.commands import Call, OnNode, Operation
-from lucia._redis.doctor.findings import Finding, Kind, Treatment
+from lucia._redis.doctor.findings import Finding, Kind, RepairOptions
 from lucia._redis.index import LIST, START
 from lucia._redis.operations import milliseconds_of, to_bytes, to_text
 from lucia._redis.records import Layout, peek
-from lucia._redis.repair import SCAN_COUNT, Mends, Repair, led_to
+from lucia._redis.repair import SCAN_COUNT, Repair, RepairOperations, led_to
 from lucia._redis.transport.client_errors import is_refusal
 from lucia._rules.sessions import is_session_id
 from lucia.models import SessionRow
@@ -19,7 +19,9 @@ class BareKeys:
     They are moved on one server alone: in a cluster the two keys of a session are in different slots.
     """
 
-    def __init__(self, layout: Layout, repair: Repair, mends: Mends, treatment: Treatment) -> None:
+    def __init__(
+        self, layout: Layout, repair: Repair, mends: RepairOperations, treatment: RepairOptions
+    ) -> None:
         self._layout = layout
         self._repair = repair
         self._mends = mends
@@ -39,7 +41,13 @@ class BareKeys:
             if kind == b"string" and is_session_id(to_text(name)):
                 (record,) = yield Call("MGET", (name,))
                 if (row := peek(record or b"", to_text(name))) is not None:
-                    findings.append(Finding.about(Kind.BARE_SESSION, row, may_move and (yield from self._move(row, name, record))))
+                    findings.append(
+                        Finding.about(
+                            Kind.BARE_SESSION,
+                            row,
+                            may_move and (yield from self._move(row, name, record)),
+                        )
+                    )
             elif kind == b"list":
                 head = yield Call("LRANGE", (name, 0, 0))
                 if head and is_session_id(to_text(head[0])):
@@ -63,12 +71,21 @@ class BareKeys:
         is_index, place = False, START
         while True:
             page = yield from LIST.read_page(name, place, SCAN_COUNT)
-            replies: list[list[bytes | None]] = yield OnNode("", tuple(Call("MGET", (id_,)) for id_ in page.ids))
+            replies: list[list[bytes | None]] = yield OnNode(
+                "", tuple(Call("MGET", (id_,)) for id_ in page.ids)
+            )
             for id_, (record,) in zip(page.ids, replies, strict=True):
                 if record is not None and (row := peek(record, to_text(id_))) is not None:
-                    findings.append(Finding.about(Kind.BARE_SESSION, row, (yield from self._move(row, id_, record))))
+                    findings.append(
+                        Finding.about(
+                            Kind.BARE_SESSION, row, (yield from self._move(row, id_, record))
+                        )
+                    )
             rows = yield from led_to(self._layout, "", page.ids)
-            is_index = is_index or any(isinstance(row, SessionRow) and to_bytes(row.user_id) == name for row in rows.values())
+            is_index = is_index or any(
+                isinstance(row, SessionRow) and to_bytes(row.user_id) == name
+                for row in rows.values()
+            )
             if page.next is None:
                 return is_index and (yield from self._mends.erase(name, b"list", None))
             place = page.next

@@ -13,7 +13,15 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from lucia._redis.cluster import Plain, Scripted
 from lucia._redis.commands import Nodes, Operation, with_or_without_scripts
 from lucia._redis.doctor.doctor import SECOND_LOOK_MS, Doctor
-from lucia._redis.doctor.findings import Examined, Finding, Kind, Later, Role, Server, Treatment
+from lucia._redis.doctor.findings import (
+    Deferred,
+    Examined,
+    Finding,
+    Kind,
+    RepairOptions,
+    Role,
+    Server,
+)
 from lucia._redis.records import Layout
 from lucia._redis.repair import PlainMends, ScriptedMends, scan
 
@@ -73,7 +81,12 @@ class Tally:
     @classmethod
     def from_json(cls, value: Mapping[str, Mapping[str, int]]) -> "Tally":
         """The counts that :meth:`as_json` gave."""
-        return cls(*(Counter({name: int(count) for name, count in value[part].items()}) for part in ("keys", "found", "mended")))
+        return cls(
+            *(
+                Counter({name: int(count) for name, count in value[part].items()})
+                for part in ("keys", "found", "mended")
+            )
+        )
 
 
 @dataclass
@@ -115,21 +128,38 @@ class State:
         except FileNotFoundError:
             return cls(settings)
         except ValueError:
-            raise StateError(f"{path} is no state file of lucia doctor: name another one, or delete it") from None
+            raise StateError(
+                f"{path} is no state file of lucia doctor: name another one, or delete it"
+            ) from None
         return cls._parse(path, value, settings)
 
     @classmethod
     def _parse(cls, path: Path, value: Any, settings: dict[str, Any]) -> "State":
         try:
             if value["version"] != VERSION:
-                raise StateError(f"{path} was written by another version of lucia doctor: delete it, and begin anew")
+                raise StateError(
+                    f"{path} was written by another version of lucia doctor: delete it, and begin anew"
+                )
             before = value["settings"]
-            if changed := sorted(name for name in {*settings, *before} if settings.get(name) != before.get(name)):
-                raise StateError(f"{path} is of a walk with another {changed[0]}: go on with the same options, or delete it")
+            if changed := sorted(
+                name for name in {*settings, *before} if settings.get(name) != before.get(name)
+            ):
+                raise StateError(
+                    f"{path} is of a walk with another {changed[0]}: go on with the same options, or delete it"
+                )
             done = {node: Tally.from_json(tally) for node, tally in value["done"].items()}
-            return cls(settings, done, value["node"], value["run_id"], int(value["cursor"]), Tally.from_json(value["tally"]))
+            return cls(
+                settings,
+                done,
+                value["node"],
+                value["run_id"],
+                int(value["cursor"]),
+                Tally.from_json(value["tally"]),
+            )
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise StateError(f"{path} is no state file of lucia doctor: name another one, or delete it") from None
+            raise StateError(
+                f"{path} is no state file of lucia doctor: name another one, or delete it"
+            ) from None
 
 
 def write_state(path: Path, value: dict[str, Any]) -> None:
@@ -154,16 +184,16 @@ class Progress(Protocol):
 class Waiting:
     """What is to be looked at again, and when that was seen, in milliseconds of a clock that only goes forward."""
 
-    pages: list[tuple[int, Later]] = field(default_factory=list[tuple[int, Later]])
+    pages: list[tuple[int, Deferred]] = field(default_factory=list[tuple[int, Deferred]])
     size: int = 0
 
-    def add(self, seen_at: int, later: Later) -> None:
+    def add(self, seen_at: int, later: Deferred) -> None:
         """Let something wait."""
         if count := len(later.entries) + len(later.rows):
             self.pages.append((seen_at, later))
             self.size += count
 
-    def take(self, now: int) -> Later | None:
+    def take(self, now: int) -> Deferred | None:
         """The first page that has waited long enough."""
         if not self.pages or self.pages[0][0] + SECOND_LOOK_MS > now:
             return None
@@ -195,7 +225,7 @@ class Walk:
         self,
         driver: Driver,
         layout: Layout,
-        treatment: Treatment,
+        treatment: RepairOptions,
         state: State,
         *,
         others: bool,
@@ -266,7 +296,9 @@ class Walk:
     def _page(self, node: str, cursor: int) -> int:
         """Look at one page of keys, and return the cursor of the next."""
         following, names = self._driver.run(scan(node, cursor))
-        examined = self._run(lambda doctor: doctor.examine(node, names, others=self._others and not self._unreadable))
+        examined = self._run(
+            lambda doctor: doctor.examine(node, names, others=self._others and not self._unreadable)
+        )
         self._count(examined)
         self._waiting.add(self._now_ms(), examined.later)
         self._look_again(everything=self._waiting.size > MOST_WAITING)
@@ -287,7 +319,9 @@ class Walk:
     def _count(self, examined: Examined) -> None:
         self.state.tally.keys.update(examined.keys)
         self._add(examined.findings)
-        self._unreadable = self._unreadable or any(finding.kind is Kind.OTHERS_UNREADABLE for finding in examined.findings)
+        self._unreadable = self._unreadable or any(
+            finding.kind is Kind.OTHERS_UNREADABLE for finding in examined.findings
+        )
 
     def _add(self, findings: list[Finding]) -> None:
         self.state.tally.add(findings)
@@ -312,7 +346,9 @@ class Walk:
         return int(self._monotonic() * 1000)
 
     def _run(self, start: Callable[[Doctor], Operation[T]]) -> T:
-        return self._driver.run(with_or_without_scripts(lambda: start(self._doctor), self._give_up_scripts))
+        return self._driver.run(
+            with_or_without_scripts(lambda: start(self._doctor), self._give_up_scripts)
+        )
 
     def _give_up_scripts(self) -> None:
         self._doctor = Doctor(self._layout, Plain(), PlainMends(), self._treatment)
@@ -332,18 +368,31 @@ def report(walk: Walk, *, complete: bool, examples: bool) -> dict[str, Any]:
     """What the JSON holds."""
     total = walk.state.total()
     found = {
-        str(kind): {"found": total.found[kind], "mended": total.mended[kind], "left": total.found[kind] - total.mended[kind]}
+        str(kind): {
+            "found": total.found[kind],
+            "mended": total.mended[kind],
+            "left": total.found[kind] - total.mended[kind],
+        }
         for kind in Kind
     }
     shown = [
-        {"kind": str(each.kind), "user": each.user_id, "handle": each.handle, "key": each.key, "mended": each.mended}
+        {
+            "kind": str(each.kind),
+            "user": each.user_id,
+            "handle": each.handle,
+            "key": each.key,
+            "mended": each.mended,
+        }
         for each in walk.examples
     ]
     return {
         "version": VERSION,
         "complete": complete,
         **walk.state.settings,
-        "servers": [{"name": name, "eviction_policy": server.policy} for name, server in walk.servers.items()],
+        "servers": [
+            {"name": name, "eviction_policy": server.policy}
+            for name, server in walk.servers.items()
+        ],
         "keys": {role: total.keys[role] for role in ROLES},
         "findings": found,
         **({"examples": shown} if examples else {}),

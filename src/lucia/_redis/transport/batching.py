@@ -21,12 +21,12 @@ from typing import Final
 
 from lucia._logs import overloaded
 from lucia._redis.commands import Reply, Words
-from lucia._redis.replay import OtherHistory
+from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.transport.connection_io import Exchange
-from lucia._redis.transport.retries import AskAlone, Records, Unanswered, found_in
+from lucia._redis.transport.retries import BatchRejected, NoReply, Records, found_in
 from lucia.errors import Overloaded
 
-__all__ = ["Batches"]
+__all__ = ["RequestBatcher"]
 
 MAX_REQUESTS: Final = 512
 """How many requests are sent together at most."""
@@ -34,7 +34,7 @@ MAX_REQUESTS: Final = 512
 MIN_COMMANDS: Final = 32
 """How many commands are sent together at least, where so many wait: fewer would be cheap to answer, and dear to send."""
 
-MAX_UNDER_WAY: Final = 4
+MAX_IN_FLIGHT: Final = 4
 """How many batches are under way at once to one server, each on a connection of its own."""
 
 MAX_WAITING: Final = 50_000
@@ -91,7 +91,7 @@ class _Batch:
         for (_, records), found in zip(self.reads, self._found(replies[:taken]), strict=False):
             if not records.done():
                 if found is None:
-                    records.set_exception(AskAlone())
+                    records.set_exception(BatchRejected())
                 else:
                     records.set_result(found)
         for commands, future, *_ in self.asked:
@@ -110,9 +110,12 @@ class _Batch:
             return [None] * len(counts)
         if len(records) == len(counts):
             return [[record] for record in records]
-        return [records[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]
+        return [
+            records[end - count : end]
+            for count, end in zip(counts, accumulate(counts), strict=True)
+        ]
 
-    def fail(self, error: Unanswered | OtherHistory) -> None:
+    def fail(self, error: NoReply | ServerHistoryChanged) -> None:
         """Raise it at all that have no answer."""
         for _, records in self.reads:
             if not records.done():
@@ -128,13 +131,13 @@ class _Batch:
             if future.done():
                 continue
             if end <= now:
-                future.set_exception(Unanswered(None, sent=self.sent))
+                future.set_exception(NoReply(None, sent=self.sent))
             else:
                 next_end = min(next_end, end)
         return next_end
 
 
-class Batches:
+class RequestBatcher:
     """The requests to one server, in one event loop.
 
     Args:
@@ -144,7 +147,14 @@ class Batches:
         clock: in seconds, from any beginning.
     """
 
-    def __init__(self, exchange: Exchange, seconds: float, *, many_slots: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        seconds: float,
+        *,
+        many_slots: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
         self._exchange = exchange
         self._seconds = seconds
@@ -157,7 +167,7 @@ class Batches:
         self._before_mark = (0, 0)
         self._gathering = False
         self._workers: set[asyncio.Task[None]] = set()
-        self._under_way: set[_Batch] = set()
+        self._in_flight: set[_Batch] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
 
@@ -165,16 +175,20 @@ class Batches:
         """What is at these keys, which are in one slot.
 
         Raises:
-            Overloaded: too many requests wait. The future raises :class:`AskAlone`, if there was another answer, and as ``exchange``.
+            Overloaded: too many requests wait. The future raises :class:`BatchRejected`, if there was another answer, and as ``exchange``.
         """
-        is_one_more_of_many = self._gathering and 0 < len(self._reads) + len(self._asked) < MAX_WAITING
+        is_one_more_of_many = (
+            self._gathering and 0 < len(self._reads) + len(self._asked) < MAX_WAITING
+        )
         if not is_one_more_of_many:
             self._admit()
         future: asyncio.Future[Records] = self._loop.create_future()
         self._reads.append((keys, future))
         return future
 
-    def ask(self, commands: Sequence[Words], seconds: float, *, fresh: bool = False) -> "asyncio.Future[list[Reply]]":
+    def ask(
+        self, commands: Sequence[Words], seconds: float, *, fresh: bool = False
+    ) -> "asyncio.Future[list[Reply]]":
         """Send commands, one right after another; their replies in order.
 
         Args:
@@ -183,7 +197,7 @@ class Batches:
             fresh: whether their batch has to go on a connection that is opened for it.
 
         Raises:
-            Overloaded: too many requests wait. The future raises :class:`Unanswered` when the time is over, and as ``exchange``.
+            Overloaded: too many requests wait. The future raises :class:`NoReply` when the time is over, and as ``exchange``.
         """
         self._admit()
         future: asyncio.Future[list[Reply]] = self._loop.create_future()
@@ -197,14 +211,16 @@ class Batches:
         """Look then whose time is over: one alarm for all is cheaper than one for each, and hardly ever has to be set."""
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = self._loop.call_later(end - self._clock(), self._expire, context=self._context)
+        self._alarm = self._loop.call_later(
+            end - self._clock(), self._expire, context=self._context
+        )
         self._alarm_at = end
 
     def _expire(self) -> None:
         self._alarm, self._alarm_at = None, math.inf
         now = self._clock()
         waiting = _Batch([], self._asked, self._many_slots)
-        next_end = min(batch.expire(now) for batch in (waiting, *self._under_way))
+        next_end = min(batch.expire(now) for batch in (waiting, *self._in_flight))
         if next_end < math.inf:
             self._set_alarm(next_end)
 
@@ -220,7 +236,7 @@ class Batches:
 
     def _gather(self) -> None:
         """Let a task send what is asked within this tick, unless as many as may be are busy: then it is done when one of these ends."""
-        if not self._gathering and len(self._workers) < MAX_UNDER_WAY:
+        if not self._gathering and len(self._workers) < MAX_IN_FLIGHT:
             self._gathering = True
             worker = self._loop.create_task(self._work(), context=self._context)
             self._workers.add(worker)
@@ -241,7 +257,11 @@ class Batches:
         asked, self._asked = self._asked[:share], self._asked[share:]
         self._move_mark(len(reads), len(asked))
         self._gather_what_waits()
-        return _Batch([read for read in reads if not read[1].done()], [each for each in asked if not each[1].done()], self._many_slots)
+        return _Batch(
+            [read for read in reads if not read[1].done()],
+            [each for each in asked if not each[1].done()],
+            self._many_slots,
+        )
 
     def _move_mark(self, reads: int, asked: int) -> None:
         """So many were taken. Once all are that came before the mark, what waits came after it, and the mark moves to now.
@@ -255,28 +275,39 @@ class Batches:
 
     def _share(self) -> int:
         """How many commands to take. The batches that are free share them: a server works at one while we heed its answers to another."""
-        free = MAX_UNDER_WAY - len(self._workers) + 1  # with the one that takes
+        free = MAX_IN_FLIGHT - len(self._workers) + 1  # with the one that takes
         return min(max(len(self._asked) // free, MIN_COMMANDS), MAX_REQUESTS)
 
     async def _send(self, batch: _Batch, seconds: float) -> None:
         if seconds <= 0:
-            batch.fail(Unanswered(None, sent=False))
+            batch.fail(NoReply(None, sent=False))
             return
         commands = batch.commands()
-        self._under_way.add(batch)
+        self._in_flight.add(batch)
         try:
-            replies = await self._exchange(commands, seconds, only_reads=not batch.asked, fresh=batch.needs_fresh(), sending=batch.is_sent)
-        except (Unanswered, OtherHistory) as error:
+            replies = await self._exchange(
+                commands,
+                seconds,
+                only_reads=not batch.asked,
+                fresh=batch.needs_fresh(),
+                sending=batch.is_sent,
+            )
+        except (NoReply, ServerHistoryChanged) as error:
             batch.fail(error)
         except BaseException:
-            batch.fail(Unanswered(None, sent=True))
+            batch.fail(NoReply(None, sent=True))
             raise
         else:
             batch.answer(replies)
             if len(replies) < len(commands):
-                batch.fail(Unanswered(ConnectionError("the connection was closed after an earlier reply"), sent=True))
+                batch.fail(
+                    NoReply(
+                        ConnectionError("the connection was closed after an earlier reply"),
+                        sent=True,
+                    )
+                )
         finally:
-            self._under_way.discard(batch)
+            self._in_flight.discard(batch)
 
     def _gather_what_waits(self) -> None:
         if self._reads or self._asked:
@@ -291,5 +322,5 @@ class Batches:
         if worker.cancelled():
             waiting = _Batch(self._reads, self._asked, self._many_slots)
             self._reads, self._asked, self._gathering = [], [], False
-            waiting.fail(Unanswered(None, sent=False))
+            waiting.fail(NoReply(None, sent=False))
         self._gather_what_waits()

@@ -13,7 +13,9 @@ _QUOTATION = ", with args beginning with:"
 """How a server that does not know a command begins to quote its arguments. It cuts them off, maybe in the middle of an id."""
 
 
-_SCRIPTS_REFUSED = re.compile(r"no permissions to run the '?evalsha|unknown command '?`?evalsha", re.IGNORECASE)
+_SCRIPTS_REFUSED = re.compile(
+    r"no permissions to run the '?evalsha|unknown command '?`?evalsha", re.IGNORECASE
+)
 
 _ANNOTATION = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
 """How clients quote a command of a transaction, cut off at some length."""
@@ -66,12 +68,20 @@ def is_outage(error: BaseException) -> bool:
 
 def is_last(replies: Sequence[Reply]) -> bool:
     """Whether the newest reply is one after which clients close the connection: loading, not logged in, a master that is none any more."""
-    return bool(replies) and isinstance(replies[-1], Exception) and not is_a(replies[-1], "ResponseError")
+    return (
+        bool(replies)
+        and isinstance(replies[-1], Exception)
+        and not is_a(replies[-1], "ResponseError")
+    )
 
 
 def redact(error: BaseException, command: Command) -> None:
     """Take the command's arguments out of an error's text, and out of those of the errors behind it; class and object stay."""
-    secrets = sorted({text for text in map(_text, _arguments(command)) if len(text) >= _SHORTEST_SECRET}, key=len, reverse=True)
+    secrets = sorted(
+        {text for text in map(_text, _arguments(command)) if len(text) >= _SHORTEST_SECRET},
+        key=len,
+        reverse=True,
+    )
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:

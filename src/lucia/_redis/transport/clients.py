@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from lucia._compat.flavours import waits
+from lucia._compat.flavours import is_async
 from lucia._redis.transport.client_errors import is_a
 
 
@@ -31,20 +31,40 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
     """
     execute = getattr(client, "execute_command", None)
     found = type(client).__name__
-    if isinstance(client, type) or not callable(execute) or is_a(client, "Pipeline") or is_a(client, "ClusterPipeline"):
-        raise TypeError(f"expected a Redis client such as redis.Redis or redis.asyncio.Redis, got {found}")
+    if (
+        isinstance(client, type)
+        or not callable(execute)
+        or is_a(client, "Pipeline")
+        or is_a(client, "ClusterPipeline")
+    ):
+        raise TypeError(
+            f"expected a Redis client such as redis.Redis or redis.asyncio.Redis, got {found}"
+        )
     if any(getattr(pool, "cache", None) is not None for pool in _pools(client)):
-        raise TypeError(f"the {found} given has a client-side cache, which may answer with sessions that were ended: make it without cache")
+        raise TypeError(
+            f"the {found} given has a client-side cache, which may answer with sessions that were ended: make it without cache"
+        )
     if _reads_from_replicas(client):
-        raise TypeError(f"the {found} given reads from replicas, which may answer with sessions that were ended: let it use primaries")
-    if waits(execute) != waits(like):
-        wanted, other = ("redis.asyncio.Redis", "RedisSessionAdapter") if waits(like) else ("redis.Redis", "AsyncRedisSessionAdapter")
-        raise TypeError(f"this adapter needs a client such as {wanted}; for the {found} given here use {other}")
+        raise TypeError(
+            f"the {found} given reads from replicas, which may answer with sessions that were ended: let it use primaries"
+        )
+    if is_async(execute) != is_async(like):
+        wanted, other = (
+            ("redis.asyncio.Redis", "RedisSessionAdapter")
+            if is_async(like)
+            else ("redis.Redis", "AsyncRedisSessionAdapter")
+        )
+        raise TypeError(
+            f"this adapter needs a client such as {wanted}; for the {found} given here use {other}"
+        )
 
 
 def _reads_from_replicas(client: Any) -> bool:
     """Whether it says so: a cluster's client by its options, one that Sentinel made by ``slave_for`` by its pool."""
-    if getattr(client, "read_from_replicas", False) or getattr(client, "load_balancing_strategy", None) is not None:
+    if (
+        getattr(client, "read_from_replicas", False)
+        or getattr(client, "load_balancing_strategy", None) is not None
+    ):
         return True
     return any(getattr(pool, "is_master", True) is False for pool in _pools(client))
 
@@ -61,7 +81,9 @@ def one_node(client: Any) -> list[str]:
         TypeError: the client is for a cluster: only connections of our own can ask its nodes one by one.
     """
     if is_cluster(client):
-        raise TypeError(f"the {type(client).__name__} given can't be copied, so its nodes can't be asked one by one: give a RedisCluster")
+        raise TypeError(
+            f"the {type(client).__name__} given can't be copied, so its nodes can't be asked one by one: give a RedisCluster"
+        )
     return [""]
 
 
@@ -69,9 +91,17 @@ def _pools(client: Any) -> list[Any]:
     """The connection pools of a client, of which one for a cluster has one for each node; an asynchronous one has none."""
     clients: list[Any] = [
         client,
-        *(getattr(node, f"{library}_connection", None) for node in _nodes(client) for library in ("redis", "valkey")),
+        *(
+            getattr(node, f"{library}_connection", None)
+            for node in _nodes(client)
+            for library in ("redis", "valkey")
+        ),
     ]
-    return [each.connection_pool for each in clients if getattr(each, "connection_pool", None) is not None]
+    return [
+        each.connection_pool
+        for each in clients
+        if getattr(each, "connection_pool", None) is not None
+    ]
 
 
 def _nodes(client: Any) -> list[Any]:

@@ -38,8 +38,8 @@ class Exchange(Protocol):
         sending: called when they may begin to arrive at the server.
 
     Raises:
-        Unanswered: the time was over, or no connection could be made, or it was lost.
-        OtherHistory: nothing was sent, since a replay of revocations comes first.
+        NoReply: the time was over, or no connection could be made, or it was lost.
+        ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
     """
 
     def __call__(
@@ -81,7 +81,12 @@ def is_open(connection: Any) -> bool:
     ``RuntimeError`` in uvloop.
     """
     reader, writer = connection._reader, connection._writer
-    return writer is not None and not writer.transport.is_closing() and reader.exception() is None and not reader.at_eof()
+    return (
+        writer is not None
+        and not writer.transport.is_closing()
+        and reader.exception() is None
+        and not reader.at_eof()
+    )
 
 
 async def is_clean(connection: Any) -> bool:

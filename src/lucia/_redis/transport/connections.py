@@ -22,17 +22,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lucia._redis.commands import USUAL, AsyncReplies, Reply, SendMode, Words
-from lucia._redis.replay import Checkpoint, OtherHistory, Watch
+from lucia._redis.replay import Checkpoint, ConnectionMonitor, ServerHistoryChanged
 from lucia._redis.transport import settings as connection_settings
-from lucia._redis.transport.batching import Batches
+from lucia._redis.transport.batching import RequestBatcher
 from lucia._redis.transport.client_errors import is_answer, is_last
 from lucia._redis.transport.connection_io import HIGH_WATER, INFO, drop, is_clean, pack, replies_of
 from lucia._redis.transport.fair_semaphore import FairSemaphore
-from lucia._redis.transport.retries import AsyncRecords, Records, Unanswered, records_in
+from lucia._redis.transport.retries import AsyncRecords, NoReply, Records, records_in
 from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia._redis.transport.threads import in_thread
 from lucia._redis.transport.timed_socket import use_timed_socket
-from lucia._redis.transport.topology import Recipe
+from lucia._redis.transport.topology import ConnectionFactory
 from lucia._redis.transport.tracking import AsyncTracked
 
 __all__ = ["AsyncServer", "Server"]
@@ -68,10 +68,17 @@ class AsyncServer:
         many_slots: whether the server is a node of a cluster.
     """
 
-    def __init__(self, recipe: Recipe, watch: Watch, settings: AsyncSettings, *, many_slots: bool = False) -> None:
-        self._recipe = recipe
-        self._watch = watch
-        self._places = asyncio.Semaphore(recipe.limit)
+    def __init__(
+        self,
+        factory: ConnectionFactory,
+        monitor: ConnectionMonitor,
+        settings: AsyncSettings,
+        *,
+        many_slots: bool = False,
+    ) -> None:
+        self._factory = factory
+        self._monitor = monitor
+        self._places = asyncio.Semaphore(factory.limit)
         self._idle: list[_Pooled] = []
         self._generation = self._closings = 0
         self._doubted = -math.inf
@@ -79,11 +86,17 @@ class AsyncServer:
         self._connect_seconds = _connect_seconds(settings.seconds, many_slots=many_slots)
         self._tracked = self._track(settings)
         self._send_reads = self._exchange if self._tracked is None else self._tracked.exchange
-        self._batches = self._reads = Batches(self._exchange, settings.seconds, many_slots=many_slots) if settings.coalesce else None
+        self._batches = self._reads = (
+            RequestBatcher(self._exchange, settings.seconds, many_slots=many_slots)
+            if settings.coalesce
+            else None
+        )
         if self._batches is not None and self._tracked is not None:
-            self._reads = Batches(self._send_reads, settings.seconds, many_slots=many_slots)
+            self._reads = RequestBatcher(self._send_reads, settings.seconds, many_slots=many_slots)
 
-    def ask(self, commands: Sequence[Words], seconds: float, mode: SendMode = USUAL) -> AsyncReplies:
+    def ask(
+        self, commands: Sequence[Words], seconds: float, mode: SendMode = USUAL
+    ) -> AsyncReplies:
         """Send commands one right after another; return their replies in order.
 
         A server's refusal is a reply too. What belongs on one connection with a command (ASKING
@@ -97,24 +110,29 @@ class AsyncServer:
 
         Raises:
             Overloaded: too many requests wait.
-            Unanswered: the time was over, or no connection could be made, or it was lost.
-            OtherHistory: nothing was sent, since a replay of revocations comes first.
+            NoReply: the time was over, or no connection could be made, or it was lost.
+            ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
         """
         if self._batches is None or mode.alone:
-            return self._exchange(commands, seconds, fresh=mode.fresh, during_replay=mode.during_replay)
+            return self._exchange(
+                commands, seconds, fresh=mode.fresh, during_replay=mode.during_replay
+            )
         return self._batches.ask(commands, seconds, fresh=mode.fresh)
 
     def read(self, keys: Sequence[bytes]) -> AsyncRecords:
         """What is at these keys, which are in one slot, by the deadline of the settings.
 
         Raises:
-            AskAlone: the server answered something else.
-            Overloaded, Unanswered, OtherHistory: as :meth:`ask`.
+            BatchRejected: the server answered something else.
+            Overloaded, NoReply, ServerHistoryChanged: as :meth:`ask`.
         """
         return self._read_alone(keys) if self._reads is None else self._reads.read(keys)
 
     async def _read_alone(self, keys: Sequence[bytes]) -> Records:
-        return records_in((await self._send_reads([("MGET", *keys)], self._seconds, only_reads=True))[0], len(keys))
+        return records_in(
+            (await self._send_reads([("MGET", *keys)], self._seconds, only_reads=True))[0],
+            len(keys),
+        )
 
     async def _exchange(
         self,
@@ -135,7 +153,7 @@ class AsyncServer:
                 generation = pooled.generation
                 if not self._may_send(pooled, during_replay=during_replay):
                     await self._give_back(pooled)
-                    raise OtherHistory  # noqa: TRY301 # where it is decided
+                    raise ServerHistoryChanged  # noqa: TRY301 # where it is decided
                 try:
                     packed = pack(pooled.connection, commands)
                     if sending is not None:
@@ -151,12 +169,14 @@ class AsyncServer:
                     await drop(pooled.connection)
                     raise
                 await self._give_back(pooled, replies)
-        except OtherHistory:
+        except ServerHistoryChanged:
             raise
         except Exception as error:
             if has_place:
-                await self._lose(generation, is_certain=not limit.expired() or seconds >= self._seconds / 2)
-            raise Unanswered(None if limit.expired() else error, sent=sent) from error
+                await self._lose(
+                    generation, is_certain=not limit.expired() or seconds >= self._seconds / 2
+                )
+            raise NoReply(None if limit.expired() else error, sent=sent) from error
         return replies
 
     def _may_send(self, pooled: _Pooled, *, during_replay: bool) -> bool:
@@ -164,7 +184,9 @@ class AsyncServer:
 
         Another event loop or thread may have met another server since this connection was checked.
         """
-        return self._watch.is_current(pooled.checkpoint) and (during_replay or not self._watch.due)
+        return self._monitor.is_current(pooled.checkpoint) and (
+            during_replay or not self._monitor.due
+        )
 
     async def drop_idle(self) -> None:
         """Close the connections: the idle ones now, those in use when they are given back."""
@@ -195,7 +217,7 @@ class AsyncServer:
         Where it is not certain, since a request had little time, they are checked before their next
         use instead: else a slow server would get all connections anew, and be slower.
         """
-        self._watch.lost()
+        self._monitor.lost()
         if is_certain and generation == self._generation:
             await self._retire()
         self._doubted = time.monotonic()
@@ -206,8 +228,8 @@ class AsyncServer:
             return None
         entries, lease = settings.near.entries, settings.near.lease
         return AsyncTracked(
-            self._recipe,
-            self._watch,
+            self._factory,
+            self._monitor,
             entries,
             lease=lease,
             seconds=settings.seconds,
@@ -246,7 +268,7 @@ class AsyncServer:
     def _is_checked(self, pooled: _Pooled) -> bool:
         """Whether the last check is recent, and nothing has happened since that calls for another."""
         oldest = max(time.monotonic() - connection_settings.IDLE_CHECK_SECONDS, self._doubted)
-        return pooled.checked >= oldest and self._watch.is_current(pooled.checkpoint)
+        return pooled.checked >= oldest and self._monitor.is_current(pooled.checkpoint)
 
     async def _passes_check(self, pooled: _Pooled, seconds: float) -> tuple[bool, bool]:
         """Whether a check succeeds within so many seconds, and whether the time was over."""
@@ -260,7 +282,7 @@ class AsyncServer:
 
     async def _open(self) -> _Pooled:
         """Open a connection, after its handshake."""
-        connection = self._recipe.connection()
+        connection = self._factory.connection()
         connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
         pooled, closings = _Pooled(connection), self._closings
         try:
@@ -283,10 +305,10 @@ class AsyncServer:
         connection, closings = pooled.connection, self._closings
         await connection.send_packed_command(connection.pack_commands([INFO]), False)
         (reply,) = await replies_of(connection, 1)
-        self._watch.check(reply)
-        if self._watch.is_changed(reply, pooled.checkpoint):
+        self._monitor.check(reply)
+        if self._monitor.is_changed(reply, pooled.checkpoint):
             await self._move()
-        pooled.checkpoint, pooled.checked = self._watch.came_up(reply), time.monotonic()
+        pooled.checkpoint, pooled.checked = self._monitor.came_up(reply), time.monotonic()
         pooled.generation = self._generation if closings == self._closings else _RETIRED
 
     async def _give_back(self, pooled: _Pooled, replies: Sequence[Reply] = ()) -> None:
@@ -299,12 +321,19 @@ class AsyncServer:
 class Server:
     """The connections to one server, for the threads of one process; handed out first come, first served."""
 
-    def __init__(self, recipe: Recipe, watch: Watch, settings: Settings, *, many_slots: bool = False) -> None:
+    def __init__(
+        self,
+        factory: ConnectionFactory,
+        monitor: ConnectionMonitor,
+        settings: Settings,
+        *,
+        many_slots: bool = False,
+    ) -> None:
         self._seconds = settings.seconds
         self._connect_seconds = _connect_seconds(settings.seconds, many_slots=many_slots)
-        self._recipe = recipe
-        self._watch = watch
-        self._places = FairSemaphore(recipe.limit)
+        self._factory = factory
+        self._monitor = monitor
+        self._places = FairSemaphore(factory.limit)
         self._idle: list[_Pooled] = []
         self._generation = self._closings = 0
         self._doubted = -math.inf
@@ -321,19 +350,19 @@ class Server:
             mode: how to send it; nothing is sent together with what other threads ask.
 
         Raises:
-            Unanswered: the time was over, or no connection could be made, or it was lost.
-            OtherHistory: nothing was sent, since a replay of revocations comes first.
+            NoReply: the time was over, or no connection could be made, or it was lost.
+            ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
         """
         end = time.monotonic() + seconds
         if not self._places.acquire(seconds):
-            raise Unanswered(None, sent=False)
+            raise NoReply(None, sent=False)
         sent, generation = False, _RETIRED
         try:
             pooled = self._take(end, fresh=mode.fresh)
             generation = pooled.generation
             if not self._may_send(pooled, during_replay=mode.during_replay):
                 self._give_back(pooled)
-                raise OtherHistory  # noqa: TRY301 # where it is decided
+                raise ServerHistoryChanged  # noqa: TRY301 # where it is decided
             try:
                 # If sending fails, the last command is incomplete, so the server runs nothing of it.
                 # Those before it change nothing without it (ASKING, MULTI).
@@ -344,12 +373,12 @@ class Server:
                 pooled.connection.disconnect()
                 raise
             self._give_back(pooled, replies)
-        except OtherHistory:
+        except ServerHistoryChanged:
             raise
         except Exception as error:
             is_over = time.monotonic() >= end
             self._lose(generation, is_certain=not is_over or seconds >= self._seconds / 2)
-            raise Unanswered(None if is_over else error, sent=sent) from error
+            raise NoReply(None if is_over else error, sent=sent) from error
         finally:
             self._places.release()
         return replies
@@ -359,14 +388,16 @@ class Server:
 
         Another thread may have met another server since this connection was checked.
         """
-        return self._watch.is_current(pooled.checkpoint) and (during_replay or not self._watch.due)
+        return self._monitor.is_current(pooled.checkpoint) and (
+            during_replay or not self._monitor.due
+        )
 
     def read(self, keys: Sequence[bytes]) -> Records:
         """What is at these keys, which are in one slot, by the deadline of the settings.
 
         Raises:
-            AskAlone: the server answered something else.
-            Unanswered, OtherHistory: as :meth:`ask`.
+            BatchRejected: the server answered something else.
+            NoReply, ServerHistoryChanged: as :meth:`ask`.
         """
         return records_in(self.ask([("MGET", *keys)], self._seconds)[0], len(keys))
 
@@ -391,7 +422,7 @@ class Server:
         Where it is not certain, since a request had little time, they are checked before their next
         use instead: else a slow server would get all connections anew, and be slower.
         """
-        self._watch.lost()
+        self._monitor.lost()
         if is_certain and generation == self._generation:
             self._retire()
         self._doubted = time.monotonic()
@@ -431,7 +462,7 @@ class Server:
     def _is_checked(self, pooled: _Pooled) -> bool:
         """Whether the last check is recent, and nothing has happened since that calls for another."""
         oldest = max(time.monotonic() - connection_settings.IDLE_CHECK_SECONDS, self._doubted)
-        return pooled.checked >= oldest and self._watch.is_current(pooled.checkpoint)
+        return pooled.checked >= oldest and self._monitor.is_current(pooled.checkpoint)
 
     def _passes_check(self, pooled: _Pooled, end: float) -> tuple[bool, bool]:
         """Whether a check succeeds by then, and whether the time was over."""
@@ -443,7 +474,7 @@ class Server:
 
     def _open(self, end: float) -> _Pooled:
         """Open a connection, after its handshake."""
-        connection = self._recipe.connection()
+        connection = self._factory.connection()
         connection.socket_timeout = connection.socket_connect_timeout = _until(end)
         pooled, closings = _Pooled(connection), self._closings
         try:
@@ -465,10 +496,10 @@ class Server:
         closings = self._closings
         _send(pooled.connection, [INFO], end)
         (reply,) = _replies(pooled.connection, 1)
-        self._watch.check(reply)
-        if self._watch.is_changed(reply, pooled.checkpoint):
+        self._monitor.check(reply)
+        if self._monitor.is_changed(reply, pooled.checkpoint):
             self._retire()
-        pooled.checkpoint, pooled.checked = self._watch.came_up(reply), time.monotonic()
+        pooled.checkpoint, pooled.checked = self._monitor.came_up(reply), time.monotonic()
         pooled.generation = self._generation if closings == self._closings else _RETIRED
 
     def _give_back(self, pooled: _Pooled, replies: Sequence[Reply] = ()) -> None:

@@ -41,7 +41,9 @@ class AsyncFirstAnswer:
     """The first of several calls that returns something."""
 
     @staticmethod
-    async def of(calls: Sequence[Callable[[float], Awaitable[T]]], seconds: float) -> tuple[T | None, list[Exception]]:
+    async def of(
+        calls: Sequence[Callable[[float], Awaitable[T]]], seconds: float
+    ) -> tuple[T | None, list[Exception]]:
         """Return the first answer, and the errors that came before it; None if all failed.
 
         Args:
@@ -56,13 +58,17 @@ class AsyncFirstAnswer:
         return None, errors
 
 
-async def _first_task(calls: Sequence[Awaitable[T]], seconds: float, errors: list[Exception]) -> T | None:
+async def _first_task(
+    calls: Sequence[Awaitable[T]], seconds: float, errors: list[Exception]
+) -> T | None:
     end = time.monotonic() + seconds
     tasks = [asyncio.ensure_future(call) for call in calls]
     pending = set(tasks)
     try:
         while pending and (left := end - time.monotonic()) > 0:
-            done, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            done, pending = await asyncio.wait(
+                pending, timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
             for task in done:
                 try:
                     return task.result()
@@ -83,7 +89,9 @@ class FirstAnswer:
     """
 
     @staticmethod
-    def of(calls: Sequence[Callable[[float], T]], seconds: float) -> tuple[T | None, list[Exception]]:
+    def of(
+        calls: Sequence[Callable[[float], T]], seconds: float
+    ) -> tuple[T | None, list[Exception]]:
         """Return the first answer, and the errors that came before it; None if all failed.
 
         Args:
@@ -99,7 +107,9 @@ class FirstAnswer:
         return None, errors
 
 
-def _first_thread(calls: Sequence[Callable[[float], T]], seconds: float, errors: list[Exception]) -> T | None:
+def _first_thread(
+    calls: Sequence[Callable[[float], T]], seconds: float, errors: list[Exception]
+) -> T | None:
     end = time.monotonic() + seconds
     finished: SimpleQueue[Future[T]] = SimpleQueue()
     for call in calls:

@@ -36,7 +36,9 @@ class NearCache:
     def keep(self, keys: Sequence[bytes], records: Records, row: SessionRow | None) -> None:
         """Nothing is kept."""
 
-    def changing(self, command: Call | Eval | Transaction | Nodes | OnNode) -> AbstractContextManager[None]:
+    def changing(
+        self, command: Call | Eval | Transaction | Nodes | OnNode
+    ) -> AbstractContextManager[None]:
         """Nothing is to be done."""
         return _NOTHING
 
@@ -79,13 +81,17 @@ class AsyncNearCache:
         """This row was read: in the one record that there is at these keys. It stays as long as that record."""
         if self.lease is None or row is None:
             return
-        held = [(key, record) for key, record in zip(keys, records, strict=True) if record is not None]
+        held = [
+            (key, record) for key, record in zip(keys, records, strict=True) if record is not None
+        ]
         for key, record in held if len(held) == 1 else ():
             entry = self.entries.get(key)
             if entry is not None and entry.record == record:
                 entry.row = row
 
-    def changing(self, command: Call | Eval | Transaction | Nodes | OnNode) -> AbstractContextManager[None]:
+    def changing(
+        self, command: Call | Eval | Transaction | Nodes | OnNode
+    ) -> AbstractContextManager[None]:
         """While this command is under way, nothing is used of what it may change; nor what was read before it was over."""
         if self.lease is None or isinstance(command, Nodes | OnNode) or is_read(command):
             return _NOTHING

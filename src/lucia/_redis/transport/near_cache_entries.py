@@ -75,7 +75,9 @@ class Entries:
         clock: in seconds, from any beginning.
     """
 
-    def __init__(self, max_entries: int = MAX_ENTRIES, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, max_entries: int = MAX_ENTRIES, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.clock = clock
         self._max_entries = max_entries
         self._lock = threading.Lock()
@@ -101,7 +103,9 @@ class Entries:
             self._readings.add(reading)
             return reading
 
-    def fill(self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease) -> None:
+    def fill(
+        self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease
+    ) -> None:
         """Keep what was read, but for what is nothing and for what this process ended since the reading began.
 
         Args:

@@ -5,35 +5,37 @@ from collections.abc import Sequence
 from typing import Any
 
 from lucia._redis.commands import USUAL, Reply, SendMode, Words
-from lucia._redis.replay import Watch
+from lucia._redis.replay import ConnectionMonitor
 from lucia._redis.transport.client_errors import is_answer
 from lucia._redis.transport.clients import one_node
-from lucia._redis.transport.retries import AskAlone, Records, Unanswered
+from lucia._redis.transport.retries import BatchRejected, NoReply, Records
 
-__all__ = ["AsyncGivenClient", "GivenClient"]
+__all__ = ["AsyncClientPassthrough", "ClientPassthrough"]
 
 
-class AsyncGivenClient:
+class AsyncClientPassthrough:
     """The application's client as it is, where connections of our own can't be made: whether it sends something again is its own affair."""
 
-    def __init__(self, client: Any, watch: Watch) -> None:
+    def __init__(self, client: Any, monitor: ConnectionMonitor) -> None:
         self._client = client
-        self._watch = watch
-        watch.came_up(None)
+        self._monitor = monitor
+        monitor.came_up(None)
 
     async def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
         """Refuse to tell, since the client may lead anywhere and send anything twice.
 
         Raises:
-            Unanswered: always.
+            NoReply: always.
         """
-        raise Unanswered(None, sent=False)
+        raise NoReply(None, sent=False)
 
-    async def ask(self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /) -> list[Reply]:
+    async def ask(
+        self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /
+    ) -> list[Reply]:
         """Send a command, or a transaction.
 
         Raises:
-            Unanswered: the time was over, or the client raised an error that is no server's answer.
+            NoReply: the time was over, or the client raised an error that is no server's answer.
         """
         limit = asyncio.timeout(seconds)
         try:
@@ -47,17 +49,17 @@ class AsyncGivenClient:
         except Exception as error:
             if is_answer(error):
                 return [error]
-            self._watch.lost()
-            self._watch.came_up(None)
-            raise Unanswered(None if limit.expired() else error, sent=True) from error
+            self._monitor.lost()
+            self._monitor.came_up(None)
+            raise NoReply(None if limit.expired() else error, sent=True) from error
 
     async def read(self, _keys: Sequence[bytes], /) -> Records:
         """Its own way is the only one.
 
         Raises:
-            AskAlone: always.
+            BatchRejected: always.
         """
-        raise AskAlone
+        raise BatchRejected
 
     async def nodes(self, _seconds: float, /) -> list[str]:
         """Its server.
@@ -67,11 +69,13 @@ class AsyncGivenClient:
         """
         return one_node(self._client)
 
-    async def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /) -> list[Reply]:
+    async def ask_node(
+        self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /
+    ) -> list[Reply]:
         """Send them one after another.
 
         Raises:
-            Unanswered: as :meth:`ask`.
+            NoReply: as :meth:`ask`.
         """
         return [(await self.ask(None, [words], seconds))[0] for words in commands]
 
@@ -82,27 +86,29 @@ class AsyncGivenClient:
         """The application closes its client."""
 
 
-class GivenClient:
+class ClientPassthrough:
     """The application's client as it is, where connections of our own can't be made: its timeouts are its own too."""
 
-    def __init__(self, client: Any, watch: Watch) -> None:
+    def __init__(self, client: Any, monitor: ConnectionMonitor) -> None:
         self._client = client
-        self._watch = watch
-        watch.came_up(None)
+        self._monitor = monitor
+        monitor.came_up(None)
 
     def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
         """Refuse to tell, since the client may lead anywhere and send anything twice.
 
         Raises:
-            Unanswered: always.
+            NoReply: always.
         """
-        raise Unanswered(None, sent=False)
+        raise NoReply(None, sent=False)
 
-    def ask(self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /) -> list[Reply]:
+    def ask(
+        self, key: object, commands: Sequence[Words], seconds: float, _mode: SendMode = USUAL, /
+    ) -> list[Reply]:
         """Send a command, or a transaction.
 
         Raises:
-            Unanswered: the client raised an error that is no server's answer.
+            NoReply: the client raised an error that is no server's answer.
         """
         try:
             if len(commands) == 1:
@@ -114,17 +120,17 @@ class GivenClient:
         except Exception as error:
             if is_answer(error):
                 return [error]
-            self._watch.lost()
-            self._watch.came_up(None)
-            raise Unanswered(error, sent=True) from error
+            self._monitor.lost()
+            self._monitor.came_up(None)
+            raise NoReply(error, sent=True) from error
 
     def read(self, _keys: Sequence[bytes], /) -> Records:
         """Its own way is the only one.
 
         Raises:
-            AskAlone: always.
+            BatchRejected: always.
         """
-        raise AskAlone
+        raise BatchRejected
 
     def nodes(self, _seconds: float, /) -> list[str]:
         """Its server.
@@ -134,11 +140,13 @@ class GivenClient:
         """
         return one_node(self._client)
 
-    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /) -> list[Reply]:
+    def ask_node(
+        self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /
+    ) -> list[Reply]:
         """Send them one after another.
 
         Raises:
-            Unanswered: as :meth:`ask`.
+            NoReply: as :meth:`ask`.
         """
         return [self.ask(None, [words], seconds)[0] for words in commands]
 

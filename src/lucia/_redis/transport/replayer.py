@@ -15,21 +15,21 @@ from contextvars import Context
 from lucia._logs import revocations_not_replayed
 from lucia._redis.commands import Operation
 from lucia._redis.replay import BLOCK, Replay
-from lucia._redis.transport.retries import Unanswered
+from lucia._redis.transport.retries import NoReply
 from lucia._redis.transport.threads import in_thread
 from lucia.errors import StoreUnavailable
 
 __all__ = ["AsyncReplayer", "Replayer"]
 
 
-def _failure(error: Exception) -> Unanswered:
+def _failure(error: Exception) -> NoReply:
     """Return the error for one waiting caller.
 
     Also where the server refused the replay, which is no reply to the caller's own command.
     """
     unavailable = StoreUnavailable("recent revocations could not be repeated on this server yet")
     unavailable.__cause__ = error
-    return Unanswered(unavailable, sent=False)
+    return NoReply(unavailable, sent=False)
 
 
 class _Steps:
@@ -81,7 +81,7 @@ class AsyncReplayer:
         """Wait until the replay is complete.
 
         Raises:
-            Unanswered: it failed, or the time was over.
+            NoReply: it failed, or the time was over.
         """
         task = self._task
         if task is None or task.done():
@@ -89,7 +89,7 @@ class AsyncReplayer:
             task = self._task = loop.create_task(self._replay(), context=Context())
         done, _ = await asyncio.wait([task], timeout=max(seconds, 0))
         if not done or task.cancelled():
-            raise Unanswered(None, sent=False)
+            raise NoReply(None, sent=False)
         if error := task.result():
             raise _failure(error)
 
@@ -120,7 +120,9 @@ class Replayer:
         seconds: how long one step of the replay may take.
     """
 
-    def __init__(self, replay: Replay, run: Callable[[Operation[None], float], None], seconds: float) -> None:
+    def __init__(
+        self, replay: Replay, run: Callable[[Operation[None], float], None], seconds: float
+    ) -> None:
         self._steps = _Steps(replay)
         self._run = run
         self._seconds = seconds
@@ -131,7 +133,7 @@ class Replayer:
         """Wait until the replay is complete.
 
         Raises:
-            Unanswered: it failed, or the time was over.
+            NoReply: it failed, or the time was over.
         """
         with self._lock:
             outcome = self._outcome
@@ -141,7 +143,7 @@ class Replayer:
         try:
             error = outcome.result(max(seconds, 0))
         except FutureTimeout:
-            raise Unanswered(None, sent=False) from None
+            raise NoReply(None, sent=False) from None
         except RuntimeError as no_thread:
             error = no_thread
         if error:

@@ -18,13 +18,27 @@ WRITE_SECONDS: Final = 30.0
 """How long a login or a renewal may take with all its commands, and any single command: half as long as a marker lives."""
 
 _READS: Final = frozenset(
-    {"MGET", "LRANGE", "LPOS", "SMEMBERS", "SRANDMEMBER", "SISMEMBER", "SSCAN", "PTTL", "TIME", "TYPE", "EXISTS", "LLEN", "SCARD"}
+    {
+        "MGET",
+        "LRANGE",
+        "LPOS",
+        "SMEMBERS",
+        "SRANDMEMBER",
+        "SISMEMBER",
+        "SSCAN",
+        "PTTL",
+        "TIME",
+        "TYPE",
+        "EXISTS",
+        "LLEN",
+        "SCARD",
+    }
 )
 
 _ENDINGS: Final = frozenset({"DEL", "LREM", "SREM"})
 
 
-class Unanswered(Exception):
+class NoReply(Exception):
     """No server answered a command: a signal between two layers.
 
     Args:
@@ -37,16 +51,16 @@ class Unanswered(Exception):
         self.error = error
         self.sent = sent
 
-    def for_another(self) -> "Unanswered":
+    def for_another(self) -> "NoReply":
         """The same for another command that was not answered either: raising an error changes it, so nobody shares one."""
         if self.error is None:
-            return Unanswered(None, sent=self.sent)
+            return NoReply(None, sent=self.sent)
         try:
             error = copy.copy(self.error)
         except TypeError:  # a kind of the client's that is made of other arguments than it keeps
             error = ConnectionError(type(self.error).__name__)
         error.__cause__ = self.error
-        return Unanswered(error, sent=self.sent)
+        return NoReply(error, sent=self.sent)
 
 
 Records = list[bytes | None]
@@ -56,7 +70,7 @@ AsyncRecords = Awaitable[Records]
 """The same, to be waited for."""
 
 
-class AskAlone(Exception):
+class BatchRejected(Exception):
     """A server refused to answer several requests together, or answered something else: a signal between two layers."""
 
 
@@ -69,17 +83,19 @@ def records_in(reply: Reply, count: int) -> Records:
     """The same, where there is no other way to tell.
 
     Raises:
-        AskAlone: the reply is something else.
+        BatchRejected: the reply is something else.
     """
     records = found_in(reply, count)
     if records is None:
-        raise AskAlone
+        raise BatchRejected
     return records
 
 
 def is_read(command: Command) -> bool:
     """Whether the command changes nothing."""
-    return command.name in _READS if isinstance(command, Call) else isinstance(command, Nodes | OnNode)
+    return (
+        command.name in _READS if isinstance(command, Call) else isinstance(command, Nodes | OnNode)
+    )
 
 
 def is_repeatable(command: Call | Eval | Transaction | Nodes | OnNode) -> bool:
@@ -89,7 +105,7 @@ def is_repeatable(command: Call | Eval | Transaction | Nodes | OnNode) -> bool:
     return is_read(command) or (isinstance(command, Call) and command.name in _ENDINGS)
 
 
-def error_to_raise(lost: Unanswered, *, wrote: bool) -> Exception:
+def error_to_raise(lost: NoReply, *, wrote: bool) -> Exception:
     """Return the error for the caller: ``StoreUnavailable``, whose cause is the client's error.
 
     A server that refuses the connection, since the password or the database is wrong, is reached
@@ -116,5 +132,7 @@ def deadline_seconds(deadline: object) -> float:
         raise TypeError(f"deadline must be a datetime.timedelta, not {type(deadline).__name__}")
     seconds = deadline.total_seconds()
     if not 0 < seconds <= WRITE_SECONDS:
-        raise ValueError(f"deadline must be more than 0 and at most {WRITE_SECONDS:.0f} seconds, not {seconds:g}")
+        raise ValueError(
+            f"deadline must be more than 0 and at most {WRITE_SECONDS:.0f} seconds, not {seconds:g}"
+        )
     return seconds

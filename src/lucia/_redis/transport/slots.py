@@ -59,7 +59,9 @@ def _hashed(name: bytes) -> bytes:
     return tag if opened and closed and tag else name
 
 
-def slot_map_of(reply: Sequence[Any], asked: Address, where: Callable[[Address], Address]) -> SlotMap:
+def slot_map_of(
+    reply: Sequence[Any], asked: Address, where: Callable[[Address], Address]
+) -> SlotMap:
     """Return the slot map in the reply to ``CLUSTER SLOTS``.
 
     Args:

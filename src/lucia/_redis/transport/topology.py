@@ -29,7 +29,7 @@ _OWN_NAME: Final = "redis-py"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ConnectionFactory:
     """How to make a connection, and how many there may be at once to one server. The options may hold passwords."""
 
     make: Callable[..., Any]
@@ -37,12 +37,20 @@ class Recipe:
     limit: int
 
     @classmethod
-    def of(cls, make: Callable[..., Any], options: Mapping[str, Any], limit: int) -> "Recipe":
+    def of(
+        cls, make: Callable[..., Any], options: Mapping[str, Any], limit: int
+    ) -> "ConnectionFactory":
         """Without what is left out."""
-        left_out = _LEFT_OUT | {"lib_name", "lib_version"} if options.get("lib_name") == _OWN_NAME else _LEFT_OUT
-        return cls(make, {name: value for name, value in options.items() if name not in left_out}, limit)
+        left_out = (
+            _LEFT_OUT | {"lib_name", "lib_version"}
+            if options.get("lib_name") == _OWN_NAME
+            else _LEFT_OUT
+        )
+        return cls(
+            make, {name: value for name, value in options.items() if name not in left_out}, limit
+        )
 
-    def with_options(self, **changes: Any) -> "Recipe":
+    def with_options(self, **changes: Any) -> "ConnectionFactory":
         """The same with other options."""
         return replace(self, options={**self.options, **changes})
 
@@ -55,14 +63,14 @@ class Recipe:
 class OneServer:
     """A client of one server."""
 
-    recipe: Recipe
+    factory: ConnectionFactory
 
 
 @dataclass(frozen=True, slots=True)
 class BehindSentinel:
     """A client of the master that Sentinel names."""
 
-    recipe: Recipe
+    factory: ConnectionFactory
     service: str
     finder: Any
 
@@ -87,7 +95,7 @@ class InCluster:
         remap: tells at which address a node can be reached that names itself so.
     """
 
-    recipe: Recipe
+    factory: ConnectionFactory
     nodes: tuple[Address, ...]
     remap: Callable[[Address], Address] | None
 
@@ -113,34 +121,44 @@ def _is_stock(client: Any) -> bool:
 
 
 def _of_pool(pool: Any) -> Topology:
-    recipe = Recipe.of(pool.connection_class, pool.connection_kwargs, pool.max_connections)
+    factory = ConnectionFactory.of(
+        pool.connection_class, pool.connection_kwargs, pool.max_connections
+    )
     if hasattr(pool, "sentinel_manager"):
-        return BehindSentinel(recipe, pool.service_name, pool.sentinel_manager)
-    return OneServer(recipe)
+        return BehindSentinel(factory, pool.service_name, pool.sentinel_manager)
+    return OneServer(factory)
 
 
 def _of_cluster(client: Any) -> InCluster:
     manager = client.nodes_manager
     nodes = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
-    return InCluster(_recipe_of_node(client, nodes[0]), _addresses(nodes), manager.address_remap)
+    return InCluster(_factory_of_node(client, nodes[0]), _addresses(nodes), manager.address_remap)
 
 
 def _addresses(nodes: Iterable[Any]) -> tuple[Address, ...]:
     return tuple(dict.fromkeys((str(node.host), int(node.port)) for node in nodes))
 
 
-def _recipe_of_node(client: Any, node: Any) -> Recipe:
+def _factory_of_node(client: Any, node: Any) -> ConnectionFactory:
     """An asynchronous node makes connections itself, another has a client with a pool, made on first use."""
     if hasattr(node, "connection_kwargs"):
-        return Recipe.of(node.connection_class, node.connection_kwargs, node.max_connections)
+        return ConnectionFactory.of(
+            node.connection_class, node.connection_kwargs, node.max_connections
+        )
     of_node = getattr(client, "get_redis_connection", None) or client.get_valkey_connection
     pool = of_node(node).connection_pool
-    return Recipe.of(pool.connection_class, pool.connection_kwargs, pool.max_connections)
+    return ConnectionFactory.of(pool.connection_class, pool.connection_kwargs, pool.max_connections)
 
 
 def _copy_of(client: Any, seconds: float) -> Any:
     """A client of the same server that sends nothing again."""
     pool = client.connection_pool
-    recipe = Recipe.of(pool.connection_class, pool.connection_kwargs, pool.max_connections)
+    factory = ConnectionFactory.of(
+        pool.connection_class, pool.connection_kwargs, pool.max_connections
+    )
     timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
-    return type(client)(connection_pool=type(pool)(connection_class=recipe.make, **recipe.with_options(**timeouts).options))
+    return type(client)(
+        connection_pool=type(pool)(
+            connection_class=factory.make, **factory.with_options(**timeouts).options
+        )
+    )

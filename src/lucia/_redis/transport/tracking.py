@@ -17,13 +17,13 @@ from typing import Any, Final, cast
 
 from lucia._logs import near_cache_off
 from lucia._redis.commands import Reply, Words
-from lucia._redis.replay import Checkpoint, OtherHistory, Watch
+from lucia._redis.replay import Checkpoint, ConnectionMonitor, ServerHistoryChanged
 from lucia._redis.transport import settings as connection_settings
 from lucia._redis.transport.client_errors import is_last, is_refusal, is_transient
 from lucia._redis.transport.connection_io import INFO, Exchange, drop, is_open, pack, replies_of
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries, Lease, Reading
-from lucia._redis.transport.retries import Unanswered
-from lucia._redis.transport.topology import Recipe
+from lucia._redis.transport.retries import NoReply
+from lucia._redis.transport.topology import ConnectionFactory
 
 __all__ = ["AsyncTracked"]
 
@@ -56,8 +56,8 @@ class AsyncTracked:
 
     def __init__(
         self,
-        recipe: Recipe,
-        watch: Watch,
+        factory: ConnectionFactory,
+        monitor: ConnectionMonitor,
         entries: Entries,
         *,
         lease: float,
@@ -65,8 +65,8 @@ class AsyncTracked:
         plain: Exchange,
         moved: Callable[[], Awaitable[None]],
     ) -> None:
-        self._recipe = recipe.with_options(protocol=3)
-        self._watch = watch
+        self._factory = factory.with_options(protocol=3)
+        self._monitor = monitor
         self._entries = entries
         self._lease = lease
         self._seconds = seconds
@@ -97,16 +97,18 @@ class AsyncTracked:
             sending: called when they may begin to arrive at the server.
 
         Raises:
-            Unanswered: the time was over, or no connection could be made, or it was lost.
-            OtherHistory: nothing was sent, since a replay of revocations comes first.
+            NoReply: the time was over, or no connection could be made, or it was lost.
+            ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
         """
         end = time.monotonic() + seconds
         link = await self._reach(seconds) if only_reads and not fresh else None
         left, sending = end - time.monotonic(), sending or _nothing
         if link is None:
-            return await self._plain(commands, left, only_reads=only_reads, fresh=fresh, sending=sending)
-        if self._watch.due:
-            raise OtherHistory
+            return await self._plain(
+                commands, left, only_reads=only_reads, fresh=fresh, sending=sending
+            )
+        if self._monitor.due:
+            raise ServerHistoryChanged
         return await link.ask(commands, left, sending)
 
     def drop(self) -> None:
@@ -130,8 +132,8 @@ class AsyncTracked:
             async with limit, self._opening:
                 await self._settle()
         except Exception as error:
-            self._watch.lost()
-            raise Unanswered(None if limit.expired() else error, sent=False) from error
+            self._monitor.lost()
+            raise NoReply(None if limit.expired() else error, sent=False) from error
         return self._link
 
     async def _settle(self) -> None:
@@ -151,19 +153,19 @@ class AsyncTracked:
 
     async def _open(self) -> "_Link | None":
         """A new connection on which changes are told, where the server's history is the one that is known; None if there can be none."""
-        connection = self._recipe.connection()
+        connection = self._factory.connection()
         connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
         try:
             history, refusal = await _handshake(connection)
             if refusal is None:
-                self._watch.check(history)
-                if self._watch.is_changed(history):
+                self._monitor.check(history)
+                if self._monitor.is_changed(history):
                     await self._moved()
-                checkpoint = self._watch.came_up(history)
+                checkpoint = self._monitor.came_up(history)
                 return _Link(
                     connection,
                     checkpoint,
-                    self._watch,
+                    self._monitor,
                     self._entries,
                     lease=self._lease,
                     seconds=self._seconds,
@@ -187,7 +189,7 @@ class _Link:
         self,
         connection: Any,
         checkpoint: Checkpoint,
-        watch: Watch,
+        monitor: ConnectionMonitor,
         entries: Entries,
         *,
         lease: float,
@@ -195,7 +197,7 @@ class _Link:
         moved: Callable[[], Awaitable[None]],
     ) -> None:
         self._connection = connection
-        self._watch = watch
+        self._monitor = monitor
         self._entries = entries
         self._lease = Lease(lease)
         self._pause = lease / BEATS
@@ -208,7 +210,9 @@ class _Link:
         self._filled = asyncio.Event()
         connection._parser.set_invalidation_push_handler(self._heed)
         loop = asyncio.get_running_loop()
-        self._reader = loop.create_task(self._read(), context=Context())  # the context of none that waits
+        self._reader = loop.create_task(
+            self._read(), context=Context()
+        )  # the context of none that waits
         self._beater = loop.create_task(self._beat(), context=Context())
 
     @property
@@ -216,41 +220,52 @@ class _Link:
         """Whether commands may still be sent on it."""
         return not (self._lost or self._closing) and is_open(self._connection)
 
-    async def ask(self, reads: Sequence[Words], seconds: float, sending: Callable[[], None], *, keeps: bool = True) -> list[Reply]:
+    async def ask(
+        self,
+        reads: Sequence[Words],
+        seconds: float,
+        sending: Callable[[], None],
+        *,
+        keeps: bool = True,
+    ) -> list[Reply]:
         """Send such commands as ``MGET``, and return their replies; keep the records that come, if so wanted.
 
         If the last check is too long ago, another goes before them: if it tells of another history,
         their replies are not taken.
 
         Raises:
-            Unanswered: the connection is lost, maybe since the time was over.
+            NoReply: the connection is lost, maybe since the time was over.
         """
         checks = [] if self._is_checked() else [INFO]
         packed = pack(self._connection, [*checks, *reads])
         if checks:
             self._checked = time.monotonic()
             self._waiting.append((None, None))
-        asked = _Asked(self._entries.clock(), len(reads), asyncio.get_running_loop().create_future())
+        asked = _Asked(
+            self._entries.clock(), len(reads), asyncio.get_running_loop().create_future()
+        )
         for words in reads:
-            self._waiting.append((asked, self._entries.begin(cast("Sequence[bytes]", words[1:])) if keeps else None))
+            self._waiting.append(
+                (asked, self._entries.begin(cast("Sequence[bytes]", words[1:])) if keeps else None)
+            )
         sending()
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 await self._connection.send_packed_command(packed, False)
                 return await asked.answered
-        except Unanswered:
+        except NoReply:
             raise
         except Exception as error:
             lost = None if limit.expired() else error
-            self._watch.lost()
+            self._monitor.lost()
             asked.answered.cancel()  # nobody waits for it any more
             self.lose(lost)
-            raise Unanswered(lost, sent=True) from error
+            raise NoReply(lost, sent=True) from error
 
     def _is_checked(self) -> bool:
         is_recent = time.monotonic() - self._checked <= connection_settings.IDLE_CHECK_SECONDS
-        return is_recent and self._watch.is_current(self._checkpoint)
+        return is_recent and self._monitor.is_current(self._checkpoint)
 
     def lose(self, error: Exception | None) -> None:
         """Use it no more: first nothing is used any more that came over it, then those are told who wait for answers."""
@@ -261,7 +276,7 @@ class _Link:
         for asked, reading in self._waiting:
             self._give_up(reading)
             if asked is not None:
-                asked.fail(Unanswered(error, sent=True))
+                asked.fail(NoReply(error, sent=True))
         self._waiting.clear()
         self._beater.cancel()
         if self._reader is not asyncio.current_task():
@@ -290,10 +305,10 @@ class _Link:
             pass
         except _OtherServer as error:
             await self._moved()
-            self._watch.came_up(error.reply)
+            self._monitor.came_up(error.reply)
             lost = error
         except Exception as error:
-            self._watch.lost()
+            self._monitor.lost()
             lost = error
         self.lose(lost)
         await drop(self._connection)
@@ -311,7 +326,9 @@ class _Link:
         if asked is None:
             self._take_check(reply)
             return
-        if isinstance(reply, Exception):  # as from a node that has lost its slots: no sign that all changes are told
+        if isinstance(
+            reply, Exception
+        ):  # as from a node that has lost its slots: no sign that all changes are told
             self._entries.flush()
             self._give_up(reading)
         else:
@@ -322,13 +339,15 @@ class _Link:
             raise ConnectionError("the client closes the connection after this reply")
 
     def _take_check(self, reply: Reply) -> None:
-        self._watch.check(reply)
-        if self._watch.is_changed(reply, self._checkpoint):
+        self._monitor.check(reply)
+        if self._monitor.is_changed(reply, self._checkpoint):
             raise _OtherServer(reply)
-        self._checkpoint = self._watch.came_up(reply)
+        self._checkpoint = self._monitor.came_up(reply)
         self._waiting.popleft()
 
-    def _keep(self, asked: "_Asked", reading: Reading | None, records: Sequence[bytes | None]) -> None:
+    def _keep(
+        self, asked: "_Asked", reading: Reading | None, records: Sequence[bytes | None]
+    ) -> None:
         self._lease.extend(asked.sent)
         if reading is not None:
             self._entries.fill(reading, records, asked.sent, self._lease)
@@ -350,7 +369,7 @@ class _Link:
 
     async def _beat(self) -> None:
         """While there may be records, and nobody asks: ask for one of them, so that the lease goes on. What comes is not kept."""
-        with suppress(Unanswered):
+        with suppress(NoReply):
             while True:
                 await self._filled.wait()
                 await asyncio.sleep(self._pause)
@@ -385,7 +404,7 @@ class _Asked:
         if (len(self.replies) == self.count or is_last(self.replies)) and not self.answered.done():
             self.answered.set_result(self.replies)
 
-    def fail(self, error: Unanswered) -> None:
+    def fail(self, error: NoReply) -> None:
         if not self.answered.done():
             self.answered.set_exception(error)
 
@@ -419,7 +438,9 @@ async def _handshake(connection: Any) -> tuple[Reply, str | None]:
     if is_last(replies) or is_transient(replies[-1]):
         raise replies[-1]
     _, history, tracking = replies
-    return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(tracking, Exception) else None
+    return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(
+        tracking, Exception
+    ) else None
 
 
 def _records(reply: Reply) -> list[bytes | None]:
@@ -428,7 +449,9 @@ def _records(reply: Reply) -> list[bytes | None]:
     Raises:
         ConnectionError: it is another command's reply.
     """
-    if isinstance(reply, list) and all(record is None or isinstance(record, bytes) for record in cast("list[object]", reply)):
+    if isinstance(reply, list) and all(
+        record is None or isinstance(record, bytes) for record in cast("list[object]", reply)
+    ):
         return cast("list[bytes | None]", reply)
     raise ConnectionError("a reply came to another command")
 

@@ -39,7 +39,9 @@ class MemoryAdapter:
         """The user with this id, or None."""
         return self._users.get(user_id)
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         """Store a new user and their primary key, both or neither.
 
         Raises:
@@ -49,7 +51,9 @@ class MemoryAdapter:
         user = UserRow(id=user_id, attributes=dict(attributes))
         with self._lock:
             if user_id in self._users:
-                raise ValueError("a user with this id exists already: generate_custom_user_id has to give a new one each time")
+                raise ValueError(
+                    "a user with this id exists already: generate_custom_user_id has to give a new one each time"
+                )
             if key is not None:
                 self._add_key(key)
             self._users[user_id] = user
@@ -60,7 +64,9 @@ class MemoryAdapter:
         with self._lock:
             self._users.pop(user_id, None)
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         """Change the named attributes, leave the others, and return the user; None if there is none."""
         with self._lock:
             user = self._users.get(user_id)
@@ -126,7 +132,9 @@ class MemoryAdapter:
         session = self._sessions.get(session_id)
         return None if session is None else _copy(session)
 
-    def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         """The session and its user; None if either is missing."""
         with self._lock:
             session = self._sessions.get(session_id)
@@ -136,7 +144,9 @@ class MemoryAdapter:
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, dead ones included; empty for an unknown user."""
         with self._lock:
-            return [_copy(session) for session in self._sessions.values() if session.user_id == user_id]
+            return [
+                _copy(session) for session in self._sessions.values() if session.user_id == user_id
+            ]
 
     def set_session(self, session: SessionRow, /) -> None:
         """Store a new session.
@@ -147,7 +157,7 @@ class MemoryAdapter:
         with self._lock:
             self._add_session(session)
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         """Store a new session and end the user's oldest logins beyond ``limit``.
 
         Raises:
@@ -155,7 +165,9 @@ class MemoryAdapter:
         """
         with self._lock:
             self._add_session(session)
-            for session_id in surplus_sessions(self._sessions.values(), session, limit, self._clock()):
+            for session_id in surplus_sessions(
+                self._sessions.values(), session, limit, self._clock()
+            ):
                 del self._sessions[session_id]
             return session
 
@@ -192,14 +204,20 @@ class MemoryAdapter:
     def _end_of_chain(self, session_id: str) -> SessionRow | None:
         """The session, or what it was renewed to within the last 60 seconds, whatever the grace."""
         successor = self._renewals.successor(session_id)
-        return self._sessions.get(session_id) if successor is None else self._end_of_chain(successor)
+        return (
+            self._sessions.get(session_id) if successor is None else self._end_of_chain(successor)
+        )
 
     def _keep_only(self, user_id: str, keep: str | None) -> None:
         sessions = self._sessions
-        self._sessions = {id_: row for id_, row in sessions.items() if row.user_id != user_id or id_ == keep}
+        self._sessions = {
+            id_: row for id_, row in sessions.items() if row.user_id != user_id or id_ == keep
+        }
         revoked(len(sessions) - len(self._sessions))
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         """Replace a session by its successor, once; the grace is in milliseconds.
 
         Raises:
@@ -224,7 +242,11 @@ class MemoryAdapter:
 
     def _successor(self, session_id: str) -> SessionRow | None:
         successor = self._renewals.within_grace(session_id)
-        return None if successor is None else self._sessions.get(successor) or self._successor(successor)
+        return (
+            None
+            if successor is None
+            else self._sessions.get(successor) or self._successor(successor)
+        )
 
 
 def _copy(session: SessionRow) -> SessionRow:

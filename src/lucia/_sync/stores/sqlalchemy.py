@@ -99,7 +99,9 @@ class SQLAlchemyUserAdapter:
     def get_user(self, user_id: str, /) -> UserRow | None:
         return self._read(lambda: steps.get_user(self._tables, user_id))
 
-    def set_user(self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /) -> UserRow:
+    def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
         return self._write(
             lambda: steps.set_user(self._tables, user_id, attributes, key),
             lambda: steps.why_refused(self._tables, key_id=None if key is None else key.id),
@@ -110,7 +112,9 @@ class SQLAlchemyUserAdapter:
         if count is not None:
             revoked(count)
 
-    def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any], /) -> UserRow | None:
+    def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
         return self._write(
             lambda: steps.update_user_attributes(self._tables, user_id, attributes),
         )
@@ -205,7 +209,9 @@ class SQLAlchemyUserAdapter:
         After a deadlock MySQL and MariaDB have no savepoint to go back to. The error of that is not
         the one to raise, since by the deadlock's the caller knows that all may be repeated.
         """
-        for statement in steps.before_savepoint(self._tables, session.get_bind(clause=self._tables.key).dialect.name):
+        for statement in steps.before_savepoint(
+            self._tables, session.get_bind(clause=self._tables.key).dialect.name
+        ):
             session.execute(statement)
         failure: DBAPIError | None = None
         try:
@@ -233,7 +239,7 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
     ``get_sessions_by_user_id``    the same ``WHERE user_id = :user_id``
     ``get_session_and_user_by…``   the same ``WHERE id = :id`` with ``JOIN auth_user ON auth_session.user_id = auth_user.id``
     ``set_session``                ``INSERT INTO auth_session (…) SELECT … FROM auth_user WHERE id = :user_id``
-    ``set_session_within``         a ``DELETE`` that changes nothing, ``SELECT id FROM auth_user WHERE id = :user_id FOR NO KEY UPDATE``
+    ``set_session_capped``         a ``DELETE`` that changes nothing, ``SELECT id FROM auth_user WHERE id = :user_id FOR NO KEY UPDATE``
                                    (or ``FOR UPDATE``; for SQL Server SQLAlchemy makes neither), then as ``set_session``,
                                    ``get_sessions_by_user_id`` and, for the oldest logins, ``delete_session``
     ``delete_session``             ``DELETE FROM auth_session WHERE id IN (…) AND successor IS NULL``, then the used ones among
@@ -262,7 +268,9 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
     keeps_attributes: bool = True
     expires_records: bool = False
 
-    def __init__(self, source: Source, tables: AuthTables, *, clock: Clock = system_clock) -> None:
+    def __init__(
+        self, source: Source, tables: AuthTables, *, clock: Clock = system_clock
+    ) -> None:
         super().__init__(source, tables)
         check_sessions(tables)
         self._clock = clock
@@ -273,7 +281,9 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
     def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
         return self._read(lambda: steps.get_sessions_by_user_id(self._tables, user_id))
 
-    def get_session_and_user_by_session_id(self, session_id: str, /) -> tuple[SessionRow, UserRow] | None:
+    def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
         return self._read(lambda: steps.get_session_and_user(self._tables, session_id))
 
     def set_session(self, session: SessionRow, /) -> None:
@@ -282,9 +292,9 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
             lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
         )
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         count = self._write(
-            lambda: steps.set_session_within(self._tables, session, limit, self._clock()),
+            lambda: steps.set_session_capped(self._tables, session, limit, self._clock()),
             lambda: steps.why_refused(self._tables, session_id=session.id, user_id=session.user_id),
         )
         revoked(count)
@@ -299,7 +309,9 @@ class SQLAlchemyAdapter(SQLAlchemyUserAdapter):
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         revoked(self._write(lambda: steps.delete_sessions_by_user_id(self._tables, user_id)))
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         return self._write(
             lambda: steps.renew_session(self._tables, session_id, successor, grace, self._clock()),
             lambda: steps.why_refused(self._tables, session_id=successor.id),

@@ -8,7 +8,15 @@ from lucia._testing.cookie_jar import CookieClient, base_url_of, give_cookie, se
 from lucia.models import Session
 
 
-def login(client: CookieClient, auth: Auth[Any], user_id: str, /, *, base_url: str | None = None, **noted: Any) -> Session:
+def login(
+    client: CookieClient,
+    auth: Auth[Any],
+    user_id: str,
+    /,
+    *,
+    base_url: str | None = None,
+    **metadata: Any,
+) -> Session:
     """Log a test client in: a new session, its cookie in the client's jar, and an Origin header that passes the origin check.
 
     Args:
@@ -24,7 +32,7 @@ def login(client: CookieClient, auth: Auth[Any], user_id: str, /, *, base_url: s
         DuplicateSessionId, InvalidUserId: as :meth:`~lucia.Auth.create_session`.
     """
     url = base_url_of(client, base_url)
-    session = auth.create_session(user_id, noted=noted)
+    session = auth.create_session(user_id, metadata=metadata)
     give_cookie(client, auth.create_session_cookie(session), url)
     set_origin(client, url)
     return session

@@ -8,7 +8,16 @@ from typing import Final
 from lucia._sync.protocols import RenewingSessionAdapter
 from lucia._sync.suites.sessions import SessionAdapterSuite
 from lucia._compat.calls import Calls
-from lucia._testing.checks import AT_ONCE, OTHER_SPELLINGS, ROUNDS, SPELT, equal, one_of, one_winner, refused
+from lucia._testing.checks import (
+    AT_ONCE,
+    OTHER_SPELLINGS,
+    ROUNDS,
+    SPELT,
+    equal,
+    one_of,
+    one_winner,
+    refused,
+)
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 
@@ -28,7 +37,9 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """Let so much time pass. Override it, together with :meth:`now`, for an adapter whose clock is not the system's."""
         Calls.pause(milliseconds)
 
-    def renew_chain(self, adapter: RenewingSessionAdapter, *rows: SessionRow, grace: int = _GRACE) -> None:
+    def renew_chain(
+        self, adapter: RenewingSessionAdapter, *rows: SessionRow, grace: int = _GRACE
+    ) -> None:
         """Store the first session, and renew each to the next."""
         self.store(adapter, rows[0])
         for used, successor in pairwise(rows):
@@ -39,7 +50,13 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         life = _LIFE
         while True:
             now = self.now()
-            row = SessionRow(id=session_id, user_id=_ANNA, active_expires=now, idle_expires=now + life, attributes={"created_at": now})
+            row = SessionRow(
+                id=session_id,
+                user_id=_ANNA,
+                active_expires=now,
+                idle_expires=now + life,
+                attributes={"created_at": now},
+            )
             try:
                 adapter.set_session(row)
             except ValueError:
@@ -65,10 +82,14 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         rows = [self.login(f"session-{n}", 5_000 - n) for n in range(4)]
         self.store(adapter, foreign, rows[0])
         for row in rows[1:3]:
-            adapter.set_session_within(row, limit=3)
+            adapter.set_session_capped(row, limit=3)
         self.check_count(adapter, _ANNA, 3)
-        stored = adapter.set_session_within(rows[3], limit=3)
-        equal((stored.id, stored.user_id, stored.idle_expires), (rows[3].id, _ANNA, rows[3].idle_expires), "set_session_within")
+        stored = adapter.set_session_capped(rows[3], limit=3)
+        equal(
+            (stored.id, stored.user_id, stored.idle_expires),
+            (rows[3].id, _ANNA, rows[3].idle_expires),
+            "set_session_capped",
+        )
         self.check_left(adapter, _ANNA, "session-1", "session-2", "session-3")
         self.check_count(adapter, _BERT, 1)
 
@@ -76,7 +97,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """The oldest are those that logged in first, in whatever order they are stored; several end where several are too many."""
         ages = {"third": 3_000, "first": 5_000, "fourth": 2_000, "second": 4_000}
         self.store(adapter, *(self.login(name, age) for name, age in ages.items()))
-        adapter.set_session_within(self.login("new", 0), limit=3)
+        adapter.set_session_capped(self.login("new", 0), limit=3)
         self.check_left(adapter, _ANNA, "third", "fourth", "new")
 
     def test_within_renewed(self, adapter: RenewingSessionAdapter) -> None:
@@ -84,8 +105,12 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         rows = [self.login("first", 5_000), self.login("second", 4_000), self.login("third", 3_000)]
         successor = self.renewed(rows[0], "successor")
         self.store(adapter, *rows)
-        equal(adapter.renew_session("first", successor, grace=_GRACE), successor, "renew_session")
-        adapter.set_session_within(self.login("new", 0), limit=3)
+        equal(
+            adapter.renew_session("first", successor, grace=_GRACE),
+            successor,
+            "renew_session",
+        )
+        adapter.set_session_capped(self.login("new", 0), limit=3)
         self.check_left(adapter, _ANNA, "second", "third", "new")
 
     def test_within_dead(self, adapter: RenewingSessionAdapter) -> None:
@@ -93,24 +118,31 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         self.store(adapter, self.login("first", 5_000))
         ends = [self.store_briefly(adapter, f"dead-{n}") for n in range(3)]
         self.wait(max(ends) - self.now() + _LIFE)
-        adapter.set_session_within(self.login("new", 0), limit=2)
+        adapter.set_session_capped(self.login("new", 0), limit=2)
         for id_ in ("first", "new"):
-            equal(adapter.get_session(id_) is not None, True, f"whether {id_!r} lives beside dead sessions")
+            equal(
+                adapter.get_session(id_) is not None,
+                True,
+                f"whether {id_!r} lives beside dead sessions",
+            )
 
     def test_within_new(self, adapter: RenewingSessionAdapter) -> None:
         """The new login stays, also if the clock of its machine is behind the others'."""
         self.store(adapter, self.login("first", 2_000), self.login("second", 1_000))
-        stored = adapter.set_session_within(self.login("new", 10_000), limit=1)
+        stored = adapter.set_session_capped(self.login("new", 10_000), limit=1)
         self.check_left(adapter, _ANNA, "new")
         if adapter.keeps_attributes:
             self.check_stored(adapter, stored)
 
     def test_within_taken_id(self, adapter: RenewingSessionAdapter) -> None:
         """A login whose id is taken is ``DuplicateSessionId``, and ends nothing."""
-        rows, foreign = [self.login("first", 2_000), self.login("second", 1_000)], self.login("taken", 0, _BERT)
+        rows, foreign = (
+            [self.login("first", 2_000), self.login("second", 1_000)],
+            self.login("taken", 0, _BERT),
+        )
         self.store(adapter, *rows, foreign)
-        with refused(DuplicateSessionId, "set_session_within with a taken id"):
-            adapter.set_session_within(self.login("taken", 0), limit=1)
+        with refused(DuplicateSessionId, "set_session_capped with a taken id"):
+            adapter.set_session_capped(self.login("taken", 0), limit=1)
         self.check_left(adapter, _ANNA, "first", "second")
         self.check_count(adapter, _BERT, 1)
 
@@ -120,27 +152,45 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             user_id = f"user-{round_}"
             rows = [self.login(f"{round_} session {n}", 0, user_id) for n in range(AT_ONCE)]
             self.store(adapter, self.login(f"{round_} before", 5_000, user_id))
-            outcomes = Calls.together(*(partial(adapter.set_session_within, row, limit=3) for row in rows))
-            equal([type(outcome) for outcome in outcomes], [SessionRow] * AT_ONCE, "set_session_within, at once")
+            outcomes = Calls.together(
+                *(partial(adapter.set_session_capped, row, limit=3) for row in rows)
+            )
+            equal(
+                [type(outcome) for outcome in outcomes],
+                [SessionRow] * AT_ONCE,
+                "set_session_capped, at once",
+            )
             self.check_count(adapter, user_id, 3)
 
     def test_within_amid_renewals(self, adapter: RenewingSessionAdapter) -> None:
         """Whatever the interleaving, a login that is ended while it is renewed leaves no successor, and one that is not ended goes on."""
         for round_ in range(ROUNDS if adapter.keeps_attributes else 0):
             user_id = f"user-{round_}"
-            old, kept = self.login(f"{round_} old", 5_000, user_id), self.login(f"{round_} kept", 4_000, user_id)
+            old, kept = (
+                self.login(f"{round_} old", 5_000, user_id),
+                self.login(f"{round_} kept", 4_000, user_id),
+            )
             successors = [self.renewed(row, f"{row.id} renewed") for row in (old, kept)]
             self.store(adapter, kept, old)
             new = self.login(f"{round_} new", 0, user_id)
             renewals = [
-                partial(adapter.renew_session, row.id, successor, grace=0) for row, successor in zip((old, kept), successors, strict=True)
+                partial(adapter.renew_session, row.id, successor, grace=0)
+                for row, successor in zip((old, kept), successors, strict=True)
             ]
-            outcomes = Calls.together(renewals[0], partial(adapter.set_session_within, new, limit=2), renewals[1])
+            outcomes = Calls.together(
+                renewals[0], partial(adapter.set_session_capped, new, limit=2), renewals[1]
+            )
             self.check_gone(adapter, old, kept, successors[0])
-            equal([getattr(outcome, "id", None) for outcome in outcomes[1:]], [new.id, successors[1].id], "a login and a renewal at once")
+            equal(
+                [getattr(outcome, "id", None) for outcome in outcomes[1:]],
+                [new.id, successors[1].id],
+                "a login and a renewal at once",
+            )
             self.check_left(adapter, user_id, new.id, successors[1].id)
 
-    def check_left(self, adapter: RenewingSessionAdapter, user_id: str, *ids: str) -> None:
+    def check_left(
+        self, adapter: RenewingSessionAdapter, user_id: str, *ids: str
+    ) -> None:
         """The user has exactly these sessions; where attributes are not kept, so that nobody knows which are the oldest, as many."""
         if adapter.keeps_attributes:
             expected = sorted(self.as_listed(self.row(id_, user_id)).id for id_ in ids)
@@ -149,9 +199,15 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         else:
             self.check_count(adapter, user_id, len(ids))
 
-    def check_count(self, adapter: RenewingSessionAdapter, user_id: str, count: int) -> None:
+    def check_count(
+        self, adapter: RenewingSessionAdapter, user_id: str, count: int
+    ) -> None:
         """The user has so many sessions."""
-        equal(len(adapter.get_sessions_by_user_id(user_id)), count, f"the number of sessions of {user_id!r}")
+        equal(
+            len(adapter.get_sessions_by_user_id(user_id)),
+            count,
+            f"the number of sessions of {user_id!r}",
+        )
 
     # Renewing
 
@@ -159,14 +215,19 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """A renewal answers with the successor and puts it in the used session's place; other sessions stay."""
         used, successor, other = self.row("used"), self.row("successor"), self.row("other")
         self.store(adapter, used, other)
-        equal(adapter.renew_session("used", successor, grace=_GRACE), successor, "renew_session")
+        equal(
+            adapter.renew_session("used", successor, grace=_GRACE), successor, "renew_session"
+        )
         self.check_gone(adapter, used)
         self.check_list(adapter, _ANNA, successor, other)
         self.check_stored(adapter, successor, other)
 
     def test_renew_attributes(self, adapter: RenewingSessionAdapter) -> None:
         """Where attributes are kept, so are the successor's."""
-        used, successor = self.row("used", handle="a"), self.row("successor", handle="a", noted={"n": [1]})
+        used, successor = (
+            self.row("used", handle="a"),
+            self.row("successor", handle="a", metadata={"n": [1]}),
+        )
         self.renew_chain(adapter, used, successor)
         if adapter.keeps_attributes:
             self.check_stored(adapter, successor)
@@ -177,7 +238,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """Renewing an unknown session is None and stores nothing."""
         successor = self.row("successor")
         self.create_users(adapter, _ANNA)
-        equal(adapter.renew_session("unknown", successor, grace=_GRACE), None, "renew_session of an unknown id")
+        equal(
+            adapter.renew_session("unknown", successor, grace=_GRACE),
+            None,
+            "renew_session of an unknown id",
+        )
         self.check_gone(adapter, successor)
 
     def test_renew_ended(self, adapter: RenewingSessionAdapter) -> None:
@@ -186,9 +251,17 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         successors = [self.row("successor-one"), self.row("successor-two")]
         self.store(adapter, *rows)
         adapter.delete_session("one")
-        equal(adapter.renew_session("one", successors[0], grace=_GRACE), None, "renew_session after delete_session")
+        equal(
+            adapter.renew_session("one", successors[0], grace=_GRACE),
+            None,
+            "renew_session after delete_session",
+        )
         adapter.delete_sessions_by_user_id(_ANNA)
-        equal(adapter.renew_session("two", successors[1], grace=_GRACE), None, "renew_session after delete_sessions_by_user_id")
+        equal(
+            adapter.renew_session("two", successors[1], grace=_GRACE),
+            None,
+            "renew_session after delete_sessions_by_user_id",
+        )
         self.check_gone(adapter, *successors)
 
     def test_renew_other_spellings(self, adapter: RenewingSessionAdapter) -> None:
@@ -196,18 +269,37 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         current = self.row(SPELT, SPELT)
         self.renew_chain(adapter, self.row(f"used {SPELT}", SPELT), current)
         for number, other in enumerate(OTHER_SPELLINGS):
-            where, successor = f"where there is {SPELT!r} alone", self.row(f"successor-{number}", SPELT)
-            equal(adapter.renew_session(other, successor, grace=_GRACE), None, f"renew_session({other!r}) {where}")
-            equal(adapter.get_successor(f"used {other}"), None, f"get_successor('used {other}') {where}")
+            where, successor = (
+                f"where there is {SPELT!r} alone",
+                self.row(f"successor-{number}", SPELT),
+            )
+            equal(
+                adapter.renew_session(other, successor, grace=_GRACE),
+                None,
+                f"renew_session({other!r}) {where}",
+            )
+            equal(
+                adapter.get_successor(f"used {other}"),
+                None,
+                f"get_successor('used {other}') {where}",
+            )
             adapter.delete_session(f"used {other}")
-            equal(adapter.delete_other_sessions(other, SPELT), False, f"delete_other_sessions({other!r}, …) {where}")
+            equal(
+                adapter.delete_other_sessions(other, SPELT),
+                False,
+                f"delete_other_sessions({other!r}, …) {where}",
+            )
             self.check_list(adapter, SPELT, current)
 
     def test_renew_again(self, adapter: RenewingSessionAdapter) -> None:
         """Within the grace a used session is renewed to the successor it has, and no second one is stored."""
         used, first, second = self.row("used"), self.row("first"), self.row("second")
         self.renew_chain(adapter, used, first)
-        equal(adapter.renew_session("used", second, grace=_GRACE), first, "renew_session of a used id within its grace")
+        equal(
+            adapter.renew_session("used", second, grace=_GRACE),
+            first,
+            "renew_session of a used id within its grace",
+        )
         self.check_list(adapter, _ANNA, first)
         self.check_gone(adapter, second)
 
@@ -216,7 +308,9 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
         self.store(adapter, used)
-        outcomes = Calls.together(*(partial(adapter.renew_session, "used", row, grace=_GRACE) for row in successors))
+        outcomes = Calls.together(
+            *(partial(adapter.renew_session, "used", row, grace=_GRACE) for row in successors)
+        )
         one_of(outcomes[0], successors, "renew_session")
         equal(outcomes, [outcomes[0]] * AT_ONCE, "concurrent renewals of one session")
         self.check_list(adapter, _ANNA, *(row for row in successors if row == outcomes[0]))
@@ -227,11 +321,17 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
         self.store(adapter, used)
-        outcomes = Calls.together(*(partial(adapter.renew_session, "used", row, grace=0) for row in successors))
-        winner = one_winner(outcomes, lambda outcome: outcome is None, "renew_session with a grace of 0")
+        outcomes = Calls.together(
+            *(partial(adapter.renew_session, "used", row, grace=0) for row in successors)
+        )
+        winner = one_winner(
+            outcomes, lambda outcome: outcome is None, "renew_session with a grace of 0"
+        )
         equal(outcomes[winner], successors[winner], "renew_session with a grace of 0")
         self.check_list(adapter, _ANNA, successors[winner])
-        self.check_gone(adapter, used, *(row for row in successors if row != successors[winner]))
+        self.check_gone(
+            adapter, used, *(row for row in successors if row != successors[winner])
+        )
 
     def test_taken_successor_id(self, adapter: RenewingSessionAdapter) -> None:
         """A successor whose id is taken is ``DuplicateSessionId``, and changes nothing: the session can still be renewed."""
@@ -242,7 +342,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         self.check_stored(adapter, used, other)
         self.check_list(adapter, _ANNA, used)
         equal(adapter.get_successor("used"), None, "get_successor after a refused renewal")
-        equal(adapter.renew_session("used", successor, grace=_GRACE), successor, "renew_session after a refused one")
+        equal(
+            adapter.renew_session("used", successor, grace=_GRACE),
+            successor,
+            "renew_session after a refused one",
+        )
 
     # Following used ids
 
@@ -257,7 +361,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         rows = [self.row(f"session-{n}") for n in range(4)]
         self.renew_chain(adapter, *rows)
         for row in rows[:-1]:
-            equal(adapter.get_successor(row.id), rows[-1], f"get_successor({row.id!r}) along a chain")
+            equal(
+                adapter.get_successor(row.id),
+                rows[-1],
+                f"get_successor({row.id!r}) along a chain",
+            )
             found = adapter.renew_session(row.id, self.row("another"), grace=_GRACE)
             equal(found, rows[-1], f"renew_session({row.id!r}) along a chain")
         self.check_list(adapter, _ANNA, rows[-1])
@@ -273,7 +381,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         used, successor, second = self.row("used"), self.row("successor"), self.row("second")
         self.renew_chain(adapter, used, successor, grace=0)
         equal(adapter.get_successor("used"), None, "get_successor with a grace of 0")
-        equal(adapter.renew_session("used", second, grace=_GRACE), None, "renew_session of a used id with a grace of 0")
+        equal(
+            adapter.renew_session("used", second, grace=_GRACE),
+            None,
+            "renew_session of a used id with a grace of 0",
+        )
         self.check_list(adapter, _ANNA, successor)
 
     def test_end_of_grace(self, adapter: RenewingSessionAdapter) -> None:
@@ -282,7 +394,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         self.renew_chain(adapter, used, successor, grace=_SHORT)
         self.wait(_SHORT + 10)
         equal(adapter.get_successor("used"), None, "get_successor after the grace")
-        equal(adapter.renew_session("used", second, grace=_GRACE), None, "renew_session of a used id after its grace")
+        equal(
+            adapter.renew_session("used", second, grace=_GRACE),
+            None,
+            "renew_session of a used id after its grace",
+        )
         self.check_list(adapter, _ANNA, successor)
 
     def test_successor_ended(self, adapter: RenewingSessionAdapter) -> None:
@@ -290,8 +406,14 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         used, successor, second = self.row("used"), self.row("successor"), self.row("second")
         self.renew_chain(adapter, used, successor)
         adapter.delete_session("successor")
-        equal(adapter.get_successor("used"), None, "get_successor after the successor was ended")
-        equal(adapter.renew_session("used", second, grace=_GRACE), None, "renew_session after the successor was ended")
+        equal(
+            adapter.get_successor("used"), None, "get_successor after the successor was ended"
+        )
+        equal(
+            adapter.renew_session("used", second, grace=_GRACE),
+            None,
+            "renew_session after the successor was ended",
+        )
         self.check_list(adapter, _ANNA)
 
     # Ending used ids
@@ -303,7 +425,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         adapter.set_session(other)
         adapter.delete_session(rows[0].id)
         self.check_gone(adapter, *rows)
-        equal(adapter.get_successor(rows[0].id), None, "get_successor of a used id that was ended")
+        equal(
+            adapter.get_successor(rows[0].id),
+            None,
+            "get_successor of a used id that was ended",
+        )
         self.check_list(adapter, _ANNA, other)
 
     def test_delete_used_without_grace(self, adapter: RenewingSessionAdapter) -> None:
@@ -313,14 +439,24 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         adapter.delete_session(rows[0].id)
         self.check_gone(adapter, *rows)
 
-    def test_delete_by_user_ends_successors(self, adapter: RenewingSessionAdapter) -> None:
+    def test_delete_by_user_ends_successors(
+        self, adapter: RenewingSessionAdapter
+    ) -> None:
         """Removing a user's sessions removes successors too, and used ids lead nowhere then."""
         used, successor = self.row("used"), self.row("successor")
         self.renew_chain(adapter, used, successor)
         adapter.delete_sessions_by_user_id(_ANNA)
         self.check_gone(adapter, used, successor)
-        equal(adapter.get_successor("used"), None, "get_successor after delete_sessions_by_user_id")
-        equal(adapter.renew_session("used", self.row("second"), grace=_GRACE), None, "renew_session after it")
+        equal(
+            adapter.get_successor("used"),
+            None,
+            "get_successor after delete_sessions_by_user_id",
+        )
+        equal(
+            adapter.renew_session("used", self.row("second"), grace=_GRACE),
+            None,
+            "renew_session after it",
+        )
 
     def test_delete_amid_renewals(self, adapter: RenewingSessionAdapter) -> None:
         """Whatever the interleaving, a session that is ended while it is renewed leaves no successor."""
@@ -329,8 +465,12 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             used = self.row(f"{round_} used", user_id)
             successors = [self.row(f"{round_} successor {n}", user_id) for n in range(AT_ONCE)]
             self.store(adapter, used)
-            renewals = [partial(adapter.renew_session, used.id, row, grace=_GRACE) for row in successors]
-            Calls.together(*renewals[:4], partial(adapter.delete_session, used.id), *renewals[4:])
+            renewals = [
+                partial(adapter.renew_session, used.id, row, grace=_GRACE) for row in successors
+            ]
+            Calls.together(
+                *renewals[:4], partial(adapter.delete_session, used.id), *renewals[4:]
+            )
             self.check_gone(adapter, used, *successors)
 
     def test_delete_by_user_amid_renewals(self, adapter: RenewingSessionAdapter) -> None:
@@ -341,8 +481,12 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             successors = [self.row(f"{round_} successor {n}", user_id) for n in range(AT_ONCE)]
             self.store(adapter, *rows)
             pairs = zip(rows, successors, strict=True)
-            renewals = [partial(adapter.renew_session, used.id, row, grace=_GRACE) for used, row in pairs]
-            Calls.together(*renewals[:4], partial(adapter.delete_sessions_by_user_id, user_id), *renewals[4:])
+            renewals = [
+                partial(adapter.renew_session, used.id, row, grace=_GRACE) for used, row in pairs
+            ]
+            Calls.together(
+                *renewals[:4], partial(adapter.delete_sessions_by_user_id, user_id), *renewals[4:]
+            )
             self.check_gone(adapter, *rows, *successors)
             self.check_list(adapter, user_id)
 
@@ -350,7 +494,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
 
     def test_keep(self, adapter: RenewingSessionAdapter) -> None:
         """``delete_other_sessions`` keeps exactly one session of the user, says True, and leaves other users alone."""
-        kept, gone, foreign = self.row("kept"), [self.row("one"), self.row("two")], self.row("three", _BERT)
+        kept, gone, foreign = (
+            self.row("kept"),
+            [self.row("one"), self.row("two")],
+            self.row("three", _BERT),
+        )
         self.store(adapter, gone[0], kept, gone[1], foreign)
         equal(adapter.delete_other_sessions(_ANNA, "kept"), True, "delete_other_sessions")
         self.check_gone(adapter, *gone)
@@ -361,7 +509,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """A user's only session is kept too."""
         kept = self.row("kept")
         self.store(adapter, kept)
-        equal(adapter.delete_other_sessions(_ANNA, "kept"), True, "delete_other_sessions with nothing else to remove")
+        equal(
+            adapter.delete_other_sessions(_ANNA, "kept"),
+            True,
+            "delete_other_sessions with nothing else to remove",
+        )
         self.check_stored(adapter, kept)
 
     def test_keep_renewed(self, adapter: RenewingSessionAdapter) -> None:
@@ -369,7 +521,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         rows, other = [self.row(f"session-{n}") for n in range(3)], self.row("other")
         self.renew_chain(adapter, *rows)
         adapter.set_session(other)
-        equal(adapter.delete_other_sessions(_ANNA, rows[0].id), True, "delete_other_sessions with a used id")
+        equal(
+            adapter.delete_other_sessions(_ANNA, rows[0].id),
+            True,
+            "delete_other_sessions with a used id",
+        )
         self.check_list(adapter, _ANNA, rows[-1])
         self.check_gone(adapter, other)
 
@@ -378,7 +534,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         used, successor, other = (self.row(name) for name in ("used", "successor", "other"))
         self.store(adapter, used, other)
         equal(adapter.renew_session("used", successor, grace=0), successor, "renew_session")
-        equal(adapter.delete_other_sessions(_ANNA, "used"), True, "delete_other_sessions with a used id, renewed without a grace")
+        equal(
+            adapter.delete_other_sessions(_ANNA, "used"),
+            True,
+            "delete_other_sessions with a used id, renewed without a grace",
+        )
         self.check_list(adapter, _ANNA, successor)
 
     def test_keep_unknown(self, adapter: RenewingSessionAdapter) -> None:
@@ -386,14 +546,22 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         rows = [self.row("one"), self.row("two"), self.row("ended")]
         self.store(adapter, *rows)
         adapter.delete_session("ended")
-        equal(adapter.delete_other_sessions(_ANNA, "ended"), False, "delete_other_sessions with an ended session")
+        equal(
+            adapter.delete_other_sessions(_ANNA, "ended"),
+            False,
+            "delete_other_sessions with an ended session",
+        )
         self.check_gone(adapter, *rows)
 
     def test_keep_foreign(self, adapter: RenewingSessionAdapter) -> None:
         """If the session to keep is another user's, so it is too, and that one is left alone."""
         rows, foreign = [self.row("one"), self.row("two")], self.row("foreign", _BERT)
         self.store(adapter, *rows, foreign)
-        equal(adapter.delete_other_sessions(_ANNA, "foreign"), False, "delete_other_sessions with another user's session")
+        equal(
+            adapter.delete_other_sessions(_ANNA, "foreign"),
+            False,
+            "delete_other_sessions with another user's session",
+        )
         self.check_gone(adapter, *rows)
         self.check_stored(adapter, foreign)
 
@@ -401,12 +569,23 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """While it is renewed the session to keep, or its successor, survives, and no other one."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
-            login = {"handle": f"login-{round_}"} if adapter.keeps_attributes else {}  # which a renewal carries over
-            kept, successor = self.row(f"{round_} kept", user_id, **login), self.row(f"{round_} successor", user_id, **login)
+            login = (
+                {"handle": f"login-{round_}"} if adapter.keeps_attributes else {}
+            )  # which a renewal carries over
+            kept, successor = (
+                self.row(f"{round_} kept", user_id, **login),
+                self.row(f"{round_} successor", user_id, **login),
+            )
             others = [self.row(f"{round_} other {n}", user_id) for n in range(AT_ONCE)]
             self.store(adapter, *others, kept)
             keep = partial(adapter.delete_other_sessions, user_id, kept.id)
-            outcomes = Calls.together(keep, keep, partial(adapter.renew_session, kept.id, successor, grace=_GRACE), keep)
-            equal(outcomes, [True, True, successor, True], "delete_other_sessions, the third call being renew_session")
+            outcomes = Calls.together(
+                keep, keep, partial(adapter.renew_session, kept.id, successor, grace=_GRACE), keep
+            )
+            equal(
+                outcomes,
+                [True, True, successor, True],
+                "delete_other_sessions, the third call being renew_session",
+            )
             self.check_list(adapter, user_id, successor)
             self.check_gone(adapter, kept, *others)

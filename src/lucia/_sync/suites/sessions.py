@@ -55,7 +55,13 @@ class SessionAdapterSuite:
     def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
         """A session that lives for two hours."""
         now = self.now()
-        return SessionRow(id=session_id, user_id=user_id, active_expires=now + _HOUR, idle_expires=now + 2 * _HOUR, attributes=attributes)
+        return SessionRow(
+            id=session_id,
+            user_id=user_id,
+            active_expires=now + _HOUR,
+            idle_expires=now + 2 * _HOUR,
+            attributes=attributes,
+        )
 
     def as_listed(self, row: SessionRow) -> SessionRow:
         """A session as its user's list has it. Override it for a store whose lists don't name ids, since it only keeps hashes of them."""
@@ -77,20 +83,46 @@ class SessionAdapterSuite:
         for row in rows:
             equal(adapter.get_session(row.id), row, f"get_session({row.id!r})")
             entry = self.as_listed(row)
-            listed = [found for found in adapter.get_sessions_by_user_id(row.user_id) if found.id == entry.id]
-            equal(listed, [entry], f"the session {row.id!r} in get_sessions_by_user_id({row.user_id[:40]!r})")
+            listed = [
+                found
+                for found in adapter.get_sessions_by_user_id(row.user_id)
+                if found.id == entry.id
+            ]
+            equal(
+                listed,
+                [entry],
+                f"the session {row.id!r} in get_sessions_by_user_id({row.user_id[:40]!r})",
+            )
 
     def check_gone(self, adapter: SessionAdapter, *rows: SessionRow) -> None:
         """No such session can be read, and no list has it."""
         for row in rows:
-            equal(adapter.get_session(row.id), None, f"get_session({row.id!r}) of a session that is gone")
+            equal(
+                adapter.get_session(row.id),
+                None,
+                f"get_session({row.id!r}) of a session that is gone",
+            )
             entry = self.as_listed(row)
-            listed = [found for found in adapter.get_sessions_by_user_id(row.user_id) if found.id == entry.id]
-            equal(listed, [], f"a session {row.id!r} that is gone, in get_sessions_by_user_id({row.user_id[:40]!r})")
+            listed = [
+                found
+                for found in adapter.get_sessions_by_user_id(row.user_id)
+                if found.id == entry.id
+            ]
+            equal(
+                listed,
+                [],
+                f"a session {row.id!r} that is gone, in get_sessions_by_user_id({row.user_id[:40]!r})",
+            )
 
-    def check_list(self, adapter: SessionAdapter, user_id: str, *rows: SessionRow) -> None:
+    def check_list(
+        self, adapter: SessionAdapter, user_id: str, *rows: SessionRow
+    ) -> None:
         """The user has exactly these sessions."""
-        same_rows(adapter.get_sessions_by_user_id(user_id), map(self.as_listed, rows), f"get_sessions_by_user_id({user_id[:40]!r})")
+        same_rows(
+            adapter.get_sessions_by_user_id(user_id),
+            map(self.as_listed, rows),
+            f"get_sessions_by_user_id({user_id[:40]!r})",
+        )
 
     # Reading and storing
 
@@ -108,35 +140,61 @@ class SessionAdapterSuite:
     def test_times(self, adapter: SessionAdapter) -> None:
         """Times are kept to the millisecond, up to the end of the year 9999."""
         now = self.now()
-        near = SessionRow(id="near", user_id=_ANNA, active_expires=now + _HOUR + 1, idle_expires=now + _HOUR + 999)
-        far = SessionRow(id="far", user_id=_ANNA, active_expires=MAX_EPOCH_MS - 1, idle_expires=MAX_EPOCH_MS)
+        near = SessionRow(
+            id="near", user_id=_ANNA, active_expires=now + _HOUR + 1, idle_expires=now + _HOUR + 999
+        )
+        far = SessionRow(
+            id="far", user_id=_ANNA, active_expires=MAX_EPOCH_MS - 1, idle_expires=MAX_EPOCH_MS
+        )
         self.store(adapter, near, far)
         self.check_stored(adapter, near, far)
 
     def test_attributes(self, adapter: SessionAdapter) -> None:
         """An adapter with ``keeps_attributes`` gives back every JSON value; one without stores the session all the same."""
-        nested: dict[str, Any] = {"text": "Zoë 🦊 \"'\\\n", "list": [1, [], {}, None, {"id": "x"}], "empty": ""}
-        row = self.row("one", nested=nested, none=None, yes=True, zero=0, large=2**53, less=-1, half=0.5)
+        nested: dict[str, Any] = {
+            "text": "Zoë 🦊 \"'\\\n",
+            "list": [1, [], {}, None, {"id": "x"}],
+            "empty": "",
+        }
+        row = self.row(
+            "one", nested=nested, none=None, yes=True, zero=0, large=2**53, less=-1, half=0.5
+        )
         self.store(adapter, row)
         if getattr(adapter, "keeps_attributes", False):
             self.check_stored(adapter, row)
         found = adapter.get_session("one")
-        columns = None if found is None else (found.id, found.user_id, found.active_expires, found.idle_expires)
-        equal(columns, (row.id, row.user_id, row.active_expires, row.idle_expires), "the columns of a session with attributes")
+        columns = (
+            None
+            if found is None
+            else (found.id, found.user_id, found.active_expires, found.idle_expires)
+        )
+        equal(
+            columns,
+            (row.id, row.user_id, row.active_expires, row.idle_expires),
+            "the columns of a session with attributes",
+        )
 
     def test_snapshot(self, adapter: SessionAdapter) -> None:
         """What is stored is a copy: nobody changes it through the attributes that went in or came out; the latter may refuse changes."""
-        noted = {"agents": ["first"]}
-        row = self.row("one", noted=noted)
+        metadata = {"agents": ["first"]}
+        row = self.row("one", metadata=metadata)
         self.store(adapter, row)
         before = copy.deepcopy(adapter.get_session("one"))
-        noted["agents"].append("second")
-        equal(adapter.get_session("one"), before, "a session after the attributes that went in were changed")
+        metadata["agents"].append("second")
+        equal(
+            adapter.get_session("one"),
+            before,
+            "a session after the attributes that went in were changed",
+        )
         out = adapter.get_session("one")
         if out is not None and "noted" in out.attributes:
             with suppress(TypeError):
                 out.attributes["noted"]["agents"].append("third")
-        equal(adapter.get_session("one"), before, "a session after the attributes that came out were changed")
+        equal(
+            adapter.get_session("one"),
+            before,
+            "a session after the attributes that came out were changed",
+        )
 
     def test_duplicate(self, adapter: SessionAdapter) -> None:
         """Another session under a taken id is ``DuplicateSessionId``, and changes nothing."""
@@ -152,8 +210,15 @@ class SessionAdapterSuite:
         """The same holds for another session of the same user: its times stay, and the list has it once."""
         row = self.row("one")
         self.store(adapter, row)
-        later = SessionRow(id="one", user_id=_ANNA, active_expires=row.active_expires + 1, idle_expires=row.idle_expires + 1)
-        with refused(DuplicateSessionId, "set_session of the same user's other session under a taken id"):
+        later = SessionRow(
+            id="one",
+            user_id=_ANNA,
+            active_expires=row.active_expires + 1,
+            idle_expires=row.idle_expires + 1,
+        )
+        with refused(
+            DuplicateSessionId, "set_session of the same user's other session under a taken id"
+        ):
             adapter.set_session(later)
         self.check_list(adapter, _ANNA, row)
         equal(adapter.get_session("one"), row, "get_session after a refused set_session")
@@ -164,7 +229,11 @@ class SessionAdapterSuite:
         self.create_users(adapter, *(row.user_id for row in rows))
         outcomes = Calls.together(*(partial(adapter.set_session, row) for row in rows))
         winner = one_winner(outcomes, is_error(DuplicateSessionId), "set_session of one id")
-        equal(adapter.get_session("one"), rows[winner], "get_session after concurrent set_session")
+        equal(
+            adapter.get_session("one"),
+            rows[winner],
+            "get_session after concurrent set_session",
+        )
         for place, row in enumerate(rows):
             self.check_list(adapter, row.user_id, *([row] if place == winner else []))
 
@@ -180,14 +249,27 @@ class SessionAdapterSuite:
 
     def test_dead(self, adapter: SessionAdapter) -> None:
         """A session whose end is past is refused with ``ValueError``, or given back with that end, or not at all."""
-        row = SessionRow(id="one", user_id=_ANNA, active_expires=self.now() - 2 * _HOUR, idle_expires=self.now() - _HOUR)
+        row = SessionRow(
+            id="one",
+            user_id=_ANNA,
+            active_expires=self.now() - 2 * _HOUR,
+            idle_expires=self.now() - _HOUR,
+        )
         self.create_users(adapter, _ANNA)
         try:
             adapter.set_session(row)
         except ValueError:
             self.check_gone(adapter, row)
-        one_of(adapter.get_session("one"), [row, None], "get_session of a session whose end is past")
-        one_of([*adapter.get_sessions_by_user_id(_ANNA)], [[self.as_listed(row)], []], "the list with a session whose end is past")
+        one_of(
+            adapter.get_session("one"),
+            [row, None],
+            "get_session of a session whose end is past",
+        )
+        one_of(
+            [*adapter.get_sessions_by_user_id(_ANNA)],
+            [[self.as_listed(row)], []],
+            "the list with a session whose end is past",
+        )
 
     # Listing
 
@@ -285,7 +367,9 @@ class SessionAdapterSuite:
             meanwhile = [self.row(f"{round_} meanwhile {n}", user_id) for n in range(AT_ONCE)]
             self.store(adapter, *before)
             logins = [partial(adapter.set_session, row) for row in meanwhile]
-            Calls.together(*logins[:4], partial(adapter.delete_sessions_by_user_id, user_id), *logins[4:])
+            Calls.together(
+                *logins[:4], partial(adapter.delete_sessions_by_user_id, user_id), *logins[4:]
+            )
             self.check_gone(adapter, *before)
             found = [adapter.get_session(row.id) for row in meanwhile]
             self.check_list(adapter, user_id, *(row for row in found if row is not None))
@@ -333,7 +417,11 @@ class SessionAdapterSuite:
         row = self.row(SPELT, SPELT)
         self.store(adapter, row)
         for other in OTHER_SPELLINGS:
-            equal(adapter.get_session(other), None, f"get_session({other!r}) where there is {SPELT!r} alone")
+            equal(
+                adapter.get_session(other),
+                None,
+                f"get_session({other!r}) where there is {SPELT!r} alone",
+            )
             self.check_list(adapter, other)
             adapter.delete_session(other)
             adapter.delete_sessions_by_user_id(other)
@@ -347,7 +435,10 @@ class SessionAdapterSuite:
 
     def test_longest_user_id(self, adapter: SessionAdapter) -> None:
         """User ids may have ``longest_user_id`` bytes, and the last one counts."""
-        rows = [self.row(f"session-{last}", "é" * ((self.longest_user_id - 1) // 2) + last) for last in "ab"]
+        rows = [
+            self.row(f"session-{last}", "é" * ((self.longest_user_id - 1) // 2) + last)
+            for last in "ab"
+        ]
         self.store(adapter, *rows)
         for row in rows:
             self.check_list(adapter, row.user_id, row)

@@ -53,7 +53,13 @@ class UserAdapterSuite:
         expires: int | None = None,
     ) -> KeyRow:
         """A key of anna's."""
-        return KeyRow(id=key_id, user_id=user_id, hashed_password=hashed_password, primary_key=primary, expires=expires)
+        return KeyRow(
+            id=key_id,
+            user_id=user_id,
+            hashed_password=hashed_password,
+            primary_key=primary,
+            expires=expires,
+        )
 
     def store(self, adapter: UserAdapter, *keys: KeyRow) -> None:
         """Store keys of new users, each with at most one primary key."""
@@ -66,14 +72,20 @@ class UserAdapterSuite:
 
     def check_keys(self, adapter: UserAdapter, user_id: str, *keys: KeyRow) -> None:
         """The user has exactly these keys, and each can be read."""
-        same_rows(adapter.get_keys_by_user_id(user_id), keys, f"get_keys_by_user_id({user_id[:40]!r})")
+        same_rows(
+            adapter.get_keys_by_user_id(user_id),
+            keys,
+            f"get_keys_by_user_id({user_id[:40]!r})",
+        )
         for key in keys:
             equal(adapter.get_key(key.id), key, f"get_key({key.id!r})")
 
     def check_no_user(self, adapter: UserAdapter, user_id: str) -> None:
         """There is no such user, and no key of theirs."""
         equal(adapter.get_user(user_id), None, f"get_user({user_id[:40]!r})")
-        same_rows(adapter.get_keys_by_user_id(user_id), [], f"get_keys_by_user_id({user_id[:40]!r})")
+        same_rows(
+            adapter.get_keys_by_user_id(user_id), [], f"get_keys_by_user_id({user_id[:40]!r})"
+        )
 
     # Users
 
@@ -86,7 +98,11 @@ class UserAdapterSuite:
         """A new user is returned as stored, with the attributes given, and read so again."""
         first, second = self.text_columns
         stored = adapter.set_user(_ANNA, {first: _ODD, second: "Köln"}, None)
-        equal((stored.id, stored.attributes.get(first), stored.attributes.get(second)), (_ANNA, _ODD, "Köln"), "set_user")
+        equal(
+            (stored.id, stored.attributes.get(first), stored.attributes.get(second)),
+            (_ANNA, _ODD, "Köln"),
+            "set_user",
+        )
         equal(adapter.get_user(_ANNA), stored, "get_user")
         equal(type(stored), UserRow, "the type of what set_user returns")
 
@@ -123,8 +139,12 @@ class UserAdapterSuite:
 
     def test_set_user_at_once(self, adapter: UserAdapter) -> None:
         """Of concurrent sign-ups with one key id exactly one succeeds, and the others store no user."""
-        keys = [self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True) for n in range(AT_ONCE)]
-        outcomes = Calls.together(*(partial(adapter.set_user, key.user_id, {}, key) for key in keys))
+        keys = [
+            self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True) for n in range(AT_ONCE)
+        ]
+        outcomes = Calls.together(
+            *(partial(adapter.set_user, key.user_id, {}, key) for key in keys)
+        )
         winner = one_winner(outcomes, is_error(DuplicateKeyId), "set_user with one key id")
         for place, key in enumerate(keys):
             if place == winner:
@@ -138,7 +158,11 @@ class UserAdapterSuite:
         attributes = {name: "first"}
         stored = adapter.set_user(_ANNA, attributes, None)
         attributes[name] = "second"
-        equal((adapter.get_user(_ANNA), stored.attributes[name]), (stored, "first"), "a user after the attributes were changed")
+        equal(
+            (adapter.get_user(_ANNA), stored.attributes[name]),
+            (stored, "first"),
+            "a user after the attributes were changed",
+        )
 
     def test_delete_user(self, adapter: UserAdapter) -> None:
         """A removed user is gone; other users stay."""
@@ -161,22 +185,42 @@ class UserAdapterSuite:
         adapter.set_user(_ANNA, {first: "old", second: "Köln"}, None)
         bert = adapter.set_user(_BERT, {first: "Bert"}, None)
         changed = adapter.update_user_attributes(_ANNA, {first: _ODD})
-        attributes = None if changed is None else (changed.attributes.get(first), changed.attributes.get(second))
+        attributes = (
+            None
+            if changed is None
+            else (changed.attributes.get(first), changed.attributes.get(second))
+        )
         equal(attributes, (_ODD, "Köln"), "what update_user_attributes returns")
         equal(adapter.get_user(_ANNA), changed, "get_user after update_user_attributes")
-        equal(adapter.get_user(_BERT), bert, "get_user of another user after update_user_attributes")
+        equal(
+            adapter.get_user(_BERT),
+            bert,
+            "get_user of another user after update_user_attributes",
+        )
 
     def test_update_nothing(self, adapter: UserAdapter) -> None:
         """Changing no attributes returns the user as it is."""
         anna = adapter.set_user(_ANNA, {self.text_columns[0]: "Anna"}, None)
-        equal(adapter.update_user_attributes(_ANNA, {}), anna, "update_user_attributes without attributes")
+        equal(
+            adapter.update_user_attributes(_ANNA, {}),
+            anna,
+            "update_user_attributes without attributes",
+        )
         equal(adapter.get_user(_ANNA), anna, "get_user after it")
 
     def test_update_unknown(self, adapter: UserAdapter) -> None:
         """Changing an unknown user is None and stores nobody."""
         name = self.text_columns[0]
-        equal(adapter.update_user_attributes("unknown", {name: "x"}), None, "update_user_attributes of an unknown id")
-        equal(adapter.update_user_attributes("unknown", {}), None, "update_user_attributes of an unknown id, with nothing")
+        equal(
+            adapter.update_user_attributes("unknown", {name: "x"}),
+            None,
+            "update_user_attributes of an unknown id",
+        )
+        equal(
+            adapter.update_user_attributes("unknown", {}),
+            None,
+            "update_user_attributes of an unknown id, with nothing",
+        )
         self.check_no_user(adapter, "unknown")
 
     # Keys
@@ -200,7 +244,11 @@ class UserAdapterSuite:
 
     def test_list_keys(self, adapter: UserAdapter) -> None:
         """A user's keys are exactly the user's; an unknown user has none."""
-        keys = [self.key("email:anna", primary=True), self.key("github:1"), self.key("email:bert", _BERT)]
+        keys = [
+            self.key("email:anna", primary=True),
+            self.key("github:1"),
+            self.key("email:bert", _BERT),
+        ]
         self.store(adapter, *keys)
         self.check_keys(adapter, _ANNA, *keys[:2])
         self.check_keys(adapter, _BERT, keys[2])
@@ -212,7 +260,10 @@ class UserAdapterSuite:
         key = self.key("email:anna", primary=True)
         self.store(adapter, key)
         adapter.set_user(_BERT, {}, None)
-        for other in (self.key("email:anna", _BERT), self.key("email:anna", hashed_password="hash-2")):  # noqa: S106 -- of nothing
+        for other in (
+            self.key("email:anna", _BERT),
+            self.key("email:anna", hashed_password="hash-2"),  # noqa: S106 -- of nothing
+        ):
             with refused(DuplicateKeyId, "set_key with a taken id"):
                 adapter.set_key(other)
         self.check_keys(adapter, _ANNA, key)
@@ -244,38 +295,72 @@ class UserAdapterSuite:
         self.store(adapter, self.key("email:anna"), other)
         for hashed in ("hash-2", None, "hash-3"):
             changed = self.key("email:anna", hashed_password=hashed)
-            equal(adapter.update_key_password("email:anna", hashed), changed, "update_key_password")
+            equal(
+                adapter.update_key_password("email:anna", hashed),
+                changed,
+                "update_key_password",
+            )
             self.check_keys(adapter, _ANNA, changed, other)
 
     def test_update_password_keeps_the_rest(self, adapter: UserAdapter) -> None:
         """A new hash leaves a key primary, and leaves the end of a single-use key."""
-        self.store(adapter, self.key("email:anna", primary=True), self.key("reset:1", expires=MAX_EPOCH_MS))
+        self.store(
+            adapter, self.key("email:anna", primary=True), self.key("reset:1", expires=MAX_EPOCH_MS)
+        )
         for key_id in ("email:anna", "reset:1"):
             adapter.update_key_password(key_id, "hash-2")
         primary = self.key("email:anna", hashed_password="hash-2", primary=True)  # noqa: S106 -- of nothing
-        self.check_keys(adapter, _ANNA, primary, self.key("reset:1", hashed_password="hash-2", expires=MAX_EPOCH_MS))  # noqa: S106
+        self.check_keys(
+            adapter,
+            _ANNA,
+            primary,
+            self.key("reset:1", hashed_password="hash-2", expires=MAX_EPOCH_MS),  # noqa: S106 -- of nothing
+        )
 
     def test_update_password_of_unknown_key(self, adapter: UserAdapter) -> None:
         """Setting the hash of an unknown key is None and stores nothing."""
-        equal(adapter.update_key_password("email:unknown", "hash-2"), None, "update_key_password of an unknown id")
-        equal(adapter.update_key_password("email:unknown", "hash-2", expected=None), None, "the same, expecting no hash")
+        equal(
+            adapter.update_key_password("email:unknown", "hash-2"),
+            None,
+            "update_key_password of an unknown id",
+        )
+        equal(
+            adapter.update_key_password("email:unknown", "hash-2", expected=None),
+            None,
+            "the same, expecting no hash",
+        )
         equal(adapter.get_key("email:unknown"), None, "get_key after it")
 
     def test_update_expected_password(self, adapter: UserAdapter) -> None:
         """With ``expected`` a hash is set if it was that one; None expects a key without a password."""
-        self.store(adapter, self.key("email:anna"), self.key("github:1", hashed_password=None))
+        self.store(
+            adapter, self.key("email:anna"), self.key("github:1", hashed_password=None)
+        )
         for key_id, expected in (("email:anna", "hash-1"), ("github:1", None)):
             changed = self.key(key_id, hashed_password="hash-2")  # noqa: S106 -- of nothing
-            equal(adapter.update_key_password(key_id, "hash-2", expected=expected), changed, f"update with expected={expected!r}")
+            equal(
+                adapter.update_key_password(key_id, "hash-2", expected=expected),
+                changed,
+                f"update with expected={expected!r}",
+            )
             equal(adapter.get_key(key_id), changed, "get_key after it")
 
     def test_update_unexpected_password(self, adapter: UserAdapter) -> None:
         """With ``expected`` nothing changes if the hash is another, or none, and the answer is None."""
         keys = [self.key("email:anna"), self.key("github:1", hashed_password=None)]
         self.store(adapter, *keys)
-        for key_id, expected in (("email:anna", "hash-0"), ("email:anna", "HASH-1"), ("email:anna", None), ("github:1", "hash-1")):
+        for key_id, expected in (
+            ("email:anna", "hash-0"),
+            ("email:anna", "HASH-1"),
+            ("email:anna", None),
+            ("github:1", "hash-1"),
+        ):
             found = adapter.update_key_password(key_id, "hash-2", expected=expected)
-            equal(found, None, f"update_key_password with expected={expected!r} where the hash is another")
+            equal(
+                found,
+                None,
+                f"update_key_password with expected={expected!r} where the hash is another",
+            )
         self.check_keys(adapter, _ANNA, *keys)
 
     def test_update_expected_at_once(self, adapter: UserAdapter) -> None:
@@ -284,17 +369,30 @@ class UserAdapterSuite:
         hashes = [f"hash-new-{n}" for n in range(AT_ONCE)]
         update = partial(adapter.update_key_password, "email:anna", expected="hash-1")
         outcomes = Calls.together(*(partial(update, hashed) for hashed in hashes))
-        winner = one_winner(outcomes, lambda outcome: outcome is None, "update_key_password with one expected hash")
-        equal(adapter.get_key("email:anna"), self.key("email:anna", hashed_password=hashes[winner]), "get_key after it")
+        winner = one_winner(
+            outcomes, lambda outcome: outcome is None, "update_key_password with one expected hash"
+        )
+        equal(
+            adapter.get_key("email:anna"),
+            self.key("email:anna", hashed_password=hashes[winner]),
+            "get_key after it",
+        )
 
     # Removing keys
 
     def test_delete_keys(self, adapter: UserAdapter) -> None:
         """Keys of whatever user are removed and counted, each once; unknown ids are no error, and other keys stay."""
-        keys = [self.key("github:1"), self.key("reset:1"), self.key("github:2", _BERT), self.key("github:3", _BERT)]
+        keys = [
+            self.key("github:1"),
+            self.key("reset:1"),
+            self.key("github:2", _BERT),
+            self.key("github:3", _BERT),
+        ]
         self.store(adapter, *keys)
         with no_error("delete_non_primary_key of known and unknown ids"):
-            count = adapter.delete_non_primary_key("github:1", "unknown:1", "reset:1", "github:1", "github:2")
+            count = adapter.delete_non_primary_key(
+                "github:1", "unknown:1", "reset:1", "github:1", "github:2"
+            )
         equal(count, 3, "what delete_non_primary_key counts")
         self.check_keys(adapter, _ANNA)
         self.check_keys(adapter, _BERT, keys[3])
@@ -305,7 +403,11 @@ class UserAdapterSuite:
         key = self.key("github:1")
         self.store(adapter, key)
         with no_error("delete_non_primary_key of an unknown id, and without ids"):
-            equal(adapter.delete_non_primary_key("unknown:1"), 0, "delete_non_primary_key of an unknown id")
+            equal(
+                adapter.delete_non_primary_key("unknown:1"),
+                0,
+                "delete_non_primary_key of an unknown id",
+            )
             equal(adapter.delete_non_primary_key(), 0, "delete_non_primary_key without ids")
         self.check_keys(adapter, _ANNA, key)
 
@@ -313,15 +415,27 @@ class UserAdapterSuite:
         """A primary key stays and is not counted, also among others."""
         primary = self.key("email:anna", primary=True)
         self.store(adapter, primary, self.key("github:1"))
-        equal(adapter.delete_non_primary_key("email:anna"), 0, "delete_non_primary_key of a primary key")
-        equal(adapter.delete_non_primary_key("email:anna", "github:1"), 1, "delete_non_primary_key of a primary key and another")
+        equal(
+            adapter.delete_non_primary_key("email:anna"),
+            0,
+            "delete_non_primary_key of a primary key",
+        )
+        equal(
+            adapter.delete_non_primary_key("email:anna", "github:1"),
+            1,
+            "delete_non_primary_key of a primary key and another",
+        )
         self.check_keys(adapter, _ANNA, primary)
 
     def test_consume_at_once(self, adapter: UserAdapter) -> None:
         """Of concurrent calls that remove one key exactly one counts it: so a single-use key is consumed once."""
         self.store(adapter, self.key("reset:1", expires=MAX_EPOCH_MS))
-        outcomes = Calls.together(*[partial(adapter.delete_non_primary_key, "reset:1")] * AT_ONCE)
-        winner = one_winner(outcomes, lambda outcome: outcome == 0, "delete_non_primary_key of one id")
+        outcomes = Calls.together(
+            *[partial(adapter.delete_non_primary_key, "reset:1")] * AT_ONCE
+        )
+        winner = one_winner(
+            outcomes, lambda outcome: outcome == 0, "delete_non_primary_key of one id"
+        )
         equal(outcomes[winner], 1, "what the winner counts")
         equal(adapter.get_key("reset:1"), None, "get_key after it")
 
@@ -361,10 +475,18 @@ class UserAdapterSuite:
         self.store(adapter, *keys)
         for place, key in enumerate(keys):
             self.check_keys(adapter, key.user_id, key)
-            equal(adapter.delete_non_primary_key(key.id), 1, f"delete_non_primary_key({key.id!r}) among ids that are alike")
+            equal(
+                adapter.delete_non_primary_key(key.id),
+                1,
+                f"delete_non_primary_key({key.id!r}) among ids that are alike",
+            )
             adapter.delete_user(key.user_id)
             for other in keys[place + 1 :]:
-                equal(adapter.get_user(other.user_id) is not None, True, f"get_user({other.user_id!r}) is somebody")
+                equal(
+                    adapter.get_user(other.user_id) is not None,
+                    True,
+                    f"get_user({other.user_id!r}) is somebody",
+                )
                 self.check_keys(adapter, other.user_id, other)
 
     def test_other_spellings(self, adapter: UserAdapter) -> None:
@@ -379,14 +501,30 @@ class UserAdapterSuite:
             found = adapter.update_user_attributes(other, {name: "second"})
             equal(found, None, f"update_user_attributes({other!r}) {where}")
             equal(adapter.get_key(other_key), None, f"get_key({other_key!r}) {where}")
-            same_rows(adapter.get_keys_by_user_id(other), [], f"get_keys_by_user_id({other!r}) {where}")
-            equal(adapter.update_key_password(other_key, "hash-2"), None, f"update_key_password({other_key!r}) {where}")
-            equal(adapter.delete_non_primary_key(other_key), 0, f"delete_non_primary_key({other_key!r}) {where}")
+            same_rows(
+                adapter.get_keys_by_user_id(other),
+                [],
+                f"get_keys_by_user_id({other!r}) {where}",
+            )
+            equal(
+                adapter.update_key_password(other_key, "hash-2"),
+                None,
+                f"update_key_password({other_key!r}) {where}",
+            )
+            equal(
+                adapter.delete_non_primary_key(other_key),
+                0,
+                f"delete_non_primary_key({other_key!r}) {where}",
+            )
             with refused(InvalidUserId, f"set_key for {other!r} {where}"):
                 adapter.set_key(self.key("github:1", other))
             adapter.delete_keys_by_user_id(other)
             adapter.delete_user(other)
-            equal(adapter.get_user(SPELT), user, f"get_user({SPELT!r}) after calls with {other!r}")
+            equal(
+                adapter.get_user(SPELT),
+                user,
+                f"get_user({SPELT!r}) after calls with {other!r}",
+            )
             self.check_keys(adapter, SPELT, key)
 
     def test_longest_ids(self, adapter: UserAdapter) -> None:
@@ -410,7 +548,13 @@ class SessionUserAdapterSuite:
 
     def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
         """A session that lives until the end of the year 9999."""
-        return SessionRow(id=session_id, user_id=user_id, active_expires=MAX_EPOCH_MS, idle_expires=MAX_EPOCH_MS, attributes=attributes)
+        return SessionRow(
+            id=session_id,
+            user_id=user_id,
+            active_expires=MAX_EPOCH_MS,
+            idle_expires=MAX_EPOCH_MS,
+            attributes=attributes,
+        )
 
     def test_joined(self, adapter: _Both) -> None:
         """A session and its user come as the two single calls give them."""
@@ -420,7 +564,11 @@ class SessionUserAdapterSuite:
         adapter.set_session(session)
         adapter.set_session(self.row("two", _BERT))
         expected = (adapter.get_session("one"), anna)
-        equal(adapter.get_session_and_user_by_session_id("one"), expected, "get_session_and_user_by_session_id")
+        equal(
+            adapter.get_session_and_user_by_session_id("one"),
+            expected,
+            "get_session_and_user_by_session_id",
+        )
 
     def test_joined_unknown(self, adapter: _Both) -> None:
         """An unknown session is None, and so is one that was removed."""
@@ -437,7 +585,11 @@ class SessionUserAdapterSuite:
         adapter.set_session(self.row(SPELT))
         for other in OTHER_SPELLINGS:
             found = adapter.get_session_and_user_by_session_id(other)
-            equal(found, None, f"get_session_and_user_by_session_id({other!r}) where there is {SPELT!r} alone")
+            equal(
+                found,
+                None,
+                f"get_session_and_user_by_session_id({other!r}) where there is {SPELT!r} alone",
+            )
 
     def test_joined_without_user(self, adapter: _Both) -> None:
         """A session whose user is gone is None."""

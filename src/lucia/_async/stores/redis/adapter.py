@@ -11,13 +11,13 @@ from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._async.stores.redis.reader import AsyncSessionReader
 from lucia._async.stores.redis.throttling import AsyncRedisThrottleStore
 from lucia._redis.at_rest import at_rest
-from lucia._redis.cluster import Plain, SessionFirst
+from lucia._redis.cluster import ClusterStore, Plain
 from lucia._redis.commands import Operation, with_or_without_scripts
 from lucia._redis.hashed_ids import RawIds
 from lucia._redis.records import Layout, LayoutName
 from lucia._redis.repair import Reindexed, Repair
 from lucia._redis.replay import Replay, Revocations
-from lucia._redis.revocations import Acknowledgement, Revoking
+from lucia._redis.revocations import Acknowledgement, RevocationTracking
 from lucia._redis.store import Store, StoreProtocol, choose_protocol
 from lucia._redis.throttling import KeyedNames
 from lucia._redis.transport.clients import AsyncRedisClient, check_client, is_cluster
@@ -53,7 +53,7 @@ class AsyncRedisSessionAdapter:
     ``set_session``                  script: ``TIME``, ``LLEN userSession:USER``, ``SET session:ID … NX PXAT``, ``LPUSH``,
                                      ``PTTL``, ``PEXPIREAT``; at every eighth login from the 16th session on also
                                      ``LRANGE``, ``MGET`` and a script with ``EXISTS`` and ``LREM``
-    ``set_session_within``           ``LRANGE userSession:USER 0 -1``, ``MGET``; script: ``TIME``, ``LRANGE``, ``EXISTS`` for each
+    ``set_session_capped``           ``LRANGE userSession:USER 0 -1``, ``MGET``; script: ``TIME``, ``LRANGE``, ``EXISTS`` for each
                                      that was counted, ``SET session:ID … NX PXAT``, ``DEL`` and ``LREM`` for the oldest,
                                      ``LPUSH``, ``PTTL``, ``PEXPIREAT``; all of it anew if something changed in between; above
                                      1,000 sessions the oldest end before that, by blocks
@@ -129,14 +129,20 @@ class AsyncRedisSessionAdapter:
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
         self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
         self._acknowledgement.check_within(deadline)
-        self._seconds_of_deletes = math.inf if revoke_ack else None  # replicas have time of their own
+        self._seconds_of_deletes = (
+            math.inf if revoke_ack else None
+        )  # replicas have time of their own
         self._revocations = Revocations()
         settings = AsyncSettings(seconds=deadline_seconds(deadline), **options)
-        self._driver = AsyncRedisDriver(client, settings, Replay(self._revocations, self._revoke_again))
+        self._driver = AsyncRedisDriver(
+            client, settings, Replay(self._revocations, self._revoke_again)
+        )
         self._near = settings.near
         self._reader = AsyncSessionReader(self._driver, settings)
         if revoke_ack and not self._driver.has_own_connections:
-            raise TypeError(f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}")
+            raise TypeError(
+                f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}"
+            )
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
         self._follow(choose_protocol(client, self._layout))
         names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
@@ -145,7 +151,13 @@ class AsyncRedisSessionAdapter:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -154,7 +166,9 @@ class AsyncRedisSessionAdapter:
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
-        return self._near.session(self._protocol.lookup, session_id) or await self._reader.get(self._protocol, session_id)
+        return self._near.session(self._protocol.lookup, session_id) or await self._reader.get(
+            self._protocol, session_id
+        )
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; in the layout ``lucia-v2`` in any order.
@@ -172,7 +186,7 @@ class AsyncRedisSessionAdapter:
         """
         await self._run(lambda store: store.create(session, random.randrange))
 
-    async def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         """Store the session of a new login and end the user's oldest logins beyond ``limit``.
 
         On one server that is one step: at no moment are there more. In a cluster and without scripts they are ended afterwards, and
@@ -181,13 +195,17 @@ class AsyncRedisSessionAdapter:
         Raises:
             DuplicateSessionId, ValueError: as :meth:`set_session`.
         """
-        return await self._run(lambda store: store.create_within(session, limit, system_clock(), random.randrange))
+        return await self._run(
+            lambda store: store.create_capped(session, limit, system_clock(), random.randrange)
+        )
 
     async def delete_session(self, /, *session_ids: str) -> None:
         """End these sessions, and what they were renewed to within the last 60 seconds; unknown ids are no error."""
         await self._run(lambda store: store.delete(session_ids), self._seconds_of_deletes)
 
-    async def delete_sessions_by_user_id(self, user_id: str, /, *, exhaustive: bool = False) -> None:
+    async def delete_sessions_by_user_id(
+        self, user_id: str, /, *, exhaustive: bool = False
+    ) -> None:
         """End all sessions of this user: when it returns, none that was made or renewed before is left.
 
         Args:
@@ -196,7 +214,9 @@ class AsyncRedisSessionAdapter:
         """
         await self._run(lambda store: store.delete_by_user(user_id), math.inf)
         if exhaustive:
-            await self._run(lambda _: self._repair().delete_by_scan(user_id, self._revoking.delete), math.inf)
+            await self._run(
+                lambda _: self._repair().delete_by_scan(user_id, self._revoking.delete), math.inf
+            )
 
     async def reindex(self) -> Reindexed:
         """Put every live session that is in no index into its user's, which lives as long at least, and count them.
@@ -210,7 +230,9 @@ class AsyncRedisSessionAdapter:
         """End all sessions of this user but ``keep``, or what that was renewed to; says whether one was kept."""
         return await self._run(lambda store: store.delete_by_user(user_id, keep), math.inf)
 
-    async def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    async def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         """Replace a session by its successor, once, in one step; the grace is in milliseconds, by the server's clock.
 
         Raises:
@@ -227,19 +249,25 @@ class AsyncRedisSessionAdapter:
         return self._throttle_store
 
     def _follow(self, protocol: StoreProtocol) -> None:
-        self._revoking = Revoking(protocol, self._layout, self._revocations, self._acknowledgement)
+        self._revoking = RevocationTracking(
+            protocol, self._layout, self._revocations, self._acknowledgement
+        )
         self._protocol = self._at_rest(self._revoking)
 
     def _revoke_again(self, session_ids: Sequence[str]) -> Operation[None]:
         """The replay of a block; also after a failover to a server that refuses scripts."""
-        return with_or_without_scripts(lambda: self._revoking.delete_records(session_ids), self._give_up_scripts)
+        return with_or_without_scripts(
+            lambda: self._revoking.delete_records(session_ids), self._give_up_scripts
+        )
 
     def _repair(self) -> Repair:
         """Works on ids as they are stored."""
         return Repair(self._layout, self._revoking.steps)
 
     async def _run(self, start: Callable[[Store], Operation[T]], seconds: float | None = None) -> T:
-        return await self._driver.run(with_or_without_scripts(lambda: start(self._protocol), self._give_up_scripts), seconds)
+        return await self._driver.run(
+            with_or_without_scripts(lambda: start(self._protocol), self._give_up_scripts), seconds
+        )
 
     def _give_up_scripts(self) -> None:
-        self._follow(SessionFirst(self._layout, Plain()))
+        self._follow(ClusterStore(self._layout, Plain()))

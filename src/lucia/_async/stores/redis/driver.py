@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from lucia._async.stores.redis.router import AsyncRoute, open_route
-from lucia._compat.gathering import MAX_TOGETHER, AsyncTogether
+from lucia._compat.gathering import MAX_CONCURRENT_CALLS, AsyncGatherer
 from lucia._compat.pause import AsyncPause
-from lucia._compat.per_loop import AsyncOwned
+from lucia._compat.per_loop import AsyncPerLoop
 from lucia._logs import Outage, client_used_as_it_is, store_corrupt
 from lucia._redis.commands import (
     USUAL,
@@ -20,21 +20,28 @@ from lucia._redis.commands import (
     Command,
     DropConnections,
     Eval,
-    Fence,
     Nodes,
     OnNode,
     Operation,
+    ReplicationBarrier,
     Reply,
     ScriptsRefusedError,
     SendMode,
     Transaction,
     Words,
 )
-from lucia._redis.replay import OtherHistory, Replay, Revocations, Watch
-from lucia._redis.transport.client_errors import is_no_script, is_outage, is_read_only, is_wrong_type, redact, refuses_scripts
-from lucia._redis.transport.passthrough import AsyncGivenClient
+from lucia._redis.replay import ConnectionMonitor, Replay, Revocations, ServerHistoryChanged
+from lucia._redis.transport.client_errors import (
+    is_no_script,
+    is_outage,
+    is_read_only,
+    is_wrong_type,
+    redact,
+    refuses_scripts,
+)
+from lucia._redis.transport.passthrough import AsyncClientPassthrough
 from lucia._redis.transport.replayer import AsyncReplayer
-from lucia._redis.transport.retries import Unanswered, error_to_raise, is_read, is_repeatable
+from lucia._redis.transport.retries import NoReply, error_to_raise, is_read, is_repeatable
 from lucia._redis.transport.settings import AsyncSettings
 from lucia._redis.transport.slots import is_redirected
 from lucia._redis.transport.topology import Topology, topology_of
@@ -45,7 +52,7 @@ T = TypeVar("T")
 _Single = Call | Eval | Transaction | Nodes | OnNode
 """What is sent at once."""
 
-_SEVERAL: Final = (Batch, DropConnections, Fence)
+_SEVERAL: Final = (Batch, DropConnections, ReplicationBarrier)
 """What is not."""
 
 _ONE_REPLY: Final = (Eval, Call, Transaction)
@@ -59,7 +66,7 @@ _MOVED_SECONDS: Final = 0.05
 
 
 @dataclass(slots=True)
-class _Course:
+class _OperationState:
     """How far an operation is.
 
     Args:
@@ -76,7 +83,7 @@ class _Course:
     again: bool = False
     wrote: bool = False
     end_of_command: float = 0.0
-    lost: Unanswered | None = None
+    lost: NoReply | None = None
 
     def next_command(self, seconds: float) -> None:
         self.end_of_command = min(time.monotonic() + seconds, self.end)
@@ -94,22 +101,35 @@ class AsyncRedisDriver:
     that goes page by page has that time for each command.
     """
 
-    def __init__(self, client: Any, settings: AsyncSettings = _USUAL, replay: Replay | None = None) -> None:
+    def __init__(
+        self, client: Any, settings: AsyncSettings = _USUAL, replay: Replay | None = None
+    ) -> None:
         self._deadline = settings.seconds
         self._near = settings.near
         self._revocations = revocations = Revocations() if replay is None else replay.revocations
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
         self.outage = Outage()
-        self._together = AsyncTogether(concurrently=settings.coalesce and self.has_own_connections)
-        self._route = AsyncOwned(partial(_open_route, client, topology, settings, revocations))
-        self._replayer = None if replay is None else AsyncOwned(partial(AsyncReplayer, replay, self._run_replay, settings.seconds))
+        self._together = AsyncGatherer(concurrently=settings.coalesce and self.has_own_connections)
+        self._route = AsyncPerLoop(partial(_open_route, client, topology, settings, revocations))
+        self._replayer = (
+            None
+            if replay is None
+            else AsyncPerLoop(partial(AsyncReplayer, replay, self._run_replay, settings.seconds))
+        )
 
     def shortest_way(self) -> AsyncRoute | None:
         """What a command may be sent on without more ado; None where that has to be made first, or something else has to be done."""
         return None if self._revocations.due else self._route.here()
 
-    async def run(self, operation: Operation[T], seconds: float | None = None, *, again: bool = False, during_replay: bool = False) -> T:
+    async def run(
+        self,
+        operation: Operation[T],
+        seconds: float | None = None,
+        *,
+        again: bool = False,
+        during_replay: bool = False,
+    ) -> T:
         """Run an operation to its end, and return what it returns.
 
         Args:
@@ -123,7 +143,7 @@ class AsyncRedisDriver:
             ScriptsRefusedError: the server or its access rules refuse scripts; the script did not run.
         """
         end = time.monotonic() + (self._deadline if seconds is None else seconds)
-        course = _Course(end, during_replay=during_replay, again=again)
+        course = _OperationState(end, during_replay=during_replay, again=again)
         try:
             command = next(operation)
             while True:
@@ -152,7 +172,7 @@ class AsyncRedisDriver:
     async def _run_replay(self, operation: Operation[None], seconds: float) -> None:
         await self.run(operation, seconds, during_replay=True)
 
-    async def _send(self, command: Command, course: _Course) -> Reply:
+    async def _send(self, command: Command, course: _OperationState) -> Reply:
         """A command's reply."""
         if isinstance(command, _SEVERAL):
             return await self._send_several(command, course)
@@ -165,25 +185,47 @@ class AsyncRedisDriver:
         course.wrote = course.wrote or not is_read(command)
         return replies[-1] if isinstance(command, _ONE_REPLY) else replies
 
-    async def _send_several(self, command: Batch | DropConnections | Fence, course: _Course) -> Reply:
+    async def _send_several(
+        self, command: Batch | DropConnections | ReplicationBarrier, course: _OperationState
+    ) -> Reply:
         if isinstance(command, Batch):
             one = len(command.commands) == 1
-            return [await self._send(command.commands[0], course)] if one else await self._send_batch(command.commands, course)
-        return await (self.drop_idle() if isinstance(command, DropConnections) else self._fence(command, course))
+            return (
+                [await self._send(command.commands[0], course)]
+                if one
+                else await self._send_batch(command.commands, course)
+            )
+        return await (
+            self.drop_idle()
+            if isinstance(command, DropConnections)
+            else self._wait_for_replicas(command, course)
+        )
 
-    async def _send_batch(self, commands: Sequence[Call | Eval], course: _Course) -> list[Reply]:
+    async def _send_batch(
+        self, commands: Sequence[Call | Eval], course: _OperationState
+    ) -> list[Reply]:
         """The replies to commands that do not depend on each other. If one fails, all that were sent have ended, and some may be done."""
-        courses = [replace(course, again=course.again and number == 0, lost=None) for number in range(len(commands))]
+        courses = [
+            replace(course, again=course.again and number == 0, lost=None)
+            for number in range(len(commands))
+        ]
         course.again = False
-        sending = [partial(self._send, command, its) for command, its in zip(commands, courses, strict=True)]
-        outcomes = await self._together.outcomes(sending, REPLAYED_AT_ONCE if course.during_replay else MAX_TOGETHER)
+        sending = [
+            partial(self._send, command, its)
+            for command, its in zip(commands, courses, strict=True)
+        ]
+        outcomes = await self._together.outcomes(
+            sending, REPLAYED_AT_ONCE if course.during_replay else MAX_CONCURRENT_CALLS
+        )
         course.wrote = course.wrote or any(its.wrote for its in courses)
         for outcome, its in zip(outcomes, courses, strict=False):
             if isinstance(outcome, BaseException):
                 raise outcome if its.lost is None else error_to_raise(its.lost, wrote=course.wrote)
         return outcomes
 
-    async def _recover(self, command: _Single, error: Exception, course: _Course) -> list[Reply]:
+    async def _recover(
+        self, command: _Single, error: Exception, course: _OperationState
+    ) -> list[Reply]:
         """After an error of the server: what it answers to the whole text of a script that it did not know.
 
         Raises:
@@ -193,7 +235,11 @@ class AsyncRedisDriver:
             if refuses_scripts(error):
                 raise ScriptsRefusedError from error
             if is_no_script(error):
-                return await self._checked(await self._ask(command, (_script("EVAL", command.script.text, command),), course))
+                return await self._checked(
+                    await self._ask(
+                        command, (_script("EVAL", command.script.text, command),), course
+                    )
+                )
         return await self._checked([error])
 
     async def _checked(self, replies: list[Reply]) -> list[Reply]:
@@ -205,7 +251,7 @@ class AsyncRedisDriver:
             await self.drop_idle()
         raise error
 
-    async def _fence(self, fence: Fence, course: _Course) -> int:
+    async def _wait_for_replicas(self, fence: ReplicationBarrier, course: _OperationState) -> int:
         """Return the fewest replicas that confirmed at a primary; stop at one with too few.
 
         Every primary is asked by its address, and not followed elsewhere: a key that another node
@@ -227,7 +273,7 @@ class AsyncRedisDriver:
             replies = await self._ask(command, _words(command), course)
             if is_redirected(replies):
                 if time.monotonic() >= end:
-                    raise error_to_raise(Unanswered(_error_in(replies), sent=False), wrote=True)
+                    raise error_to_raise(NoReply(_error_in(replies), sent=False), wrote=True)
                 await AsyncPause.seconds(_MOVED_SECONDS)
                 found = await self._keys_everywhere(fence.prefix, course)
                 waiting = {other: key for other, key in found.items() if other not in asked}
@@ -237,7 +283,7 @@ class AsyncRedisDriver:
             fewest = min(fewest, confirmed)
         return fewest
 
-    async def _keys_everywhere(self, prefix: str, course: _Course) -> dict[str, str]:
+    async def _keys_everywhere(self, prefix: str, course: _OperationState) -> dict[str, str]:
         """Return the name of a key for each primary.
 
         Raises:
@@ -247,10 +293,12 @@ class AsyncRedisDriver:
         try:
             route = await self._route.get()
             return await route.keys_everywhere(prefix, _seconds_until(course.end_of_command))
-        except Unanswered as lost:
+        except NoReply as lost:
             raise error_to_raise(lost, wrote=True) from lost.error
 
-    async def _ask(self, command: _Single, commands: Sequence[Words], course: _Course) -> list[Reply]:
+    async def _ask(
+        self, command: _Single, commands: Sequence[Words], course: _OperationState
+    ) -> list[Reply]:
         """Send commands, and once more, at once, if there was no answer, it is safe, and there is time."""
         again, course.again = course.again, False
         while True:
@@ -259,11 +307,15 @@ class AsyncRedisDriver:
                 route = self._route.here() or await self._route.get()
                 mode = USUAL
                 if again or course.during_replay:
-                    mode = SendMode(alone=course.during_replay, fresh=again, during_replay=course.during_replay)
-                replies = await _replies(route, command, commands, _seconds_until(course.end_of_command), mode)
-            except OtherHistory:  # a replay is due since this command asked whether one is
+                    mode = SendMode(
+                        alone=course.during_replay, fresh=again, during_replay=course.during_replay
+                    )
+                replies = await _replies(
+                    route, command, commands, _seconds_until(course.end_of_command), mode
+                )
+            except ServerHistoryChanged:  # a replay is due since this command asked whether one is
                 continue
-            except Unanswered as lost:
+            except NoReply as lost:
                 course.wrote = course.wrote or (lost.sent and not is_read(command))
                 over = again or lost.error is None or (lost.sent and not is_repeatable(command))
                 error = error_to_raise(lost, wrote=course.wrote)
@@ -273,12 +325,14 @@ class AsyncRedisDriver:
                     self.outage.answered()
                 return replies
             if over:
-                if isinstance(error, StoreUnavailable):  # else a refusal, which waiting does not change
+                if isinstance(
+                    error, StoreUnavailable
+                ):  # else a refusal, which waiting does not change
                     self.outage.failed(error)
                 raise error  # not within the handler: the client's error keeps what is behind it
             again = True
 
-    async def _wait_for_replay(self, course: _Course) -> None:
+    async def _wait_for_replay(self, course: _OperationState) -> None:
         if self._replayer is not None and self._revocations.due and not course.during_replay:
             replayer = self._replayer.here() or await self._replayer.get()
             await replayer.complete(_seconds_until(course.end_of_command))
@@ -292,23 +346,31 @@ def _topology_of(client: Any) -> Topology | None:
     return topology
 
 
-def _open_route(client: Any, topology: Topology | None, settings: AsyncSettings, revocations: Revocations) -> AsyncRoute:
-    return AsyncGivenClient(client, Watch(revocations)) if topology is None else open_route(topology, settings, revocations)
+def _open_route(
+    client: Any, topology: Topology | None, settings: AsyncSettings, revocations: Revocations
+) -> AsyncRoute:
+    return (
+        AsyncClientPassthrough(client, ConnectionMonitor(revocations))
+        if topology is None
+        else open_route(topology, settings, revocations)
+    )
 
 
 def _seconds_until(end: float) -> float:
     """What is left of the time.
 
     Raises:
-        Unanswered: nothing.
+        NoReply: nothing.
     """
     seconds = end - time.monotonic()
     if seconds <= 0:
-        raise Unanswered(None, sent=False)
+        raise NoReply(None, sent=False)
     return seconds
 
 
-def _replies(route: AsyncRoute, command: _Single, commands: Sequence[Words], seconds: float, mode: SendMode) -> AsyncReplies:
+def _replies(
+    route: AsyncRoute, command: _Single, commands: Sequence[Words], seconds: float, mode: SendMode
+) -> AsyncReplies:
     """Send a command by its words."""
     if isinstance(command, Nodes):
         return route.nodes(seconds)
@@ -361,10 +423,12 @@ def _to_raise(error: Exception, command: Command, *, wrote: bool) -> Exception:
     """What a command's error is to an operation: without the arguments, and by its meaning."""
     redact(error, command)
     if is_outage(error):
-        return error_to_raise(Unanswered(error, sent=False), wrote=wrote)
+        return error_to_raise(NoReply(error, sent=False), wrote=wrote)
     if not is_wrong_type(error):
         return error
     store_corrupt()
-    corrupt = StoreCorrupt("an index of the session store is of another type: another program, or another layout, writes to the same keys")
+    corrupt = StoreCorrupt(
+        "an index of the session store is of another type: another program, or another layout, writes to the same keys"
+    )
     corrupt.__cause__ = error
     return corrupt

@@ -37,7 +37,11 @@ class AsyncRedisThrottleStore:
     async def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
         """Count an attempt as a failure under each name, or under none of them if it has to wait."""
         word = secrets.token_hex(WORD_BYTES)
-        return await self._driver.run(with_or_without_scripts(lambda: self._protocol.attempt(rules, word), self._give_up_scripts))
+        return await self._driver.run(
+            with_or_without_scripts(
+                lambda: self._protocol.attempt(rules, word), self._give_up_scripts
+            )
+        )
 
     async def take_back(self, entries: Mapping[str, str], /) -> None:
         """Make an attempt uncounted."""

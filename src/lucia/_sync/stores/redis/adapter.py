@@ -12,13 +12,13 @@ from lucia._sync.stores.redis.driver import RedisDriver
 from lucia._sync.stores.redis.reader import SessionReader
 from lucia._sync.stores.redis.throttling import RedisThrottleStore
 from lucia._redis.at_rest import at_rest
-from lucia._redis.cluster import Plain, SessionFirst
+from lucia._redis.cluster import ClusterStore, Plain
 from lucia._redis.commands import Operation, with_or_without_scripts
 from lucia._redis.hashed_ids import RawIds
 from lucia._redis.records import Layout, LayoutName
 from lucia._redis.repair import Reindexed, Repair
 from lucia._redis.replay import Replay, Revocations
-from lucia._redis.revocations import Acknowledgement, Revoking
+from lucia._redis.revocations import Acknowledgement, RevocationTracking
 from lucia._redis.store import Store, StoreProtocol, choose_protocol
 from lucia._redis.throttling import KeyedNames
 from lucia._redis.transport.clients import RedisClient, check_client, is_cluster
@@ -54,7 +54,7 @@ class RedisSessionAdapter:
     ``set_session``                  script: ``TIME``, ``LLEN userSession:USER``, ``SET session:ID … NX PXAT``, ``LPUSH``,
                                      ``PTTL``, ``PEXPIREAT``; at every eighth login from the 16th session on also
                                      ``LRANGE``, ``MGET`` and a script with ``EXISTS`` and ``LREM``
-    ``set_session_within``           ``LRANGE userSession:USER 0 -1``, ``MGET``; script: ``TIME``, ``LRANGE``, ``EXISTS`` for each
+    ``set_session_capped``           ``LRANGE userSession:USER 0 -1``, ``MGET``; script: ``TIME``, ``LRANGE``, ``EXISTS`` for each
                                      that was counted, ``SET session:ID … NX PXAT``, ``DEL`` and ``LREM`` for the oldest,
                                      ``LPUSH``, ``PTTL``, ``PEXPIREAT``; all of it anew if something changed in between; above
                                      1,000 sessions the oldest end before that, by blocks
@@ -130,14 +130,20 @@ class RedisSessionAdapter:
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
         self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
         self._acknowledgement.check_within(deadline)
-        self._seconds_of_deletes = math.inf if revoke_ack else None  # replicas have time of their own
+        self._seconds_of_deletes = (
+            math.inf if revoke_ack else None
+        )  # replicas have time of their own
         self._revocations = Revocations()
         settings = Settings(seconds=deadline_seconds(deadline), **options)
-        self._driver = RedisDriver(client, settings, Replay(self._revocations, self._revoke_again))
+        self._driver = RedisDriver(
+            client, settings, Replay(self._revocations, self._revoke_again)
+        )
         self._near = settings.near
         self._reader = SessionReader(self._driver, settings)
         if revoke_ack and not self._driver.has_own_connections:
-            raise TypeError(f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}")
+            raise TypeError(
+                f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}"
+            )
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
         self._follow(choose_protocol(client, self._layout))
         names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
@@ -146,7 +152,13 @@ class RedisSessionAdapter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -155,7 +167,9 @@ class RedisSessionAdapter:
 
     def get_session(self, session_id: str, /) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
-        return self._near.session(self._protocol.lookup, session_id) or self._reader.get(self._protocol, session_id)
+        return self._near.session(self._protocol.lookup, session_id) or self._reader.get(
+            self._protocol, session_id
+        )
 
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; in the layout ``lucia-v2`` in any order.
@@ -173,7 +187,7 @@ class RedisSessionAdapter:
         """
         self._run(lambda store: store.create(session, random.randrange))
 
-    def set_session_within(self, session: SessionRow, /, *, limit: int) -> SessionRow:
+    def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         """Store the session of a new login and end the user's oldest logins beyond ``limit``.
 
         On one server that is one step: at no moment are there more. In a cluster and without scripts they are ended afterwards, and
@@ -182,13 +196,17 @@ class RedisSessionAdapter:
         Raises:
             DuplicateSessionId, ValueError: as :meth:`set_session`.
         """
-        return self._run(lambda store: store.create_within(session, limit, system_clock(), random.randrange))
+        return self._run(
+            lambda store: store.create_capped(session, limit, system_clock(), random.randrange)
+        )
 
     def delete_session(self, /, *session_ids: str) -> None:
         """End these sessions, and what they were renewed to within the last 60 seconds; unknown ids are no error."""
         self._run(lambda store: store.delete(session_ids), self._seconds_of_deletes)
 
-    def delete_sessions_by_user_id(self, user_id: str, /, *, exhaustive: bool = False) -> None:
+    def delete_sessions_by_user_id(
+        self, user_id: str, /, *, exhaustive: bool = False
+    ) -> None:
         """End all sessions of this user: when it returns, none that was made or renewed before is left.
 
         Args:
@@ -197,7 +215,9 @@ class RedisSessionAdapter:
         """
         self._run(lambda store: store.delete_by_user(user_id), math.inf)
         if exhaustive:
-            self._run(lambda _: self._repair().delete_by_scan(user_id, self._revoking.delete), math.inf)
+            self._run(
+                lambda _: self._repair().delete_by_scan(user_id, self._revoking.delete), math.inf
+            )
 
     def reindex(self) -> Reindexed:
         """Put every live session that is in no index into its user's, which lives as long at least, and count them.
@@ -211,7 +231,9 @@ class RedisSessionAdapter:
         """End all sessions of this user but ``keep``, or what that was renewed to; says whether one was kept."""
         return self._run(lambda store: store.delete_by_user(user_id, keep), math.inf)
 
-    def renew_session(self, session_id: str, successor: SessionRow, /, *, grace: int) -> SessionRow | None:
+    def renew_session(
+        self, session_id: str, successor: SessionRow, /, *, grace: int
+    ) -> SessionRow | None:
         """Replace a session by its successor, once, in one step; the grace is in milliseconds, by the server's clock.
 
         Raises:
@@ -228,19 +250,25 @@ class RedisSessionAdapter:
         return self._throttle_store
 
     def _follow(self, protocol: StoreProtocol) -> None:
-        self._revoking = Revoking(protocol, self._layout, self._revocations, self._acknowledgement)
+        self._revoking = RevocationTracking(
+            protocol, self._layout, self._revocations, self._acknowledgement
+        )
         self._protocol = self._at_rest(self._revoking)
 
     def _revoke_again(self, session_ids: Sequence[str]) -> Operation[None]:
         """The replay of a block; also after a failover to a server that refuses scripts."""
-        return with_or_without_scripts(lambda: self._revoking.delete_records(session_ids), self._give_up_scripts)
+        return with_or_without_scripts(
+            lambda: self._revoking.delete_records(session_ids), self._give_up_scripts
+        )
 
     def _repair(self) -> Repair:
         """Works on ids as they are stored."""
         return Repair(self._layout, self._revoking.steps)
 
     def _run(self, start: Callable[[Store], Operation[T]], seconds: float | None = None) -> T:
-        return self._driver.run(with_or_without_scripts(lambda: start(self._protocol), self._give_up_scripts), seconds)
+        return self._driver.run(
+            with_or_without_scripts(lambda: start(self._protocol), self._give_up_scripts), seconds
+        )
 
     def _give_up_scripts(self) -> None:
-        self._follow(SessionFirst(self._layout, Plain()))
+        self._follow(ClusterStore(self._layout, Plain()))

@@ -8,10 +8,10 @@ from lucia._sync.stores.redis.driver import RedisDriver
 from lucia._redis.kept import KeptRows
 from lucia._redis.lookup import Lookup
 from lucia._redis.operations import once_more
-from lucia._redis.records import CrossedReply
-from lucia._redis.replay import OtherHistory
+from lucia._redis.records import MismatchedReply
+from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.store import Store
-from lucia._redis.transport.retries import AskAlone, Records, Unanswered, error_to_raise
+from lucia._redis.transport.retries import BatchRejected, NoReply, Records, error_to_raise
 from lucia._redis.transport.settings import Settings
 from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
@@ -43,12 +43,14 @@ class SessionReader:
         try:
             keys = store.lookup.keys(session_id)
             records = way.read(keys)
-            row = self._kept.find(session_id, records) or self._row(store.lookup, session_id, records)
-        except (AskAlone, OtherHistory):
+            row = self._kept.find(session_id, records) or self._row(
+                store.lookup, session_id, records
+            )
+        except (BatchRejected, ServerHistoryChanged):
             again, operation = False, store.get(session_id)
-        except CrossedReply:
+        except MismatchedReply:
             again, operation = False, once_more(partial(store.get_once, session_id))
-        except Unanswered as lost:
+        except NoReply as lost:
             if lost.error is None:
                 error = error_to_raise(lost, wrote=False)
                 self._outage.failed(error)
@@ -63,8 +65,12 @@ class SessionReader:
 
     def _row(self, lookup: Lookup, session_id: str, records: Records) -> SessionRow | None:
         row = lookup.row(session_id, records)
-        if row is None and any(records[:-1]):  # damaged, which may have kept another one from being read
-            raise AskAlone
-        if row is not None and system_clock() <= row.active_expires:  # others are renewed, and their ids not used again
+        if row is None and any(
+            records[:-1]
+        ):  # damaged, which may have kept another one from being read
+            raise BatchRejected
+        if (
+            row is not None and system_clock() <= row.active_expires
+        ):  # others are renewed, and their ids not used again
             self._kept.keep(records, row)
         return row

@@ -8,13 +8,19 @@ from typing import Any, Final, Protocol
 
 from lucia._compat.pause import Pause
 from lucia._redis.commands import UNGATED, Argument, Replies, Reply, SendMode, Words
-from lucia._redis.replay import Revocations, Watch
+from lucia._redis.replay import ConnectionMonitor, Revocations
 from lucia._redis.transport.connections import Server
 from lucia._redis.transport.first_answer import FirstAnswer
-from lucia._redis.transport.retries import WRITE_SECONDS, AskAlone, Records, Unanswered
+from lucia._redis.transport.retries import WRITE_SECONDS, Records, BatchRejected, NoReply
 from lucia._redis.transport.settings import Settings
 from lucia._redis.transport.single_flight import SingleFlight
-from lucia._redis.transport.slots import SlotMap, keys_everywhere, redirection_of, slot_map_of, slot_of
+from lucia._redis.transport.slots import (
+    SlotMap,
+    keys_everywhere,
+    redirection_of,
+    slot_map_of,
+    slot_of,
+)
 from lucia._redis.transport.topology import Address, BehindSentinel, InCluster, OneServer, Topology
 from lucia.errors import StoreUnavailable
 
@@ -28,12 +34,14 @@ _PAUSE_SECONDS: Final = 0.05
 class Route(Protocol):
     """A way to the servers, for one event loop."""
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
+    def ask(
+        self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /
+    ) -> Replies:
         """Send commands together, on one connection to the server that has this key; their replies in order.
 
         Raises:
-            Unanswered: there was no answer.
-            OtherHistory: nothing was sent, since a replay of revocations comes first.
+            NoReply: there was no answer.
+            ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
         """
         ...
 
@@ -41,8 +49,8 @@ class Route(Protocol):
         """What is at these keys; where they are in many slots, none after the first at which there is anything.
 
         Raises:
-            AskAlone: something is in the way, and to be asked by :meth:`ask`.
-            Overloaded, Unanswered, OtherHistory: as that.
+            BatchRejected: something is in the way, and to be asked by :meth:`ask`.
+            Overloaded, NoReply, ServerHistoryChanged: as that.
         """
         ...
 
@@ -52,7 +60,7 @@ class Route(Protocol):
         The servers are named as by :meth:`nodes`, and there is at least one.
 
         Raises:
-            Unanswered: it is not known which servers there are.
+            NoReply: it is not known which servers there are.
         """
         ...
 
@@ -60,15 +68,17 @@ class Route(Protocol):
         """The names of the servers that hold the keys.
 
         Raises:
-            Unanswered: there was no answer.
+            NoReply: there was no answer.
         """
         ...
 
-    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
+    def ask_node(
+        self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /
+    ) -> Replies:
         """Send commands together, to the server of this name, whatever their keys.
 
         Raises:
-            Unanswered: there was no answer.
+            NoReply: there was no answer.
         """
         ...
 
@@ -93,10 +103,14 @@ def open_route(topology: Topology, settings: Settings, revocations: Revocations)
 class OneRoute:
     """The one server."""
 
-    def __init__(self, topology: OneServer, settings: Settings, revocations: Revocations) -> None:
-        self._server = Server(topology.recipe, Watch(revocations), settings)
+    def __init__(
+        self, topology: OneServer, settings: Settings, revocations: Revocations
+    ) -> None:
+        self._server = Server(topology.factory, ConnectionMonitor(revocations), settings)
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
+    def ask(
+        self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /
+    ) -> Replies:
         """Any key is there."""
         return self._server.ask(commands, seconds, mode)
 
@@ -112,7 +126,9 @@ class OneRoute:
         """It needs no name."""
         return [""]
 
-    def ask_node(self, _node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> list[Reply]:
+    def ask_node(
+        self, _node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /
+    ) -> list[Reply]:
         """It is the only one."""
         return self._server.ask(commands, seconds, mode)
 
@@ -128,9 +144,13 @@ class OneRoute:
 class SentinelRoute(OneRoute):
     """The master, for which each new connection asks Sentinel."""
 
-    def __init__(self, topology: BehindSentinel, settings: Settings, revocations: Revocations) -> None:
+    def __init__(
+        self, topology: BehindSentinel, settings: Settings, revocations: Revocations
+    ) -> None:
         master = Master(topology, settings.seconds, self._leave_master)
-        super().__init__(OneServer(topology.recipe.with_options(connection_pool=master)), settings, revocations)
+        super().__init__(
+            OneServer(topology.factory.with_options(connection_pool=master)), settings, revocations
+        )
 
     def _leave_master(self) -> None:
         """Close the connections to a server that is not the master any more, when they are free."""
@@ -205,27 +225,33 @@ class ClusterRoute:
       while other requests go on.
     """
 
-    def __init__(self, topology: InCluster, settings: Settings, revocations: Revocations) -> None:
+    def __init__(
+        self, topology: InCluster, settings: Settings, revocations: Revocations
+    ) -> None:
         self._topology = topology
         self._settings = settings
         self._revocations = revocations
         self._servers: dict[Address, Server] = {}
         self._departed: list[Server] = []
-        self._reading = SingleFlight(self._read_map, settings.seconds / 2)  # the rest is for what needs the map
+        self._reading = SingleFlight(
+            self._read_map, settings.seconds / 2
+        )  # the rest is for what needs the map
         self._slots: dict[int, Address] = {}
         self._nodes: tuple[Address, ...] = ()
         self._suspects: set[Address] = set()
         self._is_outdated = False
         self._importing: dict[Address, float] = {}
         self._stray: Address | None = None
-        self._lost = Unanswered(None, sent=False)
+        self._lost = NoReply(None, sent=False)
         self._version = self._corrections = 0
 
-    def ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> Replies:
+    def ask(
+        self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /
+    ) -> Replies:
         """Send commands to the node that serves this key, and on to where a node points.
 
         Raises:
-            Unanswered: there was no answer.
+            NoReply: there was no answer.
         """
         return self._ask(key, commands, seconds, mode)
 
@@ -233,8 +259,8 @@ class ClusterRoute:
         """Read keys one after another, at the nodes that serve them by the map.
 
         Raises:
-            AskAlone: there is no map, or it is out of date, or a node did not tell.
-            Overloaded, Unanswered, OtherHistory: as :meth:`ask`.
+            BatchRejected: there is no map, or it is out of date, or a node did not tell.
+            Overloaded, NoReply, ServerHistoryChanged: as :meth:`ask`.
         """
         return self._read(keys)
 
@@ -242,30 +268,34 @@ class ClusterRoute:
         """Return a key for each primary, also for one that serves a slot that is being moved there.
 
         Raises:
-            Unanswered: the map is not known, or is out of date and could not be read.
+            NoReply: the map is not known, or is out of date and could not be read.
         """
         end = time.monotonic() + seconds
         if not self._slots or self._suspects or self._is_outdated:
             self._read_newer(end)
         since = time.monotonic() - WRITE_SECONDS
         importing = [address for address, then in self._importing.items() if then >= since]
-        keys = dict.fromkeys(importing, f"{prefix}{{0}}") | keys_everywhere(prefix, dict(self._slots))
+        keys = dict.fromkeys(importing, f"{prefix}{{0}}") | keys_everywhere(
+            prefix, dict(self._slots)
+        )
         return {_name(address): key for address, key in keys.items()}
 
     def nodes(self, seconds: float, /) -> list[str]:
         """Return the primaries that have slots, by a map that is read now.
 
         Raises:
-            Unanswered: no node told a complete map.
+            NoReply: no node told a complete map.
         """
         self._read_newer(time.monotonic() + seconds)
         return sorted(map(_name, set(self._slots.values())))
 
-    def ask_node(self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /) -> list[Reply]:
+    def ask_node(
+        self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /
+    ) -> list[Reply]:
         """Send commands to this primary alone; it is not followed elsewhere.
 
         Raises:
-            Unanswered: there was no answer.
+            NoReply: there was no answer.
         """
         host, _, port = node.rpartition(":")
         address = host, int(port)
@@ -290,17 +320,19 @@ class ClusterRoute:
         for key in keys:
             address = self._slots.get(slot_of(key))
             if address is None or (self._suspects and address in self._suspects):
-                raise AskAlone
+                raise BatchRejected
             try:
                 records += self._server(address).read((key,))
-            except Unanswered:
+            except NoReply:
                 self._suspects.add(address)
                 raise
             if records[-1] is not None:
                 break
         return records + [None] * (len(keys) - len(records))
 
-    def _ask(self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
+    def _ask(
+        self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode
+    ) -> list[Reply]:
         """Send commands, and follow a node that points elsewhere until the time is over."""
         end = time.monotonic() + seconds
         address, asking = self._find(key, end), False
@@ -327,11 +359,13 @@ class ClusterRoute:
                 address, asking = self._find(key, end), False
                 redirections = 0
 
-    def _send(self, address: Address, commands: Sequence[Words], seconds: float, mode: SendMode) -> list[Reply]:
+    def _send(
+        self, address: Address, commands: Sequence[Words], seconds: float, mode: SendMode
+    ) -> list[Reply]:
         """Send commands to one node, which is a suspect if it does not answer."""
         try:
             return self._server(address).ask(commands, seconds, mode)
-        except Unanswered:
+        except NoReply:
             self._suspects.add(address)
             raise
 
@@ -372,7 +406,7 @@ class ClusterRoute:
         """Read the map now.
 
         Raises:
-            Unanswered: no node told a complete one.
+            NoReply: no node told a complete one.
         """
         before = self._version
         self._refresh(end)
@@ -388,8 +422,8 @@ class ClusterRoute:
             self._adopt(found, suspects)
             self._is_outdated = self._corrections != corrections  # a node knew better meanwhile
             return
-        told = [error.error for error in errors if isinstance(error, Unanswered) and error.error]
-        self._lost = Unanswered(told[0] if told else None, sent=False)
+        told = [error.error for error in errors if isinstance(error, NoReply) and error.error]
+        self._lost = NoReply(told[0] if told else None, sent=False)
         # Without any map, a node that knows a part of it says best what is wrong.
         strays = [error.address for error in errors if isinstance(error, _IncompleteMap)]
         self._stray = strays[0] if strays else None
@@ -408,15 +442,15 @@ class ClusterRoute:
 
         Raises:
             _IncompleteMap: the node does not know all slots.
-            Unanswered: there was no answer, or a refusal.
+            NoReply: there was no answer, or a refusal.
         """
-        server = self._make_server(address, Watch(Revocations(), address))
+        server = self._make_server(address, ConnectionMonitor(Revocations(), address))
         try:
             (reply,) = server.ask([("CLUSTER", "SLOTS")], seconds, UNGATED)
         finally:
             server.close()
         if isinstance(reply, Exception):
-            raise Unanswered(reply, sent=False)
+            raise NoReply(reply, sent=False)
         found = slot_map_of(reply, address, self._where)
         if not found.is_complete:
             raise _IncompleteMap(address)
@@ -434,7 +468,7 @@ class ClusterRoute:
         self._revocations.expect(primaries)
         self._slots, self._nodes = found.primaries, found.nodes
         self._suspects, self._is_outdated = self._suspects - suspects, False
-        self._stray, self._lost = None, Unanswered(None, sent=False)
+        self._stray, self._lost = None, NoReply(None, sent=False)
         self._version += 1
         gone = [address for address in list(self._servers) if address not in primaries]
         # A request that has begun may still open a connection to such a node: close it next time.
@@ -448,14 +482,14 @@ class ClusterRoute:
     def _server(self, address: Address) -> Server:
         server = self._servers.get(address)
         if server is None:
-            server = self._make_server(address, Watch(self._revocations, address))
+            server = self._make_server(address, ConnectionMonitor(self._revocations, address))
             server = self._servers.setdefault(address, server)
         return server
 
-    def _make_server(self, address: Address, watch: Watch) -> Server:
+    def _make_server(self, address: Address, monitor: ConnectionMonitor) -> Server:
         host, port = address
-        recipe = self._topology.recipe.with_options(host=host, port=port)
-        return Server(recipe, watch, self._settings, many_slots=True)
+        factory = self._topology.factory.with_options(host=host, port=port)
+        return Server(factory, monitor, self._settings, many_slots=True)
 
 
 def _left(end: float) -> float:

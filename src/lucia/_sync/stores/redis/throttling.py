@@ -38,7 +38,11 @@ class RedisThrottleStore:
     def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
         """Count an attempt as a failure under each name, or under none of them if it has to wait."""
         word = secrets.token_hex(WORD_BYTES)
-        return self._driver.run(with_or_without_scripts(lambda: self._protocol.attempt(rules, word), self._give_up_scripts))
+        return self._driver.run(
+            with_or_without_scripts(
+                lambda: self._protocol.attempt(rules, word), self._give_up_scripts
+            )
+        )
 
     def take_back(self, entries: Mapping[str, str], /) -> None:
         """Make an attempt uncounted."""
