@@ -48,7 +48,7 @@ async def read(adapter: AsyncRedisSessionAdapter, session_id: str = "mine") -> S
 
 async def test_the_same_row(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """The server is asked each time, and as long as its record is the same, so is the row."""
-    await adapter.set_session(row("mine", metadata={"agent": ["first"]}))
+    await adapter.set_session(row("mine", noted={"agent": ["first"]}))
     before = inspector.calls("mget")
     first = await read(adapter)
     assert await read(adapter) is first
@@ -87,7 +87,7 @@ async def test_nobody_changes_it(adapter: AsyncRedisSessionAdapter) -> None:
 
 async def test_nobody_changes_a_row(adapter: AsyncRedisSessionAdapter) -> None:
     """A row is the same object for all who ask too, so its attributes can't be changed."""
-    await adapter.set_session(row("mine", handle="h", metadata={"agent": ["first"]}))
+    await adapter.set_session(row("mine", handle="h", noted={"agent": ["first"]}))
     attributes: Any = (await read(adapter)).attributes
     with pytest.raises(TypeError, match="shared"):
         attributes["handle"] = "another"
@@ -112,7 +112,7 @@ async def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> No
 
 async def test_a_long_record(adapter: AsyncRedisSessionAdapter) -> None:
     """Nothing long is kept."""
-    await adapter.set_session(row("mine", metadata={"agent": "x" * MAX_KEPT_BYTES}))
+    await adapter.set_session(row("mine", noted={"agent": "x" * MAX_KEPT_BYTES}))
     first = await read(adapter)
     again = await read(adapter)
     assert again is not first

@@ -705,7 +705,7 @@ async def test_metadata_is_kept_as_json(
     assert [session.metadata, *later] == [kept] * 3
 
 
-@pytest.mark.parametrize("noted", [["a"], "text", 1, {1}])
+@pytest.mark.parametrize("metadata", [["a"], "text", 1, {1}])
 async def test_metadata_is_a_mapping(
     auth: AsyncAuth[User], store: AsyncWatchedStore, metadata: Any
 ) -> None:

@@ -126,7 +126,7 @@ class Tasks:
 
     def duplicate(self, id_: str) -> Task:
         return Task(
-            "duplicate", lambda: self._store.create(row(id_, metadata="other"), _oldest), makes=id_
+            "duplicate", lambda: self._store.create(row(id_, noted="other"), _oldest), makes=id_
         )
 
     def renew(self, used: str, successor: str, grace: int = MARKER_MS) -> Task:

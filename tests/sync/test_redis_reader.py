@@ -49,7 +49,7 @@ def read(adapter: RedisSessionAdapter, session_id: str = "mine") -> SessionRow:
 
 def test_the_same_row(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     """The server is asked each time, and as long as its record is the same, so is the row."""
-    adapter.set_session(row("mine", metadata={"agent": ["first"]}))
+    adapter.set_session(row("mine", noted={"agent": ["first"]}))
     before = inspector.calls("mget")
     first = read(adapter)
     assert read(adapter) is first
@@ -88,7 +88,7 @@ def test_nobody_changes_it(adapter: RedisSessionAdapter) -> None:
 
 def test_nobody_changes_a_row(adapter: RedisSessionAdapter) -> None:
     """A row is the same object for all who ask too, so its attributes can't be changed."""
-    adapter.set_session(row("mine", handle="h", metadata={"agent": ["first"]}))
+    adapter.set_session(row("mine", handle="h", noted={"agent": ["first"]}))
     attributes: Any = (read(adapter)).attributes
     with pytest.raises(TypeError, match="shared"):
         attributes["handle"] = "another"
@@ -113,7 +113,7 @@ def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
 
 def test_a_long_record(adapter: RedisSessionAdapter) -> None:
     """Nothing long is kept."""
-    adapter.set_session(row("mine", metadata={"agent": "x" * MAX_KEPT_BYTES}))
+    adapter.set_session(row("mine", noted={"agent": "x" * MAX_KEPT_BYTES}))
     first = read(adapter)
     again = read(adapter)
     assert again is not first

@@ -706,7 +706,7 @@ def test_metadata_is_kept_as_json(
     assert [session.metadata, *later] == [kept] * 3
 
 
-@pytest.mark.parametrize("noted", [["a"], "text", 1, {1}])
+@pytest.mark.parametrize("metadata", [["a"], "text", 1, {1}])
 def test_metadata_is_a_mapping(
     auth: Auth[User], store: WatchedStore, metadata: Any
 ) -> None:

@@ -400,7 +400,7 @@ def test_a_member_twice() -> None:
     assert decode_row(record()[:-1] + b',"user_id":"u2"}', "abc") == replace(ROW, user_id="u2")
 
 
-@pytest.mark.parametrize("noted", [{}, [], {"a": [{"b": []}]}, [[{}]], "{", "[{"])
+@pytest.mark.parametrize("metadata", [{}, [], {"a": [{"b": []}]}, [[{}]], "{", "[{"])
 def test_attributes_can_not_be_changed(metadata: Any) -> None:
     """Neither they, nor what is in them."""
     row = decode_row(record(metadata=metadata), "abc")
@@ -500,7 +500,7 @@ def test_nesting_is_bounded_both_ways() -> None:
 
 
 @pytest.mark.parametrize(
-    "noted", [[[]] * 150, [{}] * 150, {"a": [{"b": []}] * 60}, "[" * 150, "{" * 150], ids=str
+    "metadata", [[[]] * 150, [{}] * 150, {"a": [{"b": []}] * 60}, "[" * 150, "{" * 150], ids=str
 )
 def test_much_that_is_not_deep(metadata: Any) -> None:
     """However many lists and objects a record has, one in another counts alone; in text they are none."""

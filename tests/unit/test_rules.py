@@ -327,7 +327,7 @@ def test_ours_odd_attributes_never_raise(
     created_at: Any, handle: Any, metadata: Any, active_expires: int
 ) -> None:
     """Whatever another program put under our names, a creation within the era, a handle that is text, and a successor that keeps both."""
-    odd = row(active_expires, MAX_EPOCH_MS, created_at=created_at, handle=handle, metadata=metadata)
+    odd = row(active_expires, MAX_EPOCH_MS, created_at=created_at, handle=handle, noted=metadata)
     assert 0 <= created_at_of(odd, EXPIRY) <= MAX_EPOCH_MS
     assert handle_of(odd)
     successor = successor_row(odd, 1_000, EXPIRY)
@@ -357,7 +357,7 @@ def test_a_session_is_one_like_any_other(
     active: int, idle: int, created_at: int | None, metadata: Any, fresh: bool
 ) -> None:
     """It equals what its class makes of these members, it can't be changed, and copies of it are equal."""
-    found = row(active, idle, created_at=created_at, handle="h", metadata=metadata)
+    found = row(active, idle, created_at=created_at, handle="h", noted=metadata)
     session = to_session(found, "idle", EXPIRY, fresh=fresh)
     assert type(session) is Session
     assert session == Session(

@@ -475,5 +475,5 @@ def test_broken_door(monkeypatch: pytest.MonkeyPatch) -> None:
     """An import that fails for another reason says so itself."""
     monkeypatch.delitem(sys.modules, "lucia.adapters.sqlalchemy", raising=False)
     monkeypatch.setitem(sys.modules, "lucia._async.stores.sqlalchemy", None)
-    with pytest.raises(ImportError, match=r"lucia\._async\.sqlalchemy"):
+    with pytest.raises(ImportError, match=r"lucia\._async\.stores\.sqlalchemy"):
         import lucia.adapters.sqlalchemy  # noqa: F401

@@ -56,7 +56,7 @@ SESSION_MEMBERS = {
     "fresh",
     "handle",
     "created_at",
-    "noted",
+    "metadata",
 }
 KEY_MEMBERS = {"provider_id", "user_id", "password_defined", "expires_at", "expired"}
 

@@ -176,7 +176,7 @@ class AsyncSessionAdapterSuite:
     async def test_snapshot(self, adapter: AsyncSessionAdapter) -> None:
         """What is stored is a copy: nobody changes it through the attributes that went in or came out; the latter may refuse changes."""
         metadata = {"agents": ["first"]}
-        row = self.row("one", metadata=metadata)
+        row = self.row("one", noted=metadata)
         await self.store(adapter, row)
         before = copy.deepcopy(await adapter.get_session("one"))
         metadata["agents"].append("second")

@@ -177,7 +177,7 @@ class SessionAdapterSuite:
     def test_snapshot(self, adapter: SessionAdapter) -> None:
         """What is stored is a copy: nobody changes it through the attributes that went in or came out; the latter may refuse changes."""
         metadata = {"agents": ["first"]}
-        row = self.row("one", metadata=metadata)
+        row = self.row("one", noted=metadata)
         self.store(adapter, row)
         before = copy.deepcopy(adapter.get_session("one"))
         metadata["agents"].append("second")
