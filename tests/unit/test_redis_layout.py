@@ -326,7 +326,7 @@ CORRUPT = {
     "deep nesting": replaced("noted", "[" * 8_000 + "]" * 8_000),
     "deep nesting that never ends": b"[" * 16_000,
     "deep objects": replaced("noted", '{"a":' * 3_000 + "1" + "}" * 3_000),
-    "more than 16 KiB": record(metadata="x" * MAX_RECORD_BYTES),
+    "more than 16 KiB": record(noted="x" * MAX_RECORD_BYTES),
 }
 
 
@@ -391,7 +391,7 @@ def test_unknown_members() -> None:
 def test_other_ways_to_write_it(encoding: str, layout: str) -> None:
     """A record may have white space around it, and be in any encoding of Unicode that a JSON parser of Python's takes."""
     assert decode_row(
-        layout.replace("{}", record(metadata="ü").decode()).encode(encoding), "abc"
+        layout.replace("{}", record(noted="ü").decode()).encode(encoding), "abc"
     ) == replace(ROW, attributes={"noted": "ü"})
 
 
@@ -403,7 +403,7 @@ def test_a_member_twice() -> None:
 @pytest.mark.parametrize("metadata", [{}, [], {"a": [{"b": []}]}, [[{}]], "{", "[{"])
 def test_attributes_can_not_be_changed(metadata: Any) -> None:
     """Neither they, nor what is in them."""
-    row = decode_row(record(metadata=metadata), "abc")
+    row = decode_row(record(noted=metadata), "abc")
     assert row is not None
     assert row.attributes == {"noted": metadata}
     unfrozen = [each for each in walk(row.attributes) if type(each) in (dict, list)]
