@@ -1,10 +1,17 @@
 """Rows, as adapters see them, and the frozen objects that the application gets."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+# A session's properties stand for the fields of the dataclass that it extends.
+# mypy: disable-error-code="override"
+# pyright: reportIncompatibleVariableOverride=false
+
+import base64
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 __all__ = [
     "UNSET",
@@ -18,6 +25,7 @@ __all__ = [
     "SessionState",
     "SessionUser",
     "SingleUseKey",
+    "StoredSession",
     "Unset",
     "User",
     "UserRow",
@@ -47,6 +55,12 @@ MAX_ID_LENGTH: Final = 255
 
 MAX_USER_ID_BYTES: Final = 12_288
 """The longest user id, in bytes of UTF-8."""
+
+HANDLE_BYTES: Final = 16
+"""The length of a session's handle, before it is base64url."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 SESSION_COLUMNS: Final = frozenset({"id", "user_id", "active_expires", "idle_expires"})
 
@@ -134,35 +148,6 @@ def check_attributes(attributes: Mapping[str, Any], reserved: frozenset[str]) ->
         )
 
 
-def _draft(model: type[Any]) -> type[Any]:
-    """A class whose instances have the model's members and are not frozen, until their ``__class__`` is set to the model.
-
-    A frozen dataclass sets each member by a call, which takes ten times as long.
-    """
-    return type(f"{model.__name__}Draft", model.__bases__, {"__slots__": model.__slots__})
-
-
-class _Keeps:
-    """Places beside a row's members, so that what is read again need not be made again: for what it was read from and made into."""
-
-    __slots__ = ("_made", "source")
-    source: object
-
-    def kept(self, by: object) -> "Session | None":
-        """What :meth:`keep` was given, if ``by`` is what else that depends on, told by its identity; else None."""
-        made: Session | None = getattr(self, "_made", None)
-        return made if made is not None and getattr(made, "_by", None) is by else None
-
-    def keep(self, made: "Session") -> "Session":
-        """Keep what this row was made into, and return it."""
-        object.__setattr__(self, "_made", made)
-        return made
-
-    def read_from(self, source: object) -> None:
-        """Keep what this row was read from."""
-        object.__setattr__(self, "source", source)
-
-
 class _CopiedWhole:
     """A dataclass with a member that is no field (see :func:`_hides`): copies and pickles have it."""
 
@@ -194,14 +179,44 @@ def _hides(secret: str) -> Callable[[type[ModelT]], type[ModelT]]:
     return hide
 
 
-class _Made(_CopiedWhole):
-    """A place beside a session's members for what else than its row it was made by."""
+class StoredSession(Protocol):
+    """What a session adapter returns: a :class:`SessionRow`, or another object with its members."""
 
-    __slots__ = ("_by",)
+    @property
+    def id(self) -> str:
+        """The secret that the cookie carries."""
+        ...
+
+    @property
+    def user_id(self) -> str:
+        """The id of the session's user."""
+        ...
+
+    @property
+    def active_expires(self) -> int:
+        """The end of the active period, in milliseconds since the epoch."""
+        ...
+
+    @property
+    def idle_expires(self) -> int:
+        """The end of the idle period, in milliseconds since the epoch."""
+        ...
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """The record's other members."""
+        ...
+
+
+FoundSession = StoredSession | None
+"""What a session adapter returns for an id: None if there is no session."""
+
+AsyncFoundSession = Awaitable[StoredSession | None]
+"""The same, to be awaited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRow(_Keeps):
+class SessionRow:
     """A stored session.
 
     Args:
@@ -227,47 +242,6 @@ class SessionRow(_Keeps):
         check_epoch("active_expires", self.active_expires)
         check_epoch("idle_expires", self.idle_expires)
         check_attributes(self.attributes, SESSION_COLUMNS)
-
-
-_RowDraft: Final = _draft(SessionRow)
-
-
-def stored_row(
-    id_: Any, user_id: Any, active_expires: Any, idle_expires: Any, attributes: Mapping[str, Any]
-) -> SessionRow:
-    """The row of these members, none of whose attributes is named as a column: in less time, if they are as usual.
-
-    Raises:
-        TypeError, ValueError: as :class:`SessionRow`, but NUL in an id is not looked for.
-    """
-    is_usual = (
-        id_.__class__ is user_id.__class__ is str
-        and active_expires.__class__ is idle_expires.__class__ is int
-        and 0 < len(id_) <= MAX_ID_LENGTH
-        and 0 < len(user_id) <= MAX_USER_ID_BYTES
-        and id_.isascii()
-        and user_id.isascii()
-        and 0 <= active_expires <= MAX_EPOCH_MS
-        and 0 <= idle_expires <= MAX_EPOCH_MS
-    )
-    if not is_usual:
-        return SessionRow(
-            id=id_,
-            user_id=user_id,
-            active_expires=active_expires,
-            idle_expires=idle_expires,
-            attributes=attributes,
-        )
-    row = _RowDraft()
-    row.id = id_
-    row.user_id = user_id
-    row.active_expires = active_expires
-    row.idle_expires = idle_expires
-    row.attributes = attributes
-    row._made = None
-    row.__class__ = SessionRow
-    made: SessionRow = row
-    return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,36 +288,164 @@ class UserRow:
         check_attributes(self.attributes, frozenset({"id"}))
 
 
-@_hides("session_id")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session(_Made):
-    """A live session. All times are in UTC."""
+@dataclass(kw_only=True, init=False, repr=False, eq=False)
+class _PublicMembers:
+    """The members of a session that may be shown to its user, in the order in which they are shown.
 
-    session_id: str = field(repr=False)
-    """The secret that the cookie carries. It is neither in the ``repr`` nor in any JSON, also not in
-    what ``dataclasses.asdict`` gives; it is in a pickle."""
+    Whatever makes JSON of a dataclass (FastAPI, pydantic, orjson, ``dataclasses.asdict``) writes
+    these fields and no others, so a route that returns a session does not publish its id.
+    """
+
+    __slots__ = ()
 
     user_id: str
     active_period_expires_at: datetime
     idle_period_expires_at: datetime
     state: SessionState
-    """``active`` until ``active_period_expires_at``, then ``idle`` until ``idle_period_expires_at``."""
-
     fresh: bool
-    """Made or renewed by this call, so that the cookie has to be set."""
-
     handle: str
-    """Names this login to its owner without being a secret; renewals keep it."""
-
     created_at: datetime
-    """When the person logged in; renewals keep it."""
-
-    metadata: Mapping[str, Any] = field(hash=False)
-    """The metadata of the login; renewals keep it. It can't be changed, nor what is in
-    it, since requests may share it."""
+    metadata: dict[str, Any]
 
 
-SessionDraft: Final = _draft(Session)
+class Session(_PublicMembers):
+    """A live session: an immutable view of its record, made by ``Auth``. All times are in UTC.
+
+    Args:
+        row: the record.
+        state: ``active`` or ``idle``, when the session was read.
+        fresh: whether the cookie has to be set.
+        active_ms: how long an active period lasts, in milliseconds, to tell the time of the login
+            where the record does not have it.
+    """
+
+    __slots__ = ("_active_ms", "_fresh", "_row", "_state")
+
+    def __init__(
+        self, row: StoredSession, state: SessionState, fresh: bool, active_ms: int
+    ) -> None:
+        self._row = row
+        self._state: SessionState = state
+        self._fresh = fresh
+        self._active_ms = active_ms
+
+    @property
+    def session_id(self) -> str:
+        """The secret that the cookie carries.
+
+        It is in a pickle, but neither in the ``repr`` nor in any JSON, and not in what
+        ``dataclasses.asdict`` returns.
+        """
+        return self._row.id
+
+    @property
+    def user_id(self) -> str:
+        """The id of the session's user."""
+        return self._row.user_id
+
+    @property
+    def active_period_expires_at(self) -> datetime:
+        """When the active period ends, and the session becomes idle."""
+        return to_datetime(self._row.active_expires)
+
+    @property
+    def idle_period_expires_at(self) -> datetime:
+        """When the idle period ends, and with it the session."""
+        return to_datetime(self._row.idle_expires)
+
+    @property
+    def state(self) -> SessionState:
+        """``active`` until ``active_period_expires_at``, then ``idle``."""
+        return self._state
+
+    @property
+    def fresh(self) -> bool:
+        """Whether this call created or renewed the session, so that the cookie has to be set."""
+        return self._fresh
+
+    @property
+    def handle(self) -> str:
+        """Names this login to its user without being a secret. Renewals keep it."""
+        return handle_of(self._row)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the user logged in. Renewals keep it."""
+        return to_datetime(login_time(self._row, self._active_ms))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata of the login, as a copy of its own each time. Renewals keep it."""
+        return metadata_of(self._row)
+
+    def __repr__(self) -> str:
+        members = ", ".join(f"{each.name}={getattr(self, each.name)!r}" for each in fields(self))
+        return f"{type(self).__name__}({members})"
+
+    def __eq__(self, other: object) -> bool:
+        return self._members() == other._members() if isinstance(other, Session) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.session_id, self._state, self._fresh))
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        row = SessionRow(
+            id=self._row.id,
+            user_id=self._row.user_id,
+            active_expires=self._row.active_expires,
+            idle_expires=self._row.idle_expires,
+            attributes=deepcopy(dict(self._row.attributes)),
+        )
+        return Session, (row, self._state, self._fresh, self._active_ms)
+
+    def _members(self) -> tuple[object, ...]:
+        return self.session_id, *(getattr(self, each.name) for each in fields(self))
+
+
+def handle_of(row: StoredSession) -> str:
+    """Return the record's handle; for a record without one, the one derived from its id."""
+    handle = row.attributes.get("handle")
+    return handle if isinstance(handle, str) and handle else derived_handle(row.id)
+
+
+def derived_handle(session_id: str) -> str:
+    """Return the handle of a record that has none.
+
+    It is 16 bytes of a hash of the session id, which does not lead back to the id, in base64url.
+    """
+    digest = hashlib.sha256(b"lucia handle " + session_id.encode()).digest()
+    return base64url(digest[:HANDLE_BYTES])
+
+
+def login_time(row: StoredSession, active_ms: int) -> int:
+    """Return when the login happened, in milliseconds since the epoch.
+
+    A record that does not say so was written one active period before that period's end.
+    """
+    created_at = row.attributes.get("created_at")
+    if (
+        isinstance(created_at, int)
+        and not isinstance(created_at, bool)
+        and 0 <= created_at <= MAX_EPOCH_MS
+    ):
+        return created_at
+    return max(0, row.active_expires - active_ms)
+
+
+def metadata_of(row: StoredSession) -> dict[str, Any]:
+    """Return a copy of the metadata of a login; empty if the record has none."""
+    metadata = row.attributes.get("noted")
+    return deepcopy(cast("dict[str, Any]", metadata)) if isinstance(metadata, dict) else {}
+
+
+def to_datetime(epoch_ms: int) -> datetime:
+    """Return the UTC time of so many milliseconds since the epoch."""
+    return _EPOCH + epoch_ms * _MILLISECOND
+
+
+def base64url(data: bytes) -> str:
+    """Return the URL-safe base64 of the bytes, without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

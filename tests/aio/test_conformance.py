@@ -9,11 +9,11 @@ from redis.asyncio import Redis, RedisCluster
 
 from lucia._async.fallback import AsyncFiveMethods
 from lucia._redis.hashed_ids import HashedIds
-from lucia._rules.sessions import handle_of, system_clock
+from lucia._rules.sessions import system_clock
 from lucia._testing.checks import ODD_TEXTS
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.models import SessionRow
+from lucia.models import SessionRow, handle_of
 from lucia.testing import (
     AsyncRenewingSessionAdapterSuite,
     AsyncSessionAdapterSuite,

@@ -9,10 +9,10 @@ import valkey.exceptions
 
 from lucia import AsyncAuth, InvalidSessionId
 from lucia._redis.records import Layout, LayoutName, encode_row
-from lucia._rules.sessions import system_clock, to_datetime
+from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
 from lucia.errors import StoreCorrupt
-from lucia.models import SessionRow
+from lucia.models import SessionRow, to_datetime
 from tests.aio.test_redis import add, ids, renew, use_every_method
 from tests.aio.test_redis_cluster import allow, make_client
 from tests.redis_tools import (

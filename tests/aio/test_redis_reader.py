@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from lucia._redis.kept import MAX_KEPT_BYTES
 from redis.asyncio import Redis
 
 from lucia import AsyncAuth
 from lucia._redis.hashed_ids import HashedIds
-from lucia._redis.kept import MAX_KEPT_BYTES
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
 from tests.redis_tools import HOUR, Inspector, row

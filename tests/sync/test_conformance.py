@@ -10,11 +10,11 @@ from redis import Redis, RedisCluster
 
 from lucia._sync.fallback import FiveMethods
 from lucia._redis.hashed_ids import HashedIds
-from lucia._rules.sessions import handle_of, system_clock
+from lucia._rules.sessions import system_clock
 from lucia._testing.checks import ODD_TEXTS
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.redis import RedisSessionAdapter
-from lucia.models import SessionRow
+from lucia.models import SessionRow, handle_of
 from lucia.testing import (
     RenewingSessionAdapterSuite,
     SessionAdapterSuite,

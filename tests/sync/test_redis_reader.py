@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from lucia._redis.kept import MAX_KEPT_BYTES
 from redis import Redis
 
 from lucia import Auth
 from lucia._redis.hashed_ids import HashedIds
-from lucia._redis.kept import MAX_KEPT_BYTES
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
 from tests.redis_tools import HOUR, Inspector, row

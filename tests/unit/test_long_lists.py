@@ -20,8 +20,9 @@ from lucia._compat.blocks import AsyncBlocks, Blocks, drain
 from lucia._redis.commands import Call
 from lucia._redis.index import SET
 from lucia._redis.records import Layout, LayoutName, encode_row
-from lucia._rules.sessions import SessionExpiry, handle_of, new_session_row, system_clock
+from lucia._rules.sessions import SessionExpiry, new_session_row, system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.models import handle_of
 from tests.redis_tools import AsyncClients
 from tests.servers import Cluster, Server
 

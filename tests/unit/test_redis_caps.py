@@ -15,9 +15,9 @@ from lucia._redis.records import Layout, encode_row
 from lucia._redis.scripts import CHANGED
 from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
-from lucia._rules.sessions import handle_of, system_clock
+from lucia._rules.sessions import system_clock
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
-from lucia.models import SessionRow
+from lucia.models import SessionRow, handle_of
 from tests.redis_tools import (
     DEFAULT,
     HOUR,

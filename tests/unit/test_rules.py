@@ -32,7 +32,6 @@ from lucia import (
 from lucia._rules.sessions import (
     ALPHANUMERIC,
     created_at_of,
-    handle_of,
     is_session_id,
     key_id,
     milliseconds,
@@ -44,11 +43,10 @@ from lucia._rules.sessions import (
     sought_user_id,
     successor_row,
     system_clock,
-    to_datetime,
     to_key,
     to_session,
 )
-from lucia.models import MAX_EPOCH_MS
+from lucia.models import MAX_EPOCH_MS, handle_of, to_datetime
 
 MS = timedelta(milliseconds=1)
 EXPIRY = SessionExpiry()

@@ -179,7 +179,7 @@ class AsyncAuth(AsyncUserMethods[UserT]):
 
     def _use_adapters(self, sessions: AsyncSessionAdapter, users: AsyncUserAdapter | None) -> None:
         check_methods("sessions", sessions, AsyncSessionAdapter)
-        check_flavour("sessions", sessions.get_session, self.get_session)
+        check_flavour("sessions", sessions.set_session, self.get_session)
         if users is not None:
             check_methods("users", users, AsyncUserAdapter)
             check_flavour("users", users.get_user, self.get_user)

@@ -7,7 +7,7 @@ from lucia._compat.concurrency import AsyncLock
 from lucia._memory.renewals import Renewals
 from lucia._rules.caps import login_after, surplus_sessions
 from lucia._rules.sessions import Clock
-from lucia.models import SessionRow
+from lucia.models import SessionRow, StoredSession
 
 
 class AsyncFiveMethods:
@@ -28,7 +28,7 @@ class AsyncFiveMethods:
         self._renewals = Renewals(clock)
         self.keeps_attributes: bool = getattr(adapter, "keeps_attributes", False)
 
-    async def get_session(self, session_id: str, /) -> SessionRow | None:
+    async def get_session(self, session_id: str, /) -> StoredSession | None:
         """The adapter's own."""
         return await self._adapter.get_session(session_id)
 
@@ -86,7 +86,7 @@ class AsyncFiveMethods:
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
-    ) -> SessionRow | None:
+    ) -> StoredSession | None:
         """Make the successor, then end the used session; undo that if the used one was ended meanwhile."""
         async with self._lock:
             if await self._adapter.get_session(session_id) is None:
@@ -99,12 +99,12 @@ class AsyncFiveMethods:
             self._renewals.add(session_id, successor.id, grace)
             return successor
 
-    async def get_successor(self, session_id: str, /) -> SessionRow | None:
+    async def get_successor(self, session_id: str, /) -> StoredSession | None:
         """What the used id was renewed to in this process, while each step is within its grace."""
         async with self._lock:
             return await self._successor(session_id)
 
-    async def _end_of_chain(self, session_id: str) -> SessionRow | None:
+    async def _end_of_chain(self, session_id: str) -> StoredSession | None:
         """The session, or what it was renewed to in this process within the last 60 seconds, whatever the grace."""
         successor = self._renewals.successor(session_id)
         return await (
@@ -113,7 +113,7 @@ class AsyncFiveMethods:
             else self._end_of_chain(successor)
         )
 
-    async def _successor(self, session_id: str) -> SessionRow | None:
+    async def _successor(self, session_id: str) -> StoredSession | None:
         successor = self._renewals.within_grace(session_id)
         return (
             None

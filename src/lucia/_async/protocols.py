@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from lucia._rules.throttling import Attempt, FailureRule
-from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
+from lucia.models import UNSET, AsyncFoundSession, KeyRow, SessionRow, StoredSession, Unset, UserRow
 
 __all__ = [
     "AsyncRenewingSessionAdapter",
@@ -33,8 +33,8 @@ class AsyncSessionAdapter(Protocol):
     Over these alone, renewal, ``keep=`` and a cap are as good as the five allow: see "Writing an adapter" in the documentation.
     """
 
-    async def get_session(self, session_id: str, /) -> SessionRow | None:
-        """The session with this id, dead ones included; None if there is none."""
+    def get_session(self, session_id: str, /) -> AsyncFoundSession:
+        """Return the session with this id, dead ones included; None if there is none."""
         ...
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
@@ -99,7 +99,7 @@ class AsyncRenewingSessionAdapter(AsyncSessionAdapter, Protocol):
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
-    ) -> SessionRow | None:
+    ) -> StoredSession | None:
         """Replace a session by its successor, once, however many callers ask.
 
         Args:
@@ -117,7 +117,7 @@ class AsyncRenewingSessionAdapter(AsyncSessionAdapter, Protocol):
         """
         ...
 
-    async def get_successor(self, session_id: str, /) -> SessionRow | None:
+    async def get_successor(self, session_id: str, /) -> StoredSession | None:
         """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
         ...
 
@@ -204,7 +204,7 @@ class AsyncSessionUserAdapter(Protocol):
 
     async def get_session_and_user_by_session_id(
         self, session_id: str, /
-    ) -> tuple[SessionRow, UserRow] | None:
+    ) -> tuple[StoredSession, UserRow] | None:
         """The session and its user; None if either is missing."""
         ...
 

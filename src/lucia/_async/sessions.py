@@ -1,7 +1,7 @@
 """``Auth``'s methods for sessions: all that is needed beside somebody's own users."""
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic
@@ -20,7 +20,6 @@ from lucia._rules.sessions import (
     check_handle,
     check_metadata,
     exactly,
-    handle_of,
     is_session_id,
     new_session_row,
     session_state,
@@ -36,12 +35,14 @@ from lucia.models import (
     SessionRow,
     SessionState,
     SessionUser,
+    StoredSession,
     UserRow,
     UserT,
     check_user_id,
+    handle_of,
 )
 
-_Live = tuple[SessionRow, SessionState, bool]
+_Live = tuple[StoredSession, SessionState, bool]
 """A live session's row and its state, and whether the id that was asked for is a used one that leads to it."""
 
 
@@ -137,7 +138,7 @@ class AsyncSessionMethods(Generic[UserT]):
         if (
             found is not None and found.id == session_id and self._clock() <= found.active_expires
         ):  # as nearly always
-            return to_session(found, "active", self._expiry, fresh=False)
+            return Session(found, "active", False, self._expiry.active_ms)
         row, state, followed = await self._judge(session_id, found)
         if state == "idle":
             return await self._renew(row, self._expiry.grace_ms)
@@ -304,7 +305,7 @@ class AsyncSessionMethods(Generic[UserT]):
             raise InvalidSessionId
         return await self._judge(session_id, await self._sessions.get_session(session_id))
 
-    async def _judge(self, session_id: str, row: SessionRow | None) -> _Live:
+    async def _judge(self, session_id: str, row: StoredSession | None) -> _Live:
         followed = False
         if row is None or row.id != session_id:  # as a database may answer that ignores case
             row, followed = await self._sessions.get_successor(session_id), True
@@ -347,7 +348,7 @@ class AsyncSessionMethods(Generic[UserT]):
                 self._user_cache.keep(row, reading)
         return row
 
-    async def _renew(self, row: SessionRow, grace: int) -> Session:
+    async def _renew(self, row: StoredSession, grace: int) -> Session:
         try:
             found = await self._replace(row, grace)
         except (
@@ -359,7 +360,7 @@ class AsyncSessionMethods(Generic[UserT]):
             raise InvalidSessionId
         return to_session(found, state, self._expiry, fresh=True)
 
-    async def _replace(self, row: SessionRow, grace: int) -> SessionRow | None:
+    async def _replace(self, row: StoredSession, grace: int) -> StoredSession | None:
         now = self._clock()
         successor = self._as_kept(successor_row(row, now, self._expiry))
         if (
@@ -377,7 +378,7 @@ class AsyncSessionMethods(Generic[UserT]):
         if self._cleanup and not self._sessions.expires_records:
             await self.delete_dead_user_sessions(user_id)
 
-    async def _delete_dead(self, rows: list[SessionRow]) -> None:
+    async def _delete_dead(self, rows: Sequence[StoredSession]) -> None:
         if rows and self._cleanup and not self._sessions.expires_records:
             await self._sessions.delete_session(*(row.id for row in rows))
 

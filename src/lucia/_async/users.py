@@ -20,7 +20,6 @@ from lucia._rules.sessions import (
     refusal,
     sought_key_id,
     sought_user_id,
-    to_datetime,
     to_key,
 )
 from lucia.errors import (
@@ -42,6 +41,7 @@ from lucia.models import (
     SingleUseKey,
     UserT,
     check_user_id,
+    to_datetime,
 )
 
 

@@ -13,9 +13,7 @@ from lucia._redis.hashed_ids import HashedIds, RawIds, check_raw_ids, is_hash
 from lucia._redis.operations import MAX_HOPS, get, is_in_grace, twice
 from lucia._redis.records import Layout, MismatchedReply, decode_marker, decode_row
 from lucia._redis.store import Store, StoreProtocol
-from lucia._rules.sessions import derived_handle, handle_of
-from lucia.frozen import FrozenDict
-from lucia.models import SessionRow, stored_row
+from lucia.models import SessionRow, derived_handle, handle_of
 
 
 class _Step(NamedTuple):
@@ -29,6 +27,7 @@ class HashedLookup:
     """A session is where one of the hashes of its id says, or the id itself."""
 
     def __init__(self, layout: Layout, ids: HashedIds) -> None:
+        self.prefix: str | None = None
         self._prefix = layout.session_key("")
         self._ids = ids
 
@@ -235,12 +234,16 @@ def _values(reply: Reply, count: int) -> list[bytes | None]:
 
 
 def _under_its_id(row: SessionRow, session_id: str) -> SessionRow:
-    """A stored row as it was given to the store, by the id that led to it."""
+    """Return a stored row as it was given to the store, under the id that led to it."""
     if row.id == session_id:
         return row
-    attributes = row.attributes
+    attributes = dict(row.attributes)
     if attributes.get("handle") == derived_handle(session_id):
-        attributes = FrozenDict(
-            {name: value for name, value in attributes.items() if name != "handle"}
-        )
-    return stored_row(session_id, row.user_id, row.active_expires, row.idle_expires, attributes)
+        del attributes["handle"]
+    return SessionRow(
+        id=session_id,
+        user_id=row.user_id,
+        active_expires=row.active_expires,
+        idle_expires=row.idle_expires,
+        attributes=attributes,
+    )

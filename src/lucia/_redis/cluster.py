@@ -48,9 +48,9 @@ from lucia._redis.operations import (
 )
 from lucia._redis.records import Layout, Marker, encode_marker, encode_row
 from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, SWAP
-from lucia._rules.sessions import MARKER_MS, handle_of
+from lucia._rules.sessions import MARKER_MS
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
-from lucia.models import SessionRow
+from lucia.models import SessionRow, handle_of
 
 PROVISIONAL_MS: Final = 10_000
 """How long a session lives that is not whole yet."""

@@ -10,6 +10,11 @@ from lucia.models import SessionRow
 class Lookup(Protocol):
     """The keys that a session may be at, and how to read what is there."""
 
+    @property
+    def prefix(self) -> str | None:
+        """What the id follows in the only key that a session may be at; None if there are others."""
+        ...
+
     def keys(self, session_id: str) -> list[bytes]:
         """All keys at which the session may be, in the order in which what is there counts."""
         ...
@@ -27,11 +32,12 @@ class PlainLookup:
     """A session is where its id says."""
 
     def __init__(self, layout: Layout) -> None:
-        self._prefix = layout.session_key("")
+        self.prefix: str | None = layout.session_key("")
+        self._layout = layout
 
     def keys(self, session_id: str) -> list[bytes]:
-        """One."""
-        return [(self._prefix + session_id).encode()]
+        """Return the one key."""
+        return [self._layout.session_key(session_id).encode()]
 
     def row(self, session_id: str, records: Sequence[bytes | None]) -> SessionRow | None:
         """The session in its record."""

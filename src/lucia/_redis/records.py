@@ -19,13 +19,19 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, NoReturn, cast, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn, cast, get_args
+
+import msgspec
 
 from lucia._logs import record_ignored
 from lucia._redis.index import LEGACY_LIST, LEGACY_SET, LIST, SET, Index
 from lucia._rules.sessions import MARKER_MS
-from lucia.frozen import FrozenDict, freeze
-from lucia.models import SESSION_COLUMNS, SessionRow, stored_row
+from lucia.models import (
+    MAX_EPOCH_MS,
+    MAX_ID_LENGTH,
+    SESSION_COLUMNS,
+    SessionRow,
+)
 
 MAX_RECORD_BYTES: Final = 16_384
 """A longer record is neither written nor read."""
@@ -229,14 +235,78 @@ class MismatchedReply(Exception):
     """What was read is another session's: replies were crossed, or somebody copied it here. A signal between two layers."""
 
 
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+EpochMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_EPOCH_MS)]
+
+
+class SessionRecord(
+    msgspec.Struct, frozen=True, gc=False, eq=False, forbid_unknown_fields=True, kw_only=True
+):
+    """A session as ``Auth`` writes it and as :data:`parse_record` reads it: a :class:`StoredSession`.
+
+    The types are strict on purpose. Any other record that is a session all the same, such as one
+    with members of the application's own, is read by :func:`decode_row`.
+    """
+
+    id: Id
+    user_id: Id
+    active_expires: EpochMs
+    idle_expires: EpochMs
+    created_at: EpochMs | msgspec.UnsetType = msgspec.UNSET
+    handle: Id | msgspec.UnsetType = msgspec.UNSET
+    noted: dict[str, str | int | bool | None] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The record's other members, in a dict of the caller's own."""
+        members: dict[str, Any] = {}
+        if self.created_at is not msgspec.UNSET:
+            members["created_at"] = self.created_at
+        if self.handle is not msgspec.UNSET:
+            members["handle"] = self.handle
+        if self.noted is not msgspec.UNSET:
+            members["noted"] = dict(self.noted)
+        return members
+
+    def to_row(self) -> SessionRow:
+        """Return the same session as a plain row."""
+        return SessionRow(
+            id=self.id,
+            user_id=self.user_id,
+            active_expires=self.active_expires,
+            idle_expires=self.idle_expires,
+            attributes=self.attributes,
+        )
+
+    def __repr__(self) -> str:
+        return repr(self.to_row())
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, SessionRecord):
+            return self.to_row() == other.to_row()
+        return self.to_row() == other if isinstance(other, SessionRow) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.to_row())
+
+
+parse_record: Final = msgspec.json.Decoder(SessionRecord).decode
+"""Return the :class:`SessionRecord` in a record; msgspec's own function, since nothing is called
+more often. Neither the record's length nor whose it is has been checked.
+
+Raises:
+    ValueError: :func:`decode_row` has to decide.
+"""
+
+
 def decode_row(record: bytes, session_id: str) -> SessionRow | None:
-    """The session in a record; None, and a line in the log, if it holds none.
+    """Return the session in a record; None, and a line in the log, if it holds none.
 
     Raises:
         MismatchedReply: it is a record, but of another id.
     """
     try:
-        row = _parse_row(record)
+        row = _read_record(record)
     except (TypeError, ValueError, RecursionError) as error:
         record_ignored(
             str(error) if type(error) in (TypeError, ValueError) else type(error).__name__
@@ -249,37 +319,47 @@ def decode_row(record: bytes, session_id: str) -> SessionRow | None:
 
 
 def peek(record: bytes, session_id: str) -> SessionRow | None:
-    """The session in a record; None, without a line in the log, if it holds none or another one."""
+    """Return the session in a record; None, without a line in the log, if it holds none or another one."""
     try:
-        row = _parse_row(record)
+        row = _read_record(record)
     except (TypeError, ValueError, RecursionError):
         return None
     return row if row.id == session_id else None
 
 
-def _parse_row(record: bytes) -> SessionRow:
+def _read_record(record: bytes) -> SessionRow:
     if len(record) > MAX_RECORD_BYTES:
         raise ValueError(f"it has {len(record)} bytes, more than {MAX_RECORD_BYTES}")
+    try:
+        return parse_record(record).to_row()
+    except ValueError:
+        return read_odd_record(record)
+
+
+def read_odd_record(record: bytes) -> SessionRow:
+    """Return the session in any record that the original, or an application, may have written.
+
+    Accepted is what ``JSON.parse`` accepts: further members, lists and objects in them to a depth
+    of 100, floats in them, any encoding of Unicode, lone surrogates outside of the ids.
+
+    Raises:
+        TypeError, ValueError, RecursionError: there is no session in it; the message says why.
+    """
     members = _parse_object(record)
-    is_flat = record.rfind(b"{") == 0 and record.rfind(b"[") < 0
-    if (
-        not is_flat and record.count(b"{") + record.count(b"[") > MAX_DEPTH
-    ):  # else there are too few to be deep
+    if record.count(b"{") + record.count(b"[") > MAX_DEPTH:  # else there are too few to be deep
         _check_depth(members)
     try:
-        id_, user_id = members["id"], members["user_id"]
-        active_expires, idle_expires = members["active_expires"], members["idle_expires"]
+        id_, user_id = members.pop("id"), members.pop("user_id")
+        active_expires, idle_expires = members.pop("active_expires"), members.pop("idle_expires")
     except KeyError:
-        raise ValueError(
-            f"it has no {', '.join(sorted(SESSION_COLUMNS - members.keys()))}"
-        ) from None
-    del members["id"], members["user_id"], members["active_expires"], members["idle_expires"]
-    return stored_row(
-        id_,
-        user_id,
-        active_expires,
-        idle_expires,
-        FrozenDict(members) if is_flat else freeze(members),
+        columns = SESSION_COLUMNS - _parse_object(record).keys()
+        raise ValueError(f"it has no {', '.join(sorted(columns))}") from None
+    return SessionRow(
+        id=id_,
+        user_id=user_id,
+        active_expires=active_expires,
+        idle_expires=idle_expires,
+        attributes=members,
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from lucia._rules.sessions import handle_of, login_time, session_state
-from lucia.models import SessionRow
+from lucia._rules.sessions import session_state
+from lucia.models import SessionRow, handle_of, login_time
 
 MAX_SKEW_MS: Final = 60_000
 """By how many milliseconds the clocks of two machines may differ where their logins are put in order."""

@@ -10,8 +10,8 @@ from datetime import datetime
 from email.utils import format_datetime
 from typing import Final, Literal
 
-from lucia._rules.sessions import is_session_id, to_datetime
-from lucia.models import Session
+from lucia._rules.sessions import is_session_id
+from lucia.models import Session, to_datetime
 
 Env = Literal["DEV", "PROD"]
 

@@ -1,14 +1,12 @@
 """Every decision about sessions and keys, without waiting: the clock and the randomness are arguments."""
 
-import base64
-import hashlib
 import json
 import os
 import string
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
 
@@ -22,8 +20,8 @@ from lucia.errors import (
     OutdatedPassword,
     quoted,
 )
-from lucia.frozen import EMPTY, FrozenDict, freeze
 from lucia.models import (
+    HANDLE_BYTES,
     MAX_EPOCH_MS,
     MAX_ID_LENGTH,
     Device,
@@ -32,20 +30,24 @@ from lucia.models import (
     PersistentKey,
     PrimaryKey,
     Session,
-    SessionDraft,
     SessionRow,
     SessionState,
     SingleUseKey,
+    StoredSession,
     UserRow,
+    base64url,
     check_storable,
     check_text,
     check_user_id,
+    handle_of,
+    login_time,
+    metadata_of,
+    to_datetime,
 )
 
 ALPHANUMERIC: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 SESSION_ID_LENGTH: Final = 40
 USER_ID_LENGTH: Final = 15
-HANDLE_BYTES: Final = 16
 MAX_METADATA_BYTES: Final = 8_192
 """The longest JSON that is noted about a session."""
 
@@ -59,9 +61,6 @@ RandomBytes = Callable[[int], bytes]
 """Gives so many bytes from a cryptographically secure source."""
 
 RowT = TypeVar("RowT", KeyRow, UserRow)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 def system_clock() -> int:
@@ -115,7 +114,8 @@ def is_session_id(value: object) -> bool:
     if not isinstance(value, str):
         hint = ": give session.session_id" if isinstance(value, Session) else ""
         raise TypeError(f"session_id must be a str, not {type(value).__name__}{hint}")
-    return len(value) == SESSION_ID_LENGTH and value.isascii() and value.isalnum()
+    # In bytes, isalnum() takes half the time that it takes in a str.
+    return len(value) == SESSION_ID_LENGTH and value.isascii() and value.encode().isalnum()
 
 
 def check_handle(value: object) -> None:
@@ -142,11 +142,6 @@ def milliseconds(name: str, duration: object) -> int:
     if duration < timedelta(0):
         raise ValueError(f"{name} must not be negative, got {duration}")
     return duration // timedelta(milliseconds=1)
-
-
-def to_datetime(epoch_ms: int) -> datetime:
-    """The aware UTC time of so many milliseconds since the epoch."""
-    return _EPOCH + epoch_ms * _MILLISECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +216,7 @@ def new_session_row(
     active_expires, idle_expires = expiry.ends(now, now)
     attributes: dict[str, Any] = {
         "created_at": now,
-        "handle": _base64url(random_bytes(HANDLE_BYTES)),
+        "handle": base64url(random_bytes(HANDLE_BYTES)),
     }
     if metadata:
         attributes["noted"] = dict(metadata)
@@ -235,7 +230,7 @@ def new_session_row(
 
 
 def successor_row(
-    row: SessionRow, now: int, expiry: SessionExpiry, random_bytes: RandomBytes = os.urandom
+    row: StoredSession, now: int, expiry: SessionExpiry, random_bytes: RandomBytes = os.urandom
 ) -> SessionRow:
     """The row that a renewal puts in the place of ``row``: a new id and new ends; handle, creation and every other attribute stay."""
     created_at = created_at_of(row, expiry)
@@ -332,77 +327,23 @@ def _as_json(name: str, value: object) -> tuple[str, dict[str, Any]]:
     )
 
 
-def session_state(row: SessionRow, now: int) -> SessionState | None:
+def session_state(row: StoredSession, now: int) -> SessionState | None:
     """``active``, ``idle``, or None for a dead session. At its very end a period still counts."""
     if now > row.idle_expires:
         return None
     return "idle" if now > row.active_expires else "active"
 
 
-def created_at_of(row: SessionRow, expiry: SessionExpiry) -> int:
-    """When the login happened, in milliseconds since the epoch, where the active period is that of ``expiry``."""
+def created_at_of(row: StoredSession, expiry: SessionExpiry) -> int:
+    """Return when the login happened, in milliseconds since the epoch."""
     return login_time(row, expiry.active_ms)
 
 
-def login_time(row: SessionRow, active_ms: int) -> int:
-    """When the login happened, in milliseconds since the epoch; for a record that does not say so, one active period before its end."""
-    created_at = row.attributes.get("created_at")
-    if (
-        isinstance(created_at, int)
-        and not isinstance(created_at, bool)
-        and 0 <= created_at <= MAX_EPOCH_MS
-    ):
-        return created_at
-    return max(0, row.active_expires - active_ms)
-
-
-def handle_of(row: SessionRow) -> str:
-    """The record's handle; for a record without one, the derived one."""
-    handle = row.attributes.get("handle")
-    return handle if isinstance(handle, str) and handle else derived_handle(row.id)
-
-
-def derived_handle(session_id: str) -> str:
-    """The handle of a record that has none: 16 bytes of a hash of its id, which does not lead back to the id."""
-    return _base64url(
-        hashlib.sha256(b"lucia handle " + session_id.encode()).digest()[:HANDLE_BYTES]
-    )
-
-
-def metadata_of(row: SessionRow) -> Mapping[str, Any]:
-    """What the application noted at the login, as a dict that can't be changed."""
-    metadata = row.attributes.get("noted")
-    return cast("FrozenDict", freeze(metadata)) if isinstance(metadata, dict) else EMPTY
-
-
 def to_session(
-    row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool
+    row: StoredSession, state: SessionState, expiry: SessionExpiry, *, fresh: bool
 ) -> Session:
-    """What the application gets for a live row; the same object again for the same row, expiry and state, unless it is ``fresh``."""
-    kept = row.kept(expiry)
-    if kept is not None and kept.state == state and not fresh:
-        return kept
-    session = _made_of(row, state, expiry, fresh=fresh)
-    return session if fresh else row.keep(session)
-
-
-def _made_of(
-    row: SessionRow, state: SessionState, expiry: SessionExpiry, *, fresh: bool
-) -> Session:
-    session = SessionDraft()
-    session.session_id = row.id
-    session.user_id = row.user_id
-    session.active_period_expires_at = to_datetime(row.active_expires)
-    session.idle_period_expires_at = to_datetime(row.idle_expires)
-    session.state = state
-    session.fresh = fresh
-    session.handle = handle_of(row)
-    session.created_at = to_datetime(created_at_of(row, expiry))
-    session.metadata = metadata_of(row)
-    session._by = expiry
-    session.__class__ = Session
-    made: Session = session
-    return made
+    """Return what the application gets for a live record."""
+    return Session(row, state, fresh, expiry.active_ms)
 
 
 def check_session(session: object) -> None:
@@ -415,7 +356,7 @@ def check_session(session: object) -> None:
         raise TypeError(f"session must be a Session or None, not {type(session).__name__}")
 
 
-def to_device(row: SessionRow, state: SessionState, expiry: SessionExpiry) -> Device:
+def to_device(row: StoredSession, state: SessionState, expiry: SessionExpiry) -> Device:
     """What the device list shows for a live row."""
     return Device(
         handle=handle_of(row),
@@ -564,7 +505,3 @@ def to_key(row: KeyRow, now: int) -> Key:
         expires_at=to_datetime(row.expires),
         expired=now > row.expires,
     )
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

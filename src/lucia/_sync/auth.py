@@ -180,7 +180,7 @@ class Auth(UserMethods[UserT]):
 
     def _use_adapters(self, sessions: SessionAdapter, users: UserAdapter | None) -> None:
         check_methods("sessions", sessions, SessionAdapter)
-        check_flavour("sessions", sessions.get_session, self.get_session)
+        check_flavour("sessions", sessions.set_session, self.get_session)
         if users is not None:
             check_methods("users", users, UserAdapter)
             check_flavour("users", users.get_user, self.get_user)

@@ -8,7 +8,7 @@ from lucia._compat.concurrency import Lock
 from lucia._memory.renewals import Renewals
 from lucia._rules.caps import login_after, surplus_sessions
 from lucia._rules.sessions import Clock
-from lucia.models import SessionRow
+from lucia.models import SessionRow, StoredSession
 
 
 class FiveMethods:
@@ -29,7 +29,7 @@ class FiveMethods:
         self._renewals = Renewals(clock)
         self.keeps_attributes: bool = getattr(adapter, "keeps_attributes", False)
 
-    def get_session(self, session_id: str, /) -> SessionRow | None:
+    def get_session(self, session_id: str, /) -> StoredSession | None:
         """The adapter's own."""
         return self._adapter.get_session(session_id)
 
@@ -87,7 +87,7 @@ class FiveMethods:
 
     def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
-    ) -> SessionRow | None:
+    ) -> StoredSession | None:
         """Make the successor, then end the used session; undo that if the used one was ended meanwhile."""
         with self._lock:
             if self._adapter.get_session(session_id) is None:
@@ -100,12 +100,12 @@ class FiveMethods:
             self._renewals.add(session_id, successor.id, grace)
             return successor
 
-    def get_successor(self, session_id: str, /) -> SessionRow | None:
+    def get_successor(self, session_id: str, /) -> StoredSession | None:
         """What the used id was renewed to in this process, while each step is within its grace."""
         with self._lock:
             return self._successor(session_id)
 
-    def _end_of_chain(self, session_id: str) -> SessionRow | None:
+    def _end_of_chain(self, session_id: str) -> StoredSession | None:
         """The session, or what it was renewed to in this process within the last 60 seconds, whatever the grace."""
         successor = self._renewals.successor(session_id)
         return (
@@ -114,7 +114,7 @@ class FiveMethods:
             else self._end_of_chain(successor)
         )
 
-    def _successor(self, session_id: str) -> SessionRow | None:
+    def _successor(self, session_id: str) -> StoredSession | None:
         successor = self._renewals.within_grace(session_id)
         return (
             None

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from lucia._rules.throttling import Attempt, FailureRule
-from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
+from lucia.models import UNSET, FoundSession, KeyRow, SessionRow, StoredSession, Unset, UserRow
 
 __all__ = [
     "RenewingSessionAdapter",
@@ -34,8 +34,8 @@ class SessionAdapter(Protocol):
     Over these alone, renewal, ``keep=`` and a cap are as good as the five allow: see "Writing an adapter" in the documentation.
     """
 
-    def get_session(self, session_id: str, /) -> SessionRow | None:
-        """The session with this id, dead ones included; None if there is none."""
+    def get_session(self, session_id: str, /) -> FoundSession:
+        """Return the session with this id, dead ones included; None if there is none."""
         ...
 
     def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
@@ -100,7 +100,7 @@ class RenewingSessionAdapter(SessionAdapter, Protocol):
 
     def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
-    ) -> SessionRow | None:
+    ) -> StoredSession | None:
         """Replace a session by its successor, once, however many callers ask.
 
         Args:
@@ -118,7 +118,7 @@ class RenewingSessionAdapter(SessionAdapter, Protocol):
         """
         ...
 
-    def get_successor(self, session_id: str, /) -> SessionRow | None:
+    def get_successor(self, session_id: str, /) -> StoredSession | None:
         """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
         ...
 
@@ -205,7 +205,7 @@ class SessionUserAdapter(Protocol):
 
     def get_session_and_user_by_session_id(
         self, session_id: str, /
-    ) -> tuple[SessionRow, UserRow] | None:
+    ) -> tuple[StoredSession, UserRow] | None:
         """The session and its user; None if either is missing."""
         ...
 

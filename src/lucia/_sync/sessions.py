@@ -2,7 +2,7 @@
 """``Auth``'s methods for sessions: all that is needed beside somebody's own users."""
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Generic
@@ -21,7 +21,6 @@ from lucia._rules.sessions import (
     check_handle,
     check_metadata,
     exactly,
-    handle_of,
     is_session_id,
     new_session_row,
     session_state,
@@ -37,12 +36,14 @@ from lucia.models import (
     SessionRow,
     SessionState,
     SessionUser,
+    StoredSession,
     UserRow,
     UserT,
     check_user_id,
+    handle_of,
 )
 
-_Live = tuple[SessionRow, SessionState, bool]
+_Live = tuple[StoredSession, SessionState, bool]
 """A live session's row and its state, and whether the id that was asked for is a used one that leads to it."""
 
 
@@ -138,7 +139,7 @@ class SessionMethods(Generic[UserT]):
         if (
             found is not None and found.id == session_id and self._clock() <= found.active_expires
         ):  # as nearly always
-            return to_session(found, "active", self._expiry, fresh=False)
+            return Session(found, "active", False, self._expiry.active_ms)
         row, state, followed = self._judge(session_id, found)
         if state == "idle":
             return self._renew(row, self._expiry.grace_ms)
@@ -305,7 +306,7 @@ class SessionMethods(Generic[UserT]):
             raise InvalidSessionId
         return self._judge(session_id, self._sessions.get_session(session_id))
 
-    def _judge(self, session_id: str, row: SessionRow | None) -> _Live:
+    def _judge(self, session_id: str, row: StoredSession | None) -> _Live:
         followed = False
         if row is None or row.id != session_id:  # as a database may answer that ignores case
             row, followed = self._sessions.get_successor(session_id), True
@@ -348,7 +349,7 @@ class SessionMethods(Generic[UserT]):
                 self._user_cache.keep(row, reading)
         return row
 
-    def _renew(self, row: SessionRow, grace: int) -> Session:
+    def _renew(self, row: StoredSession, grace: int) -> Session:
         try:
             found = self._replace(row, grace)
         except (
@@ -360,7 +361,7 @@ class SessionMethods(Generic[UserT]):
             raise InvalidSessionId
         return to_session(found, state, self._expiry, fresh=True)
 
-    def _replace(self, row: SessionRow, grace: int) -> SessionRow | None:
+    def _replace(self, row: StoredSession, grace: int) -> StoredSession | None:
         now = self._clock()
         successor = self._as_kept(successor_row(row, now, self._expiry))
         if (
@@ -378,7 +379,7 @@ class SessionMethods(Generic[UserT]):
         if self._cleanup and not self._sessions.expires_records:
             self.delete_dead_user_sessions(user_id)
 
-    def _delete_dead(self, rows: list[SessionRow]) -> None:
+    def _delete_dead(self, rows: Sequence[StoredSession]) -> None:
         if rows and self._cleanup and not self._sessions.expires_records:
             self._sessions.delete_session(*(row.id for row in rows))
 

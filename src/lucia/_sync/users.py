@@ -21,7 +21,6 @@ from lucia._rules.sessions import (
     refusal,
     sought_key_id,
     sought_user_id,
-    to_datetime,
     to_key,
 )
 from lucia.errors import (
@@ -43,6 +42,7 @@ from lucia.models import (
     SingleUseKey,
     UserT,
     check_user_id,
+    to_datetime,
 )
 
 

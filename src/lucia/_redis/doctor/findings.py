@@ -8,8 +8,7 @@ from typing import Final, Literal, NamedTuple
 
 from lucia._redis.operations import to_text
 from lucia._redis.records import Layout
-from lucia._rules.sessions import handle_of
-from lucia.models import SessionRow
+from lucia.models import SessionRow, handle_of
 
 
 class Kind(StrEnum):

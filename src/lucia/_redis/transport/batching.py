@@ -1,13 +1,15 @@
 """Requests of one tick of an event loop, sent to a server together.
 
-Where many tasks ask at once, most of what a request costs is its way: a connection of its own, packing, sending, waking up. So what is
-asked within one tick goes on one connection, and all reads in one command. While as many batches as may be are under way, requests pile
-up, and the next batch is larger.
+Where many tasks ask at once, most of a request's cost is a connection of its own, packing, sending
+and waking up. So what is asked within one tick goes out together on one connection. While as many
+batches are in flight as may be, requests collect, and the next batch is larger.
 
-* Each request has a future of its own, which no one else waits for. One that is cancelled before it is sent is not sent; the answer to one
-  that is cancelled later is thrown away. A batch belongs to a task of ours, never to one that waits.
-* A request is never joined to one that is already sent: its answer could be older than a revocation that is over.
-* Nobody is given an error that somebody else is given too, since raising one changes it.
+* Each request has a future that nobody else waits for. A request that is cancelled before it is
+  sent is not sent; the reply to one that is cancelled later is thrown away. A batch belongs to a
+  task of the batcher's, never to one that waits.
+* A request never joins a batch that was sent already: its reply could be older than a revocation
+  that is complete (I4).
+* No two requests are given the same error object, since raising an error changes it.
 """
 
 import asyncio
@@ -16,118 +18,175 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 from lucia._logs import overloaded
 from lucia._redis.commands import Reply, Words
 from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.transport.connection_io import Exchange
-from lucia._redis.transport.retries import BatchRejected, NoReply, Records, found_in
+from lucia._redis.transport.retries import NoReply
 from lucia.errors import Overloaded
 
-__all__ = ["RequestBatcher"]
+__all__ = ["Batcher", "RequestBatcher"]
+
+RequestT = TypeVar("RequestT", bound=tuple[Any, ...])
+"""A request; its second member is the future of its result."""
 
 MAX_REQUESTS: Final = 512
 """How many requests are sent together at most."""
 
 MIN_COMMANDS: Final = 32
-"""How many commands are sent together at least, where so many wait: fewer would be cheap to answer, and dear to send."""
+"""How many commands are sent together at least, where so many wait: fewer would be cheap to answer
+and expensive to send."""
 
 MAX_IN_FLIGHT: Final = 4
-"""How many batches are under way at once to one server, each on a connection of its own."""
+"""How many batches are in flight at once to one server, each on a connection of its own."""
 
 MAX_WAITING: Final = 50_000
-"""How many requests wait to be sent; beyond that they are refused."""
+"""How many requests wait to be sent; more are refused."""
 
 
-_Read = tuple[Sequence[bytes], "asyncio.Future[Records]"]
-"""Keys of records in one slot, and what tells them: a tuple, since nothing is made more often."""
+class Batcher(Generic[RequestT]):
+    """Collects the requests to one server in one event loop, and sends them in batches.
+
+    Args:
+        seconds: how long each request has, in all.
+        clock: in seconds, from any beginning.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._context = Context()  # of no request: what one of them logs must not be another's
+        self._requests: list[RequestT] = []
+        self._waiting_since = self._mark = 0.0
+        self._before_mark = 0
+        self._collecting = False
+        self._workers: set[asyncio.Task[None]] = set()
+
+    async def send(self, requests: list[RequestT], seconds: float) -> None:
+        """Send these requests together, and set the results of their futures."""
+        raise NotImplementedError
+
+    def fail(self, requests: Sequence[RequestT], error: NoReply | ServerHistoryChanged) -> None:
+        """Set this error for all these requests that have no result."""
+        raise NotImplementedError
+
+    def batch_size(self) -> int:
+        """Return how many requests to send now."""
+        return MAX_REQUESTS
+
+    def add(self, request: RequestT) -> None:
+        """Take a request, to be sent at the end of this tick or when another batch is done.
+
+        Raises:
+            Overloaded: too many requests wait.
+        """
+        if not self._collecting or not 0 < len(self._requests) < MAX_WAITING:
+            self._admit()
+        self._requests.append(request)
+
+    def _admit(self) -> None:
+        if len(self._requests) >= MAX_WAITING:
+            overloaded("requests to the session store")
+            raise Overloaded("too many requests wait for the session store")
+        if not self._requests:
+            self._waiting_since = self._mark = self._clock()
+            self._before_mark = 0
+        self._collect()
+
+    def _collect(self) -> None:
+        """Let a task send what is asked within this tick.
+
+        If as many as may be are busy, one of them sends it when its batch is done.
+        """
+        if not self._collecting and len(self._workers) < MAX_IN_FLIGHT:
+            self._collecting = True
+            worker = self._loop.create_task(self._work(), context=self._context)
+            self._workers.add(worker)
+            worker.add_done_callback(self._ended)
+
+    async def _work(self) -> None:
+        self._collecting = False
+        while self._requests:
+            end = self._waiting_since + self._seconds
+            taken = self._take()
+            batch = [request for request in taken if not request[1].done()]  # else it is cancelled
+            if not batch:
+                continue
+            seconds = end - self._clock()
+            if seconds > 0:
+                await self.send(batch, seconds)
+            else:
+                self.fail(batch, NoReply(None, sent=False))
+
+    def _take(self) -> list[RequestT]:
+        """Return the oldest requests, and let another task send those that remain."""
+        size = self.batch_size()
+        taken, self._requests = self._requests[:size], self._requests[size:]
+        self._move_mark(len(taken))
+        if self._requests:
+            self._collect()
+        return taken
+
+    def _move_mark(self, taken: int) -> None:
+        """Keep track of how long the oldest request has waited, in one number for all of them.
+
+        Once all that came before the mark are taken, those that wait came after it, and the mark
+        moves to now. So an age is at most what it really is and one whole wait more, at less cost
+        than a time for each request.
+        """
+        self._before_mark -= taken
+        if self._before_mark <= 0:
+            self._waiting_since, self._mark = self._mark, self._clock()
+            self._before_mark = len(self._requests)
+
+    def _ended(self, worker: "asyncio.Task[None]") -> None:
+        """A worker found no more requests; there may be some by the time that this is called.
+
+        Or it was cancelled, as all tasks are when an event loop ends: pending requests fail.
+        """
+        self._workers.discard(worker)
+        if worker.cancelled():
+            pending, self._requests, self._collecting = self._requests, [], False
+            self.fail(pending, NoReply(None, sent=False))
+        if self._requests:
+            self._collect()
 
 
-_Asked = tuple[Sequence[Words], "asyncio.Future[list[Reply]]", float, bool]
-"""Commands that belong together, the future of their replies, until when somebody waits for these,
-by the clock, and whether they need a fresh connection."""
+_Request = tuple[Sequence[Words], "asyncio.Future[list[Reply]]", float, bool]
+"""Commands that belong together, the future of their replies, by when they are wanted by the clock,
+and whether they need a fresh connection."""
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """What is sent together.
+    """Requests that are in flight, and whether they may have arrived at the server."""
 
-    Args:
-        reads: those that somebody waits for.
-        asked: likewise.
-        many_slots: whether each read needs a command of its own.
-        sent: whether it may have arrived at the server.
-    """
-
-    reads: list[_Read]
-    asked: list[_Asked]
-    many_slots: bool
+    requests: Sequence[_Request]
     sent: bool = False
 
-    def commands(self) -> list[Words]:
-        """One ``MGET`` for all the reads, unless keys are in many slots; then what was asked."""
-        words: list[Words] = []
-        if self.many_slots:
-            words += [("MGET", *keys) for keys, _ in self.reads]
-        elif self.reads:
-            words.append(["MGET", *[key for keys, _ in self.reads for key in keys]])
-        for commands, *_ in self.asked:
-            words += commands
-        return words
-
-    def needs_fresh(self) -> bool:
-        """Whether one of the requests is a retry, which needs a connection opened for it."""
-        return any(fresh for *_, fresh in self.asked)
-
-    def is_sent(self) -> None:
-        """It may arrive at the server from now on."""
+    def mark_sent(self) -> None:
+        """Take note that they may arrive from now on."""
         self.sent = True
 
     def answer(self, replies: list[Reply]) -> None:
-        """Give each its replies; the last of them may have none, where the client closed the connection before."""
-        taken = len(self.reads) if self.many_slots else min(len(self.reads), 1)
-        for (_, records), found in zip(self.reads, self._found(replies[:taken]), strict=False):
-            if not records.done():
-                if found is None:
-                    records.set_exception(BatchRejected())
-                else:
-                    records.set_result(found)
-        for commands, future, *_ in self.asked:
+        """Give each request its replies.
+
+        The last ones may have none, where the client closed the connection before.
+        """
+        taken = 0
+        for commands, future, *_ in self.requests:
             count = len(commands)
             if not future.done() and len(replies) > taken:
                 future.set_result(replies[taken : taken + count])
             taken += count
 
-    def _found(self, replies: list[Reply]) -> list[Records | None]:
-        """What each read found, by the replies to all of them; None where that was no answer."""
-        counts = [len(keys) for keys, _ in self.reads]
-        if self.many_slots:
-            return [found_in(reply, count) for reply, count in zip(replies, counts, strict=False)]
-        records = found_in(replies[0], sum(counts)) if replies else None
-        if records is None:
-            return [None] * len(counts)
-        if len(records) == len(counts):
-            return [[record] for record in records]
-        return [
-            records[end - count : end]
-            for count, end in zip(counts, accumulate(counts), strict=True)
-        ]
-
-    def fail(self, error: NoReply | ServerHistoryChanged) -> None:
-        """Raise it at all that have no answer."""
-        for _, records in self.reads:
-            if not records.done():
-                records.set_exception(error.for_another())
-        for _, future, *_ in self.asked:
-            if not future.done():
-                future.set_exception(error.for_another())
-
     def expire(self, now: float) -> float:
-        """Tell those whose time is over, and return when the first of the others' is."""
+        """Fail the requests whose time is over, and return when the next one's is."""
         next_end = math.inf
-        for _, future, end, _ in self.asked:
+        for _, future, end, _ in self.requests:
             if future.done():
                 continue
             if end <= now:
@@ -137,13 +196,13 @@ class _Batch:
         return next_end
 
 
-class RequestBatcher:
-    """The requests to one server, in one event loop.
+class RequestBatcher(Batcher[_Request]):
+    """The commands that are sent to one server, in one event loop.
 
     Args:
         exchange: sends commands together, on a connection that nothing else is sent on meanwhile.
         seconds: how long each request has, in all.
-        many_slots: whether the server is a node of a cluster, where one command can't name keys of several slots.
+        only_reads: whether none of the commands changes anything.
         clock: in seconds, from any beginning.
     """
 
@@ -152,175 +211,87 @@ class RequestBatcher:
         exchange: Exchange,
         seconds: float,
         *,
-        many_slots: bool,
+        only_reads: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock = clock
+        super().__init__(seconds, clock)
         self._exchange = exchange
-        self._seconds = seconds
-        self._many_slots = many_slots
-        self._loop = asyncio.get_running_loop()
-        self._context = Context()  # none of those who wait
-        self._reads: list[_Read] = []
-        self._asked: list[_Asked] = []
-        self._waiting_since = self._mark = 0.0
-        self._before_mark = (0, 0)
-        self._gathering = False
-        self._workers: set[asyncio.Task[None]] = set()
+        self._only_reads = only_reads
         self._in_flight: set[_Batch] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
 
-    def read(self, keys: Sequence[bytes]) -> "asyncio.Future[Records]":
-        """What is at these keys, which are in one slot.
-
-        Raises:
-            Overloaded: too many requests wait. The future raises :class:`BatchRejected`, if there was another answer, and as ``exchange``.
-        """
-        is_one_more_of_many = (
-            self._gathering and 0 < len(self._reads) + len(self._asked) < MAX_WAITING
-        )
-        if not is_one_more_of_many:
-            self._admit()
-        future: asyncio.Future[Records] = self._loop.create_future()
-        self._reads.append((keys, future))
-        return future
-
     def ask(
         self, commands: Sequence[Words], seconds: float, *, fresh: bool = False
     ) -> "asyncio.Future[list[Reply]]":
-        """Send commands, one right after another; their replies in order.
+        """Send commands, one right after another, and return the future of their replies in order.
 
         Args:
             commands: what to send.
-            seconds: for waiting to be sent, and for all that comes then.
-            fresh: whether their batch has to go on a connection that is opened for it.
+            seconds: for waiting to be sent, and for everything after that.
+            fresh: whether the batch has to go on a connection that is opened for it.
 
         Raises:
-            Overloaded: too many requests wait. The future raises :class:`NoReply` when the time is over, and as ``exchange``.
+            Overloaded: too many requests wait. The future raises :class:`NoReply` when the time is
+                over, and what ``exchange`` raises.
         """
-        self._admit()
         future: asyncio.Future[list[Reply]] = self._loop.create_future()
         end = self._clock() + seconds
-        self._asked.append((commands, future, end, fresh))
+        self.add((commands, future, end, fresh))
         if end < self._alarm_at:
             self._set_alarm(end)
         return future
 
-    def _set_alarm(self, end: float) -> None:
-        """Look then whose time is over: one alarm for all is cheaper than one for each, and hardly ever has to be set."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = self._loop.call_later(
-            end - self._clock(), self._expire, context=self._context
-        )
-        self._alarm_at = end
+    def batch_size(self) -> int:
+        """Share the requests among the batches that may be sent.
 
-    def _expire(self) -> None:
-        self._alarm, self._alarm_at = None, math.inf
-        now = self._clock()
-        waiting = _Batch([], self._asked, self._many_slots)
-        next_end = min(batch.expire(now) for batch in (waiting, *self._in_flight))
-        if next_end < math.inf:
-            self._set_alarm(next_end)
-
-    def _admit(self) -> None:
-        waiting = len(self._reads) + len(self._asked)
-        if waiting >= MAX_WAITING:
-            overloaded("requests to the session store")
-            raise Overloaded("too many requests wait for the session store")
-        if not waiting:
-            self._waiting_since = self._mark = self._clock()
-            self._before_mark = (0, 0)
-        self._gather()
-
-    def _gather(self) -> None:
-        """Let a task send what is asked within this tick, unless as many as may be are busy: then it is done when one of these ends."""
-        if not self._gathering and len(self._workers) < MAX_IN_FLIGHT:
-            self._gathering = True
-            worker = self._loop.create_task(self._work(), context=self._context)
-            self._workers.add(worker)
-            worker.add_done_callback(self._ended)
-
-    async def _work(self) -> None:
-        self._gathering = False
-        while self._reads or self._asked:
-            end = self._waiting_since + self._seconds
-            batch = self._take()
-            if batch.reads or batch.asked:
-                await self._send(batch, end - self._clock())
-
-    def _take(self) -> _Batch:
-        """The oldest requests, but for those that nobody waits for any more."""
-        reads, self._reads = self._reads[:MAX_REQUESTS], self._reads[MAX_REQUESTS:]
-        share = self._share()
-        asked, self._asked = self._asked[:share], self._asked[share:]
-        self._move_mark(len(reads), len(asked))
-        self._gather_what_waits()
-        return _Batch(
-            [read for read in reads if not read[1].done()],
-            [each for each in asked if not each[1].done()],
-            self._many_slots,
-        )
-
-    def _move_mark(self, reads: int, asked: int) -> None:
-        """So many were taken. Once all are that came before the mark, what waits came after it, and the mark moves to now.
-
-        That costs less than the time of each request, and tells it closely enough: an age is at most what it is and a whole wait more.
+        The server works at one of them while the replies to another are parsed.
         """
-        self._before_mark = (self._before_mark[0] - reads, self._before_mark[1] - asked)
-        if max(self._before_mark) <= 0:
-            self._waiting_since, self._mark = self._mark, self._clock()
-            self._before_mark = (len(self._reads), len(self._asked))
-
-    def _share(self) -> int:
-        """How many commands to take. The batches that are free share them: a server works at one while we heed its answers to another."""
         free = MAX_IN_FLIGHT - len(self._workers) + 1  # with the one that takes
-        return min(max(len(self._asked) // free, MIN_COMMANDS), MAX_REQUESTS)
+        return min(max(len(self._requests) // free, MIN_COMMANDS), MAX_REQUESTS)
 
-    async def _send(self, batch: _Batch, seconds: float) -> None:
-        if seconds <= 0:
-            batch.fail(NoReply(None, sent=False))
-            return
-        commands = batch.commands()
+    async def send(self, requests: list[_Request], seconds: float) -> None:
+        batch = _Batch(requests)
+        commands = [words for commands, *_ in requests for words in commands]
+        fresh = any(fresh for *_, fresh in requests)
         self._in_flight.add(batch)
         try:
             replies = await self._exchange(
                 commands,
                 seconds,
-                only_reads=not batch.asked,
-                fresh=batch.needs_fresh(),
-                sending=batch.is_sent,
+                only_reads=self._only_reads,
+                fresh=fresh,
+                sending=batch.mark_sent,
             )
         except (NoReply, ServerHistoryChanged) as error:
-            batch.fail(error)
+            self.fail(requests, error)
         except BaseException:
-            batch.fail(NoReply(None, sent=True))
+            self.fail(requests, NoReply(None, sent=True))
             raise
         else:
             batch.answer(replies)
             if len(replies) < len(commands):
-                batch.fail(
-                    NoReply(
-                        ConnectionError("the connection was closed after an earlier reply"),
-                        sent=True,
-                    )
-                )
+                closed = ConnectionError("the connection was closed after an earlier reply")
+                self.fail(requests, NoReply(closed, sent=True))
         finally:
             self._in_flight.discard(batch)
 
-    def _gather_what_waits(self) -> None:
-        if self._reads or self._asked:
-            self._gather()
+    def fail(self, requests: Sequence[_Request], error: NoReply | ServerHistoryChanged) -> None:
+        for _, future, *_ in requests:
+            if not future.done():
+                future.set_exception(error.for_another())
 
-    def _ended(self, worker: "asyncio.Task[None]") -> None:
-        """A worker found nothing to do any more, but by now there may be something.
+    def _set_alarm(self, end: float) -> None:
+        """Arm the timer that all pending requests share: it hardly ever has to be set again."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        seconds = end - self._clock()
+        self._alarm = self._loop.call_later(seconds, self._expire, context=self._context)
+        self._alarm_at = end
 
-        Or it was cancelled, as all tasks are where a loop ends: then what waits, waits in vain.
-        """
-        self._workers.discard(worker)
-        if worker.cancelled():
-            waiting = _Batch(self._reads, self._asked, self._many_slots)
-            self._reads, self._asked, self._gathering = [], [], False
-            waiting.fail(NoReply(None, sent=False))
-        self._gather_what_waits()
+    def _expire(self) -> None:
+        self._alarm, self._alarm_at = None, math.inf
+        now = self._clock()
+        next_end = min(batch.expire(now) for batch in (_Batch(self._requests), *self._in_flight))
+        if next_end < math.inf:
+            self._set_alarm(next_end)

@@ -28,7 +28,7 @@ from lucia._redis.transport.batching import RequestBatcher
 from lucia._redis.transport.client_errors import is_answer, is_last
 from lucia._redis.transport.connection_io import HIGH_WATER, INFO, drop, is_clean, pack, replies_of
 from lucia._redis.transport.fair_semaphore import FairSemaphore
-from lucia._redis.transport.retries import AsyncRecords, NoReply, Records, records_in
+from lucia._redis.transport.retries import NoReply, Records, records_in
 from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia._redis.transport.threads import in_thread
 from lucia._redis.transport.timed_socket import use_timed_socket
@@ -85,14 +85,12 @@ class AsyncServer:
         self._seconds = settings.seconds
         self._connect_seconds = _connect_seconds(settings.seconds, many_slots=many_slots)
         self._tracked = self._track(settings)
-        self._send_reads = self._exchange if self._tracked is None else self._tracked.exchange
+        self.read_exchange = self._exchange if self._tracked is None else self._tracked.exchange
         self._batches = self._reads = (
-            RequestBatcher(self._exchange, settings.seconds, many_slots=many_slots)
-            if settings.coalesce
-            else None
+            RequestBatcher(self._exchange, settings.seconds) if settings.coalesce else None
         )
         if self._batches is not None and self._tracked is not None:
-            self._reads = RequestBatcher(self._send_reads, settings.seconds, many_slots=many_slots)
+            self._reads = RequestBatcher(self.read_exchange, settings.seconds, only_reads=True)
 
     def ask(
         self, commands: Sequence[Words], seconds: float, mode: SendMode = USUAL
@@ -119,20 +117,19 @@ class AsyncServer:
             )
         return self._batches.ask(commands, seconds, fresh=mode.fresh)
 
-    def read(self, keys: Sequence[bytes]) -> AsyncRecords:
-        """What is at these keys, which are in one slot, by the deadline of the settings.
+    async def read(self, keys: Sequence[bytes]) -> Records:
+        """Return what is at these keys, which are in one slot, by the deadline of the settings.
 
         Raises:
             BatchRejected: the server answered something else.
             Overloaded, NoReply, ServerHistoryChanged: as :meth:`ask`.
         """
-        return self._read_alone(keys) if self._reads is None else self._reads.read(keys)
-
-    async def _read_alone(self, keys: Sequence[bytes]) -> Records:
-        return records_in(
-            (await self._send_reads([("MGET", *keys)], self._seconds, only_reads=True))[0],
-            len(keys),
-        )
+        commands: list[Words] = [("MGET", *keys)]
+        if self._reads is None:
+            replies = await self.read_exchange(commands, self._seconds, only_reads=True)
+        else:
+            replies = await self._reads.ask(commands, self._seconds)
+        return records_in(replies[0], len(keys))
 
     async def _exchange(
         self,

@@ -16,7 +16,7 @@ from lucia._redis.lookup import Lookup
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries
 from lucia._redis.transport.retries import Records, is_read
 from lucia._rules.sessions import Clock, system_clock
-from lucia.models import SessionRow
+from lucia.models import StoredSession
 
 __all__ = ["AsyncNearCache", "NearCache"]
 
@@ -29,11 +29,11 @@ _NOTHING: Final = nullcontext[None]()
 class NearCache:
     """Nothing is in memory."""
 
-    def session(self, lookup: Lookup, session_id: str) -> SessionRow | None:
+    def session(self, lookup: Lookup, session_id: str) -> StoredSession | None:
         """None: the server is asked."""
         return None
 
-    def keep(self, keys: Sequence[bytes], records: Records, row: SessionRow | None) -> None:
+    def keep(self, keys: Sequence[bytes], records: Records, row: StoredSession | None) -> None:
         """Nothing is kept."""
 
     def changing(
@@ -65,19 +65,19 @@ class AsyncNearCache:
         """Begin without any record, as a forked process does: what its parent is told, it is not."""
         self.entries = Entries()
 
-    def session(self, lookup: Lookup, session_id: str) -> SessionRow | None:
+    def session(self, lookup: Lookup, session_id: str) -> StoredSession | None:
         """The session with this id, if its record is here and may be used, and the session is active."""
         if self.lease is None:
             return None
         for key in lookup.keys(session_id):
             entry = self.entries.get(key)
             if entry is not None:
-                row: SessionRow | None = entry.row
+                row: StoredSession | None = entry.row
                 if row is not None and row.id == session_id and self._clock() <= row.active_expires:
                     return row
         return None
 
-    def keep(self, keys: Sequence[bytes], records: Records, row: SessionRow | None) -> None:
+    def keep(self, keys: Sequence[bytes], records: Records, row: StoredSession | None) -> None:
         """This row was read: in the one record that there is at these keys. It stays as long as that record."""
         if self.lease is None or row is None:
             return

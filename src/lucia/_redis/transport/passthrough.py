@@ -16,6 +16,8 @@ __all__ = ["AsyncClientPassthrough", "ClientPassthrough"]
 class AsyncClientPassthrough:
     """The application's client as it is, where connections of our own can't be made: whether it sends something again is its own affair."""
 
+    only_server: None = None
+
     def __init__(self, client: Any, monitor: ConnectionMonitor) -> None:
         self._client = client
         self._monitor = monitor
@@ -88,6 +90,8 @@ class AsyncClientPassthrough:
 
 class ClientPassthrough:
     """The application's client as it is, where connections of our own can't be made: its timeouts are its own too."""
+
+    only_server: None = None
 
     def __init__(self, client: Any, monitor: ConnectionMonitor) -> None:
         self._client = client

@@ -106,7 +106,7 @@ class AsyncRedisDriver:
     ) -> None:
         self._deadline = settings.seconds
         self._near = settings.near
-        self._revocations = revocations = Revocations() if replay is None else replay.revocations
+        self.revocations = revocations = Revocations() if replay is None else replay.revocations
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
         self.outage = Outage()
@@ -120,7 +120,7 @@ class AsyncRedisDriver:
 
     def shortest_way(self) -> AsyncRoute | None:
         """What a command may be sent on without more ado; None where that has to be made first, or something else has to be done."""
-        return None if self._revocations.due else self._route.here()
+        return None if self.revocations.due else self._route.here()
 
     async def run(
         self,
@@ -333,7 +333,7 @@ class AsyncRedisDriver:
             again = True
 
     async def _wait_for_replay(self, course: _OperationState) -> None:
-        if self._replayer is not None and self._revocations.due and not course.during_replay:
+        if self._replayer is not None and self.revocations.due and not course.during_replay:
             replayer = self._replayer.here() or await self._replayer.get()
             await replayer.complete(_seconds_until(course.end_of_command))
 

@@ -1,75 +1,86 @@
-"""Reads sessions on the shortest way there is: what most requests to an application are made of."""
+"""Reads a session where it could not be read in a batch, and decides what follows from a failure."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
-from lucia._redis.kept import KeptRows
 from lucia._redis.lookup import Lookup
 from lucia._redis.operations import once_more
 from lucia._redis.records import MismatchedReply
 from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.store import Store
 from lucia._redis.transport.retries import BatchRejected, NoReply, Records, error_to_raise
+from lucia._redis.transport.session_reads import AsyncSessionReads, ReadError
 from lucia._redis.transport.settings import AsyncSettings
-from lucia._rules.sessions import system_clock
-from lucia.models import SessionRow
+from lucia.models import StoredSession
 
 
 class AsyncSessionReader:
-    """Does what the store's ``get`` does, in fewer steps while nothing is in the way, and by ``get`` itself otherwise.
-
-    The server is asked each time. If its record is, byte by byte, what it was, the same row is given again: no row can be changed.
+    """Does what the store's ``get`` does: in fewer steps while nothing is in the way, else by it.
 
     Args:
         driver: runs operations.
-        settings: how long a read may take, in all, and where what was read is kept.
+        lookup: at which keys a session may be.
+        settings: how long a read may take, in all, and the near-cache.
+        store: returns the store, which is another one once the server has refused scripts.
     """
 
-    def __init__(self, driver: AsyncRedisDriver, settings: AsyncSettings) -> None:
+    def __init__(
+        self,
+        driver: AsyncRedisDriver,
+        lookup: Lookup,
+        settings: AsyncSettings,
+        store: Callable[[], Store],
+    ) -> None:
         self._driver = driver
+        self._lookup = lookup
         self._outage = driver.outage
         self._near = settings.near
         self._seconds = settings.seconds
-        self._kept = KeptRows()
+        self._store = store
+        self.reads = AsyncSessionReads(
+            lookup, settings, driver.revocations, driver.outage, self.recover
+        )
 
-    async def get(self, store: Store, session_id: str) -> SessionRow | None:
-        """The session with this id; None if there is none, or if what is stored there is no session."""
-        way = self._driver.shortest_way()
-        if way is None:
-            return await self._driver.run(store.get(session_id))
+    async def read(self, session_id: str) -> StoredSession | None:
+        """Return the session with this id; None if there is none."""
+        route = self._driver.shortest_way()
+        if route is None:
+            return await self._driver.run(self._store().get(session_id))
+        self.reads.begin(route.only_server)
         end = time.monotonic() + self._seconds
         try:
-            keys = store.lookup.keys(session_id)
-            records = await way.read(keys)
-            row = self._kept.find(session_id, records) or self._row(
-                store.lookup, session_id, records
-            )
-        except (BatchRejected, ServerHistoryChanged):
-            again, operation = False, store.get(session_id)
-        except MismatchedReply:
-            again, operation = False, once_more(partial(store.get_once, session_id))
-        except NoReply as lost:
-            if lost.error is None:
-                error = error_to_raise(lost, wrote=False)
-                self._outage.failed(error)
-                raise error from None
-            again, operation = True, store.get(session_id)
+            keys = self._lookup.keys(session_id)
+            records = await route.read(keys)
+            row = self._row(session_id, records)
+        except (BatchRejected, ServerHistoryChanged, MismatchedReply, NoReply) as error:
+            failure = error
         else:
             if self._outage.is_on:
                 self._outage.answered()
             self._near.keep(keys, records, row)
             return row
-        return await self._driver.run(operation, end - time.monotonic(), again=again)
+        return await self.recover(session_id, failure, end - time.monotonic())
 
-    def _row(self, lookup: Lookup, session_id: str, records: Records) -> SessionRow | None:
-        row = lookup.row(session_id, records)
-        if row is None and any(
-            records[:-1]
-        ):  # damaged, which may have kept another one from being read
+    async def recover(
+        self, session_id: str, error: ReadError, seconds: float
+    ) -> StoredSession | None:
+        """Read a session after an error, in so many seconds."""
+        if isinstance(error, MismatchedReply):
+            operation = once_more(partial(self._store().get_once, session_id))
+        else:
+            operation = self._store().get(session_id)
+        if not isinstance(error, NoReply):
+            return await self._driver.run(operation, seconds)
+        if error.error is None:  # the time is over
+            unavailable = error_to_raise(error, wrote=False)
+            self._outage.failed(unavailable)
+            raise unavailable
+        return await self._driver.run(operation, seconds, again=True)
+
+    def _row(self, session_id: str, records: Records) -> StoredSession | None:
+        row = self._lookup.row(session_id, records)
+        if row is None and any(records[:-1]):  # damaged: it may have kept another from being read
             raise BatchRejected
-        if (
-            row is not None and system_clock() <= row.active_expires
-        ):  # others are renewed, and their ids not used again
-            self._kept.keep(records, row)
         return row

@@ -33,6 +33,11 @@ _PAUSE_SECONDS: Final = 0.05
 class AsyncRoute(Protocol):
     """A way to the servers, for one event loop."""
 
+    @property
+    def only_server(self) -> AsyncServer | None:
+        """The server that has all keys, over connections of our own; None if there is none."""
+        ...
+
     def ask(
         self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /
     ) -> AsyncReplies:
@@ -106,6 +111,7 @@ class AsyncOneRoute:
         self, topology: OneServer, settings: AsyncSettings, revocations: Revocations
     ) -> None:
         self._server = AsyncServer(topology.factory, ConnectionMonitor(revocations), settings)
+        self.only_server: AsyncServer | None = self._server
 
     def ask(
         self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /
@@ -227,6 +233,7 @@ class AsyncClusterRoute:
     def __init__(
         self, topology: InCluster, settings: AsyncSettings, revocations: Revocations
     ) -> None:
+        self.only_server: AsyncServer | None = None
         self._topology = topology
         self._settings = settings
         self._revocations = revocations

@@ -25,7 +25,7 @@ from lucia._redis.transport.clients import RedisClient, check_client, is_cluster
 from lucia._redis.transport.retries import deadline_seconds
 from lucia._redis.transport.settings import ReadOptions, Settings
 from lucia._rules.sessions import system_clock
-from lucia.models import SessionRow
+from lucia.models import FoundSession, SessionRow
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ class RedisSessionAdapter:
         revoke_ack_timeout: timedelta = DEFAULT_ACK_TIMEOUT,
         **options: Unpack[ReadOptions],
     ) -> None:
-        check_client(client, like=self.get_session)
+        check_client(client, like=self.set_session)
         self._layout = Layout.from_namespaces(namespaces, layout, legacy_writers=legacy_writers)
         self._acknowledgement = Acknowledgement(revoke_ack, revoke_ack_timeout)
         self._acknowledgement.check_within(deadline)
@@ -138,14 +138,16 @@ class RedisSessionAdapter:
         self._driver = RedisDriver(
             client, settings, Replay(self._revocations, self._revoke_again)
         )
-        self._near = settings.near
-        self._reader = SessionReader(self._driver, settings)
         if revoke_ack and not self._driver.has_own_connections:
             raise TypeError(
                 f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}"
             )
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
         self._follow(choose_protocol(client, self._layout))
+        self._reader = SessionReader(
+            self._driver, self._protocol.lookup, settings, lambda: self._protocol
+        )
+        self._reads = self._reader.reads
         names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
         self._throttle_store = RedisThrottleStore(client, self._driver, names)
 
@@ -163,13 +165,13 @@ class RedisSessionAdapter:
 
     def close(self) -> None:
         """Close the adapter's own connections, not the client's. Using the adapter again opens new ones."""
+        self._reads.close()
         self._driver.close()
 
-    def get_session(self, session_id: str, /) -> SessionRow | None:
-        """The session with this id; None if there is none, or if what is stored there is no session."""
-        return self._near.session(self._protocol.lookup, session_id) or self._reader.get(
-            self._protocol, session_id
-        )
+    def get_session(self, session_id: str, /) -> FoundSession:
+        """Return the session with this id; None if there is none, or no session in the record."""
+        # A plain function: one more frame that waits with each request costs a tenth of its time.
+        return self._reads.find(session_id) or self._reader.read(session_id)
 
     def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         """The user's sessions, newest first; in the layout ``lucia-v2`` in any order.

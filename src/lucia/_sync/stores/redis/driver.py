@@ -107,7 +107,7 @@ class RedisDriver:
     ) -> None:
         self._deadline = settings.seconds
         self._near = settings.near
-        self._revocations = revocations = Revocations() if replay is None else replay.revocations
+        self.revocations = revocations = Revocations() if replay is None else replay.revocations
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
         self.outage = Outage()
@@ -121,7 +121,7 @@ class RedisDriver:
 
     def shortest_way(self) -> Route | None:
         """What a command may be sent on without more ado; None where that has to be made first, or something else has to be done."""
-        return None if self._revocations.due else self._route.here()
+        return None if self.revocations.due else self._route.here()
 
     def run(
         self,
@@ -334,7 +334,7 @@ class RedisDriver:
             again = True
 
     def _wait_for_replay(self, course: _OperationState) -> None:
-        if self._replayer is not None and self._revocations.due and not course.during_replay:
+        if self._replayer is not None and self.revocations.due and not course.during_replay:
             replayer = self._replayer.here() or self._replayer.get()
             replayer.complete(_seconds_until(course.end_of_command))
 

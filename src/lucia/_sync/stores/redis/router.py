@@ -34,6 +34,11 @@ _PAUSE_SECONDS: Final = 0.05
 class Route(Protocol):
     """A way to the servers, for one event loop."""
 
+    @property
+    def only_server(self) -> Server | None:
+        """The server that has all keys, over connections of our own; None if there is none."""
+        ...
+
     def ask(
         self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /
     ) -> Replies:
@@ -107,6 +112,7 @@ class OneRoute:
         self, topology: OneServer, settings: Settings, revocations: Revocations
     ) -> None:
         self._server = Server(topology.factory, ConnectionMonitor(revocations), settings)
+        self.only_server: Server | None = self._server
 
     def ask(
         self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /
@@ -228,6 +234,7 @@ class ClusterRoute:
     def __init__(
         self, topology: InCluster, settings: Settings, revocations: Revocations
     ) -> None:
+        self.only_server: Server | None = None
         self._topology = topology
         self._settings = settings
         self._revocations = revocations
