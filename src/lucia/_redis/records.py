@@ -286,6 +286,9 @@ class SessionRecord(
             return self.to_row() == other.to_row()
         return self.to_row() == other if isinstance(other, SessionRow) else NotImplemented
 
+    def __ne__(self, other: object) -> bool:  # msgspec has one, by which no two are equal
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.to_row())
 

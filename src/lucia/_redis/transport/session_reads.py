@@ -16,7 +16,7 @@ from lucia._redis.records import MAX_RECORD_BYTES, MismatchedReply, parse_record
 from lucia._redis.replay import Revocations, ServerHistoryChanged
 from lucia._redis.transport.batching import Batcher
 from lucia._redis.transport.connection_io import Exchange
-from lucia._redis.transport.retries import BatchRejected, NoReply, error_to_raise
+from lucia._redis.transport.retries import BatchRejected, NoReply, error_to_raise, found_in
 from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia.models import StoredSession
 
@@ -167,8 +167,8 @@ class _SessionBatcher(Batcher[_Read]):
         else:
             if self._outage.is_on:
                 self._outage.answered()
-            records = replies[0] if replies else None
-            if records.__class__ is not list or len(records) != len(keys):
+            records = found_in(replies[0], len(keys)) if replies else None
+            if records is None:
                 self._recover_all(requests, BatchRejected(), end)
             elif groups is None:
                 self._answer(requests, records, end)
