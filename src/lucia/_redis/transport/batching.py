@@ -77,17 +77,14 @@ class Batcher(Generic[RequestT]):
         """Return how many requests to send now."""
         return MAX_REQUESTS
 
-    def add(self, request: RequestT) -> None:
-        """Take a request, to be sent at the end of this tick or when another batch is done.
+    def admit(self) -> None:
+        """Make room for a request, which the caller then appends.
+
+        It is sent at the end of this tick, or when another batch is done.
 
         Raises:
             Overloaded: too many requests wait.
         """
-        if not self._collecting or not 0 < len(self._requests) < MAX_WAITING:
-            self._admit()
-        self._requests.append(request)
-
-    def _admit(self) -> None:
         if len(self._requests) >= MAX_WAITING:
             overloaded("requests to the session store")
             raise Overloaded("too many requests wait for the session store")
@@ -235,9 +232,10 @@ class RequestBatcher(Batcher[_Request]):
             Overloaded: too many requests wait. The future raises :class:`NoReply` when the time is
                 over, and what ``exchange`` raises.
         """
+        self.admit()
         future: asyncio.Future[list[Reply]] = self._loop.create_future()
         end = self._clock() + seconds
-        self.add((commands, future, end, fresh))
+        self._requests.append((commands, future, end, fresh))
         if end < self._alarm_at:
             self._set_alarm(end)
         return future

@@ -14,7 +14,7 @@ from lucia._logs import Outage
 from lucia._redis.lookup import Lookup
 from lucia._redis.records import MAX_RECORD_BYTES, MismatchedReply, parse_record
 from lucia._redis.replay import Revocations, ServerHistoryChanged
-from lucia._redis.transport.batching import Batcher
+from lucia._redis.transport.batching import MAX_WAITING, Batcher
 from lucia._redis.transport.connection_io import Exchange
 from lucia._redis.transport.retries import BatchRejected, NoReply, error_to_raise, found_in
 from lucia._redis.transport.settings import AsyncSettings, Settings
@@ -144,8 +144,10 @@ class _SessionBatcher(Batcher[_Read]):
 
     def read(self, session_id: str) -> _Future:
         """Return the future of a session."""
+        if not self._collecting or not 0 < len(self._requests) < MAX_WAITING:
+            self.admit()  # else this batch is being collected, and has room: the fast path
         future: _Future = self._loop.create_future()
-        self.add((session_id, future))
+        self._requests.append((session_id, future))
         return future
 
     async def send(self, requests: list[_Read], seconds: float) -> None:
