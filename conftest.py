@@ -19,9 +19,9 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 from lucia import _logs
 
 if TYPE_CHECKING:
-    from tests.servers import Server
+    from tools.servers import Server
 
-pytest_plugins = ["tests.servers", "tests.sql_servers"]
+pytest_plugins = ["tests.support.redis_servers", "tests.support.sql_servers"]
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("no deadline", settings(), deadline=None)

@@ -12,7 +12,7 @@ from lucia.testing import AsyncUserAdapterSuite as Laws
 from tests.aio.broken import breaks
 from tests.aio.folding import AsyncFoldingStore
 from tests.aio.meeting import AsyncMeetingAdapter
-from tests.shared import Time
+from tests.support.clocks import Time
 
 # Users
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from lucia import AsyncAuth, User
 from lucia.adapters.memory import AsyncMemoryAdapter
-from tests.shared import CHEAP, ROOMY, Time
+from tests.support.clocks import Time
+from tests.support.passwords import CHEAP, ROOMY
 
 METHODS = (
     "get_user",

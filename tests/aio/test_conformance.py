@@ -21,7 +21,7 @@ from lucia.testing import (
     AsyncUserAdapterSuite,
 )
 from tests.aio.five_methods import AsyncColumnsAdapter, AsyncDictionaryAdapter
-from tests.shared import Time
+from tests.support.clocks import Time
 
 ID_KEYS: Final = (b"current key".ljust(32), b"older key".ljust(32))
 

@@ -35,10 +35,11 @@ from lucia.testing import (
 from tests.aio.five_methods import AsyncDictionaryAdapter, decode
 from tests.aio.folding import AsyncFoldingStore
 from tests.aio.stores import make_auth
-from tests.databases import AsyncDatabase
-from tests.redis_tools import row
-from tests.shared import CHEAP, CountingHash, Time
-from tests.sql_servers import SqlServer
+from tests.support.clocks import Time
+from tests.support.databases import AsyncDatabase
+from tests.support.passwords import CHEAP, CountingHash
+from tests.support.sessions import row
+from tests.support.sql_servers import SqlServer
 
 PASSWORD = "correct horse battery staple"
 VICTIM = "victim@example.com"

@@ -17,8 +17,13 @@ from lucia._compat.calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
 from tests.aio.meeting import patiently
-from tests.failover_tools import AsyncAdapters, Node, Pair, pair, replicated_cluster, sentinel_pair
-from tests.redis_tools import LEAST_RIGHTS, AsyncClients, Inspector, row
+from tests.support.acl_rights import LEAST_RIGHTS
+from tests.support.redis_clients import AsyncAdapters, AsyncClients
+from tests.support.redis_clusters import replicated_cluster
+from tests.support.redis_inspectors import Inspector
+from tests.support.replication import Node, Pair, pair
+from tests.support.sentinels import sentinel_pair
+from tests.support.sessions import row
 
 OUTAGE = (StoreUnavailable, redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)
 

@@ -10,7 +10,8 @@ import pytest
 from lucia import AsyncAuth, InvalidSessionId, Session, SessionExpiry, SessionRow, User
 from lucia._compat.calls import AsyncCalls
 from tests.aio.five_methods import AsyncColumnsAdapter, AsyncDictionaryAdapter
-from tests.shared import NOW, Exchange, Time
+from tests.support.clocks import NOW, Time
+from tests.support.requests import Exchange
 
 DAY = timedelta(days=1)
 MS = timedelta(milliseconds=1)

@@ -22,7 +22,7 @@ from lucia import (
 )
 from lucia._compat.calls import AsyncCalls
 from tests.aio.stores import AsyncWatchedStore, StoreDownError
-from tests.shared import NOW, Time
+from tests.support.clocks import NOW, Time
 
 PASSWORD = "correct horse battery staple"
 HOUR = timedelta(hours=1)

@@ -28,10 +28,12 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyUserAdapter, AuthTables
 from tests.aio.five_methods import AsyncDictionaryAdapter
 from tests.aio.stores import AsyncWatchedStore, StoreDownError
-from tests.databases import AsyncDatabase
-from tests.redis_tools import frozen, own_server
-from tests.servers import Server
-from tests.shared import CHEAP, OWN_ORIGIN, Exchange, Time
+from tests.support.clocks import Time
+from tests.support.databases import AsyncDatabase
+from tests.support.passwords import CHEAP
+from tests.support.redis_servers import frozen
+from tests.support.requests import OWN_ORIGIN, Exchange
+from tools.servers import Server, own_server
 
 PASSWORD = "correct horse battery staple"
 WRONG = "a wrong guess"

@@ -29,7 +29,9 @@ from lucia import (
 from lucia._compat.calls import AsyncCalls
 from lucia._compat.concurrency import NEW_PASSWORDS, _Turn, _Turns, owner_of
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
-from tests.shared import CHEAP, CountingHash, Exchange, Time
+from tests.support.clocks import Time
+from tests.support.passwords import CHEAP, CountingHash
+from tests.support.requests import Exchange
 
 PASSWORD = "correct horse battery staple"
 NEW = "Tr0ub4dor&3"

@@ -22,21 +22,12 @@ from lucia._redis.transport.slots import slot_of
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.aio.meeting import patiently
-from tests.redis_tools import (
-    AsyncClients,
-    ClusterInspector,
-    Inspector,
-    frozen,
-    own_server,
-    row,
-    sentinel_group,
-    silent_server,
-    tls_server,
-    until,
-    unused_port,
-    without_tls,
-)
-from tests.servers import Cluster, Server
+from tests.support.redis_clients import AsyncClients
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.redis_servers import frozen, silent_server, tls_server, without_tls
+from tests.support.sentinels import sentinel_group
+from tests.support.sessions import row
+from tools.servers import Cluster, Server, own_server, until, unused_port
 
 MINUTE: Final = 60_000
 SOON: Final = timedelta(seconds=0.3)

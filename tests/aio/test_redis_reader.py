@@ -12,8 +12,9 @@ from lucia._redis.hashed_ids import HashedIds
 from lucia._redis.kept import MAX_KEPT_BYTES
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
-from tests.redis_tools import HOUR, Inspector, row
-from tests.servers import Server
+from tests.support.redis_inspectors import Inspector
+from tests.support.sessions import HOUR, row
+from tools.servers import Server
 
 KEY = b"current key".ljust(32)
 OLDER = b"older key".ljust(32)

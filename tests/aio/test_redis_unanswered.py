@@ -21,18 +21,13 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.aio.meeting import patiently
 from tests.aio.test_failover import with_a_method_of_its_own
-from tests.redis_tools import (
-    AsyncClients,
-    ClusterInspector,
-    Inspector,
-    LossyProxy,
-    frozen,
-    own_server,
-    row,
-    unused_port,
-)
-from tests.servers import Cluster, Server
-from tests.shared import Exchange
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.redis_clients import AsyncClients
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.redis_servers import frozen
+from tests.support.requests import Exchange
+from tests.support.sessions import row
+from tools.servers import Cluster, Server, own_server, unused_port
 
 MINUTE: Final = 60_000
 SOON: Final = timedelta(seconds=0.3)

@@ -28,7 +28,8 @@ from lucia._compat.calls import AsyncCalls
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.models import SessionState
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
-from tests.shared import NOW, Time, as_read
+from tests.support.clocks import NOW, Time
+from tests.support.sessions import as_read
 
 DAY = timedelta(days=1)
 MS = timedelta(milliseconds=1)

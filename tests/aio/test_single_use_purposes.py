@@ -24,7 +24,7 @@ from lucia import (
 from lucia._compat.calls import AsyncCalls
 from lucia.models import KeyRow
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
-from tests.shared import Time
+from tests.support.clocks import Time
 
 PASSWORD = "correct horse battery staple"
 NEW = "a new password"

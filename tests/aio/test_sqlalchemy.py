@@ -22,7 +22,7 @@ from lucia.testing import (
     AsyncSessionUserAdapterSuite,
     AsyncUserAdapterSuite,
 )
-from tests.databases import AsyncDatabase
+from tests.support.databases import AsyncDatabase
 
 NOW = 1_800_000_000_000
 HASH = "$scrypt$ln=15,r=8,p=3$a-salt-that-nobody-may-see$a-hash-that-nobody-may-see"

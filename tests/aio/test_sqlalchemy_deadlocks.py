@@ -18,10 +18,10 @@ from lucia._sqlalchemy.tables import MAX_ATTEMPTS, was_rolled_back
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId
 from lucia.models import KeyRow, SessionRow
-from tests.databases import AsyncDatabase
-from tests.shared import NOW, Time
-from tests.sql_servers import SqlServer
+from tests.support.clocks import NOW, Time
+from tests.support.databases import AsyncDatabase
 from tests.support.deadlocks import Rivals
+from tests.support.sql_servers import SqlServer
 
 METADATA = MetaData()
 TABLES = AuthTables(METADATA, sessions=True)

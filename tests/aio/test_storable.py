@@ -11,9 +11,10 @@ from sqlalchemy import Column, MetaData, Text
 from lucia import AsyncAuth, InvalidInput, InvalidKeyId, InvalidUserId, PrimaryKey, User
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
 from tests.aio.stores import AsyncWatchedStore
-from tests.databases import AsyncDatabase
-from tests.shared import CHEAP, CountingHash, Time
-from tests.sql_servers import SqlServer
+from tests.support.clocks import Time
+from tests.support.databases import AsyncDatabase
+from tests.support.passwords import CHEAP, CountingHash
+from tests.support.sql_servers import SqlServer
 
 PASSWORD = "correct horse battery staple"
 METADATA = MetaData()

@@ -33,17 +33,13 @@ from lucia._compat.calls import AsyncCalls
 from lucia._rules.throttling import failure_name
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
-from tests.redis_tools import (
-    LEAST_RIGHTS,
-    LEAST_RIGHTS_CLUSTER,
-    LEAST_RIGHTS_PLAIN,
-    AsyncClients,
-    ClusterInspector,
-    Inspector,
-    unused_port,
-)
-from tests.servers import Cluster, Server
-from tests.shared import CHEAP, ROOMY, CountingHash, Exchange, Time
+from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
+from tests.support.clocks import Time
+from tests.support.passwords import CHEAP, ROOMY, CountingHash
+from tests.support.redis_clients import AsyncClients
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.requests import Exchange
+from tools.servers import Cluster, Server, unused_port
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"

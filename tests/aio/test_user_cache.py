@@ -19,7 +19,9 @@ from lucia import (
 )
 from lucia.adapters.memory import AsyncMemoryAdapter
 from tests.aio.stores import AsyncWatchedStore, StoreDownError
-from tests.shared import CHEAP, Exchange, Time
+from tests.support.clocks import Time
+from tests.support.passwords import CHEAP
+from tests.support.requests import Exchange
 
 MAX_AGE = timedelta(seconds=10)
 PASSWORD = "correct horse battery staple"

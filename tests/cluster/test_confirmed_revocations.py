@@ -15,9 +15,10 @@ from lucia._redis.commands import Call, Operation, ReplicationBarrier
 from lucia._redis.transport.slots import slot_of
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.models import SessionRow
-from tests.failover_tools import ReplicatedCluster, replicated_cluster
-from tests.redis_tools import row, until, unused_port
 from tests.support.cluster_changes import FLAVOURS, EitherAdapter, Member, either_adapter
+from tests.support.redis_clusters import ReplicatedCluster, replicated_cluster
+from tests.support.sessions import row
+from tools.servers import until, unused_port
 
 COUNT: Final = 120
 

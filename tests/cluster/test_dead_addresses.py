@@ -20,9 +20,6 @@ from lucia._redis.transport.slots import slot_of
 from lucia._redis.transport.topology import InCluster, topology_of
 from lucia._sync.stores.redis.router import open_route
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
-from tests.failover_tools import SentinelPair, sentinel_pair
-from tests.redis_tools import AsyncClients, Clients, row, silent_server, unused_port
-from tests.servers import Cluster
 from tests.support.cluster_changes import (
     FLAVOURS,
     EitherAdapter,
@@ -30,6 +27,11 @@ from tests.support.cluster_changes import (
     swallowed_ports,
 )
 from tests.support.faulty_proxy import FaultyProxy
+from tests.support.redis_clients import AsyncClients, Clients
+from tests.support.redis_servers import silent_server
+from tests.support.sentinels import SentinelPair, sentinel_pair
+from tests.support.sessions import row
+from tools.servers import Cluster, unused_port
 
 SECONDS: Final = 3.0
 """The deadline of a command."""

@@ -13,8 +13,6 @@ import redis.exceptions
 
 from lucia._redis.transport.slots import SLOTS
 from lucia.errors import StoreUnavailable
-from tests.redis_tools import row, until
-from tests.servers import Cluster
 from tests.support.cluster_changes import (
     FLAVOURS,
     ChangingCluster,
@@ -22,6 +20,8 @@ from tests.support.cluster_changes import (
     changing_cluster,
     either_adapter,
 )
+from tests.support.sessions import row
+from tools.servers import Cluster, until
 
 IDS: Final = [f"s{number}" for number in range(200)]
 

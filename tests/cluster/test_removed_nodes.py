@@ -9,9 +9,6 @@ from typing import Final
 
 import pytest
 
-from tests.failover_tools import Node, replicated_cluster
-from tests.near import eventually
-from tests.redis_tools import row
 from tests.support.cluster_changes import (
     FLAVOURS,
     ChangingCluster,
@@ -19,6 +16,10 @@ from tests.support.cluster_changes import (
     either_adapter,
     swallow_port,
 )
+from tests.support.near_cache import eventually
+from tests.support.redis_clusters import replicated_cluster
+from tests.support.replication import Node
+from tests.support.sessions import row
 
 IDS: Final = [f"s{number}" for number in range(40)]
 

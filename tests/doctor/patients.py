@@ -14,7 +14,8 @@ from lucia._redis.records import Layout, LayoutName, Marker, encode_marker, enco
 from lucia._rules.sessions import new_session_id, system_clock
 from lucia.cli import app
 from lucia.models import SessionRow
-from tests.redis_tools import HOUR, Inspector, row
+from tests.support.redis_inspectors import Inspector
+from tests.support.sessions import HOUR, row
 
 NAMES: Final[tuple[LayoutName, ...]] = ("default", "lucia-v2")
 

@@ -18,16 +18,10 @@ from lucia import cli
 from lucia._redis.doctor.findings import Kind
 from lucia._rules.sessions import new_session_id
 from tests.doctor.patients import LAYOUTS, Outcome, Patient, assert_tells_no_secret, doctor, dump
-from tests.redis_tools import (
-    ClusterInspector,
-    Inspector,
-    LossyProxy,
-    own_server,
-    shut_down,
-    until,
-    unused_port,
-)
-from tests.servers import Cluster, Server
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.redis_servers import shut_down
+from tools.servers import Cluster, Server, own_server, until, unused_port
 
 MANY = 4_000
 """Sessions, on about eight pages."""

@@ -12,8 +12,8 @@ from tests.doctor.patients import (
     doctor,
     dump,
 )
-from tests.redis_tools import ClusterInspector, Inspector
-from tests.servers import Cluster, Server
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tools.servers import Cluster, Server
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -21,8 +21,9 @@ from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
 from tests.doctor import patients
 from tests.doctor.patients import LAYOUTS, Patient, doctor
-from tests.redis_tools import HOUR, ClusterInspector, Inspector, row
-from tests.servers import Cluster, Server
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.sessions import HOUR, row
+from tools.servers import Cluster, Server
 
 
 class Bench:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from lucia.models import SessionRow
-from tests.failover_tools import pair, replicated_cluster, sentinel_pair
-from tests.redis_tools import ClusterInspector, Inspector
-from tests.servers import Server
 from tests.support.callers import Call, Caller, foreign, read
+from tests.support.redis_clusters import replicated_cluster
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.replication import pair
+from tests.support.sentinels import sentinel_pair
+from tools.servers import Server
 
 __all__ = ["SCENARIOS", "Load", "Scenario", "open_scenario"]
 

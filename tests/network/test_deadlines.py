@@ -12,9 +12,6 @@ import redis.exceptions
 
 from lucia.errors import StoreUnavailable
 from lucia.models import SessionRow
-from tests.failover_tools import Pair, pair
-from tests.redis_tools import Inspector, row, until
-from tests.servers import Server
 from tests.support.callers import (
     FLAVOURS,
     Call,
@@ -26,6 +23,10 @@ from tests.support.callers import (
     when_available,
 )
 from tests.support.faulty_proxy import FaultyProxy, unanswered_port
+from tests.support.redis_inspectors import Inspector
+from tests.support.replication import Pair, pair
+from tests.support.sessions import row
+from tools.servers import Server, until
 
 DEADLINE: Final = 1.0
 MARGIN: Final = 1.0

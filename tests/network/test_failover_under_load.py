@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import pytest
 
-from tests.failover_tools import ReplicatedCluster, replicated_cluster
 from tests.network.failovers import SCENARIOS, Scenario, open_scenario
-from tests.redis_tools import ClusterInspector, until
 from tests.support.callers import open_caller, read, when_available
+from tests.support.redis_clusters import ReplicatedCluster, replicated_cluster
+from tests.support.redis_inspectors import ClusterInspector
+from tools.servers import until
 
 slow = pytest.mark.slow
 

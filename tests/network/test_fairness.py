@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.servers import Server
+from tools.servers import Server
 
 CONTROL = pytest.param(32, marks=pytest.mark.slow)
 

@@ -12,8 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.servers import Server
 from tests.support.faulty_proxy import FaultyProxy, unanswered_port
+from tools.servers import Server
 
 
 @pytest.fixture(params=["to TCP", "to a unix socket"])

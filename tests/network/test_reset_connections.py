@@ -13,7 +13,6 @@ from redis.retry import Retry
 from lucia._redis.transport import settings as connection_settings
 from lucia._redis.transport.connections import AsyncServer, Server
 from tests.network.topologies import TOPOLOGIES, Topology, open_topology
-from tests.redis_tools import row, until
 from tests.support.callers import (
     ASYNC_FLAVOURS,
     FLAVOURS,
@@ -26,6 +25,8 @@ from tests.support.callers import (
     some_slow,
 )
 from tests.support.faulty_proxy import FaultyProxy
+from tests.support.sessions import row
+from tools.servers import until
 
 REQUESTS: Final = 64
 MANY: Final = 512

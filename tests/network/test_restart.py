@@ -13,11 +13,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.failover_tools import Node
 from tests.network.failovers import Load
-from tests.redis_tools import Inspector, until
-from tests.servers import Server
 from tests.support.callers import failures, open_caller, read, some_slow
+from tests.support.redis_inspectors import Inspector
+from tests.support.replication import Node
+from tools.servers import Server, until
 
 LOADS_SLOWLY: Final = (
     *("--key-load-delay", "1000"),  # in microseconds

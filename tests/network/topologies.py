@@ -10,17 +10,11 @@ from typing import Any, Final
 import pytest
 import redis
 
-from tests.redis_tools import (
-    ClusterInspector,
-    Inspector,
-    own_sentinel,
-    own_server,
-    tls_server,
-    until,
-    without_tls,
-)
-from tests.servers import Cluster, Server
 from tests.support.faulty_proxy import FaultyProxy
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.redis_servers import tls_server, without_tls
+from tests.support.sentinels import own_sentinel
+from tools.servers import Cluster, Server, own_server, until
 
 __all__ = ["TOPOLOGIES", "Topology", "open_topology"]
 

@@ -13,8 +13,7 @@ import pytest
 import redis
 
 from tests.pages.follow import BLOCK, PACKAGE, SHOWN_URL
-from tests.redis_tools import until, unused_port
-from tests.servers import Server
+from tools.servers import Server, until, unused_port
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = [

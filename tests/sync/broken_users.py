@@ -13,7 +13,7 @@ from lucia.testing import UserAdapterSuite as Laws
 from tests.sync.broken import breaks
 from tests.sync.folding import FoldingStore
 from tests.sync.meeting import MeetingAdapter
-from tests.shared import Time
+from tests.support.clocks import Time
 
 # Users
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from lucia import Auth, User
 from lucia.adapters.memory import MemoryAdapter
-from tests.shared import CHEAP, ROOMY, Time
+from tests.support.clocks import Time
+from tests.support.passwords import CHEAP, ROOMY
 
 METHODS = (
     "get_user",

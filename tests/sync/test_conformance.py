@@ -22,7 +22,7 @@ from lucia.testing import (
     UserAdapterSuite,
 )
 from tests.sync.five_methods import ColumnsAdapter, DictionaryAdapter
-from tests.shared import Time
+from tests.support.clocks import Time
 
 ID_KEYS: Final = (b"current key".ljust(32), b"older key".ljust(32))
 

@@ -36,10 +36,11 @@ from lucia.testing import (
 from tests.sync.five_methods import DictionaryAdapter, decode
 from tests.sync.folding import FoldingStore
 from tests.sync.stores import make_auth
-from tests.databases import Database
-from tests.redis_tools import row
-from tests.shared import CHEAP, CountingHash, Time
-from tests.sql_servers import SqlServer
+from tests.support.clocks import Time
+from tests.support.databases import Database
+from tests.support.passwords import CHEAP, CountingHash
+from tests.support.sessions import row
+from tests.support.sql_servers import SqlServer
 
 PASSWORD = "correct horse battery staple"
 VICTIM = "victim@example.com"

@@ -18,8 +18,13 @@ from lucia._compat.calls import Calls
 from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
 from tests.sync.meeting import patiently
-from tests.failover_tools import Adapters, Node, Pair, pair, replicated_cluster, sentinel_pair
-from tests.redis_tools import LEAST_RIGHTS, Clients, Inspector, row
+from tests.support.acl_rights import LEAST_RIGHTS
+from tests.support.redis_clients import Adapters, Clients
+from tests.support.redis_clusters import replicated_cluster
+from tests.support.redis_inspectors import Inspector
+from tests.support.replication import Node, Pair, pair
+from tests.support.sentinels import sentinel_pair
+from tests.support.sessions import row
 
 OUTAGE = (StoreUnavailable, redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)
 

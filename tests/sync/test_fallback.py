@@ -11,7 +11,8 @@ import pytest
 from lucia import Auth, InvalidSessionId, Session, SessionExpiry, SessionRow, User
 from lucia._compat.calls import Calls
 from tests.sync.five_methods import ColumnsAdapter, DictionaryAdapter
-from tests.shared import NOW, Exchange, Time
+from tests.support.clocks import NOW, Time
+from tests.support.requests import Exchange
 
 DAY = timedelta(days=1)
 MS = timedelta(milliseconds=1)

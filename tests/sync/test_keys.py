@@ -23,7 +23,7 @@ from lucia import (
 )
 from lucia._compat.calls import Calls
 from tests.sync.stores import WatchedStore, StoreDownError
-from tests.shared import NOW, Time
+from tests.support.clocks import NOW, Time
 
 PASSWORD = "correct horse battery staple"
 HOUR = timedelta(hours=1)

@@ -29,10 +29,12 @@ from lucia.adapters.redis import RedisSessionAdapter
 from lucia.adapters.sqlalchemy import SQLAlchemyUserAdapter, AuthTables
 from tests.sync.five_methods import DictionaryAdapter
 from tests.sync.stores import WatchedStore, StoreDownError
-from tests.databases import Database
-from tests.redis_tools import frozen, own_server
-from tests.servers import Server
-from tests.shared import CHEAP, OWN_ORIGIN, Exchange, Time
+from tests.support.clocks import Time
+from tests.support.databases import Database
+from tests.support.passwords import CHEAP
+from tests.support.redis_servers import frozen
+from tests.support.requests import OWN_ORIGIN, Exchange
+from tools.servers import Server, own_server
 
 PASSWORD = "correct horse battery staple"
 WRONG = "a wrong guess"

@@ -27,19 +27,13 @@ from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import DuplicateSessionId, StoreCorrupt, StoreUnavailable
 from lucia.models import SessionRow
-from tests.redis_tools import (
-    HOUR,
-    LEAST_RIGHTS,
-    Clients,
-    Inspector,
-    own_server,
-    row,
-    sentinel_group,
-    silent_server,
-    until,
-    unused_port,
-)
-from tests.servers import Server
+from tests.support.acl_rights import LEAST_RIGHTS
+from tests.support.redis_clients import Clients
+from tests.support.redis_inspectors import Inspector
+from tests.support.redis_servers import silent_server
+from tests.support.sentinels import sentinel_group
+from tests.support.sessions import HOUR, row
+from tools.servers import Server, own_server, until, unused_port
 
 SCRIPTS = LIST.scripts
 MINUTE = 60_000

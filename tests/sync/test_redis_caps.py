@@ -15,8 +15,8 @@ from lucia._redis.records import Layout
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.sync.meeting import MeetingDriver
 from tests.model.controls import EndsThenCreates
-from tests.redis_tools import DEFAULT, Inspector, counting
-from tests.servers import Server
+from tests.support.redis_inspectors import DEFAULT, Inspector, counting
+from tools.servers import Server
 
 pytestmark = pytest.mark.parametrize("decode_responses", [False], ids=["bytes"])
 

@@ -34,18 +34,11 @@ from tests.sync.test_redis import (
     use_every_method,
 )
 from tests.model.controls import CreateThenDelete, LooksBeforehand, Original
-from tests.redis_tools import (
-    DEFAULT,
-    LEAST_RIGHTS,
-    LEAST_RIGHTS_CLUSTER,
-    LEAST_RIGHTS_PLAIN,
-    Clients,
-    ClusterInspector,
-    Inspector,
-    own_server,
-    row,
-)
-from tests.servers import Server
+from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
+from tests.support.redis_clients import Clients
+from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
+from tests.support.sessions import row
+from tools.servers import Server, own_server
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"

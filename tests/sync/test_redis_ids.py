@@ -17,18 +17,11 @@ from lucia._redis.records import encode_row
 from lucia._rules.sessions import new_session_id
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
-from tests.redis_tools import (
-    DEFAULT,
-    HOUR,
-    LEAST_RIGHTS,
-    LEAST_RIGHTS_CLUSTER,
-    LEAST_RIGHTS_PLAIN,
-    Clients,
-    ClusterInspector,
-    Inspector,
-    row,
-)
-from tests.shared import Time
+from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
+from tests.support.clocks import Time
+from tests.support.redis_clients import Clients
+from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
+from tests.support.sessions import HOUR, row
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"

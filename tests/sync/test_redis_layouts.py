@@ -16,16 +16,14 @@ from lucia.errors import StoreCorrupt
 from lucia.models import SessionRow
 from tests.sync.test_redis import add, ids, renew, use_every_method
 from tests.sync.test_redis_cluster import allow, make_client
-from tests.redis_tools import (
-    HOUR,
+from tests.support.acl_rights import (
     LEAST_RIGHTS,
     LEAST_RIGHTS_CLUSTER,
     LEAST_RIGHTS_PLAIN,
-    ClusterInspector,
-    Inspector,
     for_sets,
-    row,
 )
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.sessions import HOUR, row
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"

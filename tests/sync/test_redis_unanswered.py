@@ -22,18 +22,13 @@ from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.sync.meeting import patiently
 from tests.sync.test_failover import with_a_method_of_its_own
-from tests.redis_tools import (
-    Clients,
-    ClusterInspector,
-    Inspector,
-    LossyProxy,
-    frozen,
-    own_server,
-    row,
-    unused_port,
-)
-from tests.servers import Cluster, Server
-from tests.shared import Exchange
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.redis_clients import Clients
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.redis_servers import frozen
+from tests.support.requests import Exchange
+from tests.support.sessions import row
+from tools.servers import Cluster, Server, own_server, unused_port
 
 MINUTE: Final = 60_000
 SOON: Final = timedelta(seconds=0.3)

@@ -8,8 +8,9 @@ from redis import Redis, RedisCluster
 from redis.exceptions import NoPermissionError
 
 from lucia.adapters.redis import RedisSessionAdapter, Reindexed
-from tests.redis_tools import ClusterInspector, Inspector, row
-from tests.servers import Cluster, Server
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.sessions import row
+from tools.servers import Cluster, Server
 
 KEYS = [bytes(32)]
 

@@ -21,7 +21,9 @@ from lucia import (
 )
 from lucia._compat.calls import Calls
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
-from tests.shared import OWN_ORIGIN, Exchange, Time, as_read
+from tests.support.clocks import Time
+from tests.support.requests import OWN_ORIGIN, Exchange
+from tests.support.sessions import as_read
 
 PASSWORD = "correct horse battery staple"
 IDLE = timedelta(hours=25)

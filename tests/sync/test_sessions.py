@@ -29,7 +29,8 @@ from lucia._compat.calls import Calls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.models import SessionState
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
-from tests.shared import NOW, Time, as_read
+from tests.support.clocks import NOW, Time
+from tests.support.sessions import as_read
 
 DAY = timedelta(days=1)
 MS = timedelta(milliseconds=1)

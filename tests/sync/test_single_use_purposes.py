@@ -25,7 +25,7 @@ from lucia import (
 from lucia._compat.calls import Calls
 from lucia.models import KeyRow
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
-from tests.shared import Time
+from tests.support.clocks import Time
 
 PASSWORD = "correct horse battery staple"
 NEW = "a new password"

@@ -23,7 +23,7 @@ from lucia.testing import (
     SessionUserAdapterSuite,
     UserAdapterSuite,
 )
-from tests.databases import Database
+from tests.support.databases import Database
 
 NOW = 1_800_000_000_000
 HASH = "$scrypt$ln=15,r=8,p=3$a-salt-that-nobody-may-see$a-hash-that-nobody-may-see"

@@ -19,10 +19,10 @@ from lucia._sqlalchemy.tables import MAX_ATTEMPTS, was_rolled_back
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId
 from lucia.models import KeyRow, SessionRow
-from tests.databases import Database
-from tests.shared import NOW, Time
-from tests.sql_servers import SqlServer
+from tests.support.clocks import NOW, Time
+from tests.support.databases import Database
 from tests.support.deadlocks import Rivals
+from tests.support.sql_servers import SqlServer
 
 METADATA = MetaData()
 TABLES = AuthTables(METADATA, sessions=True)

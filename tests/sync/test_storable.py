@@ -12,9 +12,10 @@ from sqlalchemy import Column, MetaData, Text
 from lucia import Auth, InvalidInput, InvalidKeyId, InvalidUserId, PrimaryKey, User
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, AuthTables
 from tests.sync.stores import WatchedStore
-from tests.databases import Database
-from tests.shared import CHEAP, CountingHash, Time
-from tests.sql_servers import SqlServer
+from tests.support.clocks import Time
+from tests.support.databases import Database
+from tests.support.passwords import CHEAP, CountingHash
+from tests.support.sql_servers import SqlServer
 
 PASSWORD = "correct horse battery staple"
 METADATA = MetaData()

@@ -34,17 +34,13 @@ from lucia._compat.calls import Calls
 from lucia._rules.throttling import failure_name
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
-from tests.redis_tools import (
-    LEAST_RIGHTS,
-    LEAST_RIGHTS_CLUSTER,
-    LEAST_RIGHTS_PLAIN,
-    Clients,
-    ClusterInspector,
-    Inspector,
-    unused_port,
-)
-from tests.servers import Cluster, Server
-from tests.shared import CHEAP, ROOMY, CountingHash, Exchange, Time
+from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
+from tests.support.clocks import Time
+from tests.support.passwords import CHEAP, ROOMY, CountingHash
+from tests.support.redis_clients import Clients
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.requests import Exchange
+from tools.servers import Cluster, Server, unused_port
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"

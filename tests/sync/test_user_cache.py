@@ -20,7 +20,9 @@ from lucia import (
 )
 from lucia.adapters.memory import MemoryAdapter
 from tests.sync.stores import WatchedStore, StoreDownError
-from tests.shared import CHEAP, Exchange, Time
+from tests.support.clocks import Time
+from tests.support.passwords import CHEAP
+from tests.support.requests import Exchange
 
 MAX_AGE = timedelta(seconds=10)
 PASSWORD = "correct horse battery staple"

@@ -27,7 +27,9 @@ from lucia import (
 )
 from lucia.adapters.memory import MemoryAdapter
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
-from tests.shared import CHEAP, Exchange, Time
+from tests.support.clocks import Time
+from tests.support.passwords import CHEAP
+from tests.support.requests import Exchange
 
 PASSWORD = "correct horse battery staple"
 ALICE = PrimaryKey("username", "alice", PASSWORD)

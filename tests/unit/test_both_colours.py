@@ -14,7 +14,7 @@ import redis.asyncio
 from lucia import AsyncAuth, Auth, PrimaryKey, ScryptHash, Session, User
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
-from tests.shared import CHEAP
+from tests.support.passwords import CHEAP
 
 PASSWORD = "correct horse battery staple"
 

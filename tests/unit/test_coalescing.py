@@ -20,16 +20,11 @@ from lucia.errors import Overloaded, StoreUnavailable
 from lucia.testing import AsyncRenewingSessionAdapterSuite
 from tests.aio.meeting import patiently
 from tests.aio.test_conformance import AsyncSessionFirstSuite
-from tests.redis_tools import (
-    AsyncClients,
-    ClusterInspector,
-    Inspector,
-    frozen,
-    own_server,
-    row,
-    unused_port,
-)
-from tests.servers import Cluster, Server
+from tests.support.redis_clients import AsyncClients
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.redis_servers import frozen
+from tests.support.sessions import row
+from tools.servers import Cluster, Server, own_server, unused_port
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"

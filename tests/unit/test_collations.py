@@ -26,7 +26,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from lucia._sqlalchemy.tables import AuthTables, equals, is_one_of
-from tests.sql_servers import SqlServer
+from tests.support.sql_servers import SqlServer
 
 
 def library_tables() -> MetaData:

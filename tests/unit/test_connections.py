@@ -30,19 +30,13 @@ from lucia._redis.transport.slots import SLOTS, is_redirected, redirection_of, s
 from lucia._redis.transport.topology import ConnectionFactory, OneServer, topology_of
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from tests.redis_tools import (
-    AsyncClients,
-    Inspector,
-    frozen,
-    own_server,
-    row,
-    silent_server,
-    until,
-    unused_port,
-)
-from tests.servers import Cluster
-from tests.servers import Server as RealServer
 from tests.support.faulty_proxy import FaultyProxy
+from tests.support.redis_clients import AsyncClients
+from tests.support.redis_inspectors import Inspector
+from tests.support.redis_servers import frozen, silent_server
+from tests.support.sessions import row
+from tools.servers import Cluster, own_server, until, unused_port
+from tools.servers import Server as RealServer
 
 
 @pytest.fixture

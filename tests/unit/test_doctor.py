@@ -14,8 +14,10 @@ from lucia._redis.doctor.index import RESTARTS
 from lucia._redis.records import encode_row
 from lucia._redis.repair import Repair, ScriptedMends
 from lucia._rules.sessions import new_session_id, system_clock
-from tests.redis_tools import DEFAULT, HOUR, Inspector, Stepper, row
-from tests.servers import Server
+from tests.support.redis_inspectors import DEFAULT, Inspector
+from tests.support.sessions import HOUR, row
+from tests.support.stepped_operations import Stepper
+from tools.servers import Server
 
 INDEX = "userSession:u1"
 

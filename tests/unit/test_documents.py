@@ -16,8 +16,13 @@ from lucia import _logs
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.aio.test_redis import described
 from tests.aio.test_redis_layouts import SEARCHING
-from tests.near import NEAR_RIGHTS
-from tests.redis_tools import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN, for_sets
+from tests.support.acl_rights import (
+    LEAST_RIGHTS,
+    LEAST_RIGHTS_CLUSTER,
+    LEAST_RIGHTS_PLAIN,
+    NEAR_RIGHTS,
+    for_sets,
+)
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries, Lease
-from tests.near import Ticks
+from tests.support.clocks import Ticks
 
 LEASE = 1.0
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from lucia._redis.transport.fair_semaphore import FairSemaphore
-from tests.redis_tools import until
+from tools.servers import until
 
 
 def is_waiting(semaphore: FairSemaphore, count: int) -> bool:

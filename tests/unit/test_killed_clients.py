@@ -12,9 +12,10 @@ import pytest
 from lucia._redis.cluster import PROVISIONAL_MS
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
-from tests.mortal import OPERATIONS
-from tests.places import Place, open_place
-from tests.redis_tools import Inspector, row
+from tests.support.deployments import Place, open_place
+from tests.support.killed_processes import OPERATIONS
+from tests.support.redis_inspectors import Inspector
+from tests.support.sessions import row
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,8 +66,8 @@ def kill(place: Place, place_name: str) -> Iterator[Kill]:
 
 @contextmanager
 def mortal_processes(place: Place, place_name: str) -> Iterator[Kill]:
-    """The program of ``tests/mortal.py``."""
-    command = [sys.executable, "-m", "tests.mortal", place.url, place_name]
+    """The program of ``tests/support/killed_processes.py``."""
+    command = [sys.executable, "-m", "tests.support.killed_processes", place.url, place_name]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as program:

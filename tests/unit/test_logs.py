@@ -8,7 +8,7 @@ import pytest
 
 from lucia import Overloaded, PasswordPool, StoreUnavailable, _logs
 from lucia._compat.concurrency import AsyncPasswordWorkers, PasswordWorkers
-from tests.shared import Time
+from tests.support.clocks import Time
 
 
 def test_limit_for_each_subject() -> None:

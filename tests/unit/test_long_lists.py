@@ -22,8 +22,8 @@ from lucia._redis.index import SET
 from lucia._redis.records import Layout, LayoutName, encode_row
 from lucia._rules.sessions import SessionExpiry, handle_of, new_session_row, system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from tests.redis_tools import AsyncClients
-from tests.servers import Cluster, Server
+from tests.support.redis_clients import AsyncClients
+from tools.servers import Cluster, Server
 
 COUNT: Final = 2_300
 AT_ONCE: Final = 500

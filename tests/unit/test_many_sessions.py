@@ -20,8 +20,8 @@ import redis.asyncio
 from lucia._rules.sessions import SessionExpiry, new_session_row, system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
-from tests.redis_tools import Inspector, own_server, until
-from tests.servers import Server
+from tests.support.redis_inspectors import Inspector
+from tools.servers import Server, own_server, until
 
 pytestmark = pytest.mark.slow
 

@@ -30,21 +30,15 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.models import SessionRow
 from lucia.testing import AsyncRenewingSessionAdapterSuite
 from tests.aio.test_conformance import AsyncSessionFirstSuite
-from tests.near import HasNoLease, eventually
-from tests.places import WITHOUT_SCRIPTS
-from tests.proxies import Dam, damming_proxy
-from tests.redis_tools import (
-    HOUR,
-    AsyncClients,
-    Clients,
-    ClusterInspector,
-    Inspector,
-    row,
-    sentinel_group,
-    tls_server,
-    without_tls,
-)
-from tests.servers import Cluster, Server
+from tests.support.deployments import WITHOUT_SCRIPTS
+from tests.support.near_cache import HasNoLease, eventually
+from tests.support.proxies import Dam, damming_proxy
+from tests.support.redis_clients import AsyncClients, Clients
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.redis_servers import tls_server, without_tls
+from tests.support.sentinels import sentinel_group
+from tests.support.sessions import HOUR, row
+from tools.servers import Cluster, Server
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"
@@ -582,7 +576,7 @@ import asyncio, os, sys
 from datetime import timedelta
 from redis.asyncio import Redis
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from tests.redis_tools import row
+from tests.support.sessions import row
 
 adapter = AsyncRedisSessionAdapter(Redis(port=int(sys.argv[1])), near_cache=timedelta(seconds=2))
 

@@ -10,8 +10,8 @@ from lucia import Auth, KeyRow, PrimaryKey, ScryptHash, User
 from lucia._compat.calls import Calls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.redis import RedisSessionAdapter
-from tests.places import Place, open_place
-from tests.shared import CHEAP, ROOMY
+from tests.support.deployments import Place, open_place
+from tests.support.passwords import CHEAP, ROOMY
 
 ROUNDS: Final = 12
 MOST_ROUNDS: Final = 500

@@ -18,16 +18,9 @@ from lucia._redis.store import StoreProtocol
 from lucia._rules.sessions import handle_of, system_clock
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
-from tests.redis_tools import (
-    DEFAULT,
-    HOUR,
-    ClusterInspector,
-    Inspector,
-    Stepper,
-    explore,
-    replay,
-    row,
-)
+from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
+from tests.support.sessions import HOUR, row
+from tests.support.stepped_operations import Stepper, explore, replay
 
 MINUTE = 60_000
 

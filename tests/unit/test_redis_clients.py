@@ -24,8 +24,10 @@ from lucia._redis.transport.client_errors import (
 )
 from lucia._redis.transport.clients import is_cluster
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
-from tests.redis_tools import AsyncClients, Clients, Inspector, row
-from tests.servers import Cluster, Server
+from tests.support.redis_clients import AsyncClients, Clients
+from tests.support.redis_inspectors import Inspector
+from tests.support.sessions import row
+from tools.servers import Cluster, Server
 
 SECRET = "s" * 40
 OTHER = "t" * 40

@@ -10,7 +10,8 @@ from lucia._redis.commands import Batch, Call, Command, DropConnections, Eval, O
 from lucia._redis.hashed_ids import HashedIds, RawIds
 from lucia._redis.records import Marker, encode_marker
 from lucia._redis.single_server import SingleServerStore
-from tests.redis_tools import DEFAULT, row
+from tests.support.redis_inspectors import DEFAULT
+from tests.support.sessions import row
 
 KEY, OLD = (bytes([number]) * 32 for number in (1, 2))
 ID: Final = "IdOneIdOneIdOneIdOneIdOneIdOneIdOneIdOne"

@@ -22,9 +22,10 @@ from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from tests.places import open_place
-from tests.redis_tools import Inspector, row
-from tests.shared import Time
+from tests.support.clocks import Time
+from tests.support.deployments import open_place
+from tests.support.redis_inspectors import Inspector
+from tests.support.sessions import row
 
 DAY = 86_400_000
 

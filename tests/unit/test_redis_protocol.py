@@ -18,8 +18,10 @@ from lucia._redis.single_server import BLOCK, OPTIMISTIC_TRIES, SingleServerStor
 from lucia._rules.sessions import system_clock
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
-from tests.redis_tools import DEFAULT, HOUR, Inspector, Stepper, explore, replay, row
-from tests.servers import Server
+from tests.support.redis_inspectors import DEFAULT, Inspector
+from tests.support.sessions import HOUR, row
+from tests.support.stepped_operations import Stepper, explore, replay
+from tools.servers import Server
 
 SCRIPTS = LIST.scripts
 MINUTE = 60_000

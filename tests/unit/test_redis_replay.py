@@ -26,7 +26,8 @@ from lucia._redis.store import StoreProtocol
 from lucia._redis.transport.slots import keys_everywhere, slot_of
 from lucia._redis.transport.topology import Address
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
-from tests.redis_tools import DEFAULT, row
+from tests.support.redis_inspectors import DEFAULT
+from tests.support.sessions import row
 
 NOBODY = Acknowledgement(0, timedelta(seconds=1))
 LOST = ConnectionError("lost")

@@ -21,9 +21,10 @@ from lucia._redis.throttling import (
 )
 from lucia._rules.throttling import Attempt, FailureRule
 from tests.model.server import NOW, Database, State
-from tests.redis_tools import DEFAULT, Inspector, Stepper
-from tests.servers import Server
-from tests.shared import Time
+from tests.support.clocks import Time
+from tests.support.redis_inspectors import DEFAULT, Inspector
+from tests.support.stepped_operations import Stepper
+from tools.servers import Server
 
 SECOND: Final = 1_000
 HOUR: Final = 3_600 * SECOND

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from lucia._memory.renewals import Renewals
-from tests.shared import Time
+from tests.support.clocks import Time
 
 
 def test_renewals_are_forgotten_after_a_minute() -> None:

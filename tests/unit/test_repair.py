@@ -22,8 +22,10 @@ from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
 from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
-from tests.redis_tools import HOUR, Inspector, Stepper, explore, row
-from tests.servers import Server
+from tests.support.redis_inspectors import Inspector
+from tests.support.sessions import HOUR, row
+from tests.support.stepped_operations import Stepper, explore
+from tools.servers import Server
 
 LAYOUTS: Final = {name: Layout.from_namespaces(None, name) for name in ("default", "lucia-v2")}
 

@@ -35,16 +35,9 @@ from lucia._redis.single_server import SingleServerStore
 from lucia._rules.sessions import system_clock
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
-from tests.redis_tools import (
-    DEFAULT,
-    HOUR,
-    ClusterInspector,
-    Inspector,
-    Stepper,
-    explore,
-    replay,
-    row,
-)
+from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
+from tests.support.sessions import HOUR, row
+from tests.support.stepped_operations import Stepper, explore, replay
 
 SCRIPTS = LIST.scripts
 MINUTE = 60_000

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from lucia import AsyncAuth, PrimaryKey
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
-from tests.shared import CHEAP
+from tests.support.passwords import CHEAP
 
 PASSWORD = "correct horse battery staple"
 

@@ -18,9 +18,9 @@ from lucia._redis.replay import Checkpoint
 from lucia._redis.transport import connections as server_module
 from lucia._redis.transport.connections import AsyncServer
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from tests.proxies import Weather, splitting_proxy
-from tests.redis_tools import row
-from tests.servers import Cluster, Server
+from tests.support.proxies import Weather, splitting_proxy
+from tests.support.sessions import row
+from tools.servers import Cluster, Server
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from lucia._rules.throttling import (
     failure_name,
     seconds_to_wait,
 )
-from tests.shared import NOW, Time
+from tests.support.clocks import NOW, Time
 
 SECOND = 1_000
 MINUTE = 60 * SECOND

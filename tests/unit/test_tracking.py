@@ -19,27 +19,22 @@ from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries
 from lucia._redis.transport.retries import NoReply
 from lucia._redis.transport.tracking import REFUSED_SECONDS
 from lucia.adapters.redis import RedisSessionAdapter
-from tests.near import (
+from tests.support.acl_rights import NEAR_RIGHTS
+from tests.support.clocks import Ticks
+from tests.support.near_cache import (
     LEASE,
-    NEAR_RIGHTS,
     FillsLate,
     HasNoLease,
     OnlyDrops,
-    Ticks,
     Tracking,
     eventually,
     tracking,
 )
-from tests.proxies import Dam, damming_proxy
-from tests.redis_tools import (
-    AsyncClients,
-    Inspector,
-    frozen,
-    own_server,
-    silent_server,
-    unused_port,
-)
-from tests.servers import Server
+from tests.support.proxies import Dam, damming_proxy
+from tests.support.redis_clients import AsyncClients
+from tests.support.redis_inspectors import Inspector
+from tests.support.redis_servers import frozen, silent_server
+from tools.servers import Server, own_server, unused_port
 
 KEY, OTHER = b"session:a", b"session:b"
 

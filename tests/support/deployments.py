@@ -8,8 +8,9 @@ from typing import Any, Final
 import pytest
 import redis
 
-from tests.redis_tools import Clients, ClusterInspector, Inspector
-from tests.servers import Cluster, Server
+from tests.support.redis_clients import Clients
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tools.servers import Cluster, Server
 
 __all__ = ["WITHOUT_SCRIPTS", "Place", "open_place"]
 

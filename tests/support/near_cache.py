@@ -1,4 +1,4 @@
-"""For tests of the near-cache: a clock, a tracked connection to a real server, and caches that are known to be wrong."""
+"""A tracked connection to a real server, and near-caches that are known to be wrong."""
 
 import asyncio
 import math
@@ -12,34 +12,10 @@ from lucia._redis.transport.near_cache_entries import Entries, Lease, Reading
 from lucia._redis.transport.topology import OneServer, topology_of
 from lucia._redis.transport.tracking import AsyncTracked
 
-__all__ = [
-    "LEASE",
-    "NEAR_RIGHTS",
-    "FillsLate",
-    "HasNoLease",
-    "OnlyDrops",
-    "Ticks",
-    "Tracking",
-    "eventually",
-    "tracking",
-]
+__all__ = ["LEASE", "FillsLate", "HasNoLease", "OnlyDrops", "Tracking", "eventually", "tracking"]
 
 LEASE: Final = 0.3
 """In seconds. Connections renew it by the real clock, and entries are judged by the test's."""
-
-
-NEAR_RIGHTS: Final = ("mget", "client|tracking")
-"""The commands that the connection's user needs; on the keys ``session:*``."""
-
-
-class Ticks:
-    """A clock that stands still until a test moves it; in seconds."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def eventually(holds: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, sessionmaker
 
-from tests.sql_servers import SqlServer
+from tests.support.sql_servers import SqlServer
 
 __all__ = ["AsyncDatabase", "Database"]
 

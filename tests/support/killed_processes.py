@@ -1,8 +1,9 @@
-"""Runs operations of the Redis adapter, each in a process of its own that kills itself at one of its commands.
+"""Run operations of the Redis adapter in processes that kill themselves at one of their commands.
 
-``python -m tests.mortal URL PLACE`` takes lines of JSON, ``[operation, number of the command, "before" or "after"]``, and answers each
-with a line: ``killed``, or ``done`` if there were fewer commands. The place is ``cluster``, ``control`` for one server
-and a protocol that is known to be wrong, or any other word.
+``python -m tests.support.killed_processes URL PLACE`` takes lines of JSON, ``[operation, number of
+the command, "before" or "after"]``, and answers each with a line: ``killed``, or ``done`` if there
+were fewer commands. The place is ``cluster``, ``control`` for one server and a protocol that is
+known to be wrong, or any other word for one server.
 """
 
 import json
@@ -19,7 +20,8 @@ from lucia._redis.cluster import Scripted
 from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.model.controls import Endless
-from tests.redis_tools import DEFAULT, row
+from tests.support.redis_inspectors import DEFAULT
+from tests.support.sessions import row
 
 __all__ = ["OPERATIONS"]
 
