@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis, RedisCluster
 
 from lucia import AsyncAuth, User
-from tests.aio.stores import AsyncWatchedStore, make_auth
+from tests.aio.support.watched_store import AsyncWatchedStore, make_auth
 from tests.support.clocks import Time
 from tests.support.redis_clients import AsyncClients
 from tools.servers import Cluster, Server

@@ -8,7 +8,7 @@ import pytest
 from redis import Redis, RedisCluster
 
 from lucia import Auth, User
-from tests.sync.stores import WatchedStore, make_auth
+from tests.sync.support.watched_store import WatchedStore, make_auth
 from tests.support.clocks import Time
 from tests.support.redis_clients import Clients
 from tools.servers import Cluster, Server
