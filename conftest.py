@@ -21,6 +21,9 @@ from lucia import _logs
 if TYPE_CHECKING:
     from tools.servers import Server
 
+# Assertions in these helpers explain their failures as those of tests do.
+pytest.register_assert_rewrite("tests.support", "tests.aio.support", "tests.sync.support")
+
 pytest_plugins = ["tests.support.redis_servers", "tests.support.sql_servers"]
 
 # How long an example takes says more of the machine than of the code.

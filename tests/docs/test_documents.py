@@ -14,8 +14,8 @@ import lucia
 import lucia.testing
 from lucia import _logs
 from lucia.adapters.redis import AsyncRedisSessionAdapter
+from tests.aio.redis.single_server.test_commands import described
 from tests.aio.redis.test_layouts import SEARCHING
-from tests.aio.redis.test_redis import described
 from tests.support.acl_rights import (
     LEAST_RIGHTS,
     LEAST_RIGHTS_CLUSTER,

@@ -18,7 +18,7 @@ from lucia._redis.commands import Call, Operation, Transaction
 from lucia._redis.records import encode_row
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
-from tests.aio.redis.test_redis import (
+from tests.aio.support.redis_calls import (
     ENDS,
     OTHER_SECRET,
     SECRET,

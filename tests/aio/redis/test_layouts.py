@@ -14,7 +14,7 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
 from lucia.errors import StoreCorrupt
 from lucia.models import SessionRow
 from tests.aio.redis.test_cluster import allow, make_client
-from tests.aio.redis.test_redis import add, ids, renew, use_every_method
+from tests.aio.support.redis_calls import add, ids, renew, use_every_method
 from tests.support.acl_rights import (
     LEAST_RIGHTS,
     LEAST_RIGHTS_CLUSTER,

@@ -19,7 +19,7 @@ from lucia._redis.commands import Call, Operation, Transaction
 from lucia._redis.records import encode_row
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
-from tests.sync.redis.test_redis import (
+from tests.sync.support.redis_calls import (
     ENDS,
     OTHER_SECRET,
     SECRET,

@@ -15,7 +15,7 @@ from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import StoreCorrupt
 from lucia.models import SessionRow
 from tests.sync.redis.test_cluster import allow, make_client
-from tests.sync.redis.test_redis import add, ids, renew, use_every_method
+from tests.sync.support.redis_calls import add, ids, renew, use_every_method
 from tests.support.acl_rights import (
     LEAST_RIGHTS,
     LEAST_RIGHTS_CLUSTER,
