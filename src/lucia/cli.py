@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
 from lucia._redis.doctor.findings import MEANINGS, Kind, RepairOptions
-from lucia._redis.doctor.walk import Progress as Report
+from lucia._redis.doctor.walk import Progress as ShowProgress
 from lucia._redis.doctor.walk import State, StateError, Walk, report
 from lucia._redis.records import Layout, LayoutName
 from lucia._redis.transport.retries import WRITE_SECONDS
@@ -64,7 +64,7 @@ app = typer.Typer(
 )
 
 
-class _Unreachable(Exception):
+class _CommandError(Exception):
     """What could not be done, in words for the person at the terminal."""
 
 
@@ -88,7 +88,7 @@ def doctor(
     fix: Annotated[
         bool,
         typer.Option(
-            "--fix", help="Mend what can be mended safely, also while the application runs."
+            "--fix", help="Mend what can be fixed safely, also while the application runs."
         ),
     ] = False,
     legacy_writers: Annotated[
@@ -149,12 +149,12 @@ def doctor(
 ) -> None:
     """Look at every key of a session store, and say what is wrong. Changes nothing without --fix.
 
-    Exit code: 0 nothing is wrong, or all is mended; 1 something is wrong; 2 it could not run, or not to its end.
+    Exit code: 0 nothing is wrong, or all is fixed; 1 something is wrong; 2 it could not run, or not to its end.
     """
-    treatment = RepairOptions(fix=fix, delete_damaged=delete_damaged, move_bare=move_bare)
+    options = RepairOptions(fix=fix, delete_damaged=delete_damaged, move_bare=move_bare)
     errors = Console(stderr=True, soft_wrap=True)
     try:
-        _check(treatment)
+        _check(options)
         names = {"session": session_namespace, "user_session": user_session_namespace}
         found = _layout(
             layout,
@@ -179,29 +179,29 @@ def doctor(
             _progress(errors) as progress,
         ):
             walk = Walk(
-                driver, found, treatment, state, others=others, path=resume, progress=progress
+                driver, found, options, state, others=others, path=resume, progress=progress
             )
             is_complete = _walk(walk, resume, errors)
             others_with_keys = (
                 "" if not is_complete or walk.has_sessions() else _other_databases(client)
             )
-    except (_Unreachable, StateError, OSError) as error:
+    except (_CommandError, StateError, OSError) as error:
         errors.print(Text(f"lucia doctor: {error}"))
         raise typer.Exit(NOT_DONE) from None
-    code = NOT_DONE if not is_complete else FINDINGS if walk.state.total().left() else ALL_WELL
+    code = NOT_DONE if not is_complete else FINDINGS if walk.state.total().not_fixed() else ALL_WELL
     if others_with_keys:
         errors.print(Text(others_with_keys))
-    told = report(walk, complete=is_complete, examples=verbose)
+    result = report(walk, complete=is_complete, examples=verbose)
     if as_json:
-        sys.stdout.write(json.dumps({**told, "exit_code": code}, indent=2) + "\n")
+        sys.stdout.write(json.dumps({**result, "exit_code": code}, indent=2) + "\n")
     else:
-        _print(told, Console(soft_wrap=True), fix=fix)
+        _print(result, Console(soft_wrap=True), fix=fix)
     raise typer.Exit(code)
 
 
-def _check(treatment: RepairOptions) -> None:
-    if (treatment.delete_damaged or treatment.move_bare) and not treatment.fix:
-        raise _Unreachable("--delete-damaged and --move-bare change keys: they need --fix")
+def _check(options: RepairOptions) -> None:
+    if (options.delete_damaged or options.move_bare) and not options.fix:
+        raise _CommandError("--delete-damaged and --move-bare change keys: they need --fix")
 
 
 def _layout(name: str, namespaces: dict[str, str], *, legacy_writers: bool) -> Layout:
@@ -210,7 +210,7 @@ def _layout(name: str, namespaces: dict[str, str], *, legacy_writers: bool) -> L
             namespaces, cast("LayoutName", name), legacy_writers=legacy_writers
         )
     except (TypeError, ValueError) as error:
-        raise _Unreachable(str(error)) from None
+        raise _CommandError(str(error)) from None
 
 
 @contextmanager
@@ -218,19 +218,19 @@ def _client(url: str, cluster: bool | None) -> Generator[Any, None, None]:
     """A client for the server or the cluster at a URL.
 
     Raises:
-        _Unreachable: the URL is none, nothing answers there, or the server refuses the user or the database.
+        _CommandError: the URL is none, nothing answers there, or the server refuses the user or the database.
     """
     try:
         client: Any = redis.Redis.from_url(url, protocol=2)  # pyright: ignore[reportUnknownMemberType]
     except ValueError as error:
-        raise _Unreachable(str(error)) from None
+        raise _CommandError(str(error)) from None
     try:
         client.time()  # connects: a wrong password or database is told here, and as what it is
         if _is_cluster(client) if cluster is None else cluster:
             client.close()
             client = redis.RedisCluster.from_url(url, protocol=2)
     except (redis.RedisError, RedisClusterException) as error:
-        raise _Unreachable(_told(error)) from None
+        raise _CommandError(_describe(error)) from None
     try:
         yield client
     finally:
@@ -255,8 +255,8 @@ def _other_databases(client: Any) -> str:
     except redis.RedisError:
         return ""
     counts = {
-        name.removeprefix("db"): told["keys"]
-        for name, told in databases.items()
+        name.removeprefix("db"): statistics["keys"]
+        for name, statistics in databases.items()
         if name != f"db{number}"
     }
     found = ", ".join(f"{keys:,} in database {name}" for name, keys in counts.items())
@@ -265,10 +265,10 @@ def _other_databases(client: Any) -> str:
     )
 
 
-def _told(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     """Return what happened; for a server that can't be reached, the client's own words, which say where and why."""
     if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
-        return _told(error.__cause__)
+        return _describe(error.__cause__)
     return f"{type(error).__name__}: {error}"
 
 
@@ -276,7 +276,7 @@ def _walk(walk: Walk, resume: Path | None, errors: Console) -> bool:
     """Walk to the end; if it is interrupted, or a connection lost, say how to go on.
 
     Raises:
-        _Unreachable: not a single key was looked at.
+        _CommandError: not a single key was looked at.
     """
     try:
         with _interruptible():
@@ -284,11 +284,11 @@ def _walk(walk: Walk, resume: Path | None, errors: Console) -> bool:
     except KeyboardInterrupt:
         reason = "interrupted"
     except (redis.RedisError, LuciaError, OSError) as error:
-        reason = _told(error)
+        reason = _describe(error)
     else:
         return True
     if not walk.has_looked():
-        raise _Unreachable(reason)
+        raise _CommandError(reason)
     path = resume or STATE_FILE
     walk.save(path)
     errors.print(
@@ -312,7 +312,7 @@ def _interruptible() -> Generator[None, None, None]:
 
 
 @contextmanager
-def _progress(console: Console) -> Generator[Report, None, None]:
+def _progress(console: Console) -> Generator[ShowProgress, None, None]:
     """A bar on a terminal; nothing elsewhere."""
     if not console.is_terminal:
         yield lambda looked_at, total, waiting: None
@@ -338,22 +338,22 @@ def _progress(console: Console) -> Generator[Report, None, None]:
         yield show
 
 
-def _print(told: dict[str, Any], console: Console, *, fix: bool) -> None:
+def _print(result: dict[str, Any], console: Console, *, fix: bool) -> None:
     """The report for a person."""
-    counts = ", ".join(f"{count:,} {role}" for role, count in told["keys"].items() if count)
+    counts = ", ".join(f"{count:,} {role}" for role, count in result["keys"].items() if count)
     console.print(Text(f"Keys looked at: {counts or 'none'}"))
-    found = {kind: count for kind, count in told["findings"].items() if count["found"]}
+    found = {kind: count for kind, count in result["findings"].items() if count["found"]}
     if not found:
-        console.print("Nothing is wrong." if told["complete"] else "Nothing was wrong so far.")
+        console.print("Nothing is wrong." if result["complete"] else "Nothing was wrong so far.")
         return
-    table = Table("what", "found", "mended", "left")
+    table = Table("what", "found", "fixed", "left")
     for kind, count in found.items():
         table.add_row(
-            MEANINGS[Kind(kind)], *(f"{count[column]:,}" for column in ("found", "mended", "left"))
+            MEANINGS[Kind(kind)], *(f"{count[column]:,}" for column in ("found", "fixed", "left"))
         )
     console.print(table)
-    for example in told.get("examples", ()):
-        console.print(Text(f"{example['kind']}: {_whose(example)}"))
+    for example in result.get("examples", ()):
+        console.print(Text(f"{example['kind']}: {_subject_of(example)}"))
     left = [Kind(kind) for kind, count in found.items() if count["left"]]
     for kind in left:
         if kind in ADVICE:
@@ -362,7 +362,7 @@ def _print(told: dict[str, Any], console: Console, *, fix: bool) -> None:
         console.print("Nothing was changed. Run it again with --fix to mend it.")
 
 
-def _whose(example: dict[str, Any]) -> str:
+def _subject_of(example: dict[str, Any]) -> str:
     """Return what is known of a finding: the key's pattern, or the user and the session's handle."""
     if example["key"] is not None:
         return f"keys like '{example['key']}'"

@@ -8,11 +8,11 @@ import redis
 
 from lucia._redis.cluster import PROVISIONAL_MS, Scripted
 from lucia._redis.commands import Call
-from lucia._redis.doctor.doctor import Doctor
 from lucia._redis.doctor.findings import Examined, Finding, Kind, RepairOptions
 from lucia._redis.doctor.index import RESTARTS
+from lucia._redis.doctor.keys import KeyExaminer
 from lucia._redis.records import encode_row
-from lucia._redis.repair import Repair, ScriptedMends
+from lucia._redis.repair import Repair, ScriptedRepairs
 from lucia._rules.sessions import new_session_id, system_clock
 from tests.support.redis_inspectors import DEFAULT, Inspector
 from tests.support.sessions import HOUR, row
@@ -31,18 +31,18 @@ def inspector(redis_server: Server) -> Iterator[Inspector]:
         yield found
 
 
-def doctor(**treatment: bool) -> Doctor:
-    """One for the default layout, which mends."""
-    return Doctor(DEFAULT, Scripted(), ScriptedMends(), RepairOptions(fix=True, **treatment))
+def doctor(**options: bool) -> KeyExaminer:
+    """One for the default layout, which repairs."""
+    return KeyExaminer(DEFAULT, Scripted(), ScriptedRepairs(), RepairOptions(fix=True, **options))
 
 
 def examine(
-    inspector: Inspector, *names: str, others: bool = False, **treatment: bool
+    inspector: Inspector, *names: str, others: bool = False, **options: bool
 ) -> Stepper[Examined]:
     """An examination of these keys, in steps."""
     return Stepper(
         inspector.client,
-        doctor(**treatment).examine("", [name.encode() for name in names], others=others),
+        doctor(**options).examine("", [name.encode() for name in names], others=others),
     )
 
 
@@ -107,11 +107,11 @@ def test_session_that_is_ended_meanwhile(inspector: Inspector) -> None:
 
 
 def test_session_that_changes_meanwhile(inspector: Inspector) -> None:
-    """A session that changed after the look is not mended."""
+    """A session that changed after the look is not fixed."""
     inspector.client.set("session:s", encode_row(row("s", life=-2 * HOUR)))
     examination = examine(inspector, "session:s").step()
     inspector.client.set("session:s", encode_row(row("s")))
-    assert [finding.mended for finding in findings(examination)] == [False]
+    assert [finding.fixed for finding in findings(examination)] == [False]
     assert inspector.client.exists("session:s") == 1
 
 
@@ -125,15 +125,15 @@ def test_entry_that_goes_meanwhile(inspector: Inspector) -> None:
     assert findings(examination) == []
 
 
-def test_index_that_is_gone_before_it_is_mended(inspector: Inspector) -> None:
-    """A dead id whose index is gone when it is to be taken out is mended."""
+def test_index_that_is_gone_before_it_is_fixed(inspector: Inspector) -> None:
+    """A dead id whose index is gone when it is to be taken out is fixed."""
     inspector.client.lpush(INDEX, "dead")
     inspector.client.pexpire(INDEX, HOUR)
     examination = examine(inspector, INDEX)
     while examination.commands[-1] != Call("TYPE", (INDEX.encode(),)):
         examination.step()
     inspector.client.delete(INDEX)
-    assert findings(examination) == [Finding(Kind.DEAD_ENTRY, mended=True, user_id="u1")]
+    assert findings(examination) == [Finding(Kind.DEAD_ENTRY, fixed=True, user_id="u1")]
 
 
 def test_login_while_an_index_is_read(inspector: Inspector) -> None:
@@ -165,7 +165,7 @@ def _goes_on(command: Any) -> bool:
 
 def test_endings_while_an_index_gets_an_end(inspector: Inspector) -> None:
     """If entries go while an index is read to find its end, it is read anew; if they go all the while, it is left without one."""
-    for times, mended in ((1, True), (10 * RESTARTS, False)):
+    for times, fixed in ((1, True), (10 * RESTARTS, False)):
         examination, gone = _endless(inspector), 0
         while not examination.done:
             is_second = inspector.client.ttl(INDEX) > 0
@@ -174,11 +174,9 @@ def test_endings_while_an_index_gets_an_end(inspector: Inspector) -> None:
                 gone += 1
             examination.step()
         assert examination.result is not None
-        assert examination.result.findings == [Finding(Kind.INDEX_WITHOUT_TTL, mended, "u1")]
+        assert examination.result.findings == [Finding(Kind.INDEX_WITHOUT_TTL, fixed, "u1")]
         assert (
-            inspector.client.pttl(INDEX) > 4 * HOUR
-            if mended
-            else inspector.client.pttl(INDEX) == -1
+            inspector.client.pttl(INDEX) > 4 * HOUR if fixed else inspector.client.pttl(INDEX) == -1
         )
         inspector.client.flushall()
 
@@ -206,7 +204,7 @@ def test_bare_session_whose_place_is_taken(inspector: Inspector) -> None:
     inspector.client.rpush("u1", session.id)
     inspector.client.set(f"session:{session.id}", "taken")
     found = findings(examine(inspector, session.id, "u1", others=True, move_bare=True))
-    assert {(finding.kind, finding.mended) for finding in found} == {
+    assert {(finding.kind, finding.fixed) for finding in found} == {
         (Kind.BARE_SESSION, False),
         (Kind.BARE_INDEX, False),
     }
@@ -220,7 +218,7 @@ def test_long_bare_index(inspector: Inspector) -> None:
     inspector.client.set(session.id, encode_row(session))
     inspector.client.rpush("u1", session.id, *(new_session_id() for _ in range(1_100)))
     found = findings(examine(inspector, "u1", others=True, move_bare=True))
-    assert [(finding.kind, finding.mended) for finding in found] == [
+    assert [(finding.kind, finding.fixed) for finding in found] == [
         (Kind.BARE_SESSION, True),
         (Kind.BARE_INDEX, True),
     ]
@@ -235,12 +233,12 @@ def test_lists_of_others(inspector: Inspector) -> None:
     name = new_session_id()
     inspector.client.set(name, "x")
     found = findings(examine(inspector, "a list", "u1", name, others=True, move_bare=True))
-    assert found == [Finding(Kind.BARE_INDEX, mended=False, user_id="u1")]
+    assert found == [Finding(Kind.BARE_INDEX, fixed=False, user_id="u1")]
 
 
 def test_indexing_what_is_over(inspector: Inspector) -> None:
     """A session that is over is not put into an index."""
     assert not Stepper(
-        inspector.client, Repair(DEFAULT, Scripted()).index(row("s", life=-1))
+        inspector.client, Repair(DEFAULT, Scripted()).add_to_index(row("s", life=-1))
     ).finish()
     assert inspector.keys() == set()

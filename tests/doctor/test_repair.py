@@ -1,4 +1,4 @@
-"""What mends a store, one command at a time, on real servers, against everything that the application may do in between."""
+"""What repairs a store, one command at a time, on real servers, against everything that the application may do in between."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,12 +11,12 @@ from lucia._redis.commands import Call, Eval, OnNode, Operation, Transaction
 from lucia._redis.index import START, Index, Page
 from lucia._redis.records import Layout, encode_row
 from lucia._redis.repair import (
-    PlainMends,
+    PlainRepairs,
     Reindexed,
     Repair,
     RepairOperations,
-    ScriptedMends,
-    literally,
+    ScriptedRepairs,
+    prefix_pattern,
 )
 from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
@@ -31,9 +31,9 @@ LAYOUTS: Final = {name: Layout.from_namespaces(None, name) for name in ("default
 
 STEPS: Final[dict[str, Callable[[], SlotSteps]]] = {"scripted": Scripted, "plain": Plain}
 
-MENDS: Final[dict[str, Callable[[], RepairOperations]]] = {
-    "scripted": ScriptedMends,
-    "plain": PlainMends,
+REPAIRS: Final[dict[str, Callable[[], RepairOperations]]] = {
+    "scripted": ScriptedRepairs,
+    "plain": PlainRepairs,
 }
 
 
@@ -134,7 +134,7 @@ def test_reindex_against_ending(bench: Bench) -> None:
 class Blind(Repair):
     """Puts a session into its index without looking whether it is still there."""
 
-    def index(self, row: SessionRow) -> Operation[bool]:
+    def add_to_index(self, row: SessionRow) -> Operation[bool]:
         yield from self._steps.push(
             self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
         )
@@ -262,30 +262,32 @@ def test_index_that_is_gone_meanwhile(bench: Bench) -> None:
 # One key
 
 
-@pytest.fixture(params=MENDS)
-def mends(request: pytest.FixtureRequest) -> RepairOperations:
-    """What mends one key, with scripts and without."""
-    return MENDS[request.param]()
+@pytest.fixture(params=REPAIRS)
+def repairs(request: pytest.FixtureRequest) -> RepairOperations:
+    """What repairs one key, with scripts and without."""
+    return REPAIRS[request.param]()
 
 
 SESSION = row("s")
 KEY = b"session:s"
 
 
-def _settle(mends: RepairOperations, inspector: Inspector, session: SessionRow) -> Stepper[bool]:
-    return Stepper(inspector.client, mends.settle(KEY, encode_row(session), session))
+def _set_expiry(
+    repairs: RepairOperations, inspector: Inspector, session: SessionRow
+) -> Stepper[bool]:
+    return Stepper(inspector.client, repairs.set_expiry(KEY, encode_row(session), session))
 
 
-def test_settle(mends: RepairOperations, inspector: Inspector) -> None:
+def test_settle(repairs: RepairOperations, inspector: Inspector) -> None:
     """A session gets its end; one that holds another record, or is gone, is left alone."""
     inspector.client.set(KEY, encode_row(SESSION))
-    assert _settle(mends, inspector, SESSION).finish()
+    assert _set_expiry(repairs, inspector, SESSION).finish()
     assert inspector.client.pexpiretime(KEY) == SESSION.idle_expires
     inspector.client.set(KEY, "another", px=HOUR)
-    assert not _settle(mends, inspector, SESSION).finish()
+    assert not _set_expiry(repairs, inspector, SESSION).finish()
     assert inspector.client.pttl(KEY) > HOUR // 2
     inspector.client.delete(KEY)
-    assert not _settle(mends, inspector, SESSION).finish()
+    assert not _set_expiry(repairs, inspector, SESSION).finish()
     assert inspector.client.exists(KEY) == 0
 
 
@@ -296,11 +298,11 @@ def test_settle_against_a_longer_life(inspector: Inspector) -> None:
     def prolong() -> Operation[None]:
         yield Call("SET", (KEY, encode_row(longer), "PXAT", longer.idle_expires))
 
-    for make in MENDS.values():
+    for make in REPAIRS.values():
 
         def begin(make: Callable[[], RepairOperations] = make) -> list[Stepper[Any]]:
             inspector.client.set(KEY, encode_row(SESSION))
-            return [_settle(make(), inspector, SESSION), Stepper(inspector.client, prolong())]
+            return [_set_expiry(make(), inspector, SESSION), Stepper(inspector.client, prolong())]
 
         assert explore(begin, lambda: _is_longer(inspector, longer)) > 1
 
@@ -313,7 +315,7 @@ def _is_longer(inspector: Inspector, longer: SessionRow) -> None:
 def test_settle_a_record_that_never_rests(inspector: Inspector) -> None:
     """Without scripts, a session that changes at every look is given up."""
     inspector.client.set(KEY, encode_row(SESSION))
-    settling = _settle(PlainMends(), inspector, SESSION)
+    settling = _set_expiry(PlainRepairs(), inspector, SESSION)
     for life in range(2, 8):
         settling.step(2)
         inspector.client.set(KEY, encode_row(row("s", life=life * HOUR)))
@@ -323,7 +325,7 @@ def test_settle_a_record_that_never_rests(inspector: Inspector) -> None:
     assert settling.result is False
 
 
-def test_extend(mends: RepairOperations, inspector: Inspector) -> None:
+def test_extend(repairs: RepairOperations, inspector: Inspector) -> None:
     """A key that ends too early ends later; its life is never shortened, and one without an end gets one only if that is asked for."""
     now = system_clock()
     for before, endless, after in (
@@ -333,14 +335,16 @@ def test_extend(mends: RepairOperations, inspector: Inspector) -> None:
         (None, True, now + 2 * HOUR),
     ):
         inspector.client.set(KEY, "x", pxat=before)
-        Stepper(inspector.client, mends.extend(KEY, now + 2 * HOUR, endless=endless)).finish()
+        Stepper(
+            inspector.client, repairs.extend_expiry(KEY, now + 2 * HOUR, endless=endless)
+        ).finish()
         assert inspector.client.pexpiretime(KEY) == after
     inspector.client.delete(KEY)
-    Stepper(inspector.client, mends.extend(KEY, now + HOUR, endless=True)).finish()
+    Stepper(inspector.client, repairs.extend_expiry(KEY, now + HOUR, endless=True)).finish()
     assert inspector.client.exists(KEY) == 0
 
 
-def test_erase(mends: RepairOperations, inspector: Inspector) -> None:
+def test_erase(repairs: RepairOperations, inspector: Inspector) -> None:
     """A key is deleted while it has the type and the value that were seen."""
     inspector.client.set(KEY, "x")
     for kind, value, erased in (
@@ -349,24 +353,26 @@ def test_erase(mends: RepairOperations, inspector: Inspector) -> None:
         (b"string", b"x", True),
         (b"string", b"x", False),
     ):
-        assert Stepper(inspector.client, mends.erase(KEY, kind, value)).finish() is erased
+        assert (
+            Stepper(inspector.client, repairs.delete_unchanged(KEY, kind, value)).finish() is erased
+        )
     inspector.client.rpush(KEY, "x")
-    assert Stepper(inspector.client, mends.erase(KEY, b"list", None)).finish()
+    assert Stepper(inspector.client, repairs.delete_unchanged(KEY, b"list", None)).finish()
     assert inspector.client.exists(KEY) == 0
 
 
 def test_single(inspector: Inspector) -> None:
     """By script, the oldest entry of an id stays and the others go, once; without scripts nothing is done."""
     inspector.client.rpush(KEY, "a", "b", "a", "c", "a")
-    assert not Stepper(inspector.client, PlainMends().single(KEY, b"a")).finish()
-    assert Stepper(inspector.client, ScriptedMends().single(KEY, b"a")).finish()
+    assert not Stepper(inspector.client, PlainRepairs().remove_duplicates(KEY, b"a")).finish()
+    assert Stepper(inspector.client, ScriptedRepairs().remove_duplicates(KEY, b"a")).finish()
     assert inspector.client.lrange(KEY, 0, -1) == [b"b", b"c", b"a"]
-    assert not Stepper(inspector.client, ScriptedMends().single(KEY, b"a")).finish()
+    assert not Stepper(inspector.client, ScriptedRepairs().remove_duplicates(KEY, b"a")).finish()
 
 
 def test_long_indexes_are_searched_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ids are looked for together only as far as the entries that are searched for them are not too many."""
-    monkeypatch.setattr("lucia._redis.repair.ENTRIES_AT_ONCE", 25)
+    monkeypatch.setattr("lucia._redis.repair.MAX_ENTRIES_SEARCHED", 25)
     entries: list[tuple[str, str]] = []
     for user, count in (("u1", 10), ("u2", 30), ("u3", 0)):
         key = bench.layout.index_key(user)
@@ -377,7 +383,7 @@ def test_long_indexes_are_searched_in_parts(bench: Bench, monkeypatch: pytest.Mo
                 else bench.inspector.client.sadd
             )(key, str(number))
         entries += [(key, "0"), (key, "x")]
-    searching = bench.steps(bench.repair.held("", entries))
+    searching = bench.steps(bench.repair.are_indexed("", entries))
     assert searching.finish() == [True, False, True, False, False, False]
     assert [
         len(command.commands) for command in searching.commands if isinstance(command, OnNode)
@@ -396,4 +402,4 @@ def test_pattern(inspector: Inspector) -> None:
     """A namespace with special characters matches itself alone."""
     for name in ("a[b]*?^\\-:1", "ab:1", "a[b]xx:1"):
         inspector.client.set(name, "x")
-    assert inspector.client.keys(literally("a[b]*?^\\-:")) == [b"a[b]*?^\\-:1"]
+    assert inspector.client.keys(prefix_pattern("a[b]*?^\\-:")) == [b"a[b]*?^\\-:1"]

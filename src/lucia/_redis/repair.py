@@ -1,4 +1,4 @@
-"""What mends a session store while the application goes on using it: for ``lucia doctor``, and for the adapters' ``reindex``.
+"""What repairs a session store while the application goes on using it: for ``lucia doctor``, and for the adapters' ``reindex``.
 
 Each step looks again at the moment at which it changes something. Ids are used once, and a session is written before its index entry: so
 what was ended stays ended, and an id that is pushed to an index although its session was ended meanwhile is taken out again, by the
@@ -21,26 +21,26 @@ T = TypeVar("T")
 SCAN_COUNT: Final = 500
 """About how many keys are looked at together."""
 
-AT_ONCE: Final = 100
+CALLS_PER_BATCH: Final = 100
 """How many quick commands are sent together."""
 
-ENTRIES_AT_ONCE: Final = 100_000
+MAX_ENTRIES_SEARCHED: Final = 100_000
 """How many entries are searched together for ids: that takes the server some milliseconds."""
 
-SETTLE_TRIES: Final = 3
+SET_EXPIRY_TRIES: Final = 3
 """How often a session whose record changes meanwhile is looked at, where no script can."""
 
 Entry = tuple[Argument, Argument]
 """An index's key and an id."""
 
-Led = SessionRow | Literal["gone", "damaged"]
+ResolvedId = SessionRow | Literal["gone", "damaged"]
 """What an id leads to."""
 
 _GLOB: Final = re.compile(rb"([*?\[\]\\^-])")
 
 
-SETTLE: Final = Script(
-    "settle",
+SET_EXPIRY: Final = Script(
+    "set_expiry",
     """
 -- KEYS: session. ARGV: its record as it was seen, its idle end in ms. Lets it end then, and returns 1; 0 if it holds another record.
 if redis.call('MGET', KEYS[1])[1] ~= ARGV[1] then return 0 end
@@ -49,8 +49,8 @@ return redis.call('PEXPIREAT', KEYS[1], ARGV[2])
     repeatable=True,
 )
 
-EXTEND: Final = Script(
-    "extend",
+EXTEND_EXPIRY: Final = Script(
+    "extend_expiry",
     f"""
 -- KEYS: a key. ARGV: an end in ms, '1' to give it also to a key without one. Lets the key not end before; never shortens its life.
 {NOW}
@@ -63,8 +63,8 @@ return 0
     repeatable=True,
 )
 
-ERASE: Final = Script(
-    "erase",
+DELETE_UNCHANGED: Final = Script(
+    "delete_unchanged",
     """
 -- KEYS: a key. ARGV: its type as it was seen, and its value if that was a string. Deletes it and returns 1; 0 if it is another by now.
 if redis.call('TYPE', KEYS[1]).ok ~= ARGV[1] then return 0 end
@@ -74,8 +74,8 @@ return redis.call('UNLINK', KEYS[1])
     repeatable=True,
 )
 
-SINGLE: Final = Script(
-    "single",
+REMOVE_DUPLICATES: Final = Script(
+    "remove_duplicates",
     """
 -- KEYS: an index that is a list. ARGV: an id. Leaves its oldest entry of this id alone; returns how many were taken out.
 local count = #redis.call('LPOS', KEYS[1], ARGV[1], 'COUNT', 0)
@@ -101,46 +101,46 @@ class Reindexed(NamedTuple):
 class RepairOperations(Protocol):
     """What changes one key only if it still is as it was seen."""
 
-    def settle(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
+    def set_expiry(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
         """Let a session end at its idle end, at once if that is past, while it holds this record; says whether it did."""
         ...
 
-    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
+    def extend_expiry(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
         """Let a key that ends before ``expires`` end then, with ``endless`` also one that has no end; says whether it does."""
         ...
 
-    def erase(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
+    def delete_unchanged(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
         """Delete a key while it has this type, and this value if it is a string; says whether it did."""
         ...
 
-    def single(self, index: bytes, session_id: bytes) -> Operation[bool]:
+    def remove_duplicates(self, index: bytes, session_id: bytes) -> Operation[bool]:
         """Leave the oldest entry of an id in a list alone; says whether it did."""
         ...
 
 
-class ScriptedMends:
+class ScriptedRepairs:
     """One script for each."""
 
-    def settle(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
-        return bool((yield Eval(SETTLE, (key,), (record, row.idle_expires))))
+    def set_expiry(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
+        return bool((yield Eval(SET_EXPIRY, (key,), (record, row.idle_expires))))
 
-    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
-        yield Eval(EXTEND, (key,), (expires, int(endless)))
+    def extend_expiry(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
+        yield Eval(EXTEND_EXPIRY, (key,), (expires, int(endless)))
         return True
 
-    def erase(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
-        return bool((yield Eval(ERASE, (key,), (kind, value or b""))))
+    def delete_unchanged(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
+        return bool((yield Eval(DELETE_UNCHANGED, (key,), (kind, value or b""))))
 
-    def single(self, index: bytes, session_id: bytes) -> Operation[bool]:
-        return bool((yield Eval(SINGLE, (index,), (session_id,))))
+    def remove_duplicates(self, index: bytes, session_id: bytes) -> Operation[bool]:
+        return bool((yield Eval(REMOVE_DUPLICATES, (index,), (session_id,))))
 
 
-class PlainMends:
+class PlainRepairs:
     """Commands alone, each between two looks."""
 
-    def settle(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
+    def set_expiry(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
         """The end that is set is that of the record that is there afterwards: another one is looked at anew."""
-        for _ in range(SETTLE_TRIES):
+        for _ in range(SET_EXPIRY_TRIES):
             if (yield Call("MGET", (key,)))[0] != record:
                 return False
             yield Call("PEXPIREAT", (key, row.idle_expires))
@@ -151,18 +151,18 @@ class PlainMends:
             record, row = after, changed
         return False
 
-    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
+    def extend_expiry(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
         if endless:
             yield Call("PEXPIREAT", (key, expires, "NX"))
         yield Call("PEXPIREAT", (key, expires, "GT"))
         return True
 
-    def erase(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
+    def delete_unchanged(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
         if (yield Call("TYPE", (key,))) != kind or (yield Call("MGET", (key,)))[0] != value:
             return False
         return bool((yield Call("UNLINK", (key,))))
 
-    def single(self, index: bytes, session_id: bytes) -> Operation[bool]:
+    def remove_duplicates(self, index: bytes, session_id: bytes) -> Operation[bool]:
         """Nothing: twice in a list does no harm, and two who mend it at once without a script could take out both."""
         yield from ()
         return False
@@ -176,29 +176,31 @@ def scan(node: str, cursor: int, pattern: bytes = b"*") -> Operation[tuple[int, 
     return int(following), list(dict.fromkeys(names))
 
 
-def literally(prefix: str) -> bytes:
+def prefix_pattern(prefix: str) -> bytes:
     """The pattern of all keys that begin so."""
     return _GLOB.sub(rb"\\\1", prefix.encode()) + b"*"
 
 
-def together(node: str, calls: Sequence[Call]) -> Operation[list[Reply]]:
+def call_all(node: str, calls: Sequence[Call]) -> Operation[list[Reply]]:
     """The replies to commands on any keys: a few at once where one server has all, which then has others' commands in between."""
     replies: list[Reply] = []
-    for start in range(0, len(calls), AT_ONCE):
-        some = tuple(calls[start : start + AT_ONCE])
+    for start in range(0, len(calls), CALLS_PER_BATCH):
+        some = tuple(calls[start : start + CALLS_PER_BATCH])
         replies += yield OnNode(node, some) if node == "" else Batch(some)
     return replies
 
 
-def read_together(node: str, keys: Iterable[Argument]) -> Operation[list[bytes | None]]:
-    """The strings at these keys, None where there is none, as :func:`together`."""
-    replies = yield from together(node, [Call("MGET", (key,)) for key in keys])
+def read_values(node: str, keys: Iterable[Argument]) -> Operation[list[bytes | None]]:
+    """The strings at these keys, None where there is none, as :func:`call_all`."""
+    replies = yield from call_all(node, [Call("MGET", (key,)) for key in keys])
     return [value for (value,) in replies]
 
 
-def led_to(layout: Layout, node: str, ids: Sequence[bytes]) -> Operation[dict[bytes, Led]]:
+def resolve_ids(
+    layout: Layout, node: str, ids: Sequence[bytes]
+) -> Operation[dict[bytes, ResolvedId]]:
     """What each id in an index leads to."""
-    records = yield from read_together(node, [session_key(layout, id_) for id_ in ids])
+    records = yield from read_values(node, [session_key(layout, id_) for id_ in ids])
     return {
         id_: "gone" if record is None else peek(record, to_text(id_)) or "damaged"
         for id_, record in zip(ids, records, strict=True)
@@ -215,7 +217,7 @@ def _in_parts(entries: Sequence[Entry], costs: Sequence[int]) -> list[list[Entry
     parts: list[list[Entry]] = []
     spent = 0
     for entry, cost in zip(entries, costs, strict=True):
-        if not parts or spent + cost > ENTRIES_AT_ONCE:
+        if not parts or spent + cost > MAX_ENTRIES_SEARCHED:
             parts.append([])
             spent = 0
         parts[-1].append(entry)
@@ -236,33 +238,33 @@ class Repair:
         A session that was ended between the two looks at it is none of them.
         """
         index, keys = self._layout.index, [self._layout.index_key(row.user_id) for row in rows]
-        kinds = yield from together(node, [Call("TYPE", (key,)) for key in keys])
+        kinds = yield from call_all(node, [Call("TYPE", (key,)) for key in keys])
         sound = [
             (row, key)
             for row, key, kind in zip(rows, keys, kinds, strict=True)
             if kind == index.type.encode()
         ]
-        are_held = yield from self.held(node, [(key, row.id) for row, key in sound])
-        found = {row.id for (row, _), is_held in zip(sound, are_held, strict=True) if is_held}
+        are_indexed = yield from self.are_indexed(node, [(key, row.id) for row, key in sound])
+        found = {
+            row.id for (row, _), is_indexed in zip(sound, are_indexed, strict=True) if is_indexed
+        }
         absent = [row for row in rows if row.id not in found]
-        records = yield from read_together(
-            node, [self._layout.session_key(row.id) for row in absent]
-        )
+        records = yield from read_values(node, [self._layout.session_key(row.id) for row in absent])
         return [row for row, record in zip(absent, records, strict=True) if record is not None]
 
-    def held(self, node: str, entries: Sequence[Entry]) -> Operation[list[bool]]:
+    def are_indexed(self, node: str, entries: Sequence[Entry]) -> Operation[list[bool]]:
         """Whether each id is in the index at this key; so many are looked for together that the server is not kept for long."""
         index, keys = self._layout.index, list(dict.fromkeys(key for key, _ in entries))
         lengths = dict(
-            zip(keys, (yield from together(node, [index.length(key) for key in keys])), strict=True)
+            zip(keys, (yield from call_all(node, [index.length(key) for key in keys])), strict=True)
         )
         held: list[bool] = []
         for some in _in_parts(entries, [lengths[key] for key, _ in entries]):
-            replies = yield from together(node, [index.find(key, id_) for key, id_ in some])
+            replies = yield from call_all(node, [index.find(key, id_) for key, id_ in some])
             held += [index.is_found(reply) for reply in replies]
         return held
 
-    def index(self, row: SessionRow) -> Operation[bool]:
+    def add_to_index(self, row: SessionRow) -> Operation[bool]:
         """Put a session into its user's index, which lives as long at least; says whether it is there.
 
         It is not if it was ended meanwhile, or if the index is of another type, which is left as it is.
@@ -296,7 +298,7 @@ class Repair:
     def _reindex_page(self, node: str, rows: Sequence[SessionRow]) -> Operation[Reindexed]:
         indexed = 0
         for row in (yield from self.unindexed(node, rows)):
-            indexed += yield from self.index(row)
+            indexed += yield from self.add_to_index(row)
         return Reindexed(len(rows), indexed)
 
     def _each_page(
@@ -313,7 +315,7 @@ class Repair:
 
     def _scan_live(self, node: str, cursor: int) -> Operation[tuple[int, list[SessionRow]]]:
         prefix = self._layout.session_key("")
-        cursor, names = yield from scan(node, cursor, literally(prefix))
+        cursor, names = yield from scan(node, cursor, prefix_pattern(prefix))
         ids = [to_text(name.removeprefix(prefix.encode())) for name in names]
         wanted = [
             (id_, name)

@@ -71,15 +71,15 @@ class Finding:
     """
 
     kind: Kind
-    mended: bool = False
+    fixed: bool = False
     user_id: str | None = None
     handle: str | None = None
     key: str | None = None
 
     @classmethod
-    def about(cls, kind: Kind, row: SessionRow, mended: bool) -> "Finding":
+    def about(cls, kind: Kind, row: SessionRow, fixed: bool) -> "Finding":
         """What is wrong with one session."""
-        return cls(kind, mended, row.user_id, handle_of(row))
+        return cls(kind, fixed, row.user_id, handle_of(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Examined:
 
     findings: list[Finding]
     keys: dict[Role, int]
-    later: Deferred
+    deferred: Deferred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class RepairOptions:
     """What may be changed.
 
     Args:
-        fix: mend what can be mended safely.
+        fix: mend what can be fixed safely.
         delete_damaged: with ``fix``, delete records that are no session, markers that are none, and keys of another type.
         move_bare: with ``fix``, move what adapters before 1.1.0 stored.
     """

@@ -12,7 +12,6 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from lucia._redis.cluster import Plain, Scripted
 from lucia._redis.commands import Nodes, Operation, with_or_without_scripts
-from lucia._redis.doctor.doctor import SECOND_LOOK_MS, Doctor
 from lucia._redis.doctor.findings import (
     Deferred,
     Examined,
@@ -22,8 +21,9 @@ from lucia._redis.doctor.findings import (
     Role,
     Server,
 )
+from lucia._redis.doctor.keys import SECOND_EXAMINATION_MS, KeyExaminer
 from lucia._redis.records import Layout
-from lucia._redis.repair import PlainMends, ScriptedMends, scan
+from lucia._redis.repair import PlainRepairs, ScriptedRepairs, scan
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ VERSION: Final = 1
 EXAMPLES: Final = 20
 """How many findings of a kind are kept to be shown."""
 
-MOST_WAITING: Final = 20_000
+MAX_DEFERRED: Final = 20_000
 """How many keys wait for a second look at most."""
 
 SAVE_SECONDS: Final = 1.0
@@ -60,23 +60,23 @@ class Tally:
 
     keys: Counter[str] = field(default_factory=Counter[str])
     found: Counter[str] = field(default_factory=Counter[str])
-    mended: Counter[str] = field(default_factory=Counter[str])
+    fixed: Counter[str] = field(default_factory=Counter[str])
 
     def add(self, findings: list[Finding]) -> None:
         """Count findings."""
         self.found.update(str(finding.kind) for finding in findings)
-        self.mended.update(str(finding.kind) for finding in findings if finding.mended)
+        self.fixed.update(str(finding.kind) for finding in findings if finding.fixed)
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.keys + other.keys, self.found + other.found, self.mended + other.mended)
+        return Tally(self.keys + other.keys, self.found + other.found, self.fixed + other.fixed)
 
-    def left(self) -> int:
-        """How many findings are not mended."""
-        return self.found.total() - self.mended.total()
+    def not_fixed(self) -> int:
+        """How many findings are not fixed."""
+        return self.found.total() - self.fixed.total()
 
     def as_json(self) -> dict[str, dict[str, int]]:
         """The counts that are not 0."""
-        return {"keys": dict(self.keys), "found": dict(self.found), "mended": dict(self.mended)}
+        return {"keys": dict(self.keys), "found": dict(self.found), "fixed": dict(self.fixed)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Mapping[str, int]]) -> "Tally":
@@ -84,7 +84,7 @@ class Tally:
         return cls(
             *(
                 Counter({name: int(count) for name, count in value[part].items()})
-                for part in ("keys", "found", "mended")
+                for part in ("keys", "found", "fixed")
             )
         )
 
@@ -181,29 +181,29 @@ class Progress(Protocol):
 
 
 @dataclass
-class Waiting:
+class DeferredQueue:
     """What is to be looked at again, and when that was seen, in milliseconds of a clock that only goes forward."""
 
     pages: list[tuple[int, Deferred]] = field(default_factory=list[tuple[int, Deferred]])
     size: int = 0
 
-    def add(self, seen_at: int, later: Deferred) -> None:
+    def add(self, seen_at: int, deferred: Deferred) -> None:
         """Let something wait."""
-        if count := len(later.entries) + len(later.rows):
-            self.pages.append((seen_at, later))
+        if count := len(deferred.entries) + len(deferred.rows):
+            self.pages.append((seen_at, deferred))
             self.size += count
 
     def take(self, now: int) -> Deferred | None:
         """The first page that has waited long enough."""
-        if not self.pages or self.pages[0][0] + SECOND_LOOK_MS > now:
+        if not self.pages or self.pages[0][0] + SECOND_EXAMINATION_MS > now:
             return None
-        _, later = self.pages.pop(0)
-        self.size -= len(later.entries) + len(later.rows)
-        return later
+        _, deferred = self.pages.pop(0)
+        self.size -= len(deferred.entries) + len(deferred.rows)
+        return deferred
 
     def wait_ms(self, now: int) -> int:
         """How long the first page has to wait still."""
-        return max(self.pages[0][0] + SECOND_LOOK_MS - now, 0)
+        return max(self.pages[0][0] + SECOND_EXAMINATION_MS - now, 0)
 
 
 class Walk:
@@ -212,7 +212,7 @@ class Walk:
     Args:
         driver: runs operations.
         layout: the key names.
-        treatment: what may be changed.
+        options: what may be changed.
         state: how far it is.
         others: look at keys of other names, too.
         path: where the state is written now and then.
@@ -225,7 +225,7 @@ class Walk:
         self,
         driver: Driver,
         layout: Layout,
-        treatment: RepairOptions,
+        options: RepairOptions,
         state: State,
         *,
         others: bool,
@@ -239,23 +239,23 @@ class Walk:
         self.examples: list[Finding] = []
         self._driver = driver
         self._layout = layout
-        self._treatment = treatment
+        self._options = options
         self._others = others
         self._path = path
         self._progress = progress
         self._monotonic = monotonic
         self._sleep = sleep
         self._saved_at = monotonic()
-        self._reached = state.as_json()
-        self._doctor = Doctor(layout, Scripted(), ScriptedMends(), treatment)
-        self._waiting = Waiting()
+        self._resume_point = state.as_json()
+        self._examiner = KeyExaminer(layout, Scripted(), ScriptedRepairs(), options)
+        self._waiting = DeferredQueue()
         self._unreadable = False
 
     def run(self) -> None:
         """Walk from where the state is to the end."""
         nodes = self._driver.run(_nodes())
         for node in nodes:
-            self.servers[node] = self._run(partial(Doctor.examine_server, node=node))
+            self.servers[node] = self._run(partial(KeyExaminer.examine_server, node=node))
         for node in nodes:
             if node not in self.state.done:
                 self._walk(node)
@@ -264,7 +264,7 @@ class Walk:
 
     def save(self, path: Path) -> None:
         """Write how far it is: up to the last page after which nothing waited for a second look."""
-        write_state(path, self._reached)
+        write_state(path, self._resume_point)
 
     def total_keys(self) -> int | None:
         """About how many keys all nodes have; None if one does not tell."""
@@ -288,30 +288,32 @@ class Walk:
         cursor: int | None = None
         while cursor != 0:
             cursor = self._page(node, state.cursor if cursor is None else cursor)
-        self._look_again(everything=True)
+        self._examine_deferred(everything=True)
         state.done[node] = state.tally
         state.node, state.run_id, state.cursor, state.tally = None, None, 0, Tally()
-        self._reach()
+        self._checkpoint()
 
     def _page(self, node: str, cursor: int) -> int:
         """Look at one page of keys, and return the cursor of the next."""
         following, names = self._driver.run(scan(node, cursor))
         examined = self._run(
-            lambda doctor: doctor.examine(node, names, others=self._others and not self._unreadable)
+            lambda examiner: examiner.examine(
+                node, names, others=self._others and not self._unreadable
+            )
         )
         self._count(examined)
-        self._waiting.add(self._now_ms(), examined.later)
-        self._look_again(everything=self._waiting.size > MOST_WAITING)
+        self._waiting.add(self._now_ms(), examined.deferred)
+        self._examine_deferred(everything=self._waiting.size > MAX_DEFERRED)
         self.state.cursor = following
         self._progress(self.state.total().keys.total(), self.total_keys(), 0)
         if following:
-            self._reach()
+            self._checkpoint()
         return following
 
-    def _reach(self) -> None:
+    def _checkpoint(self) -> None:
         if self._waiting.pages:
             return
-        self._reached = self.state.as_json()
+        self._resume_point = self.state.as_json()
         if self._path is not None and self._monotonic() - self._saved_at >= SAVE_SECONDS:
             self.save(self._path)
             self._saved_at = self._monotonic()
@@ -330,11 +332,11 @@ class Walk:
             if is_shown and sum(each.kind is finding.kind for each in self.examples) < EXAMPLES:
                 self.examples.append(finding)
 
-    def _look_again(self, *, everything: bool) -> None:
+    def _examine_deferred(self, *, everything: bool) -> None:
         while self._waiting.pages:
-            later = self._waiting.take(self._now_ms())
-            if later is not None:
-                self._add(self._run(partial(Doctor.look_again, later=later)))
+            deferred = self._waiting.take(self._now_ms())
+            if deferred is not None:
+                self._add(self._run(partial(KeyExaminer.examine_deferred, deferred=deferred)))
             elif not everything:
                 return
             else:
@@ -345,13 +347,13 @@ class Walk:
     def _now_ms(self) -> int:
         return int(self._monotonic() * 1000)
 
-    def _run(self, start: Callable[[Doctor], Operation[T]]) -> T:
+    def _run(self, start: Callable[[KeyExaminer], Operation[T]]) -> T:
         return self._driver.run(
-            with_or_without_scripts(lambda: start(self._doctor), self._give_up_scripts)
+            with_or_without_scripts(lambda: start(self._examiner), self._give_up_scripts)
         )
 
     def _give_up_scripts(self) -> None:
-        self._doctor = Doctor(self._layout, Plain(), PlainMends(), self._treatment)
+        self._examiner = KeyExaminer(self._layout, Plain(), PlainRepairs(), self._options)
 
 
 def _nodes() -> Operation[list[str]]:
@@ -370,8 +372,8 @@ def report(walk: Walk, *, complete: bool, examples: bool) -> dict[str, Any]:
     found = {
         str(kind): {
             "found": total.found[kind],
-            "mended": total.mended[kind],
-            "left": total.found[kind] - total.mended[kind],
+            "fixed": total.fixed[kind],
+            "left": total.found[kind] - total.fixed[kind],
         }
         for kind in Kind
     }
@@ -381,7 +383,7 @@ def report(walk: Walk, *, complete: bool, examples: bool) -> dict[str, Any]:
             "user": each.user_id,
             "handle": each.handle,
             "key": each.key,
-            "mended": each.mended,
+            "fixed": each.fixed,
         }
         for each in walk.examples
     ]

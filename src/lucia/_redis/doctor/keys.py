@@ -1,4 +1,4 @@
-"""What can be wrong in a live session store, and how it is found and mended, one page of keys at a time: the decisions of ``lucia doctor``.
+"""What can be wrong in a live session store, and how it is found and fixed, one page of keys at a time: the decisions of ``lucia doctor``.
 
 Everything is judged by what was read in the order in which the library writes it, so that what the application does meanwhile is no
 finding: a session that is in the making, a login between two looks, one that was ended after the first.
@@ -20,11 +20,11 @@ from lucia._redis.doctor.findings import (
     pattern_of,
     role_of,
 )
-from lucia._redis.doctor.index import HOUR_MS, IndexDoctor
-from lucia._redis.doctor.legacy import BareKeys
+from lucia._redis.doctor.index import HOUR_MS, IndexExaminer
+from lucia._redis.doctor.legacy import BareKeyExaminer
 from lucia._redis.operations import marker_or_none, milliseconds_of, session_key, to_bytes, to_text
 from lucia._redis.records import Layout, peek
-from lucia._redis.repair import Repair, RepairOperations, is_whole, read_together
+from lucia._redis.repair import Repair, RepairOperations, is_whole, read_values
 from lucia._redis.transport.client_errors import is_refusal
 from lucia._rules.sessions import MARKER_MS
 from lucia.models import SessionRow
@@ -35,7 +35,7 @@ TTL_TOLERANCE_MS: Final = 1_500
 DEAD_MARGIN_MS: Final = 60_000
 """How long a session has to be over before its key is found to be left: clocks differ."""
 
-SECOND_LOOK_MS: Final = 60_000
+SECOND_EXAMINATION_MS: Final = 60_000
 """How far two looks are apart where JavaScript writes: it puts the session and its index entry there in any order."""
 
 
@@ -67,21 +67,21 @@ class _Now(NamedTuple):
         return self.earliest + ttl - tolerance <= end <= self.latest + ttl + tolerance
 
 
-class Doctor:
-    """Examines the keys of a store that follows one layout; changes nothing unless the treatment says so.
+class KeyExaminer:
+    """Examines the keys of a store that follows one layout; changes nothing unless the options says so.
 
     Beside ``legacy_writers``, what an index lacks or has too much is judged at a second look, and no index gets an end.
     """
 
     def __init__(
-        self, layout: Layout, steps: SlotSteps, mends: RepairOperations, treatment: RepairOptions
+        self, layout: Layout, steps: SlotSteps, repairs: RepairOperations, options: RepairOptions
     ) -> None:
         self._layout = layout
-        self._mends = mends
-        self._treatment = treatment
+        self._repairs = repairs
+        self._options = options
         self._repair = Repair(layout, steps)
-        self._indexes = IndexDoctor(layout, steps, self._repair, mends, treatment)
-        self._bare_keys = BareKeys(layout, self._repair, mends, treatment)
+        self._indexes = IndexExaminer(layout, steps, self._repair, repairs, options)
+        self._bare_keys = BareKeyExaminer(layout, self._repair, repairs, options)
 
     def examine_server(self, node: str) -> Operation[Server]:
         """``DBSIZE``, ``INFO``, and ``CONFIG GET maxmemory-policy``, each of which may be refused."""
@@ -105,149 +105,162 @@ class Doctor:
         )
         foreign = by_role.pop("other", [])
         ours = [name for found in by_role.values() for name in found]
-        sights, now = yield from _look(node, ours)
-        yield from self._examine_ours(sights, now, examined)
+        snapshots, now = yield from _read_snapshots(node, ours)
+        yield from self._examine_ours(snapshots, now, examined)
         if others and foreign:
             examined.findings.extend((yield from self._bare_keys.examine(node, foreign)))
         return examined
 
-    def look_again(self, later: Deferred) -> Operation[list[Finding]]:
+    def examine_deferred(self, deferred: Deferred) -> Operation[list[Finding]]:
         """What is still so at a second look."""
         findings: list[Finding] = []
-        records = yield from read_together(
-            later.node, [session_key(self._layout, id_) for _, id_ in later.entries]
+        records = yield from read_values(
+            deferred.node, [session_key(self._layout, id_) for _, id_ in deferred.entries]
         )
-        are_held = yield from self._repair.held(
-            later.node, [(self._layout.index_key(user_id), id_) for user_id, id_ in later.entries]
+        are_indexed = yield from self._repair.are_indexed(
+            deferred.node,
+            [(self._layout.index_key(user_id), id_) for user_id, id_ in deferred.entries],
         )
-        for (user_id, id_), record, is_held in zip(later.entries, records, are_held, strict=True):
-            if record is None and is_held:
+        for (user_id, id_), record, is_indexed in zip(
+            deferred.entries, records, are_indexed, strict=True
+        ):
+            if record is None and is_indexed:
                 findings.append(
                     Finding(
                         Kind.DEAD_ENTRY, (yield from self._indexes.drop(user_id, [id_])), user_id
                     )
                 )
-        findings += yield from self._index(later.node, later.rows)
+        findings += yield from self._index_missing(deferred.node, deferred.rows)
         return findings
 
     def _examine_ours(
-        self, sights: Iterable[KeySnapshot], now: _Now, examined: Examined
+        self, snapshots: Iterable[KeySnapshot], now: _Now, examined: Examined
     ) -> Operation[None]:
         live: list[SessionRow] = []
         findings = examined.findings
-        for sight in sights:
-            role = role_of(self._layout, sight.name)
-            if sight.is_gone:
+        for snapshot in snapshots:
+            role = role_of(self._layout, snapshot.name)
+            if snapshot.is_gone:
                 continue
             if role == "session":
-                findings += yield from self._examine_session(sight, now, live)
+                findings += yield from self._examine_session(snapshot, now, live)
             elif role == "marker":
-                findings += yield from self._examine_marker(sight)
+                findings += yield from self._examine_marker(snapshot)
             elif role == "index":
-                if sight.type == self._layout.index.type.encode():
-                    findings += yield from self._indexes.examine(sight.name, examined.later)
+                if snapshot.type == self._layout.index.type.encode():
+                    findings += yield from self._indexes.examine(snapshot.name, examined.deferred)
                 else:
-                    mended = yield from self._delete_damaged(sight)
+                    fixed = yield from self._delete_damaged(snapshot)
                     findings.append(
-                        Finding(Kind.WRONG_TYPE, mended, self._indexes.user_of(sight.name))
+                        Finding(Kind.WRONG_TYPE, fixed, self._indexes.user_of(snapshot.name))
                     )
-            elif sight.ttl == -1:
-                mended = self._treatment.fix and (
-                    yield from self._mends.extend(sight.name, now.latest + HOUR_MS, endless=True)
+            elif snapshot.ttl == -1:
+                fixed = self._options.fix and (
+                    yield from self._repairs.extend_expiry(
+                        snapshot.name, now.latest + HOUR_MS, endless=True
+                    )
                 )
-                findings.append(self._about_key(Kind.THROTTLE_WITHOUT_TTL, sight, mended))
+                findings.append(self._about_key(Kind.THROTTLE_WITHOUT_TTL, snapshot, fixed))
         if self._layout.index.legacy_writers:
-            examined.later.rows.extend(
-                (yield from self._repair.unindexed(examined.later.node, live))
+            examined.deferred.rows.extend(
+                (yield from self._repair.unindexed(examined.deferred.node, live))
             )
         else:
-            findings += yield from self._index(examined.later.node, live)
+            findings += yield from self._index_missing(examined.deferred.node, live)
 
     def _examine_session(
-        self, sight: KeySnapshot, now: _Now, live: list[SessionRow]
+        self, snapshot: KeySnapshot, now: _Now, live: list[SessionRow]
     ) -> Operation[list[Finding]]:
-        if sight.type != b"string":
+        if snapshot.type != b"string":
             return [
-                self._about_key(Kind.WRONG_TYPE, sight, (yield from self._delete_damaged(sight)))
+                self._about_key(
+                    Kind.WRONG_TYPE, snapshot, (yield from self._delete_damaged(snapshot))
+                )
             ]
         row = peek(
-            cast("bytes", sight.value),
-            to_text(sight.name.removeprefix(self._layout.session_key("").encode())),
+            cast("bytes", snapshot.value),
+            to_text(snapshot.name.removeprefix(self._layout.session_key("").encode())),
         )
         if row is None:
             return [
                 self._about_key(
-                    Kind.UNDECODABLE_RECORD, sight, (yield from self._delete_damaged(sight))
+                    Kind.UNDECODABLE_RECORD, snapshot, (yield from self._delete_damaged(snapshot))
                 )
             ]
         if row.idle_expires <= now.latest:
             is_left = row.idle_expires < now.earliest - DEAD_MARGIN_MS
             return (
-                [Finding.about(Kind.DEAD_SESSION, row, (yield from self._bury(sight, row)))]
+                [
+                    Finding.about(
+                        Kind.DEAD_SESSION, row, (yield from self._remove_dead(snapshot, row))
+                    )
+                ]
                 if is_left
                 else []
             )
-        if not is_whole(sight.ttl):
+        if not is_whole(snapshot.ttl):
             return []
         live.append(row)
-        if sight.ttl != -1 and now.may_end_at(sight.ttl, row.idle_expires, TTL_TOLERANCE_MS):
+        if snapshot.ttl != -1 and now.may_end_at(snapshot.ttl, row.idle_expires, TTL_TOLERANCE_MS):
             return []
-        kind = Kind.SESSION_WITHOUT_TTL if sight.ttl == -1 else Kind.SESSION_WRONG_TTL
-        return [Finding.about(kind, row, (yield from self._settle(sight, row)))]
+        kind = Kind.SESSION_WITHOUT_TTL if snapshot.ttl == -1 else Kind.SESSION_WRONG_TTL
+        return [Finding.about(kind, row, (yield from self._set_expiry(snapshot, row)))]
 
-    def _settle(self, sight: KeySnapshot, row: SessionRow) -> Operation[bool]:
-        return self._treatment.fix and (
-            yield from self._mends.settle(sight.name, cast("bytes", sight.value), row)
+    def _set_expiry(self, snapshot: KeySnapshot, row: SessionRow) -> Operation[bool]:
+        return self._options.fix and (
+            yield from self._repairs.set_expiry(snapshot.name, cast("bytes", snapshot.value), row)
         )
 
-    def _bury(self, sight: KeySnapshot, row: SessionRow) -> Operation[bool]:
+    def _remove_dead(self, snapshot: KeySnapshot, row: SessionRow) -> Operation[bool]:
         """Let a session's key end, which is past, and take it out of the index."""
-        if not (yield from self._settle(sight, row)):
+        if not (yield from self._set_expiry(snapshot, row)):
             return False
         yield from self._indexes.drop(row.user_id, [to_bytes(row.id)])
         return True
 
-    def _index(self, node: str, rows: Sequence[SessionRow]) -> Operation[list[Finding]]:
+    def _index_missing(self, node: str, rows: Sequence[SessionRow]) -> Operation[list[Finding]]:
         findings: list[Finding] = []
         for row in (yield from self._repair.unindexed(node, rows)):
-            mended = self._treatment.fix and (yield from self._repair.index(row))
-            findings.append(Finding.about(Kind.UNINDEXED_SESSION, row, mended))
+            fixed = self._options.fix and (yield from self._repair.add_to_index(row))
+            findings.append(Finding.about(Kind.UNINDEXED_SESSION, row, fixed))
         return findings
 
-    def _examine_marker(self, sight: KeySnapshot) -> Operation[list[Finding]]:
-        if not self._is_marker(sight):
+    def _examine_marker(self, snapshot: KeySnapshot) -> Operation[list[Finding]]:
+        if not self._is_marker(snapshot):
             return [
                 self._about_key(
-                    Kind.DAMAGED_MARKER, sight, (yield from self._delete_damaged(sight))
+                    Kind.DAMAGED_MARKER, snapshot, (yield from self._delete_damaged(snapshot))
                 )
             ]
-        if 0 <= sight.ttl <= MARKER_MS:
+        if 0 <= snapshot.ttl <= MARKER_MS:
             return []
-        mended = self._treatment.fix and (
-            yield from self._mends.erase(sight.name, sight.type, sight.value)
+        fixed = self._options.fix and (
+            yield from self._repairs.delete_unchanged(snapshot.name, snapshot.type, snapshot.value)
         )
-        return [self._about_key(Kind.MARKER_TTL, sight, mended)]
+        return [self._about_key(Kind.MARKER_TTL, snapshot, fixed)]
 
-    def _is_marker(self, sight: KeySnapshot) -> bool:
-        if sight.value is None or sight.value == TOMBSTONE:
-            return sight.value is not None
-        used = to_text(sight.name.removeprefix(f"{self._layout.session}:renewed:".encode()))
+    def _is_marker(self, snapshot: KeySnapshot) -> bool:
+        if snapshot.value is None or snapshot.value == TOMBSTONE:
+            return snapshot.value is not None
+        used = to_text(snapshot.name.removeprefix(f"{self._layout.session}:renewed:".encode()))
         used = used[1:-1] if used.startswith("{") and used.endswith("}") else used
         used = used.removeprefix(self._layout.session_key(""))
         return (
-            to_bytes(self._layout.marker_key(used)) == sight.name
-            and marker_or_none(sight.value, used) is not None
+            to_bytes(self._layout.marker_key(used)) == snapshot.name
+            and marker_or_none(snapshot.value, used) is not None
         )
 
-    def _about_key(self, kind: Kind, sight: KeySnapshot, mended: bool) -> Finding:
-        return Finding(kind, mended, key=pattern_of(self._layout, sight.name))
+    def _about_key(self, kind: Kind, snapshot: KeySnapshot, fixed: bool) -> Finding:
+        return Finding(kind, fixed, key=pattern_of(self._layout, snapshot.name))
 
-    def _delete_damaged(self, sight: KeySnapshot) -> Operation[bool]:
-        wanted = self._treatment.fix and self._treatment.delete_damaged
-        return wanted and (yield from self._mends.erase(sight.name, sight.type, sight.value))
+    def _delete_damaged(self, snapshot: KeySnapshot) -> Operation[bool]:
+        wanted = self._options.fix and self._options.delete_damaged
+        return wanted and (
+            yield from self._repairs.delete_unchanged(snapshot.name, snapshot.type, snapshot.value)
+        )
 
 
-def _look(node: str, names: Sequence[bytes]) -> Operation[tuple[list[KeySnapshot], _Now]]:
+def _read_snapshots(node: str, names: Sequence[bytes]) -> Operation[tuple[list[KeySnapshot], _Now]]:
     calls = [
         call
         for name in names

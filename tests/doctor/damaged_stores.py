@@ -22,10 +22,10 @@ NAMES: Final[tuple[LayoutName, ...]] = ("default", "lucia-v2")
 LAYOUTS: Final[dict[str, Layout]] = {name: Layout.from_namespaces(None, name) for name in NAMES}
 
 DAMAGE: Final = (Kind.UNDECODABLE_RECORD, Kind.DAMAGED_MARKER, Kind.WRONG_TYPE)
-"""What is mended with --delete-damaged only."""
+"""What is fixed with --delete-damaged only."""
 
 BARE: Final = (Kind.BARE_SESSION, Kind.BARE_INDEX)
-"""What is mended with --move-bare only."""
+"""What is fixed with --move-bare only."""
 
 
 def name_of(layout: str) -> LayoutName:
@@ -61,7 +61,7 @@ def doctor(*arguments: object, environment: dict[str, str] | None = None) -> Out
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
-class Patient:
+class DamagedStore:
     """Writes damage to the server that an inspector looks at, and counts it."""
 
     def __init__(self, inspector: Inspector) -> None:
