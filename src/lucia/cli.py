@@ -46,14 +46,26 @@ STATE_FILE: Final = Path("lucia-doctor.json")
 
 ADVICE: Final = {
     Kind.EVICTION: "Set maxmemory-policy to noeviction, in the server's configuration.",
-    Kind.EVICTION_UNKNOWN: "Look yourself whether maxmemory-policy is noeviction, or allow +config|get or +info.",
-    Kind.UNDECODABLE_RECORD: "Nobody is logged in by a record that is no session. --fix --delete-damaged deletes it.",
-    Kind.DAMAGED_MARKER: "--fix --delete-damaged deletes markers that are none.",
-    Kind.WRONG_TYPE: "Another program, or another layout, writes to the same keys: find it. --fix --delete-damaged deletes such keys.",
-    Kind.BARE_SESSION: "Stop what uses the old adapter; then --fix --move-bare moves its sessions.",
-    Kind.BARE_INDEX: "Indexes of the old adapter are not needed once its sessions are moved.",
-    Kind.OTHERS_UNREADABLE: "Keys of old adapters can't be told from others without rights to read them: allow ~*, or say --no-others.",
-    Kind.DUPLICATE_ENTRY: "They do no harm. Mending them needs scripts.",
+    Kind.EVICTION_UNKNOWN: (
+        "Check whether maxmemory-policy is noeviction, or allow +config|get or +info."
+    ),
+    Kind.UNDECODABLE_RECORD: (
+        "Nobody is logged in by such a record. --fix --delete-damaged deletes it."
+    ),
+    Kind.DAMAGED_MARKER: "--fix --delete-damaged deletes them.",
+    Kind.WRONG_TYPE: (
+        "Another program, or another layout, writes to the same keys: find it. "
+        "--fix --delete-damaged deletes these keys."
+    ),
+    Kind.BARE_SESSION: (
+        "Stop what uses the old adapter, then move its sessions with --fix --move-bare."
+    ),
+    Kind.BARE_INDEX: "They are not needed once the sessions of the old adapter are moved.",
+    Kind.OTHERS_UNREADABLE: (
+        "Keys of old adapters can't be recognised without the right to read them: "
+        "allow ~*, or use --no-others."
+    ),
+    Kind.DUPLICATE_ENTRY: "They do no harm. Fixing them needs scripts.",
 }
 
 app = typer.Typer(
@@ -65,12 +77,12 @@ app = typer.Typer(
 
 
 class _CommandError(Exception):
-    """What could not be done, in words for the person at the terminal."""
+    """The command could not run. The message is printed."""
 
 
 @app.callback()
 def lucia() -> None:
-    """Sessions in Redis and Valkey: see what is stored, and mend it."""
+    """Check and fix sessions in Redis and Valkey."""
 
 
 @app.command()
@@ -81,61 +93,65 @@ def doctor(
             metavar="REDIS_URL",
             envvar="LUCIA_REDIS_URL",
             show_default=False,
-            help="As redis-py takes it: redis://, rediss:// (TLS) or unix://. With a password, better in the environment.",
+            help="redis://, rediss:// (TLS) or unix://, as redis-py takes it. "
+            "With a password, better in the environment.",
         ),
     ],
     *,
     fix: Annotated[
         bool,
         typer.Option(
-            "--fix", help="Mend what can be fixed safely, also while the application runs."
+            "--fix", help="Fix what can be fixed safely, also while the application runs."
         ),
     ] = False,
     legacy_writers: Annotated[
         bool,
         typer.Option(
             "--legacy-writers",
-            help="A JavaScript Lucia still writes to these keys: look twice, a minute apart.",
+            help="A JavaScript Lucia still writes to these keys: examine twice, a minute apart.",
         ),
     ] = False,
     delete_damaged: Annotated[
         bool,
         typer.Option(
             "--delete-damaged",
-            help="With --fix: delete records and markers that are none, and keys of another type.",
+            help="With --fix: delete keys of another type, and what can't be decoded.",
         ),
     ] = False,
     move_bare: Annotated[
         bool,
         typer.Option(
             "--move-bare",
-            help="With --fix: move what adapters before 1.1.0 stored. Stop those first.",
+            help="With --fix: move what adapters before 1.1.0 stored. Stop them first.",
         ),
     ] = False,
     layout: Annotated[str, typer.Option(help="default or lucia-v2.")] = "default",
     session_namespace: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As the adapter's namespaces['session'].")
+        str | None, typer.Option(metavar="NAME", help="The adapter's namespaces['session'].")
     ] = None,
     user_session_namespace: Annotated[
-        str | None, typer.Option(metavar="NAME", help="And its namespaces['user_session'].")
+        str | None, typer.Option(metavar="NAME", help="The adapter's namespaces['user_session'].")
     ] = None,
     cluster: Annotated[
         bool | None,
         typer.Option(
             "--cluster/--no-cluster",
-            help="Whether it is a cluster; found out if not said.",
+            help="Whether the server is part of a cluster; detected by default.",
             show_default=False,
         ),
     ] = None,
     others: Annotated[
         bool,
-        typer.Option("--others/--no-others", help="Look at other keys, for those of old adapters."),
+        typer.Option(
+            "--others/--no-others",
+            help="Examine all other keys too, to find those of old adapters.",
+        ),
     ] = True,
     resume: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Go on from this file if it is there, and keep it up to date.",
+            help="Resume from this file if it exists, and save the progress to it.",
             show_default=False,
         ),
     ] = None,
@@ -143,13 +159,15 @@ def doctor(
     verbose: Annotated[
         bool,
         typer.Option(
-            "--verbose", help="Show users and handles, or how to find a bad key; 20 of each kind."
+            "--verbose",
+            help="Show users and handles, or how to find a damaged key: 20 of each kind.",
         ),
     ] = False,
 ) -> None:
-    """Look at every key of a session store, and say what is wrong. Changes nothing without --fix.
+    """Check every key of a session store, and report what is wrong. Only --fix changes keys.
 
-    Exit code: 0 nothing is wrong, or all is fixed; 1 something is wrong; 2 it could not run, or not to its end.
+    Exit code: 0 if nothing is wrong or all is fixed; 1 if something is wrong; 2 if it could not run
+    to its end.
     """
     options = RepairOptions(fix=fix, delete_damaged=delete_damaged, move_bare=move_bare)
     errors = Console(stderr=True, soft_wrap=True)
@@ -201,7 +219,7 @@ def doctor(
 
 def _check(options: RepairOptions) -> None:
     if (options.delete_damaged or options.move_bare) and not options.fix:
-        raise _CommandError("--delete-damaged and --move-bare change keys: they need --fix")
+        raise _CommandError("--delete-damaged and --move-bare change keys, so they need --fix")
 
 
 def _layout(name: str, namespaces: dict[str, str], *, legacy_writers: bool) -> Layout:
@@ -215,17 +233,18 @@ def _layout(name: str, namespaces: dict[str, str], *, legacy_writers: bool) -> L
 
 @contextmanager
 def _client(url: str, cluster: bool | None) -> Generator[Any, None, None]:
-    """A client for the server or the cluster at a URL.
+    """Yield a client of the server or the cluster at a URL.
 
     Raises:
-        _CommandError: the URL is none, nothing answers there, or the server refuses the user or the database.
+        _CommandError: the URL is invalid, nothing answers, or the server refuses the user or the
+            database.
     """
     try:
         client: Any = redis.Redis.from_url(url, protocol=2)  # pyright: ignore[reportUnknownMemberType]
     except ValueError as error:
         raise _CommandError(str(error)) from None
     try:
-        client.time()  # connects: a wrong password or database is told here, and as what it is
+        client.time()  # connects: reports a wrong password or database before anything is read
         if _is_cluster(client) if cluster is None else cluster:
             client.close()
             client = redis.RedisCluster.from_url(url, protocol=2)
@@ -238,7 +257,7 @@ def _client(url: str, cluster: bool | None) -> Generator[Any, None, None]:
 
 
 def _is_cluster(client: Any) -> bool:
-    """Whether a server says that it is one of a cluster; not if it does not tell."""
+    """Return whether a server is part of a cluster; False if it refuses to tell."""
     try:
         return bool(client.info("cluster").get("cluster_enabled"))
     except redis.ResponseError:
@@ -246,7 +265,10 @@ def _is_cluster(client: Any) -> bool:
 
 
 def _other_databases(client: Any) -> str:
-    """Return a sentence that names the other databases of this server that have keys; empty if none has, or none is told."""
+    """Return a hint that names the other databases of this server that have keys.
+
+    The hint is empty if none has keys, or the server refuses to tell.
+    """
     if isinstance(client, redis.RedisCluster):
         return ""
     number = client.connection_pool.connection_kwargs.get("db", 0)
@@ -261,22 +283,23 @@ def _other_databases(client: Any) -> str:
     }
     found = ", ".join(f"{keys:,} in database {name}" for name, keys in counts.items())
     return found and (
-        f"No sessions in database {number}, but others of this server have keys: {found}. Check the number at the end of the address."
+        f"No sessions in database {number}, but other databases of this server have keys: {found}. "
+        "Check the number at the end of the URL."
     )
 
 
 def _describe(error: BaseException) -> str:
-    """Return what happened; for a server that can't be reached, the client's own words, which say where and why."""
+    """Describe an error; of a server that can't be reached, as the client does: where and why."""
     if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
         return _describe(error.__cause__)
     return f"{type(error).__name__}: {error}"
 
 
 def _walk(walk: Walk, resume: Path | None, errors: Console) -> bool:
-    """Walk to the end; if it is interrupted, or a connection lost, say how to go on.
+    """Walk to the end, and return True. If that fails or is interrupted, print how to resume.
 
     Raises:
-        _CommandError: not a single key was looked at.
+        _CommandError: it failed before a key was examined.
     """
     try:
         with _interruptible():
@@ -292,14 +315,17 @@ def _walk(walk: Walk, resume: Path | None, errors: Console) -> bool:
     path = resume or STATE_FILE
     walk.save(path)
     errors.print(
-        Text(f"lucia doctor: {reason}. To go on, run the same command with --resume {path}")
+        Text(f"lucia doctor: {reason}. To resume, run the same command with --resume {path}")
     )
     return False
 
 
 @contextmanager
 def _interruptible() -> Generator[None, None, None]:
-    """Let the signals to end be a KeyboardInterrupt, also where the shell ignores one of them."""
+    """Raise ``KeyboardInterrupt`` on SIGINT and SIGTERM.
+
+    A shell may have started the command with one of them ignored: background jobs ignore SIGINT.
+    """
     before = {
         number: signal.signal(number, signal.default_int_handler)
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -313,7 +339,7 @@ def _interruptible() -> Generator[None, None, None]:
 
 @contextmanager
 def _progress(console: Console) -> Generator[ShowProgress, None, None]:
-    """A bar on a terminal; nothing elsewhere."""
+    """Yield what shows the progress: a bar on a terminal, nothing elsewhere."""
     if not console.is_terminal:
         yield lambda looked_at, total, waiting: None
         return
@@ -327,7 +353,7 @@ def _progress(console: Console) -> Generator[ShowProgress, None, None]:
         task = progress.add_task("keys", total=None)
 
         def show(looked_at: int, total: int | None, waiting: int) -> None:
-            description = f"second look in {waiting} s" if waiting else "keys"
+            description = f"second examination in {waiting} s" if waiting else "keys"
             progress.update(
                 task,
                 completed=looked_at,
@@ -339,9 +365,9 @@ def _progress(console: Console) -> Generator[ShowProgress, None, None]:
 
 
 def _print(result: dict[str, Any], console: Console, *, fix: bool) -> None:
-    """The report for a person."""
+    """Print the report as a table."""
     counts = ", ".join(f"{count:,} {role}" for role, count in result["keys"].items() if count)
-    console.print(Text(f"Keys looked at: {counts or 'none'}"))
+    console.print(Text(f"Keys examined: {counts or 'none'}"))
     found = {kind: count for kind, count in result["findings"].items() if count["found"]}
     if not found:
         console.print("Nothing is wrong." if result["complete"] else "Nothing was wrong so far.")
@@ -359,11 +385,11 @@ def _print(result: dict[str, Any], console: Console, *, fix: bool) -> None:
         if kind in ADVICE:
             console.print(Text(f"{MEANINGS[kind]}: {ADVICE[kind]}"))
     if not fix and set(left) - ADVICE.keys():
-        console.print("Nothing was changed. Run it again with --fix to mend it.")
+        console.print("Nothing was changed. Run it again with --fix to fix it.")
 
 
 def _subject_of(example: dict[str, Any]) -> str:
-    """Return what is known of a finding: the key's pattern, or the user and the session's handle."""
+    """Return what a finding is about: the pattern of a key, or a user and a handle."""
     if example["key"] is not None:
         return f"keys like '{example['key']}'"
     handle = example["handle"]

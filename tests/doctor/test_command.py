@@ -67,14 +67,14 @@ def test_nothing_is_wrong(server: Server) -> None:
         fill(inspector, 3, 4)
         outcome = doctor(server.url)
         assert outcome.code == 0
-        assert outcome.out == "Keys looked at: 12 session, 3 index\nNothing is wrong.\n"
+        assert outcome.out == "Keys examined: 12 session, 3 index\nNothing is wrong.\n"
         assert outcome.errors == ""
 
 
 def test_empty(redis_server: Server) -> None:
     """An empty server is a healthy one."""
     with Inspector(redis_server):
-        assert doctor(redis_server.url).out == "Keys looked at: none\nNothing is wrong.\n"
+        assert doctor(redis_server.url).out == "Keys examined: none\nNothing is wrong.\n"
 
 
 def test_what_a_person_reads(redis_server: Server) -> None:
@@ -200,7 +200,8 @@ def test_empty_database_beside_a_full_one(redis_server: Server) -> None:
         outcome = doctor(f"{redis_server.url}/5")
         assert outcome.code == 0
         assert outcome.errors == (
-            "No sessions in database 5, but others of this server have keys: 3 in database 0. Check the number at the end of the address.\n"
+            "No sessions in database 5, but other databases of this server have keys: "
+            "3 in database 0. Check the number at the end of the URL.\n"
         )
         assert doctor(f"{redis_server.url}/5", "--json").errors == outcome.errors
         inspector.client.acl_setuser(
@@ -296,7 +297,7 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
             progress(10, None, 0)
             progress(20, 40, 0)
             progress(40, 30, 5)
-        assert ("second look in 5 s" in text.getvalue()) is is_terminal
+        assert ("second examination in 5 s" in text.getvalue()) is is_terminal
 
 
 # Going on
@@ -325,7 +326,7 @@ def test_interrupted(redis_server: Server, tmp_path: Path, number: signal.Signal
         assert outcome.code == 2
         assert (
             outcome.errors
-            == f"lucia doctor: interrupted. To go on, run the same command with --resume {file}\n"
+            == f"lucia doctor: interrupted. To resume, run the same command with --resume {file}\n"
         )
         assert not outcome.report["complete"]
         state = json.loads(file.read_text())
@@ -378,7 +379,7 @@ def test_lost_connection(tmp_path: Path) -> None:
             outcome = finish(process)
     assert outcome.code == 2
     assert "Error: " in outcome.errors
-    assert "To go on, run the same command with --resume" in outcome.errors
+    assert "To resume, run the same command with --resume" in outcome.errors
 
 
 def _state(file: Path, url: str, **changes: Any) -> dict[str, Any]:
@@ -407,7 +408,7 @@ SETTINGS = (
 
 
 def test_server_that_was_restarted(redis_server: Server, tmp_path: Path) -> None:
-    """A cursor is of one run of a server: with another one, or if that is not result, its keys are looked at from the first on."""
+    """A cursor is of one run of a server: with another one, or if that is not known, its keys are looked at from the first on."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 3, 1, endless=3)
         tally = {"keys": {"session": 99}, "found": {"dead_session": 99}, "fixed": {}}

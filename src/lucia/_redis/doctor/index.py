@@ -1,4 +1,8 @@
-"""What can be wrong in one user's index, and how it is found and fixed, page by page: its end, and its entries."""
+"""Examine and fix one user's index, page by page: its entries and its expiry.
+
+An index may only lose an entry whose session is gone. That is safe to decide: ids are used once
+(I6), and a session is written before its index entry, so an entry without a session stays dead.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -13,22 +17,25 @@ from lucia._redis.repair import SCAN_COUNT, Repair, RepairOperations, ResolvedId
 from lucia.models import SessionRow
 
 HOUR_MS: Final = 3_600_000
-"""How long a key lives at least that is given an end."""
+"""The shortest life of a key that had no expiry and is given one."""
 
 RESTARTS: Final = 10
-"""How often an index is read anew since entries were taken out meanwhile."""
+"""How often an index is read from the start because entries were removed during the read."""
 
 _FILTER_BITS: Final = 1 << 23
 
 
 class _SeenIds:
-    """Which ids were seen before, in a megabyte: says so of some that were not, too."""
+    """A set of ids in one megabyte, which may report an id that was never added.
+
+    It is a Bloom filter with one hash function. What it reports is counted by the server.
+    """
 
     def __init__(self) -> None:
         self._bits = bytearray(_FILTER_BITS // 8)
 
     def add(self, id_: bytes) -> bool:
-        """Whether it may have been seen; now it was."""
+        """Add an id, and return whether it may have been added before."""
         byte, bit = divmod(hash(id_) % _FILTER_BITS, 8)
         before = self._bits[byte]
         self._bits[byte] |= 1 << bit
@@ -36,7 +43,12 @@ class _SeenIds:
 
 
 class IndexExaminer:
-    """Examines indexes of the layout's type. Beside ``legacy_writers`` no index gets an end, and dead entries wait for a second look."""
+    """Examines indexes of the layout's type.
+
+    With ``legacy_writers``, JavaScript writes to the store: then no index gets an expiry, and dead
+    entries are judged at the second examination, since JavaScript writes a session and its entry
+    in any order.
+    """
 
     def __init__(
         self,
@@ -53,7 +65,11 @@ class IndexExaminer:
         self._options = options
 
     def examine(self, key: bytes, deferred: Deferred) -> Operation[list[Finding]]:
-        """Look at an index: first at all its entries, then at its end."""
+        """Examine an index: first all its entries, then its expiry.
+
+        The order matters: the expiry is compared with the sessions that were in the index before.
+        A login since then has extended the expiry itself.
+        """
         user_id = self.user_of(key)
         findings, latest = yield from self._examine_entries(key, user_id, deferred)
         ttl, time = yield OnNode(deferred.node, (Call("PTTL", (key,)), Call("TIME", ())))
@@ -86,7 +102,10 @@ class IndexExaminer:
         return to_text(key.removeprefix(self._layout.index_key("").encode()))
 
     def drop(self, user_id: str, ids: Sequence[bytes]) -> Operation[bool]:
-        """Take ids out of a user's index if the options says so; says whether they are out, as they are not if it is no index."""
+        """Remove ids from a user's index if ``fix`` is set, and return whether they are gone.
+
+        They are not if the key holds a value of another type, which is left as it is.
+        """
         key = to_bytes(self._layout.index_key(user_id))
         if not self._options.fix:
             return False
@@ -99,7 +118,11 @@ class IndexExaminer:
     def _examine_entries(
         self, key: bytes, user_id: str, deferred: Deferred
     ) -> Operation[tuple[list[Finding], int]]:
-        """What is wrong with the entries, page by page, and when the last of the user's sessions among them ends."""
+        """Examine the entries page by page.
+
+        Returns:
+            The findings, and the latest expiry of the user's sessions in the index.
+        """
         findings: list[Finding] = []
         seen, latest, place = _SeenIds(), 0, START
         while True:
@@ -139,7 +162,11 @@ class IndexExaminer:
         deferred: Deferred,
         findings: list[Finding],
     ) -> Operation[list[bytes]]:
-        """Judge what the ids of a page lead to, and take out those that lead nowhere or to another user; returns those taken out."""
+        """Remove the ids of a page that lead to no session or to another user's.
+
+        Returns:
+            The ids that were removed.
+        """
         dead = yield from self._are_indexed(
             deferred.node, key, [id_ for id_, row in rows.items() if row == "gone"]
         )
@@ -160,7 +187,11 @@ class IndexExaminer:
     def _examine_repeated(
         self, key: bytes, user_id: str, ids: Iterable[bytes], findings: list[Finding]
     ) -> Operation[list[bytes]]:
-        """Look whether ids are in a list more than once, and leave one entry of each; returns those of which others were taken out."""
+        """Leave one entry of each id that is in a list more than once.
+
+        Returns:
+            The ids of which entries were removed.
+        """
         deduplicated: list[bytes] = []
         for id_ in sorted(ids):
             if (yield from self._layout.index.count(key, id_)) > 1:
@@ -172,15 +203,22 @@ class IndexExaminer:
         return deduplicated
 
     def _are_indexed(self, node: str, key: bytes, ids: Sequence[bytes]) -> Operation[list[bytes]]:
-        """Those ids that are still in an index: who ends a session takes its id out a moment deferred."""
+        """Return the ids that are still in an index.
+
+        Revoking deletes a session first and removes its id a moment later. An id that is gone by
+        now was such a revocation, and is no finding.
+        """
         are_indexed = yield from self._repair.are_indexed(node, [(key, id_) for id_ in ids])
         return [id_ for id_, is_indexed in zip(ids, are_indexed, strict=True) if is_indexed]
 
     def _set_index_expiry(self, node: str, key: bytes, expires: int) -> Operation[bool]:
-        """Give an end to an index that has none.
+        """Give an expiry to an index that has none, and return whether it has one now.
 
-        From the moment that it has one, logins put it off. Those before are all in the index: so it is read once more, and its end is put
-        off to that of the last session in it. If entries are taken out all the while, the end is taken away again.
+        A login extends only an expiry that exists. So the expiry is set first, from the sessions
+        seen so far, and the index is then read again: a login before the first step is in it, and a
+        login after it has extended the expiry itself. The index never expires before a session in
+        it (I1, I3). If entries are removed during every read, one may have been missed, and the
+        index is left without an expiry.
         """
         yield from self._repairs.extend_expiry(key, expires + INDEX_SLACK_MS, endless=True)
         latest = yield from self._latest_expiry(node, key)
@@ -191,7 +229,10 @@ class IndexExaminer:
         return True
 
     def _latest_expiry(self, node: str, key: bytes) -> Operation[int | None]:
-        """When the last session in an index ends; None if it could not be read without one being missed."""
+        """Return the latest expiry of the sessions in an index.
+
+        None if entries were removed during every read, so that a session may have been missed.
+        """
         latest, place, restarts = 0, START, 0
         while restarts < RESTARTS:
             page = yield from self._layout.index.read_page(key, place, SCAN_COUNT)

@@ -1,7 +1,8 @@
-"""What can be wrong in a live session store, and how it is found and fixed, one page of keys at a time: the decisions of ``lucia doctor``.
+"""Examine and fix the keys of a live session store, one page at a time.
 
-Everything is judged by what was read in the order in which the library writes it, so that what the application does meanwhile is no
-finding: a session that is in the making, a login between two looks, one that was ended after the first.
+The application goes on writing while a page is examined. Keys are therefore read in the order in
+which the library writes them, and what it is just doing is no finding: a login that is half done, a
+login between two reads, a session that is revoked after the first read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,17 +31,20 @@ from lucia._rules.sessions import MARKER_MS
 from lucia.models import SessionRow
 
 TTL_TOLERANCE_MS: Final = 1_500
-"""How far a key's end may be from its session's: others write whole seconds."""
+"""How far the expiry of a key and of its session may differ: JavaScript writes whole seconds."""
 
 DEAD_MARGIN_MS: Final = 60_000
-"""How long a session has to be over before its key is found to be left: clocks differ."""
+"""How long ago a session must have expired before its key is a finding: clocks differ."""
 
 SECOND_EXAMINATION_MS: Final = 60_000
-"""How far two looks are apart where JavaScript writes: it puts the session and its index entry there in any order."""
+"""The time between two examinations where JavaScript writes.
+
+It writes a session and its index entry in any order, so one without the other may be half done.
+"""
 
 
 class KeySnapshot(NamedTuple):
-    """A key as it was seen. For one that is gone, the type is ``none``; the value is that of a string."""
+    """A key as it was read. Its type is ``none`` if it is gone; only strings have a value."""
 
     name: bytes
     type: bytes
@@ -57,20 +61,20 @@ class KeySnapshot(NamedTuple):
 
 
 class _Now(NamedTuple):
-    """The server's time before and after the look, in milliseconds since the epoch."""
+    """The server's time before and after a page was read, in milliseconds since the epoch."""
 
     earliest: int
     latest: int
 
     def may_end_at(self, ttl: int, end: int, tolerance: int) -> bool:
-        """Whether a key with so much of its life left ends then."""
+        """Return whether a key with this ``PTTL`` expires at ``end``."""
         return self.earliest + ttl - tolerance <= end <= self.latest + ttl + tolerance
 
 
 class KeyExaminer:
-    """Examines the keys of a store that follows one layout; changes nothing unless the options says so.
+    """Examines the keys of a store of one layout, and changes only what the options allow.
 
-    Beside ``legacy_writers``, what an index lacks or has too much is judged at a second look, and no index gets an end.
+    With ``legacy_writers``, missing and dead index entries are judged at a second examination.
     """
 
     def __init__(
@@ -84,7 +88,10 @@ class KeyExaminer:
         self._bare_keys = BareKeyExaminer(layout, self._repair, repairs, options)
 
     def examine_server(self, node: str) -> Operation[Server]:
-        """``DBSIZE``, ``INFO``, and ``CONFIG GET maxmemory-policy``, each of which may be refused."""
+        """Ask a server about itself: ``DBSIZE``, ``INFO`` and ``CONFIG GET maxmemory-policy``.
+
+        Each may be refused; then that part is None.
+        """
         keys = yield from _unless_refused(node, Call("DBSIZE", ()))
         server = yield from _unless_refused(node, Call("INFO", ("server",)))
         setting = yield from _unless_refused(node, Call("CONFIG", ("GET", "maxmemory-policy")))
@@ -96,7 +103,7 @@ class KeyExaminer:
         )
 
     def examine(self, node: str, names: Sequence[bytes], *, others: bool) -> Operation[Examined]:
-        """Look at keys of a node; at those of other programs only with ``others``."""
+        """Examine keys of a node; those outside of the layout only with ``others``."""
         by_role: dict[Role, list[bytes]] = {}
         for name in names:
             by_role.setdefault(role_of(self._layout, name), []).append(name)
@@ -112,7 +119,7 @@ class KeyExaminer:
         return examined
 
     def examine_deferred(self, deferred: Deferred) -> Operation[list[Finding]]:
-        """What is still so at a second look."""
+        """Examine again what one page left, and return what is still wrong."""
         findings: list[Finding] = []
         records = yield from read_values(
             deferred.node, [session_key(self._layout, id_) for _, id_ in deferred.entries]
@@ -198,7 +205,7 @@ class KeyExaminer:
                 if is_left
                 else []
             )
-        if not is_whole(snapshot.ttl):
+        if not is_whole(snapshot.ttl):  # a login or renewal is just being made
             return []
         live.append(row)
         if snapshot.ttl != -1 and now.may_end_at(snapshot.ttl, row.idle_expires, TTL_TOLERANCE_MS):
@@ -212,7 +219,7 @@ class KeyExaminer:
         )
 
     def _remove_dead(self, snapshot: KeySnapshot, row: SessionRow) -> Operation[bool]:
-        """Let a session's key end, which is past, and take it out of the index."""
+        """Expire the key of a session whose time is past, and remove the session from its index."""
         if not (yield from self._set_expiry(snapshot, row)):
             return False
         yield from self._indexes.drop(row.user_id, [to_bytes(row.id)])
@@ -274,7 +281,7 @@ def _read_snapshots(node: str, names: Sequence[bytes]) -> Operation[tuple[list[K
 
 
 def _unless_refused(node: str, call: Call) -> Operation[Reply]:
-    """The reply; None if the server refuses the command."""
+    """Return the reply, or None if the server refuses the command."""
     try:
         (reply,) = yield OnNode(node, (call,))
     except Exception as error:
@@ -285,12 +292,12 @@ def _unless_refused(node: str, call: Call) -> Operation[Reply]:
 
 
 def _setting_in(reply: list[bytes] | Mapping[bytes, bytes] | None) -> str | None:
-    """The one setting that CONFIG GET tells, as RESP2 or RESP3 has it."""
+    """Return the one setting in a reply to ``CONFIG GET``, in RESP2 or RESP3."""
     values = list(reply.values()) if isinstance(reply, Mapping) else (reply or [])[1::2]
     return to_text(values[0]) if values else None
 
 
 def _field_of(info: bytes | None, name: str) -> str | None:
-    """A field of what INFO tells."""
+    """Return a field of a reply to ``INFO``."""
     lines = [] if info is None else to_text(info).splitlines()
     return next((line.partition(":")[2] for line in lines if line.startswith(f"{name}:")), None)

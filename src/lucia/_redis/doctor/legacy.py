@@ -1,4 +1,8 @@
-"""Keys of adapters before 1.1.0, which are bare ids: how ``lucia doctor`` tells them from other programs' keys, and moves them."""
+"""Keys of adapters before 1.1.0, which had no prefix.
+
+The session ``{id}`` was stored at the key ``{id}``, and the list of a user's session ids at the key
+``{user id}``. These keys are told from those of other programs by what they hold.
+"""
 
 from collections.abc import Sequence
 
@@ -14,9 +18,10 @@ from lucia.models import SessionRow
 
 
 class BareKeyExaminer:
-    """Examines keys that are none of the layout's: a session stood at its bare id, and a list of such ids at the bare id of a user.
+    """Finds bare keys among those that do not belong to the layout, and moves them to its names.
 
-    They are moved on one server alone: in a cluster the two keys of a session are in different slots.
+    Only on a single server: in a cluster, the old and the new key of a session are in different
+    slots, and ``RENAMENX`` can't move a key to another node.
     """
 
     def __init__(
@@ -28,7 +33,10 @@ class BareKeyExaminer:
         self._options = options
 
     def examine(self, node: str, names: Sequence[bytes]) -> Operation[list[Finding]]:
-        """Look at keys of a node: ``TYPE``, which may be refused, and at what may be a bare key ``MGET`` or ``LRANGE``."""
+        """Examine keys of a node: ``TYPE``, then ``MGET`` or ``LRANGE`` of what may be a bare key.
+
+        A server user without rights to other keys is one finding, not an error.
+        """
         findings: list[Finding] = []
         try:
             kinds: list[bytes] = yield OnNode(node, tuple(Call("TYPE", (name,)) for name in names))
@@ -56,7 +64,12 @@ class BareKeyExaminer:
         return findings
 
     def _move(self, row: SessionRow, name: bytes, record: bytes) -> Operation[bool]:
-        """Move a session from its bare id to where the layout has it, unless something is there; delete it if it is over."""
+        """Move a session from its bare id to the layout's key, or delete it if it has expired.
+
+        Returns:
+            Whether that was done. False if the layout's key exists already: nothing is overwritten
+            (I4).
+        """
         key = to_bytes(self._layout.session_key(row.id))
         if row.idle_expires < milliseconds_of((yield Call("TIME", ()))):
             return (yield from self._repairs.delete_unchanged(name, b"string", record))
@@ -67,7 +80,11 @@ class BareKeyExaminer:
         return True
 
     def _move_index(self, name: bytes, findings: list[Finding]) -> Operation[bool]:
-        """Move the sessions of a bare index, and delete it if one of them is the user's: only that shows that it is an index."""
+        """Move the sessions of a bare index, then delete the index.
+
+        It is deleted only if one of its ids leads to a session of the user that it is named after.
+        Nothing else tells an index from another program's list of 40-character words.
+        """
         is_index, place = False, START
         while True:
             page = yield from LIST.read_page(name, place, SCAN_COUNT)
