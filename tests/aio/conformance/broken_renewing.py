@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lucia._rules.caps import surplus_sessions
-from lucia._testing.checks import AT_ONCE
+from lucia._testing.checks import CONCURRENT_CALLS
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
@@ -50,7 +50,7 @@ class AsyncUpserts(AsyncMemoryAdapter):
         return await super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_renew_ended)
+@breaks(Laws.test_renew_revoked)
 class AsyncRevivesEnded(AsyncMemoryAdapter):
     """Still renews what was ended with all of a user's sessions."""
 
@@ -210,7 +210,7 @@ class AsyncLongerGrace(AsyncMemoryAdapter):
         )
 
 
-@breaks(Laws.test_successor_ended)
+@breaks(Laws.test_successor_revoked)
 class AsyncRemembersEnded(AsyncMemoryAdapter):
     """Answers a used id with a successor that was ended."""
 
@@ -354,7 +354,7 @@ class AsyncResolvesFirst(AsyncMemoryAdapter):
         return kept is not None
 
 
-@breaks(Laws.test_within)
+@breaks(Laws.test_cap)
 class AsyncCapsNobody(AsyncMemoryAdapter):
     """Stores a login whatever the limit is."""
 
@@ -363,7 +363,7 @@ class AsyncCapsNobody(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within)
+@breaks(Laws.test_cap)
 class AsyncCapsAll(AsyncMemoryAdapter):
     """Counts everybody's logins."""
 
@@ -374,7 +374,7 @@ class AsyncCapsAll(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_order)
+@breaks(Laws.test_cap_order)
 class AsyncEndsFirstStored(AsyncMemoryAdapter):
     """Ends what was stored first."""
 
@@ -385,7 +385,7 @@ class AsyncEndsFirstStored(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_order)
+@breaks(Laws.test_cap_order)
 class AsyncEndsOne(AsyncMemoryAdapter):
     """Ends one login for each that comes, also where a lower limit would end several."""
 
@@ -397,7 +397,7 @@ class AsyncEndsOne(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_renewed)
+@breaks(Laws.test_cap_renewed)
 class AsyncRejuvenates(AsyncMemoryAdapter):
     """Takes a renewal for a login."""
 
@@ -411,7 +411,7 @@ class AsyncRejuvenates(AsyncMemoryAdapter):
         return successor
 
 
-@breaks(Laws.test_within_dead)
+@breaks(Laws.test_cap_expired)
 class AsyncCountsDead(AsyncMemoryAdapter):
     """Counts sessions that are over."""
 
@@ -421,7 +421,7 @@ class AsyncCountsDead(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_new)
+@breaks(Laws.test_cap_keeps_new)
 class AsyncEndsTheNew(AsyncMemoryAdapter):
     """Ends the login that comes, if its machine's clock is behind."""
 
@@ -433,7 +433,7 @@ class AsyncEndsTheNew(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_taken_id)
+@breaks(Laws.test_cap_taken_id)
 class AsyncEndsBeforehand(AsyncMemoryAdapter):
     """Makes room for a login that is refused then."""
 
@@ -445,7 +445,7 @@ class AsyncEndsBeforehand(AsyncMemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_at_once)
+@breaks(Laws.test_cap_at_once)
 class AsyncCountsFirst(AsyncMemoryAdapter):
     """Looks what is surplus, ends that a moment later, and stores the login."""
 
@@ -456,13 +456,13 @@ class AsyncCountsFirst(AsyncMemoryAdapter):
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
         self.looked.append(session.user_id)
-        await until(lambda: self.looked.count(session.user_id) >= AT_ONCE)
+        await until(lambda: self.looked.count(session.user_id) >= CONCURRENT_CALLS)
         await self.delete_session(*surplus)
         await self.set_session(session)
         return session
 
 
-@breaks(Laws.test_within_amid_renewals)
+@breaks(Laws.test_cap_amid_renewals)
 class AsyncEndsWhatItSaw(AsyncMemoryAdapter):
     """Ends the ids that it saw, and not what they were renewed to meanwhile."""
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lucia._rules.sessions import system_clock
-from lucia._testing.checks import AT_ONCE
+from lucia._testing.checks import CONCURRENT_CALLS
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import DuplicateSessionId, InvalidSessionId, InvalidUserId
 from lucia.models import SessionRow
@@ -171,7 +171,7 @@ class AsyncIgnoresUnknownUsers(AsyncMemoryAdapter):
             await super().set_session(session)
 
 
-@breaks(Laws.test_dead)
+@breaks(Laws.test_expired)
 class AsyncRevives(AsyncMemoryAdapter):
     """Gives every session at least an hour from now."""
 
@@ -352,7 +352,7 @@ class AsyncForgetsTheIndex(AsyncMemoryAdapter):
         self.read: set[str] = set()
 
     async def set_session(self, session: SessionRow, /) -> None:
-        if len(self.index.get(session.user_id, [])) == AT_ONCE:
+        if len(self.index.get(session.user_id, [])) == CONCURRENT_CALLS:
             await until(lambda: session.user_id in self.read)
         await super().set_session(session)
         self.index.setdefault(session.user_id, []).append(session.id)

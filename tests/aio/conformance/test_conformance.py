@@ -241,7 +241,7 @@ class AsyncTimedSuite(AsyncRenewingSessionAdapterSuite):
 async def test_short_lives_on_a_busy_machine() -> None:
     """What lives for a moment is stored once more where the machine was busy for longer than that."""
     adapter = AsyncLateAdapter(time := Time())
-    await AsyncTimedSuite(time).test_within_dead(adapter)
+    await AsyncTimedSuite(time).test_cap_expired(adapter)
     assert not adapter.is_late
 
 
@@ -257,7 +257,7 @@ class AsyncRefusingAdapter(AsyncMemoryAdapter):
 async def test_short_lives_refused() -> None:
     """A store that takes no session that lives for a moment is not asked for ever: its own error goes up."""
     with pytest.raises(ValueError, match="too short"):
-        await AsyncRenewingSessionAdapterSuite().test_within_dead(AsyncRefusingAdapter())
+        await AsyncRenewingSessionAdapterSuite().test_cap_expired(AsyncRefusingAdapter())
 
 
 class TestFiveMethods(AsyncSessionAdapterSuite):

@@ -23,7 +23,7 @@ from lucia import (
 )
 from lucia._async import users as users_module
 from lucia._async.fallback import AsyncFiveMethods
-from lucia._testing.checks import OTHER_SPELLINGS, SPELT
+from lucia._testing.checks import OTHER_SPELLINGS, STORED_ID
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
 from lucia.models import SessionRow
@@ -287,9 +287,9 @@ async def test_another_spelling_is_not_kept(default_collation: AsyncSQLAlchemyAd
     """Where all sessions but one are ended, another spelling of an id keeps none."""
     await create_user(default_collation, "jose")
     for other in OTHER_SPELLINGS:
-        await default_collation.set_session(row(SPELT, "jose"))
+        await default_collation.set_session(row(STORED_ID, "jose"))
         assert not await default_collation.delete_other_sessions("jose", other)
-        assert await default_collation.get_session(SPELT) is None
+        assert await default_collation.get_session(STORED_ID) is None
 
 
 async def test_accounts_with_the_default_collation(

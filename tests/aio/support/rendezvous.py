@@ -8,7 +8,7 @@ from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._compat.calls import AsyncCalls
 from lucia._redis.commands import Batch, Command
 from lucia._redis.transport.retries import is_read
-from lucia._testing.checks import AT_ONCE
+from lucia._testing.checks import CONCURRENT_CALLS
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 
@@ -64,7 +64,7 @@ class AsyncMeetingAdapter(AsyncMemoryAdapter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.meeting = AsyncMeeting(AT_ONCE)
+        self.meeting = AsyncMeeting(CONCURRENT_CALLS)
 
 
 class AsyncMeetingDriver(AsyncRedisDriver):

@@ -4,7 +4,7 @@
 from dataclasses import replace
 
 from lucia._rules.caps import surplus_sessions
-from lucia._testing.checks import AT_ONCE
+from lucia._testing.checks import CONCURRENT_CALLS
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
@@ -51,7 +51,7 @@ class Upserts(MemoryAdapter):
         return super().renew_session(session_id, successor, grace=grace)
 
 
-@breaks(Laws.test_renew_ended)
+@breaks(Laws.test_renew_revoked)
 class RevivesEnded(MemoryAdapter):
     """Still renews what was ended with all of a user's sessions."""
 
@@ -211,7 +211,7 @@ class LongerGrace(MemoryAdapter):
         )
 
 
-@breaks(Laws.test_successor_ended)
+@breaks(Laws.test_successor_revoked)
 class RemembersEnded(MemoryAdapter):
     """Answers a used id with a successor that was ended."""
 
@@ -355,7 +355,7 @@ class ResolvesFirst(MemoryAdapter):
         return kept is not None
 
 
-@breaks(Laws.test_within)
+@breaks(Laws.test_cap)
 class CapsNobody(MemoryAdapter):
     """Stores a login whatever the limit is."""
 
@@ -364,7 +364,7 @@ class CapsNobody(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within)
+@breaks(Laws.test_cap)
 class CapsAll(MemoryAdapter):
     """Counts everybody's logins."""
 
@@ -375,7 +375,7 @@ class CapsAll(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_order)
+@breaks(Laws.test_cap_order)
 class EndsFirstStored(MemoryAdapter):
     """Ends what was stored first."""
 
@@ -386,7 +386,7 @@ class EndsFirstStored(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_order)
+@breaks(Laws.test_cap_order)
 class EndsOne(MemoryAdapter):
     """Ends one login for each that comes, also where a lower limit would end several."""
 
@@ -398,7 +398,7 @@ class EndsOne(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_renewed)
+@breaks(Laws.test_cap_renewed)
 class Rejuvenates(MemoryAdapter):
     """Takes a renewal for a login."""
 
@@ -412,7 +412,7 @@ class Rejuvenates(MemoryAdapter):
         return successor
 
 
-@breaks(Laws.test_within_dead)
+@breaks(Laws.test_cap_expired)
 class CountsDead(MemoryAdapter):
     """Counts sessions that are over."""
 
@@ -422,7 +422,7 @@ class CountsDead(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_new)
+@breaks(Laws.test_cap_keeps_new)
 class EndsTheNew(MemoryAdapter):
     """Ends the login that comes, if its machine's clock is behind."""
 
@@ -434,7 +434,7 @@ class EndsTheNew(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_taken_id)
+@breaks(Laws.test_cap_taken_id)
 class EndsBeforehand(MemoryAdapter):
     """Makes room for a login that is refused then."""
 
@@ -446,7 +446,7 @@ class EndsBeforehand(MemoryAdapter):
         return session
 
 
-@breaks(Laws.test_within_at_once)
+@breaks(Laws.test_cap_at_once)
 class CountsFirst(MemoryAdapter):
     """Looks what is surplus, ends that a moment later, and stores the login."""
 
@@ -457,13 +457,13 @@ class CountsFirst(MemoryAdapter):
     def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         surplus = surplus_sessions(list(self._sessions.values()), session, limit, self._clock())
         self.looked.append(session.user_id)
-        until(lambda: self.looked.count(session.user_id) >= AT_ONCE)
+        until(lambda: self.looked.count(session.user_id) >= CONCURRENT_CALLS)
         self.delete_session(*surplus)
         self.set_session(session)
         return session
 
 
-@breaks(Laws.test_within_amid_renewals)
+@breaks(Laws.test_cap_amid_renewals)
 class EndsWhatItSaw(MemoryAdapter):
     """Ends the ids that it saw, and not what they were renewed to meanwhile."""
 

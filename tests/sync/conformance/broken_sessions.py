@@ -4,7 +4,7 @@
 from dataclasses import replace
 
 from lucia._rules.sessions import system_clock
-from lucia._testing.checks import AT_ONCE
+from lucia._testing.checks import CONCURRENT_CALLS
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import DuplicateSessionId, InvalidSessionId, InvalidUserId
 from lucia.models import SessionRow
@@ -172,7 +172,7 @@ class IgnoresUnknownUsers(MemoryAdapter):
             super().set_session(session)
 
 
-@breaks(Laws.test_dead)
+@breaks(Laws.test_expired)
 class Revives(MemoryAdapter):
     """Gives every session at least an hour from now."""
 
@@ -353,7 +353,7 @@ class ForgetsTheIndex(MemoryAdapter):
         self.read: set[str] = set()
 
     def set_session(self, session: SessionRow, /) -> None:
-        if len(self.index.get(session.user_id, [])) == AT_ONCE:
+        if len(self.index.get(session.user_id, [])) == CONCURRENT_CALLS:
             until(lambda: session.user_id in self.read)
         super().set_session(session)
         self.index.setdefault(session.user_id, []).append(session.id)

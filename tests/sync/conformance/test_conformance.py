@@ -242,7 +242,7 @@ class TimedSuite(RenewingSessionAdapterSuite):
 def test_short_lives_on_a_busy_machine() -> None:
     """What lives for a moment is stored once more where the machine was busy for longer than that."""
     adapter = LateAdapter(time := Time())
-    TimedSuite(time).test_within_dead(adapter)
+    TimedSuite(time).test_cap_expired(adapter)
     assert not adapter.is_late
 
 
@@ -258,7 +258,7 @@ class RefusingAdapter(MemoryAdapter):
 def test_short_lives_refused() -> None:
     """A store that takes no session that lives for a moment is not asked for ever: its own error goes up."""
     with pytest.raises(ValueError, match="too short"):
-        RenewingSessionAdapterSuite().test_within_dead(RefusingAdapter())
+        RenewingSessionAdapterSuite().test_cap_expired(RefusingAdapter())
 
 
 class TestFiveMethods(SessionAdapterSuite):

@@ -24,7 +24,7 @@ from lucia import (
 )
 from lucia._sync import users as users_module
 from lucia._sync.fallback import FiveMethods
-from lucia._testing.checks import OTHER_SPELLINGS, SPELT
+from lucia._testing.checks import OTHER_SPELLINGS, STORED_ID
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, AuthTables
 from lucia.models import SessionRow
@@ -288,9 +288,9 @@ def test_another_spelling_is_not_kept(default_collation: SQLAlchemyAdapter) -> N
     """Where all sessions but one are ended, another spelling of an id keeps none."""
     create_user(default_collation, "jose")
     for other in OTHER_SPELLINGS:
-        default_collation.set_session(row(SPELT, "jose"))
+        default_collation.set_session(row(STORED_ID, "jose"))
         assert not default_collation.delete_other_sessions("jose", other)
-        assert default_collation.get_session(SPELT) is None
+        assert default_collation.get_session(STORED_ID) is None
 
 
 def test_accounts_with_the_default_collation(

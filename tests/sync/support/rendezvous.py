@@ -9,7 +9,7 @@ from lucia._sync.stores.redis.driver import RedisDriver
 from lucia._compat.calls import Calls
 from lucia._redis.commands import Batch, Command
 from lucia._redis.transport.retries import is_read
-from lucia._testing.checks import AT_ONCE
+from lucia._testing.checks import CONCURRENT_CALLS
 from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 
@@ -65,7 +65,7 @@ class MeetingAdapter(MemoryAdapter):
 
     def __init__(self) -> None:
         super().__init__()
-        self.meeting = Meeting(AT_ONCE)
+        self.meeting = Meeting(CONCURRENT_CALLS)
 
 
 class MeetingDriver(RedisDriver):
