@@ -19,9 +19,12 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipP
 from lucia import _logs
 
 if TYPE_CHECKING:
-    from tests.servers import Server
+    from tools.servers import Server
 
-pytest_plugins = ["tests.servers", "tests.sql_servers"]
+# Assertions in these helpers explain their failures as those of tests do.
+pytest.register_assert_rewrite("tests.support", "tests.aio.support", "tests.sync.support")
+
+pytest_plugins = ["tests.support.redis_servers", "tests.support.sql_servers"]
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("no deadline", settings(), deadline=None)

@@ -7,10 +7,10 @@ import pytest
 from redis.asyncio import Redis, RedisCluster
 
 from lucia import AsyncAuth, User
-from tests.aio.stores import AsyncWatchedStore, make_auth
-from tests.redis_tools import AsyncClients
-from tests.servers import Cluster, Server
-from tests.shared import Time
+from tests.aio.support.watched_store import AsyncWatchedStore, make_auth
+from tests.support.clocks import Time
+from tests.support.redis_clients import AsyncClients
+from tools.servers import Cluster, Server
 
 
 @pytest.fixture

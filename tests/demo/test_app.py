@@ -20,7 +20,7 @@ from examples.demo.pages import clock_time, duration
 from examples.demo.redis_view import Recorded, RedisView, show
 from lucia import Overloaded
 from lucia._redis.index import LIST
-from tests.servers import Server
+from tools.servers import Server
 
 PASSWORD = "correct horse battery"
 ORIGIN = "http://testserver"

@@ -17,7 +17,7 @@ from examples.demo.app import COOKIE
 from examples.demo.redis_view import RedisView
 from examples.demo.servers import Server as Found
 from tests.demo.test_servers import answers, path_with
-from tests.servers import Server
+from tools.servers import Server
 
 ROOT = Path(__file__).parents[2]
 

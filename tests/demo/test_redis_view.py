@@ -6,8 +6,9 @@ import pytest
 
 from examples.demo.redis_view import Log, Recorded, RedisView
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from tests.redis_tools import Inspector, row
-from tests.servers import Server
+from tests.support.redis_inspectors import Inspector
+from tests.support.sessions import row
+from tools.servers import Server
 
 
 @pytest.fixture

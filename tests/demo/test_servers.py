@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from examples.demo import servers
 from examples.demo.servers import ServerError, find_program, wheel_program
-from tests.servers import Server
+from tools.servers import Server
 
 
 def answers(url: str) -> bool:

@@ -17,17 +17,18 @@ from rich.console import Console
 from lucia import cli
 from lucia._redis.doctor.findings import Kind
 from lucia._rules.sessions import new_session_id
-from tests.doctor.patients import LAYOUTS, Outcome, Patient, assert_tells_no_secret, doctor, dump
-from tests.redis_tools import (
-    ClusterInspector,
-    Inspector,
-    LossyProxy,
-    own_server,
-    shut_down,
-    until,
-    unused_port,
+from tests.doctor.damaged_stores import (
+    LAYOUTS,
+    DamagedStore,
+    Outcome,
+    assert_tells_no_secret,
+    doctor,
+    dump,
 )
-from tests.servers import Cluster, Server
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.redis_servers import shut_down
+from tools.servers import Cluster, Server, own_server, until, unused_port
 
 MANY = 4_000
 """Sessions, on about eight pages."""
@@ -66,20 +67,20 @@ def test_nothing_is_wrong(server: Server) -> None:
         fill(inspector, 3, 4)
         outcome = doctor(server.url)
         assert outcome.code == 0
-        assert outcome.out == "Keys looked at: 12 session, 3 index\nNothing is wrong.\n"
+        assert outcome.out == "Keys examined: 12 session, 3 index\nNothing is wrong.\n"
         assert outcome.errors == ""
 
 
 def test_empty(redis_server: Server) -> None:
     """An empty server is a healthy one."""
     with Inspector(redis_server):
-        assert doctor(redis_server.url).out == "Keys looked at: none\nNothing is wrong.\n"
+        assert doctor(redis_server.url).out == "Keys examined: none\nNothing is wrong.\n"
 
 
 def test_what_a_person_reads(redis_server: Server) -> None:
-    """The counts, what to do about what is not mended, and with --verbose users and handles; never a session id."""
+    """The counts, what to do about what is not fixed, and with --verbose users and handles; never a session id."""
     with Inspector(redis_server) as inspector:
-        patient = Patient(inspector)
+        patient = DamagedStore(inspector)
         patient.in_every_way()
         outcome = doctor(redis_server.url)
         assert outcome.code == 1
@@ -97,7 +98,7 @@ def test_what_a_person_reads(redis_server: Server) -> None:
 def test_control_characters_of_a_user_id_are_not_printed(redis_server: Server) -> None:
     """A user id can't move the cursor of the terminal."""
     with Inspector(redis_server) as inspector:
-        patient = Patient(inspector)
+        patient = DamagedStore(inspector)
         session = patient.session("\x1b[2Jmallory")
         inspector.client.persist(inspector.layout.session_key(session.id))
         assert "\x1b" not in doctor(redis_server.url, "--verbose").out
@@ -108,9 +109,9 @@ def test_examples_are_few(redis_server: Server) -> None:
     with Inspector(redis_server) as inspector:
         fill(inspector, 30, 1, endless=30)
         report = doctor(redis_server.url, "--json", "--verbose").report
-        assert report["findings"]["session_without_ttl"] == {"found": 30, "mended": 0, "left": 30}
+        assert report["findings"]["session_without_ttl"] == {"found": 30, "fixed": 0, "left": 30}
         assert len(report["examples"]) == 20
-        assert report["examples"][0].keys() == {"kind", "user", "handle", "key", "mended"}
+        assert report["examples"][0].keys() == {"kind", "user", "handle", "key", "fixed"}
         assert "examples" not in doctor(redis_server.url, "--json").report
 
 
@@ -131,7 +132,7 @@ def test_shape_of_the_json(redis_server: Server) -> None:
             "others": True,
             "servers": [{"name": "", "eviction_policy": "noeviction"}],
             "keys": {"session": 1, "index": 1, "marker": 0, "throttle": 0, "other": 0},
-            "findings": {str(kind): {"found": 0, "mended": 0, "left": 0} for kind in Kind},
+            "findings": {str(kind): {"found": 0, "fixed": 0, "left": 0} for kind in Kind},
             "exit_code": 0,
         }
 
@@ -199,7 +200,8 @@ def test_empty_database_beside_a_full_one(redis_server: Server) -> None:
         outcome = doctor(f"{redis_server.url}/5")
         assert outcome.code == 0
         assert outcome.errors == (
-            "No sessions in database 5, but others of this server have keys: 3 in database 0. Check the number at the end of the address.\n"
+            "No sessions in database 5, but other databases of this server have keys: "
+            "3 in database 0. Check the number at the end of the URL.\n"
         )
         assert doctor(f"{redis_server.url}/5", "--json").errors == outcome.errors
         inspector.client.acl_setuser(
@@ -228,7 +230,7 @@ def test_refused_before_the_first_key(redis_server: Server) -> None:
 def test_bad_keys_can_be_found(redis_server: Server) -> None:
     """With --verbose each bad key is shown by a pattern that finds it, which holds a quarter of its id at most."""
     with Inspector(redis_server) as inspector:
-        patient = Patient(inspector)
+        patient = DamagedStore(inspector)
         session_id = f"x{new_session_id()[1:]}"  # lest it begins as "short" below does
         damaged = (
             patient.layout.session_key(session_id),
@@ -295,7 +297,7 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
             progress(10, None, 0)
             progress(20, 40, 0)
             progress(40, 30, 5)
-        assert ("second look in 5 s" in text.getvalue()) is is_terminal
+        assert ("second examination in 5 s" in text.getvalue()) is is_terminal
 
 
 # Going on
@@ -324,7 +326,7 @@ def test_interrupted(redis_server: Server, tmp_path: Path, number: signal.Signal
         assert outcome.code == 2
         assert (
             outcome.errors
-            == f"lucia doctor: interrupted. To go on, run the same command with --resume {file}\n"
+            == f"lucia doctor: interrupted. To resume, run the same command with --resume {file}\n"
         )
         assert not outcome.report["complete"]
         state = json.loads(file.read_text())
@@ -351,7 +353,7 @@ def test_interrupted_without_a_file(redis_server: Server, tmp_path: Path) -> Non
 
 
 def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
-    """An interrupted --fix that goes on leaves nothing; what the page had mended that was interrupted is not counted again."""
+    """An interrupted --fix that goes on leaves nothing; what the page had fixed that was interrupted is not counted again."""
     file = tmp_path / "state.json"
     with Inspector(redis_server) as inspector:
         fill(inspector, 10, MANY // 10, endless=10)
@@ -364,7 +366,7 @@ def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
             assert finish(process).code == 2
         gone_on = doctor(redis_server.url, "--json", "--fix", "--resume", file)
         assert gone_on.code == 0
-        assert 0 < gone_on.counts("mended")[Kind.UNINDEXED_SESSION] <= 50
+        assert 0 < gone_on.counts("fixed")[Kind.UNINDEXED_SESSION] <= 50
         assert doctor(redis_server.url, "--json").counts() == {}
 
 
@@ -377,7 +379,7 @@ def test_lost_connection(tmp_path: Path) -> None:
             outcome = finish(process)
     assert outcome.code == 2
     assert "Error: " in outcome.errors
-    assert "To go on, run the same command with --resume" in outcome.errors
+    assert "To resume, run the same command with --resume" in outcome.errors
 
 
 def _state(file: Path, url: str, **changes: Any) -> dict[str, Any]:
@@ -385,7 +387,7 @@ def _state(file: Path, url: str, **changes: Any) -> dict[str, Any]:
     settings = {
         name: value for name, value in doctor(url, "--json").report.items() if name in SETTINGS
     }
-    empty: dict[str, Any] = {"keys": {}, "found": {}, "mended": {}}
+    empty: dict[str, Any] = {"keys": {}, "found": {}, "fixed": {}}
     state = {
         "version": 1,
         "settings": settings,
@@ -406,10 +408,10 @@ SETTINGS = (
 
 
 def test_server_that_was_restarted(redis_server: Server, tmp_path: Path) -> None:
-    """A cursor is of one run of a server: with another one, or if that is not told, its keys are looked at from the first on."""
+    """A cursor is of one run of a server: with another one, or if that is not known, its keys are looked at from the first on."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 3, 1, endless=3)
-        tally = {"keys": {"session": 99}, "found": {"dead_session": 99}, "mended": {}}
+        tally = {"keys": {"session": 99}, "found": {"dead_session": 99}, "fixed": {}}
         for run_id in ("another", None):
             _state(
                 tmp_path / "state",
@@ -432,7 +434,7 @@ def test_nodes_that_are_done(redis_server: Server, tmp_path: Path) -> None:
             "": {
                 "keys": {"session": 7},
                 "found": {"dead_session": 2},
-                "mended": {"dead_session": 2},
+                "fixed": {"dead_session": 2},
             }
         }
         _state(tmp_path / "state", redis_server.url, done=done)
@@ -496,7 +498,7 @@ def test_cluster_or_not(cluster: Cluster, redis_server: Server) -> None:
 def test_without_scripts(server: Server) -> None:
     """Where scripts are refused, plain commands mend the same but for what is twice in a list."""
     with Inspector(server) as inspector:
-        patient = Patient(inspector)
+        patient = DamagedStore(inspector)
         patient.in_every_way()
         inspector.client.acl_setuser(
             "plain",
@@ -518,7 +520,7 @@ LOOKING = {
     "lucia-v2": ("scan", "type", "pttl", "mget", "time", "sscan", "scard", "sismember"),
 }
 ASKING = ("dbsize", "info", "config|get")
-MENDING = {
+FIXING = {
     "default": ("evalsha", "eval", "pexpireat", "unlink", "lpush", "lrem"),
     "lucia-v2": ("evalsha", "eval", "pexpireat", "unlink", "sadd", "srem"),
 }
@@ -527,10 +529,10 @@ MENDING = {
 def _heals(
     address: str, inspector: Inspector, layout: str, commands: Iterable[str], *options: str
 ) -> bool:
-    """Whether a user with these rights finds all damage, and with --fix mends it."""
+    """Whether a user with these rights finds all damage, and with --fix repairs it."""
     inspector.on_each("FLUSHALL")
     inspector.on_each("SCRIPT", "FLUSH")
-    patient = Patient(inspector)
+    patient = DamagedStore(inspector)
     patient.in_every_way(bare=False)
     patterns = [f"~{inspector.layout.session_key('*')}", f"~{inspector.layout.index_key('*')}"]
     inspector.on_each(
@@ -562,7 +564,7 @@ def test_documented_rights() -> None:
         *ASKING,
         *(
             each
-            for rights in (LOOKING, MENDING)
+            for rights in (LOOKING, FIXING)
             for commands in rights.values()
             for each in commands
         ),
@@ -576,10 +578,10 @@ def test_least_rights(server: Server, layout: str) -> None:
     looking, fix = LOOKING[layout], ("--no-cluster", "--fix", "--delete-damaged")
     with Inspector(server, LAYOUTS[layout]) as inspector:
         assert _heals(server.url, inspector, layout, (*looking, *ASKING), "--no-cluster")
-        enough = (*looking, *ASKING, *MENDING[layout])
+        enough = (*looking, *ASKING, *FIXING[layout])
         assert _heals(server.url, inspector, layout, enough, *fix)
-        assert _heals(server.url, inspector, layout, (*looking, "info", *MENDING[layout]), *fix)
-        for command in (*looking, *MENDING[layout]):
+        assert _heals(server.url, inspector, layout, (*looking, "info", *FIXING[layout]), *fix)
+        for command in (*looking, *FIXING[layout]):
             assert not _heals(
                 server.url, inspector, layout, (each for each in enough if each != command), *fix
             ), command
@@ -615,7 +617,7 @@ def test_others_without_a_right_to_them(redis_server: Server) -> None:
 def test_dump_is_the_same_after_looking_twice(redis_server: Server) -> None:
     """Looking with a state file changes nothing either."""
     with Inspector(redis_server) as inspector:
-        Patient(inspector).in_every_way()
+        DamagedStore(inspector).in_every_way()
         before = dump(inspector)
         doctor(redis_server.url, "--resume", "never-written.json")
         assert dump(inspector) == before

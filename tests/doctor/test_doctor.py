@@ -3,39 +3,39 @@
 import pytest
 
 from lucia._redis.doctor.findings import Kind
-from tests.doctor.patients import (
+from tests.doctor.damaged_stores import (
     BARE,
     DAMAGE,
     LAYOUTS,
-    Patient,
+    DamagedStore,
     assert_tells_no_secret,
     doctor,
     dump,
 )
-from tests.redis_tools import ClusterInspector, Inspector
-from tests.servers import Cluster, Server
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tools.servers import Cluster, Server
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_all_damage_is_found_and_nothing_changed(server: Server, layout: str) -> None:
     """Every kind of damage is counted exactly; nothing is changed, and no session id told."""
     with Inspector(server, LAYOUTS[layout]) as inspector:
-        patient = Patient(inspector)
+        patient = DamagedStore(inspector)
         patient.in_every_way()
         before = dump(inspector)
         outcome = doctor(server.url, "--layout", layout, "--json", "--verbose")
         assert outcome.counts() == patient.damage
         assert outcome.code == outcome.report["exit_code"] == 1
-        assert outcome.counts("mended") == {}
+        assert outcome.counts("fixed") == {}
         assert dump(inspector) == before
         assert_tells_no_secret(outcome, patient.secrets)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_fix(server: Server, layout: str) -> None:
-    """With --fix all is mended but what needs to be asked for; a second run finds only that; and with all asked for, nothing is left."""
+    """With --fix all is fixed but what needs to be asked for; a second run finds only that; and with all asked for, nothing is left."""
     with Inspector(server, LAYOUTS[layout]) as inspector:
-        patient = Patient(inspector)
+        patient = DamagedStore(inspector)
         patient.in_every_way()
         outcome = doctor(server.url, "--layout", layout, "--json", "--fix")
         assert outcome.counts() == patient.damage
@@ -58,20 +58,20 @@ def test_fix(server: Server, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cluster(cluster: Cluster, layout: str) -> None:
-    """In a cluster, which is noticed, every node is looked at, and mended; bare keys are not moved there."""
+    """In a cluster, which is noticed, every node is looked at, and fixed; bare keys are not moved there."""
     with ClusterInspector(cluster, LAYOUTS[layout]) as inspector:
-        patient = Patient(inspector)
+        patient = DamagedStore(inspector)
         patient.in_every_way()
         before = dump(inspector)
         outcome = doctor(cluster.url, "--layout", layout, "--json")
         assert outcome.counts() == patient.damage
         assert dump(inspector) == before
         assert len(outcome.report["servers"]) == 3
-        mended = doctor(
+        fixed = doctor(
             cluster.url, "--layout", layout, "--json", "--fix", "--delete-damaged", "--move-bare"
         )
         left: dict[str, int] = {Kind.BARE_SESSION: 3, Kind.BARE_INDEX: 1}
-        assert {**left, **mended.counts("left")} in (left, {**left, Kind.UNINDEXED_SESSION: 1})
+        assert {**left, **fixed.counts("left")} in (left, {**left, Kind.UNINDEXED_SESSION: 1})
         doctor(cluster.url, "--layout", layout, "--fix")
         last = doctor(cluster.url, "--layout", layout, "--json")
         assert last.counts() == left

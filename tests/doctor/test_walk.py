@@ -19,10 +19,11 @@ from lucia._rules.sessions import new_session_id
 from lucia._sync.stores.redis.driver import RedisDriver
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
-from tests.doctor import patients
-from tests.doctor.patients import LAYOUTS, Patient, doctor
-from tests.redis_tools import HOUR, ClusterInspector, Inspector, row
-from tests.servers import Cluster, Server
+from tests.doctor import damaged_stores
+from tests.doctor.damaged_stores import LAYOUTS, DamagedStore, doctor
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.sessions import HOUR, row
+from tools.servers import Cluster, Server
 
 
 class Bench:
@@ -62,7 +63,7 @@ class Bench:
             )
             walk.run()
         total = walk.state.total()
-        return dict(total.found), total.left()
+        return dict(total.found), total.not_fixed()
 
 
 def test_saved_now_and_then(redis_server: Server, tmp_path: Path) -> None:
@@ -107,9 +108,9 @@ def test_saved_now_and_then(redis_server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_beside_javascript(redis_server: Server, name: str) -> None:
     """An id is dead, and a session unindexed, if it is so in two looks a minute apart; an index gets no end, and loses the one it has."""
-    layout = Layout.from_namespaces(None, patients.name_of(name), legacy_writers=True)
+    layout = Layout.from_namespaces(None, damaged_stores.name_of(name), legacy_writers=True)
     with Inspector(redis_server, LAYOUTS[name]) as inspector:
-        patient = Patient(inspector)
+        patient = DamagedStore(inspector)
         kept, lost, late, ended = (row(new_session_id(), "u1") for _ in range(4))
         for session in (kept, lost, ended):
             inspector.client.set(
@@ -163,7 +164,7 @@ def _srem(inspector: Inspector) -> Callable[..., Any]:
 
 def test_much_that_waits(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not more than so much waits for a second look: then it is waited for before more is looked at."""
-    monkeypatch.setattr("lucia._redis.doctor.walk.MOST_WAITING", 700)
+    monkeypatch.setattr("lucia._redis.doctor.walk.MAX_DEFERRED", 700)
     layout = Layout.from_namespaces(None, legacy_writers=True)
     with Inspector(redis_server) as inspector:
         for number in range(2_000):
@@ -179,10 +180,10 @@ def test_much_that_waits(redis_server: Server, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_very_long_index(redis_server: Server, name: str) -> None:
-    """An index of many pages is examined and mended whole: its end is that of the last session in it, wherever that is."""
+    """An index of many pages is examined and fixed whole: its end is that of the last session in it, wherever that is."""
     layout = LAYOUTS[name]
     with Inspector(redis_server, layout) as inspector:
-        patient = Patient(inspector)
+        patient = DamagedStore(inspector)
         last = patient.session("u1", life=9 * HOUR)
         ids = [f"{number:040}" for number in range(3_000)]
         with inspector.client.pipeline(transaction=False) as pipeline:
@@ -209,7 +210,7 @@ def test_very_long_index(redis_server: Server, name: str) -> None:
 
 def test_ids_that_look_alike(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """An id is found to be twice in a list only if it is, though what remembers the ids may take one for another."""
-    monkeypatch.setattr(index_doctor, "_SKETCH_BITS", 8)
+    monkeypatch.setattr(index_doctor, "_FILTER_BITS", 8)
     with Inspector(redis_server) as inspector:
         ids = inspector.fill("u1", 20)
         assert Bench(inspector, LAYOUTS["default"]).walk(fix=True) == ({}, 0)
@@ -249,7 +250,7 @@ class Application:
     """Users who log in, are renewed and log out in a thread, and what has to be true of them at every moment afterwards."""
 
     def __init__(self, client: Any, layout: str, seed: int) -> None:
-        self.adapter = RedisSessionAdapter(client, layout=patients.name_of(layout))
+        self.adapter = RedisSessionAdapter(client, layout=damaged_stores.name_of(layout))
         self.live: dict[str, str] = {}
         self.ended: set[str] = set()
         self.errors: list[Exception] = []
@@ -321,7 +322,7 @@ def _live_beside(inspector: Inspector, address: str, layout: str, clients: list[
     applications = [Application(client, layout, seed) for seed, client in enumerate(clients)]
     with applications[0], applications[1]:
         for number in range(4):
-            patient = Patient(inspector)
+            patient = DamagedStore(inspector)
             for user in range(20):
                 patient.session(
                     f"patient-{number}-{user}", indexed=user % 2 == 0, whole=user % 3 == 0

@@ -15,7 +15,7 @@ import redis
 from lucia import Auth, InvalidSessionId, SessionExpiry
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.javascript.service import Kind, Service, ServiceError, install, running
-from tests.servers import Server
+from tools.servers import Server
 
 LayoutName = Literal["default", "lucia-v2"]
 LAYOUTS: dict[LayoutName, tuple[Kind, str]] = {

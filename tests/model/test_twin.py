@@ -18,7 +18,7 @@ from lucia._sync.stores.redis.driver import RedisDriver
 from lucia.errors import StoreCorrupt
 from tests.model.server import NOW, SCRIPTS, Database, State, Value, WrongType
 from tests.model.world import Part
-from tests.servers import Server
+from tools.servers import Server
 
 pytestmark = pytest.mark.slow
 

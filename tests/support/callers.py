@@ -20,7 +20,8 @@ import valkey.exceptions
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.errors import LuciaError
-from tests.redis_tools import AsyncClients, Clients, until
+from tests.support.redis_clients import AsyncClients, Clients
+from tools.servers import until
 
 __all__ = [
     "ASYNC_FLAVOURS",

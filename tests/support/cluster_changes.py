@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.models import SessionRow
-from tests.failover_tools import NODE_TIMEOUT_MS, Node
-from tests.redis_tools import AsyncClients, Clients, until
-from tests.servers import Cluster
-from tools.servers import unused_node_port
+from tests.support.redis_clients import AsyncClients, Clients
+from tests.support.redis_clusters import NODE_TIMEOUT_MS
+from tests.support.replication import Node
+from tools.servers import Cluster, until, unused_node_port
 
 __all__ = [
     "FLAVOURS",

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.sql_servers import SqlServer
+from tests.support.sql_servers import SqlServer
 from tools.servers import until
 
 __all__ = ["Rivals"]

@@ -8,10 +8,10 @@ import pytest
 from redis import Redis, RedisCluster
 
 from lucia import Auth, User
-from tests.sync.stores import WatchedStore, make_auth
-from tests.redis_tools import Clients
-from tests.servers import Cluster, Server
-from tests.shared import Time
+from tests.sync.support.watched_store import WatchedStore, make_auth
+from tests.support.clocks import Time
+from tests.support.redis_clients import Clients
+from tools.servers import Cluster, Server
 
 
 @pytest.fixture

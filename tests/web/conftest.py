@@ -8,8 +8,8 @@ from redis.asyncio import Redis
 from lucia import AsyncAuth, ScryptHash, User
 from lucia._rules.sessions import system_clock
 from lucia.adapters.memory import AsyncMemoryAdapter
-from tests.servers import Server
 from tests.web.driver import Time
+from tools.servers import Server
 
 
 @pytest.fixture

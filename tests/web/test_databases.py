@@ -11,9 +11,9 @@ from sqlalchemy import MetaData
 from lucia import AsyncAuth, AsyncAuthRequest, PrimaryKey, User
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
 from lucia.middleware.fastapi import FastAPIAuth
-from tests.databases import AsyncDatabase
-from tests.shared import CHEAP
-from tests.sql_servers import SqlServer
+from tests.support.databases import AsyncDatabase
+from tests.support.passwords import CHEAP
+from tests.support.sql_servers import SqlServer
 from tests.web.driver import ORIGIN
 
 METADATA = MetaData()

@@ -14,8 +14,8 @@ from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.middleware.asgi import ASGIApp
 from lucia.middleware.starlette import StarletteAuth
-from tests.servers import Server
 from tests.web.driver import NAME, ORIGIN, get, post
+from tools.servers import Server
 
 
 def make_auth(store: AsyncMemoryAdapter, redis: Redis | None = None) -> AsyncAuth[User]:

@@ -30,8 +30,8 @@ from lucia import (
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.middleware.fastapi import FastAPIAuth
-from tests.servers import Server
 from tests.web.driver import NAME, Time
+from tools.servers import Server
 
 Text = Annotated[str, Form()]
 

@@ -1,8 +1,9 @@
-"""What mends a session store while the application goes on using it: for ``lucia doctor``, and for the adapters' ``reindex``.
+"""Repair a session store while the application uses it: for ``lucia doctor`` and ``reindex``.
 
-Each step looks again at the moment at which it changes something. Ids are used once, and a session is written before its index entry: so
-what was ended stays ended, and an id that is pushed to an index although its session was ended meanwhile is taken out again, by the
-second look or, if that is lost, by whoever reads the index next.
+Each change compares the key again with what was read before. Two rules of the protocol make that
+safe: ids are used once (I6), and a session is written before its index entry. So a revoked session
+stays revoked. An id may be added to an index just after its session was revoked: the check that
+follows removes it again or, if the process dies in between, the next reader of the index does.
 """
 
 import re
@@ -19,40 +20,42 @@ from lucia.models import SessionRow
 T = TypeVar("T")
 
 SCAN_COUNT: Final = 500
-"""About how many keys are looked at together."""
+"""About how many keys make a page."""
 
-AT_ONCE: Final = 100
-"""How many quick commands are sent together."""
+CALLS_PER_BATCH: Final = 100
+"""How many quick commands are sent in one batch."""
 
-ENTRIES_AT_ONCE: Final = 100_000
-"""How many entries are searched together for ids: that takes the server some milliseconds."""
+MAX_ENTRIES_SEARCHED: Final = 100_000
+"""How many index entries one batch may search: that takes the server some milliseconds."""
 
-SETTLE_TRIES: Final = 3
-"""How often a session whose record changes meanwhile is looked at, where no script can."""
+SET_EXPIRY_TRIES: Final = 3
+"""How often the expiry of a session is set again because its record changed, without scripts."""
 
 Entry = tuple[Argument, Argument]
 """An index's key and an id."""
 
-Led = SessionRow | Literal["gone", "damaged"]
-"""What an id leads to."""
+ResolvedId = SessionRow | Literal["gone", "damaged"]
+"""What is stored under an id in an index."""
 
 _GLOB: Final = re.compile(rb"([*?\[\]\\^-])")
 
 
-SETTLE: Final = Script(
-    "settle",
+SET_EXPIRY: Final = Script(
+    "set_expiry",
     """
--- KEYS: session. ARGV: its record as it was seen, its idle end in ms. Lets it end then, and returns 1; 0 if it holds another record.
+-- KEYS: a session. ARGV: its record as it was read, its expiry in ms.
+-- Sets the expiry and returns 1, or returns 0 if the key holds another record.
 if redis.call('MGET', KEYS[1])[1] ~= ARGV[1] then return 0 end
 return redis.call('PEXPIREAT', KEYS[1], ARGV[2])
 """,
     repeatable=True,
 )
 
-EXTEND: Final = Script(
-    "extend",
+EXTEND_EXPIRY: Final = Script(
+    "extend_expiry",
     f"""
--- KEYS: a key. ARGV: an end in ms, '1' to give it also to a key without one. Lets the key not end before; never shortens its life.
+-- KEYS: a key. ARGV: an expiry in ms, '1' to give it also to a key without one.
+-- Extends the key's life to at least that time, and never shortens it.
 {NOW}
 local ttl = redis.call('PTTL', KEYS[1])
 if (ttl == -1 and ARGV[2] == '1') or (ttl >= 0 and now + ttl < tonumber(ARGV[1])) then
@@ -63,10 +66,11 @@ return 0
     repeatable=True,
 )
 
-ERASE: Final = Script(
-    "erase",
+DELETE_UNCHANGED: Final = Script(
+    "delete_unchanged",
     """
--- KEYS: a key. ARGV: its type as it was seen, and its value if that was a string. Deletes it and returns 1; 0 if it is another by now.
+-- KEYS: a key. ARGV: its type as it was read, and its value if it was a string.
+-- Deletes it and returns 1, or returns 0 if it has changed.
 if redis.call('TYPE', KEYS[1]).ok ~= ARGV[1] then return 0 end
 if ARGV[1] == 'string' and redis.call('MGET', KEYS[1])[1] ~= ARGV[2] then return 0 end
 return redis.call('UNLINK', KEYS[1])
@@ -74,10 +78,11 @@ return redis.call('UNLINK', KEYS[1])
     repeatable=True,
 )
 
-SINGLE: Final = Script(
-    "single",
+REMOVE_DUPLICATES: Final = Script(
+    "remove_duplicates",
     """
--- KEYS: an index that is a list. ARGV: an id. Leaves its oldest entry of this id alone; returns how many were taken out.
+-- KEYS: an index that is a list. ARGV: an id.
+-- Keeps the oldest entry of this id, and returns how many others were removed.
 local count = #redis.call('LPOS', KEYS[1], ARGV[1], 'COUNT', 0)
 if count < 2 then return 0 end
 return redis.call('LREM', KEYS[1], count - 1, ARGV[1])
@@ -87,11 +92,11 @@ return redis.call('LREM', KEYS[1], count - 1, ARGV[1])
 
 
 class Reindexed(NamedTuple):
-    """What ``reindex`` did.
+    """The result of ``reindex``.
 
     Args:
-        sessions: how many live sessions it saw.
-        indexed: how many of them were in no index and are in their user's now.
+        sessions: how many live sessions there are.
+        indexed: how many of them were missing from their user's index, and were added to it.
     """
 
     sessions: int
@@ -99,48 +104,59 @@ class Reindexed(NamedTuple):
 
 
 class RepairOperations(Protocol):
-    """What changes one key only if it still is as it was seen."""
+    """Changes of one key, each made only if the key still is as it was read."""
 
-    def settle(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
-        """Let a session end at its idle end, at once if that is past, while it holds this record; says whether it did."""
+    def set_expiry(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
+        """Set the expiry of a session's key to the session's own, if it still holds this record.
+
+        An expiry in the past deletes the key. Returns whether it was set.
+        """
         ...
 
-    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
-        """Let a key that ends before ``expires`` end then, with ``endless`` also one that has no end; says whether it does."""
+    def extend_expiry(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
+        """Extend the life of a key to ``expires``.
+
+        With ``endless``, a key without an expiry gets this one. A longer life is never shortened.
+        Returns True.
+        """
         ...
 
-    def erase(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
-        """Delete a key while it has this type, and this value if it is a string; says whether it did."""
+    def delete_unchanged(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
+        """Delete a key if it still has this type, and this value if it is a string."""
         ...
 
-    def single(self, index: bytes, session_id: bytes) -> Operation[bool]:
-        """Leave the oldest entry of an id in a list alone; says whether it did."""
+    def remove_duplicates(self, index: bytes, session_id: bytes) -> Operation[bool]:
+        """Keep only the oldest entry of an id in a list, and return whether others were removed."""
         ...
 
 
-class ScriptedMends:
-    """One script for each."""
+class ScriptedRepairs:
+    """Makes each change by one script."""
 
-    def settle(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
-        return bool((yield Eval(SETTLE, (key,), (record, row.idle_expires))))
+    def set_expiry(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
+        return bool((yield Eval(SET_EXPIRY, (key,), (record, row.idle_expires))))
 
-    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
-        yield Eval(EXTEND, (key,), (expires, int(endless)))
+    def extend_expiry(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
+        yield Eval(EXTEND_EXPIRY, (key,), (expires, int(endless)))
         return True
 
-    def erase(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
-        return bool((yield Eval(ERASE, (key,), (kind, value or b""))))
+    def delete_unchanged(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
+        return bool((yield Eval(DELETE_UNCHANGED, (key,), (kind, value or b""))))
 
-    def single(self, index: bytes, session_id: bytes) -> Operation[bool]:
-        return bool((yield Eval(SINGLE, (index,), (session_id,))))
+    def remove_duplicates(self, index: bytes, session_id: bytes) -> Operation[bool]:
+        return bool((yield Eval(REMOVE_DUPLICATES, (index,), (session_id,))))
 
 
-class PlainMends:
-    """Commands alone, each between two looks."""
+class PlainRepairs:
+    """Makes each change by plain commands, with a check before and after."""
 
-    def settle(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
-        """The end that is set is that of the record that is there afterwards: another one is looked at anew."""
-        for _ in range(SETTLE_TRIES):
+    def set_expiry(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
+        """Set the expiry, then read the record again.
+
+        The record may have been replaced between the check and ``PEXPIREAT``. Then the key has the
+        expiry of the old record, and that of the new one is set in the next round.
+        """
+        for _ in range(SET_EXPIRY_TRIES):
             if (yield Call("MGET", (key,)))[0] != record:
                 return False
             yield Call("PEXPIREAT", (key, row.idle_expires))
@@ -151,54 +167,64 @@ class PlainMends:
             record, row = after, changed
         return False
 
-    def extend(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
+    def extend_expiry(self, key: bytes, expires: int, *, endless: bool) -> Operation[bool]:
+        # GT takes a key without an expiry for one that lives longest, so NX comes first.
         if endless:
             yield Call("PEXPIREAT", (key, expires, "NX"))
         yield Call("PEXPIREAT", (key, expires, "GT"))
         return True
 
-    def erase(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
+    def delete_unchanged(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
         if (yield Call("TYPE", (key,))) != kind or (yield Call("MGET", (key,)))[0] != value:
             return False
         return bool((yield Call("UNLINK", (key,))))
 
-    def single(self, index: bytes, session_id: bytes) -> Operation[bool]:
-        """Nothing: twice in a list does no harm, and two who mend it at once without a script could take out both."""
+    def remove_duplicates(self, index: bytes, session_id: bytes) -> Operation[bool]:
+        """Do nothing: without a script, two processes at once could remove every entry.
+
+        Duplicates do no harm.
+        """
         yield from ()
         return False
 
 
 def scan(node: str, cursor: int, pattern: bytes = b"*") -> Operation[tuple[int, list[bytes]]]:
-    """Some keys of a node, each once, and the cursor of the next ones, which is 0 at the end."""
+    """Return a page of a node's keys, each once, and the cursor of the next page, 0 at the end."""
     ((following, names),) = yield OnNode(
         node, (Call("SCAN", (cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)),)
     )
     return int(following), list(dict.fromkeys(names))
 
 
-def literally(prefix: str) -> bytes:
-    """The pattern of all keys that begin so."""
+def prefix_pattern(prefix: str) -> bytes:
+    """Return the ``SCAN`` pattern of all keys with this prefix."""
     return _GLOB.sub(rb"\\\1", prefix.encode()) + b"*"
 
 
-def together(node: str, calls: Sequence[Call]) -> Operation[list[Reply]]:
-    """The replies to commands on any keys: a few at once where one server has all, which then has others' commands in between."""
+def call_all(node: str, calls: Sequence[Call]) -> Operation[list[Reply]]:
+    """Send commands on any keys, and return their replies.
+
+    On a single server they are sent in small batches, so that other clients are served in
+    between.
+    """
     replies: list[Reply] = []
-    for start in range(0, len(calls), AT_ONCE):
-        some = tuple(calls[start : start + AT_ONCE])
+    for start in range(0, len(calls), CALLS_PER_BATCH):
+        some = tuple(calls[start : start + CALLS_PER_BATCH])
         replies += yield OnNode(node, some) if node == "" else Batch(some)
     return replies
 
 
-def read_together(node: str, keys: Iterable[Argument]) -> Operation[list[bytes | None]]:
-    """The strings at these keys, None where there is none, as :func:`together`."""
-    replies = yield from together(node, [Call("MGET", (key,)) for key in keys])
+def read_values(node: str, keys: Iterable[Argument]) -> Operation[list[bytes | None]]:
+    """Return the strings at these keys, None where there is none."""
+    replies = yield from call_all(node, [Call("MGET", (key,)) for key in keys])
     return [value for (value,) in replies]
 
 
-def led_to(layout: Layout, node: str, ids: Sequence[bytes]) -> Operation[dict[bytes, Led]]:
-    """What each id in an index leads to."""
-    records = yield from read_together(node, [session_key(layout, id_) for id_ in ids])
+def resolve_ids(
+    layout: Layout, node: str, ids: Sequence[bytes]
+) -> Operation[dict[bytes, ResolvedId]]:
+    """Return what is stored under each id of an index."""
+    records = yield from read_values(node, [session_key(layout, id_) for id_ in ids])
     return {
         id_: "gone" if record is None else peek(record, to_text(id_)) or "damaged"
         for id_, record in zip(ids, records, strict=True)
@@ -206,16 +232,23 @@ def led_to(layout: Layout, node: str, ids: Sequence[bytes]) -> Operation[dict[by
 
 
 def is_whole(ttl: int) -> bool:
-    """Whether a session with so much of its life left is not one of ten seconds that is in the making."""
+    """Return whether a session with this ``PTTL`` is complete.
+
+    A cluster writes a session with a life of ten seconds first, and extends it once the session is
+    in its index.
+    """
     return ttl == -1 or ttl > PROVISIONAL_MS
 
 
 def _in_parts(entries: Sequence[Entry], costs: Sequence[int]) -> list[list[Entry]]:
-    """The entries in parts that cost no more than is done at once, if they are more than one."""
+    """Split entries into parts whose summed cost is at most :data:`MAX_ENTRIES_SEARCHED`.
+
+    An entry that costs more is a part of its own.
+    """
     parts: list[list[Entry]] = []
     spent = 0
     for entry, cost in zip(entries, costs, strict=True):
-        if not parts or spent + cost > ENTRIES_AT_ONCE:
+        if not parts or spent + cost > MAX_ENTRIES_SEARCHED:
             parts.append([])
             spent = 0
         parts[-1].append(entry)
@@ -224,68 +257,78 @@ def _in_parts(entries: Sequence[Entry], costs: Sequence[int]) -> list[list[Entry
 
 
 class Repair:
-    """Finds sessions without their index, and puts them there."""
+    """Finds live sessions that are missing from their user's index, and adds them."""
 
     def __init__(self, layout: Layout, steps: SlotSteps) -> None:
         self._layout = layout
         self._steps = steps
 
     def unindexed(self, node: str, rows: Sequence[SessionRow]) -> Operation[list[SessionRow]]:
-        """Those of a node's live sessions that are not in their user's index, since they are not there or it is of another type.
+        """Return those of a node's live sessions that are not in their user's index.
 
-        A session that was ended between the two looks at it is none of them.
+        The index may lack them, or its key may hold a value of another type. The sessions are read
+        once more at the end: one that was revoked meanwhile has left its index rightly.
         """
         index, keys = self._layout.index, [self._layout.index_key(row.user_id) for row in rows]
-        kinds = yield from together(node, [Call("TYPE", (key,)) for key in keys])
+        kinds = yield from call_all(node, [Call("TYPE", (key,)) for key in keys])
         sound = [
             (row, key)
             for row, key, kind in zip(rows, keys, kinds, strict=True)
             if kind == index.type.encode()
         ]
-        are_held = yield from self.held(node, [(key, row.id) for row, key in sound])
-        found = {row.id for (row, _), is_held in zip(sound, are_held, strict=True) if is_held}
+        are_indexed = yield from self.are_indexed(node, [(key, row.id) for row, key in sound])
+        found = {
+            row.id for (row, _), is_indexed in zip(sound, are_indexed, strict=True) if is_indexed
+        }
         absent = [row for row in rows if row.id not in found]
-        records = yield from read_together(
-            node, [self._layout.session_key(row.id) for row in absent]
-        )
+        records = yield from read_values(node, [self._layout.session_key(row.id) for row in absent])
         return [row for row, record in zip(absent, records, strict=True) if record is not None]
 
-    def held(self, node: str, entries: Sequence[Entry]) -> Operation[list[bool]]:
-        """Whether each id is in the index at this key; so many are looked for together that the server is not kept for long."""
+    def are_indexed(self, node: str, entries: Sequence[Entry]) -> Operation[list[bool]]:
+        """Return for each key of an index and id whether the id is in it.
+
+        ``LPOS`` reads a list from one end. So the searches of one batch are limited by the lengths
+        of the lists, for the server to serve others in between.
+        """
         index, keys = self._layout.index, list(dict.fromkeys(key for key, _ in entries))
         lengths = dict(
-            zip(keys, (yield from together(node, [index.length(key) for key in keys])), strict=True)
+            zip(keys, (yield from call_all(node, [index.length(key) for key in keys])), strict=True)
         )
-        held: list[bool] = []
+        found: list[bool] = []
         for some in _in_parts(entries, [lengths[key] for key, _ in entries]):
-            replies = yield from together(node, [index.find(key, id_) for key, id_ in some])
-            held += [index.is_found(reply) for reply in replies]
-        return held
+            replies = yield from call_all(node, [index.find(key, id_) for key, id_ in some])
+            found += [index.is_found(reply) for reply in replies]
+        return found
 
-    def index(self, row: SessionRow) -> Operation[bool]:
-        """Put a session into its user's index, which lives as long at least; says whether it is there.
+    def add_to_index(self, row: SessionRow) -> Operation[bool]:
+        """Add a session to its user's index, which then lives at least as long.
 
-        It is not if it was ended meanwhile, or if the index is of another type, which is left as it is.
+        Returns:
+            Whether it is there now. It is not if it was revoked meanwhile, or if the key of the
+            index holds a value of another type, which is left as it is.
         """
         index, key = self._layout.index, self._layout.index_key(row.user_id)
         if (yield Call("TYPE", (key,))) not in (b"none", index.type.encode()):
             return False
         if (yield from self._steps.push(index, key, row.id, row.idle_expires)) == ALREADY_EXPIRED:
             return False
+        # Revoking deletes the session first, then removes its id. If it was deleted before this
+        # read, the removal may have been before the id was added: so remove it here. If it is
+        # deleted after this read, the removal is still to come.
         if (yield Call("MGET", (self._layout.session_key(row.id),)))[0] is not None:
             return True
         yield from self._steps.drop(index, key, [to_bytes(row.id)])
         return False
 
     def reindex(self) -> Operation[Reindexed]:
-        """Put every live session that is in no index into its user's."""
+        """Add every live session that is missing from its user's index to it."""
         pages = yield from self._each_page(self._reindex_page)
         return Reindexed(sum(page.sessions for page in pages), sum(page.indexed for page in pages))
 
     def delete_by_scan(
         self, user_id: str, delete: Callable[[Iterable[str]], Operation[None]]
     ) -> Operation[None]:
-        """End all sessions of a user, also those that are in no index: looks at every session that there is."""
+        """Revoke all sessions of a user, also those in no index: reads every session there is."""
 
         def delete_in_page(_node: str, rows: Sequence[SessionRow]) -> Operation[None]:
             if ids := [row.id for row in rows if row.user_id == user_id]:
@@ -296,13 +339,13 @@ class Repair:
     def _reindex_page(self, node: str, rows: Sequence[SessionRow]) -> Operation[Reindexed]:
         indexed = 0
         for row in (yield from self.unindexed(node, rows)):
-            indexed += yield from self.index(row)
+            indexed += yield from self.add_to_index(row)
         return Reindexed(len(rows), indexed)
 
     def _each_page(
         self, visit: Callable[[str, Sequence[SessionRow]], Operation[T]]
     ) -> Operation[list[T]]:
-        """What ``visit`` returns for the live sessions of each page of each node."""
+        """Call ``visit`` with the live sessions of each page of each node; return the results."""
         found: list[T] = []
         for node in (yield Nodes()):
             cursor: int | None = None
@@ -313,7 +356,7 @@ class Repair:
 
     def _scan_live(self, node: str, cursor: int) -> Operation[tuple[int, list[SessionRow]]]:
         prefix = self._layout.session_key("")
-        cursor, names = yield from scan(node, cursor, literally(prefix))
+        cursor, names = yield from scan(node, cursor, prefix_pattern(prefix))
         ids = [to_text(name.removeprefix(prefix.encode())) for name in names]
         wanted = [
             (id_, name)

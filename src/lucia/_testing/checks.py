@@ -13,7 +13,7 @@ from lucia.models import KeyRow, SessionRow
 
 Row = TypeVar("Row", SessionRow, KeyRow)
 
-AT_ONCE: Final = 8
+CONCURRENT_CALLS: Final = 8
 """How many callers a law about concurrent calls sends."""
 
 ROUNDS: Final = 5
@@ -36,7 +36,7 @@ ODD_TEXTS: Final = (
 )
 """Ids that a store may stumble over: separators, wildcards, quotes, white space, and letters of several bytes."""
 
-ALIKE: Final = (
+SIMILAR_IDS: Final = (
     "id",
     "ID",
     "id ",
@@ -56,7 +56,7 @@ ALIKE: Final = (
 )
 """Ids that are different though a store may take them for each other: by case, trimming, prefix, wildcard, normalisation or number."""
 
-SPELT: Final = "user-josé"
+STORED_ID: Final = "user-josé"
 """An id, and below what a database may take for it: MariaDB does so with each of these by default."""
 
 OTHER_SPELLINGS: Final = (

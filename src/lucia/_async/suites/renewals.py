@@ -8,10 +8,10 @@ from lucia._async.protocols import AsyncRenewingSessionAdapter
 from lucia._async.suites.sessions import AsyncSessionAdapterSuite
 from lucia._compat.calls import AsyncCalls
 from lucia._testing.checks import (
-    AT_ONCE,
+    CONCURRENT_CALLS,
     OTHER_SPELLINGS,
     ROUNDS,
-    SPELT,
+    STORED_ID,
     equal,
     one_of,
     one_winner,
@@ -75,7 +75,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
 
     # Capping
 
-    async def test_within(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_cap(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """As many logins as are allowed end nothing; one more ends the oldest, and no other user's."""
         foreign = self.login("foreign", 9_000, _BERT)
         rows = [self.login(f"session-{n}", 5_000 - n) for n in range(4)]
@@ -89,17 +89,17 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             (rows[3].id, _ANNA, rows[3].idle_expires),
             "set_session_capped",
         )
-        await self.check_left(adapter, _ANNA, "session-1", "session-2", "session-3")
+        await self.check_remaining(adapter, _ANNA, "session-1", "session-2", "session-3")
         await self.check_count(adapter, _BERT, 1)
 
-    async def test_within_order(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_cap_order(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """The oldest are those that logged in first, in whatever order they are stored; several end where several are too many."""
         ages = {"third": 3_000, "first": 5_000, "fourth": 2_000, "second": 4_000}
         await self.store(adapter, *(self.login(name, age) for name, age in ages.items()))
         await adapter.set_session_capped(self.login("new", 0), limit=3)
-        await self.check_left(adapter, _ANNA, "third", "fourth", "new")
+        await self.check_remaining(adapter, _ANNA, "third", "fourth", "new")
 
-    async def test_within_renewed(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_cap_renewed(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A renewal keeps its login's place: the oldest login is the oldest under another id too, and ends under that."""
         rows = [self.login("first", 5_000), self.login("second", 4_000), self.login("third", 3_000)]
         successor = self.renewed(rows[0], "successor")
@@ -110,9 +110,9 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             "renew_session",
         )
         await adapter.set_session_capped(self.login("new", 0), limit=3)
-        await self.check_left(adapter, _ANNA, "second", "third", "new")
+        await self.check_remaining(adapter, _ANNA, "second", "third", "new")
 
-    async def test_within_dead(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_cap_expired(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Dead sessions are not counted."""
         await self.store(adapter, self.login("first", 5_000))
         ends = [await self.store_briefly(adapter, f"dead-{n}") for n in range(3)]
@@ -125,15 +125,15 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
                 f"whether {id_!r} lives beside dead sessions",
             )
 
-    async def test_within_new(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_cap_keeps_new(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """The new login stays, also if the clock of its machine is behind the others'."""
         await self.store(adapter, self.login("first", 2_000), self.login("second", 1_000))
         stored = await adapter.set_session_capped(self.login("new", 10_000), limit=1)
-        await self.check_left(adapter, _ANNA, "new")
+        await self.check_remaining(adapter, _ANNA, "new")
         if adapter.keeps_attributes:
             await self.check_stored(adapter, stored)
 
-    async def test_within_taken_id(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_cap_taken_id(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A login whose id is taken is ``DuplicateSessionId``, and ends nothing."""
         rows, foreign = (
             [self.login("first", 2_000), self.login("second", 1_000)],
@@ -142,26 +142,28 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.store(adapter, *rows, foreign)
         with refused(DuplicateSessionId, "set_session_capped with a taken id"):
             await adapter.set_session_capped(self.login("taken", 0), limit=1)
-        await self.check_left(adapter, _ANNA, "first", "second")
+        await self.check_remaining(adapter, _ANNA, "first", "second")
         await self.check_count(adapter, _BERT, 1)
 
-    async def test_within_at_once(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_cap_at_once(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """However many log in at once, exactly as many are left as are allowed, once all have returned."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
-            rows = [self.login(f"{round_} session {n}", 0, user_id) for n in range(AT_ONCE)]
+            rows = [
+                self.login(f"{round_} session {n}", 0, user_id) for n in range(CONCURRENT_CALLS)
+            ]
             await self.store(adapter, self.login(f"{round_} before", 5_000, user_id))
             outcomes = await AsyncCalls.together(
                 *(partial(adapter.set_session_capped, row, limit=3) for row in rows)
             )
             equal(
                 [type(outcome) for outcome in outcomes],
-                [SessionRow] * AT_ONCE,
+                [SessionRow] * CONCURRENT_CALLS,
                 "set_session_capped, at once",
             )
             await self.check_count(adapter, user_id, 3)
 
-    async def test_within_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_cap_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Whatever the interleaving, a login that is ended while it is renewed leaves no successor, and one that is not ended goes on."""
         for round_ in range(ROUNDS if adapter.keeps_attributes else 0):
             user_id = f"user-{round_}"
@@ -185,9 +187,9 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
                 [new.id, successors[1].id],
                 "a login and a renewal at once",
             )
-            await self.check_left(adapter, user_id, new.id, successors[1].id)
+            await self.check_remaining(adapter, user_id, new.id, successors[1].id)
 
-    async def check_left(
+    async def check_remaining(
         self, adapter: AsyncRenewingSessionAdapter, user_id: str, *ids: str
     ) -> None:
         """The user has exactly these sessions; where attributes are not kept, so that nobody knows which are the oldest, as many."""
@@ -244,7 +246,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         )
         await self.check_gone(adapter, successor)
 
-    async def test_renew_ended(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_renew_revoked(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Renewing a session that was ended, alone or with all of its user's, is None and stores nothing."""
         rows = [self.row("one"), self.row("two")]
         successors = [self.row("successor-one"), self.row("successor-two")]
@@ -265,12 +267,12 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
 
     async def test_renew_other_spellings(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """An id that differs in case, accents, spaces or invisible characters is not renewed, leads nowhere and ends nothing."""
-        current = self.row(SPELT, SPELT)
-        await self.renew_chain(adapter, self.row(f"used {SPELT}", SPELT), current)
+        current = self.row(STORED_ID, STORED_ID)
+        await self.renew_chain(adapter, self.row(f"used {STORED_ID}", STORED_ID), current)
         for number, other in enumerate(OTHER_SPELLINGS):
             where, successor = (
-                f"where there is {SPELT!r} alone",
-                self.row(f"successor-{number}", SPELT),
+                f"where there is {STORED_ID!r} alone",
+                self.row(f"successor-{number}", STORED_ID),
             )
             equal(
                 await adapter.renew_session(other, successor, grace=_GRACE),
@@ -284,11 +286,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             )
             await adapter.delete_session(f"used {other}")
             equal(
-                await adapter.delete_other_sessions(other, SPELT),
+                await adapter.delete_other_sessions(other, STORED_ID),
                 False,
                 f"delete_other_sessions({other!r}, …) {where}",
             )
-            await self.check_list(adapter, SPELT, current)
+            await self.check_list(adapter, STORED_ID, current)
 
     async def test_renew_again(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """Within the grace a used session is renewed to the successor it has, and no second one is stored."""
@@ -305,20 +307,20 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
     async def test_renew_at_once(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """However many renew one session at once, there is one successor, and within the grace each gets it."""
         used = self.row("used")
-        successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
+        successors = [self.row(f"successor-{n}") for n in range(CONCURRENT_CALLS)]
         await self.store(adapter, used)
         outcomes = await AsyncCalls.together(
             *(partial(adapter.renew_session, "used", row, grace=_GRACE) for row in successors)
         )
         one_of(outcomes[0], successors, "renew_session")
-        equal(outcomes, [outcomes[0]] * AT_ONCE, "concurrent renewals of one session")
+        equal(outcomes, [outcomes[0]] * CONCURRENT_CALLS, "concurrent renewals of one session")
         await self.check_list(adapter, _ANNA, *(row for row in successors if row == outcomes[0]))
         await self.check_gone(adapter, used, *(row for row in successors if row != outcomes[0]))
 
     async def test_renew_at_once_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """With a grace of 0 exactly one of those that renew at once gets a successor; the others get None."""
         used = self.row("used")
-        successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
+        successors = [self.row(f"successor-{n}") for n in range(CONCURRENT_CALLS)]
         await self.store(adapter, used)
         outcomes = await AsyncCalls.together(
             *(partial(adapter.renew_session, "used", row, grace=0) for row in successors)
@@ -400,7 +402,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         )
         await self.check_list(adapter, _ANNA, successor)
 
-    async def test_successor_ended(self, adapter: AsyncRenewingSessionAdapter) -> None:
+    async def test_successor_revoked(self, adapter: AsyncRenewingSessionAdapter) -> None:
         """A used id whose successor was ended leads nowhere, and is not renewed again."""
         used, successor, second = self.row("used"), self.row("successor"), self.row("second")
         await self.renew_chain(adapter, used, successor)
@@ -462,7 +464,9 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
             used = self.row(f"{round_} used", user_id)
-            successors = [self.row(f"{round_} successor {n}", user_id) for n in range(AT_ONCE)]
+            successors = [
+                self.row(f"{round_} successor {n}", user_id) for n in range(CONCURRENT_CALLS)
+            ]
             await self.store(adapter, used)
             renewals = [
                 partial(adapter.renew_session, used.id, row, grace=_GRACE) for row in successors
@@ -476,8 +480,10 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         """Whatever the interleaving, removing a user's sessions while they are renewed leaves none, and no successor."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
-            rows = [self.row(f"{round_} used {n}", user_id) for n in range(AT_ONCE)]
-            successors = [self.row(f"{round_} successor {n}", user_id) for n in range(AT_ONCE)]
+            rows = [self.row(f"{round_} used {n}", user_id) for n in range(CONCURRENT_CALLS)]
+            successors = [
+                self.row(f"{round_} successor {n}", user_id) for n in range(CONCURRENT_CALLS)
+            ]
             await self.store(adapter, *rows)
             pairs = zip(rows, successors, strict=True)
             renewals = [
@@ -575,7 +581,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
                 self.row(f"{round_} kept", user_id, **login),
                 self.row(f"{round_} successor", user_id, **login),
             )
-            others = [self.row(f"{round_} other {n}", user_id) for n in range(AT_ONCE)]
+            others = [self.row(f"{round_} other {n}", user_id) for n in range(CONCURRENT_CALLS)]
             await self.store(adapter, *others, kept)
             keep = partial(adapter.delete_other_sessions, user_id, kept.id)
             outcomes = await AsyncCalls.together(

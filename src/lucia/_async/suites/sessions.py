@@ -9,12 +9,12 @@ from lucia._async.protocols import AsyncSessionAdapter
 from lucia._compat.calls import AsyncCalls
 from lucia._rules.sessions import system_clock
 from lucia._testing.checks import (
-    ALIKE,
-    AT_ONCE,
+    CONCURRENT_CALLS,
     ODD_TEXTS,
     OTHER_SPELLINGS,
     ROUNDS,
-    SPELT,
+    SIMILAR_IDS,
+    STORED_ID,
     equal,
     is_error,
     no_error,
@@ -224,7 +224,7 @@ class AsyncSessionAdapterSuite:
 
     async def test_set_at_once(self, adapter: AsyncSessionAdapter) -> None:
         """Of concurrent calls that store different sessions under one id exactly one succeeds, and the others change nothing."""
-        rows = [self.row("one", f"user-{n}") for n in range(AT_ONCE)]
+        rows = [self.row("one", f"user-{n}") for n in range(CONCURRENT_CALLS)]
         await self.create_users(adapter, *(row.user_id for row in rows))
         outcomes = await AsyncCalls.together(*(partial(adapter.set_session, row) for row in rows))
         winner = one_winner(outcomes, is_error(DuplicateSessionId), "set_session of one id")
@@ -246,7 +246,7 @@ class AsyncSessionAdapterSuite:
         else:
             await self.check_stored(adapter, row)
 
-    async def test_dead(self, adapter: AsyncSessionAdapter) -> None:
+    async def test_expired(self, adapter: AsyncSessionAdapter) -> None:
         """A session whose end is past is refused with ``ValueError``, or given back with that end, or not at all."""
         row = SessionRow(
             id="one",
@@ -362,8 +362,10 @@ class AsyncSessionAdapterSuite:
         """Amid concurrent logins no earlier session survives, and a login that survives is readable and listed, or neither."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
-            before = [self.row(f"{round_} before {n}", user_id) for n in range(AT_ONCE)]
-            meanwhile = [self.row(f"{round_} meanwhile {n}", user_id) for n in range(AT_ONCE)]
+            before = [self.row(f"{round_} before {n}", user_id) for n in range(CONCURRENT_CALLS)]
+            meanwhile = [
+                self.row(f"{round_} meanwhile {n}", user_id) for n in range(CONCURRENT_CALLS)
+            ]
             await self.store(adapter, *before)
             logins = [partial(adapter.set_session, row) for row in meanwhile]
             await AsyncCalls.together(
@@ -394,7 +396,7 @@ class AsyncSessionAdapterSuite:
 
     async def test_session_ids_apart(self, adapter: AsyncSessionAdapter) -> None:
         """Ids that are only alike name different sessions."""
-        rows = [self.row(text) for text in ALIKE]
+        rows = [self.row(text) for text in SIMILAR_IDS]
         await self.store(adapter, *rows)
         for place, row in enumerate(rows):
             await self.check_stored(adapter, *rows[place:])
@@ -403,7 +405,7 @@ class AsyncSessionAdapterSuite:
 
     async def test_user_ids_apart(self, adapter: AsyncSessionAdapter) -> None:
         """A session of one user is never listed for another whose id is only alike, nor removed with theirs."""
-        rows = [self.row(f"session-{n}", text) for n, text in enumerate(ALIKE)]
+        rows = [self.row(f"session-{n}", text) for n, text in enumerate(SIMILAR_IDS)]
         await self.store(adapter, *rows)
         for place, row in enumerate(rows):
             await self.check_list(adapter, row.user_id, row)
@@ -413,13 +415,13 @@ class AsyncSessionAdapterSuite:
 
     async def test_other_spellings(self, adapter: AsyncSessionAdapter) -> None:
         """An id that differs in case, accents, spaces or invisible characters finds and removes nothing."""
-        row = self.row(SPELT, SPELT)
+        row = self.row(STORED_ID, STORED_ID)
         await self.store(adapter, row)
         for other in OTHER_SPELLINGS:
             equal(
                 await adapter.get_session(other),
                 None,
-                f"get_session({other!r}) where there is {SPELT!r} alone",
+                f"get_session({other!r}) where there is {STORED_ID!r} alone",
             )
             await self.check_list(adapter, other)
             await adapter.delete_session(other)

@@ -1,4 +1,7 @@
-"""What can be wrong in a session store, and what is told of it. Nothing here holds a session id but what is looked at again."""
+"""The faults that ``lucia doctor`` finds in a session store, and how they are reported.
+
+No session id is in a report. Ids are kept only in :class:`Deferred`, until the second examination.
+"""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +15,7 @@ from lucia.models import SessionRow, handle_of
 
 
 class Kind(StrEnum):
-    """What can be wrong. The values are the names in the JSON."""
+    """A kind of fault. The values are the names in the JSON."""
 
     SESSION_WITHOUT_TTL = "session_without_ttl"
     SESSION_WRONG_TTL = "session_wrong_ttl"
@@ -38,24 +41,24 @@ class Kind(StrEnum):
 
 MEANINGS: Final[Mapping[Kind, str]] = {
     Kind.SESSION_WITHOUT_TTL: "sessions that never expire",
-    Kind.SESSION_WRONG_TTL: "sessions whose key expires at another time than they end",
-    Kind.DEAD_SESSION: "sessions that are over and still stored",
+    Kind.SESSION_WRONG_TTL: "sessions whose key expires at another time than the session",
+    Kind.DEAD_SESSION: "expired sessions that are still stored",
     Kind.UNINDEXED_SESSION: "live sessions that are not in their user's index",
-    Kind.UNDECODABLE_RECORD: "records that are no session",
+    Kind.UNDECODABLE_RECORD: "records that can't be decoded",
     Kind.INDEX_WITHOUT_TTL: "indexes that never expire",
     Kind.INDEX_SHORT_TTL: "indexes that expire before a session in them",
     Kind.INDEX_WITH_TTL: "indexes that expire although JavaScript writes to them",
     Kind.DEAD_ENTRY: "index entries whose session is gone",
-    Kind.FOREIGN_ENTRY: "index entries whose session is another user's",
-    Kind.DUPLICATE_ENTRY: "sessions that are more than once in their index",
+    Kind.FOREIGN_ENTRY: "index entries that lead to another user's session",
+    Kind.DUPLICATE_ENTRY: "sessions with several entries in their index",
     Kind.MARKER_TTL: "markers of used ids that live for more than a minute",
-    Kind.DAMAGED_MARKER: "markers of used ids that are none",
+    Kind.DAMAGED_MARKER: "markers of used ids that can't be decoded",
     Kind.THROTTLE_WITHOUT_TTL: "counts of failed sign-ins that never expire",
-    Kind.WRONG_TYPE: "keys of another type in our namespaces",
-    Kind.BARE_SESSION: "sessions of adapters before 1.1.0, with the bare id as their key",
-    Kind.BARE_INDEX: "indexes of adapters before 1.1.0, with the bare user id as their key",
-    Kind.OTHERS_UNREADABLE: "other keys could not be looked at",
-    Kind.EVICTION: "servers whose eviction policy may drop sessions",
+    Kind.WRONG_TYPE: "keys of another type in the store's namespaces",
+    Kind.BARE_SESSION: "sessions of adapters before 1.1.0, stored under the bare id",
+    Kind.BARE_INDEX: "indexes of adapters before 1.1.0, stored under the bare user id",
+    Kind.OTHERS_UNREADABLE: "other keys could not be read",
+    Kind.EVICTION: "servers whose eviction policy may evict sessions",
     Kind.EVICTION_UNKNOWN: "servers whose eviction policy could not be read",
 }
 
@@ -64,26 +67,30 @@ Role = Literal["session", "marker", "throttle", "index", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, and whether it was fixed. No session id is in it.
+    """One fault, and whether it was fixed. It holds no session id.
 
-    What is no session has no handle: ``key`` is then a pattern for ``SCAN`` that finds it, see :func:`pattern_of`.
+    A session is named by its user and its handle. Any other key has no handle: ``key`` is then a
+    pattern by which ``SCAN`` finds it, see :func:`pattern_of`.
     """
 
     kind: Kind
-    mended: bool = False
+    fixed: bool = False
     user_id: str | None = None
     handle: str | None = None
     key: str | None = None
 
     @classmethod
-    def about(cls, kind: Kind, row: SessionRow, mended: bool) -> "Finding":
-        """What is wrong with one session."""
-        return cls(kind, mended, row.user_id, handle_of(row))
+    def about(cls, kind: Kind, row: SessionRow, fixed: bool) -> "Finding":
+        """Return the finding for a fault of one session."""
+        return cls(kind, fixed, row.user_id, handle_of(row))
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """What is judged at a second look: entries that lead to no session, by user, and sessions that are in no index."""
+    """What one page leaves for the second examination.
+
+    These are index entries that lead to no session, by user, and sessions that are in no index.
+    """
 
     node: str
     entries: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
@@ -92,21 +99,22 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What one page of keys gave."""
+    """What the examination of one page of keys found."""
 
     findings: list[Finding]
     keys: dict[Role, int]
-    later: Deferred
+    deferred: Deferred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairOptions:
-    """What may be changed.
+    """What the doctor may change.
 
     Args:
-        fix: mend what can be mended safely.
-        delete_damaged: with ``fix``, delete records that are no session, markers that are none, and keys of another type.
-        move_bare: with ``fix``, move what adapters before 1.1.0 stored.
+        fix: fix what can be fixed safely.
+        delete_damaged: with ``fix``, delete records and markers that can't be decoded, and keys of
+            another type.
+        move_bare: with ``fix``, move the keys that adapters before 1.1.0 stored.
     """
 
     fix: bool = False
@@ -115,7 +123,7 @@ class RepairOptions:
 
 
 class Server(NamedTuple):
-    """One server: how many keys it has, which run of it this is, and its eviction policy; None for what could not be read."""
+    """One server: its number of keys, run id and eviction policy; None for what it refused."""
 
     keys: int | None
     run_id: str | None
@@ -123,16 +131,16 @@ class Server(NamedTuple):
 
 
 _PLAIN: Final = re.compile(rb"[^0-9A-Za-z:_.{}-]")
-"""Bytes that a pattern of SCAN, a shell or a terminal may read as something else."""
+"""Bytes that have a meaning of their own in a ``SCAN`` pattern, a shell or a terminal."""
 
 _SHOWN_BYTES: Final = 8
 
 
 def pattern_of(layout: Layout, name: bytes) -> str:
-    """Return a pattern that finds a key by ``SCAN``, without telling an id.
+    """Return a pattern that finds a key by ``SCAN`` and does not reveal a session id.
 
-    A key that is no session to us may be one to another program or to a later version. So a quarter of its
-    id is shown at most, and never more than eight bytes: what is left of an id is too much to guess.
+    A key that is not a session to this version may be a live session to another program. So at most
+    a quarter of its id is shown, and never more than eight bytes: the rest can't be guessed.
     """
     marker = f"{layout.session}:renewed:"
     prefixes = (
@@ -147,7 +155,7 @@ def pattern_of(layout: Layout, name: bytes) -> str:
 
 
 def role_of(layout: Layout, name: bytes) -> Role:
-    """What a key is, by its name."""
+    """Return what a key holds, judged by its name alone."""
     key = to_text(name)
     if key.startswith(layout.index_key("")):
         return "index"

@@ -1,4 +1,8 @@
-"""What can be wrong in one user's index, and how it is found and mended, page by page: its end, and its entries."""
+"""Examine and fix one user's index, page by page: its entries and its expiry.
+
+An index may only lose an entry whose session is gone. That is safe to decide: ids are used once
+(I6), and a session is written before its index entry, so an entry without a session stays dead.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -9,54 +13,66 @@ from lucia._redis.doctor.findings import Deferred, Finding, Kind, RepairOptions
 from lucia._redis.index import START
 from lucia._redis.operations import milliseconds_of, to_bytes, to_text
 from lucia._redis.records import Layout
-from lucia._redis.repair import SCAN_COUNT, Led, Repair, RepairOperations, led_to
+from lucia._redis.repair import SCAN_COUNT, Repair, RepairOperations, ResolvedId, resolve_ids
 from lucia.models import SessionRow
 
 HOUR_MS: Final = 3_600_000
-"""How long a key lives at least that is given an end."""
+"""The shortest life of a key that had no expiry and is given one."""
 
 RESTARTS: Final = 10
-"""How often an index is read anew since entries were taken out meanwhile."""
+"""How often an index is read from the start because entries were removed during the read."""
 
-_SKETCH_BITS: Final = 1 << 23
+_FILTER_BITS: Final = 1 << 23
 
 
-class _Sketch:
-    """Which ids were seen before, in a megabyte: says so of some that were not, too."""
+class _SeenIds:
+    """A set of ids in one megabyte, which may report an id that was never added.
+
+    It is a Bloom filter with one hash function. What it reports is counted by the server.
+    """
 
     def __init__(self) -> None:
-        self._bits = bytearray(_SKETCH_BITS // 8)
+        self._bits = bytearray(_FILTER_BITS // 8)
 
-    def may_have(self, id_: bytes) -> bool:
-        """Whether it may have been seen; now it was."""
-        byte, bit = divmod(hash(id_) % _SKETCH_BITS, 8)
+    def add(self, id_: bytes) -> bool:
+        """Add an id, and return whether it may have been added before."""
+        byte, bit = divmod(hash(id_) % _FILTER_BITS, 8)
         before = self._bits[byte]
         self._bits[byte] |= 1 << bit
         return bool(before & (1 << bit))
 
 
-class IndexDoctor:
-    """Examines indexes of the layout's type. Beside ``legacy_writers`` no index gets an end, and dead entries wait for a second look."""
+class IndexExaminer:
+    """Examines indexes of the layout's type.
+
+    With ``legacy_writers``, JavaScript writes to the store: then no index gets an expiry, and dead
+    entries are judged at the second examination, since JavaScript writes a session and its entry
+    in any order.
+    """
 
     def __init__(
         self,
         layout: Layout,
         steps: SlotSteps,
         repair: Repair,
-        mends: RepairOperations,
-        treatment: RepairOptions,
+        repairs: RepairOperations,
+        options: RepairOptions,
     ) -> None:
         self._layout = layout
         self._steps = steps
         self._repair = repair
-        self._mends = mends
-        self._treatment = treatment
+        self._repairs = repairs
+        self._options = options
 
-    def examine(self, key: bytes, later: Deferred) -> Operation[list[Finding]]:
-        """Look at an index: first at all its entries, then at its end."""
+    def examine(self, key: bytes, deferred: Deferred) -> Operation[list[Finding]]:
+        """Examine an index: first all its entries, then its expiry.
+
+        The order matters: the expiry is compared with the sessions that were in the index before.
+        A login since then has extended the expiry itself.
+        """
         user_id = self.user_of(key)
-        findings, latest = yield from self._examine_entries(key, user_id, later)
-        ttl, time = yield OnNode(later.node, (Call("PTTL", (key,)), Call("TIME", ())))
+        findings, latest = yield from self._examine_entries(key, user_id, deferred)
+        ttl, time = yield OnNode(deferred.node, (Call("PTTL", (key,)), Call("TIME", ())))
         now = milliseconds_of(time)
         if ttl == -2:
             return findings
@@ -65,20 +81,20 @@ class IndexDoctor:
                 findings.append(
                     Finding(
                         Kind.INDEX_WITH_TTL,
-                        self._treatment.fix and (yield from _persist(key)),
+                        self._options.fix and (yield from _remove_expiry(key)),
                         user_id,
                     )
                 )
         elif ttl == -1:
-            mended = self._treatment.fix and (
-                yield from self._end(later.node, key, max(latest, now + HOUR_MS))
+            fixed = self._options.fix and (
+                yield from self._set_index_expiry(deferred.node, key, max(latest, now + HOUR_MS))
             )
-            findings.append(Finding(Kind.INDEX_WITHOUT_TTL, mended, user_id))
+            findings.append(Finding(Kind.INDEX_WITHOUT_TTL, fixed, user_id))
         elif now + ttl < latest:
-            mended = self._treatment.fix and (
-                yield from self._mends.extend(key, latest + INDEX_SLACK_MS, endless=True)
+            fixed = self._options.fix and (
+                yield from self._repairs.extend_expiry(key, latest + INDEX_SLACK_MS, endless=True)
             )
-            findings.append(Finding(Kind.INDEX_SHORT_TTL, mended, user_id))
+            findings.append(Finding(Kind.INDEX_SHORT_TTL, fixed, user_id))
         return findings
 
     def user_of(self, key: bytes) -> str:
@@ -86,9 +102,12 @@ class IndexDoctor:
         return to_text(key.removeprefix(self._layout.index_key("").encode()))
 
     def drop(self, user_id: str, ids: Sequence[bytes]) -> Operation[bool]:
-        """Take ids out of a user's index if the treatment says so; says whether they are out, as they are not if it is no index."""
+        """Remove ids from a user's index if ``fix`` is set, and return whether they are gone.
+
+        They are not if the key holds a value of another type, which is left as it is.
+        """
         key = to_bytes(self._layout.index_key(user_id))
-        if not self._treatment.fix:
+        if not self._options.fix:
             return False
         kind: bytes = yield Call("TYPE", (key,))
         if kind == self._layout.index.type.encode():
@@ -97,14 +116,20 @@ class IndexDoctor:
         return kind == b"none"
 
     def _examine_entries(
-        self, key: bytes, user_id: str, later: Deferred
+        self, key: bytes, user_id: str, deferred: Deferred
     ) -> Operation[tuple[list[Finding], int]]:
-        """What is wrong with the entries, page by page, and when the last of the user's sessions among them ends."""
+        """Examine the entries page by page.
+
+        Returns:
+            The findings, and the latest expiry of the user's sessions in the index.
+        """
         findings: list[Finding] = []
-        sketch, latest, place = _Sketch(), 0, START
+        seen, latest, place = _SeenIds(), 0, START
         while True:
             page = yield from self._layout.index.read_page(key, place, SCAN_COUNT)
-            rows = yield from led_to(self._layout, later.node, list(dict.fromkeys(page.ids)))
+            rows = yield from resolve_ids(
+                self._layout, deferred.node, list(dict.fromkeys(page.ids))
+            )
             latest = max(
                 [
                     latest,
@@ -115,18 +140,16 @@ class IndexDoctor:
                     ),
                 ]
             )
-            removed = yield from self._examine_page(key, user_id, rows, later, findings)
+            removed = yield from self._examine_page(key, user_id, rows, deferred, findings)
             taken = sum(page.ids.count(id_) for id_ in removed)
             if self._layout.index.type == "list":
                 repeated = {
-                    id_
-                    for id_ in page.ids
-                    if sketch.may_have(id_) and isinstance(rows[id_], SessionRow)
+                    id_ for id_ in page.ids if seen.add(id_) and isinstance(rows[id_], SessionRow)
                 }
-                singled = yield from self._examine_repeated(
+                deduplicated = yield from self._examine_repeated(
                     key, user_id, repeated - set(removed), findings
                 )
-                taken += sum(page.ids.count(id_) - 1 for id_ in singled)
+                taken += sum(page.ids.count(id_) - 1 for id_ in deduplicated)
             if page.next is None:
                 return findings, latest
             place = page.next.after_removing(taken)
@@ -135,13 +158,17 @@ class IndexDoctor:
         self,
         key: bytes,
         user_id: str,
-        rows: Mapping[bytes, Led],
-        later: Deferred,
+        rows: Mapping[bytes, ResolvedId],
+        deferred: Deferred,
         findings: list[Finding],
     ) -> Operation[list[bytes]]:
-        """Judge what the ids of a page lead to, and take out those that lead nowhere or to another user; returns those taken out."""
-        dead = yield from self._held(
-            later.node, key, [id_ for id_, row in rows.items() if row == "gone"]
+        """Remove the ids of a page that lead to no session or to another user's.
+
+        Returns:
+            The ids that were removed.
+        """
+        dead = yield from self._are_indexed(
+            deferred.node, key, [id_ for id_, row in rows.items() if row == "gone"]
         )
         foreign = [
             id_
@@ -149,54 +176,70 @@ class IndexDoctor:
             if isinstance(row, SessionRow) and row.user_id != user_id
         ]
         if self._layout.index.legacy_writers:
-            later.entries.extend((user_id, id_) for id_ in dead)
+            deferred.entries.extend((user_id, id_) for id_ in dead)
             dead = []
         removed = [*dead, *foreign]
-        mended = bool(removed) and (yield from self.drop(user_id, removed))
-        findings += [Finding(Kind.DEAD_ENTRY, mended, user_id) for _ in dead]
-        findings += [Finding(Kind.FOREIGN_ENTRY, mended, user_id) for _ in foreign]
-        return removed if mended else []
+        fixed = bool(removed) and (yield from self.drop(user_id, removed))
+        findings += [Finding(Kind.DEAD_ENTRY, fixed, user_id) for _ in dead]
+        findings += [Finding(Kind.FOREIGN_ENTRY, fixed, user_id) for _ in foreign]
+        return removed if fixed else []
 
     def _examine_repeated(
         self, key: bytes, user_id: str, ids: Iterable[bytes], findings: list[Finding]
     ) -> Operation[list[bytes]]:
-        """Look whether ids are in a list more than once, and leave one entry of each; returns those of which others were taken out."""
-        singled: list[bytes] = []
+        """Leave one entry of each id that is in a list more than once.
+
+        Returns:
+            The ids of which entries were removed.
+        """
+        deduplicated: list[bytes] = []
         for id_ in sorted(ids):
             if (yield from self._layout.index.count(key, id_)) > 1:
-                single = self._treatment.fix and (yield from self._mends.single(key, id_))
-                findings.append(Finding(Kind.DUPLICATE_ENTRY, single, user_id))
-                singled += [id_] if single else []
-        return singled
+                is_removed = self._options.fix and (
+                    yield from self._repairs.remove_duplicates(key, id_)
+                )
+                findings.append(Finding(Kind.DUPLICATE_ENTRY, is_removed, user_id))
+                deduplicated += [id_] if is_removed else []
+        return deduplicated
 
-    def _held(self, node: str, key: bytes, ids: Sequence[bytes]) -> Operation[list[bytes]]:
-        """Those ids that are still in an index: who ends a session takes its id out a moment later."""
-        are_held = yield from self._repair.held(node, [(key, id_) for id_ in ids])
-        return [id_ for id_, is_held in zip(ids, are_held, strict=True) if is_held]
+    def _are_indexed(self, node: str, key: bytes, ids: Sequence[bytes]) -> Operation[list[bytes]]:
+        """Return the ids that are still in an index.
 
-    def _end(self, node: str, key: bytes, expires: int) -> Operation[bool]:
-        """Give an end to an index that has none.
-
-        From the moment that it has one, logins put it off. Those before are all in the index: so it is read once more, and its end is put
-        off to that of the last session in it. If entries are taken out all the while, the end is taken away again.
+        Revoking deletes a session first and removes its id a moment later. An id that is gone by
+        now was such a revocation, and is no finding.
         """
-        yield from self._mends.extend(key, expires + INDEX_SLACK_MS, endless=True)
-        latest = yield from self._latest(node, key)
+        are_indexed = yield from self._repair.are_indexed(node, [(key, id_) for id_ in ids])
+        return [id_ for id_, is_indexed in zip(ids, are_indexed, strict=True) if is_indexed]
+
+    def _set_index_expiry(self, node: str, key: bytes, expires: int) -> Operation[bool]:
+        """Give an expiry to an index that has none, and return whether it has one now.
+
+        A login extends only an expiry that exists. So the expiry is set first, from the sessions
+        seen so far, and the index is then read again: a login before the first step is in it, and a
+        login after it has extended the expiry itself. The index never expires before a session in
+        it (I1, I3). If entries are removed during every read, one may have been missed, and the
+        index is left without an expiry.
+        """
+        yield from self._repairs.extend_expiry(key, expires + INDEX_SLACK_MS, endless=True)
+        latest = yield from self._latest_expiry(node, key)
         if latest is None:
             yield Call("PERSIST", (key,))
             return False
-        yield from self._mends.extend(key, latest + INDEX_SLACK_MS, endless=False)
+        yield from self._repairs.extend_expiry(key, latest + INDEX_SLACK_MS, endless=False)
         return True
 
-    def _latest(self, node: str, key: bytes) -> Operation[int | None]:
-        """When the last session in an index ends; None if it could not be read without one being missed."""
+    def _latest_expiry(self, node: str, key: bytes) -> Operation[int | None]:
+        """Return the latest expiry of the sessions in an index.
+
+        None if entries were removed during every read, so that a session may have been missed.
+        """
         latest, place, restarts = 0, START, 0
         while restarts < RESTARTS:
             page = yield from self._layout.index.read_page(key, place, SCAN_COUNT)
             if page.has_moved:
                 place, restarts = START, restarts + 1
                 continue
-            rows = yield from led_to(self._layout, node, page.ids)
+            rows = yield from resolve_ids(self._layout, node, page.ids)
             latest = max(
                 [
                     latest,
@@ -209,6 +252,6 @@ class IndexDoctor:
         return None
 
 
-def _persist(key: bytes) -> Operation[bool]:
+def _remove_expiry(key: bytes) -> Operation[bool]:
     yield Call("PERSIST", (key,))
     return True

@@ -1,4 +1,8 @@
-"""The walk of ``lucia doctor`` over all keys of a store: its counts, and the file from which an interrupted walk goes on."""
+"""The walk of ``lucia doctor`` over all keys of a store, its counts, and its state file.
+
+The state file holds the node, the cursor of ``SCAN`` and the counts, so that an interrupted walk
+can be resumed. It holds no session id: pages with deferred keys are therefore walked again.
+"""
 
 import json
 import os
@@ -12,7 +16,6 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from lucia._redis.cluster import Plain, Scripted
 from lucia._redis.commands import Nodes, Operation, with_or_without_scripts
-from lucia._redis.doctor.doctor import SECOND_LOOK_MS, Doctor
 from lucia._redis.doctor.findings import (
     Deferred,
     Examined,
@@ -22,76 +25,77 @@ from lucia._redis.doctor.findings import (
     Role,
     Server,
 )
+from lucia._redis.doctor.keys import SECOND_EXAMINATION_MS, KeyExaminer
 from lucia._redis.records import Layout
-from lucia._redis.repair import PlainMends, ScriptedMends, scan
+from lucia._redis.repair import PlainRepairs, ScriptedRepairs, scan
 
 T = TypeVar("T")
 
 VERSION: Final = 1
-"""Of the JSON and of the state file."""
+"""The version of the JSON and of the state file."""
 
 EXAMPLES: Final = 20
-"""How many findings of a kind are kept to be shown."""
+"""How many findings of each kind are kept as examples."""
 
-MOST_WAITING: Final = 20_000
-"""How many keys wait for a second look at most."""
+MAX_DEFERRED: Final = 20_000
+"""How many keys may wait for the second examination; bounds the memory of a walk."""
 
 SAVE_SECONDS: Final = 1.0
-"""How often the state file is written."""
+"""How often the state file is written, at most."""
 
 ROLES: Final[tuple[Role, ...]] = ("session", "index", "marker", "throttle", "other")
 
 
 class Driver(Protocol):
-    """What runs operations."""
+    """Runs operations."""
 
     def run(self, operation: Operation[T]) -> T:
-        """Run one to its end."""
+        """Run an operation, and return its result."""
         ...
 
 
 class StateError(Exception):
-    """A state file that can't be gone on from."""
+    """A walk can't be resumed from this state file."""
 
 
 @dataclass
 class Tally:
-    """How many keys were looked at, and what was found; both are counts, without an id."""
+    """Counts of the keys that were examined, and of the findings by kind."""
 
     keys: Counter[str] = field(default_factory=Counter[str])
     found: Counter[str] = field(default_factory=Counter[str])
-    mended: Counter[str] = field(default_factory=Counter[str])
+    fixed: Counter[str] = field(default_factory=Counter[str])
 
     def add(self, findings: list[Finding]) -> None:
         """Count findings."""
         self.found.update(str(finding.kind) for finding in findings)
-        self.mended.update(str(finding.kind) for finding in findings if finding.mended)
+        self.fixed.update(str(finding.kind) for finding in findings if finding.fixed)
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.keys + other.keys, self.found + other.found, self.mended + other.mended)
+        return Tally(self.keys + other.keys, self.found + other.found, self.fixed + other.fixed)
 
-    def left(self) -> int:
-        """How many findings are not mended."""
-        return self.found.total() - self.mended.total()
+    def not_fixed(self) -> int:
+        """Return how many findings are not fixed."""
+        return self.found.total() - self.fixed.total()
 
     def as_json(self) -> dict[str, dict[str, int]]:
-        """The counts that are not 0."""
-        return {"keys": dict(self.keys), "found": dict(self.found), "mended": dict(self.mended)}
+        """Return the counts that are not 0."""
+        return {"keys": dict(self.keys), "found": dict(self.found), "fixed": dict(self.fixed)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Mapping[str, int]]) -> "Tally":
-        """The counts that :meth:`as_json` gave."""
+        """Return the counts in a result of :meth:`as_json`."""
         return cls(
             *(
                 Counter({name: int(count) for name, count in value[part].items()})
-                for part in ("keys", "found", "mended")
+                for part in ("keys", "found", "fixed")
             )
         )
 
 
 @dataclass
 class State:
-    """How far a walk is. ``settings`` are those with which it has to go on."""
+    """The progress of a walk. ``settings`` must be the same when it is resumed."""
 
     settings: dict[str, Any]
     done: dict[str, Tally] = field(default_factory=dict[str, Tally])
@@ -101,11 +105,11 @@ class State:
     tally: Tally = field(default_factory=Tally)
 
     def total(self) -> Tally:
-        """The counts of all nodes."""
+        """Return the counts of all nodes."""
         return sum(self.done.values(), self.tally)
 
     def as_json(self) -> dict[str, Any]:
-        """What a state file holds."""
+        """Return the contents of a state file."""
         return {
             "version": VERSION,
             "settings": self.settings,
@@ -118,10 +122,10 @@ class State:
 
     @classmethod
     def read(cls, path: Path, settings: dict[str, Any]) -> "State":
-        """The state in a file, or a new one if there is none.
+        """Return the state in a file, or a new state if the file does not exist.
 
         Raises:
-            StateError: it is no state file, or that of a walk with other settings.
+            StateError: it is not a state file, or that of a walk with other settings.
         """
         try:
             value = json.loads(path.read_text())
@@ -138,14 +142,16 @@ class State:
         try:
             if value["version"] != VERSION:
                 raise StateError(
-                    f"{path} was written by another version of lucia doctor: delete it, and begin anew"
+                    f"{path} was written by another version of lucia doctor: "
+                    "delete it and start again"
                 )
             before = value["settings"]
             if changed := sorted(
                 name for name in {*settings, *before} if settings.get(name) != before.get(name)
             ):
                 raise StateError(
-                    f"{path} is of a walk with another {changed[0]}: go on with the same options, or delete it"
+                    f"{path} belongs to a walk with another {changed[0]}: "
+                    "use the same options, or delete it"
                 )
             done = {node: Tally.from_json(tally) for node, tally in value["done"].items()}
             return cls(
@@ -163,7 +169,7 @@ class State:
 
 
 def write_state(path: Path, value: dict[str, Any]) -> None:
-    """Write a state file, which its owner alone may read, in one step."""
+    """Replace a state file atomically. Only its owner may read it."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.new")
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(value, file)
@@ -173,59 +179,65 @@ def write_state(path: Path, value: dict[str, Any]) -> None:
 
 
 class Progress(Protocol):
-    """What is told while a walk goes on."""
+    """Shows the progress of a walk."""
 
     def __call__(self, looked_at: int, total: int | None, waiting: int) -> None:
-        """So many keys were looked at, of about so many; ``waiting`` is how many seconds a second look is still away."""
+        """Show how many keys of about ``total`` were examined.
+
+        Args:
+            looked_at: how many keys were examined.
+            total: about how many keys there are; None if a server did not tell.
+            waiting: seconds until the second examination, 0 while keys are read.
+        """
         ...
 
 
 @dataclass
-class Waiting:
-    """What is to be looked at again, and when that was seen, in milliseconds of a clock that only goes forward."""
+class DeferredQueue:
+    """Pages that wait for the second examination, with the time of the first in milliseconds."""
 
     pages: list[tuple[int, Deferred]] = field(default_factory=list[tuple[int, Deferred]])
     size: int = 0
 
-    def add(self, seen_at: int, later: Deferred) -> None:
-        """Let something wait."""
-        if count := len(later.entries) + len(later.rows):
-            self.pages.append((seen_at, later))
+    def add(self, seen_at: int, deferred: Deferred) -> None:
+        """Queue what a page left, if it left anything."""
+        if count := len(deferred.entries) + len(deferred.rows):
+            self.pages.append((seen_at, deferred))
             self.size += count
 
     def take(self, now: int) -> Deferred | None:
-        """The first page that has waited long enough."""
-        if not self.pages or self.pages[0][0] + SECOND_LOOK_MS > now:
+        """Return the oldest page if it has waited long enough, else None."""
+        if not self.pages or self.pages[0][0] + SECOND_EXAMINATION_MS > now:
             return None
-        _, later = self.pages.pop(0)
-        self.size -= len(later.entries) + len(later.rows)
-        return later
+        _, deferred = self.pages.pop(0)
+        self.size -= len(deferred.entries) + len(deferred.rows)
+        return deferred
 
     def wait_ms(self, now: int) -> int:
-        """How long the first page has to wait still."""
-        return max(self.pages[0][0] + SECOND_LOOK_MS - now, 0)
+        """Return how many milliseconds the oldest page still has to wait."""
+        return max(self.pages[0][0] + SECOND_EXAMINATION_MS - now, 0)
 
 
 class Walk:
-    """Looks at every key of every node once, page by page, and keeps no more than a page.
+    """Examines every key of every node once, one page at a time.
 
     Args:
         driver: runs operations.
         layout: the key names.
-        treatment: what may be changed.
-        state: how far it is.
-        others: look at keys of other names, too.
-        path: where the state is written now and then.
-        monotonic: seconds that only go forward.
-        sleep: waits for so many seconds.
-        progress: is told how far it is.
+        options: what may be changed.
+        state: where to start.
+        others: whether to examine keys outside of the layout too.
+        path: where the state is written; None to write no file.
+        monotonic: returns the time in seconds, by a clock that never goes back.
+        sleep: waits for a number of seconds.
+        progress: shows the progress.
     """
 
     def __init__(
         self,
         driver: Driver,
         layout: Layout,
-        treatment: RepairOptions,
+        options: RepairOptions,
         state: State,
         *,
         others: bool,
@@ -239,23 +251,23 @@ class Walk:
         self.examples: list[Finding] = []
         self._driver = driver
         self._layout = layout
-        self._treatment = treatment
+        self._options = options
         self._others = others
         self._path = path
         self._progress = progress
         self._monotonic = monotonic
         self._sleep = sleep
         self._saved_at = monotonic()
-        self._reached = state.as_json()
-        self._doctor = Doctor(layout, Scripted(), ScriptedMends(), treatment)
-        self._waiting = Waiting()
+        self._resume_point = state.as_json()
+        self._examiner = KeyExaminer(layout, Scripted(), ScriptedRepairs(), options)
+        self._waiting = DeferredQueue()
         self._unreadable = False
 
     def run(self) -> None:
-        """Walk from where the state is to the end."""
+        """Walk from the saved state to the end."""
         nodes = self._driver.run(_nodes())
         for node in nodes:
-            self.servers[node] = self._run(partial(Doctor.examine_server, node=node))
+            self.servers[node] = self._run(partial(KeyExaminer.examine_server, node=node))
         for node in nodes:
             if node not in self.state.done:
                 self._walk(node)
@@ -263,55 +275,62 @@ class Walk:
             self._path.unlink(missing_ok=True)
 
     def save(self, path: Path) -> None:
-        """Write how far it is: up to the last page after which nothing waited for a second look."""
-        write_state(path, self._reached)
+        """Write the last point from which the walk can be resumed.
+
+        That is the end of the last page after which no key was deferred.
+        """
+        write_state(path, self._resume_point)
 
     def total_keys(self) -> int | None:
-        """About how many keys all nodes have; None if one does not tell."""
+        """Return about how many keys all nodes have, or None if one did not tell."""
         counts = [server.keys for server in self.servers.values()]
         return None if None in counts else sum(cast("list[int]", counts))
 
     def has_looked(self) -> bool:
-        """Whether there is anything to go on from: a key that was looked at, or a node that is done."""
+        """Return whether a key was examined or a node is done: else there is nothing to save."""
         return bool(self.state.done or self.state.total().keys)
 
     def has_sessions(self) -> bool:
-        """Whether any key was one of ours."""
+        """Return whether any key belongs to the layout."""
         return any(count and role != "other" for role, count in self.state.total().keys.items())
 
     def _walk(self, node: str) -> None:
         server = self.servers[node]
         state = self.state
+        # A cursor of SCAN means nothing to another run of the server.
         if state.node != node or state.run_id != server.run_id or server.run_id is None:
             state.node, state.run_id, state.cursor, state.tally = node, server.run_id, 0, Tally()
             state.tally.add(_of_server(server))
         cursor: int | None = None
         while cursor != 0:
             cursor = self._page(node, state.cursor if cursor is None else cursor)
-        self._look_again(everything=True)
+        self._examine_deferred(everything=True)
         state.done[node] = state.tally
         state.node, state.run_id, state.cursor, state.tally = None, None, 0, Tally()
-        self._reach()
+        self._checkpoint()
 
     def _page(self, node: str, cursor: int) -> int:
-        """Look at one page of keys, and return the cursor of the next."""
+        """Examine one page of keys, and return the cursor of the next."""
         following, names = self._driver.run(scan(node, cursor))
         examined = self._run(
-            lambda doctor: doctor.examine(node, names, others=self._others and not self._unreadable)
+            lambda examiner: examiner.examine(
+                node, names, others=self._others and not self._unreadable
+            )
         )
         self._count(examined)
-        self._waiting.add(self._now_ms(), examined.later)
-        self._look_again(everything=self._waiting.size > MOST_WAITING)
+        self._waiting.add(self._now_ms(), examined.deferred)
+        self._examine_deferred(everything=self._waiting.size > MAX_DEFERRED)
         self.state.cursor = following
         self._progress(self.state.total().keys.total(), self.total_keys(), 0)
         if following:
-            self._reach()
+            self._checkpoint()
         return following
 
-    def _reach(self) -> None:
+    def _checkpoint(self) -> None:
+        # Deferred ids are not written to the file: resuming has to start before their page.
         if self._waiting.pages:
             return
-        self._reached = self.state.as_json()
+        self._resume_point = self.state.as_json()
         if self._path is not None and self._monotonic() - self._saved_at >= SAVE_SECONDS:
             self.save(self._path)
             self._saved_at = self._monotonic()
@@ -330,11 +349,11 @@ class Walk:
             if is_shown and sum(each.kind is finding.kind for each in self.examples) < EXAMPLES:
                 self.examples.append(finding)
 
-    def _look_again(self, *, everything: bool) -> None:
+    def _examine_deferred(self, *, everything: bool) -> None:
         while self._waiting.pages:
-            later = self._waiting.take(self._now_ms())
-            if later is not None:
-                self._add(self._run(partial(Doctor.look_again, later=later)))
+            deferred = self._waiting.take(self._now_ms())
+            if deferred is not None:
+                self._add(self._run(partial(KeyExaminer.examine_deferred, deferred=deferred)))
             elif not everything:
                 return
             else:
@@ -345,13 +364,14 @@ class Walk:
     def _now_ms(self) -> int:
         return int(self._monotonic() * 1000)
 
-    def _run(self, start: Callable[[Doctor], Operation[T]]) -> T:
+    def _run(self, start: Callable[[KeyExaminer], Operation[T]]) -> T:
         return self._driver.run(
-            with_or_without_scripts(lambda: start(self._doctor), self._give_up_scripts)
+            with_or_without_scripts(lambda: start(self._examiner), self._give_up_scripts)
         )
 
     def _give_up_scripts(self) -> None:
-        self._doctor = Doctor(self._layout, Plain(), PlainMends(), self._treatment)
+        """Go on with plain commands once the server has refused a script."""
+        self._examiner = KeyExaminer(self._layout, Plain(), PlainRepairs(), self._options)
 
 
 def _nodes() -> Operation[list[str]]:
@@ -365,13 +385,13 @@ def _of_server(server: Server) -> list[Finding]:
 
 
 def report(walk: Walk, *, complete: bool, examples: bool) -> dict[str, Any]:
-    """What the JSON holds."""
+    """Return the report as it is printed with ``--json``."""
     total = walk.state.total()
     found = {
         str(kind): {
             "found": total.found[kind],
-            "mended": total.mended[kind],
-            "left": total.found[kind] - total.mended[kind],
+            "fixed": total.fixed[kind],
+            "left": total.found[kind] - total.fixed[kind],
         }
         for kind in Kind
     }
@@ -381,7 +401,7 @@ def report(walk: Walk, *, complete: bool, examples: bool) -> dict[str, Any]:
             "user": each.user_id,
             "handle": each.handle,
             "key": each.key,
-            "mended": each.mended,
+            "fixed": each.fixed,
         }
         for each in walk.examples
     ]

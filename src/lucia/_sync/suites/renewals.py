@@ -9,10 +9,10 @@ from lucia._sync.protocols import RenewingSessionAdapter
 from lucia._sync.suites.sessions import SessionAdapterSuite
 from lucia._compat.calls import Calls
 from lucia._testing.checks import (
-    AT_ONCE,
+    CONCURRENT_CALLS,
     OTHER_SPELLINGS,
     ROUNDS,
-    SPELT,
+    STORED_ID,
     equal,
     one_of,
     one_winner,
@@ -76,7 +76,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
 
     # Capping
 
-    def test_within(self, adapter: RenewingSessionAdapter) -> None:
+    def test_cap(self, adapter: RenewingSessionAdapter) -> None:
         """As many logins as are allowed end nothing; one more ends the oldest, and no other user's."""
         foreign = self.login("foreign", 9_000, _BERT)
         rows = [self.login(f"session-{n}", 5_000 - n) for n in range(4)]
@@ -90,17 +90,17 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             (rows[3].id, _ANNA, rows[3].idle_expires),
             "set_session_capped",
         )
-        self.check_left(adapter, _ANNA, "session-1", "session-2", "session-3")
+        self.check_remaining(adapter, _ANNA, "session-1", "session-2", "session-3")
         self.check_count(adapter, _BERT, 1)
 
-    def test_within_order(self, adapter: RenewingSessionAdapter) -> None:
+    def test_cap_order(self, adapter: RenewingSessionAdapter) -> None:
         """The oldest are those that logged in first, in whatever order they are stored; several end where several are too many."""
         ages = {"third": 3_000, "first": 5_000, "fourth": 2_000, "second": 4_000}
         self.store(adapter, *(self.login(name, age) for name, age in ages.items()))
         adapter.set_session_capped(self.login("new", 0), limit=3)
-        self.check_left(adapter, _ANNA, "third", "fourth", "new")
+        self.check_remaining(adapter, _ANNA, "third", "fourth", "new")
 
-    def test_within_renewed(self, adapter: RenewingSessionAdapter) -> None:
+    def test_cap_renewed(self, adapter: RenewingSessionAdapter) -> None:
         """A renewal keeps its login's place: the oldest login is the oldest under another id too, and ends under that."""
         rows = [self.login("first", 5_000), self.login("second", 4_000), self.login("third", 3_000)]
         successor = self.renewed(rows[0], "successor")
@@ -111,9 +111,9 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             "renew_session",
         )
         adapter.set_session_capped(self.login("new", 0), limit=3)
-        self.check_left(adapter, _ANNA, "second", "third", "new")
+        self.check_remaining(adapter, _ANNA, "second", "third", "new")
 
-    def test_within_dead(self, adapter: RenewingSessionAdapter) -> None:
+    def test_cap_expired(self, adapter: RenewingSessionAdapter) -> None:
         """Dead sessions are not counted."""
         self.store(adapter, self.login("first", 5_000))
         ends = [self.store_briefly(adapter, f"dead-{n}") for n in range(3)]
@@ -126,15 +126,15 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
                 f"whether {id_!r} lives beside dead sessions",
             )
 
-    def test_within_new(self, adapter: RenewingSessionAdapter) -> None:
+    def test_cap_keeps_new(self, adapter: RenewingSessionAdapter) -> None:
         """The new login stays, also if the clock of its machine is behind the others'."""
         self.store(adapter, self.login("first", 2_000), self.login("second", 1_000))
         stored = adapter.set_session_capped(self.login("new", 10_000), limit=1)
-        self.check_left(adapter, _ANNA, "new")
+        self.check_remaining(adapter, _ANNA, "new")
         if adapter.keeps_attributes:
             self.check_stored(adapter, stored)
 
-    def test_within_taken_id(self, adapter: RenewingSessionAdapter) -> None:
+    def test_cap_taken_id(self, adapter: RenewingSessionAdapter) -> None:
         """A login whose id is taken is ``DuplicateSessionId``, and ends nothing."""
         rows, foreign = (
             [self.login("first", 2_000), self.login("second", 1_000)],
@@ -143,26 +143,28 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         self.store(adapter, *rows, foreign)
         with refused(DuplicateSessionId, "set_session_capped with a taken id"):
             adapter.set_session_capped(self.login("taken", 0), limit=1)
-        self.check_left(adapter, _ANNA, "first", "second")
+        self.check_remaining(adapter, _ANNA, "first", "second")
         self.check_count(adapter, _BERT, 1)
 
-    def test_within_at_once(self, adapter: RenewingSessionAdapter) -> None:
+    def test_cap_at_once(self, adapter: RenewingSessionAdapter) -> None:
         """However many log in at once, exactly as many are left as are allowed, once all have returned."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
-            rows = [self.login(f"{round_} session {n}", 0, user_id) for n in range(AT_ONCE)]
+            rows = [
+                self.login(f"{round_} session {n}", 0, user_id) for n in range(CONCURRENT_CALLS)
+            ]
             self.store(adapter, self.login(f"{round_} before", 5_000, user_id))
             outcomes = Calls.together(
                 *(partial(adapter.set_session_capped, row, limit=3) for row in rows)
             )
             equal(
                 [type(outcome) for outcome in outcomes],
-                [SessionRow] * AT_ONCE,
+                [SessionRow] * CONCURRENT_CALLS,
                 "set_session_capped, at once",
             )
             self.check_count(adapter, user_id, 3)
 
-    def test_within_amid_renewals(self, adapter: RenewingSessionAdapter) -> None:
+    def test_cap_amid_renewals(self, adapter: RenewingSessionAdapter) -> None:
         """Whatever the interleaving, a login that is ended while it is renewed leaves no successor, and one that is not ended goes on."""
         for round_ in range(ROUNDS if adapter.keeps_attributes else 0):
             user_id = f"user-{round_}"
@@ -186,9 +188,9 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
                 [new.id, successors[1].id],
                 "a login and a renewal at once",
             )
-            self.check_left(adapter, user_id, new.id, successors[1].id)
+            self.check_remaining(adapter, user_id, new.id, successors[1].id)
 
-    def check_left(
+    def check_remaining(
         self, adapter: RenewingSessionAdapter, user_id: str, *ids: str
     ) -> None:
         """The user has exactly these sessions; where attributes are not kept, so that nobody knows which are the oldest, as many."""
@@ -245,7 +247,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         )
         self.check_gone(adapter, successor)
 
-    def test_renew_ended(self, adapter: RenewingSessionAdapter) -> None:
+    def test_renew_revoked(self, adapter: RenewingSessionAdapter) -> None:
         """Renewing a session that was ended, alone or with all of its user's, is None and stores nothing."""
         rows = [self.row("one"), self.row("two")]
         successors = [self.row("successor-one"), self.row("successor-two")]
@@ -266,12 +268,12 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
 
     def test_renew_other_spellings(self, adapter: RenewingSessionAdapter) -> None:
         """An id that differs in case, accents, spaces or invisible characters is not renewed, leads nowhere and ends nothing."""
-        current = self.row(SPELT, SPELT)
-        self.renew_chain(adapter, self.row(f"used {SPELT}", SPELT), current)
+        current = self.row(STORED_ID, STORED_ID)
+        self.renew_chain(adapter, self.row(f"used {STORED_ID}", STORED_ID), current)
         for number, other in enumerate(OTHER_SPELLINGS):
             where, successor = (
-                f"where there is {SPELT!r} alone",
-                self.row(f"successor-{number}", SPELT),
+                f"where there is {STORED_ID!r} alone",
+                self.row(f"successor-{number}", STORED_ID),
             )
             equal(
                 adapter.renew_session(other, successor, grace=_GRACE),
@@ -285,11 +287,11 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             )
             adapter.delete_session(f"used {other}")
             equal(
-                adapter.delete_other_sessions(other, SPELT),
+                adapter.delete_other_sessions(other, STORED_ID),
                 False,
                 f"delete_other_sessions({other!r}, …) {where}",
             )
-            self.check_list(adapter, SPELT, current)
+            self.check_list(adapter, STORED_ID, current)
 
     def test_renew_again(self, adapter: RenewingSessionAdapter) -> None:
         """Within the grace a used session is renewed to the successor it has, and no second one is stored."""
@@ -306,20 +308,20 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
     def test_renew_at_once(self, adapter: RenewingSessionAdapter) -> None:
         """However many renew one session at once, there is one successor, and within the grace each gets it."""
         used = self.row("used")
-        successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
+        successors = [self.row(f"successor-{n}") for n in range(CONCURRENT_CALLS)]
         self.store(adapter, used)
         outcomes = Calls.together(
             *(partial(adapter.renew_session, "used", row, grace=_GRACE) for row in successors)
         )
         one_of(outcomes[0], successors, "renew_session")
-        equal(outcomes, [outcomes[0]] * AT_ONCE, "concurrent renewals of one session")
+        equal(outcomes, [outcomes[0]] * CONCURRENT_CALLS, "concurrent renewals of one session")
         self.check_list(adapter, _ANNA, *(row for row in successors if row == outcomes[0]))
         self.check_gone(adapter, used, *(row for row in successors if row != outcomes[0]))
 
     def test_renew_at_once_without_grace(self, adapter: RenewingSessionAdapter) -> None:
         """With a grace of 0 exactly one of those that renew at once gets a successor; the others get None."""
         used = self.row("used")
-        successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
+        successors = [self.row(f"successor-{n}") for n in range(CONCURRENT_CALLS)]
         self.store(adapter, used)
         outcomes = Calls.together(
             *(partial(adapter.renew_session, "used", row, grace=0) for row in successors)
@@ -401,7 +403,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         )
         self.check_list(adapter, _ANNA, successor)
 
-    def test_successor_ended(self, adapter: RenewingSessionAdapter) -> None:
+    def test_successor_revoked(self, adapter: RenewingSessionAdapter) -> None:
         """A used id whose successor was ended leads nowhere, and is not renewed again."""
         used, successor, second = self.row("used"), self.row("successor"), self.row("second")
         self.renew_chain(adapter, used, successor)
@@ -463,7 +465,9 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
             used = self.row(f"{round_} used", user_id)
-            successors = [self.row(f"{round_} successor {n}", user_id) for n in range(AT_ONCE)]
+            successors = [
+                self.row(f"{round_} successor {n}", user_id) for n in range(CONCURRENT_CALLS)
+            ]
             self.store(adapter, used)
             renewals = [
                 partial(adapter.renew_session, used.id, row, grace=_GRACE) for row in successors
@@ -477,8 +481,10 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         """Whatever the interleaving, removing a user's sessions while they are renewed leaves none, and no successor."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
-            rows = [self.row(f"{round_} used {n}", user_id) for n in range(AT_ONCE)]
-            successors = [self.row(f"{round_} successor {n}", user_id) for n in range(AT_ONCE)]
+            rows = [self.row(f"{round_} used {n}", user_id) for n in range(CONCURRENT_CALLS)]
+            successors = [
+                self.row(f"{round_} successor {n}", user_id) for n in range(CONCURRENT_CALLS)
+            ]
             self.store(adapter, *rows)
             pairs = zip(rows, successors, strict=True)
             renewals = [
@@ -576,7 +582,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
                 self.row(f"{round_} kept", user_id, **login),
                 self.row(f"{round_} successor", user_id, **login),
             )
-            others = [self.row(f"{round_} other {n}", user_id) for n in range(AT_ONCE)]
+            others = [self.row(f"{round_} other {n}", user_id) for n in range(CONCURRENT_CALLS)]
             self.store(adapter, *others, kept)
             keep = partial(adapter.delete_other_sessions, user_id, kept.id)
             outcomes = Calls.together(

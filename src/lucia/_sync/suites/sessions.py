@@ -10,12 +10,12 @@ from lucia._sync.protocols import SessionAdapter
 from lucia._compat.calls import Calls
 from lucia._rules.sessions import system_clock
 from lucia._testing.checks import (
-    ALIKE,
-    AT_ONCE,
+    CONCURRENT_CALLS,
     ODD_TEXTS,
     OTHER_SPELLINGS,
     ROUNDS,
-    SPELT,
+    SIMILAR_IDS,
+    STORED_ID,
     equal,
     is_error,
     no_error,
@@ -225,7 +225,7 @@ class SessionAdapterSuite:
 
     def test_set_at_once(self, adapter: SessionAdapter) -> None:
         """Of concurrent calls that store different sessions under one id exactly one succeeds, and the others change nothing."""
-        rows = [self.row("one", f"user-{n}") for n in range(AT_ONCE)]
+        rows = [self.row("one", f"user-{n}") for n in range(CONCURRENT_CALLS)]
         self.create_users(adapter, *(row.user_id for row in rows))
         outcomes = Calls.together(*(partial(adapter.set_session, row) for row in rows))
         winner = one_winner(outcomes, is_error(DuplicateSessionId), "set_session of one id")
@@ -247,7 +247,7 @@ class SessionAdapterSuite:
         else:
             self.check_stored(adapter, row)
 
-    def test_dead(self, adapter: SessionAdapter) -> None:
+    def test_expired(self, adapter: SessionAdapter) -> None:
         """A session whose end is past is refused with ``ValueError``, or given back with that end, or not at all."""
         row = SessionRow(
             id="one",
@@ -363,8 +363,10 @@ class SessionAdapterSuite:
         """Amid concurrent logins no earlier session survives, and a login that survives is readable and listed, or neither."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
-            before = [self.row(f"{round_} before {n}", user_id) for n in range(AT_ONCE)]
-            meanwhile = [self.row(f"{round_} meanwhile {n}", user_id) for n in range(AT_ONCE)]
+            before = [self.row(f"{round_} before {n}", user_id) for n in range(CONCURRENT_CALLS)]
+            meanwhile = [
+                self.row(f"{round_} meanwhile {n}", user_id) for n in range(CONCURRENT_CALLS)
+            ]
             self.store(adapter, *before)
             logins = [partial(adapter.set_session, row) for row in meanwhile]
             Calls.together(
@@ -395,7 +397,7 @@ class SessionAdapterSuite:
 
     def test_session_ids_apart(self, adapter: SessionAdapter) -> None:
         """Ids that are only alike name different sessions."""
-        rows = [self.row(text) for text in ALIKE]
+        rows = [self.row(text) for text in SIMILAR_IDS]
         self.store(adapter, *rows)
         for place, row in enumerate(rows):
             self.check_stored(adapter, *rows[place:])
@@ -404,7 +406,7 @@ class SessionAdapterSuite:
 
     def test_user_ids_apart(self, adapter: SessionAdapter) -> None:
         """A session of one user is never listed for another whose id is only alike, nor removed with theirs."""
-        rows = [self.row(f"session-{n}", text) for n, text in enumerate(ALIKE)]
+        rows = [self.row(f"session-{n}", text) for n, text in enumerate(SIMILAR_IDS)]
         self.store(adapter, *rows)
         for place, row in enumerate(rows):
             self.check_list(adapter, row.user_id, row)
@@ -414,13 +416,13 @@ class SessionAdapterSuite:
 
     def test_other_spellings(self, adapter: SessionAdapter) -> None:
         """An id that differs in case, accents, spaces or invisible characters finds and removes nothing."""
-        row = self.row(SPELT, SPELT)
+        row = self.row(STORED_ID, STORED_ID)
         self.store(adapter, row)
         for other in OTHER_SPELLINGS:
             equal(
                 adapter.get_session(other),
                 None,
-                f"get_session({other!r}) where there is {SPELT!r} alone",
+                f"get_session({other!r}) where there is {STORED_ID!r} alone",
             )
             self.check_list(adapter, other)
             adapter.delete_session(other)

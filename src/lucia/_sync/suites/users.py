@@ -8,11 +8,11 @@ from lucia._sync.protocols import SessionAdapter, SessionUserAdapter, UserAdapte
 from lucia._compat.calls import Calls
 from lucia._rules.sessions import system_clock
 from lucia._testing.checks import (
-    ALIKE,
-    AT_ONCE,
+    CONCURRENT_CALLS,
     ODD_TEXTS,
     OTHER_SPELLINGS,
-    SPELT,
+    SIMILAR_IDS,
+    STORED_ID,
     equal,
     is_error,
     no_error,
@@ -140,7 +140,8 @@ class UserAdapterSuite:
     def test_set_user_at_once(self, adapter: UserAdapter) -> None:
         """Of concurrent sign-ups with one key id exactly one succeeds, and the others store no user."""
         keys = [
-            self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True) for n in range(AT_ONCE)
+            self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True)
+            for n in range(CONCURRENT_CALLS)
         ]
         outcomes = Calls.together(
             *(partial(adapter.set_user, key.user_id, {}, key) for key in keys)
@@ -278,7 +279,7 @@ class UserAdapterSuite:
 
     def test_set_key_at_once(self, adapter: UserAdapter) -> None:
         """Of concurrent calls that store different keys under one id exactly one succeeds, and the others change nothing."""
-        keys = [self.key("github:1", f"user-{n}") for n in range(AT_ONCE)]
+        keys = [self.key("github:1", f"user-{n}") for n in range(CONCURRENT_CALLS)]
         for key in keys:
             adapter.set_user(key.user_id, {}, None)
         outcomes = Calls.together(*(partial(adapter.set_key, key) for key in keys))
@@ -366,7 +367,7 @@ class UserAdapterSuite:
     def test_update_expected_at_once(self, adapter: UserAdapter) -> None:
         """Of concurrent calls that expect the same hash exactly one sets its own."""
         self.store(adapter, self.key("email:anna"))
-        hashes = [f"hash-new-{n}" for n in range(AT_ONCE)]
+        hashes = [f"hash-new-{n}" for n in range(CONCURRENT_CALLS)]
         update = partial(adapter.update_key_password, "email:anna", expected="hash-1")
         outcomes = Calls.together(*(partial(update, hashed) for hashed in hashes))
         winner = one_winner(
@@ -431,7 +432,7 @@ class UserAdapterSuite:
         """Of concurrent calls that remove one key exactly one counts it: so a single-use key is consumed once."""
         self.store(adapter, self.key("reset:1", expires=MAX_EPOCH_MS))
         outcomes = Calls.together(
-            *[partial(adapter.delete_non_primary_key, "reset:1")] * AT_ONCE
+            *[partial(adapter.delete_non_primary_key, "reset:1")] * CONCURRENT_CALLS
         )
         winner = one_winner(
             outcomes, lambda outcome: outcome == 0, "delete_non_primary_key of one id"
@@ -471,7 +472,7 @@ class UserAdapterSuite:
 
     def test_ids_apart(self, adapter: UserAdapter) -> None:
         """Ids that are only alike name different users and different keys."""
-        keys = [self.key(f"email:{text}", text) for text in ALIKE]
+        keys = [self.key(f"email:{text}", text) for text in SIMILAR_IDS]
         self.store(adapter, *keys)
         for place, key in enumerate(keys):
             self.check_keys(adapter, key.user_id, key)
@@ -492,11 +493,11 @@ class UserAdapterSuite:
     def test_other_spellings(self, adapter: UserAdapter) -> None:
         """An id that differs in case, accents, spaces or invisible characters finds, changes and removes nothing."""
         name = self.text_columns[0]
-        user = adapter.set_user(SPELT, {name: "first"}, None)
-        key = self.key(f"email:{SPELT}", SPELT)
+        user = adapter.set_user(STORED_ID, {name: "first"}, None)
+        key = self.key(f"email:{STORED_ID}", STORED_ID)
         adapter.set_key(key)
         for other in OTHER_SPELLINGS:
-            other_key, where = f"email:{other}", f"where there is {SPELT!r} alone"
+            other_key, where = f"email:{other}", f"where there is {STORED_ID!r} alone"
             equal(adapter.get_user(other), None, f"get_user({other!r}) {where}")
             found = adapter.update_user_attributes(other, {name: "second"})
             equal(found, None, f"update_user_attributes({other!r}) {where}")
@@ -521,11 +522,11 @@ class UserAdapterSuite:
             adapter.delete_keys_by_user_id(other)
             adapter.delete_user(other)
             equal(
-                adapter.get_user(SPELT),
+                adapter.get_user(STORED_ID),
                 user,
-                f"get_user({SPELT!r}) after calls with {other!r}",
+                f"get_user({STORED_ID!r}) after calls with {other!r}",
             )
-            self.check_keys(adapter, SPELT, key)
+            self.check_keys(adapter, STORED_ID, key)
 
     def test_longest_ids(self, adapter: UserAdapter) -> None:
         """User ids may have ``longest_user_id`` bytes, key ids 255 characters, and the last ones count."""
@@ -582,13 +583,13 @@ class SessionUserAdapterSuite:
     def test_joined_other_spellings(self, adapter: _Both) -> None:
         """An id that differs from a session's in case, accents, spaces or invisible characters is None."""
         adapter.set_user(_ANNA, {}, None)
-        adapter.set_session(self.row(SPELT))
+        adapter.set_session(self.row(STORED_ID))
         for other in OTHER_SPELLINGS:
             found = adapter.get_session_and_user_by_session_id(other)
             equal(
                 found,
                 None,
-                f"get_session_and_user_by_session_id({other!r}) where there is {SPELT!r} alone",
+                f"get_session_and_user_by_session_id({other!r}) where there is {STORED_ID!r} alone",
             )
 
     def test_joined_without_user(self, adapter: _Both) -> None:

@@ -1,0 +1,1 @@
+"""The suites for adapters, and adapters that they have to refuse."""

@@ -1,0 +1,487 @@
+"""Session adapters that break one law each."""
+
+from dataclasses import replace
+
+from lucia._rules.sessions import system_clock
+from lucia._testing.checks import CONCURRENT_CALLS
+from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.errors import DuplicateSessionId, InvalidSessionId, InvalidUserId
+from lucia.models import SessionRow
+from lucia.testing import AsyncSessionAdapterSuite as Laws
+from tests.aio.conformance.broken import breaks
+from tests.aio.support.minimal_adapters import AsyncDictionaryAdapter
+from tests.aio.support.rendezvous import AsyncMeetingAdapter, until
+
+
+@breaks(Laws.test_get_unknown)
+class AsyncRaisesForUnknown(AsyncMemoryAdapter):
+    """Takes an unknown session for an error."""
+
+    async def get_session(self, session_id: str, /) -> SessionRow | None:
+        found = await super().get_session(session_id)
+        if found is None:
+            raise InvalidSessionId
+        return found
+
+
+class Row(SessionRow):
+    """A row of a kind of its own, as an object of an ORM is."""
+
+
+@breaks(Laws.test_get)
+class AsyncOwnRows(AsyncMemoryAdapter):
+    """Gives back its own kind of row."""
+
+    async def get_session(self, session_id: str, /) -> SessionRow | None:
+        found = await super().get_session(session_id)
+        return found and Row(
+            id=found.id,
+            user_id=found.user_id,
+            active_expires=found.active_expires,
+            idle_expires=found.idle_expires,
+            attributes={},
+        )
+
+
+@breaks(Laws.test_times)
+class AsyncSeconds(AsyncMemoryAdapter):
+    """Keeps times in seconds."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        active, idle = session.active_expires // 1000, session.idle_expires // 1000
+        await super().set_session(
+            replace(session, active_expires=active * 1000, idle_expires=idle * 1000)
+        )
+
+
+@breaks(Laws.test_attributes)
+class AsyncTextAttributes(AsyncMemoryAdapter):
+    """Makes text of attributes."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        await super().set_session(
+            replace(
+                session, attributes={name: str(value) for name, value in session.attributes.items()}
+            )
+        )
+
+
+@breaks(Laws.test_attributes)
+class AsyncAttributesAsColumns(AsyncDictionaryAdapter):
+    """Keeps no attributes, and loses sessions that have some."""
+
+    keeps_attributes = False
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        if not session.attributes:
+            await super().set_session(session)
+
+
+@breaks(Laws.test_snapshot)
+class AsyncSharedIn(AsyncMemoryAdapter):
+    """Stores the caller's own objects."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        self._sessions[session.id] = session
+
+
+@breaks(Laws.test_snapshot)
+class AsyncSharedOut(AsyncMemoryAdapter):
+    """Gives away the objects that it stores."""
+
+    async def get_session(self, session_id: str, /) -> SessionRow | None:
+        return self._sessions.get(session_id)
+
+
+@breaks(Laws.test_duplicate)
+class AsyncOverwritesOthers(AsyncMemoryAdapter):
+    """Overwrites another user's session."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        found = self._sessions.get(session.id)
+        if found is not None and found.user_id == session.user_id:
+            raise DuplicateSessionId
+        self._sessions[session.id] = session
+
+
+@breaks(Laws.test_duplicate)
+class AsyncIndexesFirst(AsyncMemoryAdapter):
+    """Puts a session into the list before it knows whether its id is free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index: list[tuple[str, str]] = []
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        self.index.append((session.user_id, session.id))
+        await super().set_session(session)
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return [self._sessions[session_id] for owner, session_id in self.index if owner == user_id]
+
+
+@breaks(Laws.test_duplicate)
+class AsyncRaisesItsOwn(AsyncMemoryAdapter):
+    """Lets the database's own error up for a taken id."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        if session.id in self._sessions:
+            raise KeyError("UNIQUE constraint failed")
+        await super().set_session(session)
+
+
+@breaks(Laws.test_duplicate_of_same_user)
+class AsyncExtends(AsyncMemoryAdapter):
+    """Takes a user's second session under an id for the first one's extension."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        found = self._sessions.get(session.id)
+        if found is not None and found.user_id == session.user_id:
+            self._sessions[session.id] = session
+        else:
+            await super().set_session(session)
+
+
+@breaks(Laws.test_set_at_once)
+class AsyncLooksFirst(AsyncMeetingAdapter):
+    """Looks whether an id is free, and stores later."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        if session.id in self._sessions:
+            raise DuplicateSessionId
+        await self.meeting.wait()
+        self._sessions[session.id] = session
+
+
+@breaks(Laws.test_unknown_user)
+class AsyncStoresThenRefuses(AsyncMemoryAdapter):
+    """Notices that there is no such user after it stored the session."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        await super().set_session(session)
+        raise InvalidUserId
+
+
+@breaks(Laws.test_unknown_user)
+class AsyncIgnoresUnknownUsers(AsyncMemoryAdapter):
+    """Stores nothing for an unknown user and does not say so."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        if session.user_id in self._users:
+            await super().set_session(session)
+
+
+@breaks(Laws.test_expired)
+class AsyncRevives(AsyncMemoryAdapter):
+    """Gives every session at least an hour from now."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        soon = system_clock() + 3_600_000
+        await super().set_session(replace(session, idle_expires=max(session.idle_expires, soon)))
+
+
+@breaks(Laws.test_list_unknown_user)
+class AsyncRaisesForUnknownUser(AsyncMemoryAdapter):
+    """Takes the list of an unknown user for an error."""
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        found = await super().get_sessions_by_user_id(user_id)
+        if not found:
+            raise InvalidUserId
+        return found
+
+
+@breaks(Laws.test_list)
+class AsyncListsTwice(AsyncMemoryAdapter):
+    """Lists each session twice."""
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return await super().get_sessions_by_user_id(user_id) * 2
+
+
+@breaks(Laws.test_list)
+class AsyncListsAll(AsyncMemoryAdapter):
+    """Lists all users' sessions for each."""
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return list(self._sessions.values())
+
+
+@breaks(Laws.test_many)
+class AsyncFirstPage(AsyncMemoryAdapter):
+    """Lists the first hundred."""
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return (await super().get_sessions_by_user_id(user_id))[:100]
+
+
+@breaks(Laws.test_many)
+class AsyncRemovesFirstPage(AsyncMemoryAdapter):
+    """Removes the first hundred."""
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        await self.delete_session(
+            *(row.id for row in (await self.get_sessions_by_user_id(user_id))[:100])
+        )
+
+
+@breaks(Laws.test_delete)
+class AsyncStaysListed(AsyncMemoryAdapter):
+    """Leaves removed sessions in the list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: list[SessionRow] = []
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        await super().set_session(session)
+        self.listed.append(session)
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return [row for row in self.listed if row.user_id == user_id]
+
+
+@breaks(Laws.test_delete)
+class AsyncRemovesAllOfUser(AsyncMemoryAdapter):
+    """Removes the user's other sessions too."""
+
+    async def delete_session(self, /, *session_ids: str) -> None:
+        for session_id in session_ids:
+            found = await self.get_session(session_id)
+            if found is not None:
+                await self.delete_sessions_by_user_id(found.user_id)
+
+
+@breaks(Laws.test_delete_many)
+class AsyncRemovesOne(AsyncMemoryAdapter):
+    """Stops at the first unknown id."""
+
+    async def delete_session(self, /, *session_ids: str) -> None:
+        for session_id in session_ids:
+            if session_id not in self._sessions:
+                return
+            del self._sessions[session_id]
+
+
+@breaks(Laws.test_delete_nothing)
+class AsyncNeedsAnId(AsyncMemoryAdapter):
+    """Writes ``DELETE … WHERE id IN ()``, which its database refuses."""
+
+    async def delete_session(self, /, *session_ids: str) -> None:
+        if not session_ids:
+            raise SyntaxError("near ')'")
+        await super().delete_session(*session_ids)
+
+
+@breaks(Laws.test_delete_nothing)
+class AsyncNoConditionIsAll(AsyncMemoryAdapter):
+    """Takes no ids for no condition."""
+
+    async def delete_session(self, /, *session_ids: str) -> None:
+        await super().delete_session(*(session_ids or list(self._sessions)))
+
+
+@breaks(Laws.test_delete_unknown)
+class AsyncRaisesOnDelete(AsyncMemoryAdapter):
+    """Takes removing an unknown session for an error."""
+
+    async def delete_session(self, /, *session_ids: str) -> None:
+        for session_id in session_ids:
+            del self._sessions[session_id]
+
+
+@breaks(Laws.test_delete_by_user)
+class AsyncLeavesTheNewest(AsyncMemoryAdapter):
+    """Leaves a user's newest session."""
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        await self.delete_session(
+            *(row.id for row in (await self.get_sessions_by_user_id(user_id))[:-1])
+        )
+
+
+@breaks(Laws.test_delete_by_user)
+class AsyncHidesOnly(AsyncMemoryAdapter):
+    """Empties the list, and leaves the sessions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden: set[str] = set()
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return [] if user_id in self.hidden else await super().get_sessions_by_user_id(user_id)
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        self.hidden.add(user_id)
+
+
+@breaks(Laws.test_delete_by_unknown_user)
+class AsyncRaisesOnDeleteByUser(AsyncMemoryAdapter):
+    """Takes removing an unknown user's sessions for an error."""
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        if not await self.get_sessions_by_user_id(user_id):
+            raise InvalidUserId
+        await super().delete_sessions_by_user_id(user_id)
+
+
+@breaks(Laws.test_login_after_delete_by_user)
+class AsyncLocksOut(AsyncMemoryAdapter):
+    """Drops the sessions of a user who was once logged out everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out: set[str] = set()
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        if session.user_id not in self.out:
+            await super().set_session(session)
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        self.out.add(user_id)
+        await super().delete_sessions_by_user_id(user_id)
+
+
+@breaks(Laws.test_delete_by_user_amid_logins)
+class AsyncForgetsTheIndex(AsyncMemoryAdapter):
+    """Removes what it found in a user's index, then the whole index, and with it the entries of logins meanwhile, as the original does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index: dict[str, list[str]] = {}
+        self.read: set[str] = set()
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        if len(self.index.get(session.user_id, [])) == CONCURRENT_CALLS:
+            await until(lambda: session.user_id in self.read)
+        await super().set_session(session)
+        self.index.setdefault(session.user_id, []).append(session.id)
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return [self._sessions[id_] for id_ in self.index.get(user_id, []) if id_ in self._sessions]
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        found = list(self.index.get(user_id, []))
+        self.read.add(user_id)
+        await until(lambda: len(self.index[user_id]) > len(found))
+        await self.delete_session(*found)
+        self.index.pop(user_id, None)
+
+
+@breaks(Laws.test_odd_session_ids)
+class AsyncTrimsIds(AsyncMemoryAdapter):
+    """Looks ids up without their white space."""
+
+    async def get_session(self, session_id: str, /) -> SessionRow | None:
+        return await super().get_session(session_id.strip())
+
+
+@breaks(Laws.test_odd_session_ids)
+class AsyncSplitsIds(AsyncDictionaryAdapter):
+    """Removes what stands before the colon in an id."""
+
+    async def delete_session(self, /, *session_ids: str) -> None:
+        await super().delete_session(*(id_.partition(":")[0] for id_ in session_ids))
+
+
+@breaks(Laws.test_odd_user_ids)
+class AsyncLatin1(AsyncMemoryAdapter):
+    """Knows only the letters of Western Europe in user ids."""
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return await super().get_sessions_by_user_id(
+            user_id.encode("latin-1", "replace").decode("latin-1")
+        )
+
+
+@breaks(Laws.test_session_ids_apart)
+class AsyncIgnoresCase(AsyncMemoryAdapter):
+    """Compares session ids without regard to case."""
+
+    async def get_session(self, session_id: str, /) -> SessionRow | None:
+        return next(
+            (row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()),
+            None,
+        )
+
+
+@breaks(Laws.test_session_ids_apart)
+class AsyncRemovesByPrefix(AsyncMemoryAdapter):
+    """Removes all ids that begin so."""
+
+    async def delete_session(self, /, *session_ids: str) -> None:
+        await super().delete_session(
+            *(id_ for id_ in list(self._sessions) if id_.startswith(session_ids))
+        )
+
+
+@breaks(Laws.test_user_ids_apart)
+class AsyncListsByPrefix(AsyncMemoryAdapter):
+    """Lists the sessions of all users whose ids begin so."""
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return [row for row in self._sessions.values() if row.user_id.startswith(user_id)]
+
+
+@breaks(Laws.test_user_ids_apart)
+class AsyncRemovesTrimmed(AsyncMemoryAdapter):
+    """Removes the sessions of users whose ids are the same without white space."""
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        await self.delete_session(
+            *(
+                row.id
+                for row in list(self._sessions.values())
+                if row.user_id.strip() == user_id.strip()
+            )
+        )
+
+
+@breaks(Laws.test_longest_session_id)
+class AsyncCutsSessionIds(AsyncMemoryAdapter):
+    """Compares the first 191 characters of a session id."""
+
+    async def get_session(self, session_id: str, /) -> SessionRow | None:
+        return next(
+            (row for row in self._sessions.values() if row.id[:191] == session_id[:191]), None
+        )
+
+
+@breaks(Laws.test_longest_user_id)
+class AsyncCutsUserIds(AsyncMemoryAdapter):
+    """Compares the first 255 characters of a user id."""
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return [row for row in self._sessions.values() if row.user_id[:255] == user_id[:255]]
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncReadsInAnyCase(AsyncMemoryAdapter):
+    """Finds sessions without regard to case."""
+
+    async def get_session(self, session_id: str, /) -> SessionRow | None:
+        return next(
+            (row for row in self._sessions.values() if row.id.casefold() == session_id.casefold()),
+            None,
+        )
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncListsPadded(AsyncMemoryAdapter):
+    """Compares the users of sessions as if their ids were filled up with spaces."""
+
+    async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
+        return await super().get_sessions_by_user_id(user_id.rstrip(" "))
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncEndsWithoutAccents(AsyncMemoryAdapter):
+    """Ends the sessions of users without regard to accents."""
+
+    async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
+        plain = user_id.replace("é", "e")
+        self._sessions = {
+            id_: row
+            for id_, row in self._sessions.items()
+            if row.user_id.replace("é", "e") != plain
+        }

@@ -1,0 +1,687 @@
+"""User adapters that break one law each."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lucia.adapters.memory import AsyncMemoryAdapter
+from lucia.errors import DuplicateKeyId, InvalidKeyId, InvalidUserId
+from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
+from lucia.testing import AsyncSessionUserAdapterSuite as JoinedLaws
+from lucia.testing import AsyncUserAdapterSuite as Laws
+from tests.aio.conformance.broken import breaks
+from tests.aio.support.case_insensitive_store import AsyncFoldingStore
+from tests.aio.support.rendezvous import AsyncMeetingAdapter
+from tests.support.clocks import Time
+
+# Users
+
+
+@breaks(Laws.test_get_unknown_user)
+class AsyncRaisesForUnknown(AsyncMemoryAdapter):
+    """Takes an unknown user for an error."""
+
+    async def get_user(self, user_id: str, /) -> UserRow | None:
+        found = await super().get_user(user_id)
+        if found is None:
+            raise InvalidUserId
+        return found
+
+
+@breaks(Laws.test_set_user)
+class AsyncAsciiAttributes(AsyncMemoryAdapter):
+    """Replaces letters beyond ASCII."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        plain = {
+            name: value.encode("ascii", "replace").decode() for name, value in attributes.items()
+        }
+        return await super().set_user(user_id, plain, key)
+
+
+@breaks(Laws.test_set_user)
+class AsyncReturnsTheIdAlone(AsyncMemoryAdapter):
+    """Returns a new user without attributes."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        await super().set_user(user_id, attributes, key)
+        return UserRow(id=user_id)
+
+
+@breaks(Laws.test_set_user_without_key)
+class AsyncMakesKeys(AsyncMemoryAdapter):
+    """Gives a user without a key one of its own making."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        made = KeyRow(
+            id=f"auto:{user_id}",
+            user_id=user_id,
+            hashed_password=None,
+            primary_key=True,
+            expires=None,
+        )
+        return await super().set_user(user_id, attributes, key or made)
+
+
+@breaks(Laws.test_set_user_with_key)
+class AsyncForgetsPrimary(AsyncMemoryAdapter):
+    """Stores the primary key as any other."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        return await super().set_user(
+            user_id, attributes, None if key is None else replace(key, primary_key=False)
+        )
+
+
+class AsyncUserFirst(AsyncMemoryAdapter):
+    """Stores the user before it knows whether the key's id is free."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        if key is not None and key.id in self._keys:
+            self._users[user_id] = UserRow(id=user_id, attributes=attributes)
+            raise DuplicateKeyId
+        return await super().set_user(user_id, attributes, key)
+
+
+breaks(Laws.test_set_user_with_taken_key, Laws.test_set_user_at_once)(AsyncUserFirst)
+
+
+@breaks(Laws.test_set_user_with_taken_key)
+class AsyncTakesKeysOver(AsyncMemoryAdapter):
+    """Gives a taken key to the new user."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        self._keys.pop("" if key is None else key.id, None)
+        return await super().set_user(user_id, attributes, key)
+
+
+@breaks(Laws.test_set_user_with_taken_id)
+class AsyncOverwritesUsers(AsyncMemoryAdapter):
+    """Overwrites a user whose id is taken."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        self._users.pop(user_id, None)
+        return await super().set_user(user_id, attributes, key)
+
+
+@breaks(Laws.test_set_user_with_taken_id)
+class AsyncKeyFirst(AsyncMemoryAdapter):
+    """Stores the key before it knows whether the user's id is free."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        if key is not None and user_id in self._users:
+            self._keys[key.id] = key
+        return await super().set_user(user_id, attributes, key)
+
+
+@breaks(Laws.test_set_user_at_once)
+class AsyncLooksAtKeyFirst(AsyncMeetingAdapter):
+    """Looks whether the key's id is free, and stores later."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        if key is not None and key.id in self._keys:
+            raise DuplicateKeyId
+        await self.meeting.wait()
+        if key is not None:
+            self._keys[key.id] = key
+        return await super().set_user(user_id, attributes, None)
+
+
+@breaks(Laws.test_snapshot)
+class AsyncSharedIn(AsyncMemoryAdapter):
+    """Stores the caller's own attributes."""
+
+    async def set_user(
+        self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
+    ) -> UserRow:
+        self._users[user_id] = UserRow(id=user_id, attributes=attributes)
+        return self._users[user_id]
+
+
+@breaks(Laws.test_delete_user)
+class AsyncMarksDeleted(AsyncMemoryAdapter):
+    """Marks a removed user and still gives them back."""
+
+    async def delete_user(self, user_id: str, /) -> None:
+        await self.update_user_attributes(user_id, {"deleted": True})
+
+
+@breaks(Laws.test_delete_user)
+class AsyncDeletesAllUsers(AsyncMemoryAdapter):
+    """Removes everybody."""
+
+    async def delete_user(self, user_id: str, /) -> None:
+        if user_id in self._users:
+            self._users.clear()
+
+
+@breaks(Laws.test_delete_unknown_user)
+class AsyncRaisesOnDeleteUser(AsyncMemoryAdapter):
+    """Takes removing an unknown user for an error."""
+
+    async def delete_user(self, user_id: str, /) -> None:
+        if user_id not in self._users:
+            raise InvalidUserId
+        await super().delete_user(user_id)
+
+
+@breaks(Laws.test_update)
+class AsyncReplacesAttributes(AsyncMemoryAdapter):
+    """Drops the attributes that are not named."""
+
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
+        if user_id in self._users:
+            self._users[user_id] = UserRow(id=user_id, attributes=dict(attributes))
+        return self._users.get(user_id)
+
+
+@breaks(Laws.test_update)
+class AsyncUpdatesEverybody(AsyncMemoryAdapter):
+    """Changes all users."""
+
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
+        for each in list(self._users):
+            await super().update_user_attributes(each, attributes)
+        return self._users.get(user_id)
+
+
+@breaks(Laws.test_update)
+class AsyncReturnsBefore(AsyncMemoryAdapter):
+    """Returns the user as it was."""
+
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
+        before = await self.get_user(user_id)
+        await super().update_user_attributes(user_id, attributes)
+        return before
+
+
+@breaks(Laws.test_update_nothing)
+class AsyncCountsChanges(AsyncMemoryAdapter):
+    """Takes no change for no user."""
+
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
+        return await super().update_user_attributes(user_id, attributes) if attributes else None
+
+
+@breaks(Laws.test_update_unknown)
+class AsyncUpsertsUsers(AsyncMemoryAdapter):
+    """Makes the user that is not there."""
+
+    async def update_user_attributes(
+        self, user_id: str, attributes: Mapping[str, Any], /
+    ) -> UserRow | None:
+        self._users.setdefault(user_id, UserRow(id=user_id))
+        return await super().update_user_attributes(user_id, attributes)
+
+
+# Keys
+
+
+@breaks(Laws.test_get_unknown_key)
+class AsyncRaisesForUnknownKey(AsyncMemoryAdapter):
+    """Takes an unknown key for an error."""
+
+    async def get_key(self, key_id: str, /) -> KeyRow | None:
+        found = await super().get_key(key_id)
+        if found is None:
+            raise InvalidKeyId
+        return found
+
+
+@breaks(Laws.test_set_key)
+class AsyncHidesExpired(AsyncMemoryAdapter):
+    """Gives no expired keys."""
+
+    async def get_key(self, key_id: str, /) -> KeyRow | None:
+        found = await super().get_key(key_id)
+        return None if found is None or found.expires == 0 else found
+
+
+@breaks(Laws.test_set_key)
+class AsyncEmptyForNone(AsyncMemoryAdapter):
+    """Stores an empty hash for none."""
+
+    async def set_key(self, key: KeyRow, /) -> None:
+        await super().set_key(replace(key, hashed_password=key.hashed_password or ""))
+
+
+@breaks(Laws.test_list_keys)
+class AsyncListsAllKeys(AsyncMemoryAdapter):
+    """Lists everybody's keys."""
+
+    async def get_keys_by_user_id(self, user_id: str, /) -> list[KeyRow]:
+        return list(self._keys.values())
+
+
+@breaks(Laws.test_list_keys)
+class AsyncListsNoPrimary(AsyncMemoryAdapter):
+    """Leaves the primary key out of the list."""
+
+    async def get_keys_by_user_id(self, user_id: str, /) -> list[KeyRow]:
+        return [key for key in await super().get_keys_by_user_id(user_id) if not key.primary_key]
+
+
+@breaks(Laws.test_duplicate_key)
+class AsyncOverwritesKeys(AsyncMemoryAdapter):
+    """Overwrites a key of the same user."""
+
+    async def set_key(self, key: KeyRow, /) -> None:
+        found = self._keys.get(key.id)
+        if found is not None and found.user_id == key.user_id:
+            self._keys[key.id] = key
+        else:
+            await super().set_key(key)
+
+
+@breaks(Laws.test_duplicate_key)
+class AsyncStealsKeys(AsyncMemoryAdapter):
+    """Gives a key to another user."""
+
+    async def set_key(self, key: KeyRow, /) -> None:
+        self._keys[key.id] = key
+
+
+@breaks(Laws.test_key_of_unknown_user)
+class AsyncKeysOfNobody(AsyncMemoryAdapter):
+    """Does not look whether the user exists."""
+
+    async def set_key(self, key: KeyRow, /) -> None:
+        self._add_key(key)
+
+
+@breaks(Laws.test_key_of_unknown_user)
+class AsyncStoresThenRefuses(AsyncMemoryAdapter):
+    """Notices that there is no such user after it stored the key."""
+
+    async def set_key(self, key: KeyRow, /) -> None:
+        self._add_key(key)
+        if key.user_id not in self._users:
+            raise InvalidUserId
+
+
+@breaks(Laws.test_set_key_at_once)
+class AsyncLooksFirst(AsyncMeetingAdapter):
+    """Looks whether an id is free, and stores later."""
+
+    async def set_key(self, key: KeyRow, /) -> None:
+        if key.id in self._keys:
+            raise DuplicateKeyId
+        await self.meeting.wait()
+        self._keys[key.id] = key
+
+
+# Passwords
+
+
+@breaks(Laws.test_update_password)
+class AsyncKeepsPasswords(AsyncMemoryAdapter):
+    """Never takes a password away."""
+
+    async def update_key_password(
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
+    ) -> KeyRow | None:
+        if hashed_password is None:
+            return await self.get_key(key_id)
+        return await super().update_key_password(key_id, hashed_password, expected=expected)
+
+
+@breaks(Laws.test_update_password)
+class AsyncSetsAllPasswords(AsyncMemoryAdapter):
+    """Sets the hash of all keys of the user."""
+
+    async def update_key_password(
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
+    ) -> KeyRow | None:
+        self._keys = {
+            id_: replace(key, hashed_password=hashed_password) for id_, key in self._keys.items()
+        }
+        return self._keys.get(key_id)
+
+
+@breaks(Laws.test_update_password_keeps_the_rest)
+class AsyncStoresAnew(AsyncMemoryAdapter):
+    """Stores the key anew, as a persistent one that is not primary."""
+
+    async def update_key_password(
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
+    ) -> KeyRow | None:
+        found = await super().update_key_password(key_id, hashed_password, expected=expected)
+        if found is not None:
+            self._keys[key_id] = replace(found, primary_key=False, expires=None)
+        return found
+
+
+@breaks(Laws.test_update_password_of_unknown_key)
+class AsyncRaisesOnUnknownUpdate(AsyncMemoryAdapter):
+    """Makes a key that is not there."""
+
+    async def update_key_password(
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
+    ) -> KeyRow | None:
+        made = KeyRow(
+            id=key_id, user_id="unknown", hashed_password=None, primary_key=False, expires=None
+        )
+        self._keys.setdefault(key_id, made)
+        return await super().update_key_password(key_id, hashed_password, expected=expected)
+
+
+@breaks(Laws.test_update_expected_password)
+class AsyncNullEqualsNothing(AsyncMemoryAdapter):
+    """Compares with ``= NULL``, which is never true."""
+
+    async def update_key_password(
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
+    ) -> KeyRow | None:
+        return (
+            None
+            if expected is None
+            else await super().update_key_password(key_id, hashed_password, expected=expected)
+        )
+
+
+@breaks(Laws.test_update_unexpected_password)
+class AsyncTakesNoneForUnset(AsyncMemoryAdapter):
+    """Takes ``expected=None`` for not given."""
+
+    async def update_key_password(
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
+    ) -> KeyRow | None:
+        return await super().update_key_password(
+            key_id, hashed_password, expected=expected or UNSET
+        )
+
+
+@breaks(Laws.test_update_unexpected_password)
+class AsyncIgnoresExpected(AsyncMemoryAdapter):
+    """Sets the hash whatever it was."""
+
+    async def update_key_password(
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
+    ) -> KeyRow | None:
+        return await super().update_key_password(key_id, hashed_password)
+
+
+@breaks(Laws.test_update_expected_at_once)
+class AsyncComparesFirst(AsyncMeetingAdapter):
+    """Compares the hash, and sets it later."""
+
+    async def update_key_password(
+        self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
+    ) -> KeyRow | None:
+        key = self._keys.get(key_id)
+        if key is None or key.hashed_password != expected:
+            return None
+        await self.meeting.wait()
+        return await super().update_key_password(key_id, hashed_password)
+
+
+# Removing keys
+
+
+@breaks(Laws.test_delete_keys)
+class AsyncCountsIds(AsyncMemoryAdapter):
+    """Counts the ids that it was given."""
+
+    async def delete_non_primary_key(self, /, *key_ids: str) -> int:
+        await super().delete_non_primary_key(*key_ids)
+        return len(key_ids)
+
+
+@breaks(Laws.test_delete_keys)
+class AsyncRemovesOneKey(AsyncMemoryAdapter):
+    """Stops at the first unknown id."""
+
+    async def delete_non_primary_key(self, /, *key_ids: str) -> int:
+        count = 0
+        for key_id in key_ids:
+            if key_id not in self._keys:
+                break
+            count += await super().delete_non_primary_key(key_id)
+        return count
+
+
+@breaks(Laws.test_delete_unknown_key)
+class AsyncRaisesOnDeleteKey(AsyncMemoryAdapter):
+    """Takes removing an unknown key for an error."""
+
+    async def delete_non_primary_key(self, /, *key_ids: str) -> int:
+        for key_id in key_ids:
+            if key_id not in self._keys:
+                raise InvalidKeyId
+        return await super().delete_non_primary_key(*key_ids)
+
+
+@breaks(Laws.test_delete_primary_key)
+class AsyncRemovesPrimary(AsyncMemoryAdapter):
+    """Removes primary keys too."""
+
+    async def delete_non_primary_key(self, /, *key_ids: str) -> int:
+        return sum(self._keys.pop(key_id, None) is not None for key_id in set(key_ids))
+
+
+@breaks(Laws.test_consume_at_once)
+class AsyncCountsFirst(AsyncMeetingAdapter):
+    """Counts the keys that are there, and removes them later."""
+
+    async def delete_non_primary_key(self, /, *key_ids: str) -> int:
+        count = len([key_id for key_id in key_ids if key_id in self._keys])
+        await self.meeting.wait()
+        await super().delete_non_primary_key(*key_ids)
+        return count
+
+
+@breaks(Laws.test_delete_keys_by_user)
+class AsyncLeavesPrimary(AsyncMemoryAdapter):
+    """Leaves a user's primary key."""
+
+    async def delete_keys_by_user_id(self, user_id: str, /) -> None:
+        await self.delete_non_primary_key(
+            *(key.id for key in await self.get_keys_by_user_id(user_id))
+        )
+
+
+@breaks(Laws.test_delete_keys_by_user)
+class AsyncDeletesAllKeys(AsyncMemoryAdapter):
+    """Removes everybody's keys."""
+
+    async def delete_keys_by_user_id(self, user_id: str, /) -> None:
+        self._keys.clear()
+
+
+@breaks(Laws.test_delete_keys_by_unknown_user)
+class AsyncRaisesOnDeleteKeys(AsyncMemoryAdapter):
+    """Takes removing an unknown user's keys for an error."""
+
+    async def delete_keys_by_user_id(self, user_id: str, /) -> None:
+        if user_id not in self._users:
+            raise InvalidUserId
+        await super().delete_keys_by_user_id(user_id)
+
+
+# Ids
+
+
+@breaks(Laws.test_odd_ids)
+class AsyncSplitsAtLastColon(AsyncMemoryAdapter):
+    """Takes what stands before the last colon for the provider, and trims the rest."""
+
+    async def get_key(self, key_id: str, /) -> KeyRow | None:
+        provider, _, name = key_id.rpartition(":")
+        return await super().get_key(f"{provider}:{name.strip()}")
+
+
+@breaks(Laws.test_ids_apart)
+class AsyncIgnoresCase(AsyncMemoryAdapter):
+    """Compares the owners of keys without regard to case."""
+
+    async def get_keys_by_user_id(self, user_id: str, /) -> list[KeyRow]:
+        return [key for key in self._keys.values() if key.user_id.casefold() == user_id.casefold()]
+
+
+@breaks(Laws.test_ids_apart)
+class AsyncDeletesTrimmed(AsyncMemoryAdapter):
+    """Removes all users whose ids are the same without white space."""
+
+    async def delete_user(self, user_id: str, /) -> None:
+        self._users = {
+            id_: user for id_, user in self._users.items() if id_.strip() != user_id.strip()
+        }
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncFolds(AsyncFoldingStore):
+    """Compares all ids as MariaDB does by default."""
+
+    def __init__(self) -> None:
+        super().__init__(Time())
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncKeysInAnyCase(AsyncMemoryAdapter):
+    """Finds keys without regard to case."""
+
+    async def get_key(self, key_id: str, /) -> KeyRow | None:
+        return next(
+            (key for key in self._keys.values() if key.id.casefold() == key_id.casefold()), None
+        )
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncKeysWithoutAccents(AsyncMemoryAdapter):
+    """Removes keys without regard to accents."""
+
+    async def delete_non_primary_key(self, /, *key_ids: str) -> int:
+        plain = {key_id.replace("é", "e") for key_id in key_ids}
+        return await super().delete_non_primary_key(
+            *(key_id for key_id in self._keys if key_id.replace("é", "e") in plain)
+        )
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncUsersPadded(AsyncMemoryAdapter):
+    """Compares the ids of users as if all were filled up with spaces."""
+
+    async def get_user(self, user_id: str, /) -> UserRow | None:
+        return await super().get_user(user_id.rstrip(" "))
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncRemovesUsersInAnyCase(AsyncMemoryAdapter):
+    """Removes users without regard to case."""
+
+    async def delete_user(self, user_id: str, /) -> None:
+        self._users = {
+            id_: user for id_, user in self._users.items() if id_.casefold() != user_id.casefold()
+        }
+
+
+@breaks(Laws.test_other_spellings)
+class AsyncKeysOfOtherUsers(AsyncMemoryAdapter):
+    """Looks for a key's user without regard to invisible characters."""
+
+    async def set_key(self, key: KeyRow, /) -> None:
+        await super().set_key(replace(key, user_id=key.user_id.replace("\u200b", "")))
+
+
+@breaks(Laws.test_longest_ids)
+class AsyncCutsKeyIds(AsyncMemoryAdapter):
+    """Compares the first 191 characters of a key's id."""
+
+    async def get_key(self, key_id: str, /) -> KeyRow | None:
+        return next((key for key in self._keys.values() if key.id[:191] == key_id[:191]), None)
+
+
+@breaks(Laws.test_longest_ids)
+class AsyncCutsUserIds(AsyncMemoryAdapter):
+    """Compares the first 255 characters of a user's id."""
+
+    async def get_keys_by_user_id(self, user_id: str, /) -> list[KeyRow]:
+        return [key for key in self._keys.values() if key.user_id[:255] == user_id[:255]]
+
+
+# Sessions with users
+
+
+@breaks(JoinedLaws.test_joined)
+class AsyncJoinsAnyone(AsyncMemoryAdapter):
+    """Gives some user with the session."""
+
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
+        session = await self.get_session(session_id)
+        return None if session is None else (session, next(iter(self._users.values())))
+
+
+@breaks(JoinedLaws.test_joined)
+class AsyncJoinsWithoutAttributes(AsyncMemoryAdapter):
+    """Leaves the session's attributes out."""
+
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
+        found = await super().get_session_and_user_by_session_id(session_id)
+        return None if found is None else (replace(found[0], attributes={}), found[1])
+
+
+@breaks(JoinedLaws.test_joined_unknown)
+class AsyncJoinsEnded(AsyncMemoryAdapter):
+    """Remembers a session that it was asked to store."""
+
+    async def set_session(self, session: SessionRow, /) -> None:
+        self.last = session
+        await super().set_session(session)
+
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
+        return (self.last, self._users[self.last.user_id]) if session_id == self.last.id else None
+
+
+@breaks(JoinedLaws.test_joined_other_spellings)
+class AsyncJoinsFolded(AsyncFoldingStore):
+    """Compares the ids of sessions as MariaDB does by default."""
+
+    def __init__(self) -> None:
+        super().__init__(Time())
+
+
+@breaks(JoinedLaws.test_joined_without_user)
+class AsyncJoinsOuter(AsyncMemoryAdapter):
+    """Makes up a user for a session without one."""
+
+    async def get_session_and_user_by_session_id(
+        self, session_id: str, /
+    ) -> tuple[SessionRow, UserRow] | None:
+        session = await self.get_session(session_id)
+        return (
+            None
+            if session is None
+            else (session, self._users.get(session.user_id) or UserRow(id=session.user_id))
+        )

@@ -1,0 +1,1 @@
+"""The Redis session adapter on one server."""

@@ -1,0 +1,225 @@
+"""Creating, renewing and revoking sessions on one server, also many at once."""
+
+from functools import partial
+
+import pytest
+
+from lucia._compat.calls import AsyncCalls
+from lucia._redis.records import MAX_RECORD_BYTES
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.errors import DuplicateSessionId
+from tests.aio.support.redis_calls import MINUTE, add, one_reply_type, renew
+from tests.support.redis_inspectors import Inspector
+from tests.support.sessions import HOUR, row
+from tools.servers import until
+
+
+async def test_same_id_twice(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """A second session with an id is refused and changes nothing; the very same session once more is no error and is in the index once."""
+    session = row("one", handle="h")
+    await adapter.set_session(session)
+    await add(adapter, "two")
+    before = inspector.census()
+    for other in (row("one"), row("one", "u2"), row("one", life=2 * HOUR, handle="h")):
+        with pytest.raises(DuplicateSessionId):
+            await adapter.set_session(other)
+    with pytest.raises(DuplicateSessionId):
+        await adapter.renew_session("two", session, grace=MINUTE)
+    with pytest.raises(DuplicateSessionId):
+        await adapter.renew_session("two", row("two"), grace=MINUTE)
+    assert inspector.census() == before
+    await adapter.set_session(session)
+    assert inspector.index() == ["one", "two"]
+    inspector.check()
+
+
+async def test_same_call_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """The same session stored many times at once is stored once; of different sessions with one id one is stored."""
+    session = row("same")
+    assert await AsyncCalls.together(*[partial(adapter.set_session, session)] * 10) == [None] * 10
+    outcomes = await AsyncCalls.together(
+        *(partial(adapter.set_session, row("one", handle=number)) for number in range(10))
+    )
+    assert outcomes.count(None) == 1
+    assert sum(isinstance(outcome, DuplicateSessionId) for outcome in outcomes) == 9
+    inspector.check()
+
+
+async def test_too_long(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """A record of more than 16 KiB is refused, be it of a new session or of a successor, and nothing is stored."""
+    await add(adapter, "used")
+    before = inspector.census()
+    with pytest.raises(ValueError, match="16384"):
+        await adapter.set_session(row("long", metadata="x" * MAX_RECORD_BYTES))
+    with pytest.raises(ValueError, match="16384"):
+        await adapter.renew_session("used", row("long", metadata="x" * MAX_RECORD_BYTES), grace=0)
+    assert inspector.census() == before
+
+
+@pytest.mark.parametrize("grace", [0, MINUTE])
+async def test_renewals_at_once(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, grace: int
+) -> None:
+    """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
+    await add(adapter, "used", "other")
+    outcomes = await AsyncCalls.together(
+        *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
+    )
+    (winner,) = inspector.live() - {"other"}
+    assert outcomes.count(winner) == (16 if grace else 1)
+    assert set(outcomes) == ({winner} if grace else {winner, None})
+    assert await adapter.get_session("used") is None
+    inspector.check()
+
+
+async def test_lost_reply(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """A renewal that is sent again since its reply was lost gets the same successor, also after the grace."""
+    await add(adapter, "used")
+    successor = row("new")
+    for _ in range(3):
+        assert await adapter.renew_session("used", successor, grace=1_000) == successor
+        inspector.age("used", 2_000)
+    assert await renew(adapter, "used", "later") is None
+    assert inspector.live() == {"new"}
+    inspector.check()
+
+
+async def test_grace(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """A used id leads to its successor until the grace is over by the server's clock; ending it after that still ends the successor."""
+    await add(adapter, "used")
+    await renew(adapter, "used", "new", 30_000)
+    inspector.age("used", 25_000)
+    assert await renew(adapter, "used", "other") == "new"
+    assert await adapter.get_successor("used") == await adapter.get_session("new")
+    inspector.age("used", 10_000)
+    assert await renew(adapter, "used", "other") is None
+    assert await adapter.get_successor("used") is None
+    assert await adapter.delete_other_sessions("u2", "used") is False
+    assert inspector.live() == {"new"}
+    await adapter.delete_session("used")
+    assert inspector.live() == set()
+    inspector.check()
+
+
+async def test_after_the_marker(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """60 seconds after a renewal the used id is unknown: it leads nowhere, and ending it ends nothing."""
+    await add(adapter, "used")
+    await renew(adapter, "used", "new")
+    inspector.age("used", MINUTE)
+    assert inspector.keys() == {"session:new", "userSession:u1"}
+    assert await renew(adapter, "used", "other") is None
+    await adapter.delete_session("used")
+    assert inspector.live() == {"new"}
+
+
+async def test_chain(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """A used id leads over all renewals to the live session while each is within its grace; one that is not breaks the chain."""
+    await add(adapter, "s0")
+    for number in range(4):
+        assert await renew(adapter, f"s{number}", f"s{number + 1}", 30_000) == f"s{number + 1}"
+    for number in range(4):
+        assert await renew(adapter, f"s{number}", "other") == "s4"
+    inspector.age("s2", 31_000)
+    assert [await adapter.get_successor(f"s{number}") is None for number in range(5)] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
+    await adapter.delete_session("s0")
+    assert inspector.live() == set()
+    inspector.check()
+
+
+async def test_renewal_of_nothing(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """An unknown, ended or dead session has no successor, and nothing is stored."""
+    await add(adapter, "ended")
+    await adapter.delete_session("ended")
+    await add(adapter, "dead", user_id="u2")
+    inspector.client.pexpire("session:dead", 1)
+    until(lambda: not inspector.live())
+    before = inspector.census()
+    for used_id in ("unknown", "ended", "dead"):
+        assert await renew(adapter, used_id, "new") is None
+        assert await adapter.get_successor(used_id) is None
+    assert inspector.census() == before
+
+
+async def test_ending(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """Several sessions of several users are ended in one call, with unknown, repeated and used ids among them; or none at all."""
+    await add(adapter, "a1", "a2", "a3")
+    await add(adapter, "b1", "b2", user_id="u2")
+    await renew(adapter, "a2", "a4")
+    await adapter.delete_session()
+    await adapter.delete_session("a1", "unknown", "b1", "a2", "a2")
+    assert inspector.live() == {"a3", "b2"}
+    assert (inspector.index("u1"), inspector.index("u2")) == (["a3"], ["b2"])
+    inspector.check()
+
+
+async def test_last_session(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """With the last session of a user the index is gone too."""
+    await add(adapter, "one")
+    await adapter.delete_session("one")
+    assert inspector.keys() == set()
+
+
+@one_reply_type
+@pytest.mark.parametrize("keep", ["", "live", "renewed", "foreign", "unknown"])
+@pytest.mark.parametrize("count", [0, 1, 1_000, 1_001, 5_500])
+async def test_sign_out_everywhere(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, count: int, keep: str
+) -> None:
+    """However many sessions there are, all are ended but the one to keep, if that is a live one of this user; others' are left alone."""
+    inspector.fill("u1", count)
+    await add(adapter, "live", "used")
+    await renew(adapter, "used", "successor")
+    await add(adapter, "foreign", user_id="u2")
+    if keep:
+        kept = await adapter.delete_other_sessions("u1", "used" if keep == "renewed" else keep)
+        assert kept is (keep in {"live", "renewed"})
+    else:
+        await adapter.delete_sessions_by_user_id("u1")
+    expected = {"live": {"live"}, "renewed": {"successor"}}.get(keep, set())
+    assert inspector.live() == {"foreign"} | expected
+    assert set(inspector.index()) == expected
+    inspector.check()
+
+
+async def test_sign_out_during_logins(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """A sign-out everywhere while people log in and renew ends every session from before, and leaves none without its index entry."""
+    for turn in range(5):
+        old = {f"{turn}-old{number}" for number in range(6)}
+        await add(adapter, *sorted(old))
+        await AsyncCalls.together(
+            *(partial(adapter.set_session, row(f"{turn}-login{number}")) for number in range(10)),
+            partial(adapter.delete_sessions_by_user_id, "u1"),
+            *(
+                partial(renew, adapter, f"{turn}-old{number}", f"{turn}-new{number}")
+                for number in range(6)
+            ),
+        )
+        assert {each for each in inspector.live() if "-login" not in each} == set()
+        inspector.check()
+
+
+async def test_keeping_during_renewals(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """A session that is kept while it is renewed is kept as its one successor."""
+    for turn in range(5):
+        await add(adapter, f"{turn}-kept", f"{turn}-other")
+        await AsyncCalls.together(
+            *(
+                partial(renew, adapter, f"{turn}-kept", f"{turn}-new{number}")
+                for number in range(4)
+            ),
+            partial(adapter.delete_other_sessions, "u1", f"{turn}-kept"),
+        )
+        (kept,) = inspector.live()
+        assert kept.startswith(f"{turn}-new")
+        assert inspector.index() == [kept]
+        inspector.check()

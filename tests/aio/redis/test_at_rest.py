@@ -1,0 +1,651 @@
+"""Ids at rest: what Redis holds where hashes stand for ids, turning that on, changing the key, and who can use what Redis holds."""
+
+import re
+from collections.abc import AsyncIterator, Generator
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import Any, Final
+
+import pytest
+
+from lucia import AsyncAuth, InvalidSessionId, SessionExpiry, User
+from lucia._compat.calls import AsyncCalls
+from lucia._redis.hashed_ids import HashedIds, RawIds
+from lucia._redis.records import encode_row
+from lucia._rules.sessions import new_session_id
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from lucia.models import SessionRow
+from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
+from tests.support.clocks import Time
+from tests.support.redis_clients import AsyncClients
+from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
+from tests.support.sessions import HOUR, row
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
+
+MINUTE: Final = 60_000
+KEY, OLD, FOREIGN = (bytes([number]) * 32 for number in (1, 2, 3))
+RING: Final = HashedIds([KEY])
+
+
+@pytest.fixture(params=["redis", "cluster", "no scripts"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """One server, a cluster, and a server that refuses scripts."""
+    return str(request.param)
+
+
+@pytest.fixture
+def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector, None, None]:
+    """A look from outside into an emptied place."""
+    if kind == "cluster":
+        with ClusterInspector(request.getfixturevalue("cluster")) as found:
+            yield found
+    else:
+        with Inspector(request.getfixturevalue("redis_server")) as found:
+            yield found
+
+
+@pytest.fixture
+async def client(kind: str, inspector: Inspector) -> AsyncIterator[Any]:
+    """A client of the place."""
+    inspector.on_each(
+        "ACL",
+        "SETUSER",
+        "app",
+        "reset",
+        "on",
+        ">pass",
+        "~*",
+        "+@all",
+        *(["-@scripting"] if kind == "no scripts" else []),
+    )
+    options: dict[str, Any] = {"username": "app", "password": "pass"}
+    if isinstance(inspector, ClusterInspector):
+        found = AsyncClients.of_cluster("redis", inspector.cluster, **options)
+    else:
+        found = AsyncClients.make("redis-py as it is", inspector.server, **options)
+    async with found:
+        yield found
+    inspector.on_each("ACL", "DELUSER", "app")
+
+
+@pytest.fixture
+def hashed(client: Any) -> AsyncRedisSessionAdapter:
+    """An adapter with a key."""
+    return AsyncRedisSessionAdapter(client, id_keys=[KEY])
+
+
+@pytest.fixture
+def raw(client: Any) -> AsyncRedisSessionAdapter:
+    """One without, on the same keys."""
+    return AsyncRedisSessionAdapter(client)
+
+
+of_one_server = pytest.mark.parametrize("kind", ["redis"])
+
+
+async def add(adapter: AsyncRedisSessionAdapter, user_id: str = "u1") -> str:
+    """Store a session; its id."""
+    session_id = new_session_id()
+    await adapter.set_session(row(session_id, user_id))
+    return session_id
+
+
+async def renew(adapter: AsyncRedisSessionAdapter, used_id: str, grace: int = MINUTE) -> str | None:
+    """Renew a session of the user u1; the id that came of it."""
+    found = await adapter.renew_session(used_id, row(new_session_id()), grace=grace)
+    return None if found is None else found.id
+
+
+async def leads_to(adapter: AsyncRedisSessionAdapter, session_id: str | None) -> str | None:
+    """The id of the session that a request with this id is given."""
+    found = (
+        None
+        if session_id is None
+        else await adapter.get_session(session_id) or await adapter.get_successor(session_id)
+    )
+    return None if found is None else found.id
+
+
+def dump(inspector: Inspector) -> str:
+    """All keys and values, as text."""
+    census = inspector.census()
+    values = [
+        each
+        for entry in census.values()
+        for each in (entry.value if isinstance(entry.value, list) else [entry.value])
+    ]
+    return "\n".join([*census, *(value.decode(errors="replace") for value in values)])
+
+
+def to_auth(adapter: AsyncRedisSessionAdapter, **config: Any) -> AsyncAuth[User]:
+    """Sessions alone, over this adapter."""
+    return AsyncAuth(sessions=adapter, env="DEV", **config)
+
+
+# What Redis holds
+
+
+async def test_no_id_in_redis(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """No key and no value has a session's id: not after logins, renewals, chains of them, lists, nor after sessions were ended."""
+    used = [await add(hashed) for _ in range(4)]
+    chain = [used[0]]
+    for _ in range(3):
+        chain.append(await renew(hashed, chain[-1]) or "")
+    outcomes = await AsyncCalls.together(*(partial(renew, hashed, used[1]) for _ in range(4)))
+    assert await leads_to(hashed, chain[0]) == chain[-1]
+    listed = [each.id for each in await hashed.get_sessions_by_user_id("u1")]
+    ids = {*used, *chain, *map(str, outcomes)}
+    assert len(ids) == 8
+    assert not [id_ for id_ in ids if id_ in dump(inspector)]
+    assert len(re.findall(r"(?m)^session:[0-9a-f]{64}$", dump(inspector))) == len(listed) == 4
+    assert await hashed.delete_other_sessions("u1", chain[0]) is True
+    assert not [id_ for id_ in ids if id_ in dump(inspector)]
+    assert await leads_to(hashed, chain[0]) == chain[-1]
+    await hashed.delete_session(chain[0], used[2], "unknown" * 6)
+    await hashed.delete_sessions_by_user_id("u1")
+    assert not [id_ for id_ in (*ids, "unknown" * 6) if id_ in dump(inspector)]
+    assert inspector.live() == set()
+
+
+async def test_form_of_keys(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """Keys, records, index and markers are those of the layout, with hashes in the place of ids; a marker also has what is sealed."""
+    used = await add(hashed)
+    new = await renew(hashed, used) or ""
+    inspector.client.delete(DEFAULT.session_key(RING.stored(used)))
+    census = inspector.census()
+    marker = DEFAULT.marker_key(RING.stored(used))
+    assert {DEFAULT.session_key(RING.stored(new)), DEFAULT.index_key("u1"), marker} == census.keys()
+    assert (
+        f'{{"id":"{RING.stored(used)}","successor":"{RING.stored(new)}","grace":60000,"sealed":"'.encode()
+        in census[marker].value
+    )
+    assert RING.stored(new).encode() in census[DEFAULT.index_key("u1")].value
+    assert (
+        f'{{"id":"{RING.stored(new)}","user_id":"u1",'.encode()
+        in census[DEFAULT.session_key(RING.stored(new))].value
+    )
+
+
+async def test_other_layout(client: Any, inspector: Inspector) -> None:
+    """In the layout ``lucia-v2`` hashes stand in the set."""
+    adapter = AsyncRedisSessionAdapter(client, layout="lucia-v2", id_keys=[KEY])
+    used, other = await add(adapter), await add(adapter)
+    new = await renew(adapter, used)
+    assert await leads_to(adapter, used) == new
+    await adapter.get_sessions_by_user_id("u1")
+    found = {id_.decode() for id_ in inspector.client.smembers("user_sessions:u1")}
+    assert found == {RING.stored(new or ""), RING.stored(other)} == inspector.live()
+    assert await adapter.delete_other_sessions("u1", used) is True
+    assert inspector.live() == {RING.stored(new or "")}
+
+
+async def test_markers_without_keys(
+    client: Any, raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """Without keys, and with ``write``, records and markers are byte for byte what they are without this feature."""
+    used = await add(raw)
+    new = await renew(raw, used)
+    writing = AsyncRedisSessionAdapter(client, id_keys=[KEY], raw_ids="write")
+    used2 = await add(writing)
+    new2 = await renew(writing, used2)
+    for before, after in ((used, new), (used2, new2)):
+        marker = inspector.client.get(DEFAULT.marker_key(before))
+        assert marker == f'{{"id":"{before}","successor":"{after}","grace":60000}}'.encode()
+        record = inspector.client.get(DEFAULT.session_key(after or "")).decode()
+        assert re.fullmatch(
+            rf'{{"id":"{after}","user_id":"u1","active_expires":\d+,"idle_expires":\d+}}', record
+        )
+
+
+@of_one_server
+async def test_commands(client: Any, inspector: Inspector) -> None:
+    """Reading is one command that names all candidates; with ``refuse``, no command ever names a raw id."""
+    ring = HashedIds([KEY, OLD])
+    adapter = AsyncRedisSessionAdapter(client, id_keys=[KEY, OLD])
+    session_id = await add(adapter)
+    with inspector.watched() as commands:
+        await adapter.get_session(session_id)
+    assert commands == [f"MGET {' '.join(map(DEFAULT.session_key, ring.candidates(session_id)))}"]
+    strict = AsyncRedisSessionAdapter(client, id_keys=[KEY], raw_ids="refuse")
+    with inspector.watched() as commands:
+        used = await add(strict)
+        new = await renew(strict, used) or ""
+        assert await leads_to(strict, used) == new
+        assert await strict.delete_other_sessions("u1", used) is True
+        await strict.delete_session(used)
+    assert len(commands) > 8
+    assert not [command for command in commands if used in command or new in command]
+
+
+async def test_rows_of_a_list_can_be_ended(hashed: AsyncRedisSessionAdapter) -> None:
+    """A list has no ids, and what it has ends the session and what that was renewed to; it does not lead there."""
+    ids = [await add(hashed) for _ in range(2)]
+    listed = [each.id for each in await hashed.get_sessions_by_user_id("u1")]
+    assert listed == [RING.stored(id_) for id_ in reversed(ids)]
+    assert [await leads_to(hashed, id_) for id_ in listed] == [None, None]
+    assert await renew(hashed, listed[0]) is None
+    new = await renew(hashed, ids[0])
+    await hashed.delete_session(*listed)
+    assert [await leads_to(hashed, id_) for id_ in (*ids, new)] == [None] * 3
+
+
+async def test_id_that_looks_like_a_hash(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
+) -> None:
+    """An id of 64 hex digits is an id like any other, never found under itself, and ended under both."""
+    await raw.set_session(row("a" * 64, "u1"))
+    assert await leads_to(hashed, "a" * 64) is None
+    await hashed.set_session(row("a" * 64, "u2"))
+    found = await hashed.get_session("a" * 64)
+    assert found is not None
+    assert found.user_id == "u2"
+    await hashed.delete_session("a" * 64)
+    assert await leads_to(hashed, "a" * 64) is None
+    assert await raw.get_session("a" * 64) is None
+
+
+@of_one_server
+async def test_handles(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter) -> None:
+    """A session without a handle has the same one by its id, in its user's list, and after a renewal; it can be ended by it."""
+    auth = to_auth(hashed)
+    for adapter in (hashed, raw):
+        used = await add(adapter)
+        handle = (await auth.get_session(used)).handle
+        assert [device.handle for device in await auth.get_all_user_sessions("u1")] == [handle]
+        renewed = await auth.renew_session(used)
+        assert renewed.handle == handle
+        assert [device.handle for device in await auth.get_all_user_sessions("u1")] == [handle]
+        assert await auth.invalidate_user_session("u1", handle) is True
+        with pytest.raises(InvalidSessionId):
+            await auth.get_session(renewed.session_id)
+
+
+@of_one_server
+async def test_attributes_come_back(hashed: AsyncRedisSessionAdapter) -> None:
+    """A row comes back by its id as it was stored, with a handle or without."""
+    metadata: list[dict[str, Any]] = [
+        {},
+        {"handle": "h"},
+        {"handle": None},
+        {"handle": "", "noted": {}},
+    ]
+    for number, attributes in enumerate(metadata):
+        stored = row(f"s{number}", **attributes)
+        await hashed.set_session(stored)
+        assert await hashed.get_session(f"s{number}") == stored
+
+
+# Turning it on, and changing the key
+
+
+async def test_turning_on(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """Turning it on logs nobody out, not within a grace either: sessions under raw ids are read, renewed, kept and ended as before."""
+    used, kept, ended, idle = [await add(raw) for _ in range(4)]
+    new = await renew(raw, used)
+    assert [await leads_to(hashed, id_) for id_ in (used, kept)] == [new, kept]
+    newer = await renew(hashed, new or "")
+    assert newer is not None
+    assert await renew(hashed, used) == newer
+    assert [await leads_to(hashed, id_) for id_ in (used, new, newer)] == [newer] * 3
+    assert RING.stored(newer) in inspector.live()
+    await hashed.delete_session(ended)
+    assert await leads_to(raw, ended) is None
+    outcomes: list[Any] = await AsyncCalls.together(
+        *(partial(renew, hashed, idle) for _ in range(8))
+    )
+    assert len(set(outcomes)) == 1
+    assert await leads_to(hashed, idle) == outcomes[0]
+    await hashed.delete_session(idle)
+    assert await leads_to(hashed, outcomes[0]) is None
+    assert await hashed.delete_other_sessions("u1", kept) is True
+    assert inspector.live() == {kept}
+    await hashed.delete_sessions_by_user_id("u1")
+    assert inspector.live() == set()
+
+
+async def test_chain_of_raw_and_hashed_ids_is_ended(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
+) -> None:
+    """Ending a used id ends what it was renewed to across the change, also by a process that does not know the key."""
+    for adapter in (hashed, raw):
+        used = await add(raw)
+        new = await renew(hashed, await renew(raw, used) or "")
+        assert await leads_to(hashed, new) == new
+        await adapter.delete_session(used)
+        assert await leads_to(hashed, new) is None
+
+
+async def test_process_without_keys(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
+) -> None:
+    """A process without the key finds and ends no hashed session by its id, never takes a hash for an id, and signs out everywhere."""
+    used, other = await add(raw), await add(hashed)
+    new = await renew(hashed, used)
+    assert [await leads_to(raw, id_) for id_ in (used, new, other)] == [None] * 3
+    assert await renew(raw, used) is None
+    await raw.delete_session(other)
+    assert [await leads_to(hashed, id_) for id_ in (used, new, other)] == [new, new, other]
+    assert len(await raw.get_sessions_by_user_id("u1")) == 2
+    await raw.delete_sessions_by_user_id("u1")
+    assert [await leads_to(hashed, id_) for id_ in (used, new, other)] == [None] * 3
+
+
+async def test_rotation(client: Any) -> None:
+    """A key that is added at the end everywhere, and then moved to the front, logs nobody out, not within a grace either."""
+    rings = ([OLD], [OLD, KEY], [KEY, OLD])
+    processes = [AsyncRedisSessionAdapter(client, id_keys=ring, raw_ids="refuse") for ring in rings]
+    for before, after in pairwise(processes):
+        one, used = await add(before), await add(before)
+        new = await renew(before, used)
+        newer = await renew(after, new or "")
+        assert newer is not None
+        for process in (before, after):  # both run while it is deployed
+            assert [await leads_to(process, id_) for id_ in (one, used, new, newer)] == [
+                one,
+                newer,
+                newer,
+                newer,
+            ]
+        assert await after.delete_other_sessions("u1", used) is True
+        assert [await leads_to(before, id_) for id_ in (one, newer)] == [None, newer]
+        await before.delete_session(used)
+        assert await leads_to(after, newer) is None
+
+
+async def test_key_that_is_dropped(client: Any) -> None:
+    """A key that is out of the ring leads nowhere, and sign-out everywhere still ends what was stored with it."""
+    old, current = (AsyncRedisSessionAdapter(client, id_keys=ring) for ring in ([OLD], [KEY]))
+    used, other = await add(old), await add(old)
+    new = await renew(old, used)
+    assert [await leads_to(current, id_) for id_ in (used, new, other)] == [None] * 3
+    assert await renew(current, other) is None
+    assert await current.delete_other_sessions("u1", other) is False
+    assert [await leads_to(old, id_) for id_ in (used, new, other)] == [None] * 3
+
+
+async def test_moving_in_three_steps(
+    client: Any, raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """``write``, then ``read``, then ``refuse``: each works beside the one before, and at the end no raw id is accepted."""
+    writing, reading, refusing = (
+        AsyncRedisSessionAdapter(client, id_keys=[KEY], raw_ids=mode)
+        for mode in ("write", "read", "refuse")
+    )
+    first = await add(writing)
+    assert [await leads_to(each, first) for each in (raw, writing, reading)] == [first] * 3
+    second = await renew(reading, first)
+    assert [await leads_to(each, first) for each in (writing, reading)] == [second] * 2
+    third = await renew(writing, second or "")  # an older process renews what a newer one made
+    assert third in inspector.live()
+    assert [
+        await leads_to(each, id_) for each in (writing, reading) for id_ in (first, second)
+    ] == [third] * 4
+    assert await leads_to(refusing, third) is None
+    assert await renew(refusing, third or "") is None
+    await refusing.delete_session(third or "")
+    assert await leads_to(reading, third) == third
+    await reading.delete_session(first)
+    assert await leads_to(writing, third) is None
+
+
+RIGHTS: Final = {
+    "redis": LEAST_RIGHTS,
+    "cluster": LEAST_RIGHTS_CLUSTER,
+    "no scripts": LEAST_RIGHTS_PLAIN,
+}
+
+
+@pytest.mark.parametrize("raw_ids", ["write", "read", "refuse"])
+async def test_least_rights(kind: str, client: Any, inspector: Inspector, raw_ids: RawIds) -> None:
+    """Hashes need no right more than ids as they are."""
+    inspector.on_each(
+        "ACL",
+        "SETUSER",
+        "app",
+        "resetkeys",
+        "-@all",
+        "~session:*",
+        "~userSession:*",
+        *(f"+{each}" for each in RIGHTS[kind]),
+    )
+    adapter = AsyncRedisSessionAdapter(client, id_keys=[KEY, OLD], raw_ids=raw_ids)
+    used, other = await add(adapter), await add(adapter)
+    new = await renew(adapter, used)
+    assert await leads_to(adapter, used) == new
+    assert len(await adapter.get_sessions_by_user_id("u1")) == 2
+    assert await adapter.delete_other_sessions("u1", used) is True
+    assert [await leads_to(adapter, id_) for id_ in (new, other)] == [new, None]
+    await adapter.delete_session(used)
+    await adapter.delete_sessions_by_user_id("u1")
+    assert inspector.live() == set()
+
+
+@of_one_server
+async def test_settings(client: Any) -> None:
+    """Settings that can't be are refused when the adapter is made, with what to do."""
+    refused: list[tuple[list[bytes], Any, str]] = [
+        ([], "refuse", "raw_ids='refuse' needs id_keys"),
+        ([], "never", "raw_ids must be 'write', 'read' or 'refuse'"),
+        ([KEY], "never", "raw_ids must be 'write', 'read' or 'refuse'"),
+        ([b"short"], "read", "make one by secrets.token_bytes"),
+    ]
+    for keys, raw_ids, message in refused:
+        with pytest.raises(ValueError, match=message):
+            AsyncRedisSessionAdapter(client, id_keys=keys, raw_ids=raw_ids)
+    assert KEY.hex() not in repr(vars(AsyncRedisSessionAdapter(client, id_keys=[KEY])))
+    assert repr(KEY) not in repr(vars(AsyncRedisSessionAdapter(client, id_keys=[KEY])))
+
+
+# Who can use what Redis holds
+
+
+def tokens_in(inspector: Inspector) -> set[str]:
+    """All that a thief could try as an id."""
+    text = dump(inspector)
+    tokens = {
+        *re.split(r'[\s{}\[\]":,]+', text),
+        *re.findall(r"[0-9A-Za-z]{40}", text),
+        *re.findall(r"\w+", text),
+        *text.splitlines(),
+    }
+    return (
+        tokens
+        | {token[start : start + 40] for token in tokens for start in range(0, len(token), 8)}
+    ) - {""}
+
+
+async def test_stolen_dump(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """Nothing that Redis holds logs anybody in, neither where the key is known nor where it is not, not within a grace either."""
+    auth, without_key = to_auth(hashed), to_auth(raw)
+    used = await auth.create_session("u1", metadata={"agent": "x"})
+    session = await auth.renew_session((await auth.renew_session(used.session_id)).session_id)
+    assert '"sealed"' in dump(inspector)
+    tokens = tokens_in(inspector)
+    assert len([token for token in tokens if re.fullmatch("[0-9a-f]{64}", token)]) >= 3
+    for token in tokens:
+        assert await leads_to(hashed, token) is None
+        assert await renew(hashed, token) is None
+        assert await hashed.delete_other_sessions("nobody", token) is False
+        for each in (auth, without_key):
+            with pytest.raises(InvalidSessionId):
+                await each.validate_session(token)
+    assert (await auth.validate_session(used.session_id)).session_id == session.session_id
+    assert (await auth.validate_session(session.session_id)).user_id == "u1"
+
+
+async def test_stolen_dump_has_power(raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """Without keys the same search finds what logs in: the session, and the used id that leads to it."""
+    auth = to_auth(raw)
+    used = await auth.create_session("u1")
+    session = await auth.renew_session(used.session_id)
+    assert {used.session_id, session.session_id} == {
+        token for token in tokens_in(inspector) if await leads_to(raw, token)
+    }
+
+
+@of_one_server
+async def test_hash_as_a_cookie(
+    hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """An adapter without keys takes a hash for an id, as it takes any: it is ``Auth`` that refuses it, without one command."""
+    session_id = await add(hashed)
+    stored = RING.stored(session_id)
+    found = await raw.get_session(stored)
+    assert found is not None
+    assert found.id == stored
+    with inspector.watched() as commands:
+        for auth in (to_auth(hashed), to_auth(raw)):
+            for use in (auth.get_session, auth.validate_session, auth.renew_session):
+                with pytest.raises(InvalidSessionId):
+                    await use(stored)
+            await auth.invalidate_session(stored)
+    assert commands == []
+    assert await leads_to(hashed, session_id) == session_id
+
+
+def change_marker(inspector: Inspector, used_id: str, **changes: Any) -> None:
+    """Write other members into a used id's marker, which keeps its end."""
+    key = DEFAULT.marker_key(RING.stored(used_id))
+    value = inspector.client.get(key).decode()
+    for name, text in changes.items():
+        value = re.sub(rf'"{name}":"[^"]*"', f'"{name}":"{text}"', value)
+    inspector.client.set(key, value, keepttl=True)
+
+
+async def test_tampered_markers(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """A marker whose seal is garbage, another's, or beside another's successor leads nowhere, and ending still follows it."""
+    victim, mine = await add(hashed), await add(hashed)
+    new, mine_new = await renew(hashed, victim) or "", await renew(hashed, mine) or ""
+    sealed = re.findall(r'"sealed":"([^"]+)"', dump(inspector))
+    for text in ("garbage", *sealed):
+        change_marker(inspector, mine, successor=RING.stored(new), sealed=text)
+        assert await leads_to(hashed, mine) is None
+        assert await renew(hashed, mine) is None
+    change_marker(inspector, mine, successor=RING.stored(mine_new), sealed=sealed[0])
+    change_marker(inspector, mine, successor=RING.stored(mine_new), sealed=sealed[1])
+    assert await leads_to(hashed, victim) == new
+    change_marker(inspector, victim, sealed="")
+    assert await leads_to(hashed, victim) is None
+    await hashed.delete_session(victim)
+    assert [await leads_to(hashed, id_) for id_ in (victim, new, mine_new)] == [
+        None,
+        None,
+        mine_new,
+    ]
+
+
+async def test_grace(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """A sealed marker leads to its successor until the grace is over, and not at all without one; ending follows it all the same."""
+    used, other = await add(hashed), await add(hashed)
+    new, unseen = await renew(hashed, used, 10_000), await renew(hashed, other, 0)
+    assert [await leads_to(hashed, id_) for id_ in (used, other)] == [new, None]
+    inspector.age(RING.stored(used), 10_000)
+    assert await leads_to(hashed, used) is None
+    assert await renew(hashed, used) is None
+    await hashed.delete_session(used, other)
+    assert [await leads_to(hashed, id_) for id_ in (new, unseen)] == [None, None]
+
+
+@of_one_server
+async def test_longest_chain(hashed: AsyncRedisSessionAdapter) -> None:
+    """A used id leads over sixteen renewals within one grace, and ending it ends all of however many."""
+    chain = [await add(hashed)]
+    for _ in range(17):
+        chain.append(await renew(hashed, chain[-1]) or "")
+    assert [await leads_to(hashed, id_) for id_ in chain[:2]] == [None, chain[-1]]
+    await hashed.delete_session(chain[0])
+    assert await leads_to(hashed, chain[-1]) is None
+
+
+# Values that are not ours
+
+
+@of_one_server
+async def test_record_of_another_session(
+    hashed: AsyncRedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another session's record under an id's hash is never returned, and a damaged one does not hide what is under another key."""
+    mine, others = await add(hashed), await add(hashed, "u2")
+    inspector.client.copy(
+        DEFAULT.session_key(RING.stored(others)),
+        DEFAULT.session_key(RING.stored(mine)),
+        replace=True,
+    )
+    before = inspector.calls("mget")
+    assert await hashed.get_session(mine) is None
+    assert inspector.calls("mget") == before + 2
+    inspector.client.set(DEFAULT.session_key(RING.stored(mine)), "garbage")
+    inspector.write(row(mine))
+    assert await leads_to(hashed, mine) == mine
+    assert not [
+        line for line in caplog.records if mine in line.getMessage() or others in line.getMessage()
+    ]
+
+
+@of_one_server
+@pytest.mark.parametrize("method", ["get_session", "get_successor", "renew", "delete"])
+async def test_crossed_replies(inspector: Inspector, method: str) -> None:
+    """A reply that somebody else left on the connection is noticed, the connection dropped, and the command sent again."""
+    async with AsyncClients.make("redis-py, one connection", inspector.server) as client:
+        adapter, raw = (
+            AsyncRedisSessionAdapter(client, id_keys=[KEY]),
+            AsyncRedisSessionAdapter(client),
+        )
+        session_id, used = await add(raw), await add(adapter)
+        new = await renew(adapter, used)
+        await client.connection.send_command("PING")
+        if method == "get_session":
+            found = await adapter.get_session(session_id)
+            assert found is not None
+            assert found.id == session_id
+        elif method == "get_successor":
+            found = await adapter.get_successor(used)
+            assert found is not None
+            assert found.id == new
+        elif method == "renew":
+            assert await renew(adapter, session_id) is not None
+        else:
+            await adapter.delete_session(session_id)
+            assert await leads_to(adapter, session_id) is None
+
+
+@of_one_server
+async def test_auth_over_hashed_ids(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """Nobody who uses ``Auth`` notices: idle sessions are renewed, used ids lead on, and devices are listed and ended."""
+    time = Time(row("x").idle_expires - HOUR)
+    auth = to_auth(hashed, clock=time, session_expires_in=SessionExpiry())
+    session = await auth.create_session("u1", metadata={"agent": "x"})
+    time.advance(SessionExpiry().active * 1.5)
+    renewed = await auth.validate_session(session.session_id)
+    assert renewed.fresh
+    assert (await auth.validate_session(session.session_id)).session_id == renewed.session_id
+    assert (await auth.get_session(renewed.session_id)).metadata == {"agent": "x"}
+    other = await auth.create_session("u1")
+    assert [device.handle for device in await auth.get_all_user_sessions("u1")] == [
+        other.handle,
+        session.handle,
+    ]
+    assert await auth.invalidate_user_session("u1", other.handle) is True
+    assert await auth.invalidate_all_user_sessions("u1", keep=session.session_id) is True
+    assert inspector.live() == {RING.stored(renewed.session_id)}
+    await auth.invalidate_session(session.session_id)
+    assert inspector.live() == set()
+
+
+@of_one_server
+async def test_same_call_twice(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """Repeating the very same call is no error, and the record is that of the row under its hash."""
+    one = row(new_session_id(), handle="h")
+    await hashed.set_session(one)
+    await hashed.set_session(one)
+    stored: SessionRow = replace(one, id=RING.stored(one.id))
+    assert inspector.client.get(DEFAULT.session_key(stored.id)) == encode_row(stored)
+    assert inspector.index() == [stored.id]

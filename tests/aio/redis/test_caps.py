@@ -1,0 +1,123 @@
+"""Many logins at once within a cap, on real servers where one script sees all keys; ``test_ours_`` marks what the original has not."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from lucia import AsyncAuth, InvalidSessionId, Session
+from lucia._compat.calls import AsyncCalls
+from lucia._redis.records import Layout
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from tests.aio.support.rendezvous import AsyncMeetingDriver
+from tests.model.controls import EndsThenCreates
+from tests.support.redis_inspectors import DEFAULT, Inspector, counting
+from tools.servers import Server
+
+pytestmark = pytest.mark.parametrize("decode_responses", [False], ids=["bytes"])
+
+
+@pytest.fixture
+def inspector(server: Server) -> Iterator[Inspector]:
+    """A look into the same server from outside, emptied."""
+    with Inspector(server) as found:
+        yield found
+
+
+@pytest.fixture
+def adapter(inspector: Inspector, redis_client: Redis) -> AsyncRedisSessionAdapter:
+    """An adapter on an emptied server, with time for many calls at once on a busy machine."""
+    return AsyncRedisSessionAdapter(redis_client, deadline=timedelta(seconds=30))
+
+
+async def log_in(auth: AsyncAuth[Any], count: int) -> list[Session]:
+    """So many logins of one user at once, each of which returns a session."""
+    found = [
+        each
+        for each in await AsyncCalls.together(*[partial(auth.create_session, "u1")] * count)
+        if isinstance(each, Session)
+    ]
+    assert len(found) == count
+    return found
+
+
+async def alive(auth: AsyncAuth[Any], session: Session) -> bool:
+    """Whether a session validates."""
+    try:
+        await auth.get_session(session.session_id)
+    except InvalidSessionId:
+        return False
+    return True
+
+
+async def test_ours_fifty_logins_at_once(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server
+) -> None:
+    """50 logins at once with a cap of 5 leave exactly 5, and nobody ever sees more."""
+    auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
+    before = [await auth.create_session("u1") for _ in range(5)]
+    with counting(server) as seen:
+        sessions = await log_in(auth, 50)
+    assert (min(seen), max(seen)) == (5, 5)
+    assert len(seen) > 5
+    assert sum([await alive(auth, each) for each in sessions]) == 5
+    assert not any([await alive(auth, each) for each in before])
+    assert len(inspector.index()) == 5
+    inspector.check()
+
+
+async def test_ours_fifty_logins_have_power(
+    redis_client: Redis, adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """Without the comparison in the script, the same logins leave more, where all look before any is stored."""
+    adapter._protocol, adapter._driver = (
+        EndsThenCreates(DEFAULT),
+        AsyncMeetingDriver(redis_client, 50),
+    )
+    auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
+    await log_in(auth, 50)
+    assert len(inspector.live()) > 5
+
+
+async def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server) -> None:
+    """So do they where the index is a set."""
+    layout = Layout.from_namespaces(None, "lucia-v2")
+    auth = AsyncAuth(
+        sessions=AsyncRedisSessionAdapter(redis_client, layout="lucia-v2"),
+        env="DEV",
+        max_sessions_per_user=5,
+    )
+    with counting(server, layout) as seen:
+        sessions = await log_in(auth, 50)
+    assert max(seen) <= 5
+    assert sum([await alive(auth, each) for each in sessions]) == 5
+    assert await redis_client.scard("user_sessions:u1") == 5
+
+
+async def test_ours_renewals_amid_capped_logins(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server
+) -> None:
+    """Renewals of all sessions, and as many logins, at once: never more than the cap, and what is renewed and left is one session each."""
+    auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
+    sessions = await log_in(auth, 5)
+    with counting(server) as seen:
+        for _ in range(5):
+            renewals = [
+                partial(auth.renew_session, each.session_id) for each in sessions for _ in range(2)
+            ]
+            logins = [partial(auth.create_session, "u1")] * 3
+            outcomes = await AsyncCalls.together(*renewals, *logins, *renewals)
+            assert all(isinstance(outcome, Session | InvalidSessionId) for outcome in outcomes)
+            found = {each.session_id: each for each in outcomes if isinstance(each, Session)}
+            sessions = [each for each in found.values() if await alive(auth, each)]
+            assert (
+                len(sessions)
+                == len({each.handle for each in sessions})
+                == len(inspector.live())
+                == 5
+            )
+    assert max(seen) == 5
+    inspector.check()

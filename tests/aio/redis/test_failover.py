@@ -1,0 +1,504 @@
+"""Failovers and crashes of real servers: what they undo, what asking the replicas tells, and what ending again repairs."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.exceptions
+import valkey.exceptions
+
+from lucia._async.auth import AsyncAuth
+from lucia._compat.calls import AsyncCalls
+from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
+from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
+from tests.aio.support.rendezvous import patiently
+from tests.support.acl_rights import LEAST_RIGHTS
+from tests.support.redis_clients import AsyncAdapters, AsyncClients
+from tests.support.redis_clusters import replicated_cluster
+from tests.support.redis_inspectors import Inspector
+from tests.support.replication import Node, Pair, pair
+from tests.support.sentinels import sentinel_pair
+from tests.support.sessions import row
+
+OUTAGE = (StoreUnavailable, redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)
+
+
+@pytest.fixture(params=["redis-server", "valkey-server"])
+def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+    """A primary and its replica, of each kind of server."""
+    with pair(request.param, tmp_path) as found:
+        yield found
+
+
+one_kind = pytest.mark.parametrize("servers", ["redis-server"], indirect=True)
+
+
+async def add(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> None:
+    for session_id in session_ids:
+        await adapter.set_session(row(session_id))
+
+
+async def live(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> set[str]:
+    """Those of the ids that have a session."""
+    return {
+        session_id
+        for session_id in session_ids
+        if await adapter.get_session(session_id) is not None
+    }
+
+
+async def after_outage(call: Callable[[], Any]) -> Any:
+    """What the call gives once there is a server again."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return await call()
+        except OUTAGE:
+            if time.monotonic() > end:
+                raise
+        await AsyncCalls.pause(50)
+
+
+# One primary after another
+
+
+async def end_one(adapter: AsyncRedisSessionAdapter) -> None:
+    await adapter.delete_session("ended")
+
+
+async def end_all(adapter: AsyncRedisSessionAdapter) -> None:
+    await adapter.delete_sessions_by_user_id("u1")
+
+
+async def end_others(adapter: AsyncRedisSessionAdapter) -> None:
+    assert await adapter.delete_other_sessions("u1", "kept") is True
+
+
+@pytest.mark.parametrize(
+    ("end", "stay"),
+    [(end_one, {"kept"}), (end_all, set()), (end_others, {"kept"})],
+    ids=["one", "all", "others"],
+)
+async def test_ended_again(
+    end: Callable[[AsyncRedisSessionAdapter], Any], stay: set[str], servers: Pair
+) -> None:
+    """What a failover brought back is alive for every process until the next command of the one that had ended it, and dead afterwards."""
+    async with (
+        AsyncAdapters.on(servers.server()) as one,
+        AsyncAdapters.on(servers.server()) as other,
+    ):
+        await add(one, "kept", "ended")
+        servers.settle()
+        servers.link.hold()
+        await end(one)
+        assert await live(other, "kept", "ended") == stay
+        servers.fail_over()
+        assert await live(other, "kept", "ended") == {"kept", "ended"}
+        assert await live(one, "ended", "kept") == stay
+        assert await live(other, "kept", "ended") == stay
+        listed = await other.get_sessions_by_user_id("u1")
+        assert {each.id for each in listed} == stay
+        assert servers.replica.client.script_exists("0" * 40) == [False]
+
+
+async def test_used_id_is_ended_again(servers: Pair) -> None:
+    """If a renewal is undone with the ending of its successor, the used id, which is alive again, is ended."""
+    async with (
+        AsyncAdapters.on(servers.server()) as one,
+        AsyncAdapters.on(servers.server()) as other,
+    ):
+        await add(one, "used", "goes on")
+        servers.settle()
+        servers.link.hold()
+        assert await one.renew_session("used", row("new"), grace=60_000) is not None
+        assert await one.renew_session("goes on", row("newer"), grace=60_000) is not None
+        await one.delete_session("new")
+        servers.fail_over()
+        assert await live(other, "used", "new", "goes on") == {"used", "goes on"}
+        assert await live(one, "used", "new", "goes on", "newer") == {"goes on"}
+        assert await live(other, "used") == set()
+
+
+async def test_ended_again_while_it_is_renewed(servers: Pair) -> None:
+    """A session that came back and was renewed by another process is ended with its successor."""
+    async with (
+        AsyncAdapters.on(servers.server()) as one,
+        AsyncAdapters.on(servers.server()) as other,
+    ):
+        await add(one, "ended")
+        servers.settle()
+        servers.link.hold()
+        await one.delete_session("ended")
+        servers.fail_over()
+        assert await other.renew_session("ended", row("successor"), grace=0) is not None
+        assert await live(one, "ended", "successor") == set()
+
+
+async def test_replica_that_is_not_promoted_yet(servers: Pair) -> None:
+    """A replica that is not promoted yet answers nobody, since it may lack a revocation; then it is repeated."""
+    async with AsyncAdapters.on(servers.server()) as adapter:
+        await add(adapter, "ended", "kept")
+        servers.settle()
+        servers.link.hold()
+        await adapter.delete_session("ended")
+        servers.primary.kill()
+        servers.front.lead_to(servers.replica.port)
+        assert servers.replica.sets() >= {"session:ended", "session:kept"}
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await live(adapter, "ended", "kept")
+        servers.replica.client.replicaof("NO", "ONE")
+        assert await live(adapter, "ended", "kept") == {"kept"}
+
+
+@pytest.mark.parametrize("rights", [(), ("info",)], ids=["least rights", "and INFO"])
+async def test_rights_for_ending_again(rights: tuple[str, ...], servers: Pair) -> None:
+    """A server that does not let its history be asked for is held to have changed after each lost connection."""
+    for node in (servers.primary, servers.replica):
+        node.client.acl_setuser(
+            "app",
+            enabled=True,
+            passwords=["+pass"],
+            commands=[f"+{command}" for command in (*LEAST_RIGHTS, *rights)],
+            keys=["session:*", "userSession:*"],
+        )
+    async with AsyncAdapters.on(servers.server(), user="app") as adapter:
+        await add(adapter, "ended", "kept")
+        servers.settle()
+        servers.link.hold()
+        await adapter.delete_session("ended")
+        before = servers.primary.client.info("commandstats").get("cmdstat_info", {"calls": 0})
+        servers.fail_over()
+        assert before["calls"] > 0
+        assert await live(adapter, "ended", "kept") == {"kept"}
+
+
+def with_a_method_of_its_own(kind: Any) -> Any:
+    """A class of clients whose connections can't be told."""
+
+    @wraps(kind.execute_command)
+    def execute_command(self: Any, *words: Any, **options: Any) -> Any:
+        return kind.execute_command(self, *words, **options)
+
+    execute_command.__module__ = __name__
+    return type("Own", (kind,), {"execute_command": execute_command})
+
+
+@one_kind
+async def test_client_that_is_used_as_it_is(servers: Pair) -> None:
+    """Over a client that can't be copied, what was ended is ended again after each lost answer; asking replicas is refused."""
+    kind = with_a_method_of_its_own(AsyncClients.modules["redis"].Redis)
+    async with (
+        kind(port=servers.front.port, protocol=2, retry=None) as client,
+        AsyncRedisSessionAdapter(client) as adapter,
+    ):
+        with pytest.raises(TypeError, match="revoke_ack needs connections of our own"):
+            AsyncRedisSessionAdapter(client, revoke_ack=1)
+        await add(adapter, "ended", "kept")
+        servers.settle()
+        servers.link.hold()
+        await adapter.delete_session("ended")
+        servers.primary.kill()
+        with pytest.raises(OUTAGE):
+            await adapter.get_session("kept")
+        servers.fail_over()
+        assert await live(adapter, "ended", "kept") == {"kept"}
+
+
+# What replicas confirm
+
+
+@one_kind
+async def test_wait_alone_tells_nothing(servers: Pair) -> None:
+    """WAIT on a connection that has written nothing counts a replica that has received nothing: therefore a key is written before it."""
+    servers.link.hold()
+    servers.primary.client.set("written", "by another connection")
+    fresh: Any = redis.Redis(port=servers.primary.port, single_connection_client=True)
+    assert fresh.execute_command("DEL", "nothing") == 0
+    assert fresh.execute_command("WAIT", 1, 100) == 1
+    assert fresh.execute_command("SET", "written", "by this one")
+    assert fresh.execute_command("WAIT", 1, 100) == 0
+    fresh.close()
+
+
+@pytest.mark.parametrize("end", [end_one, end_all, end_others], ids=["one", "all", "others"])
+async def test_not_replicated(
+    end: Callable[[AsyncRedisSessionAdapter], Any], servers: Pair
+) -> None:
+    """An ending that too few replicas have raises, is done on the primary, raises again when it is repeated, and not when they have it."""
+    async with AsyncAdapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
+        await add(adapter, "kept", "ended", "other")
+        servers.settle()
+        await patiently(partial(adapter.delete_session, "other"))
+        assert servers.replica.client.exists("session:other") == 0
+        servers.link.hold()
+        for _ in range(2):
+            with pytest.raises(RevocationNotReplicated, match="0 of 1 replicas") as caught:
+                await end(adapter)
+            assert (caught.value.wanted, caught.value.acknowledged) == (1, 0)
+            assert await live(adapter, "ended") == set()
+        servers.link.flow()
+        await patiently(partial(end, adapter))
+        assert servers.replica.client.exists("session:ended") == 0
+
+
+@one_kind
+async def test_frozen_replica(servers: Pair) -> None:
+    """A replica that is frozen confirms nothing, and one that does not exist neither."""
+    servers.replica.freeze()
+    async with AsyncAdapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
+        await add(adapter, "ended")
+        with pytest.raises(RevocationNotReplicated):
+            await adapter.delete_session("ended")
+        servers.replica.thaw()
+    async with AsyncAdapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
+        await patiently(partial(adapter.delete_session, "ended"))
+    async with AsyncAdapters.on(
+        servers.server(), revoke_ack=2, revoke_ack_timeout=timedelta(seconds=2)
+    ) as adapter:
+        with pytest.raises(RevocationNotReplicated) as caught:
+            await adapter.delete_session("ended")
+        assert (caught.value.wanted, caught.value.acknowledged) == (2, 1)
+
+
+@one_kind
+async def test_rights_for_asking_replicas(servers: Pair) -> None:
+    """Asking replicas needs WAIT beside the least rights; without it the ending is done, and the client's error goes up."""
+    app = servers.primary.client
+    app.acl_setuser(
+        "app",
+        enabled=True,
+        passwords=["+pass"],
+        commands=[f"+{command}" for command in LEAST_RIGHTS],
+        keys=["session:*", "userSession:*"],
+    )
+    async with AsyncAdapters.on(
+        servers.server(), user="app", revoke_ack=1, revoke_ack_timeout=timedelta(seconds=4)
+    ) as adapter:
+        await add(adapter, "ended", "other")
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            await adapter.delete_session("ended")
+        assert await live(adapter, "ended", "other") == {"other"}
+        app.acl_setuser("app", commands=["+wait"], enabled=True, reset=False)
+        await adapter.delete_session("other")
+        assert servers.replica.client.exists("session:other") == 0
+
+
+@one_kind
+async def test_sign_out_that_is_not_replicated(servers: Pair) -> None:
+    """Through Auth the error goes up, and the session is no session any more."""
+    async with AsyncAdapters.on(
+        servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
+    ) as adapter:
+        auth = AsyncAuth(sessions=adapter, env="PROD")
+        session = await auth.create_session("u1")
+        servers.link.hold()
+        with pytest.raises(RevocationNotReplicated) as caught:
+            await auth.invalidate_session(session.session_id)
+        assert session.session_id not in str(caught.value)
+        with pytest.raises(InvalidSessionId):
+            await auth.validate_session(session.session_id)
+        await auth.aclose()
+
+
+# Sentinel and cluster
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+async def test_sentinel(library: str, tmp_path: Path) -> None:
+    """When Sentinel has promoted a replica after kill -9 of the primary, what was ended and came back is ended by the next command."""
+    with sentinel_pair(library, tmp_path) as group:
+        async with (
+            AsyncClients.behind_sentinel(group) as client,
+            AsyncRedisSessionAdapter(client) as adapter,
+        ):
+            await add(adapter, "ended", "kept")
+            group.pair.settle()
+            group.pair.link.hold()
+            await adapter.delete_session("ended")
+            await adapter.delete_sessions_by_user_id("nobody")
+            group.fail_over()
+            assert group.pair.replica.client.exists("session:ended") == 1
+            assert (await after_outage(lambda: adapter.get_session("kept"))) is not None
+            assert group.pair.replica.client.exists("session:ended") == 0
+            assert group.pair.replica.client.exists("session:kept") == 1
+            await adapter.set_session(row("new"))
+            assert {each.id for each in await adapter.get_sessions_by_user_id("u1")} == {
+                "kept",
+                "new",
+            }
+
+
+async def test_cluster(tmp_path: Path) -> None:
+    """When a replica has taken over a node's slots after kill -9, what was ended and came back is ended by the next command for it."""
+    session_ids = [f"s{number}" for number in range(12)]
+    with replicated_cluster(tmp_path) as group:
+        async with (
+            AsyncClients.of_cluster("redis", group.cluster) as client,
+            AsyncRedisSessionAdapter(client) as adapter,
+            AsyncClients.of_cluster("redis", group.cluster) as another_client,
+            AsyncRedisSessionAdapter(another_client) as other,
+        ):
+            await add(adapter, *session_ids)
+            await add(other, "kept")
+            group.settle()
+            number = group.number_of("session:s1")
+            group.primaries[number].refuse_replicas()
+            there = {
+                session_id
+                for session_id in session_ids
+                if group.number_of(f"session:{session_id}") == number
+            }
+            await adapter.delete_other_sessions("u1", "kept")
+            assert await live(adapter, *session_ids) == set()
+            group.fail_over(number)
+            assert await after_outage(lambda: live(other, *session_ids)) == there
+            assert await after_outage(lambda: adapter.get_session("s1")) is None
+            assert await live(other, "kept", *session_ids) == {"kept"}
+            assert {each.id for each in await other.get_sessions_by_user_id("u1")} == {"kept"}
+
+
+async def test_cluster_that_lost_list_entries(tmp_path: Path) -> None:
+    """Logins whose list entries a failover took away validate and are in no list, until a reindexing puts them back."""
+    with replicated_cluster(tmp_path) as group:
+        async with (
+            AsyncClients.of_cluster("redis", group.cluster) as client,
+            AsyncRedisSessionAdapter(client) as adapter,
+        ):
+            await add(adapter, "before")
+            group.settle()
+            number = group.number_of("userSession:u1")
+            session_ids = [
+                f"s{each}" for each in range(20) if group.number_of(f"session:s{each}") != number
+            ]
+            group.primaries[number].refuse_replicas()
+            await add(adapter, *session_ids)
+            group.fail_over(number)
+            assert await after_outage(lambda: live(adapter, *session_ids)) == set(session_ids)
+            assert [
+                each.id
+                for each in await after_outage(lambda: adapter.get_sessions_by_user_id("u1"))
+            ] == ["before"]
+            assert await adapter.reindex() == Reindexed(
+                sessions=len(session_ids) + 1, indexed=len(session_ids)
+            )
+            assert {each.id for each in await adapter.get_sessions_by_user_id("u1")} == {
+                "before",
+                *session_ids,
+            }
+
+
+async def test_cluster_that_confirms(tmp_path: Path) -> None:
+    """In a cluster every primary's replicas are asked."""
+    with replicated_cluster(tmp_path) as group:
+        async with (
+            AsyncClients.of_cluster("redis", group.cluster) as client,
+            AsyncRedisSessionAdapter(
+                client, revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=300)
+            ) as adapter,
+        ):
+            await add(adapter, "s1", "s2", "s3", "s4")
+            await patiently(partial(adapter.delete_session, "s4"))
+            replica = group.replicas[group.number_of("session:s1")]
+            replica.freeze()
+            for _ in range(2):
+                with pytest.raises(RevocationNotReplicated):
+                    await adapter.delete_sessions_by_user_id("u1")
+            assert await live(adapter, "s1", "s2", "s3") == set()
+            replica.thaw()
+
+
+# kill -9 and restart
+
+
+@pytest.fixture(params=["redis-server", "valkey-server"])
+def lone(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
+    """A server that writes what it does to its disk once a second, as the documentation advises at least."""
+    node = Node(request.param, tmp_path, "--appendonly", "yes", "--appendfsync", "everysec")
+    yield node
+    node.close()
+
+
+async def test_kill_and_restart(lone: Node) -> None:
+    """After kill -9 the errors go up; after the restart the same cookies work, and what was ended stays ended."""
+    async with AsyncAdapters.on(lone.server()) as adapter, AsyncAdapters.on(lone.server()) as other:
+        auth = AsyncAuth(sessions=adapter, env="PROD")
+        kept, ended = await auth.create_session("u1"), await auth.create_session("u1")
+        await auth.invalidate_session(ended.session_id)
+        lone.kill()
+        with pytest.raises(OUTAGE):
+            await auth.validate_session(kept.session_id)
+        lone.restart()
+        assert await live(other, ended.session_id, kept.session_id) == {kept.session_id}
+        assert (await auth.validate_session(kept.session_id)).session_id == kept.session_id
+        await auth.aclose()
+
+
+async def test_restart_without_the_last_moments(tmp_path: Path) -> None:
+    """What a server that restarts from an older snapshot brings back is ended again by the process that had ended it."""
+    node = Node("redis-server", tmp_path)
+    try:
+        async with (
+            AsyncAdapters.on(node.server()) as adapter,
+            AsyncAdapters.on(node.server()) as other,
+        ):
+            await add(adapter, "kept", "ended")
+            node.client.save()
+            await adapter.delete_session("ended")
+            node.kill()
+            node.restart()
+            assert await live(other, "kept", "ended") == {"kept", "ended"}
+            assert await live(adapter, "kept", "ended") == {"kept"}
+            assert await live(other, "kept", "ended") == {"kept"}
+    finally:
+        node.close()
+
+
+# Figures
+
+
+@pytest.mark.parametrize("count", [1, 1_000])
+async def test_what_it_takes(count: int, servers: Pair) -> None:
+    """However many were ended, they are ended again before the first command is answered; with ``-s`` it prints what that took."""
+    session_ids = [f"session-{number}" for number in range(count)]
+    patient = timedelta(seconds=4)
+    async with (
+        AsyncAdapters.on(servers.server(), revoke_ack=1, revoke_ack_timeout=patient) as asking,
+        AsyncAdapters.on(servers.server()) as adapter,
+    ):
+        for session_id in session_ids[:10]:
+            await asking.set_session(row(session_id))
+        began = time.perf_counter()
+        for session_id in session_ids[:10]:
+            await asking.delete_session(session_id)
+        asked = (time.perf_counter() - began) * 1_000 / len(session_ids[:10])
+        with (
+            Inspector.looking_at(servers.server()) as look,
+            look.client.pipeline(transaction=False) as pipeline,
+        ):
+            for session_id in session_ids:
+                look.write(row(session_id), pipeline)
+            pipeline.execute()
+        servers.settle()
+        servers.link.hold()
+        for start in range(0, count, 1_000):
+            await adapter.delete_session(*session_ids[start : start + 1_000])
+        servers.fail_over()
+        began = time.perf_counter()
+        assert await adapter.get_session("unknown") is None
+        took = (time.perf_counter() - began) * 1_000
+        assert servers.replica.client.keys("session:session-*") == []
+        sys.stdout.write(
+            f"\n{count} ended again with the first command: {took:.1f} ms; an ending that a replica confirms: {asked:.1f} ms\n"
+        )

@@ -1,0 +1,428 @@
+"""Both layouts of the Redis session adapter: what is stored, rights, what others left there, and others who write meanwhile."""
+
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any, Final
+
+import pytest
+import redis.exceptions
+import valkey.exceptions
+
+from lucia import AsyncAuth, InvalidSessionId
+from lucia._redis.records import Layout, LayoutName, encode_row
+from lucia._rules.sessions import system_clock
+from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
+from lucia.errors import StoreCorrupt
+from lucia.models import SessionRow, to_datetime
+from tests.aio.redis.test_cluster import allow, make_client
+from tests.aio.support.redis_calls import add, ids, renew, use_every_method
+from tests.support.acl_rights import (
+    LEAST_RIGHTS,
+    LEAST_RIGHTS_CLUSTER,
+    LEAST_RIGHTS_PLAIN,
+    for_sets,
+)
+from tests.support.redis_inspectors import ClusterInspector, Inspector
+from tests.support.sessions import HOUR, row
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(?s).*lib_:DeprecationWarning"
+)  # redis-py 7's cluster clients warn of themselves
+
+PLACES: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
+    "one server": ("redis", ("+@all",), LEAST_RIGHTS),
+    "cluster": ("cluster of redis, text", ("+@all",), LEAST_RIGHTS_CLUSTER),
+    "without scripts": ("valkey", ("+@all", "-@scripting"), LEAST_RIGHTS_PLAIN),
+}
+"""The kind of client, what it may do, and what it needs in the default layout."""
+
+LAYOUTS: Final[tuple[LayoutName, ...]] = ("default", "lucia-v2")
+CENTURY: Final = 57 * 365 * 24 * HOUR
+KEYS: Final = ("~session:*", "~user_sessions:*")
+OLD, OTHER = "O" * 40, "P" * 40
+REFUSALS: Final = (redis.exceptions.ResponseError, valkey.exceptions.ResponseError)
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> str:
+    """Each kind of place."""
+    return str(request.param)
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> LayoutName:
+    """Each layout."""
+    found: LayoutName = request.param
+    return found
+
+
+@pytest.fixture
+def legacy_writers() -> bool:
+    """Whether others write; ``parametrize`` it."""
+    return False
+
+
+@pytest.fixture
+def inspector(
+    place: str, layout: LayoutName, legacy_writers: bool, request: pytest.FixtureRequest
+) -> Generator[Inspector, None, None]:
+    """A look from outside into an emptied place."""
+    names = Layout.from_namespaces(None, layout, legacy_writers=legacy_writers)
+    if place == "cluster":
+        with ClusterInspector(request.getfixturevalue("cluster"), names) as found:
+            yield found
+    else:
+        with Inspector(request.getfixturevalue(f"{PLACES[place][0]}_server"), names) as found:
+            yield found
+
+
+@pytest.fixture
+async def client(place: str, inspector: Inspector) -> AsyncIterator[Any]:
+    """A client of the place."""
+    kind, rights, _ = PLACES[place]
+    allow(inspector, "~*", *rights)
+    async with make_client(kind, inspector) as found:
+        yield found
+    inspector.on_each("ACL", "DELUSER", "app")
+
+
+@pytest.fixture
+def adapter(client: Any, layout: LayoutName, legacy_writers: bool) -> AsyncRedisSessionAdapter:
+    """An adapter there."""
+    return AsyncRedisSessionAdapter(client, layout=layout, legacy_writers=legacy_writers)
+
+
+@pytest.fixture
+def auth(adapter: AsyncRedisSessionAdapter) -> AsyncAuth[Any]:
+    """Sessions alone, over that adapter."""
+    return AsyncAuth(sessions=adapter, env="DEV")
+
+
+of_sets = pytest.mark.parametrize("layout", ["lucia-v2"])
+beside_others = pytest.mark.parametrize("legacy_writers", [True])
+
+
+# The layout of the newer adapter
+
+
+@of_sets
+async def test_sets(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """Every method works over sets, and leaves no key without an end, none foreign, and no session outside of its index."""
+    await use_every_method(adapter, inspector)
+
+
+@of_sets
+@pytest.mark.parametrize("place", ["one server"])
+async def test_sets_word_for_word(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
+    """``session:{id}`` holds the JSON text of the row, ``user_sessions:{user}`` the set of ids until the last of them ends."""
+    end = system_clock() + HOUR
+    await adapter.set_session(
+        SessionRow(id="two", user_id="u1", active_expires=end - 5, idle_expires=end)
+    )
+    await adapter.set_session(
+        SessionRow(id="one", user_id="u1", active_expires=end - 5, idle_expires=end - 2)
+    )
+    assert inspector.census() == {
+        "session:two": (
+            "string",
+            f'{{"id":"two","user_id":"u1","active_expires":{end - 5},"idle_expires":{end}}}'.encode(),
+            end,
+        ),
+        "session:one": (
+            "string",
+            f'{{"id":"one","user_id":"u1","active_expires":{end - 5},"idle_expires":{end - 2}}}'.encode(),
+            end - 2,
+        ),
+        "user_sessions:u1": ("set", [b"one", b"two"], end),
+    }
+
+
+@of_sets
+async def test_sets_are_listed_newest_first(adapter: AsyncRedisSessionAdapter) -> None:
+    """The device list over sets, which have no order, is in the order of the logins, newest first.
+
+    A session that does not say when its login was is placed by its active period.
+    """
+    now, day = system_clock(), 24 * HOUR
+    for session_id, ago in (("b", 5), ("c", 9), ("a", 7)):
+        await adapter.set_session(row(session_id, created_at=now - ago))
+    await adapter.set_session(
+        SessionRow(
+            id="original", user_id="u1", active_expires=now - 6 + day, idle_expires=now + 2 * day
+        )
+    )
+    listed = await AsyncAuth(sessions=adapter, env="DEV").get_all_user_sessions("u1")
+    made = [device.created_at for device in listed]
+    assert made == [to_datetime(now - ago) for ago in (5, 6, 7, 9)]
+
+
+@of_sets
+async def test_least_rights_over_sets(place: str, inspector: Inspector, layout: LayoutName) -> None:
+    """A user with the documented rights can do all that the adapter does over sets."""
+    kind, _, rights = PLACES[place]
+    allow(inspector, *KEYS, *(f"+{right}" for right in for_sets(rights)))
+    inspector.on_each("SCRIPT", "FLUSH")
+    async with make_client(kind, inspector) as client:
+        await use_every_method(AsyncRedisSessionAdapter(client, layout=layout), inspector)
+    inspector.on_each("ACL", "DELUSER", "app")
+
+
+@of_sets
+@pytest.mark.parametrize(
+    ("place", "missing"),
+    [
+        (place, right)
+        for place, (_, _, rights) in PLACES.items()
+        for right in for_sets(rights)
+        if right not in rights
+    ],
+)
+async def test_each_right_is_needed_over_sets(
+    place: str, missing: str, inspector: Inspector, layout: LayoutName
+) -> None:
+    """Without any one of the rights for sets something fails, with the client's own error."""
+    kind, _, rights = PLACES[place]
+    allow(inspector, *KEYS, *(f"+{right}" for right in for_sets(rights) if right != missing))
+    inspector.on_each("SCRIPT", "FLUSH")
+    async with make_client(kind, inspector) as client:
+        with pytest.raises(REFUSALS, match=r"(?i)no.* permissions|NOPERM|can't run this command"):
+            await use_every_method(AsyncRedisSessionAdapter(client, layout=layout), inspector)
+    inspector.on_each("ACL", "DELUSER", "app")
+
+
+SEARCHING: Final[dict[LayoutName, tuple[str, ...]]] = {
+    "default": ("scan", "type", "llen", "lpos"),
+    "lucia-v2": ("scan", "type", "sismember"),
+}
+"""What reindexing needs beside the least rights."""
+
+
+async def test_rights_for_reindexing(place: str, layout: LayoutName, inspector: Inspector) -> None:
+    """The documented rights are enough to put a session back into its index, and each is needed; to end it all the same one is enough."""
+    kind, _, rights = PLACES[place]
+    least, patterns = (
+        rights if layout == "default" else for_sets(rights),
+        ("~session:*", f"~{inspector.layout.user_session}:*"),
+    )
+    for missing in ("", *SEARCHING[layout]):
+        inspector.on_each("FLUSHALL")
+        inspector.fill("u1", 1)
+        inspector.write(row(OLD))
+        allow(
+            inspector,
+            *patterns,
+            *(f"+{right}" for right in (*least, *SEARCHING[layout]) if right != missing),
+        )
+        async with (
+            make_client(kind, inspector) as client,
+            AsyncRedisSessionAdapter(client, layout=layout) as adapter,
+        ):
+            if missing:
+                with pytest.raises(REFUSALS, match=r"(?i)no.* permissions|NOPERM"):
+                    await adapter.reindex()
+            else:
+                assert await adapter.reindex() == Reindexed(sessions=2, indexed=1)
+    allow(inspector, *patterns, *(f"+{right}" for right in (*least, "scan")))
+    async with (
+        make_client(kind, inspector) as client,
+        AsyncRedisSessionAdapter(client, layout=layout) as adapter,
+    ):
+        await adapter.delete_sessions_by_user_id("u1", exhaustive=True)
+        assert inspector.live() == set()
+    inspector.on_each("ACL", "DELUSER", "app")
+
+
+async def test_index_of_the_other_layout(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector, layout: LayoutName
+) -> None:
+    """An index that is the other layout's is an error at a login, and nothing of the login stays for longer than ten seconds."""
+    index = inspector.layout.index_key("u1")
+    other = "sadd" if layout == "default" else "lpush"
+    getattr(inspector.client, other)(index, "foreign")
+    with pytest.raises(StoreCorrupt, match="of another type: another program, or another layout"):
+        await add(adapter, "one")
+    assert inspector.live() == set()
+    assert inspector.census()[index].type == ("set" if layout == "default" else "list")
+
+
+# What the original left
+
+
+def left_by_original(
+    inspector: Inspector, session_id: str, *, life: int = HOUR, indexed: bool = True
+) -> SessionRow:
+    """A session as the original's adapter wrote it up to 2.1.1: for 57 years, in an index without an end, and with its four columns."""
+    session = row(session_id, life=life)
+    inspector.client.set(inspector.layout.session_key(session_id), encode_row(session), px=CENTURY)
+    if indexed:
+        inspector.enter(session_id)
+    return session
+
+
+async def test_dead_session_with_a_long_life(auth: AsyncAuth[Any], inspector: Inspector) -> None:
+    """A session that is dead is dead, however long its key lives; reading the device list removes it, and the next time its entry."""
+    left_by_original(inspector, OLD, life=-1_000)
+    left_by_original(inspector, OTHER)
+    with pytest.raises(InvalidSessionId):
+        await auth.validate_session(OLD)
+    with pytest.raises(InvalidSessionId):
+        await auth.renew_session(OLD)
+    assert inspector.live() == {OLD, OTHER}
+    assert len(await auth.get_all_user_sessions("u1")) == 1
+    assert inspector.live() == {OTHER}
+    assert len(await auth.get_all_user_sessions("u1")) == 1
+    assert inspector.index() == [OTHER]
+
+
+async def test_live_session_with_a_long_life(auth: AsyncAuth[Any], inspector: Inspector) -> None:
+    """A session that is alive works whatever the life of its key: it validates, is listed, is renewed, and is ended with the others."""
+    left_by_original(inspector, OLD)
+    left_by_original(inspector, OTHER)
+    assert (await auth.validate_session(OLD)).session_id == OLD
+    assert len(await auth.get_all_user_sessions("u1")) == 2
+    renewed = await auth.renew_session(OLD)
+    assert inspector.live() == {OTHER, renewed.session_id}
+    await auth.invalidate_all_user_sessions("u1")
+    assert inspector.live() == set()
+
+
+async def test_entries_of_dead_sessions(auth: AsyncAuth[Any], inspector: Inspector) -> None:
+    """Entries of dead sessions, which the original never takes out, lead to nothing, and go out when the list is read."""
+    left_by_original(inspector, OLD)
+    inspector.enter(*(f"dead{number}" for number in range(100)))
+    assert len(await auth.get_all_user_sessions("u1")) == 1
+    assert inspector.index() == [OLD]
+    inspector.enter("dead")
+    await auth.invalidate_all_user_sessions("u1")
+    assert inspector.keys() <= {
+        inspector.layout.marker_key(id_) for id_ in (OLD, "dead")
+    }  # the tombstones of those who have no scripts
+
+
+@pytest.mark.parametrize("then", ["end", "renew"])
+async def test_session_missing_from_its_index(
+    then: str, auth: AsyncAuth[Any], inspector: Inspector
+) -> None:
+    """A session that is in no index validates, is ended by its id, and a renewal puts its successor into the index."""
+    left_by_original(inspector, OLD, indexed=False)
+    assert (await auth.validate_session(OLD)).session_id == OLD
+    if then == "end":
+        await auth.invalidate_session(OLD)
+        assert inspector.live() == set()
+    else:
+        renewed = await auth.renew_session(OLD)
+        assert inspector.index() == [renewed.session_id]
+        inspector.check()
+
+
+async def test_index_without_an_end(auth: AsyncAuth[Any], inspector: Inspector) -> None:
+    """An index without an end keeps having none, since what is in it may live longer than what we put in, and goes with its last entry."""
+    index = inspector.layout.index_key("u1")
+    left_by_original(inspector, OLD, life=100 * HOUR)
+    session = await auth.create_session("u1")
+    assert inspector.client.pttl(index) == -1
+    session = await auth.renew_session(session.session_id)
+    assert inspector.client.pttl(index) == -1
+    assert await auth.invalidate_all_user_sessions("u1", keep=OLD)
+    assert inspector.index() == [OLD]
+    await auth.invalidate_session(OLD)
+    assert not inspector.client.exists(index)
+
+
+async def test_records_without_our_members(auth: AsyncAuth[Any], inspector: Inspector) -> None:
+    """A record of the four columns is listed with the start of its active period and a handle, by which it is ended, also renewed."""
+    end = system_clock() + HOUR
+    for session_id in (OLD, OTHER):
+        inspector.write(
+            SessionRow(id=session_id, user_id="u1", active_expires=end, idle_expires=end + HOUR)
+        )
+        inspector.enter(session_id)
+    first, second = await auth.get_all_user_sessions("u1")
+    assert first.handle != second.handle
+    assert int(first.created_at.timestamp() * 1000) == end - 24 * HOUR
+    renewed = await auth.renew_session(OLD)
+    assert {device.handle for device in await auth.get_all_user_sessions("u1")} == {
+        first.handle,
+        second.handle,
+    }
+    assert await auth.invalidate_user_session("u1", renewed.handle)
+    assert inspector.live() == {OTHER}
+
+
+# Others who write
+
+
+@beside_others
+async def test_index_has_no_end_beside_others(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """An index that others put ids into gets no end from us, and loses the one that it has."""
+    index = inspector.layout.index_key("u1")
+    inspector.fill("u1", 2)
+    assert inspector.client.pttl(index) > 0
+    await add(adapter, "one")
+    assert inspector.client.pttl(index) == -1
+    inspector.client.pexpire(index, HOUR)
+    assert await renew(adapter, "one", "two") == "two"
+    assert inspector.client.pttl(index) == -1
+    assert set(inspector.index()) == {"u1-0", "u1-1", "two"}
+    inspector.check()
+
+
+@beside_others
+@pytest.mark.parametrize("act", ["all", "others", "listing", "end", "logins"])
+async def test_login_of_others_on_its_way(
+    act: str, adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """An id that others put into the index before they write its session stays there whatever we do, so that the next sign-out ends it."""
+    for number in range(15):
+        await add(adapter, f"s{number}")
+    inspector.enter("on its way")
+    acts: dict[str, Callable[[], Any]] = {
+        "all": lambda: adapter.delete_sessions_by_user_id("u1"),
+        "others": lambda: adapter.delete_other_sessions("u1", "s1"),
+        "listing": lambda: adapter.get_sessions_by_user_id("u1"),
+        "end": lambda: adapter.delete_session("on its way", "s2"),
+        "logins": lambda: add(adapter, *(f"more{number}" for number in range(33))),
+    }
+    await acts[act]()
+    inspector.write(row("on its way"))
+    assert "on its way" in inspector.index()
+    assert len(inspector.index()) == len(inspector.live())
+    await adapter.delete_sessions_by_user_id("u1")
+    assert inspector.live() == set()
+    assert inspector.index() == []
+
+
+@beside_others
+@of_sets
+async def test_ended_ids_go_out_beside_others(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """What is ended goes out of the index, and so does what is renewed; what expires stays."""
+    await add(adapter, "a", "b", "c", "d")
+    await adapter.delete_session("a")
+    assert await renew(adapter, "b", "b1") == "b1"
+    inspector.client.delete(inspector.layout.session_key("d"))
+    assert sorted(ids(await adapter.get_sessions_by_user_id("u1"))) == ["b1", "c"]
+    assert inspector.index() == ["b1", "c", "d"]
+
+
+@beside_others
+@pytest.mark.parametrize("place", ["one server", "without scripts"])
+async def test_rights_beside_others(place: str, layout: LayoutName, inspector: Inspector) -> None:
+    """Beside others ``PERSIST`` is needed too."""
+    kind, _, rights = PLACES[place]
+    rights = rights if layout == "default" else for_sets(rights)
+    allow(
+        inspector,
+        "~session:*",
+        f"~{inspector.layout.user_session}:*",
+        *(f"+{right}" for right in rights),
+    )
+    async with make_client(kind, inspector) as client:
+        adapter = AsyncRedisSessionAdapter(client, layout=layout, legacy_writers=True)
+        with pytest.raises(REFUSALS, match=r"(?i)no.* permissions|NOPERM|can't run this command"):
+            await add(adapter, "one")
+        inspector.on_each("ACL", "SETUSER", "app", "+persist")
+        await add(adapter, "two")
+    inspector.on_each("ACL", "DELUSER", "app")

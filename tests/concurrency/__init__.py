@@ -1,0 +1,1 @@
+"""Locks, event loops, threads and forks."""

@@ -1,0 +1,1 @@
+"""The session cookie and the origin check."""

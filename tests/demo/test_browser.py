@@ -1,0 +1,176 @@
+"""The demo's main job in two real browsers."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from tools.servers import Server
+
+ROOT = Path(__file__).parents[2]
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+OLD, NEW = "correct horse battery", "staple of the correct horse"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+
+
+@pytest.fixture
+def demo(redis_server: Server) -> Iterator[str]:
+    """The URL of a demo that runs as its own process."""
+    environ = {**os.environ, "REDIS_URL": redis_server.url}
+    command = [sys.executable, "-m", "examples.demo", "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        opened = next((line for line in process.stdout if line.startswith("Open:")), "")
+        try:
+            yield opened.split()[1]
+        finally:
+            process.terminate()
+            assert process.wait(30) == 128 + signal.SIGTERM
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    """A real Chromium; a missing one is an error."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium") or "chromium", args=FLAGS
+        )
+        yield browser
+        await browser.close()
+
+
+async def log_in(page: Page, password: str) -> None:
+    """Fill in the form and send it."""
+    await page.fill("#login-username", "ada")
+    await page.fill("#login-password", password)
+    await page.click("#login button")
+
+
+async def is_visitor_at_the_next_click(page: Page) -> None:
+    """The page, opened anew, is a visitor's."""
+    await page.click(".brand")
+    await expect(page.locator("[data-page=visitor]")).to_be_visible()
+
+
+async def sticks_out(page: Page) -> list[str]:
+    """What is wider than the page, so that one had to scroll sideways."""
+    script = """() => {
+        const root = document.documentElement, wide = (element) => element.getBoundingClientRect().right > root.clientWidth + 0.5;
+        return root.scrollWidth <= root.clientWidth ? [] : [...document.querySelectorAll("*")].filter(wide).map((e) => e.outerHTML);
+    }"""
+    await page.wait_for_load_state()  # with its style sheet
+    found: list[str] = await page.evaluate(script)
+    return found
+
+
+async def test_the_main_job(demo: str, chromium: Browser) -> None:
+    """Two browsers see and end each other's logins, a password change ends the other, and the page shows what Redis holds."""
+    desktop = await chromium.new_context(viewport={"width": 1280, "height": 800})
+    phone = await chromium.new_context(viewport={"width": 360, "height": 740}, user_agent=FIREFOX)
+    a, b = await desktop.new_page(), await phone.new_page()
+    complaints: list[str] = []
+    for page in (a, b):
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda message: (
+                complaints.append(message.text)
+                if "Content Security Policy" in message.text
+                else None
+            ),
+        )
+
+    # Sign up in A: the cookie is out of scripts' reach, and Redis holds a record and a list.
+    await a.goto(demo)
+    await a.fill("#signup-username", "ada")
+    await a.fill("#signup-name", "Ada Lovelace")
+    await a.fill("#signup-password", OLD)
+    await a.click("#signup button")
+    await expect(a.locator(".device")).to_have_count(1)
+    (cookie,) = [
+        cookie for cookie in await desktop.cookies() if cookie.get("name") == "auth_session"
+    ]
+    assert (cookie.get("httpOnly"), cookie.get("sameSite"), cookie.get("path")) == (
+        True,
+        "Lax",
+        "/",
+    )
+    assert await a.evaluate("document.cookie") == ""
+    await expect(a.locator(".key.list h3")).to_contain_text("userSession:")
+    await expect(a.locator(".key.record h3")).to_have_text(
+        f"session:{cookie.get('value', '')[:6]}…"
+    )
+    await expect(a.locator(".key.record pre")).to_contain_text('"active_expires"')
+    await expect(a.locator(".latest")).to_contain_text("the script “create”")
+
+    # The TTL counts down by itself.
+    ttl = a.locator(".key.record .ttl > time")
+    before = await ttl.inner_text()
+    assert re.fullmatch(r"14 d 23:59:\d\d", before)
+    await expect(ttl).not_to_have_text(before)
+
+    # Log in in B: A sees two entries without a click, and B fits a phone.
+    await b.goto(demo)
+    assert await sticks_out(b) == []
+    await log_in(b, OLD)
+    await expect(b.locator(".device")).to_have_count(2)
+    assert await sticks_out(b) == []
+    await expect(a.locator(".device")).to_have_count(2)
+    await expect(a.locator(".device.here")).to_have_count(1)
+    await expect(a.locator(".device:not(.here) .name")).to_contain_text("Firefox on Linux")
+    await expect(a.locator(".key.record")).to_have_count(2)
+
+    # A logs B out, and B learns it.
+    await a.click(".device:not(.here) button")
+    await expect(a.locator(".device")).to_have_count(1)
+    await expect(a.locator(".latest .gone")).to_contain_text("session:")
+    await expect(b.locator("#ended")).to_be_visible()
+    await is_visitor_at_the_next_click(b)
+
+    # A session that has gone idle is renewed by its next use: another id, the same handle, and a marker for a minute.
+    handle = await a.locator(".device.here .handle code").inner_text()
+    await a.click("text=Let this session go idle")
+    await a.click("text=Use it now")
+    (renewed,) = [
+        cookie for cookie in await desktop.cookies() if cookie.get("name") == "auth_session"
+    ]
+    assert renewed.get("value") != cookie.get("value")
+    await expect(a.locator(".device.here .handle code")).to_have_text(handle)
+    await expect(a.locator(".key.marker h3")).to_contain_text(
+        f"session:renewed:{{session:{cookie.get('value', '')[:6]}…}}"
+    )
+    await expect(a.locator(".key.marker .ttl > time")).to_have_text(re.compile(r"0:\d\d"))
+
+    # Log out everywhere: both are visitors.
+    await log_in(b, OLD)
+    await expect(b.locator(".device")).to_have_count(2)
+    await a.click("text=Log out everywhere >> nth=-1")
+    await expect(a.locator("[data-page=visitor]")).to_be_visible()
+    await is_visitor_at_the_next_click(b)
+
+    # Change the password in A: A goes on, B is out, the old password is refused, the new one is good.
+    await log_in(a, OLD)
+    await log_in(b, OLD)
+    await expect(b.locator(".device")).to_have_count(2)
+    await expect(a.locator(".device")).to_have_count(2)
+    await a.fill("#current", OLD)
+    await a.fill("#new", NEW)
+    await a.click("#password button")
+    await expect(a.locator(".notice[role=status]")).to_contain_text("Changed")
+    await is_visitor_at_the_next_click(b)
+    await log_in(b, OLD)
+    await expect(b.locator("[role=alert]:visible")).to_have_text("Wrong name or password.")
+    await expect(b.locator(".latest")).to_contain_text("Before a password is looked at")
+    await log_in(b, NEW)
+    await expect(b.locator(".device")).to_have_count(2)
+    assert await sticks_out(b) == []
+    assert complaints == []

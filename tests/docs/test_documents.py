@@ -1,0 +1,194 @@
+"""The documents: their links lead somewhere, no promise is without a test, and what they list is what the code has."""
+
+import inspect
+import logging
+import re
+from collections.abc import Iterator
+from itertools import chain, takewhile
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import lucia
+import lucia.testing
+from lucia import _logs
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from tests.aio.redis.single_server.test_commands import described
+from tests.aio.redis.test_layouts import SEARCHING
+from tests.support.acl_rights import (
+    LEAST_RIGHTS,
+    LEAST_RIGHTS_CLUSTER,
+    LEAST_RIGHTS_PLAIN,
+    NEAR_RIGHTS,
+    for_sets,
+)
+
+ROOT: Final = Path(__file__).parents[2]
+DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PROMISES: Final = (ROOT / "docs/promises.md").read_text()
+PRODUCTION: Final = (ROOT / "docs/production.md").read_text()
+RUNNING: Final = (ROOT / "docs/running-redis.md").read_text()
+ADAPTERS: Final = (ROOT / "docs/writing-an-adapter.md").read_text()
+REDIS: Final = (ROOT / "docs/redis.md").read_text()
+
+_LINK: Final = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+_CODE: Final = re.compile(r"(?ms)^```.*?^```$")
+_TEST: Final = re.compile(r"`(?:[\w/]+\.py|suite)::\w+`")
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading, without its subsections' own headings."""
+    level = heading.partition(" ")[0]
+    lines = text.split(f"\n{heading}\n")[1].splitlines()
+    return "\n".join(takewhile(lambda line: not re.match(rf"#{{1,{len(level)}}} ", line), lines))
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of the rows of tables, without their headings."""
+    for table in re.findall(r"(?m)^\| .*\n\| ---.*\n((?:\|.*\n)+)", f"{text}\n"):
+        for line in table.splitlines():
+            yield [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def anchors(document: Path) -> set[str]:
+    """The names that a document's headings have as the target of a link."""
+    headings = re.findall(r"(?m)^#+ (.*)$", _CODE.sub("", document.read_text()))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_links(document: Path) -> None:
+    """Every link to a document, and to a heading in it, leads to one."""
+    for path, anchor in _LINK.findall(_CODE.sub("", document.read_text())):
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+def test_index() -> None:
+    """Every page of the documentation is in its index."""
+    index = (ROOT / "docs/index.md").read_text()
+    assert [
+        page.name
+        for page in (ROOT / "docs").glob("*.md")
+        if page.name != "index.md" and f"({page.name})" not in index
+    ] == []
+
+
+def test_no_promise_without_a_test() -> None:
+    """Each section of the promises names tests, and so does each row of its tables."""
+    sections = re.split(r"(?m)^## ", PROMISES)[1:]
+    assert [each.splitlines()[0] for each in sections if not _TEST.search(each)] == []
+    held = [row for each in sections[1:] for row in rows(each)]
+    assert [row[0] for row in held if not _TEST.search(row[-1])] == []
+    assert len(held) > 50
+
+
+def rights(cell: str) -> set[str]:
+    """The commands in a cell."""
+    return set(re.findall(r"\+([a-z|]+)", cell))
+
+
+def test_rights() -> None:
+    """The least rights in the documents are those with which the tests run."""
+    table = {purpose: rights(commands) for purpose, commands in rows(section(RUNNING, "## Rights"))}
+    assert table["one server, and behind Sentinel"] == set(LEAST_RIGHTS)
+    assert table["the same without scripts"] == set(LEAST_RIGHTS_PLAIN)
+    assert table["a cluster, on each node"] == set(LEAST_RIGHTS_CLUSTER)
+    assert table["a cluster without scripts"] == set(LEAST_RIGHTS_CLUSTER) - set(LEAST_RIGHTS)
+    lists = {"lpush", "lrem", "lrange", "llen"}
+    assert table["the layout `lucia-v2`"] == lists | set(for_sets(LEAST_RIGHTS)) - set(LEAST_RIGHTS)
+    assert table["`near_cache=`"] == set(NEAR_RIGHTS) - set(LEAST_RIGHTS)
+    assert table["`reindex()`"] == set(chain.from_iterable(SEARCHING.values()))
+
+
+def test_commands() -> None:
+    """The commands of each method in the documents are those in the class's documentation, which are those that are sent."""
+    documented = described()
+    found: dict[str, set[str]] = {}
+    for method, commands in rows(section(REDIS, "## Commands")):
+        name = method.strip("`").partition("`")[0]
+        named = [each for each in re.findall(r"`([a-z_]+)`", commands) if each in found]
+        same = ["delete_sessions_by_user_id"] if commands.startswith("the same") else []
+        found[name] = set(re.findall(r"`([A-Z]+)\b", commands)).union(
+            *(found[each] for each in (*named, *same))
+        )
+        found[name] |= {"SCRIPT"} if "script" in commands else set()
+    assert found == documented
+    assert all(hasattr(AsyncRedisSessionAdapter, method) for method in found)
+
+
+def test_log_lines() -> None:
+    """The lines in the documents are those that are written, with their loggers, levels, fields and limits."""
+    found = {
+        event.strip("`"): (
+            logger.strip("`"),
+            level,
+            re.findall(r"`(\w+)`", fields),
+            re.findall(r"^\d+ a minute", most),
+        )
+        for event, logger, level, fields, _, most in rows(
+            section(PRODUCTION, "## Logging").partition("\n### ")[0]
+        )
+    }
+    assert found == {
+        name: (
+            event.logger,
+            logging.getLevelName(event.level).lower(),
+            list(event.fields),
+            [] if event.most is None else [f"{event.most} a minute"],
+        )
+        for name, event in _logs.EVENTS.items()
+    }
+
+
+def test_alarms() -> None:
+    """An alarm is on lines that are written, and every line that is an error has one."""
+    named = {
+        event
+        for alarm, _ in rows(section(PRODUCTION, "### Alarms"))
+        for event in re.findall(r"`(\w+)`", alarm)
+    }
+    named.discard("user_id")
+    assert named <= _logs.EVENTS.keys()
+    assert {name for name, event in _logs.EVENTS.items() if event.level == logging.ERROR} <= named
+
+
+def public(class_: type) -> set[str]:
+    """The names of a class that are neither private nor a test."""
+    return {name for name in dir(class_) if not name.startswith(("_", "test_"))}
+
+
+def test_adapter_protocols() -> None:
+    """The methods of each protocol in the documents are those of the code."""
+    table = ADAPTERS.partition("\n## ")[0]
+    found = {protocol.strip("`"): methods for protocol, methods, _ in rows(table)}
+    assert len(found) == 5
+    for name, methods in found.items():
+        named = set(re.findall(r"`([a-z_]+)`", methods))
+        if methods.startswith("these, and"):
+            named |= public(lucia.SessionAdapter)
+        assert named == public(getattr(lucia, name)), name
+
+
+def test_adapter_suites() -> None:
+    """The suites have the attributes and methods that the documents name, with these arguments."""
+    suites = (lucia.testing.RenewingSessionAdapterSuite, lucia.testing.UserAdapterSuite)
+    cells = [cell for cell, *_ in rows(section(ADAPTERS, "## Test it"))]
+    found = [each for cell in cells for each in re.findall(r"`([a-z].*?)`", cell)]
+    assert len(found) == 7
+    for each in found:
+        name, _, arguments = each.partition("(")
+        (member, *_) = [getattr(suite, name) for suite in suites if hasattr(suite, name)]
+        if arguments:
+            parameters = list(inspect.signature(member).parameters)[1:]
+            assert arguments == f"{', '.join(parameters)})", each
+
+
+def test_signature_of_set_user() -> None:
+    """The arguments of ``set_user`` in the documents are those of the protocol."""
+    (arguments,) = re.findall(r"`set_user\((.*?)\)`", ADAPTERS)
+    assert (
+        arguments.split(", ") == list(inspect.signature(lucia.UserAdapter.set_user).parameters)[1:]
+    )

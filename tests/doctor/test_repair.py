@@ -1,0 +1,405 @@
+"""What repairs a store, one command at a time, on real servers, against everything that the application may do in between."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+
+from lucia._redis.cluster import ClusterStore, Plain, Scripted, SlotSteps
+from lucia._redis.commands import Call, Eval, OnNode, Operation, Transaction
+from lucia._redis.index import START, Index, Page
+from lucia._redis.records import Layout, encode_row
+from lucia._redis.repair import (
+    PlainRepairs,
+    Reindexed,
+    Repair,
+    RepairOperations,
+    ScriptedRepairs,
+    prefix_pattern,
+)
+from lucia._redis.single_server import SingleServerStore
+from lucia._redis.store import StoreProtocol
+from lucia._rules.sessions import system_clock
+from lucia.models import SessionRow
+from tests.support.redis_inspectors import Inspector
+from tests.support.sessions import HOUR, row
+from tests.support.stepped_operations import Stepper, explore
+from tools.servers import Server
+
+LAYOUTS: Final = {name: Layout.from_namespaces(None, name) for name in ("default", "lucia-v2")}
+
+STEPS: Final[dict[str, Callable[[], SlotSteps]]] = {"scripted": Scripted, "plain": Plain}
+
+REPAIRS: Final[dict[str, Callable[[], RepairOperations]]] = {
+    "scripted": ScriptedRepairs,
+    "plain": PlainRepairs,
+}
+
+
+class Bench:
+    """Makes operations on one server, and runs them at once or in steps."""
+
+    def __init__(self, inspector: Inspector, steps: SlotSteps) -> None:
+        self.inspector = inspector
+        self.layout = inspector.layout
+        self.repair = Repair(self.layout, steps)
+        self.stores: list[StoreProtocol] = [ClusterStore(self.layout, steps)]
+        if isinstance(steps, Scripted):
+            self.stores.append(SingleServerStore(self.layout))
+
+    def steps(self, operation: Operation[Any]) -> Stepper[Any]:
+        """An operation to run in steps."""
+        return Stepper(self.inspector.client, operation)
+
+    def begin_with_lost(self, *session_ids: str) -> None:
+        """Empty the server and store these sessions, in no index."""
+        self.inspector.on_each("FLUSHALL")
+        for session_id in session_ids:
+            self.inspector.write(row(session_id))
+
+    def reindexing(self) -> Stepper[Reindexed]:
+        """A reindex that has seen everything, and is about to change something."""
+        operation = self.steps(self.repair.reindex())
+        while not isinstance(operation.commands[-1], Eval | Transaction):
+            operation.step()
+        return operation
+
+    def ids(self) -> list[str]:
+        """The ids in the user's index."""
+        operation = self.layout.index.read(self.layout.index_key("u1"))
+        return sorted(id_.decode() for id_ in self.steps(operation).finish())
+
+    def check(self, *, ended: bool) -> None:
+        """What is live is indexed; what was ended is neither there nor indexed."""
+        live = self.inspector.live()
+        assert live == (set() if ended else {"s"})
+        assert set(self.ids()) == live
+        assert [key for key, entry in self.inspector.census().items() if entry.expires < 0] == []
+
+
+@pytest.fixture(params=LAYOUTS)
+def inspector(request: pytest.FixtureRequest, redis_server: Server) -> Iterator[Inspector]:
+    """A server, emptied, in each layout."""
+    with Inspector(redis_server, LAYOUTS[request.param]) as found:
+        yield found
+
+
+@pytest.fixture(params=STEPS)
+def bench(request: pytest.FixtureRequest, inspector: Inspector) -> Bench:
+    """The same with scripts and without."""
+    return Bench(inspector, STEPS[request.param]())
+
+
+def test_reindex(bench: Bench) -> None:
+    """Live sessions get into their index, which lives as long; the dead, those in the making and other keys are left alone."""
+    bench.begin_with_lost("s")
+    bench.inspector.write(row("other", "u2", life=2 * HOUR))
+    bench.inspector.client.set("session:dead", encode_row(row("dead", life=-HOUR)), px=HOUR)
+    bench.inspector.client.set("session:young", encode_row(row("young")), px=9_000)
+    bench.inspector.client.set("session:damaged", "{}", px=HOUR)
+    bench.inspector.client.set(
+        "session:renewed:{session:s}", encode_row(row("renewed:{session:s}")), px=HOUR
+    )
+    bench.inspector.client.hset("session:hash", "a", "b")
+    assert bench.steps(bench.repair.reindex()).finish() == Reindexed(sessions=2, indexed=2)
+    assert bench.ids() == ["s"]
+    assert (
+        bench.inspector.client.pexpiretime(bench.layout.index_key("u2"))
+        > system_clock() + HOUR + HOUR // 2
+    )
+    assert bench.steps(bench.repair.reindex()).finish() == Reindexed(sessions=2, indexed=0)
+
+
+def test_reindex_beside_an_index_of_another_type(bench: Bench) -> None:
+    """A session whose user's index is of another type is left as it is, and the others are indexed."""
+    bench.begin_with_lost("s")
+    bench.inspector.write(row("other", "u2"))
+    bench.inspector.client.set(bench.layout.index_key("u2"), "no index")
+    assert bench.steps(bench.repair.reindex()).finish() == Reindexed(sessions=2, indexed=1)
+    assert bench.ids() == ["s"]
+
+
+def test_reindex_against_ending(bench: Bench) -> None:
+    """In every order of their commands, a session that is ended while it is indexed is neither alive nor in the index afterwards."""
+    for store in bench.stores:
+
+        def begin(store: StoreProtocol = store) -> list[Stepper[Any]]:
+            bench.begin_with_lost("s")
+            return [bench.reindexing(), bench.steps(store.delete(["s"]))]
+
+        assert explore(begin, lambda: bench.check(ended=True)) > 1
+
+
+class Blind(Repair):
+    """Puts a session into its index without looking whether it is still there."""
+
+    def add_to_index(self, row: SessionRow) -> Operation[bool]:
+        yield from self._steps.push(
+            self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
+        )
+        return True
+
+
+def test_reindex_against_ending_has_power(bench: Bench) -> None:
+    """Without a second look there is an order in which the id of an ended session stays in the index."""
+    bench.repair = Blind(bench.layout, bench.repair._steps)
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with_lost("s")
+        return [bench.reindexing(), bench.steps(bench.stores[0].delete(["s"]))]
+
+    with pytest.raises(AssertionError):
+        explore(begin, lambda: bench.check(ended=True))
+
+
+def test_reindex_against_a_login(bench: Bench) -> None:
+    """In every order of their commands, a login that goes on meanwhile ends in the index, and nothing is lost."""
+    for store in bench.stores:
+
+        def begin(store: StoreProtocol = store) -> list[Stepper[Any]]:
+            bench.begin_with_lost("s")
+            return [bench.reindexing(), bench.steps(store.create(row("new"), lambda _: 0))]
+
+        def check() -> None:
+            assert set(bench.ids()) == bench.inspector.live() == {"s", "new"}
+
+        assert explore(begin, check) > 1
+
+
+def test_reindex_against_a_renewal(bench: Bench) -> None:
+    """In every order of their commands, of a session that is renewed meanwhile only the successor is alive, and it is indexed."""
+    for store in bench.stores:
+
+        def begin(store: StoreProtocol = store) -> list[Stepper[Any]]:
+            bench.begin_with_lost("s")
+            return [bench.reindexing(), bench.steps(store.renew("s", row("new"), 60_000))]
+
+        def check() -> None:
+            assert bench.inspector.live() == {"new"}
+            assert "new" in bench.ids()
+
+        assert explore(begin, check) > 1
+
+
+def test_crash_of_a_reindex(bench: Bench) -> None:
+    """A crash after any command leaves at most the id of a session that was ended, which whoever reads the index takes out."""
+    for steps in range(12):
+        bench.begin_with_lost("s")
+        reindex = bench.steps(bench.repair.reindex())
+        for _ in range(steps):
+            if not reindex.done:
+                reindex.step()
+        bench.steps(bench.stores[0].delete(["s"])).finish()
+        assert bench.steps(bench.stores[0].get_by_user("u1", system_clock())).finish() == []
+        assert bench.ids() == []
+
+
+def test_exhaustive(bench: Bench) -> None:
+    """Ending all of a user's sessions by looking at all there are finds those in no index, and nobody else's."""
+    bench.begin_with_lost("s", "t")
+    bench.inspector.write(row("other", "u2"))
+    for store in bench.stores:
+        bench.steps(bench.repair.delete_by_scan("u1", store.delete)).finish()
+        assert bench.inspector.live() == {"other"}
+        bench.inspector.write(row("s"))
+        bench.steps(bench.repair.delete_by_scan("nobody", store.delete)).finish()
+        assert bench.inspector.live() == {"s", "other"}
+
+
+def _pages(bench: Bench, size: int) -> Iterator[Page]:
+    place, key = START, bench.layout.index_key("u1")
+    while True:
+        page: Page = bench.steps(bench.layout.index.read_page(key, place, size)).finish()
+        yield page
+        if page.next is None:
+            return
+        place = page.next
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 2_000])
+def test_pages(bench: Bench, count: int) -> None:
+    """An index is read by pages whole, and each id of a list once, whatever its length is."""
+    index, key = bench.layout.index, bench.layout.index_key("u1")
+    for number in range(count):
+        (bench.inspector.client.lpush if index.type == "list" else bench.inspector.client.sadd)(
+            key, str(number)
+        )
+    pages = list(_pages(bench, 2 if count < 100 else 100))
+    ids = [id_ for page in pages for id_ in page.ids]
+    assert set(ids) == {str(number).encode() for number in range(count)}
+    assert index.type == "set" or len(ids) == count
+    assert not any(page.has_moved for page in pages)
+
+
+def test_page_that_moved(bench: Bench) -> None:
+    """Where entries of a list go that were read before, the next page says so; logins move nothing."""
+    if bench.layout.index.type == "set":
+        return
+    key = bench.layout.index_key("u1")
+    for ended, has_moved in (("0", True), ("9", False)):
+        bench.inspector.client.delete(key)
+        bench.inspector.client.rpush(key, *map(str, reversed(range(10))))
+        pages = _pages(bench, 4)
+        assert next(pages).ids == [b"3", b"2", b"1", b"0"]
+        bench.inspector.client.lpush(key, "new")
+        bench.inspector.client.lrem(key, 0, ended)
+        assert next(pages).has_moved is has_moved
+
+
+def test_index_that_is_gone_meanwhile(bench: Bench) -> None:
+    """An index of which nothing is left after a page has moved, and has an end."""
+    if bench.layout.index.type == "set":
+        return
+    key = bench.layout.index_key("u1")
+    bench.inspector.client.rpush(key, *map(str, range(10)))
+    pages = _pages(bench, 4)
+    next(pages)
+    bench.inspector.client.delete(key)
+    assert next(pages) == Page([], None, has_moved=True)
+
+
+# One key
+
+
+@pytest.fixture(params=REPAIRS)
+def repairs(request: pytest.FixtureRequest) -> RepairOperations:
+    """What repairs one key, with scripts and without."""
+    return REPAIRS[request.param]()
+
+
+SESSION = row("s")
+KEY = b"session:s"
+
+
+def _set_expiry(
+    repairs: RepairOperations, inspector: Inspector, session: SessionRow
+) -> Stepper[bool]:
+    return Stepper(inspector.client, repairs.set_expiry(KEY, encode_row(session), session))
+
+
+def test_settle(repairs: RepairOperations, inspector: Inspector) -> None:
+    """A session gets its end; one that holds another record, or is gone, is left alone."""
+    inspector.client.set(KEY, encode_row(SESSION))
+    assert _set_expiry(repairs, inspector, SESSION).finish()
+    assert inspector.client.pexpiretime(KEY) == SESSION.idle_expires
+    inspector.client.set(KEY, "another", px=HOUR)
+    assert not _set_expiry(repairs, inspector, SESSION).finish()
+    assert inspector.client.pttl(KEY) > HOUR // 2
+    inspector.client.delete(KEY)
+    assert not _set_expiry(repairs, inspector, SESSION).finish()
+    assert inspector.client.exists(KEY) == 0
+
+
+def test_settle_against_a_longer_life(inspector: Inspector) -> None:
+    """In every order of their commands, a session that others give a longer life meanwhile, as the original's 2.x does, has that."""
+    longer = row("s", life=3 * HOUR)
+
+    def prolong() -> Operation[None]:
+        yield Call("SET", (KEY, encode_row(longer), "PXAT", longer.idle_expires))
+
+    for make in REPAIRS.values():
+
+        def begin(make: Callable[[], RepairOperations] = make) -> list[Stepper[Any]]:
+            inspector.client.set(KEY, encode_row(SESSION))
+            return [_set_expiry(make(), inspector, SESSION), Stepper(inspector.client, prolong())]
+
+        assert explore(begin, lambda: _is_longer(inspector, longer)) > 1
+
+
+def _is_longer(inspector: Inspector, longer: SessionRow) -> None:
+    assert json.loads(inspector.client.get(KEY))["idle_expires"] == longer.idle_expires
+    assert inspector.client.pexpiretime(KEY) == longer.idle_expires
+
+
+def test_settle_a_record_that_never_rests(inspector: Inspector) -> None:
+    """Without scripts, a session that changes at every look is given up."""
+    inspector.client.set(KEY, encode_row(SESSION))
+    settling = _set_expiry(PlainRepairs(), inspector, SESSION)
+    for life in range(2, 8):
+        settling.step(2)
+        inspector.client.set(KEY, encode_row(row("s", life=life * HOUR)))
+        settling.step()
+        if settling.done:
+            break
+    assert settling.result is False
+
+
+def test_extend(repairs: RepairOperations, inspector: Inspector) -> None:
+    """A key that ends too early ends later; its life is never shortened, and one without an end gets one only if that is asked for."""
+    now = system_clock()
+    for before, endless, after in (
+        (now + HOUR, False, now + 2 * HOUR),
+        (now + 3 * HOUR, True, now + 3 * HOUR),
+        (None, False, -1),
+        (None, True, now + 2 * HOUR),
+    ):
+        inspector.client.set(KEY, "x", pxat=before)
+        Stepper(
+            inspector.client, repairs.extend_expiry(KEY, now + 2 * HOUR, endless=endless)
+        ).finish()
+        assert inspector.client.pexpiretime(KEY) == after
+    inspector.client.delete(KEY)
+    Stepper(inspector.client, repairs.extend_expiry(KEY, now + HOUR, endless=True)).finish()
+    assert inspector.client.exists(KEY) == 0
+
+
+def test_erase(repairs: RepairOperations, inspector: Inspector) -> None:
+    """A key is deleted while it has the type and the value that were seen."""
+    inspector.client.set(KEY, "x")
+    for kind, value, erased in (
+        (b"list", None, False),
+        (b"string", b"y", False),
+        (b"string", b"x", True),
+        (b"string", b"x", False),
+    ):
+        assert (
+            Stepper(inspector.client, repairs.delete_unchanged(KEY, kind, value)).finish() is erased
+        )
+    inspector.client.rpush(KEY, "x")
+    assert Stepper(inspector.client, repairs.delete_unchanged(KEY, b"list", None)).finish()
+    assert inspector.client.exists(KEY) == 0
+
+
+def test_single(inspector: Inspector) -> None:
+    """By script, the oldest entry of an id stays and the others go, once; without scripts nothing is done."""
+    inspector.client.rpush(KEY, "a", "b", "a", "c", "a")
+    assert not Stepper(inspector.client, PlainRepairs().remove_duplicates(KEY, b"a")).finish()
+    assert Stepper(inspector.client, ScriptedRepairs().remove_duplicates(KEY, b"a")).finish()
+    assert inspector.client.lrange(KEY, 0, -1) == [b"b", b"c", b"a"]
+    assert not Stepper(inspector.client, ScriptedRepairs().remove_duplicates(KEY, b"a")).finish()
+
+
+def test_long_indexes_are_searched_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are looked for together only as far as the entries that are searched for them are not too many."""
+    monkeypatch.setattr("lucia._redis.repair.MAX_ENTRIES_SEARCHED", 25)
+    entries: list[tuple[str, str]] = []
+    for user, count in (("u1", 10), ("u2", 30), ("u3", 0)):
+        key = bench.layout.index_key(user)
+        for number in range(count):
+            (
+                bench.inspector.client.lpush
+                if bench.layout.index.type == "list"
+                else bench.inspector.client.sadd
+            )(key, str(number))
+        entries += [(key, "0"), (key, "x")]
+    searching = bench.steps(bench.repair.are_indexed("", entries))
+    assert searching.finish() == [True, False, True, False, False, False]
+    assert [
+        len(command.commands) for command in searching.commands if isinstance(command, OnNode)
+    ] == [3, 2, 1, 1, 2]
+
+
+def test_counting(inspector: Inspector) -> None:
+    """An id is counted in both kinds of index."""
+    index: Index = inspector.layout.index
+    (inspector.client.rpush if index.type == "list" else inspector.client.sadd)(KEY, "a", "b")
+    assert Stepper(inspector.client, index.count(KEY, "a")).finish() == 1
+    assert Stepper(inspector.client, index.count(KEY, "c")).finish() == 0
+
+
+def test_pattern(inspector: Inspector) -> None:
+    """A namespace with special characters matches itself alone."""
+    for name in ("a[b]*?^\\-:1", "ab:1", "a[b]xx:1"):
+        inspector.client.set(name, "x")
+    assert inspector.client.keys(prefix_pattern("a[b]*?^\\-:")) == [b"a[b]*?^\\-:1"]

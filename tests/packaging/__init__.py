@@ -1,0 +1,1 @@
+"""What the package holds, and what importing it needs."""

@@ -1,0 +1,293 @@
+"""Addresses at which nobody answers: nodes and Sentinels that are gone, or drop packets."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+import redis
+
+from lucia._async.stores.redis.router import open_route as open_async_route
+from lucia._redis.commands import USUAL, SendMode
+from lucia._redis.replay import Revocations
+from lucia._redis.transport.retries import NoReply
+from lucia._redis.transport.settings import AsyncSettings, Settings
+from lucia._redis.transport.slots import slot_of
+from lucia._redis.transport.topology import InCluster, topology_of
+from lucia._sync.stores.redis.router import open_route
+from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
+from tests.support.cluster_changes import (
+    FLAVOURS,
+    EitherAdapter,
+    either_adapter,
+    swallowed_ports,
+)
+from tests.support.faulty_proxy import FaultyProxy
+from tests.support.redis_clients import AsyncClients, Clients
+from tests.support.redis_servers import silent_server
+from tests.support.sentinels import SentinelPair, sentinel_pair
+from tests.support.sessions import row
+from tools.servers import Cluster, unused_port
+
+SECONDS: Final = 3.0
+"""The deadline of a command."""
+
+each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
+
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def dead() -> Iterator[list[int]]:
+    """A dozen ports that drop packets."""
+    with swallowed_ports(12) as ports:
+        yield ports
+
+
+def route_to(flavour: str, cluster: Cluster, *ports: int) -> Any:
+    """Return a route to a cluster whose nodes the application gave by these ports."""
+    kind: Any = AsyncClients if flavour == "async" else Clients
+    topology = topology_of(kind.of_cluster("redis", cluster))
+    assert isinstance(topology, InCluster)
+    topology = replace(topology, nodes=tuple(("127.0.0.1", port) for port in ports))
+    if flavour == "async":
+        return open_async_route(topology, AsyncSettings(seconds=SECONDS), Revocations())
+    return open_route(topology, Settings(seconds=SECONDS), Revocations())
+
+
+async def call(flavour: str, method: Any, *arguments: Any) -> Any:
+    """Call a method that is a coroutine function in one flavour."""
+    if flavour == "async":
+        return await method(*arguments)
+    return await asyncio.to_thread(method, *arguments)
+
+
+async def ping(flavour: str, route: Any, key: str | None = None, seconds: float = SECONDS) -> Any:
+    """Ask the server that serves a key, or any."""
+    return await call(flavour, route.ask, key, [("PING",)], seconds, USUAL)
+
+
+@each_flavour
+async def test_a_dozen_dead_addresses(flavour: str, dead: list[int], cluster: Cluster) -> None:
+    """If twelve of the addresses given drop packets, the map is read from the thirteenth in time."""
+    route = route_to(flavour, cluster, *dead, cluster.ports[0])
+    calls = [ping(flavour, route, f"k{key}") for key in range(300)]
+    assert await asyncio.gather(*calls) == [[b"PONG"]] * 300
+    assert route._informants()[0][1] in cluster.ports  # not a dead address again
+    assert len(await call(flavour, route.nodes, SECONDS)) == len(cluster.ports)
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_what_a_node_says_of_a_slot(flavour: str, cluster: Cluster) -> None:
+    """A node that points to where a slot is already known to be does not make the map outdated."""
+    route = route_to(flavour, cluster, *cluster.ports)
+    nowhere = ("127.0.0.1", unused_port())
+    route._note(nowhere, 0, asking=False)
+    assert (route._slots, route._is_outdated) == ({}, False)
+    await ping(flavour, route, "key")
+    route._note(route._slots[0], 0, asking=False)
+    assert not route._is_outdated
+    route._note(nowhere, 0, asking=False)
+    assert (route._slots[0], route._is_outdated) == (nowhere, True)
+    await call(flavour, route.nodes, SECONDS)
+    assert (route._slots[0] != nowhere, route._is_outdated) == (True, False)
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_only_dead_addresses(flavour: str, dead: list[int], cluster: Cluster) -> None:
+    """If all addresses drop packets, that is told when the time is over, and not much later."""
+    route = route_to(flavour, cluster, *dead, *dead[:1])
+    began = time.monotonic()
+    with pytest.raises(NoReply) as raised:
+        await ping(flavour, route, "key", SECONDS / 3)
+    assert raised.value.sent is False
+    assert time.monotonic() - began < SECONDS
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_a_map_that_names_dead_addresses(
+    flavour: str, dead: list[int], cluster: Cluster
+) -> None:
+    """Where nodes are reached at addresses that died, the right ones are found at the next try."""
+    moved: dict[int, int] = dict(zip(cluster.ports, dead, strict=False))
+
+    def reach(address: tuple[str, int]) -> tuple[str, int]:
+        return address[0], moved.get(address[1], address[1])
+
+    route = route_to(flavour, cluster, *cluster.ports)
+    route._topology = replace(route._topology, remap=reach)
+    with pytest.raises(NoReply):
+        await ping(flavour, route, "key", SECONDS / 3)
+    moved.clear()
+    assert await ping(flavour, route, "key") == [b"PONG"]
+    assert {port for _, port in route._servers} <= set(cluster.ports)
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+@each_flavour
+async def test_a_node_that_left_its_address(
+    flavour: str, dead: list[int], cluster: Cluster
+) -> None:
+    """A request that goes to an address that died meanwhile finds the new one before its deadline."""
+    moved: dict[int, int] = {}
+
+    def reach(address: tuple[str, int]) -> tuple[str, int]:
+        return address[0], moved.get(address[1], address[1])
+
+    options, deadline = {"address_remap": reach}, timedelta(seconds=SECONDS)
+    async with either_adapter(flavour, cluster, options, deadline=deadline) as adapter:
+        moved.update(zip(cluster.ports, dead, strict=False))
+        asking = asyncio.gather(*(adapter.get(f"nobody{number}") for number in range(5)))
+        await asyncio.sleep(SECONDS / 6)  # the map was read, and the connects hang
+        moved.clear()
+        assert await asking == [None] * 5
+        await adapter.add(row("somebody"))
+        await adapter.delete("somebody")
+
+
+@each_flavour
+async def test_requests_beside_a_map_that_is_being_read(
+    flavour: str, dead: list[int], cluster: Cluster
+) -> None:
+    """While the map can't be read, only requests for a suspect wait, and then use the last map."""
+    route = route_to(flavour, cluster, *cluster.ports)
+    await ping(flavour, route, "key")
+    suspect = route._slots[slot_of("key")]
+    others = [f"k{number}" for number in range(300)]
+    others = [key for key in others if route._slots[slot_of(key)] != suspect]
+    nowhere = tuple(("127.0.0.1", port) for port in dead)
+    route._topology, route._nodes = replace(route._topology, nodes=nowhere), ()
+    route._suspects.add(suspect)
+    waiting = asyncio.create_task(ping(flavour, route, "key"))
+    await asyncio.sleep(0.1)
+    calls = [ping(flavour, route, key) for key in others]
+    assert await asyncio.gather(*calls) == [[b"PONG"]] * len(others)
+    assert not waiting.done()
+    assert await waiting == [b"PONG"]
+    with pytest.raises(NoReply):
+        await call(flavour, route.nodes, SECONDS / 3)
+    await call(flavour, getattr(route, "aclose", None) or route.close)
+
+
+# Sentinel
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelPair]:
+    """A primary and its replica that a Sentinel watches."""
+    with sentinel_pair("redis", tmp_path_factory.mktemp("sentinel")) as found:
+        yield found
+
+
+@asynccontextmanager
+async def behind_sentinels(
+    flavour: str, watched: SentinelPair, *ports: int, **options: Any
+) -> AsyncIterator[EitherAdapter]:
+    """An adapter behind Sentinels at these ports.
+
+    Args:
+        options: of the client of the master.
+    """
+    kind: Any = AsyncClients if flavour == "async" else Clients
+    sentinel = kind.sentinels["redis"]([("127.0.0.1", port) for port in ports])
+    client, deadline = sentinel.master_for(watched.name, **options), timedelta(seconds=SECONDS)
+    if flavour == "async":
+        async with client, AsyncRedisSessionAdapter(client, deadline=deadline) as adapter:
+            yield EitherAdapter(adapter)
+        return
+    with client, RedisSessionAdapter(client, deadline=deadline) as sync_adapter:
+        yield EitherAdapter(sync_adapter)
+
+
+@each_flavour
+@pytest.mark.parametrize("kind", ["dropping", "silent", "closed"])
+async def test_a_dozen_dead_sentinels(
+    flavour: str, kind: str, dead: list[int], watched: SentinelPair
+) -> None:
+    """If twelve Sentinels drop packets, say nothing or are not there, the thirteenth tells in time."""
+    with ExitStack() as stack:
+        ports = dead
+        if kind == "silent":
+            ports = [stack.enter_context(silent_server()).port for _ in range(12)]
+        if kind == "closed":
+            ports = [unused_port() for _ in range(12)]
+        async with behind_sentinels(flavour, watched, *ports, watched.sentinel_port) as adapter:
+            session_id = f"{flavour}-{kind}"
+            await adapter.add(row(session_id))
+            assert await adapter.live(session_id) == {session_id}
+
+
+@each_flavour
+async def test_a_slow_sentinel_among_dead_ones(
+    flavour: str, dead: list[int], watched: SentinelPair
+) -> None:
+    """A Sentinel that needs a while is waited for, however many others are dead.
+
+    A thirteenth of the time that is for all Sentinels would not be enough for one of its answers.
+    """
+    with FaultyProxy(watched.sentinel_port) as link:
+        link.delay = SECONDS / 50  # in each direction
+        async with behind_sentinels(flavour, watched, *dead, link.port) as adapter:
+            await adapter.add(row(f"{flavour}-slow"))
+            assert await adapter.get(f"{flavour}-slow") is not None
+
+
+@each_flavour
+@pytest.mark.parametrize("right", ["+info", "-info"])
+async def test_connections_to_an_old_master(
+    flavour: str, right: str, watched: SentinelPair
+) -> None:
+    """When Sentinel names another master, no connection to the old one is used again.
+
+    Nor where a server does not tell its history, by which it could be told from another one.
+    """
+    old, new = watched.pair.primary, watched.pair.replica
+    for node in (old, new):
+        node.client.execute_command(
+            "ACL", "SETUSER", "app", "reset", "on", ">secret", "~*", "+@all", right
+        )
+
+    def name(port: int) -> None:
+        with redis.Redis(port=watched.sentinel_port) as sentinel:
+            sentinel.sentinel_remove(watched.name)
+            sentinel.sentinel_monitor(watched.name, "127.0.0.1", port, 1)
+
+    def restore() -> None:
+        new.client.replicaof("127.0.0.1", watched.pair.link.port)
+        name(old.port)
+
+    login = {"username": "app", "password": "secret"}
+    async with AsyncExitStack() as stack:
+        stack.callback(restore)
+        adapter = await stack.enter_async_context(
+            behind_sentinels(flavour, watched, watched.sentinel_port, **login)
+        )
+        assert await adapter.get("one") is None
+        route = await adapter.route()
+        blocking, alone = ("BLPOP", "nothing", "0.5"), SendMode(alone=True)
+        in_use = [adapter.call(route.ask, None, [blocking], SECONDS, alone) for _ in range(3)]
+        waiting = asyncio.gather(*in_use)
+        await asyncio.sleep(0.2)
+        new.client.replicaof("NO", "ONE")
+        name(new.port)
+        assert await ping(flavour, route) == [b"PONG"]
+        assert await waiting == [[None]] * 3
+        assert await ping(flavour, route) == [b"PONG"]
+        assert {each.connection.port for each in route._server._idle} == {new.port}
+
+
+@each_flavour
+async def test_only_dead_sentinels(flavour: str, dead: list[int], watched: SentinelPair) -> None:
+    """If no Sentinel answers, that is told within the deadline, as the client's error or ours."""
+    async with behind_sentinels(flavour, watched, *dead) as adapter:
+        began = time.monotonic()
+        with pytest.raises(Exception, match=r"No master found|did not answer|no Sentinel"):
+            await adapter.get("one")
+        assert time.monotonic() - began < 2 * SECONDS

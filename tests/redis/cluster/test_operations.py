@@ -1,0 +1,861 @@
+"""The operations for clusters and for servers without scripts, one command at a time, on such servers: steps, crashes, races, remains."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from lucia._redis.cluster import (
+    BATCH,
+    INDEX_SLACK_MS,
+    PROVISIONAL_MS,
+    TOMBSTONE,
+    ClusterStore,
+    Plain,
+    Scripted,
+    SlotSteps,
+)
+from lucia._redis.commands import (
+    Batch,
+    Call,
+    Command,
+    Eval,
+    Operation,
+    Reply,
+    ScriptsRefusedError,
+    Transaction,
+)
+from lucia._redis.index import LIST
+from lucia._redis.operations import MAX_HOPS, successor_of
+from lucia._redis.records import Marker, encode_marker, encode_row
+from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, SWAP
+from lucia._redis.single_server import SingleServerStore
+from lucia._rules.sessions import system_clock
+from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
+from lucia.models import SessionRow
+from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
+from tests.support.sessions import HOUR, row
+from tests.support.stepped_operations import Stepper, explore, replay
+
+SCRIPTS = LIST.scripts
+MINUTE = 60_000
+LOST = redis.ConnectionError("the reply was lost")
+
+STEPS: dict[str, Callable[[], SlotSteps]] = {"scripted": Scripted, "plain": Plain}
+
+
+class Bench:
+    """Makes operations on one server or cluster, and runs them at once or in steps."""
+
+    def __init__(self, inspector: Inspector, steps: SlotSteps) -> None:
+        self.inspector = inspector
+        self.store = ClusterStore(DEFAULT, steps)
+        self.is_plain = isinstance(steps, Plain)
+
+    def steps(self, operation: Operation[Any]) -> Stepper[Any]:
+        """An operation to run in steps."""
+        return Stepper(self.inspector.client, operation)
+
+    def create(
+        self, session: SessionRow, random_below: Callable[[int], int] = lambda _: 0
+    ) -> Stepper[None]:
+        return self.steps(self.store.create(session, random_below))
+
+    def renew(
+        self, used_id: str, successor_id: str, grace: int = MINUTE, **attributes: Any
+    ) -> Stepper[SessionRow | None]:
+        return self.steps(self.store.renew(used_id, row(successor_id, **attributes), grace))
+
+    def successor(self, used_id: str) -> Stepper[SessionRow | None]:
+        return self.steps(successor_of(DEFAULT, used_id))
+
+    def read_all(self, user_id: str = "u1") -> Stepper[list[SessionRow]]:
+        return self.steps(self.store.get_by_user(user_id, system_clock()))
+
+    def delete(self, *session_ids: str) -> Stepper[None]:
+        return self.steps(self.store.delete(session_ids))
+
+    def delete_all(self, keep: str | None = None, user_id: str = "u1") -> Stepper[bool]:
+        return self.steps(self.store.delete_by_user(user_id, keep))
+
+    def begin_with(self, *session_ids: str) -> None:
+        """Empty the server and store these sessions."""
+        self.inspector.on_each("FLUSHALL")
+        for session_id in session_ids:
+            self.create(row(session_id)).finish()
+
+    def live(self) -> set[str]:
+        """The ids of all sessions, once all keys were held to the laws of the layout."""
+        self.inspector.check()
+        return self.inspector.live()
+
+    def until(self, stepper: Stepper[Any], command: str) -> Stepper[Any]:
+        """Run an operation until its next command is this one, the name of a script or of a server's command."""
+        while command not in names(stepper.commands[-1]):
+            stepper.step()
+        return stepper
+
+
+def names(command: Command) -> set[str]:
+    """The names of scripts and commands in one command."""
+    if isinstance(command, Batch | Transaction):
+        return {name for each in command.commands for name in names(each)}
+    if isinstance(command, Eval):
+        return {command.script.name}
+    return {command.name} if isinstance(command, Call) else set()
+
+
+@pytest.fixture(params=["scripted, cluster", "plain, cluster", "plain, redis", "plain, valkey"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Operations by scripts and by plain commands, in an emptied cluster and on servers."""
+    steps, place = str(request.param).split(", ")
+    if place == "cluster":
+        with ClusterInspector(request.getfixturevalue("cluster")) as found:
+            yield Bench(found, STEPS[steps]())
+    else:
+        with Inspector(request.getfixturevalue(f"{place}_server")) as found:
+            yield Bench(found, STEPS[steps]())
+
+
+on_one_server = pytest.mark.parametrize("bench", ["scripted, redis", "plain, redis"], indirect=True)
+with_scripts = pytest.mark.parametrize("bench", ["scripted, redis"], indirect=True)
+without_scripts = pytest.mark.parametrize(
+    "bench", ["plain, redis", "plain, cluster"], indirect=True
+)
+
+
+# What is sent
+
+
+SESSION = row("new")
+RECORD = encode_row(SESSION)
+KEY, INDEX, MARKER = "session:new", "userSession:u1", "session:renewed:{session:new}"
+C1 = Call("SET", (KEY, RECORD, "NX", "PX", PROVISIONAL_MS))
+C3 = Call("PEXPIREAT", (KEY, SESSION.idle_expires))
+PUSHED = Eval(SCRIPTS.push, (INDEX,), ("new", SESSION.idle_expires, INDEX_SLACK_MS))
+LAST = SESSION.idle_expires + INDEX_SLACK_MS
+PLAIN_PUSH = (
+    Call("TIME", ()),
+    Call("LRANGE", (INDEX, 0, 0)),
+    Call("PTTL", (INDEX,)),
+    Transaction(
+        (
+            Call("LPUSH", (INDEX, "new")),
+            Call("PEXPIREAT", (INDEX, LAST, "NX")),
+            Call("PEXPIREAT", (INDEX, LAST, "GT")),
+        )
+    ),
+)
+PLAIN_PUSHED: tuple[Reply, ...] = ([b"1", b"0"], [], -2, [1, True, False])
+
+
+def test_steps_of_a_login() -> None:
+    """A login writes the session for ten seconds, then the index entry, then the session's end: in this order."""
+    assert (PROVISIONAL_MS, INDEX_SLACK_MS) == (10_000, 60_000)
+    assert replay(ClusterStore(DEFAULT, Scripted()).create(SESSION, lambda _: 0), True, 1, 1) == (
+        [C1, PUSHED, C3],
+        None,
+    )
+    commands, _ = replay(
+        ClusterStore(DEFAULT, Plain()).create(SESSION, lambda _: 0), True, *PLAIN_PUSHED, 1
+    )
+    assert commands == [C1, *PLAIN_PUSH, C3]
+
+
+def test_steps_of_a_renewal() -> None:
+    """A renewal makes its successor whole, and then puts a marker in the used session's place, by one script or one write-once key."""
+    used, marker_key = "session:old", "session:renewed:{session:old}"
+    marker = encode_marker(Marker("old", "new", 5))
+    commands, found = replay(
+        ClusterStore(DEFAULT, Scripted()).renew("old", SESSION, 5), True, 1, 1, 1
+    )
+    assert (commands, found) == (
+        [C1, PUSHED, C3, Eval(SWAP, (used, marker_key), (marker, MINUTE))],
+        SESSION,
+    )
+    commands, found = replay(
+        ClusterStore(DEFAULT, Plain()).renew("old", SESSION, 5),
+        True,
+        *PLAIN_PUSHED,
+        1,
+        [b"x"],
+        [True, 1],
+    )
+    swap = [
+        Call("MGET", (used,)),
+        Transaction((Call("SET", (marker_key, marker, "NX", "PX", MINUTE)), Call("DEL", (used,)))),
+    ]
+    assert (commands, found) == ([C1, *PLAIN_PUSH, C3, *swap], SESSION)
+
+
+def test_steps_of_a_renewal_that_lost() -> None:
+    """Who finds another's marker deletes the successor it made, and follows the marker."""
+    used, marker_key = "session:old", "session:renewed:{session:old}"
+    theirs = encode_marker(Marker("old", "first", MINUTE))
+    first = row("first")
+    undo = [
+        Call("DEL", (KEY,)),
+        Eval(SCRIPTS.drop, (INDEX,), (b"new",)),
+        Call("MGET", ("session:first",)),
+    ]
+    commands, found = replay(
+        ClusterStore(DEFAULT, Scripted()).renew("old", SESSION, 5),
+        True,
+        1,
+        1,
+        [theirs, MINUTE],
+        1,
+        1,
+        [encode_row(first)],
+    )
+    assert (commands[4:], found) == (undo, first)
+    write = Call("SET", (marker_key, encode_marker(Marker("old", "new", 5)), "NX", "PX", MINUTE))
+    swap = [Call("MGET", (used,)), Transaction((write, Call("DEL", (used,))))]
+    late = [Call("MGET", (marker_key,)), Call("PTTL", (marker_key,))]
+    plain_undo = [undo[0], Batch((Call("LREM", (INDEX, 0, b"new")),)), undo[2]]
+    replies = (
+        True,
+        *PLAIN_PUSHED,
+        1,
+        [b"x"],
+        [None, 0],
+        [theirs],
+        MINUTE,
+        1,
+        [1],
+        [encode_row(first)],
+    )
+    commands, found = replay(ClusterStore(DEFAULT, Plain()).renew("old", SESSION, 5), *replies)
+    assert (commands[6:], found) == ([*swap, *late, *plain_undo], first)
+
+
+def test_steps_of_ending() -> None:
+    """A session is ended together with a look at its marker, or before a tombstone is put there; then it goes out of the index."""
+    key, marker = KEY.encode(), MARKER.encode()
+    commands, _ = replay(ClusterStore(DEFAULT, Scripted()).delete(["new"]), [[[RECORD, None]]], 1)
+    assert commands == [
+        Batch((Eval(DELETE, (key, marker), ()),)),
+        Eval(SCRIPTS.drop, (INDEX,), (b"new",)),
+    ]
+    commands, _ = replay(
+        ClusterStore(DEFAULT, Plain()).delete(["new"]), [[RECORD]], [1], [True], [[TOMBSTONE]], [1]
+    )
+    assert commands == [
+        Batch((Call("MGET", (key,)),)),
+        Batch((Call("DEL", (key,)),)),
+        Batch((Call("SET", (marker, TOMBSTONE, "NX", "PX", MINUTE)),)),
+        Batch((Call("MGET", (marker,)),)),
+        Batch((Call("LREM", (INDEX, 0, b"new")),)),
+    ]
+
+
+def test_steps_of_ending_all() -> None:
+    """A sign-out everywhere takes out of the index the ids that it saw there, and never deletes the index."""
+    commands, kept = replay(
+        ClusterStore(DEFAULT, Scripted()).delete_by_user("u1"), [b"new"], [[[RECORD, None]]], 1, 1
+    )
+    drop = Eval(SCRIPTS.drop, (INDEX,), (b"new",))
+    assert commands == [
+        Call("LRANGE", (INDEX, 0, -1)),
+        Batch((Eval(DELETE, (KEY.encode(), MARKER.encode()), ()),)),
+        drop,
+        drop,
+    ]
+    assert kept is False
+
+
+def test_the_oldest_go_out_of_the_index_first() -> None:
+    """Of many ids that go out of an index, each is the oldest that is left, so that no search through the others keeps the server."""
+    ids = [b"newest", b"newer", b"oldest"]
+    held = [[[encode_row(row(id_.decode())), None]] for id_ in ids]
+    commands, _ = replay(ClusterStore(DEFAULT, Scripted()).delete_by_user("u1"), ids, held, 1, 1)
+    assert commands[2] == Eval(SCRIPTS.drop, (INDEX,), (b"oldest", b"newer", b"newest"))
+    assert "\n  index_remove_oldest(KEYS[1], ARGV[i])\n" in SCRIPTS.drop.text
+
+
+def test_steps_of_a_list() -> None:
+    """A list reads the index, each session, and the markers of those that are gone, which then go out of the index."""
+    found = ClusterStore(DEFAULT, Scripted()).get_by_user("u1", 0)
+    commands, rows = replay(found, [b"gone", b"new"], [[None], [RECORD]], [[None]], 1)
+    read = Batch((Call("MGET", (b"session:gone",)), Call("MGET", (b"session:new",))))
+    markers = Batch((Call("MGET", (b"session:renewed:{session:gone}",)),))
+    assert (commands, rows) == (
+        [Call("LRANGE", (INDEX, 0, -1)), read, markers, Eval(SCRIPTS.drop, (INDEX,), (b"gone",))],
+        [SESSION],
+    )
+
+
+# Crashes
+
+
+def test_crash_in_a_login(bench: Bench) -> None:
+    """A login that crashes after any step leaves a session that nobody knows for ten seconds, and no key without an end."""
+    login = run(bench.create(row("whole")))
+    assert len(login.commands) == (6 if bench.is_plain else 3)
+    for done in range(1, len(login.commands)):
+        bench.begin_with()
+        bench.create(session := row("new", life=2 * HOUR)).step(done)
+        bench.inspector.check_remains()
+        expires = bench.inspector.census()[KEY].expires
+        assert expires <= system_clock() + PROVISIONAL_MS < session.idle_expires
+    bench.begin_with()
+    bench.create(row("new")).finish()
+    assert bench.live() == {"new"}
+
+
+def test_crash_in_a_renewal(bench: Bench) -> None:
+    """A renewal that crashes after any step locks nobody out: the used session or its successor lives, and each is reachable."""
+    for done in range(len(run(bench.renew("unknown", "x")).commands)):
+        bench.begin_with("used")
+        renewal = bench.renew("used", "new")
+        while not renewal.done and len(renewal.commands) <= done:
+            renewal.step()
+        bench.inspector.check_remains()
+        assert bench.inspector.live() & {"used", "new"}
+        again = bench.renew("used", "again").finish()
+        assert again is not None
+        bench.inspector.check_remains()
+        bench.delete("used").finish()
+        bench.delete_all().finish()
+        assert {
+            id_
+            for id_ in bench.inspector.live()
+            if bench.inspector.client.pttl(f"session:{id_}") > PROVISIONAL_MS
+        } == set()
+
+
+def run(operation: Stepper[Any]) -> Stepper[Any]:
+    """An operation that was executed to its end."""
+    operation.finish()
+    return operation
+
+
+@pytest.mark.parametrize("which", ["delete", "delete_all", "keep"])
+def test_crash_in_ending(bench: Bench, which: str) -> None:
+    """Ending that crashes after any step and is called again ends everything that it has to, and nothing else."""
+
+    def begin() -> Stepper[Any]:
+        if which == "delete":
+            return bench.delete("used")
+        return bench.delete_all("kept" if which == "keep" else None)
+
+    for done in range(12):
+        bench.begin_with("used", "kept")
+        bench.renew("used", "new").finish()
+        ending = begin()
+        while not ending.done and len(ending.commands) <= done:
+            ending.step()
+        bench.inspector.check()
+        begin().finish()
+        assert bench.live() == (set() if which == "delete_all" else {"kept"})
+        assert bench.renew("new", "late").finish() is None
+
+
+# Errors
+
+
+@pytest.mark.parametrize("executed", [False, True], ids=["not executed", "reply lost"])
+def test_error_at_the_index(bench: Bench, executed: bool) -> None:
+    """If the index can't be written to, or it is not known whether it was, the session is deleted, and the very error goes up."""
+    bench.begin_with()
+    login = bench.until(bench.create(row("new")), "LPUSH" if bench.is_plain else "push")
+    (login.lose_reply if executed else login.fail)(LOST)
+    assert login.commands[-1] == Call("DEL", (KEY,))
+    with pytest.raises(redis.ConnectionError) as raised:
+        login.step()
+    assert raised.value is LOST
+    assert bench.live() == set()
+    assert bench.read_all().finish() == []
+    assert bench.inspector.keys() == set()
+
+
+def test_two_errors_at_the_index(bench: Bench) -> None:
+    """If the session can't be deleted then either, the first error goes up, and the session is gone in ten seconds."""
+    bench.begin_with()
+    login = bench.until(
+        bench.create(row("new", life=2 * HOUR)), "LPUSH" if bench.is_plain else "push"
+    ).fail(LOST)
+    with pytest.raises(redis.ConnectionError) as raised:
+        login.fail(redis.TimeoutError("nor this"))
+    assert raised.value is LOST
+    bench.inspector.check_remains()
+    assert 0 < bench.inspector.client.pttl(KEY) <= PROVISIONAL_MS
+
+
+@with_scripts
+def test_scripts_refused_at_the_index(bench: Bench) -> None:
+    """If it turns out at the index that scripts are refused, nothing of the login stays, so that it can begin anew."""
+    login = bench.create(row("new")).step()
+    with pytest.raises(ScriptsRefusedError):
+        login.fail(ScriptsRefusedError()).step()
+    assert bench.inspector.keys() == set()
+
+
+@pytest.mark.parametrize("life", [-HOUR, 0])
+def test_already_expired(bench: Bench, life: int) -> None:
+    """A session that is dead by the server's clock is refused, be it new or a successor, and nothing of it stays."""
+    bench.begin_with("used")
+    before = bench.inspector.census()
+    end = system_clock() + life
+    dead = SessionRow(id="new", user_id="u1", active_expires=0, idle_expires=end)
+    for refused in (bench.create(dead), bench.steps(bench.store.renew("used", dead, MINUTE))):
+        with pytest.raises(ValueError, match="server's clock"):
+            refused.finish()
+        assert refused.commands[-1] == Call("DEL", (KEY,))
+        assert bench.inspector.census() == before
+
+
+def test_born_dead_is_what_the_steps_say() -> None:
+    """The reply for it is one that no index's length can be."""
+    assert ALREADY_EXPIRED < 0
+
+
+@pytest.mark.parametrize("way", ["delete_all", "delete", "time"])
+def test_login_that_is_ended(bench: Bench, way: str) -> None:
+    """A login whose session is ended, or has run out of its ten seconds, before it is whole is told so, and its index entry goes."""
+    bench.begin_with()
+    session = row("new")
+    login = bench.create(session).step()
+    while login.commands[-1] != Call("PEXPIREAT", (KEY, session.idle_expires)):
+        login.step()
+    assert bench.inspector.index() == ["new"]
+    if way == "delete_all":
+        bench.delete_all().finish()
+    elif way == "delete":
+        bench.delete("new").finish()
+    else:
+        bench.inspector.client.delete(KEY)
+    with pytest.raises(ConcurrentlyRevoked):
+        login.finish()
+    assert (bench.live(), bench.inspector.index()) == (set(), [])
+
+
+def test_renewal_that_is_ended(bench: Bench) -> None:
+    """A renewal whose successor is ended before it is whole is told so; the used session is ended too, by the same sign-out."""
+    bench.begin_with("used")
+    renewal = bench.until(bench.renew("used", "new"), "LPUSH" if bench.is_plain else "push").step()
+    bench.delete_all().finish()
+    with pytest.raises(ConcurrentlyRevoked):
+        renewal.finish()
+    assert (bench.live(), bench.inspector.index()) == (set(), [])
+
+
+# The same id twice
+
+
+def test_same_id_twice(bench: Bench) -> None:
+    """Another session with an id is refused and changes nothing; the very same one once more is no error, and is listed once."""
+    bench.begin_with("other")
+    session = row("same", first=1)
+    bench.create(session).finish()
+    before = bench.inspector.census()
+    for another in (row("same"), row("same", "u2"), row("same", life=2 * HOUR, first=1)):
+        with pytest.raises(DuplicateSessionId):
+            bench.create(another).finish()
+    with pytest.raises(DuplicateSessionId):
+        bench.renew("other", "same").finish()
+    assert bench.inspector.census() == before
+    bench.create(session).finish()
+    assert [each.id for each in bench.read_all().finish()] == ["same", "other"]
+    bench.delete("same").finish()
+    assert bench.inspector.index() == ["other"]
+    assert bench.live() == {"other"}
+
+
+@pytest.mark.parametrize("done", range(7))
+def test_login_that_is_sent_again(bench: Bench, done: int) -> None:
+    """A login that is repeated after it broke off at any step, or was done, is stored, whole and with its own end."""
+    bench.begin_with()
+    session = row("new")
+    first = bench.create(session)
+    while not first.done and len(first.commands) <= done:
+        first.step()
+    bench.create(session).finish()
+    assert bench.inspector.client.pexpiretime(KEY) == session.idle_expires
+    assert [each.id for each in bench.read_all().finish()] == ["new"]
+    bench.inspector.check_remains()
+
+
+def test_renewal_that_is_sent_again(bench: Bench) -> None:
+    """A renewal that is sent again since its reply was lost gets the same successor, whatever the grace."""
+    bench.begin_with("used")
+    successor = row("new")
+    for _ in range(3):
+        assert bench.steps(bench.store.renew("used", successor, 0)).finish() == successor
+    assert bench.inspector.live() == {"new"}
+    assert [each.id for each in bench.read_all().finish()] == ["new"]
+
+
+# Races
+
+
+@pytest.mark.parametrize("which", ["delete", "delete_all"])
+@with_scripts
+def test_renew_against_ending(bench: Bench, which: str) -> None:
+    """A session that is ended while it is renewed is dead, and so is its successor, in every order of the steps."""
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("used")
+        renewal = Told(bench.inspector.client, bench.store.renew("used", row("new"), MINUTE))
+        return [renewal, bench.delete("used") if which == "delete" else bench.delete_all()]
+
+    def check() -> None:
+        assert bench.live() == set()
+        assert bench.renew("used", "late").finish() is None
+
+    assert explore(begin, check) >= 10
+
+
+class Told(Stepper[Any]):
+    """An operation that may end with being told that its session was ended."""
+
+    def step(self, count: int = 1) -> "Told":
+        try:
+            super().step(count)
+        except ConcurrentlyRevoked:
+            assert self.done
+        return self
+
+
+@pytest.mark.parametrize("grace", [0, MINUTE])
+@with_scripts
+def test_two_renewals(bench: Bench, grace: int) -> None:
+    """Of two renewals exactly one makes a successor; within the grace both get it, without a grace the other one gets nothing."""
+    pair: list[Stepper[SessionRow | None]] = []
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("used")
+        pair[:] = bench.renew("used", "new1", grace), bench.renew("used", "new2", grace)
+        return list(pair)
+
+    def check() -> None:
+        (winner,) = bench.live()
+        expected = {winner} if grace else {winner, None}
+        assert {None if each.result is None else each.result.id for each in pair} == expected
+        assert bench.inspector.index().count(winner) == 1
+
+    assert explore(begin, check) >= 50
+
+
+@without_scripts
+@pytest.mark.parametrize("expired", [False, True], ids=["at once", "after a minute"])
+@pytest.mark.parametrize("command", ["MGET", "SET"])
+def test_ending_within_a_plain_swap(bench: Bench, command: str, expired: bool) -> None:
+    """Without scripts, a renewal that saw the session before it was ended has no successor, also if the tombstone is gone meanwhile."""
+    bench.begin_with("used")
+    renewal = bench.until(
+        bench.until(bench.renew("used", "new"), "PEXPIREAT").step(), "PEXPIREAT"
+    ).step()
+    renewal = bench.until(renewal, command)
+    bench.delete("used").finish()
+    if expired:
+        bench.inspector.client.delete(DEFAULT.marker_key("used"))
+    assert renewal.finish() is None
+    assert bench.live() == set()
+    assert bench.successor("used").finish() is None
+
+
+@without_scripts
+def test_renewal_between_the_look_and_the_swap(bench: Bench) -> None:
+    """Without scripts, a renewal that saw the session before another one took its place follows that one's marker."""
+    bench.begin_with("used")
+    late = bench.until(bench.until(bench.renew("used", "second"), "SET").step(), "SET")
+    assert isinstance(late.commands[-1], Transaction)
+    first = bench.renew("used", "first").finish()
+    assert late.finish() == first
+    assert bench.live() == {"first"}
+
+
+def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
+    """A successor that is in the index already, though its renewal is not done, is spared by its handle, and so is what it replaces."""
+    bench.begin_with("other")
+    bench.create(row("kept", handle="h")).finish()
+    renewal = bench.until(
+        bench.renew("kept", "new", handle="h"), "swap" if not bench.is_plain else "MGET"
+    )
+    assert bench.delete_all("kept").finish() is True
+    assert bench.live() == {"kept", "new"}
+    found = renewal.finish()
+    assert found is not None
+    assert bench.live() == {"new"}
+    assert bench.delete_all("kept").finish() is True
+    assert bench.live() == {"new"}
+
+
+# Chains
+
+
+def test_ending_follows_chains(bench: Bench) -> None:
+    """Ending a used id ends the last one of a chain, however long it is and whatever the grace; being handed one on has a bound."""
+    bench.begin_with("s0", "other")
+    for number in range(20):
+        assert bench.renew(f"s{number}", f"s{number + 1}").finish() is not None
+    for number in range(20):
+        found = bench.successor(f"s{number}").finish()
+        assert (found and found.id) == (None if 20 - number > MAX_HOPS else "s20")
+    assert bench.delete_all("s0").finish() is True
+    assert bench.live() == {"s20"}
+    bench.delete("s0", "s3", "s0").finish()
+    assert bench.live() == set()
+    assert {id_ for id_ in bench.inspector.index() if not id_.startswith("s")} == set()
+
+
+def test_chain_in_a_circle(bench: Bench) -> None:
+    """Markers that somebody put in a circle lead nowhere, and ending comes to its end."""
+    bench.begin_with("live")
+    for used, successor in (("a", "b"), ("b", "a")):
+        bench.inspector.client.set(
+            DEFAULT.marker_key(used), encode_marker(Marker(used, successor, MINUTE)), px=MINUTE
+        )
+    assert bench.renew("a", "new").finish() is None
+    assert bench.delete_all("a").finish() is False
+    bench.delete("a", "b").finish()
+    assert bench.live() == set()
+
+
+def test_keep(bench: Bench) -> None:
+    """What is kept has to be a live session of this user; else all are ended and it is False. Others' sessions stay."""
+    bench.begin_with("one", "two")
+    bench.create(row("foreign", "u2")).finish()
+    assert bench.delete_all("foreign").finish() is False
+    assert bench.live() == {"foreign"}
+    bench.create(row("three")).finish()
+    assert bench.delete_all("unknown").finish() is False
+    assert bench.live() == {"foreign"}
+    assert bench.delete_all().finish() is False
+
+
+# Many
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["all", "but one"])
+@pytest.mark.parametrize("count", [BATCH, BATCH + 1, 2 * BATCH + 1])
+@on_one_server
+def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
+    """Hundreds of sessions are ended in batches of 500, and leave the index so too."""
+    ids = bench.inspector.fill("u1", count)
+    sign_out = bench.delete_all(ids[7] if keep else None)
+    assert sign_out.finish() is keep
+    sizes = [
+        len(command.commands)
+        for command in sign_out.commands
+        if isinstance(command, Batch) and names(command) & {"SET", "delete"}
+    ]
+    ended = count - keep
+    assert sizes == [BATCH] * (ended // BATCH) + [ended % BATCH] * (ended % BATCH > 0)
+    assert bench.live() == ({ids[7]} if keep else set())
+    assert bench.inspector.index() == ([ids[7]] if keep else [])
+
+
+@on_one_server
+def test_thousands_of_dead_entries(bench: Bench) -> None:
+    """Reading a user's list takes thousands of dead ids out of the index, and leaves the live ones in their order."""
+    bench.begin_with()
+    bench.inspector.client.rpush(INDEX, *(f"dead{number}" for number in range(1_200)))
+    bench.inspector.client.expire(INDEX, 1_000)
+    bench.create(row("one")).finish()
+    bench.create(row("two")).finish()
+    assert [each.id for each in bench.read_all().finish()] == ["two", "one"]
+    assert bench.inspector.index() == ["two", "one"]
+
+
+@on_one_server
+def test_every_eighth_login_prunes(bench: Bench) -> None:
+    """From the sixteenth entry on every eighth login looks at eight entries, and takes the dead ones out."""
+    bench.begin_with()
+    bounds: list[int] = []
+
+    def random_below(bound: int) -> int:
+        bounds.append(bound)
+        return bound - 1
+
+    for number in range(24):
+        bench.create(row(f"s{number}"), random_below).finish()
+    assert bounds == [9, 17]
+    bench.inspector.client.delete("session:s0", "session:s3", "session:s20")
+    for number in range(24, 32):
+        bench.create(row(f"s{number}"), random_below).finish()
+    assert {f"s{number}" for number in range(32)} - set(bench.inspector.index()) == {"s0", "s3"}
+    assert bench.live() >= {"s31"}
+
+
+# Times
+
+
+def test_times_of_the_index(bench: Bench) -> None:
+    """The index ends a minute after its last session, and a shorter one never shortens it."""
+    bench.begin_with()
+    latest = 0
+    for number, life in enumerate((HOUR, 3 * HOUR, 2 * HOUR, HOUR // 2)):
+        session = row(f"s{number}", life=life)
+        latest = max(latest, session.idle_expires)
+        bench.create(session).finish()
+        bench.inspector.check()
+        assert bench.inspector.census()[INDEX].expires == latest + INDEX_SLACK_MS
+
+
+def test_index_of_the_original(bench: Bench) -> None:
+    """An index that the original wrote, without an end, keeps having none: it leads to sessions whose end nobody has compared."""
+    bench.begin_with()
+    bench.inspector.client.rpush(INDEX, "old")
+    bench.create(row("new")).finish()
+    assert bench.inspector.census()[INDEX] == ("list", [b"new", b"old"], -1)
+
+
+@without_scripts
+def test_index_of_the_original_that_empties(bench: Bench) -> None:
+    """Such an index that is emptied before the new id is pushed is a new one then, and gets an end."""
+    bench.begin_with()
+    bench.inspector.client.rpush(INDEX, "old")
+    session = row("new")
+    login = bench.until(bench.create(session), "LPUSH")
+    bench.inspector.client.delete(INDEX)
+    login.finish()
+    assert bench.inspector.census()[INDEX].expires == session.idle_expires + INDEX_SLACK_MS
+    bench.inspector.check()
+
+
+# Values of others
+
+
+def put_hash(client: Any, key: str) -> None:
+    client.hset(key, "field", "value")
+
+
+def put_list(client: Any, key: str) -> None:
+    client.rpush(key, "element")
+
+
+def put_set(client: Any, key: str) -> None:
+    client.sadd(key, "member")
+
+
+def put_string(client: Any, key: str) -> None:
+    client.set(key, "garbage")
+
+
+Put = Callable[[Any, str], None]
+
+
+@pytest.mark.parametrize("put", [put_hash, put_list, put_set])
+def test_session_key_of_another_type(bench: Bench, put: Put) -> None:
+    """A session's key with a value of another type is no session, can't be renewed or taken, and is gone when the id is ended."""
+    bench.begin_with("live")
+    put(bench.inspector.client, "session:x")
+    assert bench.renew("x", "new").finish() is None
+    with pytest.raises(DuplicateSessionId):
+        bench.create(row("x")).finish()
+    assert bench.delete_all("x").finish() is False
+    assert bench.inspector.live() == {"x"}
+    bench.delete("x").finish()
+    assert bench.live() == set()
+
+
+@pytest.mark.parametrize("put", [put_hash, put_string, put_set])
+@pytest.mark.parametrize("which", ["create", "renew", "list", "delete_all", "keep"])
+def test_index_of_another_type(bench: Bench, put: Put, which: str) -> None:
+    """An index of another type is an error of every operation that needs it, which leaves that value and its end as they are."""
+    bench.begin_with("one")
+    bench.inspector.client.delete(INDEX)
+    put(bench.inspector.client, INDEX)
+    before = bench.inspector.census()
+    operations: dict[str, Callable[[], Stepper[Any]]] = {
+        "create": lambda: bench.create(row("new")),
+        "renew": lambda: bench.renew("one", "new"),
+        "list": bench.read_all,
+        "delete_all": bench.delete_all,
+        "keep": lambda: bench.delete_all("one"),
+    }
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        operations[which]().finish()
+    assert bench.inspector.census() == before
+
+
+def test_ending_in_spite_of_an_index(bench: Bench) -> None:
+    """If an index can't be written to, the sessions and what they were renewed to are ended all the same, before the error."""
+    bench.begin_with("a", "used")
+    bench.renew("used", "new").finish()
+    bench.inspector.client.set(INDEX, "garbage")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        bench.delete("a", "used").finish()
+    assert bench.inspector.live() == set()
+
+
+@pytest.mark.parametrize("put", [put_hash, put_string, put_list])
+def test_marker_of_another_type(bench: Bench, put: Put) -> None:
+    """A marker's key with a foreign value leads nowhere and hinders no ending; a renewal is done or refused, and never made twice."""
+    bench.begin_with("used", "ended")
+    for used_id in ("used", "ended"):
+        put(bench.inspector.client, DEFAULT.marker_key(used_id))
+    found = bench.renew("used", "new").finish()
+    assert (found and found.id) == (None if bench.is_plain else "new")
+    assert bench.renew("used", "newer").finish() == found
+    assert bench.inspector.live() == ({"ended"} if bench.is_plain else {"ended", "new"})
+    bench.delete("ended", "new").finish()
+    assert bench.inspector.live() == set()
+
+
+def test_tombstone_leads_nowhere(bench: Bench) -> None:
+    """What stands in a marker's place after an ending without scripts names no successor, also for who uses scripts by now."""
+    bench.begin_with("other")
+    bench.inspector.client.set(DEFAULT.marker_key("ended"), TOMBSTONE, px=MINUTE)
+    assert json.loads(TOMBSTONE) == {"ended": True}
+    assert bench.successor("ended").finish() is None
+    assert bench.renew("ended", "new").finish() is None
+    bench.delete("ended").finish()
+    assert bench.live() == {"other"}
+
+
+def test_bytes_in_an_index(bench: Bench) -> None:
+    """Entries that are no text are taken out if their session is gone, never listed, and ended with the others."""
+    bench.begin_with("one")
+    client = bench.inspector.client
+    client.rpush(INDEX, b"\xff\xfe", b"a\xff", b"one\x00")
+    client.set(b"session:a\xff", encode_row(row("a\ufffd")), ex=60)
+    assert [each.id for each in bench.read_all().finish()] == ["one"]
+    assert client.lrange(INDEX, 0, -1) == [b"one", b"a\xff"]
+    bench.delete_all().finish()
+    assert not client.exists(INDEX)
+    assert not client.exists(b"session:a\xff")
+
+
+# Ids
+
+
+@pytest.mark.parametrize("evil", ["renewed:{session:used}", "a}b", "{}", "}{", "{}a}", "a{}b{c"])
+def test_refused_ids(bench: Bench, evil: str) -> None:
+    """An id that would make a marker's key, or whose marker would be in another slot, is refused before anything is sent."""
+    bench.begin_with("used")
+    before = bench.inspector.census()
+    for refused in (lambda: bench.create(row(evil)), lambda: bench.renew("used", evil)):
+        with pytest.raises(ValueError, match="a session id may not"):
+            refused()
+    assert bench.renew(evil, "new").finish() is None
+    bench.delete(evil).finish()
+    assert bench.inspector.census() == before
+
+
+@pytest.mark.parametrize("id_", ["{a}b{}", "a{b}", "{", "a{", "{a}{b}"])
+def test_ids_with_braces(bench: Bench, id_: str) -> None:
+    """An id with a hash tag of its own, or with an opening brace alone, works as any other if its marker shares its slot."""
+    bench.begin_with("other")
+    bench.create(row(id_)).finish()
+    found = bench.renew(id_, f"new {id_}").finish()
+    assert found is not None
+    assert bench.successor(id_).finish() == found
+    bench.delete(id_).finish()
+    assert bench.live() == {"other"}
+
+
+@pytest.mark.parametrize("which", ["delete", "delete_all"])
+@on_one_server
+def test_ids_of_another_protocol(bench: Bench, which: str) -> None:
+    """A session that was stored while scripts were allowed, under an id that is refused without them, can be ended."""
+    bench.begin_with("one")
+    bench.steps(SingleServerStore(DEFAULT).create(row("a}b"), lambda _: 0)).finish()
+    assert [each.id for each in bench.read_all().finish()] == ["a}b", "one"]
+    (bench.delete("a}b", "one") if which == "delete" else bench.delete_all()).finish()
+    assert bench.live() == set()
+    assert bench.inspector.index() == []

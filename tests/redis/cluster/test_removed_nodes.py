@@ -1,0 +1,152 @@
+"""Nodes that leave a cluster, join it, and move to other addresses, while sessions are used."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.cluster_changes import (
+    FLAVOURS,
+    ChangingCluster,
+    changing_cluster,
+    either_adapter,
+    swallow_port,
+)
+from tests.support.near_cache import eventually
+from tests.support.redis_clusters import replicated_cluster
+from tests.support.replication import Node
+from tests.support.sessions import row
+
+IDS: Final = [f"s{number}" for number in range(40)]
+
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
+
+each_flavour = pytest.mark.parametrize("flavour", FLAVOURS)
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[ChangingCluster]:
+    """A cluster of three primaries."""
+    with changing_cluster(tmp_path) as found:
+        yield found
+
+
+@each_flavour
+@pytest.mark.parametrize("reset", [True, False], ids=["del-node", "forgotten"])
+async def test_a_node_that_left_and_runs_on(
+    flavour: str, reset: bool, group: ChangingCluster
+) -> None:
+    """After a reshard and the removal of the node that was asked first, every session is found.
+
+    That holds also after a connection to another node broke, so that the map is read again.
+    """
+    first = group.members[0]
+    async with either_adapter(flavour, group.cluster) as adapter:
+        others = connections(first)  # of the application's own client
+        await adapter.add(*map(row, IDS))
+        group.empty(first)
+        group.remove(first, reset=reset)
+        assert await adapter.live(*IDS) == set(IDS)
+        for member in group.members:
+            member.client.client_kill_filter(_type="normal", skipme=True)
+            assert await adapter.live(*IDS) == set(IDS)
+        await adapter.add(row("new"))
+        route = await adapter.route()
+        await eventually(lambda: {port for _, port in route._servers} <= set(group.cluster.ports))
+        assert first.port not in {port for _, port in route._nodes}
+        await eventually(lambda: connections(first) <= others)
+
+
+def connections(member: Node) -> int:
+    """Return how many connections of clients a node has, with that of the test."""
+    return len(member.client.client_list(_type="normal"))
+
+
+@each_flavour
+@pytest.mark.slow
+async def test_a_reshard_beside_requests(flavour: str, group: ChangingCluster) -> None:
+    """While a node is emptied and removed, no read fails, and none misses a session."""
+    last = group.members[-1]
+    failed: list[object] = []
+    reads = 0
+    done = asyncio.Event()
+    async with either_adapter(flavour, group.cluster) as adapter:
+        await adapter.add(*map(row, IDS))
+
+        async def read(session_id: str) -> None:
+            nonlocal reads
+            while not done.is_set():
+                try:
+                    if await adapter.get(session_id) is None:
+                        failed.append(session_id)
+                except Exception as error:
+                    failed.append(error)
+                reads += 1
+
+        readers = [asyncio.create_task(read(session_id)) for session_id in IDS[:8] * 4]
+        await asyncio.to_thread(group.empty, last)
+        await asyncio.to_thread(group.remove, last)
+        await asyncio.sleep(0.2)
+        done.set()
+        await asyncio.gather(*readers)
+        assert (failed, reads > len(readers)) == ([], True)
+
+
+@each_flavour
+async def test_a_node_that_joins(flavour: str, group: ChangingCluster) -> None:
+    """A node that joins and takes slots serves its sessions, and revocations of them are known."""
+    async with either_adapter(flavour, group.cluster) as adapter:
+        await adapter.add(*map(row, IDS))
+        member = group.add()
+        source = group.members[0]
+        group.move_slots(source, member, sorted(source.slots)[:2_000])
+        group.settle()
+        assert await adapter.live(*IDS) == set(IDS)
+        theirs = [id_ for id_ in IDS if group.serving(f"session:{id_}") is member]
+        await adapter.delete(theirs[0])
+        assert await adapter.live(*IDS) == set(IDS) - {theirs[0]}
+
+
+@each_flavour
+@pytest.mark.slow
+async def test_a_node_that_moves_again_and_again(flavour: str, group: ChangingCluster) -> None:
+    """However often a node moved to another address, and the old ones drop packets, all sessions are found."""
+    deadline = timedelta(seconds=2)
+    moving = group.members[0]
+    with ExitStack() as swallowed:
+        async with either_adapter(flavour, group.cluster, deadline=deadline) as adapter:
+            await adapter.add(*map(row, IDS))
+            for _ in range(12):
+                before = moving.move_to_other_port()
+                swallow_port(swallowed, before)
+                group.settle()
+                assert await adapter.live(*IDS) == set(IDS)
+            route = await adapter.route()
+            await eventually(
+                lambda: {port for _, port in route._servers} <= set(group.cluster.ports)
+            )
+
+
+@each_flavour
+async def test_a_primary_that_became_a_replica(flavour: str, tmp_path: Path) -> None:
+    """After a replica took over, no connection to the former primary stays, though it is well."""
+    with replicated_cluster(tmp_path) as group:
+        former, promoted = group.primaries[0], group.replicas[0]
+        theirs = [id_ for id_ in IDS if group.number_of(f"session:{id_}") == 0]
+        async with either_adapter(flavour, group.cluster) as adapter:
+            others = connections(former)  # of the application's own client
+            await adapter.add(*map(row, IDS))
+            group.settle()
+            promoted.client.execute_command("CLUSTER FAILOVER")
+            await eventually(lambda: promoted.client.info("replication")["role"] == "master")
+            await eventually(lambda: former.client.info("replication")["role"] == "slave")
+            assert await adapter.live(*theirs) == set(theirs)
+            route = await adapter.route()
+            await eventually(lambda: former.port not in {port for _, port in route._servers})
+            await eventually(lambda: connections(former) <= others)
+            await adapter.delete(theirs[0])
+            assert await adapter.live(*theirs) == set(theirs[1:])

@@ -1,0 +1,1 @@
+"""The near-cache of session records."""

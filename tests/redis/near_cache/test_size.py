@@ -1,0 +1,74 @@
+"""How much memory a session in the near-cache takes: what docs/running-redis.md says of it is measured here."""
+
+import gc
+import tracemalloc
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from lucia._redis.lookup import PlainLookup
+from lucia._redis.records import Layout, encode_row
+from lucia._redis.transport.near_cache import AsyncNearCache
+from lucia._redis.transport.near_cache_entries import Lease
+from lucia._rules.sessions import SessionExpiry, new_session_row, system_clock, to_session
+
+COUNT: Final = 400
+EXPIRY: Final = SessionExpiry()
+BROWSER: Final = {
+    "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "address": "192.0.2.41",
+}
+DOCUMENT: Final = Path(__file__).parents[3] / "docs" / "running-redis.md"
+
+KINDS: Final[dict[str, tuple[Mapping[str, Any], float]]] = {
+    "nothing": ({}, 1.5),
+    "a browser and an address": (BROWSER, 2.1),
+    "one text of 8 KiB": ({"text": "x" * 8_150}, 18),
+    "8 KiB of lists or dicts with one member each": ({"list": [{"k": 1}] * 800}, 160),
+}
+"""What is noted, and how many kilobytes the document says that a session takes then."""
+
+
+def bytes_of_an_entry(metadata: Mapping[str, Any]) -> float:
+    """Fill a near-cache as reading and validating do, and return what each session takes."""
+    lookup, near, lease = (
+        PlainLookup(Layout.from_namespaces(None)),
+        AsyncNearCache(timedelta(seconds=1)),
+        Lease(1),
+    )
+    records = [
+        encode_row(new_session_row(f"user{number:011}", system_clock(), EXPIRY, metadata))
+        for number in range(COUNT)
+    ]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for record in records:
+            read = bytes(
+                bytearray(record)
+            )  # as it came from the server: not the object that was made above
+            session_id = read.partition(b'"id":"')[2][:40].decode()
+            keys = lookup.keys(session_id)
+            now = near.entries.clock()
+            lease.extend(now)
+            near.entries.fill(near.entries.begin(keys), [read], now, lease)
+            row = lookup.row(session_id, [read])
+            assert row is not None
+            near.keep(keys, [read], row)
+            to_session(row, "active", EXPIRY, fresh=False)
+        gc.collect()
+        assert len(near.entries) == COUNT
+        return tracemalloc.get_traced_memory()[0] / COUNT
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_session_takes_as_much_memory_as_is_said(kind: str) -> None:
+    """The document says it for each kind, and what is measured is within a quarter of that."""
+    metadata, kilobytes = KINDS[kind]
+    assert f"| {kind} | {kilobytes:g} KB |" in DOCUMENT.read_text(encoding="utf-8")
+    assert 0.75 * kilobytes < bytes_of_an_entry(metadata) / 1_000 < 1.25 * kilobytes

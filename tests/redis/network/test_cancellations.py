@@ -1,0 +1,252 @@
+"""A storm of cancellations over connections that deliver replies late, in pieces, and that are reset now and then."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+import redis
+import redis.asyncio
+from redis.asyncio import Redis, RedisCluster
+
+from lucia import StoreUnavailable
+from lucia._redis.replay import Checkpoint
+from lucia._redis.transport import connections as server_module
+from lucia._redis.transport.connections import AsyncServer
+from lucia.adapters.redis import AsyncRedisSessionAdapter
+from tests.support.proxies import Weather, splitting_proxy
+from tests.support.sessions import row
+from tools.servers import Cluster, Server
+
+pytestmark = pytest.mark.slow
+
+SESSIONS: Final = 40
+WORKERS: Final = 32
+CONNECTIONS: Final = 16
+"""Fewer than workers, so that a place that is lost is missed; not many fewer, so that who is cancelled mostly has one."""
+
+SECONDS: Final = 4.0
+
+ENOUGH: Final = 100
+"""Calls that end well, and calls that are cancelled, at least."""
+
+
+class Storm:
+    """Workers that read, list, renew and end sessions, many of them cancelled on the way.
+
+    Args:
+        sessions: the adapter, through proxies.
+        chance: who is cancelled when.
+    """
+
+    def __init__(self, sessions: AsyncRedisSessionAdapter, chance: random.Random) -> None:
+        self.sessions = sessions
+        self.chance = chance
+        self.outcomes: Counter[str] = Counter()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def rage(self, seconds: float) -> None:
+        """Let all workers work for so long, and until enough was done and was cancelled."""
+        end = asyncio.get_running_loop().time() + seconds
+        try:
+            async with (
+                asyncio.timeout(seconds + 60),
+                asyncio.TaskGroup() as workers,
+            ):  # nothing hangs
+                for number in range(WORKERS):
+                    workers.create_task(self._work(number, end))
+        finally:
+            await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def _work(self, number: int, end: float) -> None:
+        made = 0
+        while (
+            asyncio.get_running_loop().time() < end
+            or min(self.outcomes["ok"], self.outcomes["CancelledError"]) < ENOUGH
+        ):
+            made += 1
+            task = asyncio.ensure_future(
+                self.chance.choice((self._read, self._read, self._list, self._login))(
+                    f"{number}-{made}"
+                )
+            )
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+            if self.chance.random() < 0.4:
+                await asyncio.sleep(self.chance.random() ** 2 * 0.2)  # soon, or long after
+                task.cancel()
+            (result,) = await asyncio.gather(task, return_exceptions=True)
+            self.outcomes["ok" if result is None else type(result).__name__] += 1
+            assert result is None or isinstance(
+                result, asyncio.CancelledError | StoreUnavailable | redis.ConnectionError | OSError
+            ), result
+
+    async def _read(self, _: str) -> None:
+        user = f"user-{self.chance.randrange(SESSIONS)}"
+        found = await self.sessions.get_session(f"id-of-{user}")
+        assert found is not None
+        assert (found.id, found.user_id) == (f"id-of-{user}", user)
+
+    async def _list(self, _: str) -> None:
+        user = f"user-{self.chance.randrange(SESSIONS)}"
+        assert [found.id for found in await self.sessions.get_sessions_by_user_id(user)] == [
+            f"id-of-{user}"
+        ]
+
+    async def _login(self, name: str) -> None:
+        await self.sessions.set_session(row(f"new-{name}", f"visitor-{name}"))
+        renewed = await self.sessions.renew_session(
+            f"new-{name}", row(f"renewed-{name}", f"visitor-{name}"), grace=0
+        )
+        assert renewed is not None
+        assert renewed.id == f"renewed-{name}"
+        await self.sessions.delete_session(f"renewed-{name}")
+        assert await self.sessions.get_session(f"renewed-{name}") is None
+
+
+@pytest.fixture
+def weather() -> Weather:
+    """Calm, until the test changes it."""
+    return Weather(random.Random(17))  # noqa: S311 (the weather is no secret)
+
+
+@pytest.fixture
+async def proxied(
+    request: pytest.FixtureRequest, place: str, weather: Weather
+) -> AsyncIterator[Any]:
+    """A client whose connections go through proxies, of one server or of a cluster."""
+    async with AsyncExitStack() as stack:
+        if place == "server":
+            server: Server = request.getfixturevalue("redis_server")
+            _empty(server.port)
+            port = await stack.enter_async_context(splitting_proxy(server.port, weather))
+            client: Any = Redis(port=port, max_connections=CONNECTIONS, protocol=2)
+        else:
+            cluster: Cluster = request.getfixturevalue("cluster")
+            cluster.on_each("FLUSHALL")
+            ports = {
+                each: await stack.enter_async_context(splitting_proxy(each, weather))
+                for each in cluster.ports
+            }
+            client = RedisCluster(
+                host="127.0.0.1",
+                port=ports[cluster.ports[0]],
+                max_connections=CONNECTIONS,
+                protocol=2,
+                address_remap=lambda address: (address[0], ports.get(address[1], address[1])),
+            )
+        async with client:
+            yield client
+
+
+def _empty(port: int) -> None:
+    with redis.Redis(port=port) as client:
+        client.flushall()
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> list[AsyncServer]:
+    """Whatever the adapter keeps connections to, as soon as it does."""
+    made: list[AsyncServer] = []
+    make = AsyncServer.__init__
+
+    def remember(server: AsyncServer, *arguments: Any, **options: Any) -> None:
+        make(server, *arguments, **options)
+        made.append(server)
+
+    monkeypatch.setattr(AsyncServer, "__init__", remember)
+    return made
+
+
+async def hold_through_a_storm(
+    proxied: Any, weather: Weather, servers: list[AsyncServer], seed: int = 4, **settings: Any
+) -> None:
+    """Let the storm rage; afterwards everybody's session is read at the same time, and no call has kept its place."""
+    rows = [row(f"id-of-user-{number}", f"user-{number}") for number in range(SESSIONS)]
+    async with AsyncRedisSessionAdapter(
+        proxied, deadline=timedelta(seconds=20), **settings
+    ) as sessions:
+        await asyncio.gather(*map(sessions.set_session, rows))
+        storm = Storm(sessions, random.Random(seed))  # noqa: S311
+        weather.stormy = True
+        await storm.rage(SECONDS)
+        weather.stormy = False
+        async with asyncio.timeout(30):
+            assert await asyncio.gather(*(sessions.get_session(each.id) for each in rows)) == rows
+    assert servers
+    for server in servers:
+        for _ in range(CONNECTIONS):
+            assert not server._places.locked()
+            await server._places.acquire()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"coalesce": False}, {"near_cache": timedelta(seconds=1)}],
+    ids=["", "one by one", "near-cache"],
+)
+@pytest.mark.parametrize("place", ["server", "cluster"])
+async def test_cancellations(
+    proxied: Any, weather: Weather, servers: list[AsyncServer], options: Any
+) -> None:
+    """Whoever is cancelled whenever: nobody gets another one's session, nothing hangs, and every connection's place is free afterwards."""
+    await hold_through_a_storm(proxied, weather, servers, **options)
+
+
+class LeakingSemaphore(asyncio.Semaphore):
+    """Does not give back the place of a call that was cancelled."""
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not asyncio.CancelledError:
+            self.release()
+
+
+@pytest.mark.parametrize("place", ["server"])
+async def test_cancellations_find_lost_places(
+    proxied: Any, weather: Weather, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Where a cancelled call's place is lost, it is missed afterwards."""
+    monkeypatch.setattr(asyncio, "Semaphore", LeakingSemaphore)
+    with pytest.raises((AssertionError, StoreUnavailable)):
+        await hold_through_a_storm(proxied, weather, servers, coalesce=False)
+
+
+@pytest.mark.parametrize("place", ["server"])
+async def test_cancellations_find_connections_that_are_used_again(
+    proxied: Any, weather: Weather, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Where a cancelled call's connection is used again, others get its reply: in one storm or another."""
+    kept: list[Any] = []
+    take = AsyncServer._take
+
+    async def keep(connection: Any) -> None:
+        kept.append(connection)
+
+    async def take_kept(server: AsyncServer, seconds: float, **options: Any) -> Any:
+        if kept:
+            current = Checkpoint(None, server._monitor.revocations.changes)
+            return server_module._Pooled(kept.pop(), checkpoint=current)
+        return await take(server, seconds, **options)
+
+    async def stay_open(_: Any, **__: Any) -> None:
+        """The client's own way to be done with a connection whose call was cancelled."""
+
+    wrong: Any = None
+    for seed in range(20):
+        with monkeypatch.context() as fault:
+            fault.setattr(server_module, "drop", keep)
+            fault.setattr(AsyncServer, "_take", take_kept)
+            fault.setattr(redis.asyncio.Connection, "disconnect", stay_open)
+            with pytest.raises(ExceptionGroup) as caught:
+                await hold_through_a_storm(proxied, weather, servers, seed, coalesce=False)
+        weather.stormy = False
+        while kept:
+            await kept.pop().disconnect(nowait=True)
+        wrong, _ = caught.value.split(AssertionError)
+        if wrong is not None:
+            break
+    assert wrong is not None

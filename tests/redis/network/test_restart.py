@@ -1,0 +1,156 @@
+"""A server that restarts from an older snapshot, and one that is busy for a moment."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests.redis.network.failovers import Load
+from tests.support.callers import failures, open_caller, read, some_slow
+from tests.support.redis_inspectors import Inspector
+from tests.support.replication import Node
+from tools.servers import Server, until
+
+LOADS_SLOWLY: Final = (
+    *("--key-load-delay", "1000"),  # in microseconds
+    *("--loading-process-events-interval-bytes", "1024"),
+)
+
+NEAR_CACHE: Final = {"near_cache": timedelta(seconds=1)}
+
+CASES: Final = {
+    "threads": ("threads", {}),
+    "asyncio": ("asyncio", {}),
+    "asyncio, coalesce=False": ("asyncio, coalesce=False", {}),
+    "near-cache": ("asyncio", NEAR_CACHE),
+}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    found = Node("redis-server", tmp_path, *LOADS_SLOWLY)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def inspector(node: Node) -> Iterator[Inspector]:
+    with Inspector(node.server()) as found:
+        yield found
+
+
+@pytest.mark.parametrize("case", some_slow(CASES, ("threads", "asyncio")))
+def test_restart_from_an_older_snapshot(case: str, node: Node, inspector: Inspector) -> None:
+    """While a server loads a snapshot in which revoked sessions live, and after, none validates.
+
+    The control is a process that did not revoke.
+    """
+    flavour, settings = CASES[case]
+    load = Load(inspector.fill("live", 20), inspector.fill("revoked", 600))
+    node.client.save()
+
+    def connect(clients: Any) -> Any:
+        return clients.make("redis-py as it is", node.server())
+
+    with (
+        open_caller(flavour, connect, **settings) as caller,
+        open_caller("threads", connect) as control,
+    ):
+        load.revoke(caller)
+        was_loading: list[object] = []
+
+        def restart() -> None:
+            node.kill()
+            loading = threading.Thread(target=watch_loading, args=(node, was_loading))
+            loading.start()
+            node.restart()
+            loading.join()
+            time.sleep(1.5)
+
+        for outcomes in caller.all_until(load.reads(200), restart):
+            load.assert_all_revoked(outcomes)
+        assert was_loading
+        load.assert_all_revoked(caller.all(load.reads()))
+        node.kill()
+        node.restart()
+        assert load.wrong(control.all(load.reads(200))) == 100
+
+
+def watch_loading(node: Node, found: list[object]) -> None:
+    """Look on until the server has loaded its data, and note that it was loading."""
+    with redis.Redis(port=node.port, retry=Retry(NoBackoff(), 0)) as client:
+        for _ in range(1_000):
+            with suppress(redis.ConnectionError):
+                if client.info("persistence")["loading"]:
+                    found.append(True)
+                elif found:
+                    return
+            time.sleep(0.005)
+
+
+# Busy
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["busy", "control"])
+def test_busy_when_tracking_begins(busy: bool, redis_server: Server) -> None:
+    """A server that is busy when the near-cache connects switches it off for moments only."""
+    with Inspector(redis_server) as look:
+        (session_id,) = look.fill("reader", 1)
+
+        def connect(clients: Any) -> Any:
+            return clients.make("redis-py as it is", redis_server)
+
+        def is_cached() -> bool:
+            before = look.calls("mget")
+            outcomes = [outcome for _ in range(20) for outcome in caller.all([read(session_id)])]
+            return not failures(outcomes) and look.calls("mget") - before < 10
+
+        with open_caller("asyncio", connect, **NEAR_CACHE) as caller:
+            caller.all([read("nobody")])  # so the next read opens the tracked connection
+            if busy:
+                with Busy(look):
+                    for _ in range(3):
+                        caller.all([read(session_id)])
+            until(is_cached, 8)
+
+
+class Busy:
+    """A server that runs an endless script for a moment, and answers everybody with BUSY."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        self._client = inspector.client
+        self._server = inspector.server
+        self._before = self._client.config_get("busy-reply-threshold")
+        self._script = threading.Thread(target=self._run)
+
+    def __enter__(self) -> None:
+        self._client.config_set("busy-reply-threshold", 5)
+        self._script.start()
+        until(self._is_busy)
+        threading.Timer(0.3, self._kill).start()
+
+    def __exit__(self, *_: object) -> None:
+        self._script.join()
+        self._client.config_set("busy-reply-threshold", self._before["busy-reply-threshold"])
+
+    def _run(self) -> None:
+        with redis.Redis(port=self._server.port) as client, suppress(redis.ResponseError):
+            client.eval("while true do end", 0)
+
+    def _is_busy(self) -> bool:
+        try:
+            self._client.ping()
+        except redis.ResponseError:
+            return True
+        return False
+
+    def _kill(self) -> None:
+        self._client.execute_command("SCRIPT", "KILL")

@@ -1,0 +1,542 @@
+"""A login within a cap on real servers, one command at a time: what is sent, races, crashes, and indexes that somebody damaged."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
+from typing import Any
+
+import pytest
+import redis
+
+from lucia._redis import single_server as atomic
+from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.commands import Call, Eval, Operation
+from lucia._redis.index import LIST
+from lucia._redis.records import Layout, encode_row
+from lucia._redis.scripts import CHANGED
+from lucia._redis.single_server import SingleServerStore
+from lucia._redis.store import StoreProtocol
+from lucia._rules.sessions import system_clock
+from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
+from lucia.models import SessionRow, handle_of
+from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
+from tests.support.sessions import HOUR, row
+from tests.support.stepped_operations import Stepper, explore, replay
+
+MINUTE = 60_000
+
+
+def login(
+    session_id: str, age: int = 0, *, handle: str | None = None, user_id: str = "u1"
+) -> SessionRow:
+    """A session of a login so many milliseconds ago."""
+    return row(session_id, user_id, created_at=system_clock() - age, handle=handle or session_id)
+
+
+class Bench:
+    """Operations of one protocol, run at once or in steps."""
+
+    def __init__(self, inspector: Inspector, store: StoreProtocol) -> None:
+        self.inspector = inspector
+        self.store = store
+
+    def steps(self, operation: Operation[Any]) -> Stepper[Any]:
+        """An operation to run in steps."""
+        return Stepper(self.inspector.client, operation)
+
+    def capped(self, session: SessionRow, limit: int = 2) -> Stepper[SessionRow]:
+        return self.steps(self.store.create_capped(session, limit, system_clock(), lambda _: 0))
+
+    def create(self, session: SessionRow) -> None:
+        self.steps(self.store.create(session, lambda _: 0)).finish()
+
+    def renew(self, used: SessionRow, successor_id: str) -> Stepper[SessionRow | None]:
+        successor = row(successor_id, used.user_id, **used.attributes)
+        return self.steps(self.store.renew(used.id, successor, MINUTE))
+
+    def delete(self, session_id: str) -> Stepper[None]:
+        return self.steps(self.store.delete([session_id]))
+
+    def delete_all(self) -> Stepper[bool]:
+        return self.steps(self.store.delete_by_user("u1"))
+
+    def begin_with(self, *sessions: SessionRow) -> None:
+        """Empty the server and store these sessions."""
+        self.inspector.on_each("FLUSHALL")
+        for session in sessions:
+            self.create(session)
+
+    def live(self) -> set[str]:
+        """The ids of all sessions, once all keys were held to the laws of the layout."""
+        self.inspector.check()
+        return self.inspector.live()
+
+
+STORES: dict[str, StoreProtocol] = {
+    "atomic": SingleServerStore(DEFAULT),
+    "scripted": ClusterStore(DEFAULT, Scripted()),
+    "plain": ClusterStore(DEFAULT, Plain()),
+    "cluster": ClusterStore(DEFAULT, Scripted()),
+}
+
+
+@pytest.fixture(params=STORES)
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Each protocol in an emptied place of its own kind."""
+    kind = str(request.param)
+    if kind == "cluster":
+        with ClusterInspector(request.getfixturevalue("cluster")) as inspector:
+            yield Bench(inspector, STORES[kind])
+    else:
+        with Inspector(request.getfixturevalue("redis_server")) as inspector:
+            yield Bench(inspector, STORES[kind])
+
+
+one_step = pytest.mark.parametrize("bench", ["atomic"], indirect=True)
+afterwards = pytest.mark.parametrize("bench", ["scripted", "plain", "cluster"], indirect=True)
+on_one_server = pytest.mark.parametrize("bench", ["scripted", "plain"], indirect=True)
+
+
+# What is sent
+
+
+def test_commands_in_one_step() -> None:
+    """The index and its sessions are read; one script is told all that was seen, which sessions to end, and which ids are dead."""
+    old, last, new = login("old", 20), login("last", 10), login("new")
+    index = Call("LRANGE", ("userSession:u1", 0, -1))
+    records = Call("MGET", (b"session:last", b"session:dead", b"session:old"))
+    create = Eval(
+        LIST.scripts.create_capped,
+        ("session:new", "userSession:u1", "session:old", "session:last"),
+        ("new", encode_row(new), new.idle_expires, 1, 2, b"old", b"dead", b"last", b"dead", b"old"),
+    )
+    replies: list[Any] = [[b"last", b"dead", b"old"], [encode_row(last), None, encode_row(old)]]
+    commands, stored = replay(
+        SingleServerStore(DEFAULT).create_capped(new, 2, system_clock(), lambda _: 0),
+        *replies,
+        CHANGED,
+        *replies,
+        2,
+    )
+    assert commands == [index, records, create] * 2
+    assert stored is new
+
+
+def test_commands_of_a_first_login() -> None:
+    """A first login reads an empty index, and is the script alone after it."""
+    new = login("new")
+    create = Eval(
+        LIST.scripts.create_capped,
+        ("session:new", "userSession:u1"),
+        ("new", encode_row(new), new.idle_expires, 0, 0),
+    )
+    commands, _ = replay(
+        SingleServerStore(DEFAULT).create_capped(new, 5, system_clock(), lambda _: 0), [], 1
+    )
+    assert commands == [Call("LRANGE", ("userSession:u1", 0, -1)), create]
+
+
+# The cap
+
+
+def test_oldest_out(bench: Bench) -> None:
+    """The oldest logins end, as many as are too many, and leave the index; dead ids leave it too."""
+    bench.begin_with(login("b", 20), login("a", 30), login("c", 10), login("dead", 5))
+    bench.inspector.client.delete(bench.inspector.layout.session_key("dead"))
+    bench.capped(login("new"), limit=2).finish()
+    assert bench.live() == {"c", "new"}
+    assert set(bench.inspector.index()) == {"c", "new"}
+
+
+def test_other_users(bench: Bench) -> None:
+    """Another user's sessions are left alone, also one that an index names wrongly."""
+    bench.begin_with(login("foreign", 30, user_id="u2"), login("a", 20))
+    index = bench.inspector.layout.index_key("u1")
+    bench.inspector.client.rpush(index, "foreign")
+    bench.capped(login("new"), limit=1).finish()
+    assert bench.inspector.live() == {"foreign", "new"}
+
+
+def test_records_that_outlive_their_sessions(bench: Bench) -> None:
+    """A session that is over, whose key the original gave 57 years, is not counted."""
+    bench.begin_with(login("a", 20))
+    now = system_clock()
+    over = SessionRow(id="over", user_id="u1", active_expires=now - 2, idle_expires=now - 1)
+    bench.inspector.client.set("session:over", encode_row(over), ex=HOUR)
+    index = bench.inspector.layout.index_key("u1")
+    bench.inspector.client.lpush(index, "over")
+    bench.capped(login("new"), limit=2).finish()
+    assert bench.inspector.live() - {"over"} == {"a", "new"}
+
+
+def test_a_clock_that_is_behind(bench: Bench) -> None:
+    """A new login stays, also if another machine's clock is ahead of its own, by however much."""
+    for ahead in (1, 30_000, 10 * MINUTE):
+        bench.begin_with(login("a", -ahead), login("b", -ahead))
+        stored = bench.capped(login("new"), limit=1).finish()
+        assert bench.live() == {"new"}
+        moved = stored.attributes["created_at"] - system_clock()
+        assert moved <= MINUTE + 1
+        record = bench.inspector.client.get(bench.inspector.layout.session_key("new"))
+        assert record == encode_row(stored)
+
+
+def test_refused(bench: Bench) -> None:
+    """A taken id, a session that is over and one that can't be stored are refused, and nothing is ended."""
+    bench.begin_with(login("a", 20), login("b", 10), login("taken", 5, user_id="u2"))
+    before = bench.inspector.census()
+    with pytest.raises(DuplicateSessionId):
+        bench.capped(login("taken"), limit=1).finish()
+    over = SessionRow(
+        id="over", user_id="u1", active_expires=1, idle_expires=2, attributes={"created_at": 1}
+    )
+    with pytest.raises(ValueError, match="server's clock"):
+        bench.capped(over, limit=1).finish()
+    with pytest.raises(ValueError, match="renewed:"):
+        bench.capped(login("renewed:x"), limit=1).finish()
+    assert bench.inspector.census() == before
+
+
+@one_step
+def test_sent_again(bench: Bench) -> None:
+    """A login whose reply is lost and that is sent again by the client is stored once, and ends nothing more."""
+    bench.begin_with(login("a", 20), login("b", 10))
+    new = login("new")
+    for _ in range(2):
+        operation = bench.capped(new)
+        while not operation.done:
+            operation._execute(operation.commands[-1])
+            operation.step()
+        assert bench.live() == {"b", "new"}
+    assert sorted(bench.inspector.index()) == ["b", "new"]
+
+
+# In one step
+
+
+class Watched(Stepper[Any]):
+    """An operation after each of whose steps there are no more than two sessions."""
+
+    def step(self, count: int = 1) -> "Watched":
+        for _ in range(count):
+            super().step()
+            assert len(self._client.keys("session:*")) <= 2 + len(
+                self._client.keys("session:renewed:*")
+            )
+        return self
+
+
+def watched(bench: Bench, operation: Operation[Any]) -> Stepper[Any]:
+    """An operation to run in steps that are watched."""
+    return Watched(bench.inspector.client, operation)
+
+
+def capped(bench: Bench, session: SessionRow, limit: int = 2) -> Stepper[Any]:
+    """A login within a cap, watched."""
+    return watched(bench, bench.store.create_capped(session, limit, system_clock(), lambda _: 0))
+
+
+@one_step
+def test_crash(bench: Bench) -> None:
+    """A login that crashes after any of its commands is there whole, with its end of the oldest, or not at all."""
+    outcomes = []
+    for steps in range(4):
+        bench.begin_with(login("a", 20), login("b", 10))
+        bench.capped(login("new")).step(steps)
+        outcomes.append(bench.live())
+    assert outcomes == [{"a", "b"}, {"a", "b"}, {"a", "b"}, {"b", "new"}]
+
+
+@one_step
+def test_two_logins(bench: Bench) -> None:
+    """Whatever the order of their steps, two logins leave themselves, and at no moment is there more than the limit."""
+
+    def begin() -> Sequence[Stepper[Any]]:
+        bench.begin_with(login("a", 20), login("b", 10))
+        return [capped(bench, login("new", 1)), capped(bench, login("newer"))]
+
+    assert explore(begin, lambda: check(bench, {"new", "newer"})) > 10
+
+
+def check(bench: Bench, *expected: set[str]) -> None:
+    """One of these sets of sessions is there."""
+    assert bench.live() in expected
+
+
+@one_step
+def test_a_login_against_a_renewal(bench: Bench) -> None:
+    """Whether it is renewed before or after, the oldest login ends, and the renewal of it is none or is ended; another goes on."""
+
+    def begin() -> Sequence[Stepper[Any]]:
+        bench.begin_with(old := login("old", 20), login("kept", 10))
+        successor = row("old2", "u1", **old.attributes)
+        return [
+            capped(bench, login("new")),
+            watched(bench, bench.store.renew("old", successor, MINUTE)),
+        ]
+
+    assert explore(begin, lambda: check(bench, {"kept", "new"})) > 3
+
+    def begin_with_another() -> Sequence[Stepper[Any]]:
+        bench.begin_with(login("old", 20), kept := login("kept", 10))
+        successor = row("kept2", "u1", **kept.attributes)
+        return [
+            capped(bench, login("new")),
+            watched(bench, bench.store.renew("kept", successor, MINUTE)),
+        ]
+
+    assert explore(begin_with_another, lambda: check(bench, {"kept2", "new"})) > 3
+
+
+@one_step
+def test_a_login_against_an_end(bench: Bench) -> None:
+    """A session that is ended between the look and the script makes room: the script finds it gone, and nobody else is ended for it."""
+    bench.begin_with(login("a", 20), login("b", 10))
+    operation = bench.capped(login("new")).step(2)
+    bench.delete("b").step()  # it is dead, and in the index still
+    assert operation.finish() is not None
+    assert bench.live() == {"a", "new"}
+
+
+@one_step
+def test_a_login_against_a_sign_out(bench: Bench) -> None:
+    """A login that overlaps a sign-out everywhere is before it or after it, and whole."""
+
+    def begin() -> Sequence[Stepper[Any]]:
+        bench.begin_with(login("a", 20), login("b", 10))
+        return [capped(bench, login("new")), bench.delete_all()]
+
+    assert explore(begin, lambda: check(bench, set(), {"new"})) > 3
+
+
+@one_step
+def test_overtaken_at_every_try(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login that somebody overtakes at every try stores itself, and ends the surplus then."""
+    monkeypatch.setattr(atomic, "CAP_TRIES", 3)
+    bench.begin_with(login("a", 20), login("b", 10))
+    operation = bench.capped(login("new", -20))
+    for number in range(3):
+        operation.step(2)
+        bench.create(login(f"other{number}", -number))
+        operation.step()
+    operation.finish()
+    assert bench.live() == {"other2", "new"}
+
+
+@one_step
+@pytest.mark.parametrize("count", [1_000, 1_001, 2_100])
+def test_thousands_of_sessions(bench: Bench, count: int) -> None:
+    """Where a user has more sessions than one command may touch, the surplus ends by blocks, and then the login is one step."""
+    bench.begin_with()
+    bench.inspector.fill("u1", count)
+    operation = bench.capped(login("new", -MINUTE), limit=3)
+    operation.finish()
+    scripts = [command.script.name for command in operation.commands if isinstance(command, Eval)]
+    assert scripts == ["revoke"] * (-(-(count - 2) // 1_000) if count > 1_000 else 0) + [
+        "create_capped"
+    ]
+    longest = max(len(command.keys) for command in operation.commands if isinstance(command, Eval))
+    assert longest <= 1_002
+    assert len(bench.live()) == 3
+    assert "new" in bench.inspector.live()
+
+
+@one_step
+def test_blocks_against_a_renewal(bench: Bench) -> None:
+    """A session that is renewed before its block is ended takes its successor with it."""
+    bench.begin_with()
+    bench.inspector.fill("u1", 1_001)
+    old = login("old", HOUR)
+    bench.create(old)
+    operation = bench.capped(login("new", -MINUTE), limit=3)
+    while not isinstance(operation.commands[-1], Eval):
+        operation.step()
+    bench.renew(old, "renewed").finish()
+    operation.finish()
+    assert "renewed" not in bench.live()
+    assert len(bench.inspector.live()) == 3
+
+
+@one_step
+def test_thousands_of_dead_entries(bench: Bench) -> None:
+    """Dead ids are taken out of an index that is too long for one step."""
+    bench.begin_with()
+    bench.inspector.fill("u1", 1_500)
+    bench.inspector.client.delete(*(f"session:u1-{number}" for number in range(1_490)))
+    bench.capped(login("new"), limit=50).finish()
+    assert len(bench.live()) == len(bench.inspector.index()) == 11
+
+
+@one_step
+def test_thousands_that_are_not_counted(bench: Bench) -> None:
+    """An index full of what can't be ended is no endless loop: the login is stored, and the surplus ends afterwards."""
+    bench.begin_with()
+    bench.inspector.fill("u2", 1_001)
+    bench.inspector.client.rename("userSession:u2", "userSession:u1")
+    for number in range(3):
+        bench.create(login(f"a{number}", 20 - number))
+    operation = bench.capped(login("new"), limit=2)
+    operation.finish()
+    assert {id_ for id_ in bench.inspector.live() if not id_.startswith("u2")} == {"a2", "new"}
+
+
+@one_step
+def test_many_ended_at_once(bench: Bench) -> None:
+    """Sessions that are ended by their ids go in blocks of 1,000 too."""
+    bench.begin_with()
+    ids = bench.inspector.fill("u1", 1_001)
+    operation = bench.steps(bench.store.delete(ids))
+    operation.finish()
+    assert [len(command.keys) for command in operation.commands if isinstance(command, Eval)] == [
+        2_000,
+        2,
+    ]
+    assert bench.live() == set()
+
+
+@one_step
+def test_bytes_in_an_index(bench: Bench) -> None:
+    """An id that is no text, and a record that is none, are nobody's login, and do not disturb."""
+    bench.begin_with(login("a", 20), login("b", 10))
+    client = bench.inspector.client
+    client.set("session:garbage", "garbage", ex=60)
+    client.lpush("userSession:u1", b"\xff", b"garbage")
+    bench.capped(login("new")).finish()
+    assert bench.inspector.live() == {"b", "new", "garbage"}
+    assert bench.inspector.index() == ["new", "garbage", "b"]
+
+
+# Afterwards
+
+
+@afterwards
+def test_two_logins_afterwards(bench: Bench) -> None:
+    """In any order of their last steps, once both have returned, two logins leave what the limit allows, the newest ones."""
+    for first in range(1, 30):
+        bench.begin_with(login("a", 20), login("b", 10))
+        one, other = bench.capped(login("new", 1)), bench.capped(login("newer"))
+        for _ in range(first):
+            if not one.done:
+                one.step()
+        other.finish()
+        one.finish()
+        assert bench.live() == {"new", "newer"}
+
+
+@afterwards
+def test_ended_by_newer_logins_while_it_is_made(bench: Bench) -> None:
+    """A login that newer ones end before it is whole is no error: it is as if they came a moment later."""
+    bench.begin_with(login("a", 20))
+    operation = bench.capped(late := login("late", 1), limit=1)
+    while not is_made_whole_next(operation):
+        operation.step()
+    bench.capped(login("new"), limit=1).finish()
+    stored = operation.finish()
+    assert stored is not None
+    assert (stored.id, handle_of(stored)) == (late.id, "late")
+    assert bench.live() == {"new"}
+    assert bench.inspector.index() == ["new"]
+
+
+@afterwards
+def test_ended_by_a_newer_login_that_is_ended_too(bench: Bench) -> None:
+    """So it is also where the newer login is ended by a third, wherever the first is when it looks who has ended it."""
+    for steps in range(8):
+        bench.begin_with()
+        operation = bench.capped(login("late", 2), limit=1)
+        while not is_made_whole_next(operation):
+            operation.step()
+        bench.capped(login("new", 1), limit=1).finish()
+        for _ in range(steps):
+            if not operation.done:
+                operation.step()
+        bench.capped(login("newer"), limit=1).finish()
+        assert operation.finish() is not None
+        assert bench.live() == {"newer"}
+
+
+def is_made_whole_next(operation: Stepper[Any]) -> bool:
+    """Whether the session's real end is what is written next."""
+    command = operation.commands[-1]
+    return isinstance(command, Call) and command.name == "PEXPIREAT"
+
+
+@afterwards
+def test_ended_by_a_sign_out_while_it_is_made(bench: Bench) -> None:
+    """A login that a sign-out everywhere ends before it is whole says so, as every login does."""
+    bench.begin_with(login("a", 20))
+    operation = bench.capped(login("late"), limit=1)
+    while not is_made_whole_next(operation):
+        operation.step()
+    bench.delete_all().finish()
+    with pytest.raises(ConcurrentlyRevoked):
+        operation.finish()
+    assert bench.live() == set()
+
+
+@afterwards
+def test_crash_afterwards(bench: Bench) -> None:
+    """A login that crashes leaves nothing without an end; the next one ends what is too much."""
+    steps = 0
+    while True:
+        bench.begin_with(login("a", 20), login("b", 10))
+        operation = bench.capped(login("crashed", 1))
+        for _ in range(steps):
+            if not operation.done:
+                operation.step()
+        bench.inspector.check_remains()
+        if operation.done:
+            break
+        bench.capped(login("new")).finish()
+        indexed = set(bench.inspector.index()) & bench.inspector.live()
+        assert "new" in indexed
+        assert len(indexed) == 2
+        steps += 1
+    assert steps > 5
+
+
+@afterwards
+def test_a_login_against_a_renewal_afterwards(bench: Bench) -> None:
+    """Wherever a renewal of the oldest login is, it is ended with its successor; one of another login goes on."""
+    for name, expected in (("old", {"kept", "new"}), ("kept", {"kept2", "new"})):
+        for steps in range(8):
+            sessions = {"old": login("old", 20), "kept": login("kept", 10)}
+            bench.begin_with(*sessions.values())
+            renewal = bench.renew(sessions[name], f"{name}2")
+            for _ in range(steps):
+                if not renewal.done:
+                    renewal.step()
+            bench.capped(login("new")).finish()
+            with suppress(ConcurrentlyRevoked) if name == "old" else nullcontext():
+                renewal.finish()
+            assert bench.live() == expected
+
+
+@on_one_server
+def test_error_of_the_server(bench: Bench) -> None:
+    """An error while the surplus is ended goes up; the login is there, and the next one ends what is too much."""
+    bench.begin_with(login("a", 20), login("b", 10))
+    operation = bench.capped(login("one", 1))
+    while "new" not in bench.inspector.live() and not is_made_whole_next(operation):
+        operation.step()
+    operation.step()
+    with pytest.raises(redis.ConnectionError):
+        operation.fail(redis.ConnectionError("gone"))
+    bench.capped(login("two")).finish()
+    assert bench.live() == {"one", "two"}
+
+
+# Beside writers that put ids in first
+
+
+@one_step
+@pytest.mark.parametrize("count", [3, 1_100])
+def test_beside_legacy_writers(bench: Bench, count: int) -> None:
+    """Ids without a session stay in the index, since theirs may be on its way; the surplus ends, also where they are thousands."""
+    bench.store = SingleServerStore(Layout.from_namespaces(None, legacy_writers=True))
+    bench.begin_with(login("a", 20), login("b", 10))
+    bench.inspector.client.rpush("userSession:u1", *(f"coming{number}" for number in range(count)))
+    operation = bench.capped(login("new"))
+    operation.finish()
+    assert len(operation.commands) < 50  # it does not try a hundred times
+    assert bench.inspector.live() == {"b", "new"}
+    assert bench.inspector.index() == ["new", "b", *(f"coming{number}" for number in range(count))]

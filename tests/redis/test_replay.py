@@ -1,0 +1,497 @@
+"""What a process remembers of what it ended, and when that has to be ended again: without a server."""
+
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+
+from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.commands import Command, Eval, Operation, ReplicationBarrier, Reply
+from lucia._redis.records import Marker, encode_marker, encode_row
+from lucia._redis.replay import (
+    BLOCK,
+    KEPT_IDS,
+    KEPT_SECONDS,
+    ConnectionMonitor,
+    Revocations,
+    history_in,
+    is_replica,
+)
+from lucia._redis.revocations import Acknowledgement, RevocationTracking
+from lucia._redis.single_server import SingleServerStore
+from lucia._redis.store import StoreProtocol
+from lucia._redis.transport.slots import keys_everywhere, slot_of
+from lucia._redis.transport.topology import Address
+from lucia.errors import RevocationNotReplicated, StoreUnavailable
+from tests.support.redis_inspectors import DEFAULT
+from tests.support.sessions import row
+
+NOBODY = Acknowledgement(0, timedelta(seconds=1))
+LOST = ConnectionError("lost")
+
+
+class Clock:
+    """Stands still until a test moves it; in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def revocations(clock: Clock) -> Revocations:
+    return Revocations(clock)
+
+
+def finish(revocations: Revocations) -> None:
+    """As if all had been ended again."""
+    while revocations.due:
+        revocations.done(revocations.block(), revocations.changes)
+
+
+# What is remembered
+
+
+def test_newest_first(revocations: Revocations) -> None:
+    """What was ended is there once, however often, the newest first."""
+    revocations.ended(["a", "b"], 0)
+    revocations.ended(["c", "a"], 0)
+    assert revocations.all() == ["a", "c", "b"]
+
+
+def test_used_ids(revocations: Revocations) -> None:
+    """The used ids that led to an ended session are ended with it; a renewal alone ends nothing again."""
+    revocations.renewed("a", "b")
+    revocations.renewed("b", "c")
+    revocations.renewed("x", "y")
+    assert revocations.all() == []
+    revocations.ended(["c"], 0)
+    assert revocations.all() == ["c", "b", "a"]
+
+
+def test_forgotten_in_time(revocations: Revocations, clock: Clock) -> None:
+    """An id is forgotten when another is ended ten minutes later, not before: an outage may take its time."""
+    revocations.ended(["old"], 0)
+    revocations.renewed("older", "old")
+    clock.now += KEPT_SECONDS
+    revocations.ended(["new"], 0)
+    clock.now += 10 * KEPT_SECONDS
+    assert revocations.all() == ["new", "old", "older"]
+    revocations.ended(["newer"], 0)
+    revocations.renewed("p", "q")
+    assert revocations.all() == ["newer"]
+    revocations.ended(["old"], 0)
+    assert "older" not in revocations.all()
+
+
+def test_bounded(revocations: Revocations) -> None:
+    """At most ten thousand are remembered, the newest."""
+    revocations.ended(map(str, range(KEPT_IDS + 5)), 0)
+    assert len(revocations.all()) == KEPT_IDS
+    assert "5" in revocations.all()
+    assert "4" not in revocations.all()
+
+
+# When
+
+
+def met_another(revocations: Revocations, place: object, history: bytes | None) -> bool:
+    """As a connection that comes up: whether it is another history; then take note of it."""
+    changed = revocations.is_changed(place, history)
+    revocations.met(place, history)
+    return changed
+
+
+def test_another_history(revocations: Revocations) -> None:
+    """Once a place is met with another history, what was revoked is due, until it is done."""
+    assert met_another(revocations, "p", b"one") is False
+    revocations.ended(["a"], revocations.changes)
+    assert met_another(revocations, "p", b"one") is False
+    assert not revocations.due
+    assert met_another(revocations, "p", b"two") is True
+    assert revocations.due
+    finish(revocations)
+    assert not revocations.due
+    assert met_another(revocations, "p", b"two") is False
+    assert met_another(revocations, "p", b"one") is True
+    assert revocations.due
+
+
+def test_nothing_to_do(revocations: Revocations) -> None:
+    """Where nothing was revoked, nothing is due after a change."""
+    revocations.met("p", b"one")
+    assert met_another(revocations, "p", b"two") is True
+    assert not revocations.due
+
+
+def test_nothing_ended(revocations: Revocations) -> None:
+    """Where nothing was revoked, nothing has to be revoked again, whatever has changed meanwhile."""
+    revocations.met("place", b"one")
+    since = revocations.changes
+    revocations.met("place", b"two")
+    revocations.ended([], since)
+    assert not revocations.due
+    revocations.ended(["id"], since - 1)
+    assert revocations.due
+
+
+def test_new_place(revocations: Revocations) -> None:
+    """In a cluster the first nodes are no change, whenever they are first met; a node that comes later is one."""
+    revocations.met("n1", b"one")
+    revocations.expect(["n1", "n2"])
+    revocations.ended(["a"], revocations.changes)
+    revocations.expect(["n1", "n3"])
+    assert met_another(revocations, "n2", b"two") is False
+    assert met_another(revocations, "n1", b"other") is True
+    finish(revocations)
+    assert met_another(revocations, "n3", b"three") is True
+    assert revocations.due
+
+
+def test_history_that_is_not_told(revocations: Revocations) -> None:
+    """Where it can't be told, only a connection that follows a lost one is a change."""
+    assert met_another(revocations, "p", None) is False
+    revocations.ended(["a"], revocations.changes)
+    assert met_another(revocations, "p", None) is False
+    revocations.lost()
+    assert met_another(revocations, "p", None) is True
+    assert revocations.due
+    finish(revocations)
+    assert met_another(revocations, "p", None) is False
+
+
+def test_change_meanwhile(revocations: Revocations) -> None:
+    """What is revoked while another server becomes the primary may have been revoked at the former one: it is due."""
+    revocations.met("p", b"one")
+    since = revocations.changes
+    revocations.ended(["before"], since)
+    revocations.met("p", b"two")
+    finish(revocations)
+    revocations.ended(["a"], since)
+    assert revocations.due
+    since = revocations.changes
+    block = revocations.block()
+    revocations.met("p", b"three")
+    revocations.done(block, since)
+    assert revocations.due
+    assert revocations.block() == block
+
+
+def test_a_block_of_a_newer_demand(revocations: Revocations) -> None:
+    """A block that was taken after another change settles nothing of the demand before it."""
+    revocations.met("p", b"one")
+    revocations.ended(["a"], revocations.changes)
+    revocations.met("p", b"two")
+    since = revocations.changes
+    revocations.met("p", b"three")
+    revocations.done(revocations.block(), since)
+    assert revocations.block() == ["a"]
+    finish(revocations)
+    assert not revocations.due
+
+
+def test_connections_that_must_not_be_used(revocations: Revocations) -> None:
+    """Not used are a server that is loading or busy, and a replica, but for one in a cluster, which points to its primary."""
+    monitor = ConnectionMonitor(revocations)
+    replica = b"# Replication\r\nrole:slave\r\nmaster_replid:a1\r\n"
+    for reply in (redis.BusyLoadingError("loading"), redis.ResponseError("BUSY a script"), replica):
+        with pytest.raises((redis.RedisError, ConnectionError)):
+            monitor.check(reply)
+    ConnectionMonitor(revocations, ("n", 1)).check(replica)
+    monitor.check(redis.ResponseError("NOPERM no INFO"))
+
+
+def test_connection_to_a_former_server(revocations: Revocations) -> None:
+    """A connection whose history is the same as before is not used once another one has met a newer history."""
+    monitor = ConnectionMonitor(revocations)
+    one, two = (b"role:master\r\nmaster_replid:%b\r\n" % name for name in (b"one", b"two"))
+    assert not monitor.is_current(None)
+    before = monitor.came_up(one)
+    assert monitor.is_current(before)
+    assert monitor.is_changed(two)
+    assert monitor.is_current(monitor.came_up(two))
+    assert not monitor.is_current(before)
+    with pytest.raises(ConnectionError, match="replaced"):
+        monitor.is_changed(one, before)
+    assert not monitor.is_changed(two, before)
+
+
+def test_history_in_a_reply() -> None:
+    """The history is named in the reply to INFO; in a refusal, and in what other servers answer, there is none."""
+    assert (
+        history_in(
+            b"# Replication\r\nrole:master\r\nmaster_replid:0123abcd\r\nmaster_replid2:00\r\n"
+        )
+        == b"0123abcd"
+    )
+    for reply in (PermissionError("no"), b"# Replication\r\nrole:master\r\n", None, 1):
+        assert history_in(reply) is None
+
+
+def test_role_in_a_reply() -> None:
+    """A replica is known by its role; where no role is told, it is taken for a primary."""
+    assert is_replica(b"# Replication\r\nrole:slave\r\nmaster_host:h\r\n")
+    for reply in (b"# Replication\r\nrole:master\r\n", PermissionError("no"), None):
+        assert not is_replica(reply)
+
+
+def test_blocks(revocations: Revocations) -> None:
+    """It is ended again in blocks, the newest first, and is due until the last of them is done."""
+    revocations.met("p", b"one")
+    revocations.ended(map(str, range(2 * BLOCK + 1)), revocations.changes)
+    revocations.met("p", b"two")
+    sizes: list[int] = []
+    while revocations.due:
+        block = revocations.block()
+        sizes.append(len(block))
+        revocations.done(block, revocations.changes)
+        revocations.done(block, revocations.changes)  # by another loop
+    assert sizes == [BLOCK, BLOCK, 1]
+    revocations.ended(["newest"], revocations.changes - 1)
+    assert revocations.due
+    assert revocations.block()[0] == "newest"
+
+
+def test_nothing_waits(revocations: Revocations) -> None:
+    """What is done when nothing is due any more changes nothing."""
+    revocations.done(["a"], revocations.changes)
+    assert not revocations.due
+
+
+# Which ids an operation ended
+
+
+def run(operation: Generator[Command, Reply, Any], *replies: Reply) -> list[Command]:
+    """Run an operation with these replies, of which errors are thrown; its commands."""
+    commands: list[Command] = []
+    waiting: list[Reply] = [None, *replies]
+    with suppress(StopIteration):
+        while waiting:
+            reply = waiting.pop(0)
+            commands.append(
+                operation.throw(reply) if isinstance(reply, Exception) else operation.send(reply)
+            )
+    assert not waiting
+    assert len(commands) == len(replies)
+    return commands
+
+
+def revoking(
+    store: StoreProtocol, revocations: Revocations, acknowledgement: Acknowledgement = NOBODY
+) -> RevocationTracking:
+    return RevocationTracking(store, DEFAULT, revocations, acknowledgement)
+
+
+ATOMIC = SingleServerStore(DEFAULT)
+SCRIPTED, PLAIN = ClusterStore(DEFAULT, Scripted()), ClusterStore(DEFAULT, Plain())
+
+
+def record(session_id: str) -> bytes:
+    return encode_row(row(session_id))
+
+
+def marker(used_id: str, successor_id: str) -> bytes:
+    return encode_marker(Marker(used_id, successor_id, 0))
+
+
+def test_ended_by_id(revocations: Revocations) -> None:
+    """Remembered is what was there, what it was renewed to, and what was asked for; and by either protocol the same."""
+    run(
+        revoking(ATOMIC, revocations).delete(["used"]),
+        [[None, marker("used", "new")]],
+        [[record("new"), None]],
+        [1],
+    )
+    assert set(revocations.all()) == {"used", "new"}
+    revocations = Revocations()
+    run(
+        revoking(SCRIPTED, revocations).delete(["used"]),
+        [[[None, marker("used", "new")]]],
+        [[[record("new"), None]]],
+        1,
+    )
+    assert set(revocations.all()) == {"used", "new"}
+    revocations = Revocations()
+    plain = [[marker("used", "new")]], [[record("new")]], [1], [b"OK"], [[None]], [1]
+    run(revoking(PLAIN, revocations).delete(["used"]), [[None]], [0], [None], *plain)
+    assert set(revocations.all()) == {"used", "new"}
+
+
+def test_ended_in_another_slot(revocations: Revocations) -> None:
+    """A session whose marker would be in another slot, which is ended by itself, is remembered likewise."""
+    run(revoking(SCRIPTED, revocations).delete(["a}b"]), [], [record("a}b")], 1, [1])
+    assert revocations.all() == ["a}b"]
+
+
+def test_unknown_ids(revocations: Revocations) -> None:
+    """Ids that nobody has are not remembered: there can be any number of them."""
+    run(revoking(ATOMIC, revocations).delete(["unknown"]), [[None, None]])
+    assert revocations.all() == []
+
+
+def test_ended_in_vain(revocations: Revocations) -> None:
+    """What was asked for is remembered if it may have been done though it failed or was cancelled; not if nothing was done."""
+    for error in (LOST, StoreUnavailable()):
+        with pytest.raises(type(error)):
+            run(revoking(ATOMIC, revocations).delete(["alive"]), error)
+    with pytest.raises(StoreUnavailable):
+        run(revoking(ATOMIC, revocations).delete(["a"]), StoreUnavailable(ambiguous=True))
+    assert revocations.all() == ["a"]
+    operation = revoking(ATOMIC, revocations).delete(["b"])
+    next(operation)
+    operation.close()
+    assert revocations.all() == ["b", "a"]
+
+
+def test_ended_by_user(revocations: Revocations) -> None:
+    """Of a user's sessions those are remembered that were ended: not the kept one, and not those of a try that did nothing."""
+    run(revoking(ATOMIC, revocations).delete_by_user("u1"), [b"a"], 0, [b"b", b"a"], 1)
+    assert set(revocations.all()) == {"a", "b"}
+    revocations = Revocations()
+    run(
+        revoking(ATOMIC, revocations).delete_by_user("u1", "kept"),
+        [record("kept")],
+        [b"kept", b"c"],
+        1,
+    )
+    assert revocations.all() == ["c"]
+
+
+def test_kept_and_its_used_id(revocations: Revocations) -> None:
+    """In a cluster a used id is still listed: it is not remembered as ended, or the kept session that it leads to would be ended too."""
+    replies = (
+        [b"kept", b"used"],
+        [record("kept")],
+        [[record("kept")], [None]],
+        [[[None, marker("used", "kept")]]],
+        1,
+    )
+    run(revoking(SCRIPTED, revocations).delete_by_user("u1", "kept"), *replies)
+    assert revocations.all() == []
+
+
+def test_renewal(revocations: Revocations) -> None:
+    """A renewal that this process made is remembered, for the ending of its successor; one that another was first with is not."""
+    store = revoking(ATOMIC, revocations)
+    run(store.renew("used", row("new"), 0), 1)
+    run(store.renew("used", row("newer"), 60_000), [marker("used", "new"), 60_000])
+    revocations.ended(["new", "newer"], 0)
+    assert set(revocations.all()) == {"used", "new", "newer"}
+
+
+def test_revoked_again(revocations: Revocations) -> None:
+    """The replay follows chains, by either protocol, and leaves indexes alone: a damaged one must not stop it."""
+    first, second = run(
+        revoking(ATOMIC, revocations).delete_records(["a"]),
+        [[record("a"), marker("a", "b")]],
+        [[record("b"), None]],
+    )
+    assert isinstance(first, Eval)
+    assert isinstance(second, Eval)
+    assert (
+        len(run(revoking(SCRIPTED, revocations).delete_records(["a"]), [[[record("a"), None]]]))
+        == 1
+    )
+    assert run(revoking(SCRIPTED, revocations).delete_records([])) == []
+    with pytest.raises(ConnectionError):
+        run(revoking(ATOMIC, revocations).delete_records(["a"]), LOST)
+    assert revocations.all() == []
+
+
+def test_other_operations(revocations: Revocations) -> None:
+    """Logins, lists and reads go through as they are."""
+    store = revoking(ATOMIC, revocations)
+    assert len(run(store.create(row("a"), lambda _: 0), 1)) == 1
+    assert len(run(store.create_capped(row("a"), 1, 0, lambda _: 0), [], 1)) == 2
+    assert len(run(store.get_by_user("u1", 0), [])) == 1
+    assert len(run(store.get("a"), [None])) == 1
+    assert len(run(store.get_successor("a"), [None])) == 1
+
+
+# Confirmed by replicas
+
+
+@pytest.mark.parametrize(
+    ("end", "replies"),
+    [
+        (lambda store: store.delete(["a"]), [[[None, None]]]),
+        (lambda store: store.delete_by_user("u1"), [[]]),
+    ],
+    ids=["id", "user"],
+)
+def test_confirmed(
+    end: Callable[[RevocationTracking], Operation[Any]],
+    replies: list[Reply],
+    revocations: Revocations,
+) -> None:
+    """Each ending is followed by the question to the replicas, also one that found nothing to end: it may be the second try."""
+    store = revoking(ATOMIC, revocations, Acknowledgement(2, timedelta(milliseconds=70)))
+    *_, last = run(end(store), *replies, 2)
+    assert isinstance(last, ReplicationBarrier)
+    assert (last.replicas, last.milliseconds) == (2, 70)
+    with pytest.raises(RevocationNotReplicated, match="1 of 2 replicas") as caught:
+        run(end(store), *replies, 1)
+    assert (caught.value.wanted, caught.value.acknowledged) == (2, 1)
+
+
+def test_another_server_confirms(revocations: Revocations) -> None:
+    """If the server changed since the operation began, what its replicas say is no confirmation."""
+    revocations.met("a", b"1")
+    operation = revoking(ATOMIC, revocations, Acknowledgement(1, timedelta(seconds=1))).delete(
+        ["a"]
+    )
+    next(operation)
+    assert isinstance(operation.send([[b"record", None]]), ReplicationBarrier)
+    revocations.met("a", b"2")
+    with pytest.raises(RevocationNotReplicated, match="0 of 1 replicas"):
+        operation.send(1)
+
+
+def test_a_key_at_each_primary() -> None:
+    """The keys by which replicas are asked are one at each primary of a cluster, and one in all if they share a hash tag."""
+    nodes: list[Address] = [("n", number) for number in range(3)]
+    slots = {slot: nodes[min(slot // 8_000, 2)] for slot in range(16_384)}
+    found = keys_everywhere("session:renewed:", slots)
+    assert found.keys() == set(nodes)
+    assert {node: slots[slot_of(key)] for node, key in found.items()} == {
+        node: node for node in nodes
+    }
+    assert all(key.startswith("session:renewed:{") for key in found.values())
+    (key,) = keys_everywhere("{tag}session:renewed:", slots).values()
+    assert key == "{tag}session:renewed:{0}"
+
+
+@pytest.mark.parametrize(
+    ("replicas", "timeout", "error"),
+    [
+        (-1, timedelta(seconds=1), "revoke_ack is -1"),
+        (True, timedelta(seconds=1), "number of replicas, not bool"),
+        ("1", timedelta(seconds=1), "number of replicas, not str"),
+        (1, timedelta(0), "revoke_ack_timeout is shorter"),
+        (1, 1.0, "must be a datetime.timedelta, not float"),
+    ],
+    ids=["negative", "bool", "text", "no time", "seconds"],
+)
+def test_settings(replicas: Any, timeout: Any, error: str) -> None:
+    """What is no number of replicas, and no time, is refused with what was expected."""
+    with pytest.raises((TypeError, ValueError), match=error):
+        Acknowledgement(replicas, timeout)
+
+
+def test_time_within_the_deadline() -> None:
+    """Replicas have less time than a command has, where they are asked at all."""
+    second = timedelta(seconds=1)
+    Acknowledgement(1, second).check_within(2 * second)
+    Acknowledgement(0, second).check_within(second)
+    with pytest.raises(ValueError, match="must be shorter than the deadline"):
+        Acknowledgement(1, second).check_within(second)

@@ -1,0 +1,662 @@
+"""The operations as pure generators, run one command at a time against real servers: every order of two or three at once."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lucia._redis import operations as common
+from lucia._redis import single_server as atomic
+from lucia._redis.commands import Batch, Call, DropConnections, Eval, Operation, Reply
+from lucia._redis.index import LIST
+from lucia._redis.operations import MAX_HOPS, get, successor_of
+from lucia._redis.records import Marker, encode_marker, encode_row, peek
+from lucia._redis.scripts import DELETE
+from lucia._redis.single_server import BLOCK, OPTIMISTIC_TRIES, SingleServerStore
+from lucia._rules.sessions import system_clock
+from lucia.errors import DuplicateSessionId
+from lucia.models import SessionRow
+from tests.support.redis_inspectors import DEFAULT, Inspector
+from tests.support.sessions import HOUR, row
+from tests.support.stepped_operations import Stepper, explore, replay
+from tools.servers import Server
+
+SCRIPTS = LIST.scripts
+MINUTE = 60_000
+
+
+@pytest.fixture
+def inspector(server: Server) -> Iterator[Inspector]:
+    """A look into an emptied server of each kind."""
+    with Inspector(server) as found:
+        yield found
+
+
+class Bench:
+    """Makes operations on one server, and runs them at once or in steps."""
+
+    def __init__(self, inspector: Inspector) -> None:
+        self.inspector = inspector
+
+    def steps(self, operation: Operation[Any]) -> Stepper[Any]:
+        """An operation to run in steps."""
+        return Stepper(self.inspector.client, operation)
+
+    def create(
+        self, session: SessionRow, random_below: Callable[[int], int] = lambda _: 0
+    ) -> Stepper[None]:
+        return self.steps(SingleServerStore(DEFAULT).create(session, random_below))
+
+    def get(self, session_id: str) -> Stepper[SessionRow | None]:
+        return self.steps(get(DEFAULT, session_id))
+
+    def read_all(self, user_id: str = "u1") -> Stepper[list[SessionRow]]:
+        return self.steps(SingleServerStore(DEFAULT).get_by_user(user_id, system_clock()))
+
+    def renew(
+        self, used_id: str, successor_id: str, grace: int = MINUTE
+    ) -> Stepper[SessionRow | None]:
+        return self.steps(SingleServerStore(DEFAULT).renew(used_id, row(successor_id), grace))
+
+    def successor(self, used_id: str) -> Stepper[SessionRow | None]:
+        return self.steps(successor_of(DEFAULT, used_id))
+
+    def delete(self, *session_ids: str) -> Stepper[None]:
+        return self.steps(SingleServerStore(DEFAULT).delete(session_ids))
+
+    def delete_all(self, keep: str | None = None, user_id: str = "u1") -> Stepper[bool]:
+        return self.steps(SingleServerStore(DEFAULT).delete_by_user(user_id, keep))
+
+    def begin_with(self, *session_ids: str) -> None:
+        """Empty the server and store these sessions."""
+        self.inspector.client.flushall()
+        for session_id in session_ids:
+            self.create(row(session_id)).finish()
+
+    def live(self) -> set[str]:
+        """The ids of all sessions, once all keys were held to the laws of the layout."""
+        self.inspector.check()
+        return self.inspector.live()
+
+
+@pytest.fixture
+def bench(inspector: Inspector) -> Bench:
+    """Operations on an emptied server of each kind."""
+    return Bench(inspector)
+
+
+# What is sent
+
+
+def test_commands_of_each_operation() -> None:
+    """Every operation sends the commands that its docstring names, and every script declares each key it touches."""
+    session = row("new")
+    record = encode_row(session)
+    keys = ("session:new", "userSession:u1")
+    assert replay(get(DEFAULT, "a"), [None]) == ([Call("MGET", ("session:a",))], None)
+    assert replay(SingleServerStore(DEFAULT).create(session, lambda _: 0), 1) == (
+        [Eval(SCRIPTS.create, keys, ("new", record, session.idle_expires))],
+        None,
+    )
+    marker = encode_marker(Marker("old", "new", 5))
+    renew = Eval(
+        SCRIPTS.renew,
+        ("session:old", *keys, "session:renewed:{session:old}"),
+        ("old", "new", record, session.idle_expires, marker, MINUTE),
+    )
+    assert replay(SingleServerStore(DEFAULT).renew("old", session, 5), 1) == ([renew], session)
+    delete = Eval(DELETE, ("session:new", "session:renewed:{session:new}"), ())
+    removed = Batch((Call("LREM", ("userSession:u1", 0, "new")),))
+    assert replay(SingleServerStore(DEFAULT).delete(["new"]), [[record, None]], [1]) == (
+        [delete, removed],
+        None,
+    )
+    everything = Call("LRANGE", ("userSession:u1", 0, -1))
+    revoke = Eval(
+        SCRIPTS.revoke, ("userSession:u1", b"session:a", b"session:b"), (1, b"", b"a", b"b")
+    )
+    assert replay(SingleServerStore(DEFAULT).delete_by_user("u1"), [b"b", b"a"], 1) == (
+        [everything, revoke],
+        False,
+    )
+    prune = Eval(SCRIPTS.prune, ("userSession:u1", b"session:gone"), (b"gone",))
+    records = Call("MGET", (b"session:gone", b"session:new"))
+    listed = replay(
+        SingleServerStore(DEFAULT).get_by_user("u1", 0),
+        [b"gone", b"new"],
+        [None, record],
+        [None],
+        1,
+    )
+    assert listed == (
+        [everything, records, Call("MGET", (b"session:renewed:{session:gone}",)), prune],
+        [session],
+    )
+
+
+# Renewal
+
+
+@pytest.mark.parametrize("revoke", ["delete", "delete_all"])
+def test_renew_against_ending(bench: Bench, revoke: str) -> None:
+    """A session that is ended while it is renewed is dead, and so is its successor, in every order of the steps."""
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("used", "other")
+        end = bench.delete("used") if revoke == "delete" else bench.delete_all()
+        return [bench.renew("used", "new"), end]
+
+    def check() -> None:
+        assert bench.live() == ({"other"} if revoke == "delete" else set())
+        assert bench.renew("used", "late").finish() is None
+        assert bench.renew("new", "late").finish() is None
+        assert bench.live() <= {"other"}
+
+    assert explore(begin, check) >= 3
+
+
+@pytest.mark.parametrize("grace", [0, MINUTE])
+def test_two_renewals(bench: Bench, grace: int) -> None:
+    """Of two renewals exactly one makes a successor; within the grace both get it, without a grace the other one gets nothing."""
+    pair: list[Stepper[SessionRow | None]] = []
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("used")
+        pair[:] = bench.renew("used", "new1", grace), bench.renew("used", "new2", grace)
+        return list(pair)
+
+    def check() -> None:
+        (winner,) = bench.live()
+        expected = {winner} if grace else {winner, None}
+        assert {None if each.result is None else each.result.id for each in pair} == expected
+
+    assert explore(begin, check) >= 2
+
+
+def test_chain_against_ending(bench: Bench) -> None:
+    """Ending a used id ends the last of a chain that grows meanwhile, in every order of the steps."""
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("s0")
+        return [bench.renew("s0", "s1"), bench.renew("s1", "s2"), bench.delete("s0")]
+
+    def check() -> None:
+        assert bench.live() == set()
+
+    assert explore(begin, check) >= 10
+
+
+def test_successor_against_ending(bench: Bench) -> None:
+    """Who follows a used id while its successor is ended gets the successor or nothing, and nothing afterwards."""
+    seen: list[Any] = []
+    follower: list[Stepper[Any]] = []
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("used")
+        bench.renew("used", "new").finish()
+        follower[:] = [bench.successor("used")]
+        return [follower[0], bench.delete("used")]
+
+    def check() -> None:
+        seen.append(follower[0].result and follower[0].result.id)
+        assert bench.live() == set()
+        assert bench.successor("used").finish() is None
+
+    explore(begin, check)
+    assert set(seen) == {"new", None}
+
+
+def test_sent_twice(bench: Bench) -> None:
+    """A renewal whose reply was lost and that is sent again has the same result, whatever the grace; a create likewise."""
+    bench.begin_with("used")
+    session = row("new")
+    for _ in range(2):
+        assert bench.steps(SingleServerStore(DEFAULT).renew("used", session, 0)).finish() == session
+    again = row("again")
+    for _ in range(3):
+        bench.create(again).finish()
+    assert bench.inspector.index() == ["again", "new"]
+    assert bench.live() == {"new", "again"}
+
+
+def test_longest_chain(bench: Bench) -> None:
+    """A used id leads to its successor over 16 renewals, not over 17; ending it ends the last one over any number."""
+    bench.begin_with("s0")
+    for number in range(40):
+        assert bench.renew(f"s{number}", f"s{number + 1}").finish() is not None
+    for number in range(40):
+        expected = None if 40 - number > MAX_HOPS else "s40"
+        found = bench.successor(f"s{number}").finish()
+        assert (found and found.id) == expected
+    bench.delete("s0").finish()
+    assert bench.live() == set()
+
+
+def test_chain_in_a_circle(bench: Bench) -> None:
+    """Markers that somebody put in a circle lead nowhere, and ending comes to its end."""
+    for used, successor in (("a", "b"), ("b", "a")):
+        bench.inspector.client.set(
+            DEFAULT.marker_key(used), encode_marker(Marker(used, successor, MINUTE)), px=MINUTE
+        )
+    assert bench.successor("a").finish() is None
+    assert bench.renew("a", "new").finish() is None
+    bench.delete("a", "b", "a").finish()
+    assert bench.live() == set()
+
+
+def test_marker_that_ends_between_two_looks(bench: Bench) -> None:
+    """A marker that ends after it was read and before its age was asked leads nowhere."""
+    bench.begin_with("used")
+    bench.renew("used", "new").finish()
+    follower = bench.successor("used").step()
+    assert follower.commands[-1] == Call("PTTL", (DEFAULT.marker_key("used"),))
+    bench.inspector.client.delete(DEFAULT.marker_key("used"))
+    assert follower.finish() is None
+
+
+# Creation
+
+
+def test_create_against_ending_all(bench: Bench) -> None:
+    """A session that is made while all are ended is alive and indexed, or neither; those from before are dead."""
+    seen: set[frozenset[str]] = set()
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("old1", "old2")
+        return [bench.create(row("new")), bench.delete_all()]
+
+    def check() -> None:
+        seen.add(frozenset(bench.live()))
+
+    explore(begin, check)
+    assert seen == {frozenset(), frozenset({"new"})}
+
+
+def test_create_against_pruning(bench: Bench) -> None:
+    """Reading a user's list while a session is made never takes the new one out of the index."""
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("old", "gone")
+        bench.inspector.client.delete(DEFAULT.session_key("gone"))
+        return [bench.create(row("new")), bench.read_all(), bench.read_all()]
+
+    def check() -> None:
+        assert bench.live() == {"old", "new"}
+        assert sorted(bench.inspector.index()) == ["new", "old"]
+
+    assert explore(begin, check) >= 10
+
+
+def test_pruning_looks_again(bench: Bench) -> None:
+    """An id is taken out of the index only if its session is gone when the script runs, not when it was looked at."""
+    bench.begin_with("one")
+    bench.inspector.client.rename(DEFAULT.session_key("one"), "aside")
+    reader = bench.read_all().step(3)
+    assert isinstance(reader.commands[-1], Eval)
+    bench.inspector.client.rename("aside", DEFAULT.session_key("one"))
+    assert reader.finish() == []
+    assert bench.inspector.index() == ["one"]
+
+
+def test_create_against_create(bench: Bench) -> None:
+    """Of two sessions with one id the first is stored and the second is refused, and changes nothing."""
+    bench.create(row("same", "u1", life=2 * HOUR, first=1)).finish()
+    before = bench.inspector.census()
+    for other in (row("same", "u1"), row("same", "u2"), row("same", "u1", life=3 * HOUR, first=1)):
+        with pytest.raises(DuplicateSessionId):
+            bench.create(other).finish()
+    assert bench.inspector.census() == before
+
+
+def test_every_eighth_login_prunes(bench: Bench) -> None:
+    """From the sixteenth entry on every eighth login looks at eight entries and takes the dead ones out; the others send one command."""
+    bounds: list[int] = []
+
+    def random_below(bound: int) -> int:
+        bounds.append(bound)
+        return bound - 1
+
+    commands: list[int] = []
+    for number in range(40):
+        login = bench.create(row(f"s{number}"), random_below)
+        login.finish()
+        commands.append(len(login.commands))
+    assert [number for number, sent in enumerate(commands, 1) if sent > 1] == [16, 24, 32, 40]
+    assert set(commands) == {1, 3}
+    assert bounds == [9, 17, 25, 33]
+    bench.inspector.client.delete(*(DEFAULT.session_key(f"s{number}") for number in (0, 1, 3, 20)))
+    for number in range(40, 48):
+        bench.create(row(f"s{number}"), random_below).finish()
+    assert {f"s{number}" for number in range(48)} - set(bench.inspector.index()) == {
+        "s0",
+        "s1",
+        "s3",
+    }
+
+
+# Signing out everywhere
+
+
+def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
+    """The session to keep is kept, or its successor if it is renewed meanwhile, in every order of the steps; all others are ended."""
+    operations: list[Stepper[Any]] = []
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("kept", "one", "two")
+        operations[:] = bench.renew("kept", "new"), bench.delete_all(keep="kept")
+        return operations
+
+    def check() -> None:
+        assert bench.live() == {"new"}
+        assert [operations[0].result is not None, operations[1].result] == [True, True]
+
+    assert explore(begin, check) >= 4
+
+
+def test_keep_against_renewal_of_another(bench: Bench) -> None:
+    """A session that is renewed while all but one are ended is ended, and so is its successor."""
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("one", "kept", "two")
+        return [bench.renew("one", "new"), bench.delete_all(keep="kept")]
+
+    def check() -> None:
+        assert bench.live() == {"kept"}
+
+    assert explore(begin, check) >= 4
+
+
+def test_keep_against_ending_of_the_kept(bench: Bench) -> None:
+    """If the session to keep is ended meanwhile, every session is ended."""
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("one", "kept", "two")
+        return [bench.delete("kept"), bench.delete_all(keep="kept")]
+
+    def check() -> None:
+        assert bench.live() == set()
+
+    assert explore(begin, check) >= 5
+
+
+def test_two_sign_outs(bench: Bench) -> None:
+    """Two sign-outs everywhere at once that keep different sessions leave at most one of them; without keeping they leave none."""
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("a", "b", "c")
+        return [bench.delete_all(keep="a"), bench.delete_all(keep="b")]
+
+    def check() -> None:
+        assert len(bench.live()) <= 1
+        bench.delete_all().finish()
+        assert bench.live() == set()
+
+    explore(begin, check)
+
+
+@pytest.mark.parametrize("renewed", ["s0", "s3", "s4", "kept"])
+def test_blocks_against_renewal(
+    bench: Bench, renewed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in blocks, a sign-out everywhere ends what any session was renewed to meanwhile, and keeps the kept one's successor."""
+    monkeypatch.setattr(atomic, "BLOCK", 2)
+    operations: list[Stepper[Any]] = []
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("s0", "s1", "kept", "s3", "s4")
+        operations[:] = bench.renew(renewed, "new"), bench.delete_all(keep="kept")
+        return operations
+
+    def check() -> None:
+        assert bench.live() == ({"new"} if renewed == "kept" else {"kept"})
+        assert operations[1].result is True
+
+    assert explore(begin, check) >= 9
+
+
+def test_blocks_against_a_chain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sign-out everywhere in blocks ends a chain that grows twice meanwhile, in every order of the steps."""
+    monkeypatch.setattr(atomic, "BLOCK", 2)
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("s0", "s1", "s2")
+        return [bench.renew("s0", "new1"), bench.renew("new1", "new2"), bench.delete_all()]
+
+    def check() -> None:
+        assert bench.live() == set()
+
+    assert explore(begin, check) >= 50
+
+
+def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept session that is renewed twice while the others are ended in blocks is kept as its last successor."""
+    monkeypatch.setattr(atomic, "BLOCK", 2)
+    operations: list[Stepper[Any]] = []
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("kept", "s1", "s2")
+        operations[:] = (
+            bench.renew("kept", "new1"),
+            bench.renew("new1", "new2"),
+            bench.delete_all(keep="kept"),
+        )
+        return operations
+
+    def check() -> None:
+        first = operations[0].result is not None and operations[1].result is not None
+        assert bench.live() == ({"new2"} if first else {"new1"})
+        assert operations[2].result is True
+
+    assert explore(begin, check) >= 50
+
+
+def test_blocks_against_logins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login while sessions are ended in blocks is kept or ended as a whole; the sessions from before are ended."""
+    monkeypatch.setattr(atomic, "BLOCK", 2)
+
+    def begin() -> list[Stepper[Any]]:
+        bench.begin_with("s0", "s1", "s2", "s3", "s4")
+        return [bench.create(row("new")), bench.delete_all()]
+
+    def check() -> None:
+        assert bench.live() <= {"new"}
+
+    assert explore(begin, check) >= 5
+
+
+def test_index_that_changes_at_every_try(bench: Bench) -> None:
+    """Three logins that each spoil a try make a sign-out everywhere go in blocks: what was there when that began is ended, no more."""
+    bench.begin_with("s0", "s1")
+    sign_out = bench.delete_all()
+    for number in range(OPTIMISTIC_TRIES):
+        sign_out.step()
+        bench.create(row(f"login{number}")).finish()
+        sign_out.step()
+    assert sign_out.step().commands[-1] == Eval(
+        SCRIPTS.revoke,
+        (
+            "userSession:u1",
+            *(f"session:{id_}".encode() for id_ in ("s0", "s1", "login0", "login1", "login2")),
+        ),
+        (0, b"", b"s0", b"s1", b"login0", b"login1", b"login2"),
+    )
+    bench.create(row("late")).finish()
+    assert bench.renew("s1", "renewed").finish() is not None
+    assert sign_out.finish() is False
+    assert bench.live() == {"late"}
+
+
+def test_kept_session_that_changes_at_every_try(bench: Bench) -> None:
+    """A kept session that is renewed at every try is still the one that is kept, when it goes in blocks."""
+    bench.begin_with("s0", "kept0")
+    sign_out = bench.delete_all(keep="kept0")
+    for number in range(OPTIMISTIC_TRIES + 1):
+        while not isinstance(sign_out.commands[-1], Eval):
+            sign_out.step()
+        assert bench.renew(f"kept{number}", f"kept{number + 1}").finish() is not None
+        sign_out.step()
+    assert sign_out.finish() is True
+    assert bench.live() == {f"kept{OPTIMISTIC_TRIES + 1}"}
+
+
+def test_index_that_empties_before_the_blocks(bench: Bench) -> None:
+    """If somebody else has ended everything before it goes in blocks, nothing is kept and nothing is left to do."""
+    bench.begin_with("s0")
+    sign_out = bench.delete_all(keep="gone")
+    for number in range(OPTIMISTIC_TRIES):
+        while not isinstance(sign_out.commands[-1], Eval):
+            sign_out.step()
+        bench.create(row(f"login{number}")).finish()
+        sign_out.step()
+    bench.delete_all().finish()
+    assert sign_out.finish() is False
+    assert bench.live() == set()
+
+
+@pytest.mark.parametrize("count", [BLOCK, BLOCK + 1])
+def test_one_atomic_step(bench: Bench, count: int) -> None:
+    """A thousand sessions are ended in one step, with the sessions' keys declared; one more goes in blocks, the oldest first."""
+    ids = bench.inspector.fill("u1", count)
+    sign_out = bench.delete_all()
+    sign_out.finish()
+    scripts = [command for command in sign_out.commands if isinstance(command, Eval)]
+    whole = [cast("int", command.arguments[0]) for command in scripts]
+    assert whole == ([1] if count == BLOCK else [0, 0])
+    assert scripts[0].keys[1] == DEFAULT.session_key(ids[-1]).encode()
+    assert bench.live() == set()
+
+
+# Crossed replies
+
+
+RECORD = encode_row(row("a"))
+OTHERS = encode_row(row("b", "u2"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [[OTHERS], b"OK", 1, None, [], [None, None], [RECORD, RECORD], [1], RECORD]
+)
+def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
+    """A reply that is another command's has the connections dropped and the record read once more."""
+    commands, session = replay(get(DEFAULT, "a"), wrong, None, [RECORD])
+    read = Call("MGET", ("session:a",))
+    assert commands == [read, DropConnections(), read]
+    assert session is not None
+    assert session.id == "a"
+
+
+def test_crossed_replies_are_no_session() -> None:
+    """Wrong again is no session."""
+    commands, session = replay(get(DEFAULT, "a"), [OTHERS], None, [OTHERS])
+    assert len(commands) == 3
+    assert session is None
+
+
+def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not compare the ids takes another's session for the one that was asked for."""
+    monkeypatch.setattr(common, "decode_row", lambda record, _: peek(record, "b"))
+    commands, session = replay(get(DEFAULT, "a"), [OTHERS])
+    assert len(commands) == 1
+    assert session is not None
+    assert (session.id, session.user_id) == ("b", "u2")
+
+
+def test_crossed_marker_leads_nowhere() -> None:
+    """The marker of another used id is asked for again and then leads nowhere: never to somebody else's session."""
+    marker = encode_marker(Marker("b", "b2", MINUTE))
+    assert replay(successor_of(DEFAULT, "a"), [marker], None, [marker])[1] is None
+    assert (
+        replay(
+            SingleServerStore(DEFAULT).renew("a", row("a2"), MINUTE),
+            [marker, MINUTE],
+            None,
+            [marker, MINUTE],
+        )[1]
+        is None
+    )
+    successor = row("a2")
+    commands, session = replay(
+        SingleServerStore(DEFAULT).renew("a", successor, MINUTE), [marker, MINUTE], None, 1
+    )
+    assert commands[0] == commands[2]
+    assert session == successor
+
+
+def test_crossed_records_are_not_listed() -> None:
+    """A user's list holds no record that is another session's."""
+    assert (
+        replay(SingleServerStore(DEFAULT).get_by_user("u1", 0), [b"a", b"c"], [OTHERS, OTHERS])[1]
+        == []
+    )
+
+
+def test_another_marker_is_not_followed_by_ending(bench: Bench) -> None:
+    """Ending a session whose marker key holds another's marker ends that session alone."""
+    bench.begin_with("mine", "others")
+    bench.inspector.client.set(
+        DEFAULT.marker_key("mine"), encode_marker(Marker("x", "others", MINUTE)), px=MINUTE
+    )
+    bench.delete("mine").finish()
+    assert bench.inspector.live() == {"others"}
+
+
+# Ids that would name a marker's key
+
+
+def test_ids_like_a_marker(bench: Bench) -> None:
+    """An id that would make a marker's key can't be stored, is no session, and ending or renewing it leaves the marker alone."""
+    bench.begin_with("used")
+    bench.renew("used", "new").finish()
+    before = bench.inspector.census()
+    evil = "renewed:{session:used}"
+    for refused in (lambda: bench.create(row(evil)), lambda: bench.renew("new", evil)):
+        with pytest.raises(ValueError, match="may not begin with 'renewed:'"):
+            refused()
+    assert bench.get(evil).finish() is None
+    assert bench.renew(evil, "newer").finish() is None
+    assert bench.successor(evil).finish() is None
+    bench.delete(evil).finish()
+    assert bench.inspector.census() == before
+
+
+# Values of others
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(value=st.binary(max_size=300), marker=st.binary(max_size=100))
+def test_any_bytes_under_our_keys(bench: Bench, value: bytes, marker: bytes) -> None:
+    """Whatever bytes are under a session's key and a marker's: it is no session, leads nowhere, raises nothing, and can be ended."""
+    bench.begin_with("x", "live")
+    bench.inspector.client.set("session:x", value)
+    bench.inspector.client.set(DEFAULT.marker_key("used"), marker)
+    assert bench.get("x").finish() is None
+    assert [each.id for each in bench.read_all().finish()] == ["live"]
+    assert bench.successor("used").finish() is None
+    assert bench.renew("used", "new").finish() is None
+    bench.delete("x", "used").finish()
+    assert bench.inspector.live() == {"live"}
+
+
+def test_bytes_in_an_index(bench: Bench) -> None:
+    """Entries that are no text are pruned if their session is gone, never listed, and ended with the others."""
+    bench.begin_with("one")
+    client, index = bench.inspector.client, DEFAULT.index_key("u1")
+    client.rpush(index, b"\xff\xfe", b"a\xff", b"one\x00")
+    client.set(b"session:a\xff", encode_row(row("a\ufffd")), ex=60)
+    assert [each.id for each in bench.read_all().finish()] == ["one"]
+    assert client.lrange(index, 0, -1) == [b"one", b"a\xff"]
+    bench.delete_all().finish()
+    assert not client.exists(index, b"session:a\xff")
+
+
+def test_bytes_in_a_block(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that are no text are ended in blocks too."""
+    monkeypatch.setattr(atomic, "BLOCK", 1)
+    bench.begin_with("one")
+    bench.inspector.client.rpush(DEFAULT.index_key("u1"), b"\xff", b"\xfe\x00")
+    bench.delete_all().finish()
+    assert bench.inspector.keys() == set()

@@ -1,0 +1,145 @@
+"""Databases for tests, in SQLite or on a server, in both flavours side by side: generated tests find their own by name."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, MetaData, StaticPool, create_engine, event
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import Session, sessionmaker
+
+from tests.support.sql_servers import SqlServer
+
+__all__ = ["AsyncDatabase", "Database"]
+
+
+def _options(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    return {"connect_args": {"timeout": 30}}
+
+
+def _begin_explicitly(engine: Engine) -> None:
+    """SQLAlchemy's documented way to have SQLite's driver begin transactions before reads and savepoints too."""
+
+    @event.listens_for(engine, "connect")
+    def leave_transactions_to_us(connection: Any, record: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+
+class AsyncDatabase:
+    """A database with the metadata's tables; gives its engine.
+
+    It is a new one on ``server`` if that is given, else SQLite in a file, or in memory without a path.
+    """
+
+    def __init__(
+        self,
+        metadata: MetaData,
+        path: Path | None = None,
+        *,
+        server: SqlServer | None = None,
+        explicit_begin: bool = False,
+    ) -> None:
+        self._metadata = metadata
+        self._stack = ExitStack()
+        if server is None:
+            self.engine = create_async_engine(
+                f"sqlite+aiosqlite:///{path or ':memory:'}", **_options(path)
+            )
+        else:
+            self.engine = create_async_engine(
+                server.async_url(self._stack.enter_context(server.database()))
+            )
+        if explicit_begin:
+            _begin_explicitly(self.engine.sync_engine)
+
+    async def __aenter__(self) -> AsyncEngine:
+        async with self.engine.begin() as connection:
+            await connection.run_sync(self._metadata.create_all)
+        return self.engine
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.engine.dispose()
+        self._stack.close()
+
+    @staticmethod
+    def sources(engine: AsyncEngine) -> tuple[AsyncEngine, async_sessionmaker[AsyncSession]]:
+        """What gives an adapter transactions of its own."""
+        return engine, async_sessionmaker(engine)
+
+    @staticmethod
+    def sessionmaker_of(connection: AsyncConnection) -> async_sessionmaker[AsyncSession]:
+        """Return a sessionmaker whose sessions join the connection's transaction."""
+        return async_sessionmaker(connection)
+
+    @staticmethod
+    def session(engine: AsyncEngine) -> AsyncSession:
+        """A caller's own session."""
+        return AsyncSession(engine)
+
+    @staticmethod
+    def wrong_sources() -> Sequence[Any]:
+        """What the adapters of this colour don't take."""
+        return create_engine("sqlite://"), sessionmaker(), Session(), "sqlite+aiosqlite://"
+
+
+class Database:
+    """As ``AsyncDatabase``, without waiting."""
+
+    def __init__(
+        self,
+        metadata: MetaData,
+        path: Path | None = None,
+        *,
+        server: SqlServer | None = None,
+        explicit_begin: bool = False,
+    ) -> None:
+        self._metadata = metadata
+        self._stack = ExitStack()
+        if server is None:
+            self.engine = create_engine(f"sqlite:///{path or ':memory:'}", **_options(path))
+        else:
+            self.engine = create_engine(server.url(self._stack.enter_context(server.database())))
+        if explicit_begin:
+            _begin_explicitly(self.engine)
+
+    def __enter__(self) -> Engine:
+        self._metadata.create_all(self.engine)
+        return self.engine
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.dispose()
+        self._stack.close()
+
+    @staticmethod
+    def sources(engine: Engine) -> tuple[Engine, sessionmaker[Session]]:
+        return engine, sessionmaker(engine)
+
+    @staticmethod
+    def sessionmaker_of(connection: Connection) -> sessionmaker[Session]:
+        return sessionmaker(connection)
+
+    @staticmethod
+    def session(engine: Engine) -> Session:
+        return Session(engine)
+
+    @staticmethod
+    def wrong_sources() -> Sequence[Any]:
+        return (
+            create_async_engine("sqlite+aiosqlite://"),
+            async_sessionmaker(),
+            AsyncSession(),
+            "sqlite://",
+        )

@@ -1,0 +1,108 @@
+"""Run operations of the Redis adapter in processes that kill themselves at one of their commands.
+
+``python -m tests.support.killed_processes URL PLACE`` takes lines of JSON, ``[operation, number of
+the command, "before" or "after"]``, and answers each with a line: ``killed``, or ``done`` if there
+were fewer commands. The place is ``cluster``, ``control`` for one server and a protocol that is
+known to be wrong, or any other word for one server.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import redis
+from redis.connection import AbstractConnection
+
+from lucia._redis.cluster import Scripted
+from lucia._rules.sessions import system_clock
+from lucia.adapters.redis import RedisSessionAdapter
+from tests.model.controls import Endless
+from tests.support.redis_inspectors import DEFAULT
+from tests.support.sessions import row
+
+__all__ = ["OPERATIONS"]
+
+OPERATIONS: Final[Mapping[str, Callable[[RedisSessionAdapter, str], object]]] = {
+    "create": lambda adapter, new: adapter.set_session(row(new)),
+    "create within": lambda adapter, new: adapter.set_session_capped(
+        row(new, created_at=system_clock()), limit=1
+    ),
+    "renew": lambda adapter, new: adapter.renew_session("used", row(new), grace=60_000),
+    "delete": lambda adapter, _: adapter.delete_session("used"),
+    "delete all": lambda adapter, _: adapter.delete_sessions_by_user_id("u1"),
+    "delete others": lambda adapter, _: adapter.delete_other_sessions("u1", "kept"),
+    "list": lambda adapter, _: adapter.get_sessions_by_user_id("u1"),
+}
+"""By name, each with the id that it may make: a user ``u1`` has sessions ``used``, ``kept`` and ``other``."""
+
+
+class Death:
+    """Counts the commands that are sent from now on, on whatever connection, and kills this process at one of them.
+
+    Args:
+        number: of the command, from 1 on. Commands that are sent together count as one.
+        moment: ``before`` it is sent, or ``after`` its reply, the first if there are several, has come.
+    """
+
+    def __init__(self, number: int, moment: str) -> None:
+        self._number = number
+        self._moment = moment
+        self._sent = 0
+
+    def monitor(self) -> None:
+        """Stand between every connection and its socket."""
+        every: Any = AbstractConnection
+        send, read = every.send_packed_command, every.read_response
+
+        def counting_send(connection: Any, *arguments: Any, **options: Any) -> Any:
+            self._sent += 1
+            self._die_if("before")
+            return send(connection, *arguments, **options)
+
+        def counting_read(connection: Any, *arguments: Any, **options: Any) -> Any:
+            try:
+                return read(connection, *arguments, **options)
+            finally:
+                self._die_if("after")
+
+        every.send_packed_command = counting_send
+        every.read_response = counting_read
+
+    def _die_if(self, moment: str) -> None:
+        if self._moment == moment and self._sent == self._number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_and_die(url: str, place: str, case: Sequence[Any]) -> None:
+    """Run one operation over connections of its own."""
+    operation, number, moment = case
+    make: Any = redis.RedisCluster.from_url if place == "cluster" else redis.Redis.from_url
+    adapter = RedisSessionAdapter(make(url, protocol=2))
+    if place == "control":
+        adapter._protocol = Endless(DEFAULT, Scripted())
+    adapter.get_session("nobody")
+    Death(number, moment).monitor()
+    OPERATIONS[operation](adapter, "lost")
+
+
+def in_a_child(url: str, place: str, case: Sequence[Any]) -> str:
+    """How a process ended that ran one operation."""
+    child = os.fork()
+    if not child:
+        try:
+            run_and_die(url, place, case)
+        finally:
+            os._exit(0 if sys.exc_info()[0] is None else 1)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return "killed"
+    return "done" if os.waitstatus_to_exitcode(status) == 0 else "failed"
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        sys.stdout.write(in_a_child(sys.argv[1], sys.argv[2], json.loads(line)) + "\n")
+        sys.stdout.flush()

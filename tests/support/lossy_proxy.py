@@ -1,0 +1,90 @@
+"""A proxy in front of a server that loses the replies to some commands."""
+
+import select
+import threading
+from contextlib import suppress
+from socket import create_connection, create_server, socket
+
+__all__ = ["LossyProxy"]
+
+
+class LossyProxy:
+    """Stands before a server, passes everything on, and loses the replies to some commands: the client sees a closed connection.
+
+    Args:
+        port: the server's.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listening = create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        self._word = b""
+        self._count = self._passed_on = 0
+        self._halves = False
+        self.lost = 0
+
+    def __enter__(self) -> "LossyProxy":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+
+    def lose(
+        self, word: str, count: int = 1_000, *, after: int = 0, halves: bool = False
+    ) -> "LossyProxy":
+        """From now on, lose the replies to that many commands that hold this word; or a half of each, and the connection stays open.
+
+        Args:
+            word: in the commands.
+            count: how many replies are lost.
+            after: how many are passed on before.
+            halves: whether the half of a reply comes.
+        """
+        self._word, self._count, self._passed_on, self._halves, self.lost = (
+            word.encode(),
+            count,
+            after,
+            halves,
+            0,
+        )
+        return self
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listening.accept()
+                threading.Thread(target=self._relay, args=(near,), daemon=True).start()
+
+    def _relay(self, near: socket) -> None:
+        with suppress(OSError), near, create_connection(("127.0.0.1", self._target)) as far:
+            while True:
+                readable, _, _ = select.select([near, far], [], [])
+                source, target = (far, near) if far in readable else (near, far)
+                data = source.recv(1 << 16)
+                target.sendall(data)
+                if not data:
+                    return
+                if source is near and self._loses(data):
+                    reply = far.recv(1 << 16)
+                    if self._halves:
+                        near.sendall(reply[: len(reply) // 2])
+                    self.lost += 1
+                    while (
+                        self._halves
+                        and select.select([near, far], [], [])[0] == [far]
+                        and far.recv(1 << 16)
+                    ):
+                        pass  # the other half
+                    return
+
+    def _loses(self, data: bytes) -> bool:
+        """Whether this holds a command whose reply is to be lost."""
+        if self._word not in data or not self._count:
+            return False
+        if self._passed_on:
+            self._passed_on -= 1
+            return False
+        self._count -= 1
+        return True

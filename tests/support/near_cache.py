@@ -1,0 +1,137 @@
+"""A tracked connection to a real server, and near-caches that are known to be wrong."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from lucia._redis.commands import Reply, Words
+from lucia._redis.replay import ConnectionMonitor, Revocations
+from lucia._redis.transport.near_cache_entries import Entries, Lease, Reading
+from lucia._redis.transport.topology import OneServer, topology_of
+from lucia._redis.transport.tracking import AsyncTracked
+
+__all__ = ["LEASE", "FillsLate", "HasNoLease", "OnlyDrops", "Tracking", "eventually", "tracking"]
+
+LEASE: Final = 0.3
+"""In seconds. Connections renew it by the real clock, and entries are judged by the test's."""
+
+
+async def eventually(holds: Callable[[], object]) -> None:
+    """Let the event loop run until it holds.
+
+    Raises:
+        TimeoutError: it does not come to hold.
+    """
+    async with asyncio.timeout(15):
+        while not holds():  # noqa: ASYNC110 (what is waited for happens in a server)
+            await asyncio.sleep(0.001)
+
+
+class FillsLate(Entries):
+    """Known to be wrong: what was read is kept when who asked wakes up, not when it came."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock=clock)
+        self._late: list[tuple[Reading, Sequence[bytes | None], float, Lease]] = []
+
+    def fill(
+        self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease
+    ) -> None:
+        """Remember it."""
+        self._late.append((reading, records, sent, lease))
+
+    def wake(self) -> None:
+        """Keep it now."""
+        for each in self._late:
+            super().fill(*each)
+
+
+class HasNoLease(Entries):
+    """Known to be wrong: what was read is used as long as the connection stands."""
+
+    def fill(
+        self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease
+    ) -> None:
+        """Keep it under a lease that does not end."""
+        for_ever = Lease(math.inf)
+        for_ever.extend(sent)
+        super().fill(reading, records, sent, for_ever)
+
+
+class OnlyDrops(Entries):
+    """Known to be wrong: what this process changes is dropped, but what is read meanwhile is kept."""
+
+    def _refuse(self, keys: Sequence[bytes]) -> None:
+        self.drop(keys)
+
+    def _allow(self, keys: Sequence[bytes]) -> None:
+        pass
+
+
+class Tracking:
+    """A tracked connection and its entries. Nothing but the connection is used: to read in another way is an error, unless allowed.
+
+    Args:
+        client: how to connect.
+    """
+
+    def __init__(self, client: Any, entries: Entries, **changes: Any) -> None:
+        topology = topology_of(client)
+        assert isinstance(topology, OneServer)
+        self.entries = entries
+        self.revocations = Revocations()
+        self.plain: list[Sequence[Words]] = []
+        self.moved = 0
+        self.sent = 0
+        options: dict[str, Any] = {"lease": LEASE, "seconds": 30, **changes}
+        monitor = ConnectionMonitor(self.revocations)
+        self.tracked = AsyncTracked(
+            topology.factory, monitor, entries, plain=self._plain, moved=self._move, **options
+        )
+
+    async def read(self, *keys: bytes, seconds: float = 30) -> list[bytes | None]:
+        """Read what is at these keys."""
+        (reply,) = await self.ask(("MGET", *keys), seconds=seconds)
+        assert isinstance(reply, list)
+        if isinstance(self.entries, FillsLate):
+            self.entries.wake()
+        return reply
+
+    async def ask(self, *commands: Words, seconds: float = 30) -> list[Reply]:
+        """Send reads."""
+        return await self.tracked.exchange(commands, seconds, only_reads=True, sending=self._count)
+
+    def held(self, key: bytes) -> bytes | None:
+        """What may be used at this key now."""
+        entry = self.entries.get(key)
+        return None if entry is None else entry.record
+
+    def _count(self) -> None:
+        self.sent += 1
+
+    async def _plain(
+        self,
+        commands: Sequence[Words],
+        seconds: float,
+        *,
+        only_reads: bool = False,
+        fresh: bool = False,
+        sending: Callable[[], None] | None = None,
+    ) -> list[Reply]:
+        self.plain.append(commands)
+        return ["plain"]
+
+    async def _move(self) -> None:
+        self.moved += 1
+
+
+@asynccontextmanager
+async def tracking(client: Any, entries: Entries, **changes: Any) -> AsyncIterator[Tracking]:
+    """A tracked connection that is closed in the end."""
+    found = Tracking(client, entries, **changes)
+    try:
+        yield found
+    finally:
+        await found.tracked.aclose()

@@ -1,0 +1,110 @@
+"""A cluster of three primaries, each with a replica that can take its place."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tests.support.replication import Node, closing, until_replicated
+from tools.servers import Cluster, until, unused_node_port
+
+__all__ = ["NODE_TIMEOUT_MS", "ReplicatedCluster", "replicated_cluster"]
+
+NODE_TIMEOUT_MS: Final = 1_000
+"""After how long without an answer a cluster's node is held to be down."""
+
+
+@dataclass(frozen=True)
+class ReplicatedCluster:
+    """Three primaries, the replica of each, and a slot range for each."""
+
+    primaries: tuple[Node, ...]
+    replicas: tuple[Node, ...]
+
+    @property
+    def cluster(self) -> Cluster:
+        """It as other tools of the tests take it, by nodes of which the first one stays."""
+        return Cluster(tuple(node.port for node in (*self.primaries, *self.replicas)))
+
+    def settle(self) -> None:
+        """Wait until each replica has all that its primary has."""
+        for primary, replica in zip(self.primaries, self.replicas, strict=True):
+            until_replicated(primary, replica)
+
+    def number_of(self, key: str) -> int:
+        """Which primary has this key."""
+        slot = self.primaries[0].client.execute_command("CLUSTER", "KEYSLOT", key)
+        return next(number for number in range(3) if slot < _BOUNDS[number + 1])
+
+    def fail_over(self, number: int) -> None:
+        """Kill a primary, and wait until its replica has taken its place and all others know."""
+        self.primaries[number].kill()
+        until(lambda: self.replicas[number].client.info("replication")["role"] == "master", 30)
+        alive = [
+            node for node in (*self.primaries, *self.replicas) if node is not self.primaries[number]
+        ]
+        for node in alive:
+            until(partial(_is_served, node, self.replicas[number].port), 30)
+
+
+_BOUNDS: Final = (0, 5_461, 10_922, 16_384)
+
+
+def _is_served(node: Node, by: int) -> bool:
+    """Whether a node holds the cluster to be well, with that one among its primaries."""
+    ports = {int(entry[2][1]) for entry in node.client.execute_command("CLUSTER SLOTS")}
+    return by in ports and node.client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
+
+
+@contextmanager
+def replicated_cluster(folder: Path) -> Iterator[ReplicatedCluster]:
+    """A cluster of three primaries, each with a replica."""
+    options = (
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        str(NODE_TIMEOUT_MS),
+        "--cluster-replica-validity-factor",
+        "0",
+    )
+    with ExitStack() as stack:
+        nodes: list[Node] = [
+            closing(stack, Node("redis-server", folder, *options, port=unused_node_port()))
+            for _ in range(6)
+        ]
+        found = ReplicatedCluster(tuple(nodes[:3]), tuple(nodes[3:]))
+        _join(found)
+        yield found
+
+
+def _join(cluster: ReplicatedCluster) -> None:
+    """Give the primaries their slots, introduce all nodes to the first, and each replica to its primary."""
+    nodes = (*cluster.primaries, *cluster.replicas)
+    for number, node in enumerate(cluster.primaries):
+        node.client.execute_command(
+            "CLUSTER ADDSLOTSRANGE", _BOUNDS[number], _BOUNDS[number + 1] - 1
+        )
+    for number, node in enumerate(nodes):
+        node.client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+        node.client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)
+    for node in nodes:
+        until(partial(_knows_all, node), 30)
+    for primary, replica in zip(cluster.primaries, cluster.replicas, strict=True):
+        replica.client.execute_command(
+            "CLUSTER REPLICATE", primary.client.execute_command("CLUSTER MYID").decode()
+        )
+    for node in nodes:
+        until(partial(_is_whole, node), 30)
+    cluster.settle()
+
+
+def _knows_all(node: Node) -> bool:
+    return bool(node.client.execute_command("CLUSTER INFO")["cluster_known_nodes"] == "6")
+
+
+def _is_whole(node: Node) -> bool:
+    """Whether a node holds the cluster to be well, and each primary to have its replica."""
+    whole = all(len(entry) > 3 for entry in node.client.execute_command("CLUSTER SLOTS"))
+    return whole and node.client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"

@@ -1,0 +1,151 @@
+"""Servers that a Redis Sentinel watches."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+
+from tests.support.redis_servers import shut_down
+from tests.support.replication import Pair, pair
+from tools.servers import own_server, running, until, unused_port
+
+__all__ = [
+    "DOWN_AFTER_MS",
+    "SentinelGroup",
+    "SentinelPair",
+    "own_sentinel",
+    "sentinel_group",
+    "sentinel_pair",
+]
+
+
+def _any_client(port: int) -> Any:
+    return redis.Redis(port=port)
+
+
+def _answers(client: Any) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+@dataclass(frozen=True)
+class SentinelGroup:
+    """Two servers that a Sentinel watches."""
+
+    library: str
+    sentinel_port: int
+    name: str = "sessions"
+    sentinels: list[tuple[str, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sentinels", [("127.0.0.1", self.sentinel_port)])
+
+    def master(self) -> tuple[str, int]:
+        """Where clients find the master by now: GET-MASTER-ADDR-BY-NAME, which they do not ask, tells the new one a little earlier."""
+        with _any_client(self.sentinel_port) as sentinel:
+            found = sentinel.sentinel_master(self.name)
+            return found["ip"], found["port"]
+
+    def settle(self) -> None:
+        """Wait until the master has a replica that has everything, and Sentinel knows it."""
+        until(self._is_settled, 30)
+
+    def _is_settled(self) -> bool:
+        with _any_client(self.master()[1]) as client, _any_client(self.sentinel_port) as sentinel:
+            replication = client.info("replication")
+            known = sentinel.execute_command("SENTINEL", "REPLICAS", self.name)
+            replica = replication.get("slave0", {})
+            if replication["role"] != "master" or replica.get("state") != "online" or not known:
+                return False
+            with _any_client(int(replica["port"])) as other:
+                return bool(other.dbsize() == client.dbsize())
+
+    def fail_over(self) -> None:
+        """Make the replica the master, and end the one that was."""
+        self.settle()
+        before = self.master()
+        with _any_client(self.sentinel_port) as sentinel:
+            until(lambda: self._asked(sentinel))
+        until(lambda: self.master() != before, 30)
+        shut_down(before[1])
+
+    def _asked(self, sentinel: Any) -> bool:
+        try:
+            return bool(sentinel.execute_command("SENTINEL", "FAILOVER", self.name))
+        except redis.ResponseError:  # no good replica yet, or a failover is under way
+            return False
+
+
+@contextmanager
+def sentinel_group(library: str, folder: Path) -> Iterator[SentinelGroup]:
+    """A master, its replica, and a Sentinel that watches them."""
+    program = f"{library}-server"
+    at_once = ("--repl-diskless-sync-delay", "0")
+    with (
+        own_server(program, folder, *at_once) as master,
+        own_server(program, folder, "--replicaof", master.host, str(master.port), *at_once),
+    ):
+        settings = folder / "sentinel.conf"
+        settings.write_text(
+            f"sentinel monitor sessions {master.host} {master.port} 1\n"
+            "sentinel down-after-milliseconds sessions 2000\nsentinel failover-timeout sessions 5000\n"
+        )
+        with own_sentinel(program, settings) as port:
+            yield SentinelGroup(library, port)
+
+
+@contextmanager
+def own_sentinel(program: str, settings: Path) -> Iterator[int]:
+    """A Sentinel with these settings."""
+    port = unused_port()
+    with (
+        running(program, str(settings), "--sentinel", "--port", str(port)),
+        _any_client(port) as client,
+    ):
+        until(lambda: _answers(client))
+        yield port
+
+
+DOWN_AFTER_MS: Final = 1_000
+"""The same for Sentinel."""
+
+
+@dataclass(frozen=True)
+class SentinelPair:
+    """A primary, its replica behind a link, and a Sentinel that watches them."""
+
+    library: str
+    pair: Pair
+    sentinel_port: int
+    name: str = "sessions"
+
+    @property
+    def sentinels(self) -> list[tuple[str, int]]:
+        return [("127.0.0.1", self.sentinel_port)]
+
+    def fail_over(self) -> None:
+        """Kill the primary, and wait until Sentinel has promoted the replica."""
+        self.pair.primary.kill()
+        until(lambda: self.pair.replica.client.info("replication")["role"] == "master", 30)
+
+
+@contextmanager
+def sentinel_pair(library: str, folder: Path) -> Iterator[SentinelPair]:
+    """A primary and its replica that a Sentinel watches."""
+    program = f"{library}-server"
+    with pair(program, folder) as servers:
+        settings = folder / "sentinel.conf"
+        settings.write_text(
+            f"sentinel monitor sessions 127.0.0.1 {servers.primary.port} 1\n"
+            f"sentinel down-after-milliseconds sessions {DOWN_AFTER_MS}\nsentinel failover-timeout sessions 60000\n"
+        )
+        with own_sentinel(program, settings) as port:
+            client: Any
+            with redis.Redis(port=port) as client:
+                until(lambda: client.execute_command("SENTINEL", "REPLICAS", "sessions"), 30)
+            yield SentinelPair(library, servers, port)

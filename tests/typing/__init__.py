@@ -1,0 +1,1 @@
+"""The types that an application sees."""
