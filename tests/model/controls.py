@@ -3,9 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from lucia._redis.cluster import INDEX_SLACK_MS, ClusterStore, Scripted
+from lucia._redis.cluster import INDEX_SLACK_MS, ClusterStore, ScriptedSteps
 from lucia._redis.commands import Batch, Call, Eval, Operation
-from lucia._redis.operations import end_of_chain, follow, marker_or_none, rows_of, to_text
+from lucia._redis.operations import (
+    decode_rows,
+    follow_chain,
+    marker_or_none,
+    resolve_chain,
+    to_text,
+)
 from lucia._redis.records import Marker, encode_marker, encode_row
 from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
@@ -19,7 +25,7 @@ class IndexFirst(ClusterStore):
     """Puts the id into the index, then writes the session: a sign-out in between takes the id out for good."""
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        yield from self._steps.push(
+        yield from self._steps.add_to_index(
             self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
         )
         yield Call(
@@ -79,7 +85,7 @@ class Overwriting(ClusterStore):
         yield Call(
             "SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires)
         )
-        yield from self._steps.push(
+        yield from self._steps.add_to_index(
             self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
         )
 
@@ -92,7 +98,7 @@ class BlindPrune(ClusterStore):
         ids = yield from self._layout.index.read(index)
         records = yield from self._records(ids)
         yield from self._drop(index, ids)
-        return rows_of(user_id, ids, records)
+        return decode_rows(user_id, ids, records)
 
 
 class NeverPruned(ClusterStore):
@@ -100,7 +106,7 @@ class NeverPruned(ClusterStore):
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         ids = yield from self._layout.index.read(self._layout.index_key(user_id))
-        return rows_of(user_id, ids, (yield from self._records(ids)))
+        return decode_rows(user_id, ids, (yield from self._records(ids)))
 
 
 class PointerFirst(ClusterStore):
@@ -115,7 +121,9 @@ class PointerFirst(ClusterStore):
         if not won:
             (value,) = yield Call("MGET", (pointer,))
             marker = marker_or_none(value, used_id)
-            return (yield from follow(self._layout, None if marker is None else marker.successor))
+            return (
+                yield from follow_chain(self._layout, None if marker is None else marker.successor)
+            )
         if (yield Call("MGET", (used,)))[0] is None:
             return None
         yield from self._make(successor)
@@ -144,14 +152,14 @@ class LoserKeeps(ClusterStore):
     ) -> Operation[SessionRow | None]:
         yield from self._make(successor)
         used, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
-        answer = yield from self._steps.swap(
+        answer = yield from self._steps.replace_with_marker(
             used, marker_key, encode_marker(Marker(used_id, successor.id, grace, sealed))
         )
         found = None if answer is None else marker_or_none(answer[0], used_id)
         return (
             successor
             if answer is None
-            else (yield from follow(self._layout, None if found is None else found.successor))
+            else (yield from follow_chain(self._layout, None if found is None else found.successor))
         )
 
 
@@ -171,7 +179,7 @@ class HandleIgnored(ClusterStore):
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
-        found = None if keep is None else (yield from end_of_chain(self._layout, user_id, keep))
+        found = None if keep is None else (yield from resolve_chain(self._layout, user_id, keep))
         spared: set[str | None] = set() if found is None else {*found[0]}
         ended = [id_ for id_ in ids if to_text(id_) not in spared]
         yield from self._end(map(to_text, ended), spared)
@@ -226,22 +234,22 @@ class Control(NamedTuple):
 
 
 CONTROLS: Final = (
-    Control(IndexFirst(LAYOUT, Scripted()), "I1", "two logins, a sign-out"),
-    Control(Original(LAYOUT, Scripted()), "I1", "two logins, a sign-out"),
-    Control(IndexDeleted(LAYOUT, Scripted()), "I1", "two logins, a sign-out"),
-    Control(BlindPrune(LAYOUT, Scripted()), "I1", "two listings, a login"),
-    Control(PointerFirst(LAYOUT, Scripted()), "I2", "a renewal, a sign-out, failing"),
-    Control(CreateThenDelete(LAYOUT, Scripted()), "I2", "a renewal, a sign-out, failing"),
-    Control(MarkersIgnored(LAYOUT, Scripted()), "I2", "a renewal, an end, failing"),
+    Control(IndexFirst(LAYOUT, ScriptedSteps()), "I1", "two logins, a sign-out"),
+    Control(Original(LAYOUT, ScriptedSteps()), "I1", "two logins, a sign-out"),
+    Control(IndexDeleted(LAYOUT, ScriptedSteps()), "I1", "two logins, a sign-out"),
+    Control(BlindPrune(LAYOUT, ScriptedSteps()), "I1", "two listings, a login"),
+    Control(PointerFirst(LAYOUT, ScriptedSteps()), "I2", "a renewal, a sign-out, failing"),
+    Control(CreateThenDelete(LAYOUT, ScriptedSteps()), "I2", "a renewal, a sign-out, failing"),
+    Control(MarkersIgnored(LAYOUT, ScriptedSteps()), "I2", "a renewal, an end, failing"),
     Control(Unchecked(LAYOUT), "I2", "a renewal, a sign-out"),
-    Control(Endless(LAYOUT, Scripted()), "I3", "two logins, a sign-out"),
-    Control(Overwriting(LAYOUT, Scripted()), "I4", "a login with a taken id"),
-    Control(CreateThenDelete(LAYOUT, Scripted()), "I5", "two renewals, re-sent"),
-    Control(LoserKeeps(LAYOUT, Scripted()), "I5b", "two renewals"),
+    Control(Endless(LAYOUT, ScriptedSteps()), "I3", "two logins, a sign-out"),
+    Control(Overwriting(LAYOUT, ScriptedSteps()), "I4", "a login with a taken id"),
+    Control(CreateThenDelete(LAYOUT, ScriptedSteps()), "I5", "two renewals, re-sent"),
+    Control(LoserKeeps(LAYOUT, ScriptedSteps()), "I5b", "two renewals"),
     Control(EndsThenCreates(LAYOUT), "cap", "two capped logins"),
-    Control(LooksBeforehand(LAYOUT, Scripted()), "cap", "two capped logins"),
-    Control(EndsOnlyIds(LAYOUT, Scripted()), "cap", "a capped login, a renewal"),
-    Control(HandleIgnored(LAYOUT, Scripted()), "keep", "a renewal, others signed out"),
-    Control(BlindPrune(LAYOUT, Scripted()), "list", "two listings, a login"),
-    Control(NeverPruned(LAYOUT, Scripted()), "list", "two listings, a login"),
+    Control(LooksBeforehand(LAYOUT, ScriptedSteps()), "cap", "two capped logins"),
+    Control(EndsOnlyIds(LAYOUT, ScriptedSteps()), "cap", "a capped login, a renewal"),
+    Control(HandleIgnored(LAYOUT, ScriptedSteps()), "keep", "a renewal, others signed out"),
+    Control(BlindPrune(LAYOUT, ScriptedSteps()), "list", "two listings, a login"),
+    Control(NeverPruned(LAYOUT, ScriptedSteps()), "list", "two listings, a login"),
 )

@@ -25,7 +25,7 @@ import pytest
 from lucia._redis import cluster as session_first
 from lucia._redis import operations as common
 from lucia._redis import single_server as atomic
-from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.index import LEGACY_LIST, LEGACY_SET, SET, Index
 from lucia._redis.records import Layout
 from lucia._redis.single_server import SingleServerStore
@@ -45,8 +45,8 @@ from tests.model.world import LAYOUT, Scenario
 
 MAKE: Final[dict[str, Callable[[Layout], StoreProtocol]]] = {
     "one server": SingleServerStore,
-    "cluster": lambda layout: ClusterStore(layout, Scripted()),
-    "without scripts": lambda layout: ClusterStore(layout, Plain()),
+    "cluster": lambda layout: ClusterStore(layout, ScriptedSteps()),
+    "without scripts": lambda layout: ClusterStore(layout, PlainSteps()),
 }
 
 STORES: Final = {name: store(LAYOUT) for name, store in MAKE.items()}
@@ -153,7 +153,7 @@ def test_laws_hold_while_logins_prune(
     store: StoreProtocol, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logins that take dead ids out of the index never take out another."""
-    monkeypatch.setattr(common, "PROBE", 1)
+    monkeypatch.setattr(common, "PRUNE_SAMPLE_SIZE", 1)
     scenario = SCENARIOS[name](Tasks(store))
     assert Explorer(scenario).run() > len(scenario.tasks)
 

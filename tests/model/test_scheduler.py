@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
-from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.commands import Command, Reply, Transaction
 from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import Store, StoreProtocol
@@ -91,7 +91,7 @@ def test_laws_hold(place: str, name: str) -> None:
         name,
         SingleServerStore(LAYOUT)
         if place.startswith("one server")
-        else ClusterStore(LAYOUT, Plain()),
+        else ClusterStore(LAYOUT, PlainSteps()),
     )
     assert Scheduler(
         scenario, CLIENTS[place], cancellations=2 if LARGE and place in FAST else 1
@@ -122,7 +122,7 @@ def test_without_scripts() -> None:
     ]
     assert [
         type(protocol._steps) for protocol in found.values() if isinstance(protocol, ClusterStore)
-    ] == [Scripted, Plain]
+    ] == [ScriptedSteps, PlainSteps]
 
 
 def of(store: StoreProtocol) -> Callable[[Any], AsyncRedisSessionAdapter]:
@@ -164,7 +164,7 @@ class PiecemealDriver(AsyncRedisDriver):
 
 def piecemeal(client: Any) -> AsyncRedisSessionAdapter:
     """An adapter without scripts over that driver."""
-    adapter = of(ClusterStore(LAYOUT, Plain()))(client)
+    adapter = of(ClusterStore(LAYOUT, PlainSteps()))(client)
     adapter._driver = PiecemealDriver(client)
     return adapter
 
@@ -176,7 +176,7 @@ def test_wrong_driver_is_caught(name: str, law: str) -> None:
     """A driver that does not keep a transaction whole breaks a law in some schedule, over the shipped protocol."""
     with pytest.raises(Violation, match=rf"\A{law}:"):
         Scheduler(
-            scenario_of(name, ClusterStore(LAYOUT, Plain())),
+            scenario_of(name, ClusterStore(LAYOUT, PlainSteps())),
             GatedClient,
             adapter=piecemeal,
             law=law,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from lucia._redis.cluster import PROVISIONAL_MS, Scripted
+from lucia._redis.cluster import PROVISIONAL_MS, ScriptedSteps
 from lucia._redis.commands import Call
 from lucia._redis.doctor.doctor import Doctor
 from lucia._redis.doctor.findings import Examined, Finding, Kind, RepairOptions
@@ -31,7 +31,7 @@ def inspector(redis_server: Server) -> Iterator[Inspector]:
 
 def doctor(**treatment: bool) -> Doctor:
     """One for the default layout, which mends."""
-    return Doctor(DEFAULT, Scripted(), ScriptedMends(), RepairOptions(fix=True, **treatment))
+    return Doctor(DEFAULT, ScriptedSteps(), ScriptedMends(), RepairOptions(fix=True, **treatment))
 
 
 def examine(
@@ -239,6 +239,6 @@ def test_lists_of_others(inspector: Inspector) -> None:
 def test_indexing_what_is_over(inspector: Inspector) -> None:
     """A session that is over is not put into an index."""
     assert not Stepper(
-        inspector.client, Repair(DEFAULT, Scripted()).index(row("s", life=-1))
+        inspector.client, Repair(DEFAULT, ScriptedSteps()).index(row("s", life=-1))
     ).finish()
     assert inspector.keys() == set()

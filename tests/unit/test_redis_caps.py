@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from lucia._redis import single_server as atomic
-from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.commands import Call, Eval, Operation
 from lucia._redis.index import LIST
 from lucia._redis.records import Layout, encode_row
@@ -80,9 +80,9 @@ class Bench:
 
 STORES: dict[str, StoreProtocol] = {
     "atomic": SingleServerStore(DEFAULT),
-    "scripted": ClusterStore(DEFAULT, Scripted()),
-    "plain": ClusterStore(DEFAULT, Plain()),
-    "cluster": ClusterStore(DEFAULT, Scripted()),
+    "scripted": ClusterStore(DEFAULT, ScriptedSteps()),
+    "plain": ClusterStore(DEFAULT, PlainSteps()),
+    "cluster": ClusterStore(DEFAULT, ScriptedSteps()),
 }
 
 

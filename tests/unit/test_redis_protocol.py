@@ -11,7 +11,7 @@ from lucia._redis import operations as common
 from lucia._redis import single_server as atomic
 from lucia._redis.commands import Batch, Call, DropConnections, Eval, Operation, Reply
 from lucia._redis.index import LIST
-from lucia._redis.operations import MAX_HOPS, get, successor_of
+from lucia._redis.operations import MAX_HOPS, get_session, get_successor
 from lucia._redis.records import Marker, encode_marker, encode_row, peek
 from lucia._redis.scripts import DELETE
 from lucia._redis.single_server import BLOCK, OPTIMISTIC_TRIES, SingleServerStore
@@ -48,7 +48,7 @@ class Bench:
         return self.steps(SingleServerStore(DEFAULT).create(session, random_below))
 
     def get(self, session_id: str) -> Stepper[SessionRow | None]:
-        return self.steps(get(DEFAULT, session_id))
+        return self.steps(get_session(DEFAULT, session_id))
 
     def read_all(self, user_id: str = "u1") -> Stepper[list[SessionRow]]:
         return self.steps(SingleServerStore(DEFAULT).get_by_user(user_id, system_clock()))
@@ -59,7 +59,7 @@ class Bench:
         return self.steps(SingleServerStore(DEFAULT).renew(used_id, row(successor_id), grace))
 
     def successor(self, used_id: str) -> Stepper[SessionRow | None]:
-        return self.steps(successor_of(DEFAULT, used_id))
+        return self.steps(get_successor(DEFAULT, used_id))
 
     def delete(self, *session_ids: str) -> Stepper[None]:
         return self.steps(SingleServerStore(DEFAULT).delete(session_ids))
@@ -93,7 +93,7 @@ def test_commands_of_each_operation() -> None:
     session = row("new")
     record = encode_row(session)
     keys = ("session:new", "userSession:u1")
-    assert replay(get(DEFAULT, "a"), [None]) == ([Call("MGET", ("session:a",))], None)
+    assert replay(get_session(DEFAULT, "a"), [None]) == ([Call("MGET", ("session:a",))], None)
     assert replay(SingleServerStore(DEFAULT).create(session, lambda _: 0), 1) == (
         [Eval(SCRIPTS.create, keys, ("new", record, session.idle_expires))],
         None,
@@ -538,7 +538,7 @@ OTHERS = encode_row(row("b", "u2"))
 )
 def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
     """A reply that is another command's has the connections dropped and the record read once more."""
-    commands, session = replay(get(DEFAULT, "a"), wrong, None, [RECORD])
+    commands, session = replay(get_session(DEFAULT, "a"), wrong, None, [RECORD])
     read = Call("MGET", ("session:a",))
     assert commands == [read, DropConnections(), read]
     assert session is not None
@@ -547,7 +547,7 @@ def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
 
 def test_crossed_replies_are_no_session() -> None:
     """Wrong again is no session."""
-    commands, session = replay(get(DEFAULT, "a"), [OTHERS], None, [OTHERS])
+    commands, session = replay(get_session(DEFAULT, "a"), [OTHERS], None, [OTHERS])
     assert len(commands) == 3
     assert session is None
 
@@ -555,7 +555,7 @@ def test_crossed_replies_are_no_session() -> None:
 def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not compare the ids takes another's session for the one that was asked for."""
     monkeypatch.setattr(common, "decode_row", lambda record, _: peek(record, "b"))
-    commands, session = replay(get(DEFAULT, "a"), [OTHERS])
+    commands, session = replay(get_session(DEFAULT, "a"), [OTHERS])
     assert len(commands) == 1
     assert session is not None
     assert (session.id, session.user_id) == ("b", "u2")
@@ -564,7 +564,7 @@ def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_crossed_marker_leads_nowhere() -> None:
     """The marker of another used id is asked for again and then leads nowhere: never to somebody else's session."""
     marker = encode_marker(Marker("b", "b2", MINUTE))
-    assert replay(successor_of(DEFAULT, "a"), [marker], None, [marker])[1] is None
+    assert replay(get_successor(DEFAULT, "a"), [marker], None, [marker])[1] is None
     assert (
         replay(
             SingleServerStore(DEFAULT).renew("a", row("a2"), MINUTE),

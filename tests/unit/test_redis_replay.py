@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.commands import Command, Eval, Operation, ReplicationBarrier, Reply
 from lucia._redis.records import Marker, encode_marker, encode_row
 from lucia._redis.replay import (
@@ -63,8 +63,8 @@ def finish(revocations: Revocations) -> None:
 
 def test_newest_first(revocations: Revocations) -> None:
     """What was ended is there once, however often, the newest first."""
-    revocations.ended(["a", "b"], 0)
-    revocations.ended(["c", "a"], 0)
+    revocations.revoked(["a", "b"], 0)
+    revocations.revoked(["c", "a"], 0)
     assert revocations.all() == ["a", "c", "b"]
 
 
@@ -74,28 +74,28 @@ def test_used_ids(revocations: Revocations) -> None:
     revocations.renewed("b", "c")
     revocations.renewed("x", "y")
     assert revocations.all() == []
-    revocations.ended(["c"], 0)
+    revocations.revoked(["c"], 0)
     assert revocations.all() == ["c", "b", "a"]
 
 
 def test_forgotten_in_time(revocations: Revocations, clock: Clock) -> None:
     """An id is forgotten when another is ended ten minutes later, not before: an outage may take its time."""
-    revocations.ended(["old"], 0)
+    revocations.revoked(["old"], 0)
     revocations.renewed("older", "old")
     clock.now += KEPT_SECONDS
-    revocations.ended(["new"], 0)
+    revocations.revoked(["new"], 0)
     clock.now += 10 * KEPT_SECONDS
     assert revocations.all() == ["new", "old", "older"]
-    revocations.ended(["newer"], 0)
+    revocations.revoked(["newer"], 0)
     revocations.renewed("p", "q")
     assert revocations.all() == ["newer"]
-    revocations.ended(["old"], 0)
+    revocations.revoked(["old"], 0)
     assert "older" not in revocations.all()
 
 
 def test_bounded(revocations: Revocations) -> None:
     """At most ten thousand are remembered, the newest."""
-    revocations.ended(map(str, range(KEPT_IDS + 5)), 0)
+    revocations.revoked(map(str, range(KEPT_IDS + 5)), 0)
     assert len(revocations.all()) == KEPT_IDS
     assert "5" in revocations.all()
     assert "4" not in revocations.all()
@@ -114,7 +114,7 @@ def met_another(revocations: Revocations, place: object, history: bytes | None) 
 def test_another_history(revocations: Revocations) -> None:
     """Once a place is met with another history, what was revoked is due, until it is done."""
     assert met_another(revocations, "p", b"one") is False
-    revocations.ended(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.changes)
     assert met_another(revocations, "p", b"one") is False
     assert not revocations.due
     assert met_another(revocations, "p", b"two") is True
@@ -138,9 +138,9 @@ def test_nothing_ended(revocations: Revocations) -> None:
     revocations.met("place", b"one")
     since = revocations.changes
     revocations.met("place", b"two")
-    revocations.ended([], since)
+    revocations.revoked([], since)
     assert not revocations.due
-    revocations.ended(["id"], since - 1)
+    revocations.revoked(["id"], since - 1)
     assert revocations.due
 
 
@@ -148,7 +148,7 @@ def test_new_place(revocations: Revocations) -> None:
     """In a cluster the first nodes are no change, whenever they are first met; a node that comes later is one."""
     revocations.met("n1", b"one")
     revocations.expect(["n1", "n2"])
-    revocations.ended(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.changes)
     revocations.expect(["n1", "n3"])
     assert met_another(revocations, "n2", b"two") is False
     assert met_another(revocations, "n1", b"other") is True
@@ -160,7 +160,7 @@ def test_new_place(revocations: Revocations) -> None:
 def test_history_that_is_not_told(revocations: Revocations) -> None:
     """Where it can't be told, only a connection that follows a lost one is a change."""
     assert met_another(revocations, "p", None) is False
-    revocations.ended(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.changes)
     assert met_another(revocations, "p", None) is False
     revocations.lost()
     assert met_another(revocations, "p", None) is True
@@ -173,10 +173,10 @@ def test_change_meanwhile(revocations: Revocations) -> None:
     """What is revoked while another server becomes the primary may have been revoked at the former one: it is due."""
     revocations.met("p", b"one")
     since = revocations.changes
-    revocations.ended(["before"], since)
+    revocations.revoked(["before"], since)
     revocations.met("p", b"two")
     finish(revocations)
-    revocations.ended(["a"], since)
+    revocations.revoked(["a"], since)
     assert revocations.due
     since = revocations.changes
     block = revocations.block()
@@ -189,7 +189,7 @@ def test_change_meanwhile(revocations: Revocations) -> None:
 def test_a_block_of_a_newer_demand(revocations: Revocations) -> None:
     """A block that was taken after another change settles nothing of the demand before it."""
     revocations.met("p", b"one")
-    revocations.ended(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.changes)
     revocations.met("p", b"two")
     since = revocations.changes
     revocations.met("p", b"three")
@@ -247,7 +247,7 @@ def test_role_in_a_reply() -> None:
 def test_blocks(revocations: Revocations) -> None:
     """It is ended again in blocks, the newest first, and is due until the last of them is done."""
     revocations.met("p", b"one")
-    revocations.ended(map(str, range(2 * BLOCK + 1)), revocations.changes)
+    revocations.revoked(map(str, range(2 * BLOCK + 1)), revocations.changes)
     revocations.met("p", b"two")
     sizes: list[int] = []
     while revocations.due:
@@ -256,7 +256,7 @@ def test_blocks(revocations: Revocations) -> None:
         revocations.done(block, revocations.changes)
         revocations.done(block, revocations.changes)  # by another loop
     assert sizes == [BLOCK, BLOCK, 1]
-    revocations.ended(["newest"], revocations.changes - 1)
+    revocations.revoked(["newest"], revocations.changes - 1)
     assert revocations.due
     assert revocations.block()[0] == "newest"
 
@@ -292,7 +292,7 @@ def revoking(
 
 
 ATOMIC = SingleServerStore(DEFAULT)
-SCRIPTED, PLAIN = ClusterStore(DEFAULT, Scripted()), ClusterStore(DEFAULT, Plain())
+SCRIPTED, PLAIN = ClusterStore(DEFAULT, ScriptedSteps()), ClusterStore(DEFAULT, PlainSteps())
 
 
 def record(session_id: str) -> bytes:
@@ -384,7 +384,7 @@ def test_renewal(revocations: Revocations) -> None:
     store = revoking(ATOMIC, revocations)
     run(store.renew("used", row("new"), 0), 1)
     run(store.renew("used", row("newer"), 60_000), [marker("used", "new"), 60_000])
-    revocations.ended(["new", "newer"], 0)
+    revocations.revoked(["new", "newer"], 0)
     assert set(revocations.all()) == {"used", "new", "newer"}
 
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from lucia._redis.cluster import ClusterStore, Plain, Scripted, SlotSteps
+from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps, SlotSteps
 from lucia._redis.commands import Call, Eval, OnNode, Operation, Transaction
-from lucia._redis.index import START, Index, Page
+from lucia._redis.index import FIRST_PAGE, Index, IndexPage
 from lucia._redis.records import Layout, encode_row
 from lucia._redis.repair import (
     PlainMends,
@@ -27,7 +27,7 @@ from tests.servers import Server
 
 LAYOUTS: Final = {name: Layout.from_namespaces(None, name) for name in ("default", "lucia-v2")}
 
-STEPS: Final[dict[str, Callable[[], SlotSteps]]] = {"scripted": Scripted, "plain": Plain}
+STEPS: Final[dict[str, Callable[[], SlotSteps]]] = {"scripted": ScriptedSteps, "plain": PlainSteps}
 
 MENDS: Final[dict[str, Callable[[], RepairOperations]]] = {
     "scripted": ScriptedMends,
@@ -43,7 +43,7 @@ class Bench:
         self.layout = inspector.layout
         self.repair = Repair(self.layout, steps)
         self.stores: list[StoreProtocol] = [ClusterStore(self.layout, steps)]
-        if isinstance(steps, Scripted):
+        if isinstance(steps, ScriptedSteps):
             self.stores.append(SingleServerStore(self.layout))
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
@@ -133,7 +133,7 @@ class Blind(Repair):
     """Puts a session into its index without looking whether it is still there."""
 
     def index(self, row: SessionRow) -> Operation[bool]:
-        yield from self._steps.push(
+        yield from self._steps.add_to_index(
             self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
         )
         return True
@@ -205,10 +205,10 @@ def test_exhaustive(bench: Bench) -> None:
         assert bench.inspector.live() == {"s", "other"}
 
 
-def _pages(bench: Bench, size: int) -> Iterator[Page]:
-    place, key = START, bench.layout.index_key("u1")
+def _pages(bench: Bench, size: int) -> Iterator[IndexPage]:
+    place, key = FIRST_PAGE, bench.layout.index_key("u1")
     while True:
-        page: Page = bench.steps(bench.layout.index.read_page(key, place, size)).finish()
+        page: IndexPage = bench.steps(bench.layout.index.read_page(key, place, size)).finish()
         yield page
         if page.next is None:
             return
@@ -254,7 +254,7 @@ def test_index_that_is_gone_meanwhile(bench: Bench) -> None:
     pages = _pages(bench, 4)
     next(pages)
     bench.inspector.client.delete(key)
-    assert next(pages) == Page([], None, has_moved=True)
+    assert next(pages) == IndexPage([], None, has_moved=True)
 
 
 # One key

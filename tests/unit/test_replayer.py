@@ -20,7 +20,7 @@ def due() -> Revocations:
     """Revocations that a server with another history has to be told of."""
     revocations = Revocations()
     revocations.met("p", b"one")
-    revocations.ended(map(str, range(COUNT)), revocations.changes)
+    revocations.revoked(map(str, range(COUNT)), revocations.changes)
     revocations.met("p", b"two")
     return revocations
 

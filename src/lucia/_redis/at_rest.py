@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lucia._redis.commands import Batch, Call, Operation, Reply
 from lucia._redis.hashed_ids import HashedIds, RawIds, check_raw_ids, is_hash
-from lucia._redis.operations import MAX_HOPS, get, is_in_grace, twice
+from lucia._redis.operations import MAX_HOPS, get_session, is_in_grace, retry_if_mismatched
 from lucia._redis.records import Layout, MismatchedReply, decode_marker, decode_row
 from lucia._redis.store import Store, StoreProtocol
 from lucia._rules.sessions import derived_handle, handle_of
@@ -69,7 +69,7 @@ class HashedIdStore:
 
     def get(self, session_id: str) -> Operation[SessionRow | None]:
         """Read the session that this is the id of."""
-        return (yield from twice(lambda: self.get_once(session_id)))
+        return (yield from retry_if_mismatched(lambda: self.get_once(session_id)))
 
     def get_once(self, session_id: str) -> Operation[SessionRow | None]:
         """The same, if no reply is another's."""
@@ -84,7 +84,7 @@ class HashedIdStore:
         for _ in range(MAX_HOPS):
             if step is None:
                 return None
-            row = yield from get(self._layout, step.stored)
+            row = yield from get_session(self._layout, step.stored)
             if row is not None:
                 return _under_its_id(row, step.id)
             step = yield from self._step(step.id, [step.stored])
@@ -147,7 +147,7 @@ class HashedIdStore:
         )
 
     def _step(self, used_id: str, candidates: Sequence[str]) -> Operation[_Step | None]:
-        return (yield from twice(lambda: self._step_once(used_id, candidates)))
+        return (yield from retry_if_mismatched(lambda: self._step_once(used_id, candidates)))
 
     def _step_once(self, used_id: str, candidates: Sequence[str]) -> Operation[_Step | None]:
         held = yield from self._read([(self._layout.marker_key(stored),) for stored in candidates])
@@ -171,7 +171,7 @@ class HashedIdStore:
         """Those of them that have a session or a marker; all of them, if replies are crossed."""
         if not stored:
             return []
-        present = yield from twice(lambda: self._present_once(stored))
+        present = yield from retry_if_mismatched(lambda: self._present_once(stored))
         return stored if present is None else present
 
     def _present_once(self, stored: Sequence[str]) -> Operation[list[str] | None]:

@@ -24,27 +24,27 @@ from lucia._logs import revoked
 from lucia._redis.commands import Argument, Batch, Call, Eval, Operation, Transaction
 from lucia._redis.index import Index
 from lucia._redis.operations import (
-    PROBE,
+    PRUNE_SAMPLE_SIZE,
     Reading,
-    already_expired,
+    add_unseen,
+    already_expired_error,
     check_storable,
-    create_then_end,
-    end_dead,
-    end_of_chain,
-    follow,
+    create_then_revoke_surplus,
+    decode_rows,
+    expire_dead_sessions,
+    follow_chain,
+    ids_without_record,
+    is_prune_due,
     marker_or_none,
     milliseconds_of,
-    missing,
-    probes,
-    read_by_user,
+    read_user_sessions,
+    resolve_chain,
     row_or_none,
-    rows_of,
     session_key,
-    successors,
+    successor_ids,
+    successor_within_grace,
     to_bytes,
     to_text,
-    unseen,
-    within_grace,
 )
 from lucia._redis.records import Layout, Marker, encode_marker, encode_row
 from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, SWAP
@@ -61,7 +61,7 @@ INDEX_SLACK_MS: Final = 60_000
 TOMBSTONE: Final = b'{"ended":true}'
 """A marker that names no successor."""
 
-Held = tuple[bytes | None, bytes | None]
+RecordAndMarker = tuple[bytes | None, bytes | None]
 """What was at a session's key and at its marker's."""
 
 BATCH: Final = 500
@@ -71,52 +71,56 @@ BATCH: Final = 500
 class SlotSteps(Protocol):
     """What an operation does at one key, or at two in one slot, so that nothing comes between."""
 
-    def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
+    def add_to_index(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
         """Put an id into an index, which lives at least until ``expires``; returns its length, or ALREADY_EXPIRED if that is past."""
         ...
 
-    def swap(
+    def replace_with_marker(
         self, used: str, marker_key: str, marker: bytes
     ) -> Operation[tuple[bytes | None, int] | None]:
         """Put a marker in the place of a session and return None; if that is gone, return its marker, if any, and what is left of it."""
         ...
 
-    def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:
+    def revoke(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[RecordAndMarker]]:
         """End sessions for ever, and return for each what it and its marker held."""
         ...
 
-    def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
+    def remove_from_index(
+        self, index: Index, key: Argument, ids: Sequence[bytes]
+    ) -> Operation[None]:
         """Take ids out of an index; if many, the oldest first, since those are found at once at its end."""
         ...
 
 
-class Scripted:
+class ScriptedSteps:
     """One script for each step; all its keys are in one slot."""
 
-    def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
+    def add_to_index(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
         length: int = yield Eval(index.scripts.push, (key,), (session_id, expires, INDEX_SLACK_MS))
         return length
 
-    def swap(
+    def replace_with_marker(
         self, used: str, marker_key: str, marker: bytes
     ) -> Operation[tuple[bytes | None, int] | None]:
         answer = yield Eval(SWAP, (used, marker_key), (marker, MARKER_MS))
         return None if answer == 1 else (answer[0], answer[1])
 
-    def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:
+    def revoke(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[RecordAndMarker]]:
         answers: list[list[list[bytes | None]]] = yield Batch(
             tuple(Eval(DELETE, pair, ()) for pair in keys)
         )
         return [(held[0][0], held[0][1]) for held in answers]
 
-    def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
+    def remove_from_index(
+        self, index: Index, key: Argument, ids: Sequence[bytes]
+    ) -> Operation[None]:
         yield Eval(index.scripts.drop, (key,), tuple(ids))
 
 
-class Plain:
+class PlainSteps:
     """Commands alone, for servers that refuse scripts; needs Redis 7 for the index's expiry."""
 
-    def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
+    def add_to_index(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
         if expires <= milliseconds_of((yield Call("TIME", ()))):
             return ALREADY_EXPIRED
         yield index.check(key)  # a key of another type fails here, before its expiry is touched
@@ -137,7 +141,7 @@ class Plain:
             yield first
         return length
 
-    def swap(
+    def replace_with_marker(
         self, used: str, marker_key: str, marker: bytes
     ) -> Operation[tuple[bytes | None, int] | None]:
         if (yield Call("MGET", (used,)))[0] is not None:
@@ -149,7 +153,7 @@ class Plain:
         life = yield Call("PTTL", (marker_key,))
         return value, life
 
-    def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:
+    def revoke(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[RecordAndMarker]]:
         records: list[list[bytes | None]] = yield Batch(
             tuple(Call("MGET", (session,)) for session, _ in keys)
         )
@@ -164,7 +168,9 @@ class Plain:
         )
         return [(record[0], marker[0]) for record, marker in zip(records, markers, strict=True)]
 
-    def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
+    def remove_from_index(
+        self, index: Index, key: Argument, ids: Sequence[bytes]
+    ) -> Operation[None]:
         yield Batch(index.remove(key, ids))
 
 
@@ -188,10 +194,12 @@ class ClusterStore(Reading):
             ValueError: its end is past by the server's clock, or it can't be stored.
         """
         length = yield from self._make(row)
-        if probes(self._layout, length):
+        if is_prune_due(self._layout, length):
             index = self._layout.index_key(row.user_id)
-            ids = yield from self._layout.index.sample(index, PROBE, length, random_below)
-            yield from self._drop(index, missing(ids, (yield from self._records(ids))))
+            ids = yield from self._layout.index.sample(
+                index, PRUNE_SAMPLE_SIZE, length, random_below
+            )
+            yield from self._drop(index, ids_without_record(ids, (yield from self._records(ids))))
 
     def create_capped(
         self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
@@ -204,7 +212,7 @@ class ClusterStore(Reading):
             DuplicateSessionId, ConcurrentlyRevoked, ValueError: as :meth:`create`.
         """
         return (
-            yield from create_then_end(
+            yield from create_then_revoke_surplus(
                 self, self._layout, self._values, row, limit, now, random_below
             )
         )
@@ -225,7 +233,7 @@ class ClusterStore(Reading):
         if not written and (yield Call("MGET", (key,)))[0] != record:
             raise DuplicateSessionId
         try:
-            length = yield from self._steps.push(
+            length = yield from self._steps.add_to_index(
                 self._layout.index, index, row.id, row.idle_expires
             )
         except Exception:
@@ -234,7 +242,7 @@ class ClusterStore(Reading):
             raise
         if length == ALREADY_EXPIRED:
             yield Call("DEL", (key,))
-            raise already_expired()
+            raise already_expired_error()
         if not (yield Call("PEXPIREAT", (key, row.idle_expires))):
             yield from self._drop(index, [row.id.encode()])
             raise ConcurrentlyRevoked
@@ -256,7 +264,7 @@ class ClusterStore(Reading):
         marker = Marker(used_id, successor.id, grace, sealed)
         yield from self._make(successor)
         used, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
-        answer = yield from self._steps.swap(used, marker_key, encode_marker(marker))
+        answer = yield from self._steps.replace_with_marker(used, marker_key, encode_marker(marker))
         found = None if answer is None else marker_or_none(answer[0], used_id)
         if answer is None or found == marker:
             if (
@@ -266,7 +274,7 @@ class ClusterStore(Reading):
             return successor
         yield Call("DEL", (self._layout.session_key(successor.id),))
         yield from self._drop(self._layout.index_key(successor.user_id), [successor.id.encode()])
-        return (yield from follow(self._layout, within_grace(found, answer[1])))
+        return (yield from follow_chain(self._layout, successor_within_grace(found, answer[1])))
 
     def delete(self, session_ids: Iterable[str]) -> Operation[None]:
         """End sessions and what they were renewed to."""
@@ -281,8 +289,8 @@ class ClusterStore(Reading):
 
         Ids whose session is gone are taken out of the index; not so beside ``legacy_writers``, where it may not be written yet.
         """
-        rows, gone = yield from read_by_user(self._layout, user_id, self._values)
-        yield from end_dead(self._layout, rows, now)
+        rows, gone = yield from read_user_sessions(self._layout, user_id, self._values)
+        yield from expire_dead_sessions(self._layout, rows, now)
         if not self._layout.index.legacy_writers:
             yield from self._drop(self._layout.index_key(user_id), gone)
         return rows
@@ -298,7 +306,7 @@ class ClusterStore(Reading):
         """
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
-        found = None if keep is None else (yield from end_of_chain(self._layout, user_id, keep))
+        found = None if keep is None else (yield from resolve_chain(self._layout, user_id, keep))
         spared = (
             set[str | None]()
             if found is None
@@ -320,7 +328,7 @@ class ClusterStore(Reading):
         """A chain of ids, and those in the index whose session is of the same login, by its handle."""
         found = set[str | None](chain)
         for block in Blocks(ids):
-            rows = rows_of(user_id, block, (yield from self._records(block)))
+            rows = decode_rows(user_id, block, (yield from self._records(block)))
             found.update(row.id for row in rows if handle_of(row) == handle_of(end))
         return found
 
@@ -349,7 +357,7 @@ class ClusterStore(Reading):
             By the ids at which there was a record, the session in it; None if it was no session.
         """
         found: dict[str, SessionRow | None] = {}
-        waiting = unseen(self._layout, session_ids, seen)
+        waiting = add_unseen(self._layout, session_ids, seen)
         while waiting:
             block, waiting = waiting[:BATCH], waiting[BATCH:]
             held = yield from self._take(block)
@@ -359,16 +367,18 @@ class ClusterStore(Reading):
                 if record is not None
             }
             found.update((id_, row_or_none(record, id_)) for id_, record in records.items())
-            waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
+            waiting += add_unseen(
+                self._layout, successor_ids(block, (marker for _, marker in held)), seen
+            )
         return found
 
-    def _take(self, session_ids: Sequence[str]) -> Operation[list[Held]]:
+    def _take(self, session_ids: Sequence[str]) -> Operation[list[RecordAndMarker]]:
         """End these sessions, and return what they and their markers held. One whose marker would be in another slot has none."""
         whole = list(filter(self._layout.is_one_slot, session_ids))
         held = dict(
             zip(
                 whole,
-                (yield from self._steps.take([self._keys(id_) for id_ in whole])),
+                (yield from self._steps.revoke([self._keys(id_) for id_ in whole])),
                 strict=True,
             )
         )
@@ -398,4 +408,6 @@ class ClusterStore(Reading):
 
     def _drop(self, index: str, ids: Sequence[bytes]) -> Operation[None]:
         for start in range(0, len(ids), BATCH):
-            yield from self._steps.drop(self._layout.index, index, ids[start : start + BATCH])
+            yield from self._steps.remove_from_index(
+                self._layout.index, index, ids[start : start + BATCH]
+            )

@@ -17,28 +17,28 @@ T = TypeVar("T")
 MAX_HOPS: Final = 16
 """How many renewals within one grace are followed to a live session; ending sessions follows all of them."""
 
-PROBE: Final = 8
+PRUNE_SAMPLE_SIZE: Final = 8
 """How many entries of an index one login looks at."""
 
 
-def get(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
+def get_session(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
     """Read one session.
 
     ``MGET session:{id}``; if the record is another session's, the connections are dropped and it is read once more.
     """
-    return (yield from twice(lambda: get_once(layout, session_id)))
+    return (yield from retry_if_mismatched(lambda: get_session_once(layout, session_id)))
 
 
-def twice(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
+def retry_if_mismatched(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
     """Do it; if the reply was another's, once more."""
     try:
         return (yield from read())
     except MismatchedReply:
         pass
-    return (yield from once_more(read))
+    return (yield from retry_on_new_connection(read))
 
 
-def once_more(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
+def retry_on_new_connection(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
     """After a reply that was another's: drop the connections and do it again; wrong again is None."""
     yield DropConnections()
     try:
@@ -47,7 +47,7 @@ def once_more(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
         return None
 
 
-def get_once(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
+def get_session_once(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
     """Read one session.
 
     Raises:
@@ -70,16 +70,16 @@ def one_value(reply: Reply) -> bytes | None:
             raise MismatchedReply
 
 
-def successor_of(layout: Layout, used_id: str) -> Operation[SessionRow | None]:
+def get_successor(layout: Layout, used_id: str) -> Operation[SessionRow | None]:
     """Follow a used id to the live end of its chain of renewals, each within its grace: ``MGET`` and ``PTTL`` of its marker."""
-    return (yield from follow(layout, (yield from _successor_id(layout, used_id))))
+    return (yield from follow_chain(layout, (yield from _successor_id(layout, used_id))))
 
 
-def follow(layout: Layout, session_id: str | None) -> Operation[SessionRow | None]:
+def follow_chain(layout: Layout, session_id: str | None) -> Operation[SessionRow | None]:
     for _ in range(MAX_HOPS):
         if session_id is None:
             return None
-        row = yield from get(layout, session_id)
+        row = yield from get_session(layout, session_id)
         if row is not None:
             return row
         session_id = yield from _successor_id(layout, session_id)
@@ -87,7 +87,7 @@ def follow(layout: Layout, session_id: str | None) -> Operation[SessionRow | Non
 
 
 def _successor_id(layout: Layout, used_id: str) -> Operation[str | None]:
-    return (yield from twice(lambda: _successor_id_once(layout, used_id)))
+    return (yield from retry_if_mismatched(lambda: _successor_id_once(layout, used_id)))
 
 
 def _successor_id_once(layout: Layout, used_id: str) -> Operation[str | None]:
@@ -95,11 +95,11 @@ def _successor_id_once(layout: Layout, used_id: str) -> Operation[str | None]:
     if marker is None:
         return None
     life = yield Call("PTTL", (layout.marker_key(used_id),))
-    return within_grace(marker, life)
+    return successor_within_grace(marker, life)
 
 
 def _marker_of(layout: Layout, used_id: str) -> Operation[Marker | None]:
-    return (yield from twice(lambda: _marker_of_once(layout, used_id)))
+    return (yield from retry_if_mismatched(lambda: _marker_of_once(layout, used_id)))
 
 
 def _marker_of_once(layout: Layout, used_id: str) -> Operation[Marker | None]:
@@ -114,16 +114,16 @@ class Reading:
         self.lookup: Lookup = PlainLookup(layout)
 
     def get(self, session_id: str) -> Operation[SessionRow | None]:
-        return get(self._layout, session_id)
+        return get_session(self._layout, session_id)
 
     def get_once(self, session_id: str) -> Operation[SessionRow | None]:
-        return get_once(self._layout, session_id)
+        return get_session_once(self._layout, session_id)
 
     def get_successor(self, used_id: str) -> Operation[SessionRow | None]:
-        return successor_of(self._layout, used_id)
+        return get_successor(self._layout, used_id)
 
 
-def within_grace(marker: Marker | None, life: int) -> str | None:
+def successor_within_grace(marker: Marker | None, life: int) -> str | None:
     """The successor's id while the grace lasts; None for a sealed one, since that names by no id what it leads to."""
     return (
         marker.successor
@@ -137,7 +137,7 @@ def is_in_grace(marker: Marker, life: int) -> bool:
     return 0 <= MARKER_MS - life < marker.grace
 
 
-def end_of_chain(
+def resolve_chain(
     layout: Layout, user_id: str, session_id: str
 ) -> Operation[tuple[list[str], SessionRow] | None]:
     """The ids from this one along its renewals of the last minute, and the live session of this user that they lead to, if any."""
@@ -145,7 +145,7 @@ def end_of_chain(
     following: str | None = session_id
     while following is not None and following not in chain:
         chain.append(following)
-        row = yield from get(layout, following)
+        row = yield from get_session(layout, following)
         if row is not None:
             return (chain, row) if row.user_id == user_id else None
         marker = yield from _marker_of(layout, following)
@@ -153,14 +153,14 @@ def end_of_chain(
     return None
 
 
-def unseen(layout: Layout, session_ids: Iterable[str], seen: set[str | None]) -> list[str]:
+def add_unseen(layout: Layout, session_ids: Iterable[str], seen: set[str | None]) -> list[str]:
     """Those ids that were not seen before, each once; they are seen now."""
     new = [id_ for id_ in dict.fromkeys(session_ids) if id_ not in seen and layout.is_storable(id_)]
     seen.update(new)
     return new
 
 
-def successors(used_ids: Iterable[str], markers: Iterable[bytes | None]) -> list[str]:
+def successor_ids(used_ids: Iterable[str], markers: Iterable[bytes | None]) -> list[str]:
     found = [marker_or_none(marker, id_) for id_, marker in zip(used_ids, markers, strict=True)]
     return [marker.successor for marker in found if marker is not None]
 
@@ -200,7 +200,7 @@ def marker_or_none(value: bytes | None, used_id: str) -> Marker | None:
         return None
 
 
-def rows_of(
+def decode_rows(
     user_id: str, ids: Sequence[bytes], records: Sequence[bytes | None]
 ) -> list[SessionRow]:
     """The sessions of this user among what the index led to, each once."""
@@ -216,7 +216,7 @@ Read = Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
 """Reads what is at these keys."""
 
 
-def read_by_user(
+def read_user_sessions(
     layout: Layout, user_id: str, read: Read
 ) -> Operation[tuple[list[SessionRow], list[bytes]]]:
     """Return the sessions that a user's index leads to, in its order, and the ids without a session.
@@ -239,23 +239,25 @@ def read_by_user(
     for ids in Blocks((yield from layout.index.read(layout.index_key(user_id)))):
         block = [id_ for id_ in dict.fromkeys(ids) if to_text(id_) not in seen]
         records = yield from read([session_key(layout, id_) for id_ in block])
-        rows += rows_of(user_id, block, records)
-        gone += missing(block, records)
+        rows += decode_rows(user_id, block, records)
+        gone += ids_without_record(block, records)
         seen.update(map(to_text, block))
     waiting = gone
     while waiting:
         led_to: list[bytes] = []
         for block in Blocks(waiting):
             markers = yield from read([to_bytes(layout.marker_key(to_text(id_))) for id_ in block])
-            led_to += map(to_bytes, unseen(layout, successors(map(to_text, block), markers), seen))
+            led_to += map(
+                to_bytes, add_unseen(layout, successor_ids(map(to_text, block), markers), seen)
+            )
         waiting = led_to
         records = yield from read([session_key(layout, id_) for id_ in waiting])
-        rows = rows_of(user_id, waiting, records) + rows
-        waiting = missing(waiting, records)
+        rows = decode_rows(user_id, waiting, records) + rows
+        waiting = ids_without_record(waiting, records)
     return rows, gone
 
 
-def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:
+def expire_dead_sessions(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:
     """``PEXPIREAT`` sessions that are dead though their keys live on, as the original's do; so the server's clock has the last word."""
     for block in Blocks([row for row in rows if row.idle_expires < now]):
         yield Batch(
@@ -265,7 +267,7 @@ def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[
         )
 
 
-def create_then_end(
+def create_then_revoke_surplus(
     store: "CreatesAndEnds",
     layout: Layout,
     read: Read,
@@ -305,7 +307,7 @@ def _is_overtaken(
     """
     known: set[bytes] = set()
     while True:
-        rows, gone = yield from read_by_user(layout, row.user_id, read)
+        rows, gone = yield from read_user_sessions(layout, row.user_id, read)
         if stored.id in surplus_sessions([*rows, stored], row, limit, now, spare=False):
             return True
         if known.issuperset(gone):
@@ -323,17 +325,21 @@ class CreatesAndEnds(Protocol):
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]: ...
 
 
-def missing(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes]:
+def ids_without_record(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes]:
     """The ids whose session is gone."""
     return [id_ for id_, record in zip(ids, records, strict=True) if record is None]
 
 
-def probes(layout: Layout, length: int) -> bool:
+def is_prune_due(layout: Layout, length: int) -> bool:
     """Whether a login looks at eight ids of an index of this length: every eighth login does, from the sixteenth session on.
 
     None does where nothing goes out of an index with its session gone.
     """
-    return length >= 2 * PROBE and not length % PROBE and not layout.index.legacy_writers
+    return (
+        length >= 2 * PRUNE_SAMPLE_SIZE
+        and not length % PRUNE_SAMPLE_SIZE
+        and not layout.index.legacy_writers
+    )
 
 
 def check_storable(layout: Layout, row: SessionRow) -> None:
@@ -348,7 +354,7 @@ def check_storable(layout: Layout, row: SessionRow) -> None:
         )
 
 
-def already_expired() -> ValueError:
+def already_expired_error() -> ValueError:
     """The error for a session that the server would drop at once."""
     return ValueError(
         "the session's idle period has ended by the server's clock: compare this machine's clock with the Redis server's"

@@ -88,7 +88,7 @@ class Revocations:
         self.changes = 0
         """The newest demand: another one whenever a server was met with another history."""
 
-    def ended(self, session_ids: Iterable[str], since: int) -> None:
+    def revoked(self, session_ids: Iterable[str], since: int) -> None:
         """Remember that these ids were revoked.
 
         Args:

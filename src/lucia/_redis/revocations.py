@@ -181,11 +181,11 @@ class RevocationTracking:
             if not isinstance(error, Exception) or (
                 isinstance(error, StoreUnavailable) and error.ambiguous
             ):
-                self._revocations.ended(session_ids, since)
+                self._revocations.revoked(session_ids, since)
             raise
         revoked(len(ended))
         if ended and (others := [id_ for id_ in session_ids if id_ not in ended]):
-            self._revocations.ended(others, since)
+            self._revocations.revoked(others, since)
         return result
 
     def _watched(self, operation: Operation[T], ended: set[str]) -> Operation[T]:
@@ -207,7 +207,7 @@ class RevocationTracking:
                 advance = operation.send
                 found = [self._id_at(key) for key in _ended_keys(command, outcome)]
                 if found:
-                    self._revocations.ended(found, since)
+                    self._revocations.revoked(found, since)
                     ended.update(found)
 
     def _id_at(self, key: Argument) -> str:

@@ -4,29 +4,29 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
 from lucia._logs import revoked
-from lucia._redis.cluster import Scripted, SlotSteps
+from lucia._redis.cluster import ScriptedSteps, SlotSteps
 from lucia._redis.commands import Batch, Call, Eval, Operation
 from lucia._redis.operations import (
-    PROBE,
+    PRUNE_SAMPLE_SIZE,
     Reading,
-    already_expired,
+    add_unseen,
+    already_expired_error,
     check_storable,
-    create_then_end,
-    end_dead,
-    end_of_chain,
-    follow,
-    missing,
-    probes,
-    read_by_user,
+    create_then_revoke_surplus,
+    decode_rows,
+    expire_dead_sessions,
+    follow_chain,
+    ids_without_record,
+    is_prune_due,
+    read_user_sessions,
+    resolve_chain,
+    retry_if_mismatched,
     row_or_none,
-    rows_of,
     session_key,
-    successors,
+    successor_ids,
+    successor_within_grace,
     to_bytes,
     to_text,
-    twice,
-    unseen,
-    within_grace,
 )
 from lucia._redis.records import Layout, Marker, decode_marker, encode_marker, encode_row
 from lucia._redis.scripts import ALREADY_EXPIRED, CHANGED, DELETE, TAKEN
@@ -53,7 +53,7 @@ class SingleServerStore(Reading):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)
-        self.steps: SlotSteps = Scripted()
+        self.steps: SlotSteps = ScriptedSteps()
         self._scripts = layout.index.scripts
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
@@ -72,11 +72,13 @@ class SingleServerStore(Reading):
             self._scripts.create, (self._layout.session_key(row.id), index), arguments
         )
         _check_written(length)
-        if probes(self._layout, length):
-            ids = yield from self._layout.index.sample(index, PROBE, length, random_below)
+        if is_prune_due(self._layout, length):
+            ids = yield from self._layout.index.sample(
+                index, PRUNE_SAMPLE_SIZE, length, random_below
+            )
             yield from self._prune(
                 index,
-                missing(
+                ids_without_record(
                     ids, (yield from self._values([session_key(self._layout, id_) for id_ in ids]))
                 ),
             )
@@ -107,7 +109,7 @@ class SingleServerStore(Reading):
                 _check_written(answer)
                 return row
         return (
-            yield from create_then_end(
+            yield from create_then_revoke_surplus(
                 self, self._layout, self._values, row, limit, now, random_below
             )
         )
@@ -117,10 +119,10 @@ class SingleServerStore(Reading):
     ) -> Operation[Eval]:
         """The command for an index that holds these ids."""
         records = yield from self._values([session_key(self._layout, id_) for id_ in ids])
-        rows = [each for each in rows_of(row.user_id, ids, records) if each.id != row.id]
+        rows = [each for each in decode_rows(row.user_id, ids, records) if each.id != row.id]
         ended = dict.fromkeys(surplus_sessions(rows, row, limit, now))
         counted = (*ended, *(each.id for each in rows if each.id not in ended))
-        gone = [] if self._layout.index.legacy_writers else missing(ids, records)
+        gone = [] if self._layout.index.legacy_writers else ids_without_record(ids, records)
         dropped = [*map(to_bytes, ended), *gone]
         keys = (self._layout.index_key(row.user_id), *map(self._layout.session_key, counted))
         new = (row.id, encode_row(row), row.idle_expires)
@@ -134,7 +136,7 @@ class SingleServerStore(Reading):
     def _make_room(self, row: SessionRow, limit: int, now: int) -> Operation[bool]:
         """End the surplus by blocks, before the login is stored, and take dead ids out of the index; says whether it is shorter then."""
         index = self._layout.index_key(row.user_id)
-        rows, gone = yield from read_by_user(self._layout, row.user_id, self._values)
+        rows, gone = yield from read_user_sessions(self._layout, row.user_id, self._values)
         yield from self._prune(index, gone)
         ended = list(map(to_bytes, surplus_sessions(rows, row, limit, now)))[::-1]
         for start in range(0, len(ended), BLOCK):
@@ -177,8 +179,8 @@ class SingleServerStore(Reading):
                 MARKER_MS,
             ),
         )
-        end = yield from twice(lambda: _renew_once(command, used_id, successor.id))
-        return successor if end == successor.id else (yield from follow(self._layout, end))
+        end = yield from retry_if_mismatched(lambda: _renew_once(command, used_id, successor.id))
+        return successor if end == successor.id else (yield from follow_chain(self._layout, end))
 
     def delete(self, session_ids: Iterable[str], kept: str | None = None) -> Operation[None]:
         """End sessions and what they were renewed to: the script DELETE, then take the id of each out of its index.
@@ -208,7 +210,7 @@ class SingleServerStore(Reading):
         """The script DELETE for each, along the chains; returns the sessions that were there."""
         seen: set[str | None] = {kept}
         ended: list[SessionRow] = []
-        waiting = unseen(self._layout, session_ids, seen)
+        waiting = add_unseen(self._layout, session_ids, seen)
         while waiting:
             block, waiting = waiting[:BLOCK], waiting[BLOCK:]
             keys = tuple(
@@ -219,7 +221,9 @@ class SingleServerStore(Reading):
             held: list[tuple[bytes | None, bytes | None]] = yield Eval(DELETE, keys, ())
             found = [row_or_none(record, id_) for id_, (record, _) in zip(block, held, strict=True)]
             ended += [row for row in found if row is not None]
-            waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
+            waiting += add_unseen(
+                self._layout, successor_ids(block, (marker for _, marker in held)), seen
+            )
         return ended
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
@@ -227,8 +231,8 @@ class SingleServerStore(Reading):
 
         What is dead but still there is ended, and ids whose session is gone are pruned.
         """
-        rows, gone = yield from read_by_user(self._layout, user_id, self._values)
-        yield from end_dead(self._layout, rows, now)
+        rows, gone = yield from read_user_sessions(self._layout, user_id, self._values)
+        yield from expire_dead_sessions(self._layout, rows, now)
         yield from self._prune(self._layout.index_key(user_id), gone)
         return rows
 
@@ -273,13 +277,13 @@ class SingleServerStore(Reading):
             markers = yield Call(
                 "MGET", tuple(to_bytes(self._layout.marker_key(id_)) for id_ in ended)
             )
-            yield from self.delete(successors(ended, markers), kept)
+            yield from self.delete(successor_ids(ended, markers), kept)
 
     def _resolve_kept(self, user_id: str, keep: str | None) -> Operation[str | None]:
         """The id of the session to keep, through its marker if it was renewed meanwhile; None if it is no live session of this user."""
         if keep is None:
             return None
-        found = yield from end_of_chain(self._layout, user_id, keep)
+        found = yield from resolve_chain(self._layout, user_id, keep)
         return None if found is None else found[1].id
 
     def _revoke(self, index: str, ids: Sequence[bytes], kept: str | None, *, whole: bool) -> Eval:
@@ -320,11 +324,11 @@ def _renew_once(command: Eval, used_id: str, successor_id: str) -> Operation[str
     written, life = cast("tuple[bytes | None, int]", answer)
     marker = decode_marker(written, used_id)
     own = marker is not None and marker.successor == successor_id
-    return successor_id if own else within_grace(marker, life)
+    return successor_id if own else successor_within_grace(marker, life)
 
 
 def _check_written(answer: int) -> None:
     if answer == TAKEN:
         raise DuplicateSessionId
     if answer == ALREADY_EXPIRED:
-        raise already_expired()
+        raise already_expired_error()

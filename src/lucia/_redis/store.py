@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from lucia._redis.cluster import ClusterStore, Scripted, SlotSteps
+from lucia._redis.cluster import ClusterStore, ScriptedSteps, SlotSteps
 from lucia._redis.commands import Operation
 from lucia._redis.lookup import Lookup
 from lucia._redis.records import Layout
@@ -90,6 +90,8 @@ class StoreProtocol(Store, Protocol):
         ...
 
 
-def choose_protocol(client: Any, layout: Layout) -> StoreProtocol:
+def choose_store(client: Any, layout: Layout) -> StoreProtocol:
     """One script for each change where one server has all keys; sessions first in a cluster."""
-    return ClusterStore(layout, Scripted()) if is_cluster(client) else SingleServerStore(layout)
+    return (
+        ClusterStore(layout, ScriptedSteps()) if is_cluster(client) else SingleServerStore(layout)
+    )

@@ -6,7 +6,7 @@ from typing import Final
 from lucia._redis.cluster import INDEX_SLACK_MS, SlotSteps
 from lucia._redis.commands import Call, OnNode, Operation
 from lucia._redis.doctor.findings import Deferred, Finding, Kind, RepairOptions
-from lucia._redis.index import START
+from lucia._redis.index import FIRST_PAGE
 from lucia._redis.operations import milliseconds_of, to_bytes, to_text
 from lucia._redis.records import Layout
 from lucia._redis.repair import SCAN_COUNT, Led, Repair, RepairOperations, led_to
@@ -92,7 +92,7 @@ class IndexDoctor:
             return False
         kind: bytes = yield Call("TYPE", (key,))
         if kind == self._layout.index.type.encode():
-            yield from self._steps.drop(self._layout.index, key, ids)
+            yield from self._steps.remove_from_index(self._layout.index, key, ids)
             return True
         return kind == b"none"
 
@@ -101,7 +101,7 @@ class IndexDoctor:
     ) -> Operation[tuple[list[Finding], int]]:
         """What is wrong with the entries, page by page, and when the last of the user's sessions among them ends."""
         findings: list[Finding] = []
-        sketch, latest, place = _Sketch(), 0, START
+        sketch, latest, place = _Sketch(), 0, FIRST_PAGE
         while True:
             page = yield from self._layout.index.read_page(key, place, SCAN_COUNT)
             rows = yield from led_to(self._layout, later.node, list(dict.fromkeys(page.ids)))
@@ -190,11 +190,11 @@ class IndexDoctor:
 
     def _latest(self, node: str, key: bytes) -> Operation[int | None]:
         """When the last session in an index ends; None if it could not be read without one being missed."""
-        latest, place, restarts = 0, START, 0
+        latest, place, restarts = 0, FIRST_PAGE, 0
         while restarts < RESTARTS:
             page = yield from self._layout.index.read_page(key, place, SCAN_COUNT)
             if page.has_moved:
-                place, restarts = START, restarts + 1
+                place, restarts = FIRST_PAGE, restarts + 1
                 continue
             rows = yield from led_to(self._layout, node, page.ids)
             latest = max(

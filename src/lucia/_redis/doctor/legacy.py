@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lucia._redis.commands import Call, OnNode, Operation
 from lucia._redis.doctor.findings import Finding, Kind, RepairOptions
-from lucia._redis.index import LIST, START
+from lucia._redis.index import FIRST_PAGE, LIST
 from lucia._redis.operations import milliseconds_of, to_bytes, to_text
 from lucia._redis.records import Layout, peek
 from lucia._redis.repair import SCAN_COUNT, Repair, RepairOperations, led_to
@@ -68,7 +68,7 @@ class BareKeys:
 
     def _move_index(self, name: bytes, findings: list[Finding]) -> Operation[bool]:
         """Move the sessions of a bare index, and delete it if one of them is the user's: only that shows that it is an index."""
-        is_index, place = False, START
+        is_index, place = False, FIRST_PAGE
         while True:
             page = yield from LIST.read_page(name, place, SCAN_COUNT)
             replies: list[list[bytes | None]] = yield OnNode(

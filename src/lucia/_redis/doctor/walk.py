@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
-from lucia._redis.cluster import Plain, Scripted
+from lucia._redis.cluster import PlainSteps, ScriptedSteps
 from lucia._redis.commands import Nodes, Operation, with_or_without_scripts
 from lucia._redis.doctor.doctor import SECOND_LOOK_MS, Doctor
 from lucia._redis.doctor.findings import (
@@ -247,7 +247,7 @@ class Walk:
         self._sleep = sleep
         self._saved_at = monotonic()
         self._reached = state.as_json()
-        self._doctor = Doctor(layout, Scripted(), ScriptedMends(), treatment)
+        self._doctor = Doctor(layout, ScriptedSteps(), ScriptedMends(), treatment)
         self._waiting = Waiting()
         self._unreadable = False
 
@@ -351,7 +351,7 @@ class Walk:
         )
 
     def _give_up_scripts(self) -> None:
-        self._doctor = Doctor(self._layout, Plain(), PlainMends(), self._treatment)
+        self._doctor = Doctor(self._layout, PlainSteps(), PlainMends(), self._treatment)
 
 
 def _nodes() -> Operation[list[str]]:

@@ -11,14 +11,14 @@ from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._async.stores.redis.reader import AsyncSessionReader
 from lucia._async.stores.redis.throttling import AsyncRedisThrottleStore
 from lucia._redis.at_rest import at_rest
-from lucia._redis.cluster import ClusterStore, Plain
+from lucia._redis.cluster import ClusterStore, PlainSteps
 from lucia._redis.commands import Operation, with_or_without_scripts
 from lucia._redis.hashed_ids import RawIds
 from lucia._redis.records import Layout, LayoutName
 from lucia._redis.repair import Reindexed, Repair
 from lucia._redis.replay import Replay, Revocations
 from lucia._redis.revocations import Acknowledgement, RevocationTracking
-from lucia._redis.store import Store, StoreProtocol, choose_protocol
+from lucia._redis.store import Store, StoreProtocol, choose_store
 from lucia._redis.throttling import KeyedNames
 from lucia._redis.transport.clients import AsyncRedisClient, check_client, is_cluster
 from lucia._redis.transport.retries import deadline_seconds
@@ -144,7 +144,7 @@ class AsyncRedisSessionAdapter:
                 f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}"
             )
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
-        self._follow(choose_protocol(client, self._layout))
+        self._follow(choose_store(client, self._layout))
         names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
         self._throttle_store = AsyncRedisThrottleStore(client, self._driver, names)
 
@@ -270,4 +270,4 @@ class AsyncRedisSessionAdapter:
         )
 
     def _give_up_scripts(self) -> None:
-        self._follow(ClusterStore(self._layout, Plain()))
+        self._follow(ClusterStore(self._layout, PlainSteps()))

@@ -6,7 +6,7 @@ from functools import partial
 from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._redis.kept import KeptRows
 from lucia._redis.lookup import Lookup
-from lucia._redis.operations import once_more
+from lucia._redis.operations import retry_on_new_connection
 from lucia._redis.records import MismatchedReply
 from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.store import Store
@@ -48,7 +48,7 @@ class AsyncSessionReader:
         except (BatchRejected, ServerHistoryChanged):
             again, operation = False, store.get(session_id)
         except MismatchedReply:
-            again, operation = False, once_more(partial(store.get_once, session_id))
+            again, operation = False, retry_on_new_connection(partial(store.get_once, session_id))
         except NoReply as lost:
             if lost.error is None:
                 error = error_to_raise(lost, wrote=False)
