@@ -13,8 +13,9 @@ from lucia._redis.operations import (
     to_text,
 )
 from lucia._redis.records import Marker, encode_marker, encode_row
+from lucia._redis.revocations import UNRECORDED, RevocationRecorder
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import StoreProtocol
+from lucia._redis.store import Store
 from lucia._rules.caps import surplus_sessions
 from lucia._rules.sessions import MARKER_MS
 from lucia.models import SessionRow
@@ -25,7 +26,7 @@ class IndexFirst(ClusterStore):
     """Puts the id into the index, then writes the session: a sign-out in between takes the id out for good."""
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        yield from self._steps.add_to_index(
+        yield from self.steps.add_to_index(
             self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
         )
         yield Call(
@@ -40,7 +41,7 @@ class IndexDeleted(ClusterStore):
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
-        yield from self._end(map(to_text, ids), set())
+        yield from self._revoke(map(to_text, ids), set(), UNRECORDED)
         yield Call("DEL", (index,))
         return False
 
@@ -85,7 +86,7 @@ class Overwriting(ClusterStore):
         yield Call(
             "SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires)
         )
-        yield from self._steps.add_to_index(
+        yield from self.steps.add_to_index(
             self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
         )
 
@@ -96,8 +97,8 @@ class BlindPrune(ClusterStore):
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
-        records = yield from self._records(ids)
-        yield from self._drop(index, ids)
+        records = yield from self._read_records(ids)
+        yield from self._remove_from_index(index, ids)
         return decode_rows(user_id, ids, records)
 
 
@@ -106,7 +107,7 @@ class NeverPruned(ClusterStore):
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         ids = yield from self._layout.index.read(self._layout.index_key(user_id))
-        return decode_rows(user_id, ids, (yield from self._records(ids)))
+        return decode_rows(user_id, ids, (yield from self._read_records(ids)))
 
 
 class PointerFirst(ClusterStore):
@@ -126,7 +127,7 @@ class PointerFirst(ClusterStore):
             )
         if (yield Call("MGET", (used,)))[0] is None:
             return None
-        yield from self._make(successor)
+        yield from self._store(successor)
         yield Call("DEL", (used,))
         return successor
 
@@ -137,7 +138,7 @@ class CreateThenDelete(ClusterStore):
     def renew(
         self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
     ) -> Operation[SessionRow | None]:
-        yield from self._make(successor)
+        yield from self._store(successor)
         if (yield Call("DEL", (self._layout.session_key(used_id),))):
             return successor
         yield Call("DEL", (self._layout.session_key(successor.id),))
@@ -150,9 +151,9 @@ class LoserKeeps(ClusterStore):
     def renew(
         self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
     ) -> Operation[SessionRow | None]:
-        yield from self._make(successor)
+        yield from self._store(successor)
         used, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
-        answer = yield from self._steps.replace_with_marker(
+        answer = yield from self.steps.replace_with_marker(
             used, marker_key, encode_marker(Marker(used_id, successor.id, grace, sealed))
         )
         found = None if answer is None else marker_or_none(answer[0], used_id)
@@ -166,7 +167,9 @@ class LoserKeeps(ClusterStore):
 class MarkersIgnored(ClusterStore):
     """Ends sessions, but not what they were renewed to."""
 
-    def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[set[str]]:
+    def _revoke(
+        self, session_ids: Iterable[str], seen: set[str | None], recorder: RevocationRecorder
+    ) -> Operation[set[str]]:
         ended = {id_ for id_ in session_ids if id_ not in seen}
         for id_ in ended:
             yield Call("DEL", (self._layout.session_key(id_),))
@@ -182,16 +185,24 @@ class HandleIgnored(ClusterStore):
         found = None if keep is None else (yield from resolve_chain(self._layout, user_id, keep))
         spared: set[str | None] = set() if found is None else {*found[0]}
         ended = [id_ for id_ in ids if to_text(id_) not in spared]
-        yield from self._end(map(to_text, ended), spared)
-        yield from self._drop(index, ended)
+        yield from self._revoke(map(to_text, ended), spared, UNRECORDED)
+        yield from self._remove_from_index(index, ended)
         return found is not None
 
 
 class Unchecked(SingleServerStore):
     """Ends what the index held a moment ago, without asking whether it holds something else by now."""
 
-    def _revoke(self, index: str, ids: Sequence[bytes], kept: str | None, *, whole: bool) -> Eval:
-        return super()._revoke(index, ids, kept, whole=False)
+    def _revoke(
+        self,
+        index: str,
+        ids: Sequence[bytes],
+        kept: str | None,
+        recorder: RevocationRecorder,
+        *,
+        whole: bool,
+    ) -> Operation[bool]:
+        return super()._revoke(index, ids, kept, recorder, whole=False)
 
 
 class EndsThenCreates(SingleServerStore):
@@ -220,7 +231,7 @@ class LooksBeforehand(ClusterStore):
 class EndsOnlyIds(ClusterStore):
     """Ends the surplus, but not what that was renewed to meanwhile."""
 
-    def delete(self, session_ids: Iterable[str]) -> Operation[None]:
+    def _delete(self, session_ids: Iterable[str], recorder: RevocationRecorder) -> Operation[None]:
         for id_ in session_ids:
             yield Call("DEL", (self._layout.session_key(id_),))
 
@@ -228,7 +239,7 @@ class EndsOnlyIds(ClusterStore):
 class Control(NamedTuple):
     """A wrong protocol, the law that it breaks, and the scenario in which it does."""
 
-    store: StoreProtocol
+    store: Store
     law: str
     scenario: str
 

@@ -13,7 +13,7 @@ from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.commands import Command, Reply, Transaction
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import Store, StoreProtocol
+from lucia._redis.store import Store
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Violation
@@ -79,7 +79,7 @@ CASES: Final = [
 pytestmark = pytest.mark.slow
 
 
-def scenario_of(name: str, store: StoreProtocol) -> Scenario:
+def scenario_of(name: str, store: Store) -> Scenario:
     """One of the model's: of its tasks only what they mean counts here, and of the protocol whether a cap is kept at every moment."""
     return SCENARIOS[name](Tasks(store))
 
@@ -108,7 +108,7 @@ def test_without_scripts() -> None:
             await asyncio.sleep(0)
             if gate.waiting is not None:
                 gate.open(server)
-        return adapter._revoking._protocol
+        return adapter._server_store
 
     gates = {name: Gate() for name in CLIENTS}
     found = {
@@ -121,11 +121,11 @@ def test_without_scripts() -> None:
         ClusterStore,
     ]
     assert [
-        type(protocol._steps) for protocol in found.values() if isinstance(protocol, ClusterStore)
+        type(protocol.steps) for protocol in found.values() if isinstance(protocol, ClusterStore)
     ] == [ScriptedSteps, PlainSteps]
 
 
-def of(store: StoreProtocol) -> Callable[[Any], AsyncRedisSessionAdapter]:
+def of(store: Store) -> Callable[[Any], AsyncRedisSessionAdapter]:
     """Makes adapters that follow this protocol."""
 
     def make(client: Any) -> AsyncRedisSessionAdapter:

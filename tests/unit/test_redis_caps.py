@@ -14,7 +14,7 @@ from lucia._redis.index import LIST
 from lucia._redis.records import Layout, encode_row
 from lucia._redis.scripts import CHANGED
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import StoreProtocol
+from lucia._redis.store import Store
 from lucia._rules.sessions import handle_of, system_clock
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow
@@ -42,7 +42,7 @@ def login(
 class Bench:
     """Operations of one protocol, run at once or in steps."""
 
-    def __init__(self, inspector: Inspector, store: StoreProtocol) -> None:
+    def __init__(self, inspector: Inspector, store: Store) -> None:
         self.inspector = inspector
         self.store = store
 
@@ -78,7 +78,7 @@ class Bench:
         return self.inspector.live()
 
 
-STORES: dict[str, StoreProtocol] = {
+STORES: dict[str, Store] = {
     "atomic": SingleServerStore(DEFAULT),
     "scripted": ClusterStore(DEFAULT, ScriptedSteps()),
     "plain": ClusterStore(DEFAULT, PlainSteps()),

@@ -12,9 +12,9 @@ from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.commands import Command, Eval, Operation, ReplicationBarrier, Reply
 from lucia._redis.records import Marker, encode_marker, encode_row
 from lucia._redis.replay import (
-    BLOCK,
     KEPT_IDS,
     KEPT_SECONDS,
+    MAX_REPLAYED_AT_ONCE,
     ConnectionMonitor,
     Revocations,
     history_in,
@@ -22,7 +22,7 @@ from lucia._redis.replay import (
 )
 from lucia._redis.revocations import Acknowledgement, RevocationTracking
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import StoreProtocol
+from lucia._redis.store import ServerStore
 from lucia._redis.transport.slots import keys_everywhere, slot_of
 from lucia._redis.transport.topology import Address
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
@@ -247,7 +247,7 @@ def test_role_in_a_reply() -> None:
 def test_blocks(revocations: Revocations) -> None:
     """It is ended again in blocks, the newest first, and is due until the last of them is done."""
     revocations.met("p", b"one")
-    revocations.revoked(map(str, range(2 * BLOCK + 1)), revocations.changes)
+    revocations.revoked(map(str, range(2 * MAX_REPLAYED_AT_ONCE + 1)), revocations.changes)
     revocations.met("p", b"two")
     sizes: list[int] = []
     while revocations.due:
@@ -255,7 +255,7 @@ def test_blocks(revocations: Revocations) -> None:
         sizes.append(len(block))
         revocations.done(block, revocations.changes)
         revocations.done(block, revocations.changes)  # by another loop
-    assert sizes == [BLOCK, BLOCK, 1]
+    assert sizes == [MAX_REPLAYED_AT_ONCE, MAX_REPLAYED_AT_ONCE, 1]
     revocations.revoked(["newest"], revocations.changes - 1)
     assert revocations.due
     assert revocations.block()[0] == "newest"
@@ -285,14 +285,25 @@ def run(operation: Generator[Command, Reply, Any], *replies: Reply) -> list[Comm
     return commands
 
 
+MakeStore = Callable[[RevocationTracking], ServerStore]
+
+
 def revoking(
-    store: StoreProtocol, revocations: Revocations, acknowledgement: Acknowledgement = NOBODY
-) -> RevocationTracking:
-    return RevocationTracking(store, DEFAULT, revocations, acknowledgement)
+    make: MakeStore, revocations: Revocations, acknowledgement: Acknowledgement = NOBODY
+) -> ServerStore:
+    return make(RevocationTracking(DEFAULT, revocations, acknowledgement))
 
 
-ATOMIC = SingleServerStore(DEFAULT)
-SCRIPTED, PLAIN = ClusterStore(DEFAULT, ScriptedSteps()), ClusterStore(DEFAULT, PlainSteps())
+def one_server(tracking: RevocationTracking) -> SingleServerStore:
+    return SingleServerStore(DEFAULT, tracking)
+
+
+def scripted(tracking: RevocationTracking) -> ClusterStore:
+    return ClusterStore(DEFAULT, ScriptedSteps(), tracking)
+
+
+def without_scripts(tracking: RevocationTracking) -> ClusterStore:
+    return ClusterStore(DEFAULT, PlainSteps(), tracking)
 
 
 def record(session_id: str) -> bytes:
@@ -306,7 +317,7 @@ def marker(used_id: str, successor_id: str) -> bytes:
 def test_ended_by_id(revocations: Revocations) -> None:
     """Remembered is what was there, what it was renewed to, and what was asked for; and by either protocol the same."""
     run(
-        revoking(ATOMIC, revocations).delete(["used"]),
+        revoking(one_server, revocations).delete(["used"]),
         [[None, marker("used", "new")]],
         [[record("new"), None]],
         [1],
@@ -314,7 +325,7 @@ def test_ended_by_id(revocations: Revocations) -> None:
     assert set(revocations.all()) == {"used", "new"}
     revocations = Revocations()
     run(
-        revoking(SCRIPTED, revocations).delete(["used"]),
+        revoking(scripted, revocations).delete(["used"]),
         [[[None, marker("used", "new")]]],
         [[[record("new"), None]]],
         1,
@@ -322,19 +333,19 @@ def test_ended_by_id(revocations: Revocations) -> None:
     assert set(revocations.all()) == {"used", "new"}
     revocations = Revocations()
     plain = [[marker("used", "new")]], [[record("new")]], [1], [b"OK"], [[None]], [1]
-    run(revoking(PLAIN, revocations).delete(["used"]), [[None]], [0], [None], *plain)
+    run(revoking(without_scripts, revocations).delete(["used"]), [[None]], [0], [None], *plain)
     assert set(revocations.all()) == {"used", "new"}
 
 
 def test_ended_in_another_slot(revocations: Revocations) -> None:
     """A session whose marker would be in another slot, which is ended by itself, is remembered likewise."""
-    run(revoking(SCRIPTED, revocations).delete(["a}b"]), [], [record("a}b")], 1, [1])
+    run(revoking(scripted, revocations).delete(["a}b"]), [], [record("a}b")], 1, [1])
     assert revocations.all() == ["a}b"]
 
 
 def test_unknown_ids(revocations: Revocations) -> None:
     """Ids that nobody has are not remembered: there can be any number of them."""
-    run(revoking(ATOMIC, revocations).delete(["unknown"]), [[None, None]])
+    run(revoking(one_server, revocations).delete(["unknown"]), [[None, None]])
     assert revocations.all() == []
 
 
@@ -342,11 +353,11 @@ def test_ended_in_vain(revocations: Revocations) -> None:
     """What was asked for is remembered if it may have been done though it failed or was cancelled; not if nothing was done."""
     for error in (LOST, StoreUnavailable()):
         with pytest.raises(type(error)):
-            run(revoking(ATOMIC, revocations).delete(["alive"]), error)
+            run(revoking(one_server, revocations).delete(["alive"]), error)
     with pytest.raises(StoreUnavailable):
-        run(revoking(ATOMIC, revocations).delete(["a"]), StoreUnavailable(ambiguous=True))
+        run(revoking(one_server, revocations).delete(["a"]), StoreUnavailable(ambiguous=True))
     assert revocations.all() == ["a"]
-    operation = revoking(ATOMIC, revocations).delete(["b"])
+    operation = revoking(one_server, revocations).delete(["b"])
     next(operation)
     operation.close()
     assert revocations.all() == ["b", "a"]
@@ -354,11 +365,11 @@ def test_ended_in_vain(revocations: Revocations) -> None:
 
 def test_ended_by_user(revocations: Revocations) -> None:
     """Of a user's sessions those are remembered that were ended: not the kept one, and not those of a try that did nothing."""
-    run(revoking(ATOMIC, revocations).delete_by_user("u1"), [b"a"], 0, [b"b", b"a"], 1)
+    run(revoking(one_server, revocations).delete_by_user("u1"), [b"a"], 0, [b"b", b"a"], 1)
     assert set(revocations.all()) == {"a", "b"}
     revocations = Revocations()
     run(
-        revoking(ATOMIC, revocations).delete_by_user("u1", "kept"),
+        revoking(one_server, revocations).delete_by_user("u1", "kept"),
         [record("kept")],
         [b"kept", b"c"],
         1,
@@ -375,13 +386,13 @@ def test_kept_and_its_used_id(revocations: Revocations) -> None:
         [[[None, marker("used", "kept")]]],
         1,
     )
-    run(revoking(SCRIPTED, revocations).delete_by_user("u1", "kept"), *replies)
+    run(revoking(scripted, revocations).delete_by_user("u1", "kept"), *replies)
     assert revocations.all() == []
 
 
 def test_renewal(revocations: Revocations) -> None:
     """A renewal that this process made is remembered, for the ending of its successor; one that another was first with is not."""
-    store = revoking(ATOMIC, revocations)
+    store = revoking(one_server, revocations)
     run(store.renew("used", row("new"), 0), 1)
     run(store.renew("used", row("newer"), 60_000), [marker("used", "new"), 60_000])
     revocations.revoked(["new", "newer"], 0)
@@ -391,25 +402,25 @@ def test_renewal(revocations: Revocations) -> None:
 def test_revoked_again(revocations: Revocations) -> None:
     """The replay follows chains, by either protocol, and leaves indexes alone: a damaged one must not stop it."""
     first, second = run(
-        revoking(ATOMIC, revocations).delete_records(["a"]),
+        revoking(one_server, revocations).delete_records(["a"]),
         [[record("a"), marker("a", "b")]],
         [[record("b"), None]],
     )
     assert isinstance(first, Eval)
     assert isinstance(second, Eval)
     assert (
-        len(run(revoking(SCRIPTED, revocations).delete_records(["a"]), [[[record("a"), None]]]))
+        len(run(revoking(scripted, revocations).delete_records(["a"]), [[[record("a"), None]]]))
         == 1
     )
-    assert run(revoking(SCRIPTED, revocations).delete_records([])) == []
+    assert run(revoking(scripted, revocations).delete_records([])) == []
     with pytest.raises(ConnectionError):
-        run(revoking(ATOMIC, revocations).delete_records(["a"]), LOST)
+        run(revoking(one_server, revocations).delete_records(["a"]), LOST)
     assert revocations.all() == []
 
 
 def test_other_operations(revocations: Revocations) -> None:
     """Logins, lists and reads go through as they are."""
-    store = revoking(ATOMIC, revocations)
+    store = revoking(one_server, revocations)
     assert len(run(store.create(row("a"), lambda _: 0), 1)) == 1
     assert len(run(store.create_capped(row("a"), 1, 0, lambda _: 0), [], 1)) == 2
     assert len(run(store.get_by_user("u1", 0), [])) == 1
@@ -429,12 +440,12 @@ def test_other_operations(revocations: Revocations) -> None:
     ids=["id", "user"],
 )
 def test_confirmed(
-    end: Callable[[RevocationTracking], Operation[Any]],
+    end: Callable[[ServerStore], Operation[Any]],
     replies: list[Reply],
     revocations: Revocations,
 ) -> None:
     """Each ending is followed by the question to the replicas, also one that found nothing to end: it may be the second try."""
-    store = revoking(ATOMIC, revocations, Acknowledgement(2, timedelta(milliseconds=70)))
+    store = revoking(one_server, revocations, Acknowledgement(2, timedelta(milliseconds=70)))
     *_, last = run(end(store), *replies, 2)
     assert isinstance(last, ReplicationBarrier)
     assert (last.replicas, last.milliseconds) == (2, 70)
@@ -446,7 +457,7 @@ def test_confirmed(
 def test_another_server_confirms(revocations: Revocations) -> None:
     """If the server changed since the operation began, what its replicas say is no confirmation."""
     revocations.met("a", b"1")
-    operation = revoking(ATOMIC, revocations, Acknowledgement(1, timedelta(seconds=1))).delete(
+    operation = revoking(one_server, revocations, Acknowledgement(1, timedelta(seconds=1))).delete(
         ["a"]
     )
     next(operation)

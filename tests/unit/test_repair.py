@@ -19,7 +19,7 @@ from lucia._redis.repair import (
     literally,
 )
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import StoreProtocol
+from lucia._redis.store import Store
 from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
 from tests.redis_tools import HOUR, Inspector, Stepper, explore, row
@@ -42,7 +42,7 @@ class Bench:
         self.inspector = inspector
         self.layout = inspector.layout
         self.repair = Repair(self.layout, steps)
-        self.stores: list[StoreProtocol] = [ClusterStore(self.layout, steps)]
+        self.stores: list[Store] = [ClusterStore(self.layout, steps)]
         if isinstance(steps, ScriptedSteps):
             self.stores.append(SingleServerStore(self.layout))
 
@@ -122,7 +122,7 @@ def test_reindex_against_ending(bench: Bench) -> None:
     """In every order of their commands, a session that is ended while it is indexed is neither alive nor in the index afterwards."""
     for store in bench.stores:
 
-        def begin(store: StoreProtocol = store) -> list[Stepper[Any]]:
+        def begin(store: Store = store) -> list[Stepper[Any]]:
             bench.begin_with_lost("s")
             return [bench.reindexing(), bench.steps(store.delete(["s"]))]
 
@@ -155,7 +155,7 @@ def test_reindex_against_a_login(bench: Bench) -> None:
     """In every order of their commands, a login that goes on meanwhile ends in the index, and nothing is lost."""
     for store in bench.stores:
 
-        def begin(store: StoreProtocol = store) -> list[Stepper[Any]]:
+        def begin(store: Store = store) -> list[Stepper[Any]]:
             bench.begin_with_lost("s")
             return [bench.reindexing(), bench.steps(store.create(row("new"), lambda _: 0))]
 
@@ -169,7 +169,7 @@ def test_reindex_against_a_renewal(bench: Bench) -> None:
     """In every order of their commands, of a session that is renewed meanwhile only the successor is alive, and it is indexed."""
     for store in bench.stores:
 
-        def begin(store: StoreProtocol = store) -> list[Stepper[Any]]:
+        def begin(store: Store = store) -> list[Stepper[Any]]:
             bench.begin_with_lost("s")
             return [bench.reindexing(), bench.steps(store.renew("s", row("new"), 60_000))]
 

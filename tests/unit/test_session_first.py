@@ -8,10 +8,9 @@ import pytest
 import redis
 
 from lucia._redis.cluster import (
-    BATCH,
     INDEX_SLACK_MS,
+    MAX_COMMANDS_PER_BATCH,
     PROVISIONAL_MS,
-    TOMBSTONE,
     ClusterStore,
     PlainSteps,
     ScriptedSteps,
@@ -30,6 +29,7 @@ from lucia._redis.commands import (
 from lucia._redis.index import LIST
 from lucia._redis.operations import MAX_HOPS, get_successor
 from lucia._redis.records import Marker, encode_marker, encode_row
+from lucia._redis.revocations import TOMBSTONE
 from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, SWAP
 from lucia._redis.single_server import SingleServerStore
 from lucia._rules.sessions import system_clock
@@ -653,7 +653,9 @@ def test_keep(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["all", "but one"])
-@pytest.mark.parametrize("count", [BATCH, BATCH + 1, 2 * BATCH + 1])
+@pytest.mark.parametrize(
+    "count", [MAX_COMMANDS_PER_BATCH, MAX_COMMANDS_PER_BATCH + 1, 2 * MAX_COMMANDS_PER_BATCH + 1]
+)
 @on_one_server
 def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
     """Hundreds of sessions are ended in batches of 500, and leave the index so too."""
@@ -666,7 +668,9 @@ def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
         if isinstance(command, Batch) and names(command) & {"SET", "delete"}
     ]
     ended = count - keep
-    assert sizes == [BATCH] * (ended // BATCH) + [ended % BATCH] * (ended % BATCH > 0)
+    assert sizes == [MAX_COMMANDS_PER_BATCH] * (ended // MAX_COMMANDS_PER_BATCH) + [
+        ended % MAX_COMMANDS_PER_BATCH
+    ] * (ended % MAX_COMMANDS_PER_BATCH > 0)
     assert bench.live() == ({ids[7]} if keep else set())
     assert bench.inspector.index() == ([ids[7]] if keep else [])
 

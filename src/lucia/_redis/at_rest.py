@@ -12,7 +12,7 @@ from lucia._redis.commands import Batch, Call, Operation, Reply
 from lucia._redis.hashed_ids import HashedIds, RawIds, check_raw_ids, is_hash
 from lucia._redis.operations import MAX_HOPS, get_session, is_in_grace, retry_if_mismatched
 from lucia._redis.records import Layout, MismatchedReply, decode_marker, decode_row
-from lucia._redis.store import Store, StoreProtocol
+from lucia._redis.store import ServerStore, Store
 from lucia._rules.sessions import derived_handle, handle_of
 from lucia.frozen import FrozenDict
 from lucia.models import SessionRow, stored_row
@@ -59,7 +59,7 @@ class HashedIdStore:
     """
 
     def __init__(
-        self, protocol: StoreProtocol, layout: Layout, ids: HashedIds, *, one_server: bool
+        self, protocol: ServerStore, layout: Layout, ids: HashedIds, *, one_server: bool
     ) -> None:
         self._protocol = protocol
         self._layout = layout
@@ -207,7 +207,7 @@ class HashedIdStore:
 
 def at_rest(
     layout: Layout, id_keys: Sequence[bytes], raw_ids: RawIds, *, one_server: bool
-) -> Callable[[StoreProtocol], Store]:
+) -> Callable[[ServerStore], Store]:
     """What makes a store of a protocol: nothing but the protocol itself, or with keys one that holds hashes of ids.
 
     Raises:

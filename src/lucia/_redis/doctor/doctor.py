@@ -7,7 +7,7 @@ finding: a session that is in the making, a login between two looks, one that wa
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
-from lucia._redis.cluster import TOMBSTONE, SlotSteps
+from lucia._redis.cluster import SlotSteps
 from lucia._redis.commands import Call, OnNode, Operation, Reply
 from lucia._redis.doctor.findings import (
     Deferred,
@@ -25,6 +25,7 @@ from lucia._redis.doctor.legacy import BareKeys
 from lucia._redis.operations import marker_or_none, milliseconds_of, session_key, to_bytes, to_text
 from lucia._redis.records import Layout, peek
 from lucia._redis.repair import Repair, RepairOperations, is_whole, read_together
+from lucia._redis.revocations import TOMBSTONE
 from lucia._redis.transport.client_errors import is_refusal
 from lucia._rules.sessions import MARKER_MS
 from lucia.models import SessionRow

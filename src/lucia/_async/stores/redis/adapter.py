@@ -18,7 +18,7 @@ from lucia._redis.records import Layout, LayoutName
 from lucia._redis.repair import Reindexed, Repair
 from lucia._redis.replay import Replay, Revocations
 from lucia._redis.revocations import Acknowledgement, RevocationTracking
-from lucia._redis.store import Store, StoreProtocol, choose_store
+from lucia._redis.store import ServerStore, Store, choose_store
 from lucia._redis.throttling import KeyedNames
 from lucia._redis.transport.clients import AsyncRedisClient, check_client, is_cluster
 from lucia._redis.transport.retries import deadline_seconds
@@ -144,7 +144,8 @@ class AsyncRedisSessionAdapter:
                 f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}"
             )
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
-        self._follow(choose_store(client, self._layout))
+        self._tracking = RevocationTracking(self._layout, self._revocations, self._acknowledgement)
+        self._use(choose_store(client, self._layout, self._tracking))
         names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
         self._throttle_store = AsyncRedisThrottleStore(client, self._driver, names)
 
@@ -215,7 +216,8 @@ class AsyncRedisSessionAdapter:
         await self._run(lambda store: store.delete_by_user(user_id), math.inf)
         if exhaustive:
             await self._run(
-                lambda _: self._repair().delete_by_scan(user_id, self._revoking.delete), math.inf
+                lambda _: self._repair().delete_by_scan(user_id, self._server_store.delete),
+                math.inf,
             )
 
     async def reindex(self) -> Reindexed:
@@ -248,21 +250,19 @@ class AsyncRedisSessionAdapter:
         """Where ``Auth`` counts failed sign-ins: beside the sessions, over the same client."""
         return self._throttle_store
 
-    def _follow(self, protocol: StoreProtocol) -> None:
-        self._revoking = RevocationTracking(
-            protocol, self._layout, self._revocations, self._acknowledgement
-        )
-        self._protocol = self._at_rest(self._revoking)
+    def _use(self, server_store: ServerStore) -> None:
+        self._server_store = server_store
+        self._protocol = self._at_rest(server_store)
 
     def _revoke_again(self, session_ids: Sequence[str]) -> Operation[None]:
         """The replay of a block; also after a failover to a server that refuses scripts."""
         return with_or_without_scripts(
-            lambda: self._revoking.delete_records(session_ids), self._give_up_scripts
+            lambda: self._server_store.delete_records(session_ids), self._give_up_scripts
         )
 
     def _repair(self) -> Repair:
         """Works on ids as they are stored."""
-        return Repair(self._layout, self._revoking.steps)
+        return Repair(self._layout, self._server_store.steps)
 
     async def _run(self, start: Callable[[Store], Operation[T]], seconds: float | None = None) -> T:
         return await self._driver.run(
@@ -270,4 +270,4 @@ class AsyncRedisSessionAdapter:
         )
 
     def _give_up_scripts(self) -> None:
-        self._follow(ClusterStore(self._layout, PlainSteps()))
+        self._use(ClusterStore(self._layout, PlainSteps(), self._tracking))
