@@ -363,6 +363,50 @@ def test_ended_in_vain(revocations: Revocations) -> None:
     assert revocations.all() == ["b", "a"]
 
 
+@pytest.mark.parametrize("make", [scripted, without_scripts])
+def test_failed_half_way(make: MakeStore, revocations: Revocations) -> None:
+    """What an operation has revoked before it fails is remembered: the replay has to repeat that."""
+    by_script: list[Reply] = [[[[record("a"), marker("a", "b")]]]]
+    by_commands: list[Reply] = [[[record("a")]], [1], [b"OK"], [[marker("a", "b")]]]
+    replies = by_script if make is scripted else by_commands
+    with pytest.raises(ConnectionError):
+        run(revoking(make, revocations).delete(["a"]), *replies, LOST)
+    assert revocations.all() == ["a"]
+
+
+def test_failed_half_way_on_one_server(revocations: Revocations) -> None:
+    """The same by the script for many sessions."""
+    with pytest.raises(ConnectionError):
+        run(
+            revoking(one_server, revocations).delete(["a"]),
+            [[record("a"), marker("a", "b")]],
+            LOST,
+        )
+    assert revocations.all() == ["a"]
+
+
+def test_another_server_while_a_command_is_in_flight(revocations: Revocations) -> None:
+    """A command that the former primary may have executed makes a replay due; one sent later does not."""
+    revocations.met("p", b"one")
+    operation = revoking(one_server, revocations).delete_by_user("u1")
+    next(operation)
+    revocations.met("p", b"two")
+    assert not revocations.due
+    operation.send([b"a"])
+    with suppress(StopIteration):
+        operation.send(1)
+    assert revocations.all() == ["a"]
+    assert not revocations.due
+    operation = revoking(one_server, revocations).delete_by_user("u1")
+    next(operation)
+    operation.send([b"b"])
+    revocations.met("p", b"three")
+    with suppress(StopIteration):
+        operation.send(1)
+    assert revocations.due
+    assert revocations.block() == ["b", "a"]
+
+
 def test_ended_by_user(revocations: Revocations) -> None:
     """Of a user's sessions those are remembered that were ended: not the kept one, and not those of a try that did nothing."""
     run(revoking(one_server, revocations).delete_by_user("u1"), [b"a"], 0, [b"b", b"a"], 1)
