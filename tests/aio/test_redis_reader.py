@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from lucia import AsyncAuth
-from lucia._redis.hashed_ids import HashedIds
+from lucia._redis.at_rest import HashedIds
 from lucia._redis.kept import MAX_KEPT_BYTES
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow

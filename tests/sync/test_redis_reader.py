@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from lucia import Auth
-from lucia._redis.hashed_ids import HashedIds
+from lucia._redis.at_rest import HashedIds
 from lucia._redis.kept import MAX_KEPT_BYTES
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow

@@ -4,10 +4,9 @@ from typing import Any, Final
 
 import pytest
 
-from lucia._redis.at_rest import HashedIdStore
+from lucia._redis.at_rest import HashedIds, HashedIdStore, RawIds
 from lucia._redis.cluster import ClusterStore, ScriptedSteps
 from lucia._redis.commands import Batch, Call, Command, DropConnections, Eval, Operation
-from lucia._redis.hashed_ids import HashedIds, RawIds
 from lucia._redis.records import Marker, encode_marker
 from lucia._redis.single_server import SingleServerStore
 from tests.redis_tools import DEFAULT, row

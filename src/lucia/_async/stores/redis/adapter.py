@@ -10,10 +10,9 @@ from typing import Final, Self, TypeVar, Unpack
 from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._async.stores.redis.reader import AsyncSessionReader
 from lucia._async.stores.redis.throttling import AsyncRedisThrottleStore
-from lucia._redis.at_rest import at_rest
+from lucia._redis.at_rest import RawIds, at_rest
 from lucia._redis.cluster import ClusterStore, PlainSteps
 from lucia._redis.commands import Operation, with_or_without_scripts
-from lucia._redis.hashed_ids import RawIds
 from lucia._redis.records import Layout, LayoutName
 from lucia._redis.repair import Reindexed, Repair
 from lucia._redis.replay import Replay, Revocations
