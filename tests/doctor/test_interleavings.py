@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from lucia._redis.cluster import PROVISIONAL_MS, Scripted
+from lucia._redis.cluster import PROVISIONAL_MS, ScriptedSteps
 from lucia._redis.commands import Call
 from lucia._redis.doctor.findings import Examined, Finding, Kind, RepairOptions
 from lucia._redis.doctor.index import RESTARTS
@@ -33,7 +33,9 @@ def inspector(redis_server: Server) -> Iterator[Inspector]:
 
 def doctor(**options: bool) -> KeyExaminer:
     """One for the default layout, which repairs."""
-    return KeyExaminer(DEFAULT, Scripted(), ScriptedRepairs(), RepairOptions(fix=True, **options))
+    return KeyExaminer(
+        DEFAULT, ScriptedSteps(), ScriptedRepairs(), RepairOptions(fix=True, **options)
+    )
 
 
 def examine(
@@ -239,6 +241,6 @@ def test_lists_of_others(inspector: Inspector) -> None:
 def test_indexing_what_is_over(inspector: Inspector) -> None:
     """A session that is over is not put into an index."""
     assert not Stepper(
-        inspector.client, Repair(DEFAULT, Scripted()).add_to_index(row("s", life=-1))
+        inspector.client, Repair(DEFAULT, ScriptedSteps()).add_to_index(row("s", life=-1))
     ).finish()
     assert inspector.keys() == set()

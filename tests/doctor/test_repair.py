@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import pytest
 
-from lucia._redis.cluster import ClusterStore, Plain, Scripted, SlotSteps
+from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps, SlotSteps
 from lucia._redis.commands import Call, Eval, OnNode, Operation, Transaction
-from lucia._redis.index import START, Index, Page
+from lucia._redis.index import FIRST_PAGE, Index, IndexPage
 from lucia._redis.records import Layout, encode_row
 from lucia._redis.repair import (
     PlainRepairs,
@@ -19,7 +19,7 @@ from lucia._redis.repair import (
     prefix_pattern,
 )
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import StoreProtocol
+from lucia._redis.store import Store
 from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
 from tests.support.redis_inspectors import Inspector
@@ -29,7 +29,7 @@ from tools.servers import Server
 
 LAYOUTS: Final = {name: Layout.from_namespaces(None, name) for name in ("default", "lucia-v2")}
 
-STEPS: Final[dict[str, Callable[[], SlotSteps]]] = {"scripted": Scripted, "plain": Plain}
+STEPS: Final[dict[str, Callable[[], SlotSteps]]] = {"scripted": ScriptedSteps, "plain": PlainSteps}
 
 REPAIRS: Final[dict[str, Callable[[], RepairOperations]]] = {
     "scripted": ScriptedRepairs,
@@ -44,8 +44,8 @@ class Bench:
         self.inspector = inspector
         self.layout = inspector.layout
         self.repair = Repair(self.layout, steps)
-        self.stores: list[StoreProtocol] = [ClusterStore(self.layout, steps)]
-        if isinstance(steps, Scripted):
+        self.stores: list[Store] = [ClusterStore(self.layout, steps)]
+        if isinstance(steps, ScriptedSteps):
             self.stores.append(SingleServerStore(self.layout))
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
@@ -124,7 +124,7 @@ def test_reindex_against_ending(bench: Bench) -> None:
     """In every order of their commands, a session that is ended while it is indexed is neither alive nor in the index afterwards."""
     for store in bench.stores:
 
-        def begin(store: StoreProtocol = store) -> list[Stepper[Any]]:
+        def begin(store: Store = store) -> list[Stepper[Any]]:
             bench.begin_with_lost("s")
             return [bench.reindexing(), bench.steps(store.delete(["s"]))]
 
@@ -135,7 +135,7 @@ class Blind(Repair):
     """Puts a session into its index without looking whether it is still there."""
 
     def add_to_index(self, row: SessionRow) -> Operation[bool]:
-        yield from self._steps.push(
+        yield from self._steps.add_to_index(
             self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
         )
         return True
@@ -157,7 +157,7 @@ def test_reindex_against_a_login(bench: Bench) -> None:
     """In every order of their commands, a login that goes on meanwhile ends in the index, and nothing is lost."""
     for store in bench.stores:
 
-        def begin(store: StoreProtocol = store) -> list[Stepper[Any]]:
+        def begin(store: Store = store) -> list[Stepper[Any]]:
             bench.begin_with_lost("s")
             return [bench.reindexing(), bench.steps(store.create(row("new"), lambda _: 0))]
 
@@ -171,7 +171,7 @@ def test_reindex_against_a_renewal(bench: Bench) -> None:
     """In every order of their commands, of a session that is renewed meanwhile only the successor is alive, and it is indexed."""
     for store in bench.stores:
 
-        def begin(store: StoreProtocol = store) -> list[Stepper[Any]]:
+        def begin(store: Store = store) -> list[Stepper[Any]]:
             bench.begin_with_lost("s")
             return [bench.reindexing(), bench.steps(store.renew("s", row("new"), 60_000))]
 
@@ -207,10 +207,10 @@ def test_exhaustive(bench: Bench) -> None:
         assert bench.inspector.live() == {"s", "other"}
 
 
-def _pages(bench: Bench, size: int) -> Iterator[Page]:
-    place, key = START, bench.layout.index_key("u1")
+def _pages(bench: Bench, size: int) -> Iterator[IndexPage]:
+    place, key = FIRST_PAGE, bench.layout.index_key("u1")
     while True:
-        page: Page = bench.steps(bench.layout.index.read_page(key, place, size)).finish()
+        page: IndexPage = bench.steps(bench.layout.index.read_page(key, place, size)).finish()
         yield page
         if page.next is None:
             return
@@ -256,7 +256,7 @@ def test_index_that_is_gone_meanwhile(bench: Bench) -> None:
     pages = _pages(bench, 4)
     next(pages)
     bench.inspector.client.delete(key)
-    assert next(pages) == Page([], None, has_moved=True)
+    assert next(pages) == IndexPage([], None, has_moved=True)
 
 
 # One key

@@ -3,12 +3,19 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from lucia._redis.cluster import INDEX_SLACK_MS, ClusterStore, Scripted
+from lucia._redis.cluster import INDEX_SLACK_MS, ClusterStore, ScriptedSteps
 from lucia._redis.commands import Batch, Call, Eval, Operation
-from lucia._redis.operations import end_of_chain, follow, marker_or_none, rows_of, to_text
+from lucia._redis.operations import (
+    decode_rows,
+    follow_chain,
+    marker_or_none,
+    resolve_chain,
+    to_text,
+)
 from lucia._redis.records import Marker, encode_marker, encode_row
+from lucia._redis.revocations import UNRECORDED, RevocationRecorder
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import StoreProtocol
+from lucia._redis.store import Store
 from lucia._rules.caps import surplus_sessions
 from lucia._rules.sessions import MARKER_MS
 from lucia.models import SessionRow
@@ -19,7 +26,7 @@ class IndexFirst(ClusterStore):
     """Puts the id into the index, then writes the session: a sign-out in between takes the id out for good."""
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        yield from self._steps.push(
+        yield from self.steps.add_to_index(
             self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
         )
         yield Call(
@@ -34,7 +41,7 @@ class IndexDeleted(ClusterStore):
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
-        yield from self._end(map(to_text, ids), set())
+        yield from self._revoke(map(to_text, ids), set(), UNRECORDED)
         yield Call("DEL", (index,))
         return False
 
@@ -79,7 +86,7 @@ class Overwriting(ClusterStore):
         yield Call(
             "SET", (self._layout.session_key(row.id), encode_row(row), "PXAT", row.idle_expires)
         )
-        yield from self._steps.push(
+        yield from self.steps.add_to_index(
             self._layout.index, self._layout.index_key(row.user_id), row.id, row.idle_expires
         )
 
@@ -90,9 +97,9 @@ class BlindPrune(ClusterStore):
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
-        records = yield from self._records(ids)
-        yield from self._drop(index, ids)
-        return rows_of(user_id, ids, records)
+        records = yield from self._read_records(ids)
+        yield from self._remove_from_index(index, ids)
+        return decode_rows(user_id, ids, records)
 
 
 class NeverPruned(ClusterStore):
@@ -100,7 +107,7 @@ class NeverPruned(ClusterStore):
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         ids = yield from self._layout.index.read(self._layout.index_key(user_id))
-        return rows_of(user_id, ids, (yield from self._records(ids)))
+        return decode_rows(user_id, ids, (yield from self._read_records(ids)))
 
 
 class PointerFirst(ClusterStore):
@@ -115,10 +122,12 @@ class PointerFirst(ClusterStore):
         if not won:
             (value,) = yield Call("MGET", (pointer,))
             marker = marker_or_none(value, used_id)
-            return (yield from follow(self._layout, None if marker is None else marker.successor))
+            return (
+                yield from follow_chain(self._layout, None if marker is None else marker.successor)
+            )
         if (yield Call("MGET", (used,)))[0] is None:
             return None
-        yield from self._make(successor)
+        yield from self._store(successor)
         yield Call("DEL", (used,))
         return successor
 
@@ -129,7 +138,7 @@ class CreateThenDelete(ClusterStore):
     def renew(
         self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
     ) -> Operation[SessionRow | None]:
-        yield from self._make(successor)
+        yield from self._store(successor)
         if (yield Call("DEL", (self._layout.session_key(used_id),))):
             return successor
         yield Call("DEL", (self._layout.session_key(successor.id),))
@@ -142,23 +151,25 @@ class LoserKeeps(ClusterStore):
     def renew(
         self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
     ) -> Operation[SessionRow | None]:
-        yield from self._make(successor)
+        yield from self._store(successor)
         used, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
-        answer = yield from self._steps.swap(
+        answer = yield from self.steps.replace_with_marker(
             used, marker_key, encode_marker(Marker(used_id, successor.id, grace, sealed))
         )
         found = None if answer is None else marker_or_none(answer[0], used_id)
         return (
             successor
             if answer is None
-            else (yield from follow(self._layout, None if found is None else found.successor))
+            else (yield from follow_chain(self._layout, None if found is None else found.successor))
         )
 
 
 class MarkersIgnored(ClusterStore):
     """Ends sessions, but not what they were renewed to."""
 
-    def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[set[str]]:
+    def _revoke(
+        self, session_ids: Iterable[str], seen: set[str | None], recorder: RevocationRecorder
+    ) -> Operation[set[str]]:
         ended = {id_ for id_ in session_ids if id_ not in seen}
         for id_ in ended:
             yield Call("DEL", (self._layout.session_key(id_),))
@@ -171,19 +182,27 @@ class HandleIgnored(ClusterStore):
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
-        found = None if keep is None else (yield from end_of_chain(self._layout, user_id, keep))
+        found = None if keep is None else (yield from resolve_chain(self._layout, user_id, keep))
         spared: set[str | None] = set() if found is None else {*found[0]}
         ended = [id_ for id_ in ids if to_text(id_) not in spared]
-        yield from self._end(map(to_text, ended), spared)
-        yield from self._drop(index, ended)
+        yield from self._revoke(map(to_text, ended), spared, UNRECORDED)
+        yield from self._remove_from_index(index, ended)
         return found is not None
 
 
 class Unchecked(SingleServerStore):
     """Ends what the index held a moment ago, without asking whether it holds something else by now."""
 
-    def _revoke(self, index: str, ids: Sequence[bytes], kept: str | None, *, whole: bool) -> Eval:
-        return super()._revoke(index, ids, kept, whole=False)
+    def _revoke(
+        self,
+        index: str,
+        ids: Sequence[bytes],
+        kept: str | None,
+        recorder: RevocationRecorder,
+        *,
+        whole: bool,
+    ) -> Operation[bool]:
+        return super()._revoke(index, ids, kept, recorder, whole=False)
 
 
 class EndsThenCreates(SingleServerStore):
@@ -212,7 +231,7 @@ class LooksBeforehand(ClusterStore):
 class EndsOnlyIds(ClusterStore):
     """Ends the surplus, but not what that was renewed to meanwhile."""
 
-    def delete(self, session_ids: Iterable[str]) -> Operation[None]:
+    def _delete(self, session_ids: Iterable[str], recorder: RevocationRecorder) -> Operation[None]:
         for id_ in session_ids:
             yield Call("DEL", (self._layout.session_key(id_),))
 
@@ -220,28 +239,28 @@ class EndsOnlyIds(ClusterStore):
 class Control(NamedTuple):
     """A wrong protocol, the law that it breaks, and the scenario in which it does."""
 
-    store: StoreProtocol
+    store: Store
     law: str
     scenario: str
 
 
 CONTROLS: Final = (
-    Control(IndexFirst(LAYOUT, Scripted()), "I1", "two logins, a sign-out"),
-    Control(Original(LAYOUT, Scripted()), "I1", "two logins, a sign-out"),
-    Control(IndexDeleted(LAYOUT, Scripted()), "I1", "two logins, a sign-out"),
-    Control(BlindPrune(LAYOUT, Scripted()), "I1", "two listings, a login"),
-    Control(PointerFirst(LAYOUT, Scripted()), "I2", "a renewal, a sign-out, failing"),
-    Control(CreateThenDelete(LAYOUT, Scripted()), "I2", "a renewal, a sign-out, failing"),
-    Control(MarkersIgnored(LAYOUT, Scripted()), "I2", "a renewal, an end, failing"),
+    Control(IndexFirst(LAYOUT, ScriptedSteps()), "I1", "two logins, a sign-out"),
+    Control(Original(LAYOUT, ScriptedSteps()), "I1", "two logins, a sign-out"),
+    Control(IndexDeleted(LAYOUT, ScriptedSteps()), "I1", "two logins, a sign-out"),
+    Control(BlindPrune(LAYOUT, ScriptedSteps()), "I1", "two listings, a login"),
+    Control(PointerFirst(LAYOUT, ScriptedSteps()), "I2", "a renewal, a sign-out, failing"),
+    Control(CreateThenDelete(LAYOUT, ScriptedSteps()), "I2", "a renewal, a sign-out, failing"),
+    Control(MarkersIgnored(LAYOUT, ScriptedSteps()), "I2", "a renewal, an end, failing"),
     Control(Unchecked(LAYOUT), "I2", "a renewal, a sign-out"),
-    Control(Endless(LAYOUT, Scripted()), "I3", "two logins, a sign-out"),
-    Control(Overwriting(LAYOUT, Scripted()), "I4", "a login with a taken id"),
-    Control(CreateThenDelete(LAYOUT, Scripted()), "I5", "two renewals, re-sent"),
-    Control(LoserKeeps(LAYOUT, Scripted()), "I5b", "two renewals"),
+    Control(Endless(LAYOUT, ScriptedSteps()), "I3", "two logins, a sign-out"),
+    Control(Overwriting(LAYOUT, ScriptedSteps()), "I4", "a login with a taken id"),
+    Control(CreateThenDelete(LAYOUT, ScriptedSteps()), "I5", "two renewals, re-sent"),
+    Control(LoserKeeps(LAYOUT, ScriptedSteps()), "I5b", "two renewals"),
     Control(EndsThenCreates(LAYOUT), "cap", "two capped logins"),
-    Control(LooksBeforehand(LAYOUT, Scripted()), "cap", "two capped logins"),
-    Control(EndsOnlyIds(LAYOUT, Scripted()), "cap", "a capped login, a renewal"),
-    Control(HandleIgnored(LAYOUT, Scripted()), "keep", "a renewal, others signed out"),
-    Control(BlindPrune(LAYOUT, Scripted()), "list", "two listings, a login"),
-    Control(NeverPruned(LAYOUT, Scripted()), "list", "two listings, a login"),
+    Control(LooksBeforehand(LAYOUT, ScriptedSteps()), "cap", "two capped logins"),
+    Control(EndsOnlyIds(LAYOUT, ScriptedSteps()), "cap", "a capped login, a renewal"),
+    Control(HandleIgnored(LAYOUT, ScriptedSteps()), "keep", "a renewal, others signed out"),
+    Control(BlindPrune(LAYOUT, ScriptedSteps()), "list", "two listings, a login"),
+    Control(NeverPruned(LAYOUT, ScriptedSteps()), "list", "two listings, a login"),
 )

@@ -7,10 +7,10 @@ from typing import Final
 
 from lucia._redis.commands import Batch, Call, Operation
 from lucia._redis.index import LIST, Index
-from lucia._redis.operations import get, successor_of
+from lucia._redis.operations import get_session, get_successor
 from lucia._redis.records import Marker, encode_marker, encode_row
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import StoreProtocol
+from lucia._redis.store import Store
 from lucia._rules.sessions import MARKER_MS
 from lucia.models import SessionRow
 from tests.model.server import NOW, Entry, State
@@ -73,7 +73,7 @@ def with_sets(scenario: Scenario) -> Scenario:
 class Tasks:
     """The operations of one protocol as tasks."""
 
-    def __init__(self, store: StoreProtocol, index: Index = LIST) -> None:
+    def __init__(self, store: Store, index: Index = LIST) -> None:
         self._store = store
         self._index = index
 
@@ -156,8 +156,8 @@ def _oldest(length: int) -> int:
 
 def _follow(used: str) -> Operation[SessionRow | None]:
     """What a request with this id is given."""
-    found = yield from get(LAYOUT, used)
-    return found or (yield from successor_of(LAYOUT, used))
+    found = yield from get_session(LAYOUT, used)
+    return found or (yield from get_successor(LAYOUT, used))
 
 
 def _o(*others: str) -> frozenset[str]:

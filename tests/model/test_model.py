@@ -25,11 +25,11 @@ import pytest
 from lucia._redis import cluster as session_first
 from lucia._redis import operations as common
 from lucia._redis import single_server as atomic
-from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.index import LEGACY_LIST, LEGACY_SET, SET, Index
 from lucia._redis.records import Layout
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import StoreProtocol
+from lucia._redis.store import Store
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Explorer, Violation
 from tests.model.scenarios import (
@@ -43,17 +43,17 @@ from tests.model.scenarios import (
 )
 from tests.model.world import LAYOUT, Scenario
 
-MAKE: Final[dict[str, Callable[[Layout], StoreProtocol]]] = {
+MAKE: Final[dict[str, Callable[[Layout], Store]]] = {
     "one server": SingleServerStore,
-    "cluster": lambda layout: ClusterStore(layout, Scripted()),
-    "without scripts": lambda layout: ClusterStore(layout, Plain()),
+    "cluster": lambda layout: ClusterStore(layout, ScriptedSteps()),
+    "without scripts": lambda layout: ClusterStore(layout, PlainSteps()),
 }
 
 STORES: Final = {name: store(LAYOUT) for name, store in MAKE.items()}
 
 SET_STORES: Final = {name: store(replace(LAYOUT, index=SET)) for name, store in MAKE.items()}
 
-LEGACY_STORES: Final[dict[str, tuple[StoreProtocol, Index]]] = {
+LEGACY_STORES: Final[dict[str, tuple[Store, Index]]] = {
     name + kind: (store(replace(LAYOUT, index=index)), index)
     for kind, index in (("", LEGACY_LIST), (", sets", LEGACY_SET))
     for name, store in MAKE.items()
@@ -95,7 +95,7 @@ CASES: Final = [
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest) -> StoreProtocol:
+def store(request: pytest.FixtureRequest) -> Store:
     """Each protocol in turn."""
     return STORES[request.param]
 
@@ -127,7 +127,7 @@ def test_laws_hold_beside_the_original(protocol: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["an original login, a sign-out", "an original login, a listing"])
-def test_original_is_lost_without_being_told(store: StoreProtocol, name: str) -> None:
+def test_original_is_lost_without_being_told(store: Store, name: str) -> None:
     """Not told so, the store takes the index entry of a session that is not written yet for one of a dead session."""
     with pytest.raises(
         Violation, match=r"\AI1: j was handed out and validates, and is not in the index"
@@ -138,27 +138,25 @@ def test_original_is_lost_without_being_told(store: StoreProtocol, name: str) ->
 @pytest.mark.parametrize(
     "name", ["a renewal, a sign-out", "a login, others signed out", "a renewal, others signed out"]
 )
-def test_laws_hold_by_blocks(
-    store: StoreProtocol, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_laws_hold_by_blocks(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sign-out of more sessions than one command may end keeps the laws."""
-    monkeypatch.setattr(atomic, "BLOCK", 1)
-    monkeypatch.setattr(session_first, "BATCH", 1)
+    monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 1)
+    monkeypatch.setattr(session_first, "MAX_COMMANDS_PER_BATCH", 1)
     scenario = replace(SCENARIOS[name](Tasks(store)), resends=0, failures=0)
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
 @pytest.mark.parametrize("name", ["two logins, a sign-out", "two listings, a login"])
 def test_laws_hold_while_logins_prune(
-    store: StoreProtocol, name: str, monkeypatch: pytest.MonkeyPatch
+    store: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logins that take dead ids out of the index never take out another."""
-    monkeypatch.setattr(common, "PROBE", 1)
+    monkeypatch.setattr(common, "PRUNE_SAMPLE_SIZE", 1)
     scenario = SCENARIOS[name](Tasks(store))
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
-def test_create_sent_again_comes_back(store: StoreProtocol) -> None:
+def test_create_sent_again_comes_back(store: Store) -> None:
     """Why creates are not sent again: one that executes after a sign-out everywhere brings the session back, whatever the protocol."""
     do = Tasks(store)
     with pytest.raises(Violation, match=r"\AI2: a was ended, and a validates"):

@@ -10,10 +10,10 @@ from typing import Any, Final
 import pytest
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
-from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.commands import Command, Reply, Transaction
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import Store, StoreProtocol
+from lucia._redis.store import Store
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.model.controls import CONTROLS, Control
 from tests.model.explore import Violation
@@ -79,7 +79,7 @@ CASES: Final = [
 pytestmark = pytest.mark.slow
 
 
-def scenario_of(name: str, store: StoreProtocol) -> Scenario:
+def scenario_of(name: str, store: Store) -> Scenario:
     """One of the model's: of its tasks only what they mean counts here, and of the protocol whether a cap is kept at every moment."""
     return SCENARIOS[name](Tasks(store))
 
@@ -91,7 +91,7 @@ def test_laws_hold(place: str, name: str) -> None:
         name,
         SingleServerStore(LAYOUT)
         if place.startswith("one server")
-        else ClusterStore(LAYOUT, Plain()),
+        else ClusterStore(LAYOUT, PlainSteps()),
     )
     assert Scheduler(
         scenario, CLIENTS[place], cancellations=2 if LARGE and place in FAST else 1
@@ -108,7 +108,7 @@ def test_without_scripts() -> None:
             await asyncio.sleep(0)
             if gate.waiting is not None:
                 gate.open(server)
-        return adapter._revoking._protocol
+        return adapter._server_store
 
     gates = {name: Gate() for name in CLIENTS}
     found = {
@@ -121,16 +121,16 @@ def test_without_scripts() -> None:
         ClusterStore,
     ]
     assert [
-        type(protocol._steps) for protocol in found.values() if isinstance(protocol, ClusterStore)
-    ] == [Scripted, Plain]
+        type(protocol.steps) for protocol in found.values() if isinstance(protocol, ClusterStore)
+    ] == [ScriptedSteps, PlainSteps]
 
 
-def of(store: StoreProtocol) -> Callable[[Any], AsyncRedisSessionAdapter]:
+def of(store: Store) -> Callable[[Any], AsyncRedisSessionAdapter]:
     """Makes adapters that follow this protocol."""
 
     def make(client: Any) -> AsyncRedisSessionAdapter:
         adapter = AsyncRedisSessionAdapter(client)
-        adapter._protocol = store
+        adapter._store = store
         return adapter
 
     return make
@@ -164,7 +164,7 @@ class PiecemealDriver(AsyncRedisDriver):
 
 def piecemeal(client: Any) -> AsyncRedisSessionAdapter:
     """An adapter without scripts over that driver."""
-    adapter = of(ClusterStore(LAYOUT, Plain()))(client)
+    adapter = of(ClusterStore(LAYOUT, PlainSteps()))(client)
     adapter._driver = PiecemealDriver(client)
     return adapter
 
@@ -176,7 +176,7 @@ def test_wrong_driver_is_caught(name: str, law: str) -> None:
     """A driver that does not keep a transaction whole breaks a law in some schedule, over the shipped protocol."""
     with pytest.raises(Violation, match=rf"\A{law}:"):
         Scheduler(
-            scenario_of(name, ClusterStore(LAYOUT, Plain())),
+            scenario_of(name, ClusterStore(LAYOUT, PlainSteps())),
             GatedClient,
             adapter=piecemeal,
             law=law,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lucia._redis import hashed_ids as ids
-from lucia._redis.hashed_ids import HashedIds, is_hash
+from lucia._redis import at_rest as ids
+from lucia._redis.at_rest import HashedIds, is_hash
 from lucia._redis.records import Marker
 
 KEY, OLD, FOREIGN = (bytes([number]) * 32 for number in (1, 2, 3))

@@ -4,10 +4,9 @@ from typing import Any, Final
 
 import pytest
 
-from lucia._redis.at_rest import HashedIdStore
-from lucia._redis.cluster import ClusterStore, Scripted
+from lucia._redis.at_rest import HashedIds, HashedIdStore, RawIds
+from lucia._redis.cluster import ClusterStore, ScriptedSteps
 from lucia._redis.commands import Batch, Call, Command, DropConnections, Eval, Operation
-from lucia._redis.hashed_ids import HashedIds, RawIds
 from lucia._redis.records import Marker, encode_marker
 from lucia._redis.single_server import SingleServerStore
 from tests.support.redis_inspectors import DEFAULT
@@ -19,7 +18,7 @@ ID: Final = "IdOneIdOneIdOneIdOneIdOneIdOneIdOneIdOne"
 
 def store(*, one_server: bool = True, raw_ids: RawIds = "read") -> HashedIdStore:
     """The operations by two keys."""
-    protocol = SingleServerStore(DEFAULT) if one_server else ClusterStore(DEFAULT, Scripted())
+    protocol = SingleServerStore(DEFAULT) if one_server else ClusterStore(DEFAULT, ScriptedSteps())
     return HashedIdStore(protocol, DEFAULT, HashedIds([KEY, OLD], raw_ids), one_server=one_server)
 
 

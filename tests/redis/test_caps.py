@@ -8,13 +8,13 @@ import pytest
 import redis
 
 from lucia._redis import single_server as atomic
-from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.commands import Call, Eval, Operation
 from lucia._redis.index import LIST
 from lucia._redis.records import Layout, encode_row
 from lucia._redis.scripts import CHANGED
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import StoreProtocol
+from lucia._redis.store import Store
 from lucia._rules.sessions import system_clock
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow, handle_of
@@ -35,7 +35,7 @@ def login(
 class Bench:
     """Operations of one protocol, run at once or in steps."""
 
-    def __init__(self, inspector: Inspector, store: StoreProtocol) -> None:
+    def __init__(self, inspector: Inspector, store: Store) -> None:
         self.inspector = inspector
         self.store = store
 
@@ -71,11 +71,11 @@ class Bench:
         return self.inspector.live()
 
 
-STORES: dict[str, StoreProtocol] = {
+STORES: dict[str, Store] = {
     "atomic": SingleServerStore(DEFAULT),
-    "scripted": ClusterStore(DEFAULT, Scripted()),
-    "plain": ClusterStore(DEFAULT, Plain()),
-    "cluster": ClusterStore(DEFAULT, Scripted()),
+    "scripted": ClusterStore(DEFAULT, ScriptedSteps()),
+    "plain": ClusterStore(DEFAULT, PlainSteps()),
+    "cluster": ClusterStore(DEFAULT, ScriptedSteps()),
 }
 
 

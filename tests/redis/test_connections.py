@@ -451,7 +451,7 @@ async def test_a_connection_to_a_former_server(pools: Pools, tmp_path: Path) -> 
             stack.enter_context(redis.Redis(port=server.port)).set("session", "alive")
         one, other = pools(front.port, revocations), pools(front.port, revocations)
         assert await one.ask(("GET", "session")) == [b"alive"]
-        revocations.ended(["session"], revocations.changes)
+        revocations.revoked(["session"], revocations.changes)
         front.target = new.port  # connections that are open stay where they are
         with pytest.raises(ServerHistoryChanged):
             await other.ask(("GET", "session"))

@@ -134,7 +134,7 @@ async def test_the_heart_notices_a_loop_that_is_held_up(
     work: str, auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where all of it is one block, it is done in one go, and the same heart says so."""
-    monkeypatch.setattr(blocks_module, "BLOCK", COUNT)
+    monkeypatch.setattr(blocks_module, "BLOCK_SIZE", COUNT)
     module, name, most = WORK[work]
     with beating(monkeypatch, module, name) as heart:
         await auth.get_all_user_sessions("ann")
@@ -237,7 +237,7 @@ async def test_sessions_that_are_listed_twice_are_listed_once(
     auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session whose id is in two blocks of an index is one of the list, and dead ones that live on end block by block."""
-    monkeypatch.setattr(blocks_module, "BLOCK", 2)
+    monkeypatch.setattr(blocks_module, "BLOCK_SIZE", 2)
     adapter: Any = auth._sessions
     now = system_clock()
     rows = [new_session_row("bob", now, SessionExpiry(), {}) for _ in range(5)]

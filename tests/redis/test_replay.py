@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import redis
 
-from lucia._redis.cluster import ClusterStore, Plain, Scripted
+from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.commands import Command, Eval, Operation, ReplicationBarrier, Reply
 from lucia._redis.records import Marker, encode_marker, encode_row
 from lucia._redis.replay import (
-    BLOCK,
     KEPT_IDS,
     KEPT_SECONDS,
+    MAX_REPLAYED_AT_ONCE,
     ConnectionMonitor,
     Revocations,
     history_in,
@@ -22,7 +22,7 @@ from lucia._redis.replay import (
 )
 from lucia._redis.revocations import Acknowledgement, RevocationTracking
 from lucia._redis.single_server import SingleServerStore
-from lucia._redis.store import StoreProtocol
+from lucia._redis.store import ServerStore
 from lucia._redis.transport.slots import keys_everywhere, slot_of
 from lucia._redis.transport.topology import Address
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
@@ -64,8 +64,8 @@ def finish(revocations: Revocations) -> None:
 
 def test_newest_first(revocations: Revocations) -> None:
     """What was ended is there once, however often, the newest first."""
-    revocations.ended(["a", "b"], 0)
-    revocations.ended(["c", "a"], 0)
+    revocations.revoked(["a", "b"], 0)
+    revocations.revoked(["c", "a"], 0)
     assert revocations.all() == ["a", "c", "b"]
 
 
@@ -75,28 +75,28 @@ def test_used_ids(revocations: Revocations) -> None:
     revocations.renewed("b", "c")
     revocations.renewed("x", "y")
     assert revocations.all() == []
-    revocations.ended(["c"], 0)
+    revocations.revoked(["c"], 0)
     assert revocations.all() == ["c", "b", "a"]
 
 
 def test_forgotten_in_time(revocations: Revocations, clock: Clock) -> None:
     """An id is forgotten when another is ended ten minutes later, not before: an outage may take its time."""
-    revocations.ended(["old"], 0)
+    revocations.revoked(["old"], 0)
     revocations.renewed("older", "old")
     clock.now += KEPT_SECONDS
-    revocations.ended(["new"], 0)
+    revocations.revoked(["new"], 0)
     clock.now += 10 * KEPT_SECONDS
     assert revocations.all() == ["new", "old", "older"]
-    revocations.ended(["newer"], 0)
+    revocations.revoked(["newer"], 0)
     revocations.renewed("p", "q")
     assert revocations.all() == ["newer"]
-    revocations.ended(["old"], 0)
+    revocations.revoked(["old"], 0)
     assert "older" not in revocations.all()
 
 
 def test_bounded(revocations: Revocations) -> None:
     """At most ten thousand are remembered, the newest."""
-    revocations.ended(map(str, range(KEPT_IDS + 5)), 0)
+    revocations.revoked(map(str, range(KEPT_IDS + 5)), 0)
     assert len(revocations.all()) == KEPT_IDS
     assert "5" in revocations.all()
     assert "4" not in revocations.all()
@@ -115,7 +115,7 @@ def met_another(revocations: Revocations, place: object, history: bytes | None) 
 def test_another_history(revocations: Revocations) -> None:
     """Once a place is met with another history, what was revoked is due, until it is done."""
     assert met_another(revocations, "p", b"one") is False
-    revocations.ended(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.changes)
     assert met_another(revocations, "p", b"one") is False
     assert not revocations.due
     assert met_another(revocations, "p", b"two") is True
@@ -139,9 +139,9 @@ def test_nothing_ended(revocations: Revocations) -> None:
     revocations.met("place", b"one")
     since = revocations.changes
     revocations.met("place", b"two")
-    revocations.ended([], since)
+    revocations.revoked([], since)
     assert not revocations.due
-    revocations.ended(["id"], since - 1)
+    revocations.revoked(["id"], since - 1)
     assert revocations.due
 
 
@@ -149,7 +149,7 @@ def test_new_place(revocations: Revocations) -> None:
     """In a cluster the first nodes are no change, whenever they are first met; a node that comes later is one."""
     revocations.met("n1", b"one")
     revocations.expect(["n1", "n2"])
-    revocations.ended(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.changes)
     revocations.expect(["n1", "n3"])
     assert met_another(revocations, "n2", b"two") is False
     assert met_another(revocations, "n1", b"other") is True
@@ -161,7 +161,7 @@ def test_new_place(revocations: Revocations) -> None:
 def test_history_that_is_not_told(revocations: Revocations) -> None:
     """Where it can't be told, only a connection that follows a lost one is a change."""
     assert met_another(revocations, "p", None) is False
-    revocations.ended(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.changes)
     assert met_another(revocations, "p", None) is False
     revocations.lost()
     assert met_another(revocations, "p", None) is True
@@ -174,10 +174,10 @@ def test_change_meanwhile(revocations: Revocations) -> None:
     """What is revoked while another server becomes the primary may have been revoked at the former one: it is due."""
     revocations.met("p", b"one")
     since = revocations.changes
-    revocations.ended(["before"], since)
+    revocations.revoked(["before"], since)
     revocations.met("p", b"two")
     finish(revocations)
-    revocations.ended(["a"], since)
+    revocations.revoked(["a"], since)
     assert revocations.due
     since = revocations.changes
     block = revocations.block()
@@ -190,7 +190,7 @@ def test_change_meanwhile(revocations: Revocations) -> None:
 def test_a_block_of_a_newer_demand(revocations: Revocations) -> None:
     """A block that was taken after another change settles nothing of the demand before it."""
     revocations.met("p", b"one")
-    revocations.ended(["a"], revocations.changes)
+    revocations.revoked(["a"], revocations.changes)
     revocations.met("p", b"two")
     since = revocations.changes
     revocations.met("p", b"three")
@@ -248,7 +248,7 @@ def test_role_in_a_reply() -> None:
 def test_blocks(revocations: Revocations) -> None:
     """It is ended again in blocks, the newest first, and is due until the last of them is done."""
     revocations.met("p", b"one")
-    revocations.ended(map(str, range(2 * BLOCK + 1)), revocations.changes)
+    revocations.revoked(map(str, range(2 * MAX_REPLAYED_AT_ONCE + 1)), revocations.changes)
     revocations.met("p", b"two")
     sizes: list[int] = []
     while revocations.due:
@@ -256,8 +256,8 @@ def test_blocks(revocations: Revocations) -> None:
         sizes.append(len(block))
         revocations.done(block, revocations.changes)
         revocations.done(block, revocations.changes)  # by another loop
-    assert sizes == [BLOCK, BLOCK, 1]
-    revocations.ended(["newest"], revocations.changes - 1)
+    assert sizes == [MAX_REPLAYED_AT_ONCE, MAX_REPLAYED_AT_ONCE, 1]
+    revocations.revoked(["newest"], revocations.changes - 1)
     assert revocations.due
     assert revocations.block()[0] == "newest"
 
@@ -286,14 +286,25 @@ def run(operation: Generator[Command, Reply, Any], *replies: Reply) -> list[Comm
     return commands
 
 
+MakeStore = Callable[[RevocationTracking], ServerStore]
+
+
 def revoking(
-    store: StoreProtocol, revocations: Revocations, acknowledgement: Acknowledgement = NOBODY
-) -> RevocationTracking:
-    return RevocationTracking(store, DEFAULT, revocations, acknowledgement)
+    make: MakeStore, revocations: Revocations, acknowledgement: Acknowledgement = NOBODY
+) -> ServerStore:
+    return make(RevocationTracking(DEFAULT, revocations, acknowledgement))
 
 
-ATOMIC = SingleServerStore(DEFAULT)
-SCRIPTED, PLAIN = ClusterStore(DEFAULT, Scripted()), ClusterStore(DEFAULT, Plain())
+def one_server(tracking: RevocationTracking) -> SingleServerStore:
+    return SingleServerStore(DEFAULT, tracking)
+
+
+def scripted(tracking: RevocationTracking) -> ClusterStore:
+    return ClusterStore(DEFAULT, ScriptedSteps(), tracking)
+
+
+def without_scripts(tracking: RevocationTracking) -> ClusterStore:
+    return ClusterStore(DEFAULT, PlainSteps(), tracking)
 
 
 def record(session_id: str) -> bytes:
@@ -307,7 +318,7 @@ def marker(used_id: str, successor_id: str) -> bytes:
 def test_ended_by_id(revocations: Revocations) -> None:
     """Remembered is what was there, what it was renewed to, and what was asked for; and by either protocol the same."""
     run(
-        revoking(ATOMIC, revocations).delete(["used"]),
+        revoking(one_server, revocations).delete(["used"]),
         [[None, marker("used", "new")]],
         [[record("new"), None]],
         [1],
@@ -315,7 +326,7 @@ def test_ended_by_id(revocations: Revocations) -> None:
     assert set(revocations.all()) == {"used", "new"}
     revocations = Revocations()
     run(
-        revoking(SCRIPTED, revocations).delete(["used"]),
+        revoking(scripted, revocations).delete(["used"]),
         [[[None, marker("used", "new")]]],
         [[[record("new"), None]]],
         1,
@@ -323,19 +334,19 @@ def test_ended_by_id(revocations: Revocations) -> None:
     assert set(revocations.all()) == {"used", "new"}
     revocations = Revocations()
     plain = [[marker("used", "new")]], [[record("new")]], [1], [b"OK"], [[None]], [1]
-    run(revoking(PLAIN, revocations).delete(["used"]), [[None]], [0], [None], *plain)
+    run(revoking(without_scripts, revocations).delete(["used"]), [[None]], [0], [None], *plain)
     assert set(revocations.all()) == {"used", "new"}
 
 
 def test_ended_in_another_slot(revocations: Revocations) -> None:
     """A session whose marker would be in another slot, which is ended by itself, is remembered likewise."""
-    run(revoking(SCRIPTED, revocations).delete(["a}b"]), [], [record("a}b")], 1, [1])
+    run(revoking(scripted, revocations).delete(["a}b"]), [], [record("a}b")], 1, [1])
     assert revocations.all() == ["a}b"]
 
 
 def test_unknown_ids(revocations: Revocations) -> None:
     """Ids that nobody has are not remembered: there can be any number of them."""
-    run(revoking(ATOMIC, revocations).delete(["unknown"]), [[None, None]])
+    run(revoking(one_server, revocations).delete(["unknown"]), [[None, None]])
     assert revocations.all() == []
 
 
@@ -343,23 +354,67 @@ def test_ended_in_vain(revocations: Revocations) -> None:
     """What was asked for is remembered if it may have been done though it failed or was cancelled; not if nothing was done."""
     for error in (LOST, StoreUnavailable()):
         with pytest.raises(type(error)):
-            run(revoking(ATOMIC, revocations).delete(["alive"]), error)
+            run(revoking(one_server, revocations).delete(["alive"]), error)
     with pytest.raises(StoreUnavailable):
-        run(revoking(ATOMIC, revocations).delete(["a"]), StoreUnavailable(ambiguous=True))
+        run(revoking(one_server, revocations).delete(["a"]), StoreUnavailable(ambiguous=True))
     assert revocations.all() == ["a"]
-    operation = revoking(ATOMIC, revocations).delete(["b"])
+    operation = revoking(one_server, revocations).delete(["b"])
     next(operation)
     operation.close()
     assert revocations.all() == ["b", "a"]
 
 
+@pytest.mark.parametrize("make", [scripted, without_scripts])
+def test_failed_half_way(make: MakeStore, revocations: Revocations) -> None:
+    """What an operation has revoked before it fails is remembered: the replay has to repeat that."""
+    by_script: list[Reply] = [[[[record("a"), marker("a", "b")]]]]
+    by_commands: list[Reply] = [[[record("a")]], [1], [b"OK"], [[marker("a", "b")]]]
+    replies = by_script if make is scripted else by_commands
+    with pytest.raises(ConnectionError):
+        run(revoking(make, revocations).delete(["a"]), *replies, LOST)
+    assert revocations.all() == ["a"]
+
+
+def test_failed_half_way_on_one_server(revocations: Revocations) -> None:
+    """The same by the script for many sessions."""
+    with pytest.raises(ConnectionError):
+        run(
+            revoking(one_server, revocations).delete(["a"]),
+            [[record("a"), marker("a", "b")]],
+            LOST,
+        )
+    assert revocations.all() == ["a"]
+
+
+def test_another_server_while_a_command_is_in_flight(revocations: Revocations) -> None:
+    """A command that the former primary may have executed makes a replay due; one sent later does not."""
+    revocations.met("p", b"one")
+    operation = revoking(one_server, revocations).delete_by_user("u1")
+    next(operation)
+    revocations.met("p", b"two")
+    assert not revocations.due
+    operation.send([b"a"])
+    with suppress(StopIteration):
+        operation.send(1)
+    assert revocations.all() == ["a"]
+    assert not revocations.due
+    operation = revoking(one_server, revocations).delete_by_user("u1")
+    next(operation)
+    operation.send([b"b"])
+    revocations.met("p", b"three")
+    with suppress(StopIteration):
+        operation.send(1)
+    assert revocations.due
+    assert revocations.block() == ["b", "a"]
+
+
 def test_ended_by_user(revocations: Revocations) -> None:
     """Of a user's sessions those are remembered that were ended: not the kept one, and not those of a try that did nothing."""
-    run(revoking(ATOMIC, revocations).delete_by_user("u1"), [b"a"], 0, [b"b", b"a"], 1)
+    run(revoking(one_server, revocations).delete_by_user("u1"), [b"a"], 0, [b"b", b"a"], 1)
     assert set(revocations.all()) == {"a", "b"}
     revocations = Revocations()
     run(
-        revoking(ATOMIC, revocations).delete_by_user("u1", "kept"),
+        revoking(one_server, revocations).delete_by_user("u1", "kept"),
         [record("kept")],
         [b"kept", b"c"],
         1,
@@ -376,41 +431,41 @@ def test_kept_and_its_used_id(revocations: Revocations) -> None:
         [[[None, marker("used", "kept")]]],
         1,
     )
-    run(revoking(SCRIPTED, revocations).delete_by_user("u1", "kept"), *replies)
+    run(revoking(scripted, revocations).delete_by_user("u1", "kept"), *replies)
     assert revocations.all() == []
 
 
 def test_renewal(revocations: Revocations) -> None:
     """A renewal that this process made is remembered, for the ending of its successor; one that another was first with is not."""
-    store = revoking(ATOMIC, revocations)
+    store = revoking(one_server, revocations)
     run(store.renew("used", row("new"), 0), 1)
     run(store.renew("used", row("newer"), 60_000), [marker("used", "new"), 60_000])
-    revocations.ended(["new", "newer"], 0)
+    revocations.revoked(["new", "newer"], 0)
     assert set(revocations.all()) == {"used", "new", "newer"}
 
 
 def test_revoked_again(revocations: Revocations) -> None:
     """The replay follows chains, by either protocol, and leaves indexes alone: a damaged one must not stop it."""
     first, second = run(
-        revoking(ATOMIC, revocations).delete_records(["a"]),
+        revoking(one_server, revocations).delete_records(["a"]),
         [[record("a"), marker("a", "b")]],
         [[record("b"), None]],
     )
     assert isinstance(first, Eval)
     assert isinstance(second, Eval)
     assert (
-        len(run(revoking(SCRIPTED, revocations).delete_records(["a"]), [[[record("a"), None]]]))
+        len(run(revoking(scripted, revocations).delete_records(["a"]), [[[record("a"), None]]]))
         == 1
     )
-    assert run(revoking(SCRIPTED, revocations).delete_records([])) == []
+    assert run(revoking(scripted, revocations).delete_records([])) == []
     with pytest.raises(ConnectionError):
-        run(revoking(ATOMIC, revocations).delete_records(["a"]), LOST)
+        run(revoking(one_server, revocations).delete_records(["a"]), LOST)
     assert revocations.all() == []
 
 
 def test_other_operations(revocations: Revocations) -> None:
     """Logins, lists and reads go through as they are."""
-    store = revoking(ATOMIC, revocations)
+    store = revoking(one_server, revocations)
     assert len(run(store.create(row("a"), lambda _: 0), 1)) == 1
     assert len(run(store.create_capped(row("a"), 1, 0, lambda _: 0), [], 1)) == 2
     assert len(run(store.get_by_user("u1", 0), [])) == 1
@@ -430,12 +485,12 @@ def test_other_operations(revocations: Revocations) -> None:
     ids=["id", "user"],
 )
 def test_confirmed(
-    end: Callable[[RevocationTracking], Operation[Any]],
+    end: Callable[[ServerStore], Operation[Any]],
     replies: list[Reply],
     revocations: Revocations,
 ) -> None:
     """Each ending is followed by the question to the replicas, also one that found nothing to end: it may be the second try."""
-    store = revoking(ATOMIC, revocations, Acknowledgement(2, timedelta(milliseconds=70)))
+    store = revoking(one_server, revocations, Acknowledgement(2, timedelta(milliseconds=70)))
     *_, last = run(end(store), *replies, 2)
     assert isinstance(last, ReplicationBarrier)
     assert (last.replicas, last.milliseconds) == (2, 70)
@@ -447,7 +502,7 @@ def test_confirmed(
 def test_another_server_confirms(revocations: Revocations) -> None:
     """If the server changed since the operation began, what its replicas say is no confirmation."""
     revocations.met("a", b"1")
-    operation = revoking(ATOMIC, revocations, Acknowledgement(1, timedelta(seconds=1))).delete(
+    operation = revoking(one_server, revocations, Acknowledgement(1, timedelta(seconds=1))).delete(
         ["a"]
     )
     next(operation)

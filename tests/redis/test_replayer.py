@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from lucia._redis.commands import Operation
-from lucia._redis.replay import BLOCK, Replay, Revocations
+from lucia._redis.replay import MAX_REPLAYED_AT_ONCE, Replay, Revocations
 from lucia._redis.transport.replayer import AsyncReplayer, Replayer
 from lucia._redis.transport.retries import NoReply
 from lucia.errors import StoreUnavailable
 
-COUNT = 2 * BLOCK + 1
+COUNT = 2 * MAX_REPLAYED_AT_ONCE + 1
 
 
 def due() -> Revocations:
     """Revocations that a server with another history has to be told of."""
     revocations = Revocations()
     revocations.met("p", b"one")
-    revocations.ended(map(str, range(COUNT)), revocations.changes)
+    revocations.revoked(map(str, range(COUNT)), revocations.changes)
     revocations.met("p", b"two")
     return revocations
 
@@ -80,7 +80,7 @@ async def test_blocks(flavour: str) -> None:
     await asyncio.to_thread(steps.begun.wait, 20)
     steps.may_go_on.set()
     await asyncio.gather(*callers)
-    assert steps.sizes == [BLOCK, BLOCK, 1]
+    assert steps.sizes == [MAX_REPLAYED_AT_ONCE, MAX_REPLAYED_AT_ONCE, 1]
     assert not revocations.due
 
 
@@ -96,7 +96,12 @@ async def test_failure(flavour: str) -> None:
         assert isinstance(raised.value.error.__cause__, ConnectionError)
         assert revocations.due
     await completing(20)
-    assert steps.sizes[:4] == [BLOCK, BLOCK // 2, BLOCK // 4, BLOCK // 2]
+    assert steps.sizes[:4] == [
+        MAX_REPLAYED_AT_ONCE,
+        MAX_REPLAYED_AT_ONCE // 2,
+        MAX_REPLAYED_AT_ONCE // 4,
+        MAX_REPLAYED_AT_ONCE // 2,
+    ]
     assert not revocations.due
 
 
@@ -111,7 +116,7 @@ async def test_a_caller_without_time(flavour: str) -> None:
     assert raised.value.error is None
     steps.may_go_on.set()
     await completing(20)
-    assert steps.sizes == [BLOCK, BLOCK, 1]
+    assert steps.sizes == [MAX_REPLAYED_AT_ONCE, MAX_REPLAYED_AT_ONCE, 1]
 
 
 async def test_closing() -> None:

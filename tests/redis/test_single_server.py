@@ -11,10 +11,10 @@ from lucia._redis import operations as common
 from lucia._redis import single_server as atomic
 from lucia._redis.commands import Batch, Call, DropConnections, Eval, Operation, Reply
 from lucia._redis.index import LIST
-from lucia._redis.operations import MAX_HOPS, get, successor_of
+from lucia._redis.operations import MAX_HOPS, get_session, get_successor
 from lucia._redis.records import Marker, encode_marker, encode_row, peek
 from lucia._redis.scripts import DELETE
-from lucia._redis.single_server import BLOCK, OPTIMISTIC_TRIES, SingleServerStore
+from lucia._redis.single_server import MAX_SESSIONS_PER_COMMAND, REVOKE_TRIES, SingleServerStore
 from lucia._rules.sessions import system_clock
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
@@ -50,7 +50,7 @@ class Bench:
         return self.steps(SingleServerStore(DEFAULT).create(session, random_below))
 
     def get(self, session_id: str) -> Stepper[SessionRow | None]:
-        return self.steps(get(DEFAULT, session_id))
+        return self.steps(get_session(DEFAULT, session_id))
 
     def read_all(self, user_id: str = "u1") -> Stepper[list[SessionRow]]:
         return self.steps(SingleServerStore(DEFAULT).get_by_user(user_id, system_clock()))
@@ -61,7 +61,7 @@ class Bench:
         return self.steps(SingleServerStore(DEFAULT).renew(used_id, row(successor_id), grace))
 
     def successor(self, used_id: str) -> Stepper[SessionRow | None]:
-        return self.steps(successor_of(DEFAULT, used_id))
+        return self.steps(get_successor(DEFAULT, used_id))
 
     def delete(self, *session_ids: str) -> Stepper[None]:
         return self.steps(SingleServerStore(DEFAULT).delete(session_ids))
@@ -95,7 +95,7 @@ def test_commands_of_each_operation() -> None:
     session = row("new")
     record = encode_row(session)
     keys = ("session:new", "userSession:u1")
-    assert replay(get(DEFAULT, "a"), [None]) == ([Call("MGET", ("session:a",))], None)
+    assert replay(get_session(DEFAULT, "a"), [None]) == ([Call("MGET", ("session:a",))], None)
     assert replay(SingleServerStore(DEFAULT).create(session, lambda _: 0), 1) == (
         [Eval(SCRIPTS.create, keys, ("new", record, session.idle_expires))],
         None,
@@ -401,7 +401,7 @@ def test_blocks_against_renewal(
     bench: Bench, renewed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in blocks, a sign-out everywhere ends what any session was renewed to meanwhile, and keeps the kept one's successor."""
-    monkeypatch.setattr(atomic, "BLOCK", 2)
+    monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
     operations: list[Stepper[Any]] = []
 
     def begin() -> list[Stepper[Any]]:
@@ -418,7 +418,7 @@ def test_blocks_against_renewal(
 
 def test_blocks_against_a_chain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sign-out everywhere in blocks ends a chain that grows twice meanwhile, in every order of the steps."""
-    monkeypatch.setattr(atomic, "BLOCK", 2)
+    monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("s0", "s1", "s2")
@@ -432,7 +432,7 @@ def test_blocks_against_a_chain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 
 def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kept session that is renewed twice while the others are ended in blocks is kept as its last successor."""
-    monkeypatch.setattr(atomic, "BLOCK", 2)
+    monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
     operations: list[Stepper[Any]] = []
 
     def begin() -> list[Stepper[Any]]:
@@ -454,7 +454,7 @@ def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.M
 
 def test_blocks_against_logins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A login while sessions are ended in blocks is kept or ended as a whole; the sessions from before are ended."""
-    monkeypatch.setattr(atomic, "BLOCK", 2)
+    monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("s0", "s1", "s2", "s3", "s4")
@@ -470,7 +470,7 @@ def test_index_that_changes_at_every_try(bench: Bench) -> None:
     """Three logins that each spoil a try make a sign-out everywhere go in blocks: what was there when that began is ended, no more."""
     bench.begin_with("s0", "s1")
     sign_out = bench.delete_all()
-    for number in range(OPTIMISTIC_TRIES):
+    for number in range(REVOKE_TRIES):
         sign_out.step()
         bench.create(row(f"login{number}")).finish()
         sign_out.step()
@@ -492,20 +492,20 @@ def test_kept_session_that_changes_at_every_try(bench: Bench) -> None:
     """A kept session that is renewed at every try is still the one that is kept, when it goes in blocks."""
     bench.begin_with("s0", "kept0")
     sign_out = bench.delete_all(keep="kept0")
-    for number in range(OPTIMISTIC_TRIES + 1):
+    for number in range(REVOKE_TRIES + 1):
         while not isinstance(sign_out.commands[-1], Eval):
             sign_out.step()
         assert bench.renew(f"kept{number}", f"kept{number + 1}").finish() is not None
         sign_out.step()
     assert sign_out.finish() is True
-    assert bench.live() == {f"kept{OPTIMISTIC_TRIES + 1}"}
+    assert bench.live() == {f"kept{REVOKE_TRIES + 1}"}
 
 
 def test_index_that_empties_before_the_blocks(bench: Bench) -> None:
     """If somebody else has ended everything before it goes in blocks, nothing is kept and nothing is left to do."""
     bench.begin_with("s0")
     sign_out = bench.delete_all(keep="gone")
-    for number in range(OPTIMISTIC_TRIES):
+    for number in range(REVOKE_TRIES):
         while not isinstance(sign_out.commands[-1], Eval):
             sign_out.step()
         bench.create(row(f"login{number}")).finish()
@@ -515,7 +515,7 @@ def test_index_that_empties_before_the_blocks(bench: Bench) -> None:
     assert bench.live() == set()
 
 
-@pytest.mark.parametrize("count", [BLOCK, BLOCK + 1])
+@pytest.mark.parametrize("count", [MAX_SESSIONS_PER_COMMAND, MAX_SESSIONS_PER_COMMAND + 1])
 def test_one_atomic_step(bench: Bench, count: int) -> None:
     """A thousand sessions are ended in one step, with the sessions' keys declared; one more goes in blocks, the oldest first."""
     ids = bench.inspector.fill("u1", count)
@@ -523,7 +523,7 @@ def test_one_atomic_step(bench: Bench, count: int) -> None:
     sign_out.finish()
     scripts = [command for command in sign_out.commands if isinstance(command, Eval)]
     whole = [cast("int", command.arguments[0]) for command in scripts]
-    assert whole == ([1] if count == BLOCK else [0, 0])
+    assert whole == ([1] if count == MAX_SESSIONS_PER_COMMAND else [0, 0])
     assert scripts[0].keys[1] == DEFAULT.session_key(ids[-1]).encode()
     assert bench.live() == set()
 
@@ -540,7 +540,7 @@ OTHERS = encode_row(row("b", "u2"))
 )
 def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
     """A reply that is another command's has the connections dropped and the record read once more."""
-    commands, session = replay(get(DEFAULT, "a"), wrong, None, [RECORD])
+    commands, session = replay(get_session(DEFAULT, "a"), wrong, None, [RECORD])
     read = Call("MGET", ("session:a",))
     assert commands == [read, DropConnections(), read]
     assert session is not None
@@ -549,7 +549,7 @@ def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
 
 def test_crossed_replies_are_no_session() -> None:
     """Wrong again is no session."""
-    commands, session = replay(get(DEFAULT, "a"), [OTHERS], None, [OTHERS])
+    commands, session = replay(get_session(DEFAULT, "a"), [OTHERS], None, [OTHERS])
     assert len(commands) == 3
     assert session is None
 
@@ -557,7 +557,7 @@ def test_crossed_replies_are_no_session() -> None:
 def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not compare the ids takes another's session for the one that was asked for."""
     monkeypatch.setattr(common, "decode_row", lambda record, _: peek(record, "b"))
-    commands, session = replay(get(DEFAULT, "a"), [OTHERS])
+    commands, session = replay(get_session(DEFAULT, "a"), [OTHERS])
     assert len(commands) == 1
     assert session is not None
     assert (session.id, session.user_id) == ("b", "u2")
@@ -566,7 +566,7 @@ def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_crossed_marker_leads_nowhere() -> None:
     """The marker of another used id is asked for again and then leads nowhere: never to somebody else's session."""
     marker = encode_marker(Marker("b", "b2", MINUTE))
-    assert replay(successor_of(DEFAULT, "a"), [marker], None, [marker])[1] is None
+    assert replay(get_successor(DEFAULT, "a"), [marker], None, [marker])[1] is None
     assert (
         replay(
             SingleServerStore(DEFAULT).renew("a", row("a2"), MINUTE),
@@ -655,7 +655,7 @@ def test_bytes_in_an_index(bench: Bench) -> None:
 
 def test_bytes_in_a_block(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries that are no text are ended in blocks too."""
-    monkeypatch.setattr(atomic, "BLOCK", 1)
+    monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 1)
     bench.begin_with("one")
     bench.inspector.client.rpush(DEFAULT.index_key("u1"), b"\xff", b"\xfe\x00")
     bench.delete_all().finish()

@@ -16,7 +16,7 @@ from typing import Any, Final
 import redis
 from redis.connection import AbstractConnection
 
-from lucia._redis.cluster import Scripted
+from lucia._redis.cluster import ScriptedSteps
 from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.model.controls import Endless
@@ -82,7 +82,7 @@ def run_and_die(url: str, place: str, case: Sequence[Any]) -> None:
     make: Any = redis.RedisCluster.from_url if place == "cluster" else redis.Redis.from_url
     adapter = RedisSessionAdapter(make(url, protocol=2))
     if place == "control":
-        adapter._protocol = Endless(DEFAULT, Scripted())
+        adapter._store = Endless(DEFAULT, ScriptedSteps())
     adapter.get_session("nobody")
     Death(number, moment).monitor()
     OPERATIONS[operation](adapter, "lost")

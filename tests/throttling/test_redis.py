@@ -13,10 +13,10 @@ from lucia._memory.throttling import FailureLog
 from lucia._redis.commands import Batch, Call, Command, Eval, Operation, Reply, Transaction
 from lucia._redis.throttling import (
     ATTEMPT,
-    OneScript,
-    PlainEach,
-    ScriptEach,
-    ThrottleProtocol,
+    ClusterThrottle,
+    PlainThrottle,
+    SingleServerThrottle,
+    Throttle,
     take_back,
 )
 from lucia._rules.throttling import Attempt, FailureRule
@@ -31,9 +31,9 @@ HOUR: Final = 3_600 * SECOND
 RULE: Final = FailureRule(2, 10 * SECOND, 600 * SECOND, HOUR, HOUR)
 KEY: Final = DEFAULT.throttle_key("a")
 PROTOCOLS: Final[Mapping[str, type[Any]]] = {
-    "one script": OneScript,
-    "a script for each": ScriptEach,
-    "no scripts": PlainEach,
+    "one script": SingleServerThrottle,
+    "a script for each": ClusterThrottle,
+    "no scripts": PlainThrottle,
 }
 
 
@@ -45,9 +45,9 @@ def inspector(server: Server) -> Iterator[Inspector]:
 
 
 @pytest.fixture(params=PROTOCOLS)
-def protocol(request: pytest.FixtureRequest) -> ThrottleProtocol:
+def protocol(request: pytest.FixtureRequest) -> Throttle:
     """Each way of counting."""
-    found: ThrottleProtocol = PROTOCOLS[request.param](DEFAULT)
+    found: Throttle = PROTOCOLS[request.param](DEFAULT)
     return found
 
 
@@ -74,7 +74,7 @@ def test_one_script_in_one_trip() -> None:
     """On one server a key and an address are judged and counted by one script, which declares both lists."""
     numbers = (2, 10_000, 600_000, HOUR, HOUR, RULE.kept)
     commands, attempt = replay(
-        OneScript(DEFAULT).attempt({"a": RULE, "b": RULE}, "word"), [5, 0, 1, 2]
+        SingleServerThrottle(DEFAULT).attempt({"a": RULE, "b": RULE}, "word"), [5, 0, 1, 2]
     )
     assert commands == [
         Eval(ATTEMPT, ("session:throttle:a", "session:throttle:b"), ("word", *numbers, *numbers))
@@ -84,7 +84,7 @@ def test_one_script_in_one_trip() -> None:
 
 def test_scripts_side_by_side() -> None:
     """In a cluster each list has a script of its own; what one counted is taken back if the other refuses."""
-    operation = ScriptEach(DEFAULT).attempt({"a": RULE, "b": RULE}, "word")
+    operation = ClusterThrottle(DEFAULT).attempt({"a": RULE, "b": RULE}, "word")
     commands, attempt = replay(operation, [[5, 0, 1], [6, 700, 3]], [1])
     assert isinstance(commands[0], Batch)
     assert [each.keys for each in commands[0].commands if isinstance(each, Eval)] == [
@@ -97,7 +97,7 @@ def test_scripts_side_by_side() -> None:
 
 def test_plain_commands() -> None:
     """Without scripts an attempt is counted, with an expiry, before it is judged; one that is refused is taken out again."""
-    operation = PlainEach(DEFAULT).attempt({"a": RULE}, "word")
+    operation = PlainThrottle(DEFAULT).attempt({"a": RULE}, "word")
     commands, attempt = replay(
         operation, [b"5", b"0"], [3, 1], [b"5000-word", b"4000-y", b"3000-x"], 1
     )
@@ -118,7 +118,7 @@ def test_nothing_to_do_sends_nothing() -> None:
 # --- what they do
 
 
-def test_a_list(inspector: Inspector, protocol: ThrottleProtocol) -> None:
+def test_a_list(inspector: Inspector, protocol: Throttle) -> None:
     """A failure is an entry of a list that expires; a refused attempt changes nothing; what is taken back is gone, list and all."""
     attempts = [
         run(inspector.client, protocol.attempt({"a": RULE, "b": RULE}, word)) for word in ("x", "y")
@@ -141,7 +141,7 @@ def test_a_list(inspector: Inspector, protocol: ThrottleProtocol) -> None:
     assert inspector.keys() == set()
 
 
-def test_entries_that_are_not_ours(inspector: Inspector, protocol: ThrottleProtocol) -> None:
+def test_entries_that_are_not_ours(inspector: Inspector, protocol: Throttle) -> None:
     """What is no entry, or one of a time that can't be, is no failure, and goes away."""
     inspector.client.rpush(
         KEY, "", "nonsense", "-", "1-ancient", f"{'9' * 16}-x", f"{'9' * 400}-x", b"\xff-\xff"
@@ -151,7 +151,7 @@ def test_entries_that_are_not_ours(inspector: Inspector, protocol: ThrottleProto
     assert inspector.client.lrange(KEY, 0, -1) == [attempt.entries["a"].encode()]
 
 
-def test_a_key_of_another_type(inspector: Inspector, protocol: ThrottleProtocol) -> None:
+def test_a_key_of_another_type(inspector: Inspector, protocol: Throttle) -> None:
     """It is the server's error, and no attempt passes."""
     inspector.client.set(KEY, "x")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
@@ -161,7 +161,7 @@ def test_a_key_of_another_type(inspector: Inspector, protocol: ThrottleProtocol)
 
 def test_a_count_that_was_forgotten_meanwhile(inspector: Inspector) -> None:
     """An attempt that finds its own entry gone, since somebody removed the list in between, may go on."""
-    stepper = Stepper(inspector.client, PlainEach(DEFAULT).attempt({"a": RULE}, "x")).step(2)
+    stepper = Stepper(inspector.client, PlainThrottle(DEFAULT).attempt({"a": RULE}, "x")).step(2)
     inspector.client.delete(KEY)
     assert stepper.finish() == Attempt(
         0, {"a": 1}, stepper.result.entries if stepper.result else {}
@@ -170,7 +170,7 @@ def test_a_count_that_was_forgotten_meanwhile(inspector: Inspector) -> None:
 
 def test_sent_twice(inspector: Inspector) -> None:
     """A transaction that a client sends again is one failure, and taken back as one."""
-    stepper = Stepper(inspector.client, PlainEach(DEFAULT).attempt({"a": RULE}, "x")).step()
+    stepper = Stepper(inspector.client, PlainThrottle(DEFAULT).attempt({"a": RULE}, "x")).step()
     stepper._execute(stepper.commands[-1])
     attempt = stepper.finish()
     assert attempt.failures == {"a": 1}
@@ -178,7 +178,7 @@ def test_sent_twice(inspector: Inspector) -> None:
     assert inspector.keys() == set()
 
 
-def test_lists_are_bounded(inspector: Inspector, protocol: ThrottleProtocol) -> None:
+def test_lists_are_bounded(inspector: Inspector, protocol: Throttle) -> None:
     """Of many failures only as many are kept as have to be known."""
     quick = FailureRule(3, 1, 4, HOUR, HOUR)
     passed = 0
@@ -356,7 +356,7 @@ def worlds(make: Callable[[int], Operation[Attempt]], count: int, tick: int) -> 
             ]
 
 
-class JudgedFirst(PlainEach):
+class JudgedFirst(PlainThrottle):
     """A control: looks whether an attempt may be made, and counts it then."""
 
     def attempt(self, rules: Mapping[str, FailureRule], word: str) -> Operation[Attempt]:
@@ -374,7 +374,7 @@ class JudgedFirst(PlainEach):
 
 
 def judge_all(
-    protocol: type[PlainEach], rule: FailureRule, count: int, tick: int
+    protocol: type[PlainThrottle], rule: FailureRule, count: int, tick: int
 ) -> tuple[set[str], set[int]]:
     """What is against the law in any world, and how many attempts may pass in all.
 
@@ -416,7 +416,10 @@ def test_every_order(free: int, count: int, tick: int, totals: set[int]) -> None
 
     So of those at once as many pass as are free; one that comes as many seconds later, by the server's clock, once it has waited.
     """
-    assert judge_all(PlainEach, RULE._replace(free=free), count, tick * SECOND) == (set(), totals)
+    assert judge_all(PlainThrottle, RULE._replace(free=free), count, tick * SECOND) == (
+        set(),
+        totals,
+    )
 
 
 def test_every_order_has_power() -> None:

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
-__all__ = ["BLOCK", "AsyncBlocks", "Blocks", "drain"]
+__all__ = ["BLOCK_SIZE", "AsyncBlocks", "Blocks", "drain"]
 
 T = TypeVar("T")
 
-BLOCK: Final = 500
+BLOCK_SIZE: Final = 500
 """How many items are handled in one go: some milliseconds for sessions that are read and decoded."""
 
 
@@ -27,7 +27,7 @@ class AsyncBlocks(Generic[T]):
     async def __aiter__(self) -> AsyncIterator[list[T]]:
         for block in Blocks(self._items):
             yield block
-            if len(block) == BLOCK:  # else it was the last one
+            if len(block) == BLOCK_SIZE:  # else it was the last one
                 await asyncio.sleep(0)
 
 
@@ -39,7 +39,7 @@ class Blocks(Generic[T]):
 
     def __iter__(self) -> Iterator[list[T]]:
         items = iter(self._items)
-        while block := list(islice(items, BLOCK)):
+        while block := list(islice(items, BLOCK_SIZE)):
             yield block
 
 

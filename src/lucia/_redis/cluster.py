@@ -1,128 +1,173 @@
-"""The operations where one script can't see all keys: in a cluster, and on a server that refuses scripts.
+"""The store where one script can't see all keys: in a cluster, or on a server that refuses scripts.
 
-A session is written before its index entry, and taken out of the index only by who ended it or saw it gone. Ids are used once. So an id
-in the index without a session is dead for ever, and whoever reads the index finds every session that was handed out:
+The protocol is *session-first*: a session is written before its index entry, and ids are used once
+(I6). So an id in the index without a session is dead for ever, and whoever reads the index finds
+every session that was handed out (I1):
 
-* ``create``: C1 ``SET session … NX PX 10000``, C2 push the id to the index, C3 ``PEXPIREAT session``. A crash leaves a session that nobody
-  knows and that is gone in ten seconds.
-* ``renew``: make the successor whole, telling nobody its id; then, at the used session, put a marker that names it in the session's place.
-  Whoever finds a marker there, or nothing, deletes the successor it made and follows the marker.
-* ``delete`` and ``delete_by_user``: end each session, and after it read its marker and go on along the chain; then take the ids that were
-  seen out of the index. The index itself is never deleted.
+* ``create``: C1 ``SET session … NX PX 10000``, C2 add the id to the index, C3 ``PEXPIREAT
+  session``. A crash leaves a session whose id nobody knows, and which expires after ten seconds.
+* ``renew``: create the successor, telling nobody its id. Then, in the used session's slot, replace
+  the session with a marker that names the successor. Whoever finds it gone deletes the successor
+  that it made, and follows the marker that is there.
+* ``delete`` and ``delete_by_user``: delete each session, and only after that read its marker and
+  go on along the chain. Then remove the ids that were read from the index. The index itself is
+  never deleted, since it may hold an id by now that was not read.
 
-What happens at one key or at two in one slot is a :class:`SlotSteps`: one script, or plain commands where scripts are refused. There the
-marker is a register that is written once: a renewal writes its successor into it and deletes the session in one transaction, and who
-ends a session writes a tombstone after it.
+What has to be atomic concerns one key, or two in one slot. :class:`ScriptedSteps` uses a script for
+each such step, :class:`PlainSteps` commands alone. There the marker is a register that is written
+once (``SET … NX``): a renewal writes its successor into it and deletes the session in one
+transaction; a revocation deletes the session, then writes a tombstone. If the marker names a
+successor by then, the renewal was first, and the successor is revoked too.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from lucia._compat.blocks import Blocks
-from lucia._logs import revoked
+from lucia._logs import revoked as log_revoked
 from lucia._redis.commands import Argument, Batch, Call, Eval, Operation, Transaction
 from lucia._redis.index import Index
 from lucia._redis.operations import (
-    PROBE,
-    Reading,
-    already_expired,
+    PRUNE_SAMPLE_SIZE,
+    BaseStore,
+    add_unseen,
+    already_expired_error,
     check_storable,
-    create_then_end,
-    end_dead,
-    end_of_chain,
-    follow,
+    decode_rows,
+    expire_dead_sessions,
+    follow_chain,
+    ids_without_record,
+    is_prune_due,
     marker_or_none,
     milliseconds_of,
-    missing,
-    probes,
-    read_by_user,
+    resolve_chain,
     row_or_none,
-    rows_of,
-    session_key,
-    successors,
+    successor_ids,
+    successor_within_grace,
     to_bytes,
     to_text,
-    unseen,
-    within_grace,
 )
 from lucia._redis.records import Layout, Marker, encode_marker, encode_row
+from lucia._redis.revocations import (
+    TOMBSTONE,
+    UNRECORDED,
+    RevocationRecorder,
+    RevocationTracking,
+)
 from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, SWAP
 from lucia._rules.sessions import MARKER_MS
 from lucia.errors import ConcurrentlyRevoked, DuplicateSessionId
 from lucia.models import SessionRow, handle_of
 
 PROVISIONAL_MS: Final = 10_000
-"""How long a session lives that is not whole yet."""
+"""How long a session lives until its creation is complete."""
 
 INDEX_SLACK_MS: Final = 60_000
-"""How much longer than its sessions an index lives, for two servers' clocks."""
+"""How much longer than its sessions an index lives: the clocks of two servers may differ (I3)."""
 
-TOMBSTONE: Final = b'{"ended":true}'
-"""A marker that names no successor."""
+MAX_COMMANDS_PER_BATCH: Final = 500
+"""How many sessions are read or revoked side by side."""
 
-Held = tuple[bytes | None, bytes | None]
-"""What was at a session's key and at its marker's."""
 
-BATCH: Final = 500
-"""How many sessions are read or ended side by side."""
+class SessionKeys(NamedTuple):
+    """A session id, its key, and its marker's key in the same slot."""
+
+    id: str
+    session: bytes
+    marker: bytes
+
+
+class RecordAndMarker(NamedTuple):
+    """What was at a session's key and at its marker's."""
+
+    record: bytes | None
+    marker: bytes | None
 
 
 class SlotSteps(Protocol):
-    """What an operation does at one key, or at two in one slot, so that nothing comes between."""
+    """The steps that are atomic, each at one key or at two keys in one slot."""
 
-    def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
-        """Put an id into an index, which lives at least until ``expires``; returns its length, or ALREADY_EXPIRED if that is past."""
+    def add_to_index(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
+        """Add an id to an index, and let that live until ``expires`` at least.
+
+        Returns:
+            The index's length; ALREADY_EXPIRED if ``expires`` is past, and then nothing is done.
+        """
         ...
 
-    def swap(
-        self, used: str, marker_key: str, marker: bytes
+    def replace_with_marker(
+        self, session: str, marker_key: str, marker: bytes
     ) -> Operation[tuple[bytes | None, int] | None]:
-        """Put a marker in the place of a session and return None; if that is gone, return its marker, if any, and what is left of it."""
+        """Delete a session and write a marker.
+
+        Returns:
+            None if it was done. If the session is gone, the marker that is there, if any, and its
+            time to live.
+        """
         ...
 
-    def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:
-        """End sessions for ever, and return for each what it and its marker held."""
+    def revoke(
+        self, sessions: Sequence[SessionKeys], recorder: RevocationRecorder
+    ) -> Operation[list[RecordAndMarker]]:
+        """Delete sessions, and after that read their markers.
+
+        No renewal may replace such a session afterwards.
+        """
         ...
 
-    def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
-        """Take ids out of an index; if many, the oldest first, since those are found at once at its end."""
+    def remove_from_index(
+        self, index: Index, key: Argument, ids: Sequence[bytes]
+    ) -> Operation[None]:
+        """Remove ids from an index. Oldest first is the fastest."""
         ...
 
 
-class Scripted:
+class ScriptedSteps:
     """One script for each step; all its keys are in one slot."""
 
-    def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
+    def add_to_index(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
         length: int = yield Eval(index.scripts.push, (key,), (session_id, expires, INDEX_SLACK_MS))
         return length
 
-    def swap(
-        self, used: str, marker_key: str, marker: bytes
+    def replace_with_marker(
+        self, session: str, marker_key: str, marker: bytes
     ) -> Operation[tuple[bytes | None, int] | None]:
-        answer = yield Eval(SWAP, (used, marker_key), (marker, MARKER_MS))
-        return None if answer == 1 else (answer[0], answer[1])
+        reply = yield Eval(SWAP, (session, marker_key), (marker, MARKER_MS))
+        return None if reply == 1 else (reply[0], reply[1])
 
-    def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:
-        answers: list[list[list[bytes | None]]] = yield Batch(
-            tuple(Eval(DELETE, pair, ()) for pair in keys)
+    def revoke(
+        self, sessions: Sequence[SessionKeys], recorder: RevocationRecorder
+    ) -> Operation[list[RecordAndMarker]]:
+        replies = yield from recorder.send(
+            Batch(tuple(Eval(DELETE, (each.session, each.marker), ()) for each in sessions)),
+            lambda replies: (
+                each.id
+                for each, [(record, _)] in zip(sessions, replies, strict=True)
+                if record is not None
+            ),
         )
-        return [(held[0][0], held[0][1]) for held in answers]
+        return [RecordAndMarker(record, marker) for [(record, marker)] in replies]
 
-    def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
+    def remove_from_index(
+        self, index: Index, key: Argument, ids: Sequence[bytes]
+    ) -> Operation[None]:
         yield Eval(index.scripts.drop, (key,), tuple(ids))
 
 
-class Plain:
-    """Commands alone, for servers that refuse scripts; needs Redis 7 for the index's expiry."""
+class PlainSteps:
+    """Commands alone, for servers that refuse scripts; the index's expiry needs Redis 7."""
 
-    def push(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
+    def add_to_index(self, index: Index, key: str, session_id: str, expires: int) -> Operation[int]:
         if expires <= milliseconds_of((yield Call("TIME", ()))):
             return ALREADY_EXPIRED
-        yield index.check(key)  # a key of another type fails here, before its expiry is touched
-        endless = (
-            yield Call("PTTL", (key,))
-        ) == -1  # the original wrote it; with an end it could end before the original's sessions
+        # A key of another type fails here, before its expiry is touched.
+        yield index.check(key)
+        # An index without an expiry was written by Lucia JS: with one it could expire before the
+        # sessions of Lucia JS do, which live for 57 years.
+        is_endless = (yield Call("PTTL", (key,))) == -1
+        # Only Redis 7 has these conditions. GT alone does not set the first expiry: no expiry
+        # counts as infinite.
         first, longer = (
             Call("PEXPIREAT", (key, expires + INDEX_SLACK_MS, condition))
             for condition in ("NX", "GT")
@@ -131,271 +176,338 @@ class Plain:
         if index.legacy_writers:
             replies = yield Transaction((*added, Call("PERSIST", (key,))))
             return cast("int", replies[len(added) - 1])
-        replies = yield Transaction((*added, *(() if endless else (first, longer))))
+        replies = yield Transaction((*added, *(() if is_endless else (first, longer))))
         length = cast("int", replies[len(added) - 1])
-        if endless and length == 1:  # it was emptied meanwhile
+        # The index was emptied since PTTL, so this one is new, and ours.
+        if is_endless and length == 1:
             yield first
         return length
 
-    def swap(
-        self, used: str, marker_key: str, marker: bytes
+    def replace_with_marker(
+        self, session: str, marker_key: str, marker: bytes
     ) -> Operation[tuple[bytes | None, int] | None]:
-        if (yield Call("MGET", (used,)))[0] is not None:
+        if (yield Call("MGET", (session,)))[0] is not None:
             write = Call("SET", (marker_key, marker, "NX", "PX", MARKER_MS))
-            written, ended = yield Transaction((write, Call("DEL", (used,))))
+            written, deleted = yield Transaction((write, Call("DEL", (session,))))
             if written:
-                return None if ended else (None, 0)
+                # Nothing to delete: the session was revoked since it was read (I5).
+                return None if deleted else (None, 0)
         (value,) = yield Call("MGET", (marker_key,))
-        life = yield Call("PTTL", (marker_key,))
-        return value, life
+        ttl = yield Call("PTTL", (marker_key,))
+        return value, ttl
 
-    def take(self, keys: Sequence[tuple[bytes, bytes]]) -> Operation[list[Held]]:
+    def revoke(
+        self, sessions: Sequence[SessionKeys], recorder: RevocationRecorder
+    ) -> Operation[list[RecordAndMarker]]:
         records: list[list[bytes | None]] = yield Batch(
-            tuple(Call("MGET", (session,)) for session, _ in keys)
+            tuple(Call("MGET", (each.session,)) for each in sessions)
+        )
+        # Deleted before the tombstone is written: a server that is out of memory refuses SET, but
+        # not DEL, and the sessions are revoked anyway.
+        yield from recorder.send(
+            Batch(tuple(Call("DEL", (each.session,)) for each in sessions)),
+            lambda replies: (
+                each.id for each, deleted in zip(sessions, replies, strict=True) if deleted
+            ),
         )
         yield Batch(
-            tuple(Call("DEL", (session,)) for session, _ in keys)
-        )  # first, since a server without memory refuses the next
-        yield Batch(
-            tuple(Call("SET", (marker, TOMBSTONE, "NX", "PX", MARKER_MS)) for _, marker in keys)
+            tuple(Call("SET", (each.marker, TOMBSTONE, "NX", "PX", MARKER_MS)) for each in sessions)
         )
         markers: list[list[bytes | None]] = yield Batch(
-            tuple(Call("MGET", (marker,)) for _, marker in keys)
+            tuple(Call("MGET", (each.marker,)) for each in sessions)
         )
-        return [(record[0], marker[0]) for record, marker in zip(records, markers, strict=True)]
+        return [
+            RecordAndMarker(record, marker)
+            for (record,), (marker,) in zip(records, markers, strict=True)
+        ]
 
-    def drop(self, index: Index, key: Argument, ids: Sequence[bytes]) -> Operation[None]:
+    def remove_from_index(
+        self, index: Index, key: Argument, ids: Sequence[bytes]
+    ) -> Operation[None]:
         yield Batch(index.remove(key, ids))
 
 
-class ClusterStore(Reading):
-    """The operations for one layout, by the given steps."""
+class ClusterStore(BaseStore):
+    """The operations in a cluster, or without scripts.
 
-    def __init__(self, layout: Layout, steps: SlotSteps) -> None:
-        super().__init__(layout)
-        self._steps = steps
+    Args:
+        layout: the key names.
+        steps: how the atomic steps are done.
+        tracking: remembers and confirms revocations.
+    """
 
-    @property
-    def steps(self) -> SlotSteps:
-        return self._steps
+    def __init__(
+        self, layout: Layout, steps: SlotSteps, tracking: RevocationTracking | None = None
+    ) -> None:
+        super().__init__(layout, tracking)
+        self.steps = steps
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        """Store a new session. From the sixteenth one of a user on, every eighth takes dead ids out of eight entries of the index.
+        """Store a new session.
+
+        From a user's sixteenth session on, every eighth login removes the dead ids among eight
+        entries of the index (I7).
 
         Raises:
-            DuplicateSessionId: another session has this id.
-            ConcurrentlyRevoked: it was ended while it was made, as all of its user's sessions were.
-            ValueError: its end is past by the server's clock, or it can't be stored.
+            DuplicateSessionId: another session has this id (I4).
+            ConcurrentlyRevoked: it was revoked while it was made, by a sign-out everywhere.
+            ValueError: the session has expired by the server's clock, or can't be stored.
         """
-        length = yield from self._make(row)
-        if probes(self._layout, length):
+        length = yield from self._store(row)
+        if is_prune_due(self._layout, length):
             index = self._layout.index_key(row.user_id)
-            ids = yield from self._layout.index.sample(index, PROBE, length, random_below)
-            yield from self._drop(index, missing(ids, (yield from self._records(ids))))
+            ids = yield from self._layout.index.sample(
+                index, PRUNE_SAMPLE_SIZE, length, random_below
+            )
+            records = yield from self._read_records(ids)
+            yield from self._remove_from_index(index, ids_without_record(ids, records))
 
     def create_capped(
         self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
     ) -> Operation[SessionRow]:
-        """Store the session of a new login, then end the user's oldest logins beyond the limit.
+        """Store the session of a new login, then revoke the user's oldest logins beyond the limit.
 
-        Until all logins that go on at the same time have returned, there may be as many more than the limit.
+        There may be more logins than the limit until all that are in progress have returned.
 
         Raises:
-            DuplicateSessionId, ConcurrentlyRevoked, ValueError: as :meth:`create`.
+            DuplicateSessionId, ConcurrentlyRevoked, ValueError: see :meth:`create`.
         """
-        return (
-            yield from create_then_end(
-                self, self._layout, self._values, row, limit, now, random_below
-            )
-        )
+        return self._create_then_revoke_surplus(row, limit, now, random_below)
 
-    def _make(self, row: SessionRow) -> Operation[int]:
-        """Steps C1 to C3; returns the index's length."""
+    def _store(self, row: SessionRow) -> Operation[int]:
+        """Do the steps C1 to C3; return the index's length."""
         check_storable(self._layout, row)
         if not self._layout.is_one_slot(row.id):
             raise ValueError(
-                "a session id may not hold braces that are no hash tag, where a cluster has to find its marker"
+                "a session id may not hold braces that are no hash tag: in a cluster its marker "
+                "has to be in its slot"
             )
-        record, key, index = (
-            encode_row(row),
-            self._layout.session_key(row.id),
-            self._layout.index_key(row.user_id),
-        )
+        record = encode_row(row)
+        key, index = self._layout.session_key(row.id), self._layout.index_key(row.user_id)
         written = yield Call("SET", (key, record, "NX", "PX", PROVISIONAL_MS))
+        # The same record is our own: the command was sent twice (I4).
         if not written and (yield Call("MGET", (key,)))[0] != record:
             raise DuplicateSessionId
         try:
-            length = yield from self._steps.push(
+            length = yield from self.steps.add_to_index(
                 self._layout.index, index, row.id, row.idle_expires
             )
         except Exception:
-            with suppress(Exception):  # if this is lost too, the session is gone in ten seconds
+            with suppress(Exception):  # If this fails too, the session expires in ten seconds.
                 yield Call("DEL", (key,))
             raise
         if length == ALREADY_EXPIRED:
             yield Call("DEL", (key,))
-            raise already_expired()
+            raise already_expired_error()
+        # The session is gone: a sign-out everywhere found it in the index, or ten seconds are over.
         if not (yield Call("PEXPIREAT", (key, row.idle_expires))):
-            yield from self._drop(index, [row.id.encode()])
+            yield from self._remove_from_index(index, [row.id.encode()])
             raise ConcurrentlyRevoked
         return length
 
     def renew(
         self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
     ) -> Operation[SessionRow | None]:
-        """Put ``successor`` in the place of a session, once.
+        """Replace a session by its successor, once (I5).
+
+        Args:
+            used_id: the session's id.
+            successor: the new session.
+            grace: for how many milliseconds the used id leads to the successor.
+            sealed: the successor's id, sealed for those who have the used id.
 
         Returns:
-            ``successor``; or, where an earlier call was first and within its grace, the live end of that chain; else None.
+            ``successor``. If the session was renewed before, and within its grace, the live session
+            that it leads to; else None.
 
         Raises:
-            DuplicateSessionId, ConcurrentlyRevoked, ValueError: as :meth:`create`.
+            DuplicateSessionId, ConcurrentlyRevoked, ValueError: see :meth:`create`.
         """
         if not (self._layout.is_storable(used_id) and self._layout.is_one_slot(used_id)):
             return None
         marker = Marker(used_id, successor.id, grace, sealed)
-        yield from self._make(successor)
-        used, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
-        answer = yield from self._steps.swap(used, marker_key, encode_marker(marker))
-        found = None if answer is None else marker_or_none(answer[0], used_id)
-        if answer is None or found == marker:
-            if (
-                self._layout.index.legacy_writers
-            ):  # nobody else takes it out, whose session this call has ended
-                yield from self._drop(self._layout.index_key(successor.user_id), [used_id.encode()])
+        index = self._layout.index_key(successor.user_id)
+        # The successor is complete before a marker names it: otherwise a crash in between would
+        # leave a marker to a session that no revocation can reach (I2).
+        yield from self._store(successor)
+        session, marker_key = self._layout.session_key(used_id), self._layout.marker_key(used_id)
+        found = yield from self.steps.replace_with_marker(
+            session, marker_key, encode_marker(marker)
+        )
+        existing = None if found is None else marker_or_none(found[0], used_id)
+        # Our own marker is there if the command was sent twice.
+        if found is None or existing == marker:
+            # Beside other writers dead ids are not pruned, so the used id is removed here.
+            if self._layout.index.legacy_writers:
+                yield from self._remove_from_index(index, [used_id.encode()])
+            self._tracking.renewed(used_id, successor.id)
             return successor
         yield Call("DEL", (self._layout.session_key(successor.id),))
-        yield from self._drop(self._layout.index_key(successor.user_id), [successor.id.encode()])
-        return (yield from follow(self._layout, within_grace(found, answer[1])))
+        yield from self._remove_from_index(index, [successor.id.encode()])
+        next_id = successor_within_grace(existing, found[1])
+        return (yield from follow_chain(self._layout, next_id))
 
     def delete(self, session_ids: Iterable[str]) -> Operation[None]:
-        """End sessions and what they were renewed to."""
-        yield from self._end(session_ids, set())
+        """Revoke sessions and what they were renewed to, then remove their ids from the indexes."""
+        ids = list(session_ids)
+        return self._tracking.run(ids, lambda recorder: self._delete(ids, recorder))
+
+    def _delete(self, session_ids: Iterable[str], recorder: RevocationRecorder) -> Operation[None]:
+        yield from self._revoke(session_ids, set(), recorder)
 
     def delete_records(self, session_ids: Iterable[str]) -> Operation[None]:
-        """End sessions and what they were renewed to; leave their ids in the indexes."""
-        yield from self._delete_records(session_ids, set())
+        """Revoke sessions and what they were renewed to, for the replay.
+
+        Their ids stay in the indexes, where they are dead: an index that is damaged must not stop
+        the replay.
+        """
+        yield from self._delete_records(session_ids, set(), UNRECORDED)
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
-        """Read a user's sessions, in the order of the index; what is dead but still there is ended.
+        """Read a user's sessions, in the order of the index.
 
-        Ids whose session is gone are taken out of the index; not so beside ``legacy_writers``, where it may not be written yet.
+        Sessions that have expired although their keys exist get their expiry. Dead ids are removed
+        from the index, but not beside ``legacy_writers``, whose session may not be written yet.
         """
-        rows, gone = yield from read_by_user(self._layout, user_id, self._values)
-        yield from end_dead(self._layout, rows, now)
+        rows, dead = yield from self._read_user_sessions(user_id)
+        yield from expire_dead_sessions(self._layout, rows, now)
         if not self._layout.index.legacy_writers:
-            yield from self._drop(self._layout.index_key(user_id), gone)
+            yield from self._remove_from_index(self._layout.index_key(user_id), dead)
         return rows
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
-        """End a user's sessions that are in the index now, but for ``keep`` or what that was renewed to.
-
-        What to keep is looked for after the index was read, and spared is its whole chain and whatever has its handle: the successor that
-        a renewal has made, and has not put in its place yet, is in the index already.
+        """Revoke the user's sessions in the index but for ``keep``, or what that was renewed to (I2).
 
         Returns:
-            Whether a session was kept; if ``keep`` is no live session of this user, all are ended and it is False.
+            Whether a session was kept. If ``keep`` is no live session of this user, all are revoked
+            and it is False.
         """
+        return self._tracking.run(
+            (), lambda recorder: self._delete_by_user(user_id, keep, recorder)
+        )
+
+    def _delete_by_user(
+        self, user_id: str, keep: str | None, recorder: RevocationRecorder
+    ) -> Operation[bool]:
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
-        found = None if keep is None else (yield from end_of_chain(self._layout, user_id, keep))
-        spared = (
-            set[str | None]()
-            if found is None
-            else (yield from self._incarnations(user_id, ids, *found))
-        )
-        ended = [id_ for id_ in ids if to_text(id_) not in spared]
-        held = yield from self._end(map(to_text, ended), spared)
-        yield from self._drop(
-            index,
-            [id_ for id_ in ended if to_text(id_) in held]
-            if self._layout.index.legacy_writers
-            else ended,
-        )
+        # Resolved after the index was read: whatever the session is renewed to later is not in ids.
+        found = None if keep is None else (yield from resolve_chain(self._layout, user_id, keep))
+        spared: set[str | None] = set()
+        if found is not None:
+            spared = yield from self._ids_of_login(user_id, ids, *found)
+        others = [id_ for id_ in ids if to_text(id_) not in spared]
+        revoked = yield from self._revoke(map(to_text, others), spared, recorder)
+        # Beside other writers an id without a session may be a login that is not complete.
+        if self._layout.index.legacy_writers:
+            others = [id_ for id_ in others if to_text(id_) in revoked]
+        yield from self._remove_from_index(index, others)
         return found is not None
 
-    def _incarnations(
-        self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], end: SessionRow
+    def _ids_of_login(
+        self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], live: SessionRow
     ) -> Operation[set[str | None]]:
-        """A chain of ids, and those in the index whose session is of the same login, by its handle."""
+        """Return all ids of one login: a chain of renewals, and the ids whose session has its handle.
+
+        A renewal in progress has put its successor into the index already, and no marker names it
+        yet: the handle, which a renewal does not change, tells that it is this login's.
+        """
         found = set[str | None](chain)
         for block in Blocks(ids):
-            rows = rows_of(user_id, block, (yield from self._records(block)))
-            found.update(row.id for row in rows if handle_of(row) == handle_of(end))
+            rows = decode_rows(user_id, block, (yield from self._read_records(block)))
+            found.update(row.id for row in rows if handle_of(row) == handle_of(live))
         return found
 
-    def _end(self, session_ids: Iterable[str], seen: set[str | None]) -> Operation[set[str]]:
-        """End these sessions and what they were renewed to; then take them out of their indexes.
+    def _revoke(
+        self, session_ids: Iterable[str], seen: set[str | None], recorder: RevocationRecorder
+    ) -> Operation[set[str]]:
+        """Revoke sessions and what they were renewed to, then remove them from their indexes.
+
+        Args:
+            session_ids: the ids to revoke.
+            seen: ids that are left alone. The revoked ids are added to it.
+            recorder: sends the commands that revoke.
 
         Returns:
-            The ids at which there was a record.
+            The ids that had a record.
         """
-        found = yield from self._delete_records(session_ids, seen)
-        ended: dict[str, list[bytes]] = {}
+        found = yield from self._delete_records(session_ids, seen, recorder)
+        by_index: dict[str, list[bytes]] = {}
         for id_, row in found.items():
             if row is not None:
-                revoked(0, row.user_id)
-                ended.setdefault(self._layout.index_key(row.user_id), []).append(id_.encode())
-        for index, ids in ended.items():
-            yield from self._drop(index, ids[::-1])
+                log_revoked(0, row.user_id)
+                by_index.setdefault(self._layout.index_key(row.user_id), []).append(id_.encode())
+        for index, ids in by_index.items():
+            yield from self._remove_from_index(index, ids[::-1])
         return set(found)
 
     def _delete_records(
-        self, session_ids: Iterable[str], seen: set[str | None]
+        self, session_ids: Iterable[str], seen: set[str | None], recorder: RevocationRecorder
     ) -> Operation[dict[str, SessionRow | None]]:
-        """End these sessions, then what their markers name, and so on, each once.
+        """Delete these sessions, then those that their markers name, and so on, each once.
 
         Returns:
-            By the ids at which there was a record, the session in it; None if it was no session.
+            The session of each id that had a record; None if the record held no session.
         """
         found: dict[str, SessionRow | None] = {}
-        waiting = unseen(self._layout, session_ids, seen)
-        while waiting:
-            block, waiting = waiting[:BATCH], waiting[BATCH:]
-            held = yield from self._take(block)
+        to_delete = add_unseen(self._layout, session_ids, seen)
+        while to_delete:
+            block = to_delete[:MAX_COMMANDS_PER_BATCH]
+            to_delete = to_delete[MAX_COMMANDS_PER_BATCH:]
+            deleted = yield from self._delete_block(block, recorder)
             records = {
-                id_: record
-                for id_, (record, _) in zip(block, held, strict=True)
-                if record is not None
+                id_: each.record
+                for id_, each in zip(block, deleted, strict=True)
+                if each.record is not None
             }
             found.update((id_, row_or_none(record, id_)) for id_, record in records.items())
-            waiting += unseen(self._layout, successors(block, (marker for _, marker in held)), seen)
+            to_delete += add_unseen(
+                self._layout, successor_ids(block, (each.marker for each in deleted)), seen
+            )
         return found
 
-    def _take(self, session_ids: Sequence[str]) -> Operation[list[Held]]:
-        """End these sessions, and return what they and their markers held. One whose marker would be in another slot has none."""
-        whole = list(filter(self._layout.is_one_slot, session_ids))
-        held = dict(
-            zip(
-                whole,
-                (yield from self._steps.take([self._keys(id_) for id_ in whole])),
-                strict=True,
-            )
-        )
+    def _delete_block(
+        self, session_ids: Sequence[str], recorder: RevocationRecorder
+    ) -> Operation[list[RecordAndMarker]]:
+        """Delete these sessions, and return what they and their markers held."""
+        in_one_slot = list(filter(self._layout.is_one_slot, session_ids))
+        replies = yield from self.steps.revoke([self._keys(id_) for id_ in in_one_slot], recorder)
+        found = dict(zip(in_one_slot, replies, strict=True))
         for id_ in session_ids:
-            if id_ not in held:  # another protocol's, which had one server
-                key, _ = self._keys(id_)
-                held[id_] = (yield Call("MGET", (key,)))[0], None
-                yield Call("DEL", (key,))
-        return [held[id_] for id_ in session_ids]
+            # Written by the store for one server, where the marker may be in another slot. Here it
+            # could not be written atomically, so no renewal has made one.
+            if id_ not in found:
+                found[id_] = yield from self._delete_without_marker(id_, recorder)
+        return [found[id_] for id_ in session_ids]
 
-    def _keys(self, session_id: str) -> tuple[bytes, bytes]:
-        return to_bytes(self._layout.session_key(session_id)), to_bytes(
-            self._layout.marker_key(session_id)
+    def _delete_without_marker(
+        self, session_id: str, recorder: RevocationRecorder
+    ) -> Operation[RecordAndMarker]:
+        key = self._keys(session_id).session
+        (record,) = yield Call("MGET", (key,))
+        yield from recorder.send(
+            Call("DEL", (key,)), lambda deleted: [session_id] if deleted else ()
+        )
+        return RecordAndMarker(record, None)
+
+    def _keys(self, session_id: str) -> SessionKeys:
+        return SessionKeys(
+            session_id,
+            to_bytes(self._layout.session_key(session_id)),
+            to_bytes(self._layout.marker_key(session_id)),
         )
 
-    def _records(self, ids: Sequence[bytes]) -> Operation[list[bytes | None]]:
-        return (yield from self._values([session_key(self._layout, id_) for id_ in ids]))
-
-    def _values(self, keys: Sequence[bytes]) -> Operation[list[bytes | None]]:
+    def _read_values(self, keys: Sequence[bytes]) -> Operation[list[bytes | None]]:
+        # One MGET for each key: in a cluster they are in different slots.
         values: list[bytes | None] = []
-        for start in range(0, len(keys), BATCH):
-            answers: list[list[bytes | None]] = yield Batch(
-                tuple(Call("MGET", (key,)) for key in keys[start : start + BATCH])
+        for start in range(0, len(keys), MAX_COMMANDS_PER_BATCH):
+            replies: list[list[bytes | None]] = yield Batch(
+                tuple(Call("MGET", (key,)) for key in keys[start : start + MAX_COMMANDS_PER_BATCH])
             )
-            values += [answer[0] for answer in answers]
+            values += [value for (value,) in replies]
         return values
 
-    def _drop(self, index: str, ids: Sequence[bytes]) -> Operation[None]:
-        for start in range(0, len(ids), BATCH):
-            yield from self._steps.drop(self._layout.index, index, ids[start : start + BATCH])
+    def _remove_from_index(self, index: str, ids: Sequence[bytes]) -> Operation[None]:
+        for start in range(0, len(ids), MAX_COMMANDS_PER_BATCH):
+            block = ids[start : start + MAX_COMMANDS_PER_BATCH]
+            yield from self.steps.remove_from_index(self._layout.index, index, block)

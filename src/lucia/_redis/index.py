@@ -26,7 +26,7 @@ local index_remove_oldest = index_remove
 """
 
 
-class Place(NamedTuple):
+class IndexCursor(NamedTuple):
     """How far an index was read by pages: in a list so many entries from its oldest end, the last of which was ``anchor``.
 
     In a set it is the cursor of the scan, and there is no anchor.
@@ -35,23 +35,25 @@ class Place(NamedTuple):
     position: int
     anchor: bytes | None = None
 
-    def after_removing(self, count: int) -> "Place":
+    def after_removing(self, count: int) -> "IndexCursor":
         """The same place, once so many of the entries before it are taken out."""
-        return self if self.anchor is None else Place(max(self.position - count, 0), self.anchor)
+        return (
+            self if self.anchor is None else IndexCursor(max(self.position - count, 0), self.anchor)
+        )
 
 
-class Page(NamedTuple):
+class IndexPage(NamedTuple):
     """Some ids of an index, and the place where the next page begins, if there is one.
 
     ``has_moved`` says that entries that were read before are gone, so that others may have been missed.
     """
 
     ids: list[bytes]
-    next: Place | None
+    next: IndexCursor | None
     has_moved: bool
 
 
-START: Final = Place(0)
+FIRST_PAGE: Final = IndexCursor(0)
 """Where the first page begins."""
 
 
@@ -111,7 +113,7 @@ class Index(Protocol):
         """How often an id is there."""
         ...
 
-    def read_page(self, key: Argument, place: Place, size: int) -> Operation[Page]:
+    def read_page(self, key: Argument, place: IndexCursor, size: int) -> Operation[IndexPage]:
         """About so many ids. From :data:`START` to the end, every id is seen that is there all the time, unless a page has moved."""
         ...
 
@@ -154,7 +156,7 @@ class ListIndex:
     def count(self, key: Argument, session_id: Argument) -> Operation[int]:
         return len((yield Call("LPOS", (key, session_id, "COUNT", 0))))
 
-    def read_page(self, key: Argument, place: Place, size: int) -> Operation[Page]:
+    def read_page(self, key: Argument, place: IndexCursor, size: int) -> Operation[IndexPage]:
         """Pages from the oldest end, where logins move nothing; each begins with a second look at the entry before it."""
         ids = list(
             cast(
@@ -166,7 +168,9 @@ class ListIndex:
         has_moved = bool(place.position) and ids[-1:] != [place.anchor]
         if place.position:
             ids = ids[:-1]
-        return Page(ids, None if is_last else Place(place.position + len(ids), ids[0]), has_moved)
+        return IndexPage(
+            ids, None if is_last else IndexCursor(place.position + len(ids), ids[0]), has_moved
+        )
 
 
 class SetIndex:
@@ -207,9 +211,11 @@ class SetIndex:
     def count(self, key: Argument, session_id: Argument) -> Operation[int]:
         return int((yield self.find(key, session_id)))
 
-    def read_page(self, key: Argument, place: Place, size: int) -> Operation[Page]:
+    def read_page(self, key: Argument, place: IndexCursor, size: int) -> Operation[IndexPage]:
         cursor, ids = yield Call("SSCAN", (key, place.position, "COUNT", size))
-        return Page(sorted(ids), Place(int(cursor)) if int(cursor) else None, has_moved=False)
+        return IndexPage(
+            sorted(ids), IndexCursor(int(cursor)) if int(cursor) else None, has_moved=False
+        )
 
 
 LIST: Final = ListIndex()

@@ -1,12 +1,18 @@
-"""What both protocols of the store share: reading one session, following used ids, and the rows of an index."""
+"""What the stores for one server and for a cluster share.
 
+An operation is a generator: it yields commands, and is sent their replies. It does no I/O, so that
+the sync and the async driver, the model checker and the tests all run the same code.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from lucia._compat.blocks import Blocks
 from lucia._redis.commands import Batch, Call, DropConnections, Operation, Reply
 from lucia._redis.lookup import Lookup, PlainLookup
 from lucia._redis.records import Layout, Marker, MismatchedReply, decode_marker, decode_row
+from lucia._redis.revocations import UNRECORDED, RevocationRecorder, RevocationTracking
 from lucia._rules.caps import login_after, surplus_sessions
 from lucia._rules.sessions import MARKER_MS
 from lucia.errors import ConcurrentlyRevoked
@@ -15,31 +21,169 @@ from lucia.models import SessionRow
 T = TypeVar("T")
 
 MAX_HOPS: Final = 16
-"""How many renewals within one grace are followed to a live session; ending sessions follows all of them."""
+"""How many renewals a read follows. A revocation follows all of them."""
 
-PROBE: Final = 8
-"""How many entries of an index one login looks at."""
+PRUNE_SAMPLE_SIZE: Final = 8
+"""How many entries of an index one login checks for dead ids (I7)."""
 
 
-def get(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
-    """Read one session.
+class BaseStore(ABC):
+    """The operations that both kinds of store share.
 
-    ``MGET session:{id}``; if the record is another session's, the connections are dropped and it is read once more.
+    Args:
+        layout: the key names.
+        tracking: remembers and confirms revocations.
     """
-    return (yield from twice(lambda: get_once(layout, session_id)))
+
+    def __init__(self, layout: Layout, tracking: RevocationTracking | None) -> None:
+        self._layout = layout
+        self._tracking = tracking or RevocationTracking(layout)
+        self.lookup: Lookup = PlainLookup(layout)
+
+    def get(self, session_id: str) -> Operation[SessionRow | None]:
+        """Read one session."""
+        return get_session(self._layout, session_id)
+
+    def get_once(self, session_id: str) -> Operation[SessionRow | None]:
+        """Read one session without a retry.
+
+        Raises:
+            MismatchedReply: the record belongs to another session.
+        """
+        return get_session_once(self._layout, session_id)
+
+    def get_successor(self, used_id: str) -> Operation[SessionRow | None]:
+        """Follow a used id along its renewals to a live session, each within its grace."""
+        return get_successor(self._layout, used_id)
+
+    @abstractmethod
+    def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
+        """Store a new session."""
+
+    @abstractmethod
+    def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
+        """Read a user's sessions, in the order of the index."""
+
+    @abstractmethod
+    def _delete(self, session_ids: Iterable[str], recorder: RevocationRecorder) -> Operation[None]:
+        """Revoke sessions and what they were renewed to."""
+
+    @abstractmethod
+    def _read_values(self, keys: Sequence[bytes]) -> Operation[list[bytes | None]]:
+        """Read the strings at these keys, None where there is none."""
+
+    def _read_records(self, ids: Sequence[bytes]) -> Operation[list[bytes | None]]:
+        return (yield from self._read_values([session_key(self._layout, id_) for id_ in ids]))
+
+    def _read_user_sessions(self, user_id: str) -> Operation[tuple[list[SessionRow], list[bytes]]]:
+        """Return the sessions that a user's index leads to, in its order, and the dead ids in it.
+
+        A session that was renewed after the index was read is gone, and its successor is not among
+        the ids that were read. So each dead id's marker is followed. Successors that are found in
+        this way come first.
+
+        Sessions are read and decoded block by block: while the server is asked for the next block,
+        the event loop runs other tasks.
+        """
+        layout = self._layout
+        rows: list[SessionRow] = []
+        dead: list[bytes] = []
+        seen: set[str | None] = set()
+        for ids in Blocks((yield from layout.index.read(layout.index_key(user_id)))):
+            block = [id_ for id_ in dict.fromkeys(ids) if to_text(id_) not in seen]
+            records = yield from self._read_records(block)
+            rows += decode_rows(user_id, block, records)
+            dead += ids_without_record(block, records)
+            seen.update(map(to_text, block))
+        to_follow = dead
+        while to_follow:
+            found: list[bytes] = []
+            for block in Blocks(to_follow):
+                used_ids = list(map(to_text, block))
+                markers = yield from self._read_values(
+                    [to_bytes(layout.marker_key(id_)) for id_ in used_ids]
+                )
+                found += map(to_bytes, add_unseen(layout, successor_ids(used_ids, markers), seen))
+            records = yield from self._read_records(found)
+            rows = decode_rows(user_id, found, records) + rows
+            to_follow = ids_without_record(found, records)
+        return rows, dead
+
+    def _create_then_revoke_surplus(
+        self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
+    ) -> Operation[SessionRow]:
+        """Store the session of a new login, then revoke the user's logins beyond the limit.
+
+        Every login reads the index after it has entered it. So of several at the same time, the
+        last one to read sees all of them, and as all apply the same order, the newest remain. A
+        machine whose clock is behind must not make a new login the oldest: its time is set after
+        that of every login that it sees.
+
+        Raises:
+            DuplicateSessionId, ConcurrentlyRevoked, ValueError: see the store's ``create``. A login
+                that newer ones revoked while it was made is returned, as one that was revoked
+                afterwards.
+        """
+        stored = login_after((yield from self.get_by_user(row.user_id, now)), row, now)
+        try:
+            yield from self.create(stored, random_below)
+        except ConcurrentlyRevoked:
+            if not (yield from self._is_surplus(row, stored, limit, now)):
+                raise
+            return stored
+        rows = yield from self.get_by_user(row.user_id, now)
+        surplus = surplus_sessions(rows, row, limit, now, spare=False)
+        yield from self._delete(surplus, UNRECORDED)
+        return stored
+
+    def _is_surplus(
+        self, row: SessionRow, stored: SessionRow, limit: int, now: int
+    ) -> Operation[bool]:
+        """Whether there are as many newer logins as the limit allows, so that one of them revoked this one.
+
+        A newer login may be revoked after the index was read and before its record is. The login
+        that revoked it has entered the index by then. So read again until no new id is dead.
+        """
+        known: set[bytes] = set()
+        while True:
+            rows, dead = yield from self._read_user_sessions(row.user_id)
+            if stored.id in surplus_sessions([*rows, stored], row, limit, now, spare=False):
+                return True
+            if known.issuperset(dead):
+                return False
+            known.update(dead)
 
 
-def twice(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
-    """Do it; if the reply was another's, once more."""
+def get_session(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
+    """Read one session: ``MGET session:{id}``."""
+    return (yield from retry_if_mismatched(lambda: get_session_once(layout, session_id)))
+
+
+def get_session_once(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
+    """Read one session without a retry.
+
+    Raises:
+        MismatchedReply: the record belongs to another session.
+    """
+    record = one_value((yield Call("MGET", (layout.session_key(session_id),))))
+    return None if record is None else decode_row(record, session_id)
+
+
+def retry_if_mismatched(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
+    """Read, and once more on new connections if the reply belongs to another command (I0)."""
     try:
         return (yield from read())
     except MismatchedReply:
         pass
-    return (yield from once_more(read))
+    return (yield from retry_on_new_connection(read))
 
 
-def once_more(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
-    """After a reply that was another's: drop the connections and do it again; wrong again is None."""
+def retry_on_new_connection(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
+    """Drop the idle connections, whose replies are not to be trusted (I0), and read again.
+
+    Returns:
+        What was read; None if the reply is another command's again.
+    """
     yield DropConnections()
     try:
         return (yield from read())
@@ -47,21 +191,11 @@ def once_more(read: Callable[[], Operation[T | None]]) -> Operation[T | None]:
         return None
 
 
-def get_once(layout: Layout, session_id: str) -> Operation[SessionRow | None]:
-    """Read one session.
-
-    Raises:
-        MismatchedReply: the record is another session's.
-    """
-    record = one_value((yield Call("MGET", (layout.session_key(session_id),))))
-    return None if record is None else decode_row(record, session_id)
-
-
 def one_value(reply: Reply) -> bytes | None:
-    """The value in a reply to ``MGET`` of one key.
+    """Return the value in a reply to ``MGET`` of one key.
 
     Raises:
-        MismatchedReply: the reply has another shape, so it was another command's.
+        MismatchedReply: the reply has another shape, so it belongs to another command.
     """
     match reply:
         case [bytes() | None as value]:
@@ -70,16 +204,20 @@ def one_value(reply: Reply) -> bytes | None:
             raise MismatchedReply
 
 
-def successor_of(layout: Layout, used_id: str) -> Operation[SessionRow | None]:
-    """Follow a used id to the live end of its chain of renewals, each within its grace: ``MGET`` and ``PTTL`` of its marker."""
-    return (yield from follow(layout, (yield from _successor_id(layout, used_id))))
+def get_successor(layout: Layout, used_id: str) -> Operation[SessionRow | None]:
+    """Follow a used id along its renewals to a live session, each within its grace.
+
+    For each renewal that is ``MGET`` and ``PTTL`` of the marker, and ``MGET`` of the successor.
+    """
+    return (yield from follow_chain(layout, (yield from _successor_id(layout, used_id))))
 
 
-def follow(layout: Layout, session_id: str | None) -> Operation[SessionRow | None]:
+def follow_chain(layout: Layout, session_id: str | None) -> Operation[SessionRow | None]:
+    """Return this session or, if it was renewed within the grace, the live one it leads to."""
     for _ in range(MAX_HOPS):
         if session_id is None:
             return None
-        row = yield from get(layout, session_id)
+        row = yield from get_session(layout, session_id)
         if row is not None:
             return row
         session_id = yield from _successor_id(layout, session_id)
@@ -87,106 +225,97 @@ def follow(layout: Layout, session_id: str | None) -> Operation[SessionRow | Non
 
 
 def _successor_id(layout: Layout, used_id: str) -> Operation[str | None]:
-    return (yield from twice(lambda: _successor_id_once(layout, used_id)))
+    return (yield from retry_if_mismatched(lambda: _successor_id_once(layout, used_id)))
 
 
 def _successor_id_once(layout: Layout, used_id: str) -> Operation[str | None]:
-    marker = yield from _marker_of_once(layout, used_id)
+    marker = yield from _marker_once(layout, used_id)
     if marker is None:
         return None
-    life = yield Call("PTTL", (layout.marker_key(used_id),))
-    return within_grace(marker, life)
+    ttl = yield Call("PTTL", (layout.marker_key(used_id),))
+    return successor_within_grace(marker, ttl)
 
 
-def _marker_of(layout: Layout, used_id: str) -> Operation[Marker | None]:
-    return (yield from twice(lambda: _marker_of_once(layout, used_id)))
+def _marker(layout: Layout, used_id: str) -> Operation[Marker | None]:
+    return (yield from retry_if_mismatched(lambda: _marker_once(layout, used_id)))
 
 
-def _marker_of_once(layout: Layout, used_id: str) -> Operation[Marker | None]:
+def _marker_once(layout: Layout, used_id: str) -> Operation[Marker | None]:
     return decode_marker(one_value((yield Call("MGET", (layout.marker_key(used_id),)))), used_id)
 
 
-class Reading:
-    """The operations that read one session, which both protocols share."""
+def successor_within_grace(marker: Marker | None, ttl: int) -> str | None:
+    """Return the successor's id while the grace lasts.
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self.lookup: Lookup = PlainLookup(layout)
-
-    def get(self, session_id: str) -> Operation[SessionRow | None]:
-        return get(self._layout, session_id)
-
-    def get_once(self, session_id: str) -> Operation[SessionRow | None]:
-        return get_once(self._layout, session_id)
-
-    def get_successor(self, used_id: str) -> Operation[SessionRow | None]:
-        return successor_of(self._layout, used_id)
+    None for a sealed marker: only who has the used id can open it, see :mod:`lucia._redis.at_rest`.
+    """
+    if marker is None or marker.sealed is not None or not is_in_grace(marker, ttl):
+        return None
+    return marker.successor
 
 
-def within_grace(marker: Marker | None, life: int) -> str | None:
-    """The successor's id while the grace lasts; None for a sealed one, since that names by no id what it leads to."""
-    return (
-        marker.successor
-        if marker is not None and marker.sealed is None and is_in_grace(marker, life)
-        else None
-    )
+def is_in_grace(marker: Marker, ttl: int) -> bool:
+    """Whether the grace still lasts, by how much of the marker's life the server says is left."""
+    return 0 <= MARKER_MS - ttl < marker.grace
 
 
-def is_in_grace(marker: Marker, life: int) -> bool:
-    """Whether so much of a marker's life has passed at most as the grace lasts, by the server's clock."""
-    return 0 <= MARKER_MS - life < marker.grace
-
-
-def end_of_chain(
+def resolve_chain(
     layout: Layout, user_id: str, session_id: str
 ) -> Operation[tuple[list[str], SessionRow] | None]:
-    """The ids from this one along its renewals of the last minute, and the live session of this user that they lead to, if any."""
+    """Follow the renewals of the last minute, whatever their grace.
+
+    Returns:
+        The ids from this one on, and the live session of this user that they lead to; None if
+        there is none.
+    """
     chain: list[str] = []
-    following: str | None = session_id
-    while following is not None and following not in chain:
-        chain.append(following)
-        row = yield from get(layout, following)
+    next_id: str | None = session_id
+    while next_id is not None and next_id not in chain:
+        chain.append(next_id)
+        row = yield from get_session(layout, next_id)
         if row is not None:
             return (chain, row) if row.user_id == user_id else None
-        marker = yield from _marker_of(layout, following)
-        following = None if marker is None else marker.successor
+        marker = yield from _marker(layout, next_id)
+        next_id = None if marker is None else marker.successor
     return None
 
 
-def unseen(layout: Layout, session_ids: Iterable[str], seen: set[str | None]) -> list[str]:
-    """Those ids that were not seen before, each once; they are seen now."""
+def add_unseen(layout: Layout, session_ids: Iterable[str], seen: set[str | None]) -> list[str]:
+    """Add ids to ``seen``, and return those that are new, each once."""
     new = [id_ for id_ in dict.fromkeys(session_ids) if id_ not in seen and layout.is_storable(id_)]
     seen.update(new)
     return new
 
 
-def successors(used_ids: Iterable[str], markers: Iterable[bytes | None]) -> list[str]:
+def successor_ids(used_ids: Iterable[str], markers: Iterable[bytes | None]) -> list[str]:
+    """Return the successors that these used ids' markers name."""
     found = [marker_or_none(marker, id_) for id_, marker in zip(used_ids, markers, strict=True)]
     return [marker.successor for marker in found if marker is not None]
 
 
 def milliseconds_of(time: Sequence[bytes]) -> int:
-    """The reply to ``TIME`` in milliseconds since the epoch."""
+    """Return the reply to ``TIME`` in milliseconds since the epoch."""
     seconds, microseconds = time
     return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 def session_key(layout: Layout, session_id: bytes) -> bytes:
-    """The key of an id as the index holds it, which need not be valid text."""
+    """Return the key of an id as the index holds it, which may be any bytes."""
     return layout.session_key("").encode() + session_id
 
 
 def to_bytes(text: str) -> bytes:
-    """The bytes that :func:`to_text` made text of."""
+    """Return the bytes that :func:`to_text` made text of."""
     return text.encode(errors="surrogateescape")
 
 
 def to_text(id_: bytes) -> str:
-    """An id as the index holds it, as text, whatever the bytes."""
+    """Return an id as the index holds it as text; bytes that are no UTF-8 survive."""
     return id_.decode(errors="surrogateescape")
 
 
 def row_or_none(record: bytes | None, session_id: str) -> SessionRow | None:
+    """Decode a record; return None if it holds no session, or another one."""
     try:
         return None if record is None else decode_row(record, session_id)
     except MismatchedReply:
@@ -194,16 +323,17 @@ def row_or_none(record: bytes | None, session_id: str) -> SessionRow | None:
 
 
 def marker_or_none(value: bytes | None, used_id: str) -> Marker | None:
+    """Decode a marker; return None if the value is none, or is another id's."""
     try:
         return decode_marker(value, used_id)
     except MismatchedReply:
         return None
 
 
-def rows_of(
+def decode_rows(
     user_id: str, ids: Sequence[bytes], records: Sequence[bytes | None]
 ) -> list[SessionRow]:
-    """The sessions of this user among what the index led to, each once."""
+    """Decode the records of these ids; return the sessions of this user, each once."""
     rows: dict[bytes, SessionRow] = {}
     for id_, record in zip(ids, records, strict=True):
         row = row_or_none(record, to_text(id_))
@@ -212,51 +342,17 @@ def rows_of(
     return list(rows.values())
 
 
-Read = Callable[[Sequence[bytes]], Operation[list[bytes | None]]]
-"""Reads what is at these keys."""
+def ids_without_record(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes]:
+    """Return the ids whose session is gone."""
+    return [id_ for id_, record in zip(ids, records, strict=True) if record is None]
 
 
-def read_by_user(
-    layout: Layout, user_id: str, read: Read
-) -> Operation[tuple[list[SessionRow], list[bytes]]]:
-    """Return the sessions that a user's index leads to, in its order, and the ids without a session.
+def expire_dead_sessions(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:
+    """Set the expiry of sessions that are past their idle end although their keys exist (I3).
 
-    Before all others are those that were renewed meanwhile.
-
-    They are read and decoded block by block, so that a user with very many sessions holds up nobody:
-    while the server is asked for a block, the event loop serves others.
-
-    One that was renewed after the index was read is gone, and its successor not among the ids: its marker leads there.
-
-    Args:
-        layout: the key names.
-        user_id: whose sessions.
-        read: reads what is at these keys.
+    Lucia JS writes such keys: it gives them a time to live of 57 years. ``PEXPIREAT`` deletes them
+    only if they have expired by the server's clock too.
     """
-    rows: list[SessionRow] = []
-    gone: list[bytes] = []
-    seen: set[str | None] = set()
-    for ids in Blocks((yield from layout.index.read(layout.index_key(user_id)))):
-        block = [id_ for id_ in dict.fromkeys(ids) if to_text(id_) not in seen]
-        records = yield from read([session_key(layout, id_) for id_ in block])
-        rows += rows_of(user_id, block, records)
-        gone += missing(block, records)
-        seen.update(map(to_text, block))
-    waiting = gone
-    while waiting:
-        led_to: list[bytes] = []
-        for block in Blocks(waiting):
-            markers = yield from read([to_bytes(layout.marker_key(to_text(id_))) for id_ in block])
-            led_to += map(to_bytes, unseen(layout, successors(map(to_text, block), markers), seen))
-        waiting = led_to
-        records = yield from read([session_key(layout, id_) for id_ in waiting])
-        rows = rows_of(user_id, waiting, records) + rows
-        waiting = missing(waiting, records)
-    return rows, gone
-
-
-def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:
-    """``PEXPIREAT`` sessions that are dead though their keys live on, as the original's do; so the server's clock has the last word."""
     for block in Blocks([row for row in rows if row.idle_expires < now]):
         yield Batch(
             tuple(
@@ -265,91 +361,36 @@ def end_dead(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[
         )
 
 
-def create_then_end(
-    store: "CreatesAndEnds",
-    layout: Layout,
-    read: Read,
-    row: SessionRow,
-    limit: int,
-    now: int,
-    random_below: Callable[[int], int],
-) -> Operation[SessionRow]:
-    """Store the session of a new login, then look which of the user's logins are surplus, and end these.
+def is_prune_due(layout: Layout, length: int) -> bool:
+    """Whether a login that made an index this long checks some of its entries for dead ids.
 
-    All logins follow one order, and each looks after it is in the index. So of those at the same time the last to look sees them all,
-    and the newest are left. That no other machine's clock makes a new login the oldest, its time is set after those it sees before.
-
-    Raises:
-        DuplicateSessionId, ConcurrentlyRevoked, ValueError: as the store's ``create``. A login that newer ones have ended, while it was
-            made, is one that was ended afterwards.
+    Every eighth login does from the sixteenth session on, which bounds the dead ids (I7) at no cost
+    to most logins. Never beside other writers: there, an id without a session may be a login whose
+    session is not written yet.
     """
-    stored = login_after((yield from store.get_by_user(row.user_id, now)), row, now)
-    try:
-        yield from store.create(stored, random_below)
-    except ConcurrentlyRevoked:
-        if not (yield from _is_overtaken(layout, read, row, stored, limit, now)):
-            raise
-        return stored
-    rows = yield from store.get_by_user(row.user_id, now)
-    yield from store.delete(surplus_sessions(rows, row, limit, now, spare=False))
-    return stored
-
-
-def _is_overtaken(
-    layout: Layout, read: Read, row: SessionRow, stored: SessionRow, limit: int, now: int
-) -> Operation[bool]:
-    """Whether as many newer logins are there as the limit allows, so that it was one of them that ended the one that was stored.
-
-    A newer one may itself be ended between the looks at the index and at its record, by one that is in the index by then: so the look
-    counts only if none was.
-    """
-    known: set[bytes] = set()
-    while True:
-        rows, gone = yield from read_by_user(layout, row.user_id, read)
-        if stored.id in surplus_sessions([*rows, stored], row, limit, now, spare=False):
-            return True
-        if known.issuperset(gone):
-            return False
-        known.update(gone)
-
-
-class CreatesAndEnds(Protocol):
-    """The operations that :func:`create_then_end` is made of."""
-
-    def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]: ...
-
-    def delete(self, session_ids: Iterable[str]) -> Operation[None]: ...
-
-    def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]: ...
-
-
-def missing(ids: Sequence[bytes], records: Sequence[bytes | None]) -> list[bytes]:
-    """The ids whose session is gone."""
-    return [id_ for id_, record in zip(ids, records, strict=True) if record is None]
-
-
-def probes(layout: Layout, length: int) -> bool:
-    """Whether a login looks at eight ids of an index of this length: every eighth login does, from the sixteenth session on.
-
-    None does where nothing goes out of an index with its session gone.
-    """
-    return length >= 2 * PROBE and not length % PROBE and not layout.index.legacy_writers
+    return (
+        length >= 2 * PRUNE_SAMPLE_SIZE
+        and not length % PRUNE_SAMPLE_SIZE
+        and not layout.index.legacy_writers
+    )
 
 
 def check_storable(layout: Layout, row: SessionRow) -> None:
-    """Refuse an id whose key could be taken for one of our other keys.
+    """Refuse an id whose key could be taken for a key of another kind.
 
     Raises:
         ValueError: it begins with ``renewed:`` or ``throttle:``.
     """
     if not layout.is_storable(row.id):
         raise ValueError(
-            "a session id may not begin with 'renewed:' or 'throttle:', which mark keys of another kind"
+            "a session id may not begin with 'renewed:' or 'throttle:': such keys are markers and "
+            "failed sign-ins"
         )
 
 
-def already_expired() -> ValueError:
-    """The error for a session that the server would drop at once."""
+def already_expired_error() -> ValueError:
+    """Return the error for a session that the server would drop at once."""
     return ValueError(
-        "the session's idle period has ended by the server's clock: compare this machine's clock with the Redis server's"
+        "the session's idle period is over by the server's clock: compare this machine's clock "
+        "with the Redis server's"
     )

@@ -310,14 +310,16 @@ class Repair:
         index, key = self._layout.index, self._layout.index_key(row.user_id)
         if (yield Call("TYPE", (key,))) not in (b"none", index.type.encode()):
             return False
-        if (yield from self._steps.push(index, key, row.id, row.idle_expires)) == ALREADY_EXPIRED:
+        if (
+            yield from self._steps.add_to_index(index, key, row.id, row.idle_expires)
+        ) == ALREADY_EXPIRED:
             return False
         # Revoking deletes the session first, then removes its id. If it was deleted before this
         # read, the removal may have been before the id was added: so remove it here. If it is
         # deleted after this read, the removal is still to come.
         if (yield Call("MGET", (self._layout.session_key(row.id),)))[0] is not None:
             return True
-        yield from self._steps.drop(index, key, [to_bytes(row.id)])
+        yield from self._steps.remove_from_index(index, key, [to_bytes(row.id)])
         return False
 
     def reindex(self) -> Operation[Reindexed]:

@@ -28,7 +28,7 @@ An outage may take longer, so time alone forgets nothing.
 KEPT_IDS: Final = 10_000
 """How many revoked ids are remembered: about two megabytes."""
 
-BLOCK: Final = 500
+MAX_REPLAYED_AT_ONCE: Final = 500
 """How many ids one step of the replay revokes: about a millisecond of the server's time."""
 
 _NEW: Final = b"new"
@@ -88,7 +88,7 @@ class Revocations:
         self.changes = 0
         """The newest demand: another one whenever a server was met with another history."""
 
-    def ended(self, session_ids: Iterable[str], since: int) -> None:
+    def revoked(self, session_ids: Iterable[str], since: int) -> None:
         """Remember that these ids were revoked.
 
         Args:
@@ -164,7 +164,7 @@ class Revocations:
                 found[used_id] = None
         return list(found)
 
-    def block(self, size: int = BLOCK) -> list[str]:
+    def block(self, size: int = MAX_REPLAYED_AT_ONCE) -> list[str]:
         """Return what the replay revokes next, at most so many."""
         demand, waiting = self._waiting
         if demand != self.changes:

@@ -1,23 +1,24 @@
-"""Which protocol the store follows: by what the client is."""
+"""The operations of the session store, and which store serves a client."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from lucia._redis.cluster import ClusterStore, Scripted, SlotSteps
+from lucia._redis.cluster import ClusterStore, ScriptedSteps
 from lucia._redis.commands import Operation
 from lucia._redis.lookup import Lookup
 from lucia._redis.records import Layout
+from lucia._redis.revocations import RevocationTracking
 from lucia._redis.single_server import SingleServerStore
 from lucia._redis.transport.clients import is_cluster
 from lucia.models import SessionRow
 
 
 class Store(Protocol):
-    """The operations of the store: the same for every kind of server."""
+    """The operations of the session store, the same for every kind of server."""
 
     @property
     def lookup(self) -> Lookup:
-        """Where a session is looked for: all that ``get`` does, where nothing is in its way."""
+        """The keys at which a session can be, for a read that needs no operation."""
         ...
 
     def get(self, session_id: str) -> Operation[SessionRow | None]:
@@ -25,71 +26,72 @@ class Store(Protocol):
         ...
 
     def get_once(self, session_id: str) -> Operation[SessionRow | None]:
-        """Read one session.
+        """Read one session without a retry.
 
         Raises:
-            MismatchedReply: the reply was another's.
+            MismatchedReply: the reply belongs to another command.
         """
         ...
 
     def get_successor(self, used_id: str) -> Operation[SessionRow | None]:
-        """Follow a used id to the live end of its chain of renewals."""
+        """Follow a used id along its renewals to a live session, each within its grace."""
         ...
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
-        """Store a new session."""
+        """Store a new session.
+
+        Args:
+            row: the session.
+            random_below: returns a random number from 0 up to its argument, exclusive.
+        """
         ...
 
     def create_capped(
         self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
     ) -> Operation[SessionRow]:
-        """Store the session of a new login, end the user's oldest logins beyond the limit, and return the session as stored."""
+        """Store the session of a new login, and revoke the user's oldest logins beyond the limit.
+
+        Returns:
+            The session as it was stored.
+        """
         ...
 
     def renew(
         self, used_id: str, successor: SessionRow, grace: int
     ) -> Operation[SessionRow | None]:
-        """Put ``successor`` in the place of a session, once."""
+        """Replace a session by its successor, once."""
         ...
 
     def delete(self, session_ids: Iterable[str]) -> Operation[None]:
-        """End sessions and what they were renewed to."""
+        """Revoke sessions and what they were renewed to."""
         ...
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         """Read a user's sessions, in the order of the index.
 
-        ``now``, in milliseconds since the epoch, tells which of them are dead.
+        Args:
+            user_id: the user.
+            now: in milliseconds since the epoch, to tell which sessions have expired.
         """
         ...
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
-        """End a user's sessions, but for ``keep`` or what that was renewed to; says whether one was kept."""
-        ...
+        """Revoke a user's sessions but for ``keep``, or what that was renewed to.
 
-
-class StoreProtocol(Store, Protocol):
-    """The same on ids as they are stored, by one protocol."""
-
-    @property
-    def steps(self) -> SlotSteps:
-        """What is done at one key, for repairs."""
-        ...
-
-    def delete_records(self, session_ids: Iterable[str]) -> Operation[None]:
-        """Revoke sessions and what they were renewed to, and leave their ids in the indexes.
-
-        What is dead there is removed when the index is read.
+        Returns:
+            Whether a session was kept.
         """
         ...
 
-    def renew(
-        self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
-    ) -> Operation[SessionRow | None]:
-        """Put ``successor`` in the place of a session, once; the marker has what is ``sealed``, which only who sealed it follows."""
-        ...
+
+ServerStore = SingleServerStore | ClusterStore
+"""A store for one kind of server, which works on ids as they are stored."""
 
 
-def choose_protocol(client: Any, layout: Layout) -> StoreProtocol:
-    """One script for each change where one server has all keys; sessions first in a cluster."""
-    return ClusterStore(layout, Scripted()) if is_cluster(client) else SingleServerStore(layout)
+def choose_store(
+    client: Any, layout: Layout, tracking: RevocationTracking | None = None
+) -> ServerStore:
+    """Return the store for a client: by scripts on one server, session-first in a cluster."""
+    if is_cluster(client):
+        return ClusterStore(layout, ScriptedSteps(), tracking)
+    return SingleServerStore(layout, tracking)

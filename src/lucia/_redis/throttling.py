@@ -94,7 +94,7 @@ class KeyedNames:
         )
 
 
-class ThrottleProtocol(Protocol):
+class Throttle(Protocol):
     """How an attempt is judged and counted: by what the client is."""
 
     def attempt(self, rules: Rules, word: str) -> Operation[Attempt]:
@@ -102,7 +102,7 @@ class ThrottleProtocol(Protocol):
         ...
 
 
-class OneScript:
+class SingleServerThrottle:
     """All lists in one script, so in one step."""
 
     def __init__(self, keys: ThrottleKeys) -> None:
@@ -114,7 +114,7 @@ class OneScript:
         return _to_attempt(tuple(rules), word, answer)
 
 
-class ScriptEach:
+class ClusterThrottle:
     """One script for each list, side by side, since they are in different slots."""
 
     def __init__(self, keys: ThrottleKeys) -> None:
@@ -131,7 +131,7 @@ class ScriptEach:
         return (yield from _all_or_none(self._keys, attempts))
 
 
-class PlainEach:
+class PlainThrottle:
     """Commands alone, for servers that refuse scripts: counted first, then judged."""
 
     def __init__(self, keys: ThrottleKeys) -> None:
@@ -221,6 +221,6 @@ def _entry(now: int, word: str) -> str:
     return f"{now}-{word}"
 
 
-def choose_throttle(client: Any, keys: ThrottleKeys) -> ThrottleProtocol:
+def choose_throttle(client: Any, keys: ThrottleKeys) -> Throttle:
     """One script for all lists where one server has them; one for each in a cluster."""
-    return ScriptEach(keys) if is_cluster(client) else OneScript(keys)
+    return ClusterThrottle(keys) if is_cluster(client) else SingleServerThrottle(keys)

@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 Steps = Generator[Executable, Answer, T]
 
-_BLOCK: Final = 500
+_MAX_IDS_PER_STATEMENT: Final = 500
 """How many ids go into one statement."""
 
 _LONGEST_CHAIN: Final = 100
@@ -456,4 +456,7 @@ def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]
 def _blocks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """The ids without repetition, in blocks that fit into one statement."""
     unique = list(dict.fromkeys(ids))
-    return (unique[start : start + _BLOCK] for start in range(0, len(unique), _BLOCK))
+    return (
+        unique[start : start + _MAX_IDS_PER_STATEMENT]
+        for start in range(0, len(unique), _MAX_IDS_PER_STATEMENT)
+    )

@@ -73,7 +73,7 @@ async def test_ours_fifty_logins_have_power(
     redis_client: Redis, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """Without the comparison in the script, the same logins leave more, where all look before any is stored."""
-    adapter._protocol, adapter._driver = (
+    adapter._store, adapter._driver = (
         EndsThenCreates(DEFAULT),
         AsyncMeetingDriver(redis_client, 50),
     )

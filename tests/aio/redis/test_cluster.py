@@ -13,7 +13,7 @@ import valkey.exceptions
 from lucia import AsyncAuth, Session
 from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._compat.calls import AsyncCalls
-from lucia._redis.cluster import Scripted
+from lucia._redis.cluster import ScriptedSteps
 from lucia._redis.commands import Call, Operation, Transaction
 from lucia._redis.records import encode_row
 from lucia.adapters.redis import AsyncRedisSessionAdapter
@@ -612,8 +612,8 @@ async def test_ours_fifty_logins_have_power(
     client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
     """A protocol that looks for the surplus before the login is in the index leaves more, where all look before any is."""
-    adapter._protocol, adapter._driver = (
-        LooksBeforehand(DEFAULT, Scripted()),
+    adapter._store, adapter._driver = (
+        LooksBeforehand(DEFAULT, ScriptedSteps()),
         AsyncMeetingDriver(client, 50),
     )
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
@@ -631,7 +631,10 @@ async def test_many_at_once_has_power(
     client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play, control: Any
 ) -> None:
     """The same games find out the original's protocol, and a renewal that leaves no marker, again and again."""
-    adapter._protocol, adapter._driver = control(DEFAULT, Scripted()), AsyncHesitantDriver(client)
+    adapter._store, adapter._driver = (
+        control(DEFAULT, ScriptedSteps()),
+        AsyncHesitantDriver(client),
+    )
     played = wrong = 0
     while wrong <= ROUNDS // 4 and played < MOST_ROUNDS:
         wrong += bool(await game(adapter, inspector, played))

@@ -9,7 +9,7 @@ from lucia._redis.kept import MAX_KEPT_BYTES
 from redis.asyncio import Redis
 
 from lucia import AsyncAuth
-from lucia._redis.hashed_ids import HashedIds
+from lucia._redis.at_rest import HashedIds
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
 from tests.support.redis_inspectors import Inspector

@@ -8,13 +8,12 @@ import pytest
 import redis
 
 from lucia._redis.cluster import (
-    BATCH,
     INDEX_SLACK_MS,
+    MAX_COMMANDS_PER_BATCH,
     PROVISIONAL_MS,
-    TOMBSTONE,
     ClusterStore,
-    Plain,
-    Scripted,
+    PlainSteps,
+    ScriptedSteps,
     SlotSteps,
 )
 from lucia._redis.commands import (
@@ -28,8 +27,9 @@ from lucia._redis.commands import (
     Transaction,
 )
 from lucia._redis.index import LIST
-from lucia._redis.operations import MAX_HOPS, successor_of
+from lucia._redis.operations import MAX_HOPS, get_successor
 from lucia._redis.records import Marker, encode_marker, encode_row
+from lucia._redis.revocations import TOMBSTONE
 from lucia._redis.scripts import ALREADY_EXPIRED, DELETE, SWAP
 from lucia._redis.single_server import SingleServerStore
 from lucia._rules.sessions import system_clock
@@ -43,7 +43,7 @@ SCRIPTS = LIST.scripts
 MINUTE = 60_000
 LOST = redis.ConnectionError("the reply was lost")
 
-STEPS: dict[str, Callable[[], SlotSteps]] = {"scripted": Scripted, "plain": Plain}
+STEPS: dict[str, Callable[[], SlotSteps]] = {"scripted": ScriptedSteps, "plain": PlainSteps}
 
 
 class Bench:
@@ -52,7 +52,7 @@ class Bench:
     def __init__(self, inspector: Inspector, steps: SlotSteps) -> None:
         self.inspector = inspector
         self.store = ClusterStore(DEFAULT, steps)
-        self.is_plain = isinstance(steps, Plain)
+        self.is_plain = isinstance(steps, PlainSteps)
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
         """An operation to run in steps."""
@@ -69,7 +69,7 @@ class Bench:
         return self.steps(self.store.renew(used_id, row(successor_id, **attributes), grace))
 
     def successor(self, used_id: str) -> Stepper[SessionRow | None]:
-        return self.steps(successor_of(DEFAULT, used_id))
+        return self.steps(get_successor(DEFAULT, used_id))
 
     def read_all(self, user_id: str = "u1") -> Stepper[list[SessionRow]]:
         return self.steps(self.store.get_by_user(user_id, system_clock()))
@@ -154,12 +154,14 @@ PLAIN_PUSHED: tuple[Reply, ...] = ([b"1", b"0"], [], -2, [1, True, False])
 def test_steps_of_a_login() -> None:
     """A login writes the session for ten seconds, then the index entry, then the session's end: in this order."""
     assert (PROVISIONAL_MS, INDEX_SLACK_MS) == (10_000, 60_000)
-    assert replay(ClusterStore(DEFAULT, Scripted()).create(SESSION, lambda _: 0), True, 1, 1) == (
+    assert replay(
+        ClusterStore(DEFAULT, ScriptedSteps()).create(SESSION, lambda _: 0), True, 1, 1
+    ) == (
         [C1, PUSHED, C3],
         None,
     )
     commands, _ = replay(
-        ClusterStore(DEFAULT, Plain()).create(SESSION, lambda _: 0), True, *PLAIN_PUSHED, 1
+        ClusterStore(DEFAULT, PlainSteps()).create(SESSION, lambda _: 0), True, *PLAIN_PUSHED, 1
     )
     assert commands == [C1, *PLAIN_PUSH, C3]
 
@@ -169,14 +171,14 @@ def test_steps_of_a_renewal() -> None:
     used, marker_key = "session:old", "session:renewed:{session:old}"
     marker = encode_marker(Marker("old", "new", 5))
     commands, found = replay(
-        ClusterStore(DEFAULT, Scripted()).renew("old", SESSION, 5), True, 1, 1, 1
+        ClusterStore(DEFAULT, ScriptedSteps()).renew("old", SESSION, 5), True, 1, 1, 1
     )
     assert (commands, found) == (
         [C1, PUSHED, C3, Eval(SWAP, (used, marker_key), (marker, MINUTE))],
         SESSION,
     )
     commands, found = replay(
-        ClusterStore(DEFAULT, Plain()).renew("old", SESSION, 5),
+        ClusterStore(DEFAULT, PlainSteps()).renew("old", SESSION, 5),
         True,
         *PLAIN_PUSHED,
         1,
@@ -201,7 +203,7 @@ def test_steps_of_a_renewal_that_lost() -> None:
         Call("MGET", ("session:first",)),
     ]
     commands, found = replay(
-        ClusterStore(DEFAULT, Scripted()).renew("old", SESSION, 5),
+        ClusterStore(DEFAULT, ScriptedSteps()).renew("old", SESSION, 5),
         True,
         1,
         1,
@@ -227,20 +229,27 @@ def test_steps_of_a_renewal_that_lost() -> None:
         [1],
         [encode_row(first)],
     )
-    commands, found = replay(ClusterStore(DEFAULT, Plain()).renew("old", SESSION, 5), *replies)
+    commands, found = replay(ClusterStore(DEFAULT, PlainSteps()).renew("old", SESSION, 5), *replies)
     assert (commands[6:], found) == ([*swap, *late, *plain_undo], first)
 
 
 def test_steps_of_ending() -> None:
     """A session is ended together with a look at its marker, or before a tombstone is put there; then it goes out of the index."""
     key, marker = KEY.encode(), MARKER.encode()
-    commands, _ = replay(ClusterStore(DEFAULT, Scripted()).delete(["new"]), [[[RECORD, None]]], 1)
+    commands, _ = replay(
+        ClusterStore(DEFAULT, ScriptedSteps()).delete(["new"]), [[[RECORD, None]]], 1
+    )
     assert commands == [
         Batch((Eval(DELETE, (key, marker), ()),)),
         Eval(SCRIPTS.drop, (INDEX,), (b"new",)),
     ]
     commands, _ = replay(
-        ClusterStore(DEFAULT, Plain()).delete(["new"]), [[RECORD]], [1], [True], [[TOMBSTONE]], [1]
+        ClusterStore(DEFAULT, PlainSteps()).delete(["new"]),
+        [[RECORD]],
+        [1],
+        [True],
+        [[TOMBSTONE]],
+        [1],
     )
     assert commands == [
         Batch((Call("MGET", (key,)),)),
@@ -254,7 +263,11 @@ def test_steps_of_ending() -> None:
 def test_steps_of_ending_all() -> None:
     """A sign-out everywhere takes out of the index the ids that it saw there, and never deletes the index."""
     commands, kept = replay(
-        ClusterStore(DEFAULT, Scripted()).delete_by_user("u1"), [b"new"], [[[RECORD, None]]], 1, 1
+        ClusterStore(DEFAULT, ScriptedSteps()).delete_by_user("u1"),
+        [b"new"],
+        [[[RECORD, None]]],
+        1,
+        1,
     )
     drop = Eval(SCRIPTS.drop, (INDEX,), (b"new",))
     assert commands == [
@@ -270,14 +283,16 @@ def test_the_oldest_go_out_of_the_index_first() -> None:
     """Of many ids that go out of an index, each is the oldest that is left, so that no search through the others keeps the server."""
     ids = [b"newest", b"newer", b"oldest"]
     held = [[[encode_row(row(id_.decode())), None]] for id_ in ids]
-    commands, _ = replay(ClusterStore(DEFAULT, Scripted()).delete_by_user("u1"), ids, held, 1, 1)
+    commands, _ = replay(
+        ClusterStore(DEFAULT, ScriptedSteps()).delete_by_user("u1"), ids, held, 1, 1
+    )
     assert commands[2] == Eval(SCRIPTS.drop, (INDEX,), (b"oldest", b"newer", b"newest"))
     assert "\n  index_remove_oldest(KEYS[1], ARGV[i])\n" in SCRIPTS.drop.text
 
 
 def test_steps_of_a_list() -> None:
     """A list reads the index, each session, and the markers of those that are gone, which then go out of the index."""
-    found = ClusterStore(DEFAULT, Scripted()).get_by_user("u1", 0)
+    found = ClusterStore(DEFAULT, ScriptedSteps()).get_by_user("u1", 0)
     commands, rows = replay(found, [b"gone", b"new"], [[None], [RECORD]], [[None]], 1)
     read = Batch((Call("MGET", (b"session:gone",)), Call("MGET", (b"session:new",))))
     markers = Batch((Call("MGET", (b"session:renewed:{session:gone}",)),))
@@ -631,7 +646,9 @@ def test_keep(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["all", "but one"])
-@pytest.mark.parametrize("count", [BATCH, BATCH + 1, 2 * BATCH + 1])
+@pytest.mark.parametrize(
+    "count", [MAX_COMMANDS_PER_BATCH, MAX_COMMANDS_PER_BATCH + 1, 2 * MAX_COMMANDS_PER_BATCH + 1]
+)
 @on_one_server
 def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
     """Hundreds of sessions are ended in batches of 500, and leave the index so too."""
@@ -644,7 +661,9 @@ def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
         if isinstance(command, Batch) and names(command) & {"SET", "delete"}
     ]
     ended = count - keep
-    assert sizes == [BATCH] * (ended // BATCH) + [ended % BATCH] * (ended % BATCH > 0)
+    assert sizes == [MAX_COMMANDS_PER_BATCH] * (ended // MAX_COMMANDS_PER_BATCH) + [
+        ended % MAX_COMMANDS_PER_BATCH
+    ] * (ended % MAX_COMMANDS_PER_BATCH > 0)
     assert bench.live() == ({ids[7]} if keep else set())
     assert bench.inspector.index() == ([ids[7]] if keep else [])
 

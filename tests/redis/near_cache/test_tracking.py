@@ -654,7 +654,7 @@ async def test_what_is_no_read(near: Tracking) -> None:
 async def test_another_history(near: Tracking, inspector: Inspector) -> None:
     """Where a connection finds another history than was known, nothing is read before what was ended is ended again."""
     near.revocations.met(None, b"another")
-    near.revocations.ended(["ended"], near.revocations.changes)
+    near.revocations.revoked(["ended"], near.revocations.changes)
     with pytest.raises(ServerHistoryChanged):
         await near.read(KEY)
     assert (near.moved, near.sent, len(near.entries)) == (1, 0, 0)
@@ -683,7 +683,7 @@ async def test_a_connection_that_is_checked(near: Tracking) -> None:
 async def test_a_history_that_changes_meanwhile(near: Tracking, inspector: Inspector) -> None:
     """Where a server lost its history while the connection stayed open, no answer of it is taken, nor of a replica."""
     await near.read(KEY)
-    near.revocations.ended(["ended"], near.revocations.changes)
+    near.revocations.revoked(["ended"], near.revocations.changes)
     inspector.client.replicaof("127.0.0.1", str(unused_port()))
     try:
         with pytest.raises(NoReply):

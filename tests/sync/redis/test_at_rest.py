@@ -12,7 +12,7 @@ import pytest
 
 from lucia import Auth, InvalidSessionId, SessionExpiry, User
 from lucia._compat.calls import Calls
-from lucia._redis.hashed_ids import HashedIds, RawIds
+from lucia._redis.at_rest import HashedIds, RawIds
 from lucia._redis.records import encode_row
 from lucia._rules.sessions import new_session_id
 from lucia.adapters.redis import RedisSessionAdapter
@@ -434,7 +434,7 @@ def test_settings(client: Any) -> None:
         ([], "refuse", "raw_ids='refuse' needs id_keys"),
         ([], "never", "raw_ids must be 'write', 'read' or 'refuse'"),
         ([KEY], "never", "raw_ids must be 'write', 'read' or 'refuse'"),
-        ([b"short"], "read", "make one by secrets.token_bytes"),
+        ([b"short"], "read", "make one with secrets.token_bytes"),
     ]
     for keys, raw_ids, message in refused:
         with pytest.raises(ValueError, match=message):

@@ -74,7 +74,7 @@ def test_ours_fifty_logins_have_power(
     redis_client: Redis, adapter: RedisSessionAdapter, inspector: Inspector
 ) -> None:
     """Without the comparison in the script, the same logins leave more, where all look before any is stored."""
-    adapter._protocol, adapter._driver = (
+    adapter._store, adapter._driver = (
         EndsThenCreates(DEFAULT),
         MeetingDriver(redis_client, 50),
     )

@@ -14,7 +14,7 @@ import valkey.exceptions
 from lucia import Auth, Session
 from lucia._sync.stores.redis.driver import RedisDriver
 from lucia._compat.calls import Calls
-from lucia._redis.cluster import Scripted
+from lucia._redis.cluster import ScriptedSteps
 from lucia._redis.commands import Call, Operation, Transaction
 from lucia._redis.records import encode_row
 from lucia.adapters.redis import RedisSessionAdapter
@@ -613,8 +613,8 @@ def test_ours_fifty_logins_have_power(
     client: Any, adapter: RedisSessionAdapter, inspector: Inspector
 ) -> None:
     """A protocol that looks for the surplus before the login is in the index leaves more, where all look before any is."""
-    adapter._protocol, adapter._driver = (
-        LooksBeforehand(DEFAULT, Scripted()),
+    adapter._store, adapter._driver = (
+        LooksBeforehand(DEFAULT, ScriptedSteps()),
         MeetingDriver(client, 50),
     )
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
@@ -632,7 +632,10 @@ def test_many_at_once_has_power(
     client: Any, adapter: RedisSessionAdapter, inspector: Inspector, game: Play, control: Any
 ) -> None:
     """The same games find out the original's protocol, and a renewal that leaves no marker, again and again."""
-    adapter._protocol, adapter._driver = control(DEFAULT, Scripted()), HesitantDriver(client)
+    adapter._store, adapter._driver = (
+        control(DEFAULT, ScriptedSteps()),
+        HesitantDriver(client),
+    )
     played = wrong = 0
     while wrong <= ROUNDS // 4 and played < MOST_ROUNDS:
         wrong += bool(game(adapter, inspector, played))

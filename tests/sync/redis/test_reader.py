@@ -10,7 +10,7 @@ from lucia._redis.kept import MAX_KEPT_BYTES
 from redis import Redis
 
 from lucia import Auth
-from lucia._redis.hashed_ids import HashedIds
+from lucia._redis.at_rest import HashedIds
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
 from tests.support.redis_inspectors import Inspector

@@ -10,7 +10,7 @@ from typing import Final
 from lucia._redis.cluster import INDEX_SLACK_MS, SlotSteps
 from lucia._redis.commands import Call, OnNode, Operation
 from lucia._redis.doctor.findings import Deferred, Finding, Kind, RepairOptions
-from lucia._redis.index import START
+from lucia._redis.index import FIRST_PAGE
 from lucia._redis.operations import milliseconds_of, to_bytes, to_text
 from lucia._redis.records import Layout
 from lucia._redis.repair import SCAN_COUNT, Repair, RepairOperations, ResolvedId, resolve_ids
@@ -111,7 +111,7 @@ class IndexExaminer:
             return False
         kind: bytes = yield Call("TYPE", (key,))
         if kind == self._layout.index.type.encode():
-            yield from self._steps.drop(self._layout.index, key, ids)
+            yield from self._steps.remove_from_index(self._layout.index, key, ids)
             return True
         return kind == b"none"
 
@@ -124,7 +124,7 @@ class IndexExaminer:
             The findings, and the latest expiry of the user's sessions in the index.
         """
         findings: list[Finding] = []
-        seen, latest, place = _SeenIds(), 0, START
+        seen, latest, place = _SeenIds(), 0, FIRST_PAGE
         while True:
             page = yield from self._layout.index.read_page(key, place, SCAN_COUNT)
             rows = yield from resolve_ids(
@@ -233,11 +233,11 @@ class IndexExaminer:
 
         None if entries were removed during every read, so that a session may have been missed.
         """
-        latest, place, restarts = 0, START, 0
+        latest, place, restarts = 0, FIRST_PAGE, 0
         while restarts < RESTARTS:
             page = yield from self._layout.index.read_page(key, place, SCAN_COUNT)
             if page.has_moved:
-                place, restarts = START, restarts + 1
+                place, restarts = FIRST_PAGE, restarts + 1
                 continue
             rows = yield from resolve_ids(self._layout, node, page.ids)
             latest = max(

@@ -8,7 +8,7 @@ login between two reads, a session that is revoked after the first read.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 
-from lucia._redis.cluster import TOMBSTONE, SlotSteps
+from lucia._redis.cluster import SlotSteps
 from lucia._redis.commands import Call, OnNode, Operation, Reply
 from lucia._redis.doctor.findings import (
     Deferred,
@@ -26,6 +26,7 @@ from lucia._redis.doctor.legacy import BareKeyExaminer
 from lucia._redis.operations import marker_or_none, milliseconds_of, session_key, to_bytes, to_text
 from lucia._redis.records import Layout, peek
 from lucia._redis.repair import Repair, RepairOperations, is_whole, read_values
+from lucia._redis.revocations import TOMBSTONE
 from lucia._redis.transport.client_errors import is_refusal
 from lucia._rules.sessions import MARKER_MS
 from lucia.models import SessionRow

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lucia._redis.commands import Call, OnNode, Operation
 from lucia._redis.doctor.findings import Finding, Kind, RepairOptions
-from lucia._redis.index import LIST, START
+from lucia._redis.index import FIRST_PAGE, LIST
 from lucia._redis.operations import milliseconds_of, to_bytes, to_text
 from lucia._redis.records import Layout, peek
 from lucia._redis.repair import SCAN_COUNT, Repair, RepairOperations, resolve_ids
@@ -85,7 +85,7 @@ class BareKeyExaminer:
         It is deleted only if one of its ids leads to a session of the user that it is named after.
         Nothing else tells an index from another program's list of 40-character words.
         """
-        is_index, place = False, START
+        is_index, place = False, FIRST_PAGE
         while True:
             page = yield from LIST.read_page(name, place, SCAN_COUNT)
             replies: list[list[bytes | None]] = yield OnNode(

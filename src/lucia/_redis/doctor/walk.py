@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, cast
 
-from lucia._redis.cluster import Plain, Scripted
+from lucia._redis.cluster import PlainSteps, ScriptedSteps
 from lucia._redis.commands import Nodes, Operation, with_or_without_scripts
 from lucia._redis.doctor.findings import (
     Deferred,
@@ -259,7 +259,7 @@ class Walk:
         self._sleep = sleep
         self._saved_at = monotonic()
         self._resume_point = state.as_json()
-        self._examiner = KeyExaminer(layout, Scripted(), ScriptedRepairs(), options)
+        self._examiner = KeyExaminer(layout, ScriptedSteps(), ScriptedRepairs(), options)
         self._waiting = DeferredQueue()
         self._unreadable = False
 
@@ -371,7 +371,7 @@ class Walk:
 
     def _give_up_scripts(self) -> None:
         """Go on with plain commands once the server has refused a script."""
-        self._examiner = KeyExaminer(self._layout, Plain(), PlainRepairs(), self._options)
+        self._examiner = KeyExaminer(self._layout, PlainSteps(), PlainRepairs(), self._options)
 
 
 def _nodes() -> Operation[list[str]]:

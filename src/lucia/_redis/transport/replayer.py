@@ -14,7 +14,7 @@ from contextvars import Context
 
 from lucia._logs import revocations_not_replayed
 from lucia._redis.commands import Operation
-from lucia._redis.replay import BLOCK, Replay
+from lucia._redis.replay import MAX_REPLAYED_AT_ONCE, Replay
 from lucia._redis.transport.retries import NoReply
 from lucia._redis.transport.threads import in_thread
 from lucia.errors import StoreUnavailable
@@ -40,7 +40,7 @@ class _Steps:
 
     def __init__(self, replay: Replay) -> None:
         self.revocations, self._revoke_again = replay
-        self._size = BLOCK
+        self._size = MAX_REPLAYED_AT_ONCE
         self._since, self._block = 0, list[str]()
 
     def begin(self) -> Operation[None]:
@@ -50,7 +50,7 @@ class _Steps:
 
     def succeeded(self) -> None:
         self.revocations.done(self._block, self._since)
-        self._size = min(2 * self._size, BLOCK)
+        self._size = min(2 * self._size, MAX_REPLAYED_AT_ONCE)
 
     def failed(self, error: Exception) -> None:
         revocations_not_replayed(error)

@@ -10,15 +10,14 @@ from typing import Final, Self, TypeVar, Unpack
 from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._async.stores.redis.reader import AsyncSessionReader
 from lucia._async.stores.redis.throttling import AsyncRedisThrottleStore
-from lucia._redis.at_rest import at_rest
-from lucia._redis.cluster import ClusterStore, Plain
+from lucia._redis.at_rest import RawIds, at_rest
+from lucia._redis.cluster import ClusterStore, PlainSteps
 from lucia._redis.commands import Operation, with_or_without_scripts
-from lucia._redis.hashed_ids import RawIds
 from lucia._redis.records import Layout, LayoutName
 from lucia._redis.repair import Reindexed, Repair
 from lucia._redis.replay import Replay, Revocations
 from lucia._redis.revocations import Acknowledgement, RevocationTracking
-from lucia._redis.store import Store, StoreProtocol, choose_protocol
+from lucia._redis.store import ServerStore, Store, choose_store
 from lucia._redis.throttling import KeyedNames
 from lucia._redis.transport.clients import AsyncRedisClient, check_client, is_cluster
 from lucia._redis.transport.retries import deadline_seconds
@@ -142,9 +141,10 @@ class AsyncRedisSessionAdapter:
                 f"revoke_ack needs connections of our own, and how to make them can't be told from the {type(client).__name__}"
             )
         self._at_rest = at_rest(self._layout, id_keys, raw_ids, one_server=not is_cluster(client))
-        self._follow(choose_protocol(client, self._layout))
+        self._tracking = RevocationTracking(self._layout, self._revocations, self._acknowledgement)
+        self._use(choose_store(client, self._layout, self._tracking))
         self._reader = AsyncSessionReader(
-            self._driver, self._protocol.lookup, settings, lambda: self._protocol
+            self._driver, self._store.lookup, settings, lambda: self._store
         )
         self._reads = self._reader.reads
         names = KeyedNames(self._layout, id_keys[0]) if id_keys else self._layout
@@ -217,7 +217,8 @@ class AsyncRedisSessionAdapter:
         await self._run(lambda store: store.delete_by_user(user_id), math.inf)
         if exhaustive:
             await self._run(
-                lambda _: self._repair().delete_by_scan(user_id, self._revoking.delete), math.inf
+                lambda _: self._repair().delete_by_scan(user_id, self._server_store.delete),
+                math.inf,
             )
 
     async def reindex(self) -> Reindexed:
@@ -244,32 +245,30 @@ class AsyncRedisSessionAdapter:
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
-        return await self._driver.run(self._protocol.get_successor(session_id))
+        return await self._driver.run(self._store.get_successor(session_id))
 
     def throttle_store(self) -> AsyncRedisThrottleStore:
         """Where ``Auth`` counts failed sign-ins: beside the sessions, over the same client."""
         return self._throttle_store
 
-    def _follow(self, protocol: StoreProtocol) -> None:
-        self._revoking = RevocationTracking(
-            protocol, self._layout, self._revocations, self._acknowledgement
-        )
-        self._protocol = self._at_rest(self._revoking)
+    def _use(self, server_store: ServerStore) -> None:
+        self._server_store = server_store
+        self._store = self._at_rest(server_store)
 
     def _revoke_again(self, session_ids: Sequence[str]) -> Operation[None]:
         """The replay of a block; also after a failover to a server that refuses scripts."""
         return with_or_without_scripts(
-            lambda: self._revoking.delete_records(session_ids), self._give_up_scripts
+            lambda: self._server_store.delete_records(session_ids), self._give_up_scripts
         )
 
     def _repair(self) -> Repair:
         """Works on ids as they are stored."""
-        return Repair(self._layout, self._revoking.steps)
+        return Repair(self._layout, self._server_store.steps)
 
     async def _run(self, start: Callable[[Store], Operation[T]], seconds: float | None = None) -> T:
         return await self._driver.run(
-            with_or_without_scripts(lambda: start(self._protocol), self._give_up_scripts), seconds
+            with_or_without_scripts(lambda: start(self._store), self._give_up_scripts), seconds
         )
 
     def _give_up_scripts(self) -> None:
-        self._follow(ClusterStore(self._layout, Plain()))
+        self._use(ClusterStore(self._layout, PlainSteps(), self._tracking))

@@ -6,7 +6,7 @@ from functools import partial
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._redis.lookup import Lookup
-from lucia._redis.operations import once_more
+from lucia._redis.operations import retry_on_new_connection
 from lucia._redis.records import MismatchedReply
 from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.store import Store
@@ -68,7 +68,7 @@ class AsyncSessionReader:
     ) -> StoredSession | None:
         """Read a session after an error, in so many seconds."""
         if isinstance(error, MismatchedReply):
-            operation = once_more(partial(self._store().get_once, session_id))
+            operation = retry_on_new_connection(partial(self._store().get_once, session_id))
         else:
             operation = self._store().get(session_id)
         if not isinstance(error, NoReply):

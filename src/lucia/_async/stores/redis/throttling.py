@@ -6,7 +6,7 @@ from typing import Any
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._redis.commands import with_or_without_scripts
-from lucia._redis.throttling import PlainEach, ThrottleKeys, choose_throttle, take_back
+from lucia._redis.throttling import PlainThrottle, ThrottleKeys, choose_throttle, take_back
 from lucia._rules.throttling import Attempt, FailureRule
 
 WORD_BYTES = 6
@@ -48,4 +48,4 @@ class AsyncRedisThrottleStore:
         await self._driver.run(take_back(self._keys, entries))
 
     def _give_up_scripts(self) -> None:
-        self._protocol = PlainEach(self._keys)
+        self._protocol = PlainThrottle(self._keys)

@@ -7,7 +7,7 @@ from functools import partial
 
 from lucia._sync.stores.redis.driver import RedisDriver
 from lucia._redis.lookup import Lookup
-from lucia._redis.operations import once_more
+from lucia._redis.operations import retry_on_new_connection
 from lucia._redis.records import MismatchedReply
 from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.store import Store
@@ -69,7 +69,7 @@ class SessionReader:
     ) -> StoredSession | None:
         """Read a session after an error, in so many seconds."""
         if isinstance(error, MismatchedReply):
-            operation = once_more(partial(self._store().get_once, session_id))
+            operation = retry_on_new_connection(partial(self._store().get_once, session_id))
         else:
             operation = self._store().get(session_id)
         if not isinstance(error, NoReply):
