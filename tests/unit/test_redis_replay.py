@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import redis
+from redis.crc import key_slot
 
 from lucia._redis.cluster import ClusterStore, Plain, Scripted
-from lucia._redis.commands import Command, Eval, Operation, ReplicationBarrier, Reply
+from lucia._redis.commands import Argument, Command, Eval, Operation, ReplicationBarrier, Reply
 from lucia._redis.records import Marker, encode_marker, encode_row
 from lucia._redis.replay import (
     BLOCK,
@@ -23,7 +24,7 @@ from lucia._redis.replay import (
 from lucia._redis.revocations import Acknowledgement, RevocationTracking
 from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import StoreProtocol
-from lucia._redis.transport.slots import keys_everywhere, slot_of
+from lucia._redis.transport.slots import key_per_primary
 from lucia._redis.transport.topology import Address
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from tests.redis_tools import DEFAULT, row
@@ -460,13 +461,17 @@ def test_a_key_at_each_primary() -> None:
     """The keys by which replicas are asked are one at each primary of a cluster, and one in all if they share a hash tag."""
     nodes: list[Address] = [("n", number) for number in range(3)]
     slots = {slot: nodes[min(slot // 8_000, 2)] for slot in range(16_384)}
-    found = keys_everywhere("session:renewed:", slots)
+
+    def slot_of(key: Argument) -> int:
+        return key_slot(str(key).encode())
+
+    found = key_per_primary("session:renewed:", slots, slot_of)
     assert found.keys() == set(nodes)
     assert {node: slots[slot_of(key)] for node, key in found.items()} == {
         node: node for node in nodes
     }
     assert all(key.startswith("session:renewed:{") for key in found.values())
-    (key,) = keys_everywhere("{tag}session:renewed:", slots).values()
+    (key,) = key_per_primary("{tag}session:renewed:", slots, slot_of).values()
     assert key == "{tag}session:renewed:{0}"
 
 

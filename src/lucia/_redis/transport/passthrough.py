@@ -21,7 +21,7 @@ class AsyncClientPassthrough:
         self._monitor = monitor
         monitor.came_up(None)
 
-    async def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+    async def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
         """Refuse to tell, since the client may lead anywhere and send anything twice.
 
         Raises:
@@ -94,7 +94,7 @@ class ClientPassthrough:
         self._monitor = monitor
         monitor.came_up(None)
 
-    def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+    def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
         """Refuse to tell, since the client may lead anywhere and send anything twice.
 
         Raises:

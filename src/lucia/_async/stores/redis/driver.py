@@ -262,7 +262,7 @@ class AsyncRedisDriver:
         """
         asked: set[str] = set()
         end = time.monotonic() + self._deadline
-        waiting = await self._keys_everywhere(fence.prefix, course)
+        waiting = await self._key_per_primary(fence.prefix, course)
         fewest = fence.replicas
         while waiting and fewest >= fence.replicas:
             node, key = waiting.popitem()
@@ -275,7 +275,7 @@ class AsyncRedisDriver:
                 if time.monotonic() >= end:
                     raise error_to_raise(NoReply(_error_in(replies), sent=False), wrote=True)
                 await AsyncPause.seconds(_MOVED_SECONDS)
-                found = await self._keys_everywhere(fence.prefix, course)
+                found = await self._key_per_primary(fence.prefix, course)
                 waiting = {other: key for other, key in found.items() if other not in asked}
                 continue
             *_, confirmed = await self._checked(replies)
@@ -283,7 +283,7 @@ class AsyncRedisDriver:
             fewest = min(fewest, confirmed)
         return fewest
 
-    async def _keys_everywhere(self, prefix: str, course: _OperationState) -> dict[str, str]:
+    async def _key_per_primary(self, prefix: str, course: _OperationState) -> dict[str, str]:
         """Return the name of a key for each primary.
 
         Raises:
@@ -292,7 +292,7 @@ class AsyncRedisDriver:
         course.next_command(self._deadline)
         try:
             route = await self._route.get()
-            return await route.keys_everywhere(prefix, _seconds_until(course.end_of_command))
+            return await route.key_per_primary(prefix, _seconds_until(course.end_of_command))
         except NoReply as lost:
             raise error_to_raise(lost, wrote=True) from lost.error
 

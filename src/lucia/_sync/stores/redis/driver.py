@@ -263,7 +263,7 @@ class RedisDriver:
         """
         asked: set[str] = set()
         end = time.monotonic() + self._deadline
-        waiting = self._keys_everywhere(fence.prefix, course)
+        waiting = self._key_per_primary(fence.prefix, course)
         fewest = fence.replicas
         while waiting and fewest >= fence.replicas:
             node, key = waiting.popitem()
@@ -276,7 +276,7 @@ class RedisDriver:
                 if time.monotonic() >= end:
                     raise error_to_raise(NoReply(_error_in(replies), sent=False), wrote=True)
                 Pause.seconds(_MOVED_SECONDS)
-                found = self._keys_everywhere(fence.prefix, course)
+                found = self._key_per_primary(fence.prefix, course)
                 waiting = {other: key for other, key in found.items() if other not in asked}
                 continue
             *_, confirmed = self._checked(replies)
@@ -284,7 +284,7 @@ class RedisDriver:
             fewest = min(fewest, confirmed)
         return fewest
 
-    def _keys_everywhere(self, prefix: str, course: _OperationState) -> dict[str, str]:
+    def _key_per_primary(self, prefix: str, course: _OperationState) -> dict[str, str]:
         """Return the name of a key for each primary.
 
         Raises:
@@ -293,7 +293,7 @@ class RedisDriver:
         course.next_command(self._deadline)
         try:
             route = self._route.get()
-            return route.keys_everywhere(prefix, _seconds_until(course.end_of_command))
+            return route.key_per_primary(prefix, _seconds_until(course.end_of_command))
         except NoReply as lost:
             raise error_to_raise(lost, wrote=True) from lost.error
 
