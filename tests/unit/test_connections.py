@@ -551,7 +551,18 @@ async def test_a_check_that_is_not_answered(
 
 # Clusters
 
-KEYS: list[str | bytes | int] = ["foo", b"foo", "{foo}bar", "a{foo}{bar}", "{}foo", "{foo", "foo}", "{{a}}", "ü{ö}", 5]
+KEYS: list[str | bytes | int] = [
+    "foo",
+    b"foo",
+    "{foo}bar",
+    "a{foo}{bar}",
+    "{}foo",
+    "{foo",
+    "foo}",
+    "{{a}}",
+    "ü{ö}",
+    5,
+]
 
 
 async def test_a_cluster_that_is_not_there() -> None:

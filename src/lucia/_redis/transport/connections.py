@@ -184,9 +184,7 @@ class AsyncServer:
 
         Another event loop or thread may have met another server since this connection was checked.
         """
-        return self._monitor.is_current(pooled.checkpoint) and (
-            during_replay or not self._monitor.due
-        )
+        return self._is_current(pooled) and (during_replay or not self._monitor.revocations.due)
 
     async def drop_idle(self) -> None:
         """Close the connections: the idle ones now, those in use when they are given back."""
@@ -265,10 +263,14 @@ class AsyncServer:
             await self._lose(generation, is_certain=not timed_out or seconds >= self._seconds / 2)
         return usable
 
+    def _is_current(self, pooled: _Pooled) -> bool:
+        checkpoint = pooled.checkpoint
+        return checkpoint is not None and checkpoint.changes == self._monitor.revocations.changes
+
     def _is_checked(self, pooled: _Pooled) -> bool:
         """Whether the last check is recent, and nothing has happened since that calls for another."""
         oldest = max(time.monotonic() - connection_settings.IDLE_CHECK_SECONDS, self._doubted)
-        return pooled.checked >= oldest and self._monitor.is_current(pooled.checkpoint)
+        return pooled.checked >= oldest and self._is_current(pooled)
 
     async def _passes_check(self, pooled: _Pooled, seconds: float) -> tuple[bool, bool]:
         """Whether a check succeeds within so many seconds, and whether the time was over."""
@@ -388,9 +390,7 @@ class Server:
 
         Another thread may have met another server since this connection was checked.
         """
-        return self._monitor.is_current(pooled.checkpoint) and (
-            during_replay or not self._monitor.due
-        )
+        return self._is_current(pooled) and (during_replay or not self._monitor.revocations.due)
 
     def read(self, keys: Sequence[bytes]) -> Records:
         """What is at these keys, which are in one slot, by the deadline of the settings.
@@ -459,10 +459,14 @@ class Server:
             self._lose(generation, is_certain=not timed_out or end - now >= self._seconds / 2)
         return usable
 
+    def _is_current(self, pooled: _Pooled) -> bool:
+        checkpoint = pooled.checkpoint
+        return checkpoint is not None and checkpoint.changes == self._monitor.revocations.changes
+
     def _is_checked(self, pooled: _Pooled) -> bool:
         """Whether the last check is recent, and nothing has happened since that calls for another."""
         oldest = max(time.monotonic() - connection_settings.IDLE_CHECK_SECONDS, self._doubted)
-        return pooled.checked >= oldest and self._monitor.is_current(pooled.checkpoint)
+        return pooled.checked >= oldest and self._is_current(pooled)
 
     def _passes_check(self, pooled: _Pooled, end: float) -> tuple[bool, bool]:
         """Whether a check succeeds by then, and whether the time was over."""

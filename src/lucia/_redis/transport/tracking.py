@@ -107,7 +107,7 @@ class AsyncTracked:
             return await self._plain(
                 commands, left, only_reads=only_reads, fresh=fresh, sending=sending
             )
-        if self._monitor.due:
+        if self._monitor.revocations.due:
             raise ServerHistoryChanged
         return await link.ask(commands, left, sending)
 
@@ -265,7 +265,7 @@ class _Link:
 
     def _is_checked(self) -> bool:
         is_recent = time.monotonic() - self._checked <= connection_settings.IDLE_CHECK_SECONDS
-        return is_recent and self._monitor.is_current(self._checkpoint)
+        return is_recent and self._checkpoint.changes == self._monitor.revocations.changes
 
     def lose(self, error: Exception | None) -> None:
         """Use it no more: first nothing is used any more that came over it, then those are told who wait for answers."""
