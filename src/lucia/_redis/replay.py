@@ -39,17 +39,6 @@ _HISTORY: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 _REPLICA: Final = re.compile(rb"^role:slave", re.MULTILINE)
 
 
-class ServerHistoryChanged(Exception):
-    """The server's history is not the known one: nothing was sent, and the replay comes first.
-
-    A signal between two layers.
-    """
-
-    def for_another(self) -> "ServerHistoryChanged":
-        """The same for another command: raising an error changes it, so nobody shares one."""
-        return ServerHistoryChanged()
-
-
 def history_in(reply: Reply) -> bytes | None:
     """The id of a server's history in its reply to ``INFO replication``: another one after each promotion and each restart.
 

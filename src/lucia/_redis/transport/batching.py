@@ -21,7 +21,6 @@ from typing import Final
 
 from lucia._logs import overloaded
 from lucia._redis.commands import Reply, Words
-from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.transport.connection_io import Exchange
 from lucia._redis.transport.retries import BatchRejected, NoReply, Records, found_in
 from lucia.errors import Overloaded
@@ -115,7 +114,7 @@ class _Batch:
             for count, end in zip(counts, accumulate(counts), strict=True)
         ]
 
-    def fail(self, error: NoReply | ServerHistoryChanged) -> None:
+    def fail(self, error: NoReply | BatchRejected) -> None:
         """Raise it at all that have no answer."""
         for _, records in self.reads:
             if not records.done():
@@ -292,7 +291,7 @@ class RequestBatcher:
                 fresh=batch.needs_fresh(),
                 sending=batch.is_sent,
             )
-        except (NoReply, ServerHistoryChanged) as error:
+        except (NoReply, BatchRejected) as error:
             batch.fail(error)
         except BaseException:
             batch.fail(NoReply(None, sent=True))

@@ -39,7 +39,7 @@ class Exchange(Protocol):
 
     Raises:
         NoReply: the time was over, or no connection could be made, or it was lost.
-        ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
+        BatchRejected: nothing was sent, since a replay of revocations comes first.
     """
 
     def __call__(

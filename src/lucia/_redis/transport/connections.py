@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lucia._redis.commands import USUAL, AsyncReplies, Reply, SendMode, Words
-from lucia._redis.replay import Checkpoint, ConnectionMonitor, ServerHistoryChanged
+from lucia._redis.replay import Checkpoint, ConnectionMonitor
 from lucia._redis.transport import settings as connection_settings
 from lucia._redis.transport.batching import RequestBatcher
 from lucia._redis.transport.client_errors import is_answer, is_last
 from lucia._redis.transport.connection_io import HIGH_WATER, INFO, drop, is_clean, pack, replies_of
 from lucia._redis.transport.fair_semaphore import FairSemaphore
-from lucia._redis.transport.retries import AsyncRecords, NoReply, Records, records_in
+from lucia._redis.transport.retries import AsyncRecords, BatchRejected, NoReply, Records, records_in
 from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia._redis.transport.threads import in_thread
 from lucia._redis.transport.timed_socket import use_timed_socket
@@ -111,7 +111,7 @@ class AsyncServer:
         Raises:
             Overloaded: too many requests wait.
             NoReply: the time was over, or no connection could be made, or it was lost.
-            ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
+            BatchRejected: nothing was sent, since a replay of revocations comes first.
         """
         if self._batches is None or mode.alone:
             return self._exchange(
@@ -124,7 +124,7 @@ class AsyncServer:
 
         Raises:
             BatchRejected: the server answered something else.
-            Overloaded, NoReply, ServerHistoryChanged: as :meth:`ask`.
+            Overloaded, NoReply: as :meth:`ask`.
         """
         return self._read_alone(keys) if self._reads is None else self._reads.read(keys)
 
@@ -153,7 +153,7 @@ class AsyncServer:
                 generation = pooled.generation
                 if not self._may_send(pooled, during_replay=during_replay):
                     await self._give_back(pooled)
-                    raise ServerHistoryChanged  # noqa: TRY301 # where it is decided
+                    raise BatchRejected  # noqa: TRY301 # where it is decided
                 try:
                     packed = pack(pooled.connection, commands)
                     if sending is not None:
@@ -169,7 +169,7 @@ class AsyncServer:
                     await drop(pooled.connection)
                     raise
                 await self._give_back(pooled, replies)
-        except ServerHistoryChanged:
+        except BatchRejected:
             raise
         except Exception as error:
             if has_place:
@@ -353,7 +353,7 @@ class Server:
 
         Raises:
             NoReply: the time was over, or no connection could be made, or it was lost.
-            ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
+            BatchRejected: nothing was sent, since a replay of revocations comes first.
         """
         end = time.monotonic() + seconds
         if not self._places.acquire(seconds):
@@ -364,7 +364,7 @@ class Server:
             generation = pooled.generation
             if not self._may_send(pooled, during_replay=mode.during_replay):
                 self._give_back(pooled)
-                raise ServerHistoryChanged  # noqa: TRY301 # where it is decided
+                raise BatchRejected  # noqa: TRY301 # where it is decided
             try:
                 # If sending fails, the last command is incomplete, so the server runs nothing of it.
                 # Those before it change nothing without it (ASKING, MULTI).
@@ -375,7 +375,7 @@ class Server:
                 pooled.connection.disconnect()
                 raise
             self._give_back(pooled, replies)
-        except ServerHistoryChanged:
+        except BatchRejected:
             raise
         except Exception as error:
             is_over = time.monotonic() >= end
@@ -397,7 +397,7 @@ class Server:
 
         Raises:
             BatchRejected: the server answered something else.
-            NoReply, ServerHistoryChanged: as :meth:`ask`.
+            NoReply: as :meth:`ask`.
         """
         return records_in(self.ask([("MGET", *keys)], self._seconds)[0], len(keys))
 

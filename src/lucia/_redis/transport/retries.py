@@ -71,7 +71,15 @@ AsyncRecords = Awaitable[Records]
 
 
 class BatchRejected(Exception):
-    """A server refused to answer several requests together, or answered something else: a signal between two layers."""
+    """A signal between two layers: nothing was changed, and the driver has to send the request.
+
+    Either nothing was sent, since a replay of revocations comes first, or the server refused to
+    answer several reads together.
+    """
+
+    def for_another(self) -> "BatchRejected":
+        """Return a copy for another request: raising an error changes it, so nobody shares one."""
+        return BatchRejected()
 
 
 def found_in(reply: Reply, count: int) -> Records | None:

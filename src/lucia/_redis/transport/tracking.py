@@ -17,12 +17,12 @@ from typing import Any, Final, cast
 
 from lucia._logs import near_cache_off
 from lucia._redis.commands import Reply, Words
-from lucia._redis.replay import Checkpoint, ConnectionMonitor, ServerHistoryChanged
+from lucia._redis.replay import Checkpoint, ConnectionMonitor
 from lucia._redis.transport import settings as connection_settings
 from lucia._redis.transport.client_errors import is_last, is_refusal, is_transient
 from lucia._redis.transport.connection_io import INFO, Exchange, drop, is_open, pack, replies_of
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries, Lease, Reading
-from lucia._redis.transport.retries import NoReply
+from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia._redis.transport.topology import ConnectionFactory
 
 __all__ = ["AsyncTracked"]
@@ -98,7 +98,7 @@ class AsyncTracked:
 
         Raises:
             NoReply: the time was over, or no connection could be made, or it was lost.
-            ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
+            BatchRejected: nothing was sent, since a replay of revocations comes first.
         """
         end = time.monotonic() + seconds
         link = await self._reach(seconds) if only_reads and not fresh else None
@@ -108,7 +108,7 @@ class AsyncTracked:
                 commands, left, only_reads=only_reads, fresh=fresh, sending=sending
             )
         if self._monitor.revocations.due:
-            raise ServerHistoryChanged
+            raise BatchRejected
         return await link.ask(commands, left, sending)
 
     def drop(self) -> None:

@@ -30,7 +30,7 @@ from lucia._redis.commands import (
     Transaction,
     Words,
 )
-from lucia._redis.replay import ConnectionMonitor, Replay, Revocations, ServerHistoryChanged
+from lucia._redis.replay import ConnectionMonitor, Replay, Revocations
 from lucia._redis.transport.client_errors import (
     is_no_script,
     is_outage,
@@ -41,7 +41,13 @@ from lucia._redis.transport.client_errors import (
 )
 from lucia._redis.transport.passthrough import AsyncClientPassthrough
 from lucia._redis.transport.replayer import AsyncReplayer
-from lucia._redis.transport.retries import NoReply, error_to_raise, is_read, is_repeatable
+from lucia._redis.transport.retries import (
+    BatchRejected,
+    NoReply,
+    error_to_raise,
+    is_read,
+    is_repeatable,
+)
 from lucia._redis.transport.settings import AsyncSettings
 from lucia._redis.transport.slots import is_redirected
 from lucia._redis.transport.topology import Topology, topology_of
@@ -313,7 +319,7 @@ class AsyncRedisDriver:
                 replies = await _replies(
                     route, command, commands, _seconds_until(course.end_of_command), mode
                 )
-            except ServerHistoryChanged:  # a replay is due since this command asked whether one is
+            except BatchRejected:  # a replay is due since this command asked whether one is
                 continue
             except NoReply as lost:
                 course.wrote = course.wrote or (lost.sent and not is_read(command))

@@ -8,7 +8,6 @@ from lucia._redis.kept import KeptRows
 from lucia._redis.lookup import Lookup
 from lucia._redis.operations import once_more
 from lucia._redis.records import MismatchedReply
-from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.store import Store
 from lucia._redis.transport.retries import BatchRejected, NoReply, Records, error_to_raise
 from lucia._redis.transport.settings import AsyncSettings
@@ -45,7 +44,7 @@ class AsyncSessionReader:
             row = self._kept.find(session_id, records) or self._row(
                 store.lookup, session_id, records
             )
-        except (BatchRejected, ServerHistoryChanged):
+        except BatchRejected:
             again, operation = False, store.get(session_id)
         except MismatchedReply:
             again, operation = False, once_more(partial(store.get_once, session_id))

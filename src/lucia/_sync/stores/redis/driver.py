@@ -31,7 +31,7 @@ from lucia._redis.commands import (
     Transaction,
     Words,
 )
-from lucia._redis.replay import ConnectionMonitor, Replay, Revocations, ServerHistoryChanged
+from lucia._redis.replay import ConnectionMonitor, Replay, Revocations
 from lucia._redis.transport.client_errors import (
     is_no_script,
     is_outage,
@@ -42,7 +42,13 @@ from lucia._redis.transport.client_errors import (
 )
 from lucia._redis.transport.passthrough import ClientPassthrough
 from lucia._redis.transport.replayer import Replayer
-from lucia._redis.transport.retries import NoReply, error_to_raise, is_read, is_repeatable
+from lucia._redis.transport.retries import (
+    BatchRejected,
+    NoReply,
+    error_to_raise,
+    is_read,
+    is_repeatable,
+)
 from lucia._redis.transport.settings import Settings
 from lucia._redis.transport.slots import is_redirected
 from lucia._redis.transport.topology import Topology, topology_of
@@ -314,7 +320,7 @@ class RedisDriver:
                 replies = _replies(
                     route, command, commands, _seconds_until(course.end_of_command), mode
                 )
-            except ServerHistoryChanged:  # a replay is due since this command asked whether one is
+            except BatchRejected:  # a replay is due since this command asked whether one is
                 continue
             except NoReply as lost:
                 course.wrote = course.wrote or (lost.sent and not is_read(command))
