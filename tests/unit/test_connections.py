@@ -432,7 +432,7 @@ async def test_nothing_was_sent(
         await asyncio.sleep(0.05)
         # As if it was lost right after the look at it.
         monkeypatch.setattr("lucia._redis.transport.connections.is_clean", is_clean)
-        monkeypatch.setattr("lucia._redis.transport.connections._is_clean", lambda *_: True)
+        monkeypatch.setattr("lucia._redis.transport.blocking_io.is_clean", lambda *_: True)
         with pytest.raises(NoReply) as raised:
             await pool.ask(("SET", "key", "value"))
         assert raised.value.sent is False
@@ -508,7 +508,7 @@ async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
     pool = pools(inspector.server.port, revocations)
     await pool.ask(("PING",))
     is_sync = isinstance(pool.server, Server)
-    pool.server._places = FairSemaphore(0) if is_sync else asyncio.Semaphore(0)
+    pool.server._permits = FairSemaphore(0) if is_sync else asyncio.Semaphore(0)
     with pytest.raises(NoReply) as raised:
         await pool.ask(("PING",), seconds=0.05)
     assert (raised.value.error, raised.value.sent) == (None, False)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lucia._redis.kept import MAX_KEPT_BYTES, KeptRows
-from lucia._redis.transport.retries import Records
+from lucia._redis.transport.connection_io import Records
 from lucia.models import SessionRow
 
 MOST = 3

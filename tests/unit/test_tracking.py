@@ -743,7 +743,7 @@ async def test_a_server_that_is_busy(
         return [b"", b"", redis.ResponseError("BUSY a script runs")]
 
     with monkeypatch.context() as patch:
-        patch.setattr("lucia._redis.transport.tracking.replies_of", busy)
+        patch.setattr("lucia._redis.transport.tracking.read_replies", busy)
         with pytest.raises(NoReply):
             await near.read(KEY)
     assert await near.read(KEY) == [b"A"]

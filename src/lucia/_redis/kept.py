@@ -3,7 +3,7 @@
 import threading
 from typing import Final
 
-from lucia._redis.transport.retries import Records
+from lucia._redis.transport.connection_io import Records
 from lucia.models import SessionRow
 
 __all__ = ["MAX_KEPT", "MAX_KEPT_BYTES", "KeptRows"]

@@ -17,7 +17,8 @@ from itertools import count
 from typing import Any, Final, NamedTuple
 
 from lucia._redis.commands import Operation, Reply
-from lucia._redis.transport.client_errors import is_last, is_transient
+from lucia._redis.transport.client_errors import is_transient
+from lucia._redis.transport.connection_io import closes_connection
 
 KEPT_SECONDS: Final = 600
 """How long a revoked id is remembered at least; it is forgotten when others are revoked after that.
@@ -224,7 +225,7 @@ class ConnectionMonitor:
         Raises:
             Exception: the connection must not be used.
         """
-        if is_last([reply]) or is_transient(reply):
+        if closes_connection(reply) or is_transient(reply):
             raise reply
         if self.place is None and is_replica(reply):
             raise ConnectionError("the server is a replica: waiting for a primary")

@@ -21,8 +21,8 @@ from typing import Final
 
 from lucia._logs import overloaded
 from lucia._redis.commands import Reply, Words
-from lucia._redis.transport.connection_io import Exchange
-from lucia._redis.transport.retries import BatchRejected, NoReply, Records, found_in
+from lucia._redis.transport.connection_io import Exchange, Records, found_in
+from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia.errors import Overloaded
 
 __all__ = ["RequestBatcher"]

@@ -8,7 +8,8 @@ from lucia._redis.commands import USUAL, Reply, SendMode, Words
 from lucia._redis.replay import ConnectionMonitor
 from lucia._redis.transport.client_errors import is_answer
 from lucia._redis.transport.clients import one_node
-from lucia._redis.transport.retries import BatchRejected, NoReply, Records
+from lucia._redis.transport.connection_io import Records
+from lucia._redis.transport.retries import BatchRejected, NoReply
 
 __all__ = ["AsyncClientPassthrough", "ClientPassthrough"]
 

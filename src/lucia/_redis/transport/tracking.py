@@ -19,8 +19,16 @@ from lucia._logs import near_cache_off
 from lucia._redis.commands import Reply, Words
 from lucia._redis.replay import Checkpoint, ConnectionMonitor
 from lucia._redis.transport import settings as connection_settings
-from lucia._redis.transport.client_errors import is_last, is_refusal, is_transient
-from lucia._redis.transport.connection_io import INFO, Exchange, drop, is_open, pack, replies_of
+from lucia._redis.transport.client_errors import is_refusal, is_transient
+from lucia._redis.transport.connection_io import (
+    INFO,
+    Exchange,
+    closes_connection,
+    drop,
+    is_open,
+    pack,
+    read_replies,
+)
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries, Lease, Reading
 from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia._redis.transport.topology import ConnectionFactory
@@ -299,7 +307,7 @@ class _Link:
         lost: Exception | None = None
         try:
             while self._waiting or not self._closing:
-                (reply,) = await replies_of(self._connection, 1)
+                (reply,) = await read_replies(self._connection, 1)
                 self._take(reply)
         except asyncio.CancelledError:
             pass
@@ -335,7 +343,7 @@ class _Link:
             self._keep(asked, reading, _records(reply))
         self._waiting.popleft()
         asked.take(reply)
-        if is_last([reply]):
+        if closes_connection(reply):
             raise ConnectionError("the client closes the connection after this reply")
 
     def _take_check(self, reply: Reply) -> None:
@@ -401,7 +409,9 @@ class _Asked:
     def take(self, reply: Reply) -> None:
         """The next reply; there are fewer than commands if the client closes the connection after one of them."""
         self.replies.append(reply)
-        if (len(self.replies) == self.count or is_last(self.replies)) and not self.answered.done():
+        if (
+            len(self.replies) == self.count or closes_connection(reply)
+        ) and not self.answered.done():
             self.answered.set_result(self.replies)
 
     def fail(self, error: NoReply) -> None:
@@ -434,8 +444,8 @@ async def _handshake(connection: Any) -> tuple[Reply, str | None]:
     if not hasattr(connection._parser, "set_invalidation_push_handler"):
         return None, f"{type(connection._parser).__name__} of the client knows no pushes"
     await connection.send_packed_command(connection.pack_commands([_HELLO, INFO, _TRACKING]), False)
-    replies = await replies_of(connection, 3)
-    if is_last(replies) or is_transient(replies[-1]):
+    replies = await read_replies(connection, 3)
+    if closes_connection(replies[-1]) or is_transient(replies[-1]):
         raise replies[-1]
     _, history, tracking = replies
     return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(

@@ -8,9 +8,10 @@ from typing import Any, Final, Protocol
 from lucia._compat.pause import AsyncPause
 from lucia._redis.commands import UNGATED, Argument, AsyncReplies, Reply, SendMode, Words
 from lucia._redis.replay import ConnectionMonitor, Revocations
+from lucia._redis.transport.connection_io import AsyncRecords
 from lucia._redis.transport.connections import AsyncServer
 from lucia._redis.transport.first_answer import AsyncFirstAnswer
-from lucia._redis.transport.retries import WRITE_SECONDS, AsyncRecords, BatchRejected, NoReply
+from lucia._redis.transport.retries import WRITE_SECONDS, BatchRejected, NoReply
 from lucia._redis.transport.settings import AsyncSettings
 from lucia._redis.transport.single_flight import AsyncSingleFlight
 from lucia._redis.transport.slots import SlotMap, key_per_primary, parse_slot_map, redirection_in

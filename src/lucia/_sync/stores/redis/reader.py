@@ -10,7 +10,8 @@ from lucia._redis.lookup import Lookup
 from lucia._redis.operations import once_more
 from lucia._redis.records import MismatchedReply
 from lucia._redis.store import Store
-from lucia._redis.transport.retries import BatchRejected, NoReply, Records, error_to_raise
+from lucia._redis.transport.connection_io import Records
+from lucia._redis.transport.retries import BatchRejected, NoReply, error_to_raise
 from lucia._redis.transport.settings import Settings
 from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
