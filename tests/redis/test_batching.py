@@ -9,7 +9,6 @@ import pytest
 
 from lucia import Overloaded
 from lucia._redis.commands import Reply, Words
-from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.transport import batching as batches_module
 from lucia._redis.transport.batching import MAX_IN_FLIGHT, RequestBatcher
 from lucia._redis.transport.retries import BatchRejected, NoReply
@@ -355,9 +354,9 @@ async def test_an_error_for_each(
 async def test_another_history(batches: RequestBatcher, line: Line) -> None:
     """That something has to be ended again is told to each."""
     waiting = await in_one_tick(batches, [b"a"], [("DEL", b"c")])
-    line.sent[0].replies.set_exception(ServerHistoryChanged())
+    line.sent[0].replies.set_exception(BatchRejected())
     found = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(each) for each in found] == [ServerHistoryChanged, ServerHistoryChanged]
+    assert [type(each) for each in found] == [BatchRejected, BatchRejected]
     assert found[0] is not found[1]
 
 

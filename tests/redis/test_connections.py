@@ -19,19 +19,19 @@ import redis.exceptions
 from lucia._compat.per_loop import AsyncPerLoop
 from lucia._redis.commands import UNGATED, USUAL, Call, Eval, SendMode, Transaction
 from lucia._redis.index import LIST, SET
-from lucia._redis.replay import ConnectionMonitor, Revocations, ServerHistoryChanged
+from lucia._redis.replay import ConnectionMonitor, Revocations
 from lucia._redis.scripts import DELETE, SWAP
 from lucia._redis.transport.connections import AsyncServer, Server
 from lucia._redis.transport.fair_semaphore import FairSemaphore
 from lucia._redis.transport.passthrough import AsyncClientPassthrough, ClientPassthrough
-from lucia._redis.transport.retries import NoReply, is_repeatable
+from lucia._redis.transport.retries import BatchRejected, NoReply, is_repeatable
 from lucia._redis.transport.settings import AsyncSettings, Settings
-from lucia._redis.transport.slots import SLOTS, is_redirected, redirection_of, slot_map_of, slot_of
-from lucia._redis.transport.topology import ConnectionFactory, OneServer, topology_of
+from lucia._redis.transport.slots import SLOTS, is_redirected, parse_slot_map, redirection_in
+from lucia._redis.transport.topology import ConnectionFactory, InCluster, OneServer, topology_of
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.support.faulty_proxy import FaultyProxy
-from tests.support.redis_clients import AsyncClients
+from tests.support.redis_clients import AsyncClients, Clients
 from tests.support.redis_inspectors import Inspector
 from tests.support.redis_servers import frozen, silent_server
 from tests.support.sessions import row
@@ -336,9 +336,9 @@ async def test_a_given_client_asks_in_one_way(inspector: Inspector) -> None:
 async def test_a_given_client_keeps_no_connection() -> None:
     """A client that is used as it is names no key by which to ask replicas: that is a failure, never an empty list."""
     with pytest.raises(NoReply):
-        ClientPassthrough(object(), ConnectionMonitor(Revocations())).keys_everywhere("prefix", 1)
+        ClientPassthrough(object(), ConnectionMonitor(Revocations())).key_per_primary("prefix", 1)
     with pytest.raises(NoReply):
-        await AsyncClientPassthrough(object(), ConnectionMonitor(Revocations())).keys_everywhere(
+        await AsyncClientPassthrough(object(), ConnectionMonitor(Revocations())).key_per_primary(
             "prefix", 1
         )
 
@@ -425,7 +425,7 @@ async def test_nothing_was_sent(
         await asyncio.sleep(0.05)
         # As if it was lost right after the look at it.
         monkeypatch.setattr("lucia._redis.transport.connections.is_clean", is_clean)
-        monkeypatch.setattr("lucia._redis.transport.connections._is_clean", lambda *_: True)
+        monkeypatch.setattr("lucia._redis.transport.blocking_io.is_clean", lambda *_: True)
         with pytest.raises(NoReply) as raised:
             await pool.ask(("SET", "key", "value"))
         assert raised.value.sent is False
@@ -453,9 +453,9 @@ async def test_a_connection_to_a_former_server(pools: Pools, tmp_path: Path) -> 
         assert await one.ask(("GET", "session")) == [b"alive"]
         revocations.revoked(["session"], revocations.changes)
         front.target = new.port  # connections that are open stay where they are
-        with pytest.raises(ServerHistoryChanged):
+        with pytest.raises(BatchRejected):
             await other.ask(("GET", "session"))
-        with pytest.raises(ServerHistoryChanged):
+        with pytest.raises(BatchRejected):
             await one.ask(("GET", "session"))
         assert await one.ask(("DEL", "session"), mode=UNGATED) == [1]
         revocations.done(revocations.block(), revocations.changes)
@@ -501,7 +501,7 @@ async def test_no_place_in_time(pools: Pools, inspector: Inspector) -> None:
     pool = pools(inspector.server.port, revocations)
     await pool.ask(("PING",))
     is_sync = isinstance(pool.server, Server)
-    pool.server._places = FairSemaphore(0) if is_sync else asyncio.Semaphore(0)
+    pool.server._permits = FairSemaphore(0) if is_sync else asyncio.Semaphore(0)
     with pytest.raises(NoReply) as raised:
         await pool.ask(("PING",), seconds=0.05)
     assert (raised.value.error, raised.value.sent) == (None, False)
@@ -544,6 +544,19 @@ async def test_a_check_that_is_not_answered(
 
 # Clusters
 
+KEYS: list[str | bytes | int] = [
+    "foo",
+    b"foo",
+    "{foo}bar",
+    "a{foo}{bar}",
+    "{}foo",
+    "{foo",
+    "foo}",
+    "{{a}}",
+    "ü{ö}",
+    5,
+]
+
 
 async def test_a_cluster_that_is_not_there() -> None:
     """If no node can be asked for the map, or may be, the store can't be reached."""
@@ -567,13 +580,17 @@ async def test_a_cluster_without_slots(tmp_path: Path) -> None:
             assert isinstance(raised.value.__cause__, redis.exceptions.ClusterDownError)
 
 
-@pytest.mark.parametrize(
-    "key", ["foo", b"foo", "{foo}bar", "a{foo}{bar}", "{}foo", "{foo", "foo}", "{{a}}", "ü{ö}", 5]
-)
-def test_slots_of_keys(cluster: Cluster, key: Any) -> None:
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+@pytest.mark.parametrize("clients", [AsyncClients, Clients])
+async def test_slots_of_keys(library: str, clients: Any, cluster: Cluster) -> None:
     """A key's slot is what a server computes, by its hash tag if it has one."""
+    client = clients.of_cluster(library, cluster)
+    topology = topology_of(client)
+    await (client.aclose() if clients is AsyncClients else asyncio.to_thread(client.close))
+    assert isinstance(topology, InCluster)
     with redis.Redis(port=cluster.ports[0]) as node:
-        assert slot_of(key) == node.execute_command("CLUSTER KEYSLOT", key)
+        for key in KEYS:
+            assert topology.slot_of(key) == node.execute_command("CLUSTER KEYSLOT", key)
 
 
 def test_redirections() -> None:
@@ -583,26 +600,26 @@ def test_redirections() -> None:
         [3, 3, ["host", 7002, "id", []]],
         [4, 4, [None, 7003]],
     ]
-    found = slot_map_of(reply, ("me", 1), lambda address: address)
+    found = parse_slot_map(reply, ("me", 1), lambda address: address)
     assert found.primaries == {0: ("me", 7000), 1: ("me", 7000), 3: ("host", 7002), 4: ("me", 7003)}
     assert found.nodes == (("me", 7000), ("host", 7002), ("me", 7003), ("host", 7001))
-    moved = redirection_of([b"OK", redis.exceptions.MovedError("12 :7000")], ("me", 1))
+    moved = redirection_in([b"OK", redis.exceptions.MovedError("12 :7000")], ("me", 1))
     assert moved is not None
     assert (moved.address, moved.asking, moved.slot) == (("me", 7000), False, 12)
-    assert redirection_of([redis.exceptions.ResponseError("MOVED")], ("me", 1)) is None
-    assert redirection_of([b"MOVED 1 x:1"], ("me", 1)) is None
+    assert redirection_in([redis.exceptions.ResponseError("MOVED")], ("me", 1)) is None
+    assert redirection_in([b"MOVED 1 x:1"], ("me", 1)) is None
 
 
 def test_nodes_that_know_no_better() -> None:
     """A node that does not know who has a slot, or where that node is, is one that did not do what it was asked."""
     for error in ("MovedError", "AskError"):
         for target in ("12 ?:7000", "12 x:0"):
-            moved = redirection_of([getattr(redis.exceptions, error)(target)], ("me", 1))
+            moved = redirection_in([getattr(redis.exceptions, error)(target)], ("me", 1))
             assert moved is not None
-            assert (moved.address, moved.whole) == (None, False)
+            assert (moved.address, moved.can_repeat) == (None, False)
     down, again = redis.exceptions.ClusterDownError("down"), redis.exceptions.TryAgainError("again")
     assert [
-        getattr(redirection_of([each], ("me", 1)), "whole", None) for each in (down, again)
+        getattr(redirection_in([each], ("me", 1)), "can_repeat", None) for each in (down, again)
     ] == [False, True]
     assert is_redirected([b"OK", down])
     assert not is_redirected([b"OK", redis.exceptions.ResponseError("NOPERM")])
@@ -611,11 +628,13 @@ def test_nodes_that_know_no_better() -> None:
 def test_a_map_of_all_slots() -> None:
     """A map counts if it names a primary for each slot, and a node may be reached elsewhere than it says."""
     ranges = [[0, 8_000, ["a", 1]], [8_001, SLOTS - 1, ["b", 2]]]
-    elsewhere = slot_map_of(ranges, ("me", 1), lambda address: (f"near {address[0]}", address[1]))
+    elsewhere = parse_slot_map(
+        ranges, ("me", 1), lambda address: (f"near {address[0]}", address[1])
+    )
     assert elsewhere.is_complete
     assert elsewhere.nodes == (("near a", 1), ("near b", 2))
     for part in (ranges[:1], ranges[1:], []):
-        assert not slot_map_of(part, ("me", 1), lambda address: address).is_complete
+        assert not parse_slot_map(part, ("me", 1), lambda address: address).is_complete
 
 
 # What may be sent again

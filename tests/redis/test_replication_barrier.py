@@ -30,7 +30,7 @@ def moved() -> list[Any]:
 class AsyncElsewhere:
     """A route to a primary that points elsewhere each time."""
 
-    async def keys_everywhere(self, *_: Any) -> dict[str, str]:
+    async def key_per_primary(self, *_: Any) -> dict[str, str]:
         return {"n:1": "session:renewed:{0}"}
 
     async def ask_node(self, *_: Any) -> list[Any]:
@@ -40,7 +40,7 @@ class AsyncElsewhere:
 class Elsewhere:
     """A route to a primary that points elsewhere each time."""
 
-    def keys_everywhere(self, *_: Any) -> dict[str, str]:
+    def key_per_primary(self, *_: Any) -> dict[str, str]:
         return {"n:1": "session:renewed:{0}"}
 
     def ask_node(self, *_: Any) -> list[Any]:

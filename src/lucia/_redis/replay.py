@@ -17,7 +17,8 @@ from itertools import count
 from typing import Any, Final, NamedTuple
 
 from lucia._redis.commands import Operation, Reply
-from lucia._redis.transport.client_errors import is_last, is_transient
+from lucia._redis.transport.client_errors import is_transient
+from lucia._redis.transport.connection_io import closes_connection
 
 KEPT_SECONDS: Final = 600
 """How long a revoked id is remembered at least; it is forgotten when others are revoked after that.
@@ -37,17 +38,6 @@ _UNTOLD: Final = b"untold"
 
 _HISTORY: Final = re.compile(rb"^master_replid:(\w+)", re.MULTILINE)
 _REPLICA: Final = re.compile(rb"^role:slave", re.MULTILINE)
-
-
-class ServerHistoryChanged(Exception):
-    """The server's history is not the known one: nothing was sent, and the replay comes first.
-
-    A signal between two layers.
-    """
-
-    def for_another(self) -> "ServerHistoryChanged":
-        """The same for another command: raising an error changes it, so nobody shares one."""
-        return ServerHistoryChanged()
 
 
 def history_in(reply: Reply) -> bytes | None:
@@ -83,10 +73,14 @@ class Revocations:
         self._first_places_known = False
         self._lost = False
         self._numbers = count(1)
-        self._settled = 0
         self._waiting: tuple[int, list[str]] = (0, [])
         self.changes = 0
         """The newest demand: another one whenever a server was met with another history."""
+        self.due = False
+        """Whether a replay is demanded and not complete: until then nothing else may be sent.
+
+        An attribute, since every batch of requests looks at it.
+        """
 
     def revoked(self, session_ids: Iterable[str], since: int) -> None:
         """Remember that these ids were revoked.
@@ -99,9 +93,11 @@ class Revocations:
         now = self._clock()
         if entries := [(now, id_) for id_ in session_ids]:
             _forget(self._ended, now)
+            # First remembered, then compared; `met` demands first and looks then whether anything
+            # is remembered. So of two threads at least one sees what the other did.
             self._ended.extend(entries)
             if since != self.changes:
-                self.changes = next(self._numbers)
+                self._demand()
 
     def renewed(self, used_id: str, successor_id: str) -> None:
         """Remember a renewal.
@@ -139,7 +135,7 @@ class Revocations:
         demand = self.changes
         if self.is_changed(place, history):
             # Demanded before it is known, or another thread could find it known and nothing due.
-            self.changes = demand = next(self._numbers)
+            demand = self._demand()
         self._histories[place] = history or _UNTOLD
         self._lost = False
         return demand
@@ -148,13 +144,12 @@ class Revocations:
         """Take note that a connection was lost."""
         self._lost = True
 
-    @property
-    def due(self) -> bool:
-        """Whether a replay is demanded and not complete: until then nothing else may be sent."""
-        demand = self.changes
-        if demand != self._settled and not self._ended:
-            self._settled = demand
-        return demand != self._settled
+    def _demand(self) -> int:
+        """Demand a replay, which is due if there is anything to revoke again; return its number."""
+        self.changes = demand = next(self._numbers)
+        if self._ended:
+            self.due = True
+        return demand
 
     def all(self) -> list[str]:
         """Return what a replay revokes: the revoked ids, newest first, and the used ids that led there."""
@@ -186,7 +181,9 @@ class Revocations:
             waiting = [id_ for id_ in waiting if id_ not in revoked]
             self._waiting = demand, waiting
             if not waiting:
-                self._settled = demand
+                self.due = False
+                if self.changes != demand:  # demanded meanwhile, by another thread
+                    self.due = True
 
 
 class Replay(NamedTuple):
@@ -228,7 +225,7 @@ class ConnectionMonitor:
         Raises:
             Exception: the connection must not be used.
         """
-        if is_last([reply]) or is_transient(reply):
+        if closes_connection(reply) or is_transient(reply):
             raise reply
         if self.place is None and is_replica(reply):
             raise ConnectionError("the server is a replica: waiting for a primary")
@@ -255,18 +252,9 @@ class ConnectionMonitor:
         history = history_in(reply)
         return Checkpoint(history, self.revocations.met(self.place, history))
 
-    def is_current(self, checkpoint: "Checkpoint | None") -> bool:
-        """Whether no other history was met since this check, on whatever connection."""
-        return checkpoint is not None and checkpoint.changes == self.revocations.changes
-
     def lost(self) -> None:
         """Take note that a connection was lost."""
         self.revocations.lost()
-
-    @property
-    def due(self) -> bool:
-        """Whether nothing may be sent but the replay."""
-        return self.revocations.due
 
 
 def _forget(entries: "deque[Any]", now: float) -> None:

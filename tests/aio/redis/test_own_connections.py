@@ -15,10 +15,10 @@ import redis.exceptions
 import valkey.credentials
 import valkey.exceptions
 from redis.asyncio import Redis
+from redis.crc import key_slot
 
 from lucia._compat.calls import AsyncCalls
 from lucia._redis.commands import Batch, Call, Command, Operation
-from lucia._redis.transport.slots import slot_of
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.aio.support.rendezvous import patiently
@@ -246,7 +246,7 @@ async def test_slots_that_move(
         AsyncRedisSessionAdapter(client) as adapter,
     ):
         await live(adapter)
-        slot = slot_of("session:moved")
+        slot = key_slot(b"session:moved")
         moving("begin", slot)
         await adapter.set_session(row("moved"))
         assert await adapter.get_session("moved") is not None
@@ -267,7 +267,7 @@ async def test_keys_of_a_slot_that_moves(
         AsyncRedisSessionAdapter(client) as adapter,
     ):
         await adapter.set_session(row("moved"))
-        slot = slot_of("session:moved")
+        slot = key_slot(b"session:moved")
         moving("begin", slot)
 
         async def end_later() -> None:
@@ -292,7 +292,7 @@ async def test_nodes_that_disagree(
         AsyncClients.of_cluster("redis", cluster) as client,
         AsyncRedisSessionAdapter(client) as adapter,
     ):
-        slot = slot_of("session:moved")
+        slot = key_slot(b"session:moved")
         moving("disagree", slot)
         hasty = AsyncRedisSessionAdapter(client, deadline=SOON * 4)
         with pytest.raises((redis.exceptions.MovedError, StoreUnavailable)):
@@ -342,7 +342,7 @@ async def test_a_map_by_whichever_node_answers(cluster: Cluster, nodes: ClusterI
 
 def port_of(nodes: ClusterInspector, key: str) -> int:
     """The port of the node that has a key's slot."""
-    return int(nodes.client.nodes_manager.get_node_from_slot(slot_of(key)).port)
+    return int(nodes.client.nodes_manager.get_node_from_slot(key_slot(key.encode())).port)
 
 
 async def test_a_map_that_is_refused(cluster: Cluster, nodes: ClusterInspector) -> None:

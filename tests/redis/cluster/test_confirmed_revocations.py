@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import pytest
 import redis.exceptions
+from redis.crc import key_slot
 
 from lucia._redis.commands import Call, Operation, ReplicationBarrier
-from lucia._redis.transport.slots import slot_of
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 from lucia.models import SessionRow
 from tests.support.cluster_changes import FLAVOURS, EitherAdapter, Member, either_adapter
@@ -171,7 +171,7 @@ async def test_a_slot_that_moves_to_an_empty_node(
         for node in nodes:
             until(partial(_knows, node, len(nodes)), 30)
         (key,) = (f"session:{each.id}" for each in rows_at(group, 0, 1))
-        slot = slot_of(key)
+        slot = key_slot(key.encode())
         source_id = source.client.execute_command("CLUSTER MYID").decode()
         target.client.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", source_id)
         source.client.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", target.id)

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import pytest
 import redis
+from redis.crc import key_slot
 
 from lucia._async.stores.redis.router import open_route as open_async_route
 from lucia._redis.commands import USUAL, SendMode
 from lucia._redis.replay import Revocations
 from lucia._redis.transport.retries import NoReply
 from lucia._redis.transport.settings import AsyncSettings, Settings
-from lucia._redis.transport.slots import slot_of
 from lucia._redis.transport.topology import InCluster, topology_of
 from lucia._sync.stores.redis.router import open_route
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
@@ -77,7 +77,7 @@ async def test_a_dozen_dead_addresses(flavour: str, dead: list[int], cluster: Cl
     route = route_to(flavour, cluster, *dead, cluster.ports[0])
     calls = [ping(flavour, route, f"k{key}") for key in range(300)]
     assert await asyncio.gather(*calls) == [[b"PONG"]] * 300
-    assert route._informants()[0][1] in cluster.ports  # not a dead address again
+    assert route._nodes_with_map()[0][1] in cluster.ports  # not a dead address again
     assert len(await call(flavour, route.nodes, SECONDS)) == len(cluster.ports)
     await call(flavour, getattr(route, "aclose", None) or route.close)
 
@@ -87,12 +87,12 @@ async def test_what_a_node_says_of_a_slot(flavour: str, cluster: Cluster) -> Non
     """A node that points to where a slot is already known to be does not make the map outdated."""
     route = route_to(flavour, cluster, *cluster.ports)
     nowhere = ("127.0.0.1", unused_port())
-    route._note(nowhere, 0, asking=False)
+    route._record_redirection(nowhere, 0, asking=False)
     assert (route._slots, route._is_outdated) == ({}, False)
     await ping(flavour, route, "key")
-    route._note(route._slots[0], 0, asking=False)
+    route._record_redirection(route._slots[0], 0, asking=False)
     assert not route._is_outdated
-    route._note(nowhere, 0, asking=False)
+    route._record_redirection(nowhere, 0, asking=False)
     assert (route._slots[0], route._is_outdated) == (nowhere, True)
     await call(flavour, route.nodes, SECONDS)
     assert (route._slots[0] != nowhere, route._is_outdated) == (True, False)
@@ -159,9 +159,9 @@ async def test_requests_beside_a_map_that_is_being_read(
     """While the map can't be read, only requests for a suspect wait, and then use the last map."""
     route = route_to(flavour, cluster, *cluster.ports)
     await ping(flavour, route, "key")
-    suspect = route._slots[slot_of("key")]
+    suspect = route._slots[key_slot(b"key")]
     others = [f"k{number}" for number in range(300)]
-    others = [key for key in others if route._slots[slot_of(key)] != suspect]
+    others = [key for key in others if route._slots[key_slot(key.encode())] != suspect]
     nowhere = tuple(("127.0.0.1", port) for port in dead)
     route._topology, route._nodes = replace(route._topology, nodes=nowhere), ()
     route._suspects.add(suspect)

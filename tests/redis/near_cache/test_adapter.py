@@ -20,11 +20,11 @@ import pytest
 import redis
 import redis.exceptions
 from redis.asyncio import Redis, RedisCluster
+from redis.crc import key_slot
 
 from lucia import AsyncAuth, InvalidSessionId
 from lucia._redis.transport.near_cache import _begin_all
 from lucia._redis.transport.near_cache_entries import Entries
-from lucia._redis.transport.slots import slot_of
 from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from lucia.models import SessionRow
@@ -336,7 +336,7 @@ def moved(cluster: Cluster) -> Iterator[Callable[[str], None]]:
     undo = ExitStack()
 
     def move(key: str) -> None:
-        slot = slot_of(key)
+        slot = key_slot(key.encode())
         nodes: list[Any] = [redis.Redis(port=port, protocol=2) for port in cluster.ports]
         ids = [node.execute_command("CLUSTER MYID").decode() for node in nodes]
         source = next(number for number, node in enumerate(nodes) if node.exists(key))

@@ -14,9 +14,8 @@ import redis.exceptions
 from redis._parsers.resp3 import _AsyncRESP3Parser
 from redis.cache import CacheConfig
 
-from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries
-from lucia._redis.transport.retries import NoReply
+from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia._redis.transport.tracking import REFUSED_SECONDS
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.support.acl_rights import NEAR_RIGHTS
@@ -655,7 +654,7 @@ async def test_another_history(near: Tracking, inspector: Inspector) -> None:
     """Where a connection finds another history than was known, nothing is read before what was ended is ended again."""
     near.revocations.met(None, b"another")
     near.revocations.revoked(["ended"], near.revocations.changes)
-    with pytest.raises(ServerHistoryChanged):
+    with pytest.raises(BatchRejected):
         await near.read(KEY)
     assert (near.moved, near.sent, len(near.entries)) == (1, 0, 0)
     near.revocations.done(near.revocations.block(), near.revocations.changes)
@@ -690,7 +689,7 @@ async def test_a_history_that_changes_meanwhile(near: Tracking, inspector: Inspe
             await near.read(KEY)
     finally:
         inspector.client.replicaof("NO", "ONE")
-    with pytest.raises(ServerHistoryChanged):
+    with pytest.raises(BatchRejected):
         await near.read(KEY)
     near.revocations.done(near.revocations.block(), near.revocations.changes)
     assert await near.read(KEY) == [b"A"]
@@ -701,7 +700,7 @@ async def test_a_history_that_changes_meanwhile(near: Tracking, inspector: Inspe
         await near.read(KEY)
     assert near.moved == moved + 1
     assert near.held(KEY) is None
-    with pytest.raises(ServerHistoryChanged):
+    with pytest.raises(BatchRejected):
         await near.read(KEY)
 
 
@@ -739,7 +738,7 @@ async def test_a_server_that_is_busy(
         return [b"", b"", redis.ResponseError("BUSY a script runs")]
 
     with monkeypatch.context() as patch:
-        patch.setattr("lucia._redis.transport.tracking.replies_of", busy)
+        patch.setattr("lucia._redis.transport.tracking.read_replies", busy)
         with pytest.raises(NoReply):
             await near.read(KEY)
     assert await near.read(KEY) == [b"A"]

@@ -180,8 +180,8 @@ async def hold_through_a_storm(
     assert servers
     for server in servers:
         for _ in range(CONNECTIONS):
-            assert not server._places.locked()
-            await server._places.acquire()
+            assert not server._permits.locked()
+            await server._permits.acquire()
 
 
 @pytest.mark.parametrize(

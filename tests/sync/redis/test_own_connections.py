@@ -16,10 +16,10 @@ import redis.exceptions
 import valkey.credentials
 import valkey.exceptions
 from redis import Redis
+from redis.crc import key_slot
 
 from lucia._compat.calls import Calls
 from lucia._redis.commands import Batch, Call, Command, Operation
-from lucia._redis.transport.slots import slot_of
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.sync.support.rendezvous import patiently
@@ -247,7 +247,7 @@ def test_slots_that_move(
         RedisSessionAdapter(client) as adapter,
     ):
         live(adapter)
-        slot = slot_of("session:moved")
+        slot = key_slot(b"session:moved")
         moving("begin", slot)
         adapter.set_session(row("moved"))
         assert adapter.get_session("moved") is not None
@@ -268,7 +268,7 @@ def test_keys_of_a_slot_that_moves(
         RedisSessionAdapter(client) as adapter,
     ):
         adapter.set_session(row("moved"))
-        slot = slot_of("session:moved")
+        slot = key_slot(b"session:moved")
         moving("begin", slot)
 
         def end_later() -> None:
@@ -293,7 +293,7 @@ def test_nodes_that_disagree(
         Clients.of_cluster("redis", cluster) as client,
         RedisSessionAdapter(client) as adapter,
     ):
-        slot = slot_of("session:moved")
+        slot = key_slot(b"session:moved")
         moving("disagree", slot)
         hasty = RedisSessionAdapter(client, deadline=SOON * 4)
         with pytest.raises((redis.exceptions.MovedError, StoreUnavailable)):
@@ -343,7 +343,7 @@ def test_a_map_by_whichever_node_answers(cluster: Cluster, nodes: ClusterInspect
 
 def port_of(nodes: ClusterInspector, key: str) -> int:
     """The port of the node that has a key's slot."""
-    return int(nodes.client.nodes_manager.get_node_from_slot(slot_of(key)).port)
+    return int(nodes.client.nodes_manager.get_node_from_slot(key_slot(key.encode())).port)
 
 
 def test_a_map_that_is_refused(cluster: Cluster, nodes: ClusterInspector) -> None:

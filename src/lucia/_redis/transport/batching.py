@@ -22,9 +22,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from lucia._logs import overloaded
 from lucia._redis.commands import Reply, Words
-from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.transport.connection_io import Exchange
-from lucia._redis.transport.retries import NoReply
+from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia.errors import Overloaded
 
 __all__ = ["Batcher", "RequestBatcher"]
@@ -69,7 +68,7 @@ class Batcher(Generic[RequestT]):
         """Send these requests together, and set the results of their futures."""
         raise NotImplementedError
 
-    def fail(self, requests: Sequence[RequestT], error: NoReply | ServerHistoryChanged) -> None:
+    def fail(self, requests: Sequence[RequestT], error: NoReply | BatchRejected) -> None:
         """Set this error for all these requests that have no result."""
         raise NotImplementedError
 
@@ -261,7 +260,7 @@ class RequestBatcher(Batcher[_Request]):
                 fresh=fresh,
                 sending=batch.mark_sent,
             )
-        except (NoReply, ServerHistoryChanged) as error:
+        except (NoReply, BatchRejected) as error:
             self.fail(requests, error)
         except BaseException:
             self.fail(requests, NoReply(None, sent=True))
@@ -274,7 +273,7 @@ class RequestBatcher(Batcher[_Request]):
         finally:
             self._in_flight.discard(batch)
 
-    def fail(self, requests: Sequence[_Request], error: NoReply | ServerHistoryChanged) -> None:
+    def fail(self, requests: Sequence[_Request], error: NoReply | BatchRejected) -> None:
         for _, future, *_ in requests:
             if not future.done():
                 future.set_exception(error.for_another())

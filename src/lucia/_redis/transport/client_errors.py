@@ -1,10 +1,9 @@
 """The errors of redis-py and valkey-py, told by the names of their classes, so that neither has to be imported."""
 
 import re
-from collections.abc import Sequence
 from typing import Final
 
-from lucia._redis.commands import Argument, Batch, Call, Command, Eval, OnNode, Reply, Transaction
+from lucia._redis.commands import Argument, Batch, Call, Command, Eval, OnNode, Transaction
 
 _SHORTEST_SECRET = 16
 """Shorter arguments are words and numbers; ids that ``Auth`` makes have 40 characters."""
@@ -64,15 +63,6 @@ def is_answer(error: BaseException) -> bool:
 def is_outage(error: BaseException) -> bool:
     """Whether a server says that it can't serve now: it is loading its data, or its cluster is down."""
     return is_a(error, "BusyLoadingError") or is_a(error, "ClusterDownError")
-
-
-def is_last(replies: Sequence[Reply]) -> bool:
-    """Whether the newest reply is one after which clients close the connection: loading, not logged in, a master that is none any more."""
-    return (
-        bool(replies)
-        and isinstance(replies[-1], Exception)
-        and not is_a(replies[-1], "ResponseError")
-    )
 
 
 def redact(error: BaseException, command: Command) -> None:

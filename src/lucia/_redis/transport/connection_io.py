@@ -1,34 +1,55 @@
-"""One asynchronous connection of redis-py or valkey-py: what goes on it, its replies, whether it is clean, and how it is closed."""
+"""One async connection of redis-py or valkey-py: send commands, read replies, check it, close it."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final, Protocol
 
 from lucia._redis.commands import Reply, Words
-from lucia._redis.transport.client_errors import is_answer, is_last
+from lucia._redis.transport.client_errors import is_a, is_answer
+from lucia._redis.transport.retries import BatchRejected
 
-__all__ = ["HIGH_WATER", "INFO", "Exchange", "drop", "is_clean", "is_open", "pack", "replies_of"]
+__all__ = [
+    "HIGH_WATER",
+    "INFO",
+    "AsyncRecords",
+    "Exchange",
+    "Records",
+    "closes_connection",
+    "drop",
+    "found_in",
+    "is_clean",
+    "is_open",
+    "pack",
+    "read_replies",
+    "records_in",
+]
 
 INFO: Final = ("INFO", "replication")
-"""What a new connection asks: which history the server has."""
+"""The check of a connection: the reply names the server's history and role."""
 
 HIGH_WATER: Final = 65_536
-"""How many bytes a transport takes before ``drain()`` blocks: asyncio's default.
+"""How many bytes a transport accepts before ``drain()`` blocks: asyncio's default.
 
 If writing fewer fails, the transport was closed before, or the very first attempt to send failed:
-the server has received nothing. If writing more fails, it may have received some of them.
+the server has received nothing. If writing more fails, it may have received some of them (T2).
 """
 
+# By hiredis, as the sync clients do it: the async ones pack in Python.
 _PACK: Final[Callable[[tuple[str | bytes | int, ...]], bytes] | None] = (
     import_module("hiredis").pack_command if find_spec("hiredis") is not None else None
 )
 
+Records = list[bytes | None]
+"""The values of some keys."""
+
+AsyncRecords = Awaitable[Records]
+
 
 class Exchange(Protocol):
-    """Sends commands together on one connection, and returns their replies in order.
+    """Sends commands on one connection, and returns their replies in order.
 
-    A server's refusal is a reply too.
+    A server's error is a reply too.
 
     Args:
         commands: what to send.
@@ -39,7 +60,7 @@ class Exchange(Protocol):
 
     Raises:
         NoReply: the time was over, or no connection could be made, or it was lost.
-        ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
+        BatchRejected: nothing was sent, since a replay of revocations comes first.
     """
 
     def __call__(
@@ -54,31 +75,59 @@ class Exchange(Protocol):
 
 
 def pack(connection: Any, commands: Sequence[Words]) -> bytes:
-    """The bytes of these commands: by hiredis, as the synchronous clients do it, since the asynchronous ones pack in Python."""
+    """Return commands as they are sent."""
     if _PACK is None:
         return b"".join(connection.pack_commands(commands))
     return b"".join([_PACK(tuple(words)) for words in commands])
 
 
-async def replies_of(connection: Any, count: int) -> list[Reply]:
-    """So many replies; fewer if after one of them the client closes the connection."""
+async def read_replies(connection: Any, count: int) -> list[Reply]:
+    """Read so many replies, or fewer if the client closes the connection after one of them."""
     replies: list[Reply] = []
-    while len(replies) < count and not is_last(replies):
+    for _ in range(count):
         try:
             replies.append(await connection.read_response(disable_decoding=True))
         except Exception as error:
             if not is_answer(error):
                 raise
             replies.append(error)
+            if closes_connection(error):
+                break
     return replies
 
 
-def is_open(connection: Any) -> bool:
-    """Whether a connection was neither closed nor reset, as far as the event loop knows.
+def closes_connection(reply: Reply) -> bool:
+    """Return whether the client closes the connection after this reply.
 
-    redis-py's ``can_read`` does not tell of a reset: asyncio notes that as the reader's exception,
+    It does after each error of a server that is loading, that refuses to log in, or that is no
+    master any more.
+    """
+    return isinstance(reply, Exception) and not is_a(reply, "ResponseError")
+
+
+def found_in(reply: Reply, count: int) -> Records | None:
+    """Return the values of so many keys from the reply to ``MGET``; None if it is something else."""
+    return reply if reply.__class__ is list and len(reply) == count else None
+
+
+def records_in(reply: Reply, count: int) -> Records:
+    """Return the values of so many keys from the reply to ``MGET``.
+
+    Raises:
+        BatchRejected: the reply is something else.
+    """
+    records = found_in(reply, count)
+    if records is None:
+        raise BatchRejected
+    return records
+
+
+def is_open(connection: Any) -> bool:
+    """Return whether a connection was neither closed nor reset, as far as the event loop knows.
+
+    redis-py's ``can_read`` does not report a reset: asyncio records that as the reader's exception,
     not as its end. And writing to a transport that is closed raises ``TypeError`` in asyncio and
-    ``RuntimeError`` in uvloop.
+    ``RuntimeError`` in uvloop (T1).
     """
     reader, writer = connection._reader, connection._writer
     return (
@@ -90,10 +139,10 @@ def is_open(connection: Any) -> bool:
 
 
 async def is_clean(connection: Any) -> bool:
-    """Whether an idle connection is still open and has no reply that nobody read.
+    """Return whether an idle connection is still open and has no unread reply.
 
-    The buffer is looked at too: not every client's ``can_read`` does, and a server that closes an
-    idle connection may say so before.
+    The buffer is checked too: not every client's ``can_read`` does, and a server that closes an
+    idle connection may send an error before.
     """
     can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
     return is_open(connection) and not connection._reader._buffer and not await can_read()

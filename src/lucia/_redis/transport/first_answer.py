@@ -1,4 +1,4 @@
-"""Ask several servers the same and take the first answer, in both flavours.
+"""Ask several servers the same question and take the first answer, sync and async.
 
 Usually one is asked, and it answers. If it does not within its share of the time, others are asked
 concurrently, so that addresses which drop packets cost one share together and not one share each.
@@ -7,9 +7,9 @@ concurrently, so that addresses which drop packets cost one share together and n
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, as_completed
+from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Final, TypeVar
 
 from lucia._redis.transport.threads import in_thread
@@ -38,7 +38,7 @@ def _groups(count: int, end: float) -> Iterator[tuple[slice, float]]:
 
 
 class AsyncFirstAnswer:
-    """The first of several calls that returns something."""
+    """Makes calls until one of them returns something."""
 
     @staticmethod
     async def of(
@@ -82,7 +82,7 @@ async def _first_task(
 
 
 class FirstAnswer:
-    """The first of several calls that returns something.
+    """Makes calls until one of them returns something.
 
     Each runs in a thread of its own, since it may hang until its time is over and longer: in a name
     server, at each of several addresses, in a handshake.
@@ -95,8 +95,7 @@ class FirstAnswer:
         """Return the first answer, and the errors that came before it; None if all failed.
 
         Args:
-            calls: each takes the seconds that it has. Nobody waits for one that is late, or later
-                than another.
+            calls: each takes the seconds that it has. A call that is late is left to its thread.
             seconds: for all of them.
         """
         errors: list[Exception] = []
@@ -110,17 +109,13 @@ class FirstAnswer:
 def _first_thread(
     calls: Sequence[Callable[[float], T]], seconds: float, errors: list[Exception]
 ) -> T | None:
-    end = time.monotonic() + seconds
-    finished: SimpleQueue[Future[T]] = SimpleQueue()
-    for call in calls:
-        outcome: Future[T] = Future()
-        outcome.add_done_callback(finished.put)
+    outcomes: list[Future[T]] = [Future() for _ in calls]
+    for call, outcome in zip(calls, outcomes, strict=True):
         in_thread("lucia-ask", partial(call, seconds), outcome)
-    for _ in calls:
-        try:
-            return finished.get(timeout=max(end - time.monotonic(), 0)).result()
-        except Empty:
-            break
-        except Exception as error:
-            errors.append(error)
+    with suppress(TimeoutError):  # raised by the iterator, not by a call
+        for outcome in as_completed(outcomes, max(seconds, 0)):
+            try:
+                return outcome.result()
+            except Exception as error:
+                errors.append(error)
     return None

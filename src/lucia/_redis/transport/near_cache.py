@@ -13,8 +13,9 @@ from typing import Final
 
 from lucia._redis.commands import Argument, Call, Eval, Nodes, OnNode, Transaction
 from lucia._redis.lookup import Lookup
+from lucia._redis.transport.connection_io import Records
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries
-from lucia._redis.transport.retries import Records, is_read
+from lucia._redis.transport.retries import is_read
 from lucia._rules.sessions import Clock, system_clock
 from lucia.models import StoredSession
 

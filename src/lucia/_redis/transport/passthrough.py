@@ -8,7 +8,8 @@ from lucia._redis.commands import USUAL, Reply, SendMode, Words
 from lucia._redis.replay import ConnectionMonitor
 from lucia._redis.transport.client_errors import is_answer
 from lucia._redis.transport.clients import one_node
-from lucia._redis.transport.retries import BatchRejected, NoReply, Records
+from lucia._redis.transport.connection_io import Records
+from lucia._redis.transport.retries import BatchRejected, NoReply
 
 __all__ = ["AsyncClientPassthrough", "ClientPassthrough"]
 
@@ -23,7 +24,7 @@ class AsyncClientPassthrough:
         self._monitor = monitor
         monitor.came_up(None)
 
-    async def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+    async def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
         """Refuse to tell, since the client may lead anywhere and send anything twice.
 
         Raises:
@@ -98,7 +99,7 @@ class ClientPassthrough:
         self._monitor = monitor
         monitor.came_up(None)
 
-    def keys_everywhere(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
+    def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
         """Refuse to tell, since the client may lead anywhere and send anything twice.
 
         Raises:

@@ -6,11 +6,10 @@ could arrive after the session was ended, and make it live again.
 """
 
 import copy
-from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Final
 
-from lucia._redis.commands import Call, Command, Eval, Nodes, OnNode, Reply, Transaction
+from lucia._redis.commands import Call, Command, Eval, Nodes, OnNode, Transaction
 from lucia._redis.transport.client_errors import is_answer, is_outage
 from lucia.errors import StoreUnavailable
 
@@ -63,32 +62,16 @@ class NoReply(Exception):
         return NoReply(error, sent=self.sent)
 
 
-Records = list[bytes | None]
-"""What is at some keys."""
-
-AsyncRecords = Awaitable[Records]
-"""The same, to be waited for."""
-
-
 class BatchRejected(Exception):
-    """A server refused to answer several requests together, or answered something else: a signal between two layers."""
+    """A signal between two layers: nothing was changed, and the driver has to send the request.
 
-
-def found_in(reply: Reply, count: int) -> Records | None:
-    """What is at so many keys, by the reply to ``MGET``; None if that is something else."""
-    return reply if reply.__class__ is list and len(reply) == count else None
-
-
-def records_in(reply: Reply, count: int) -> Records:
-    """The same, where there is no other way to tell.
-
-    Raises:
-        BatchRejected: the reply is something else.
+    Either nothing was sent, since a replay of revocations comes first, or the server refused to
+    answer several reads together.
     """
-    records = found_in(reply, count)
-    if records is None:
-        raise BatchRejected
-    return records
+
+    def for_another(self) -> "BatchRejected":
+        """Return a copy for another request: raising an error changes it, so nobody shares one."""
+        return BatchRejected()
 
 
 def is_read(command: Command) -> bool:

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 from lucia._logs import Outage
 from lucia._redis.lookup import Lookup
 from lucia._redis.records import MAX_RECORD_BYTES, MismatchedReply, parse_record
-from lucia._redis.replay import Revocations, ServerHistoryChanged
+from lucia._redis.replay import Revocations
 from lucia._redis.transport.batching import MAX_WAITING, Batcher
-from lucia._redis.transport.connection_io import Exchange
-from lucia._redis.transport.retries import BatchRejected, NoReply, error_to_raise, found_in
+from lucia._redis.transport.connection_io import Exchange, found_in
+from lucia._redis.transport.retries import BatchRejected, NoReply, error_to_raise
 from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia.models import StoredSession
 
 __all__ = ["AsyncSessionReads", "SessionReads"]
 
-ReadError = NoReply | BatchRejected | MismatchedReply | ServerHistoryChanged
+ReadError = NoReply | BatchRejected | MismatchedReply
 """Why a session was not read, though it may be there."""
 
 Recover = Callable[[str, ReadError, float], Coroutine[Any, Any, StoredSession | None]]
@@ -161,7 +161,7 @@ class _SessionBatcher(Batcher[_Read]):
             keys = [key for group in groups for key in group]
         try:
             replies = await self._exchange([("MGET", *keys)], seconds, only_reads=True)
-        except (NoReply, ServerHistoryChanged) as error:
+        except (NoReply, BatchRejected) as error:
             self._recover_all(requests, error, end)
         except BaseException:
             self.fail(requests, NoReply(None, sent=True))
@@ -177,7 +177,7 @@ class _SessionBatcher(Batcher[_Read]):
             else:
                 self._answer_groups(requests, groups, records, end)
 
-    def fail(self, requests: Sequence[_Read], error: NoReply | ServerHistoryChanged) -> None:
+    def fail(self, requests: Sequence[_Read], error: NoReply | BatchRejected) -> None:
         for _, future in requests:
             if not future.done():
                 future.set_exception(error_to_raise(NoReply(None, sent=False), wrote=False))
@@ -228,7 +228,7 @@ class _SessionBatcher(Batcher[_Read]):
     def _recover_all(
         self,
         requests: Sequence[_Read],
-        error: NoReply | ServerHistoryChanged | BatchRejected,
+        error: NoReply | BatchRejected,
         end: float,
     ) -> None:
         for session_id, future in requests:

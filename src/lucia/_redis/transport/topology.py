@@ -1,7 +1,8 @@
-"""How the application's client makes its connections, so that the store can make its own in the same way.
+"""Read from the application's client how it connects, so that the store can connect in the same way.
 
-Its own connections are what makes the rest possible: no command is sent again behind the store's back, a deadline holds in every phase,
-and it is known whether a command was sent when it fails.
+With connections of its own the store keeps promises that the client can't keep: no command is sent
+again unseen, one deadline holds in every phase, and after a failure it is known whether a command
+was sent.
 """
 
 import copy
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from lucia._redis.commands import Argument
 from lucia._redis.transport.clients import is_cluster
 
 Address = tuple[str, int]
@@ -22,15 +24,24 @@ _LEFT_OUT: Final = frozenset(
         "event_dispatcher", "himport_registry", "connection_pool", "response_callbacks",
     }
 )  # fmt: skip
-"""Options that would send commands again, wait in another way than we do, or tie a connection to the client's pool."""
+"""Options that would repeat commands, add timeouts, or tie a connection to the client's pool."""
 
 _OWN_NAME: Final = "redis-py"
-"""Given unasked by redis-py 7's asynchronous client of a cluster to its connections, which have it by default, and warn of it."""
+"""``lib_name`` that redis-py 7's async cluster client passes to its connections unasked.
+
+It is their default anyway, and passing it makes them warn.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFactory:
-    """How to make a connection, and how many there may be at once to one server. The options may hold passwords."""
+    """Makes connections to one server.
+
+    Args:
+        make: the client's connection class.
+        options: its arguments; they may hold passwords.
+        limit: how many connections there may be at once.
+    """
 
     make: Callable[..., Any]
     options: Mapping[str, Any] = field(repr=False)
@@ -40,7 +51,7 @@ class ConnectionFactory:
     def of(
         cls, make: Callable[..., Any], options: Mapping[str, Any], limit: int
     ) -> "ConnectionFactory":
-        """Without what is left out."""
+        """Return a factory with the options that are not left out."""
         left_out = (
             _LEFT_OUT | {"lib_name", "lib_version"}
             if options.get("lib_name") == _OWN_NAME
@@ -50,12 +61,17 @@ class ConnectionFactory:
             make, {name: value for name, value in options.items() if name not in left_out}, limit
         )
 
+    @classmethod
+    def of_pool(cls, pool: Any) -> "ConnectionFactory":
+        """Return a factory of such connections as a client's pool makes."""
+        return cls.of(pool.connection_class, pool.connection_kwargs, pool.max_connections)
+
     def with_options(self, **changes: Any) -> "ConnectionFactory":
-        """The same with other options."""
+        """Return a factory with other options."""
         return replace(self, options={**self.options, **changes})
 
     def connection(self) -> Any:
-        """A connection that is not connected yet."""
+        """Return a connection that is not connected yet."""
         return self.make(**self.options)
 
 
@@ -68,7 +84,13 @@ class OneServer:
 
 @dataclass(frozen=True, slots=True)
 class BehindSentinel:
-    """A client of the master that Sentinel names."""
+    """A client of the master that Sentinel names.
+
+    Args:
+        factory: makes connections to the master.
+        service: its name.
+        finder: the client's ``Sentinel`` object.
+    """
 
     factory: ConnectionFactory
     service: str
@@ -82,7 +104,7 @@ class BehindSentinel:
             seconds: how long it waits for a connection or an answer.
         """
         copied = copy.copy(self.finder)
-        copied.sentinels = [_copy_of(self.finder.sentinels[number], seconds)]
+        copied.sentinels = [_without_retries(self.finder.sentinels[number], seconds)]
         return copied
 
 
@@ -91,20 +113,24 @@ class InCluster:
     """A client of a cluster.
 
     Args:
+        factory: makes connections to a node.
         nodes: addresses that the application gave to its client, or that the client found with them.
-        remap: tells at which address a node can be reached that names itself so.
+        remap: returns the address at which a node that names itself so can be reached; None if it
+            is the same one.
+        slot_of: returns the slot of a key.
     """
 
     factory: ConnectionFactory
     nodes: tuple[Address, ...]
     remap: Callable[[Address], Address] | None
+    slot_of: Callable[[Argument], int]
 
 
 Topology = OneServer | BehindSentinel | InCluster
 
 
 def topology_of(client: Any) -> Topology | None:
-    """How the client makes its connections; None if it can't be told, or if it runs commands in a way of its own."""
+    """Return how the client connects; None if that can't be told, or if it runs commands its own way."""
     if not _is_stock(client):
         return None
     try:
@@ -114,16 +140,14 @@ def topology_of(client: Any) -> Topology | None:
 
 
 def _is_stock(client: Any) -> bool:
-    """Whether it is the library's own code that runs its commands."""
+    """Return whether the library's own code runs the client's commands."""
     kind: type[Any] = client.__class__
     execute: Any = getattr(kind, "execute_command", None)
     return str(getattr(execute, "__module__", "")).partition(".")[0] in {"redis", "valkey"}
 
 
 def _of_pool(pool: Any) -> Topology:
-    factory = ConnectionFactory.of(
-        pool.connection_class, pool.connection_kwargs, pool.max_connections
-    )
+    factory = ConnectionFactory.of_pool(pool)
     if hasattr(pool, "sentinel_manager"):
         return BehindSentinel(factory, pool.service_name, pool.sentinel_manager)
     return OneServer(factory)
@@ -132,7 +156,12 @@ def _of_pool(pool: Any) -> Topology:
 def _of_cluster(client: Any) -> InCluster:
     manager = client.nodes_manager
     nodes = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
-    return InCluster(_factory_of_node(client, nodes[0]), _addresses(nodes), manager.address_remap)
+    return InCluster(
+        _factory_of_node(client, nodes[0]),
+        _addresses(nodes),
+        manager.address_remap,
+        client.keyslot,
+    )
 
 
 def _addresses(nodes: Iterable[Any]) -> tuple[Address, ...]:
@@ -140,22 +169,17 @@ def _addresses(nodes: Iterable[Any]) -> tuple[Address, ...]:
 
 
 def _factory_of_node(client: Any, node: Any) -> ConnectionFactory:
-    """An asynchronous node makes connections itself, another has a client with a pool, made on first use."""
+    # An async client's node is its own pool. A sync one's has a client with a pool, made on first use.
     if hasattr(node, "connection_kwargs"):
-        return ConnectionFactory.of(
-            node.connection_class, node.connection_kwargs, node.max_connections
-        )
+        return ConnectionFactory.of_pool(node)
     of_node = getattr(client, "get_redis_connection", None) or client.get_valkey_connection
-    pool = of_node(node).connection_pool
-    return ConnectionFactory.of(pool.connection_class, pool.connection_kwargs, pool.max_connections)
+    return ConnectionFactory.of_pool(of_node(node).connection_pool)
 
 
-def _copy_of(client: Any, seconds: float) -> Any:
-    """A client of the same server that sends nothing again."""
+def _without_retries(client: Any, seconds: float) -> Any:
+    """Return a client of the same server that repeats nothing."""
     pool = client.connection_pool
-    factory = ConnectionFactory.of(
-        pool.connection_class, pool.connection_kwargs, pool.max_connections
-    )
+    factory = ConnectionFactory.of_pool(pool)
     timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
     return type(client)(
         connection_pool=type(pool)(

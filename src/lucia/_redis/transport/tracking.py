@@ -17,12 +17,20 @@ from typing import Any, Final, cast
 
 from lucia._logs import near_cache_off
 from lucia._redis.commands import Reply, Words
-from lucia._redis.replay import Checkpoint, ConnectionMonitor, ServerHistoryChanged
+from lucia._redis.replay import Checkpoint, ConnectionMonitor
 from lucia._redis.transport import settings as connection_settings
-from lucia._redis.transport.client_errors import is_last, is_refusal, is_transient
-from lucia._redis.transport.connection_io import INFO, Exchange, drop, is_open, pack, replies_of
+from lucia._redis.transport.client_errors import is_refusal, is_transient
+from lucia._redis.transport.connection_io import (
+    INFO,
+    Exchange,
+    closes_connection,
+    drop,
+    is_open,
+    pack,
+    read_replies,
+)
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries, Lease, Reading
-from lucia._redis.transport.retries import NoReply
+from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia._redis.transport.topology import ConnectionFactory
 
 __all__ = ["AsyncTracked"]
@@ -98,7 +106,7 @@ class AsyncTracked:
 
         Raises:
             NoReply: the time was over, or no connection could be made, or it was lost.
-            ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
+            BatchRejected: nothing was sent, since a replay of revocations comes first.
         """
         end = time.monotonic() + seconds
         link = await self._reach(seconds) if only_reads and not fresh else None
@@ -107,8 +115,8 @@ class AsyncTracked:
             return await self._plain(
                 commands, left, only_reads=only_reads, fresh=fresh, sending=sending
             )
-        if self._monitor.due:
-            raise ServerHistoryChanged
+        if self._monitor.revocations.due:
+            raise BatchRejected
         return await link.ask(commands, left, sending)
 
     def drop(self) -> None:
@@ -265,7 +273,7 @@ class _Link:
 
     def _is_checked(self) -> bool:
         is_recent = time.monotonic() - self._checked <= connection_settings.IDLE_CHECK_SECONDS
-        return is_recent and self._monitor.is_current(self._checkpoint)
+        return is_recent and self._checkpoint.changes == self._monitor.revocations.changes
 
     def lose(self, error: Exception | None) -> None:
         """Use it no more: first nothing is used any more that came over it, then those are told who wait for answers."""
@@ -299,7 +307,7 @@ class _Link:
         lost: Exception | None = None
         try:
             while self._waiting or not self._closing:
-                (reply,) = await replies_of(self._connection, 1)
+                (reply,) = await read_replies(self._connection, 1)
                 self._take(reply)
         except asyncio.CancelledError:
             pass
@@ -335,7 +343,7 @@ class _Link:
             self._keep(asked, reading, _records(reply))
         self._waiting.popleft()
         asked.take(reply)
-        if is_last([reply]):
+        if closes_connection(reply):
             raise ConnectionError("the client closes the connection after this reply")
 
     def _take_check(self, reply: Reply) -> None:
@@ -401,7 +409,9 @@ class _Asked:
     def take(self, reply: Reply) -> None:
         """The next reply; there are fewer than commands if the client closes the connection after one of them."""
         self.replies.append(reply)
-        if (len(self.replies) == self.count or is_last(self.replies)) and not self.answered.done():
+        if (
+            len(self.replies) == self.count or closes_connection(reply)
+        ) and not self.answered.done():
             self.answered.set_result(self.replies)
 
     def fail(self, error: NoReply) -> None:
@@ -434,8 +444,8 @@ async def _handshake(connection: Any) -> tuple[Reply, str | None]:
     if not hasattr(connection._parser, "set_invalidation_push_handler"):
         return None, f"{type(connection._parser).__name__} of the client knows no pushes"
     await connection.send_packed_command(connection.pack_commands([_HELLO, INFO, _TRACKING]), False)
-    replies = await replies_of(connection, 3)
-    if is_last(replies) or is_transient(replies[-1]):
+    replies = await read_replies(connection, 3)
+    if closes_connection(replies[-1]) or is_transient(replies[-1]):
         raise replies[-1]
     _, history, tracking = replies
     return history, f"the server refuses {' '.join(_TRACKING)}: {tracking}" if isinstance(

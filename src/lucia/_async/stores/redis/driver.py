@@ -30,7 +30,7 @@ from lucia._redis.commands import (
     Transaction,
     Words,
 )
-from lucia._redis.replay import ConnectionMonitor, Replay, Revocations, ServerHistoryChanged
+from lucia._redis.replay import ConnectionMonitor, Replay, Revocations
 from lucia._redis.transport.client_errors import (
     is_no_script,
     is_outage,
@@ -41,7 +41,13 @@ from lucia._redis.transport.client_errors import (
 )
 from lucia._redis.transport.passthrough import AsyncClientPassthrough
 from lucia._redis.transport.replayer import AsyncReplayer
-from lucia._redis.transport.retries import NoReply, error_to_raise, is_read, is_repeatable
+from lucia._redis.transport.retries import (
+    BatchRejected,
+    NoReply,
+    error_to_raise,
+    is_read,
+    is_repeatable,
+)
 from lucia._redis.transport.settings import AsyncSettings
 from lucia._redis.transport.slots import is_redirected
 from lucia._redis.transport.topology import Topology, topology_of
@@ -262,7 +268,7 @@ class AsyncRedisDriver:
         """
         asked: set[str] = set()
         end = time.monotonic() + self._deadline
-        waiting = await self._keys_everywhere(fence.prefix, course)
+        waiting = await self._key_per_primary(fence.prefix, course)
         fewest = fence.replicas
         while waiting and fewest >= fence.replicas:
             node, key = waiting.popitem()
@@ -275,7 +281,7 @@ class AsyncRedisDriver:
                 if time.monotonic() >= end:
                     raise error_to_raise(NoReply(_error_in(replies), sent=False), wrote=True)
                 await AsyncPause.seconds(_MOVED_SECONDS)
-                found = await self._keys_everywhere(fence.prefix, course)
+                found = await self._key_per_primary(fence.prefix, course)
                 waiting = {other: key for other, key in found.items() if other not in asked}
                 continue
             *_, confirmed = await self._checked(replies)
@@ -283,7 +289,7 @@ class AsyncRedisDriver:
             fewest = min(fewest, confirmed)
         return fewest
 
-    async def _keys_everywhere(self, prefix: str, course: _OperationState) -> dict[str, str]:
+    async def _key_per_primary(self, prefix: str, course: _OperationState) -> dict[str, str]:
         """Return the name of a key for each primary.
 
         Raises:
@@ -292,7 +298,7 @@ class AsyncRedisDriver:
         course.next_command(self._deadline)
         try:
             route = await self._route.get()
-            return await route.keys_everywhere(prefix, _seconds_until(course.end_of_command))
+            return await route.key_per_primary(prefix, _seconds_until(course.end_of_command))
         except NoReply as lost:
             raise error_to_raise(lost, wrote=True) from lost.error
 
@@ -313,7 +319,7 @@ class AsyncRedisDriver:
                 replies = await _replies(
                     route, command, commands, _seconds_until(course.end_of_command), mode
                 )
-            except ServerHistoryChanged:  # a replay is due since this command asked whether one is
+            except BatchRejected:  # a replay is due since this command asked whether one is
                 continue
             except NoReply as lost:
                 course.wrote = course.wrote or (lost.sent and not is_read(command))

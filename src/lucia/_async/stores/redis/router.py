@@ -1,4 +1,4 @@
-"""Routes to the server that a command goes to: the only one, Sentinel's master, or the node that serves a key's slot."""
+"""Routes commands to a server: the only one, Sentinel's master, or the node that serves a key's slot."""
 
 import time
 from collections.abc import Sequence
@@ -8,30 +8,28 @@ from typing import Any, Final, Protocol
 from lucia._compat.pause import AsyncPause
 from lucia._redis.commands import UNGATED, Argument, AsyncReplies, Reply, SendMode, Words
 from lucia._redis.replay import ConnectionMonitor, Revocations
+from lucia._redis.transport.connection_io import AsyncRecords
 from lucia._redis.transport.connections import AsyncServer
 from lucia._redis.transport.first_answer import AsyncFirstAnswer
-from lucia._redis.transport.retries import WRITE_SECONDS, AsyncRecords, BatchRejected, NoReply
+from lucia._redis.transport.retries import WRITE_SECONDS, BatchRejected, NoReply
 from lucia._redis.transport.settings import AsyncSettings
 from lucia._redis.transport.single_flight import AsyncSingleFlight
-from lucia._redis.transport.slots import (
-    SlotMap,
-    keys_everywhere,
-    redirection_of,
-    slot_map_of,
-    slot_of,
-)
+from lucia._redis.transport.slots import SlotMap, key_per_primary, parse_slot_map, redirection_in
 from lucia._redis.transport.topology import Address, BehindSentinel, InCluster, OneServer, Topology
 from lucia.errors import StoreUnavailable
 
 _REDIRECTIONS_AT_ONCE: Final = 5
-"""How many nodes are followed without a pause; after that they point at each other, since they do not agree yet whose a slot is."""
+"""How many redirections are followed without a pause.
+
+After so many, nodes redirect to each other, since they do not agree yet which one has the slot.
+"""
 
 _PAUSE_SECONDS: Final = 0.05
-"""How long to wait for them to agree; or where a slot with several keys of a command is just being moved."""
+"""How long to wait until nodes agree, or until a slot with several keys of a command has moved."""
 
 
 class AsyncRoute(Protocol):
-    """A way to the servers, for one event loop."""
+    """The connections to all servers, for one event loop."""
 
     @property
     def only_server(self) -> AsyncServer | None:
@@ -41,25 +39,25 @@ class AsyncRoute(Protocol):
     def ask(
         self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /
     ) -> AsyncReplies:
-        """Send commands together, on one connection to the server that has this key; their replies in order.
+        """Send commands on one connection to the server that has this key; return their replies.
 
         Raises:
             NoReply: there was no answer.
-            ServerHistoryChanged: nothing was sent, since a replay of revocations comes first.
+            BatchRejected: nothing was sent, since a replay of revocations comes first.
         """
         ...
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
-        """What is at these keys; where they are in many slots, none after the first at which there is anything.
+        """Return the values of keys; where they are in many slots, none after the first value found.
 
         Raises:
-            BatchRejected: something is in the way, and to be asked by :meth:`ask`.
-            Overloaded, NoReply, ServerHistoryChanged: as that.
+            BatchRejected: the keys have to be read by :meth:`ask`.
+            Overloaded, NoReply: as :meth:`ask`.
         """
         ...
 
-    async def keys_everywhere(self, prefix: str, seconds: float, /) -> dict[str, str]:
-        """Return for each server that may have taken a write the name of a key that it serves.
+    async def key_per_primary(self, prefix: str, seconds: float, /) -> dict[str, str]:
+        """Return for each primary that may have taken a write the name of a key that it serves.
 
         The servers are named as by :meth:`nodes`, and there is at least one.
 
@@ -69,7 +67,7 @@ class AsyncRoute(Protocol):
         ...
 
     def nodes(self, seconds: float, /) -> AsyncReplies:
-        """The names of the servers that hold the keys.
+        """Return the names of the servers that hold the keys.
 
         Raises:
             NoReply: there was no answer.
@@ -79,7 +77,7 @@ class AsyncRoute(Protocol):
     def ask_node(
         self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /
     ) -> AsyncReplies:
-        """Send commands together, to the server of this name, whatever their keys.
+        """Send commands on one connection to the server of this name, whatever their keys.
 
         Raises:
             NoReply: there was no answer.
@@ -87,7 +85,7 @@ class AsyncRoute(Protocol):
         ...
 
     async def drop_idle(self) -> None:
-        """Close the connections that lie idle."""
+        """Close the idle connections."""
         ...
 
     async def aclose(self) -> None:
@@ -96,7 +94,7 @@ class AsyncRoute(Protocol):
 
 
 def open_route(topology: Topology, settings: AsyncSettings, revocations: Revocations) -> AsyncRoute:
-    """A way to the servers of the application's client; no connection is made yet."""
+    """Return a route to the servers of the application's client; no connection is made yet."""
     if isinstance(topology, InCluster):
         return AsyncClusterRoute(topology, settings, revocations)
     if isinstance(topology, BehindSentinel):
@@ -105,7 +103,7 @@ def open_route(topology: Topology, settings: AsyncSettings, revocations: Revocat
 
 
 class AsyncOneRoute:
-    """The one server."""
+    """The route to the only server."""
 
     def __init__(
         self, topology: OneServer, settings: AsyncSettings, revocations: Revocations
@@ -116,29 +114,29 @@ class AsyncOneRoute:
     def ask(
         self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /
     ) -> AsyncReplies:
-        """Any key is there."""
+        """Send commands to the server, whatever their key."""
         return self._server.ask(commands, seconds, mode)
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
-        """All of them."""
+        """Read the keys by one command."""
         return self._server.read(keys)
 
-    async def keys_everywhere(self, prefix: str, _seconds: float, /) -> dict[str, str]:
+    async def key_per_primary(self, prefix: str, _seconds: float, /) -> dict[str, str]:
         """Return one key, since there is one server."""
         return {"": f"{prefix}{{0}}"}
 
     async def nodes(self, _seconds: float, /) -> list[str]:
-        """It needs no name."""
+        """Return one empty name."""
         return [""]
 
     async def ask_node(
         self, _node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /
     ) -> list[Reply]:
-        """It is the only one."""
+        """Send commands to the only server."""
         return await self._server.ask(commands, seconds, mode)
 
     async def drop_idle(self) -> None:
-        """Close the connections that lie idle."""
+        """Close the idle connections."""
         await self._server.drop_idle()
 
     async def aclose(self) -> None:
@@ -147,7 +145,7 @@ class AsyncOneRoute:
 
 
 class AsyncSentinelRoute(AsyncOneRoute):
-    """The master, for which each new connection asks Sentinel."""
+    """The route to the master, for whose address each new connection asks Sentinel."""
 
     def __init__(
         self, topology: BehindSentinel, settings: AsyncSettings, revocations: Revocations
@@ -158,31 +156,34 @@ class AsyncSentinelRoute(AsyncOneRoute):
         )
 
     async def _leave_master(self) -> None:
-        """Close the connections to a server that is not the master any more, when they are free."""
+        """Close the connections to the former master, those in use when they are given back."""
         await self._server.aclose()
 
 
 class AsyncMaster:
-    """Stands in for the pool of Sentinel's connections: it tells them where the master is.
+    """Tells connections where the master is, in place of redis-py's ``SentinelConnectionPool``.
+
+    The Sentinels are asked by redis-py's own ``discover_master``, one per Sentinel: its loop over
+    all of them waits for a full timeout at each dead one.
 
     Args:
         topology: the Sentinels, and the name of the service.
         seconds: a command's deadline. Half of it is for the Sentinels, however many are dead.
-        moved: called when the master is another one than before.
+        on_move: called when the master is another one than before.
     """
 
     is_master: Final = True
     check_connection: Final = False
 
-    def __init__(self, topology: BehindSentinel, seconds: float, moved: Any) -> None:
+    def __init__(self, topology: BehindSentinel, seconds: float, on_move: Any) -> None:
         self._topology = topology
         self._seconds = seconds / 2
         self._order = list(range(len(topology.finder.sentinels)))
-        self._moved = moved
+        self._on_move = on_move
         self._address: Address | None = None
 
     async def get_master_address(self) -> Address:
-        """Return where the master is now; connections to another one are closed.
+        """Return where the master is now, and close the connections to another one.
 
         Raises:
             StoreUnavailable: no Sentinel answered in time. Any other error is the client's own.
@@ -195,7 +196,7 @@ class AsyncMaster:
         self._order = [number, *(other for other in self._order if other != number)]
         before, self._address = self._address, address
         if before not in (None, address):
-            await self._moved()
+            await self._on_move()
         return address
 
     async def _ask(self, number: int, _seconds: float) -> tuple[int, Address]:
@@ -210,23 +211,15 @@ class AsyncMaster:
             await finder.sentinels[0].connection_pool.disconnect()
 
 
-class _IncompleteMap(Exception):
-    """A node does not know all slots: it left the cluster, or did not join it yet."""
-
-    def __init__(self, address: Address) -> None:
-        super().__init__()
-        self.address = address
-
-
 class AsyncClusterRoute:
-    """The node that serves a key's slot, by a map of all slots that is read from the nodes.
+    """The route to the node that serves a key's slot, by a slot map that is read from the nodes.
 
-    The map is complete or there is none. It is kept until a newer complete one is there. Two signs
-    say that it is out of date:
+    The map is complete or there is none. It is kept until a newer complete one is read. Two events
+    show that it is out of date:
 
-    * A node did not answer, or answered something odd: it is a suspect. Requests for it wait for a
-      newer map; requests for other nodes go on.
-    * A node pointed elsewhere for one slot: that slot is corrected, and the map is read again
+    * A node did not answer, or knows nobody who has the slot: it is a suspect. Requests for it wait
+      for a newer map; requests for other nodes go on.
+    * A node redirected a request for one slot: that slot is corrected, and the map is read again
       while other requests go on.
     """
 
@@ -247,14 +240,14 @@ class AsyncClusterRoute:
         self._suspects: set[Address] = set()
         self._is_outdated = False
         self._importing: dict[Address, float] = {}
-        self._stray: Address | None = None
+        self._unjoined: Address | None = None
         self._lost = NoReply(None, sent=False)
         self._version = self._corrections = 0
 
     def ask(
         self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode, /
     ) -> AsyncReplies:
-        """Send commands to the node that serves this key, and on to where a node points.
+        """Send commands to the node that serves this key, and follow its redirections.
 
         Raises:
             NoReply: there was no answer.
@@ -265,13 +258,13 @@ class AsyncClusterRoute:
         """Read keys one after another, at the nodes that serve them by the map.
 
         Raises:
-            BatchRejected: there is no map, or it is out of date, or a node did not tell.
-            Overloaded, NoReply, ServerHistoryChanged: as :meth:`ask`.
+            BatchRejected: there is no map, or it is out of date, or a node redirected.
+            Overloaded, NoReply: as :meth:`ask`.
         """
         return self._read(keys)
 
-    async def keys_everywhere(self, prefix: str, seconds: float, /) -> dict[str, str]:
-        """Return a key for each primary, also for one that serves a slot that is being moved there.
+    async def key_per_primary(self, prefix: str, seconds: float, /) -> dict[str, str]:
+        """Return a key for each primary, also for one to which a slot is being moved.
 
         Raises:
             NoReply: the map is not known, or is out of date and could not be read.
@@ -281,8 +274,8 @@ class AsyncClusterRoute:
             await self._read_newer(end)
         since = time.monotonic() - WRITE_SECONDS
         importing = [address for address, then in self._importing.items() if then >= since]
-        keys = dict.fromkeys(importing, f"{prefix}{{0}}") | keys_everywhere(
-            prefix, dict(self._slots)
+        keys = dict.fromkeys(importing, f"{prefix}{{0}}") | key_per_primary(
+            prefix, dict(self._slots), self._topology.slot_of
         )
         return {_name(address): key for address, key in keys.items()}
 
@@ -290,7 +283,7 @@ class AsyncClusterRoute:
         """Return the primaries that have slots, by a map that is read now.
 
         Raises:
-            NoReply: no node told a complete map.
+            NoReply: no node has a complete map.
         """
         await self._read_newer(time.monotonic() + seconds)
         return sorted(map(_name, set(self._slots.values())))
@@ -298,7 +291,7 @@ class AsyncClusterRoute:
     async def ask_node(
         self, node: str, commands: Sequence[Words], seconds: float, mode: SendMode, /
     ) -> list[Reply]:
-        """Send commands to this primary alone; it is not followed elsewhere.
+        """Send commands to this primary; follow no redirection.
 
         Raises:
             NoReply: there was no answer.
@@ -306,12 +299,12 @@ class AsyncClusterRoute:
         host, _, port = node.rpartition(":")
         address = host, int(port)
         replies = await self._send(address, commands, seconds, mode)
-        if redirection_of(replies, address) is not None:
+        if redirection_in(replies, address) is not None:
             self._is_outdated = True
         return replies
 
     async def drop_idle(self) -> None:
-        """Close the connections that lie idle, to all nodes."""
+        """Close the idle connections to all nodes."""
         for server in list(self._servers.values()):
             await server.drop_idle()
 
@@ -324,7 +317,7 @@ class AsyncClusterRoute:
     async def _read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         records: list[bytes | None] = []
         for key in keys:
-            address = self._slots.get(slot_of(key))
+            address = self._slots.get(self._topology.slot_of(key))
             if address is None or (self._suspects and address in self._suspects):
                 raise BatchRejected
             try:
@@ -339,28 +332,28 @@ class AsyncClusterRoute:
     async def _ask(
         self, key: Argument | None, commands: Sequence[Words], seconds: float, mode: SendMode
     ) -> list[Reply]:
-        """Send commands, and follow a node that points elsewhere until the time is over."""
+        """Send commands, and follow redirections until the time is over."""
         end = time.monotonic() + seconds
         address, asking = await self._find(key, end), False
         redirections = 0
         while True:
             asked = [("ASKING",), *commands] if asking else commands
-            replies = await self._send(address, asked, _left(end), mode)
+            replies = await self._send(address, asked, _seconds_left(end), mode)
             replies = replies[1:] if asking else replies
-            redirection = redirection_of(replies, address)
+            redirection = redirection_in(replies, address)
             if redirection is None:
                 return replies
             if redirection.address is not None and redirections < _REDIRECTIONS_AT_ONCE:
                 redirections += 1
-                address, asking = self._where(redirection.address), redirection.asking
-                self._note(address, redirection.slot, asking=asking)
+                address, asking = self._remap(redirection.address), redirection.asking
+                self._record_redirection(address, redirection.slot, asking=asking)
                 if self._is_outdated:
-                    await self._reading.run(_left(end) / 2, join=False)
+                    await self._reading.run(_seconds_left(end) / 2, join=False)
                 continue
-            if _left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
+            if _seconds_left(end) <= 2 * _PAUSE_SECONDS:  # too little for another attempt
                 return replies
             await AsyncPause.seconds(_PAUSE_SECONDS)
-            if not redirection.whole:  # this node does not know who has the slot, or nodes disagree
+            if not redirection.can_repeat:  # the node knows no owner of the slot, or nodes disagree
                 self._suspects.add(address)
                 address, asking = await self._find(key, end), False
                 redirections = 0
@@ -375,9 +368,10 @@ class AsyncClusterRoute:
             self._suspects.add(address)
             raise
 
-    def _note(self, address: Address, slot: int, *, asking: bool) -> None:
-        """Record a redirection: ``ASK`` names a node that imports the slot, ``MOVED`` one that has it."""
-        # The map may not name it yet, nor one that is being read now.
+    def _record_redirection(self, address: Address, slot: int, *, asking: bool) -> None:
+        """Record that ``ASK`` named a node that imports the slot, or ``MOVED`` one that has it."""
+        # T5: a revocation may have been written there, so this node has to confirm it too. The map
+        # may not name the node yet, nor may one that is being read now.
         self._importing[address] = time.monotonic()
         if not asking and self._slots and self._slots[slot] != address:
             self._slots[slot] = address
@@ -385,34 +379,34 @@ class AsyncClusterRoute:
             self._corrections += 1
 
     async def _find(self, key: Argument | None, end: float) -> Address:
-        """Return the node that serves a key, by a map that is read first if need be."""
+        """Return the node that serves a key; read the map first if it is missing or out of date."""
         address = self._primary_of(key)
         if address is None or address in self._suspects:
             await self._refresh(end)
         elif self._is_outdated:
-            await self._reading.run(_left(end) / 2, join=False)
-        address = self._primary_of(key) or self._stray
+            await self._reading.run(_seconds_left(end) / 2, join=False)
+        address = self._primary_of(key) or self._unjoined
         if address is None:
             raise self._lost.for_another()
         return address
 
     def _primary_of(self, key: Argument | None) -> Address | None:
-        """Return the node that serves a key by the map; some node that is well, if any will do."""
+        """Return the node that serves a key by the map; without a key, any node, suspects last."""
         if key is not None:
-            return self._slots.get(slot_of(key))
+            return self._slots.get(self._topology.slot_of(key))
         primaries = self._slots.values()
-        well = (address for address in primaries if address not in self._suspects)
-        return next(well, None) or next(iter(primaries), None)
+        trusted = (address for address in primaries if address not in self._suspects)
+        return next(trusted, None) or next(iter(primaries), None)
 
     async def _refresh(self, end: float) -> None:
         """Wait for a newer map. Where there is an older one, half of the time is left to use it."""
-        await self._reading.run(_left(end) / 2 if self._slots else _left(end))
+        await self._reading.run(_seconds_left(end) / 2 if self._slots else _seconds_left(end))
 
     async def _read_newer(self, end: float) -> None:
         """Read the map now.
 
         Raises:
-            NoReply: no node told a complete one.
+            NoReply: no node has a complete one.
         """
         before = self._version
         await self._refresh(end)
@@ -420,35 +414,39 @@ class AsyncClusterRoute:
             raise self._lost.for_another()
 
     async def _read_map(self, seconds: float) -> None:
-        """Replace the map by the first complete one that a node tells."""
+        """Replace the map by the first complete one that a node has (T6)."""
         corrections, suspects = self._corrections, set(self._suspects)
-        calls = [partial(self._ask_for_map, address) for address in self._informants()]
+        unjoined: list[Address] = []
+        calls = [
+            partial(self._ask_for_map, address, unjoined) for address in self._nodes_with_map()
+        ]
         found, errors = await AsyncFirstAnswer.of(calls, seconds)
         if found is not None:
             await self._adopt(found, suspects)
-            self._is_outdated = self._corrections != corrections  # a node knew better meanwhile
+            self._is_outdated = self._corrections != corrections  # redirected meanwhile
             return
-        told = [error.error for error in errors if isinstance(error, NoReply) and error.error]
-        self._lost = NoReply(told[0] if told else None, sent=False)
-        # Without any map, a node that knows a part of it says best what is wrong.
-        strays = [error.address for error in errors if isinstance(error, _IncompleteMap)]
-        self._stray = strays[0] if strays else None
+        causes = [error.error for error in errors if isinstance(error, NoReply) and error.error]
+        self._lost = NoReply(causes[0] if causes else None, sent=False)
+        # Without any map, a node that knows a part of it answers commands with the best error.
+        self._unjoined = unjoined[0] if unjoined else None
 
-    def _informants(self) -> list[Address]:
-        """Return whom to ask for the map, suspects last: a node that told it, then all others.
+    def _nodes_with_map(self) -> list[Address]:
+        """Return the nodes to ask for the map: the one that had the last map first, suspects last.
 
-        Those are the addresses that the application gave, which are never forgotten, and the nodes
-        that the last map names.
+        Those are the nodes that the last map names, and the addresses that the application gave,
+        which are never forgotten (T6).
         """
         known = dict.fromkeys([*self._nodes[:1], *self._topology.nodes, *self._nodes])
         return sorted(known, key=self._suspects.__contains__)
 
-    async def _ask_for_map(self, address: Address, seconds: float) -> SlotMap:
+    async def _ask_for_map(
+        self, address: Address, unjoined: list[Address], seconds: float
+    ) -> SlotMap:
         """Ask one node, on a connection for this alone: it waits for nothing that others send.
 
         Raises:
-            _IncompleteMap: the node does not know all slots.
-            NoReply: there was no answer, or a refusal.
+            NoReply: there was no answer, or an error, or the map is not complete. Then the node
+                left the cluster, or did not join it yet, and is added to ``unjoined``.
         """
         server = self._make_server(address, ConnectionMonitor(Revocations(), address))
         try:
@@ -457,10 +455,12 @@ class AsyncClusterRoute:
             await server.aclose()
         if isinstance(reply, Exception):
             raise NoReply(reply, sent=False)
-        found = slot_map_of(reply, address, self._where)
+        found = parse_slot_map(reply, address, self._remap)
         if not found.is_complete:
-            raise _IncompleteMap(address)
-        first = [address] if address in found.nodes else []  # else it left, or has another name
+            unjoined.append(address)
+            raise NoReply(None, sent=False)
+        # A node that its own map does not name left the cluster, or has another address.
+        first = [address] if address in found.nodes else []
         return SlotMap(found.primaries, tuple(dict.fromkeys([*first, *found.nodes])))
 
     async def _adopt(self, found: SlotMap, suspects: set[Address]) -> None:
@@ -474,7 +474,7 @@ class AsyncClusterRoute:
         self._revocations.expect(primaries)
         self._slots, self._nodes = found.primaries, found.nodes
         self._suspects, self._is_outdated = self._suspects - suspects, False
-        self._stray, self._lost = None, NoReply(None, sent=False)
+        self._unjoined, self._lost = None, NoReply(None, sent=False)
         self._version += 1
         gone = [address for address in list(self._servers) if address not in primaries]
         # A request that has begun may still open a connection to such a node: close it next time.
@@ -482,7 +482,7 @@ class AsyncClusterRoute:
         for server in [*departed, *self._departed]:
             await server.aclose()
 
-    def _where(self, address: Address) -> Address:
+    def _remap(self, address: Address) -> Address:
         return self._topology.remap(address) if self._topology.remap is not None else address
 
     def _server(self, address: Address) -> AsyncServer:
@@ -498,7 +498,7 @@ class AsyncClusterRoute:
         return AsyncServer(factory, monitor, self._settings, many_slots=True)
 
 
-def _left(end: float) -> float:
+def _seconds_left(end: float) -> float:
     return max(end - time.monotonic(), 0)
 
 

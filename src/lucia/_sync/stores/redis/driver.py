@@ -31,7 +31,7 @@ from lucia._redis.commands import (
     Transaction,
     Words,
 )
-from lucia._redis.replay import ConnectionMonitor, Replay, Revocations, ServerHistoryChanged
+from lucia._redis.replay import ConnectionMonitor, Replay, Revocations
 from lucia._redis.transport.client_errors import (
     is_no_script,
     is_outage,
@@ -42,7 +42,13 @@ from lucia._redis.transport.client_errors import (
 )
 from lucia._redis.transport.passthrough import ClientPassthrough
 from lucia._redis.transport.replayer import Replayer
-from lucia._redis.transport.retries import NoReply, error_to_raise, is_read, is_repeatable
+from lucia._redis.transport.retries import (
+    BatchRejected,
+    NoReply,
+    error_to_raise,
+    is_read,
+    is_repeatable,
+)
 from lucia._redis.transport.settings import Settings
 from lucia._redis.transport.slots import is_redirected
 from lucia._redis.transport.topology import Topology, topology_of
@@ -263,7 +269,7 @@ class RedisDriver:
         """
         asked: set[str] = set()
         end = time.monotonic() + self._deadline
-        waiting = self._keys_everywhere(fence.prefix, course)
+        waiting = self._key_per_primary(fence.prefix, course)
         fewest = fence.replicas
         while waiting and fewest >= fence.replicas:
             node, key = waiting.popitem()
@@ -276,7 +282,7 @@ class RedisDriver:
                 if time.monotonic() >= end:
                     raise error_to_raise(NoReply(_error_in(replies), sent=False), wrote=True)
                 Pause.seconds(_MOVED_SECONDS)
-                found = self._keys_everywhere(fence.prefix, course)
+                found = self._key_per_primary(fence.prefix, course)
                 waiting = {other: key for other, key in found.items() if other not in asked}
                 continue
             *_, confirmed = self._checked(replies)
@@ -284,7 +290,7 @@ class RedisDriver:
             fewest = min(fewest, confirmed)
         return fewest
 
-    def _keys_everywhere(self, prefix: str, course: _OperationState) -> dict[str, str]:
+    def _key_per_primary(self, prefix: str, course: _OperationState) -> dict[str, str]:
         """Return the name of a key for each primary.
 
         Raises:
@@ -293,7 +299,7 @@ class RedisDriver:
         course.next_command(self._deadline)
         try:
             route = self._route.get()
-            return route.keys_everywhere(prefix, _seconds_until(course.end_of_command))
+            return route.key_per_primary(prefix, _seconds_until(course.end_of_command))
         except NoReply as lost:
             raise error_to_raise(lost, wrote=True) from lost.error
 
@@ -314,7 +320,7 @@ class RedisDriver:
                 replies = _replies(
                     route, command, commands, _seconds_until(course.end_of_command), mode
                 )
-            except ServerHistoryChanged:  # a replay is due since this command asked whether one is
+            except BatchRejected:  # a replay is due since this command asked whether one is
                 continue
             except NoReply as lost:
                 course.wrote = course.wrote or (lost.sent and not is_read(command))

@@ -9,9 +9,9 @@ from lucia._sync.stores.redis.driver import RedisDriver
 from lucia._redis.lookup import Lookup
 from lucia._redis.operations import retry_on_new_connection
 from lucia._redis.records import MismatchedReply
-from lucia._redis.replay import ServerHistoryChanged
 from lucia._redis.store import Store
-from lucia._redis.transport.retries import BatchRejected, NoReply, Records, error_to_raise
+from lucia._redis.transport.connection_io import Records
+from lucia._redis.transport.retries import BatchRejected, NoReply, error_to_raise
 from lucia._redis.transport.session_reads import SessionReads, ReadError
 from lucia._redis.transport.settings import Settings
 from lucia.models import StoredSession
@@ -55,7 +55,7 @@ class SessionReader:
             keys = self._lookup.keys(session_id)
             records = route.read(keys)
             row = self._row(session_id, records)
-        except (BatchRejected, ServerHistoryChanged, MismatchedReply, NoReply) as error:
+        except (BatchRejected, MismatchedReply, NoReply) as error:
             failure = error
         else:
             if self._outage.is_on:

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from lucia._redis.transport.timed_socket import TimedSocket
+from lucia._redis.transport.blocking_io import TimedSocket
 
 MUCH: Final = b"x" * 4_000_000
 """More than the buffers of a socket pair hold."""
