@@ -27,7 +27,9 @@ def test_messages() -> None:
         equal(ROW, None, "the row")
     with pytest.raises(AssertionError, match=r"expected 1 or \[2\], got 3"):
         one_of(3, [1, [2]], "a number")
-    with pytest.raises(AssertionError, match="of 3 calls at once exactly one must win, but 2 did"):
+    with pytest.raises(
+        AssertionError, match="exactly one of 3 concurrent calls must succeed, but 2 did"
+    ):
         one_winner([1, None, 2], lambda outcome: outcome is None, "a race")
     assert len(show("x" * 10_000)) < 500
 
@@ -36,7 +38,7 @@ def test_no_error() -> None:
     """An error where there must be none is told as a broken law, with its cause."""
     with (
         pytest.raises(
-            AssertionError, match="a call must be no error, but it raised KeyError"
+            AssertionError, match="a call must raise no error, but it raised KeyError"
         ) as caught,
         no_error("a call"),
     ):

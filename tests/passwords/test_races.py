@@ -10,7 +10,7 @@ from lucia import Auth, KeyRow, PrimaryKey, ScryptHash, User
 from lucia._compat.calls import Calls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.redis import RedisSessionAdapter
-from tests.support.deployments import Place, open_place
+from tests.support.deployments import Deployment, open_deployment
 from tests.support.passwords import CHEAP, ROOMY
 
 ROUNDS: Final = 12
@@ -24,16 +24,16 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(params=["redis", "cluster", "redis, no scripts"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """Each place, emptied."""
-    with open_place(request, request.param) as opened:
+    with open_deployment(request, request.param) as opened:
         yield opened
 
 
 class Game:
     """One user, whose password changes while it is used; ``kind`` is of ``Auth``."""
 
-    def __init__(self, place: Place, kind: type[Auth[User]]) -> None:
+    def __init__(self, place: Deployment, kind: type[Auth[User]]) -> None:
         self.users = MemoryAdapter()
         self.inspector = place.inspector
         settings: dict[str, Any] = {"hash": CHEAP, "password_pool": ROOMY, "throttle": None}
@@ -54,7 +54,7 @@ class Game:
         return self.inspector.live()
 
 
-def test_logins_against_a_password_change(place: Place) -> None:
+def test_logins_against_a_password_change(place: Deployment) -> None:
     """However logins with a password, its rehash and its change overlap, the new one is valid, and no session of the old one is left."""
     game = Game(place, Auth)
     for number in range(ROUNDS):
@@ -69,7 +69,7 @@ class Trusting(Auth[User]):
 
 
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
-def test_logins_against_a_password_change_have_power(place: Place) -> None:
+def test_logins_against_a_password_change_have_power(place: Deployment) -> None:
     """An ``Auth`` that does not look at the key again leaves a session of the old password."""
     game = Game(place, Trusting)
     assert any(game.play(number) for number in range(MOST_ROUNDS))

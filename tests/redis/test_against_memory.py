@@ -23,7 +23,7 @@ from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from tests.support.clocks import Time
-from tests.support.deployments import open_place
+from tests.support.deployments import open_deployment
 from tests.support.redis_inspectors import Inspector
 from tests.support.sessions import row
 
@@ -193,7 +193,7 @@ def test_redis_answers_as_memory_does(
         derandomize="CI" in os.environ,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    with open_place(request, place) as opened:
+    with open_deployment(request, place) as opened:
 
         class HereMachine(Machine):
             def __init__(self) -> None:

@@ -19,7 +19,7 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import Overloaded, StoreUnavailable
 from lucia.testing import AsyncRenewingSessionAdapterSuite
 from tests.aio.conformance.test_conformance import AsyncSessionFirstSuite
-from tests.aio.support.rendezvous import patiently
+from tests.aio.support.rendezvous import retry_until_answered
 from tests.support.redis_clients import AsyncClients
 from tests.support.redis_inspectors import ClusterInspector, Inspector
 from tests.support.redis_servers import frozen
@@ -156,7 +156,7 @@ async def test_a_batch_of_which_a_read_is_not_answered(tmp_path: Path) -> None:
             Redis(port=server.port) as client,
             AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=0.3)) as adapter,
         ):
-            await patiently(lambda: adapter.get_session("mine"))
+            await retry_until_answered(lambda: adapter.get_session("mine"))
             with frozen(server), pytest.raises(StoreUnavailable) as raised:
                 await adapter._driver.run(batch(Call("MGET", ("one",)), Call("DEL", ("other",))))
             assert raised.value.ambiguous

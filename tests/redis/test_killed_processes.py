@@ -12,7 +12,7 @@ import pytest
 from lucia._redis.cluster import PROVISIONAL_MS
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
-from tests.support.deployments import Place, open_place
+from tests.support.deployments import Deployment, open_deployment
 from tests.support.killed_processes import OPERATIONS
 from tests.support.redis_inspectors import Inspector
 from tests.support.sessions import row
@@ -51,21 +51,21 @@ def place_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, place_name: str) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, place_name: str) -> Iterator[Deployment]:
     """A place that was emptied."""
-    with open_place(request, place_name) as opened:
+    with open_deployment(request, place_name) as opened:
         yield opened
 
 
 @pytest.fixture
-def kill(place: Place, place_name: str) -> Iterator[Kill]:
+def kill(place: Deployment, place_name: str) -> Iterator[Kill]:
     """Has a process run an operation and die at its n-th command; says whether it had so many."""
     with mortal_processes(place, place_name) as found:
         yield found
 
 
 @contextmanager
-def mortal_processes(place: Place, place_name: str) -> Iterator[Kill]:
+def mortal_processes(place: Deployment, place_name: str) -> Iterator[Kill]:
     """The program of ``tests/support/killed_processes.py``."""
     command = [sys.executable, "-m", "tests.support.killed_processes", place.url, place_name]
     with subprocess.Popen(
@@ -86,7 +86,7 @@ def mortal_processes(place: Place, place_name: str) -> Iterator[Kill]:
         asked.close()
 
 
-def begin(place: Place) -> RedisSessionAdapter:
+def begin(place: Deployment) -> RedisSessionAdapter:
     """An adapter, and its user's three sessions."""
     place.inspector.on_each("FLUSHALL")
     adapter = RedisSessionAdapter(place.client)
@@ -103,7 +103,7 @@ def whole(inspector: Inspector) -> set[str]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_killed(place: Place, kill: Kill, operation: str) -> None:
+def test_killed(place: Deployment, kill: Kill, operation: str) -> None:
     """Wherever a process is killed, each key has an end, each session that stays is in its index, and nobody else is logged out.
 
     Doing the same again does all of it; signing out everywhere then ends every session that stays.
@@ -115,7 +115,7 @@ def test_killed(place: Place, kill: Kill, operation: str) -> None:
     assert number > 1
 
 
-def was_killed(place: Place, kill: Kill, operation: str, number: int, moment: str) -> bool:
+def was_killed(place: Deployment, kill: Kill, operation: str, number: int, moment: str) -> bool:
     """Kill a process at its n-th command, and hold what it left to the laws; says whether there was such a command."""
     adapter = begin(place)
     if not kill(operation, number, moment):
@@ -132,7 +132,7 @@ def was_killed(place: Place, kill: Kill, operation: str, number: int, moment: st
 
 
 def check_doing_it_again(
-    place: Place, adapter: RedisSessionAdapter, operation: str, left: set[str]
+    place: Deployment, adapter: RedisSessionAdapter, operation: str, left: set[str]
 ) -> None:
     """Do an operation after it was cut off: it is done as if it had not been, and what was dead stays dead."""
     result = OPERATIONS[operation](adapter, "new")
@@ -146,7 +146,7 @@ def check_doing_it_again(
 
 
 @pytest.mark.parametrize("place_name", ["redis"])
-def test_killed_has_power(place: Place) -> None:
+def test_killed_has_power(place: Deployment) -> None:
     """A login that gives the index its expiry in a step of its own is found out when it is killed before that."""
     with mortal_processes(place, "control") as kill:
         assert kill("create", 3, "before")

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-__all__ = ["NOW", "Ticks", "Time"]
+__all__ = ["NOW", "ManualClock", "Time"]
 
 NOW = 1_800_000_000_000
 
@@ -21,7 +21,7 @@ class Time:
         self.now += duration // timedelta(milliseconds=1)
 
 
-class Ticks:
+class ManualClock:
     """A clock that stands still until a test moves it; in seconds."""
 
     def __init__(self) -> None:

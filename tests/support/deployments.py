@@ -12,13 +12,13 @@ from tests.support.redis_clients import Clients
 from tests.support.redis_inspectors import ClusterInspector, Inspector
 from tools.servers import Cluster, Server
 
-__all__ = ["WITHOUT_SCRIPTS", "Place", "open_place"]
+__all__ = ["WITHOUT_SCRIPTS", "Deployment", "open_deployment"]
 
 WITHOUT_SCRIPTS: Final = ", no scripts"
 
 
 @dataclass(frozen=True)
-class Place:
+class Deployment:
     """An emptied place.
 
     Args:
@@ -31,7 +31,7 @@ class Place:
 
 
 @contextmanager
-def open_place(request: pytest.FixtureRequest, name: str) -> Iterator[Place]:
+def open_deployment(request: pytest.FixtureRequest, name: str) -> Iterator[Deployment]:
     """A place by its name: ``cluster``, or what the fixture of a server begins with, maybe with ``, no scripts`` after it."""
     if name == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
@@ -39,7 +39,7 @@ def open_place(request: pytest.FixtureRequest, name: str) -> Iterator[Place]:
             ClusterInspector(cluster) as look,
             Clients.of_cluster("redis", cluster, protocol=2) as client,
         ):
-            yield Place(look, client, cluster.url)
+            yield Deployment(look, client, cluster.url)
         return
     server: Server = request.getfixturevalue(f"{name.removesuffix(WITHOUT_SCRIPTS)}_server")
     with (
@@ -48,7 +48,7 @@ def open_place(request: pytest.FixtureRequest, name: str) -> Iterator[Place]:
     ):
         url = f"redis://{login}{server.host}:{server.port}"
         with redis.Redis.from_url(url, protocol=2) as client:
-            yield Place(inspector, client, url)
+            yield Deployment(inspector, client, url)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ OPERATIONS: Final[Mapping[str, Callable[[RedisSessionAdapter, str], object]]] = 
 """By name, each with the id that it may make: a user ``u1`` has sessions ``used``, ``kept`` and ``other``."""
 
 
-class Death:
+class KillSwitch:
     """Counts the commands that are sent from now on, on whatever connection, and kills this process at one of them.
 
     Args:
@@ -76,7 +76,7 @@ class Death:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_and_die(url: str, place: str, case: Sequence[Any]) -> None:
+def run_until_killed(url: str, place: str, case: Sequence[Any]) -> None:
     """Run one operation over connections of its own."""
     operation, number, moment = case
     make: Any = redis.RedisCluster.from_url if place == "cluster" else redis.Redis.from_url
@@ -84,16 +84,16 @@ def run_and_die(url: str, place: str, case: Sequence[Any]) -> None:
     if place == "control":
         adapter._store = Endless(DEFAULT, ScriptedSteps())
     adapter.get_session("nobody")
-    Death(number, moment).monitor()
+    KillSwitch(number, moment).monitor()
     OPERATIONS[operation](adapter, "lost")
 
 
-def in_a_child(url: str, place: str, case: Sequence[Any]) -> str:
+def run_in_child(url: str, place: str, case: Sequence[Any]) -> str:
     """How a process ended that ran one operation."""
     child = os.fork()
     if not child:
         try:
-            run_and_die(url, place, case)
+            run_until_killed(url, place, case)
         finally:
             os._exit(0 if sys.exc_info()[0] is None else 1)
     status = os.waitpid(child, 0)[1]
@@ -104,5 +104,5 @@ def in_a_child(url: str, place: str, case: Sequence[Any]) -> str:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        sys.stdout.write(in_a_child(sys.argv[1], sys.argv[2], json.loads(line)) + "\n")
+        sys.stdout.write(run_in_child(sys.argv[1], sys.argv[2], json.loads(line)) + "\n")
         sys.stdout.flush()

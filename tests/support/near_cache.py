@@ -12,13 +12,13 @@ from lucia._redis.transport.near_cache_entries import Entries, Lease, Reading
 from lucia._redis.transport.topology import OneServer, topology_of
 from lucia._redis.transport.tracking import AsyncTracked
 
-__all__ = ["LEASE", "FillsLate", "HasNoLease", "OnlyDrops", "Tracking", "eventually", "tracking"]
+__all__ = ["LEASE", "FillsLate", "HasNoLease", "OnlyDrops", "Tracking", "tracking", "wait_until"]
 
 LEASE: Final = 0.3
 """In seconds. Connections renew it by the real clock, and entries are judged by the test's."""
 
 
-async def eventually(holds: Callable[[], object]) -> None:
+async def wait_until(holds: Callable[[], object]) -> None:
     """Let the event loop run until it holds.
 
     Raises:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["Dam", "Weather", "damming_proxy", "splitting_proxy"]
+__all__ = ["HoldingProxy", "NetworkFaults", "holding_proxy", "splitting_proxy"]
 
 _PIECE: Final = 40
 """The longest piece that is passed on at once, in bytes: shorter than a record."""
@@ -20,26 +20,26 @@ _RESET_ONE_IN: Final = 2_000
 
 
 @dataclass
-class Weather:
-    """What happens to what passes: nothing, or while it is ``stormy`` what chance says."""
+class NetworkFaults:
+    """What happens to what passes: nothing, or while it is ``active`` what chance says."""
 
     chance: random.Random
-    stormy: bool = False
+    active: bool = False
 
     def piece(self) -> int:
         """How many bytes go on at once."""
-        return self.chance.randint(1, _PIECE) if self.stormy else 65_536
+        return self.chance.randint(1, _PIECE) if self.active else 65_536
 
     def resets(self) -> bool:
         """Whether the connection is reset before the next piece."""
-        return self.stormy and self.chance.randrange(_RESET_ONE_IN) == 0
+        return self.active and self.chance.randrange(_RESET_ONE_IN) == 0
 
     def pause(self) -> float:
         """How many seconds to wait after a piece."""
-        return self.chance.random() * _PAUSE if self.stormy else 0
+        return self.chance.random() * _PAUSE if self.active else 0
 
 
-class Dam:
+class HoldingProxy:
     """Lets everything pass, until it is closed: then what the server sends is held, and if so wanted what is sent to it too.
 
     Args:
@@ -104,15 +104,15 @@ class Dam:
 
 
 @asynccontextmanager
-async def damming_proxy(port: int, word: bytes = b"") -> AsyncIterator[Dam]:
+async def holding_proxy(port: int, word: bytes = b"") -> AsyncIterator[HoldingProxy]:
     """The dam of a proxy before the server at this port, on this machine; it has its own port."""
-    dam = Dam(word)
+    dam = HoldingProxy(word)
     async with _proxy(lambda reader, writer: dam.relay(reader, writer, port)) as dam.port:
         yield dam
 
 
 @asynccontextmanager
-async def splitting_proxy(port: int, weather: Weather) -> AsyncIterator[int]:
+async def splitting_proxy(port: int, weather: NetworkFaults) -> AsyncIterator[int]:
     """The port of a proxy before the server at this one, on this machine."""
     async with _proxy(lambda reader, writer: _relay(reader, writer, port, weather)) as own_port:
         yield own_port
@@ -145,7 +145,7 @@ async def _proxy(
 
 
 async def _relay(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, weather: Weather
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, weather: NetworkFaults
 ) -> None:
     """Pass bytes in both directions until one side ends, or both are reset."""
     other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -171,7 +171,7 @@ async def _both(
 
 
 async def _pass(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, weather: Weather
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, weather: NetworkFaults
 ) -> None:
     while data := await reader.read(65_536):
         while data:

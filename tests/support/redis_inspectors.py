@@ -19,7 +19,7 @@ from lucia.models import SessionRow
 from tests.support.sessions import HOUR, row
 from tools.servers import Cluster, Server, until
 
-__all__ = ["DEFAULT", "LUCIA_V2", "ClusterInspector", "Entry", "Inspector", "counting"]
+__all__ = ["DEFAULT", "LUCIA_V2", "ClusterInspector", "Entry", "Inspector", "counting_sessions"]
 
 DEFAULT: Final = Layout("session", "userSession")
 
@@ -317,7 +317,7 @@ def _monitored(line: Any) -> str:
 
 
 @contextmanager
-def counting(server: Server, layout: Layout = DEFAULT) -> Iterator[list[int]]:
+def counting_sessions(server: Server, layout: Layout = DEFAULT) -> Iterator[list[int]]:
     """How many sessions there were at each of many looks by somebody else, while the block runs."""
     found: list[int] = []
     ended = threading.Event()

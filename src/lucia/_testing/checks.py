@@ -1,6 +1,7 @@
-"""What the conformance suites of both colours share without waiting: sample ids, and checks whose messages help an adapter's author.
+"""Sample ids and checks for the conformance suites, sync and async.
 
-The checks raise ``AssertionError`` themselves, so that they hold under ``python -O`` and need no test runner to explain them.
+The checks raise ``AssertionError`` themselves. So they work under ``python -O``, and their messages
+do not depend on a test runner that rewrites assertions.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -14,10 +15,10 @@ from lucia.models import KeyRow, SessionRow
 Row = TypeVar("Row", SessionRow, KeyRow)
 
 CONCURRENT_CALLS: Final = 8
-"""How many callers a law about concurrent calls sends."""
+"""How many calls a test of concurrent calls makes."""
 
 ROUNDS: Final = 5
-"""How often a law about overlapping calls is tried, since an interleaving is a matter of luck."""
+"""How often a test of overlapping calls is repeated: their order is left to chance."""
 
 ODD_TEXTS: Final = (
     "a:b::c:",
@@ -34,7 +35,7 @@ ODD_TEXTS: Final = (
     "null",
     "0",
 )
-"""Ids that a store may stumble over: separators, wildcards, quotes, white space, and letters of several bytes."""
+"""Ids that break careless stores: separators, wildcards, quotes, white space, wide characters."""
 
 SIMILAR_IDS: Final = (
     "id",
@@ -54,10 +55,13 @@ SIMILAR_IDS: Final = (
     "01",
     "1.0",
 )
-"""Ids that are different though a store may take them for each other: by case, trimming, prefix, wildcard, normalisation or number."""
+"""Different ids that a store may confuse.
+
+They differ in case, white space, a prefix, a wildcard, Unicode normalisation, or as numbers do not.
+"""
 
 STORED_ID: Final = "user-josé"
-"""An id, and below what a database may take for it: MariaDB does so with each of these by default."""
+"""An id. MariaDB takes each of the spellings below for it, by default."""
 
 OTHER_SPELLINGS: Final = (
     "User-josé",
@@ -71,18 +75,18 @@ OTHER_SPELLINGS: Final = (
 
 
 def equal(found: object, expected: object, what: str) -> None:
-    """``what`` was found as expected."""
+    """Check that two values are equal; ``what`` names the value in the message."""
     if found != expected:
         raise AssertionError(f"{what}: expected {show(expected)}, got {show(found)}")
 
 
 def same_rows(found: Iterable[Row], expected: Iterable[Row], what: str) -> None:
-    """The same rows, each once, in any order."""
+    """Check that two sequences have the same rows, in any order."""
     equal(sorted(found, key=_by_id), sorted(expected, key=_by_id), what)
 
 
 def one_of(found: object, expected: Sequence[object], what: str) -> None:
-    """One of several answers that are all right."""
+    """Check that a value is one of several."""
     if found not in expected:
         raise AssertionError(
             f"{what}: expected {' or '.join(map(show, expected))}, got {show(found)}"
@@ -91,16 +95,16 @@ def one_of(found: object, expected: Sequence[object], what: str) -> None:
 
 @contextmanager
 def no_error(what: str) -> Generator[None]:
-    """What is done within raises nothing."""
+    """Check that the block raises nothing."""
     try:
         yield
     except Exception as error:
-        raise AssertionError(f"{what} must be no error, but it raised {error!r}") from error
+        raise AssertionError(f"{what} must raise no error, but it raised {error!r}") from error
 
 
 @contextmanager
 def refused(kind: type[Exception], what: str) -> Generator[None]:
-    """What is done within raises an error of this kind."""
+    """Check that the block raises an error of this class."""
     try:
         yield
     except kind:
@@ -113,22 +117,26 @@ def refused(kind: type[Exception], what: str) -> Generator[None]:
 
 
 def one_winner(outcomes: Sequence[object], loss: Callable[[object], bool], what: str) -> int:
-    """The place of the one call that won; all others lost."""
+    """Check that exactly one of concurrent calls succeeded, and return its position."""
     winners = [place for place, outcome in enumerate(outcomes) if not loss(outcome)]
     if len(winners) != 1:
         raise AssertionError(
-            f"{what}: of {len(outcomes)} calls at once exactly one must win, but {len(winners)} did"
+            f"{what}: exactly one of {len(outcomes)} concurrent calls must succeed, "
+            f"but {len(winners)} did"
         )
     return winners[0]
 
 
 def is_error(kind: type[LuciaError]) -> Callable[[object], bool]:
-    """Tells an error of this kind from other outcomes."""
+    """Return a function that says whether an outcome is an error of this class."""
     return lambda outcome: isinstance(outcome, kind)
 
 
 def show(value: object) -> str:
-    """A value for a message, with the members that its ``repr`` keeps out: suites hold no secrets."""
+    """Format a value for a message.
+
+    Members that a ``repr`` leaves out are shown too: the ids and hashes of a suite are no secrets.
+    """
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(show, cast(Iterable[object], value)))}]"
     if is_dataclass(value) and not isinstance(value, type):

@@ -9,7 +9,7 @@ from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.testing import AsyncRenewingSessionAdapterSuite as Laws
 from tests.aio.conformance.broken import breaks
-from tests.aio.support.rendezvous import AsyncMeetingAdapter, until
+from tests.aio.support.rendezvous import AsyncRendezvousAdapter, until
 
 
 @breaks(Laws.test_renew)
@@ -80,7 +80,7 @@ class AsyncStoresLosers(AsyncMemoryAdapter):
         return found
 
 
-class AsyncRenewsInSteps(AsyncMeetingAdapter):
+class AsyncRenewsInSteps(AsyncRendezvousAdapter):
     """Looks at the used session, stores the successor later, and ends the used session then."""
 
     async def renew_session(

@@ -10,7 +10,7 @@ from lucia.models import SessionRow
 from lucia.testing import AsyncSessionAdapterSuite as Laws
 from tests.aio.conformance.broken import breaks
 from tests.aio.support.minimal_adapters import AsyncDictionaryAdapter
-from tests.aio.support.rendezvous import AsyncMeetingAdapter, until
+from tests.aio.support.rendezvous import AsyncRendezvousAdapter, until
 
 
 @breaks(Laws.test_get_unknown)
@@ -143,7 +143,7 @@ class AsyncExtends(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_set_at_once)
-class AsyncLooksFirst(AsyncMeetingAdapter):
+class AsyncLooksFirst(AsyncRendezvousAdapter):
     """Looks whether an id is free, and stores later."""
 
     async def set_session(self, session: SessionRow, /) -> None:

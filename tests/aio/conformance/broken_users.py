@@ -10,8 +10,8 @@ from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from lucia.testing import AsyncSessionUserAdapterSuite as JoinedLaws
 from lucia.testing import AsyncUserAdapterSuite as Laws
 from tests.aio.conformance.broken import breaks
-from tests.aio.support.case_insensitive_store import AsyncFoldingStore
-from tests.aio.support.rendezvous import AsyncMeetingAdapter
+from tests.aio.support.case_insensitive_store import AsyncCaseInsensitiveStore
+from tests.aio.support.rendezvous import AsyncRendezvousAdapter
 from tests.support.clocks import Time
 
 # Users
@@ -131,7 +131,7 @@ class AsyncKeyFirst(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_set_user_at_once)
-class AsyncLooksAtKeyFirst(AsyncMeetingAdapter):
+class AsyncLooksAtKeyFirst(AsyncRendezvousAdapter):
     """Looks whether the key's id is free, and stores later."""
 
     async def set_user(
@@ -326,7 +326,7 @@ class AsyncStoresThenRefuses(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_set_key_at_once)
-class AsyncLooksFirst(AsyncMeetingAdapter):
+class AsyncLooksFirst(AsyncRendezvousAdapter):
     """Looks whether an id is free, and stores later."""
 
     async def set_key(self, key: KeyRow, /) -> None:
@@ -428,7 +428,7 @@ class AsyncIgnoresExpected(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_update_expected_at_once)
-class AsyncComparesFirst(AsyncMeetingAdapter):
+class AsyncComparesFirst(AsyncRendezvousAdapter):
     """Compares the hash, and sets it later."""
 
     async def update_key_password(
@@ -486,7 +486,7 @@ class AsyncRemovesPrimary(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_consume_at_once)
-class AsyncCountsFirst(AsyncMeetingAdapter):
+class AsyncCountsFirst(AsyncRendezvousAdapter):
     """Counts the keys that are there, and removes them later."""
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
@@ -555,7 +555,7 @@ class AsyncDeletesTrimmed(AsyncMemoryAdapter):
 
 
 @breaks(Laws.test_other_spellings)
-class AsyncFolds(AsyncFoldingStore):
+class AsyncFolds(AsyncCaseInsensitiveStore):
     """Compares all ids as MariaDB does by default."""
 
     def __init__(self) -> None:
@@ -665,7 +665,7 @@ class AsyncJoinsEnded(AsyncMemoryAdapter):
 
 
 @breaks(JoinedLaws.test_joined_other_spellings)
-class AsyncJoinsFolded(AsyncFoldingStore):
+class AsyncJoinsFolded(AsyncCaseInsensitiveStore):
     """Compares the ids of sessions as MariaDB does by default."""
 
     def __init__(self) -> None:

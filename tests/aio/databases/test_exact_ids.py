@@ -32,7 +32,7 @@ from lucia.testing import (
     AsyncSessionUserAdapterSuite,
     AsyncUserAdapterSuite,
 )
-from tests.aio.support.case_insensitive_store import AsyncFoldingStore
+from tests.aio.support.case_insensitive_store import AsyncCaseInsensitiveStore
 from tests.aio.support.minimal_adapters import AsyncDictionaryAdapter, decode
 from tests.aio.support.watched_store import make_auth
 from tests.support.clocks import Time
@@ -59,13 +59,13 @@ def spellings(name: str) -> list[str]:
 
 
 @pytest.fixture
-def folding(time: Time) -> AsyncFoldingStore:
+def folding(time: Time) -> AsyncCaseInsensitiveStore:
     """A store that takes other spellings of an id for the same."""
-    return AsyncFoldingStore(time)
+    return AsyncCaseInsensitiveStore(time)
 
 
 @pytest.fixture
-def folding_auth(folding: AsyncFoldingStore, time: Time) -> AsyncAuth[User]:
+def folding_auth(folding: AsyncCaseInsensitiveStore, time: Time) -> AsyncAuth[User]:
     """An ``Auth`` over that store, without a limit on guesses."""
     return make_auth(folding, time, throttle=None)
 
@@ -131,7 +131,7 @@ async def test_other_spellings_of_a_user(folding_auth: AsyncAuth[User]) -> None:
 
 
 async def test_other_spellings_of_a_session(
-    folding: AsyncFoldingStore, folding_auth: AsyncAuth[User], time: Time
+    folding: AsyncCaseInsensitiveStore, folding_auth: AsyncAuth[User], time: Time
 ) -> None:
     """Over a store that folds ids, another spelling of a session's id is InvalidSessionId."""
     session = await folding_auth.create_session(await add_victim(folding_auth))
@@ -149,7 +149,7 @@ async def test_other_spellings_of_a_session(
 
 
 async def test_a_session_of_another_spelling_is_nobodys(
-    folding: AsyncFoldingStore, folding_auth: AsyncAuth[User]
+    folding: AsyncCaseInsensitiveStore, folding_auth: AsyncAuth[User]
 ) -> None:
     """A session whose user's id is only alike to a stored one has no user, also where both come by one call."""
     user_id = await add_victim(folding_auth)
@@ -159,7 +159,7 @@ async def test_a_session_of_another_spelling_is_nobodys(
         await folding_auth.validate_session_user(session.session_id)
 
 
-async def test_spellings_are_no_guesses(folding: AsyncFoldingStore, time: Time) -> None:
+async def test_spellings_are_no_guesses(folding: AsyncCaseInsensitiveStore, time: Time) -> None:
     """However many spellings of a name are tried, none is verified against the key's hash, nor counted as the key's failure."""
     hasher = CountingHash()
     auth = make_auth(folding, time, hash=hasher, throttle=Throttle(by_address=None))

@@ -12,9 +12,9 @@ from lucia import AsyncAuth, InvalidSessionId, Session
 from lucia._compat.calls import AsyncCalls
 from lucia._redis.records import Layout
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from tests.aio.support.rendezvous import AsyncMeetingDriver
+from tests.aio.support.rendezvous import AsyncRendezvousDriver
 from tests.model.controls import EndsThenCreates
-from tests.support.redis_inspectors import DEFAULT, Inspector, counting
+from tests.support.redis_inspectors import DEFAULT, Inspector, counting_sessions
 from tools.servers import Server
 
 pytestmark = pytest.mark.parametrize("decode_responses", [False], ids=["bytes"])
@@ -59,7 +59,7 @@ async def test_ours_fifty_logins_at_once(
     """50 logins at once with a cap of 5 leave exactly 5, and nobody ever sees more."""
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     before = [await auth.create_session("u1") for _ in range(5)]
-    with counting(server) as seen:
+    with counting_sessions(server) as seen:
         sessions = await log_in(auth, 50)
     assert (min(seen), max(seen)) == (5, 5)
     assert len(seen) > 5
@@ -75,7 +75,7 @@ async def test_ours_fifty_logins_have_power(
     """Without the comparison in the script, the same logins leave more, where all look before any is stored."""
     adapter._store, adapter._driver = (
         EndsThenCreates(DEFAULT),
-        AsyncMeetingDriver(redis_client, 50),
+        AsyncRendezvousDriver(redis_client, 50),
     )
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     await log_in(auth, 50)
@@ -90,7 +90,7 @@ async def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server)
         env="DEV",
         max_sessions_per_user=5,
     )
-    with counting(server, layout) as seen:
+    with counting_sessions(server, layout) as seen:
         sessions = await log_in(auth, 50)
     assert max(seen) <= 5
     assert sum([await alive(auth, each) for each in sessions]) == 5
@@ -103,7 +103,7 @@ async def test_ours_renewals_amid_capped_logins(
     """Renewals of all sessions, and as many logins, at once: never more than the cap, and what is renewed and left is one session each."""
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     sessions = await log_in(auth, 5)
-    with counting(server) as seen:
+    with counting_sessions(server) as seen:
         for _ in range(5):
             renewals = [
                 partial(auth.renew_session, each.session_id) for each in sessions for _ in range(2)

@@ -31,7 +31,7 @@ from tests.aio.support.redis_calls import (
     renew,
     use_every_method,
 )
-from tests.aio.support.rendezvous import AsyncHesitantDriver, AsyncMeetingDriver
+from tests.aio.support.rendezvous import AsyncRendezvousDriver, AsyncSlowBatchDriver
 from tests.model.controls import CreateThenDelete, LooksBeforehand, Original
 from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
 from tests.support.redis_clients import AsyncClients
@@ -570,7 +570,7 @@ Play = Callable[[AsyncRedisSessionAdapter, Inspector, int], Any]
     ["redis, scripts", "cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"],
 )
 @pytest.mark.parametrize("game", [play, play_renewals])
-@pytest.mark.parametrize("driver", [AsyncRedisDriver, AsyncHesitantDriver])
+@pytest.mark.parametrize("driver", [AsyncRedisDriver, AsyncSlowBatchDriver])
 async def test_many_at_once(
     client: Any,
     adapter: AsyncRedisSessionAdapter,
@@ -614,7 +614,7 @@ async def test_ours_fifty_logins_have_power(
     """A protocol that looks for the surplus before the login is in the index leaves more, where all look before any is."""
     adapter._store, adapter._driver = (
         LooksBeforehand(DEFAULT, ScriptedSteps()),
-        AsyncMeetingDriver(client, 50),
+        AsyncRendezvousDriver(client, 50),
     )
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     await AsyncCalls.together(*[partial(auth.create_session, "u1")] * 50)
@@ -633,7 +633,7 @@ async def test_many_at_once_has_power(
     """The same games find out the original's protocol, and a renewal that leaves no marker, again and again."""
     adapter._store, adapter._driver = (
         control(DEFAULT, ScriptedSteps()),
-        AsyncHesitantDriver(client),
+        AsyncSlowBatchDriver(client),
     )
     played = wrong = 0
     while wrong <= ROUNDS // 4 and played < MOST_ROUNDS:

@@ -16,7 +16,7 @@ from lucia._async.auth import AsyncAuth
 from lucia._compat.calls import AsyncCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
-from tests.aio.support.rendezvous import patiently
+from tests.aio.support.rendezvous import retry_until_answered
 from tests.support.acl_rights import LEAST_RIGHTS
 from tests.support.redis_clients import AsyncAdapters, AsyncClients
 from tests.support.redis_clusters import replicated_cluster
@@ -236,7 +236,7 @@ async def test_not_replicated(
     ) as adapter:
         await add(adapter, "kept", "ended", "other")
         servers.settle()
-        await patiently(partial(adapter.delete_session, "other"))
+        await retry_until_answered(partial(adapter.delete_session, "other"))
         assert servers.replica.client.exists("session:other") == 0
         servers.link.hold()
         for _ in range(2):
@@ -245,7 +245,7 @@ async def test_not_replicated(
             assert (caught.value.wanted, caught.value.acknowledged) == (1, 0)
             assert await live(adapter, "ended") == set()
         servers.link.flow()
-        await patiently(partial(end, adapter))
+        await retry_until_answered(partial(end, adapter))
         assert servers.replica.client.exists("session:ended") == 0
 
 
@@ -263,7 +263,7 @@ async def test_frozen_replica(servers: Pair) -> None:
     async with AsyncAdapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
     ) as adapter:
-        await patiently(partial(adapter.delete_session, "ended"))
+        await retry_until_answered(partial(adapter.delete_session, "ended"))
     async with AsyncAdapters.on(
         servers.server(), revoke_ack=2, revoke_ack_timeout=timedelta(seconds=2)
     ) as adapter:
@@ -409,7 +409,7 @@ async def test_cluster_that_confirms(tmp_path: Path) -> None:
             ) as adapter,
         ):
             await add(adapter, "s1", "s2", "s3", "s4")
-            await patiently(partial(adapter.delete_session, "s4"))
+            await retry_until_answered(partial(adapter.delete_session, "s4"))
             replica = group.replicas[group.number_of("session:s1")]
             replica.freeze()
             for _ in range(2):

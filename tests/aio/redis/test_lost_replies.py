@@ -20,7 +20,7 @@ from lucia._redis.scripts import DELETE, SWAP
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.aio.redis.test_failover import with_a_method_of_its_own
-from tests.aio.support.rendezvous import patiently
+from tests.aio.support.rendezvous import retry_until_answered
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_clients import AsyncClients
 from tests.support.redis_inspectors import ClusterInspector, Inspector
@@ -295,7 +295,7 @@ async def test_a_frozen_server(library: str, connected: bool, tmp_path: Path) ->
             AsyncRedisSessionAdapter(client, deadline=SOON) as adapter,
         ):
             for name in calls_of(adapter):
-                await patiently(partial(adapter.set_session, row("one")))
+                await retry_until_answered(partial(adapter.set_session, row("one")))
                 if not connected:
                     await adapter.aclose()
                 with frozen(server):
@@ -304,8 +304,8 @@ async def test_a_frozen_server(library: str, connected: bool, tmp_path: Path) ->
                         await calls_of(adapter)[name]()
                     assert SOON.total_seconds() / 2 < time.monotonic() - began < PATIENCE
                     assert raised.value.ambiguous is (connected and name in WRITES_FIRST)
-                await patiently(partial(adapter.delete_sessions_by_user_id, "u1"))
-                assert await patiently(partial(adapter.get_session, "one")) is None
+                await retry_until_answered(partial(adapter.delete_sessions_by_user_id, "u1"))
+                assert await retry_until_answered(partial(adapter.get_session, "one")) is None
 
 
 async def test_no_connection_is_free(tmp_path: Path) -> None:
@@ -313,14 +313,14 @@ async def test_no_connection_is_free(tmp_path: Path) -> None:
     with own_server("redis-server", tmp_path) as server:
         client = AsyncClients.make("redis-py as it is", server, max_connections=2)
         async with client, AsyncRedisSessionAdapter(client, deadline=SOON) as adapter:
-            await patiently(partial(adapter.set_session, row("one")))
+            await retry_until_answered(partial(adapter.set_session, row("one")))
             with frozen(server):
                 began = time.monotonic()
                 outcomes = await AsyncCalls.together(*[partial(adapter.get_session, "one")] * 8)
                 assert time.monotonic() - began < PATIENCE
             assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
             found = await AsyncCalls.together(
-                *[partial(patiently, partial(adapter.get_session, "one"))] * 8
+                *[partial(retry_until_answered, partial(adapter.get_session, "one"))] * 8
             )
             assert [getattr(each, "id", each) for each in found] == ["one"] * 8
 
@@ -333,7 +333,7 @@ async def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, Lossy
         "redis-py as it is", Server("redis", "127.0.0.1", proxy.port, Path("/nowhere"))
     )
     async with client, AsyncRedisSessionAdapter(client, deadline=SOON) as adapter:
-        await patiently(partial(adapter.set_session, row("one")))
+        await retry_until_answered(partial(adapter.set_session, row("one")))
         proxy.lose("MGET", halves=True)
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
@@ -341,7 +341,7 @@ async def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, Lossy
         assert time.monotonic() - began < PATIENCE
         assert proxy.lost == 1
         proxy.lose("", 0)
-        assert await patiently(partial(adapter.get_session, "one")) is not None
+        assert await retry_until_answered(partial(adapter.get_session, "one")) is not None
 
 
 async def test_a_reply_that_comes_late(tmp_path: Path) -> None:
@@ -349,10 +349,13 @@ async def test_a_reply_that_comes_late(tmp_path: Path) -> None:
     with own_server("redis-server", tmp_path) as server:
         client = AsyncClients.make("redis-py as it is", server)
         async with client, AsyncRedisSessionAdapter(client, deadline=SOON) as adapter:
-            await patiently(partial(adapter.set_session, row("one")))
-            await patiently(partial(adapter.set_session, row("two", "u2")))
+            await retry_until_answered(partial(adapter.set_session, row("one")))
+            await retry_until_answered(partial(adapter.set_session, row("two", "u2")))
             with frozen(server), pytest.raises(StoreUnavailable):
                 await adapter.get_sessions_by_user_id("u1")
             assert [
-                each.id for each in await patiently(partial(adapter.get_sessions_by_user_id, "u2"))
+                each.id
+                for each in await retry_until_answered(
+                    partial(adapter.get_sessions_by_user_id, "u2")
+                )
             ] == ["two"]

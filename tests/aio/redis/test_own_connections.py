@@ -21,7 +21,7 @@ from lucia._compat.calls import AsyncCalls
 from lucia._redis.commands import Batch, Call, Command, Operation
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from tests.aio.support.rendezvous import patiently
+from tests.aio.support.rendezvous import retry_until_answered
 from tests.support.redis_clients import AsyncClients
 from tests.support.redis_inspectors import ClusterInspector, Inspector
 from tests.support.redis_servers import frozen, silent_server, tls_server, without_tls
@@ -68,10 +68,10 @@ async def test_tls(library: str, tmp_path: Path) -> None:
             AsyncRedisSessionAdapter(client, deadline=SOON) as hasty,
         ):
             await live(adapter)
-            await patiently(partial(hasty.get_session, "one"))
+            await retry_until_answered(partial(hasty.get_session, "one"))
             with frozen(without_tls(server)), pytest.raises(StoreUnavailable):
                 await hasty.get_session("one")
-            await patiently(partial(hasty.get_session, "one"))
+            await retry_until_answered(partial(hasty.get_session, "one"))
             await live(adapter)
         async with (
             AsyncClients.make(kind, server, ssl=True) as client,
@@ -315,7 +315,7 @@ async def test_a_frozen_node(library: str, cluster: Cluster, nodes: ClusterInspe
     ):
         ids = [f"s{number}" for number in range(12)]
         for id_ in ids:
-            await patiently(partial(adapter.set_session, row(id_)))
+            await retry_until_answered(partial(adapter.set_session, row(id_)))
         port = port_of(nodes, "session:s0")
         theirs = [id_ for id_ in ids if port_of(nodes, f"session:{id_}") != port]
         with frozen(Server("redis", "127.0.0.1", port, Path("/nowhere"))):
@@ -323,7 +323,7 @@ async def test_a_frozen_node(library: str, cluster: Cluster, nodes: ClusterInspe
                 await adapter.get_session("s0")
             assert [id_ for id_ in theirs if await adapter.get_session(id_) is None] == []
         assert theirs
-        assert await patiently(partial(adapter.get_session, "s0")) is not None
+        assert await retry_until_answered(partial(adapter.get_session, "s0")) is not None
 
 
 async def test_a_map_by_whichever_node_answers(cluster: Cluster, nodes: ClusterInspector) -> None:

@@ -8,7 +8,7 @@ from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from tests.aio.support.watched_store import AsyncWatchedStore
 
 
-def folded(text: str) -> str:
+def normalized(text: str) -> str:
     """Return what two texts have in common that such a store takes for the same."""
     letters = (
         each
@@ -20,10 +20,10 @@ def folded(text: str) -> str:
 
 def find(ids: Iterable[str], id_: str) -> str:
     """Return the stored id that such a store takes for this one, else this one."""
-    return next((stored for stored in ids if folded(stored) == folded(id_)), id_)
+    return next((stored for stored in ids if normalized(stored) == normalized(id_)), id_)
 
 
-class AsyncFoldingStore(AsyncWatchedStore):
+class AsyncCaseInsensitiveStore(AsyncWatchedStore):
     """Finds, changes and removes users, keys and sessions under any spelling of their ids."""
 
     async def get_user(self, user_id: str, /) -> UserRow | None:

@@ -13,11 +13,11 @@ from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 
 __all__ = [
-    "AsyncHesitantDriver",
-    "AsyncMeeting",
-    "AsyncMeetingAdapter",
-    "AsyncMeetingDriver",
-    "patiently",
+    "AsyncRendezvous",
+    "AsyncRendezvousAdapter",
+    "AsyncRendezvousDriver",
+    "AsyncSlowBatchDriver",
+    "retry_until_answered",
     "until",
 ]
 
@@ -35,7 +35,7 @@ async def until(holds: Callable[[], object], seconds: float = 60) -> None:
         await AsyncCalls.pause(1)
 
 
-async def patiently(call: Callable[[], Any], seconds: float = 60) -> Any:
+async def retry_until_answered(call: Callable[[], Any], seconds: float = 60) -> Any:
     """What the call gives once it is answered within its deadline, which a busy machine may miss."""
     end = time.monotonic() + seconds
     while True:
@@ -46,7 +46,7 @@ async def patiently(call: Callable[[], Any], seconds: float = 60) -> Any:
                 raise
 
 
-class AsyncMeeting:
+class AsyncRendezvous:
     """Holds everybody who comes until so many are there; from then on, nobody."""
 
     def __init__(self, count: int) -> None:
@@ -59,20 +59,20 @@ class AsyncMeeting:
         await until(lambda: len(self._there) >= self._count)
 
 
-class AsyncMeetingAdapter(AsyncMemoryAdapter):
+class AsyncRendezvousAdapter(AsyncMemoryAdapter):
     """A store whose callers can meet, as many as a law sends at once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.meeting = AsyncMeeting(CONCURRENT_CALLS)
+        self.meeting = AsyncRendezvous(CONCURRENT_CALLS)
 
 
-class AsyncMeetingDriver(AsyncRedisDriver):
+class AsyncRendezvousDriver(AsyncRedisDriver):
     """Runs no operation's first write before so many operations have come to theirs: by then each has seen what it looks at beforehand."""
 
     def __init__(self, client: Any, count: int) -> None:
         super().__init__(client)
-        self._meeting = AsyncMeeting(count)
+        self._meeting = AsyncRendezvous(count)
 
     async def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
         if not (isinstance(command, Batch) or is_read(command)):
@@ -80,7 +80,7 @@ class AsyncMeetingDriver(AsyncRedisDriver):
         return await super()._send(command, *arguments, **options)
 
 
-class AsyncHesitantDriver(AsyncRedisDriver):
+class AsyncSlowBatchDriver(AsyncRedisDriver):
     """Waits before each batch, as on a long way to the server: so others come between what was seen before and what follows from it."""
 
     async def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:

@@ -16,7 +16,7 @@ from tests.support.cluster_changes import (
     either_adapter,
     swallow_port,
 )
-from tests.support.near_cache import eventually
+from tests.support.near_cache import wait_until
 from tests.support.redis_clusters import replicated_cluster
 from tests.support.replication import Node
 from tests.support.sessions import row
@@ -56,9 +56,9 @@ async def test_a_node_that_left_and_runs_on(
             assert await adapter.live(*IDS) == set(IDS)
         await adapter.add(row("new"))
         route = await adapter.route()
-        await eventually(lambda: {port for _, port in route._servers} <= set(group.cluster.ports))
+        await wait_until(lambda: {port for _, port in route._servers} <= set(group.cluster.ports))
         assert first.port not in {port for _, port in route._nodes}
-        await eventually(lambda: connections(first) <= others)
+        await wait_until(lambda: connections(first) <= others)
 
 
 def connections(member: Node) -> int:
@@ -126,7 +126,7 @@ async def test_a_node_that_moves_again_and_again(flavour: str, group: ChangingCl
                 group.settle()
                 assert await adapter.live(*IDS) == set(IDS)
             route = await adapter.route()
-            await eventually(
+            await wait_until(
                 lambda: {port for _, port in route._servers} <= set(group.cluster.ports)
             )
 
@@ -142,11 +142,11 @@ async def test_a_primary_that_became_a_replica(flavour: str, tmp_path: Path) -> 
             await adapter.add(*map(row, IDS))
             group.settle()
             promoted.client.execute_command("CLUSTER FAILOVER")
-            await eventually(lambda: promoted.client.info("replication")["role"] == "master")
-            await eventually(lambda: former.client.info("replication")["role"] == "slave")
+            await wait_until(lambda: promoted.client.info("replication")["role"] == "master")
+            await wait_until(lambda: former.client.info("replication")["role"] == "slave")
             assert await adapter.live(*theirs) == set(theirs)
             route = await adapter.route()
-            await eventually(lambda: former.port not in {port for _, port in route._servers})
-            await eventually(lambda: connections(former) <= others)
+            await wait_until(lambda: former.port not in {port for _, port in route._servers})
+            await wait_until(lambda: connections(former) <= others)
             await adapter.delete(theirs[0])
             assert await adapter.live(*theirs) == set(theirs[1:])

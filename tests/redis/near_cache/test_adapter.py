@@ -31,8 +31,8 @@ from lucia.models import SessionRow
 from lucia.testing import AsyncRenewingSessionAdapterSuite
 from tests.aio.conformance.test_conformance import AsyncSessionFirstSuite
 from tests.support.deployments import WITHOUT_SCRIPTS
-from tests.support.near_cache import HasNoLease, eventually
-from tests.support.proxies import Dam, damming_proxy
+from tests.support.near_cache import HasNoLease, wait_until
+from tests.support.proxies import HoldingProxy, holding_proxy
 from tests.support.redis_clients import AsyncClients, Clients
 from tests.support.redis_inspectors import ClusterInspector, Inspector
 from tests.support.redis_servers import tls_server, without_tls
@@ -283,7 +283,7 @@ async def test_a_read_that_overlaps_an_own_end(redis_server: Server) -> None:
     """A session that is ended while it is read is not used afterwards, though the read's answer comes after the end."""
     with Inspector(redis_server):
         async with (
-            damming_proxy(redis_server.port, b"TRACKING") as dam,
+            holding_proxy(redis_server.port, b"TRACKING") as dam,
             Redis(port=dam.port) as client,
             AsyncRedisSessionAdapter(client, near_cache=LEASE) as adapter,
         ):
@@ -301,11 +301,13 @@ async def test_a_read_that_overlaps_an_own_end(redis_server: Server) -> None:
             assert await again is None
 
 
-async def _held(dam: Dam, adapter: AsyncRedisSessionAdapter) -> "asyncio.Future[SessionRow | None]":
+async def _held(
+    dam: HoldingProxy, adapter: AsyncRedisSessionAdapter
+) -> "asyncio.Future[SessionRow | None]":
     """A read of a session whose answer is held back."""
     dam.close()
     reading = asyncio.ensure_future(adapter.get_session("one"))
-    await eventually(lambda: b"u1" in dam.held)
+    await wait_until(lambda: b"u1" in dam.held)
     return reading
 
 
@@ -326,7 +328,7 @@ async def test_what_is_ended_elsewhere(
     else:
         with Clients.make("redis-py, RESP2", inspector.server) as client:
             RedisSessionAdapter(client).delete_session("one")
-    await eventually(lambda: len(entries_of(adapter)) == 0)
+    await wait_until(lambda: len(entries_of(adapter)) == 0)
     assert await adapter.get_session("one") is None
 
 
@@ -361,7 +363,7 @@ async def test_a_session_that_is_moved(
     await read(adapter, "one", "one")
     entries_of(adapter).clock = lambda: 0.0  # leases don't end
     moved("session:one")
-    await eventually(lambda: len(entries_of(adapter)) == 0)
+    await wait_until(lambda: len(entries_of(adapter)) == 0)
     assert await adapter.get_session("one") is not None
 
 
@@ -399,7 +401,7 @@ async def test_tls(library: str, tmp_path: Path) -> None:
             assert inspector.calls("mget") < before + 50  # but for signs of life
             with Clients.make("redis-py, RESP2", inspector.server) as other:
                 RedisSessionAdapter(other).delete_session(session.session_id)
-            await eventually(lambda: len(entries_of(adapter)) == 0)
+            await wait_until(lambda: len(entries_of(adapter)) == 0)
             with pytest.raises(InvalidSessionId):
                 await auth.validate_session(session.session_id)
 
@@ -417,7 +419,7 @@ async def test_failover(library: str, tmp_path: Any) -> None:
             await read(adapter, "one", "one")
             assert len(entries_of(adapter)) == 1
             await asyncio.to_thread(group.fail_over)
-            await eventually(lambda: len(entries_of(adapter)) == 0)
+            await wait_until(lambda: len(entries_of(adapter)) == 0)
             assert await _when_it_is_back(adapter) is not None
             await read(adapter, "one")
             assert len(entries_of(adapter)) == 1
@@ -447,7 +449,7 @@ class ConnectionMonitor:
         self._live: list[str] = []
         self._ended: dict[str, float] = {}
 
-    async def go_on(self, seconds: float, dam: Dam, chance: random.Random) -> None:
+    async def go_on(self, seconds: float, dam: HoldingProxy, chance: random.Random) -> None:
         """Do so, while the link is closed and opened at random."""
         end = time.monotonic() + seconds
         async with asyncio.TaskGroup() as tasks:
@@ -488,7 +490,7 @@ async def monitor(redis_server: Server, entries: Entries) -> ConnectionMonitor:
     """What a watch counts in some seconds, with such entries."""
     lease, chance = 0.1, random.Random(11)  # noqa: S311 (no secret)
     async with (
-        damming_proxy(redis_server.port, b"TRACKING") as dam,
+        holding_proxy(redis_server.port, b"TRACKING") as dam,
         Redis(port=dam.port) as client,
         Redis(port=redis_server.port) as direct,
         AsyncRedisSessionAdapter(direct) as other,

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries, Lease
-from tests.support.clocks import Ticks
+from tests.support.clocks import ManualClock
 
 LEASE = 1.0
 
@@ -24,7 +24,7 @@ def held(entries: Entries, key: bytes) -> bytes | None:
 
 def test_a_record_that_was_read() -> None:
     """What was read is here; what was not there when it was read is not."""
-    entries = Entries(clock=Ticks())
+    entries = Entries(clock=ManualClock())
     read(entries, Lease(LEASE), a=b"A", b=None)
     assert [held(entries, key) for key in (b"a", b"b", b"c")] == [b"A", None, None]
     assert len(entries) == 1
@@ -32,7 +32,7 @@ def test_a_record_that_was_read() -> None:
 
 def test_the_lease() -> None:
     """A record is used until the lease ends, which begins when the newest command was sent that has an answer."""
-    clock = Ticks()
+    clock = ManualClock()
     entries, lease = Entries(clock=clock), Lease(LEASE)
     read(entries, lease, a=b"A")
     clock.now += LEASE / 2
@@ -47,7 +47,7 @@ def test_the_lease() -> None:
 
 def test_a_lease_that_begins_again() -> None:
     """A record that could not be used for a while can be used again: its server has told of all changes by then."""
-    clock = Ticks()
+    clock = ManualClock()
     entries, lease = Entries(clock=clock), Lease(LEASE)
     read(entries, lease, a=b"A")
     clock.now += LEASE
@@ -58,7 +58,7 @@ def test_a_lease_that_begins_again() -> None:
 
 def test_leases_of_two_connections() -> None:
     """A sign on one connection says nothing about what came over another one."""
-    clock = Ticks()
+    clock = ManualClock()
     entries, lease, other = Entries(clock=clock), Lease(LEASE), Lease(LEASE)
     read(entries, lease, a=b"A")
     clock.now += LEASE
@@ -68,7 +68,7 @@ def test_leases_of_two_connections() -> None:
 
 def test_the_age_of_an_entry() -> None:
     """However long the lease goes on, a record is used for five seconds from when it was asked for."""
-    clock = Ticks()
+    clock = ManualClock()
     entries, lease = Entries(clock=clock), Lease(LEASE)
     reading, sent = entries.begin([b"a"]), clock.now
     clock.now += 2
@@ -84,7 +84,7 @@ def test_the_age_of_an_entry() -> None:
 
 def test_what_is_too_old_goes() -> None:
     """What can't be used any more is taken out of memory, and nothing else."""
-    clock = Ticks()
+    clock = ManualClock()
     entries, lease = Entries(clock=clock), Lease(LEASE)
     read(entries, lease, a=b"A", b=b"B")
     clock.now += 1
@@ -101,7 +101,7 @@ def test_what_is_too_old_goes() -> None:
 
 def test_the_number_of_entries() -> None:
     """Beyond so many, those go that were read the longest time ago."""
-    entries, lease = Entries(3, Ticks()), Lease(LEASE)
+    entries, lease = Entries(3, ManualClock()), Lease(LEASE)
     read(entries, lease, a=b"A", b=b"B", c=b"C")
     read(entries, lease, a=b"A")
     read(entries, lease, d=b"D", e=b"E")
@@ -116,7 +116,7 @@ def test_the_number_of_entries() -> None:
 
 def test_the_place_for_a_row() -> None:
     """What its user made of a record stays with it when the same is read again, and goes with it."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
+    entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     read(entries, lease, a=b"A", b=b"B")
     for key in (b"a", b"b"):
         entry = entries.get(key)
@@ -129,7 +129,7 @@ def test_the_place_for_a_row() -> None:
 
 def test_what_the_server_says_is_gone() -> None:
     """A key that is dropped is gone, until it is read again."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
+    entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     read(entries, lease, a=b"A", b=b"B")
     entries.drop([b"a", b"unknown"])
     assert [held(entries, key) for key in (b"a", b"b")] == [None, b"B"]
@@ -139,7 +139,7 @@ def test_what_the_server_says_is_gone() -> None:
 
 def test_a_flush() -> None:
     """A flush takes out everything, and what is being read meanwhile is not kept either."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
+    entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     read(entries, lease, a=b"A")
     reading = entries.begin([b"b"])
     entries.flush()
@@ -154,7 +154,7 @@ def test_a_flush() -> None:
 
 def test_an_own_change() -> None:
     """While this process changes a key, nothing is kept of it, and afterwards nothing that was asked for before the change was over."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
+    entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     read(entries, lease, a=b"A", b=b"B")
     before = entries.begin([b"a", b"b"])
     with entries.dropping([b"a"]):
@@ -171,7 +171,7 @@ def test_an_own_change() -> None:
 
 def test_two_own_changes() -> None:
     """While one of two changes of a key goes on, nothing is kept of it, whichever is over first."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
+    entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     first, second = entries.dropping([b"a"]), entries.dropping([b"a", b"b"])
     first.__enter__()
     second.__enter__()
@@ -185,7 +185,7 @@ def test_two_own_changes() -> None:
 
 def test_a_change_that_fails() -> None:
     """A change that fails leaves nothing refused, since a later read tells what came of it."""
-    entries, lease = Entries(clock=Ticks()), Lease(LEASE)
+    entries, lease = Entries(clock=ManualClock()), Lease(LEASE)
     with suppress(ZeroDivisionError), entries.dropping([b"a", b"a"]):
         _ = 1 / 0
     read(entries, lease, a=b"A")
@@ -194,7 +194,7 @@ def test_a_change_that_fails() -> None:
 
 def test_a_reading_that_is_given_up() -> None:
     """A reading that comes to nothing is forgotten."""
-    entries = Entries(clock=Ticks())
+    entries = Entries(clock=ManualClock())
     reading = entries.begin([b"a"])
     assert entries._readings == {reading}
     entries.give_up(reading)

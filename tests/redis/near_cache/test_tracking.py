@@ -19,17 +19,17 @@ from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia._redis.transport.tracking import REFUSED_SECONDS
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.support.acl_rights import NEAR_RIGHTS
-from tests.support.clocks import Ticks
+from tests.support.clocks import ManualClock
 from tests.support.near_cache import (
     LEASE,
     FillsLate,
     HasNoLease,
     OnlyDrops,
     Tracking,
-    eventually,
     tracking,
+    wait_until,
 )
-from tests.support.proxies import Dam, damming_proxy
+from tests.support.proxies import HoldingProxy, holding_proxy
 from tests.support.redis_clients import AsyncClients
 from tests.support.redis_inspectors import Inspector
 from tests.support.redis_servers import frozen, silent_server
@@ -49,12 +49,12 @@ def inspector(server: Server) -> Generator[Inspector]:
 
 
 @pytest.fixture
-def clock() -> Ticks:
-    return Ticks()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-async def near(inspector: Inspector, clock: Ticks) -> AsyncIterator[Tracking]:
+async def near(inspector: Inspector, clock: ManualClock) -> AsyncIterator[Tracking]:
     """A connection without a proxy."""
     async with tracking(
         AsyncClients.make("redis-py as it is", inspector.server), Entries(clock=clock)
@@ -63,13 +63,13 @@ async def near(inspector: Inspector, clock: Ticks) -> AsyncIterator[Tracking]:
 
 
 @pytest.fixture
-async def dam(inspector: Inspector) -> AsyncIterator[Dam]:
+async def dam(inspector: Inspector) -> AsyncIterator[HoldingProxy]:
     """A proxy, before the server."""
-    async with damming_proxy(inspector.server.port) as found:
+    async with holding_proxy(inspector.server.port) as found:
         yield found
 
 
-def behind(dam: Dam) -> Any:
+def behind(dam: HoldingProxy) -> Any:
     """A client that connects to the proxy."""
     return redis.asyncio.Redis(port=dam.port)
 
@@ -97,15 +97,15 @@ async def test_a_record_that_is_read(near: Tracking) -> None:
 
 @ALL
 @pytest.mark.parametrize("kind", AsyncClients.kinds)
-async def test_what_somebody_else_ends(inspector: Inspector, clock: Ticks, kind: str) -> None:
+async def test_what_somebody_else_ends(inspector: Inspector, clock: ManualClock, kind: str) -> None:
     """What another program ends or changes is gone as soon as the server says so, though the clock stands; whatever the client is like."""
     async with tracking(AsyncClients.make(kind, inspector.server), Entries(clock=clock)) as near:
         assert await near.read(KEY, OTHER) == [b"A", b"B"]
         inspector.client.delete(KEY)
-        await eventually(lambda: near.held(KEY) is None)
+        await wait_until(lambda: near.held(KEY) is None)
         assert near.held(OTHER) == b"B"
         inspector.client.set(OTHER, b"new")
-        await eventually(lambda: near.held(OTHER) is None)
+        await wait_until(lambda: near.held(OTHER) is None)
         assert await near.read(OTHER) == [b"new"]
         assert near.held(OTHER) == b"new"
 
@@ -115,7 +115,7 @@ async def test_what_expires(near: Tracking, inspector: Inspector) -> None:
     """What expires is gone."""
     await near.read(KEY)
     inspector.client.pexpire(KEY, 5)
-    await eventually(lambda: near.held(KEY) is None)
+    await wait_until(lambda: near.held(KEY) is None)
 
 
 @ALL
@@ -124,12 +124,12 @@ async def test_an_emptied_server(near: Tracking, inspector: Inspector, command: 
     """When the server is emptied, so is the memory."""
     await near.read(KEY, OTHER)
     inspector.client.execute_command(command)
-    await eventually(lambda: len(near.entries) == 0)
+    await wait_until(lambda: len(near.entries) == 0)
     inspector.client.flushall()
     assert await near.read(KEY) == [None]
 
 
-async def test_a_full_table(inspector: Inspector, clock: Ticks) -> None:
+async def test_a_full_table(inspector: Inspector, clock: ManualClock) -> None:
     """What the server forgets that it was read, since it remembers only so many keys, is gone."""
     keys = [b"session:%d" % number for number in range(200)]
     inspector.client.mset(dict.fromkeys(keys, b"A"))
@@ -139,9 +139,9 @@ async def test_a_full_table(inspector: Inspector, clock: Ticks) -> None:
             AsyncClients.make("redis-py as it is", inspector.server), Entries(clock=clock)
         ) as near:
             await near.read(*keys)
-            await eventually(lambda: len(near.entries) <= 10)
+            await wait_until(lambda: len(near.entries) <= 10)
             inspector.client.delete(*keys)
-            await eventually(lambda: len(near.entries) == 0)
+            await wait_until(lambda: len(near.entries) == 0)
     finally:
         inspector.client.config_set("tracking-table-max-keys", 1_000_000)
 
@@ -149,28 +149,30 @@ async def test_a_full_table(inspector: Inspector, clock: Ticks) -> None:
 # An answer that is overtaken by its end
 
 
-async def overtaken(dam: Dam, inspector: Inspector, entries: Entries) -> bool:
+async def overtaken(dam: HoldingProxy, inspector: Inspector, entries: Entries) -> bool:
     """Whether an ended record is used, where the answer and the word that it is no longer so come at the same time."""
     async with tracking(behind(dam), entries) as near:
         await near.read(OTHER)
         dam.close()
         read = asyncio.ensure_future(near.read(KEY))
-        await eventually(lambda: dam.held)
+        await wait_until(lambda: dam.held)
         inspector.client.delete(KEY)
-        await eventually(lambda: PUSH in dam.held)
+        await wait_until(lambda: PUSH in dam.held)
         dam.open()
         assert await read == [b"A"]
         return near.held(KEY) is not None
 
 
 async def test_an_answer_that_is_outdated_when_it_comes(
-    dam: Dam, inspector: Inspector, clock: Ticks
+    dam: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
     """A record is not used when the word that it is gone came right behind it."""
     assert not await overtaken(dam, inspector, Entries(clock=clock))
 
 
-async def test_control_of_overtaking(dam: Dam, inspector: Inspector, clock: Ticks) -> None:
+async def test_control_of_overtaking(
+    dam: HoldingProxy, inspector: Inspector, clock: ManualClock
+) -> None:
     """A cache that is filled by those who wait uses it, and the test sees that."""
     assert await overtaken(dam, inspector, FillsLate(clock))
 
@@ -178,27 +180,29 @@ async def test_control_of_overtaking(dam: Dam, inspector: Inspector, clock: Tick
 # What this process ends itself, over another connection
 
 
-async def own_end(dam: Dam, inspector: Inspector, entries: Entries) -> bool:
+async def own_end(dam: HoldingProxy, inspector: Inspector, entries: Entries) -> bool:
     """Whether a record that this process ended is used, where it was read before, but the answer comes after that, before the push."""
     async with tracking(behind(dam), entries) as near:
         await near.read(OTHER)
         dam.close()
         read = asyncio.ensure_future(near.read(KEY))
-        await eventually(lambda: dam.held)
+        await wait_until(lambda: dam.held)
         with entries.dropping([KEY]):
             inspector.client.delete(KEY)
-            await eventually(lambda: PUSH in dam.held)
+            await wait_until(lambda: PUSH in dam.held)
         dam.let_go(dam.held.index(PUSH))
         assert await read == [b"A"]
         return near.held(KEY) is not None
 
 
-async def test_an_own_end(dam: Dam, inspector: Inspector, clock: Ticks) -> None:
+async def test_an_own_end(dam: HoldingProxy, inspector: Inspector, clock: ManualClock) -> None:
     """A record that this process ended is not used, though its read's answer comes later, and the server's word later still."""
     assert not await own_end(dam, inspector, Entries(clock=clock))
 
 
-async def test_control_of_own_ends(dam: Dam, inspector: Inspector, clock: Ticks) -> None:
+async def test_control_of_own_ends(
+    dam: HoldingProxy, inspector: Inspector, clock: ManualClock
+) -> None:
     """A cache that only drops uses it, and the test sees that."""
     assert await own_end(dam, inspector, OnlyDrops(clock=clock))
 
@@ -219,7 +223,7 @@ async def test_an_own_change_at_once(near: Tracking, inspector: Inspector) -> No
 
 
 async def last_use(
-    dam: Dam, inspector: Inspector, clock: Ticks, entries: Entries, *, both: bool
+    dam: HoldingProxy, inspector: Inspector, clock: ManualClock, entries: Entries, *, both: bool
 ) -> float:
     """For how long a record is used that is ended behind a link that passes nothing any more, in steps of a hundredth of the lease."""
     async with tracking(behind(dam), entries) as near:
@@ -234,7 +238,9 @@ async def last_use(
 
 
 @pytest.mark.parametrize("both", [False, True])
-async def test_the_lease_ends(dam: Dam, inspector: Inspector, clock: Ticks, both: bool) -> None:
+async def test_the_lease_ends(
+    dam: HoldingProxy, inspector: Inspector, clock: ManualClock, both: bool
+) -> None:
     """Behind a black hole, whether commands still arrive at the server or not, a record is used until the lease ends, and no longer."""
     assert (
         LEASE * 0.98
@@ -243,12 +249,14 @@ async def test_the_lease_ends(dam: Dam, inspector: Inspector, clock: Ticks, both
     )
 
 
-async def test_control_of_the_lease(dam: Dam, inspector: Inspector, clock: Ticks) -> None:
+async def test_control_of_the_lease(
+    dam: HoldingProxy, inspector: Inspector, clock: ManualClock
+) -> None:
     """A cache without a lease uses it for longer, and the test sees that."""
     assert await last_use(dam, inspector, clock, HasNoLease(clock=clock), both=True) > LEASE * 1.9
 
 
-async def test_the_lease_begins_when_it_was_asked(dam: Dam, clock: Ticks) -> None:
+async def test_the_lease_begins_when_it_was_asked(dam: HoldingProxy, clock: ManualClock) -> None:
     """An answer says what was so when it was asked for: the lease begins then, however late the answer comes."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(OTHER)
@@ -257,7 +265,7 @@ async def test_the_lease_begins_when_it_was_asked(dam: Dam, clock: Ticks) -> Non
         dam.close()
         begin = clock.now
         read = asyncio.ensure_future(near.read(KEY))
-        await eventually(lambda: dam.held)
+        await wait_until(lambda: dam.held)
         clock.now = begin + LEASE / 2
         dam.open()
         await read
@@ -266,19 +274,19 @@ async def test_the_lease_begins_when_it_was_asked(dam: Dam, clock: Ticks) -> Non
         assert near.held(KEY) is None
 
 
-async def test_the_lease_goes_on(near: Tracking, clock: Ticks) -> None:
+async def test_the_lease_goes_on(near: Tracking, clock: ManualClock) -> None:
     """While nobody asks, the connection itself does, so that a record is used longer than the lease, but no more than five seconds."""
     await near.read(KEY)
     begin = clock.now
     while clock.now < begin + ENTRY_SECONDS - LEASE:
         clock.now += LEASE / 2
-        await eventually(
+        await wait_until(
             lambda: near.entries.get(KEY) is not None and _lease_of(near) > clock.now + LEASE / 2
         )
         assert near.held(KEY) == b"A"
     clock.now = begin + ENTRY_SECONDS
     assert near.held(KEY) is None
-    await eventually(lambda: len(near.entries) == 0)
+    await wait_until(lambda: len(near.entries) == 0)
 
 
 def _lease_of(near: Tracking) -> float:
@@ -287,27 +295,27 @@ def _lease_of(near: Tracking) -> float:
 
 
 async def test_nothing_is_asked_for_nothing(
-    near: Tracking, inspector: Inspector, clock: Ticks
+    near: Tracking, inspector: Inspector, clock: ManualClock
 ) -> None:
     """A connection over which nothing came for five seconds asks nothing, until something comes again."""
     await near.read(KEY)
     clock.now += ENTRY_SECONDS
     link: Any = near.tracked._link
-    await eventually(lambda: not link._filled.is_set())
+    await wait_until(lambda: not link._filled.is_set())
     calls = inspector.calls("mget")
     await asyncio.sleep(LEASE)
     assert inspector.calls("mget") == calls
     await near.read(KEY)
-    await eventually(lambda: inspector.calls("mget") > calls + 1)
+    await wait_until(lambda: inspector.calls("mget") > calls + 1)
 
 
 async def test_what_the_heart_reads_is_not_kept(near: Tracking, inspector: Inspector) -> None:
     """What the connection asks for by itself is a sign of life alone."""
     await near.read(KEY)
     inspector.client.set(KEY, b"new")
-    await eventually(lambda: near.held(KEY) is None)
+    await wait_until(lambda: near.held(KEY) is None)
     calls = inspector.calls("mget")
-    await eventually(lambda: inspector.calls("mget") > calls + 1)
+    await wait_until(lambda: inspector.calls("mget") > calls + 1)
     assert near.held(KEY) is None
 
 
@@ -318,14 +326,14 @@ async def test_a_lost_connection(near: Tracking, inspector: Inspector) -> None:
     """When the connection is lost, nothing is used any more that came over it; the next read makes another."""
     await near.read(KEY, OTHER)
     inspector.client.client_kill_filter(_type="normal", skipme=True)
-    await eventually(lambda: len(near.entries) == 0)
+    await wait_until(lambda: len(near.entries) == 0)
     inspector.client.delete(KEY)
     assert await near.read(KEY, OTHER) == [None, b"B"]
     assert (near.held(KEY), near.held(OTHER)) == (None, b"B")
 
 
 async def test_nothing_is_left_when_others_learn_of_it(
-    dam: Dam, inspector: Inspector, clock: Ticks
+    dam: HoldingProxy, inspector: Inspector, clock: ManualClock
 ) -> None:
     """Who waits for an answer learns that the connection is lost after nothing is used any more."""
     seen: list[int] = []
@@ -340,13 +348,13 @@ async def test_nothing_is_left_when_others_learn_of_it(
             assert raised.value.sent
 
         waiting = [asyncio.ensure_future(wait()) for _ in range(3)]
-        await eventually(lambda: dam.held)
+        await wait_until(lambda: dam.held)
         inspector.client.client_kill_filter(_type="normal", skipme=True)
         await asyncio.gather(*waiting)
     assert seen == [0, 0, 0]
 
 
-async def test_a_read_that_gets_no_answer(dam: Dam, clock: Ticks) -> None:
+async def test_a_read_that_gets_no_answer(dam: HoldingProxy, clock: ManualClock) -> None:
     """When the time of one read is over, the connection is given up, and all that wait on it learn that there is no answer."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(KEY)
@@ -363,13 +371,13 @@ async def test_a_read_that_gets_no_answer(dam: Dam, clock: Ticks) -> None:
         assert await near.read(KEY) == [b"A"]
 
 
-async def test_a_sign_of_life_that_does_not_come(dam: Dam, clock: Ticks) -> None:
+async def test_a_sign_of_life_that_does_not_come(dam: HoldingProxy, clock: ManualClock) -> None:
     """A connection that does not answer what it is asked for nobody is given up too."""
     async with tracking(behind(dam), Entries(clock=clock), seconds=0.2) as near:
         await near.read(KEY)
         link: Any = near.tracked._link
         dam.close(both=True)
-        await eventually(lambda: not link.is_open)
+        await wait_until(lambda: not link.is_open)
         dam.open()
         assert await near.read(KEY) == [b"A"]
 
@@ -410,7 +418,7 @@ async def test_closing_while_it_is_made(near: Tracking, inspector: Inspector) ->
     assert near.held(KEY) is None
     await near.read(KEY)
     assert near.held(KEY) == b"A"
-    await eventually(lambda: len(inspector.client.client_list()) == before + 1)
+    await wait_until(lambda: len(inspector.client.client_list()) == before + 1)
 
 
 async def test_a_closed_connection_over_which_nothing_comes(
@@ -423,10 +431,10 @@ async def test_a_closed_connection_over_which_nothing_comes(
     link.retire()
     await near.read(KEY)
     assert near.tracked._link is not link
-    await eventually(lambda: len(inspector.client.client_list()) == before)
+    await wait_until(lambda: len(inspector.client.client_list()) == before)
 
 
-async def test_reads_that_are_cancelled(dam: Dam, clock: Ticks) -> None:
+async def test_reads_that_are_cancelled(dam: HoldingProxy, clock: ManualClock) -> None:
     """Who stops waiting harms nobody: the answer comes, and counts, and the others get theirs."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(KEY)
@@ -435,7 +443,7 @@ async def test_reads_that_are_cancelled(dam: Dam, clock: Ticks) -> None:
         dam.close()
         cancelled = asyncio.ensure_future(near.read(KEY))
         other = asyncio.ensure_future(near.read(OTHER))
-        await eventually(lambda: dam.held)
+        await wait_until(lambda: dam.held)
         cancelled.cancel()
         await asyncio.wait([cancelled])
         dam.open()
@@ -458,7 +466,7 @@ async def test_a_server_that_is_frozen(near: Tracking, inspector: Inspector) -> 
     assert (raised.value.error, raised.value.sent) == (None, False)
 
 
-async def test_a_server_that_is_not_there(clock: Ticks) -> None:
+async def test_a_server_that_is_not_there(clock: ManualClock) -> None:
     """If no connection can be made, that is the client's own error."""
     with silent_server() as server:
         pass
@@ -494,7 +502,7 @@ def _is_lost(link: Any) -> bool:
     return not link.is_open
 
 
-async def test_replies_that_nobody_expects(dam: Dam, clock: Ticks) -> None:
+async def test_replies_that_nobody_expects(dam: HoldingProxy, clock: ManualClock) -> None:
     """A reply to no command, or of another shape, ends the connection, and what came over it."""
     for reply in (b"+what\r\n", b"*1\r\n:5\r\n"):
         async with tracking(behind(dam), Entries(clock=clock)) as near:
@@ -502,11 +510,11 @@ async def test_replies_that_nobody_expects(dam: Dam, clock: Ticks) -> None:
             link: Any = near.tracked._link
             dam.held = reply
             dam.let_go(len(reply))
-            await eventually(partial(_is_lost, link))
+            await wait_until(partial(_is_lost, link))
             assert len(near.entries) == 0
 
 
-async def test_a_reply_to_another_command(dam: Dam, clock: Ticks) -> None:
+async def test_a_reply_to_another_command(dam: HoldingProxy, clock: ManualClock) -> None:
     """Who gets a reply that can't be to the command learns that there is no answer."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(KEY)
@@ -520,7 +528,7 @@ async def test_a_reply_to_another_command(dam: Dam, clock: Ticks) -> None:
         assert len(near.entries) == 0
 
 
-async def test_the_last_reply(dam: Dam, clock: Ticks) -> None:
+async def test_the_last_reply(dam: HoldingProxy, clock: ManualClock) -> None:
     """After a reply upon which clients close the connection, it is not used any more; those behind it learn that."""
     async with tracking(behind(dam), Entries(clock=clock)) as near:
         await near.read(KEY)
@@ -540,7 +548,7 @@ async def test_the_last_reply(dam: Dam, clock: Ticks) -> None:
 
 
 async def test_a_user_who_may_not_track(
-    inspector: Inspector, clock: Ticks, caplog: pytest.LogCaptureFixture
+    inspector: Inspector, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where the server refuses to tell of changes, all is read the plain way, and one line says why."""
     inspector.on_each(
@@ -581,7 +589,7 @@ async def test_a_user_who_may_not_track(
 
 
 async def test_a_server_of_old(
-    tmp_path: Path, clock: Ticks, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """So it is where the server does not know the newer protocol; in its refusal it quotes the password, and that line does not."""
     with own_server("redis-server", tmp_path, "--rename-command", "HELLO", "") as server:
@@ -603,7 +611,7 @@ async def test_a_server_of_old(
 )
 @ONE
 async def test_an_application_that_connects_in_its_own_way(
-    inspector: Inspector, clock: Ticks
+    inspector: Inspector, clock: ManualClock
 ) -> None:
     """Where the application's own way to connect leaves the older protocol, over which nothing is told, the newer one is asked for."""
 
@@ -617,7 +625,7 @@ async def test_an_application_that_connects_in_its_own_way(
         await near.read(KEY)
         assert near.held(KEY) == b"A"
         inspector.client.delete(KEY)
-        await eventually(lambda: near.held(KEY) is None)
+        await wait_until(lambda: near.held(KEY) is None)
 
 
 class Deaf(_AsyncRESP3Parser):
@@ -630,7 +638,7 @@ class Deaf(_AsyncRESP3Parser):
 
 @ONE
 async def test_a_client_of_old(
-    inspector: Inspector, clock: Ticks, caplog: pytest.LogCaptureFixture
+    inspector: Inspector, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """So it is where the client can't hand on what the server tells."""
     client = AsyncClients.make("redis-py as it is", inspector.server)
@@ -715,7 +723,7 @@ async def test_a_server_that_was_replaced(near: Tracking) -> None:
 
 @ONE
 @pytest.mark.usefixtures("always_checked")
-async def test_a_check_that_nobody_answers(dam: Dam, clock: Ticks) -> None:
+async def test_a_check_that_nobody_answers(dam: HoldingProxy, clock: ManualClock) -> None:
     """A connection that is given up amid a check is lost to those who wait for what comes behind it."""
     async with tracking(redis.asyncio.Redis(port=dam.port), Entries(clock=clock)) as near:
         await near.read(KEY)
@@ -745,7 +753,7 @@ async def test_a_server_that_is_busy(
     assert near.plain == []
 
 
-async def test_the_least_rights(inspector: Inspector, clock: Ticks) -> None:
+async def test_the_least_rights(inspector: Inspector, clock: ManualClock) -> None:
     """A user needs no other rights than to read and to track."""
     inspector.on_each(
         "ACL",
@@ -765,7 +773,7 @@ async def test_the_least_rights(inspector: Inspector, clock: Ticks) -> None:
             await near.read(KEY)
             assert near.held(KEY) == b"A"
             inspector.client.delete(KEY)
-            await eventually(lambda: near.held(KEY) is None)
+            await wait_until(lambda: near.held(KEY) is None)
     finally:
         inspector.on_each("ACL", "DELUSER", "reader")
 
@@ -774,7 +782,7 @@ async def test_the_least_rights(inspector: Inspector, clock: Ticks) -> None:
 
 
 @ONE
-async def test_the_clients_own_cache(dam: Dam, inspector: Inspector) -> None:
+async def test_the_clients_own_cache(dam: HoldingProxy, inspector: Inspector) -> None:
     """The cache of redis-py's synchronous client has no lease: behind a black hole it goes on with what was ended. So it is refused."""
     with redis.Redis(port=dam.port, protocol=3, cache_config=CacheConfig()) as client:
         assert await asyncio.to_thread(client.get, KEY) == b"A"

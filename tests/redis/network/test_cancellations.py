@@ -18,7 +18,7 @@ from lucia._redis.replay import Checkpoint
 from lucia._redis.transport import connections as server_module
 from lucia._redis.transport.connections import AsyncServer
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from tests.support.proxies import Weather, splitting_proxy
+from tests.support.proxies import NetworkFaults, splitting_proxy
 from tests.support.sessions import row
 from tools.servers import Cluster, Server
 
@@ -109,14 +109,14 @@ class Storm:
 
 
 @pytest.fixture
-def weather() -> Weather:
+def weather() -> NetworkFaults:
     """Calm, until the test changes it."""
-    return Weather(random.Random(17))  # noqa: S311 (the weather is no secret)
+    return NetworkFaults(random.Random(17))  # noqa: S311 (the weather is no secret)
 
 
 @pytest.fixture
 async def proxied(
-    request: pytest.FixtureRequest, place: str, weather: Weather
+    request: pytest.FixtureRequest, place: str, weather: NetworkFaults
 ) -> AsyncIterator[Any]:
     """A client whose connections go through proxies, of one server or of a cluster."""
     async with AsyncExitStack() as stack:
@@ -163,7 +163,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> list[AsyncServer]:
 
 
 async def hold_through_a_storm(
-    proxied: Any, weather: Weather, servers: list[AsyncServer], seed: int = 4, **settings: Any
+    proxied: Any, weather: NetworkFaults, servers: list[AsyncServer], seed: int = 4, **settings: Any
 ) -> None:
     """Let the storm rage; afterwards everybody's session is read at the same time, and no call has kept its place."""
     rows = [row(f"id-of-user-{number}", f"user-{number}") for number in range(SESSIONS)]
@@ -172,9 +172,9 @@ async def hold_through_a_storm(
     ) as sessions:
         await asyncio.gather(*map(sessions.set_session, rows))
         storm = Storm(sessions, random.Random(seed))  # noqa: S311
-        weather.stormy = True
+        weather.active = True
         await storm.rage(SECONDS)
-        weather.stormy = False
+        weather.active = False
         async with asyncio.timeout(30):
             assert await asyncio.gather(*(sessions.get_session(each.id) for each in rows)) == rows
     assert servers
@@ -191,7 +191,7 @@ async def hold_through_a_storm(
 )
 @pytest.mark.parametrize("place", ["server", "cluster"])
 async def test_cancellations(
-    proxied: Any, weather: Weather, servers: list[AsyncServer], options: Any
+    proxied: Any, weather: NetworkFaults, servers: list[AsyncServer], options: Any
 ) -> None:
     """Whoever is cancelled whenever: nobody gets another one's session, nothing hangs, and every connection's place is free afterwards."""
     await hold_through_a_storm(proxied, weather, servers, **options)
@@ -207,7 +207,7 @@ class LeakingSemaphore(asyncio.Semaphore):
 
 @pytest.mark.parametrize("place", ["server"])
 async def test_cancellations_find_lost_places(
-    proxied: Any, weather: Weather, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
+    proxied: Any, weather: NetworkFaults, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """Where a cancelled call's place is lost, it is missed afterwards."""
     monkeypatch.setattr(asyncio, "Semaphore", LeakingSemaphore)
@@ -217,7 +217,7 @@ async def test_cancellations_find_lost_places(
 
 @pytest.mark.parametrize("place", ["server"])
 async def test_cancellations_find_connections_that_are_used_again(
-    proxied: Any, weather: Weather, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
+    proxied: Any, weather: NetworkFaults, servers: list[AsyncServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """Where a cancelled call's connection is used again, others get its reply: in one storm or another."""
     kept: list[Any] = []
@@ -243,7 +243,7 @@ async def test_cancellations_find_connections_that_are_used_again(
             fault.setattr(redis.asyncio.Connection, "disconnect", stay_open)
             with pytest.raises(ExceptionGroup) as caught:
                 await hold_through_a_storm(proxied, weather, servers, seed, coalesce=False)
-        weather.stormy = False
+        weather.active = False
         while kept:
             await kept.pop().disconnect(nowait=True)
         wrong, _ = caught.value.split(AssertionError)

@@ -10,7 +10,7 @@ from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 from lucia.testing import RenewingSessionAdapterSuite as Laws
 from tests.sync.conformance.broken import breaks
-from tests.sync.support.rendezvous import MeetingAdapter, until
+from tests.sync.support.rendezvous import RendezvousAdapter, until
 
 
 @breaks(Laws.test_renew)
@@ -81,7 +81,7 @@ class StoresLosers(MemoryAdapter):
         return found
 
 
-class RenewsInSteps(MeetingAdapter):
+class RenewsInSteps(RendezvousAdapter):
     """Looks at the used session, stores the successor later, and ends the used session then."""
 
     def renew_session(

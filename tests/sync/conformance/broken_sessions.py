@@ -11,7 +11,7 @@ from lucia.models import SessionRow
 from lucia.testing import SessionAdapterSuite as Laws
 from tests.sync.conformance.broken import breaks
 from tests.sync.support.minimal_adapters import DictionaryAdapter
-from tests.sync.support.rendezvous import MeetingAdapter, until
+from tests.sync.support.rendezvous import RendezvousAdapter, until
 
 
 @breaks(Laws.test_get_unknown)
@@ -144,7 +144,7 @@ class Extends(MemoryAdapter):
 
 
 @breaks(Laws.test_set_at_once)
-class LooksFirst(MeetingAdapter):
+class LooksFirst(RendezvousAdapter):
     """Looks whether an id is free, and stores later."""
 
     def set_session(self, session: SessionRow, /) -> None:

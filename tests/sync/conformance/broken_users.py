@@ -11,8 +11,8 @@ from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from lucia.testing import SessionUserAdapterSuite as JoinedLaws
 from lucia.testing import UserAdapterSuite as Laws
 from tests.sync.conformance.broken import breaks
-from tests.sync.support.case_insensitive_store import FoldingStore
-from tests.sync.support.rendezvous import MeetingAdapter
+from tests.sync.support.case_insensitive_store import CaseInsensitiveStore
+from tests.sync.support.rendezvous import RendezvousAdapter
 from tests.support.clocks import Time
 
 # Users
@@ -132,7 +132,7 @@ class KeyFirst(MemoryAdapter):
 
 
 @breaks(Laws.test_set_user_at_once)
-class LooksAtKeyFirst(MeetingAdapter):
+class LooksAtKeyFirst(RendezvousAdapter):
     """Looks whether the key's id is free, and stores later."""
 
     def set_user(
@@ -327,7 +327,7 @@ class StoresThenRefuses(MemoryAdapter):
 
 
 @breaks(Laws.test_set_key_at_once)
-class LooksFirst(MeetingAdapter):
+class LooksFirst(RendezvousAdapter):
     """Looks whether an id is free, and stores later."""
 
     def set_key(self, key: KeyRow, /) -> None:
@@ -429,7 +429,7 @@ class IgnoresExpected(MemoryAdapter):
 
 
 @breaks(Laws.test_update_expected_at_once)
-class ComparesFirst(MeetingAdapter):
+class ComparesFirst(RendezvousAdapter):
     """Compares the hash, and sets it later."""
 
     def update_key_password(
@@ -487,7 +487,7 @@ class RemovesPrimary(MemoryAdapter):
 
 
 @breaks(Laws.test_consume_at_once)
-class CountsFirst(MeetingAdapter):
+class CountsFirst(RendezvousAdapter):
     """Counts the keys that are there, and removes them later."""
 
     def delete_non_primary_key(self, /, *key_ids: str) -> int:
@@ -556,7 +556,7 @@ class DeletesTrimmed(MemoryAdapter):
 
 
 @breaks(Laws.test_other_spellings)
-class Folds(FoldingStore):
+class Folds(CaseInsensitiveStore):
     """Compares all ids as MariaDB does by default."""
 
     def __init__(self) -> None:
@@ -666,7 +666,7 @@ class JoinsEnded(MemoryAdapter):
 
 
 @breaks(JoinedLaws.test_joined_other_spellings)
-class JoinsFolded(FoldingStore):
+class JoinsFolded(CaseInsensitiveStore):
     """Compares the ids of sessions as MariaDB does by default."""
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ from lucia.testing import (
     SessionUserAdapterSuite,
     UserAdapterSuite,
 )
-from tests.sync.support.case_insensitive_store import FoldingStore
+from tests.sync.support.case_insensitive_store import CaseInsensitiveStore
 from tests.sync.support.minimal_adapters import DictionaryAdapter, decode
 from tests.sync.support.watched_store import make_auth
 from tests.support.clocks import Time
@@ -60,13 +60,13 @@ def spellings(name: str) -> list[str]:
 
 
 @pytest.fixture
-def folding(time: Time) -> FoldingStore:
+def folding(time: Time) -> CaseInsensitiveStore:
     """A store that takes other spellings of an id for the same."""
-    return FoldingStore(time)
+    return CaseInsensitiveStore(time)
 
 
 @pytest.fixture
-def folding_auth(folding: FoldingStore, time: Time) -> Auth[User]:
+def folding_auth(folding: CaseInsensitiveStore, time: Time) -> Auth[User]:
     """An ``Auth`` over that store, without a limit on guesses."""
     return make_auth(folding, time, throttle=None)
 
@@ -132,7 +132,7 @@ def test_other_spellings_of_a_user(folding_auth: Auth[User]) -> None:
 
 
 def test_other_spellings_of_a_session(
-    folding: FoldingStore, folding_auth: Auth[User], time: Time
+    folding: CaseInsensitiveStore, folding_auth: Auth[User], time: Time
 ) -> None:
     """Over a store that folds ids, another spelling of a session's id is InvalidSessionId."""
     session = folding_auth.create_session(add_victim(folding_auth))
@@ -150,7 +150,7 @@ def test_other_spellings_of_a_session(
 
 
 def test_a_session_of_another_spelling_is_nobodys(
-    folding: FoldingStore, folding_auth: Auth[User]
+    folding: CaseInsensitiveStore, folding_auth: Auth[User]
 ) -> None:
     """A session whose user's id is only alike to a stored one has no user, also where both come by one call."""
     user_id = add_victim(folding_auth)
@@ -160,7 +160,7 @@ def test_a_session_of_another_spelling_is_nobodys(
         folding_auth.validate_session_user(session.session_id)
 
 
-def test_spellings_are_no_guesses(folding: FoldingStore, time: Time) -> None:
+def test_spellings_are_no_guesses(folding: CaseInsensitiveStore, time: Time) -> None:
     """However many spellings of a name are tried, none is verified against the key's hash, nor counted as the key's failure."""
     hasher = CountingHash()
     auth = make_auth(folding, time, hash=hasher, throttle=Throttle(by_address=None))

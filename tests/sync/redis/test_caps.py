@@ -13,9 +13,9 @@ from lucia import Auth, InvalidSessionId, Session
 from lucia._compat.calls import Calls
 from lucia._redis.records import Layout
 from lucia.adapters.redis import RedisSessionAdapter
-from tests.sync.support.rendezvous import MeetingDriver
+from tests.sync.support.rendezvous import RendezvousDriver
 from tests.model.controls import EndsThenCreates
-from tests.support.redis_inspectors import DEFAULT, Inspector, counting
+from tests.support.redis_inspectors import DEFAULT, Inspector, counting_sessions
 from tools.servers import Server
 
 pytestmark = pytest.mark.parametrize("decode_responses", [False], ids=["bytes"])
@@ -60,7 +60,7 @@ def test_ours_fifty_logins_at_once(
     """50 logins at once with a cap of 5 leave exactly 5, and nobody ever sees more."""
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     before = [auth.create_session("u1") for _ in range(5)]
-    with counting(server) as seen:
+    with counting_sessions(server) as seen:
         sessions = log_in(auth, 50)
     assert (min(seen), max(seen)) == (5, 5)
     assert len(seen) > 5
@@ -76,7 +76,7 @@ def test_ours_fifty_logins_have_power(
     """Without the comparison in the script, the same logins leave more, where all look before any is stored."""
     adapter._store, adapter._driver = (
         EndsThenCreates(DEFAULT),
-        MeetingDriver(redis_client, 50),
+        RendezvousDriver(redis_client, 50),
     )
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     log_in(auth, 50)
@@ -91,7 +91,7 @@ def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server) -> No
         env="DEV",
         max_sessions_per_user=5,
     )
-    with counting(server, layout) as seen:
+    with counting_sessions(server, layout) as seen:
         sessions = log_in(auth, 50)
     assert max(seen) <= 5
     assert sum([alive(auth, each) for each in sessions]) == 5
@@ -104,7 +104,7 @@ def test_ours_renewals_amid_capped_logins(
     """Renewals of all sessions, and as many logins, at once: never more than the cap, and what is renewed and left is one session each."""
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     sessions = log_in(auth, 5)
-    with counting(server) as seen:
+    with counting_sessions(server) as seen:
         for _ in range(5):
             renewals = [
                 partial(auth.renew_session, each.session_id) for each in sessions for _ in range(2)

@@ -32,7 +32,7 @@ from tests.sync.support.redis_calls import (
     renew,
     use_every_method,
 )
-from tests.sync.support.rendezvous import HesitantDriver, MeetingDriver
+from tests.sync.support.rendezvous import RendezvousDriver, SlowBatchDriver
 from tests.model.controls import CreateThenDelete, LooksBeforehand, Original
 from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
 from tests.support.redis_clients import Clients
@@ -571,7 +571,7 @@ Play = Callable[[RedisSessionAdapter, Inspector, int], Any]
     ["redis, scripts", "cluster of redis", "cluster of redis, no scripts", "redis", "valkey, text"],
 )
 @pytest.mark.parametrize("game", [play, play_renewals])
-@pytest.mark.parametrize("driver", [RedisDriver, HesitantDriver])
+@pytest.mark.parametrize("driver", [RedisDriver, SlowBatchDriver])
 def test_many_at_once(
     client: Any,
     adapter: RedisSessionAdapter,
@@ -615,7 +615,7 @@ def test_ours_fifty_logins_have_power(
     """A protocol that looks for the surplus before the login is in the index leaves more, where all look before any is."""
     adapter._store, adapter._driver = (
         LooksBeforehand(DEFAULT, ScriptedSteps()),
-        MeetingDriver(client, 50),
+        RendezvousDriver(client, 50),
     )
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     Calls.together(*[partial(auth.create_session, "u1")] * 50)
@@ -634,7 +634,7 @@ def test_many_at_once_has_power(
     """The same games find out the original's protocol, and a renewal that leaves no marker, again and again."""
     adapter._store, adapter._driver = (
         control(DEFAULT, ScriptedSteps()),
-        HesitantDriver(client),
+        SlowBatchDriver(client),
     )
     played = wrong = 0
     while wrong <= ROUNDS // 4 and played < MOST_ROUNDS:

@@ -17,7 +17,7 @@ from lucia._sync.auth import Auth
 from lucia._compat.calls import Calls
 from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
-from tests.sync.support.rendezvous import patiently
+from tests.sync.support.rendezvous import retry_until_answered
 from tests.support.acl_rights import LEAST_RIGHTS
 from tests.support.redis_clients import Adapters, Clients
 from tests.support.redis_clusters import replicated_cluster
@@ -237,7 +237,7 @@ def test_not_replicated(
     ) as adapter:
         add(adapter, "kept", "ended", "other")
         servers.settle()
-        patiently(partial(adapter.delete_session, "other"))
+        retry_until_answered(partial(adapter.delete_session, "other"))
         assert servers.replica.client.exists("session:other") == 0
         servers.link.hold()
         for _ in range(2):
@@ -246,7 +246,7 @@ def test_not_replicated(
             assert (caught.value.wanted, caught.value.acknowledged) == (1, 0)
             assert live(adapter, "ended") == set()
         servers.link.flow()
-        patiently(partial(end, adapter))
+        retry_until_answered(partial(end, adapter))
         assert servers.replica.client.exists("session:ended") == 0
 
 
@@ -264,7 +264,7 @@ def test_frozen_replica(servers: Pair) -> None:
     with Adapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
     ) as adapter:
-        patiently(partial(adapter.delete_session, "ended"))
+        retry_until_answered(partial(adapter.delete_session, "ended"))
     with Adapters.on(
         servers.server(), revoke_ack=2, revoke_ack_timeout=timedelta(seconds=2)
     ) as adapter:
@@ -410,7 +410,7 @@ def test_cluster_that_confirms(tmp_path: Path) -> None:
             ) as adapter,
         ):
             add(adapter, "s1", "s2", "s3", "s4")
-            patiently(partial(adapter.delete_session, "s4"))
+            retry_until_answered(partial(adapter.delete_session, "s4"))
             replica = group.replicas[group.number_of("session:s1")]
             replica.freeze()
             for _ in range(2):

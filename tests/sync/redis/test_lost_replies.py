@@ -21,7 +21,7 @@ from lucia._redis.scripts import DELETE, SWAP
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.sync.redis.test_failover import with_a_method_of_its_own
-from tests.sync.support.rendezvous import patiently
+from tests.sync.support.rendezvous import retry_until_answered
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.redis_clients import Clients
 from tests.support.redis_inspectors import ClusterInspector, Inspector
@@ -296,7 +296,7 @@ def test_a_frozen_server(library: str, connected: bool, tmp_path: Path) -> None:
             RedisSessionAdapter(client, deadline=SOON) as adapter,
         ):
             for name in calls_of(adapter):
-                patiently(partial(adapter.set_session, row("one")))
+                retry_until_answered(partial(adapter.set_session, row("one")))
                 if not connected:
                     adapter.close()
                 with frozen(server):
@@ -305,8 +305,8 @@ def test_a_frozen_server(library: str, connected: bool, tmp_path: Path) -> None:
                         calls_of(adapter)[name]()
                     assert SOON.total_seconds() / 2 < time.monotonic() - began < PATIENCE
                     assert raised.value.ambiguous is (connected and name in WRITES_FIRST)
-                patiently(partial(adapter.delete_sessions_by_user_id, "u1"))
-                assert patiently(partial(adapter.get_session, "one")) is None
+                retry_until_answered(partial(adapter.delete_sessions_by_user_id, "u1"))
+                assert retry_until_answered(partial(adapter.get_session, "one")) is None
 
 
 def test_no_connection_is_free(tmp_path: Path) -> None:
@@ -314,14 +314,14 @@ def test_no_connection_is_free(tmp_path: Path) -> None:
     with own_server("redis-server", tmp_path) as server:
         client = Clients.make("redis-py as it is", server, max_connections=2)
         with client, RedisSessionAdapter(client, deadline=SOON) as adapter:
-            patiently(partial(adapter.set_session, row("one")))
+            retry_until_answered(partial(adapter.set_session, row("one")))
             with frozen(server):
                 began = time.monotonic()
                 outcomes = Calls.together(*[partial(adapter.get_session, "one")] * 8)
                 assert time.monotonic() - began < PATIENCE
             assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
             found = Calls.together(
-                *[partial(patiently, partial(adapter.get_session, "one"))] * 8
+                *[partial(retry_until_answered, partial(adapter.get_session, "one"))] * 8
             )
             assert [getattr(each, "id", each) for each in found] == ["one"] * 8
 
@@ -334,7 +334,7 @@ def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, LossyProxy]
         "redis-py as it is", Server("redis", "127.0.0.1", proxy.port, Path("/nowhere"))
     )
     with client, RedisSessionAdapter(client, deadline=SOON) as adapter:
-        patiently(partial(adapter.set_session, row("one")))
+        retry_until_answered(partial(adapter.set_session, row("one")))
         proxy.lose("MGET", halves=True)
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
@@ -342,7 +342,7 @@ def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, LossyProxy]
         assert time.monotonic() - began < PATIENCE
         assert proxy.lost == 1
         proxy.lose("", 0)
-        assert patiently(partial(adapter.get_session, "one")) is not None
+        assert retry_until_answered(partial(adapter.get_session, "one")) is not None
 
 
 def test_a_reply_that_comes_late(tmp_path: Path) -> None:
@@ -350,10 +350,13 @@ def test_a_reply_that_comes_late(tmp_path: Path) -> None:
     with own_server("redis-server", tmp_path) as server:
         client = Clients.make("redis-py as it is", server)
         with client, RedisSessionAdapter(client, deadline=SOON) as adapter:
-            patiently(partial(adapter.set_session, row("one")))
-            patiently(partial(adapter.set_session, row("two", "u2")))
+            retry_until_answered(partial(adapter.set_session, row("one")))
+            retry_until_answered(partial(adapter.set_session, row("two", "u2")))
             with frozen(server), pytest.raises(StoreUnavailable):
                 adapter.get_sessions_by_user_id("u1")
             assert [
-                each.id for each in patiently(partial(adapter.get_sessions_by_user_id, "u2"))
+                each.id
+                for each in retry_until_answered(
+                    partial(adapter.get_sessions_by_user_id, "u2")
+                )
             ] == ["two"]

@@ -22,7 +22,7 @@ from lucia._compat.calls import Calls
 from lucia._redis.commands import Batch, Call, Command, Operation
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
-from tests.sync.support.rendezvous import patiently
+from tests.sync.support.rendezvous import retry_until_answered
 from tests.support.redis_clients import Clients
 from tests.support.redis_inspectors import ClusterInspector, Inspector
 from tests.support.redis_servers import frozen, silent_server, tls_server, without_tls
@@ -69,10 +69,10 @@ def test_tls(library: str, tmp_path: Path) -> None:
             RedisSessionAdapter(client, deadline=SOON) as hasty,
         ):
             live(adapter)
-            patiently(partial(hasty.get_session, "one"))
+            retry_until_answered(partial(hasty.get_session, "one"))
             with frozen(without_tls(server)), pytest.raises(StoreUnavailable):
                 hasty.get_session("one")
-            patiently(partial(hasty.get_session, "one"))
+            retry_until_answered(partial(hasty.get_session, "one"))
             live(adapter)
         with (
             Clients.make(kind, server, ssl=True) as client,
@@ -316,7 +316,7 @@ def test_a_frozen_node(library: str, cluster: Cluster, nodes: ClusterInspector) 
     ):
         ids = [f"s{number}" for number in range(12)]
         for id_ in ids:
-            patiently(partial(adapter.set_session, row(id_)))
+            retry_until_answered(partial(adapter.set_session, row(id_)))
         port = port_of(nodes, "session:s0")
         theirs = [id_ for id_ in ids if port_of(nodes, f"session:{id_}") != port]
         with frozen(Server("redis", "127.0.0.1", port, Path("/nowhere"))):
@@ -324,7 +324,7 @@ def test_a_frozen_node(library: str, cluster: Cluster, nodes: ClusterInspector) 
                 adapter.get_session("s0")
             assert [id_ for id_ in theirs if adapter.get_session(id_) is None] == []
         assert theirs
-        assert patiently(partial(adapter.get_session, "s0")) is not None
+        assert retry_until_answered(partial(adapter.get_session, "s0")) is not None
 
 
 def test_a_map_by_whichever_node_answers(cluster: Cluster, nodes: ClusterInspector) -> None:

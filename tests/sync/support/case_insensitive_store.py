@@ -9,7 +9,7 @@ from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 from tests.sync.support.watched_store import WatchedStore
 
 
-def folded(text: str) -> str:
+def normalized(text: str) -> str:
     """Return what two texts have in common that such a store takes for the same."""
     letters = (
         each
@@ -21,10 +21,10 @@ def folded(text: str) -> str:
 
 def find(ids: Iterable[str], id_: str) -> str:
     """Return the stored id that such a store takes for this one, else this one."""
-    return next((stored for stored in ids if folded(stored) == folded(id_)), id_)
+    return next((stored for stored in ids if normalized(stored) == normalized(id_)), id_)
 
 
-class FoldingStore(WatchedStore):
+class CaseInsensitiveStore(WatchedStore):
     """Finds, changes and removes users, keys and sessions under any spelling of their ids."""
 
     def get_user(self, user_id: str, /) -> UserRow | None:

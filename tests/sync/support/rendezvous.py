@@ -14,11 +14,11 @@ from lucia.adapters.memory import MemoryAdapter
 from lucia.errors import RevocationNotReplicated, StoreUnavailable
 
 __all__ = [
-    "HesitantDriver",
-    "Meeting",
-    "MeetingAdapter",
-    "MeetingDriver",
-    "patiently",
+    "Rendezvous",
+    "RendezvousAdapter",
+    "RendezvousDriver",
+    "SlowBatchDriver",
+    "retry_until_answered",
     "until",
 ]
 
@@ -36,7 +36,7 @@ def until(holds: Callable[[], object], seconds: float = 60) -> None:
         Calls.pause(1)
 
 
-def patiently(call: Callable[[], Any], seconds: float = 60) -> Any:
+def retry_until_answered(call: Callable[[], Any], seconds: float = 60) -> Any:
     """What the call gives once it is answered within its deadline, which a busy machine may miss."""
     end = time.monotonic() + seconds
     while True:
@@ -47,7 +47,7 @@ def patiently(call: Callable[[], Any], seconds: float = 60) -> Any:
                 raise
 
 
-class Meeting:
+class Rendezvous:
     """Holds everybody who comes until so many are there; from then on, nobody."""
 
     def __init__(self, count: int) -> None:
@@ -60,20 +60,20 @@ class Meeting:
         until(lambda: len(self._there) >= self._count)
 
 
-class MeetingAdapter(MemoryAdapter):
+class RendezvousAdapter(MemoryAdapter):
     """A store whose callers can meet, as many as a law sends at once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.meeting = Meeting(CONCURRENT_CALLS)
+        self.meeting = Rendezvous(CONCURRENT_CALLS)
 
 
-class MeetingDriver(RedisDriver):
+class RendezvousDriver(RedisDriver):
     """Runs no operation's first write before so many operations have come to theirs: by then each has seen what it looks at beforehand."""
 
     def __init__(self, client: Any, count: int) -> None:
         super().__init__(client)
-        self._meeting = Meeting(count)
+        self._meeting = Rendezvous(count)
 
     def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
         if not (isinstance(command, Batch) or is_read(command)):
@@ -81,7 +81,7 @@ class MeetingDriver(RedisDriver):
         return super()._send(command, *arguments, **options)
 
 
-class HesitantDriver(RedisDriver):
+class SlowBatchDriver(RedisDriver):
     """Waits before each batch, as on a long way to the server: so others come between what was seen before and what follows from it."""
 
     def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Logging an application's test client in."""
+"""Log an application's test client in."""
 
 from typing import Any
 
@@ -16,19 +16,23 @@ async def alogin(
     base_url: str | None = None,
     **metadata: Any,
 ) -> Session:
-    """Log a test client in: a new session, its cookie in the client's jar, and an Origin header that passes the origin check.
+    """Log a test client in.
+
+    Creates a session, puts its cookie into the client's cookie jar, and sets an ``Origin`` header
+    that passes the origin check.
 
     Args:
-        client: httpx's or requests' kind of client, Starlette's ``TestClient`` among them.
-        auth: the application's own.
-        user_id: who logs in; it is not checked whether the user exists, unless the store does.
-        base_url: where the application is, for a client without a base URL.
-        noted: JSON values for the device list.
+        client: a client like those of httpx and requests; Starlette's ``TestClient`` is one.
+        auth: the application's ``Auth``.
+        user_id: the user to log in. Only a store that knows the users checks that it exists.
+        base_url: the URL of the application, for a client without a base URL.
+        metadata: JSON values for the device list.
 
     Raises:
-        ValueError: there is no base URL, or the client would not send the cookie there, such as a Secure one (``env="PROD"``) to
-            ``http://testserver``.
-        DuplicateSessionId, InvalidUserId: as :meth:`~lucia.Auth.create_session`.
+        ValueError: there is no base URL, or the client would not send the cookie there: for
+            example a ``Secure`` cookie (``env="PROD"``) to ``http://testserver``.
+        DuplicateSessionId: the new session id is taken.
+        InvalidUserId: the store does not know the user.
     """
     url = base_url_of(client, base_url)
     session = await auth.create_session(user_id, metadata=metadata)

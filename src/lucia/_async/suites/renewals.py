@@ -1,4 +1,4 @@
-"""The laws of session adapters that renew, one method each."""
+"""The conformance suite of session adapters that renew: one test method for each requirement."""
 
 from functools import partial
 from itertools import pairwise
@@ -24,16 +24,23 @@ _ANNA = "user-anna"
 _BERT = "user-bert"
 _GRACE: Final = 60_000
 _SHORT: Final = 50
-"""A grace that is waited for, in milliseconds."""
+"""A grace period short enough to wait for, in milliseconds."""
 _LIFE: Final = 100
-"""A session's life that is waited for, in milliseconds."""
+"""A session's life short enough to wait for, in milliseconds."""
 
 
 class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
-    """What a session adapter has to do that also renews, beyond :class:`~lucia.testing.SessionAdapterSuite`; used in the same way."""
+    """The requirements for a session adapter that renews.
+
+    They include those of :class:`~lucia.testing.SessionAdapterSuite`; the suite is used in the same
+    way.
+    """
 
     async def wait(self, milliseconds: int) -> None:
-        """Let so much time pass. Override it, together with :meth:`now`, for an adapter whose clock is not the system's."""
+        """Wait for a number of milliseconds.
+
+        Override it, and :meth:`now`, for an adapter that does not use the system's clock.
+        """
         await AsyncCalls.pause(milliseconds)
 
     async def renew_chain(
@@ -45,7 +52,10 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             await adapter.renew_session(used.id, successor, grace=grace)
 
     async def store_briefly(self, adapter: AsyncRenewingSessionAdapter, session_id: str) -> int:
-        """Store a session that lives for a moment, or longer where that is over before it is stored; returns its end."""
+        """Store a session that expires soon, and return when.
+
+        On a slow machine it may be expired before it is stored: then it gets twice the life.
+        """
         life = _LIFE
         while True:
             now = self.now()
@@ -66,17 +76,17 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
                 return row.idle_expires
 
     def login(self, name: str, age: int, user_id: str = _ANNA) -> SessionRow:
-        """A session, and what tells its login: the handle, and when it was, so many milliseconds ago."""
+        """Return a session of a login ``age`` milliseconds ago, with its time and its handle."""
         return self.row(name, user_id, created_at=self.now() - age, handle=f"handle of {name}")
 
     def renewed(self, row: SessionRow, name: str) -> SessionRow:
-        """A session to take the place of another one, of the same login."""
+        """Return a successor of a session, of the same login."""
         return self.row(name, row.user_id, **row.attributes)
 
     # Capping
 
     async def test_cap(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """As many logins as are allowed end nothing; one more ends the oldest, and no other user's."""
+        """A login within the limit revokes nothing; one more revokes the user's oldest session."""
         foreign = self.login("foreign", 9_000, _BERT)
         rows = [self.login(f"session-{n}", 5_000 - n) for n in range(4)]
         await self.store(adapter, foreign, rows[0])
@@ -93,14 +103,14 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_count(adapter, _BERT, 1)
 
     async def test_cap_order(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """The oldest are those that logged in first, in whatever order they are stored; several end where several are too many."""
+        """The sessions that logged in first are revoked, in whatever order they were stored."""
         ages = {"third": 3_000, "first": 5_000, "fourth": 2_000, "second": 4_000}
         await self.store(adapter, *(self.login(name, age) for name, age in ages.items()))
         await adapter.set_session_capped(self.login("new", 0), limit=3)
         await self.check_remaining(adapter, _ANNA, "third", "fourth", "new")
 
     async def test_cap_renewed(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """A renewal keeps its login's place: the oldest login is the oldest under another id too, and ends under that."""
+        """A renewal makes no login newer: the successor of the oldest is revoked first."""
         rows = [self.login("first", 5_000), self.login("second", 4_000), self.login("third", 3_000)]
         successor = self.renewed(rows[0], "successor")
         await self.store(adapter, *rows)
@@ -113,7 +123,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_remaining(adapter, _ANNA, "second", "third", "new")
 
     async def test_cap_expired(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Dead sessions are not counted."""
+        """Expired sessions are not counted."""
         await self.store(adapter, self.login("first", 5_000))
         ends = [await self.store_briefly(adapter, f"dead-{n}") for n in range(3)]
         await self.wait(max(ends) - self.now() + _LIFE)
@@ -122,11 +132,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             equal(
                 await adapter.get_session(id_) is not None,
                 True,
-                f"whether {id_!r} lives beside dead sessions",
+                f"whether {id_!r} is alive beside expired sessions",
             )
 
     async def test_cap_keeps_new(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """The new login stays, also if the clock of its machine is behind the others'."""
+        """The new login stays, even if the clock of its machine is behind."""
         await self.store(adapter, self.login("first", 2_000), self.login("second", 1_000))
         stored = await adapter.set_session_capped(self.login("new", 10_000), limit=1)
         await self.check_remaining(adapter, _ANNA, "new")
@@ -134,7 +144,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             await self.check_stored(adapter, stored)
 
     async def test_cap_taken_id(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """A login whose id is taken is ``DuplicateSessionId``, and ends nothing."""
+        """A login under a taken id raises ``DuplicateSessionId``, and revokes nothing."""
         rows, foreign = (
             [self.login("first", 2_000), self.login("second", 1_000)],
             self.login("taken", 0, _BERT),
@@ -146,7 +156,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_count(adapter, _BERT, 1)
 
     async def test_cap_at_once(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """However many log in at once, exactly as many are left as are allowed, once all have returned."""
+        """After concurrent logins, the user has exactly as many sessions as the limit."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
             rows = [
@@ -159,12 +169,12 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             equal(
                 [type(outcome) for outcome in outcomes],
                 [SessionRow] * CONCURRENT_CALLS,
-                "set_session_capped, at once",
+                "concurrent calls of set_session_capped",
             )
             await self.check_count(adapter, user_id, 3)
 
     async def test_cap_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Whatever the interleaving, a login that is ended while it is renewed leaves no successor, and one that is not ended goes on."""
+        """A session that a login revokes while it is renewed leaves no successor."""
         for round_ in range(ROUNDS if adapter.keeps_attributes else 0):
             user_id = f"user-{round_}"
             old, kept = (
@@ -185,14 +195,18 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             equal(
                 [getattr(outcome, "id", None) for outcome in outcomes[1:]],
                 [new.id, successors[1].id],
-                "a login and a renewal at once",
+                "a concurrent login and renewal",
             )
             await self.check_remaining(adapter, user_id, new.id, successors[1].id)
 
     async def check_remaining(
         self, adapter: AsyncRenewingSessionAdapter, user_id: str, *ids: str
     ) -> None:
-        """The user has exactly these sessions; where attributes are not kept, so that nobody knows which are the oldest, as many."""
+        """Check that the user has exactly these sessions.
+
+        Without attributes nobody knows which login is the oldest: then only the number of sessions
+        is checked.
+        """
         if adapter.keeps_attributes:
             expected = sorted(self.as_listed(self.row(id_, user_id)).id for id_ in ids)
             found = sorted(row.id for row in await adapter.get_sessions_by_user_id(user_id))
@@ -203,7 +217,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
     async def check_count(
         self, adapter: AsyncRenewingSessionAdapter, user_id: str, count: int
     ) -> None:
-        """The user has so many sessions."""
+        """Check how many sessions the user has."""
         equal(
             len(await adapter.get_sessions_by_user_id(user_id)),
             count,
@@ -213,7 +227,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
     # Renewing
 
     async def test_renew(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """A renewal answers with the successor and puts it in the used session's place; other sessions stay."""
+        """A renewal returns the successor, which replaces the used session; other sessions stay."""
         used, successor, other = self.row("used"), self.row("successor"), self.row("other")
         await self.store(adapter, used, other)
         equal(
@@ -224,7 +238,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_stored(adapter, successor, other)
 
     async def test_renew_attributes(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Where attributes are kept, so are the successor's."""
+        """With ``keeps_attributes``, those of the successor are stored."""
         used, successor = (
             self.row("used", handle="a"),
             self.row("successor", handle="a", metadata={"n": [1]}),
@@ -236,7 +250,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         equal(found is not None and found.user_id, _ANNA, "the user of a successor with attributes")
 
     async def test_renew_unknown(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Renewing an unknown session is None and stores nothing."""
+        """Renewing an unknown session returns None and stores nothing."""
         successor = self.row("successor")
         await self.create_users(adapter, _ANNA)
         equal(
@@ -247,7 +261,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_gone(adapter, successor)
 
     async def test_renew_revoked(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Renewing a session that was ended, alone or with all of its user's, is None and stores nothing."""
+        """Renewing a revoked session returns None and stores nothing."""
         rows = [self.row("one"), self.row("two")]
         successors = [self.row("successor-one"), self.row("successor-two")]
         await self.store(adapter, *rows)
@@ -266,12 +280,12 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_gone(adapter, *successors)
 
     async def test_renew_other_spellings(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """An id that differs in case, accents, spaces or invisible characters is not renewed, leads nowhere and ends nothing."""
+        """An id that differs in case, accents, spaces or invisible characters is unknown."""
         current = self.row(STORED_ID, STORED_ID)
         await self.renew_chain(adapter, self.row(f"used {STORED_ID}", STORED_ID), current)
         for number, other in enumerate(OTHER_SPELLINGS):
             where, successor = (
-                f"where there is {STORED_ID!r} alone",
+                f"where only {STORED_ID!r} is stored",
                 self.row(f"successor-{number}", STORED_ID),
             )
             equal(
@@ -293,7 +307,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             await self.check_list(adapter, STORED_ID, current)
 
     async def test_renew_again(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Within the grace a used session is renewed to the successor it has, and no second one is stored."""
+        """Renewing a used id within the grace returns its successor, and stores no second one."""
         used, first, second = self.row("used"), self.row("first"), self.row("second")
         await self.renew_chain(adapter, used, first)
         equal(
@@ -305,7 +319,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_gone(adapter, second)
 
     async def test_renew_at_once(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """However many renew one session at once, there is one successor, and within the grace each gets it."""
+        """Concurrent renewals of one session make one successor, and each returns it."""
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(CONCURRENT_CALLS)]
         await self.store(adapter, used)
@@ -318,7 +332,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_gone(adapter, used, *(row for row in successors if row != outcomes[0]))
 
     async def test_renew_at_once_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """With a grace of 0 exactly one of those that renew at once gets a successor; the others get None."""
+        """With a grace of 0, one of the concurrent renewals returns a successor, others None."""
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(CONCURRENT_CALLS)]
         await self.store(adapter, used)
@@ -335,7 +349,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         )
 
     async def test_taken_successor_id(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """A successor whose id is taken is ``DuplicateSessionId``, and changes nothing: the session can still be renewed."""
+        """A successor with a taken id raises ``DuplicateSessionId``, and changes nothing."""
         used, other, successor = self.row("used"), self.row("taken", _BERT), self.row("successor")
         await self.store(adapter, used, other)
         with refused(DuplicateSessionId, "renew_session to a taken id"):
@@ -352,13 +366,13 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
     # Following used ids
 
     async def test_successor(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Within the grace a used id leads to its successor."""
+        """Within the grace, ``get_successor`` of a used id returns its successor."""
         used, successor = self.row("used"), self.row("successor")
         await self.renew_chain(adapter, used, successor)
         equal(await adapter.get_successor("used"), successor, "get_successor within the grace")
 
     async def test_successor_of_chain(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Each used id of a chain of renewals leads to its live end, also for who renews it."""
+        """Every used id of a chain of renewals has the last session as its successor."""
         rows = [self.row(f"session-{n}") for n in range(4)]
         await self.renew_chain(adapter, *rows)
         for row in rows[:-1]:
@@ -372,13 +386,13 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_list(adapter, _ANNA, rows[-1])
 
     async def test_no_successor(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """An unknown id, and a session that was not renewed, lead nowhere."""
+        """An unknown id and a session that was not renewed have no successor."""
         await self.store(adapter, self.row("one"))
         equal(await adapter.get_successor("unknown"), None, "get_successor of an unknown id")
         equal(await adapter.get_successor("one"), None, "get_successor of a live session")
 
     async def test_no_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """With a grace of 0 the used id leads nowhere, and is not renewed again."""
+        """With a grace of 0, a used id has no successor and is not renewed again."""
         used, successor, second = self.row("used"), self.row("successor"), self.row("second")
         await self.renew_chain(adapter, used, successor, grace=0)
         equal(await adapter.get_successor("used"), None, "get_successor with a grace of 0")
@@ -390,7 +404,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_list(adapter, _ANNA, successor)
 
     async def test_end_of_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """After the grace the used id leads nowhere, and is not renewed again; the successor lives."""
+        """After the grace, a used id has no successor and is not renewed again."""
         used, successor, second = self.row("used"), self.row("successor"), self.row("second")
         await self.renew_chain(adapter, used, successor, grace=_SHORT)
         await self.wait(_SHORT + 10)
@@ -403,24 +417,26 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_list(adapter, _ANNA, successor)
 
     async def test_successor_revoked(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """A used id whose successor was ended leads nowhere, and is not renewed again."""
+        """A used id whose successor was revoked has no successor and is not renewed again."""
         used, successor, second = self.row("used"), self.row("successor"), self.row("second")
         await self.renew_chain(adapter, used, successor)
         await adapter.delete_session("successor")
         equal(
-            await adapter.get_successor("used"), None, "get_successor after the successor was ended"
+            await adapter.get_successor("used"),
+            None,
+            "get_successor after the successor was revoked",
         )
         equal(
             await adapter.renew_session("used", second, grace=_GRACE),
             None,
-            "renew_session after the successor was ended",
+            "renew_session after the successor was revoked",
         )
         await self.check_list(adapter, _ANNA)
 
     # Ending used ids
 
     async def test_delete_used(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Ending a session that was just renewed ends its successor, and the whole chain; other sessions stay."""
+        """Revoking a used id revokes the whole chain of its successors; other sessions stay."""
         rows, other = [self.row(f"session-{n}") for n in range(4)], self.row("other")
         await self.renew_chain(adapter, *rows)
         await adapter.set_session(other)
@@ -429,12 +445,12 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         equal(
             await adapter.get_successor(rows[0].id),
             None,
-            "get_successor of a used id that was ended",
+            "get_successor of a used id that was revoked",
         )
         await self.check_list(adapter, _ANNA, other)
 
     async def test_delete_used_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """The same holds with a grace of 0: a logout that comes in with the used id is one."""
+        """Revoking a used id revokes its successors with a grace of 0 too: it may be a logout."""
         rows = [self.row(f"session-{n}") for n in range(3)]
         await self.renew_chain(adapter, *rows, grace=0)
         await adapter.delete_session(rows[0].id)
@@ -443,7 +459,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
     async def test_delete_by_user_ends_successors(
         self, adapter: AsyncRenewingSessionAdapter
     ) -> None:
-        """Removing a user's sessions removes successors too, and used ids lead nowhere then."""
+        """Removing a user's sessions removes successors too; used ids have no successor then."""
         used, successor = self.row("used"), self.row("successor")
         await self.renew_chain(adapter, used, successor)
         await adapter.delete_sessions_by_user_id(_ANNA)
@@ -456,11 +472,11 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         equal(
             await adapter.renew_session("used", self.row("second"), grace=_GRACE),
             None,
-            "renew_session after it",
+            "renew_session after delete_sessions_by_user_id, with a used id",
         )
 
     async def test_delete_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Whatever the interleaving, a session that is ended while it is renewed leaves no successor."""
+        """A session that is revoked while it is renewed leaves no successor."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
             used = self.row(f"{round_} used", user_id)
@@ -477,7 +493,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             await self.check_gone(adapter, used, *successors)
 
     async def test_delete_by_user_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """Whatever the interleaving, removing a user's sessions while they are renewed leaves none, and no successor."""
+        """Removing a user's sessions while they are renewed leaves none, and no successor."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
             rows = [self.row(f"{round_} used {n}", user_id) for n in range(CONCURRENT_CALLS)]
@@ -498,7 +514,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
     # Keeping one
 
     async def test_keep(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """``delete_other_sessions`` keeps exactly one session of the user, says True, and leaves other users alone."""
+        """``delete_other_sessions`` keeps one session of the user, and returns True."""
         kept, gone, foreign = (
             self.row("kept"),
             [self.row("one"), self.row("two")],
@@ -511,7 +527,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_stored(adapter, kept, foreign)
 
     async def test_keep_the_only_one(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """A user's only session is kept too."""
+        """``delete_other_sessions`` keeps a user's only session."""
         kept = self.row("kept")
         await self.store(adapter, kept)
         equal(
@@ -522,7 +538,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_stored(adapter, kept)
 
     async def test_keep_renewed(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """A used id keeps what it was renewed to."""
+        """``delete_other_sessions`` with a used id keeps its successor."""
         rows, other = [self.row(f"session-{n}") for n in range(3)], self.row("other")
         await self.renew_chain(adapter, *rows)
         await adapter.set_session(other)
@@ -535,31 +551,31 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_gone(adapter, other)
 
     async def test_keep_renewed_without_grace(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """A used id keeps what it was renewed to also where it leads to it no more: the person that asks stays logged in."""
+        """A used id keeps its successor with a grace of 0 too: who asks stays logged in."""
         used, successor, other = (self.row(name) for name in ("used", "successor", "other"))
         await self.store(adapter, used, other)
         equal(await adapter.renew_session("used", successor, grace=0), successor, "renew_session")
         equal(
             await adapter.delete_other_sessions(_ANNA, "used"),
             True,
-            "delete_other_sessions with a used id, renewed without a grace",
+            "delete_other_sessions with a used id, renewed with a grace of 0",
         )
         await self.check_list(adapter, _ANNA, successor)
 
     async def test_keep_unknown(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """If the session to keep is not there, all of the user's sessions are removed, and the answer is False."""
-        rows = [self.row("one"), self.row("two"), self.row("ended")]
+        """If the session to keep is gone, all sessions are removed, and False is returned."""
+        rows = [self.row("one"), self.row("two"), self.row("revoked")]
         await self.store(adapter, *rows)
-        await adapter.delete_session("ended")
+        await adapter.delete_session("revoked")
         equal(
             await adapter.delete_other_sessions(_ANNA, "ended"),
             False,
-            "delete_other_sessions with an ended session",
+            "delete_other_sessions with a revoked session",
         )
         await self.check_gone(adapter, *rows)
 
     async def test_keep_foreign(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """If the session to keep is another user's, so it is too, and that one is left alone."""
+        """If the session to keep is another user's, all are removed but that one; returns False."""
         rows, foreign = [self.row("one"), self.row("two")], self.row("foreign", _BERT)
         await self.store(adapter, *rows, foreign)
         equal(
@@ -571,7 +587,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.check_stored(adapter, foreign)
 
     async def test_keep_amid_renewals(self, adapter: AsyncRenewingSessionAdapter) -> None:
-        """While it is renewed the session to keep, or its successor, survives, and no other one."""
+        """The session to keep survives while it is renewed, as itself or its successor."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
             login = (

@@ -1,4 +1,4 @@
-"""The laws of session adapters, one method each."""
+"""The conformance suite of session adapters: one test method for each requirement."""
 
 import copy
 from contextlib import suppress
@@ -32,27 +32,35 @@ _HOUR = 3_600_000
 
 
 class AsyncSessionAdapterSuite:
-    """What every session adapter has to do.
+    """The requirements for every session adapter.
 
-    Subclass it in a test module and give it a fixture ``adapter``, as :mod:`lucia.testing` shows.
-    The fixture gives an adapter on an empty store, a new one for each test. Nothing in here needs pytest: each law is a method that
-    takes the adapter and raises ``AssertionError``, for whatever runner calls it.
+    Subclass it in a test module and add a fixture ``adapter``, as :mod:`lucia.testing` shows. The
+    fixture returns an adapter on an empty store, a new one for each test. pytest is not needed:
+    each test is a method that takes the adapter and raises ``AssertionError``.
 
-    ``longest_user_id`` is the longest user id that the store has to take, in bytes of UTF-8. ``odd_texts`` are ids that it has to take.
+    Attributes:
+        longest_user_id: the longest user id that the store must accept, in bytes of UTF-8.
+        odd_texts: ids that the store must accept.
     """
 
     longest_user_id: ClassVar[int] = 10_000
     odd_texts: ClassVar[tuple[str, ...]] = ODD_TEXTS
 
     async def create_user(self, adapter: Any, user_id: str) -> None:
-        """Make a user, called once for each user of a test. Override it where the store refuses sessions of users it does not know."""
+        """Create a user; called once for each user of a test.
+
+        Override it for a store that refuses sessions of unknown users.
+        """
 
     def now(self) -> int:
-        """The time in milliseconds since the epoch, by the adapter's clock. Override it where that is not the system's."""
+        """Return the time in milliseconds since the epoch, by the adapter's clock.
+
+        Override it for an adapter that does not use the system's clock.
+        """
         return system_clock()
 
     def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
-        """A session that lives for two hours."""
+        """Return a session that expires in two hours."""
         now = self.now()
         return SessionRow(
             id=session_id,
@@ -63,22 +71,25 @@ class AsyncSessionAdapterSuite:
         )
 
     def as_listed(self, row: SessionRow) -> SessionRow:
-        """A session as its user's list has it. Override it for a store whose lists don't name ids, since it only keeps hashes of them."""
+        """Return a session as its user's list has it.
+
+        Override it for a store that keeps only hashes of ids, so that its lists can't name them.
+        """
         return row
 
     async def store(self, adapter: AsyncSessionAdapter, *rows: SessionRow) -> None:
-        """Store sessions of new users."""
+        """Store sessions, and create their users first."""
         await self.create_users(adapter, *dict.fromkeys(row.user_id for row in rows))
         for row in rows:
             await adapter.set_session(row)
 
     async def create_users(self, adapter: AsyncSessionAdapter, *user_ids: str) -> None:
-        """Make users."""
+        """Create users."""
         for user_id in user_ids:
             await self.create_user(adapter, user_id)
 
     async def check_stored(self, adapter: AsyncSessionAdapter, *rows: SessionRow) -> None:
-        """Each session can be read, and its user's list has it."""
+        """Check that each session can be read, and is in its user's list."""
         for row in rows:
             equal(await adapter.get_session(row.id), row, f"get_session({row.id!r})")
             entry = self.as_listed(row)
@@ -94,12 +105,12 @@ class AsyncSessionAdapterSuite:
             )
 
     async def check_gone(self, adapter: AsyncSessionAdapter, *rows: SessionRow) -> None:
-        """No such session can be read, and no list has it."""
+        """Check that no session can be read, and none is in its user's list."""
         for row in rows:
             equal(
                 await adapter.get_session(row.id),
                 None,
-                f"get_session({row.id!r}) of a session that is gone",
+                f"get_session({row.id!r}) of a removed session",
             )
             entry = self.as_listed(row)
             listed = [
@@ -110,13 +121,13 @@ class AsyncSessionAdapterSuite:
             equal(
                 listed,
                 [],
-                f"a session {row.id!r} that is gone, in get_sessions_by_user_id({row.user_id[:40]!r})",
+                f"the removed session {row.id!r} in get_sessions_by_user_id({row.user_id[:40]!r})",
             )
 
     async def check_list(
         self, adapter: AsyncSessionAdapter, user_id: str, *rows: SessionRow
     ) -> None:
-        """The user has exactly these sessions."""
+        """Check that the user has exactly these sessions."""
         same_rows(
             await adapter.get_sessions_by_user_id(user_id),
             map(self.as_listed, rows),
@@ -126,18 +137,18 @@ class AsyncSessionAdapterSuite:
     # Reading and storing
 
     async def test_get_unknown(self, adapter: AsyncSessionAdapter) -> None:
-        """An unknown session is None."""
+        """``get_session`` of an unknown id returns None."""
         with no_error("get_session of an unknown id"):
             equal(await adapter.get_session("unknown"), None, "get_session of an unknown id")
 
     async def test_get(self, adapter: AsyncSessionAdapter) -> None:
-        """A stored session is given back as it was, as a ``SessionRow``."""
+        """A stored session is returned unchanged, as a ``SessionRow``."""
         row = self.row("one")
         await self.store(adapter, row)
         equal(await adapter.get_session("one"), row, "get_session")
 
     async def test_times(self, adapter: AsyncSessionAdapter) -> None:
-        """Times are kept to the millisecond, up to the end of the year 9999."""
+        """Times are stored to the millisecond, up to the end of the year 9999."""
         now = self.now()
         near = SessionRow(
             id="near", user_id=_ANNA, active_expires=now + _HOUR + 1, idle_expires=now + _HOUR + 999
@@ -149,7 +160,7 @@ class AsyncSessionAdapterSuite:
         await self.check_stored(adapter, near, far)
 
     async def test_attributes(self, adapter: AsyncSessionAdapter) -> None:
-        """An adapter with ``keeps_attributes`` gives back every JSON value; one without stores the session all the same."""
+        """With ``keeps_attributes``, JSON values are returned; without, the session is stored."""
         nested: dict[str, Any] = {
             "text": "Zoë 🦊 \"'\\\n",
             "list": [1, [], {}, None, {"id": "x"}],
@@ -174,7 +185,7 @@ class AsyncSessionAdapterSuite:
         )
 
     async def test_snapshot(self, adapter: AsyncSessionAdapter) -> None:
-        """What is stored is a copy: nobody changes it through the attributes that went in or came out; the latter may refuse changes."""
+        """Changing attributes that were given or returned does not change what is stored."""
         metadata = {"agents": ["first"]}
         row = self.row("one", noted=metadata)
         await self.store(adapter, row)
@@ -183,20 +194,20 @@ class AsyncSessionAdapterSuite:
         equal(
             await adapter.get_session("one"),
             before,
-            "a session after the attributes that went in were changed",
+            "a session after the attributes given to set_session were changed",
         )
         out = await adapter.get_session("one")
         if out is not None and "noted" in out.attributes:
-            with suppress(TypeError):
+            with suppress(TypeError):  # attributes that are returned may refuse changes
                 out.attributes["noted"]["agents"].append("third")
         equal(
             await adapter.get_session("one"),
             before,
-            "a session after the attributes that came out were changed",
+            "a session after the attributes returned by get_session were changed",
         )
 
     async def test_duplicate(self, adapter: AsyncSessionAdapter) -> None:
-        """Another session under a taken id is ``DuplicateSessionId``, and changes nothing."""
+        """A session under a taken id raises ``DuplicateSessionId``, and changes nothing."""
         row = self.row("one")
         await self.store(adapter, row)
         await self.create_users(adapter, _BERT)
@@ -206,7 +217,7 @@ class AsyncSessionAdapterSuite:
         await self.check_list(adapter, _BERT)
 
     async def test_duplicate_of_same_user(self, adapter: AsyncSessionAdapter) -> None:
-        """The same holds for another session of the same user: its times stay, and the list has it once."""
+        """A taken id is refused to the same user too: the times stay, and the list has it once."""
         row = self.row("one")
         await self.store(adapter, row)
         later = SessionRow(
@@ -223,7 +234,7 @@ class AsyncSessionAdapterSuite:
         equal(await adapter.get_session("one"), row, "get_session after a refused set_session")
 
     async def test_set_at_once(self, adapter: AsyncSessionAdapter) -> None:
-        """Of concurrent calls that store different sessions under one id exactly one succeeds, and the others change nothing."""
+        """Of concurrent calls that store different sessions under one id, exactly one succeeds."""
         rows = [self.row("one", f"user-{n}") for n in range(CONCURRENT_CALLS)]
         await self.create_users(adapter, *(row.user_id for row in rows))
         outcomes = await AsyncCalls.together(*(partial(adapter.set_session, row) for row in rows))
@@ -237,7 +248,7 @@ class AsyncSessionAdapterSuite:
             await self.check_list(adapter, row.user_id, *([row] if place == winner else []))
 
     async def test_unknown_user(self, adapter: AsyncSessionAdapter) -> None:
-        """A session of an unknown user is ``InvalidUserId`` and not stored, or is stored whole by a store that knows no users."""
+        """A session of an unknown user raises ``InvalidUserId``, or is stored as any other."""
         row = self.row("one", "user-unknown")
         try:
             await adapter.set_session(row)
@@ -247,7 +258,7 @@ class AsyncSessionAdapterSuite:
             await self.check_stored(adapter, row)
 
     async def test_expired(self, adapter: AsyncSessionAdapter) -> None:
-        """A session whose end is past is refused with ``ValueError``, or given back with that end, or not at all."""
+        """An expired session is refused with ``ValueError``, or stored as it is, or dropped."""
         row = SessionRow(
             id="one",
             user_id=_ANNA,
@@ -262,12 +273,12 @@ class AsyncSessionAdapterSuite:
         one_of(
             await adapter.get_session("one"),
             [row, None],
-            "get_session of a session whose end is past",
+            "get_session of a session that was stored expired",
         )
         one_of(
             [*await adapter.get_sessions_by_user_id(_ANNA)],
             [[self.as_listed(row)], []],
-            "the list with a session whose end is past",
+            "get_sessions_by_user_id with a session that was stored expired",
         )
 
     # Listing
@@ -278,14 +289,14 @@ class AsyncSessionAdapterSuite:
             await self.check_list(adapter, "user-unknown")
 
     async def test_list(self, adapter: AsyncSessionAdapter) -> None:
-        """A user's list is exactly the user's sessions."""
+        """A user's list has exactly the user's sessions."""
         rows = [self.row("one"), self.row("two"), self.row("three", _BERT)]
         await self.store(adapter, *rows)
         await self.check_list(adapter, _ANNA, *rows[:2])
         await self.check_list(adapter, _BERT, rows[2])
 
     async def test_many(self, adapter: AsyncSessionAdapter) -> None:
-        """A user may have hundreds of sessions: all are listed, and all are removed."""
+        """A user may have hundreds of sessions: all of them are listed, and removed."""
         rows = [self.row(f"session-{n}") for n in range(300)]
         await self.store(adapter, *rows)
         await self.check_list(adapter, _ANNA, *rows)
@@ -296,7 +307,7 @@ class AsyncSessionAdapterSuite:
     # Removing
 
     async def test_delete(self, adapter: AsyncSessionAdapter) -> None:
-        """A removed session is gone from the store and from its user's list; the others stay."""
+        """A removed session can't be read and is in no list; other sessions stay."""
         gone, stays, foreign = self.row("one"), self.row("two"), self.row("three", _BERT)
         await self.store(adapter, gone, stays, foreign)
         await adapter.delete_session("one")
@@ -304,7 +315,7 @@ class AsyncSessionAdapterSuite:
         await self.check_stored(adapter, stays, foreign)
 
     async def test_delete_many(self, adapter: AsyncSessionAdapter) -> None:
-        """One call removes many sessions of many users, whatever unknown ids and repetitions are among them."""
+        """One call removes sessions of several users, also with unknown and repeated ids."""
         rows = [self.row("one"), self.row("two"), self.row("three", _BERT), self.row("four", _BERT)]
         await self.store(adapter, *rows)
         with no_error("delete_session of known and unknown ids"):
@@ -313,7 +324,7 @@ class AsyncSessionAdapterSuite:
         await self.check_stored(adapter, rows[3])
 
     async def test_delete_nothing(self, adapter: AsyncSessionAdapter) -> None:
-        """Removing no sessions is no error and removes none."""
+        """``delete_session`` without ids raises no error and removes nothing."""
         row = self.row("one")
         await self.store(adapter, row)
         with no_error("delete_session without ids"):
@@ -321,7 +332,7 @@ class AsyncSessionAdapterSuite:
         await self.check_stored(adapter, row)
 
     async def test_delete_unknown(self, adapter: AsyncSessionAdapter) -> None:
-        """Removing what is not there is no error, also a second time, and removes nothing else."""
+        """Removing a session twice, or an unknown one, raises no error and removes nothing else."""
         row, gone = self.row("one"), self.row("two")
         await self.store(adapter, row, gone)
         await adapter.delete_session("two")
@@ -332,7 +343,7 @@ class AsyncSessionAdapterSuite:
         await self.check_stored(adapter, row)
 
     async def test_delete_by_user(self, adapter: AsyncSessionAdapter) -> None:
-        """All sessions of a user are removed; other users' stay."""
+        """All sessions of a user are removed; those of other users stay."""
         rows = [self.row("one"), self.row("two"), self.row("three", _BERT)]
         await self.store(adapter, *rows)
         await adapter.delete_sessions_by_user_id(_ANNA)
@@ -341,7 +352,7 @@ class AsyncSessionAdapterSuite:
         await self.check_stored(adapter, rows[2])
 
     async def test_delete_by_unknown_user(self, adapter: AsyncSessionAdapter) -> None:
-        """Removing the sessions of an unknown user is no error and removes nothing."""
+        """Removing the sessions of an unknown user raises no error and removes nothing."""
         row = self.row("one")
         await self.store(adapter, row)
         with no_error("delete_sessions_by_user_id of an unknown user"):
@@ -349,7 +360,7 @@ class AsyncSessionAdapterSuite:
         await self.check_stored(adapter, row)
 
     async def test_login_after_delete_by_user(self, adapter: AsyncSessionAdapter) -> None:
-        """A user whose sessions were removed can log in again, and be logged out again."""
+        """A user whose sessions were removed can log in again, and log out again."""
         rows = [self.row("one"), self.row("two")]
         await self.store(adapter, rows[0])
         await adapter.delete_sessions_by_user_id(_ANNA)
@@ -359,7 +370,7 @@ class AsyncSessionAdapterSuite:
         await self.check_gone(adapter, *rows)
 
     async def test_delete_by_user_amid_logins(self, adapter: AsyncSessionAdapter) -> None:
-        """Amid concurrent logins no earlier session survives, and a login that survives is readable and listed, or neither."""
+        """Earlier sessions are removed; those of concurrent logins are removed or listed."""
         for round_ in range(ROUNDS):
             user_id = f"user-{round_}"
             before = [self.row(f"{round_} before {n}", user_id) for n in range(CONCURRENT_CALLS)]
@@ -378,7 +389,7 @@ class AsyncSessionAdapterSuite:
     # Ids
 
     async def test_odd_session_ids(self, adapter: AsyncSessionAdapter) -> None:
-        """Session ids may hold any text."""
+        """A session id may be any text."""
         rows = [self.row(text) for text in self.odd_texts]
         await self.store(adapter, *rows)
         await self.check_stored(adapter, *rows)
@@ -386,7 +397,7 @@ class AsyncSessionAdapterSuite:
         await self.check_gone(adapter, *rows)
 
     async def test_odd_user_ids(self, adapter: AsyncSessionAdapter) -> None:
-        """User ids may hold any text."""
+        """A user id may be any text."""
         rows = [self.row(f"session-{n}", text) for n, text in enumerate(self.odd_texts)]
         await self.store(adapter, *rows)
         for row in rows:
@@ -395,7 +406,7 @@ class AsyncSessionAdapterSuite:
         await self.check_gone(adapter, *rows)
 
     async def test_session_ids_apart(self, adapter: AsyncSessionAdapter) -> None:
-        """Ids that are only alike name different sessions."""
+        """Similar session ids name different sessions."""
         rows = [self.row(text) for text in SIMILAR_IDS]
         await self.store(adapter, *rows)
         for place, row in enumerate(rows):
@@ -404,7 +415,7 @@ class AsyncSessionAdapterSuite:
             await self.check_list(adapter, _ANNA, *rows[place + 1 :])
 
     async def test_user_ids_apart(self, adapter: AsyncSessionAdapter) -> None:
-        """A session of one user is never listed for another whose id is only alike, nor removed with theirs."""
+        """Similar user ids name different users: their sessions are listed and removed apart."""
         rows = [self.row(f"session-{n}", text) for n, text in enumerate(SIMILAR_IDS)]
         await self.store(adapter, *rows)
         for place, row in enumerate(rows):
@@ -414,14 +425,14 @@ class AsyncSessionAdapterSuite:
             await self.check_stored(adapter, *rows[place + 1 :])
 
     async def test_other_spellings(self, adapter: AsyncSessionAdapter) -> None:
-        """An id that differs in case, accents, spaces or invisible characters finds and removes nothing."""
+        """An id that differs in case, accents, spaces or invisible characters is unknown."""
         row = self.row(STORED_ID, STORED_ID)
         await self.store(adapter, row)
         for other in OTHER_SPELLINGS:
             equal(
                 await adapter.get_session(other),
                 None,
-                f"get_session({other!r}) where there is {STORED_ID!r} alone",
+                f"get_session({other!r}) where only {STORED_ID!r} is stored",
             )
             await self.check_list(adapter, other)
             await adapter.delete_session(other)
@@ -429,13 +440,13 @@ class AsyncSessionAdapterSuite:
             await self.check_stored(adapter, row)
 
     async def test_longest_session_id(self, adapter: AsyncSessionAdapter) -> None:
-        """Session ids may have 255 characters, and the last one counts."""
+        """A session id may have 255 characters, and all of them count."""
         rows = [self.row("🦊" * (MAX_ID_LENGTH - 1) + last) for last in "ab"]
         await self.store(adapter, *rows)
         await self.check_stored(adapter, *rows)
 
     async def test_longest_user_id(self, adapter: AsyncSessionAdapter) -> None:
-        """User ids may have ``longest_user_id`` bytes, and the last one counts."""
+        """A user id may have ``longest_user_id`` bytes, and all of them count."""
         rows = [
             self.row(f"session-{last}", "é" * ((self.longest_user_id - 1) // 2) + last)
             for last in "ab"

@@ -1,4 +1,4 @@
-"""The laws of user adapters, one method each."""
+"""The conformance suites of user adapters: one test method for each requirement."""
 
 from functools import partial
 from typing import Any, ClassVar, Final, Protocol
@@ -28,14 +28,16 @@ _ODD: Final = "Zoë 🦊 \"'%s\\\n; DROP TABLE users;--"
 
 
 class AsyncUserAdapterSuite:
-    """What every user adapter has to do.
+    """The requirements for every user adapter.
 
-    Subclass it in a test module and give it a fixture ``adapter``, as :mod:`lucia.testing` shows.
-    The fixture gives an adapter on an empty store, a new one for each test. Nothing in here needs pytest: each law is a method that
-    takes the adapter and raises ``AssertionError``, for whatever runner calls it.
+    Subclass it in a test module and add a fixture ``adapter``, as :mod:`lucia.testing` shows. The
+    fixture returns an adapter on an empty store, a new one for each test. pytest is not needed:
+    each test is a method that takes the adapter and raises ``AssertionError``.
 
-    ``text_columns`` names two attributes of users that hold text and may be left out. ``longest_user_id`` is the longest user id that
-    the store has to take, in bytes of UTF-8. ``odd_texts`` are ids that it has to take.
+    Attributes:
+        text_columns: the names of two optional attributes of users that hold text.
+        longest_user_id: the longest user id that the store must accept, in bytes of UTF-8.
+        odd_texts: ids that the store must accept.
     """
 
     text_columns: ClassVar[tuple[str, str]] = ("name", "town")
@@ -51,7 +53,7 @@ class AsyncUserAdapterSuite:
         primary: bool = False,
         expires: int | None = None,
     ) -> KeyRow:
-        """A key of anna's."""
+        """Return a key of the user anna."""
         return KeyRow(
             id=key_id,
             user_id=user_id,
@@ -61,7 +63,7 @@ class AsyncUserAdapterSuite:
         )
 
     async def store(self, adapter: AsyncUserAdapter, *keys: KeyRow) -> None:
-        """Store keys of new users, each with at most one primary key."""
+        """Store keys, and create their users first; at most one key of each is primary."""
         primary = {key.user_id: key for key in keys if key.primary_key}
         for user_id in dict.fromkeys(key.user_id for key in keys):
             await adapter.set_user(user_id, {}, primary.get(user_id))
@@ -70,7 +72,7 @@ class AsyncUserAdapterSuite:
                 await adapter.set_key(key)
 
     async def check_keys(self, adapter: AsyncUserAdapter, user_id: str, *keys: KeyRow) -> None:
-        """The user has exactly these keys, and each can be read."""
+        """Check that the user has exactly these keys, and each can be read."""
         same_rows(
             await adapter.get_keys_by_user_id(user_id),
             keys,
@@ -80,7 +82,7 @@ class AsyncUserAdapterSuite:
             equal(await adapter.get_key(key.id), key, f"get_key({key.id!r})")
 
     async def check_no_user(self, adapter: AsyncUserAdapter, user_id: str) -> None:
-        """There is no such user, and no key of theirs."""
+        """Check that there is neither this user nor a key of it."""
         equal(await adapter.get_user(user_id), None, f"get_user({user_id[:40]!r})")
         same_rows(
             await adapter.get_keys_by_user_id(user_id), [], f"get_keys_by_user_id({user_id[:40]!r})"
@@ -89,12 +91,12 @@ class AsyncUserAdapterSuite:
     # Users
 
     async def test_get_unknown_user(self, adapter: AsyncUserAdapter) -> None:
-        """An unknown user is None."""
+        """``get_user`` of an unknown id returns None."""
         with no_error("get_user of an unknown id"):
             equal(await adapter.get_user("unknown"), None, "get_user of an unknown id")
 
     async def test_set_user(self, adapter: AsyncUserAdapter) -> None:
-        """A new user is returned as stored, with the attributes given, and read so again."""
+        """A new user is returned with the given attributes, and a later read returns the same."""
         first, second = self.text_columns
         stored = await adapter.set_user(_ANNA, {first: _ODD, second: "Köln"}, None)
         equal(
@@ -118,7 +120,7 @@ class AsyncUserAdapterSuite:
         await self.check_keys(adapter, _ANNA, key)
 
     async def test_set_user_with_taken_key(self, adapter: AsyncUserAdapter) -> None:
-        """If the key's id is taken it is ``DuplicateKeyId``, and neither the user nor the key is stored."""
+        """A taken key id raises ``DuplicateKeyId``: neither the user nor the key is stored."""
         key = self.key("email:anna", primary=True)
         await adapter.set_user(_ANNA, {}, key)
         with refused(DuplicateKeyId, "set_user with a key whose id is taken"):
@@ -127,7 +129,7 @@ class AsyncUserAdapterSuite:
         await self.check_keys(adapter, _ANNA, key)
 
     async def test_set_user_with_taken_id(self, adapter: AsyncUserAdapter) -> None:
-        """If the user's id is taken it is some error, the user stays as it was, and the key is not stored."""
+        """A taken user id raises an error: the stored user is unchanged, the key is not stored."""
         name = self.text_columns[0]
         stored = await adapter.set_user(_ANNA, {name: "first"}, None)
         with refused(Exception, "set_user with a taken id"):
@@ -137,7 +139,7 @@ class AsyncUserAdapterSuite:
         await self.check_keys(adapter, _ANNA)
 
     async def test_set_user_at_once(self, adapter: AsyncUserAdapter) -> None:
-        """Of concurrent sign-ups with one key id exactly one succeeds, and the others store no user."""
+        """Of concurrent sign-ups with one key id, one succeeds; the others store no user."""
         keys = [
             self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True)
             for n in range(CONCURRENT_CALLS)
@@ -153,7 +155,7 @@ class AsyncUserAdapterSuite:
                 await self.check_no_user(adapter, key.user_id)
 
     async def test_snapshot(self, adapter: AsyncUserAdapter) -> None:
-        """What is stored is a copy: nobody changes it through the attributes that went in."""
+        """Changing the attributes that were given does not change what is stored."""
         name = self.text_columns[0]
         attributes = {name: "first"}
         stored = await adapter.set_user(_ANNA, attributes, None)
@@ -161,11 +163,11 @@ class AsyncUserAdapterSuite:
         equal(
             (await adapter.get_user(_ANNA), stored.attributes[name]),
             (stored, "first"),
-            "a user after the attributes were changed",
+            "a user after the attributes given to set_user were changed",
         )
 
     async def test_delete_user(self, adapter: AsyncUserAdapter) -> None:
-        """A removed user is gone; other users stay."""
+        """A removed user can't be read; other users stay."""
         await adapter.set_user(_ANNA, {}, None)
         bert = await adapter.set_user(_BERT, {}, None)
         await adapter.delete_user(_ANNA)
@@ -173,14 +175,14 @@ class AsyncUserAdapterSuite:
         equal(await adapter.get_user(_BERT), bert, "get_user of another user after delete_user")
 
     async def test_delete_unknown_user(self, adapter: AsyncUserAdapter) -> None:
-        """Removing an unknown user is no error and removes nobody."""
+        """Removing an unknown user raises no error and removes nobody."""
         anna = await adapter.set_user(_ANNA, {}, None)
         with no_error("delete_user of an unknown id"):
             await adapter.delete_user("unknown")
         equal(await adapter.get_user(_ANNA), anna, "get_user after delete_user of an unknown id")
 
     async def test_update(self, adapter: AsyncUserAdapter) -> None:
-        """The named attributes are changed, the others and other users stay, and the user is returned as stored."""
+        """Only the named attributes of one user change, and the user is returned as stored."""
         first, second = self.text_columns
         await adapter.set_user(_ANNA, {first: "old", second: "Köln"}, None)
         bert = await adapter.set_user(_BERT, {first: "Bert"}, None)
@@ -199,17 +201,17 @@ class AsyncUserAdapterSuite:
         )
 
     async def test_update_nothing(self, adapter: AsyncUserAdapter) -> None:
-        """Changing no attributes returns the user as it is."""
+        """``update_user_attributes`` without attributes returns the user unchanged."""
         anna = await adapter.set_user(_ANNA, {self.text_columns[0]: "Anna"}, None)
         equal(
             await adapter.update_user_attributes(_ANNA, {}),
             anna,
             "update_user_attributes without attributes",
         )
-        equal(await adapter.get_user(_ANNA), anna, "get_user after it")
+        equal(await adapter.get_user(_ANNA), anna, "get_user after an update without attributes")
 
     async def test_update_unknown(self, adapter: AsyncUserAdapter) -> None:
-        """Changing an unknown user is None and stores nobody."""
+        """Changing an unknown user returns None and stores nobody."""
         name = self.text_columns[0]
         equal(
             await adapter.update_user_attributes("unknown", {name: "x"}),
@@ -219,19 +221,19 @@ class AsyncUserAdapterSuite:
         equal(
             await adapter.update_user_attributes("unknown", {}),
             None,
-            "update_user_attributes of an unknown id, with nothing",
+            "update_user_attributes of an unknown id, without attributes",
         )
         await self.check_no_user(adapter, "unknown")
 
     # Keys
 
     async def test_get_unknown_key(self, adapter: AsyncUserAdapter) -> None:
-        """An unknown key is None."""
+        """``get_key`` of an unknown id returns None."""
         with no_error("get_key of an unknown id"):
             equal(await adapter.get_key("email:unknown"), None, "get_key of an unknown id")
 
     async def test_set_key(self, adapter: AsyncUserAdapter) -> None:
-        """A stored key is given back as it was: with and without a password, with and without an end, expired ones too."""
+        """A stored key is returned unchanged, with or without a password or an expiry."""
         keys = [
             self.key("email:anna"),
             self.key("github:1", hashed_password=None),
@@ -243,7 +245,7 @@ class AsyncUserAdapterSuite:
         await self.check_keys(adapter, _ANNA, *keys)
 
     async def test_list_keys(self, adapter: AsyncUserAdapter) -> None:
-        """A user's keys are exactly the user's; an unknown user has none."""
+        """A user's list has exactly the user's keys; that of an unknown user is empty."""
         keys = [
             self.key("email:anna", primary=True),
             self.key("github:1"),
@@ -256,7 +258,7 @@ class AsyncUserAdapterSuite:
             await self.check_keys(adapter, "unknown")
 
     async def test_duplicate_key(self, adapter: AsyncUserAdapter) -> None:
-        """Another key under a taken id is ``DuplicateKeyId``, whoever's it is, and changes nothing."""
+        """Storing another key under a taken id raises ``DuplicateKeyId``, changing nothing."""
         key = self.key("email:anna", primary=True)
         await self.store(adapter, key)
         await adapter.set_user(_BERT, {}, None)
@@ -270,14 +272,14 @@ class AsyncUserAdapterSuite:
         await self.check_keys(adapter, _BERT)
 
     async def test_key_of_unknown_user(self, adapter: AsyncUserAdapter) -> None:
-        """A key of an unknown user is ``InvalidUserId``, and is not stored."""
+        """A key of an unknown user raises ``InvalidUserId`` and is not stored."""
         with refused(InvalidUserId, "set_key of an unknown user"):
             await adapter.set_key(self.key("email:anna", "unknown"))
         equal(await adapter.get_key("email:anna"), None, "get_key after a refused set_key")
         await self.check_keys(adapter, "unknown")
 
     async def test_set_key_at_once(self, adapter: AsyncUserAdapter) -> None:
-        """Of concurrent calls that store different keys under one id exactly one succeeds, and the others change nothing."""
+        """Of concurrent calls that store different keys under one id, exactly one succeeds."""
         keys = [self.key("github:1", f"user-{n}") for n in range(CONCURRENT_CALLS)]
         for key in keys:
             await adapter.set_user(key.user_id, {}, None)
@@ -290,7 +292,7 @@ class AsyncUserAdapterSuite:
     # Passwords
 
     async def test_update_password(self, adapter: AsyncUserAdapter) -> None:
-        """A hash is set, or taken away, and the key is returned as stored; other keys stay."""
+        """A hash is set or removed, and the key is returned as stored; other keys stay."""
         other = self.key("github:1")
         await self.store(adapter, self.key("email:anna"), other)
         for hashed in ("hash-2", None, "hash-3"):
@@ -303,7 +305,7 @@ class AsyncUserAdapterSuite:
             await self.check_keys(adapter, _ANNA, changed, other)
 
     async def test_update_password_keeps_the_rest(self, adapter: AsyncUserAdapter) -> None:
-        """A new hash leaves a key primary, and leaves the end of a single-use key."""
+        """Setting a hash changes neither that a key is primary nor when it expires."""
         await self.store(
             adapter, self.key("email:anna", primary=True), self.key("reset:1", expires=MAX_EPOCH_MS)
         )
@@ -318,7 +320,7 @@ class AsyncUserAdapterSuite:
         )
 
     async def test_update_password_of_unknown_key(self, adapter: AsyncUserAdapter) -> None:
-        """Setting the hash of an unknown key is None and stores nothing."""
+        """Setting the hash of an unknown key returns None and stores nothing."""
         equal(
             await adapter.update_key_password("email:unknown", "hash-2"),
             None,
@@ -327,12 +329,16 @@ class AsyncUserAdapterSuite:
         equal(
             await adapter.update_key_password("email:unknown", "hash-2", expected=None),
             None,
-            "the same, expecting no hash",
+            "update_key_password of an unknown id with expected=None",
         )
-        equal(await adapter.get_key("email:unknown"), None, "get_key after it")
+        equal(
+            await adapter.get_key("email:unknown"),
+            None,
+            "get_key after update_key_password of an unknown id",
+        )
 
     async def test_update_expected_password(self, adapter: AsyncUserAdapter) -> None:
-        """With ``expected`` a hash is set if it was that one; None expects a key without a password."""
+        """With ``expected``, a hash is set if the key has that one; None expects no hash."""
         await self.store(
             adapter, self.key("email:anna"), self.key("github:1", hashed_password=None)
         )
@@ -341,12 +347,12 @@ class AsyncUserAdapterSuite:
             equal(
                 await adapter.update_key_password(key_id, "hash-2", expected=expected),
                 changed,
-                f"update with expected={expected!r}",
+                f"update_key_password with expected={expected!r}",
             )
-            equal(await adapter.get_key(key_id), changed, "get_key after it")
+            equal(await adapter.get_key(key_id), changed, "get_key after update_key_password")
 
     async def test_update_unexpected_password(self, adapter: AsyncUserAdapter) -> None:
-        """With ``expected`` nothing changes if the hash is another, or none, and the answer is None."""
+        """With ``expected``, a key with another hash is unchanged, and None is returned."""
         keys = [self.key("email:anna"), self.key("github:1", hashed_password=None)]
         await self.store(adapter, *keys)
         for key_id, expected in (
@@ -359,12 +365,12 @@ class AsyncUserAdapterSuite:
             equal(
                 found,
                 None,
-                f"update_key_password with expected={expected!r} where the hash is another",
+                f"update_key_password with expected={expected!r} of a key with another hash",
             )
         await self.check_keys(adapter, _ANNA, *keys)
 
     async def test_update_expected_at_once(self, adapter: AsyncUserAdapter) -> None:
-        """Of concurrent calls that expect the same hash exactly one sets its own."""
+        """Of concurrent calls that expect the same hash, exactly one succeeds."""
         await self.store(adapter, self.key("email:anna"))
         hashes = [f"hash-new-{n}" for n in range(CONCURRENT_CALLS)]
         update = partial(adapter.update_key_password, "email:anna", expected="hash-1")
@@ -375,13 +381,13 @@ class AsyncUserAdapterSuite:
         equal(
             await adapter.get_key("email:anna"),
             self.key("email:anna", hashed_password=hashes[winner]),
-            "get_key after it",
+            "get_key after concurrent update_key_password",
         )
 
     # Removing keys
 
     async def test_delete_keys(self, adapter: AsyncUserAdapter) -> None:
-        """Keys of whatever user are removed and counted, each once; unknown ids are no error, and other keys stay."""
+        """Keys of any user are removed and counted once; unknown ids raise no error."""
         keys = [
             self.key("github:1"),
             self.key("reset:1"),
@@ -393,13 +399,13 @@ class AsyncUserAdapterSuite:
             count = await adapter.delete_non_primary_key(
                 "github:1", "unknown:1", "reset:1", "github:1", "github:2"
             )
-        equal(count, 3, "what delete_non_primary_key counts")
+        equal(count, 3, "the count that delete_non_primary_key returns")
         await self.check_keys(adapter, _ANNA)
         await self.check_keys(adapter, _BERT, keys[3])
         equal(await adapter.get_key("github:1"), None, "get_key after delete_non_primary_key")
 
     async def test_delete_unknown_key(self, adapter: AsyncUserAdapter) -> None:
-        """Removing unknown keys, or none, counts 0 and removes nothing."""
+        """Removing unknown keys, or no keys, returns 0 and removes nothing."""
         key = self.key("github:1")
         await self.store(adapter, key)
         with no_error("delete_non_primary_key of an unknown id, and without ids"):
@@ -412,7 +418,7 @@ class AsyncUserAdapterSuite:
         await self.check_keys(adapter, _ANNA, key)
 
     async def test_delete_primary_key(self, adapter: AsyncUserAdapter) -> None:
-        """A primary key stays and is not counted, also among others."""
+        """A primary key is neither removed nor counted, also among other keys."""
         primary = self.key("email:anna", primary=True)
         await self.store(adapter, primary, self.key("github:1"))
         equal(
@@ -428,7 +434,7 @@ class AsyncUserAdapterSuite:
         await self.check_keys(adapter, _ANNA, primary)
 
     async def test_consume_at_once(self, adapter: AsyncUserAdapter) -> None:
-        """Of concurrent calls that remove one key exactly one counts it: so a single-use key is consumed once."""
+        """Of concurrent calls that remove one key, one counts it: a single-use key is used once."""
         await self.store(adapter, self.key("reset:1", expires=MAX_EPOCH_MS))
         outcomes = await AsyncCalls.together(
             *[partial(adapter.delete_non_primary_key, "reset:1")] * CONCURRENT_CALLS
@@ -436,11 +442,15 @@ class AsyncUserAdapterSuite:
         winner = one_winner(
             outcomes, lambda outcome: outcome == 0, "delete_non_primary_key of one id"
         )
-        equal(outcomes[winner], 1, "what the winner counts")
-        equal(await adapter.get_key("reset:1"), None, "get_key after it")
+        equal(outcomes[winner], 1, "the count that the successful delete_non_primary_key returns")
+        equal(
+            await adapter.get_key("reset:1"),
+            None,
+            "get_key after concurrent delete_non_primary_key",
+        )
 
     async def test_delete_keys_by_user(self, adapter: AsyncUserAdapter) -> None:
-        """All keys of a user are removed, the primary one too; other users' keys and the user stay."""
+        """All keys of a user are removed, also the primary one; the user and other keys stay."""
         bert = self.key("email:bert", _BERT)
         await self.store(adapter, self.key("email:anna", primary=True), self.key("github:1"), bert)
         anna = await adapter.get_user(_ANNA)
@@ -451,7 +461,7 @@ class AsyncUserAdapterSuite:
         await self.check_keys(adapter, _BERT, bert)
 
     async def test_delete_keys_by_unknown_user(self, adapter: AsyncUserAdapter) -> None:
-        """Removing the keys of an unknown user is no error and removes nothing."""
+        """Removing the keys of an unknown user raises no error and removes nothing."""
         key = self.key("email:anna")
         await self.store(adapter, key)
         with no_error("delete_keys_by_user_id of an unknown user"):
@@ -461,16 +471,16 @@ class AsyncUserAdapterSuite:
     # Ids
 
     async def test_odd_ids(self, adapter: AsyncUserAdapter) -> None:
-        """User ids and key ids may hold any text."""
+        """User ids and key ids may be any text."""
         keys = [self.key(f"email:{text}", text) for text in self.odd_texts]
         await self.store(adapter, *keys)
         for key in keys:
             user = await adapter.get_user(key.user_id)
-            equal(user is not None and user.id, key.user_id, "the id that get_user gives back")
+            equal(user is not None and user.id, key.user_id, "the id that get_user returns")
             await self.check_keys(adapter, key.user_id, key)
 
     async def test_ids_apart(self, adapter: AsyncUserAdapter) -> None:
-        """Ids that are only alike name different users and different keys."""
+        """Similar ids name different users and different keys."""
         keys = [self.key(f"email:{text}", text) for text in SIMILAR_IDS]
         await self.store(adapter, *keys)
         for place, key in enumerate(keys):
@@ -478,25 +488,25 @@ class AsyncUserAdapterSuite:
             equal(
                 await adapter.delete_non_primary_key(key.id),
                 1,
-                f"delete_non_primary_key({key.id!r}) among ids that are alike",
+                f"delete_non_primary_key({key.id!r}) among similar ids",
             )
             await adapter.delete_user(key.user_id)
             for other in keys[place + 1 :]:
                 equal(
                     await adapter.get_user(other.user_id) is not None,
                     True,
-                    f"get_user({other.user_id!r}) is somebody",
+                    f"whether get_user({other.user_id!r}) returns a user",
                 )
                 await self.check_keys(adapter, other.user_id, other)
 
     async def test_other_spellings(self, adapter: AsyncUserAdapter) -> None:
-        """An id that differs in case, accents, spaces or invisible characters finds, changes and removes nothing."""
+        """An id that differs in case, accents, spaces or invisible characters is unknown."""
         name = self.text_columns[0]
         user = await adapter.set_user(STORED_ID, {name: "first"}, None)
         key = self.key(f"email:{STORED_ID}", STORED_ID)
         await adapter.set_key(key)
         for other in OTHER_SPELLINGS:
-            other_key, where = f"email:{other}", f"where there is {STORED_ID!r} alone"
+            other_key, where = f"email:{other}", f"where only {STORED_ID!r} is stored"
             equal(await adapter.get_user(other), None, f"get_user({other!r}) {where}")
             found = await adapter.update_user_attributes(other, {name: "second"})
             equal(found, None, f"update_user_attributes({other!r}) {where}")
@@ -528,7 +538,7 @@ class AsyncUserAdapterSuite:
             await self.check_keys(adapter, STORED_ID, key)
 
     async def test_longest_ids(self, adapter: AsyncUserAdapter) -> None:
-        """User ids may have ``longest_user_id`` bytes, key ids 255 characters, and the last ones count."""
+        """A user id may have ``longest_user_id`` bytes, a key id 255 characters; all count."""
         user_id = "é" * ((self.longest_user_id - 1) // 2)
         key_id = f"email:{'🦊' * (MAX_ID_LENGTH - 7)}"
         keys = [self.key(key_id + last, user_id + last) for last in "ab"]
@@ -542,12 +552,15 @@ class _AsyncBoth(AsyncUserAdapter, AsyncSessionAdapter, AsyncSessionUserAdapter,
 
 
 class AsyncSessionUserAdapterSuite:
-    """What an object that stores users and sessions has to do for ``get_session_and_user_by_session_id``; used like the other suites."""
+    """The requirements for ``get_session_and_user_by_session_id``.
+
+    An object that stores users and sessions may have this method. Use the suite like the others.
+    """
 
     text_columns: ClassVar[tuple[str, str]] = ("name", "town")
 
     def row(self, session_id: str, user_id: str = _ANNA, **attributes: Any) -> SessionRow:
-        """A session that lives until the end of the year 9999."""
+        """Return a session that expires at the end of the year 9999."""
         return SessionRow(
             id=session_id,
             user_id=user_id,
@@ -557,7 +570,7 @@ class AsyncSessionUserAdapterSuite:
         )
 
     async def test_joined(self, adapter: _AsyncBoth) -> None:
-        """A session and its user come as the two single calls give them."""
+        """A session and its user are returned as ``get_session`` and ``get_user`` return them."""
         await adapter.set_user(_BERT, {self.text_columns[0]: "Bert"}, None)
         anna = await adapter.set_user(_ANNA, {self.text_columns[0]: _ODD}, None)
         session = self.row("one", handle="a")
@@ -571,16 +584,16 @@ class AsyncSessionUserAdapterSuite:
         )
 
     async def test_joined_unknown(self, adapter: _AsyncBoth) -> None:
-        """An unknown session is None, and so is one that was removed."""
+        """For an unknown or removed session, None is returned."""
         await adapter.set_user(_ANNA, {}, None)
         await adapter.set_session(self.row("one"))
         await adapter.delete_session("one")
         for session_id in ("unknown", "one"):
             found = await adapter.get_session_and_user_by_session_id(session_id)
-            equal(found, None, "get_session_and_user_by_session_id of a session that is not there")
+            equal(found, None, "get_session_and_user_by_session_id of an unknown session")
 
     async def test_joined_other_spellings(self, adapter: _AsyncBoth) -> None:
-        """An id that differs from a session's in case, accents, spaces or invisible characters is None."""
+        """An id that differs in case, accents, spaces or invisible characters is unknown."""
         await adapter.set_user(_ANNA, {}, None)
         await adapter.set_session(self.row(STORED_ID))
         for other in OTHER_SPELLINGS:
@@ -588,13 +601,13 @@ class AsyncSessionUserAdapterSuite:
             equal(
                 found,
                 None,
-                f"get_session_and_user_by_session_id({other!r}) where there is {STORED_ID!r} alone",
+                f"get_session_and_user_by_session_id({other!r}) where only {STORED_ID!r} is stored",
             )
 
     async def test_joined_without_user(self, adapter: _AsyncBoth) -> None:
-        """A session whose user is gone is None."""
+        """For a session whose user was removed, None is returned."""
         await adapter.set_user(_ANNA, {}, None)
         await adapter.set_session(self.row("one"))
         await adapter.delete_user(_ANNA)
         found = await adapter.get_session_and_user_by_session_id("one")
-        equal(found, None, "get_session_and_user_by_session_id of a session whose user is gone")
+        equal(found, None, "get_session_and_user_by_session_id of a session whose user was removed")
