@@ -1,4 +1,4 @@
-"""Locks and password workers of both colours."""
+"""Password workers, async and sync."""
 
 import asyncio
 import inspect
@@ -9,13 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lucia._compat.concurrency import (
+from lucia._compat.password_pool import (
     NEW_PASSWORDS,
-    AsyncLock,
     AsyncPasswordWorkers,
-    Lock,
     PasswordWorkers,
-    PerProcess,
     _Pool,  # a pool that can't start threads comes about no other way
     owner_of,
 )
@@ -297,7 +294,7 @@ def test_unclosed_workers_let_the_program_end() -> None:
     """A program that never closes its workers ends by itself, with no warning, also with jobs that nobody waits for any more."""
     ended = run_python(
         "import asyncio\n"
-        "from lucia._compat.concurrency import AsyncPasswordWorkers\n"
+        "from lucia._compat.password_pool import AsyncPasswordWorkers\n"
         "from lucia._rules.passwords import PasswordPool, ScryptHash\n"
         "workers = AsyncPasswordWorkers(ScryptHash(), PasswordPool(workers=1))\n"
         "async def main():\n"
@@ -313,7 +310,7 @@ def test_a_fork_starts_its_own_threads() -> None:
     """The child of a fork hashes with threads of its own, also when every place of its parent is taken."""
     ended = run_python(
         "import asyncio, os, threading\n"
-        "from lucia._compat.concurrency import AsyncPasswordWorkers, PasswordWorkers\n"
+        "from lucia._compat.password_pool import AsyncPasswordWorkers, PasswordWorkers\n"
         "from lucia._rules.passwords import PasswordPool, ScryptHash\n"
         "begun, go = threading.Semaphore(0), threading.Event()\n"
         "class Hasher(ScryptHash):\n"
@@ -444,114 +441,3 @@ def test_threads_make_one_dummy() -> None:
     assert not any(answer.result() for answer in answers)
     assert len(gate.passwords) == 1
     assert len(gate.passwords[0]) == 32
-
-
-# One value for each process
-
-
-def test_each_process_has_its_own() -> None:
-    """A process keeps its value; another makes its own, and forgets its parent's, whose number may come back."""
-    pids = iter([1, 1, 2, 2, 1])
-    values = PerProcess(object, getpid=lambda: next(pids))
-    first, second, third, fourth, fifth = (values.get() for _ in range(5))
-    assert first is second
-    assert third is fourth
-    assert len({first, third, fifth}) == 3
-
-
-def test_threads_agree_on_one() -> None:
-    """When two threads make the first value at once, both get the same."""
-    both = threading.Barrier(2, timeout=PATIENCE)
-
-    def make() -> object:
-        both.wait()
-        return object()
-
-    values = PerProcess(make)
-    with ThreadPoolExecutor(2) as threads:
-        first, second = (threads.submit(values.get) for _ in range(2))
-    assert first.result() is second.result()
-
-
-# Locks
-
-
-async def take(lock: AsyncLock, log: list[str], name: str) -> None:
-    """Hold the lock across a few turns of the loop."""
-    async with lock:
-        log.append(name)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        log.append(name)
-
-
-async def contend(lock: AsyncLock) -> list[str]:
-    """Let three tasks take the lock at once; who was inside, in order."""
-    log: list[str] = []
-    await asyncio.gather(*(take(lock, log, name) for name in "abc"))
-    return log
-
-
-def test_an_async_lock_excludes_in_one_loop_after_another() -> None:
-    """Made outside any loop, it lets one task in at a time, in the first loop and in the next."""
-    lock = AsyncLock()
-    assert asyncio.run(contend(lock)) == list("aabbcc")
-    assert asyncio.run(contend(lock)) == list("aabbcc")
-
-
-async def test_an_async_lock_is_free_after_an_error() -> None:
-    """An error or a cancellation inside goes up and frees the lock."""
-    lock = AsyncLock()
-    with pytest.raises(ValueError, match="inside"):
-        async with lock:
-            raise ValueError("inside")
-    assert await contend(lock) == list("aabbcc")
-
-
-def test_an_async_lock_that_a_dead_loop_held_is_free() -> None:
-    """A loop that was closed with the lock held does not hold it any more."""
-    lock = AsyncLock()
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(lock.__aenter__())
-    loop.close()
-    assert asyncio.run(contend(lock)) == list("aabbcc")
-
-
-def test_an_async_lock_refuses_two_loops_at_once() -> None:
-    """It can't exclude across loops, so it says so instead of letting both in."""
-    lock = AsyncLock()
-    with asyncio.Runner() as runner:
-        runner.run(lock.__aenter__())
-        with pytest.raises(RuntimeError, match="another event loop"):
-            asyncio.run(contend(lock))
-        runner.run(lock.__aexit__(None, None, None))
-    assert asyncio.run(contend(lock)) == list("aabbcc")
-
-
-def test_a_lock_excludes_threads() -> None:
-    """While one thread holds it another waits."""
-    lock = Lock()
-    log: list[str] = []
-    asked = threading.Event()
-
-    def second() -> None:
-        asked.set()
-        with lock:
-            log.append("second")
-
-    with ThreadPoolExecutor(1) as threads:
-        with lock:
-            answer = threads.submit(second)
-            assert asked.wait(PATIENCE)
-            log.append("first")
-        answer.result(PATIENCE)
-    assert log == ["first", "second"]
-
-
-def test_a_lock_is_free_after_an_error() -> None:
-    """An error inside goes up and frees the lock."""
-    lock = Lock()
-    with pytest.raises(ValueError, match="inside"), lock:
-        raise ValueError("inside")
-    with lock:
-        pass
