@@ -1,4 +1,4 @@
-"""What has no twin: adapters of the wrong colour, one ``Auth`` in several event loops, and a fork."""
+"""What has no twin: adapters of the wrong flavour, one ``Auth`` in several event loops, and a fork."""
 
 import asyncio
 import subprocess
@@ -25,21 +25,21 @@ AUTHS: dict[str, tuple[Any, Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", AUTHS)
-def test_an_adapter_of_the_other_colour_is_refused(name: str) -> None:
+def test_an_adapter_of_the_other_flavour_is_refused(name: str) -> None:
     """It is a TypeError when ``Auth`` is made, which names the argument and what it takes, and not an odd failure at the first call."""
     auth, right, wrong = AUTHS[name]
-    verb = "are async" if name == "AsyncAuth" else "are not async"
-    with pytest.raises(
-        TypeError,
-        match=f"sessions= has an adapter of the other colour: {name} takes .* whose methods {verb}",
-    ):
+    message = {
+        "Auth": "is an async adapter; Auth needs a sync one, such as MemoryAdapter",
+        "AsyncAuth": "is a sync adapter; AsyncAuth needs an async one, such as AsyncMemoryAdapter",
+    }[name]
+    with pytest.raises(TypeError, match=f"sessions= {message}"):
         auth(sessions=wrong(), env="DEV")
-    with pytest.raises(TypeError, match="users= has an adapter of the other colour"):
+    with pytest.raises(TypeError, match=f"users= {message}"):
         auth(sessions=right(), users=wrong(), env="DEV")
     auth(sessions=right(), users=right(), env="DEV")
 
 
-def test_a_wrapped_method_keeps_its_colour() -> None:
+def test_a_wrapped_method_keeps_its_flavour() -> None:
     """An adapter whose methods are decorated by the rules of ``functools.wraps`` is taken for what it is."""
 
     method = AsyncMemoryAdapter.get_session
@@ -50,10 +50,28 @@ def test_a_wrapped_method_keeps_its_colour() -> None:
 
     traced: Any = type("Traced", (AsyncMemoryAdapter,), {"get_session": wrapper})()
     auth = AsyncAuth(sessions=traced, env="DEV")
-    with pytest.raises(TypeError, match="other colour"):
+    with pytest.raises(TypeError, match="Auth needs a sync one"):
         Auth(sessions=traced, env="DEV")
     session = asyncio.run(auth.create_session("u"))
     assert asyncio.run(auth.get_session(session.session_id)).user_id == "u"
+
+
+@pytest.mark.parametrize("name", AUTHS)
+def test_a_misspelt_or_missing_setting_is_refused(name: str) -> None:
+    """As any keyword argument in Python is, with the name that was probably meant."""
+    auth, adapter, _ = AUTHS[name]
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"env": "DEV", "orgin": []}, "unexpected keyword argument 'orgin': did you mean 'origin'"),
+        ({"env": "DEV", "x": 1}, "unexpected keyword argument 'x'$"),
+        ({}, "is missing the keyword argument 'env'"),
+    ]
+    for settings, message in cases:
+        with pytest.raises(TypeError, match=rf"\A{name}\(\) .*{message}"):
+            auth(sessions=adapter(), **settings)
+    with pytest.raises(TypeError, match="is missing the keyword argument 'sessions'"):
+        auth(env="DEV")
+    with pytest.raises(TypeError, match="positional"):
+        auth(adapter(), env="DEV")
 
 
 class AsyncCallable:
@@ -184,7 +202,7 @@ def run(script: str) -> str:
 
 
 def test_ours_passwords_verify_after_a_fork() -> None:
-    """Workers that were started before a fork do not hang the children: each verifies passwords, in either colour."""
+    """Workers that were started before a fork do not hang the children: each verifies passwords, in either flavour."""
     output = run("""
         import asyncio, os, sys
         from lucia import AsyncAuth, Auth, PrimaryKey, ScryptHash

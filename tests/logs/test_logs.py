@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lucia import Overloaded, PasswordPool, StoreUnavailable, _logs
-from lucia._compat.concurrency import AsyncPasswordWorkers, PasswordWorkers
+from lucia._compat.password_pool import AsyncPasswordWorkers, PasswordWorkers
 from tests.support.clocks import Time
 
 

@@ -159,6 +159,7 @@ def test_both_colours() -> None:
         "lucia.adapters.memory",
         "lucia.adapters.redis",
         "lucia.middleware.asgi",
+        "lucia.middleware._responses",
     ],
 )
 def test_imports_nothing_optional(module: str) -> None:

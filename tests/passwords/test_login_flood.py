@@ -20,7 +20,7 @@ from lucia import (
     ScryptHash,
     User,
 )
-from lucia._compat import concurrency
+from lucia._compat import password_pool
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 
 SERVER_THREADS: Final = 20
@@ -141,17 +141,17 @@ def sync_store(hasher: SlowHash) -> MemoryAdapter:
 # --- async: two addresses with valid passwords
 
 
-class FirstComeTurns(concurrency._Turns):
+class FirstComeTurns(password_pool._Turns):
     """A control: first come, first served, and a full queue refuses whoever comes."""
 
-    def _pop_next(self) -> "concurrency._Turn | None":
+    def _pop_next(self) -> "password_pool._Turn | None":
         if not self._waiting:
             return None
         turn = self._waiting.pop(0)
         self._begin(turn)
         return turn
 
-    def _pop_heaviest(self, newcomer: str) -> "concurrency._Turn":
+    def _pop_heaviest(self, newcomer: str) -> "password_pool._Turn":
         raise Overloaded
 
 
@@ -220,7 +220,7 @@ async def test_log_ins_from_other_addresses_succeed_during_a_flood() -> None:
     """While two addresses flood, every log-in from another one succeeds, and waits for a few passwords of theirs at most."""
     succeeded, longest = await succeeded_in_a_flood(at_once=False)
     assert succeeded == OTHERS
-    assert longest < concurrency.ASYNC_QUEUE / 2
+    assert longest < password_pool.ASYNC_QUEUE / 2
 
 
 async def test_log_ins_from_other_addresses_succeed_at_once() -> None:
@@ -232,5 +232,5 @@ async def test_log_ins_from_other_addresses_succeed_during_a_flood_has_power(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where places go to whoever comes first, two addresses deny the log-ins of most others."""
-    monkeypatch.setattr(concurrency, "_Turns", FirstComeTurns)
+    monkeypatch.setattr(password_pool, "_Turns", FirstComeTurns)
     assert (await succeeded_in_a_flood(at_once=True))[0] < OTHERS / 2

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lucia import Argon2Hash, LuciaHash, Overloaded, PasswordPool, ScryptHash
-from lucia._compat import concurrency
-from lucia._compat.concurrency import PasswordWorkers, _Gate, _Jobs, _Turn, _Turns, owner_of
+from lucia._compat import password_pool
+from lucia._compat.password_pool import PasswordWorkers, _Gate, _Jobs, _Turn, _Turns, owner_of
 from lucia._rules import passwords as hashes
 
 PATIENCE: Final = 30
@@ -60,8 +60,8 @@ def test_what_is_not_set_has_a_default() -> None:
 
 def test_sync_waits_for_fewer() -> None:
     """By default three sync log-ins at most hold a thread of the server, which has four at the least."""
-    assert concurrency.SYNC_WORKERS + concurrency.SYNC_QUEUE < 4
-    assert concurrency.ASYNC_QUEUE == 64
+    assert password_pool.SYNC_WORKERS + password_pool.SYNC_QUEUE < 4
+    assert password_pool.ASYNC_QUEUE == 64
 
 
 def test_owners() -> None:
@@ -74,7 +74,7 @@ def test_owners() -> None:
                 owner_of(None),
                 owner_of("203.0.113.9"),
                 owner_of("no address"),
-                concurrency.NEW_PASSWORDS,
+                password_pool.NEW_PASSWORDS,
             }
         )
         == 4
@@ -123,7 +123,7 @@ def test_an_owner_who_had_many_turns_waits_for_those_who_had_none() -> None:
 def test_old_turns_are_forgotten() -> None:
     """After 64 other turns nobody waits for what was before."""
     turns = _Turns(1, 2)
-    for owner in "a" * 10 + "b" * concurrency.RECENT_TURNS:
+    for owner in "a" * 10 + "b" * password_pool.RECENT_TURNS:
         turns.leave(*enter_all(turns, owner))
     (running, _, _) = enter_all(turns, "cba")
     assert run_all(turns, running) == list("cab")
@@ -155,7 +155,7 @@ def test_twenty_flooders_keep_nobody_out(workers: int, queue: int) -> None:
         started = turns.leave(running.pop(0))
         assert started is not None
         running.append(started)
-        if number > concurrency.RECENT_TURNS and number % 10 == 0:
+        if number > password_pool.RECENT_TURNS and number % 10 == 0:
             newcomer = turn_of(f"newcomer {number}")
             assert not turns.enter(newcomer)
             running.append(newcomer)
@@ -239,7 +239,7 @@ def test_a_thread_that_stops_waiting_gives_up_its_place(monkeypatch: pytest.Monk
         running = threads.submit(gate.run, ANYBODY, hold)
         assert entered.wait(PATIENCE)
         with monkeypatch.context() as patch:
-            patch.setattr(concurrency, "_Turn", impatient)
+            patch.setattr(password_pool, "_Turn", impatient)
             for _ in range(3):
                 with pytest.raises(Interrupted):
                     gate.run(ANYBODY, hold)
@@ -290,7 +290,7 @@ class TimedHash:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Processor time, and work that takes it."""
     clock = Clock()
-    monkeypatch.setattr(concurrency, "work", clock.work)
+    monkeypatch.setattr(password_pool, "work", clock.work)
     return clock
 
 
@@ -351,7 +351,7 @@ def test_the_work_is_done_in_few_steps(clock: Clock, monkeypatch: pytest.MonkeyP
         steps.append(rounds)
         clock.work(rounds)
 
-    monkeypatch.setattr(concurrency, "work", work)
+    monkeypatch.setattr(password_pool, "work", work)
     jobs = _Jobs(TimedHash(clock), clock)
     jobs.verify("wrong", "1")
     assert len(steps) < 10
@@ -365,7 +365,7 @@ def test_a_timer_that_stands_still_for_a_while(monkeypatch: pytest.MonkeyPatch) 
         steps.append(rounds)
         clock.work(rounds)
 
-    monkeypatch.setattr(concurrency, "work", work)
+    monkeypatch.setattr(password_pool, "work", work)
     jobs = _Jobs(TimedHash(clock), lambda: clock() // 0.015 * 0.015)
     before = clock.now
     jobs.verify("wrong", "1")

@@ -53,7 +53,7 @@ class Only:
     def __init__(self, route: Any) -> None:
         self._route = route
 
-    def here(self) -> Any:
+    def peek(self) -> Any:
         return self._route
 
     def get(self) -> Any:

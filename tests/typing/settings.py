@@ -75,5 +75,6 @@ SessionExpiry(active=60)  # type: ignore[arg-type]  # pyright: ignore[reportArgu
 # the environment has two names, and everything goes by keyword
 AsyncAuth(sessions=store, env="TEST")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 AsyncAuth(sessions=store)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+AsyncAuth(sessions=store, env="DEV", orgin=[])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 AsyncAuth(store, env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 SessionCookie(same_site="Lax")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

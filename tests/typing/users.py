@@ -75,6 +75,7 @@ declared: AsyncAuth[Member] = AsyncAuth(
     sessions=store, env="DEV", transform_database_user=Member.from_row
 )
 wrong: AsyncAuth[Member] = AsyncAuth(sessions=store, env="DEV", transform_database_user=to_name)  # type: ignore[call-overload]  # pyright: ignore[reportAssignmentType]
+forgotten: AsyncAuth[Member] = AsyncAuth(sessions=store, env="DEV")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 
 async def asynchronous(auth: AsyncAuth[Member], context: RequestContext) -> None:

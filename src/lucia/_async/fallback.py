@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lucia._async.protocols import AsyncSessionAdapter
-from lucia._compat.concurrency import AsyncLock
+from lucia._compat.locks import AsyncLock
 from lucia._memory.renewals import Renewals
 from lucia._rules.caps import login_after, surplus_sessions
 from lucia._rules.sessions import Clock

@@ -1,103 +1,188 @@
-"""``AuthRequest``: what one request may ask and do."""
+"""``AuthRequest``: the session of one HTTP request or WebSocket, and what it may do about it.
 
-from __future__ import annotations
+``AsyncRequestMethods`` is the part of ``Auth`` that reads requests and creates cookies.
+"""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import Any, Generic
 
-from lucia._compat.concurrency import AsyncRequestLock
-from lucia._logs import signing_out
-from lucia._rules.origins import OriginFailure
-from lucia._rules.requests import RequestLike
+from lucia._async.users import AsyncUserMethods
+from lucia._compat.locks import AsyncSelfLocking
+from lucia._logs import cross_site_request, signing_out
+from lucia._rules.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
+from lucia._rules.origins import Origin, OriginFailure, check_origin
+from lucia._rules.requests import RequestLike, Transport
 from lucia._rules.sessions import check_session
 from lucia.errors import InvalidRequest, InvalidSessionId, InvalidUserId
 from lucia.models import UNSET, Session, SessionUser, Unset, UserT
 
-if TYPE_CHECKING:
-    from lucia._async.auth import AsyncAuth
 
-Transport = Literal["cookie", "bearer"]
+class AsyncRequestMethods(AsyncUserMethods[UserT]):
+    """The methods of ``Auth`` for requests and cookies."""
+
+    _env: Env
+    _cookie: SessionCookie
+    _csrf_protection: bool
+    _origins: frozenset[Origin]
+
+    def handle_request(
+        self, context: RequestLike, transport: Transport = "cookie"
+    ) -> "AsyncAuthRequest[UserT]":
+        """Return the ``AuthRequest`` for a request.
+
+        Args:
+            context: the request, as a :class:`~lucia.RequestContext`.
+            transport: ``cookie``, or ``bearer`` for clients that are not browsers.
+
+        Raises:
+            ValueError: ``transport`` is neither.
+        """
+        if transport not in ("cookie", "bearer"):
+            raise ValueError(f"transport must be 'cookie' or 'bearer', got {transport!r}")
+        return AsyncAuthRequest(self, context, transport)
+
+    def create_session_cookie(self, session: Session | None) -> Cookie:
+        """Return the cookie that carries ``session``, or for None the one that clears it.
+
+        It expires at the end of the idle period.
+        """
+        return create_session_cookie(session, self._cookie, self._env)
+
+    def check_request(self, context: RequestLike) -> OriginFailure | None:
+        """Return and log why the request fails the origin check; None if it passes."""
+        failure = check_origin(context, self._origins) if self._csrf_protection else None
+        if failure is not None:
+            cross_site_request(failure)
+        return failure
+
+    def find_session_id(self, context: RequestLike) -> str | None:
+        """Return the value of the request's session cookie; None if it is missing or empty.
+
+        It may be malformed: whether it can be a session id is not checked here.
+        """
+        return find_cookie(context.headers.get("cookie", ()), self._cookie.name)
+
+    def parse_request_headers(self, context: RequestLike) -> str | None:
+        """Check the request's origin, and return the value of its session cookie.
+
+        Raises:
+            InvalidRequest: the request failed the origin check.
+        """
+        failure = self.check_request(context)
+        if failure is not None:
+            raise InvalidRequest(str(failure))
+        return self.find_session_id(context)
 
 
-class AsyncAuthRequest(Generic[UserT]):
-    """One request, made by ``Auth.handle_request``.
+class AsyncAuthRequest(AsyncSelfLocking, Generic[UserT]):
+    """One request, returned by ``Auth.handle_request``.
 
-    ``validate`` and ``validate_user`` ask the store at most once, share one result, and may be called concurrently.
-    A cookie is set when the session is new or renewed, and cleared by ``sign_out`` and ``set_session(None)`` alone: a store that fails
-    logs nobody out, its error goes up and the same cookie works once it is back.
+    ``validate`` and ``validate_user`` read the store at most once, share one result and may be
+    called concurrently. A cookie is set when the session is new or renewed. Only ``sign_out`` and
+    ``set_session(None)`` clear it: a store error logs nobody out, it is raised, and the same cookie
+    works once the store is back.
 
-    ``origin_failure`` says why the request failed the origin check, or is None. If it failed, ``validate`` answers None, and whatever
-    would change the login raises :class:`~lucia.InvalidRequest`. The request is looked at when something is asked for the first time.
+    ``origin_failure`` says why the request failed the origin check; it is None if it passed. After
+    a failure ``validate`` returns None, and every method that would change the login raises
+    :class:`~lucia.InvalidRequest`. Headers are not read before the first call that needs them.
 
-    By the ``bearer`` transport the id comes in the Authorization header: no cookie is read or set, the origin is not checked, and
-    ``validate`` does not renew, since the client would not learn the new id: ``renew`` does.
+    With the ``bearer`` transport the id comes in the Authorization header: no cookie is read or
+    set, and the origin is not checked. ``validate`` does not renew the session, since the client
+    would not learn the new id; ``renew`` does.
     """
 
-    def __init__(self, auth: AsyncAuth[UserT], context: RequestLike, transport: Transport) -> None:
+    __slots__ = (
+        "_auth",
+        "_context",
+        "_known_id",
+        "_origin_failure",
+        "_session",
+        "_user",
+        "_uses_cookies",
+    )
+
+    def __init__(
+        self, auth: AsyncRequestMethods[UserT], context: RequestLike, transport: Transport
+    ) -> None:
+        super().__init__()
         self._auth = auth
         self._context = context
-        self._cookies = transport == "cookie"
-        self._lock = AsyncRequestLock()
+        self._uses_cookies = transport == "cookie"
         self._session: Session | Unset | None = UNSET
         self._user: SessionUser[UserT] | Unset | None = UNSET
         self._origin_failure: OriginFailure | Unset | None = UNSET
+        # The id that the request sent, which may be malformed, or that of the session since.
         self._known_id: str | Unset | None = UNSET
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._context.method} {'cookie' if self._cookies else 'bearer'}>"
+        transport = "cookie" if self._uses_cookies else "bearer"
+        return f"<AsyncAuthRequest {self._context.method} {transport}>"
 
     @property
     def origin_failure(self) -> OriginFailure | None:
-        """Why the request failed the origin check; None if it passed, and for the ``bearer`` transport."""
+        """Why the request failed the origin check.
+
+        None if it passed, and for the ``bearer`` transport.
+        """
         if self._origin_failure is UNSET:
             self._origin_failure = (
-                self._auth.check_request(self._context) if self._cookies else None
+                self._auth.check_request(self._context) if self._uses_cookies else None
             )
         return self._origin_failure
 
     async def validate(self) -> Session | None:
-        """The request's session, renewed if it was idle; None for a visitor, and for a request from another site."""
+        """Return the request's session, renewed if it was idle.
+
+        None for a visitor and for a request from another site.
+        """
         if self._session is not UNSET:
             return self._session
-        await self._lock.acquire()
+        await self._acquire()
         try:
-            session_id = self._session_id
-            if self._session is not UNSET:
+            if self._session is not UNSET:  # another task was first
                 return self._session
+            session_id = self._session_id()
             if session_id is None:
                 found = None
             elif self._can_renew():
-                found = self._taken(await self._auth.validate_session(session_id))
+                found = self._accept(await self._auth.validate_session(session_id))
             else:
-                found = self._taken(await self._auth.get_session(session_id))
+                found = self._accept(await self._auth.get_session(session_id))
             self._session = found
         except InvalidSessionId:
             self._session = found = None
         finally:
-            self._lock.release()
+            self._release()
         return found
 
     async def validate_user(self) -> SessionUser[UserT] | None:
-        """The request's session and its user, likewise; None also if the user is gone.
+        """Return the request's session and its user, as :meth:`validate` returns the session.
+
+        None also if the user was deleted.
 
         Raises:
             UsersNotConfigured: there is no user adapter.
         """
         if self._user is not UNSET:
             return self._user
-        async with self._lock:
-            return await self._load_user()
+        await self._acquire()
+        try:
+            if self._user is UNSET:
+                self._user = await self._find_user()
+            return self._user
+        finally:
+            self._release()
 
     async def sign_in(self, user_id: str, /, **metadata: Any) -> Session:
-        """Log a user in: a new session under a new id, in the place of the one that the request came with, and its cookie.
+        """Log a user in: create a session, revoke the one that the request sent, set the cookie.
 
         Args:
-            user_id: who logs in.
-            noted: JSON values for the device list, such as ``user_agent=``.
+            user_id: the user who logs in.
+            metadata: JSON values for the device list, such as ``user_agent=``.
 
         Raises:
             InvalidRequest: the request failed the origin check.
-            RuntimeError: the response has started, so that no cookie can be set.
+            RuntimeError: the response has started, so no cookie can be set.
         """
         self._require_own_site()
         self._require_cookie()
@@ -109,9 +194,11 @@ class AsyncAuthRequest(Generic[UserT]):
         """Check a key and its password, and log its user in as :meth:`sign_in` does.
 
         Raises:
-            InvalidCredentials: the key or the password is wrong; the subclass says which, and the client should not be told.
+            InvalidCredentials: the key or the password is wrong. The subclass says which; do not
+                tell the client.
             InvalidRequest, RuntimeError: as :meth:`sign_in`.
-            TooManyAttempts: too many wrong passwords at this key or from the request's address; the password was not looked at.
+            TooManyAttempts: too many wrong passwords for this key or from this address; the
+                password was not checked.
             Overloaded: too many passwords wait to be checked.
         """
         self._require_own_site()
@@ -123,45 +210,57 @@ class AsyncAuthRequest(Generic[UserT]):
         return await self._replace(session)
 
     async def renew(self) -> Session | None:
-        """Put a new session in the place of the request's and set its cookie; None for a visitor.
+        """Replace the request's session by a new one and set its cookie; None for a visitor.
 
-        ``validate`` does this by itself for an idle session that came in a cookie; a client that sends a bearer token has to ask for it.
+        ``validate`` does so by itself for an idle session that came in a cookie. A client that
+        sends a bearer token has to ask for it.
 
         Raises:
             InvalidRequest, RuntimeError: as :meth:`sign_in`.
         """
         self._require_own_site()
         self._require_cookie()
-        async with self._lock:
-            session = None if self._session_id is None else await self._renewed(self._session_id)
-            if session is not None:
-                self._send(session)
-                self._remember(session)
-            return session
+        await self._acquire()
+        try:
+            session_id = self._session_id()
+            if session_id is None:
+                return None
+            session = await self._auth.renew_session(session_id)
+            self._send(session)
+            self._remember(session)
+        except InvalidSessionId:
+            return None
+        finally:
+            self._release()
+        return session
 
     async def sign_out(self) -> None:
-        """End the request's session and clear its cookie. No session is no error.
+        """Revoke the request's session, if there is one, and clear its cookie.
 
         Raises:
             InvalidRequest: the request failed the origin check.
         """
         self._require_own_site()
-        async with self._lock:
-            if self._session_id is not None:
-                with signing_out(
-                    self._session.user_id if isinstance(self._session, Session) else None
-                ):
-                    await self._auth.invalidate_session(self._session_id)
+        await self._acquire()
+        try:
+            session_id = self._session_id()
+            if session_id is not None:
+                user_id = self._session.user_id if isinstance(self._session, Session) else None
+                with signing_out(user_id):
+                    await self._auth.invalidate_session(session_id)
+                # Once the response has started the cookie stays; the revoked id in it is no use.
                 if self._context.can_set_cookie():
                     self._send(None)
             self._remember(None)
+        finally:
+            self._release()
 
     def set_session(self, session: Session | None) -> None:
-        """Set the cookie of a session made elsewhere, or clear it, and forget what was validated before.
+        """Set the cookie of a session created elsewhere, or clear it, and forget the validation.
 
         Raises:
             InvalidRequest: the request failed the origin check.
-            RuntimeError: the response has started, so that no cookie can be set.
+            RuntimeError: the response has started, so no cookie can be set.
             TypeError: it is neither a ``Session`` nor None.
         """
         check_session(session)
@@ -170,18 +269,14 @@ class AsyncAuthRequest(Generic[UserT]):
         self._send(session)
         self._remember(session)
         if session is not None:
-            self._session = self._user = UNSET
+            self._session = UNSET  # the store may know that it was revoked meanwhile
 
-    async def _load_user(self) -> SessionUser[UserT] | None:
-        if self._user is UNSET:
-            self._user = await self._found_user()
-        return self._user
-
-    async def _found_user(self) -> SessionUser[UserT] | None:
-        session, session_id = self._session, self._session_id
+    async def _find_user(self) -> SessionUser[UserT] | None:
+        session = self._session
         if session is UNSET:
-            # A visitor's request asks as well, so that a missing users= is said to everybody.
-            return await self._validated_user(session_id or "")
+            # Ask for a visitor too: a missing users= is then raised for everybody, so that a
+            # developer sees it before logging in.
+            return await self._validate_both(self._session_id() or "")
         if session is None:
             return None
         try:
@@ -189,13 +284,7 @@ class AsyncAuthRequest(Generic[UserT]):
         except InvalidUserId:
             return None
 
-    async def _renewed(self, session_id: str) -> Session | None:
-        try:
-            return await self._auth.renew_session(session_id)
-        except InvalidSessionId:
-            return None
-
-    async def _validated_user(self, session_id: str) -> SessionUser[UserT] | None:
+    async def _validate_both(self, session_id: str) -> SessionUser[UserT] | None:
         validate = (
             self._auth.validate_session_user if self._can_renew() else self._auth.get_session_user
         )
@@ -204,23 +293,29 @@ class AsyncAuthRequest(Generic[UserT]):
         except InvalidSessionId:
             self._session = None
             return None
-        self._session = self._taken(both.session)
+        self._session = self._accept(both.session)
         return both
 
-    def _taken(self, session: Session) -> Session:
-        """The validated session, its cookie set if it is another one than the request came with."""
+    def _accept(self, session: Session) -> Session:
+        """Remember a validated session's id, and set its cookie if the request sent another id."""
         if session.fresh and self._can_renew():
             self._send(session)
         self._known_id = session.session_id
         return session
 
     async def _replace(self, session: Session) -> Session:
-        async with self._lock:
-            if self._session_id is not None:
-                await self._auth.invalidate_session(self._session_id)
+        await self._acquire()
+        try:
+            # Before the cookie: if this fails, the client keeps the old session, and nobody has
+            # the new one.
+            session_id = self._session_id()
+            if session_id is not None:
+                await self._auth.invalidate_session(session_id)
             self._send(session)
             self._remember(session)
             return session
+        finally:
+            self._release()
 
     def _remember(self, session: Session | None) -> None:
         self._session = session
@@ -228,40 +323,38 @@ class AsyncAuthRequest(Generic[UserT]):
         self._known_id = None if session is None else session.session_id
 
     def _send(self, session: Session | None) -> None:
-        if self._cookies:
+        if self._uses_cookies:
             self._context.set_cookie(self._auth.create_session_cookie(session))
+            # A shared cache must neither store this cookie nor give it to somebody else.
             self._context.set_header("cache-control", "no-store")
             self._context.set_header("vary", "Cookie")
 
     def _can_renew(self) -> bool:
-        return self._cookies and self._context.can_set_cookie()
+        return self._uses_cookies and self._context.can_set_cookie()
 
     def _require_own_site(self) -> None:
         if self.origin_failure is not None:
             raise InvalidRequest(str(self.origin_failure))
 
     def _require_cookie(self) -> None:
-        if self._cookies and not self._context.can_set_cookie():
+        if self._uses_cookies and not self._context.can_set_cookie():
             raise RuntimeError(
-                "the response has started, so that no cookie can be set: sign in before sending it"
+                "the response has started, so no cookie can be set: sign in before sending it"
             )
 
-    @property
     def _session_id(self) -> str | None:
-        """What the request came with, whether it can be an id or not; then the id of what was validated or set since."""
+        """Return the id that the request sent, or that of the session validated or set since."""
         if self._known_id is UNSET:
-            self._known_id = self._find_id()
+            if self.origin_failure is not None:
+                self._known_id = None
+            elif self._uses_cookies:
+                self._known_id = self._auth.find_session_id(self._context)
+            else:
+                self._known_id = _bearer_token(self._context.headers.get("authorization", ()))
         return self._known_id
-
-    def _find_id(self) -> str | None:
-        if self.origin_failure is not None:
-            return None
-        if self._cookies:
-            return self._auth.find_session_id(self._context)
-        return _bearer_token(self._context.headers.get("authorization", ()))
 
 
 def _bearer_token(values: Sequence[str]) -> str | None:
-    """The token of a single ``Authorization: Bearer`` header (RFC 6750, section 2.1)."""
+    """Return the token of a single ``Authorization: Bearer`` header (RFC 6750, section 2.1)."""
     scheme, _, token = values[0].partition(" ") if len(values) == 1 else ("", "", "")
     return token.strip(" ") or None if scheme.lower() == "bearer" else None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from lucia._async.protocols import AsyncThrottleStore, AsyncThrottlingSessionAdapter
-from lucia._compat.concurrency import PerProcess
+from lucia._compat.per_loop import PerProcess
 from lucia._memory.throttling import FailureLog
 from lucia._rules.sessions import Clock
 from lucia._rules.throttling import Attempt, FailureRule, Throttle, seconds_to_wait

@@ -6,7 +6,7 @@ from typing import Any
 
 from lucia._async.sessions import AsyncSessionMethods
 from lucia._async.throttling import AsyncGuard
-from lucia._compat.concurrency import AsyncPasswordWorkers, owner_of
+from lucia._compat.password_pool import AsyncPasswordWorkers, owner_of
 from lucia._logs import credentials, key_found, revocation
 from lucia._rules.passwords import PasswordHasher, check_new_password, is_acceptable
 from lucia._rules.sessions import (

@@ -1,17 +1,43 @@
-"""Telling functions that wait from functions that don't, so that a mix-up is refused when it is made and not at the first call."""
+"""Checks of the settings of ``Auth``, so that a mistake is raised there and not by a request.
+
+Most of them tell sync from async functions.
+"""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from difflib import get_close_matches
 from typing import Any
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives something to await; sees through ``functools.wraps``."""
+    """Return whether a call has to be awaited; decorators that use ``functools.wraps`` are skipped."""
     return inspect.iscoroutinefunction(inspect.unwrap(function))
 
 
+def check_names(owner: str, given: Collection[str], declared: Any) -> None:
+    """Check the names of keyword arguments that a ``TypedDict`` declares, as Python checks others.
+
+    Args:
+        owner: the name of the class that takes them.
+        given: the names of the arguments.
+        declared: the ``TypedDict``.
+
+    Raises:
+        TypeError: an argument is unknown or missing.
+    """
+    known: frozenset[str] = declared.__required_keys__ | declared.__optional_keys__
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f": did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}{hint}")
+    missing = sorted(declared.__required_keys__.difference(given))
+    if missing:
+        raise TypeError(f"{owner}() is missing the keyword argument {missing[0]!r}")
+
+
 def check_flavour(name: str, given: Callable[..., Any], like: Callable[..., Any]) -> None:
-    """Refuse an adapter of the other colour than ``Auth`` or ``AsyncAuth``.
+    """Refuse a sync adapter for ``AsyncAuth``, and an async adapter for ``Auth``.
 
     Args:
         name: the argument's name.
@@ -19,21 +45,24 @@ def check_flavour(name: str, given: Callable[..., Any], like: Callable[..., Any]
         like: a method of the object that will call it.
 
     Raises:
-        TypeError: one of them waits and the other does not.
+        TypeError: one of the methods is async and the other is not.
     """
     if is_async(given) == is_async(like):
         return
-    auth, adapter = ("AsyncAuth", "AsyncX…Adapter") if is_async(like) else ("Auth", "X…Adapter")
+    found, auth, needed = (
+        ("a sync", "AsyncAuth", "an async") if is_async(like) else ("an async", "Auth", "a sync")
+    )
+    prefix = auth.removesuffix("Auth")
     raise TypeError(
-        f"{name}= has an adapter of the other colour: {auth} takes an {adapter}, whose methods {_verb(like)}"
+        f"{name}= is {found} adapter; {auth} needs {needed} one, such as {prefix}MemoryAdapter"
     )
 
 
 def check_methods(name: str, given: object, protocol: type) -> None:
-    """Refuse a setting that does not have a protocol's methods.
+    """Refuse a setting that lacks one of a protocol's methods.
 
     Raises:
-        TypeError: it is a class in the place of its instance, or lacks a method.
+        TypeError: it lacks a method, or is a class instead of an instance.
     """
     if isinstance(given, type):
         kind = given.__name__
@@ -48,7 +77,7 @@ def check_methods(name: str, given: object, protocol: type) -> None:
 
 
 def check_function(name: str, function: object) -> None:
-    """Refuse a setting whose result ``Auth`` would use without awaiting it.
+    """Refuse a setting that is not a plain function: ``Auth`` would not await its result.
 
     Raises:
         TypeError: it can't be called, or it is async.
@@ -57,9 +86,6 @@ def check_function(name: str, function: object) -> None:
         raise TypeError(f"{name} must be a function, not {type(function).__name__}")
     if is_async(function) or inspect.iscoroutinefunction(type(function).__call__):
         raise TypeError(
-            f"{name} must be a plain function, not an async one: it is called without await, so do what has to be awaited elsewhere"
+            f"{name} must be a plain function, not an async one: it is called without await, "
+            "so do the async work elsewhere"
         )
-
-
-def _verb(like: Callable[..., Any]) -> str:
-    return "are async" if is_async(like) else "are not async"

@@ -1,16 +1,43 @@
-"""Whose a value is: an event loop's, or a process's, that makes it on first use and never shares it.
+"""Values created once per event loop in async code, or once per process in sync code.
 
-``AsyncPerLoop`` stands beside ``Owned``, with the same methods (``aclose`` is ``close``), so that generated code finds its own by name.
+They are created on first use and never shared with another loop or, after a fork, process.
 """
 
 import asyncio
+import os
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from lucia._compat.concurrency import PerProcess
+__all__ = ["AsyncPerLoop", "PerLoop", "PerProcess"]
 
-__all__ = ["AsyncPerLoop", "PerLoop"]
+T = TypeVar("T")
+
+
+class PerProcess(Generic[T]):
+    """A value for each process, created on first use.
+
+    After a fork the child has none of its parent's threads, and a lock that one of them held would
+    never be released. So no lock guards this either: if threads race, one value wins and the others
+    are never used.
+    """
+
+    def __init__(self, make: Callable[[], T], getpid: Callable[[], int] = os.getpid) -> None:
+        self._make = make
+        self._getpid = getpid
+        self._values: dict[int, T] = {}
+
+    def get(self) -> T:
+        """Return the value of this process."""
+        pid = self._getpid()
+        value = self._values.get(pid)
+        return self._first(pid) if value is None else value
+
+    def _first(self, pid: int) -> T:
+        value = self._values.setdefault(pid, self._make())
+        for other in self._values.keys() - {pid}:
+            self._values.pop(other, None)
+        return value
 
 
 class _AsyncClosable(Protocol):
@@ -26,10 +53,12 @@ ClosableT = TypeVar("ClosableT", bound=_Closable)
 
 
 class AsyncPerLoop(Generic[AsyncClosableT]):
-    """One value for each running event loop, made on first use, and closed before its loop ends, whether or not anybody closes it.
+    """A value for each event loop, created on first use and closed before its loop ends.
 
-    What a loop closes by itself when it ends are asynchronous generators (``loop.shutdown_asyncgens``, which ``asyncio.run`` and every
-    framework calls): so one waits in each loop to close the value. The value is closed too when this object is gone.
+    It is closed even if nobody calls ``aclose``. The only things that a loop closes by itself are
+    asynchronous generators, by ``loop.shutdown_asyncgens``, which ``asyncio.run`` and every
+    framework call. So in each loop a suspended generator closes the value in its ``finally``. The
+    value is closed too when this object is garbage-collected.
     """
 
     def __init__(self, make: Callable[[], AsyncClosableT]) -> None:
@@ -40,17 +69,17 @@ class AsyncPerLoop(Generic[AsyncClosableT]):
         ] = {}
 
     async def get(self) -> AsyncClosableT:
-        """The running loop's value."""
+        """Return the running loop's value."""
         entry = self._by_loop.get(asyncio.get_running_loop())
         return await self._first() if entry is None else entry[0]
 
-    def here(self) -> AsyncClosableT | None:
-        """The running loop's value, if there is one by now."""
+    def peek(self) -> AsyncClosableT | None:
+        """Return the running loop's value if it was created, else None."""
         entry = self._by_loop.get(asyncio.get_running_loop())
         return None if entry is None else entry[0]
 
     async def aclose(self) -> None:
-        """Close the running loop's value. Later calls make another."""
+        """Close the running loop's value. Later calls create another."""
         entry = self._by_loop.pop(asyncio.get_running_loop(), None)
         if entry is not None:
             _, closing, finalizer = entry
@@ -76,29 +105,29 @@ async def _closing(value: _AsyncClosable) -> AsyncGenerator[None]:
         yield
     finally:
         await value.aclose()
-        await asyncio.sleep(0)  # in which the loop ends the transports
+        await asyncio.sleep(0)  # let the loop close the transports
 
 
 def _close_later(loop: asyncio.AbstractEventLoop, closing: AsyncGenerator[None]) -> None:
-    """Close from outside of the loop, maybe in another thread."""
+    """Close from outside the loop, maybe from another thread, since finalizers run anywhere."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(loop.create_task, closing.aclose())
 
 
 class PerLoop(Generic[ClosableT]):
-    """One value for each process, made on first use: nothing is shared after a fork."""
+    """A value for each process, created on first use."""
 
     def __init__(self, make: Callable[[], ClosableT]) -> None:
         self._values = PerProcess(make)
 
     def get(self) -> ClosableT:
-        """This process's value."""
+        """Return the value of this process."""
         return self._values.get()
 
-    def here(self) -> ClosableT | None:
-        """This process's value."""
+    def peek(self) -> ClosableT | None:
+        """Return the value of this process, as :meth:`get`: creating it waits for nothing."""
         return self._values.get()
 
     def close(self) -> None:
-        """Close this process's value. Later calls open it anew."""
+        """Close the value of this process. Later calls open it again."""
         self._values.get().close()

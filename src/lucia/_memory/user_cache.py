@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from lucia._compat.concurrency import PerProcess
+from lucia._compat.per_loop import PerProcess
 from lucia._rules.sessions import milliseconds
 from lucia.models import UserRow
 

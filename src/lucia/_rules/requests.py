@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from lucia._rules.cookies import Cookie
+
+Transport = Literal["cookie", "bearer"]
+"""Where a request carries its session id: in a cookie, or in the Authorization header."""
 
 REQUEST_HEADERS: Final = ("cookie", "origin", "sec-fetch-site", "authorization")
 """The request headers that the library reads."""

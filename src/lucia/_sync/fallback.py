@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 
 from lucia._sync.protocols import SessionAdapter
-from lucia._compat.concurrency import Lock
+from lucia._compat.locks import Lock
 from lucia._memory.renewals import Renewals
 from lucia._rules.caps import login_after, surplus_sessions
 from lucia._rules.sessions import Clock

@@ -7,7 +7,7 @@ from typing import Any
 
 from lucia._sync.sessions import SessionMethods
 from lucia._sync.throttling import Guard
-from lucia._compat.concurrency import PasswordWorkers, owner_of
+from lucia._compat.password_pool import PasswordWorkers, owner_of
 from lucia._logs import credentials, key_found, revocation
 from lucia._rules.passwords import PasswordHasher, check_new_password, is_acceptable
 from lucia._rules.sessions import (

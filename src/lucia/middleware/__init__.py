@@ -1,1 +1,5 @@
-"""One small module for each web framework: a request comes in as a :class:`lucia.RequestContext`, cookies go out."""
+"""Integrations of web frameworks, a module for each.
+
+An integration turns a request into a :class:`lucia.RequestContext`, and puts the cookies on the
+response.
+"""

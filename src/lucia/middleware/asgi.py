@@ -1,6 +1,7 @@
-"""Any ASGI application: a middleware that gives each request its ``AuthRequest`` and puts its cookies on the response.
+"""The middleware for any ASGI application.
 
-Format: the ASGI HTTP and WebSocket specification, version 2 and 3. No framework is imported.
+It gives each request an ``AuthRequest`` and puts its cookies on the response. Format: ASGI HTTP and
+WebSocket specification, versions 2 and 3. No framework is imported.
 """
 
 import json
@@ -9,9 +10,11 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from lucia._async.auth import AsyncAuth
-from lucia._async.request import AsyncAuthRequest, Transport
+from lucia._async.request import AsyncAuthRequest
 from lucia._rules.cookies import Cookie
-from lucia._rules.requests import REQUEST_HEADERS
+from lucia._rules.requests import REQUEST_HEADERS, Transport
+from lucia.errors import InvalidRequest
+from lucia.middleware._responses import TRY_AGAIN_LATER, ErrorResponse, response_for
 
 UserT = TypeVar("UserT")
 
@@ -23,36 +26,32 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _KEY: Final = "lucia.requests"
-_READ: Final = {name.encode(): name for name in REQUEST_HEADERS}
+_HEADER_NAMES: Final = {name.encode(): name for name in REQUEST_HEADERS}
 _STARTS: Final = frozenset(
     {"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"}
 )
 
-FOREIGN_REQUEST: Final = "This request comes from another site."
-"""The message to a client whose request failed the origin check."""
-
-TRY_AGAIN_LATER: Final = 1013
-"""The code that closes a WebSocket which can't be served now, in IANA's registry of such codes."""
-
 
 class LuciaMiddleware:
-    """Gives each HTTP request and each WebSocket an ``AuthRequest``, which :func:`auth_request` finds.
+    """Gives each HTTP request and each WebSocket an ``AuthRequest``; see :func:`auth_request`.
 
-    Its cookies are set on whatever response the application sends: returned, streamed, or made by an exception handler. It works
-    without a lifespan. Starlette's answer 500 lies outside of what ``add_middleware`` adds and would go without them: wrap the whole
-    application, as the ``install`` methods for Starlette and FastAPI do.
+    Its cookies are put on whatever response the application sends: returned, streamed, or made by
+    an exception handler. No lifespan is needed. Starlette's response 500 is made outside of what
+    ``add_middleware`` adds and would lack them: wrap the whole application, as the ``install``
+    methods for Starlette and FastAPI do.
 
     Args:
         app: the ASGI application.
         auth: the application's ``AsyncAuth``.
-        transport: ``cookie``, or ``bearer`` for clients that are no browsers.
-        forbid_cross_site: answer 403 to a request that fails the origin check, instead of treating it as a visitor's.
-        validate_ahead: ask for the session of each request that carries a possible id before the application sees it, in place of when it
-            asks: where nearly every route asks, a request then waits while it is small, which saves much of its time. A store that fails
-            fails for who asks, and not before.
+        transport: ``cookie``, or ``bearer`` for clients that are not browsers.
+        forbid_cross_site: respond 403 to a request that fails the origin check, instead of treating
+            it as a visitor's.
+        validate_ahead: validate before the application runs. If nearly every route needs the
+            session, this saves much of the time that a request waits with all of the framework's
+            objects alive. Store errors are raised when the route asks for the session.
 
     Raises:
-        TypeError: ``auth`` is no ``AsyncAuth``.
+        TypeError: ``auth`` is not an ``AsyncAuth``.
     """
 
     def __init__(
@@ -72,42 +71,54 @@ class LuciaMiddleware:
         self.validate_ahead = validate_ahead
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Servers look at this method to tell ASGI 3 from ASGI 2, so it has to be a coroutine.
+        await self.handle(scope, receive, send)
+
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Handle a request as calling the middleware does, without a coroutine in between."""
         if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
         exchange = _Exchange(scope)
         request = self.auth.handle_request(exchange, self.transport)
-        others = scope.get(_KEY)
-        scope[_KEY] = {**others, self.auth: request} if others else {self.auth: request}
+        outer = scope.get(_KEY)
+        scope[_KEY] = {**outer, self.auth: request} if outer else {self.auth: request}
+        sender = _Sender(exchange, scope, send)
+        if self.forbid_cross_site or self.validate_ahead:
+            return self._check_first(request, scope, receive, sender)
+        return self.app(scope, receive, sender)
+
+    async def _check_first(
+        self, request: AsyncAuthRequest[Any], scope: Scope, receive: Receive, send: Send
+    ) -> None:
         if self.forbid_cross_site and request.origin_failure is not None:
-            await _refuse(scope, send)
+            await _refuse(scope, send, response_for(InvalidRequest(), self.transport))
             return
         if self.validate_ahead:
-            with suppress(Exception):  # who asks is the one to learn of it
+            with suppress(Exception):  # raised again when the route asks for the session
                 await request.validate()
-        await self.app(scope, receive, _Sender(exchange, scope, send))
+        await self.app(scope, receive, send)
 
 
 def auth_request(auth: AsyncAuth[UserT], scope: Scope) -> AsyncAuthRequest[UserT]:
-    """The ``AuthRequest`` that the middleware made for this request.
+    """Return the ``AuthRequest`` that the middleware made for this request.
 
     Raises:
         RuntimeError: the middleware is not installed for this ``auth``.
     """
-    requests: dict[AsyncAuth[Any], AsyncAuthRequest[UserT]] = scope.get(_KEY, {})
     try:
-        return requests[auth]
+        request: AsyncAuthRequest[UserT] = scope[_KEY][auth]
     except KeyError:
         raise RuntimeError(
             "LuciaMiddleware is not installed for this auth: add it to the application"
         ) from None
+    return request
 
 
 def check_auth(auth: object) -> None:
-    """Refuse a sync ``Auth``, whose answers could not be awaited.
+    """Refuse a sync ``Auth``, whose results can't be awaited.
 
     Raises:
-        TypeError: it is no ``AsyncAuth``.
+        TypeError: it is not an ``AsyncAuth``.
     """
     if not isinstance(auth, AsyncAuth):
         kind = type(auth).__name__
@@ -116,22 +127,23 @@ def check_auth(auth: object) -> None:
 
 
 class _Exchange:
-    """One request, whose headers are looked at when they are asked for; what the library adds to its response, and whether it still can.
+    """One request as a ``RequestLike``, and what the library adds to its response.
 
-    The scope leads to it, so it holds neither the scope nor the server's ``send``, which leads there: each request would be a cycle, and
-    left to the garbage collector, which then is at work all the time.
+    The scope refers to it, so it must refer neither to the scope nor to the server's ``send``,
+    which refers to the scope: each request would be a cycle that only the garbage collector frees,
+    and it would be running all the time.
     """
 
     __slots__ = (
         "_client",
         "_path",
+        "_raw_headers",
         "_scheme",
-        "_sent",
         "_server",
         "cookies",
         "is_websocket",
         "method",
-        "set_headers",
+        "response_headers",
         "started",
     )
 
@@ -139,9 +151,10 @@ class _Exchange:
         self.method: str = scope.get("method", "GET")
         self.is_websocket = scope["type"] == "websocket"
         self.started = False
-        self.cookies: dict[str, bytes] = {}
-        self.set_headers: dict[str, str] = {}
-        self._sent: RawHeaders = scope["headers"]
+        # Both are made when the first cookie is set: few requests set one.
+        self.cookies: dict[str, bytes] | None = None
+        self.response_headers: dict[str, str] | None = None
+        self._raw_headers: RawHeaders = scope["headers"]
         self._scheme: str = scope.get("scheme", "http")
         self._path: str = scope["path"]
         self._server: Any = scope.get("server")
@@ -149,23 +162,26 @@ class _Exchange:
 
     @property
     def headers(self) -> dict[str, list[str]]:
-        """Those that the library reads."""
+        """The headers that the library reads."""
         headers: dict[str, list[str]] = {}
-        for raw_name, raw_value in self._sent:
-            name = _READ.get(raw_name.lower())
+        for raw_name, raw_value in self._raw_headers:
+            name = _HEADER_NAMES.get(raw_name.lower())
             if name is not None:
                 headers.setdefault(name, []).append(raw_value.decode("latin-1"))
         return headers
 
     @property
     def url(self) -> str:
-        """By the Host header; without one, as in HTTP/1.0, by where the server listens."""
-        hosts = [value.decode("latin-1") for name, value in self._sent if name.lower() == b"host"]
-        return f"{self._scheme}://{(hosts and hosts[-1]) or _address(self._server)}/{self._path.removeprefix('/')}"
+        """The URL by the Host header, or as in HTTP/1.0 without one, by the server's address."""
+        hosts = [
+            value.decode("latin-1") for name, value in self._raw_headers if name.lower() == b"host"
+        ]
+        host = (hosts and hosts[-1]) or _address(self._server)
+        return f"{self._scheme}://{host}/{self._path.removeprefix('/')}"
 
     @property
     def client_address(self) -> str | None:
-        """Where the request came from."""
+        """The address that the server says the request came from."""
         return (self._client or (None,))[0]
 
     def can_set_cookie(self) -> bool:
@@ -174,13 +190,13 @@ class _Exchange:
     def set_cookie(self, cookie: Cookie) -> None:
         if self.started:
             raise RuntimeError("the response has started meanwhile, so that no cookie can be set")
-        self.cookies[cookie.name] = cookie.serialize().encode()
+        self.cookies = {**(self.cookies or {}), cookie.name: cookie.serialize().encode()}
 
     def set_header(self, name: str, value: str) -> None:
-        self.set_headers[name] = value
+        self.response_headers = {**(self.response_headers or {}), name: value}
 
     def with_cookies(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
-        """The response's headers, and what the library adds to them."""
+        """Return the response's headers and those that the library adds."""
         kept = [(name, value) for name, value in headers if name.lower() != b"cache-control"]
         varies = {
             field.strip().lower()
@@ -190,15 +206,14 @@ class _Exchange:
         }
         added = [
             (name.encode(), value.encode())
-            for name, value in self.set_headers.items()
+            for name, value in (self.response_headers or {}).items()
             if value.lower().encode() not in varies
         ]
-        cookies = [(b"set-cookie", cookie) for cookie in self.cookies.values()]
-        return kept + added + cookies
+        return kept + added + [(b"set-cookie", cookie) for cookie in (self.cookies or {}).values()]
 
 
 class _Sender:
-    """What the application calls in the place of the server's ``send``."""
+    """The ``send`` that the application calls instead of the server's."""
 
     __slots__ = ("_exchange", "_scope", "_send")
 
@@ -219,9 +234,10 @@ class _Sender:
         return self._send({**message, "headers": exchange.with_cookies(message.get("headers", ()))})
 
     async def _close(self, message: Message) -> None:
-        """Reject a WebSocket, by a response of ours where the server can send one and it says more than the close.
+        """Reject a WebSocket before it is accepted.
 
-        For a close the server answers 403 without cookies, whatever its code is.
+        The server turns a close into a 403 without cookies, whatever its code is. So respond
+        directly if there is a cookie or the status is another one, and the server can do it.
         """
         is_temporary = message.get("code") == TRY_AGAIN_LATER
         says_more = is_temporary or self._exchange.cookies
@@ -242,11 +258,12 @@ def _address(server: tuple[str, int | None] | None) -> str:
     return bracketed if port is None else f"{bracketed}:{port}"
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
+async def _refuse(scope: Scope, send: Send, response: ErrorResponse) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": FOREIGN_REQUEST})
+        code, reason = response.close_code, response.close_reason
+        await send({"type": "websocket.close", "code": code, "reason": reason})
         return
-    body = json.dumps({"detail": FOREIGN_REQUEST}, separators=(",", ":")).encode()
+    body = json.dumps({"detail": response.detail}, separators=(",", ":")).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

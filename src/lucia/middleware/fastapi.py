@@ -1,4 +1,4 @@
-"""FastAPI: the same as for Starlette, as dependencies that the OpenAPI document knows."""
+"""FastAPI: dependencies for routes and WebSockets, which the OpenAPI document describes."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
@@ -14,9 +14,11 @@ except ImportError as error:
     ) from error
 
 from lucia._async.auth import AsyncAuth
-from lucia._async.request import AsyncAuthRequest, Transport
+from lucia._async.request import AsyncAuthRequest
+from lucia._rules.requests import Transport
 from lucia.errors import NotAuthenticated
-from lucia.middleware.asgi import LuciaMiddleware
+from lucia.middleware._responses import response_for
+from lucia.middleware.asgi import LuciaMiddleware, auth_request
 from lucia.middleware.starlette import StarletteAuth
 from lucia.models import Session, SessionUser, UserT
 
@@ -31,42 +33,47 @@ _METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", 
 def _named_without_parentheses(dependency: DependencyT) -> DependencyT:
     """Make Python's own error for ``Depends(web.user())`` say what to do.
 
-    A check in the function would come too late: an async function is run when it is awaited, which
-    a route that is only being written never does.
+    A check in the function would come too late: the body of an async function does not run before
+    it is awaited, and nobody awaits it where a route is defined.
     """
-    name = f"name the dependency without calling it, as in Depends(web.user): {dependency.__qualname__}"
-    dependency.__qualname__ = name
+    hint = "name the dependency without calling it, as in Depends(web.user)"
+    dependency.__qualname__ = f"{hint}: {dependency.__qualname__}"
     return dependency
 
 
 class Required(SecurityBase, Generic[T]):
-    """A dependency that a visitor's request does not pass: 401, and a security requirement in the OpenAPI document."""
+    """A dependency that needs a login.
+
+    A visitor's request gets 401, and the OpenAPI document names the security scheme.
+    """
 
     def __init__(
         self,
-        find: Callable[[HTTPConnection], Awaitable[T | None]],
+        auth: AsyncAuth[Any],
+        find: Callable[[AsyncAuthRequest[Any]], Awaitable[T | None]],
         model: APIKey | HTTPBearer,
         scheme_name: str,
     ) -> None:
+        self._auth = auth
         self._find = find
         self.model = model
         self.scheme_name = scheme_name
 
     @_named_without_parentheses
     async def __call__(self, connection: HTTPConnection) -> T:
-        """What was asked for.
+        """Return what the dependency is for.
 
         Raises:
-            NotAuthenticated: a visitor's request; answered with 401.
+            NotAuthenticated: the request is a visitor's; the response is 401.
         """
-        found = await self._find(connection)
+        found = await self._find(auth_request(self._auth, connection.scope))
         if found is None:
             raise NotAuthenticated
         return found
 
 
 class FastAPIAuth(Generic[UserT]):
-    """A FastAPI application's view of ``auth``: install it once, then name its members as dependencies, in routes and WebSockets.
+    """Sessions for a FastAPI application: install it once, then use its members as dependencies.
 
     ========================= =================================================================
     ``Depends(…)``            gives
@@ -79,20 +86,22 @@ class FastAPIAuth(Generic[UserT]):
     ``web.optional_user``     the user, or None
     ========================= =================================================================
 
-    ``install`` adds the middleware, the answers of :class:`~lucia.middleware.starlette.StarletteAuth`, and the 401 of each route that
-    needs a login to the OpenAPI document.
+    They work in WebSockets too. ``install`` adds the middleware, the exception handlers of
+    :class:`~lucia.middleware.starlette.StarletteAuth`, and to the OpenAPI document the response 401
+    of each route that needs a login.
 
     Args:
         auth: the application's ``AsyncAuth``.
-        transport: ``cookie``, or ``bearer`` for clients that are no browsers.
-        forbid_cross_site: answer 403 to a request that fails the origin check, instead of treating it as a visitor's.
-        validate_ahead: ask for the session of each request that carries a possible id before the application sees it, in place of when it
-            asks: where nearly every route asks, a request then waits while it is small, which saves much of its time. A store that fails
-            fails for who asks, and not before.
-        scheme_name: names the security scheme in the OpenAPI document; two auths of one application need two names.
+        transport: ``cookie``, or ``bearer`` for clients that are not browsers.
+        forbid_cross_site: respond 403 to a request that fails the origin check, instead of treating
+            it as a visitor's.
+        validate_ahead: validate before the application runs, see
+            :class:`~lucia.middleware.asgi.LuciaMiddleware`.
+        scheme_name: the name of the security scheme in the OpenAPI document; two auths of one
+            application need two names.
 
     Raises:
-        TypeError: ``auth`` is no ``AsyncAuth``.
+        TypeError: ``auth`` is not an ``AsyncAuth``.
     """
 
     session: Required[Session]
@@ -116,16 +125,16 @@ class FastAPIAuth(Generic[UserT]):
         )
         self._scheme_name = scheme_name
         model = _security_model(auth, transport)
-        self.session = Required(
-            lambda connection: self._web.request(connection).validate(), model, scheme_name
-        )
-        self.user = Required(self._web.optional_user, model, scheme_name)
+        # Methods of AsyncAuthRequest rather than of self._web: while the store is read, each
+        # coroutine on the way is an object that the garbage collector has to look at.
+        self.session = Required(auth, AsyncAuthRequest[UserT].validate, model, scheme_name)
+        self.user = Required(auth, _find_user, model, scheme_name)
         self.session_user = Required(
-            lambda connection: self._web.request(connection).validate_user(), model, scheme_name
+            auth, AsyncAuthRequest[UserT].validate_user, model, scheme_name
         )
 
     def install(self, app: FastAPI) -> None:
-        """Add the middleware, the answers and the documentation to an application, as ``StarletteAuth.install`` does.
+        """Add the middleware, the exception handlers and the documentation to an application.
 
         Raises:
             RuntimeError: the application has started.
@@ -136,32 +145,42 @@ class FastAPIAuth(Generic[UserT]):
         def openapi() -> dict[str, Any]:
             return document_401(make(), self._scheme_name)
 
-        app.openapi = openapi  # type: ignore[method-assign] # the way FastAPI documents for extending the OpenAPI document
+        # FastAPI's documented way of extending the OpenAPI document.
+        app.openapi = openapi  # type: ignore[method-assign]
 
     @_named_without_parentheses
     async def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT]:
-        """What this request may ask and do, such as ``sign_in_with_key`` and ``sign_out``."""
+        """Return the ``AuthRequest``, with methods such as ``sign_in_with_key`` and ``sign_out``."""
         return self._web.request(connection)
 
     @_named_without_parentheses
     async def optional_session(self, connection: HTTPConnection) -> Session | None:
-        """The request's session, or None for a visitor."""
-        return await self._web.optional_session(connection)
+        """Return the request's session, or None for a visitor."""
+        return await self._web.request(connection).validate()
 
     @_named_without_parentheses
     async def optional_user(self, connection: HTTPConnection) -> UserT | None:
-        """The request's user, or None for a visitor."""
+        """Return the request's user, or None for a visitor."""
         return await self._web.optional_user(connection)
 
 
+async def _find_user(request: AsyncAuthRequest[UserT]) -> UserT | None:
+    both = await request.validate_user()
+    return None if both is None else both.user
+
+
 def document_401(document: dict[str, Any], scheme_name: str) -> dict[str, Any]:
-    """Add the answer 401 to each operation of an OpenAPI document that needs this security scheme and names no such answer."""
+    """Add a response 401 to each operation of an OpenAPI document that needs this security scheme.
+
+    An operation that documents such a response itself keeps its own.
+    """
+    description = response_for(NotAuthenticated(), "cookie").detail
     for path in document.get("paths", {}).values():
         for method in _METHODS & path.keys():
             operation = path[method]
             if any(scheme_name in requirement for requirement in operation.get("security", ())):
                 operation.setdefault("responses", {}).setdefault(
-                    "401", {"description": "Not logged in."}
+                    "401", {"description": description}
                 )
     return document
 

@@ -28,7 +28,7 @@ from lucia import (
     User,
 )
 from lucia._compat.calls import Calls
-from lucia._compat.concurrency import NEW_PASSWORDS, _Turn, _Turns, owner_of
+from lucia._compat.password_pool import NEW_PASSWORDS, _Turn, _Turns, owner_of
 from tests.sync.support.watched_store import WatchedStore, StoreDownError, make_auth
 from tests.support.clocks import Time
 from tests.support.passwords import CHEAP, CountingHash

@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-from lucia._compat.concurrency import AsyncLock
+from lucia._compat.locks import AsyncLock
 from lucia._logs import revoked
 from lucia._memory.renewals import Renewals
 from lucia._rules.caps import surplus_sessions

@@ -126,7 +126,7 @@ class AsyncRedisDriver:
 
     def shortest_way(self) -> AsyncRoute | None:
         """What a command may be sent on without more ado; None where that has to be made first, or something else has to be done."""
-        return None if self.revocations.due else self._route.here()
+        return None if self.revocations.due else self._route.peek()
 
     async def run(
         self,
@@ -310,7 +310,7 @@ class AsyncRedisDriver:
         while True:
             try:
                 await self._wait_for_replay(course)
-                route = self._route.here() or await self._route.get()
+                route = self._route.peek() or await self._route.get()
                 mode = USUAL
                 if again or course.during_replay:
                     mode = SendMode(
@@ -340,7 +340,7 @@ class AsyncRedisDriver:
 
     async def _wait_for_replay(self, course: _OperationState) -> None:
         if self._replayer is not None and self.revocations.due and not course.during_replay:
-            replayer = self._replayer.here() or await self._replayer.get()
+            replayer = self._replayer.peek() or await self._replayer.get()
             await replayer.complete(_seconds_until(course.end_of_command))
 
 

@@ -127,7 +127,7 @@ class RedisDriver:
 
     def shortest_way(self) -> Route | None:
         """What a command may be sent on without more ado; None where that has to be made first, or something else has to be done."""
-        return None if self.revocations.due else self._route.here()
+        return None if self.revocations.due else self._route.peek()
 
     def run(
         self,
@@ -311,7 +311,7 @@ class RedisDriver:
         while True:
             try:
                 self._wait_for_replay(course)
-                route = self._route.here() or self._route.get()
+                route = self._route.peek() or self._route.get()
                 mode = USUAL
                 if again or course.during_replay:
                     mode = SendMode(
@@ -341,7 +341,7 @@ class RedisDriver:
 
     def _wait_for_replay(self, course: _OperationState) -> None:
         if self._replayer is not None and self.revocations.due and not course.during_replay:
-            replayer = self._replayer.here() or self._replayer.get()
+            replayer = self._replayer.peek() or self._replayer.get()
             replayer.complete(_seconds_until(course.end_of_command))
 
 

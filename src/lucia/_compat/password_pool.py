@@ -1,6 +1,9 @@
-"""What differs between the two colours beyond ``await``: locks, and the workers that hash passwords.
+"""Hashing passwords: in threads of its own for async code, in the callers' threads for sync code.
 
-Each ``AsyncX`` stands beside its ``X``, with the same methods (``aclose`` is ``close``), so that generated code finds its own by name.
+Hashing takes long and much memory, so only a few passwords are hashed at once and few more wait.
+``_Turns`` decides whose password is next, ``_Jobs`` does the work; the rest is how each flavour
+waits: ``_Pool`` and ``AsyncPasswordWorkers`` for tasks, ``_Gate`` and ``PasswordWorkers`` for
+threads.
 """
 
 import asyncio
@@ -13,25 +16,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from types import TracebackType
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
+from lucia._compat.per_loop import PerProcess
 from lucia._logs import overloaded
 from lucia._rules.passwords import PasswordHasher, PasswordPool, is_acceptable
 from lucia._rules.throttling import address_block
 from lucia.errors import Overloaded
 
-__all__ = [
-    "NEW_PASSWORDS",
-    "AsyncLock",
-    "AsyncPasswordWorkers",
-    "AsyncRequestLock",
-    "Lock",
-    "PasswordWorkers",
-    "PerProcess",
-    "RequestLock",
-    "owner_of",
-]
+__all__ = ["NEW_PASSWORDS", "AsyncPasswordWorkers", "PasswordWorkers", "owner_of"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,16 +32,18 @@ T = TypeVar("T")
 _CORES: Final = os.cpu_count() or 1
 
 ASYNC_WORKERS: Final = min(4, _CORES)
-"""How many passwords are hashed at once; each takes the memory of its hash, 32 MiB by default."""
+"""How many passwords async code hashes at once; each takes the memory of its hash, 32 MiB by
+default."""
 
 ASYNC_QUEUE: Final = 64
 """How many more passwords may wait for a worker."""
 
 SYNC_WORKERS: Final = min(2, _CORES)
-"""How many passwords the sync flavour hashes at once: each worker is one of the server's threads."""
+"""How many passwords sync code hashes at once: each occupies one of the server's threads."""
 
 SYNC_QUEUE: Final = 1
-"""How many more passwords wait in the sync flavour. A server with four threads, waitress's default, still has one for other requests."""
+"""How many more passwords wait in sync code. A server with four threads, waitress's default, then
+still has one for other requests."""
 
 RECENT_TURNS: Final = 64
 """How many turns are remembered, to tell who had many of them."""
@@ -58,93 +53,15 @@ NEW_PASSWORDS: Final = "new passwords"
 
 
 def owner_of(address: str | None) -> str:
-    """Return the owner of a job for a request from ``address``: an address block, or all requests without an address."""
+    """Return the owner of a job for a request from ``address``.
+
+    It is the address block, or one owner for all requests whose address is not known.
+    """
     return f"address {address_block(address)}" if address else "no address"
 
 
-class AsyncLock:
-    """Mutual exclusion among the tasks of one event loop. Made anywhere; used in one loop after another, never in two at a time."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = asyncio.Lock()
-
-    async def __aenter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._enter_loop(loop)
-        await self._lock.acquire()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self._lock.release()
-
-    def _enter_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take a fresh lock in a new loop, since an asyncio lock stays with the loop that first waited for it."""
-        if self._loop is not None:
-            if self._lock.locked() and not self._loop.is_closed():
-                raise RuntimeError("this lock is held in another event loop")
-            self._lock = asyncio.Lock()
-        self._loop = loop
-
-
-class Lock:
-    """Mutual exclusion among threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
-        self._lock.release()
-
-
-AsyncRequestLock: Final = asyncio.Lock
-"""Mutual exclusion within a request, which lives in one event loop."""
-
-RequestLock: Final = threading.Lock
-"""The same among the threads that a request may have."""
-
-
-class PerProcess(Generic[T]):
-    """One ``T`` for each process, made on first use: after a fork, threads are gone and locks may be held by nobody.
-
-    No lock guards it, since that lock would be inherited too: when threads race, one value wins and the others were never used.
-    """
-
-    def __init__(self, make: Callable[[], T], getpid: Callable[[], int] = os.getpid) -> None:
-        self._make = make
-        self._getpid = getpid
-        self._values: dict[int, T] = {}
-
-    def get(self) -> T:
-        """This process's value."""
-        pid = self._getpid()
-        value = self._values.get(pid)
-        return self._first(pid) if value is None else value
-
-    def _first(self, pid: int) -> T:
-        value = self._values.setdefault(pid, self._make())
-        for other in self._values.keys() - {pid}:
-            self._values.pop(other, None)
-        return value
-
-
 class _Jobs:
-    """The work of a password worker, in whatever thread it runs: makes and verifies hashes.
+    """The work of a password worker, in whatever thread it runs: creates and verifies hashes.
 
     Every refusal takes the processor time of one verification of a hash that the hasher writes:
 
@@ -154,8 +71,8 @@ class _Jobs:
       of the configured kind. Processor time rather than a pause: on a busy machine, it is
       stretched as a verification is.
 
-    The dummy is made by the first job that verifies anything, so that even the first answer takes
-    as long for unknown names as for known ones.
+    The first job that verifies anything creates the dummy hash, so that even the first response
+    takes as long for unknown names as for known ones.
     """
 
     def __init__(
@@ -193,7 +110,10 @@ class _Jobs:
             return self._dummy
 
     def _work_until(self, end: float) -> None:
-        """Use processor time until the timer shows ``end``, in few long steps: between them the GIL is taken."""
+        """Use processor time until the timer shows ``end``.
+
+        The steps are few and long, since between them this thread needs the GIL.
+        """
         rounds, now = 1, self._timer()
         while now < end:
             work(rounds)
@@ -203,20 +123,20 @@ class _Jobs:
 
 
 def work(rounds: int) -> None:
-    """Use the processor without the GIL, some tenths of a millisecond for each round."""
+    """Use the processor without holding the GIL, some tenths of a millisecond for each round."""
     hashlib.scrypt(b"", salt=b"", n=256, r=8, p=rounds, maxmem=2**28)
 
 
 @dataclass(eq=False, slots=True)
 class _Turn:
-    """A job of some owner that runs, waits, or waited in vain."""
+    """A job of some owner: running, waiting or refused."""
 
     owner: str
     job: Callable[[], Any] = field(repr=False)
     future: Future[Any] = field(default_factory=Future[Any])
 
     def run(self) -> Callable[[], None]:
-        """Do the job, unless nobody waits for it any more, and return what tells the result."""
+        """Do the job, unless its caller was cancelled, and return a function that sets the result."""
         if not self.future.set_running_or_notify_cancel():
             return lambda: None
         try:
@@ -225,7 +145,7 @@ class _Turn:
             return partial(self.future.set_exception, error)
 
     def refuse(self) -> None:
-        """Tell who waits that the place went to somebody else."""
+        """Raise ``Overloaded`` in the caller, whose place went to somebody else."""
         if self.future.set_running_or_notify_cancel():
             overloaded("passwords to be hashed")
             self.future.set_exception(Overloaded())
@@ -254,7 +174,7 @@ class _Turns:
         """Take a place, and return whether the job may run at once.
 
         Raises:
-            Overloaded: every place is taken, by owners who don't have more than this one.
+            Overloaded: every place is taken, and no owner has more of them than this one.
         """
         with self._lock:
             if len(self._running) < self._workers:
@@ -269,7 +189,7 @@ class _Turns:
     def leave(self, turn: _Turn) -> _Turn | None:
         """Give up the place, if there still is one, and return the job that runs instead."""
         with self._lock:
-            if turn in self._waiting:
+            if turn in self._waiting:  # the caller was cancelled
                 self._waiting.remove(turn)
             if turn not in self._running:
                 return None
@@ -300,7 +220,7 @@ class _Turns:
 
 
 class _Pool:
-    """The threads of one process, which are started when there is work."""
+    """The threads of one process, started when there is work."""
 
     def __init__(self, hasher: PasswordHasher, workers: int, queue: int) -> None:
         self.jobs = _Jobs(hasher)
@@ -324,13 +244,13 @@ class _Pool:
         return turn.future
 
     def take_executor(self) -> ThreadPoolExecutor | None:
-        """Return the executor, if one runs; the next job that finds a free worker starts another."""
+        """Return the running executor, if there is one, and forget it: the next job starts another."""
         with self._lock:
             executor, self._executor = self._executor, None
             return executor
 
     def _start(self, turn: _Turn | None) -> None:
-        """Run a job in a thread. If no thread can be started, that is the result of the job."""
+        """Run a job in a thread. If no thread can be started, the error is the job's result."""
         while turn is not None:
             try:
                 with self._lock:
@@ -345,23 +265,21 @@ class _Pool:
                 return
 
     def _work(self, turn: _Turn | None) -> None:
-        """Do this job and then those that wait, in one thread.
-
-        The place is free before anybody learns the result, so that whoever asks again finds it.
-        """
+        """Do this job and then those that wait, in one thread."""
         while turn is not None:
-            tell = turn.run()
+            set_result = turn.run()
+            # Free the place first: a caller that gets its result may come again at once.
             upcoming = self._turns.leave(turn)
-            tell()
+            set_result()
             turn = upcoming
 
 
 class AsyncPasswordWorkers:
     """Hashes passwords in a few threads, away from the event loop.
 
-    The threads start on first use, serve any number of event loops, and are started again after a
-    fork. A caller that stops waiting gives up the place in the queue; a job that has begun runs to
-    its end and keeps its place until then. Threads that nobody ended end with the interpreter.
+    The threads start on first use, serve any number of event loops, and start again after a fork. A
+    caller that is cancelled gives up its place in the queue; a job that has begun runs to its end
+    and keeps its place until then. Threads that were not stopped end with the interpreter.
 
     Args:
         hasher: does the work; called from several threads at once.
@@ -403,21 +321,24 @@ class AsyncPasswordWorkers:
         return await asyncio.wrap_future(pool.submit(owner, pool.jobs.verify_dummy, password))
 
     async def aclose(self) -> None:
-        """End the threads, once they have done what was accepted before. Using the workers again starts new ones."""
+        """Stop the threads after the jobs that were accepted before.
+
+        Using the workers again starts new threads.
+        """
         executor = self._pool.get().take_executor()
         if executor is not None:
             await asyncio.to_thread(executor.shutdown)
 
 
 class _Gate:
-    """The bound on the callers' own threads in one process."""
+    """Limits how many of the callers' threads hash at once, in one process."""
 
     def __init__(self, hasher: PasswordHasher, workers: int, queue: int) -> None:
         self.jobs = _Jobs(hasher)
         self._turns = _Turns(workers, queue)
 
     def run(self, owner: str, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do a job in this thread, when its turn comes.
+        """Do a job in this thread when its turn comes.
 
         Raises:
             Overloaded: there is no place, or it went to somebody else.
@@ -478,4 +399,4 @@ class PasswordWorkers:
         return gate.run(owner, gate.jobs.verify_dummy, password)
 
     def close(self) -> None:
-        """Nothing to end: the threads are the callers'."""
+        """Do nothing: the threads are the callers'."""
