@@ -1,11 +1,11 @@
 """What the tests of both colours share: a clock that they move, hashers that are cheap and count, and a request with its response."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from lucia import Cookie, PasswordPool, RequestContext, ScryptHash, Session
+from tests.support.sessions import changed
 
 __all__ = ["CHEAP", "NOW", "OWN_ORIGIN", "ROOMY", "CountingHash", "Exchange", "Time", "as_read"]
 
@@ -55,7 +55,7 @@ class CountingHash:
 
 def as_read(session: Session, **members: Any) -> Session:
     """The session of a login or a renewal as a later read gives it: not fresh."""
-    return replace(session, session_id=session.session_id, fresh=False, **members)
+    return changed(session, fresh=False, **members)
 
 
 class Exchange:
