@@ -637,7 +637,7 @@ def test_the_lease_is_a_time(inspector: Inspector) -> None:
     """A lease is a ``timedelta`` from 50 milliseconds to 5 seconds; without one nothing is in memory."""
     make: Any = partial(AsyncRedisSessionAdapter, client_of(inspector))
     for seconds in (0.05, 1, 5):
-        assert make(near_cache=timedelta(seconds=seconds))._near.lease == seconds
+        assert make(near_cache=timedelta(seconds=seconds))._reads.near.lease == seconds
     for lease in (1, 1.0, True):
         with pytest.raises(TypeError, match=r"near_cache must be a datetime\.timedelta"):
             make(near_cache=lease)
@@ -646,7 +646,7 @@ def test_the_lease_is_a_time(inspector: Inspector) -> None:
             ValueError, match="near_cache must be from 50 milliseconds to 5 seconds"
         ):
             make(near_cache=timedelta(seconds=seconds))
-    assert make()._near.lease is make(near_cache=None)._near.lease is None
+    assert make()._reads.near.lease is make(near_cache=None)._near.lease is None
 
 
 def test_not_for_threads(redis_server: Server) -> None:
