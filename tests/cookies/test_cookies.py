@@ -1,7 +1,6 @@
 """The session cookie: its options, the text of Set-Cookie, and finding it among what a request sends."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from http.cookies import SimpleCookie
 from typing import Any, get_args
@@ -14,12 +13,14 @@ from lucia import AsyncAuth, Auth
 from lucia._rules.cookies import Cookie, Env, SessionCookie, create_session_cookie, find_cookie
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.models import Session
+from tests.support.sessions import changed
+from tests.support.sessions import session as make_session
 
 NAME = "auth_session"
 ID = "Zk3" + "a1" * 18 + "z"
 OTHER_ID = "0" * 40
 END = datetime(2033, 5, 18, 3, 33, 20, 999_000, tzinfo=UTC)
-SESSION = Session(
+SESSION = make_session(
     session_id=ID,
     user_id="ann",
     active_period_expires_at=datetime(2033, 5, 4, 3, 33, 20, tzinfo=UTC),
@@ -89,9 +90,8 @@ def test_setting_and_clearing_differ_in_value_and_expiry_alone(
 
 def test_the_last_second_of_the_calendar_can_be_an_expiry() -> None:
     """The end of the year 9999 is written like any other time."""
-    far = replace(
+    far = changed(
         SESSION,
-        session_id=ID,
         idle_period_expires_at=datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
     )
     assert "Expires=Fri, 31 Dec 9999 23:59:59 GMT;" in text(far)
@@ -121,7 +121,7 @@ def test_a_cookie_keeps_its_value_out_of_its_repr() -> None:
 def test_a_value_that_a_cookie_cannot_hold_is_refused(value: str) -> None:
     """Nothing breaks out of the value, and the refusal does not repeat it."""
     cookie = create_session_cookie(
-        replace(SESSION, session_id=f"secret{value}"), SessionCookie(), "PROD"
+        changed(SESSION, session_id=f"secret{value}"), SessionCookie(), "PROD"
     )
     with pytest.raises(ValueError, match="holds a character") as caught:
         cookie.serialize()
@@ -132,7 +132,7 @@ def test_a_value_that_a_cookie_cannot_hold_is_refused(value: str) -> None:
 def test_a_value_that_a_cookie_can_hold_comes_back(value: str) -> None:
     """Every cookie-octet of RFC 6265 passes, and the text is found again as it was."""
     serialized = create_session_cookie(
-        replace(SESSION, session_id=value), SessionCookie(), "DEV"
+        changed(SESSION, session_id=value), SessionCookie(), "DEV"
     ).serialize()
     assert find_cookie([serialized.partition("; ")[0]], NAME) == (value or None)
 

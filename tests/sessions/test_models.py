@@ -1,14 +1,13 @@
 """Rows refuse what no store can keep, and nothing shows a secret."""
 
+import copy
 import pickle
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, replace
-from datetime import UTC, datetime
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from lucia import (
     Device,
@@ -21,7 +20,9 @@ from lucia import (
     User,
     UserRow,
 )
-from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, MAX_USER_ID_BYTES, stored_row
+from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, MAX_USER_ID_BYTES
+from tests.support.sessions import SESSION_MEMBERS, changed
+from tests.support.sessions import session as make_session
 
 SESSION = SessionRow(id="the-session-id", user_id="u", active_expires=1, idle_expires=2)
 KEY = KeyRow(
@@ -123,84 +124,109 @@ def test_rows_are_frozen_and_hashable(row: Any) -> None:
     assert {row, replace(row)} == {row}
 
 
-def outcome(make: Callable[[], SessionRow]) -> object:
-    """The row and its class, or the error and its text."""
-    try:
-        row = make()
-    except (TypeError, ValueError) as error:
-        return type(error), str(error)
-    return type(row), row
-
-
-members = (
-    st.text(st.characters(exclude_characters="\0"), max_size=3)
-    | st.integers(-1, 1)
-    | st.sampled_from(
-        [
-            None,
-            True,
-            1.0,
-            b"x",
-            MAX_EPOCH_MS,
-            MAX_EPOCH_MS + 1,
-            "x" * MAX_ID_LENGTH,
-            "x" * (MAX_ID_LENGTH + 1),
-        ]
-    )
-    | st.sampled_from(
-        [
-            "x" * MAX_USER_ID_BYTES,
-            "x" * (MAX_USER_ID_BYTES + 1),
-            "ü",
-            "漢" * (MAX_USER_ID_BYTES // 3),
-            "\ud800",
-        ]
-    )
+SIGNED_IN = make_session(
+    session_id="the-session-id",
+    user_id="u",
+    active_period_expires_at=TIME,
+    idle_period_expires_at=TIME + timedelta(days=1),
+    state="active",
+    fresh=True,
+    handle="the-handle",
+    created_at=TIME,
+    metadata={"agent": {"names": ["first"]}},
 )
+OTHER_MEMBERS: dict[str, Any] = {
+    "session_id": "another-id",
+    "user_id": "v",
+    "active_period_expires_at": TIME + timedelta(milliseconds=1),
+    "idle_period_expires_at": TIME,
+    "state": "idle",
+    "fresh": False,
+    "handle": "another-handle",
+    "created_at": TIME - timedelta(days=1),
+    "metadata": {"agent": {"names": ["first", "second"]}},
+}
 
 
-@given(st.just("id") | members, st.just("u") | members, st.just(1) | members, st.just(2) | members)
-@example("id", "u", 0, MAX_EPOCH_MS)
-def test_a_stored_row_is_a_row_like_any_other(
-    id_: Any, user_id: Any, active_expires: Any, idle_expires: Any
-) -> None:
-    """What is made in less time equals what is made by its class, or is refused with the same words; and it can't be changed either.
+def test_a_session_shows_its_members_in_order() -> None:
+    """The repr and the fields of a session are its members but for the id, each with its value."""
+    assert tuple(each.name for each in fields(SIGNED_IN)) == SESSION_MEMBERS
+    members = {name: getattr(SIGNED_IN, name) for name in SESSION_MEMBERS}
+    assert asdict(SIGNED_IN) == members
+    shown = ", ".join(f"{name}={value!r}" for name, value in members.items())
+    assert repr(SIGNED_IN) == f"Session({shown})"
 
-    NUL is left out: no row with it can be made, but the faster path, for what a store gives back, does not look for it.
-    """
-    made = outcome(lambda: stored_row(id_, user_id, active_expires, idle_expires, {"a": 1}))
-    assert made == outcome(
-        lambda: SessionRow(
-            id=id_,
-            user_id=user_id,
-            active_expires=active_expires,
-            idle_expires=idle_expires,
-            attributes={"a": 1},
-        )
+
+@pytest.mark.parametrize("name", OTHER_MEMBERS)
+def test_sessions_differ_in_any_member(name: str) -> None:
+    """A session equals another one if all members are equal, its id among them, and nothing else."""
+    assert changed(SIGNED_IN) == SIGNED_IN
+    assert hash(changed(SIGNED_IN)) == hash(SIGNED_IN)
+    other = changed(SIGNED_IN, **{name: OTHER_MEMBERS[name]})
+    assert other != SIGNED_IN
+    assert len({SIGNED_IN, changed(SIGNED_IN), other}) == 2
+    assert SIGNED_IN != "the-session-id"
+    assert SIGNED_IN != SESSION
+
+
+@pytest.mark.parametrize("name", OTHER_MEMBERS)
+def test_a_session_is_read_only(name: str) -> None:
+    """Setting or deleting a member, or setting an attribute that is none, is an AttributeError."""
+    session: Any = changed(SIGNED_IN)
+    with pytest.raises(AttributeError):
+        setattr(session, name, OTHER_MEMBERS[name])
+    with pytest.raises(AttributeError):
+        delattr(session, name)
+    with pytest.raises(AttributeError):
+        session.unknown = 1
+    with pytest.raises(AttributeError):
+        session.unknown  # noqa: B018 -- reading is what is tested
+    assert session == SIGNED_IN
+
+
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))  # noqa: S301 -- pickled here
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickled])
+def test_a_copy_of_a_session(again: Callable[[Any], Any]) -> None:
+    """Copies and pickles are sessions that equal the original, and share no metadata with it."""
+    row = replace(
+        SESSION, attributes={"handle": "h", "noted": {"agent": ["first"]}, "own": [1, {"a": 2}]}
     )
+    session = Session(row, "idle", True, 1)
+    made = again(session)
+    assert type(made) is Session
+    assert made == session
+    assert hash(made) == hash(session)
+    assert repr(made) == repr(session)
+    assert made.session_id == SESSION.id
+    row.attributes["noted"]["agent"].append("second")
+    assert session.metadata == {"agent": ["first", "second"]}
+    assert made.metadata == {"agent": ["first"]}
 
 
-def test_a_stored_row_can_not_be_changed() -> None:
-    """Not even one that was made of usual members."""
-    row: Any = stored_row("id", "u", 1, 2, {})
-    with pytest.raises(FrozenInstanceError):
-        row.id = "other"
-    assert replace(row) == row == pickle.loads(pickle.dumps(row))  # noqa: S301 (its own)
+def test_metadata_is_the_callers_own() -> None:
+    """Changing the metadata, or what is in it, changes nothing for the session or another caller."""
+    session = changed(SIGNED_IN)
+    mine, other = session.metadata, session.metadata
+    mine["agent"]["names"].append("second")
+    mine["more"] = 1
+    assert other == session.metadata == SIGNED_IN.metadata == {"agent": {"names": ["first"]}}
+    del other["agent"]
+    assert session.metadata == SIGNED_IN.metadata
+    assert session == SIGNED_IN
+
+
+@pytest.mark.parametrize("noted", [None, [], "text", 1])
+def test_metadata_of_another_type_is_none(noted: Any) -> None:
+    """A record of somebody else whose metadata is no object has none."""
+    row = replace(SESSION, attributes={"noted": noted})
+    assert Session(row, "active", False, 1).metadata == {}
 
 
 def test_no_repr_shows_a_secret() -> None:
     """Session ids, passwords, hashes and the names of single-use keys, which may be the secret itself, are in no ``repr``."""
-    session = Session(
-        session_id="the-session-id",
-        user_id="u",
-        active_period_expires_at=TIME,
-        idle_period_expires_at=TIME,
-        state="active",
-        fresh=True,
-        handle="the-handle",
-        created_at=TIME,
-        metadata={},
-    )
     single_use = SingleUseKey(
         provider_id="p",
         provider_user_id="the-token",
@@ -210,7 +236,7 @@ def test_no_repr_shows_a_secret() -> None:
         expired=False,
     )
     shown = repr(
-        [SESSION, KEY, USER, session, single_use, PrimaryKey("p", "alice", "the-password")]
+        [SESSION, KEY, USER, SIGNED_IN, single_use, PrimaryKey("p", "alice", "the-password")]
     )
     assert not [
         secret

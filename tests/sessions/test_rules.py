@@ -8,7 +8,6 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +46,8 @@ from lucia._rules.sessions import (
     to_session,
 )
 from lucia.models import MAX_EPOCH_MS, handle_of, to_datetime
+from tests.support.sessions import SESSION_MEMBERS, changed
+from tests.support.sessions import session as make_session
 
 MS = timedelta(milliseconds=1)
 EXPIRY = SessionExpiry()
@@ -354,11 +355,11 @@ def test_ours_a_derived_handle_is_stable_and_tells_nothing() -> None:
 def test_a_session_is_one_like_any_other(
     active: int, idle: int, created_at: int | None, metadata: Any, fresh: bool
 ) -> None:
-    """It equals what its class makes of these members, it can't be changed, and copies of it are equal."""
+    """It has the members of its record, it can't be changed, and copies of it are equal."""
     found = row(active, idle, created_at=created_at, handle="h", noted=metadata)
     session = to_session(found, "idle", EXPIRY, fresh=fresh)
     assert type(session) is Session
-    assert session == Session(
+    same = make_session(
         session_id=found.id,
         user_id="u",
         active_period_expires_at=to_datetime(active),
@@ -369,30 +370,47 @@ def test_a_session_is_one_like_any_other(
         created_at=to_datetime(created_at_of(found, EXPIRY)),
         metadata=metadata or {},
     )
-    assert (
-        session
-        == replace(session, session_id=found.id)
-        == copy.copy(session)
-        == pickle.loads(pickle.dumps(session))  # noqa: S301 -- pickled here
-    )
-    same: Any = session
-    with pytest.raises(FrozenInstanceError):
-        same.user_id = "other"
+    copies: list[Session] = [
+        same,
+        changed(session),
+        copy.copy(session),
+        copy.deepcopy(session),
+        pickle.loads(pickle.dumps(session)),  # noqa: S301 -- pickled here
+    ]
+    for each in copies:
+        assert type(each) is Session
+        assert each == session
+        assert hash(each) == hash(session)
+        assert repr(each) == repr(session)
+        assert each.session_id == found.id
+    unchecked: Any = session
+    for name in (*SESSION_MEMBERS, "session_id"):
+        with pytest.raises(AttributeError):
+            setattr(unchecked, name, "other")
+        with pytest.raises(AttributeError):
+            delattr(unchecked, name)
+    with pytest.raises(AttributeError):
+        unchecked.name_of_no_member = 1
 
 
-def test_the_same_session_again() -> None:
-    """A row gives the same object again by the same settings and in the same state, and never one that was fresh."""
+def test_two_sessions_of_one_row() -> None:
+    """Sessions of one row are equal if the settings, the state and whether they are fresh are the same."""
     found, other = row(), SessionExpiry(active=timedelta(hours=1))
     session = to_session(found, "active", EXPIRY, fresh=False)
-    assert to_session(found, "active", EXPIRY, fresh=False) is session
+    assert to_session(found, "active", EXPIRY, fresh=False) == session
     assert to_session(found, "active", EXPIRY, fresh=True).fresh
-    assert to_session(found, "active", EXPIRY, fresh=False) is session
+    assert not to_session(found, "active", EXPIRY, fresh=False).fresh
+    assert to_session(found, "active", EXPIRY, fresh=True) != session
     assert to_session(found, "idle", EXPIRY, fresh=False).state == "idle"
+    assert to_session(found, "idle", EXPIRY, fresh=False) != session
     long_ago = row(active_expires=MAX_EPOCH_MS)
     assert [
         to_session(long_ago, "active", expiry, fresh=False).created_at
         for expiry in (EXPIRY, other, EXPIRY)
     ] == [to_datetime(created_at_of(long_ago, expiry)) for expiry in (EXPIRY, other, EXPIRY)]
+    assert to_session(long_ago, "active", EXPIRY, fresh=False) != to_session(
+        long_ago, "active", other, fresh=False
+    )
 
 
 # --- keys

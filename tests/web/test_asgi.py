@@ -5,7 +5,6 @@ import gc
 import json
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from lucia import AsyncAuth, AsyncAuthRequest, Auth, PrimaryKey, SessionCookie, SessionRow, User
 from lucia.adapters.memory import AsyncMemoryAdapter, MemoryAdapter
 from lucia.middleware.asgi import LuciaMiddleware, Message, Receive, Scope, Send, auth_request
+from tests.support.sessions import changed
 from tests.web.driver import (
     FOREIGN,
     NAME,
@@ -186,7 +186,7 @@ async def test_a_session_made_elsewhere_can_be_set(auth: AsyncAuth[User]) -> Non
 
 async def test_a_session_that_no_cookie_can_hold_is_refused_at_once(auth: AsyncAuth[User]) -> None:
     """The route learns of it, and the response is none the worse."""
-    bad = replace(await auth.create_session("ann"), session_id="a\r\nSet-Cookie: x=y")
+    bad = changed(await auth.create_session("ann"), session_id="a\r\nSet-Cookie: x=y")
 
     async def set_session(request: AsyncAuthRequest[User]) -> None:
         with pytest.raises(ValueError, match="cookie"):

@@ -18,11 +18,13 @@ from pydantic import BaseModel, TypeAdapter
 
 from lucia import AsyncAuth, Device, Key, PersistentKey, Session, SessionUser, SingleUseKey, User
 from lucia.middleware.fastapi import FastAPIAuth
+from tests.support.sessions import changed
+from tests.support.sessions import session as make_session
 from tests.web.driver import get, log_in
 
 TIME = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = "s" * 40
-SESSION = Session(
+SESSION = make_session(
     session_id=SECRET,
     user_id="ann",
     active_period_expires_at=TIME,
@@ -236,7 +238,7 @@ def test_what_walks_the_fields_finds_no_secret(value: Any) -> None:
     assert SECRET not in f"{dataclasses.asdict(value)}{dataclasses.astuple(value)}{value!r}"
     with pytest.raises(TypeError):
         vars(value)
-    with pytest.raises(TypeError, match="missing 1 required"):
+    with pytest.raises(TypeError, match=r"missing 1 required|unexpected keyword argument"):
         dataclasses.replace(value, user_id="bob")
 
 
@@ -251,7 +253,12 @@ def test_a_copy_keeps_the_secret(value: Any, copied: Callable[[Any], Any]) -> No
     assert type(made) is type(value)
     assert made == value
     assert hash(made) == hash(value)
-    secret = "session_id" if isinstance(value, Session) else "provider_user_id"
-    assert getattr(made, secret) == SECRET
-    assert dataclasses.replace(value, **{secret: "other"}) != value
+    if isinstance(value, Session):
+        assert made.session_id == SECRET
+        other: Any = changed(value, session_id="other")
+    else:
+        assert made.provider_user_id == SECRET
+        other = dataclasses.replace(value, provider_user_id="other")
+    assert other != value
+    assert changed(SESSION) == SESSION
     assert SECRET.encode() in pickle.dumps(value)

@@ -286,7 +286,7 @@ class SessionRecord(
             return self.to_row() == other.to_row()
         return self.to_row() == other if isinstance(other, SessionRow) else NotImplemented
 
-    def __ne__(self, other: object) -> bool:  # msgspec has one, by which no two are equal
+    def __ne__(self, other: object) -> bool:  # else msgspec's own, which compares identities
         return not self == other
 
     def __hash__(self) -> int:

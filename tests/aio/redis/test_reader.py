@@ -1,17 +1,17 @@
-"""The shortest way to a session: when the same row is given again, and when another way is taken."""
+"""Reads of sessions by the Redis adapter: the server is asked each time, and nobody shares what is found."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from lucia._redis.kept import MAX_KEPT_BYTES
 from redis.asyncio import Redis
 
 from lucia import AsyncAuth
 from lucia._redis.at_rest import HashedIds
+from lucia._redis.records import MAX_RECORD_BYTES, encode_row
 from lucia.adapters.redis import AsyncRedisSessionAdapter
-from lucia.models import SessionRow
+from lucia.models import SessionRow, StoredSession
 from tests.support.redis_inspectors import Inspector
 from tests.support.sessions import HOUR, row
 from tools.servers import Server
@@ -40,64 +40,68 @@ async def adapter(request: pytest.FixtureRequest, redis_client: Redis) -> AsyncR
     return adapter
 
 
-async def read(adapter: AsyncRedisSessionAdapter, session_id: str = "mine") -> SessionRow:
-    """A session that is there."""
+async def read(adapter: AsyncRedisSessionAdapter, session_id: str = "mine") -> StoredSession:
+    """Return a session that is there."""
     found = await adapter.get_session(session_id)
     assert found is not None
     return found
 
 
-async def test_the_same_row(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """The server is asked each time, and as long as its record is the same, so is the row."""
-    await adapter.set_session(row("mine", noted={"agent": ["first"]}))
+async def test_server_is_asked_each_time(
+    adapter: AsyncRedisSessionAdapter, inspector: Inspector
+) -> None:
+    """Each read is a command to the server, also of a session that was just read."""
+    mine = row("mine", noted={"agent": ["first"]})
+    await adapter.set_session(mine)
     before = inspector.calls("mget")
-    first = await read(adapter)
-    assert await read(adapter) is first
+    assert await read(adapter) == mine
+    assert await read(adapter) == mine
     assert inspector.calls("mget") == before + 2
 
 
-async def test_another_record(redis_client: Redis, inspector: Inspector) -> None:
-    """A record that is another one by now gives what it says by now, whatever was read before."""
+async def test_changed_record(redis_client: Redis, inspector: Inspector) -> None:
+    """A record that has changed is seen by the next read, and so is one that is gone or back."""
     adapter = AsyncRedisSessionAdapter(redis_client)
-    await adapter.set_session(row("mine"))
-    first = await read(adapter)
-    changed = replace(first, idle_expires=first.idle_expires + HOUR)
+    mine = row("mine")
+    await adapter.set_session(mine)
+    assert await read(adapter) == mine
+    changed = replace(mine, idle_expires=mine.idle_expires + HOUR)
     inspector.write(changed)
     assert await read(adapter) == changed
     inspector.client.delete("session:mine")
     assert await adapter.get_session("mine") is None
-    inspector.write(first)
-    assert await read(adapter) == first
+    inspector.write(mine)
+    assert await read(adapter) == mine
 
 
-async def test_nobody_changes_it(adapter: AsyncRedisSessionAdapter) -> None:
-    """What was noted is the same object for all who ask, so it can't be changed; nor can what was noted in it."""
+async def test_metadata_is_not_shared(adapter: AsyncRedisSessionAdapter) -> None:
+    """What one caller does to the metadata of a session, or to what is in it, is not seen by another."""
     auth = AsyncAuth(sessions=adapter, env="DEV")
-    session = await auth.create_session("u1", metadata={"agent": {"names": ["first"]}})
+    metadata: dict[str, Any] = {"agent": {"names": ["first"]}}
+    session = await auth.create_session("u1", metadata=metadata)
+    metadata["agent"]["names"].append("of the one who logged in")
     found = await auth.validate_session(session.session_id)
-    assert await auth.validate_session(session.session_id) is found
-    metadata: Any = found.metadata
-    with pytest.raises(TypeError, match="shared"):
-        metadata["agent"] = "another"
-    with pytest.raises(TypeError, match="shared"):
-        metadata["agent"]["names"].append("second")
-    assert (await auth.validate_session(session.session_id)).metadata == {
-        "agent": {"names": ["first"]}
-    }
+    assert await auth.validate_session(session.session_id) == found
+    mine: Any = found.metadata
+    mine["agent"]["names"].append("second")
+    mine["more"] = 1
+    for each in (found, session, await auth.validate_session(session.session_id)):
+        assert each.metadata == {"agent": {"names": ["first"]}}
 
 
-async def test_nobody_changes_a_row(adapter: AsyncRedisSessionAdapter) -> None:
-    """A row is the same object for all who ask too, so its attributes can't be changed."""
-    await adapter.set_session(row("mine", handle="h", noted={"agent": ["first"]}))
-    attributes: Any = (await read(adapter)).attributes
-    with pytest.raises(TypeError, match="shared"):
-        attributes["handle"] = "another"
-    with pytest.raises(TypeError, match="shared"):
-        attributes["noted"]["agent"].append("second")
-    assert (await read(adapter)).attributes == {"handle": "h", "noted": {"agent": ["first"]}}
+@pytest.mark.parametrize("noted", [{"agent": "first"}, {"agent": ["first"]}])
+async def test_attributes_are_not_shared(adapter: AsyncRedisSessionAdapter, noted: Any) -> None:
+    """What one caller does to the attributes of a stored session is not seen by another."""
+    await adapter.set_session(row("mine", handle="h", noted=noted))
+    found: Any = await read(adapter)
+    attributes = found.attributes
+    attributes["handle"] = "another"
+    attributes["noted"]["agent"] = "second"
+    attributes["noted"]["more"] = 1
+    assert (await read(adapter)).attributes == {"handle": "h", "noted": noted}
 
 
-async def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
+async def test_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
     """What is damaged under a hash by one key keeps no session from being found under that by another."""
     older, both = (
         AsyncRedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER))
@@ -111,19 +115,32 @@ async def test_a_damaged_record(redis_client: Redis, inspector: Inspector) -> No
     assert await both.get_session("mine") is None
 
 
-async def test_a_long_record(adapter: AsyncRedisSessionAdapter) -> None:
-    """Nothing long is kept."""
-    await adapter.set_session(row("mine", noted={"agent": "x" * MAX_KEPT_BYTES}))
-    first = await read(adapter)
-    again = await read(adapter)
-    assert again is not first
-    assert again == first
+async def test_damaged_record_of_another_session(redis_client: Redis, inspector: Inspector) -> None:
+    """A damaged record is no session, and hides none under another id."""
+    adapter = AsyncRedisSessionAdapter(redis_client)
+    await adapter.set_session(row("mine"))
+    inspector.client.set("session:damaged", "garbage", px=HOUR)
+    inspector.client.set("session:long", "x" * (MAX_RECORD_BYTES + 1), px=HOUR)
+    for _ in range(2):
+        assert await adapter.get_session("damaged") is None
+        assert await adapter.get_session("long") is None
+        assert (await read(adapter)).id == "mine"
 
 
-async def test_an_idle_session(adapter: AsyncRedisSessionAdapter) -> None:
-    """One that is due for renewal is not kept either: its next use gives it another id."""
-    await adapter.set_session(replace(row("mine"), active_expires=1))
-    first = await read(adapter)
-    again = await read(adapter)
-    assert again is not first
-    assert again == first
+async def test_longest_record(adapter: AsyncRedisSessionAdapter) -> None:
+    """A record of as many bytes as there may be is read like any other."""
+    mine: SessionRow = row("mine", handle="h", noted={"agent": ""})
+    # What is stored with hashed ids names 64 characters in the place of the 4 of this id.
+    room = MAX_RECORD_BYTES - len(encode_row(replace(mine, id="0" * 64)))
+    mine = replace(mine, attributes={"handle": "h", "noted": {"agent": "x" * room}})
+    await adapter.set_session(mine)
+    assert await read(adapter) == mine
+    assert await read(adapter) == mine
+
+
+async def test_idle_session(adapter: AsyncRedisSessionAdapter) -> None:
+    """One that is due for renewal is read like any other."""
+    mine = replace(row("mine"), active_expires=1)
+    await adapter.set_session(mine)
+    assert await read(adapter) == mine
+    assert await read(adapter) == mine

@@ -27,7 +27,7 @@ from lucia._redis.transport.near_cache import _begin_all
 from lucia._redis.transport.near_cache_entries import Entries
 from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
-from lucia.models import SessionRow
+from lucia.models import SessionRow, StoredSession
 from lucia.testing import AsyncRenewingSessionAdapterSuite
 from tests.aio.conformance.test_conformance import AsyncSessionFirstSuite
 from tests.support.deployments import WITHOUT_SCRIPTS
@@ -99,10 +99,10 @@ async def adapter(inspector: Inspector) -> AsyncIterator[AsyncRedisSessionAdapte
 
 
 def entries_of(adapter: AsyncRedisSessionAdapter) -> Entries:
-    return adapter._near.entries
+    return adapter._reads.near.entries
 
 
-async def read(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> list[SessionRow | None]:
+async def read(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> list[StoredSession | None]:
     """Read these, so that they are in memory."""
     return [await adapter.get_session(each) for each in session_ids]
 
@@ -303,7 +303,7 @@ async def test_a_read_that_overlaps_an_own_end(redis_server: Server) -> None:
 
 async def _held(
     dam: HoldingProxy, adapter: AsyncRedisSessionAdapter
-) -> "asyncio.Future[SessionRow | None]":
+) -> "asyncio.Future[StoredSession | None]":
     """A read of a session whose answer is held back."""
     dam.close()
     reading = asyncio.ensure_future(adapter.get_session("one"))
@@ -425,7 +425,7 @@ async def test_failover(library: str, tmp_path: Any) -> None:
             assert len(entries_of(adapter)) == 1
 
 
-async def _when_it_is_back(adapter: AsyncRedisSessionAdapter) -> SessionRow | None:
+async def _when_it_is_back(adapter: AsyncRedisSessionAdapter) -> StoredSession | None:
     async with asyncio.timeout(30):
         while True:
             with suppress(redis.exceptions.RedisError, OSError):
@@ -496,7 +496,7 @@ async def monitor(redis_server: Server, entries: Entries) -> ConnectionMonitor:
         AsyncRedisSessionAdapter(direct) as other,
         AsyncRedisSessionAdapter(client, near_cache=timedelta(seconds=lease)) as near,
     ):
-        near._near.entries = entries
+        near._reads.near.entries = entries
         found = ConnectionMonitor(near, other, lease)
         await found.go_on(4, dam, chance)
         return found
@@ -525,7 +525,7 @@ def test_loops_at_the_same_time(inspector: Inspector) -> None:
     """What one event loop of a process ends is not used by another one's either, though the server's word has not come."""
     adapter = AsyncRedisSessionAdapter(client_of(inspector), near_cache=LEASE)
     is_read, is_ended = threading.Event(), threading.Event()
-    found: list[SessionRow | None] = []
+    found: list[StoredSession | None] = []
 
     async def first() -> None:
         await adapter.set_session(row("one"))
@@ -583,19 +583,19 @@ from tests.support.sessions import row
 adapter = AsyncRedisSessionAdapter(Redis(port=int(sys.argv[1])), near_cache=timedelta(seconds=2))
 
 async def use(name):
-    assert len(adapter._near.entries) == 0
+    assert len(adapter._reads.near.entries) == 0
     await adapter.set_session(row(name))
     for _ in range(3):
         assert await adapter.get_session(name) is not None
-    assert len(adapter._near.entries) == 1
+    assert len(adapter._reads.near.entries) == 1
     if name == "parent":
         child = os.fork()
         if child:
             assert os.waitpid(child, 0)[1] == 0
             assert await adapter.get_session(name) is not None
-            assert len(adapter._near.entries) == 1
+            assert len(adapter._reads.near.entries) == 1
         else:
-            assert len(adapter._near.entries) == 0
+            assert len(adapter._reads.near.entries) == 0
             os._exit(0)
 
 asyncio.run(use("parent"))
@@ -631,7 +631,7 @@ def test_the_lease_is_a_time(inspector: Inspector) -> None:
     """A lease is a ``timedelta`` from 50 milliseconds to 5 seconds; without one nothing is in memory."""
     make: Any = partial(AsyncRedisSessionAdapter, client_of(inspector))
     for seconds in (0.05, 1, 5):
-        assert make(near_cache=timedelta(seconds=seconds))._near.lease == seconds
+        assert make(near_cache=timedelta(seconds=seconds))._reads.near.lease == seconds
     for lease in (1, 1.0, True):
         with pytest.raises(TypeError, match=r"near_cache must be a datetime\.timedelta"):
             make(near_cache=lease)
@@ -640,7 +640,7 @@ def test_the_lease_is_a_time(inspector: Inspector) -> None:
             ValueError, match="near_cache must be from 50 milliseconds to 5 seconds"
         ):
             make(near_cache=timedelta(seconds=seconds))
-    assert make()._near.lease is make(near_cache=None)._near.lease is None
+    assert make()._reads.near.lease is make(near_cache=None)._near.lease is None
 
 
 def test_not_for_threads(redis_server: Server) -> None:

@@ -31,6 +31,7 @@ from lucia.models import SessionState
 from tests.sync.support.watched_store import WatchedStore, StoreDownError, make_auth
 from tests.support.clocks import NOW, Time
 from tests.support.sessions import as_read
+from tests.support.sessions import session as make_session
 
 DAY = timedelta(days=1)
 MS = timedelta(milliseconds=1)
@@ -104,7 +105,7 @@ def alive(auth: Auth[User], *sessions: Session) -> list[bool]:
 def test_a_new_session_is_active_and_fresh(auth: Auth[User], user_id: str) -> None:
     """By default a session is active for 24 hours and idle for 14 more days, under an id of 40 characters, in aware UTC times."""
     session = auth.create_session(user_id)
-    assert session == Session(
+    assert session == make_session(
         session_id=session.session_id,
         user_id=user_id,
         active_period_expires_at=utc(ACTIVE_END),

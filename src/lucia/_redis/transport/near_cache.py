@@ -8,6 +8,8 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -17,7 +19,7 @@ from lucia._redis.transport.connection_io import Records
 from lucia._redis.transport.near_cache_entries import ENTRY_SECONDS, Entries
 from lucia._redis.transport.retries import is_read
 from lucia._rules.sessions import Clock, system_clock
-from lucia.models import StoredSession
+from lucia.models import SessionRow, StoredSession
 
 __all__ = ["AsyncNearCache", "NearCache"]
 
@@ -75,7 +77,7 @@ class AsyncNearCache:
             if entry is not None:
                 row: StoredSession | None = entry.row
                 if row is not None and row.id == session_id and self._clock() <= row.active_expires:
-                    return row
+                    return _own(row)
         return None
 
     def keep(self, keys: Sequence[bytes], records: Records, row: StoredSession | None) -> None:
@@ -88,7 +90,7 @@ class AsyncNearCache:
         for key, record in held if len(held) == 1 else ():
             entry = self.entries.get(key)
             if entry is not None and entry.record == record:
-                entry.row = row
+                entry.row = _own(row)
 
     def changing(
         self, command: Call | Eval | Transaction | Nodes | OnNode
@@ -112,6 +114,13 @@ def _forks_never(*, after_in_child: Callable[[], None]) -> None: ...
 
 
 getattr(os, "register_at_fork", _forks_never)(after_in_child=_begin_all)
+
+
+def _own(session: StoredSession) -> StoredSession:
+    """Return a session whose attributes its caller may change; those of a record are always copies."""
+    if isinstance(session, SessionRow):
+        return replace(session, attributes=deepcopy(dict(session.attributes)))
+    return session
 
 
 def _keys(command: Call | Eval | Transaction) -> list[bytes]:
