@@ -22,9 +22,10 @@ from fastapi import Depends, FastAPI
 from redis import Redis
 
 from bench.drive import user_ids
+from bench.peer import expect
 from bench.report import table
 from bench.web import Web, bare, ours
-from bench.worker import expect, loop_factory
+from bench.worker import loop_factory
 from tools.servers import Server, own_server
 
 App = Callable[..., Any]

@@ -16,8 +16,9 @@ from typing import Any, Final, Literal
 import uvicorn
 
 from bench.drive import user_ids
+from bench.peer import expect
 from bench.web import Web
-from bench.worker import expect, loop_factory, serve
+from bench.worker import loop_factory, serve
 
 HOST: Final = "127.0.0.1"
 

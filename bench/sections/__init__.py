@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.section import Section
-from bench.sections import cluster, device_list, http, lag, memory, passwords, profile, revoke_all, stored, sync, validate, writes
+from bench.sections import cluster, device_list, http, lag, memory, original, passwords, profile, revoke_all, stored, sync, validate, writes
 
 __all__ = ["SECTIONS"]
 
 SECTIONS: Final[Sequence[Section]] = (
+    original.SECTION,
     validate.SECTION,
     cluster.SECTION,
     sync.SECTION,
