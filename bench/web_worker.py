@@ -52,6 +52,11 @@ class WebWorker:
         """The processor time that this process has used, in seconds."""
         return time.process_time()
 
+    async def objects(self) -> int:
+        """How many objects there are that the garbage collector looks at."""
+        gc.collect()
+        return len(gc.get_objects())
+
     async def log_in(self, count: int) -> list[str]:
         """Log so many in, and give what they send as their Cookie header."""
         return await asyncio.to_thread(self._log_in, count)
