@@ -53,6 +53,7 @@ def stock(subject: "Running", port: int, count: int) -> Stock | None:
         AssertionError: the server has not taken all of them.
     """
     session_id, user_id = subject.ask("template")
+    client: Any
     with redis.Redis(host=HOST, port=port, protocol=2) as client:
         commands = [_command(client, key) for key in client.keys(f"*{session_id}*")]
         if not commands:

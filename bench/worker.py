@@ -11,7 +11,7 @@ import resource
 import sys
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -34,6 +34,9 @@ STATM: Final = Path("/proc/self/statm")
 
 READS: Final = ("again", "first")
 """The operations that validate; the first one reads the same sessions each time."""
+
+WANTED: Final[Mapping[str, object]] = {"create": True, "renew": True, "revoke": None}
+"""What is to be found in the answers of all others."""
 
 DUE: Final = 0.01
 """Seconds after which a session that is due for renewal soon is due."""
@@ -149,10 +152,7 @@ class Worker:
         }
 
     def _give(self, operation: str, arguments: list[str], users: list[str]) -> None:
-        if operation in READS:
-            wanted = [self._peer.known_as(user) for user in users]
-        else:
-            wanted = [None if operation == "revoke" else True] * len(users)
+        wanted = [self._peer.known_as(user) if operation in READS else WANTED[operation] for user in users]
         sessions = Sessions(arguments, wanted, users)
         if operation == "again":
             self._pool = sessions
@@ -165,7 +165,9 @@ class Worker:
             return self._pool
         begin, self._next = self._next, self._next + count
         assert self._next <= len(self._ready.arguments), "too few sessions are ready"
-        return Sessions(*(each[begin : self._next] for each in self._ready))
+        arguments, wanted, users = self._ready
+        part = slice(begin, self._next)
+        return Sessions(arguments[part], wanted[part], users[part])
 
     async def _look_closely(self, sessions: Sessions) -> None:
         """Raise AssertionError unless some of the sessions are there as a whole."""

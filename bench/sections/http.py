@@ -1,10 +1,12 @@
 """A request to a FastAPI application, from the socket to the answer."""
 
 import json
+import os
+import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from pathlib import Path
 from socket import create_connection, socket
@@ -51,9 +53,6 @@ SERVERS: Final[Mapping[str, tuple[Literal["asyncio", "uvloop"], Mapping[str, Any
 
 PATIENCE: Final = 60
 """Seconds after which an answer did not come; wrk's own two are too few on a busy machine."""
-
-PAUSE: Final = 2_000
-"""Milliseconds in which Redis answers nobody."""
 
 SETTLED: Final = 0.3
 """Seconds after which all that can be done without an answer is done."""
@@ -116,7 +115,8 @@ def _objects(redis: Server, subject: Running, cookies: Sequence[str], count: int
 
     All connections, to the server as to Redis, are there before.
     """
-    address = urlsplit(subject.ask("address"))
+    url: str = subject.ask("address")
+    address = urlsplit(url)
     with ExitStack() as stack:
         connections = [stack.enter_context(create_connection((address.hostname, address.port))) for _ in range(count)]
 
@@ -127,13 +127,24 @@ def _objects(redis: Server, subject: Running, cookies: Sequence[str], count: int
         ask()
         _read_all(connections)
         before: int = subject.ask("objects")
-        with Redis(port=redis.port) as client:
-            client.execute_command("CLIENT", "PAUSE", PAUSE)
+        with _stopped(redis):
             ask()
             time.sleep(SETTLED)
             during: int = subject.ask("objects")
         _read_all(connections)
     return (during - before) / count
+
+
+@contextmanager
+def _stopped(redis: Server) -> Generator[None]:
+    """Let the server answer nobody, as if it had frozen."""
+    with Redis(port=redis.port) as client:
+        process: int = client.info("server")["process_id"]
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
 
 
 def _read_all(connections: Sequence[socket]) -> None:
