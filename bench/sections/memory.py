@@ -18,8 +18,8 @@ CALLERS: Final = 256
 AT_ONCE: Final = 100_000
 """Validations of the same sessions that a worker is asked for at once."""
 
-BATCH: Final = 1_000
-"""The same for sessions that are each read once: the worker holds no more ids than these."""
+BATCH: Final = 10_000
+"""How many ids of sessions that are each read once a worker has at a time."""
 
 AGAIN: Final = "read again"
 FIRST: Final = "never read before"
@@ -45,10 +45,15 @@ def _never_read(subject: Running, server: Server, validations: Sequence[int]) ->
     server.flush()
     made = stock(subject, server.port, validations[-1])
     assert made
-    for before, count in pairwise((0, *validations)):
-        for begin in range(before, count, BATCH):
-            subject.ask("take", "first", *made, begin, BATCH)
-            subject.rate("first", CALLERS, BATCH)
+    subject.ask("take", "first", *made, 0, BATCH)  # so that later on it replaces ids by as many
+    done = 0
+    for count in validations:
+        while done < count:
+            if done % BATCH == 0:
+                subject.ask("take", "first", *made, done, BATCH)
+            part = min(count, done - done % BATCH + BATCH) - done
+            subject.rate("first", CALLERS, part)
+            done += part
         yield _row(subject, FIRST, count)
 
 
