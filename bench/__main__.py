@@ -48,7 +48,7 @@ def main() -> None:
     if arguments.write_docs:
         page = ROOT / "docs/benchmarks.md"
         write_into(page, f"{text}\n{write_plots(page.with_suffix(''), drawn)}")
-        write_into(ROOT / "README.md", in_short_form(facts, SECTIONS, rows))
+        write_into(ROOT / "README.md", in_short_form(facts, rows))
 
 
 def _measure(sections: Sequence[Section], out: Path, arguments: argparse.Namespace) -> None:

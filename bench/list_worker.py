@@ -10,9 +10,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-from bench.drive import drive, user_ids
-from bench.peer import DeviceLists
-from bench.worker import PREPARERS, expect, work
+from bench.drive import answers_of, user_ids
+from bench.peer import DeviceLists, expect
+from bench.worker import PREPARERS, work
 
 MS: Final = 1_000
 OLDEST: Final = 2
@@ -79,13 +79,12 @@ class ListWorker:
 
     async def grow(self, count: int) -> None:
         """Log the user in until there are so many sessions."""
-        await drive(self._lists.log_in, [self._user_id] * (count - self._count), PREPARERS)
+        await answers_of(self._lists.log_in, [self._user_id] * (count - self._count), PREPARERS)
         self._count = count
 
     async def gaps(self) -> list[float]:
         """Read the list once; return how long that took and the longest gaps, in milliseconds."""
         pulse = Pulse()
-        gc.unfreeze()  # what drive() froze
         gc.collect()
         begin = time.perf_counter()
         with pulse.beating():

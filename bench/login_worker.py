@@ -7,9 +7,9 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from bench.drive import drive
-from bench.peer import Logins
-from bench.worker import expect, memory, work
+from bench.drive import answers_of, drive
+from bench.peer import Logins, expect
+from bench.worker import memory, work
 
 PASSWORD: Final = "correct horse battery staple"  # noqa: S105 # of nobody
 TICK: Final = 0.001
@@ -42,7 +42,7 @@ class LoginWorker:
     async def sign_up(self, count: int) -> None:
         """Make so many users."""
         self._names = [f"user{number}" for number in range(count)]
-        await drive(lambda name: self._logins.sign_up(name, PASSWORD), self._names, 2)
+        await answers_of(lambda name: self._logins.sign_up(name, PASSWORD), self._names, 2)
 
     async def log_in(self) -> dict[str, float]:
         """Log all in at once: the seconds it took, the longest that another coroutine waited beyond its time, and the memory it took."""
@@ -58,12 +58,13 @@ class LoginWorker:
         with growth() as most:
             other = asyncio.create_task(tick())
             await asyncio.sleep(10 * TICK)
-            seconds, answers = await drive(
-                lambda name: self._logins.log_in(name, PASSWORD), self._names, len(self._names)
+            logins = [(name, True) for name in self._names]
+            seconds, calls, wrong = await drive(
+                lambda name: self._logins.log_in(name, PASSWORD), bool, logins, len(logins)
             )
             await asyncio.sleep(10 * TICK)
             other.cancel()
-        expect("who logged in", sum(map(bool, answers)), len(self._names))
+        expect("who logged in", calls - wrong, len(logins))
         return {"seconds": seconds, "delay": longest, "memory": max(most)}
 
 
@@ -74,7 +75,7 @@ def growth() -> Generator[list[float]]:
 
     def look() -> None:
         while not done.wait(LOOK):
-            seen.append(memory() - before)
+            seen.append((memory() - before) / 2**20)
 
     thread = threading.Thread(target=look)
     thread.start()

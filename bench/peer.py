@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sized
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["HOUR", "RECORD", "AsyncPeer", "DeviceLists", "Logins", "NeverRaised", "Peer"]
+__all__ = ["HOUR", "RECORD", "AsyncPeer", "DeviceLists", "Logins", "NeverRaised", "Peer", "expect"]
 
 HOUR: Final = 3_600
 """In seconds: how long every session lives."""
@@ -29,22 +29,34 @@ class AsyncPeer:
     Args:
         create: makes a session for a user's id, and gives the session's id.
         validate: reads the session with this id, in whatever form the library gives it.
-        user_id: finds the user's id in that form; None if there is no such session.
+        user_id: finds the user in that form, as an application does after each validation. It is
+            part of what is measured, so it is as short as it can be. None if there is no such
+            session.
+        known_as: gives a user's id in the form that ``user_id`` finds.
+        check: raises AssertionError unless what ``validate`` gave is all of the session with this
+            id, of this user. It is not measured.
         refusal: what ``validate`` raises if there is no such session.
         revoke: ends a session by its id.
         create_due: makes a session that is due for renewal.
-        renew: renews it, and gives the new session's id.
+        renew: renews it, and gives the new session in the form of ``validate``.
+        is_renewed: whether that is a new session, as an application finds out.
+        session_id: finds the session's id in the form of ``validate``, if sessions are renewed.
         revoke_all: ends all sessions of a user.
-        create_in_bulk: makes a session as ``create``, where that takes the longer the more sessions the user has.
+        create_in_bulk: makes a session as ``create``, where that takes the longer the more sessions
+            the user has.
     """
 
     create: Callable[[str], Awaitable[str]]
     validate: Callable[[str], Awaitable[Any]]
-    user_id: Callable[[Any], str | None]
+    user_id: Callable[[Any], object]
+    check: Callable[[Any, str, str], None]
+    known_as: Callable[[str], object] = str
     refusal: type[Exception] = NeverRaised
     revoke: Callable[[str], Awaitable[object]] | None = None
     create_due: Callable[[str], Awaitable[str]] | None = None
-    renew: Callable[[str], Awaitable[str]] | None = None
+    renew: Callable[[str], Awaitable[Any]] | None = None
+    is_renewed: Callable[[Any], object] = bool
+    session_id: Callable[[Any], str] = str
     revoke_all: Callable[[str], Awaitable[object]] | None = None
     create_in_bulk: Callable[[str], Awaitable[object]] | None = None
 
@@ -79,9 +91,16 @@ class Logins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The same for a sync library: what it does in a request."""
+    """A sync library's calls, as those of :class:`AsyncPeer`."""
 
     create: Callable[[str], str]
     validate: Callable[[str], Any]
-    user_id: Callable[[Any], str | None]
+    user_id: Callable[[Any], object]
+    known_as: Callable[[str], object] = str
     refusal: type[Exception] = NeverRaised
+
+
+def expect(what: str, got: object, wanted: object) -> None:
+    """Raise AssertionError unless it is what is wanted."""
+    if got != wanted:
+        raise AssertionError(f"{what}: got {got!r}, wanted {wanted!r}")

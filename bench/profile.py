@@ -22,15 +22,19 @@ from fastapi import Depends, FastAPI
 from redis import Redis
 
 from bench.drive import user_ids
+from bench.peer import expect
 from bench.report import table
 from bench.web import Web, bare, ours
-from bench.worker import expect, loop_factory
+from bench.worker import loop_factory
 from tools.servers import Server, own_server
 
 App = Callable[..., Any]
 Scope = dict[str, Any]
 
 CALLERS: Final = 64
+WAITING: Final = 256
+"""How many requests wait at once where their objects are counted."""
+
 COOKIES: Final = 1_000
 REQUESTS: Final = 20_000
 ROUNDS: Final = 10
@@ -65,7 +69,7 @@ def main() -> None:
 
 async def _profile(server: Server, requests: int) -> list[str]:
     webs = {
-        BARE: bare.make_web("", dependency=True),
+        BARE: bare.make_web("", dependency="nothing"),
         OURS: ours.make_web(server.url),
         AHEAD: ours.make_web(server.url, validate_ahead=True),
     }
@@ -119,10 +123,10 @@ async def _objects(app: App, scopes: Iterable[Scope]) -> float:
     """How many objects more there are for each request that waits, of those that the garbage collector looks at."""
     gc.collect()
     before = len(gc.get_objects())
-    waiting = [asyncio.create_task(_ask(app, scope)) for scope in islice(scopes, CALLERS)]
+    waiting = [asyncio.create_task(_ask(app, scope)) for scope in islice(scopes, WAITING)]
     await asyncio.sleep(SETTLED)
     gc.collect()
-    found = (len(gc.get_objects()) - before) / CALLERS
+    found = (len(gc.get_objects()) - before) / WAITING
     for task in waiting:
         task.cancel()
     await asyncio.wait(waiting)

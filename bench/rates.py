@@ -1,4 +1,7 @@
-"""Measures how many calls a second subjects do: in each round everything once, the subjects one after another at each thing."""
+"""Measures how many calls a second subjects do.
+
+In each round everything is measured once, the subjects one after another at each thing.
+"""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -7,16 +10,24 @@ from typing import Final
 
 from bench.rows import Row
 from bench.section import Plan
+from bench.stock import stock
 from bench.subjects import Running
+from bench.warm import warm_up
 
 __all__ = ["OF_THE_SAME", "Rates"]
 
-MOST: Final = 200_000
-MOST_NEW: Final = 15_000
-"""Calls of the largest one; less where each call needs a session of its own, which takes longer to make than to measure."""
+MOST: Final = 1_000_000
+MOST_CREATED: Final = 30_000
+"""Calls of the largest measurement; less where the library has to create a session for each."""
+
+WARM: Final = 256
+"""How many calls at once warm a subject up; fewer if no measurement has as many."""
 
 OF_THE_SAME: Final = "again"
-"""The operation that reads the same sessions again and again; every other one has new ones each time."""
+"""The operation that reads the same sessions again and again; every other one has new ones."""
+
+STOCKED: Final = "first"
+"""The operation whose sessions need not be created by the library; see :mod:`bench.stock`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +40,7 @@ class Rates:
         callers: how many calls are made at once.
         column: what the report calls that.
         flush: empties the servers, so that they are of one size whenever sessions are made.
+        port: the server's, if there is one where sessions can be stored by the hundred thousand.
     """
 
     plan: Plan
@@ -37,6 +49,7 @@ class Rates:
     callers: Sequence[int]
     column: str
     flush: Callable[[], object]
+    port: int | None = None
 
     def measure(self, operation: str, name: str) -> Iterator[Row]:
         """The rows of one operation: one for each number of callers and each subject that has it.
@@ -51,6 +64,8 @@ class Rates:
         if operation == OF_THE_SAME:
             for subject in subjects:
                 subject.ask("prepare", operation, self.plan.size.pool)
+        for subject in subjects:
+            self._warm_up(subject, operation)
         counts = [self._count(subject, operation, callers) for callers, subject in keys]
         values: list[list[float]] = [[] for _ in keys]
         for number in range(self.plan.rounds):
@@ -71,20 +86,54 @@ class Rates:
                 values=tuple(each),
             )
 
+    def _warm_up(self, subject: Running, operation: str) -> None:
+        """Call until the rate stops rising; windows are so long at most as sessions can be had."""
+        size, callers = self.plan.size, min(WARM, max(self.callers))
+        count = max(size.least, 2 * callers)
+        rate = self._rate(subject, operation, callers, count)
+
+        def window() -> float:
+            nonlocal rate
+            most = self._most(subject, operation)
+            rate = self._rate(
+                subject, operation, callers, max(count, min(most, int(rate * size.window)))
+            )
+            return rate
+
+        warm_up(window, size.windows)
+
     def _count(self, subject: Running, operation: str, callers: int) -> int:
-        """How many calls take about as long as planned. Finding it out also warms up."""
-        size, most = self.plan.size, MOST if operation == OF_THE_SAME else MOST_NEW
+        """How many calls take about as long as planned."""
+        size, most = self.plan.size, self._most(subject, operation)
         count = least = max(size.least, 2 * callers)
-        for part in size.warm_ups:
+        for part in size.probes:
             rate = self._rate(subject, operation, callers, count)
             count = max(least, min(most, int(rate * part * size.seconds)))
         return count
 
+    def _most(self, subject: Running, operation: str) -> int:
+        return (
+            MOST
+            if operation == OF_THE_SAME or self._is_stocked(subject, operation)
+            else MOST_CREATED
+        )
+
+    def _is_stocked(self, subject: Running, operation: str) -> bool:
+        return operation == STOCKED and self.port is not None and subject.can_be_stocked
+
     def _rate(self, subject: Running, operation: str, callers: int, count: int) -> float:
         if operation != OF_THE_SAME:
             self.flush()
-            subject.ask("prepare", operation, count)
+            self._prepare(subject, operation, count)
         return subject.rate(operation, callers, count)
+
+    def _prepare(self, subject: Running, operation: str, count: int) -> None:
+        if self.port and self._is_stocked(subject, operation):
+            if made := stock(subject, self.port, count):
+                subject.ask("take", operation, *made, 0, count)
+                return
+            subject.can_be_stocked = False
+        subject.ask("prepare", operation, count)
 
 
 def _say(what: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Final
 
-from bench.rows import Ratio, Row, find, ratio
+from bench.rows import Compared, Row, difference, find, ratio
 from bench.section import Goal, Section
 
 __all__ = ["goals", "markdown", "number", "table"]
@@ -40,7 +40,7 @@ def markdown(about: Mapping[str, str], sections: Sequence[Section], rows: Sequen
 def goals(sections: Sequence[Section], rows: Sequence[Row]) -> str:
     """The table of what should be reached, and of what was; empty if nothing that it speaks of was measured."""
     lines = [line for section in sections for goal in section.goals if (line := _goal(goal, rows))]
-    return table(["", "goal", "measured", "lowest to highest round", ""], lines) if lines else ""
+    return table(["", "goal", "value", "lowest to highest round", ""], lines) if lines else ""
 
 
 def number(value: float) -> str:
@@ -66,8 +66,11 @@ def _goal(goal: Goal, rows: Sequence[Row]) -> list[str] | None:
     row, base = find(rows, goal.row), goal.base and find(rows, goal.base)
     if row is None or (goal.base and base is None):
         return None
-    measured = ratio(row, base) if base else Ratio(row.median, min(row.values), max(row.values))
-    unit = "" if base else f" {row.unit}"
+    if base:
+        measured = ratio(row, base) if goal.by == "ratio" else difference(row, base)
+    else:
+        measured = Compared(row.median, min(row.values), max(row.values))
+    unit = "" if base and goal.by == "ratio" else f" {row.unit}"
     bound = f"{'≥' if goal.better == 'higher' else '≤'} {goal.bound:g}{unit}"
     spread = f"{number(measured.low)} to {number(measured.high)}"
     return [
@@ -75,7 +78,7 @@ def _goal(goal: Goal, rows: Sequence[Row]) -> list[str] | None:
         bound,
         number(measured.median) + unit,
         spread,
-        "reached" if goal.is_met(measured) else "**missed**",
+        "met" if goal.is_met(measured) else "**missed**",
     ]
 
 

@@ -1,11 +1,11 @@
 """What was measured, and how two measurements compare."""
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
-__all__ = ["Ratio", "Row", "Want", "find", "ratio"]
+__all__ = ["Compared", "Row", "Want", "difference", "find", "ratio"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +53,8 @@ class Want:
     setting: Mapping[str, str | int]
 
 
-class Ratio(NamedTuple):
-    """How many times as much: the median, the lowest and the highest of all rounds."""
+class Compared(NamedTuple):
+    """How two measurements compare: the median, the lowest and the highest of all rounds."""
 
     median: float
     low: float
@@ -73,10 +73,20 @@ def find(rows: Iterable[Row], want: Want) -> Row | None:
     return found[0] if found else None
 
 
-def ratio(over: Row, under: Row) -> Ratio:
-    """One measurement in terms of another, compared within each round: the machine was in the same mood."""
-    ratios = [above / below for above, below in zip(over.values, under.values, strict=True)]
-    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+def ratio(over: Row, under: Row) -> Compared:
+    """Divide one measurement by another within each round, when the machine was in the same mood."""
+    return _compared(
+        [above / below for above, below in zip(over.values, under.values, strict=True)]
+    )
+
+
+def difference(more: Row, less: Row) -> Compared:
+    """Subtract one measurement from another, within each round as well."""
+    return _compared([above - below for above, below in zip(more.values, less.values, strict=True)])
+
+
+def _compared(rounds: Sequence[float]) -> Compared:
+    return Compared(statistics.median(rounds), min(rounds), max(rounds))
 
 
 def _is_wanted(row: Row, want: Want) -> bool:

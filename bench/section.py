@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from bench.rows import Ratio, Row, Want
+from bench.rows import Compared, Row, Want
 
 __all__ = ["FULL", "QUICK", "Goal", "Histogram", "Plan", "Plot", "Section", "Size"]
 
@@ -17,14 +17,19 @@ class Size:
     Args:
         rounds: how often everything is measured, in alternation.
         seconds: about how long each measurement of a rate takes.
-        warm_ups: what part of that time each of the measurements takes that come before and find out how many calls that is.
+        window: about how long each of the windows takes that warm a subject up, in seconds.
+        windows: how many of them there are at most; see :func:`bench.warm.warm_up`.
+        probes: what part of ``seconds`` each of the measurements takes that come then and find out
+            how many calls that is.
         least: how many calls the smallest measurement has; there are at least two for each caller.
         pool: how many sessions are read again and again.
         callers: how many calls are made at once.
         of_one_user: how many sessions of a user end at once.
         listed: how many sessions of a user are listed.
         stored: how many sessions there are.
-        validations: after how many of them the memory is looked at.
+        never_read_at_once: how many sessions are read there, each once, in one measurement.
+        validations: after how many of them, of the same sessions, the memory is looked at.
+        never_read: the same for sessions that are each read once.
         logins: how many passwords are checked at once.
         revocations: how many sessions end one after another, to see how soon that is known elsewhere.
         cuts: how often the link is cut for that.
@@ -32,14 +37,18 @@ class Size:
 
     rounds: int
     seconds: float
-    warm_ups: tuple[float, ...]
+    window: float
+    windows: int
+    probes: tuple[float, ...]
     least: int
     pool: int
     callers: tuple[int, ...]
     of_one_user: tuple[int, ...]
     listed: tuple[int, ...]
     stored: tuple[int, ...]
+    never_read_at_once: int
     validations: tuple[int, ...]
+    never_read: tuple[int, ...]
     logins: int
     revocations: int
     cuts: int
@@ -48,14 +57,18 @@ class Size:
 FULL: Final = Size(
     rounds=5,
     seconds=0.25,
-    warm_ups=(0.25, 1),
+    window=1,
+    windows=10,
+    probes=(0.25, 1),
     least=200,
-    pool=1_000,
+    pool=4_000,
     callers=(1, 16, 64, 256, 1_024),
     of_one_user=(1, 100, 10_000),
     listed=(1_000, 10_000, 100_000),
     stored=(1_000, 10_000, 100_000, 1_000_000),
-    validations=(100_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000),
+    never_read_at_once=50_000,
+    validations=(100_000, 1_000_000, 10_000_000),
+    never_read=(1_000, 10_000, 100_000, 1_000_000),
     logins=50,
     revocations=400,
     cuts=10,
@@ -64,14 +77,18 @@ FULL: Final = Size(
 QUICK: Final = Size(
     rounds=1,
     seconds=0.02,
-    warm_ups=(1,),
+    window=0.02,
+    windows=1,
+    probes=(1,),
     least=50,
     pool=200,
     callers=(1, 64),
     of_one_user=(1, 100),
     listed=(100, 1_000),
-    stored=(100, 1_000),
+    stored=(1_000, 2_000),
+    never_read_at_once=2_000,
     validations=(1_000, 2_000),
+    never_read=(1_000, 2_000),
     logins=2,
     revocations=10,
     cuts=1,
@@ -96,12 +113,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What should be reached: a bound of one row, or of its ratio to another one.
+    """What should be reached: a bound of one row, or of what it is beside another one.
 
     Args:
         text: in words, without the bound.
         row: what is measured.
-        base: what it is divided by; None for the row's own value.
+        base: what it is compared with; None for the row's own value.
+        by: whether that is the ratio of the two, or what the row has more.
         bound: together with ``better``: a ``higher`` value is at least the bound, a ``lower`` one at most.
         every_round: whether the worst round counts, in place of the median.
     """
@@ -109,11 +127,12 @@ class Goal:
     text: str
     row: Want
     base: Want | None = None
+    by: Literal["ratio", "difference"] = "ratio"
     better: Literal["higher", "lower"] = "higher"
     bound: float
     every_round: bool = False
 
-    def is_met(self, measured: Ratio) -> bool:
+    def is_met(self, measured: Compared) -> bool:
         """Whether that is within the bound."""
         if self.better == "higher":
             return (measured.low if self.every_round else measured.median) >= self.bound

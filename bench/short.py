@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.report import NOTHING, goals, number, table
+from bench.report import NOTHING, number, table
 from bench.rows import Row, Want, find
-from bench.section import Section
 from bench.who import LOOPS, in_short
 
 __all__ = ["in_short_form"]
@@ -46,10 +45,8 @@ COLUMNS: Final = (
 FACTS: Final = ("date", "machine", "Python", "Node", "server", "packages")
 
 
-def in_short_form(
-    facts: Mapping[str, str], sections: Sequence[Section], rows: Sequence[Row]
-) -> str:
-    """Sessions a second of each library, and the goals, in Markdown; empty if none of it was measured."""
+def in_short_form(facts: Mapping[str, str], rows: Sequence[Row]) -> str:
+    """Sessions a second of each library, in Markdown; empty if none of it was measured."""
     lines = [
         [subject, *(_cell(column, subject, rows) for column in COLUMNS)] for subject in in_short()
     ]
@@ -64,12 +61,6 @@ def in_short_form(
             f"Sessions a second, {' / '.join(LOOPS)}, load and server on the same machine; medians of one run:",
             "",
             table(["", *(column.head for column in COLUMNS)], lines),
-            "",
-            "<details><summary>What was to be reached, and what was</summary>",
-            "",
-            goals(sections, rows),
-            "",
-            "</details>",
             "",
             f"{where}.",
         ]

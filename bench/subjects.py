@@ -40,7 +40,7 @@ class Subject:
     def command(self, url: str) -> list[str]:
         """What starts it."""
         if self.loop == "Node":
-            return [*node(), str(NODE / f"{self.library}.mjs"), url]
+            return [*node(), "--expose-gc", str(NODE / f"{self.library}.mjs"), url]
         return [
             sys.executable,
             "-m",
@@ -58,6 +58,8 @@ class Running:
     def __init__(self, subject: Subject, process: "subprocess.Popen[str]") -> None:
         self.subject = subject
         self._process = process
+        self.can_be_stocked = True
+        """Whether sessions can be stored as copies, as far as is known; see :mod:`bench.stock`."""
         self.operations = frozenset[str](self.ask("check"))
 
     def ask(self, method: str, *arguments: object) -> Any:

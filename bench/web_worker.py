@@ -16,8 +16,9 @@ from typing import Any, Final, Literal
 import uvicorn
 
 from bench.drive import user_ids
+from bench.peer import expect
 from bench.web import Web
-from bench.worker import expect, loop_factory, serve
+from bench.worker import loop_factory, serve
 
 HOST: Final = "127.0.0.1"
 
@@ -52,6 +53,11 @@ class WebWorker:
     async def time(self) -> float:
         """The processor time that this process has used, in seconds."""
         return time.process_time()
+
+    async def objects(self) -> int:
+        """How many objects there are that the garbage collector looks at."""
+        gc.collect()
+        return len(gc.get_objects())
 
     async def log_in(self, count: int) -> list[str]:
         """Log so many in, and give what they send as their Cookie header."""

@@ -7,32 +7,47 @@ In between the event loop runs on, as a server's does.
 import asyncio
 import importlib
 import json
-import random
 import resource
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import uvloop
 
-from bench.drive import drive, user_ids
-from bench.peer import AsyncPeer
+from bench.drive import answers_of, drive, nothing, user_ids
+from bench.peer import AsyncPeer, expect
 from bench.sampler import Sampler
+from bench.stock import Stock, session_ids, users_of
 
 PREPARERS: Final = 64
 """How many calls at once prepare what is measured."""
 
-SAME: Final = 1_000
-"""How many sessions are read over and over, whatever else there is."""
+SAMPLE: Final = 20
+"""How many of the sessions of a measurement are read once more afterwards, and looked at as a whole."""
 
 STATM: Final = Path("/proc/self/statm")
 """Where Linux says how much memory a process holds."""
 
+READS: Final = ("again", "first")
+"""The operations that validate; the first one reads the same sessions each time."""
+
+WANTED: Final[Mapping[str, object]] = {"create": True, "renew": True, "revoke": None}
+"""What is to be found in the answers of all others."""
+
 DUE: Final = 0.01
 """Seconds after which a session that is due for renewal soon is due."""
+
+
+class Sessions(NamedTuple):
+    """What calls are made with, what is to be found in each answer, and whose the sessions are."""
+
+    arguments: list[str]
+    wanted: list[object]
+    users: list[str]
 
 
 class Worker:
@@ -40,8 +55,9 @@ class Worker:
 
     def __init__(self, peer: AsyncPeer) -> None:
         self._peer = peer
-        self._pool: list[str] = []
-        self._ready: list[str] = []
+        self._pool = Sessions([], [], [])
+        self._ready = Sessions([], [], [])
+        self._next = 0
 
     async def check(self) -> list[str]:
         """Whether the library does what it is measured at; which operations it has.
@@ -51,7 +67,8 @@ class Worker:
         """
         peer, (alice, bob) = self._peer, dict.fromkeys(user_ids(8))
         session_id = await peer.create(alice)
-        expect("a session is its user's", await self._user_of(session_id), alice)
+        peer.check(await peer.validate(session_id), session_id, alice)
+        expect("a session is its user's", await self._user_of(session_id), peer.known_as(alice))
         expect(
             "an unknown id is nobody's",
             await self._user_of(session_id[:-1] + ("b" if session_id[-1] == "a" else "a")),
@@ -63,9 +80,15 @@ class Worker:
         if peer.create_due and peer.renew:
             due = await peer.create_due(alice)
             await asyncio.sleep(DUE)
-            renewed = await peer.renew(due)
+            found = await peer.renew(due)
+            renewed = peer.session_id(found)
             expect("a renewed session has another id", renewed != due, wanted=True)
-            expect("a renewed session is its user's", await self._user_of(renewed), alice)
+            expect("a renewed session says so", peer.is_renewed(found), wanted=True)
+            expect(
+                "a renewed session is its user's",
+                await self._user_of(renewed),
+                peer.known_as(alice),
+            )
         if peer.revoke_all:
             ids = [await peer.create(bob) for _ in range(3)]
             await peer.revoke_all(bob)
@@ -74,39 +97,44 @@ class Worker:
                 {await self._user_of(each) for each in ids},
                 {None},
             )
-        return [name for name, call in self._calls().items() if call]
+        return [name for name, (call, _) in self._calls().items() if call]
+
+    async def template(self) -> tuple[str, str]:
+        """Make a session to be copied; its id and its user's, which no other has."""
+        user_id = uuid.uuid4().hex
+        return await self._peer.create(user_id), user_id
+
+    async def take(self, operation: str, prefix: str, length: int, begin: int, count: int) -> None:
+        """Take sessions of a stock, from one number on, for an operation."""
+        numbers = range(begin, begin + count)
+        self._give(operation, session_ids(Stock(prefix, length), numbers), users_of(numbers))
 
     async def prepare(self, operation: str, count: int) -> None:
         """Make what the operation will be measured with."""
-        create = self._peer.create_due if operation == "renew" else self._peer.create
+        users = user_ids(count)
         if operation == "create":
-            self._ready = user_ids(count)
-        elif operation == "again":
-            self._pool = await self._created(create, count)
-        else:
-            self._ready = await self._created(create, count)
-            await asyncio.sleep(DUE)
+            self._give(operation, users, users)
+            return
+        create = self._peer.create_due if operation == "renew" else self._peer.create
+        assert create
+        self._give(operation, await answers_of(create, users, PREPARERS), users)
+        await asyncio.sleep(DUE)
 
     async def run(self, operation: str, callers: int, count: int) -> float:
         """The seconds that so many calls took."""
-        pools = {"again": self._pool, "same": self._pool[:SAME]}
-        arguments = (
-            islice(cycle(pools[operation]), count)
-            if operation in pools
-            else islice(self._ready, count)
-        )
-        call = self._calls()[operation]
+        sessions = self._of(operation, count)
+        call, look = self._calls()[operation]
         assert call, operation
-        seconds, answers = await drive(call, arguments, callers)
-        expect("calls", len(answers), count)
-        if operation in {"again", "same", "first"}:
-            expect(
-                "sessions not found",
-                sum(self._peer.user_id(answer) is None for answer in answers),
-                0,
-            )
-        if operation == "renew":
-            expect("sessions not renewed", len({*answers} & {*self._ready}), 0)
+        seconds, calls, wrong = await drive(
+            call,
+            look,
+            islice(cycle(zip(sessions.arguments, sessions.wanted, strict=True)), count),
+            callers,
+        )
+        expect("calls", calls, count)
+        expect("wrong answers", wrong, 0)
+        if operation in READS:
+            await self._look_closely(sessions)
         return seconds
 
     async def profile(self, operation: str, callers: int, count: int) -> dict[str, float]:
@@ -117,54 +145,70 @@ class Worker:
 
     async def create_all(self, count: int) -> None:
         """Make so many sessions of one user."""
-        await drive(self._peer.create_in_bulk or self._peer.create, user_ids(1) * count, PREPARERS)
+        await answers_of(
+            self._peer.create_in_bulk or self._peer.create, user_ids(1) * count, PREPARERS
+        )
 
     async def revoke_all(self) -> float:
         """The seconds that it took to end them all."""
         assert self._peer.revoke_all
-        return (await drive(self._peer.revoke_all, user_ids(1), 1)).seconds
+        return (await drive(self._peer.revoke_all, nothing, [(user_ids(1)[0], None)], 1)).seconds
 
-    async def grow(self, count: int) -> None:
-        """Make sessions until there are so many to be read again, in a random order."""
-        self._pool += await self._created(self._peer.create, count - len(self._pool))
-        random.shuffle(self._pool)
-
-    async def memory(self) -> float:
-        """What the process holds in memory, in MiB."""
+    async def memory(self) -> int:
+        """What the process holds in memory, in bytes."""
         return memory()
 
-    def _calls(self) -> dict[str, Callable[[str], Awaitable[object]] | None]:
+    def _calls(
+        self,
+    ) -> dict[str, tuple[Callable[[str], Awaitable[Any]] | None, Callable[[Any], object]]]:
+        """Each operation's call, and what is looked at in its answer."""
         peer = self._peer
-        reads = dict.fromkeys(("again", "same", "first"), peer.validate)
-        return {"create": peer.create, **reads, "renew": peer.renew, "revoke": peer.revoke}
+        return {
+            "create": (peer.create, bool),
+            **dict.fromkeys(READS, (peer.validate, peer.user_id)),
+            "renew": (peer.renew, peer.is_renewed),
+            "revoke": (peer.revoke, nothing),
+        }
 
-    async def _created(
-        self, create: Callable[[str], Awaitable[str]] | None, count: int
-    ) -> list[str]:
-        assert create
-        return [
-            str(session_id)
-            for session_id in (await drive(create, user_ids(count), PREPARERS)).answers
+    def _give(self, operation: str, arguments: list[str], users: list[str]) -> None:
+        wanted = [
+            self._peer.known_as(user) if operation in READS else WANTED[operation] for user in users
         ]
+        sessions = Sessions(arguments, wanted, users)
+        if operation == "again":
+            self._pool = sessions
+        else:
+            self._ready, self._next = sessions, 0
 
-    async def _user_of(self, session_id: str) -> str | None:
+    def _of(self, operation: str, count: int) -> Sessions:
+        """What so many calls are made with: the same each time, or what no call has had yet."""
+        if operation == "again":
+            return self._pool
+        begin, self._next = self._next, self._next + count
+        assert self._next <= len(self._ready.arguments), "too few sessions are ready"
+        arguments, wanted, users = self._ready
+        part = slice(begin, self._next)
+        return Sessions(arguments[part], wanted[part], users[part])
+
+    async def _look_closely(self, sessions: Sessions) -> None:
+        """Raise AssertionError unless some of the sessions are there as a whole."""
+        step = max(1, len(sessions.arguments) // SAMPLE)
+        for session_id, user_id in zip(
+            sessions.arguments[::step], sessions.users[::step], strict=True
+        ):
+            self._peer.check(await self._peer.validate(session_id), session_id, user_id)
+
+    async def _user_of(self, session_id: str) -> object:
         try:
-            found = self._peer.user_id(await self._peer.validate(session_id))
+            return self._peer.user_id(await self._peer.validate(session_id))
         except self._peer.refusal:
             return None
-        return found and found.replace("-", "")
 
 
-def memory() -> float:
-    """What this process holds in memory, in MiB."""
+def memory() -> int:
+    """What this process holds in memory, in bytes."""
     pages = int(STATM.read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def expect(what: str, got: object, wanted: object) -> None:
-    """Raise AssertionError unless it is what is wanted."""
-    if got != wanted:
-        raise AssertionError(f"{what}: got {got!r}, wanted {wanted!r}")
+    return pages * resource.getpagesize()
 
 
 def loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:

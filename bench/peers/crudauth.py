@@ -13,7 +13,7 @@ from crudauth.transports.session.schemas import CSRFToken, SessionData
 from redis.asyncio import Redis
 from starlette.requests import Request
 
-from bench.peer import AsyncPeer
+from bench.peer import AsyncPeer, expect
 from bench.peers import CONNECTIONS
 
 MANY = 1_000_000
@@ -58,6 +58,7 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
             create=create,
             validate=manager.validate_session,
             user_id=user_id_of,
+            check=check_session,
             revoke=manager.terminate_session,
             revoke_all=manager.revoke_all,
             create_in_bulk=create_in_bulk,
@@ -67,3 +68,11 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
 def user_id_of(session: SessionData | None) -> str | None:
     """Whose session it is."""
     return None if session is None else str(session.user_id)
+
+
+def check_session(session: SessionData | None, _session_id: str, user_id: str) -> None:
+    """Raise AssertionError unless it is a session of the user; its id is a hash here."""
+    assert session
+    expect("user", session.user_id, user_id)
+    expect("address", session.ip_address, "127.0.0.1")
+    expect("has a CSRF token", bool(session.metadata[CSRF_TOKEN_ID_META_KEY]), wanted=True)

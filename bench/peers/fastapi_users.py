@@ -13,7 +13,7 @@ from fastapi_users.authentication import RedisStrategy
 from fastapi_users.db import BaseUserDatabase
 from fastapi_users.schemas import BaseUserCreate
 
-from bench.peer import HOUR, AsyncPeer, Logins
+from bench.peer import HOUR, AsyncPeer, Logins, expect
 from bench.peers import CONNECTIONS
 
 
@@ -70,7 +70,14 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
         def revoke(token: str) -> Awaitable[None]:
             return strategy.destroy_token(token, nobody)
 
-        yield AsyncPeer(create=create, validate=validate, user_id=user_id_of, revoke=revoke)
+        yield AsyncPeer(
+            create=create,
+            validate=validate,
+            user_id=user_id_of,
+            known_as=uuid.UUID,
+            check=check_user,
+            revoke=revoke,
+        )
 
 
 @asynccontextmanager
@@ -94,6 +101,12 @@ async def open_logins(url: str) -> AsyncGenerator[Logins]:
         yield Logins(sign_up=sign_up, log_in=log_in)
 
 
-def user_id_of(user: User | None) -> str | None:
+def user_id_of(user: User | None) -> uuid.UUID | None:
     """Whose token it was."""
-    return None if user is None else str(user.id)
+    return None if user is None else user.id
+
+
+def check_user(user: User | None, _token: str, user_id: str) -> None:
+    """Raise AssertionError unless it is the user, who is all that a token gives."""
+    assert user
+    expect("user", (user.id, user.is_active), (uuid.UUID(user_id), True))

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 
-from bench.peer import HOUR, AsyncPeer, DeviceLists, Logins
+from bench.peer import HOUR, AsyncPeer, DeviceLists, Logins, expect
 from bench.peers import CONNECTIONS
 from lucia import (
     AsyncAuth,
@@ -23,6 +24,7 @@ from lucia.adapters.redis import AsyncRedisSessionAdapter
 
 LIFE = SessionExpiry(active=timedelta(seconds=HOUR), idle=timedelta(seconds=HOUR))
 IDLE_SOON = SessionExpiry(active=timedelta(milliseconds=1), idle=timedelta(seconds=HOUR))
+user_id_of = attrgetter("user_id")
 TIMES = {"deadline", "near_cache"}
 FIREFOX = {"user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
 
@@ -44,17 +46,17 @@ async def open_peer(
         async def create_due(user_id: str) -> str:
             return (await hasty.create_session(user_id)).session_id
 
-        async def renew(session_id: str) -> str:
-            return (await auth.validate_session(session_id)).session_id
-
         yield AsyncPeer(
             create=create,
             validate=auth.validate_session,
             user_id=user_id_of,
+            check=check_session,
             refusal=InvalidSessionId,
             revoke=auth.invalidate_session,
             create_due=create_due,
-            renew=renew,
+            renew=auth.validate_session,
+            is_renewed=attrgetter("fresh"),
+            session_id=attrgetter("session_id"),
             revoke_all=auth.invalidate_all_user_sessions,
         )
 
@@ -99,6 +101,12 @@ def with_times(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def user_id_of(session: Session) -> str:
-    """Whose session it is."""
-    return session.user_id
+def check_session(session: Session, session_id: str, user_id: str) -> None:
+    """Raise AssertionError unless it is all of an active session."""
+    now = datetime.now(UTC)
+    expect("id", session.session_id, session_id)
+    expect("user", session.user_id, user_id)
+    expect("state", (session.state, session.fresh), ("active", False))
+    expect("active", now < session.active_period_expires_at <= now + LIFE.active, wanted=True)
+    expect("idle", session.idle_period_expires_at - session.active_period_expires_at, LIFE.idle)
+    expect("has a handle", bool(session.handle), wanted=True)

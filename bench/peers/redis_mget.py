@@ -8,7 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from bench.peer import AsyncPeer
-from bench.peers.redis_py import creating, user_id_of
+from bench.peers.redis_py import check_record, creating, user_id_of
 
 
 class Gathered:
@@ -45,8 +45,14 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
         Redis.from_url(url, max_connections=100) as client,
     ):
         gathered = Gathered(reader)
+
+        def validate(session_id: str) -> "asyncio.Future[bytes | None]":
+            return gathered.get(f"bare:{session_id}")
+
         yield AsyncPeer(
             create=creating(client),
-            validate=lambda session_id: gathered.get(f"bare:{session_id}"),
+            validate=validate,
             user_id=user_id_of,
+            known_as=str.encode,
+            check=check_record,
         )

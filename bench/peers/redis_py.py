@@ -4,12 +4,17 @@ import json
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis, RedisCluster
 
-from bench.peer import HOUR, RECORD, AsyncPeer
+from bench.peer import HOUR, RECORD, AsyncPeer, expect
 from bench.peers import CONNECTIONS
+
+MARK: Final = "?" * len(str(RECORD["user_id"]))
+AT: Final = json.dumps(RECORD | {"user_id": MARK}).index(MARK)
+USER_ID: Final = slice(AT, AT + len(MARK))
+"""Where the user's id is in each record."""
 
 
 @asynccontextmanager
@@ -27,7 +32,14 @@ async def open_peer(url: str, *, cluster: bool = False) -> AsyncGenerator[AsyncP
             answer: Awaitable[object] = client.delete(f"bare:{session_id}")
             return answer
 
-        yield AsyncPeer(create=creating(client), validate=get, user_id=user_id_of, revoke=delete)
+        yield AsyncPeer(
+            create=creating(client),
+            validate=get,
+            user_id=user_id_of,
+            known_as=str.encode,
+            check=check_record,
+            revoke=delete,
+        )
 
 
 def creating(client: Any) -> Callable[[str], Awaitable[str]]:
@@ -45,6 +57,11 @@ def creating(client: Any) -> Callable[[str], Awaitable[str]]:
     return create
 
 
-def user_id_of(record: bytes | None) -> str | None:
-    """Whose record it is; this is not measured."""
-    return None if record is None else str(json.loads(record)["user_id"])
+def user_id_of(record: bytes | None) -> bytes | None:
+    """Whose record it is, by its place in the JSON: nobody decodes it."""
+    return record and record[USER_ID]
+
+
+def check_record(record: bytes, session_id: str, user_id: str) -> None:
+    """Raise AssertionError unless it is all of a record."""
+    expect("record", json.loads(record), RECORD | {"id": session_id, "user_id": user_id})

@@ -32,4 +32,4 @@ def open_peer(url: str) -> Generator[Peer]:
             record: bytes | None = client.get(f"bare:{session_id}")
             return record
 
-        yield Peer(create=create, validate=get, user_id=user_id_of)
+        yield Peer(create=create, validate=get, user_id=user_id_of, known_as=str.encode)

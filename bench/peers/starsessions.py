@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from starsessions import JsonSerializer
 from starsessions.stores.redis import RedisStore
 
-from bench.peer import HOUR, RECORD, AsyncPeer
+from bench.peer import HOUR, RECORD, AsyncPeer, expect
 from bench.peers import CONNECTIONS
 
 
@@ -31,9 +31,20 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
                 serializer.deserialize(await store.read(session_id=session_id, lifetime=HOUR))
             )
 
-        yield AsyncPeer(create=create, validate=validate, user_id=user_id_of, revoke=store.remove)
+        yield AsyncPeer(
+            create=create,
+            validate=validate,
+            user_id=user_id_of,
+            check=check_session,
+            revoke=store.remove,
+        )
 
 
 def user_id_of(session: dict[str, Any]) -> str | None:
     """What the application wrote into it."""
     return session.get("user_id")
+
+
+def check_session(session: dict[str, Any], _session_id: str, user_id: str) -> None:
+    """Raise AssertionError unless it is all that the application wrote."""
+    expect("session", session, RECORD | {"user_id": user_id})

@@ -10,6 +10,7 @@ from bench.sections import (
     http,
     lag,
     memory,
+    original,
     passwords,
     profile,
     revoke_all,
@@ -22,6 +23,7 @@ from bench.sections import (
 __all__ = ["SECTIONS"]
 
 SECTIONS: Final[Sequence[Section]] = (
+    original.SECTION,
     validate.SECTION,
     cluster.SECTION,
     sync.SECTION,

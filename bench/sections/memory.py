@@ -1,61 +1,106 @@
 """What the process holds in memory after so many validations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
 from bench.rows import Row, Want
 from bench.section import FULL, Goal, Plan, Section
-from bench.subjects import started
+from bench.stock import stock
+from bench.subjects import Running, started
 from bench.who import NEAR, OURS, everybody
-from tools.servers import own_server
+from tools.servers import Server, own_server
 
 __all__ = ["SECTION"]
 
 NAME: Final = "memory"
 CALLERS: Final = 256
 AT_ONCE: Final = 100_000
-"""Validations of one request to a worker, which keeps the answers so long."""
+"""Validations of the same sessions that a worker is asked for at once."""
+
+BATCH: Final = 10_000
+"""How many ids of sessions that are each read once a worker has at a time."""
+
+AGAIN: Final = "read again"
+FIRST: Final = "never read before"
+MB: Final = 1e6
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Ours, with the near-cache and without."""
+    """Ours, with the near-cache and without, each way of reading in a process of its own."""
     mine = [
         subject
         for subject in everybody()
         if subject.name in {OURS, NEAR} and subject.loop == "asyncio"
     ]
-    with own_server("redis-server", plan.folder) as server, started(server.url, *mine) as subjects:
-        for subject in subjects:
+    with (
+        own_server("redis-server", plan.folder) as server,
+        started(server.url, *mine, *mine) as subjects,
+    ):
+        for subject in subjects[: len(mine)]:
+            yield from _never_read(subject, server, plan.size.never_read)
+        for subject in subjects[len(mine) :]:
             subject.ask("prepare", "again", plan.size.pool)
             for before, validations in pairwise((0, *plan.size.validations)):
                 for begin in range(before, validations, AT_ONCE):
                     subject.rate("again", CALLERS, min(AT_ONCE, validations - begin))
-                setting: dict[str, str | int] = {"validations": validations}
-                yield Row(
-                    section=NAME,
-                    subject=subject.subject.name,
-                    setting=setting,
-                    unit="MiB",
-                    values=(subject.ask("memory"),),
-                )
+                yield _row(subject, AGAIN, validations)
 
 
-def _after(validations: int) -> Want:
-    return Want(NAME, OURS, {"validations": validations})
+def _never_read(subject: Running, server: Server, validations: Sequence[int]) -> Iterator[Row]:
+    """Read more and more sessions, each of them once."""
+    server.flush()
+    made = stock(subject, server.port, validations[-1])
+    assert made
+    subject.ask("take", "first", *made, 0, BATCH)  # so that later on it replaces ids by as many
+    done = 0
+    for count in validations:
+        while done < count:
+            if done % BATCH == 0:
+                subject.ask("take", "first", *made, done, BATCH)
+            part = min(count, done - done % BATCH + BATCH) - done
+            subject.rate("first", CALLERS, part)
+            done += part
+        yield _row(subject, FIRST, count)
+
+
+def _row(subject: Running, reads: str, validations: int) -> Row:
+    setting: dict[str, str | int] = {"sessions": reads, "validations": validations}
+    return Row(
+        section=NAME,
+        subject=subject.subject.name,
+        setting=setting,
+        unit="MB",
+        values=(subject.ask("memory") / MB,),
+    )
+
+
+def _after(reads: str, validations: int) -> Want:
+    return Want(NAME, OURS, {"sessions": reads, "validations": validations})
 
 
 SECTION: Final = Section(
     name=NAME,
     title="Memory",
-    about="MiB of the whole process after so many validations, 256 at once; measured once.",
+    about=(
+        "Megabytes of the whole process after so many validations, 256 at once, of the same sessions over and over or of "
+        "sessions of which each is read once; measured once."
+    ),
     columns="validations",
     measure=measure,
     goals=(
         Goal(
-            text="memory of the process after 10 million validations, against that after 100,000 (5 % is noise)",
-            row=_after(FULL.validations[-1]),
-            base=_after(FULL.validations[0]),
+            text="memory of a process that validated a million sessions, beyond that after a thousand",
+            row=_after(FIRST, FULL.never_read[-1]),
+            base=_after(FIRST, FULL.never_read[0]),
+            by="difference",
+            better="lower",
+            bound=5,
+        ),
+        Goal(
+            text="memory of the process after 10 million validations of the same sessions, against that after 100,000 (5 % is noise)",
+            row=_after(AGAIN, FULL.validations[-1]),
+            base=_after(AGAIN, FULL.validations[0]),
             better="lower",
             bound=1.05,
         ),

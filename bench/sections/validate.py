@@ -7,7 +7,7 @@ from bench.rates import Rates
 from bench.rows import Row, Want
 from bench.section import Goal, Plan, Plot, Section
 from bench.subjects import started
-from bench.who import BARE, NEAR, OURS, THE_ORIGINAL, everybody
+from bench.who import BARE, NEAR, OURS, everybody
 from tools.servers import own_server
 
 __all__ = ["AGAIN", "FIRST", "SECTION"]
@@ -30,6 +30,7 @@ def measure(plan: Plan) -> Iterator[Row]:
             callers=plan.size.callers,
             column="concurrency",
             flush=server.flush,
+            port=server.port,
         )
         yield from rates.measure("again", AGAIN)
         yield from rates.measure("first", FIRST)
@@ -60,50 +61,32 @@ SECTION: Final = Section(
     measure=measure,
     goals=(
         Goal(
-            text="`validate_session`, 256 at once, against `lucia` 2.7.7 on Node: asyncio",
-            row=_row(OURS, "asyncio"),
-            base=_row(THE_ORIGINAL, "Node"),
-            bound=1.0,
-        ),
-        Goal(
-            text="the same: uvloop",
-            row=_row(OURS, "uvloop"),
-            base=_row(THE_ORIGINAL, "Node"),
-            bound=1.2,
-        ),
-        Goal(
-            text="sessions never read before, 256 at once, against the same",
-            row=_row(OURS, "asyncio", operation=FIRST),
-            base=_row(THE_ORIGINAL, "Node", operation=FIRST),
-            bound=0.6,
-        ),
-        Goal(
-            text="256 at once, against fastapi-users",
+            text="`validate_session`, 256 at once, against fastapi-users",
             row=_row(OURS, "asyncio"),
             base=_row("fastapi-users", "asyncio"),
             bound=12,
         ),
         Goal(
-            text="256 at once, against starsessions",
+            text="the same against starsessions",
             row=_row(OURS, "asyncio"),
             base=_row("starsessions", "asyncio"),
             bound=12,
         ),
         Goal(
-            text="256 at once, against crudauth",
+            text="the same against crudauth",
             row=_row(OURS, "asyncio"),
             base=_row("crudauth", "asyncio"),
             bound=80,
         ),
         Goal(
-            text="time of one, one at once, against a bare redis-py GET",
+            text="latency of one caller, against a bare GET of redis-py's async client",
             row=_row(BARE, "asyncio", 1),
             base=_row(OURS, "asyncio", 1),
             better="lower",
             bound=1.05,
         ),
         Goal(
-            text="near-cache, 256 at once, against without",
+            text="`validate_session` with the near-cache, 256 at once, against without",
             row=_row(NEAR, "asyncio"),
             base=_row(OURS, "asyncio"),
             bound=3.5,

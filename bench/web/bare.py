@@ -1,6 +1,7 @@
 """No library: what any dependency could reach at most."""
 
-from typing import Annotated
+import asyncio
+from typing import Annotated, Final, Literal
 
 from fastapi import Depends, FastAPI, Response
 
@@ -10,13 +11,25 @@ from bench.web import Web
 NOBODY = user_ids(1)[0]
 
 
+WAIT: Final = 1.0
+"""In seconds."""
+
+
 async def nothing() -> str:
     """Whoever it is."""
     return NOBODY
 
 
-def make_web(_url: str, *, dependency: bool) -> Web:
-    """The endpoint as it is, or with a dependency that does nothing."""
+async def waiting() -> str:
+    """Take a while to say so."""
+    return await asyncio.sleep(WAIT, NOBODY)
+
+
+DEPENDENCIES: Final = {"nothing": nothing, "waiting": waiting}
+
+
+def make_web(_url: str, *, dependency: Literal["nothing", "waiting"] | None) -> Web:
+    """Make the endpoint as it is, or with an async dependency that does nothing or waits."""
     app = FastAPI()
 
     @app.post("/login/{user_id}")
@@ -25,9 +38,10 @@ def make_web(_url: str, *, dependency: bool) -> Web:
         return user_id
 
     if dependency:
+        find_user = DEPENDENCIES[dependency]
 
         @app.get("/me")
-        async def me(user_id: Annotated[str, Depends(nothing)]) -> dict[str, str]:
+        async def me(user_id: Annotated[str, Depends(find_user)]) -> dict[str, str]:
             return {"user_id": user_id}
     else:
 

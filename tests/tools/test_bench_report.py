@@ -10,8 +10,10 @@ from bench import results
 from bench.documents import BEGIN, END, write_into
 from bench.machine import check_open_files
 from bench.report import goals, markdown
-from bench.rows import Ratio, Row, Want, find, ratio
+from bench.rows import Compared, Row, Want, difference, find, ratio
 from bench.section import QUICK, Goal, Plan, Section
+from bench.stock import Stock, session_ids, users_of
+from bench.warm import warm_up
 
 
 def row(subject: str, *values: float, section: str = "speed", concurrency: int = 1) -> Row:
@@ -49,7 +51,12 @@ TWICE = Goal(text="ours against theirs", row=OURS, base=THEIRS, bound=2)
 
 def test_ratios_are_taken_within_a_round() -> None:
     """A round in which the machine was slow for both changes no ratio."""
-    assert ratio(row("ours", 200, 20, 220), row("theirs", 100, 10, 100)) == Ratio(2, 2, 2.2)
+    assert ratio(row("ours", 200, 20, 220), row("theirs", 100, 10, 100)) == Compared(2, 2, 2.2)
+
+
+def test_differences_are_taken_within_a_round() -> None:
+    """What one takes more than another is compared round by round as well."""
+    assert difference(row("ours", 15, 110, 30), row("theirs", 10, 100, 12)) == Compared(10, 5, 18)
 
 
 def test_rounds_that_were_not_measured_together_make_no_ratio() -> None:
@@ -69,15 +76,15 @@ def test_a_want_that_fits_several_rows() -> None:
 @pytest.mark.parametrize(
     ("better", "every_round", "measured", "met"),
     [
-        ("higher", False, Ratio(2, 1, 3), True),
-        ("higher", False, Ratio(1.9, 1, 3), False),
-        ("higher", True, Ratio(2.5, 1.9, 3), False),
-        ("lower", False, Ratio(2, 1, 3), True),
-        ("lower", False, Ratio(2.1, 1, 3), False),
-        ("lower", True, Ratio(1.5, 1, 2.1), False),
+        ("higher", False, Compared(2, 1, 3), True),
+        ("higher", False, Compared(1.9, 1, 3), False),
+        ("higher", True, Compared(2.5, 1.9, 3), False),
+        ("lower", False, Compared(2, 1, 3), True),
+        ("lower", False, Compared(2.1, 1, 3), False),
+        ("lower", True, Compared(1.5, 1, 2.1), False),
     ],
 )
-def test_verdict(better: str, every_round: bool, measured: Ratio, met: bool) -> None:
+def test_verdict(better: str, every_round: bool, measured: Compared, met: bool) -> None:
     """The median is held to the bound, or where every round counts, the worst one."""
     goal = Goal(
         text="",
@@ -95,6 +102,38 @@ def test_a_miss_is_told() -> None:
     assert (
         missed.splitlines()[-1] == "| ours against theirs | ≥ 2 | 1.8 | 1.5 to 2.1 | **missed** |"
     )
+
+
+def test_a_goal_of_a_difference() -> None:
+    """A goal may bound what one takes more than another, and is told in their unit."""
+    goal = Goal(text="ours beyond theirs", row=OURS, base=THEIRS, by="difference", better="lower", bound=20)
+    told = goals([section(goal)], [row("ours", 115, 120, 118), row("theirs", 100, 100, 100)])
+    assert told.splitlines()[-1] == "| ours beyond theirs | ≤ 20 1/s | 18 1/s | 15 to 20 | met |"
+
+
+@pytest.mark.parametrize(
+    ("rates", "best", "measured"),
+    [
+        ([100, 101], 101, 2),  # risen by less than 2 %
+        ([100, 90], 100, 2),
+        ([100, 110, 120, 121], 121, 4),
+        ([100, 110, 120, 130, 140, 150], 140, 5),  # still rising after the last window
+    ],
+)
+def test_a_subject_is_warmed_up_until_its_rate_stops_rising(rates: list[float], best: float, measured: int) -> None:
+    """The first window that is no 2 % better than the best one ends it, or their greatest number."""
+    windows = iter(rates)
+    assert warm_up(lambda: next(windows), 5) == best
+    assert len(list(windows)) == len(rates) - measured
+
+
+def test_ids_of_a_stock() -> None:
+    """Ids have their length, and are told apart by the number; a few sessions each have one user."""
+    ids, users = session_ids(Stock("abcd1234", 40), range(1_000)), users_of(range(1_000))
+    assert len({*ids}) == 1_000
+    assert {len(session_id) for session_id in ids} == {40}
+    assert {len(user_id) for user_id in users} == {32}
+    assert len({*users}) == 250
 
 
 def test_a_goal_of_what_was_not_measured() -> None:

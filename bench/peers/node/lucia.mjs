@@ -1,7 +1,8 @@
 // The original, npm's lucia over its adapter for sessions in Redis: as bench/worker.py does it, with the same loop.
-// node lucia.mjs URL
+// node --expose-gc lucia.mjs URL
 import { redis as redisSessions } from "@lucia-auth/adapter-session-redis";
 import { strict as assert } from "node:assert";
+import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline";
 import { createClient } from "redis";
 import { lucia } from "lucia";
@@ -9,6 +10,7 @@ import { lucia } from "lucia";
 const HOUR = 3_600_000;
 const PREPARERS = 64;
 const SESSIONS_EACH = 4;
+const SAMPLE = 20;
 
 const users = () => ({
 	getUser: async (id) => ({ id }),
@@ -32,67 +34,133 @@ const auth = authWith(HOUR);
 const hasty = authWith(-1); // whose sessions are due for renewal at once
 
 const creating = (maker) => async (userId) => (await maker.createSession({ userId, attributes: {} })).sessionId;
+const userIdOf = (session) => session.user.userId;
+const nothing = () => null;
+// Each operation's call, and what is looked at in its answer.
 const calls = {
-	create: creating(auth),
-	again: (id) => auth.validateSession(id),
-	first: (id) => auth.validateSession(id),
-	renew: (id) => auth.validateSession(id),
-	revoke: (id) => auth.invalidateSession(id)
+	create: [creating(auth), Boolean],
+	again: [auth.validateSession, userIdOf],
+	first: [auth.validateSession, userIdOf],
+	renew: [auth.validateSession, (session) => session.fresh],
+	revoke: [auth.invalidateSession, nothing]
 };
+const [create, validate] = [calls.create[0], calls.again[0]];
 
-const drive = async (call, count, argument, callers) => {
-	const answers = [];
+// No answer is kept, as in drive() of bench/drive.py: whoever changes one changes the other.
+const drive = async (call, look, { given, wanted }, count, callers) => {
 	let next = 0;
 	const work = async () => {
-		while (next < count) answers.push(await call(argument(next++)));
+		let [done, wrong] = [0, 0];
+		while (next < count) {
+			const index = next++ % given.length;
+			if (look(await call(given[index])) !== wanted[index]) wrong++;
+			done++;
+		}
+		return [done, wrong];
 	};
+	globalThis.gc();
 	const begin = performance.now();
-	await Promise.all(Array.from({ length: callers }, work));
-	return { seconds: (performance.now() - begin) / 1000, answers };
+	const counts = await Promise.all(Array.from({ length: callers }, work));
+	const seconds = (performance.now() - begin) / 1000;
+	assert.equal(counts.reduce((sum, [done]) => sum + done, 0), count);
+	assert.equal(counts.reduce((sum, [, wrong]) => sum + wrong, 0), 0, "wrong answers");
+	return seconds;
 };
-const userIds = (count) => (number) => (number % Math.ceil(count / SESSIONS_EACH)).toString(16).padStart(32, "0");
-const created = async (maker, count) => (await drive(creating(maker), count, userIds(count), PREPARERS)).answers;
+const answersOf = async (call, given, callers) => {
+	const answers = new Array(given.length);
+	let next = 0;
+	const work = async () => {
+		while (next < given.length) {
+			const index = next++;
+			answers[index] = await call(given[index]);
+		}
+	};
+	await Promise.all(Array.from({ length: callers }, work));
+	return answers;
+};
+const range = (begin, count) => Array.from({ length: count }, (_, index) => begin + index);
+// Concatenated strings are trees in V8 until somebody reads them: these are read here, and not while it is measured.
+const flat = (text) => Buffer.from(text, "latin1").toString("latin1");
+const hex = (number, length) => flat(number.toString(16).padStart(length, "0"));
+const userIds = (count) => range(0, count).map((number) => hex(number % Math.ceil(count / SESSIONS_EACH), 32));
 const userOf = async (id) => {
 	try {
-		return (await auth.validateSession(id)).user.userId;
+		return userIdOf(await validate(id));
 	} catch (error) {
 		assert.equal(error.message, "AUTH_INVALID_SESSION_ID");
 		return null;
 	}
 };
+const checkSession = (session, id, userId) => {
+	const now = Date.now();
+	const [active, idle] = [session.activePeriodExpiresAt.getTime(), session.idlePeriodExpiresAt.getTime()];
+	assert.deepEqual(
+		[session.sessionId, session.user.userId, session.state, session.fresh],
+		[id, userId, "active", false]
+	);
+	assert(now < active && active <= now + HOUR);
+	assert.equal(idle - active, HOUR);
+};
 
-let pool = [];
-let ready = [];
+let pool;
+let ready;
+let begun = 0;
+const give = (operation, given, users) => {
+	const wanted = { again: users, first: users, revoke: users.map(nothing) }[operation] ?? users.map(() => true);
+	if (operation === "again") pool = { given, wanted, users };
+	else [ready, begun] = [{ given, wanted, users }, 0];
+};
+const sessionsOf = (operation, count) => {
+	if (operation === "again") return pool;
+	const begin = begun;
+	begun += count;
+	assert(begun <= ready.given.length, "too few sessions are ready");
+	return Object.fromEntries(Object.entries(ready).map(([name, each]) => [name, each.slice(begin, begun)]));
+};
 const methods = {
 	check: async () => {
-		const [alice, bob] = [0, 1].map(userIds(8));
-		const id = await calls.create(alice);
+		const [alice, bob] = new Set(userIds(8));
+		const id = await create(alice);
+		checkSession(await validate(id), id, alice);
 		assert.equal(await userOf(id), alice);
 		assert.equal(await userOf(id.slice(0, -1) + (id.endsWith("a") ? "b" : "a")), null);
-		await calls.revoke(id);
+		await auth.invalidateSession(id);
 		assert.equal(await userOf(id), null);
 		const due = await creating(hasty)(alice);
-		const renewed = await calls.renew(due);
+		const renewed = await validate(due);
 		assert.equal(renewed.fresh, true);
 		assert.equal(await userOf(renewed.sessionId), alice);
-		const ids = await Promise.all([bob, bob, bob].map(calls.create));
+		const ids = await Promise.all([bob, bob, bob].map(create));
 		await auth.invalidateAllUserSessions(bob);
 		assert.deepEqual(await Promise.all(ids.map(userOf)), [null, null, null]);
 		return Object.keys(calls);
 	},
+	template: async () => {
+		const userId = randomUUID().replaceAll("-", "");
+		return [await create(userId), userId];
+	},
+	take: async (operation, prefix, length, begin, count) => {
+		const numbers = range(begin, count);
+		const ids = numbers.map((number) => flat(prefix + hex(number, length - prefix.length)));
+		give(operation, ids, numbers.map((number) => hex(Math.floor(number / SESSIONS_EACH), 32)));
+	},
 	prepare: async (operation, count) => {
-		if (operation === "again") pool = await created(auth, count);
-		else if (operation === "create") ready = Array.from({ length: count }, (_, number) => userIds(count)(number));
-		else ready = await created(operation === "renew" ? hasty : auth, count);
+		const users = userIds(count);
+		const maker = creating(operation === "renew" ? hasty : auth);
+		give(operation, operation === "create" ? users : await answersOf(maker, users, PREPARERS), users);
 	},
 	run: async (operation, callers, count) => {
-		const given = operation === "again" ? pool : ready;
-		const { seconds, answers } = await drive(calls[operation], count, (number) => given[number % given.length], callers);
-		assert.equal(answers.length, count);
+		const sessions = sessionsOf(operation, count);
+		const seconds = await drive(...calls[operation], sessions, count, callers);
+		if (operation === "again" || operation === "first") {
+			const step = Math.max(1, Math.floor(sessions.given.length / SAMPLE));
+			for (let index = 0; index < sessions.given.length; index += step)
+				checkSession(await validate(sessions.given[index]), sessions.given[index], sessions.users[index]);
+		}
 		return seconds;
 	},
-	create_all: async (count) => void (await drive(calls.create, count, () => "u1", PREPARERS)),
-	revoke_all: async () => (await drive((userId) => auth.invalidateAllUserSessions(userId), 1, () => "u1", 1)).seconds
+	create_all: async (count) => void (await answersOf(create, Array(count).fill("u1"), PREPARERS)),
+	revoke_all: async () => drive(auth.invalidateAllUserSessions, nothing, { given: ["u1"], wanted: [null] }, 1, 1)
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -1,0 +1,125 @@
+"""Stores very many sessions quickly: copies of one that the library has made itself.
+
+Sessions that are never read twice are needed by the hundred thousand for each second that is
+measured; to create them by the library would take several times as long as to measure. So the
+library creates one, and the keys in Redis that have its id in their name are written again and
+again, in a pipeline, each time with the ids of another session and another user. What stands
+beside a session, such as its user's list of sessions, is not written: no validation reads it.
+"""
+
+import random
+import secrets
+import uuid
+from collections.abc import Iterator, Sequence
+from socket import create_connection
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import redis
+
+from bench.drive import SESSIONS_EACH
+
+if TYPE_CHECKING:
+    from bench.subjects import Running
+
+__all__ = ["Stock", "session_ids", "stock", "users_of"]
+
+HOST: Final = "127.0.0.1"
+PIECE: Final = 1_000
+"""Commands that are sent at once."""
+
+PREFIX_BYTES: Final = 4
+OK: Final = b"+OK\r\n"
+
+
+class Stock(NamedTuple):
+    """Sessions that were stored; a subject knows their ids from this alone.
+
+    Args:
+        prefix: what all ids of this stock begin with.
+        length: of an id. After the prefix comes the session's number, in hexadecimal.
+    """
+
+    prefix: str
+    length: int
+
+
+def stock(subject: "Running", port: int, count: int) -> Stock | None:
+    """Store so many sessions of a subject on the server at this port.
+
+    Returns:
+        None if the library keeps no key with a session's id in its name.
+
+    Raises:
+        AssertionError: the server has not taken all of them.
+    """
+    session_id, user_id = subject.ask("template")
+    client: Any
+    with redis.Redis(host=HOST, port=port, protocol=2) as client:
+        commands = [_command(client, key) for key in client.keys(f"*{session_id}*")]
+        if not commands:
+            return None
+        made = Stock(secrets.token_hex(PREFIX_BYTES), len(session_id))
+        before: int = client.dbsize()
+        _send(port, _filled(b"".join(commands), session_id, user_id, made, count))
+        stored: int = client.dbsize()
+    assert stored - before == count * len(commands), (
+        f"{count:,} sessions make {stored - before:,} keys"
+    )
+    return made
+
+
+def session_ids(made: Stock, numbers: Sequence[int]) -> list[str]:
+    """Return the ids of these sessions."""
+    digits = made.length - len(made.prefix)
+    return [f"{made.prefix}{number:0{digits}x}" for number in numbers]
+
+
+def users_of(numbers: Sequence[int]) -> list[str]:
+    """Return whose sessions these are, in turn."""
+    return [f"{number // SESSIONS_EACH:032x}" for number in numbers]
+
+
+def _command(client: Any, key: bytes) -> bytes:
+    """Return what writes this key as it is."""
+    words = [b"SET", key, client.get(key), b"PX", b"%d" % client.pttl(key)]
+    return b"*%d\r\n%b" % (
+        len(words),
+        b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words),
+    )
+
+
+def _filled(
+    command: bytes, session_id: str, user_id: str, made: Stock, count: int
+) -> Iterator[bytes]:
+    """Yield the commands with the ids of each session in the place of the first one's.
+
+    They come in a random order, so that who reads by number reads all over the server's memory.
+    """
+    of_session, of_user, dashed = (
+        session_id.encode(),
+        user_id.encode(),
+        str(uuid.UUID(user_id)).encode(),
+    )
+    numbers = random.sample(range(count), count)
+    for begin in range(0, count, PIECE):
+        some = numbers[begin : begin + PIECE]
+        piece: list[bytes] = []
+        for own, user in zip(session_ids(made, some), users_of(some), strict=True):
+            filled = command.replace(of_session, own.encode()).replace(of_user, user.encode())
+            piece.append(
+                filled.replace(dashed, str(uuid.UUID(user)).encode())
+                if dashed in command
+                else filled
+            )
+        yield b"".join(piece)
+
+
+def _send(port: int, pieces: Iterator[bytes]) -> None:
+    """Send commands whose replies nobody needs, and wait until all are done."""
+    with create_connection((HOST, port)) as connection:
+        connection.sendall(b"CLIENT REPLY OFF\r\n")
+        for piece in pieces:
+            connection.sendall(piece)
+        connection.sendall(b"CLIENT REPLY ON\r\n")
+        answer = connection.recv(len(OK))
+        assert answer == OK, answer
