@@ -205,7 +205,7 @@ def public(class_: type) -> set[str]:
 
 def test_adapter_protocols() -> None:
     """The methods of each protocol in the documents are those of the code."""
-    table = ADAPTERS.partition("\n## ")[0]
+    table = section(ADAPTERS, "## The protocols")
     found = {protocol.strip("`"): methods for protocol, methods, _ in rows(table)}
     assert len(found) == 5
     for name, methods in found.items():
