@@ -235,3 +235,12 @@ def test_signature_of_set_user() -> None:
     assert (
         arguments.split(", ") == list(inspect.signature(lucia.UserAdapter.set_user).parameters)[1:]
     )
+
+
+def test_places_in_contributing() -> None:
+    """Every file and folder in the guide for contributors exists."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:\w+/)*\w+(?:\.(?:py|md|toml)|/))`", text)
+    assert len(named) > 30
+    roots = (ROOT, ROOT / "src/lucia")
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
