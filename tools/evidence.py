@@ -37,6 +37,7 @@ _ROW = re.compile(r"\| ([A-Z]+-\d+) \| (.*) \|")
 Evidence: TypeAlias = Mapping[str, Mapping[str, Sequence[str]]]
 """Lists of tests by what they cover, by the id of a promise or of a group of promises."""
 
+# Prose in Markdown is not wrapped.
 INTRODUCTION = """\
 # Evidence
 

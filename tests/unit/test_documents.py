@@ -32,21 +32,21 @@ _CODE: Final = re.compile(r"(?ms)^```.*?^```$")
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading, without its subsections' own headings."""
+    """Return the text under a heading, up to the next heading of its level."""
     level = heading.partition(" ")[0]
     lines = text.split(f"\n{heading}\n")[1].splitlines()
     return "\n".join(takewhile(lambda line: not re.match(rf"#{{1,{len(level)}}} ", line), lines))
 
 
 def rows(text: str) -> Iterator[list[str]]:
-    """The cells of the rows of tables, without their headings."""
+    """Find the cells of each row of each table, without the header."""
     for table in re.findall(r"(?m)^\| .*\n\| ---.*\n((?:\|.*\n)+)", f"{text}\n"):
         for line in table.splitlines():
             yield [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def anchors(document: Path) -> set[str]:
-    """The names that a document's headings have as the target of a link."""
+    """Return the anchors of a document's headings."""
     headings = re.findall(r"(?m)^#+ (.*)$", _CODE.sub("", document.read_text()))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -79,12 +79,37 @@ def test_evidence() -> None:
 def small_project(tmp_path: Path) -> Path:
     """A project with two promises, and tests of which two have the same name."""
     files = {
-        "docs/promises.md": "## Ids\n\n| id | promise |\n| --- | --- |\n| A-1 | one |\n| B-1 | two |\n",
-        "docs/differences.md": "## Keys\n\n| id | Lucia JS | here |\n| --- | --- | --- |\n| K-1 | no | yes |\n",
-        "docs/evidence.toml": '[A]\n"in memory" = ["test_one"]\n[B-1]\ntests = ["x::test_two"]\n[K-1]\ntests = ["test_three"]\n',
-        "tests/x.py": "def test_one(): ...\ndef test_two(): ...\nclass Laws:\n    def test_three(self): ...\n",
-        "tests/y.py": "def test_two(): ...\n",
-        "tests/sync/x.py": "def test_one(): ...\n",
+        "docs/promises.md": """
+## Ids
+
+| id | promise |
+| --- | --- |
+| A-1 | one |
+| B-1 | two |
+""",
+        "docs/differences.md": """
+## Keys
+
+| id | Lucia JS | here |
+| --- | --- | --- |
+| K-1 | no | yes |
+""",
+        "docs/evidence.toml": """
+[A]
+"in memory" = ["test_one"]
+[B-1]
+tests = ["x::test_two"]
+[K-1]
+tests = ["test_three"]
+""",
+        "tests/x.py": """
+def test_one(): ...
+def test_two(): ...
+class Laws:
+    def test_three(self): ...
+""",
+        "tests/y.py": "def test_two(): ...",
+        "tests/sync/x.py": "def test_one(): ...",
     }
     for name, text in files.items():
         path = tmp_path / name
@@ -129,12 +154,12 @@ def test_evidence_that_does_not_fit(
 
 
 def rights(cell: str) -> set[str]:
-    """The commands in a cell."""
+    """Return the commands in a cell."""
     return set(re.findall(r"\+([a-z|]+)", cell))
 
 
 def test_rights() -> None:
-    """The least rights in the documents are those with which the tests run."""
+    """The least rights in the documents are those that the tests run with."""
     table = {purpose: rights(commands) for purpose, commands in rows(section(RUNNING, "## Rights"))}
     assert table["one server, and behind Sentinel"] == set(LEAST_RIGHTS)
     assert table["the same without scripts"] == set(LEAST_RIGHTS_PLAIN)
@@ -147,7 +172,7 @@ def test_rights() -> None:
 
 
 def test_commands() -> None:
-    """The commands of each method in the documents are those in the class's documentation, which are those that are sent."""
+    """The commands in the documents are those of the class's docstring, which tests compare."""
     documented = described()
     found: dict[str, set[str]] = {}
     for method, commands in rows(section(REDIS, "## Commands")):
@@ -163,7 +188,7 @@ def test_commands() -> None:
 
 
 def test_log_lines() -> None:
-    """The lines in the documents are those that are written, with their loggers, levels, fields and limits."""
+    """The log lines in the documents have the code's loggers, levels, fields and limits."""
     found = {
         event.strip("`"): (
             logger.strip("`"),
@@ -187,7 +212,7 @@ def test_log_lines() -> None:
 
 
 def test_alarms() -> None:
-    """An alarm is on lines that are written, and every line that is an error has one."""
+    """Each alarm names a line that exists, and every error has an alarm."""
     named = {
         event
         for alarm, _ in rows(section(PRODUCTION, "### Alarms"))
@@ -199,7 +224,7 @@ def test_alarms() -> None:
 
 
 def public(class_: type) -> set[str]:
-    """The names of a class that are neither private nor a test."""
+    """Return the names of a class that are neither private nor a test."""
     return {name for name in dir(class_) if not name.startswith(("_", "test_"))}
 
 
