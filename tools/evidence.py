@@ -32,7 +32,7 @@ DOCUMENTS = ("docs/promises.md", "docs/differences.md")
 FOLDERS = ("tests", "src/lucia/_async/suites")
 GENERATED = Path("tests/sync")
 
-_ROW = re.compile(r"\| ([A-Z]+-\d+) \| (.*) \|")
+_ROW = re.compile(r"\| ([A-Z]+-\d+) \|(.*)\|$")
 
 Evidence: TypeAlias = Mapping[str, Mapping[str, Sequence[str]]]
 """Lists of tests by what they cover, by the id of a promise or of a group of promises."""
@@ -133,7 +133,7 @@ def _sections(root: Path, document: str) -> Iterator[Section]:
         rows: list[tuple[str, str]] = []
         for line in part.splitlines():
             if match := _ROW.match(line):
-                cell = re.split(r"(?<!\\) \| ", match[2])[column]
+                cell = re.split(r"(?<!\\)\|", match[2])[column]
                 rows.append((match[1], cell.strip().replace("](#", f"]({Path(document).name}#")))
         if rows:
             yield Section(document, part.partition("\n")[0], rows)

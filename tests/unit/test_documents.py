@@ -82,10 +82,10 @@ def small_project(tmp_path: Path) -> Path:
         "docs/promises.md": """
 ## Ids
 
-| id | promise |
-| --- | --- |
-| A-1 | one |
-| B-1 | two |
+| id | promise | limits |
+| --- | --- | --- |
+| A-1 | one | some |
+| B-1 | two | |
 """,
         "docs/differences.md": """
 ## Keys
