@@ -1,4 +1,4 @@
-"""The documents: their links lead somewhere, no promise is without a test, and what they list is what the code has."""
+"""The documents: links lead somewhere, each promise has tests, and lists match the code."""
 
 import inspect
 import logging
@@ -23,10 +23,10 @@ from tests.support.acl_rights import (
     NEAR_RIGHTS,
     for_sets,
 )
+from tools import evidence
 
 ROOT: Final = Path(__file__).parents[2]
 DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-PROMISES: Final = (ROOT / "docs/promises.md").read_text()
 PRODUCTION: Final = (ROOT / "docs/production.md").read_text()
 RUNNING: Final = (ROOT / "docs/running-redis.md").read_text()
 ADAPTERS: Final = (ROOT / "docs/writing-an-adapter.md").read_text()
@@ -34,25 +34,24 @@ REDIS: Final = (ROOT / "docs/redis.md").read_text()
 
 _LINK: Final = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 _CODE: Final = re.compile(r"(?ms)^```.*?^```$")
-_TEST: Final = re.compile(r"`(?:[\w/]+\.py|suite)::\w+`")
 
 
 def section(text: str, heading: str) -> str:
-    """What stands under a heading, without its subsections' own headings."""
+    """Return the text under a heading, up to the next heading of its level."""
     level = heading.partition(" ")[0]
     lines = text.split(f"\n{heading}\n")[1].splitlines()
     return "\n".join(takewhile(lambda line: not re.match(rf"#{{1,{len(level)}}} ", line), lines))
 
 
 def rows(text: str) -> Iterator[list[str]]:
-    """The cells of the rows of tables, without their headings."""
+    """Find the cells of each row of each table, without the header."""
     for table in re.findall(r"(?m)^\| .*\n\| ---.*\n((?:\|.*\n)+)", f"{text}\n"):
         for line in table.splitlines():
             yield [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def anchors(document: Path) -> set[str]:
-    """The names that a document's headings have as the target of a link."""
+    """Return the anchors of a document's headings."""
     headings = re.findall(r"(?m)^#+ (.*)$", _CODE.sub("", document.read_text()))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -76,22 +75,96 @@ def test_index() -> None:
     ] == []
 
 
-def test_no_promise_without_a_test() -> None:
-    """Each section of the promises names tests, and so does each row of its tables."""
-    sections = re.split(r"(?m)^## ", PROMISES)[1:]
-    assert [each.splitlines()[0] for each in sections if not _TEST.search(each)] == []
-    held = [row for each in sections[1:] for row in rows(each)]
-    assert [row[0] for row in held if not _TEST.search(row[-1])] == []
-    assert len(held) > 50
+def test_evidence() -> None:
+    """Each promise and each difference has tests that exist, and the page about them is current."""
+    assert (ROOT / evidence.PAGE).read_text() == evidence.page(), "run python tools/evidence.py"
+
+
+@pytest.fixture
+def small_project(tmp_path: Path) -> Path:
+    """A project with two promises, and tests of which two have the same name."""
+    files = {
+        "docs/promises.md": """
+## Ids
+
+| id | promise | limits |
+| --- | --- | --- |
+| A-1 | one | some |
+| B-1 | two | |
+""",
+        "docs/differences.md": """
+## Keys
+
+| id | Lucia JS | here |
+| --- | --- | --- |
+| K-1 | no | yes |
+""",
+        "docs/evidence.toml": """
+[A]
+"in memory" = ["test_one"]
+[B-1]
+tests = ["x::test_two"]
+[K-1]
+tests = ["test_three"]
+""",
+        "tests/x.py": """
+def test_one(): ...
+def test_two(): ...
+class Laws:
+    def test_three(self): ...
+""",
+        "tests/y.py": "def test_two(): ...",
+        "tests/sync/x.py": "def test_one(): ...",
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_evidence_of_a_small_project(
+    small_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page is out of date until it is written, and names each test with its file."""
+    assert evidence.main(["--check"], small_project) == 1
+    assert "out of date" in capsys.readouterr().err
+    assert evidence.main([], small_project) == 0
+    assert evidence.main(["--check"], small_project) == 0
+    text = (small_project / evidence.PAGE).read_text()
+    assert "| A | in memory | `tests/x.py::test_one` |" in text
+    assert "| B-1 | two | `tests/x.py::test_two` |" in text
+    assert "| K-1 | yes | `tests/x.py::Laws::test_three` |" in text
+
+
+@pytest.mark.parametrize(
+    ("document", "before", "after", "fault"),
+    [
+        ("tests/x.py", "test_one", "test_won", "no test test_one; is it"),
+        ("docs/evidence.toml", "x::test_two", "test_two", "test_two may be any of tests/x.py"),
+        ("docs/evidence.toml", '["test_three"]', "[]", "K-1 has no tests"),
+        ("docs/evidence.toml", "[B-1]", "[B-2]", "no document has a row B-2"),
+        ("docs/promises.md", "B-1", "A-1", "A-1 is there twice"),
+    ],
+)
+def test_evidence_that_does_not_fit(
+    small_project: Path, document: str, before: str, after: str, fault: str
+) -> None:
+    """A renamed test, an ambiguous name, a promise without tests and a row without promise fail."""
+    path = small_project / document
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(evidence.Broken, match=re.escape(fault)):
+        evidence.page(small_project)
+    assert evidence.main([], small_project) == 1
 
 
 def rights(cell: str) -> set[str]:
-    """The commands in a cell."""
+    """Return the commands in a cell."""
     return set(re.findall(r"\+([a-z|]+)", cell))
 
 
 def test_rights() -> None:
-    """The least rights in the documents are those with which the tests run."""
+    """The least rights in the documents are those that the tests run with."""
     table = {purpose: rights(commands) for purpose, commands in rows(section(RUNNING, "## Rights"))}
     assert table["one server, and behind Sentinel"] == set(LEAST_RIGHTS)
     assert table["the same without scripts"] == set(LEAST_RIGHTS_PLAIN)
@@ -104,7 +177,7 @@ def test_rights() -> None:
 
 
 def test_commands() -> None:
-    """The commands of each method in the documents are those in the class's documentation, which are those that are sent."""
+    """The commands in the documents are those of the class's docstring, which tests compare."""
     documented = described()
     found: dict[str, set[str]] = {}
     for method, commands in rows(section(REDIS, "## Commands")):
@@ -120,7 +193,7 @@ def test_commands() -> None:
 
 
 def test_log_lines() -> None:
-    """The lines in the documents are those that are written, with their loggers, levels, fields and limits."""
+    """The log lines in the documents have the code's loggers, levels, fields and limits."""
     found = {
         event.strip("`"): (
             logger.strip("`"),
@@ -144,7 +217,7 @@ def test_log_lines() -> None:
 
 
 def test_alarms() -> None:
-    """An alarm is on lines that are written, and every line that is an error has one."""
+    """Each alarm names a line that exists, and every error has an alarm."""
     named = {
         event
         for alarm, _ in rows(section(PRODUCTION, "### Alarms"))
@@ -156,13 +229,13 @@ def test_alarms() -> None:
 
 
 def public(class_: type) -> set[str]:
-    """The names of a class that are neither private nor a test."""
+    """Return the names of a class that are neither private nor a test."""
     return {name for name in dir(class_) if not name.startswith(("_", "test_"))}
 
 
 def test_adapter_protocols() -> None:
     """The methods of each protocol in the documents are those of the code."""
-    table = ADAPTERS.partition("\n## ")[0]
+    table = section(ADAPTERS, "## The protocols")
     found = {protocol.strip("`"): methods for protocol, methods, _ in rows(table)}
     assert len(found) == 5
     for name, methods in found.items():
@@ -192,3 +265,12 @@ def test_signature_of_set_user() -> None:
     assert (
         arguments.split(", ") == list(inspect.signature(lucia.UserAdapter.set_user).parameters)[1:]
     )
+
+
+def test_places_in_contributing() -> None:
+    """Every file and folder in the guide for contributors exists."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:\w+/)*\w+(?:\.(?:py|md|toml)|/))`", text)
+    assert len(named) > 30
+    roots = (ROOT, ROOT / "src/lucia")
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []

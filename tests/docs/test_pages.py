@@ -1,4 +1,4 @@
-"""Every page with Python in it, followed to the letter: a new environment, the page's own install line, its blocks."""
+"""Pages with Python: each runs in a new environment, with the page's own install line."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ FOLLOW: Final = Path(__file__).with_name("follow.py")
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout."""
+    """Build the wheel of this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True
@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment_in(folder: Path, wheel: Path, server: Server) -> tuple[Path, dict[str, str]]:
-    """A new virtual environment: its Python, and the variables of a shell in which it is active."""
+    """Create a virtual environment; return its Python and the variables of an active shell."""
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     inherited = {
         name: value
@@ -56,7 +56,7 @@ def environment_in(folder: Path, wheel: Path, server: Server) -> tuple[Path, dic
 
 
 def run(folder: Path, variables: Mapping[str, str], *command: str | Path) -> None:
-    """Run a command there, and show what it wrote if it fails."""
+    """Run a command in the folder, and show its output if it fails."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -69,7 +69,7 @@ def run(folder: Path, variables: Mapping[str, str], *command: str | Path) -> Non
 
 
 def test_pages_say_what_to_install() -> None:
-    """A page shows what to install before its first Python block."""
+    """A page shows an install line before its first Python block."""
     missing = []
     for page in PAGES:
         blocks = BLOCK.findall(page.read_text())
@@ -83,14 +83,14 @@ def test_pages_say_what_to_install() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(page: Path, wheel: Path, redis_server: Server, tmp_path: Path) -> None:
-    """In a new environment, with what the page says to install and nothing else, its Python blocks run to the end."""
+    """In a new environment with only what the page installs, its Python blocks run to the end."""
     python, variables = environment_in(tmp_path, wheel, redis_server)
     run(tmp_path, variables, python, FOLLOW, page)
 
 
 @contextmanager
 def serving(folder: Path, variables: Mapping[str, str]) -> Iterator[str]:
-    """``uvicorn main:app``, on a port of its own."""
+    """Run ``uvicorn main:app`` on a free port, and give its origin."""
     port = unused_port()
     with subprocess.Popen(
         [folder / "venv/bin/uvicorn", "main:app", "--port", str(port)], cwd=folder, env=variables
@@ -102,7 +102,7 @@ def serving(folder: Path, variables: Mapping[str, str]) -> Iterator[str]:
 
 
 def sign_up(origin: str) -> int:
-    """The status of a form that a browser sends, as soon as somebody answers."""
+    """Send a sign-up as a browser does, once the server listens, and return the status."""
     until(lambda: is_listening(origin), 60)
     with closing(HTTPConnection(origin.removeprefix("http://"))) as connection:
         headers = {"Origin": origin, "Content-Type": "application/x-www-form-urlencoded"}
@@ -111,7 +111,7 @@ def sign_up(origin: str) -> int:
 
 
 def is_listening(origin: str) -> bool:
-    """Whether something takes connections there."""
+    """Return whether a server accepts connections at the origin."""
     with closing(HTTPConnection(origin.removeprefix("http://"))) as connection, suppress(OSError):
         connection.connect()
         return True
