@@ -106,7 +106,9 @@ def test_a_miss_is_told() -> None:
 
 def test_a_goal_of_a_difference() -> None:
     """A goal may bound what one takes more than another, and is told in their unit."""
-    goal = Goal(text="ours beyond theirs", row=OURS, base=THEIRS, by="difference", better="lower", bound=20)
+    goal = Goal(
+        text="ours beyond theirs", row=OURS, base=THEIRS, by="difference", better="lower", bound=20
+    )
     told = goals([section(goal)], [row("ours", 115, 120, 118), row("theirs", 100, 100, 100)])
     assert told.splitlines()[-1] == "| ours beyond theirs | ≤ 20 1/s | 18 1/s | 15 to 20 | met |"
 
@@ -120,7 +122,9 @@ def test_a_goal_of_a_difference() -> None:
         ([100, 110, 120, 130, 140, 150], 140, 5),  # still rising after the last window
     ],
 )
-def test_a_subject_is_warmed_up_until_its_rate_stops_rising(rates: list[float], best: float, measured: int) -> None:
+def test_a_subject_is_warmed_up_until_its_rate_stops_rising(
+    rates: list[float], best: float, measured: int
+) -> None:
     """The first window that is no 2 % better than the best one ends it, or their greatest number."""
     windows = iter(rates)
     assert warm_up(lambda: next(windows), 5) == best

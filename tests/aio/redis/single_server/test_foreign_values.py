@@ -225,9 +225,9 @@ async def test_crossed_replies(
         else:
             await connection.send_command("PING")
         if crossed == "another's marker":
-            found = await adapter.get_successor("used")
-            assert found is not None
-            assert (found.id, found.user_id) == ("new", "u1")
+            successor = await adapter.get_successor("used")
+            assert successor is not None
+            assert (successor.id, successor.user_id) == ("new", "u1")
         else:
             found = await adapter.get_session("mine")
             assert found is not None

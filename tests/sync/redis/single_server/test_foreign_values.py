@@ -226,9 +226,9 @@ def test_crossed_replies(
         else:
             connection.send_command("PING")
         if crossed == "another's marker":
-            found = adapter.get_successor("used")
-            assert found is not None
-            assert (found.id, found.user_id) == ("new", "u1")
+            successor = adapter.get_successor("used")
+            assert successor is not None
+            assert (successor.id, successor.user_id) == ("new", "u1")
         else:
             found = adapter.get_session("mine")
             assert found is not None
