@@ -640,7 +640,7 @@ def test_the_lease_is_a_time(inspector: Inspector) -> None:
             ValueError, match="near_cache must be from 50 milliseconds to 5 seconds"
         ):
             make(near_cache=timedelta(seconds=seconds))
-    assert make()._reads.near.lease is make(near_cache=None)._near.lease is None
+    assert make()._reads.near.lease is make(near_cache=None)._reads.near.lease is None
 
 
 def test_not_for_threads(redis_server: Server) -> None:

@@ -30,8 +30,9 @@ Recover = Callable[[str, ReadError, float], Coroutine[Any, Any, StoredSession | 
 
 _Future = asyncio.Future[StoredSession | None]
 
-_Read = tuple[str, _Future]
-"""A session id, and the future of its session: all that a waiting request keeps alive here."""
+_Read = tuple[str, _Future, bytes | list[bytes]]
+"""A session id, the future of its session, and the key or keys at which the session may be: all
+that a waiting request keeps alive here."""
 
 
 class _Server(Protocol):
@@ -144,21 +145,20 @@ class _SessionBatcher(Batcher[_Read]):
 
     def read(self, session_id: str) -> _Future:
         """Return the future of a session."""
+        prefix = self._prefix
+        # Made here, so that an id that can't be encoded fails its own caller and not a batch.
+        keys = self._lookup.keys(session_id) if prefix is None else (prefix + session_id).encode()
         if not self._collecting or not 0 < len(self._requests) < MAX_WAITING:
             self.admit()  # else this batch is being collected, and has room: the fast path
         future: _Future = self._loop.create_future()
-        self._requests.append((session_id, future))
+        self._requests.append((session_id, future, keys))
         return future
 
     async def send(self, requests: list[_Read], seconds: float) -> None:
         end = self._clock() + seconds
-        prefix = self._prefix
-        groups: list[list[bytes]] | None = None
-        if prefix is not None:
-            keys = [(prefix + session_id).encode() for session_id, _ in requests]
-        else:
-            groups = [self._lookup.keys(session_id) for session_id, _ in requests]
-            keys = [key for group in groups for key in group]
+        groups: list[Any] = [keys for _, _, keys in requests]
+        is_single = self._prefix is not None
+        keys: list[bytes] = groups if is_single else [key for keys in groups for key in keys]
         try:
             replies = await self._exchange([("MGET", *keys)], seconds, only_reads=True)
         except (NoReply, BatchRejected) as error:
@@ -172,20 +172,22 @@ class _SessionBatcher(Batcher[_Read]):
             records = found_in(replies[0], len(keys)) if replies else None
             if records is None:
                 self._recover_all(requests, BatchRejected(), end)
-            elif groups is None:
+            elif is_single:
                 self._answer(requests, records, end)
             else:
                 self._answer_groups(requests, groups, records, end)
 
     def fail(self, requests: Sequence[_Read], error: NoReply | BatchRejected) -> None:
-        for _, future in requests:
+        for _, future, _ in requests:
             if not future.done():
-                future.set_exception(error_to_raise(NoReply(None, sent=False), wrote=False))
+                unavailable = error_to_raise(NoReply(None, sent=False), wrote=False)
+                self._outage.failed(unavailable)
+                future.set_exception(unavailable)
 
     def _answer(self, requests: list[_Read], records: list[Any], end: float) -> None:
         """Parse the records, each of which is at the key of its session, and set the results."""
         near = self._near if self._near.lease is not None else None
-        for (session_id, future), record in zip(requests, records, strict=True):
+        for (session_id, future, _), record in zip(requests, records, strict=True):
             if future.done():  # cancelled
                 continue
             if record is None:
@@ -208,7 +210,7 @@ class _SessionBatcher(Batcher[_Read]):
     ) -> None:
         """Set the results where each session may be at several keys."""
         start = 0
-        for (session_id, future), keys in zip(requests, groups, strict=True):
+        for (session_id, future, _), keys in zip(requests, groups, strict=True):
             found = records[start : start + len(keys)]
             start += len(keys)
             if not future.done():
@@ -231,7 +233,7 @@ class _SessionBatcher(Batcher[_Read]):
         error: NoReply | BatchRejected,
         end: float,
     ) -> None:
-        for session_id, future in requests:
+        for session_id, future, _ in requests:
             self._recover_one(session_id, future, error, end)
 
     def _recover_one(self, session_id: str, future: _Future, error: ReadError, end: float) -> None:

@@ -1,0 +1,596 @@
+"""Batched reads of sessions, with an exchange that the test holds up and answers as it likes."""
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+
+from lucia import Overloaded
+from lucia._logs import Outage
+from lucia._redis.at_rest import HashedIds, HashedLookup
+from lucia._redis.commands import Reply
+from lucia._redis.lookup import Lookup, PlainLookup
+from lucia._redis.records import MAX_RECORD_BYTES, Layout, MismatchedReply, encode_row
+from lucia._redis.replay import Revocations
+from lucia._redis.transport import batching as batches_module
+from lucia._redis.transport.retries import BatchRejected, NoReply
+from lucia._redis.transport.session_reads import AsyncSessionReads, SessionReads
+from lucia._redis.transport.settings import AsyncSettings, Settings
+from lucia.errors import StoreUnavailable
+from lucia.models import SessionRow, StoredSession
+from tests.support.held_exchange import HeldExchange, outcome, ticks
+
+SECONDS: Final = 5.0
+LAYOUT: Final = Layout.from_namespaces(None)
+PLAIN: Final = PlainLookup(LAYOUT)
+IDS: Final = HashedIds([b"current key".ljust(32), b"older key".ljust(32)])
+HASHED: Final = HashedLookup(LAYOUT, IDS)
+
+
+def row(session_id: str, **attributes: Any) -> SessionRow:
+    """Return a session."""
+    return SessionRow(
+        id=session_id, user_id="u", active_expires=1, idle_expires=2, attributes=attributes
+    )
+
+
+def record(session_id: str, **attributes: Any) -> bytes:
+    """Return the record of a session."""
+    return encode_row(row(session_id, **attributes))
+
+
+class Recovery:
+    """Another way to read sessions: each read waits until the test ends it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Exception, float]] = []
+        self.results: list[asyncio.Future[StoredSession | None]] = []
+        self.cancelled = 0
+
+    async def recover(
+        self, session_id: str, error: Exception, seconds: float
+    ) -> StoredSession | None:
+        """Read a session after an error."""
+        self.calls.append((session_id, error, seconds))
+        self.results.append(asyncio.get_running_loop().create_future())
+        try:
+            return await self.results[-1]
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    @property
+    def failures(self) -> list[tuple[str, type[Exception]]]:
+        """What could not be read in its batch, and why."""
+        return [(session_id, type(error)) for session_id, error, _ in self.calls]
+
+    def succeed(self) -> None:
+        """Find every session."""
+        for (session_id, *_), result in zip(self.calls, self.results, strict=True):
+            result.set_result(row(session_id))
+
+
+@pytest.fixture
+def server() -> HeldExchange:
+    return HeldExchange()
+
+
+@pytest.fixture
+def recovery() -> Recovery:
+    return Recovery()
+
+
+@pytest.fixture
+def outage() -> Outage:
+    return Outage()
+
+
+def make_reads(
+    recovery: Recovery,
+    lookup: Lookup = PLAIN,
+    revocations: Revocations | None = None,
+    outage: Outage | None = None,
+    **settings: Any,
+) -> AsyncSessionReads:
+    """Make the reads of a server, without any batch."""
+    return AsyncSessionReads(
+        lookup,
+        AsyncSettings(**{"seconds": SECONDS, **settings}),
+        revocations or Revocations(),
+        outage or Outage(),
+        recovery.recover,
+    )
+
+
+@pytest.fixture
+async def reads(server: HeldExchange, recovery: Recovery, outage: Outage) -> AsyncSessionReads:
+    """Reads that are batched."""
+    found = make_reads(recovery, outage=outage)
+    found.begin(server)
+    return found
+
+
+@pytest.fixture
+async def hashed(server: HeldExchange, recovery: Recovery) -> AsyncSessionReads:
+    """Reads of sessions, each of which may be at several keys."""
+    found = make_reads(recovery, HASHED)
+    found.begin(server)
+    return found
+
+
+async def find(reads: AsyncSessionReads, *session_ids: str) -> list["asyncio.Future[Any]"]:
+    """Read these sessions in one batch."""
+    waiting = []
+    for session_id in session_ids:
+        future = reads.find(session_id)
+        assert future is not None
+        waiting.append(future)
+    await ticks()
+    return waiting
+
+
+# What is found
+
+
+async def test_one_command(reads: AsyncSessionReads, server: HeldExchange) -> None:
+    """The reads of one tick are one MGET, and each gets the session at its own key, or none."""
+    waiting = await find(reads, "a", "b", "nobody", "a")
+    assert [each.commands for each in server.sent] == [
+        [("MGET", b"session:a", b"session:b", b"session:nobody", b"session:a")]
+    ]
+    assert server.sent[0].only_reads
+    assert not server.sent[0].fresh
+    assert 0 < server.sent[0].seconds <= SECONDS
+    server.sent[0].replies.set_result(
+        [[record("a"), record("b", handle="h"), None, record("a", created_at=1)]]
+    )
+    assert await asyncio.gather(*waiting) == [
+        row("a"),
+        row("b", handle="h"),
+        None,
+        row("a", created_at=1),
+    ]
+
+
+async def test_each_gets_an_object_of_its_own(
+    reads: AsyncSessionReads, server: HeldExchange
+) -> None:
+    """Two requests for one session share nothing that can be changed, whichever decoder read it."""
+    for noted in ({"a": 1}, {"a": [1]}):
+        waiting = await find(reads, "a", "a")
+        server.sent[-1].replies.set_result([[record("a", noted=noted)] * 2])
+        first, second = await asyncio.gather(*waiting)
+        first.attributes["noted"]["a"] = "changed"
+        assert second.attributes == {"noted": noted}
+
+
+@pytest.mark.parametrize(
+    ("value", "attributes"),
+    [
+        (record("a", own=[1.5, {"b": None}]), {"own": [1.5, {"b": None}]}),
+        (record("a", noted={"a": ["\ud800"]}), {"noted": {"a": ["\ud800"]}}),
+        (b" \n" + record("a"), {}),
+        (b"\xef\xbb\xbf" + record("a"), {}),
+        (record("a").decode().encode("utf-16"), {}),
+    ],
+    ids=["members of somebody else", "surrogate", "spaces", "byte order mark", "utf-16"],
+)
+async def test_odd_record(
+    reads: AsyncSessionReads,
+    server: HeldExchange,
+    recovery: Recovery,
+    value: bytes,
+    attributes: dict[str, Any],
+) -> None:
+    """What the fast decoder refuses is a session all the same, if the careful one finds one."""
+    waiting = await find(reads, "a", "b")
+    server.sent[0].replies.set_result([[value, record("b")]])
+    assert await asyncio.gather(*waiting) == [row("a", **attributes), row("b")]
+    assert not recovery.calls
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"garbage", "JSONDecodeError"),
+        (b"", "JSONDecodeError"),
+        (b"{}", "it has no active_expires"),
+        (record("a") + b" " * MAX_RECORD_BYTES, "bytes, more than 16384"),
+    ],
+    ids=["garbage", "empty", "no members", "too long"],
+)
+async def test_damaged_record(
+    reads: AsyncSessionReads,
+    server: HeldExchange,
+    recovery: Recovery,
+    caplog: pytest.LogCaptureFixture,
+    value: bytes,
+    reason: str,
+) -> None:
+    """A damaged record is no session, hides none under another id, and is told to the log."""
+    waiting = await find(reads, "a", "b")
+    with caplog.at_level(logging.WARNING, "lucia"):
+        server.sent[0].replies.set_result([[value, record("b")]])
+        assert await asyncio.gather(*waiting) == [None, row("b")]
+    assert reason in caplog.text
+    assert not recovery.calls
+
+
+async def test_longest_record(reads: AsyncSessionReads, server: HeldExchange) -> None:
+    """A record may be as long as the longest that is written, and not one byte longer."""
+    waiting = await find(reads, "a", "b")
+    values = [record(name).ljust(MAX_RECORD_BYTES + (name == "b")) for name in "ab"]
+    server.sent[0].replies.set_result([values])
+    assert await asyncio.gather(*waiting) == [row("a"), None]
+
+
+async def test_another_sessions_record(
+    reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """Another session's record is never given; the session is read again, and others are not concerned (I0)."""
+    waiting = await find(reads, "a", "b", "c")
+    odd = record("a", own=[1])
+    server.sent[0].replies.set_result([[record("b"), record("b"), odd]])
+    assert await waiting[1] == row("b")
+    await ticks()
+    assert recovery.failures == [("a", MismatchedReply), ("c", MismatchedReply)]
+    recovery.succeed()
+    assert await asyncio.gather(*waiting) == [row("a"), row("b"), row("c")]
+
+
+# Several keys
+
+
+async def test_several_keys(
+    hashed: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """All keys at which sessions may be are one MGET, and a session is found at any of its own."""
+    names = ("a", "b", "c", "nobody")
+    waiting = await find(hashed, *names)
+    candidates = {name: list(IDS.candidates(name)) for name in names}
+    assert len(candidates["a"]) == 3
+    assert [each.commands for each in server.sent] == [
+        [("MGET", *(f"session:{each}".encode() for name in names for each in candidates[name]))]
+    ]
+    assert server.sent[0].only_reads
+    first, second, third = (record(candidates[name][index]) for index, name in enumerate("abc"))
+    found = [first, None, None, None, second, None, None, None, third, None, None, None]
+    server.sent[0].replies.set_result([found])
+    assert await asyncio.gather(*waiting) == [row("a"), row("b"), row("c"), None]
+    assert not recovery.calls
+
+
+async def test_damaged_record_at_one_of_several_keys(
+    hashed: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """What is damaged at one key keeps no session from being found at another."""
+    waiting = await find(hashed, "a", "b")
+    older = IDS.candidates("a")[1]
+    server.sent[0].replies.set_result(
+        [[b"garbage", record(older), None, b"garbage", None, b"garbage"]]
+    )
+    assert await asyncio.gather(*waiting) == [row("a"), None]
+    assert not recovery.calls
+
+
+async def test_another_sessions_record_at_one_of_several_keys(
+    hashed: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """Only the session whose keys hold another one's record is read again (I0)."""
+    waiting = await find(hashed, "a", "b")
+    server.sent[0].replies.set_result([[record("x"), None, None, None, None, record("b")]])
+    assert await waiting[1] == row("b")
+    await ticks()
+    assert recovery.failures == [("a", MismatchedReply)]
+    recovery.succeed()
+    assert await waiting[0] == row("a")
+
+
+async def test_cancelled_among_several_keys(
+    hashed: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """The records of a request that is cancelled are passed over."""
+    waiting = await find(hashed, "a", "b")
+    waiting[0].cancel()
+    server.sent[0].replies.set_result([[record("x"), None, None, None, None, record("b")]])
+    assert await waiting[1] == row("b")
+    assert not recovery.calls
+
+
+# Not answered
+
+
+@pytest.mark.parametrize(
+    "reply", [ValueError("refused"), b"PONG", [], [b"one of two"], [None, None, None], None, 1]
+)
+@pytest.mark.parametrize("lookup", [PLAIN, HASHED], ids=["raw", "hashed"])
+async def test_reply_of_another_shape(
+    server: HeldExchange, recovery: Recovery, lookup: Lookup, reply: Reply
+) -> None:
+    """Where the reply is no list of as many records, each session is read by the store's own ``get``."""
+    reads = make_reads(recovery, lookup)
+    reads.begin(server)
+    waiting = await find(reads, "a", "b")
+    server.sent[0].replies.set_result([reply])
+    await ticks()
+    assert recovery.failures == [("a", BatchRejected), ("b", BatchRejected)]
+    assert all(0 < seconds <= SECONDS for *_, seconds in recovery.calls)
+    recovery.succeed()
+    assert await asyncio.gather(*waiting) == [row("a"), row("b")]
+
+
+async def test_no_reply_at_all(
+    reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """No reply is one of another shape too."""
+    (waiting,) = await find(reads, "a")
+    server.sent[0].replies.set_result([])
+    await ticks()
+    assert recovery.failures == [("a", BatchRejected)]
+    recovery.succeed()
+    assert await waiting == row("a")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NoReply(OSError("broken"), sent=True), NoReply(None, sent=True), BatchRejected()],
+)
+async def test_failed_batch(
+    reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery, error: Exception
+) -> None:
+    """Each session of a batch that failed is read another way, within the time that is left."""
+    waiting = await find(reads, "a", "b")
+    batcher: Any = reads._batchers[asyncio.get_running_loop()]
+    now = batcher._clock()
+    batcher._clock = lambda: now + 3
+    server.sent[0].replies.set_exception(error)
+    await ticks()
+    assert [(session_id, found) for session_id, found, _ in recovery.calls] == [
+        ("a", error),
+        ("b", error),
+    ]
+    assert all(1 < seconds <= 2 for *_, seconds in recovery.calls)
+    recovery.succeed()
+    assert await asyncio.gather(*waiting) == [row("a"), row("b")]
+
+
+async def test_failed_recovery(
+    reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """What the other way raises is raised to the one that waits for it."""
+    waiting = await find(reads, "a", "b")
+    server.sent[0].replies.set_exception(NoReply(None, sent=True))
+    await ticks()
+    error = StoreUnavailable(ambiguous=False)
+    recovery.results[0].set_exception(error)
+    recovery.results[1].set_result(None)
+    assert await outcome(waiting[0]) is error
+    assert await waiting[1] is None
+
+
+async def test_cancelled_while_it_is_recovered(
+    reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """The other way is given up once nobody waits; who waits for another session is not concerned."""
+    waiting = await find(reads, "a", "b")
+    server.sent[0].replies.set_exception(NoReply(None, sent=True))
+    await ticks()
+    waiting[0].cancel()
+    await ticks()
+    assert recovery.cancelled == 1
+    recovery.results[1].set_result(row("b"))
+    assert await waiting[1] == row("b")
+    assert recovery.cancelled == 1
+
+
+@pytest.mark.parametrize("error", [None, OSError("broken")])
+async def test_cancelled_as_it_is_recovered(
+    reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery, error: Exception | None
+) -> None:
+    """A result or an error that comes in the tick of the cancellation is thrown away."""
+    (waiting,) = await find(reads, "a")
+    server.sent[0].replies.set_exception(NoReply(None, sent=True))
+    await ticks()
+    if error is None:
+        recovery.results[0].set_result(None)
+    else:
+        recovery.results[0].set_exception(error)
+    waiting.cancel()
+    await ticks()
+    assert waiting.cancelled()
+    assert recovery.cancelled == 0
+
+
+async def test_cancelled_before_it_is_recovered(
+    reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """What nobody waits for any more is not read another way."""
+    waiting = await find(reads, "a", "b")
+    waiting[0].cancel()
+    server.sent[0].replies.set_exception(NoReply(None, sent=True))
+    await ticks()
+    assert recovery.failures == [("b", NoReply)]
+    recovery.succeed()
+    assert await waiting[1] == row("b")
+
+
+async def test_loop_ends_while_it_is_recovered(
+    reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """When all tasks are cancelled, as a loop's end does, so is who waits for one of them."""
+    (waiting,) = await find(reads, "a")
+    server.sent[0].replies.set_exception(NoReply(None, sent=True))
+    await ticks()
+    batcher: Any = reads._batchers[asyncio.get_running_loop()]
+    for task in list(batcher._recoveries):
+        task.cancel()
+    assert isinstance(await outcome(waiting), asyncio.CancelledError)
+
+
+async def test_error_that_is_not_foreseen(
+    reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery
+) -> None:
+    """Nobody waits for ever, whatever the exchange raises."""
+    raised: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+    waiting = await find(reads, "a", "b")
+    (worker,) = reads._batchers[asyncio.get_running_loop()]._workers
+    server.sent[0].replies.set_exception(RuntimeError("a bug"))
+    errors = [await outcome(each) for each in waiting]
+    assert [type(each) for each in errors] == [StoreUnavailable] * 2
+    assert errors[0] is not errors[1]
+    assert isinstance(worker.exception(), RuntimeError)
+    assert not recovery.calls
+    (again,) = await find(reads, "c")
+    server.sent[1].replies.set_result([[record("c")]])
+    assert await again == row("c")
+
+
+@pytest.mark.parametrize("lookup", [PLAIN, HASHED], ids=["raw", "hashed"])
+async def test_id_that_has_no_key(server: HeldExchange, recovery: Recovery, lookup: Lookup) -> None:
+    """An id that can't be encoded fails alone: others of its tick get their sessions."""
+    reads = make_reads(recovery, lookup)
+    reads.begin(server)
+    before = reads.find("a")
+    with pytest.raises(UnicodeEncodeError):
+        reads.find("\ud800")
+    unchecked: Any = reads
+    for no_text in (None, 7, b"bytes"):
+        with pytest.raises((TypeError, AttributeError)):
+            unchecked.find(no_text)
+    after = reads.find("b")
+    assert before is not None
+    assert after is not None
+    await ticks()
+    (sent,) = server.sent
+    sent.replies.set_result([[None] * (len(sent.commands[0]) - 1)])
+    assert await asyncio.wait_for(before, 1) is None
+    assert await asyncio.wait_for(after, 1) is None
+
+
+# When reads are batched
+
+
+async def test_not_before_it_has_begun(server: HeldExchange, recovery: Recovery) -> None:
+    """The session reader is asked until it has found the server, and again once the reads are closed."""
+    reads = make_reads(recovery)
+    assert reads.find("a") is None
+    reads.begin(server)
+    found = reads.find("a")
+    assert found is not None
+    found.cancel()
+    reads.close()
+    assert reads.find("a") is None
+    reads.close()
+
+
+@pytest.mark.parametrize("coalesce", [True, False])
+async def test_not_where_it_is_not_possible(
+    server: HeldExchange, recovery: Recovery, coalesce: bool
+) -> None:
+    """The session reader is asked where there is no server with all keys, and if nothing is to be batched."""
+    reads = make_reads(recovery, coalesce=coalesce)
+    reads.begin(None if coalesce else server)
+    assert reads.find("a") is None
+
+
+async def test_not_before_a_replay_is_complete(server: HeldExchange, recovery: Recovery) -> None:
+    """While revocations have to be replayed, the session reader is asked, which waits for that (I2)."""
+    revocations = Revocations()
+    reads = make_reads(recovery, revocations=revocations)
+    reads.begin(server)
+    revocations.met("server", b"history")
+    revocations.revoked(["x"], revocations.changes)
+    revocations.met("server", b"another history")
+    assert revocations.due
+    assert reads.find("a") is None
+
+
+def test_each_loop_has_its_own(server: HeldExchange, recovery: Recovery) -> None:
+    """Each event loop batches its own reads, and those that are closed are forgotten."""
+    reads = make_reads(recovery)
+
+    async def begin() -> None:
+        assert reads.find("a") is None
+        reads.begin(server)
+        found = reads.find("a")
+        assert found is not None
+        found.cancel()
+        await ticks()
+
+    for _ in range(3):
+        asyncio.run(begin())
+        assert len(reads._batchers) == 1
+
+
+async def test_from_the_near_cache(server: HeldExchange, recovery: Recovery) -> None:
+    """What the near-cache keeps is given at once, and nothing is asked for it."""
+    reads = make_reads(recovery, near_cache=timedelta(seconds=1))
+    reads.begin(server)
+    kept = row("a")
+    reads.near.session = lambda lookup, session_id: (  # type: ignore[method-assign]
+        kept if session_id == "a" else None
+    )
+    found, other = reads.find("a"), reads.find("b")
+    assert found is not None
+    assert found.done()
+    assert await found is kept
+    assert other is not None
+    await ticks()
+    assert [each.commands for each in server.sent] == [[("MGET", b"session:b")]]
+    server.sent[0].replies.set_result([[record("b")]])
+    assert await other == row("b")
+
+
+async def test_overloaded(
+    reads: AsyncSessionReads, server: HeldExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request too many is refused as it is made."""
+    monkeypatch.setattr(batches_module, "MAX_WAITING", 1)
+    found = reads.find("a")
+    with pytest.raises(Overloaded):
+        reads.find("b")
+    assert found is not None
+    found.cancel()
+
+
+async def test_end_of_an_outage(
+    reads: AsyncSessionReads, server: HeldExchange, outage: Outage
+) -> None:
+    """The first answer after an outage is told."""
+    answers = []
+    outage.answered = lambda: answers.append(1)  # type: ignore[method-assign]
+    for is_on in (False, True):
+        outage.is_on = is_on
+        (waiting,) = await find(reads, "a")
+        server.sent[-1].replies.set_result([[None]])
+        assert await waiting is None
+        assert len(answers) == is_on
+
+
+async def test_time_is_over(
+    reads: AsyncSessionReads, server: HeldExchange, recovery: Recovery, outage: Outage
+) -> None:
+    """A read whose time is over before it is sent fails, and that is told as an outage."""
+    batcher: Any = reads._batchers[asyncio.get_running_loop()]
+    now = 0.0
+    batcher._clock = lambda: now
+    waiting = [reads.find("a"), reads.find("b")]
+    now += SECONDS
+    errors = [await outcome(each) for each in waiting if each is not None]
+    assert [type(each) for each in errors] == [StoreUnavailable] * 2
+    assert not any(each.ambiguous for each in errors)
+    assert errors[0] is not errors[1]
+    assert outage.is_on
+    assert not server.sent
+    assert not recovery.calls
+
+
+def test_sync_code_batches_nothing() -> None:
+    """In sync code the session reader is always asked."""
+    reads = SessionReads(PLAIN, Settings(), Revocations(), Outage(), None)
+    reads.begin(None)
+    assert reads.find("a") is None
+    reads.close()
