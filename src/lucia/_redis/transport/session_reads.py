@@ -14,7 +14,8 @@ from lucia._logs import Outage
 from lucia._redis.lookup import Lookup
 from lucia._redis.records import MAX_RECORD_BYTES, MismatchedReply, parse_record
 from lucia._redis.replay import Revocations
-from lucia._redis.transport.batching import MAX_WAITING, Batcher
+from lucia._redis.transport import batching
+from lucia._redis.transport.batching import Batcher
 from lucia._redis.transport.connection_io import Exchange, found_in
 from lucia._redis.transport.retries import BatchRejected, NoReply, error_to_raise
 from lucia._redis.transport.settings import AsyncSettings, Settings
@@ -148,7 +149,7 @@ class _SessionBatcher(Batcher[_Read]):
         prefix = self._prefix
         # Made here, so that an id that can't be encoded fails its own caller and not a batch.
         keys = self._lookup.keys(session_id) if prefix is None else (prefix + session_id).encode()
-        if not self._collecting or not 0 < len(self._requests) < MAX_WAITING:
+        if not self._collecting or not 0 < len(self._requests) < batching.MAX_WAITING:
             self.admit()  # else this batch is being collected, and has room: the fast path
         future: _Future = self._loop.create_future()
         self._requests.append((session_id, future, keys))
