@@ -1,8 +1,11 @@
-"""Every interleaving of some operations of the store, with crashes, lost replies, late commands and expiries, held to the laws.
+"""Every interleaving of some operations of the store, with crashes, lost replies, late commands and
+expiries, held to the laws.
 
-An operation is a pure generator, so where it is follows from the replies that it was sent, and what is explored is what ships. Each law
-is checked in every world. So a task that is not scheduled any more is one that crashed, or was cancelled, after any of its steps. A crash
-is an event of its own only for tasks that would keep a marker from expiring: a marker lives at least twice as long as any operation.
+An operation is a pure generator, so where it is follows from the replies that it was sent, and what
+is explored is what ships. Each law is checked in every world. So a task that is not scheduled any
+more is one that crashed, or was cancelled, after any of its steps. A crash is an event of its own
+only for tasks that would keep a marker from expiring: a marker lives at least twice as long as any
+operation.
 """
 
 from collections.abc import Iterator
@@ -41,7 +44,10 @@ class Event(NamedTuple):
 
 
 class Explorer:
-    """Walks the graph of a scenario's worlds, breadth first, and judges each of them: by all laws, or by one."""
+    """Walks the graph of a scenario's worlds, breadth first, and judges each of them.
+
+    By all laws, or by one.
+    """
 
     def __init__(self, scenario: Scenario, *, law: str | None = None) -> None:
         self._scenario = scenario
@@ -290,7 +296,7 @@ def _with(world: World, number: int, process: Process) -> World:
 
 
 def _busy(world: World) -> set[int]:
-    """Who is under way, or has commands on their way."""
+    """Who is in progress, or has commands on their way."""
     running = {
         number for number, process in enumerate(world.processes) if process.status == "running"
     }

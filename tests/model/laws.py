@@ -1,16 +1,26 @@
-"""What must hold in every world, and at the end of every operation. Numbers as in the invariants of the store's design.
+"""What must hold in every world, and at the end of every operation.
 
-* I1: whoever is whole is in the index, so that a sign-out everywhere finds it.
-* I2: what was ended never validates again, nor does anything that it was renewed to, however late.
-* I3: every key expires: a session at its end, an index no earlier than the sessions in it, a marker within a minute.
-* I4: a create with another session's id fails and changes nothing; the same create once more does not fail.
-* I5: a renewal leaves its login one live session: none that was handed out is lost, and the used id is dead.
-* I5a: a renewal of what is dead, be its end still under way, gives nothing; unless it is sent again, its first try having come before.
-  Nor is it judged beside the original, where a renewal has one more command after the one that decides.
-* I5b: a login has one live session that was handed out, however many renew it at once; a loser's successor is dead.
+Numbers as in the invariants of the store's design.
+
+* I1: a complete session is in the index, so that a sign-out everywhere finds it.
+* I2: what was revoked never validates again, nor does anything that it was renewed to, however
+  late.
+* I3: every key expires: a session at its end, an index no earlier than the sessions in it, a marker
+  within a minute.
+* I4: a create with another session's id fails and changes nothing; the same create once more does
+  not fail.
+* I5: a renewal leaves its login one live session: none that was handed out is lost, and the used id
+  is dead.
+* I5a: a renewal of what is dead, be its end still in progress, gives nothing; unless it is sent
+  again, its first try having come before. Nor is it judged beside Lucia JS, where a renewal has one
+  more command after the one that decides.
+* I5b: a login has one live session that was handed out, however many renew it at once; a loser's
+  successor is dead.
 * keep: what a sign-out everywhere was told to keep lives on, itself or as its successor.
-* cap: capped logins leave as many logins as the limit, at every moment or once all have returned, unless somebody ends one; none fails.
-* list: a listing has every session that lived all the while, and none that was ended before; it takes dead ids out of the index (I7).
+* cap: capped logins leave as many logins as the limit, at every moment or once all have returned,
+  unless somebody revokes one; none fails.
+* list: a listing has every session that lived all the while, and none that was revoked before; it
+  removes dead ids from the index (I7).
 """
 
 from collections import Counter
@@ -44,7 +54,7 @@ def faults_of(scenario: Scenario, world: World) -> Iterator[str]:
 
 
 def reachable(scenario: Scenario, world: World) -> Iterator[str]:
-    """I1; the original may write a session before its index entry, and tells nobody meanwhile"""
+    """I1; Lucia JS may write a session before its index entry, and tells nobody meanwhile"""
     live, originals = world.snapshot.live, originals_of(scenario)
     for id_ in live.keys() - world.snapshot.index:
         if id_ in world.released:
@@ -54,7 +64,7 @@ def reachable(scenario: Scenario, world: World) -> Iterator[str]:
 
 
 def originals_of(scenario: Scenario) -> set[str]:
-    """The ids of the sessions that the original makes."""
+    """The ids of the sessions that Lucia JS makes."""
     return {task.makes for task in scenario.tasks if task.kind == "original"}
 
 
@@ -81,7 +91,7 @@ def gone_logins(snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
 
 
 def expiring(scenario: Scenario, world: World) -> Iterator[str]:
-    """I3; beside the original an index has no end, and the original's sessions have a wrong one"""
+    """I3; beside Lucia JS an index has no expiry, and Lucia JS's sessions have a wrong one"""
     live, originals, index = (
         world.snapshot.live,
         originals_of(scenario),
@@ -176,7 +186,7 @@ def one_successor(_: Scenario, world: World) -> Iterator[str]:
 
 
 def kept(scenario: Scenario, world: World) -> Iterator[str]:
-    """keep: if this sign-out everywhere is the only one who ends sessions"""
+    """keep: if this sign-out everywhere is the only one who revokes sessions"""
     endings = [
         pair
         for pair in zip(scenario.tasks, world.processes, strict=True)
@@ -280,7 +290,7 @@ def before_of(task: Task, world: World) -> Before:
 
 
 def ended_by(task: Task, before: Before, result: Frozen) -> frozenset[str]:
-    """What an operation that has returned has ended for ever."""
+    """What an operation that has returned has revoked for ever."""
     if task.kind == "delete":
         return frozenset({task.uses})
     if task.kind == "revoke":

@@ -1,4 +1,5 @@
-"""A Redis of the few commands that the store uses, as a pure function of its state. ``test_twin.py`` holds it to a real server.
+"""A Redis of the few commands that the store uses, as a pure function of its state.
+``test_twin.py`` holds it to a real server.
 
 Time stands still; keys that expire do so when the explorer says it.
 """
@@ -32,7 +33,10 @@ class WrongType(Exception):
 
 
 class Database:
-    """A state, opened for some commands; ``timed`` are the keys that were given an expiry meanwhile, be it the one they had."""
+    """A state, opened for some commands.
+
+    ``timed`` are the keys that were given an expiry meanwhile, be it the one they had.
+    """
 
     def __init__(self, state: State = ()) -> None:
         self.keys = dict(state)
@@ -53,7 +57,10 @@ class Database:
         return _COMMANDS[command.name](self, *_texts(command.arguments))
 
     def _transact(self, command: Transaction) -> Reply:
-        """MULTI and EXEC: an error in one command does not keep the others from running; the first one goes up."""
+        """MULTI and EXEC: an error in one command does not keep the others from running.
+
+        The first one is raised.
+        """
         replies = [self._attempt(each) for each in command.commands]
         if errors := [reply for reply in replies if isinstance(reply, WrongType)]:
             raise errors[0]

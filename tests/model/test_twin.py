@@ -1,4 +1,7 @@
-"""The model's server is held to a real one: the same commands, scripts and transactions, the same replies and the same keys after each."""
+"""The model's server is held to a real one.
+
+The same commands, scripts and transactions, the same replies and the same keys after each.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -23,7 +26,10 @@ from tests.servers import Server
 pytestmark = pytest.mark.slow
 
 TOLERANCE: Final = 20_000
-"""By how many milliseconds a real expiry may differ: the model's time stands still. The expiries drawn are further apart."""
+"""By how many milliseconds a real expiry may differ: the model's time stands still.
+
+The expiries drawn are further apart.
+"""
 
 INDEXES: Final[dict[str, Index]] = {
     "": LIST,
@@ -232,7 +238,9 @@ def test_every_script_has_a_twin() -> None:
 @settings(max_examples=400)
 @given(sent=st.lists(parts, min_size=1, max_size=12))
 def test_twin(client: redis.Redis, sent: list[Part]) -> None:
-    """Commands, transactions and scripts in any order answer and leave behind in the model what they do on a real server."""
+    """Commands, transactions and scripts in any order answer and leave behind in the model what
+    they do on a real server.
+    """
     _hold(client, sent)
 
 
