@@ -192,10 +192,10 @@ class MarkersIgnored(ClusterStore):
     def _revoke(
         self, session_ids: Iterable[str], seen: set[str | None], recorder: RevocationRecorder
     ) -> Operation[set[str]]:
-        ended = {id_ for id_ in session_ids if id_ not in seen}
-        for id_ in ended:
+        revoked = {id_ for id_ in session_ids if id_ not in seen}
+        for id_ in revoked:
             yield Call("DEL", (self._layout.session_key(id_),))
-        return ended
+        return revoked
 
 
 class HandleIgnored(ClusterStore):
@@ -208,9 +208,9 @@ class HandleIgnored(ClusterStore):
         ids = yield from self._layout.index.read(index)
         found = None if keep is None else (yield from resolve_chain(self._layout, user_id, keep))
         spared: set[str | None] = set() if found is None else {*found[0]}
-        ended = [id_ for id_ in ids if to_text(id_) not in spared]
-        yield from self._revoke(map(to_text, ended), spared, UNRECORDED)
-        yield from self._remove_from_index(index, ended)
+        revoked = [id_ for id_ in ids if to_text(id_) not in spared]
+        yield from self._revoke(map(to_text, revoked), spared, UNRECORDED)
+        yield from self._remove_from_index(index, revoked)
         return found is not None
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lucia._redis.commands import Eval, Transaction
-from tests.model.laws import before_of, end_fault, ended_by, faults_of, gone_logins, released_by
+from tests.model.laws import before_of, end_fault, faults_of, gone_logins, released_by, revoked_by
 from tests.model.world import (
     LAYOUT,
     LOST,
@@ -83,7 +83,7 @@ class Explorer:
             processes=tuple(Process(Point(task.start)) for task in scenario.tasks),
             late=(),
             released=scenario.released,
-            ended=frozenset(),
+            revoked=frozenset(),
             forgotten=frozenset(),
             blockers=frozenset(),
             gone=frozenset(),
@@ -98,7 +98,7 @@ class Explorer:
         judged = (
             world.snapshot,
             world.released,
-            world.ended,
+            world.revoked,
             world.forgotten,
             world.gone,
             outcomes,
@@ -252,7 +252,7 @@ class Explorer:
         task = self._scenario.tasks[number]
         return world._replace(
             released=world.released | released_by(task, over.result),
-            ended=world.ended | ended_by(task, process.before, over.result),
+            revoked=world.revoked | revoked_by(task, process.before, over.result),
             fault=end_fault(self._scenario, task, world, process, over.result),
         )
 

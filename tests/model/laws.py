@@ -71,13 +71,13 @@ def originals_of(scenario: Scenario) -> set[str]:
 def dead_for_ever(scenario: Scenario, world: World) -> Iterator[str]:
     """I2"""
     snapshot = world.snapshot
-    for id_ in world.ended:
+    for id_ in world.revoked:
         for each in snapshot.chain(id_):
             if each in snapshot.live:
-                yield f"I2: {id_} was ended, and {each} validates"
+                yield f"I2: {id_} was revoked, and {each} validates"
     for id_ in world.released & snapshot.live.keys():
-        if ended := ancestors(scenario, [id_], world.forgotten) & world.ended:
-            yield f"I2: {id_} was handed out in the place of {', '.join(ended)}, which was ended, and validates"
+        if revoked := ancestors(scenario, [id_], world.forgotten) & world.revoked:
+            yield f"I2: {id_} was handed out in the place of {', '.join(revoked)}, which was revoked, and validates"
 
 
 def gone_logins(snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
@@ -102,7 +102,7 @@ def expiring(scenario: Scenario, world: World) -> Iterator[str]:
             if entry.expires is not None and (key, entry.expires) not in [
                 (name, first.expires) for name, first in scenario.database
             ]:
-                yield "I3: the index has an end, which may come before that of a session that the original puts into it"
+                yield "I3: the index has an expiry, which may come before that of a session of Lucia JS"
         elif entry.expires is None:
             yield f"I3: {key!r} has no expiry"
         elif key in world.snapshot.markers and entry.expires > NOW + MARKER_MS:
@@ -162,7 +162,7 @@ def no_lock_out(scenario: Scenario, world: World) -> Iterator[str]:
             and world.forgotten.isdisjoint(chain)
             and world.snapshot.live.keys().isdisjoint(chain)
         ):
-            yield f"I5: {id_} and what it was renewed to are gone, though nobody ended them"
+            yield f"I5: {id_} and what it was renewed to are gone, though nobody revoked them"
 
 
 def used_is_dead(scenario: Scenario, world: World) -> Iterator[str]:
@@ -197,7 +197,7 @@ def kept(scenario: Scenario, world: World) -> Iterator[str]:
     chain = world.snapshot.chain(keep)
     if endings[0][1].status == "done" and world.forgotten.isdisjoint(chain):
         if endings[0][1].result is not True:
-            yield f"keep: {keep} was not kept, though nobody had ended it"
+            yield f"keep: {keep} was not kept, though nobody had revoked it"
         if world.snapshot.live.keys().isdisjoint(chain):
             yield f"keep: {keep} was kept, and neither it nor its successor validates"
 
@@ -224,7 +224,7 @@ def capped(scenario: Scenario, world: World) -> Iterator[str]:
     if len(logins) < limit and returned:
         yield f"cap: no more than {len(logins)} logins are left"
     if any(process.result == "ConcurrentlyRevoked" for process in ways):
-        yield "cap: a login has failed, though nobody has ended the user's sessions"
+        yield "cap: a login has failed, though nobody has revoked the user's sessions"
 
 
 _LAWS: tuple[Callable[[Scenario, World], Iterator[str]], ...] = (
@@ -266,11 +266,11 @@ def _listing_fault(
     snapshot = world.snapshot
     expected = {login_of(id_) for id_ in before.released} & {
         login_of(id_) for id_ in snapshot.live
-    } - {login_of(id_) for id_ in before.ended}
+    } - {login_of(id_) for id_ in before.revoked}
     if missed := expected - {login_of(id_) for id_ in listed}:
         return f"list: the login of {', '.join(missed)} was alive all the while, and is not in the listing"
-    if ended := listed & before.ended:
-        return f"list: {', '.join(ended)} was ended before, and is in the listing"
+    if revoked := listed & before.revoked:
+        return f"list: {', '.join(revoked)} was revoked before, and is in the listing"
     if not scenario.legacy_writers and (
         dead := before.dead & snapshot.index - snapshot.live.keys()
     ):
@@ -284,12 +284,12 @@ def before_of(task: Task, world: World) -> Before:
         return Before(world.released)
     if task.kind == "list":
         return Before(
-            world.released, world.ended, world.snapshot.index.difference(world.snapshot.live)
+            world.released, world.revoked, world.snapshot.index.difference(world.snapshot.live)
         )
     return Before()
 
 
-def ended_by(task: Task, before: Before, result: Frozen) -> frozenset[str]:
+def revoked_by(task: Task, before: Before, result: Frozen) -> frozenset[str]:
     """What an operation that has returned has revoked for ever."""
     if task.kind == "delete":
         return frozenset({task.uses})

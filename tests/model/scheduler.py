@@ -20,7 +20,7 @@ from lucia.errors import LuciaError
 from lucia.models import SessionRow
 from tests.model.explore import Violation
 from tests.model.gates import Gate, MakeClient, ModelServer
-from tests.model.laws import before_of, end_fault, ended_by, faults_of, gone_logins, released_by
+from tests.model.laws import before_of, end_fault, faults_of, gone_logins, released_by, revoked_by
 from tests.model.scenarios import row
 from tests.model.server import NOW
 from tests.model.world import USER, Before, Frozen, Part, Process, Scenario, Snapshots, Task, World
@@ -181,7 +181,7 @@ class _Schedule:
         self._late: list[tuple[int, Part]] = []
         self._cancellations = cancellations
         self._released = scenario.released
-        self._ended = frozenset[str]()
+        self._revoked = frozenset[str]()
         self._gone = frozenset[str]()
         self._fault: str | None = None
         self._running = [Running(task, adapter, client) for task in scenario.tasks]
@@ -239,7 +239,7 @@ class _Schedule:
         if running.over.status == "done":
             process = Process(None, status="running", before=before)
             self._released |= released_by(running.task, running.over.result)
-            self._ended |= ended_by(running.task, before, running.over.result)
+            self._revoked |= revoked_by(running.task, before, running.over.result)
             self._fault = end_fault(
                 self._scenario, running.task, world, process, running.over.result
             )
@@ -254,7 +254,7 @@ class _Schedule:
             processes=tuple(each.process() for each in self._running),
             late=tuple(self._late),
             released=self._released,
-            ended=self._ended,
+            revoked=self._revoked,
             forgotten=frozenset(),
             blockers=frozenset(),
             gone=self._gone,

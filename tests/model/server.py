@@ -335,7 +335,7 @@ def _create(kind: Kind, database: Database, keys: Words, arguments: Words) -> Re
 
 
 def _create_capped(kind: Kind, database: Database, keys: Words, arguments: Words) -> Reply:
-    id_, record, expires, ended, dropped, *ids = arguments
+    id_, record, expires, revoked, dropped, *ids = arguments
     if int(expires) <= NOW:
         return -3
     session, index, *counted = keys
@@ -347,7 +347,7 @@ def _create_capped(kind: Kind, database: Database, keys: Words, arguments: Words
         if database.mget(session)[0] != record:
             return 0
         kind(database).remove(index, id_)
-    database.delete(*counted[: int(ended)])
+    database.delete(*counted[: int(revoked)])
     for each in gone:
         kind(database).remove_oldest(index, each)
     length = kind(database).add(index, id_)

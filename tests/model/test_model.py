@@ -25,9 +25,7 @@ from typing import Final
 
 import pytest
 
-from lucia._redis import cluster as session_first
-from lucia._redis import operations as common
-from lucia._redis import single_server as atomic
+from lucia._redis import cluster, operations, single_server
 from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.index import LEGACY_LIST, LEGACY_SET, SET, Index
 from lucia._redis.records import Layout
@@ -148,8 +146,8 @@ def test_original_is_lost_without_being_told(store: Store, name: str) -> None:
 )
 def test_laws_hold_by_blocks(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sign-out of more sessions than one command may end keeps the laws."""
-    monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 1)
-    monkeypatch.setattr(session_first, "MAX_COMMANDS_PER_BATCH", 1)
+    monkeypatch.setattr(single_server, "MAX_SESSIONS_PER_COMMAND", 1)
+    monkeypatch.setattr(cluster, "MAX_COMMANDS_PER_BATCH", 1)
     scenario = replace(SCENARIOS[name](Tasks(store)), resends=0, failures=0)
     assert Explorer(scenario).run() > len(scenario.tasks)
 
@@ -159,7 +157,7 @@ def test_laws_hold_while_logins_prune(
     store: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logins that remove dead ids from the index never remove a live one."""
-    monkeypatch.setattr(common, "PRUNE_SAMPLE_SIZE", 1)
+    monkeypatch.setattr(operations, "PRUNE_SAMPLE_SIZE", 1)
     scenario = SCENARIOS[name](Tasks(store))
     assert Explorer(scenario).run() > len(scenario.tasks)
 
@@ -170,7 +168,7 @@ def test_create_sent_again_comes_back(store: Store) -> None:
     One that executes after a sign-out everywhere brings the session back, whatever the protocol.
     """
     do = Tasks(store)
-    with pytest.raises(Violation, match=r"\AI2: a was ended, and a validates"):
+    with pytest.raises(Violation, match=r"\AI2: a was revoked, and a validates"):
         Explorer(
             Scenario((do.create("a"), do.revoke()), zombies=1, zombie_creates=True), law="I2"
         ).run()

@@ -117,12 +117,12 @@ def _revoke(
     script: Script,
     index: str,
     session_keys: Sequence[str],
-    ended: Sequence[str],
+    revoked: Sequence[str],
     kept: tuple[str, str] | None,
     at_once: int,
 ) -> Eval:
     """A revocation that names as many keys as ids."""
-    pairs = list(zip(session_keys, ended, strict=False))
+    pairs = list(zip(session_keys, revoked, strict=False))
     kept_key, kept_id = ((), "") if kept is None else ((kept[0],), kept[1])
     return Eval(
         script,

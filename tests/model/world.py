@@ -262,7 +262,7 @@ class Before(NamedTuple):
     """
 
     released: frozenset[str] = frozenset()
-    ended: frozenset[str] = frozenset()
+    revoked: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
 
 
@@ -297,7 +297,7 @@ class World(NamedTuple):
 
     Args:
         late: commands on their way whose caller has given up, with its number.
-        ended: the ids that were revoked by an operation that has returned.
+        revoked: the ids that were revoked by an operation that has returned.
         forgotten: the used ids whose markers have expired, and, by :func:`unmade`, ids whose
             sessions expired before they were complete.
         gone: the logins of whose sessions none validated at some time, though one was handed out.
@@ -309,7 +309,7 @@ class World(NamedTuple):
     processes: tuple[Process, ...]
     late: tuple[tuple[int, Part], ...]
     released: frozenset[str]
-    ended: frozenset[str]
+    revoked: frozenset[str]
     forgotten: frozenset[str]
     blockers: frozenset[Blocker]
     gone: frozenset[str]
