@@ -19,7 +19,6 @@ from bench.plots import draw
 from bench.report import markdown
 from bench.section import FULL, QUICK, Plan, Section
 from bench.sections import SECTIONS
-from bench.short import in_short_form
 from bench.subjects import ROOT
 
 OUT: Final = Path("bench/results")
@@ -48,7 +47,6 @@ def main() -> None:
     if arguments.write_docs:
         page = ROOT / "docs/benchmarks.md"
         write_into(page, f"{text}\n{write_plots(page.with_suffix(''), drawn)}")
-        write_into(ROOT / "README.md", in_short_form(facts, rows))
 
 
 def _measure(sections: Sequence[Section], out: Path, arguments: argparse.Namespace) -> None:
@@ -95,7 +93,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--write-docs",
         action="store_true",
-        help="put tables and plots into docs/ and README.md as well",
+        help="put tables and plots into docs/ as well",
     )
     arguments = parser.parse_args()
     if arguments.quick and arguments.write_docs:

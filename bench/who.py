@@ -15,7 +15,6 @@ __all__ = [
     "THE_ORIGINAL",
     "everybody",
     "in_a_cluster",
-    "in_short",
     "ours",
     "sync",
 ]
@@ -91,8 +90,3 @@ def sync() -> list[Subject]:
         Subject(name=name, library=library, loop="threads", program="sync_worker")
         for name, library in SYNC.items()
     ]
-
-
-def in_short() -> list[str]:
-    """The names of all async libraries, in the order of the shortest report."""
-    return [OURS, NEAR, THE_ORIGINAL, *OTHERS]

@@ -1,1 +1,4 @@
-"""An exhaustive model of the store: the shipped operations over a Redis of a few keys, in every interleaving."""
+"""An exhaustive model of the store.
+
+The shipped operations over a Redis of a few keys, in every interleaving.
+"""

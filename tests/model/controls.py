@@ -1,4 +1,7 @@
-"""Protocols that are known to be wrong. The explorer has to find out: a model that misses them proves nothing."""
+"""Protocols that are known to be wrong.
+
+The explorer has to find out: a model that misses them proves nothing.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
@@ -23,7 +26,10 @@ from tests.model.world import LAYOUT
 
 
 class IndexFirst(ClusterStore):
-    """Puts the id into the index, then writes the session: a sign-out in between takes the id out for good."""
+    """Puts the id into the index, then writes the session.
+
+    A sign-out in between removes the id for good.
+    """
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         yield from self.steps.add_to_index(
@@ -36,7 +42,9 @@ class IndexFirst(ClusterStore):
 
 
 class IndexDeleted(ClusterStore):
-    """The shipped protocol, but a sign-out everywhere deletes the index and with it the ids that it did not see."""
+    """The shipped protocol, but a sign-out everywhere deletes the index and with it the ids that it
+    did not see.
+    """
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
@@ -47,7 +55,10 @@ class IndexDeleted(ClusterStore):
 
 
 class Original(IndexDeleted):
-    """What the JavaScript adapter does: both writes side by side, and a sign-out everywhere that deletes the index."""
+    """What Lucia JS's adapter does.
+
+    Both writes side by side, and a sign-out everywhere that deletes the index.
+    """
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         push = Eval(
@@ -80,7 +91,10 @@ class Endless(ClusterStore):
 
 
 class Overwriting(ClusterStore):
-    """A create that writes whatever is there, as the original's does after it has looked: two at once, or a taken id, and one is lost."""
+    """A create that writes whatever is there, as Lucia JS's does after it has looked.
+
+    Two at once, or a taken id, and one is lost.
+    """
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         yield Call(
@@ -92,7 +106,9 @@ class Overwriting(ClusterStore):
 
 
 class BlindPrune(ClusterStore):
-    """Reading a user's sessions takes all ids out of the index that it saw, also those whose session is alive."""
+    """Reading a user's sessions removes all ids from the index that it saw, also those whose
+    session is alive.
+    """
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         index = self._layout.index_key(user_id)
@@ -111,7 +127,10 @@ class NeverPruned(ClusterStore):
 
 
 class PointerFirst(ClusterStore):
-    """A renewal that names its successor before it makes it: a crash in between leaves a promise that others keep, or nobody."""
+    """A renewal that names its successor before it makes it.
+
+    A crash in between leaves a promise that others keep, or nobody.
+    """
 
     def renew(
         self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
@@ -133,7 +152,10 @@ class PointerFirst(ClusterStore):
 
 
 class CreateThenDelete(ClusterStore):
-    """A renewal without a marker: a sign-out everywhere that saw the used id alone never hears of the successor."""
+    """A renewal without a marker.
+
+    A sign-out everywhere that saw the used id alone never hears of the successor.
+    """
 
     def renew(
         self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
@@ -170,28 +192,30 @@ class MarkersIgnored(ClusterStore):
     def _revoke(
         self, session_ids: Iterable[str], seen: set[str | None], recorder: RevocationRecorder
     ) -> Operation[set[str]]:
-        ended = {id_ for id_ in session_ids if id_ not in seen}
-        for id_ in ended:
+        revoked = {id_ for id_ in session_ids if id_ not in seen}
+        for id_ in revoked:
             yield Call("DEL", (self._layout.session_key(id_),))
-        return ended
+        return revoked
 
 
 class HandleIgnored(ClusterStore):
-    """Spares the id to keep and what it was renewed to, but not the successor that a renewal is about to put in its place."""
+    """Spares the id to keep and what it was renewed to, but not the successor that a renewal is
+    about to put in its place.
+    """
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
         ids = yield from self._layout.index.read(index)
         found = None if keep is None else (yield from resolve_chain(self._layout, user_id, keep))
         spared: set[str | None] = set() if found is None else {*found[0]}
-        ended = [id_ for id_ in ids if to_text(id_) not in spared]
-        yield from self._revoke(map(to_text, ended), spared, UNRECORDED)
-        yield from self._remove_from_index(index, ended)
+        revoked = [id_ for id_ in ids if to_text(id_) not in spared]
+        yield from self._revoke(map(to_text, revoked), spared, UNRECORDED)
+        yield from self._remove_from_index(index, revoked)
         return found is not None
 
 
 class Unchecked(SingleServerStore):
-    """Ends what the index held a moment ago, without asking whether it holds something else by now."""
+    """Revokes what the index held a moment ago, without asking whether it holds something else now."""
 
     def _revoke(
         self,
@@ -206,7 +230,9 @@ class Unchecked(SingleServerStore):
 
 
 class EndsThenCreates(SingleServerStore):
-    """Ends what was surplus a moment ago, and creates, without asking whether the index holds something else by now."""
+    """Revokes what was surplus a moment ago, and creates, without asking whether the index holds
+    something else now.
+    """
 
     def create_capped(
         self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]

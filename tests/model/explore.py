@@ -1,15 +1,18 @@
-"""Every interleaving of some operations of the store, with crashes, lost replies, late commands and expiries, held to the laws.
+"""Every interleaving of some operations of the store, with crashes, lost replies, late commands and
+expiries, held to the laws.
 
-An operation is a pure generator, so where it is follows from the replies that it was sent, and what is explored is what ships. Each law
-is checked in every world. So a task that is not scheduled any more is one that crashed, or was cancelled, after any of its steps. A crash
-is an event of its own only for tasks that would keep a marker from expiring: a marker lives at least twice as long as any operation.
+An operation is a pure generator, so where it is follows from the replies that it was sent, and what
+is explored is what ships. Each law is checked in every world. So a task that is not scheduled any
+more is one that crashed, or was cancelled, after any of its steps. A crash is an event of its own
+only for tasks that would keep a marker from expiring: a marker lives at least twice as long as any
+operation.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from lucia._redis.commands import Eval, Transaction
-from tests.model.laws import before_of, end_fault, ended_by, faults_of, gone_logins, released_by
+from tests.model.laws import before_of, end_fault, faults_of, gone_logins, released_by, revoked_by
 from tests.model.world import (
     LAYOUT,
     LOST,
@@ -41,7 +44,10 @@ class Event(NamedTuple):
 
 
 class Explorer:
-    """Walks the graph of a scenario's worlds, breadth first, and judges each of them: by all laws, or by one."""
+    """Walks the graph of a scenario's worlds, breadth first, and judges each of them.
+
+    By all laws, or by one.
+    """
 
     def __init__(self, scenario: Scenario, *, law: str | None = None) -> None:
         self._scenario = scenario
@@ -77,7 +83,7 @@ class Explorer:
             processes=tuple(Process(Point(task.start)) for task in scenario.tasks),
             late=(),
             released=scenario.released,
-            ended=frozenset(),
+            revoked=frozenset(),
             forgotten=frozenset(),
             blockers=frozenset(),
             gone=frozenset(),
@@ -92,7 +98,7 @@ class Explorer:
         judged = (
             world.snapshot,
             world.released,
-            world.ended,
+            world.revoked,
             world.forgotten,
             world.gone,
             outcomes,
@@ -246,7 +252,7 @@ class Explorer:
         task = self._scenario.tasks[number]
         return world._replace(
             released=world.released | released_by(task, over.result),
-            ended=world.ended | ended_by(task, process.before, over.result),
+            revoked=world.revoked | revoked_by(task, process.before, over.result),
             fault=end_fault(self._scenario, task, world, process, over.result),
         )
 
@@ -290,7 +296,7 @@ def _with(world: World, number: int, process: Process) -> World:
 
 
 def _busy(world: World) -> set[int]:
-    """Who is under way, or has commands on their way."""
+    """Who is in progress, or has commands on their way."""
     running = {
         number for number, process in enumerate(world.processes) if process.status == "running"
     }

@@ -1,6 +1,7 @@
 """Clients of the model's server whose every command waits at a gate that a scheduler opens.
 
-They are the only false Redis in the tests: ``test_twin.py`` holds the server behind them to real ones.
+They are the only false Redis in the tests: ``test_twin.py`` holds the server behind them to real
+ones.
 """
 
 import asyncio

@@ -1,16 +1,26 @@
-"""What must hold in every world, and at the end of every operation. Numbers as in the invariants of the store's design.
+"""What must hold in every world, and at the end of every operation.
 
-* I1: whoever is whole is in the index, so that a sign-out everywhere finds it.
-* I2: what was ended never validates again, nor does anything that it was renewed to, however late.
-* I3: every key expires: a session at its end, an index no earlier than the sessions in it, a marker within a minute.
-* I4: a create with another session's id fails and changes nothing; the same create once more does not fail.
-* I5: a renewal leaves its login one live session: none that was handed out is lost, and the used id is dead.
-* I5a: a renewal of what is dead, be its end still under way, gives nothing; unless it is sent again, its first try having come before.
-  Nor is it judged beside the original, where a renewal has one more command after the one that decides.
-* I5b: a login has one live session that was handed out, however many renew it at once; a loser's successor is dead.
+Numbers as in the invariants of the store's design.
+
+* I1: a complete session is in the index, so that a sign-out everywhere finds it.
+* I2: what was revoked never validates again, nor does anything that it was renewed to, however
+  late.
+* I3: every key expires: a session at its end, an index no earlier than the sessions in it, a marker
+  within a minute.
+* I4: a create with another session's id fails and changes nothing; the same create once more does
+  not fail.
+* I5: a renewal leaves its login one live session: none that was handed out is lost, and the used id
+  is dead.
+* I5a: a renewal of what is dead, be its end still in progress, gives nothing; unless it is sent
+  again, its first try having come before. Nor is it judged beside Lucia JS, where a renewal has one
+  more command after the one that decides.
+* I5b: a login has one live session that was handed out, however many renew it at once; a loser's
+  successor is dead.
 * keep: what a sign-out everywhere was told to keep lives on, itself or as its successor.
-* cap: capped logins leave as many logins as the limit, at every moment or once all have returned, unless somebody ends one; none fails.
-* list: a listing has every session that lived all the while, and none that was ended before; it takes dead ids out of the index (I7).
+* cap: capped logins leave as many logins as the limit, at every moment or once all have returned,
+  unless somebody revokes one; none fails.
+* list: a listing has every session that lived all the while, and none that was revoked before; it
+  removes dead ids from the index (I7).
 """
 
 from collections import Counter
@@ -44,7 +54,7 @@ def faults_of(scenario: Scenario, world: World) -> Iterator[str]:
 
 
 def reachable(scenario: Scenario, world: World) -> Iterator[str]:
-    """I1; the original may write a session before its index entry, and tells nobody meanwhile"""
+    """I1; Lucia JS may write a session before its index entry, and tells nobody meanwhile"""
     live, originals = world.snapshot.live, originals_of(scenario)
     for id_ in live.keys() - world.snapshot.index:
         if id_ in world.released:
@@ -54,20 +64,20 @@ def reachable(scenario: Scenario, world: World) -> Iterator[str]:
 
 
 def originals_of(scenario: Scenario) -> set[str]:
-    """The ids of the sessions that the original makes."""
+    """The ids of the sessions that Lucia JS makes."""
     return {task.makes for task in scenario.tasks if task.kind == "original"}
 
 
 def dead_for_ever(scenario: Scenario, world: World) -> Iterator[str]:
     """I2"""
     snapshot = world.snapshot
-    for id_ in world.ended:
+    for id_ in world.revoked:
         for each in snapshot.chain(id_):
             if each in snapshot.live:
-                yield f"I2: {id_} was ended, and {each} validates"
+                yield f"I2: {id_} was revoked, and {each} validates"
     for id_ in world.released & snapshot.live.keys():
-        if ended := ancestors(scenario, [id_], world.forgotten) & world.ended:
-            yield f"I2: {id_} was handed out in the place of {', '.join(ended)}, which was ended, and validates"
+        if revoked := ancestors(scenario, [id_], world.forgotten) & world.revoked:
+            yield f"I2: {id_} was handed out in the place of {', '.join(revoked)}, which was revoked, and validates"
 
 
 def gone_logins(snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
@@ -81,7 +91,7 @@ def gone_logins(snapshot: Snapshot, released: frozenset[str]) -> frozenset[str]:
 
 
 def expiring(scenario: Scenario, world: World) -> Iterator[str]:
-    """I3; beside the original an index has no end, and the original's sessions have a wrong one"""
+    """I3; beside Lucia JS an index has no expiry, and Lucia JS's sessions have a wrong one"""
     live, originals, index = (
         world.snapshot.live,
         originals_of(scenario),
@@ -92,7 +102,7 @@ def expiring(scenario: Scenario, world: World) -> Iterator[str]:
             if entry.expires is not None and (key, entry.expires) not in [
                 (name, first.expires) for name, first in scenario.database
             ]:
-                yield "I3: the index has an end, which may come before that of a session that the original puts into it"
+                yield "I3: the index has an expiry, which may come before that of a session of Lucia JS"
         elif entry.expires is None:
             yield f"I3: {key!r} has no expiry"
         elif key in world.snapshot.markers and entry.expires > NOW + MARKER_MS:
@@ -152,7 +162,7 @@ def no_lock_out(scenario: Scenario, world: World) -> Iterator[str]:
             and world.forgotten.isdisjoint(chain)
             and world.snapshot.live.keys().isdisjoint(chain)
         ):
-            yield f"I5: {id_} and what it was renewed to are gone, though nobody ended them"
+            yield f"I5: {id_} and what it was renewed to are gone, though nobody revoked them"
 
 
 def used_is_dead(scenario: Scenario, world: World) -> Iterator[str]:
@@ -176,7 +186,7 @@ def one_successor(_: Scenario, world: World) -> Iterator[str]:
 
 
 def kept(scenario: Scenario, world: World) -> Iterator[str]:
-    """keep: if this sign-out everywhere is the only one who ends sessions"""
+    """keep: if this sign-out everywhere is the only one who revokes sessions"""
     endings = [
         pair
         for pair in zip(scenario.tasks, world.processes, strict=True)
@@ -187,7 +197,7 @@ def kept(scenario: Scenario, world: World) -> Iterator[str]:
     chain = world.snapshot.chain(keep)
     if endings[0][1].status == "done" and world.forgotten.isdisjoint(chain):
         if endings[0][1].result is not True:
-            yield f"keep: {keep} was not kept, though nobody had ended it"
+            yield f"keep: {keep} was not kept, though nobody had revoked it"
         if world.snapshot.live.keys().isdisjoint(chain):
             yield f"keep: {keep} was kept, and neither it nor its successor validates"
 
@@ -214,7 +224,7 @@ def capped(scenario: Scenario, world: World) -> Iterator[str]:
     if len(logins) < limit and returned:
         yield f"cap: no more than {len(logins)} logins are left"
     if any(process.result == "ConcurrentlyRevoked" for process in ways):
-        yield "cap: a login has failed, though nobody has ended the user's sessions"
+        yield "cap: a login has failed, though nobody has revoked the user's sessions"
 
 
 _LAWS: tuple[Callable[[Scenario, World], Iterator[str]], ...] = (
@@ -256,11 +266,11 @@ def _listing_fault(
     snapshot = world.snapshot
     expected = {login_of(id_) for id_ in before.released} & {
         login_of(id_) for id_ in snapshot.live
-    } - {login_of(id_) for id_ in before.ended}
+    } - {login_of(id_) for id_ in before.revoked}
     if missed := expected - {login_of(id_) for id_ in listed}:
         return f"list: the login of {', '.join(missed)} was alive all the while, and is not in the listing"
-    if ended := listed & before.ended:
-        return f"list: {', '.join(ended)} was ended before, and is in the listing"
+    if revoked := listed & before.revoked:
+        return f"list: {', '.join(revoked)} was revoked before, and is in the listing"
     if not scenario.legacy_writers and (
         dead := before.dead & snapshot.index - snapshot.live.keys()
     ):
@@ -274,13 +284,13 @@ def before_of(task: Task, world: World) -> Before:
         return Before(world.released)
     if task.kind == "list":
         return Before(
-            world.released, world.ended, world.snapshot.index.difference(world.snapshot.live)
+            world.released, world.revoked, world.snapshot.index.difference(world.snapshot.live)
         )
     return Before()
 
 
-def ended_by(task: Task, before: Before, result: Frozen) -> frozenset[str]:
-    """What an operation that has returned has ended for ever."""
+def revoked_by(task: Task, before: Before, result: Frozen) -> frozenset[str]:
+    """What an operation that has returned has revoked for ever."""
     if task.kind == "delete":
         return frozenset({task.uses})
     if task.kind == "revoke":

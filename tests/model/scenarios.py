@@ -83,7 +83,10 @@ class Tasks:
         )
 
     def original(self, id_: str) -> Task:
-        """A login by the JavaScript adapter: the index entry and the session side by side, an absolute time as a life."""
+        """A login by Lucia JS's adapter.
+
+        The index entry and the session side by side, an absolute time as a life.
+        """
 
         def start() -> Operation[None]:
             add = self._index.add(LAYOUT.index_key(USER), id_)[:1]
@@ -112,7 +115,10 @@ class Tasks:
         failures: int = 0,
         expiries: bool = True,
     ) -> Scenario:
-        """Tasks within a cap, over these sessions; only where one script sees all keys it is kept at every moment."""
+        """Tasks within a cap, over these sessions.
+
+        Only where one script sees all keys it is kept at every moment.
+        """
         strict = isinstance(self._store, SingleServerStore)
         return Scenario(
             tasks,
@@ -256,9 +262,9 @@ SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
 }
 """What every protocol is held to.
 
-A command that lost its reply may be sent again at once in any scenario; where ``resends`` is 0, that is only to bound the number of
-worlds.
-A command that executes late although it was sent again (``zombies``) is never that of a create or a renewal, which are not sent again.
+A command that lost its reply may be sent again at once in any scenario; where ``resends`` is 0,
+that is only to bound the number of worlds. A command that executes late although it was sent again
+(``zombies``) is never that of a create or a renewal, which are not sent again.
 """
 
 BESIDE_ORIGINAL: Final[dict[str, Callable[[Tasks], Scenario]]] = {
@@ -285,15 +291,17 @@ BESIDE_ORIGINAL: Final[dict[str, Callable[[Tasks], Scenario]]] = {
         (do.original("j"), do.renew("j", "j1"), do.delete("j")), legacy_writers=True
     ),
 }
-"""What the protocols are held to that were told that the original writes to the same keys."""
+"""What the protocols are held to that were told that Lucia JS writes to the same keys."""
 
 SINGLE_USE: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "two logins with one id": lambda do: Scenario(
         (do.create("a"), do.create("a", metadata="other")), expiries=False, resends=1
     ),
 }
-"""Two creates of one id, which chance alone does not bring about. That the first expires in between, before it is whole, is left out: then
-the second would be made whole by the first, and both succeed."""
+"""Two creates of one id, which chance alone does not bring about.
+
+That the first expires in between, before it is complete, is left out: then
+the second would be completed by the first, and both succeed."""
 
 LARGE_SCENARIOS: Final[dict[str, Callable[[Tasks], Scenario]]] = {
     "two capped logins over two others": lambda do: do.capped_scenario(

@@ -1,10 +1,13 @@
-"""Every schedule of some calls of the real adapter over the real driver, with cancellations, held to the laws.
+"""Every schedule of some calls of the real adapter over the real driver, with cancellations, held
+to the laws.
 
-The calls run as tasks on a real event loop, each with an adapter and a client of its own, as in processes of their own. Each of their
-commands is an await that the scheduler ends. A path is the list of its choices: it runs from the beginning, since a coroutine can't be
-copied, and goes on depth first; a world that was there before is not gone into again. Each law is checked in every world, so a call that
-is not scheduled any more is one whose process has crashed at that await. A call that is cancelled runs on as far as it likes, and what
-it had sent executes at any later time, or never.
+The calls run as tasks on a real event loop, each with an adapter and a client of its own, as in
+processes of their own. Each of their commands is an await that the scheduler ends. A path is the
+list of its choices: it runs from the beginning, since a coroutine can't be copied, and goes on
+depth first; a world that was there before is not gone into again. Each law is checked in every
+world, so a call that is not scheduled any more is one whose process has crashed at that await. A
+call that is cancelled runs on as far as it likes, and what it had sent executes at any later time,
+or never.
 """
 
 import asyncio
@@ -17,7 +20,7 @@ from lucia.errors import LuciaError
 from lucia.models import SessionRow
 from tests.model.explore import Violation
 from tests.model.gates import Gate, MakeClient, ModelServer
-from tests.model.laws import before_of, end_fault, ended_by, faults_of, gone_logins, released_by
+from tests.model.laws import before_of, end_fault, faults_of, gone_logins, released_by, revoked_by
 from tests.model.scenarios import row
 from tests.model.server import NOW
 from tests.model.world import USER, Before, Frozen, Part, Process, Scenario, Snapshots, Task, World
@@ -29,14 +32,17 @@ PATIENCE = 200
 
 
 class Choice(NamedTuple):
-    """What the scheduler does next: a call's command is executed and answered, the call is cancelled, or a late command is executed."""
+    """What the scheduler does next.
+
+    A call's command is executed and answered, the call is cancelled, or a late command is executed.
+    """
 
     what: Literal["->", "cancelled", "late"]
     number: int
 
 
 class Running:
-    """One call under way."""
+    """One call in progress."""
 
     def __init__(self, task: Task, adapter: MakeAdapter, client: MakeClient) -> None:
         self.task = task
@@ -121,7 +127,9 @@ class Scheduler:
         return len(self._known)
 
     async def _follow(self, path: tuple[Choice, ...]) -> None:
-        """Go a path from the beginning, and on by the first choice each time, as long as the worlds are new."""
+        """Go a path from the beginning, and on by the first choice each time, as long as the worlds
+        are new.
+        """
         schedule = _Schedule(
             self._scenario, self._client, self._adapter, self._cancellations, self.snapshots
         )
@@ -173,7 +181,7 @@ class _Schedule:
         self._late: list[tuple[int, Part]] = []
         self._cancellations = cancellations
         self._released = scenario.released
-        self._ended = frozenset[str]()
+        self._revoked = frozenset[str]()
         self._gone = frozenset[str]()
         self._fault: str | None = None
         self._running = [Running(task, adapter, client) for task in scenario.tasks]
@@ -231,7 +239,7 @@ class _Schedule:
         if running.over.status == "done":
             process = Process(None, status="running", before=before)
             self._released |= released_by(running.task, running.over.result)
-            self._ended |= ended_by(running.task, before, running.over.result)
+            self._revoked |= revoked_by(running.task, before, running.over.result)
             self._fault = end_fault(
                 self._scenario, running.task, world, process, running.over.result
             )
@@ -246,7 +254,7 @@ class _Schedule:
             processes=tuple(each.process() for each in self._running),
             late=tuple(self._late),
             released=self._released,
-            ended=self._ended,
+            revoked=self._revoked,
             forgotten=frozenset(),
             blockers=frozenset(),
             gone=self._gone,

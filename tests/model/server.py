@@ -1,4 +1,5 @@
-"""A Redis of the few commands that the store uses, as a pure function of its state. ``test_twin.py`` holds it to a real server.
+"""A Redis of the few commands that the store uses, as a pure function of its state.
+``test_twin.py`` holds it to a real server.
 
 Time stands still; keys that expire do so when the explorer says it.
 """
@@ -32,7 +33,10 @@ class WrongType(Exception):
 
 
 class Database:
-    """A state, opened for some commands; ``timed`` are the keys that were given an expiry meanwhile, be it the one they had."""
+    """A state, opened for some commands.
+
+    ``timed`` are the keys that were given an expiry meanwhile, be it the one they had.
+    """
 
     def __init__(self, state: State = ()) -> None:
         self.keys = dict(state)
@@ -53,7 +57,10 @@ class Database:
         return _COMMANDS[command.name](self, *_texts(command.arguments))
 
     def _transact(self, command: Transaction) -> Reply:
-        """MULTI and EXEC: an error in one command does not keep the others from running; the first one goes up."""
+        """MULTI and EXEC: an error in one command does not keep the others from running.
+
+        The first one is raised.
+        """
         replies = [self._attempt(each) for each in command.commands]
         if errors := [reply for reply in replies if isinstance(reply, WrongType)]:
             raise errors[0]
@@ -328,7 +335,7 @@ def _create(kind: Kind, database: Database, keys: Words, arguments: Words) -> Re
 
 
 def _create_capped(kind: Kind, database: Database, keys: Words, arguments: Words) -> Reply:
-    id_, record, expires, ended, dropped, *ids = arguments
+    id_, record, expires, revoked, dropped, *ids = arguments
     if int(expires) <= NOW:
         return -3
     session, index, *counted = keys
@@ -340,7 +347,7 @@ def _create_capped(kind: Kind, database: Database, keys: Words, arguments: Words
         if database.mget(session)[0] != record:
             return 0
         kind(database).remove(index, id_)
-    database.delete(*counted[: int(ended)])
+    database.delete(*counted[: int(revoked)])
     for each in gone:
         kind(database).remove_oldest(index, each)
     length = kind(database).add(index, id_)

@@ -1,6 +1,8 @@
-"""Every interleaving of the store's shipped operations, with everything that may go wrong in between, held to the store's laws.
+"""Every interleaving of the store's shipped operations, with everything that may go wrong in
+between, held to the store's laws.
 
-``LUCIA_MODEL=large`` adds the scenarios that take minutes. The laws are in ``laws.py``; what may go wrong is in ``world.py``.
+``LUCIA_MODEL=large`` adds the scenarios that take minutes. The laws are in ``laws.py``; what may go
+wrong is in ``world.py``.
 
 =================== ========= ========= ========== =========
 protocol            scenarios    worlds with large    worlds
@@ -10,9 +12,10 @@ cluster                    33    28,742         45 1,530,000
 without scripts            33   286,095         42 1,890,000
 =================== ========= ========= ========== =========
 
-Measured on one core with Python 3.11: 22 seconds, and three minutes with the large ones. Over sets, where only a few scenarios are run
-unless they are to be large, there are as many worlds. With those, the scenarios beside the original's logins, and ``test_twin.py`` it is
-32 seconds, and about six minutes with the large ones.
+Measured on one core with Python 3.11: 22 seconds, and three minutes with the large ones. Over sets,
+where only a few scenarios are run unless they are to be large, there are as many worlds. With
+those, the scenarios beside Lucia JS's logins, and ``test_twin.py`` it is 32 seconds, and about six
+minutes with the large ones.
 """
 
 from collections.abc import Callable
@@ -22,9 +25,7 @@ from typing import Final
 
 import pytest
 
-from lucia._redis import cluster as session_first
-from lucia._redis import operations as common
-from lucia._redis import single_server as atomic
+from lucia._redis import cluster, operations, single_server
 from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.index import LEGACY_LIST, LEGACY_SET, SET, Index
 from lucia._redis.records import Layout
@@ -118,7 +119,10 @@ def test_laws_hold_over_sets(protocol: str, name: str) -> None:
 
 @pytest.mark.parametrize(("protocol", "name"), BESIDE)
 def test_laws_hold_beside_the_original(protocol: str, name: str) -> None:
-    """Told so, the store loses no session that the original makes meanwhile: whoever was given its id, a sign-out everywhere finds it."""
+    """Told so, the store loses no session that Lucia JS makes meanwhile.
+
+    Whoever was given its id, a sign-out everywhere finds it.
+    """
     store, index = LEGACY_STORES[protocol]
     scenario = BESIDE_ORIGINAL[name](Tasks(store, index))
     assert Explorer(with_sets(scenario) if index.type == "set" else scenario).run() > len(
@@ -128,7 +132,9 @@ def test_laws_hold_beside_the_original(protocol: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["an original login, a sign-out", "an original login, a listing"])
 def test_original_is_lost_without_being_told(store: Store, name: str) -> None:
-    """Not told so, the store takes the index entry of a session that is not written yet for one of a dead session."""
+    """Not told so, the store takes the index entry of a session that is not written yet for one of
+    a dead session.
+    """
     with pytest.raises(
         Violation, match=r"\AI1: j was handed out and validates, and is not in the index"
     ):
@@ -140,8 +146,8 @@ def test_original_is_lost_without_being_told(store: Store, name: str) -> None:
 )
 def test_laws_hold_by_blocks(store: Store, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sign-out of more sessions than one command may end keeps the laws."""
-    monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 1)
-    monkeypatch.setattr(session_first, "MAX_COMMANDS_PER_BATCH", 1)
+    monkeypatch.setattr(single_server, "MAX_SESSIONS_PER_COMMAND", 1)
+    monkeypatch.setattr(cluster, "MAX_COMMANDS_PER_BATCH", 1)
     scenario = replace(SCENARIOS[name](Tasks(store)), resends=0, failures=0)
     assert Explorer(scenario).run() > len(scenario.tasks)
 
@@ -150,16 +156,19 @@ def test_laws_hold_by_blocks(store: Store, name: str, monkeypatch: pytest.Monkey
 def test_laws_hold_while_logins_prune(
     store: Store, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Logins that take dead ids out of the index never take out another."""
-    monkeypatch.setattr(common, "PRUNE_SAMPLE_SIZE", 1)
+    """Logins that remove dead ids from the index never remove a live one."""
+    monkeypatch.setattr(operations, "PRUNE_SAMPLE_SIZE", 1)
     scenario = SCENARIOS[name](Tasks(store))
     assert Explorer(scenario).run() > len(scenario.tasks)
 
 
 def test_create_sent_again_comes_back(store: Store) -> None:
-    """Why creates are not sent again: one that executes after a sign-out everywhere brings the session back, whatever the protocol."""
+    """Why creates are not sent again.
+
+    One that executes after a sign-out everywhere brings the session back, whatever the protocol.
+    """
     do = Tasks(store)
-    with pytest.raises(Violation, match=r"\AI2: a was ended, and a validates"):
+    with pytest.raises(Violation, match=r"\AI2: a was revoked, and a validates"):
         Explorer(
             Scenario((do.create("a"), do.revoke()), zombies=1, zombie_creates=True), law="I2"
         ).run()

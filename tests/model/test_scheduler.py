@@ -1,4 +1,5 @@
-"""Every schedule of two or three calls of the real adapter over the real driver, cancelled or crashed at every await, held to the laws.
+"""Every schedule of two or three calls of the real adapter over the real driver, cancelled or
+crashed at every await, held to the laws.
 
 ``LUCIA_MODEL=large`` has three calls in a cluster too, and cancels two of them.
 """
@@ -80,7 +81,9 @@ pytestmark = pytest.mark.slow
 
 
 def scenario_of(name: str, store: Store) -> Scenario:
-    """One of the model's: of its tasks only what they mean counts here, and of the protocol whether a cap is kept at every moment."""
+    """One of the model's: of its tasks only what they mean counts here, and of the protocol whether
+    a cap is kept at every moment.
+    """
     return SCENARIOS[name](Tasks(store))
 
 
@@ -173,7 +176,9 @@ def piecemeal(client: Any) -> AsyncRedisSessionAdapter:
     ("name", "law"), [("a login, a sign-out, failing", "I3"), ("two renewals", "I5")]
 )
 def test_wrong_driver_is_caught(name: str, law: str) -> None:
-    """A driver that does not keep a transaction whole breaks a law in some schedule, over the shipped protocol."""
+    """A driver that does not keep a transaction whole breaks a law in some schedule, over the
+    shipped protocol.
+    """
     with pytest.raises(Violation, match=rf"\A{law}:"):
         Scheduler(
             scenario_of(name, ClusterStore(LAYOUT, PlainSteps())),

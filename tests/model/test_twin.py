@@ -1,4 +1,7 @@
-"""The model's server is held to a real one: the same commands, scripts and transactions, the same replies and the same keys after each."""
+"""The model's server is held to a real one.
+
+The same commands, scripts and transactions, the same replies and the same keys after each.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -23,7 +26,10 @@ from tools.servers import Server
 pytestmark = pytest.mark.slow
 
 TOLERANCE: Final = 20_000
-"""By how many milliseconds a real expiry may differ: the model's time stands still. The expiries drawn are further apart."""
+"""By how many milliseconds a real expiry may differ: the model's time stands still.
+
+The expiries drawn are further apart.
+"""
 
 INDEXES: Final[dict[str, Index]] = {
     "": LIST,
@@ -111,12 +117,12 @@ def _revoke(
     script: Script,
     index: str,
     session_keys: Sequence[str],
-    ended: Sequence[str],
+    revoked: Sequence[str],
     kept: tuple[str, str] | None,
     at_once: int,
 ) -> Eval:
     """A revocation that names as many keys as ids."""
-    pairs = list(zip(session_keys, ended, strict=False))
+    pairs = list(zip(session_keys, revoked, strict=False))
     kept_key, kept_id = ((), "") if kept is None else ((kept[0],), kept[1])
     return Eval(
         script,
@@ -232,7 +238,9 @@ def test_every_script_has_a_twin() -> None:
 @settings(max_examples=400)
 @given(sent=st.lists(parts, min_size=1, max_size=12))
 def test_twin(client: redis.Redis, sent: list[Part]) -> None:
-    """Commands, transactions and scripts in any order answer and leave behind in the model what they do on a real server."""
+    """Commands, transactions and scripts in any order answer and leave behind in the model what
+    they do on a real server.
+    """
     _hold(client, sent)
 
 

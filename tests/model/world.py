@@ -1,4 +1,7 @@
-"""What the explorer walks over: tasks, where each of them is, and the server's keys; all of it hashable, much of it shared."""
+"""What the explorer walks over: tasks, where each of them is, and the server's keys.
+
+All of it hashable, much of it shared.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,11 +38,13 @@ class Task:
     """One operation, and what it means.
 
     Args:
-        kind: ``capped`` is a create that ends the oldest logins beyond the scenario's limit; ``original`` is one by the JavaScript
-            adapter; ``duplicate`` is one whose id is another session's; ``follow`` is a request with an id that may have been used.
+        kind: ``capped`` is a create that revokes the oldest logins beyond the scenario's limit;
+            ``original`` is one by the JavaScript adapter; ``duplicate`` is one whose id is another
+            session's; ``follow`` is a request with an id that may have been used.
         start: makes the operation.
         makes: the id of the session that it makes.
-        uses: the id that it renews, follows, ends or keeps: it can't begin before somebody was given this id.
+        uses: the id that it renews, follows, revokes or keeps: it can't begin before somebody was
+            given this id.
         limit: how many logins a capped create leaves, the same for all of them.
     """
 
@@ -58,14 +63,17 @@ class Scenario:
         tasks: each runs once; one that nobody schedules again is one that crashed or was cancelled.
         database: the keys in the beginning.
         released: the ids that somebody was given before.
-        crashes: how many tasks may be gone for good before a marker expires that they would keep from it.
+        crashes: how many tasks may be gone for good before a marker expires that they would keep
+            from it.
         resends: how many commands are executed, lose their reply, and are sent again at once.
-        zombies: how many commands are sent again though the first one is still on its way, and executes late or never. Only commands of
-            tasks that make no session: a create that executes after a sign-out everywhere brings a session back (``I6``: creates
-            are not sent again).
+        zombies: how many commands are sent again though the first one is still on its way, and
+            executes late or never. Only commands of tasks that make no session: a create that
+            executes after a sign-out everywhere brings a session back (``I6``: creates are not sent
+            again).
         failures: how many commands are an error for their caller, and execute late or never.
-        expiries: whether sessions that are not whole yet and markers may expire.
-        legacy_writers: whether the adapter was told that others write, so that an index has no end, and dead ids stay in it.
+        expiries: whether sessions that are not complete yet and markers may expire.
+        legacy_writers: whether the adapter was told that others write, so that an index has no
+            expiry, and dead ids stay in it.
         at_every_moment: whether a capped create's limit is kept also while it goes on.
         zombie_creates: whether, against ``I6``, those that make a session may be zombies too.
     """
@@ -84,7 +92,7 @@ class Scenario:
 
 
 class Outcome(NamedTuple):
-    """How an operation ended: with a result, or the name of an error's class."""
+    """How an operation completed: with a result, or the name of an error's class."""
 
     status: Literal["done", "failed"]
     result: Frozen
@@ -92,7 +100,10 @@ class Outcome(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Point:
-    """Where an operation is after some replies: the commands it waits for, or its outcome. Equal replies share one object."""
+    """Where an operation is after some replies: the commands it waits for, or its outcome.
+
+    Equal replies share one object.
+    """
 
     start: Callable[[], Operation[Any]]
     replies: tuple[Frozen, ...] = ()
@@ -152,7 +163,10 @@ def _thaw(reply: Frozen) -> Any:
 
 
 def _result(value: Any) -> Frozen:
-    """Sessions by their ids; a list of them, or what an operation without a result gives, hashed likewise."""
+    """Sessions by their ids.
+
+    A list of them, or what an operation without a result gives, hashed likewise.
+    """
     if isinstance(value, SessionRow):
         return value.id
     return frozenset(map(_result, value)) if isinstance(value, list) else value
@@ -199,7 +213,7 @@ class Snapshot:
         return chain
 
     def provisional(self) -> list[str]:
-        """The sessions that are not whole yet."""
+        """The sessions that are not complete yet."""
         return [id_ for id_, expires in self.live.items() if expires <= NOW + PROVISIONAL_MS]
 
 
@@ -242,15 +256,21 @@ class Snapshots:
 
 
 class Before(NamedTuple):
-    """What was so when an operation began: the ids that somebody was given, those that were ended, and the dead ones in the index."""
+    """What was so when an operation began.
+
+    The ids that somebody was given, those that were revoked, and the dead ones in the index.
+    """
 
     released: frozenset[str] = frozenset()
-    ended: frozenset[str] = frozenset()
+    revoked: frozenset[str] = frozenset()
     dead: frozenset[str] = frozenset()
 
 
 class Process(NamedTuple):
-    """A task under way: where it is, the replies to a batch so far, and what was before; once it is over, its result alone."""
+    """A task in progress: where it is, the replies to a batch so far, and what was before.
+
+    Once it is over, its result alone.
+    """
 
     point: Point | None
     batch: tuple[Frozen, ...] = ()
@@ -263,8 +283,8 @@ class Blocker(NamedTuple):
     """Who keeps a marker from expiring, since no operation takes half of its life.
 
     Args:
-        writing: who was under way when it was written.
-        after: who began while one of those was still under way.
+        writing: who was in progress when it was written.
+        after: who began while one of those was still in progress.
     """
 
     key: bytes
@@ -277,8 +297,9 @@ class World(NamedTuple):
 
     Args:
         late: commands on their way whose caller has given up, with its number.
-        ended: the ids that were ended by an operation that has returned.
-        forgotten: the used ids whose markers have expired, and, by :func:`unmade`, ids whose sessions expired before they were whole.
+        revoked: the ids that were revoked by an operation that has returned.
+        forgotten: the used ids whose markers have expired, and, by :func:`unmade`, ids whose
+            sessions expired before they were complete.
         gone: the logins of whose sessions none validated at some time, though one was handed out.
         blockers: for each marker whose writing is not long ago, who keeps it from expiring.
         fault: a law that the last event broke.
@@ -288,7 +309,7 @@ class World(NamedTuple):
     processes: tuple[Process, ...]
     late: tuple[tuple[int, Part], ...]
     released: frozenset[str]
-    ended: frozenset[str]
+    revoked: frozenset[str]
     forgotten: frozenset[str]
     blockers: frozenset[Blocker]
     gone: frozenset[str]
@@ -300,7 +321,10 @@ class World(NamedTuple):
 
 
 def login_of(id_: str) -> str:
-    """Which login a session is of: the scenarios name the sessions of login ``o`` ``o``, ``o1``, ``o2`` and so on."""
+    """Which login a session is of.
+
+    The scenarios name the sessions of login ``o`` ``o``, ``o1``, ``o2`` and so on.
+    """
     return id_[0]
 
 

@@ -1,4 +1,7 @@
-"""The Redis adapter held against the memory adapter: whatever is called in whatever order, both answer the same."""
+"""The Redis adapter held against the memory adapter.
+
+Whatever is called in whatever order, both answer the same.
+"""
 
 import os
 from collections.abc import Callable
@@ -40,7 +43,10 @@ metadata = st.dictionaries(
 
 
 class Machine(RuleBasedStateMachine):
-    """Calls both adapters. Ids are never used twice, as ``Auth`` never does; time passes for both."""
+    """Calls both adapters. Ids are never used twice, as ``Auth`` never does.
+
+    Time passes for both.
+    """
 
     session_ids = Bundle("session_ids")
 
@@ -112,7 +118,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(user_id=users, session_id=session_ids)
     def delete_others(self, user_id: str, session_id: str) -> None:
-        """Log out everywhere else, keeping a session that may be used, ended, unknown or somebody else's."""
+        """Log out everywhere else, keeping a session that may be used, revoked, unknown or somebody
+        else's.
+        """
         self.both(lambda adapter: adapter.delete_other_sessions(user_id, session_id))
 
     @rule(session_id=session_ids)
@@ -185,7 +193,9 @@ EXAMPLES = {
 def test_redis_answers_as_memory_does(
     request: pytest.FixtureRequest, place: str, examples: int
 ) -> None:
-    """Over any sequence of calls the Redis adapter answers as the memory adapter does, and leaves only lawful keys."""
+    """Over any sequence of calls the Redis adapter answers as the memory adapter does, and leaves
+    only lawful keys.
+    """
     profile = settings(
         max_examples=examples,
         stateful_step_count=30,

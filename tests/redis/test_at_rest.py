@@ -65,12 +65,16 @@ def test_hash_is_no_id(session_id: str) -> None:
     "session_id", [USED, "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"], ids=range(6)
 )
 def test_other_ids_may_be_raw(session_id: str) -> None:
-    """Only 64 lower-case hex digits are never looked for as they are, since only those can stand for an id."""
+    """Only 64 lower-case hex digits are never looked for as they are, since only those can stand
+    for an id.
+    """
     assert session_id in HashedIds([KEY]).candidates(session_id)
 
 
 def test_writing_raw() -> None:
-    """With ``write`` a new session is stored under its id itself, and found under each of its forms."""
+    """With ``write`` a new session is stored under its id itself, and found under each of its
+    forms.
+    """
     ring = HashedIds([KEY], "write")
     assert ring.stored(USED) == USED
     assert ring.candidates(USED) == HashedIds([KEY]).candidates(USED)
@@ -117,7 +121,9 @@ def _flipped(sealed: str, place: int) -> str:
 
 
 def test_keys_that_do_not_open() -> None:
-    """Neither the used id without the key, nor the key without the used id, nor what Redis shows of both opens a marker."""
+    """Neither the used id without the key, nor the key without the used id, nor what Redis shows of
+    both opens a marker.
+    """
     ring = HashedIds([KEY])
     marker = marked(ring)
     assert HashedIds([FOREIGN]).successor(USED, marker) is None
@@ -156,7 +162,10 @@ def test_absurd_seal(sealed: str) -> None:
 
 
 def test_seal_of_another_marker() -> None:
-    """A seal is good for its own marker alone: not for another used id, and not beside another successor."""
+    """A seal is good for its own marker alone.
+
+    Not for another used id, and not beside another successor.
+    """
     ring = HashedIds([KEY])
     marker, other = marked(ring), marked(ring, USED, "another")
     assert ring.successor(USED, marker._replace(sealed=other.sealed)) is None
@@ -172,7 +181,10 @@ def test_marker_without_seal() -> None:
 
 
 def test_no_hash_is_a_sealing_key() -> None:
-    """No id's hash is the key that something is sealed with: an id is UTF-8, and what that key is made of is not."""
+    """No id's hash is the key that something is sealed with.
+
+    An id is UTF-8, and what that key is made of is not.
+    """
     with pytest.raises(UnicodeDecodeError):
         (ids._SEALING + USED.encode()).decode()
 
@@ -195,7 +207,9 @@ def test_no_hash_is_a_sealing_key() -> None:
     ids=range(8),
 )
 def test_refused_keys(keys: Any, error: type[Exception], message: str) -> None:
-    """What is no ring of long keys is refused, with a message that says what to do and shows no key."""
+    """What is no ring of long keys is refused, with a message that says what to do and shows no
+    key.
+    """
     with pytest.raises(error, match=message) as caught:
         HashedIds(keys)
     assert KEY.hex() not in str(caught.value)

@@ -1,4 +1,7 @@
-"""The operations over hashed ids, reply by reply: what is asked in one command, and replies that were crossed."""
+"""The operations over hashed ids, reply by reply.
+
+What is asked in one command, and replies that were crossed.
+"""
 
 from typing import Any, Final
 
@@ -43,7 +46,9 @@ PAIRS: Final = tuple(zip(SESSIONS, MARKERS, strict=True))
 
 
 def test_one_command() -> None:
-    """On one server a read asks for all candidates in one command, and so does what finds out which of them it is."""
+    """On one server a read asks for all candidates in one command, and so does what finds out which
+    of them it is.
+    """
     assert keys_of(store().get(ID)) == SESSIONS
     assert keys_of(store().get_successor(ID)) == MARKERS
     assert (
@@ -55,7 +60,10 @@ def test_one_command() -> None:
 
 
 def test_one_command_a_slot() -> None:
-    """In a cluster it is a batch, of commands whose keys are in one slot; an id whose marker can't be there has none."""
+    """In a cluster it is a batch, of commands whose keys are in one slot.
+
+    An id whose marker can't be there has none.
+    """
     assert commands(store(one_server=False).get(ID)) == [
         Batch(tuple(Call("MGET", (key,)) for key in SESSIONS))
     ]
@@ -78,7 +86,10 @@ def test_nothing_to_find_out() -> None:
     "crossed", [b"PONG", None, 1, [], [None], [None, None, 1], [None, None, [b"x"]]], ids=range(7)
 )
 def test_crossed_reply(crossed: Any) -> None:
-    """A reply of another shape drops the connections, and is asked for once more; wrong again is no session."""
+    """A reply of another shape drops the connections, and is asked for once more.
+
+    Wrong again is no session.
+    """
     operation = store().get(ID)
     first, drop, again = commands(operation, crossed, None)
     assert drop == DropConnections()
@@ -96,7 +107,10 @@ def test_crossed_marker() -> None:
 
 
 def test_ending_in_spite_of_crossed_replies() -> None:
-    """What is asked for before an end can't prevent it: if replies are crossed twice, all that may stand for the id is ended."""
+    """What is asked for before an end can't prevent it.
+
+    If replies are crossed twice, all that may stand for the id is revoked.
+    """
     *_, end = commands(store().delete([ID]), b"PONG", None, b"PONG")
     assert isinstance(end, Eval)
     assert end.keys == (*PAIRS[0], *PAIRS[1], *PAIRS[2])

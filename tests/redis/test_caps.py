@@ -1,4 +1,7 @@
-"""A login within a cap on real servers, one command at a time: what is sent, races, crashes, and indexes that somebody damaged."""
+"""A login within a cap on real servers, one command at a time.
+
+What is sent, races, crashes, and indexes that somebody damaged.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -33,14 +36,14 @@ def login(
 
 
 class Bench:
-    """Operations of one protocol, run at once or in steps."""
+    """Operations of one store, run at once or in steps."""
 
     def __init__(self, inspector: Inspector, store: Store) -> None:
         self.inspector = inspector
         self.store = store
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
-        """An operation to run in steps."""
+        """Run an operation in steps."""
         return Stepper(self.inspector.client, operation)
 
     def capped(self, session: SessionRow, limit: int = 2) -> Stepper[SessionRow]:
@@ -66,7 +69,7 @@ class Bench:
             self.create(session)
 
     def live(self) -> set[str]:
-        """The ids of all sessions, once all keys were held to the laws of the layout."""
+        """The ids of all sessions, after all keys were checked against the rules of the layout."""
         self.inspector.check()
         return self.inspector.live()
 
@@ -81,7 +84,7 @@ STORES: dict[str, Store] = {
 
 @pytest.fixture(params=STORES)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """Each protocol in an emptied place of its own kind."""
+    """Each store on an emptied server or cluster."""
     kind = str(request.param)
     if kind == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster")) as inspector:
@@ -100,7 +103,10 @@ on_one_server = pytest.mark.parametrize("bench", ["scripted", "plain"], indirect
 
 
 def test_commands_in_one_step() -> None:
-    """The index and its sessions are read; one script is told all that was seen, which sessions to end, and which ids are dead."""
+    """The index and its sessions are read.
+
+    One script is told all that was seen, which sessions to revoke, and which ids are dead.
+    """
     old, last, new = login("old", 20), login("last", 10), login("new")
     index = Call("LRANGE", ("userSession:u1", 0, -1))
     records = Call("MGET", (b"session:last", b"session:dead", b"session:old"))
@@ -139,7 +145,9 @@ def test_commands_of_a_first_login() -> None:
 
 
 def test_oldest_out(bench: Bench) -> None:
-    """The oldest logins end, as many as are too many, and leave the index; dead ids leave it too."""
+    """The oldest logins beyond the limit are revoked and removed from the index, and so are dead
+    ids.
+    """
     bench.begin_with(login("b", 20), login("a", 30), login("c", 10), login("dead", 5))
     bench.inspector.client.delete(bench.inspector.layout.session_key("dead"))
     bench.capped(login("new"), limit=2).finish()
@@ -157,7 +165,7 @@ def test_other_users(bench: Bench) -> None:
 
 
 def test_records_that_outlive_their_sessions(bench: Bench) -> None:
-    """A session that is over, whose key the original gave 57 years, is not counted."""
+    """A session that is over, whose key Lucia JS gave 57 years, is not counted."""
     bench.begin_with(login("a", 20))
     now = system_clock()
     over = SessionRow(id="over", user_id="u1", active_expires=now - 2, idle_expires=now - 1)
@@ -181,7 +189,9 @@ def test_a_clock_that_is_behind(bench: Bench) -> None:
 
 
 def test_refused(bench: Bench) -> None:
-    """A taken id, a session that is over and one that can't be stored are refused, and nothing is ended."""
+    """A taken id, a session that is over and one that can't be stored are refused, and nothing is
+    revoked.
+    """
     bench.begin_with(login("a", 20), login("b", 10), login("taken", 5, user_id="u2"))
     before = bench.inspector.census()
     with pytest.raises(DuplicateSessionId):
@@ -198,7 +208,9 @@ def test_refused(bench: Bench) -> None:
 
 @one_step
 def test_sent_again(bench: Bench) -> None:
-    """A login whose reply is lost and that is sent again by the client is stored once, and ends nothing more."""
+    """A login whose reply is lost and that is sent again by the client is stored once, and revokes
+    nothing more.
+    """
     bench.begin_with(login("a", 20), login("b", 10))
     new = login("new")
     for _ in range(2):
@@ -226,7 +238,7 @@ class Watched(Stepper[Any]):
 
 
 def watched(bench: Bench, operation: Operation[Any]) -> Stepper[Any]:
-    """An operation to run in steps that are watched."""
+    """Run an operation in steps that are watched."""
     return Watched(bench.inspector.client, operation)
 
 
@@ -237,7 +249,9 @@ def capped(bench: Bench, session: SessionRow, limit: int = 2) -> Stepper[Any]:
 
 @one_step
 def test_crash(bench: Bench) -> None:
-    """A login that crashes after any of its commands is there whole, with its end of the oldest, or not at all."""
+    """A login that crashes after any of its commands is there completely, with the oldest revoked,
+    or not at all.
+    """
     outcomes = []
     for steps in range(4):
         bench.begin_with(login("a", 20), login("b", 10))
@@ -248,7 +262,9 @@ def test_crash(bench: Bench) -> None:
 
 @one_step
 def test_two_logins(bench: Bench) -> None:
-    """Whatever the order of their steps, two logins leave themselves, and at no moment is there more than the limit."""
+    """Whatever the order of their steps, two logins leave themselves, and at no moment is there
+    more than the limit.
+    """
 
     def begin() -> Sequence[Stepper[Any]]:
         bench.begin_with(login("a", 20), login("b", 10))
@@ -264,7 +280,9 @@ def check(bench: Bench, *expected: set[str]) -> None:
 
 @one_step
 def test_a_login_against_a_renewal(bench: Bench) -> None:
-    """Whether it is renewed before or after, the oldest login ends, and the renewal of it is none or is ended; another goes on."""
+    """Whether it is renewed before or after, the oldest login is revoked, and the renewal of it is
+    none or is revoked; another goes on.
+    """
 
     def begin() -> Sequence[Stepper[Any]]:
         bench.begin_with(old := login("old", 20), login("kept", 10))
@@ -289,7 +307,10 @@ def test_a_login_against_a_renewal(bench: Bench) -> None:
 
 @one_step
 def test_a_login_against_an_end(bench: Bench) -> None:
-    """A session that is ended between the look and the script makes room: the script finds it gone, and nobody else is ended for it."""
+    """A session that is revoked between the look and the script makes room.
+
+    The script finds it gone, and nobody else is revoked for it.
+    """
     bench.begin_with(login("a", 20), login("b", 10))
     operation = bench.capped(login("new")).step(2)
     bench.delete("b").step()  # it is dead, and in the index still
@@ -325,7 +346,9 @@ def test_overtaken_at_every_try(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 @one_step
 @pytest.mark.parametrize("count", [1_000, 1_001, 2_100])
 def test_thousands_of_sessions(bench: Bench, count: int) -> None:
-    """Where a user has more sessions than one command may touch, the surplus ends by blocks, and then the login is one step."""
+    """Where a user has more sessions than one command may touch, the surplus is revoked by blocks,
+    and then the login is one step.
+    """
     bench.begin_with()
     bench.inspector.fill("u1", count)
     operation = bench.capped(login("new", -MINUTE), limit=3)
@@ -342,7 +365,7 @@ def test_thousands_of_sessions(bench: Bench, count: int) -> None:
 
 @one_step
 def test_blocks_against_a_renewal(bench: Bench) -> None:
-    """A session that is renewed before its block is ended takes its successor with it."""
+    """A session that is renewed before its block is revoked takes its successor with it."""
     bench.begin_with()
     bench.inspector.fill("u1", 1_001)
     old = login("old", HOUR)
@@ -358,7 +381,7 @@ def test_blocks_against_a_renewal(bench: Bench) -> None:
 
 @one_step
 def test_thousands_of_dead_entries(bench: Bench) -> None:
-    """Dead ids are taken out of an index that is too long for one step."""
+    """Dead ids are removed from an index that is too long for one step."""
     bench.begin_with()
     bench.inspector.fill("u1", 1_500)
     bench.inspector.client.delete(*(f"session:u1-{number}" for number in range(1_490)))
@@ -368,7 +391,10 @@ def test_thousands_of_dead_entries(bench: Bench) -> None:
 
 @one_step
 def test_thousands_that_are_not_counted(bench: Bench) -> None:
-    """An index full of what can't be ended is no endless loop: the login is stored, and the surplus ends afterwards."""
+    """An index full of what can't be revoked is no endless loop.
+
+    The login is stored, and the surplus is revoked afterwards.
+    """
     bench.begin_with()
     bench.inspector.fill("u2", 1_001)
     bench.inspector.client.rename("userSession:u2", "userSession:u1")
@@ -381,7 +407,7 @@ def test_thousands_that_are_not_counted(bench: Bench) -> None:
 
 @one_step
 def test_many_ended_at_once(bench: Bench) -> None:
-    """Sessions that are ended by their ids go in blocks of 1,000 too."""
+    """Sessions that are revoked by their ids go in blocks of 1,000 too."""
     bench.begin_with()
     ids = bench.inspector.fill("u1", 1_001)
     operation = bench.steps(bench.store.delete(ids))
@@ -410,7 +436,9 @@ def test_bytes_in_an_index(bench: Bench) -> None:
 
 @afterwards
 def test_two_logins_afterwards(bench: Bench) -> None:
-    """In any order of their last steps, once both have returned, two logins leave what the limit allows, the newest ones."""
+    """In any order of their last steps, once both have returned, two logins leave what the limit
+    allows, the newest ones.
+    """
     for first in range(1, 30):
         bench.begin_with(login("a", 20), login("b", 10))
         one, other = bench.capped(login("new", 1)), bench.capped(login("newer"))
@@ -424,7 +452,10 @@ def test_two_logins_afterwards(bench: Bench) -> None:
 
 @afterwards
 def test_ended_by_newer_logins_while_it_is_made(bench: Bench) -> None:
-    """A login that newer ones end before it is whole is no error: it is as if they came a moment later."""
+    """A login that newer ones revoke before it is complete is no error.
+
+    It is as if they came a moment later.
+    """
     bench.begin_with(login("a", 20))
     operation = bench.capped(late := login("late", 1), limit=1)
     while not is_made_whole_next(operation):
@@ -439,7 +470,9 @@ def test_ended_by_newer_logins_while_it_is_made(bench: Bench) -> None:
 
 @afterwards
 def test_ended_by_a_newer_login_that_is_ended_too(bench: Bench) -> None:
-    """So it is also where the newer login is ended by a third, wherever the first is when it looks who has ended it."""
+    """So it is also where the newer login is revoked by a third, wherever the first is when it
+    looks who has revoked it.
+    """
     for steps in range(8):
         bench.begin_with()
         operation = bench.capped(login("late", 2), limit=1)
@@ -462,7 +495,9 @@ def is_made_whole_next(operation: Stepper[Any]) -> bool:
 
 @afterwards
 def test_ended_by_a_sign_out_while_it_is_made(bench: Bench) -> None:
-    """A login that a sign-out everywhere ends before it is whole says so, as every login does."""
+    """A login that a sign-out everywhere revokes before it is complete says so, as every login
+    does.
+    """
     bench.begin_with(login("a", 20))
     operation = bench.capped(login("late"), limit=1)
     while not is_made_whole_next(operation):
@@ -475,7 +510,7 @@ def test_ended_by_a_sign_out_while_it_is_made(bench: Bench) -> None:
 
 @afterwards
 def test_crash_afterwards(bench: Bench) -> None:
-    """A login that crashes leaves nothing without an end; the next one ends what is too much."""
+    """A login that crashes leaves no key without an expiry; the next one revokes the surplus."""
     steps = 0
     while True:
         bench.begin_with(login("a", 20), login("b", 10))
@@ -496,7 +531,10 @@ def test_crash_afterwards(bench: Bench) -> None:
 
 @afterwards
 def test_a_login_against_a_renewal_afterwards(bench: Bench) -> None:
-    """Wherever a renewal of the oldest login is, it is ended with its successor; one of another login goes on."""
+    """Wherever a renewal of the oldest login is, it is revoked with its successor.
+
+    One of another login goes on.
+    """
     for name, expected in (("old", {"kept", "new"}), ("kept", {"kept2", "new"})):
         for steps in range(8):
             sessions = {"old": login("old", 20), "kept": login("kept", 10)}
@@ -513,7 +551,10 @@ def test_a_login_against_a_renewal_afterwards(bench: Bench) -> None:
 
 @on_one_server
 def test_error_of_the_server(bench: Bench) -> None:
-    """An error while the surplus is ended goes up; the login is there, and the next one ends what is too much."""
+    """An error while the surplus is revoked is raised.
+
+    The login is there, and the next one revokes the surplus.
+    """
     bench.begin_with(login("a", 20), login("b", 10))
     operation = bench.capped(login("one", 1))
     while "new" not in bench.inspector.live() and not is_made_whole_next(operation):
@@ -531,7 +572,10 @@ def test_error_of_the_server(bench: Bench) -> None:
 @one_step
 @pytest.mark.parametrize("count", [3, 1_100])
 def test_beside_legacy_writers(bench: Bench, count: int) -> None:
-    """Ids without a session stay in the index, since theirs may be on its way; the surplus ends, also where they are thousands."""
+    """Ids without a session stay in the index, since theirs may be on its way.
+
+    The surplus is revoked, also where they are thousands.
+    """
     bench.store = SingleServerStore(Layout.from_namespaces(None, legacy_writers=True))
     bench.begin_with(login("a", 20), login("b", 10))
     bench.inspector.client.rpush("userSession:u1", *(f"coming{number}" for number in range(count)))

@@ -1,4 +1,7 @@
-"""The names of the keys and the JSON of the records: the document's words, and what is no record."""
+"""The names of the keys and the JSON of the records.
+
+The document's words, and what is no record.
+"""
 
 import json
 import logging
@@ -71,7 +74,9 @@ def replaced(member: str, text: str) -> bytes:
 
 
 def test_layout_of_the_newer_adapter() -> None:
-    """``lucia-v2`` keeps sets under ``user_sessions``, and the same names of sessions and markers; its namespaces may be chosen too."""
+    """``lucia-v2`` keeps sets under ``user_sessions``, and the same names of sessions and markers;
+    its namespaces may be chosen too.
+    """
     layout = Layout.from_namespaces(None, "lucia-v2")
     assert (layout.session_key("abc"), layout.index_key("u1"), layout.index) == (
         "session:abc",
@@ -109,7 +114,10 @@ def test_namespaces_are_a_mapping(namespaces: Any) -> None:
     [None, {}, {"session": "session"}, {"session": "session", "user_session": "userSession"}],
 )
 def test_default_keys(namespaces: Mapping[str, str] | None) -> None:
-    """Unless told otherwise the keys are the document's: ``session:{id}`` and ``userSession:{user id}``."""
+    """Unless told otherwise the keys are the document's.
+
+    ``session:{id}`` and ``userSession:{user id}``.
+    """
     layout = Layout.from_namespaces(namespaces)
     assert layout.session_key("abc") == "session:abc"
     assert layout.index_key("u1") == "userSession:u1"
@@ -169,7 +177,9 @@ def test_own_namespaces(
     ],
 )
 def test_refused_namespaces(namespaces: Mapping[str, str]) -> None:
-    """A namespace that is empty, blank, unknown or torn by braces is refused, and so are two whose keys could be taken for each other."""
+    """A namespace that is empty, blank, unknown or torn by braces is refused, and so are two whose
+    keys could be taken for each other.
+    """
     with pytest.raises(ValueError, match="namespace"):
         Layout.from_namespaces(namespaces)
 
@@ -201,7 +211,9 @@ def test_kinds_of_keys_never_meet(session: str, other: str, namespace: str) -> N
 
 
 def test_record_word_for_word() -> None:
-    """A record is the JSON text that JavaScript's ``JSON.stringify`` makes of the row, with exactly the members given."""
+    """A record is the JSON text that JavaScript's ``JSON.stringify`` makes of the row, with exactly
+    the members given.
+    """
     assert (
         encode_row(ROW) == b'{"id":"abc","user_id":"u1","active_expires":1000,"idle_expires":2000}'
     )
@@ -219,7 +231,9 @@ def test_record_word_for_word() -> None:
 
 
 def test_lone_surrogate_in_an_attribute() -> None:
-    """An attribute with a lone surrogate, which no UTF-8 can hold, is stored as an escape and comes back."""
+    """An attribute with a lone surrogate, which no UTF-8 can hold, is stored as an escape and comes
+    back.
+    """
     row = SessionRow(
         id="abc", user_id="u1", active_expires=1, idle_expires=2, attributes={"agent": "\ud800ü"}
     )
@@ -255,7 +269,9 @@ def nested(depth: int) -> Any:
     ],
 )
 def test_what_no_record_can_hold(value: Any) -> None:
-    """An attribute that is no JSON value, and a record of more than 16 KiB, are a clear error that does not show the value."""
+    """An attribute that is no JSON value, and a record of more than 16 KiB, are a clear error that
+    does not show the value.
+    """
     row = SessionRow(
         id="a-secret-session-id",
         user_id="u1",
@@ -332,7 +348,9 @@ CORRUPT = {
 
 @pytest.mark.parametrize("value", CORRUPT.values(), ids=CORRUPT)
 def test_what_is_no_record(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """A value that is no record is no session, with a line in the log that holds neither what it was nor an id."""
+    """A value that is no record is no session, with a line in the log that holds neither what it
+    was nor an id.
+    """
     assert decode_row(value, "abc") is None
     (line,) = caplog.records
     assert (line.name, line.levelno, line.exc_info) == ("lucia.redis", logging.WARNING, None)
@@ -353,7 +371,10 @@ def test_any_bytes(value: bytes) -> None:
 
 @given(st.data())
 def test_damaged_records(data: st.DataObject) -> None:
-    """A record of which any byte was changed is this id's session, another's, or none; nothing else is raised."""
+    """A record of which any byte was changed is this id's session, another's, or none.
+
+    Nothing else is raised.
+    """
     value = bytearray(record())
     value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -389,7 +410,9 @@ def test_unknown_members() -> None:
 )
 @pytest.mark.parametrize("layout", ["{}", " {}", "{}\n", "\t{}\r\n "])
 def test_other_ways_to_write_it(encoding: str, layout: str) -> None:
-    """A record may have white space around it, and be in any encoding of Unicode that a JSON parser of Python's takes."""
+    """A record may have white space around it, and be in any encoding of Unicode that a JSON parser
+    of Python's takes.
+    """
     assert decode_row(
         layout.replace("{}", record(noted="ü").decode()).encode(encoding), "abc"
     ) == replace(ROW, attributes={"noted": "ü"})
@@ -421,7 +444,9 @@ def test_record_of_another(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_marker_word_for_word() -> None:
-    """A marker is a small JSON object that names the used id, its successor, and the grace in milliseconds."""
+    """A marker is a small JSON object that names the used id, its successor, and the grace in
+    milliseconds.
+    """
     assert (
         encode_marker(Marker("old", "new", 60_000))
         == b'{"id":"old","successor":"new","grace":60000}'
@@ -469,13 +494,18 @@ def test_any_bytes_as_marker(value: bytes) -> None:
 
 @pytest.mark.parametrize("id_", ['"other"', "null", "1"])
 def test_marker_of_another(id_: str) -> None:
-    """The marker of another used id is told from a corrupt one, so that nobody is led to somebody else's session."""
+    """The marker of another used id is told from a corrupt one, so that nobody is led to somebody
+    else's session.
+    """
     with pytest.raises(MismatchedReply):
         decode_marker(f'{{"id":{id_},"successor":"new","grace":1}}'.encode(), "old")
 
 
 def test_nesting_is_bounded_both_ways() -> None:
-    """A record nested a hundred deep is written and read; one deeper is neither, in every version of Python."""
+    """A record nested a hundred deep is written and read.
+
+    One deeper is neither, in every version of Python.
+    """
     deepest: object = 1
     for _ in range(99):
         deepest = [deepest]
@@ -492,6 +522,9 @@ def test_nesting_is_bounded_both_ways() -> None:
     "metadata", [[[]] * 150, [{}] * 150, {"a": [{"b": []}] * 60}, "[" * 150, "{" * 150], ids=str
 )
 def test_much_that_is_not_deep(metadata: Any) -> None:
-    """However many lists and objects a record has, one in another counts alone; in text they are none."""
+    """However many lists and objects a record has, one in another counts alone.
+
+    In text they are none.
+    """
     session = replace(ROW, attributes={"noted": metadata})
     assert decode_row(encode_row(session), "abc") == session

@@ -1,4 +1,4 @@
-"""What a process remembers of what it ended, and when that has to be ended again: without a server."""
+"""Which revocations a process remembers, and when they have to be replayed; without a server."""
 
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -55,7 +55,7 @@ def revocations(clock: Clock) -> Revocations:
 
 
 def finish(revocations: Revocations) -> None:
-    """As if all had been ended again."""
+    """Complete the replay."""
     while revocations.due:
         revocations.done(revocations.block(), revocations.changes)
 
@@ -64,14 +64,17 @@ def finish(revocations: Revocations) -> None:
 
 
 def test_newest_first(revocations: Revocations) -> None:
-    """What was ended is there once, however often, the newest first."""
+    """A revoked id is remembered once, however often, the newest first."""
     revocations.revoked(["a", "b"], 0)
     revocations.revoked(["c", "a"], 0)
     assert revocations.all() == ["a", "c", "b"]
 
 
 def test_used_ids(revocations: Revocations) -> None:
-    """The used ids that led to an ended session are ended with it; a renewal alone ends nothing again."""
+    """The used ids that led to an revoked session are revoked with it.
+
+    A renewal alone causes no replay.
+    """
     revocations.renewed("a", "b")
     revocations.renewed("b", "c")
     revocations.renewed("x", "y")
@@ -81,7 +84,10 @@ def test_used_ids(revocations: Revocations) -> None:
 
 
 def test_forgotten_in_time(revocations: Revocations, clock: Clock) -> None:
-    """An id is forgotten when another is ended ten minutes later, not before: an outage may take its time."""
+    """An id is forgotten when another is revoked ten minutes later, not before.
+
+    An outage may take its time.
+    """
     revocations.revoked(["old"], 0)
     revocations.renewed("older", "old")
     clock.now += KEPT_SECONDS
@@ -160,7 +166,10 @@ def test_nothing_ended(revocations: Revocations) -> None:
 
 
 def test_new_place(revocations: Revocations) -> None:
-    """In a cluster the first nodes are no change, whenever they are first met; a node that comes later is one."""
+    """In a cluster the first nodes are no change, whenever they are first met.
+
+    A node that comes later is one.
+    """
     revocations.met("n1", b"one")
     revocations.expect(["n1", "n2"])
     revocations.revoked(["a"], revocations.changes)
@@ -185,7 +194,9 @@ def test_history_that_is_not_told(revocations: Revocations) -> None:
 
 
 def test_change_meanwhile(revocations: Revocations) -> None:
-    """What is revoked while another server becomes the primary may have been revoked at the former one: it is due."""
+    """What is revoked while another server becomes the primary may have been revoked at the former
+    one: it is due.
+    """
     revocations.met("p", b"one")
     since = revocations.changes
     revocations.revoked(["before"], since)
@@ -215,7 +226,9 @@ def test_a_block_of_a_newer_demand(revocations: Revocations) -> None:
 
 
 def test_connections_that_must_not_be_used(revocations: Revocations) -> None:
-    """Not used are a server that is loading or busy, and a replica, but for one in a cluster, which points to its primary."""
+    """Not used are a server that is loading or busy, and a replica, but for one in a cluster, which
+    points to its primary.
+    """
     monitor = ConnectionMonitor(revocations)
     replica = b"# Replication\r\nrole:slave\r\nmaster_replid:a1\r\n"
     for reply in (redis.BusyLoadingError("loading"), redis.ResponseError("BUSY a script"), replica):
@@ -226,7 +239,9 @@ def test_connections_that_must_not_be_used(revocations: Revocations) -> None:
 
 
 def test_connection_to_a_former_server(revocations: Revocations) -> None:
-    """A connection whose history is the same as before is not used once another one has met a newer history."""
+    """A connection whose history is the same as before is not used once another one has met a newer
+    history.
+    """
     monitor = ConnectionMonitor(revocations)
     one, two = (b"role:master\r\nmaster_replid:%b\r\n" % name for name in (b"one", b"two"))
     before = monitor.came_up(one)
@@ -240,7 +255,10 @@ def test_connection_to_a_former_server(revocations: Revocations) -> None:
 
 
 def test_history_in_a_reply() -> None:
-    """The history is named in the reply to INFO; in a refusal, and in what other servers answer, there is none."""
+    """The history is named in the reply to INFO.
+
+    In a refusal, and in what other servers answer, there is none.
+    """
     assert (
         history_in(
             b"# Replication\r\nrole:master\r\nmaster_replid:0123abcd\r\nmaster_replid2:00\r\n"
@@ -259,7 +277,7 @@ def test_role_in_a_reply() -> None:
 
 
 def test_blocks(revocations: Revocations) -> None:
-    """It is ended again in blocks, the newest first, and is due until the last of them is done."""
+    """It is revoked again in blocks, the newest first, and is due until the last of them is done."""
     revocations.met("p", b"one")
     revocations.revoked(map(str, range(2 * MAX_REPLAYED_AT_ONCE + 1)), revocations.changes)
     revocations.met("p", b"two")
@@ -329,7 +347,10 @@ def marker(used_id: str, successor_id: str) -> bytes:
 
 
 def test_ended_by_id(revocations: Revocations) -> None:
-    """Remembered is what was there, what it was renewed to, and what was asked for; and by either protocol the same."""
+    """The session, what it was renewed to and the id that was asked for are remembered.
+
+    And it is the same in both stores.
+    """
     run(
         revoking(one_server, revocations).delete(["used"]),
         [[None, marker("used", "new")]],
@@ -352,7 +373,9 @@ def test_ended_by_id(revocations: Revocations) -> None:
 
 
 def test_ended_in_another_slot(revocations: Revocations) -> None:
-    """A session whose marker would be in another slot, which is ended by itself, is remembered likewise."""
+    """A session whose marker would be in another slot, which is revoked by a command of its own, is
+    remembered too.
+    """
     run(revoking(scripted, revocations).delete(["a}b"]), [], [record("a}b")], 1, [1])
     assert revocations.all() == ["a}b"]
 
@@ -364,7 +387,9 @@ def test_unknown_ids(revocations: Revocations) -> None:
 
 
 def test_ended_in_vain(revocations: Revocations) -> None:
-    """What was asked for is remembered if it may have been done though it failed or was cancelled; not if nothing was done."""
+    """What was asked for is remembered if it may have been done though it failed or was cancelled;
+    not if nothing was done.
+    """
     for error in (LOST, StoreUnavailable()):
         with pytest.raises(type(error)):
             run(revoking(one_server, revocations).delete(["alive"]), error)
@@ -379,7 +404,10 @@ def test_ended_in_vain(revocations: Revocations) -> None:
 
 @pytest.mark.parametrize("make", [scripted, without_scripts])
 def test_failed_half_way(make: MakeStore, revocations: Revocations) -> None:
-    """What an operation has revoked before it fails is remembered: the replay has to repeat that."""
+    """What an operation has revoked before it fails is remembered.
+
+    The replay has to repeat that.
+    """
     by_script: list[Reply] = [[[[record("a"), marker("a", "b")]]]]
     by_commands: list[Reply] = [[[record("a")]], [1], [b"OK"], [[marker("a", "b")]]]
     replies = by_script if make is scripted else by_commands
@@ -400,7 +428,10 @@ def test_failed_half_way_on_one_server(revocations: Revocations) -> None:
 
 
 def test_another_server_while_a_command_is_in_flight(revocations: Revocations) -> None:
-    """A command that the former primary may have executed makes a replay due; one sent later does not."""
+    """A command that the former primary may have executed makes a replay due.
+
+    One sent later does not.
+    """
     revocations.met("p", b"one")
     operation = revoking(one_server, revocations).delete_by_user("u1")
     next(operation)
@@ -422,7 +453,10 @@ def test_another_server_while_a_command_is_in_flight(revocations: Revocations) -
 
 
 def test_ended_by_user(revocations: Revocations) -> None:
-    """Of a user's sessions those are remembered that were ended: not the kept one, and not those of a try that did nothing."""
+    """The user's revoked sessions are remembered.
+
+    Not the kept one, and not those of a try that did nothing.
+    """
     run(revoking(one_server, revocations).delete_by_user("u1"), [b"a"], 0, [b"b", b"a"], 1)
     assert set(revocations.all()) == {"a", "b"}
     revocations = Revocations()
@@ -436,7 +470,10 @@ def test_ended_by_user(revocations: Revocations) -> None:
 
 
 def test_kept_and_its_used_id(revocations: Revocations) -> None:
-    """In a cluster a used id is still listed: it is not remembered as ended, or the kept session that it leads to would be ended too."""
+    """In a cluster a used id is still listed.
+
+    It is not remembered as revoked, or the kept session that it leads to would be revoked too.
+    """
     replies = (
         [b"kept", b"used"],
         [record("kept")],
@@ -449,7 +486,10 @@ def test_kept_and_its_used_id(revocations: Revocations) -> None:
 
 
 def test_renewal(revocations: Revocations) -> None:
-    """A renewal that this process made is remembered, for the ending of its successor; one that another was first with is not."""
+    """A renewal that this process made is remembered, in case its successor is revoked.
+
+    One that another process did first is not.
+    """
     store = revoking(one_server, revocations)
     run(store.renew("used", row("new"), 0), 1)
     run(store.renew("used", row("newer"), 60_000), [marker("used", "new"), 60_000])
@@ -458,7 +498,10 @@ def test_renewal(revocations: Revocations) -> None:
 
 
 def test_revoked_again(revocations: Revocations) -> None:
-    """The replay follows chains, by either protocol, and leaves indexes alone: a damaged one must not stop it."""
+    """The replay follows chains, in both stores, and leaves indexes alone.
+
+    A damaged one must not stop it.
+    """
     first, second = run(
         revoking(one_server, revocations).delete_records(["a"]),
         [[record("a"), marker("a", "b")]],
@@ -502,7 +545,7 @@ def test_confirmed(
     replies: list[Reply],
     revocations: Revocations,
 ) -> None:
-    """Each ending is followed by the question to the replicas, also one that found nothing to end: it may be the second try."""
+    """Each revocation asks the replicas, even if it found nothing to revoke: it may be a retry."""
     store = revoking(one_server, revocations, Acknowledgement(2, timedelta(milliseconds=70)))
     *_, last = run(end(store), *replies, 2)
     assert isinstance(last, ReplicationBarrier)
@@ -526,7 +569,9 @@ def test_another_server_confirms(revocations: Revocations) -> None:
 
 
 def test_a_key_at_each_primary() -> None:
-    """The keys by which replicas are asked are one at each primary of a cluster, and one in all if they share a hash tag."""
+    """The keys by which replicas are asked are one at each primary of a cluster, and one in all if
+    they share a hash tag.
+    """
     nodes: list[Address] = [("n", number) for number in range(3)]
     slots = {slot: nodes[min(slot // 8_000, 2)] for slot in range(16_384)}
 

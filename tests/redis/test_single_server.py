@@ -1,4 +1,7 @@
-"""The operations as pure generators, run one command at a time against real servers: every order of two or three at once."""
+"""The operations as pure generators, run one command at a time against real servers.
+
+Every order of two or three at once.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -41,7 +44,7 @@ class Bench:
         self.inspector = inspector
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
-        """An operation to run in steps."""
+        """Run an operation in steps."""
         return Stepper(self.inspector.client, operation)
 
     def create(
@@ -76,7 +79,7 @@ class Bench:
             self.create(row(session_id)).finish()
 
     def live(self) -> set[str]:
-        """The ids of all sessions, once all keys were held to the laws of the layout."""
+        """The ids of all sessions, after all keys were checked against the rules of the layout."""
         self.inspector.check()
         return self.inspector.live()
 
@@ -91,7 +94,9 @@ def bench(inspector: Inspector) -> Bench:
 
 
 def test_commands_of_each_operation() -> None:
-    """Every operation sends the commands that its docstring names, and every script declares each key it touches."""
+    """Every operation sends the commands that its docstring names, and every script declares each
+    key it touches.
+    """
     session = row("new")
     record = encode_row(session)
     keys = ("session:new", "userSession:u1")
@@ -141,7 +146,9 @@ def test_commands_of_each_operation() -> None:
 
 @pytest.mark.parametrize("revoke", ["delete", "delete_all"])
 def test_renew_against_ending(bench: Bench, revoke: str) -> None:
-    """A session that is ended while it is renewed is dead, and so is its successor, in every order of the steps."""
+    """A session that is revoked while it is renewed is dead, and so is its successor, in every
+    order of the steps.
+    """
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("used", "other")
@@ -159,7 +166,10 @@ def test_renew_against_ending(bench: Bench, revoke: str) -> None:
 
 @pytest.mark.parametrize("grace", [0, MINUTE])
 def test_two_renewals(bench: Bench, grace: int) -> None:
-    """Of two renewals exactly one makes a successor; within the grace both get it, without a grace the other one gets nothing."""
+    """Of two renewals exactly one makes a successor.
+
+    Within the grace both get it, without a grace the other one gets nothing.
+    """
     pair: list[Stepper[SessionRow | None]] = []
 
     def begin() -> list[Stepper[Any]]:
@@ -176,7 +186,9 @@ def test_two_renewals(bench: Bench, grace: int) -> None:
 
 
 def test_chain_against_ending(bench: Bench) -> None:
-    """Ending a used id ends the last of a chain that grows meanwhile, in every order of the steps."""
+    """Revoking a used id revokes the last of a chain that grows meanwhile, in every order of the
+    steps.
+    """
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("s0")
@@ -189,7 +201,9 @@ def test_chain_against_ending(bench: Bench) -> None:
 
 
 def test_successor_against_ending(bench: Bench) -> None:
-    """Who follows a used id while its successor is ended gets the successor or nothing, and nothing afterwards."""
+    """Who follows a used id while its successor is revoked gets the successor or nothing, and
+    nothing afterwards.
+    """
     seen: list[Any] = []
     follower: list[Stepper[Any]] = []
 
@@ -209,7 +223,9 @@ def test_successor_against_ending(bench: Bench) -> None:
 
 
 def test_sent_twice(bench: Bench) -> None:
-    """A renewal whose reply was lost and that is sent again has the same result, whatever the grace; a create likewise."""
+    """A renewal whose reply was lost and that is sent again has the same result, whatever the
+    grace; a create likewise.
+    """
     bench.begin_with("used")
     session = row("new")
     for _ in range(2):
@@ -222,7 +238,10 @@ def test_sent_twice(bench: Bench) -> None:
 
 
 def test_longest_chain(bench: Bench) -> None:
-    """A used id leads to its successor over 16 renewals, not over 17; ending it ends the last one over any number."""
+    """A used id leads to its successor over 16 renewals, not over 17.
+
+    Revoking it revokes the last one over any number.
+    """
     bench.begin_with("s0")
     for number in range(40):
         assert bench.renew(f"s{number}", f"s{number + 1}").finish() is not None
@@ -235,7 +254,9 @@ def test_longest_chain(bench: Bench) -> None:
 
 
 def test_chain_in_a_circle(bench: Bench) -> None:
-    """Markers that somebody put in a circle lead nowhere, and ending comes to its end."""
+    """Markers that somebody put in a circle lead nowhere, and a revocation that follows them
+    terminates.
+    """
     for used, successor in (("a", "b"), ("b", "a")):
         bench.inspector.client.set(
             DEFAULT.marker_key(used), encode_marker(Marker(used, successor, MINUTE)), px=MINUTE
@@ -247,7 +268,7 @@ def test_chain_in_a_circle(bench: Bench) -> None:
 
 
 def test_marker_that_ends_between_two_looks(bench: Bench) -> None:
-    """A marker that ends after it was read and before its age was asked leads nowhere."""
+    """A marker that expires after it was read and before its age was asked leads nowhere."""
     bench.begin_with("used")
     bench.renew("used", "new").finish()
     follower = bench.successor("used").step()
@@ -260,7 +281,10 @@ def test_marker_that_ends_between_two_looks(bench: Bench) -> None:
 
 
 def test_create_against_ending_all(bench: Bench) -> None:
-    """A session that is made while all are ended is alive and indexed, or neither; those from before are dead."""
+    """A session that is made while all are revoked is alive and indexed, or neither.
+
+    Those from before are dead.
+    """
     seen: set[frozenset[str]] = set()
 
     def begin() -> list[Stepper[Any]]:
@@ -275,7 +299,7 @@ def test_create_against_ending_all(bench: Bench) -> None:
 
 
 def test_create_against_pruning(bench: Bench) -> None:
-    """Reading a user's list while a session is made never takes the new one out of the index."""
+    """Reading a user's list while a session is made never removes the new one from the index."""
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("old", "gone")
@@ -290,7 +314,9 @@ def test_create_against_pruning(bench: Bench) -> None:
 
 
 def test_pruning_looks_again(bench: Bench) -> None:
-    """An id is taken out of the index only if its session is gone when the script runs, not when it was looked at."""
+    """An id is removed from the index only if its session is gone when the script runs, not when it
+    was read.
+    """
     bench.begin_with("one")
     bench.inspector.client.rename(DEFAULT.session_key("one"), "aside")
     reader = bench.read_all().step(3)
@@ -301,7 +327,9 @@ def test_pruning_looks_again(bench: Bench) -> None:
 
 
 def test_create_against_create(bench: Bench) -> None:
-    """Of two sessions with one id the first is stored and the second is refused, and changes nothing."""
+    """Of two sessions with one id the first is stored and the second is refused, and changes
+    nothing.
+    """
     bench.create(row("same", "u1", life=2 * HOUR, first=1)).finish()
     before = bench.inspector.census()
     for other in (row("same", "u1"), row("same", "u2"), row("same", "u1", life=3 * HOUR, first=1)):
@@ -311,7 +339,9 @@ def test_create_against_create(bench: Bench) -> None:
 
 
 def test_every_eighth_login_prunes(bench: Bench) -> None:
-    """From the sixteenth entry on every eighth login looks at eight entries and takes the dead ones out; the others send one command."""
+    """From the sixteenth entry on every eighth login checks eight entries and removes the dead
+    ones; the others send one command.
+    """
     bounds: list[int] = []
 
     def random_below(bound: int) -> int:
@@ -340,7 +370,9 @@ def test_every_eighth_login_prunes(bench: Bench) -> None:
 
 
 def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
-    """The session to keep is kept, or its successor if it is renewed meanwhile, in every order of the steps; all others are ended."""
+    """The session to keep is kept, or its successor if it is renewed meanwhile, in every order of
+    the steps; all others are revoked.
+    """
     operations: list[Stepper[Any]] = []
 
     def begin() -> list[Stepper[Any]]:
@@ -356,7 +388,7 @@ def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
 
 
 def test_keep_against_renewal_of_another(bench: Bench) -> None:
-    """A session that is renewed while all but one are ended is ended, and so is its successor."""
+    """A session that is renewed while all but one are revoked is revoked, and so is its successor."""
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("one", "kept", "two")
@@ -369,7 +401,7 @@ def test_keep_against_renewal_of_another(bench: Bench) -> None:
 
 
 def test_keep_against_ending_of_the_kept(bench: Bench) -> None:
-    """If the session to keep is ended meanwhile, every session is ended."""
+    """If the session to keep is revoked meanwhile, every session is revoked."""
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("one", "kept", "two")
@@ -382,7 +414,10 @@ def test_keep_against_ending_of_the_kept(bench: Bench) -> None:
 
 
 def test_two_sign_outs(bench: Bench) -> None:
-    """Two sign-outs everywhere at once that keep different sessions leave at most one of them; without keeping they leave none."""
+    """Two sign-outs everywhere at once that keep different sessions leave at most one of them.
+
+    Without keeping they leave none.
+    """
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("a", "b", "c")
@@ -400,7 +435,9 @@ def test_two_sign_outs(bench: Bench) -> None:
 def test_blocks_against_renewal(
     bench: Bench, renewed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also in blocks, a sign-out everywhere ends what any session was renewed to meanwhile, and keeps the kept one's successor."""
+    """Also in blocks, a sign-out everywhere revokes what any session was renewed to meanwhile, and
+    keeps the kept one's successor.
+    """
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
     operations: list[Stepper[Any]] = []
 
@@ -417,7 +454,9 @@ def test_blocks_against_renewal(
 
 
 def test_blocks_against_a_chain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sign-out everywhere in blocks ends a chain that grows twice meanwhile, in every order of the steps."""
+    """A sign-out everywhere in blocks revokes a chain that grows twice meanwhile, in every order of
+    the steps.
+    """
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
 
     def begin() -> list[Stepper[Any]]:
@@ -431,7 +470,9 @@ def test_blocks_against_a_chain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kept session that is renewed twice while the others are ended in blocks is kept as its last successor."""
+    """A kept session that is renewed twice while the others are revoked in blocks is kept as its
+    last successor.
+    """
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
     operations: list[Stepper[Any]] = []
 
@@ -453,7 +494,10 @@ def test_blocks_against_renewals_of_the_kept(bench: Bench, monkeypatch: pytest.M
 
 
 def test_blocks_against_logins(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A login while sessions are ended in blocks is kept or ended as a whole; the sessions from before are ended."""
+    """A login while sessions are revoked in blocks is kept or revoked as a whole.
+
+    The sessions from before are revoked.
+    """
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 2)
 
     def begin() -> list[Stepper[Any]]:
@@ -467,7 +511,10 @@ def test_blocks_against_logins(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_index_that_changes_at_every_try(bench: Bench) -> None:
-    """Three logins that each spoil a try make a sign-out everywhere go in blocks: what was there when that began is ended, no more."""
+    """Three logins that each spoil a try make a sign-out everywhere go in blocks.
+
+    What was there when that began is revoked, no more.
+    """
     bench.begin_with("s0", "s1")
     sign_out = bench.delete_all()
     for number in range(REVOKE_TRIES):
@@ -489,7 +536,9 @@ def test_index_that_changes_at_every_try(bench: Bench) -> None:
 
 
 def test_kept_session_that_changes_at_every_try(bench: Bench) -> None:
-    """A kept session that is renewed at every try is still the one that is kept, when it goes in blocks."""
+    """A kept session that is renewed at every try is still the one that is kept, when it goes in
+    blocks.
+    """
     bench.begin_with("s0", "kept0")
     sign_out = bench.delete_all(keep="kept0")
     for number in range(REVOKE_TRIES + 1):
@@ -502,7 +551,9 @@ def test_kept_session_that_changes_at_every_try(bench: Bench) -> None:
 
 
 def test_index_that_empties_before_the_blocks(bench: Bench) -> None:
-    """If somebody else has ended everything before it goes in blocks, nothing is kept and nothing is left to do."""
+    """If somebody else has revoked everything before it goes in blocks, nothing is kept and nothing
+    is left to do.
+    """
     bench.begin_with("s0")
     sign_out = bench.delete_all(keep="gone")
     for number in range(REVOKE_TRIES):
@@ -517,7 +568,10 @@ def test_index_that_empties_before_the_blocks(bench: Bench) -> None:
 
 @pytest.mark.parametrize("count", [MAX_SESSIONS_PER_COMMAND, MAX_SESSIONS_PER_COMMAND + 1])
 def test_one_atomic_step(bench: Bench, count: int) -> None:
-    """A thousand sessions are ended in one step, with the sessions' keys declared; one more goes in blocks, the oldest first."""
+    """A thousand sessions are revoked in one step, with the sessions' keys declared.
+
+    One more goes in blocks, the oldest first.
+    """
     ids = bench.inspector.fill("u1", count)
     sign_out = bench.delete_all()
     sign_out.finish()
@@ -548,14 +602,14 @@ def test_crossed_reply_is_asked_for_again(wrong: Reply) -> None:
 
 
 def test_crossed_replies_are_no_session() -> None:
-    """Wrong again is no session."""
+    """A second wrong reply means that there is no session."""
     commands, session = replay(get_session(DEFAULT, "a"), [OTHERS], None, [OTHERS])
     assert len(commands) == 3
     assert session is None
 
 
 def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who does not compare the ids takes another's session for the one that was asked for."""
+    """Code that does not compare the ids takes another's session for the one that was asked for."""
     monkeypatch.setattr(common, "decode_row", lambda record, _: peek(record, "b"))
     commands, session = replay(get_session(DEFAULT, "a"), [OTHERS])
     assert len(commands) == 1
@@ -564,7 +618,10 @@ def test_crossed_replies_have_power(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_crossed_marker_leads_nowhere() -> None:
-    """The marker of another used id is asked for again and then leads nowhere: never to somebody else's session."""
+    """The marker of another used id is asked for again and then leads nowhere.
+
+    Never to somebody else's session.
+    """
     marker = encode_marker(Marker("b", "b2", MINUTE))
     assert replay(get_successor(DEFAULT, "a"), [marker], None, [marker])[1] is None
     assert (
@@ -593,7 +650,7 @@ def test_crossed_records_are_not_listed() -> None:
 
 
 def test_another_marker_is_not_followed_by_ending(bench: Bench) -> None:
-    """Ending a session whose marker key holds another's marker ends that session alone."""
+    """Revoking a session whose marker key holds another's marker ends that session alone."""
     bench.begin_with("mine", "others")
     bench.inspector.client.set(
         DEFAULT.marker_key("mine"), encode_marker(Marker("x", "others", MINUTE)), px=MINUTE
@@ -606,7 +663,9 @@ def test_another_marker_is_not_followed_by_ending(bench: Bench) -> None:
 
 
 def test_ids_like_a_marker(bench: Bench) -> None:
-    """An id that would make a marker's key can't be stored, is no session, and ending or renewing it leaves the marker alone."""
+    """An id that would make a marker's key can't be stored, is no session, and revoking or renewing
+    it leaves the marker alone.
+    """
     bench.begin_with("used")
     bench.renew("used", "new").finish()
     before = bench.inspector.census()
@@ -629,7 +688,10 @@ def test_ids_like_a_marker(bench: Bench) -> None:
 )
 @given(value=st.binary(max_size=300), marker=st.binary(max_size=100))
 def test_any_bytes_under_our_keys(bench: Bench, value: bytes, marker: bytes) -> None:
-    """Whatever bytes are under a session's key and a marker's: it is no session, leads nowhere, raises nothing, and can be ended."""
+    """Whatever bytes are under a session's key and a marker's.
+
+    It is no session, leads nowhere, raises nothing, and can be revoked.
+    """
     bench.begin_with("x", "live")
     bench.inspector.client.set("session:x", value)
     bench.inspector.client.set(DEFAULT.marker_key("used"), marker)
@@ -642,7 +704,9 @@ def test_any_bytes_under_our_keys(bench: Bench, value: bytes, marker: bytes) -> 
 
 
 def test_bytes_in_an_index(bench: Bench) -> None:
-    """Entries that are no text are pruned if their session is gone, never listed, and ended with the others."""
+    """Entries that are no text are pruned if their session is gone, never listed, and revoked with
+    the others.
+    """
     bench.begin_with("one")
     client, index = bench.inspector.client, DEFAULT.index_key("u1")
     client.rpush(index, b"\xff\xfe", b"a\xff", b"one\x00")
@@ -654,7 +718,7 @@ def test_bytes_in_an_index(bench: Bench) -> None:
 
 
 def test_bytes_in_a_block(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Entries that are no text are ended in blocks too."""
+    """Entries that are no text are revoked in blocks too."""
     monkeypatch.setattr(atomic, "MAX_SESSIONS_PER_COMMAND", 1)
     bench.begin_with("one")
     bench.inspector.client.rpush(DEFAULT.index_key("u1"), b"\xff", b"\xfe\x00")

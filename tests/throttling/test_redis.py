@@ -1,4 +1,7 @@
-"""Failed sign-ins in Redis: each operation in steps, every order of several at once, and against the failures in memory."""
+"""Failed sign-ins in Redis.
+
+Each operation in steps, every order of several at once, and against the failures in memory.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +74,9 @@ def replay(operation: Operation[Any], *replies: Reply) -> tuple[list[Command], A
 
 
 def test_one_script_in_one_trip() -> None:
-    """On one server a key and an address are judged and counted by one script, which declares both lists."""
+    """On one server a key and an address are judged and counted by one script, which declares both
+    lists.
+    """
     numbers = (2, 10_000, 600_000, HOUR, HOUR, RULE.kept)
     commands, attempt = replay(
         SingleServerThrottle(DEFAULT).attempt({"a": RULE, "b": RULE}, "word"), [5, 0, 1, 2]
@@ -83,7 +88,10 @@ def test_one_script_in_one_trip() -> None:
 
 
 def test_scripts_side_by_side() -> None:
-    """In a cluster each list has a script of its own; what one counted is taken back if the other refuses."""
+    """In a cluster each list has a script of its own.
+
+    What one counted is taken back if the other refuses.
+    """
     operation = ClusterThrottle(DEFAULT).attempt({"a": RULE, "b": RULE}, "word")
     commands, attempt = replay(operation, [[5, 0, 1], [6, 700, 3]], [1])
     assert isinstance(commands[0], Batch)
@@ -96,7 +104,10 @@ def test_scripts_side_by_side() -> None:
 
 
 def test_plain_commands() -> None:
-    """Without scripts an attempt is counted, with an expiry, before it is judged; one that is refused is taken out again."""
+    """Without scripts an attempt is counted, with an expiry, before it is judged.
+
+    One that is refused is taken out again.
+    """
     operation = PlainThrottle(DEFAULT).attempt({"a": RULE}, "word")
     commands, attempt = replay(
         operation, [b"5", b"0"], [3, 1], [b"5000-word", b"4000-y", b"3000-x"], 1
@@ -119,7 +130,10 @@ def test_nothing_to_do_sends_nothing() -> None:
 
 
 def test_a_list(inspector: Inspector, protocol: Throttle) -> None:
-    """A failure is an entry of a list that expires; a refused attempt changes nothing; what is taken back is gone, list and all."""
+    """A failure is an entry of a list that expires.
+
+    A refused attempt changes nothing; what is taken back is gone, list and all.
+    """
     attempts = [
         run(inspector.client, protocol.attempt({"a": RULE, "b": RULE}, word)) for word in ("x", "y")
     ]
@@ -160,7 +174,9 @@ def test_a_key_of_another_type(inspector: Inspector, protocol: Throttle) -> None
 
 
 def test_a_count_that_was_forgotten_meanwhile(inspector: Inspector) -> None:
-    """An attempt that finds its own entry gone, since somebody removed the list in between, may go on."""
+    """An attempt that finds its own entry gone, since somebody removed the list in between, may go
+    on.
+    """
     stepper = Stepper(inspector.client, PlainThrottle(DEFAULT).attempt({"a": RULE}, "x")).step(2)
     inspector.client.delete(KEY)
     assert stepper.finish() == Attempt(
@@ -206,7 +222,10 @@ def age(client: Any, milliseconds: int) -> None:
 
 
 LARGE: Final = 1_000_000
-"""So many milliseconds are a unit of time in these tests: real time that passes meanwhile makes no difference."""
+"""So many milliseconds are a unit of time in these tests.
+
+Real time that passes meanwhile makes no difference.
+"""
 
 large_rules = st.builds(
     lambda free, factor, rest: FailureRule(
@@ -235,7 +254,9 @@ def test_as_in_memory(
     rules: Mapping[str, FailureRule],
     taken: Sequence[tuple[str, Any]],
 ) -> None:
-    """Any sequence of attempts, successes and pauses has in Redis the outcome that it has in memory."""
+    """Any sequence of attempts, successes and pauses has in Redis the outcome that it has in
+    memory.
+    """
     inspector.client.flushall()
     protocol, time = PROTOCOLS[name](DEFAULT), Time()
     log, made = FailureLog(time), list[tuple[Attempt, Attempt]]()
@@ -280,7 +301,9 @@ def aged(client: Any, entries: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class World:
-    """A server, what each attempt was answered so far, the order of their pushes, and how often the clock was read."""
+    """A server, what each attempt was answered so far, the order of their pushes, and how often the
+    clock was read.
+    """
 
     state: State
     replies: tuple[tuple[Any, ...], ...]
@@ -315,7 +338,10 @@ def resume(
 def follow(
     world: World, make: Callable[[int], Operation[Attempt]], number: int, tick: int
 ) -> World | None:
-    """The world after the next step of an attempt; None if it has none. Each reading of the clock is ``tick`` later than the one before."""
+    """The world after the next step of an attempt; None if it has none.
+
+    Each reading of the clock is ``tick`` later than the one before.
+    """
     command, _ = resume(make, number, world.replies[number])
     if command is None:
         return None
@@ -342,7 +368,10 @@ def times_of(milliseconds: int) -> list[tuple[int, int, int]]:
 
 
 def worlds(make: Callable[[int], Operation[Attempt]], count: int, tick: int) -> Iterator[World]:
-    """Every world that so many attempts at once can lead to; those in which some have stopped for good are among them."""
+    """Every world that so many attempts at once can lead to.
+
+    Those in which some have stopped for good are among them.
+    """
     waiting, seen = [World((), ((),) * count)], set[World]()
     while waiting:
         world = waiting.pop()
@@ -378,8 +407,9 @@ def judge_all(
 ) -> tuple[set[str], set[int]]:
     """What is against the law in any world, and how many attempts may pass in all.
 
-    The law: the verdicts are those of one attempt after the other, in the order in which they were put into the list, whichever of them
-    have come to their end; as many are left in the list; the list expires.
+    The law: the verdicts are those of one attempt after the other, in the order in which they were
+    put into the list, whichever of them have come to their end; as many are left in the list; the
+    list expires.
     """
 
     def make(number: int) -> Operation[Attempt]:
@@ -412,9 +442,11 @@ def judge_all(
     [(2, 4, 0, {2}), (1, 3, 0, {1}), (1, 3, 6, {1, 2}), (1, 3, 10, {1, 2}), (2, 3, 10, {2, 3})],
 )
 def test_every_order(free: int, count: int, tick: int, totals: set[int]) -> None:
-    """However the steps of attempts interleave, and wherever some stop, each has the verdict that it has one after the other.
+    """However the steps of attempts interleave, and wherever some stop, each has the verdict that
+    it has one after the other.
 
-    So of those at once as many pass as are free; one that comes as many seconds later, by the server's clock, once it has waited.
+    So of those at once as many pass as are free; one that comes as many seconds later, by the
+    server's clock, once it has waited.
     """
     assert judge_all(PlainThrottle, RULE._replace(free=free), count, tick * SECOND) == (
         set(),

@@ -1,4 +1,5 @@
-"""The Redis session store without its waiting: key names and records, each operation as a pure generator, and the Lua scripts.
+"""The Redis session store without I/O: keys, records, scripts, and operations as generators.
 
-The doctor's walk over a whole store is here too; what runs its operations is given to it.
+The drivers in :mod:`lucia._async.stores.redis` and its sync twin run the operations, and
+:mod:`lucia._redis.doctor` examines a whole store.
 """

@@ -1,9 +1,9 @@
 """Ids at rest: Redis holds hashes of session ids, so that whoever reads it can't use a session.
 
-An id is stored as its HMAC-SHA-256 under a key that Redis does not have, as 64 hex digits. A used id
-has to lead to its successor's id, which nothing in Redis may show: the marker carries it sealed, by
-AES-256-GCM under a key that is derived from the application's key and the used id. So only who has
-both can open it.
+An id is stored as its HMAC-SHA-256 under a key that Redis does not have, as 64 hex digits. A used
+id has to lead to its successor's id, which nothing in Redis may show: the marker carries it sealed,
+by AES-256-GCM under a key that is derived from the application's key and the used id. So only who
+has both can open it.
 
 :class:`HashedIds` computes this. :class:`HashedIdStore` wraps a store, which works on ids as they
 are stored and knows nothing of hashes: it hashes the ids that callers give, and returns sessions
@@ -30,7 +30,7 @@ from lucia.models import SessionRow, derived_handle, handle_of
 RawIds = Literal["write", "read", "refuse"]
 """Whether sessions may be stored under their ids as they are.
 
-``write``: new ones are, and those that are found. ``read``: only those that are found. ``refuse``: none.
+``write``: new sessions are. ``read``: those that are there can be used. ``refuse``: they can't.
 """
 
 MIN_KEY_BYTES: Final = 32
@@ -91,7 +91,10 @@ class HashedIds:
         return self._raw_ids != "refuse" and not is_hash(session_id)
 
     def candidates(self, session_id: str) -> list[str]:
-        """Return all stored ids that the id may have. A session keeps the one it was stored under."""
+        """Return all stored ids that the id may have.
+
+        A session keeps the one that it was created with.
+        """
         return [*self.hashes(session_id), *([session_id] if self.may_be_raw(session_id) else [])]
 
     def seal(self, used_id: str, stored: str, successor_id: str) -> str | None:
@@ -279,7 +282,7 @@ class HashedIdStore:
     def create_capped(
         self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
     ) -> Operation[SessionRow]:
-        """Store the session of a new login, and revoke the user's oldest logins beyond the limit."""
+        """Store the session of a new login, and revoke the oldest logins beyond the limit."""
         stored = yield from self._store.create_capped(self._hashed(row), limit, now, random_below)
         return _under_id(stored, row.id)
 
@@ -357,7 +360,10 @@ class HashedIdStore:
         return next(iter((yield from self._present(candidates))), None)
 
     def _present(self, stored: Sequence[str]) -> Operation[Sequence[str]]:
-        """Return the stored ids that have a session or a marker; all of them if replies mismatch."""
+        """Return the stored ids that have a session or a marker.
+
+        All of them if replies mismatch.
+        """
         if not stored:
             return []
         present = yield from retry_if_mismatched(lambda: self._present_once(stored))
@@ -397,7 +403,7 @@ class HashedIdStore:
 def at_rest(
     layout: Layout, id_keys: Sequence[bytes], raw_ids: RawIds, *, one_server: bool
 ) -> Callable[[ServerStore], Store]:
-    """Return a function that makes the store for callers: with keys it hashes ids, else it does nothing.
+    """Return a function that makes the store for callers: with keys, one that hashes ids.
 
     Raises:
         TypeError, ValueError, ImportError: see :class:`HashedIds`.

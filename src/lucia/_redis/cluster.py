@@ -376,7 +376,7 @@ class ClusterStore(BaseStore):
         return rows
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
-        """Revoke the user's sessions in the index but for ``keep``, or what that was renewed to (I2).
+        """Revoke the user's sessions but for ``keep``, or what that was renewed to (I2).
 
         Returns:
             Whether a session was kept. If ``keep`` is no live session of this user, all are revoked
@@ -407,7 +407,7 @@ class ClusterStore(BaseStore):
     def _ids_of_login(
         self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], live: SessionRow
     ) -> Operation[set[str | None]]:
-        """Return all ids of one login: a chain of renewals, and the ids whose session has its handle.
+        """Return all ids of one login: a chain of renewals, and ids whose session has its handle.
 
         A renewal in progress has put its successor into the index already, and no marker names it
         yet: the handle, which a renewal does not change, tells that it is this login's.

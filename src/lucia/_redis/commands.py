@@ -1,4 +1,8 @@
-"""What an operation yields: commands of the server, scripts, and batches of both; what it is sent: their replies."""
+"""The commands that operations yield, and the replies that they are sent.
+
+An operation is a generator, see :mod:`lucia._redis.operations`. A driver sends what it yields to
+the server: calls, scripts, and batches and transactions of them.
+"""
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -13,13 +17,13 @@ Words = Sequence[str | bytes | int]
 """A command as it is sent: its name and its arguments."""
 
 Reply = Any
-"""bytes, int, None or a list of these: what a server answers, not decoded."""
+"""A server's reply, not decoded: bytes, an int, None, or a list of these."""
 
 Replies = list[Reply]
 """The replies to commands, in order."""
 
 AsyncReplies = Awaitable[Replies]
-"""The same, to be waited for."""
+"""Awaits the replies to commands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +31,11 @@ class SendMode:
     """How commands are sent.
 
     Args:
-        alone: on a connection that nothing else is sent on meanwhile: what waits there (``WAIT``)
-            or has long replies holds up nobody.
-        fresh: on a connection that is opened for them. A retry needs that: a pooled connection may
-            be as dead as the one that was lost.
-        during_replay: also while a replay of revocations is due.
+        alone: on a connection on which nothing else is sent meanwhile: a command that waits
+            (``WAIT``) or has a long reply delays no other.
+        fresh: on a connection that is opened for them. A retry needs that (T1): a pooled connection
+            may be as dead as the one that was lost.
+        during_replay: even while a replay of revocations is due.
     """
 
     alone: bool = False
@@ -41,7 +45,7 @@ class SendMode:
 
 USUAL: Final = SendMode()
 UNGATED: Final = SendMode(alone=True, during_replay=True)
-"""For the replay itself, and for what looks at no session."""
+"""For the replay itself, and for commands that read no session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Eval:
-    """A script and the keys and arguments it runs with."""
+    """A script with its keys and arguments."""
 
     script: Script
     keys: tuple[Argument, ...]
@@ -63,9 +67,9 @@ class Eval:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Commands that do not depend on each other; the reply is the list of theirs. They may be sent side by side.
+    """Commands that do not depend on each other, and may be sent side by side.
 
-    Where one fails, others may have been done.
+    The reply is the list of their replies. If one fails, others may have been executed.
     """
 
     commands: tuple[Call | Eval, ...]
@@ -73,26 +77,35 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """Commands on one key, or on two in one slot, that run together or not at all (MULTI, EXEC); the reply is the list of theirs."""
+    """Commands on keys in one slot that are executed together or not at all (MULTI, EXEC).
+
+    The reply is the list of their replies.
+    """
 
     commands: tuple[Call, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DropConnections:
-    """Replies may have been crossed: close the connections that lie idle, so that the next command gets a new one."""
+    """Close the idle connections, so that the next command is sent on a new one.
+
+    A reply belonged to another command (I0), so the connections' replies are not to be trusted.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicationBarrier:
-    """At every primary, write a key that lives a second, and wait on that connection until so many replicas have it.
+    """At every primary, write a key that lives for a second, and ``WAIT`` until replicas have it.
 
-    Replication keeps the order, so they have all that was written before, on whatever connection. (``WAIT`` alone tells nothing of the
-    kind: on a connection that has written nothing it waits for nothing.) The reply is the fewest replicas that confirmed at a primary.
+    Replication keeps the order of writes, so those replicas have everything that was written before
+    on any connection. (``WAIT`` alone covers only its own connection's writes, and returns at once
+    on a connection that has written nothing.) The reply is the number of replicas that confirmed,
+    at the primary with the fewest.
 
     Args:
-        prefix: what the key's name begins with.
-        replicas: how many.
+        prefix: of the key.
+        value: of the key.
+        replicas: how many have to confirm.
         milliseconds: how long to wait for them at each primary.
     """
 
@@ -104,12 +117,18 @@ class ReplicationBarrier:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Which servers hold the keys: the reply is the list of their names, a cluster's primaries, or ``[""]`` for one server."""
+    """Ask which servers hold the keys.
+
+    The reply is the list of a cluster's primaries by name, or ``[""]`` for one server.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class OnNode:
-    """Commands that change nothing, for one of the :class:`Nodes`, whatever their keys, sent together; the reply is the list of theirs."""
+    """Commands that only read, sent together to one of the :class:`Nodes`, whatever their keys.
+
+    The reply is the list of their replies.
+    """
 
     node: str
     commands: tuple[Call, ...]
@@ -120,17 +139,20 @@ Operation = Generator[Command, Reply, T]
 
 
 class ScriptsRefusedError(Exception):
-    """The server, or what the client may do there, refuses scripts; a signal between two layers."""
+    """The server refuses scripts, or does not permit them to this client.
+
+    A signal between two layers.
+    """
 
 
 def with_or_without_scripts(
     start: Callable[[], Operation[T]], give_up: Callable[[], None]
 ) -> Operation[T]:
-    """An operation that is started anew, without scripts, where they turn out to be refused.
+    """Run an operation; if the server refuses scripts, run it again without them.
 
     Args:
-        start: starts it, with scripts unless they were given up.
-        give_up: gives them up, from now on.
+        start: starts the operation, with scripts until they are given up.
+        give_up: makes later operations use no scripts.
     """
     try:
         return (yield from start())

@@ -1,4 +1,4 @@
-"""A user's index of session ids, a list or a set: the one place that names the commands for it."""
+"""A user's index of session ids, a list or a set, and the commands for both."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol, cast
@@ -27,25 +27,32 @@ local index_remove_oldest = index_remove
 
 
 class IndexCursor(NamedTuple):
-    """How far an index was read by pages: in a list so many entries from its oldest end, the last of which was ``anchor``.
+    """How far an index was read page by page.
 
-    In a set it is the cursor of the scan, and there is no anchor.
+    Args:
+        position: in a list, how many entries were read, counted from the oldest; in a set, the
+            cursor of ``SSCAN``.
+        anchor: in a list, the last entry that was read.
     """
 
     position: int
     anchor: bytes | None = None
 
     def after_removing(self, count: int) -> "IndexCursor":
-        """The same place, once so many of the entries before it are taken out."""
+        """Return the cursor after so many of the entries that were read are removed."""
         return (
             self if self.anchor is None else IndexCursor(max(self.position - count, 0), self.anchor)
         )
 
 
 class IndexPage(NamedTuple):
-    """Some ids of an index, and the place where the next page begins, if there is one.
+    """Some ids of an index.
 
-    ``has_moved`` says that entries that were read before are gone, so that others may have been missed.
+    Args:
+        ids: in the order of the index.
+        next: where the next page begins; None after the last one.
+        has_moved: whether entries that were read before are gone, so that others may have been
+            skipped.
     """
 
     ids: list[bytes]
@@ -54,67 +61,70 @@ class IndexPage(NamedTuple):
 
 
 FIRST_PAGE: Final = IndexCursor(0)
-"""Where the first page begins."""
 
 
 class Index(Protocol):
-    """How the ids of a user's sessions are kept at the key of an index. A value of another type there fails every command."""
+    """The commands for one kind of index. They fail if the key holds a value of another type."""
 
     @property
     def type(self) -> Literal["list", "set"]:
-        """What the command ``TYPE`` answers."""
+        """The reply to ``TYPE``."""
         ...
 
     @property
     def legacy_writers(self) -> bool:
-        """Whether others put an id into it before they write its session, and give it no end."""
+        """Whether others add an id before they write its session, and set no expiry."""
         ...
 
     @property
     def scripts(self) -> IndexScripts:
-        """The scripts that touch such an index."""
+        """The scripts for such an index."""
         ...
 
     def read(self, key: str) -> Operation[list[bytes]]:
-        """Read all ids, as they are there: of a list newest first, of a set in any order."""
+        """Read all ids: of a list newest first, of a set in any order."""
         ...
 
     def sample(
         self, key: str, count: int, length: int, random_below: Callable[[int], int]
     ) -> Operation[list[bytes]]:
-        """Some ids, ``count`` at most, by chance, of an index that had this length."""
+        """Read at most ``count`` random ids of an index that had this length."""
         ...
 
     def check(self, key: str) -> Call:
-        """A cheap command that fails at a value of another type."""
+        """Return a cheap command that fails if the key holds a value of another type."""
         ...
 
     def length(self, key: Argument) -> Call:
-        """The command that tells how many ids there are."""
+        """Return the command that counts the ids."""
         ...
 
     def add(self, key: str, session_id: str) -> tuple[Call, ...]:
-        """The commands that put an id in; the last one's reply is the new length."""
+        """Return the commands that add an id; the last one's reply is the new length."""
         ...
 
     def remove(self, key: Argument, session_ids: Sequence[Argument]) -> tuple[Call, ...]:
-        """The commands that take ids out."""
+        """Return the commands that remove ids."""
         ...
 
     def find(self, key: Argument, session_id: Argument) -> Call:
-        """The command that looks for an id."""
+        """Return the command that searches for an id."""
         ...
 
     def is_found(self, reply: Any) -> bool:
-        """Whether the reply to that says that it is there."""
+        """Whether the reply to :meth:`find` says that the id is there."""
         ...
 
     def count(self, key: Argument, session_id: Argument) -> Operation[int]:
-        """How often an id is there."""
+        """Count the entries of an id."""
         ...
 
-    def read_page(self, key: Argument, place: IndexCursor, size: int) -> Operation[IndexPage]:
-        """About so many ids. From :data:`START` to the end, every id is seen that is there all the time, unless a page has moved."""
+    def read_page(self, key: Argument, cursor: IndexCursor, size: int) -> Operation[IndexPage]:
+        """Read about so many ids.
+
+        From :data:`FIRST_PAGE` to the end, every id is read that is there all the time, unless a
+        page says that it has moved.
+        """
         ...
 
 
@@ -156,20 +166,24 @@ class ListIndex:
     def count(self, key: Argument, session_id: Argument) -> Operation[int]:
         return len((yield Call("LPOS", (key, session_id, "COUNT", 0))))
 
-    def read_page(self, key: Argument, place: IndexCursor, size: int) -> Operation[IndexPage]:
-        """Pages from the oldest end, where logins move nothing; each begins with a second look at the entry before it."""
+    def read_page(self, key: Argument, cursor: IndexCursor, size: int) -> Operation[IndexPage]:
+        """Read pages from the oldest end: logins, which are added at the other end, move nothing.
+
+        Each page reads the last entry of the page before once more. If it is another one now,
+        entries were removed meanwhile, and others moved into the part that was read.
+        """
         ids = list(
             cast(
                 "list[bytes]",
-                (yield Call("LRANGE", (key, -(place.position + size), -max(place.position, 1)))),
+                (yield Call("LRANGE", (key, -(cursor.position + size), -max(cursor.position, 1)))),
             )
         )
-        is_last = len(ids) < size + min(place.position, 1)
-        has_moved = bool(place.position) and ids[-1:] != [place.anchor]
-        if place.position:
+        is_last = len(ids) < size + min(cursor.position, 1)
+        has_moved = bool(cursor.position) and ids[-1:] != [cursor.anchor]
+        if cursor.position:
             ids = ids[:-1]
         return IndexPage(
-            ids, None if is_last else IndexCursor(place.position + len(ids), ids[0]), has_moved
+            ids, None if is_last else IndexCursor(cursor.position + len(ids), ids[0]), has_moved
         )
 
 
@@ -211,11 +225,10 @@ class SetIndex:
     def count(self, key: Argument, session_id: Argument) -> Operation[int]:
         return int((yield self.find(key, session_id)))
 
-    def read_page(self, key: Argument, place: IndexCursor, size: int) -> Operation[IndexPage]:
-        cursor, ids = yield Call("SSCAN", (key, place.position, "COUNT", size))
-        return IndexPage(
-            sorted(ids), IndexCursor(int(cursor)) if int(cursor) else None, has_moved=False
-        )
+    def read_page(self, key: Argument, cursor: IndexCursor, size: int) -> Operation[IndexPage]:
+        position, ids = yield Call("SSCAN", (key, cursor.position, "COUNT", size))
+        following = IndexCursor(int(position)) if int(position) else None
+        return IndexPage(sorted(ids), following, has_moved=False)
 
 
 LIST: Final = ListIndex()

@@ -139,7 +139,7 @@ class BaseStore(ABC):
     def _is_surplus(
         self, row: SessionRow, stored: SessionRow, limit: int, now: int
     ) -> Operation[bool]:
-        """Whether there are as many newer logins as the limit allows, so that one of them revoked this one.
+        """Whether newer logins fill the limit, so that one of them revoked this one.
 
         A newer login may be revoked after the index was read and before its record is. The login
         that revoked it has entered the index by then. So read again until no new id is dead.

@@ -32,6 +32,8 @@ KEPT_IDS: Final = 10_000
 MAX_REPLAYED_AT_ONCE: Final = 500
 """How many ids one step of the replay revokes: about a millisecond of the server's time."""
 
+# In the place of a history: of a place that appeared later, of one that was not met yet, and of a
+# server that does not tell its history.
 _NEW: Final = b"new"
 _UNSEEN: Final = b"unseen"
 _UNTOLD: Final = b"untold"
@@ -41,9 +43,9 @@ _REPLICA: Final = re.compile(rb"^role:slave", re.MULTILINE)
 
 
 def history_in(reply: Reply) -> bytes | None:
-    """The id of a server's history in its reply to ``INFO replication``: another one after each promotion and each restart.
+    """Return the id of a server's history in its reply to ``INFO replication``.
 
-    None if the server refused, or named none.
+    It changes with each promotion and each restart. None if the server refused, or named none.
     """
     found = _HISTORY.search(reply) if isinstance(reply, bytes) else None
     return found[1] if found else None
@@ -67,7 +69,7 @@ class Revocations:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._ended: deque[tuple[float, str]] = deque(maxlen=KEPT_IDS)
+        self._revoked: deque[tuple[float, str]] = deque(maxlen=KEPT_IDS)
         self._renewed: deque[tuple[float, str, str]] = deque(maxlen=KEPT_IDS)
         self._histories: dict[object, bytes] = {}
         self._first_places_known = False
@@ -88,14 +90,14 @@ class Revocations:
         Args:
             session_ids: which ids.
             since: what :attr:`changes` was before; if it is another one now, they may have been
-                revoked on a server that is not the primary any more, so a replay is demanded.
+                revoked on a server that is not the primary any more: a replay is demanded.
         """
         now = self._clock()
         if entries := [(now, id_) for id_ in session_ids]:
-            _forget(self._ended, now)
+            _forget(self._revoked, now)
             # First remembered, then compared; `met` demands first and looks then whether anything
             # is remembered. So of two threads at least one sees what the other did.
-            self._ended.extend(entries)
+            self._revoked.extend(entries)
             if since != self.changes:
                 self._demand()
 
@@ -109,7 +111,10 @@ class Revocations:
         self._renewed.append((now, used_id, successor_id))
 
     def expect(self, places: Iterable[object]) -> None:
-        """Learn the first places: what is met there first is no change, but a later place is one."""
+        """Learn the first places: the first history met at one of them is no change.
+
+        A place that appears later is one: its server may have been promoted.
+        """
         if not self._first_places_known:
             self._histories = dict.fromkeys(places, _UNSEEN) | self._histories
             self._first_places_known = True
@@ -147,20 +152,20 @@ class Revocations:
     def _demand(self) -> int:
         """Demand a replay, which is due if there is anything to revoke again; return its number."""
         self.changes = demand = next(self._numbers)
-        if self._ended:
+        if self._revoked:
             self.due = True
         return demand
 
     def all(self) -> list[str]:
-        """Return what a replay revokes: the revoked ids, newest first, and the used ids that led there."""
-        found = dict.fromkeys(id_ for _, id_ in reversed(tuple(self._ended)))
+        """Return what a replay revokes: the revoked ids, newest first, and their used ids."""
+        found = dict.fromkeys(id_ for _, id_ in reversed(tuple(self._revoked)))
         for _, used_id, successor_id in reversed(tuple(self._renewed)):
             if successor_id in found:
                 found[used_id] = None
         return list(found)
 
     def block(self, size: int = MAX_REPLAYED_AT_ONCE) -> list[str]:
-        """Return what the replay revokes next, at most so many."""
+        """Return the ids that the replay revokes next, at most so many."""
         demand, waiting = self._waiting
         if demand != self.changes:
             demand = self.changes
@@ -173,7 +178,7 @@ class Revocations:
 
         Args:
             block: which ids.
-            since: what :attr:`changes` was before; if it is another one now, the replay starts again.
+            since: what :attr:`changes` was before; if it has changed, the replay starts again.
         """
         demand, waiting = self._waiting
         if since == demand:
@@ -248,7 +253,7 @@ class ConnectionMonitor:
         return is_changed
 
     def came_up(self, reply: Reply) -> "Checkpoint":
-        """Record the server's history; call it after the connections to the former one are retired."""
+        """Record the server's history, once the connections to the former one are retired."""
         history = history_in(reply)
         return Checkpoint(history, self.revocations.met(self.place, history))
 

@@ -143,7 +143,7 @@ class RevocationTracking:
         self._acknowledgement = acknowledgement
 
     def renewed(self, used_id: str, successor_id: str) -> None:
-        """Remember a renewal, so that a replay that revokes the successor revokes the used id too."""
+        """Remember a renewal: a replay that revokes the successor revokes the used id too."""
         self._revocations.renewed(used_id, successor_id)
 
     def run(
@@ -202,8 +202,8 @@ class RevocationTracking:
         if confirmed < wanted:
             raise RevocationNotReplicated(
                 f"the sessions are revoked, but {confirmed} of {wanted} replicas confirmed it in "
-                "time: if the primary fails now, the sessions can be valid again; revoke them again "
-                "to ask the replicas again, which is safe",
+                "time: if the primary fails now, the sessions can be valid again; revoking them "
+                "again is safe, and asks the replicas again",
                 wanted=wanted,
                 acknowledged=confirmed,
             )

@@ -203,8 +203,8 @@ class SingleServerStore(BaseStore):
     def delete(self, session_ids: Iterable[str]) -> Operation[None]:
         """Revoke sessions and what they were renewed to, by the script DELETE.
 
-        Then their ids are removed from the indexes. An entry that a crash leaves behind is dead, and
-        is pruned later.
+        Then their ids are removed from the indexes. An entry that a crash leaves behind is dead,
+        and is pruned later.
         """
         ids = list(session_ids)
         return self._tracking.run(ids, lambda recorder: self._delete(ids, recorder))

@@ -1,11 +1,17 @@
-"""Failed sign-ins in Redis: one list for each name, newest first; an entry is the time of the failure and a random word.
+"""Failed sign-ins in Redis: a list for each name, newest first, of the times of the failures.
 
-The lists of a key and of an address are in two slots of a cluster. There each is judged by a script of its own, side by side, and what one
-of them counted is taken back if the other one refuses.
+A name stands for an account or an address. An entry of its list is the time of a failure and a
+random word. An attempt is counted as a failure before the password is checked, and is uncounted if
+that succeeds.
 
-Where scripts are refused, an attempt is put into the list first and judged afterwards, from what the list held then: whoever reads an
-attempt in the list comes to the same verdict on it as the one who made it, so that of attempts at once only as many pass as one after
-another. One that is refused is taken out again by who made it; if that process crashes, it is still taken for a refused one.
+On one server a script judges all names of an attempt in one step. In a cluster the lists are in
+different slots: each is judged by a script of its own, and if one refuses the attempt, what others
+have counted is taken back.
+
+Where scripts are refused, an attempt is put into the list first, and judged then by what was in the
+list before it. Whoever reads the entry comes to the same verdict on it as who made it, so that of
+several attempts at once only as many pass as one after another. An entry that is refused is removed
+by who made it; if that process crashes, others still see that it was refused.
 """
 
 import hmac
@@ -22,16 +28,20 @@ from lucia._redis.transport.clients import is_cluster
 from lucia._rules.throttling import Attempt, FailureRule
 
 _PURPOSE: Final = b"\xfflucia throttle\x00"
-"""Before a name; no session id begins like it, since it is no UTF-8."""
+"""Hashed with a name. No session id begins like this, since it is no UTF-8."""
 
 _ENTRY: Final = re.compile(rb"([0-9]{1,16})-")
 
 ATTEMPT: Final = Script(
     "attempt",
     f"""
--- KEYS: lists of failures. ARGV: a word, then for each list: free, first wait, longest wait, memory and life in ms, how many are kept.
--- Returns the time and what is left of the longest wait in ms, then for each list how many failures count, this one included. It is
--- counted in every list if there is nothing to wait for, else in none. An entry is the time of the failure and the word.
+-- KEYS: lists of failures.
+-- ARGV: a word, then for each list: how many failures are free, first wait, longest wait, how long
+-- a failure counts and how long the list lives in ms, and how many entries are kept.
+-- Returns the time, the longest of the waits in ms, and for each list how many failures count, this
+-- one included. It is added to all lists if there is nothing to wait for, else to none.
+-- Everything is read before anything is written, so that a key of another type fails the script
+-- before it has changed anything.
 {NOW}
 local wait, counts, gone = 0, {{}}, {{}}
 for i, key in ipairs(KEYS) do
@@ -62,21 +72,22 @@ end
 return {{now, wait, unpack(counts)}}
 """,
 )
-"""All reading before all writing, so that a key of another type fails it before anything was written."""
 
 Rules = Mapping[str, FailureRule]
 
 
 class ThrottleKeys(Protocol):
-    """Where failures are: a :class:`Layout`, or :class:`KeyedNames` over it."""
+    """Names the lists: a :class:`Layout`, or :class:`KeyedNames` over it."""
 
     def throttle_key(self, name: str) -> str:
-        """The key of the list for this name."""
+        """Return the key of the list for this name."""
         ...
 
 
 class KeyedNames:
-    """Where failures are if names must not be found out by hashing what they may stand for: each is hashed once more, with a secret.
+    """Hashes each name with a secret, so that who reads Redis can't find out what it stands for.
+
+    Without it, guesses (e-mail addresses, say) could be hashed and compared.
 
     Args:
         layout: the key names.
@@ -88,40 +99,45 @@ class KeyedNames:
         self._secret = secret
 
     def throttle_key(self, name: str) -> str:
-        """The key of the list for this name."""
+        """Return the key of the list for this name."""
         return self._layout.throttle_key(
             hmac.digest(self._secret, _PURPOSE + name.encode(), "sha256").hex()[: len(name)]
         )
 
 
 class Throttle(Protocol):
-    """How an attempt is judged and counted: by what the client is."""
+    """Judges attempts and counts them; there is one for each kind of client."""
 
     def attempt(self, rules: Rules, word: str) -> Operation[Attempt]:
-        """Count an attempt under each name, or under none of them if it has to wait; ``word`` is a new random one."""
+        """Count an attempt under each name, or under none of them if it has to wait.
+
+        Args:
+            rules: for each name.
+            word: a new random one.
+        """
         ...
 
 
 class SingleServerThrottle:
-    """All lists in one script, so in one step."""
+    """Judges all lists by one script."""
 
     def __init__(self, keys: ThrottleKeys) -> None:
         self._keys = keys
 
     def attempt(self, rules: Rules, word: str) -> Operation[Attempt]:
-        """The script ATTEMPT: ``TIME``, ``LRANGE``, and if the attempt may be made ``LPUSH`` and ``PEXPIREAT``."""
+        """Run the script ATTEMPT: ``TIME``, ``LRANGE``; then ``LPUSH``, ``PEXPIREAT``."""
         answer = yield _script(self._keys, rules, word)
         return _to_attempt(tuple(rules), word, answer)
 
 
 class ClusterThrottle:
-    """One script for each list, side by side, since they are in different slots."""
+    """Judges each list by a script of its own, since they are in different slots."""
 
     def __init__(self, keys: ThrottleKeys) -> None:
         self._keys = keys
 
     def attempt(self, rules: Rules, word: str) -> Operation[Attempt]:
-        """The script ATTEMPT for each; ``LREM`` of what one counted where another one refuses."""
+        """Run the script ATTEMPT for each; if one refuses, ``LREM`` what others counted."""
         answers = yield Batch(
             tuple(_script(self._keys, {name: rule}, word) for name, rule in rules.items())
         )
@@ -132,13 +148,17 @@ class ClusterThrottle:
 
 
 class PlainThrottle:
-    """Commands alone, for servers that refuse scripts: counted first, then judged."""
+    """Counts with commands alone, then judges: for servers that refuse scripts."""
 
     def __init__(self, keys: ThrottleKeys) -> None:
         self._keys = keys
 
     def attempt(self, rules: Rules, word: str) -> Operation[Attempt]:
-        """For each ``TIME``; ``MULTI``, ``LPUSH``, ``PEXPIREAT``, ``EXEC``; ``LRANGE``; ``LREM`` of what was refused or is of no use."""
+        """Count the attempt under each name.
+
+        For each: ``TIME``; ``MULTI``, ``LPUSH``, ``PEXPIREAT``, ``EXEC``; ``LRANGE``; ``LREM`` of a
+        refused attempt, or of entries that are not needed any more.
+        """
         attempts: list[Attempt] = []
         for name, rule in rules.items():
             attempts.append((yield from self._attempt(name, rule, word)))
@@ -149,17 +169,17 @@ class PlainThrottle:
         now = milliseconds_of((yield Call("TIME", ())))
         entry = _entry(now, word)
         yield Transaction((Call("LPUSH", (key, entry)), Call("PEXPIREAT", (key, now + rule.life))))
-        held: list[bytes] = yield Call("LRANGE", (key, 0, -1))
-        before = list(takewhile(lambda other: other != entry.encode(), reversed(held)))
+        entries: list[bytes] = yield Call("LRANGE", (key, 0, -1))
+        before = list(takewhile(lambda other: other != entry.encode(), reversed(entries)))
         counted = _counted(rule, before)
         wait, count = rule.judge(counted.values(), now)
-        for useless in [entry.encode()] if wait else _useless(rule, before, counted, now):
-            yield Call("LREM", (key, 0, useless))
+        for unneeded in [entry.encode()] if wait else _unneeded(rule, before, counted, now):
+            yield Call("LREM", (key, 0, unneeded))
         return Attempt(wait, {name: count + 1}, {} if wait else {name: entry})
 
 
 def take_back(keys: ThrottleKeys, entries: Mapping[str, str]) -> Operation[None]:
-    """Make an attempt uncounted: ``LREM`` of its entry for each name."""
+    """Uncount an attempt: ``LREM`` of its entry for each name."""
     if entries:
         yield Batch(
             tuple(
@@ -183,7 +203,7 @@ def _to_attempt(names: Sequence[str], word: str, answer: Sequence[int]) -> Attem
 
 
 def _all_or_none(keys: ThrottleKeys, attempts: Iterable[Attempt]) -> Operation[Attempt]:
-    """One attempt of several, each of which was judged by itself: counted everywhere, or taken back where it was."""
+    """Combine the verdicts on each name: if one refuses, take back what the others counted."""
     attempts = list(attempts)
     wait = max((attempt.wait for attempt in attempts), default=0)
     entries = {name: entry for attempt in attempts for name, entry in attempt.entries.items()}
@@ -194,7 +214,10 @@ def _all_or_none(keys: ThrottleKeys, attempts: Iterable[Attempt]) -> Operation[A
 
 
 def _counted(rule: FailureRule, entries: Iterable[bytes]) -> dict[bytes, int]:
-    """Which entries were counted, oldest first, and when: each is judged by those before it, as it was when it came."""
+    """Return the entries that passed, and their times, oldest first.
+
+    Each is judged by those before it, as it was when it was made.
+    """
     counted: dict[bytes, int] = {}
     for entry in entries:
         at = _time_of(entry)
@@ -203,16 +226,16 @@ def _counted(rule: FailureRule, entries: Iterable[bytes]) -> dict[bytes, int]:
     return counted
 
 
-def _useless(
+def _unneeded(
     rule: FailureRule, entries: Iterable[bytes], counted: Collection[bytes], now: int
 ) -> dict[bytes, None]:
-    """The entries that are too old to count, and the oldest ones that are more than have to be known."""
+    """Return the entries that are too old to count, and the oldest of more than are kept."""
     old = [entry for entry in entries if not rule.counts(_time_of(entry), now)]
     return dict.fromkeys([*old, *list(counted)[: max(0, len(counted) + 1 - rule.kept)]])
 
 
 def _time_of(entry: bytes) -> int:
-    """When an entry was made, 0 for one that is not ours."""
+    """Return when an entry was made; 0 if it is not ours."""
     found = _ENTRY.match(entry)
     return 0 if found is None else int(found[1])
 
@@ -222,5 +245,5 @@ def _entry(now: int, word: str) -> str:
 
 
 def choose_throttle(client: Any, keys: ThrottleKeys) -> Throttle:
-    """One script for all lists where one server has them; one for each in a cluster."""
+    """Return the throttle for a client: one script on one server, one a list in a cluster."""
     return ClusterThrottle(keys) if is_cluster(client) else SingleServerThrottle(keys)

@@ -1,7 +1,9 @@
-"""The operations of the SQLAlchemy adapters, each written once as a generator that yields statements and receives their answers.
+"""The operations of the SQLAlchemy adapters: generators that yield statements and get the results.
 
-A generator runs within one transaction, at READ COMMITTED or stricter. What decides is always one statement, and an operation that
-writes begins with a write: so SQLite takes its write lock at the start, where it waits for others instead of failing.
+A generator runs within one transaction, at READ COMMITTED or stricter. Wherever two operations can
+conflict, one statement decides between them, by the number of rows that it changes. An operation
+that writes begins with a write: SQLite then takes its write lock at the start, where it waits for
+others. A transaction that has read before would fail instead.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -42,24 +44,25 @@ T = TypeVar("T")
 Steps = Generator[Executable, Answer, T]
 
 _MAX_IDS_PER_STATEMENT: Final = 500
-"""How many ids go into one statement."""
+"""How many ids one statement names."""
 
 _LONGEST_CHAIN: Final = 100
 """How many renewals are followed from one used id."""
 
 
 def before_savepoint(tables: AuthTables, dialect: str) -> Sequence[Executable]:
-    """What has to be executed before a SAVEPOINT, changing nothing.
+    """Return the statements to execute before a SAVEPOINT; they change nothing.
 
-    SQLite's driver begins a transaction before a write but not before a SAVEPOINT, whose end would then be a COMMIT.
+    SQLite's driver begins a transaction before a write but not before a SAVEPOINT. Releasing that
+    would then commit.
     """
     return [delete(tables.key).where(false())] if dialect == "sqlite" else []
 
 
-def _with_session_id(tables: AuthTables, session_id: str) -> Executable:
-    """By the column's own collation: what collides with it is taken."""
+def _select_session_id(tables: AuthTables, session_id: str) -> Executable:
+    """Compare by the column's own collation: an id that is equal by it is taken."""
     sessions = check_sessions(tables)
-    return _as_it_is_now(select(sessions.c.id).where(sessions.c.id == session_id))
+    return _locking_read(select(sessions.c.id).where(sessions.c.id == session_id))
 
 
 def why_refused(
@@ -69,17 +72,20 @@ def why_refused(
     session_id: str | None = None,
     user_id: str | None = None,
 ) -> Steps[LuciaError | None]:
-    """Why an insert was refused, judged by the rows that are there, since texts and codes differ between databases.
+    """Find out why an insert was refused.
 
-    An id is taken too if the database's collation takes it for an existing one, so these are not compared byte for byte.
+    The rows that are there tell: error texts and codes differ between databases. An id is also
+    taken if the column's collation takes it for an existing one, so the ids are not compared byte
+    for byte.
 
     Returns:
-        DuplicateKeyId or DuplicateSessionId if that id is taken, InvalidUserId if the user is missing, else None.
+        DuplicateKeyId or DuplicateSessionId if that id is taken, InvalidUserId if the user is
+        missing, else None.
     """
     taken_key = select(tables.key.c.id).where(tables.key.c.id == key_id)
-    if key_id is not None and (yield _as_it_is_now(taken_key)).rows:
+    if key_id is not None and (yield _locking_read(taken_key)).rows:
         return DuplicateKeyId()
-    if session_id is not None and (yield _with_session_id(tables, session_id)).rows:
+    if session_id is not None and (yield _select_session_id(tables, session_id)).rows:
         return DuplicateSessionId()
     if (
         user_id is not None
@@ -106,7 +112,9 @@ def set_user(
 
 
 def delete_user(tables: AuthTables, user_id: str) -> Steps[int | None]:
-    """Delete what refers to the user first, lest a key or login made meanwhile holds the user.
+    """Delete a user, their keys and their sessions.
+
+    First what refers to the user: a foreign key may forbid to delete the user before.
 
     Returns:
         How many sessions were revoked; None without a table of sessions.
@@ -220,18 +228,21 @@ def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
 
 
 def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now: int) -> Steps[int]:
-    """One login of a user after the other: each locks the user's row, without writing to it, until it is committed.
+    """Store the session of a new login, and revoke the user's oldest logins beyond the limit.
 
-    A statement after that sees what the one before has committed; only where a whole transaction sees one moment, as at PostgreSQL's
-    REPEATABLE READ, it does not: then one login too many may be left, until the next. So it is on SQL Server, for which SQLAlchemy makes
-    no lock clause. What a renewal is about to replace is listed as it was, and ends with what it is renewed to.
+    Each login locks the user's row, without writing to it, until it is committed. So a user's
+    logins run one after the other, and each sees the ones before. There are two exceptions, after
+    which one login too many may be left until the next: at PostgreSQL's REPEATABLE READ a
+    transaction does not see what was committed since it began, and for SQL Server SQLAlchemy makes
+    no lock clause.
+
+    A session that a renewal is about to replace is still listed; its successor is revoked with it.
 
     Returns:
         How many sessions were revoked.
     """
-    yield delete(check_sessions(tables)).where(
-        false()
-    )  # SQLite, which can't lock a row, locks the database
+    # SQLite can't lock a row: a write, even of nothing, locks its database.
+    yield delete(check_sessions(tables)).where(false())
     yield (
         select(tables.user_id)
         .where(equals(tables.user_id, session.user_id))
@@ -245,9 +256,10 @@ def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now:
 def renew_session(
     tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int
 ) -> Steps[SessionRow | None]:
-    """The row count of the first statement names the winner; the others read what it wrote.
+    """Replace a session by its successor, once.
 
-    No grace is written as 0 and not as the present, which a clock that is behind would take for a grace.
+    Of several renewals at once, one changes the row in the first statement. The others change none,
+    and follow the successor that is in it.
     """
     sessions = check_sessions(tables)
     live = and_(
@@ -257,32 +269,33 @@ def renew_session(
     )
     used = {
         "successor": successor.id,
+        # Without a grace 0, not now: by a clock that is behind, that would be in the future.
         "active_expires": now + grace if grace else 0,
         "idle_expires": now + MARKER_MS,
     }
     if not (yield update(sessions).where(live).values(used)).changed:
-        end = yield from _follow(tables, session_id, now, locked=True)
+        end = yield from _follow_chain(tables, session_id, now, locked=True)
         return end if end is not None and end.user_id == successor.user_id else None
     stored = (yield _insert_session(tables, successor)).changed
-    yield from _delete_spent(sessions, successor.user_id, now)
+    yield from _delete_expired_used_rows(sessions, successor.user_id, now)
     return successor if stored else None
 
 
 def get_successor(tables: AuthTables, session_id: str, now: int) -> Steps[SessionRow | None]:
-    return _follow(tables, session_id, now, locked=False)
+    return _follow_chain(tables, session_id, now, locked=False)
 
 
-def _follow(
+def _follow_chain(
     tables: AuthTables,
     session_id: str,
     now: int,
     *,
     locked: bool,
 ) -> Steps[SessionRow | None]:
-    """Return the end of a chain of renewals, as far as their graces are running."""
+    """Return the live session at the end of a chain of renewals that are within their graces."""
     for hop in range(_LONGEST_CHAIN):
         statement = _select_session(tables, session_id)
-        rows = (yield _as_it_is_now(statement) if locked else statement).rows
+        rows = (yield _locking_read(statement) if locked else statement).rows
         if not rows or rows[0].successor is None:
             found = session_rows(rows if hop else ())
             return found[0] if found and found[0].idle_expires >= now else None
@@ -293,7 +306,7 @@ def _follow(
 
 
 def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) -> Steps[int]:
-    """Return how many sessions were revoked."""
+    """Revoke sessions and what they were renewed to; return how many were revoked."""
     count = 0
     for block in _blocks(session_ids):
         count += yield from _delete_chains(check_sessions(tables), block, now)
@@ -301,7 +314,7 @@ def delete_sessions(tables: AuthTables, session_ids: Sequence[str], now: int) ->
 
 
 def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[int]:
-    """Remove the live ones; of those that a renewal was faster with, remove the used row and go on with its successor."""
+    """Delete live sessions; where a renewal was faster, the used row, then its successor."""
     count = 0
     for _ in range(_LONGEST_CHAIN):
         live = and_(is_one_of(sessions.c.id, ids), sessions.c.successor.is_(None))
@@ -315,10 +328,10 @@ def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[int]:
 
 
 def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[int]:
-    """Repeat the DELETE until it finds nothing.
+    """Delete a user's sessions.
 
-    A DELETE waits for a renewal that is under way, but removes only rows that were there when it began: the successor, committed
-    meanwhile, needs the next one.
+    The DELETE is repeated until it finds nothing: it waits for a renewal in progress, but deletes
+    only rows that were there when it began. The successor, committed meanwhile, needs another one.
 
     Returns:
         How many sessions were revoked.
@@ -336,28 +349,36 @@ def delete_other_sessions(
     keep: str,
     now: int,
 ) -> Steps[tuple[bool, int]]:
-    """Used rows stay: those of the kept session serve requests in flight, the others lead nowhere.
+    """Delete a user's sessions but for one, or what that was renewed to.
 
-    So a row count of 0 does not say that a renewal's successor was seen; whether another live session is there is asked anew each time.
+    Used rows stay: requests in flight follow those of the kept session, and the others lead to
+    nothing. So a DELETE that changes no row does not prove that a renewal's successor was seen: a
+    SELECT finds out each time whether another live session is there.
 
     Returns:
         Whether the session was kept, and how many sessions were revoked.
     """
     sessions = check_sessions(tables)
-    end = yield from _lock_end(sessions, user_id, keep, now)
+    end = yield from _lock_end_of_chain(sessions, user_id, keep, now)
     if end is None:
         return False, (yield from delete_sessions_by_user_id(tables, user_id))
     others = and_(
         equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None)
     )
     count = (yield delete(sessions).where(others)).changed
-    while (yield _as_it_is_now(select(sessions.c.id).where(others))).rows:
+    while (yield _locking_read(select(sessions.c.id).where(others))).rows:
         count += (yield delete(sessions).where(others)).changed
     return True, count
 
 
-def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps[str | None]:
-    """The live end of this user's chain, locked by a write that changes nothing, so that no renewal moves it before the commit."""
+def _lock_end_of_chain(
+    sessions: Table, user_id: str, session_id: str, now: int
+) -> Steps[str | None]:
+    """Return the id of the live session that a chain leads to, if it is this user's.
+
+    Its row is locked by a write that changes nothing, so that no renewal replaces it before the
+    commit.
+    """
     for _ in range(_LONGEST_CHAIN):
         own = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, user_id))
         if (
@@ -374,15 +395,15 @@ def _lock_end(sessions: Table, user_id: str, session_id: str, now: int) -> Steps
 
 
 def _select_used(sessions: Table, which: ColumnElement[bool]) -> Select[Any]:
-    """Select used rows, so that the successor that a session got meanwhile is found."""
-    return _as_it_is_now(select(sessions).where(which, sessions.c.successor.is_not(None)))
+    """Select used rows; a successor that was committed meanwhile is found too."""
+    return _locking_read(select(sessions).where(which, sessions.c.successor.is_not(None)))
 
 
-def _as_it_is_now(statement: Select[Any]) -> Select[Any]:
-    """Read rows as they are, not as they were when the transaction began to read.
+def _locking_read(statement: Select[Any]) -> Select[Any]:
+    """Read the newest committed rows, not those from when the transaction began to read.
 
-    At REPEATABLE READ, MySQL and MariaDB write to rows as they are, but read older ones unless the
-    SELECT locks what it reads. In between, what a write has met could not be found.
+    At REPEATABLE READ, MySQL and MariaDB write to the newest rows, but a SELECT reads older ones
+    unless it locks them. Without a lock it would not find the row that a write has just waited for.
     """
     return statement.with_for_update()
 
@@ -395,15 +416,15 @@ def _live(sessions: Table, now: int) -> ColumnElement[bool]:
     return and_(sessions.c.successor.is_(None), sessions.c.idle_expires >= now)
 
 
-def _delete_spent(sessions: Table, user_id: str, now: int) -> Steps[None]:
-    """Sweep the user's used rows whose time is over.
+def _delete_expired_used_rows(sessions: Table, user_id: str, now: int) -> Steps[None]:
+    """Delete the user's used rows that nothing follows any more.
 
-    They are found without a lock. A DELETE by the user's id would lock all rows of the user in MySQL
-    and MariaDB, so that any two renewals of one user were a deadlock.
+    They are read first, without a lock: in MySQL and MariaDB a DELETE by the user's id would lock
+    all rows of the user, and any two renewals of one user would be a deadlock.
     """
     own = equals(sessions.c.user_id, user_id)
-    spent = and_(own, sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
-    found = (yield select(sessions.c.id).where(spent)).rows
+    expired = and_(own, sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
+    found = (yield select(sessions.c.id).where(expired)).rows
     for block in _blocks([row.id for row in found]):
         yield delete(sessions).where(is_one_of(sessions.c.id, block))
 
@@ -415,7 +436,7 @@ def _select_user(tables: AuthTables, user_id: str) -> Select[Any]:
 
 
 def _select_session(tables: AuthTables, session_id: str) -> Select[Any]:
-    """A session's row, used or not."""
+    """Select a session's row, used or not."""
     sessions = check_sessions(tables)
     return select(sessions).where(equals(sessions.c.id, session_id))
 
@@ -442,7 +463,7 @@ def _insert_session(tables: AuthTables, session: SessionRow) -> Executable:
 
 
 def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]) -> Executable:
-    """Insert one row if its user exists, none else, also where foreign keys are not enforced, as in SQLite by default."""
+    """Insert a row if its user exists, even if foreign keys are not enforced (SQLite's default)."""
     row = select(*(literal(value, table.c[name].type) for name, value in values.items())).where(
         equals(tables.user_id, values["user_id"])
     )
@@ -454,7 +475,7 @@ def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]
 
 
 def _blocks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The ids without repetition, in blocks that fit into one statement."""
+    """Return the ids, each once, in blocks that fit into one statement."""
     unique = list(dict.fromkeys(ids))
     return (
         unique[start : start + _MAX_IDS_PER_STATEMENT]

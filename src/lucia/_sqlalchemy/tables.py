@@ -1,4 +1,7 @@
-"""What the SQLAlchemy adapters of both colours share without waiting: the tables, rows to plain objects, and clean error texts."""
+"""The tables of the SQLAlchemy adapters, and the objects that are made of their rows.
+
+Also what both flavours need besides: which errors to retry, and errors without secrets.
+"""
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,9 +74,9 @@ __all__ = [
 
 _HIDDEN: Final = "[hidden]"
 _SHORTEST_HIDDEN: Final = 8
-"""Shorter values stay in a driver's text: they are no secrets, and taking them out would garble it."""
+"""Shorter values stay in an error's text: they are no secrets, and without them it is garbled."""
 _LONGEST_QUOTED: Final = 40
-"""Some databases quote only the beginning of a long value, so this much of it is hidden too."""
+"""Some databases quote only the beginning of a long value, so that is hidden too."""
 
 MAX_ATTEMPTS: Final = 10
 """How often a transaction is begun before the database's error is raised."""
@@ -94,35 +97,39 @@ a lost connection, after which nobody knows whether the transaction was committe
 
 
 class AuthTables:
-    """The tables for users, keys and, where wanted, sessions, made in the application's own metadata.
+    """The tables for users, keys and (on request) sessions, in the application's metadata.
 
-    ================ ==========================================================================================================
+    ================ ===============================================================================
     table            columns
-    ================ ==========================================================================================================
+    ================ ===============================================================================
     ``auth_user``    ``id`` and ``user_columns``; or the application's own table instead
-    ``auth_key``     ``id``, ``user_id`` (references the user), ``hashed_password`` (nullable), ``primary_key``, ``expires``
-                     (nullable, milliseconds since the epoch)
-    ``auth_session`` ``id``, ``user_id`` (references the user), ``active_expires`` and ``idle_expires`` (milliseconds since the
-                     epoch), ``attributes`` (JSON), ``successor`` (nullable)
-    ================ ==========================================================================================================
+    ``auth_key``     ``id``, ``user_id`` (references the user), ``hashed_password`` (nullable),
+                     ``primary_key``, ``expires`` (nullable, milliseconds since the epoch)
+    ``auth_session`` ``id``, ``user_id`` (references the user), ``active_expires`` and
+                     ``idle_expires`` (milliseconds since the epoch), ``attributes`` (JSON),
+                     ``successor`` (nullable)
+    ================ ===============================================================================
 
-    A row of ``auth_session`` with a ``successor`` is a used session: ``successor`` is the id that it was renewed to,
-    ``active_expires`` the end of the grace (0 without one), ``idle_expires`` the time from which on the row may be swept.
+    A row of ``auth_session`` with a ``successor`` is a used session: ``successor`` is the id that
+    it was renewed to, ``active_expires`` the end of the grace (0 without one), ``idle_expires`` the
+    time from which on the row may be deleted.
 
-    Once this object is made, ``metadata.create_all()`` makes the tables and Alembic finds them.
+    Once this object is made, ``metadata.create_all()`` creates the tables and Alembic finds them.
 
     Args:
-        metadata: where the tables belong, such as ``Base.metadata``.
-        user: the application's own user table, a mapped class or a ``Table`` of ``metadata``. Its primary key, one column of text,
-            is the user's id; every other column is an attribute, named as in the class or by its key in the table.
+        metadata: the application's, such as ``Base.metadata``.
+        user: the application's own user table, a mapped class or a ``Table`` of ``metadata``. Its
+            primary key, one column of text, is the user's id. Every other column is an attribute,
+            named as in the class or by its key in the table.
         user_columns: the attribute columns of the ``auth_user`` that is made without ``user``.
-        sessions: make ``auth_session`` too; not needed where sessions live in Redis.
+        sessions: whether to make ``auth_session``; not needed if sessions are in Redis.
         user_table, key_table, session_table: the names of the tables that are made.
 
     Raises:
         TypeError: ``user`` is neither, or its primary key is no text.
-        ValueError: ``user`` has no primary key of one column, is of another metadata, spans several tables, has an attribute ``id``
-            that is not its primary key, or comes together with ``user_columns``.
+        ValueError: ``user`` has no primary key of one column, belongs to another metadata, spans
+            several tables, has an attribute ``id`` that is not its primary key, or is given
+            together with ``user_columns``.
     """
 
     def __init__(
@@ -139,7 +146,8 @@ class AuthTables:
         columns = tuple(user_columns)
         if user is not None and columns:
             raise ValueError(
-                "give either user= or user_columns=: an application's own user table has its own columns"
+                "give either user= or user_columns=: an application's own user table has its own "
+                "columns"
             )
         found = _columns_of(
             _make_user_table(metadata, user_table, columns) if user is None else user
@@ -154,7 +162,7 @@ class AuthTables:
         )
 
     def attribute_values(self, attributes: Mapping[str, Any]) -> dict[Column[Any], Any]:
-        """The attributes by their columns.
+        """Return the attributes' values by their columns.
 
         Raises:
             ValueError: an attribute has no column, or is the user's id.
@@ -162,21 +170,19 @@ class AuthTables:
         if unknown := sorted(attributes.keys() - self.attributes.keys()):
             known = ", ".join(sorted(self.attributes)) or "none"
             raise ValueError(
-                f"user table {self.user.name!r} has no attribute {', '.join(unknown)}; its attributes are: {known}"
+                f"user table {self.user.name!r} has no attribute {', '.join(unknown)}; "
+                f"its attributes are: {known}"
             )
         return {self.attributes[name]: value for name, value in attributes.items()}
 
 
 def check_source(adapter: object, source: object, *kinds: type[object]) -> None:
-    """Refuse what an adapter can't get its transactions from.
-
-    Raises:
-        TypeError: the source is of none of these kinds.
-    """
+    """Raise `TypeError` unless an adapter can get its transactions from this source."""
     if not isinstance(source, kinds):
         expected = ", ".join(kind.__name__ for kind in kinds)
         raise TypeError(
-            f"{type(adapter).__name__} takes one of {expected}, not {type(source).__module__}.{type(source).__qualname__}"
+            f"{type(adapter).__name__} takes one of {expected}, not "
+            f"{type(source).__module__}.{type(source).__qualname__}"
         )
 
 
@@ -208,7 +214,8 @@ def _columns_of(user: Table | type[Any]) -> _UserColumns:
     primary_key = list(table.primary_key.columns)
     if len(primary_key) != 1:
         raise ValueError(
-            f"user table {table.name!r} needs a primary key of one column, the user's id; it has {len(primary_key)}"
+            f"user table {table.name!r} needs a primary key of one column, the user's id; it has "
+            f"{len(primary_key)}"
         )
     return _UserColumns(
         table,
@@ -218,13 +225,17 @@ def _columns_of(user: Table | type[Any]) -> _UserColumns:
 
 
 def _mapped_columns(user: object) -> tuple[Table, dict[str, Column[Any]]]:
-    """A mapped class's table and its columns by attribute, without configuring mappers: their relationships may not be complete yet."""
+    """Return a mapped class's table, and its columns by attribute.
+
+    The mappers are not configured: other classes that they refer to may not be defined yet.
+    """
     mapper: Mapper[Any] | None = inspect(user, raiseerr=False)
     if not isinstance(mapper, Mapper):
         raise TypeError(f"user must be a mapped class or a Table, not {user!r}")
     if len(mapper.tables) != 1:
         raise ValueError(
-            f"user class {mapper.class_.__name__!r} spans several tables: give the Table that holds the users' ids"
+            f"user class {mapper.class_.__name__!r} spans several tables: give the Table that "
+            "holds the users' ids"
         )
     table = cast(Table, mapper.tables[0])
     return table, {
@@ -241,7 +252,8 @@ def _check_user(user: _UserColumns, metadata: MetaData) -> None:
         )
     if not _holds_text(user.id):
         raise TypeError(
-            f"the primary key of user table {user.table.name!r} must hold text, such as String(255): user ids are str"
+            f"the primary key of user table {user.table.name!r} must hold text, such as "
+            "String(255): user ids are str"
         )
     if "id" in user.attributes:
         raise ValueError(
@@ -259,9 +271,9 @@ def _holds_text(column: Column[Any]) -> bool:
 def _exact_text() -> String:
     """Return a text type whose collation distinguishes every byte and pads nothing.
 
-    PostgreSQL, SQLite and Oracle compare so by default. MySQL, MariaDB and SQL Server ignore case, accents or trailing
-    spaces by default. (SQL Server pads in every collation.) These are plain types of SQLAlchemy, so that Alembic writes
-    them into a migration without an import of this library.
+    PostgreSQL, SQLite and Oracle compare like this by default. MySQL, MariaDB and SQL Server ignore
+    case, accents or trailing spaces by default. (SQL Server pads in every collation.) These are
+    plain types of SQLAlchemy, so that Alembic's migrations need no import of this library.
     """
     size = MAX_ID_LENGTH
     return (
@@ -309,10 +321,10 @@ def _make_session_table(metadata: MetaData, name: str, user_id: Column[Any]) -> 
 
 
 def _owned_by(user_id: Column[Any], table: str) -> tuple[SchemaItem, ...]:
-    """The columns ``id`` and ``user_id``, their constraints and their index.
+    """Return the columns ``id`` and ``user_id``, their constraints and their index.
 
-    ``user_id`` has the type of the column it references, collation included: MySQL and MariaDB refuse a foreign key
-    between different ones.
+    ``user_id`` has the type of the column it references, collation included: MySQL and MariaDB
+    refuse a foreign key between different ones.
     """
     return (
         Column("id", _exact_text()),
@@ -328,7 +340,7 @@ def _owned_by(user_id: Column[Any], table: str) -> tuple[SchemaItem, ...]:
 
 
 def _character_set(users: FromClause) -> dict[str, Any]:
-    """Return the options that give a table the default character set and collation of the user table."""
+    """Return the options that give a table the user table's character set and collation."""
     options = cast(Table, users).dialect_kwargs
     return {
         name: value for name, value in options.items() if name.endswith(("_charset", "_collate"))
@@ -336,12 +348,12 @@ def _character_set(users: FromClause) -> dict[str, Any]:
 
 
 def equals(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    """Return the condition that a column holds exactly this text, whatever the column's collation is."""
+    """Return the condition that a column holds exactly this text, by any collation."""
     return _Exactly(column == text, _utf8(column) == _utf8(literal(text, column.type)))
 
 
 def is_one_of(column: ColumnElement[Any], texts: Sequence[str]) -> ColumnElement[bool]:
-    """Return the condition that a column holds exactly one of these texts, whatever the column's collation is."""
+    """Return the condition that a column holds exactly one of these texts, by any collation."""
     values = bindparam(None, list(texts), type_=column.type, expanding=True, unique=True)
     return _Exactly(column.in_(texts), _utf8(column).in_(values))
 
@@ -351,17 +363,18 @@ def _utf8(column: ColumnElement[Any]) -> ColumnElement[bytes]:
 
 
 class _Exactly(FunctionElement[bool]):
-    """A comparison by a column's collation, which can use an index, and the same comparison of bytes.
+    """A comparison by a column's collation, which can use an index, and the same one of bytes.
 
-    MySQL and MariaDB need both: an application's own user table, and tables that were made by an earlier version of this
-    library, have the database's default collation, for which ``é`` equals ``E``. Other databases get the first alone.
+    MySQL and MariaDB need both: an application's own user table, and tables that were made by an
+    earlier version of this library, have the database's default collation, by which ``é`` equals
+    ``E``. Other databases get the first alone.
     """
 
     inherit_cache = True
     type = Boolean()
 
     def self_group(self, against: object = None) -> Self:
-        return self  # else SQLAlchemy appends "= 1" for databases without booleans
+        return self  # Otherwise SQLAlchemy appends "= 1" for databases without booleans.
 
 
 @compiles(_Exactly)
@@ -375,25 +388,25 @@ def _compare_bytes_too(element: _Exactly, compiler: SQLCompiler, **options: Any)
 
 
 class Answer(NamedTuple):
-    """What a statement gave: its rows, and how many rows it changed."""
+    """The result of a statement: its rows, and how many rows it changed."""
 
     rows: Sequence[Row[Any]]
     changed: int
 
 
 def answer_of(result: Result[Any]) -> Answer:
-    """The plain answer in a database's result."""
+    """Return what operations need of a database's result."""
     rows = result.all() if cast(CursorResult[Any], result).returns_rows else ()
     return Answer(rows, cast(CursorResult[Any], result).rowcount)
 
 
 def user_row(tables: AuthTables, row: Sequence[Any]) -> UserRow:
-    """A user from their id and then each attribute."""
+    """Return the user in a row of the id and the attributes."""
     return UserRow(id=row[0], attributes=dict(zip(tables.attributes, row[1:], strict=True)))
 
 
 def key_row(row: Sequence[Any]) -> KeyRow:
-    """A key from the columns of ``auth_key``."""
+    """Return the key in a row of ``auth_key``."""
     key_id, user_id, hashed_password, primary_key, expires = row
     return KeyRow(
         id=key_id,
@@ -405,7 +418,10 @@ def key_row(row: Sequence[Any]) -> KeyRow:
 
 
 def session_rows(rows: Iterable[Sequence[Any]]) -> list[SessionRow]:
-    """The sessions in rows of ``auth_session``; what is no session by our rules, others wrote: it is logged and left out."""
+    """Return the sessions in rows of ``auth_session``.
+
+    A row that is no valid session, which others have written, is logged and left out.
+    """
     sessions = (_session_row(row) for row in rows)
     return [session for session in sessions if session is not None]
 
@@ -428,7 +444,7 @@ def _session_row(row: Sequence[Any]) -> SessionRow | None:
 
 
 def was_rolled_back(error: DBAPIError) -> bool:
-    """Return whether the database says that it rolled the transaction back, for another one's sake.
+    """Whether the database says that it rolled the transaction back because of another one.
 
     Drivers give the code as ``sqlstate`` (asyncpg, psycopg), ``pgcode`` (psycopg2) or ``errno``
     (MySQL's and MariaDB's own), or as the first argument (PyMySQL, aiomysql, asyncmy, mysqlclient).
@@ -442,7 +458,7 @@ def owns_transactions(
     source: AsyncEngine | AsyncSessionMaker[Any] | Engine | SessionMaker[Any],
     tables: AuthTables,
 ) -> bool:
-    """Return whether the source begins new transactions.
+    """Whether the source begins new transactions.
 
     A sessionmaker that is bound to one connection does not: its sessions may join a transaction of
     the caller's, and all of that is lost when the database rolls it back.
@@ -455,13 +471,13 @@ def owns_transactions(
 def retry_pause(attempt: int) -> float:
     """Return for how many seconds to wait after an attempt, the first being 1.
 
-    By chance, lest two transactions that met once meet again.
+    The time is random, so that two transactions that were in conflict once are not again.
     """
     return random.uniform(0, min(_LONGEST_PAUSE, 0.005 * 2**attempt))  # noqa: S311  no secret
 
 
 def hide_parameters(error: StatementError) -> None:
-    """Take the statement's values (ids, hashes, attributes) out of this error, its text and the texts of the errors behind it."""
+    """Remove the statement's values (ids, hashes, attributes) from this error and its causes."""
     secrets = sorted(_quotable(error.params), key=len, reverse=True)
     error.hide_parameters = True
     error.params = None
@@ -483,7 +499,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _quotable(value: object) -> set[str]:
-    """The texts in a statement's parameters, and the beginnings of long ones, that a database may quote."""
+    """Return the texts in a statement's parameters, and the beginnings of long ones.
+
+    A database may quote either.
+    """
     if isinstance(value, str):
         return {text for text in (value, value[:_LONGEST_QUOTED]) if len(text) >= _SHORTEST_HIDDEN}
     if isinstance(value, Mapping):

@@ -1,4 +1,6 @@
-"""The operations for clusters and for servers without scripts, one command at a time, on such servers: steps, crashes, races, remains."""
+"""The operations for clusters and for servers without scripts, one command at a time, on such
+servers: steps, crashes, races, remains.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -55,7 +57,7 @@ class Bench:
         self.is_plain = isinstance(steps, PlainSteps)
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
-        """An operation to run in steps."""
+        """Run an operation in steps."""
         return Stepper(self.inspector.client, operation)
 
     def create(
@@ -87,12 +89,14 @@ class Bench:
             self.create(row(session_id)).finish()
 
     def live(self) -> set[str]:
-        """The ids of all sessions, once all keys were held to the laws of the layout."""
+        """The ids of all sessions, after all keys were checked against the rules of the layout."""
         self.inspector.check()
         return self.inspector.live()
 
     def until(self, stepper: Stepper[Any], command: str) -> Stepper[Any]:
-        """Run an operation until its next command is this one, the name of a script or of a server's command."""
+        """Run an operation until its next command is this one, the name of a script or of a
+        server's command.
+        """
         while command not in names(stepper.commands[-1]):
             stepper.step()
         return stepper
@@ -152,7 +156,10 @@ PLAIN_PUSHED: tuple[Reply, ...] = ([b"1", b"0"], [], -2, [1, True, False])
 
 
 def test_steps_of_a_login() -> None:
-    """A login writes the session for ten seconds, then the index entry, then the session's end: in this order."""
+    """A login writes the session for ten seconds, then the index entry, then the session's end.
+
+    In this order.
+    """
     assert (PROVISIONAL_MS, INDEX_SLACK_MS) == (10_000, 60_000)
     assert replay(
         ClusterStore(DEFAULT, ScriptedSteps()).create(SESSION, lambda _: 0), True, 1, 1
@@ -167,7 +174,9 @@ def test_steps_of_a_login() -> None:
 
 
 def test_steps_of_a_renewal() -> None:
-    """A renewal makes its successor whole, and then puts a marker in the used session's place, by one script or one write-once key."""
+    """A renewal completes its successor, and then puts a marker in the used session's place, by one
+    script or one write-once key.
+    """
     used, marker_key = "session:old", "session:renewed:{session:old}"
     marker = encode_marker(Marker("old", "new", 5))
     commands, found = replay(
@@ -234,7 +243,9 @@ def test_steps_of_a_renewal_that_lost() -> None:
 
 
 def test_steps_of_ending() -> None:
-    """A session is ended together with a look at its marker, or before a tombstone is put there; then it goes out of the index."""
+    """A session is revoked together with a look at its marker, or before a tombstone is put there;
+    then it is removed from the index.
+    """
     key, marker = KEY.encode(), MARKER.encode()
     commands, _ = replay(
         ClusterStore(DEFAULT, ScriptedSteps()).delete(["new"]), [[[RECORD, None]]], 1
@@ -261,7 +272,9 @@ def test_steps_of_ending() -> None:
 
 
 def test_steps_of_ending_all() -> None:
-    """A sign-out everywhere takes out of the index the ids that it saw there, and never deletes the index."""
+    """A sign-out everywhere removes from the index the ids that it read there, and never deletes
+    the index.
+    """
     commands, kept = replay(
         ClusterStore(DEFAULT, ScriptedSteps()).delete_by_user("u1"),
         [b"new"],
@@ -280,7 +293,9 @@ def test_steps_of_ending_all() -> None:
 
 
 def test_the_oldest_go_out_of_the_index_first() -> None:
-    """Of many ids that go out of an index, each is the oldest that is left, so that no search through the others keeps the server."""
+    """Of many ids that are removed from an index, each is the oldest that is left, so that no
+    search through the others keeps the server.
+    """
     ids = [b"newest", b"newer", b"oldest"]
     held = [[[encode_row(row(id_.decode())), None]] for id_ in ids]
     commands, _ = replay(
@@ -291,7 +306,9 @@ def test_the_oldest_go_out_of_the_index_first() -> None:
 
 
 def test_steps_of_a_list() -> None:
-    """A list reads the index, each session, and the markers of those that are gone, which then go out of the index."""
+    """A list reads the index, each session, and the markers of those that are gone, which are
+    removed from the index then.
+    """
     found = ClusterStore(DEFAULT, ScriptedSteps()).get_by_user("u1", 0)
     commands, rows = replay(found, [b"gone", b"new"], [[None], [RECORD]], [[None]], 1)
     read = Batch((Call("MGET", (b"session:gone",)), Call("MGET", (b"session:new",))))
@@ -306,7 +323,9 @@ def test_steps_of_a_list() -> None:
 
 
 def test_crash_in_a_login(bench: Bench) -> None:
-    """A login that crashes after any step leaves a session that nobody knows for ten seconds, and no key without an end."""
+    """A login that crashes after any step leaves a session that nobody knows for ten seconds, and
+    no key without an expiry.
+    """
     login = run(bench.create(row("whole")))
     assert len(login.commands) == (6 if bench.is_plain else 3)
     for done in range(1, len(login.commands)):
@@ -321,7 +340,10 @@ def test_crash_in_a_login(bench: Bench) -> None:
 
 
 def test_crash_in_a_renewal(bench: Bench) -> None:
-    """A renewal that crashes after any step locks nobody out: the used session or its successor lives, and each is reachable."""
+    """A renewal that crashes after any step locks nobody out.
+
+    The used session or its successor lives, and each is reachable.
+    """
     for done in range(len(run(bench.renew("unknown", "x")).commands)):
         bench.begin_with("used")
         renewal = bench.renew("used", "new")
@@ -349,7 +371,9 @@ def run(operation: Stepper[Any]) -> Stepper[Any]:
 
 @pytest.mark.parametrize("which", ["delete", "delete_all", "keep"])
 def test_crash_in_ending(bench: Bench, which: str) -> None:
-    """Ending that crashes after any step and is called again ends everything that it has to, and nothing else."""
+    """A revocation that crashes after any step and is called again revokes everything that it has
+    to, and nothing else.
+    """
 
     def begin() -> Stepper[Any]:
         if which == "delete":
@@ -373,7 +397,9 @@ def test_crash_in_ending(bench: Bench, which: str) -> None:
 
 @pytest.mark.parametrize("executed", [False, True], ids=["not executed", "reply lost"])
 def test_error_at_the_index(bench: Bench, executed: bool) -> None:
-    """If the index can't be written to, or it is not known whether it was, the session is deleted, and the very error goes up."""
+    """If the index can't be written to, or it is not known whether it was, the session is deleted,
+    and that error is raised.
+    """
     bench.begin_with()
     login = bench.until(bench.create(row("new")), "LPUSH" if bench.is_plain else "push")
     (login.lose_reply if executed else login.fail)(LOST)
@@ -387,7 +413,9 @@ def test_error_at_the_index(bench: Bench, executed: bool) -> None:
 
 
 def test_two_errors_at_the_index(bench: Bench) -> None:
-    """If the session can't be deleted then either, the first error goes up, and the session is gone in ten seconds."""
+    """If the session can't be deleted then either, the first error is raised, and the session is
+    gone in ten seconds.
+    """
     bench.begin_with()
     login = bench.until(
         bench.create(row("new", life=2 * HOUR)), "LPUSH" if bench.is_plain else "push"
@@ -401,7 +429,9 @@ def test_two_errors_at_the_index(bench: Bench) -> None:
 
 @with_scripts
 def test_scripts_refused_at_the_index(bench: Bench) -> None:
-    """If it turns out at the index that scripts are refused, nothing of the login stays, so that it can begin anew."""
+    """If it turns out at the index that scripts are refused, nothing of the login stays, so that it
+    can start again.
+    """
     login = bench.create(row("new")).step()
     with pytest.raises(ScriptsRefusedError):
         login.fail(ScriptsRefusedError()).step()
@@ -410,7 +440,9 @@ def test_scripts_refused_at_the_index(bench: Bench) -> None:
 
 @pytest.mark.parametrize("life", [-HOUR, 0])
 def test_already_expired(bench: Bench, life: int) -> None:
-    """A session that is dead by the server's clock is refused, be it new or a successor, and nothing of it stays."""
+    """A session that is dead by the server's clock is refused, be it new or a successor, and
+    nothing of it stays.
+    """
     bench.begin_with("used")
     before = bench.inspector.census()
     end = system_clock() + life
@@ -429,7 +461,9 @@ def test_born_dead_is_what_the_steps_say() -> None:
 
 @pytest.mark.parametrize("way", ["delete_all", "delete", "time"])
 def test_login_that_is_ended(bench: Bench, way: str) -> None:
-    """A login whose session is ended, or has run out of its ten seconds, before it is whole is told so, and its index entry goes."""
+    """A login whose session is revoked, or has run out of its ten seconds, before it is complete is
+    told so, and its index entry is removed.
+    """
     bench.begin_with()
     session = row("new")
     login = bench.create(session).step()
@@ -448,7 +482,10 @@ def test_login_that_is_ended(bench: Bench, way: str) -> None:
 
 
 def test_renewal_that_is_ended(bench: Bench) -> None:
-    """A renewal whose successor is ended before it is whole is told so; the used session is ended too, by the same sign-out."""
+    """A renewal whose successor is revoked before it is complete is told so.
+
+    The used session is revoked too, by the same sign-out.
+    """
     bench.begin_with("used")
     renewal = bench.until(bench.renew("used", "new"), "LPUSH" if bench.is_plain else "push").step()
     bench.delete_all().finish()
@@ -461,7 +498,10 @@ def test_renewal_that_is_ended(bench: Bench) -> None:
 
 
 def test_same_id_twice(bench: Bench) -> None:
-    """Another session with an id is refused and changes nothing; the very same one once more is no error, and is listed once."""
+    """Another session with an id is refused and changes nothing.
+
+    The very same one once more is no error, and is listed once.
+    """
     bench.begin_with("other")
     session = row("same", first=1)
     bench.create(session).finish()
@@ -481,7 +521,9 @@ def test_same_id_twice(bench: Bench) -> None:
 
 @pytest.mark.parametrize("done", range(7))
 def test_login_that_is_sent_again(bench: Bench, done: int) -> None:
-    """A login that is repeated after it broke off at any step, or was done, is stored, whole and with its own end."""
+    """A login that is repeated after it broke off at any step, or was done, is stored, whole and
+    with its own end.
+    """
     bench.begin_with()
     session = row("new")
     first = bench.create(session)
@@ -494,7 +536,9 @@ def test_login_that_is_sent_again(bench: Bench, done: int) -> None:
 
 
 def test_renewal_that_is_sent_again(bench: Bench) -> None:
-    """A renewal that is sent again since its reply was lost gets the same successor, whatever the grace."""
+    """A renewal that is sent again since its reply was lost gets the same successor, whatever the
+    grace.
+    """
     bench.begin_with("used")
     successor = row("new")
     for _ in range(3):
@@ -509,7 +553,9 @@ def test_renewal_that_is_sent_again(bench: Bench) -> None:
 @pytest.mark.parametrize("which", ["delete", "delete_all"])
 @with_scripts
 def test_renew_against_ending(bench: Bench, which: str) -> None:
-    """A session that is ended while it is renewed is dead, and so is its successor, in every order of the steps."""
+    """A session that is revoked while it is renewed is dead, and so is its successor, in every
+    order of the steps.
+    """
 
     def begin() -> list[Stepper[Any]]:
         bench.begin_with("used")
@@ -524,7 +570,7 @@ def test_renew_against_ending(bench: Bench, which: str) -> None:
 
 
 class Told(Stepper[Any]):
-    """An operation that may end with being told that its session was ended."""
+    """An operation that may end with being told that its session was revoked."""
 
     def step(self, count: int = 1) -> "Told":
         try:
@@ -537,7 +583,10 @@ class Told(Stepper[Any]):
 @pytest.mark.parametrize("grace", [0, MINUTE])
 @with_scripts
 def test_two_renewals(bench: Bench, grace: int) -> None:
-    """Of two renewals exactly one makes a successor; within the grace both get it, without a grace the other one gets nothing."""
+    """Of two renewals exactly one makes a successor.
+
+    Within the grace both get it, without a grace the other one gets nothing.
+    """
     pair: list[Stepper[SessionRow | None]] = []
 
     def begin() -> list[Stepper[Any]]:
@@ -558,7 +607,9 @@ def test_two_renewals(bench: Bench, grace: int) -> None:
 @pytest.mark.parametrize("expired", [False, True], ids=["at once", "after a minute"])
 @pytest.mark.parametrize("command", ["MGET", "SET"])
 def test_ending_within_a_plain_swap(bench: Bench, command: str, expired: bool) -> None:
-    """Without scripts, a renewal that saw the session before it was ended has no successor, also if the tombstone is gone meanwhile."""
+    """Without scripts, a renewal that saw the session before it was revoked has no successor, also
+    if the tombstone is gone meanwhile.
+    """
     bench.begin_with("used")
     renewal = bench.until(
         bench.until(bench.renew("used", "new"), "PEXPIREAT").step(), "PEXPIREAT"
@@ -574,7 +625,9 @@ def test_ending_within_a_plain_swap(bench: Bench, command: str, expired: bool) -
 
 @without_scripts
 def test_renewal_between_the_look_and_the_swap(bench: Bench) -> None:
-    """Without scripts, a renewal that saw the session before another one took its place follows that one's marker."""
+    """Without scripts, a renewal that saw the session before another one took its place follows
+    that one's marker.
+    """
     bench.begin_with("used")
     late = bench.until(bench.until(bench.renew("used", "second"), "SET").step(), "SET")
     assert isinstance(late.commands[-1], Transaction)
@@ -584,7 +637,9 @@ def test_renewal_between_the_look_and_the_swap(bench: Bench) -> None:
 
 
 def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
-    """A successor that is in the index already, though its renewal is not done, is spared by its handle, and so is what it replaces."""
+    """A successor that is in the index already, though its renewal is not done, is spared by its
+    handle, and so is what it replaces.
+    """
     bench.begin_with("other")
     bench.create(row("kept", handle="h")).finish()
     renewal = bench.until(
@@ -603,7 +658,9 @@ def test_keep_against_renewal_of_the_kept(bench: Bench) -> None:
 
 
 def test_ending_follows_chains(bench: Bench) -> None:
-    """Ending a used id ends the last one of a chain, however long it is and whatever the grace; being handed one on has a bound."""
+    """Revoking a used id revokes the last one of a chain, however long it is and whatever the
+    grace; being handed one on has a bound.
+    """
     bench.begin_with("s0", "other")
     for number in range(20):
         assert bench.renew(f"s{number}", f"s{number + 1}").finish() is not None
@@ -618,7 +675,9 @@ def test_ending_follows_chains(bench: Bench) -> None:
 
 
 def test_chain_in_a_circle(bench: Bench) -> None:
-    """Markers that somebody put in a circle lead nowhere, and ending comes to its end."""
+    """Markers that somebody put in a circle lead nowhere, and a revocation that follows them
+    terminates.
+    """
     bench.begin_with("live")
     for used, successor in (("a", "b"), ("b", "a")):
         bench.inspector.client.set(
@@ -631,7 +690,10 @@ def test_chain_in_a_circle(bench: Bench) -> None:
 
 
 def test_keep(bench: Bench) -> None:
-    """What is kept has to be a live session of this user; else all are ended and it is False. Others' sessions stay."""
+    """What is kept has to be a live session of this user; else all are revoked and it is False.
+
+    Others' sessions stay.
+    """
     bench.begin_with("one", "two")
     bench.create(row("foreign", "u2")).finish()
     assert bench.delete_all("foreign").finish() is False
@@ -651,7 +713,7 @@ def test_keep(bench: Bench) -> None:
 )
 @on_one_server
 def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
-    """Hundreds of sessions are ended in batches of 500, and leave the index so too."""
+    """Hundreds of sessions are revoked in batches of 500, and leave the index so too."""
     ids = bench.inspector.fill("u1", count)
     sign_out = bench.delete_all(ids[7] if keep else None)
     assert sign_out.finish() is keep
@@ -670,7 +732,9 @@ def test_ending_in_batches(bench: Bench, count: int, keep: bool) -> None:
 
 @on_one_server
 def test_thousands_of_dead_entries(bench: Bench) -> None:
-    """Reading a user's list takes thousands of dead ids out of the index, and leaves the live ones in their order."""
+    """Reading a user's list removes thousands of dead ids from the index, and leaves the live ones
+    in their order.
+    """
     bench.begin_with()
     bench.inspector.client.rpush(INDEX, *(f"dead{number}" for number in range(1_200)))
     bench.inspector.client.expire(INDEX, 1_000)
@@ -682,7 +746,9 @@ def test_thousands_of_dead_entries(bench: Bench) -> None:
 
 @on_one_server
 def test_every_eighth_login_prunes(bench: Bench) -> None:
-    """From the sixteenth entry on every eighth login looks at eight entries, and takes the dead ones out."""
+    """From the sixteenth entry on every eighth login checks eight entries, and removes the dead
+    ones.
+    """
     bench.begin_with()
     bounds: list[int] = []
 
@@ -716,7 +782,10 @@ def test_times_of_the_index(bench: Bench) -> None:
 
 
 def test_index_of_the_original(bench: Bench) -> None:
-    """An index that the original wrote, without an end, keeps having none: it leads to sessions whose end nobody has compared."""
+    """An index that Lucia JS wrote, without an expiry, does not get one.
+
+    It leads to sessions whose end nobody has compared.
+    """
     bench.begin_with()
     bench.inspector.client.rpush(INDEX, "old")
     bench.create(row("new")).finish()
@@ -760,7 +829,9 @@ Put = Callable[[Any, str], None]
 
 @pytest.mark.parametrize("put", [put_hash, put_list, put_set])
 def test_session_key_of_another_type(bench: Bench, put: Put) -> None:
-    """A session's key with a value of another type is no session, can't be renewed or taken, and is gone when the id is ended."""
+    """A session's key with a value of another type is no session, can't be renewed or taken, and is
+    gone when the id is revoked.
+    """
     bench.begin_with("live")
     put(bench.inspector.client, "session:x")
     assert bench.renew("x", "new").finish() is None
@@ -775,7 +846,9 @@ def test_session_key_of_another_type(bench: Bench, put: Put) -> None:
 @pytest.mark.parametrize("put", [put_hash, put_string, put_set])
 @pytest.mark.parametrize("which", ["create", "renew", "list", "delete_all", "keep"])
 def test_index_of_another_type(bench: Bench, put: Put, which: str) -> None:
-    """An index of another type is an error of every operation that needs it, which leaves that value and its end as they are."""
+    """An index of another type is an error of every operation that needs it, which leaves that
+    value and its end as they are.
+    """
     bench.begin_with("one")
     bench.inspector.client.delete(INDEX)
     put(bench.inspector.client, INDEX)
@@ -793,7 +866,9 @@ def test_index_of_another_type(bench: Bench, put: Put, which: str) -> None:
 
 
 def test_ending_in_spite_of_an_index(bench: Bench) -> None:
-    """If an index can't be written to, the sessions and what they were renewed to are ended all the same, before the error."""
+    """If an index can't be written to, the sessions and what they were renewed to are revoked all
+    the same, before the error.
+    """
     bench.begin_with("a", "used")
     bench.renew("used", "new").finish()
     bench.inspector.client.set(INDEX, "garbage")
@@ -804,7 +879,10 @@ def test_ending_in_spite_of_an_index(bench: Bench) -> None:
 
 @pytest.mark.parametrize("put", [put_hash, put_string, put_list])
 def test_marker_of_another_type(bench: Bench, put: Put) -> None:
-    """A marker's key with a foreign value leads nowhere and hinders no ending; a renewal is done or refused, and never made twice."""
+    """A marker's key with a foreign value leads nowhere and hinders no revocation.
+
+    A renewal is done or refused, and never made twice.
+    """
     bench.begin_with("used", "ended")
     for used_id in ("used", "ended"):
         put(bench.inspector.client, DEFAULT.marker_key(used_id))
@@ -817,7 +895,9 @@ def test_marker_of_another_type(bench: Bench, put: Put) -> None:
 
 
 def test_tombstone_leads_nowhere(bench: Bench) -> None:
-    """What stands in a marker's place after an ending without scripts names no successor, also for who uses scripts by now."""
+    """What stands in a marker's place after a revocation without scripts names no successor, also
+    for who uses scripts now.
+    """
     bench.begin_with("other")
     bench.inspector.client.set(DEFAULT.marker_key("ended"), TOMBSTONE, px=MINUTE)
     assert json.loads(TOMBSTONE) == {"ended": True}
@@ -828,7 +908,9 @@ def test_tombstone_leads_nowhere(bench: Bench) -> None:
 
 
 def test_bytes_in_an_index(bench: Bench) -> None:
-    """Entries that are no text are taken out if their session is gone, never listed, and ended with the others."""
+    """Entries that are no text are removed if their session is gone, never listed, and revoked with
+    the others.
+    """
     bench.begin_with("one")
     client = bench.inspector.client
     client.rpush(INDEX, b"\xff\xfe", b"a\xff", b"one\x00")
@@ -845,7 +927,9 @@ def test_bytes_in_an_index(bench: Bench) -> None:
 
 @pytest.mark.parametrize("evil", ["renewed:{session:used}", "a}b", "{}", "}{", "{}a}", "a{}b{c"])
 def test_refused_ids(bench: Bench, evil: str) -> None:
-    """An id that would make a marker's key, or whose marker would be in another slot, is refused before anything is sent."""
+    """An id that would make a marker's key, or whose marker would be in another slot, is refused
+    before anything is sent.
+    """
     bench.begin_with("used")
     before = bench.inspector.census()
     for refused in (lambda: bench.create(row(evil)), lambda: bench.renew("used", evil)):
@@ -858,7 +942,9 @@ def test_refused_ids(bench: Bench, evil: str) -> None:
 
 @pytest.mark.parametrize("id_", ["{a}b{}", "a{b}", "{", "a{", "{a}{b}"])
 def test_ids_with_braces(bench: Bench, id_: str) -> None:
-    """An id with a hash tag of its own, or with an opening brace alone, works as any other if its marker shares its slot."""
+    """An id with a hash tag of its own, or with an opening brace alone, works as any other if its
+    marker shares its slot.
+    """
     bench.begin_with("other")
     bench.create(row(id_)).finish()
     found = bench.renew(id_, f"new {id_}").finish()
@@ -871,7 +957,9 @@ def test_ids_with_braces(bench: Bench, id_: str) -> None:
 @pytest.mark.parametrize("which", ["delete", "delete_all"])
 @on_one_server
 def test_ids_of_another_protocol(bench: Bench, which: str) -> None:
-    """A session that was stored while scripts were allowed, under an id that is refused without them, can be ended."""
+    """A session that was stored while scripts were allowed, under an id that is refused without
+    them, can be revoked.
+    """
     bench.begin_with("one")
     bench.steps(SingleServerStore(DEFAULT).create(row("a}b"), lambda _: 0)).finish()
     assert [each.id for each in bench.read_all().finish()] == ["a}b", "one"]

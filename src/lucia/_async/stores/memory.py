@@ -1,4 +1,7 @@
-"""Users, keys and sessions in this process's memory: for tests, for trying things out, and as the model that other stores are held to."""
+"""Users, keys and sessions in this process's memory.
+
+For tests and for trying things out. The conformance suites compare other stores with it.
+"""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -15,12 +18,13 @@ from lucia.models import UNSET, KeyRow, SessionRow, Unset, UserRow
 
 
 class AsyncMemoryAdapter:
-    """One store for users and sessions; nothing survives the process, and nothing is shared between processes.
+    """One store for users and sessions; each process has its own, which ends with the process.
 
-    Given as ``sessions=`` alone it stores sessions of users it does not know, as the Redis adapter does.
+    Given only as ``sessions=``, it stores sessions of users that it does not know, like the Redis
+    adapter.
 
     Args:
-        clock: gives the time in milliseconds since the epoch.
+        clock: returns the time in milliseconds since the epoch.
     """
 
     keeps_attributes: bool = True
@@ -35,7 +39,7 @@ class AsyncMemoryAdapter:
         self._renewals = Renewals(clock)
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
-        """The user with this id, or None."""
+        """Return the user with this id, or None."""
         return self._users.get(user_id)
 
     async def set_user(
@@ -51,7 +55,8 @@ class AsyncMemoryAdapter:
         async with self._lock:
             if user_id in self._users:
                 raise ValueError(
-                    "a user with this id exists already: generate_custom_user_id has to give a new one each time"
+                    "a user with this id exists already: generate_custom_user_id has to return a "
+                    "new one each time"
                 )
             if key is not None:
                 self._add_key(key)
@@ -66,7 +71,7 @@ class AsyncMemoryAdapter:
     async def update_user_attributes(
         self, user_id: str, attributes: Mapping[str, Any], /
     ) -> UserRow | None:
-        """Change the named attributes, leave the others, and return the user; None if there is none."""
+        """Change these attributes, leave the others, and return the user; None if unknown."""
         async with self._lock:
             user = self._users.get(user_id)
             if user is None:
@@ -76,11 +81,11 @@ class AsyncMemoryAdapter:
             return changed
 
     async def get_key(self, key_id: str, /) -> KeyRow | None:
-        """The key with this id, expired ones included; None if there is none."""
+        """Return the key with this id, even if it has expired; None if there is none."""
         return self._keys.get(key_id)
 
     async def get_keys_by_user_id(self, user_id: str, /) -> list[KeyRow]:
-        """The user's keys; empty for an unknown user."""
+        """Return the user's keys; none for an unknown user."""
         async with self._lock:
             return [key for key in self._keys.values() if key.user_id == user_id]
 
@@ -104,7 +109,10 @@ class AsyncMemoryAdapter:
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        """Set the key's hash, where given only if it is ``expected``; None if there is no such key or its hash is another."""
+        """Set the key's hash and return the key.
+
+        None if there is no such key, or if ``expected`` is given and the key has another hash.
+        """
         async with self._lock:
             key = self._keys.get(key_id)
             if key is None or (expected is not UNSET and key.hashed_password != expected):
@@ -114,7 +122,7 @@ class AsyncMemoryAdapter:
             return changed
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
-        """Remove these keys but for primary ones, and say how many there were."""
+        """Remove these keys but for primary ones; return how many were removed."""
         async with self._lock:
             gone = {id_ for id_ in key_ids if id_ in self._keys and not self._keys[id_].primary_key}
             for id_ in gone:
@@ -127,21 +135,21 @@ class AsyncMemoryAdapter:
             self._keys = {id_: key for id_, key in self._keys.items() if key.user_id != user_id}
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
-        """The session with this id, dead ones included; None if there is none."""
+        """Return the session with this id, even if it has expired; None if there is none."""
         session = self._sessions.get(session_id)
         return None if session is None else _copy(session)
 
     async def get_session_and_user_by_session_id(
         self, session_id: str, /
     ) -> tuple[SessionRow, UserRow] | None:
-        """The session and its user; None if either is missing."""
+        """Return the session and its user; None if either is missing."""
         async with self._lock:
             session = self._sessions.get(session_id)
             user = None if session is None else self._users.get(session.user_id)
             return None if session is None or user is None else (_copy(session), user)
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
-        """The user's sessions, dead ones included; empty for an unknown user."""
+        """Return the user's sessions, with expired ones; none for an unknown user."""
         async with self._lock:
             return [
                 _copy(session) for session in self._sessions.values() if session.user_id == user_id
@@ -157,7 +165,7 @@ class AsyncMemoryAdapter:
             self._add_session(session)
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
-        """Store a new session and end the user's oldest logins beyond ``limit``.
+        """Store a new session and revoke the user's oldest logins beyond ``limit``.
 
         Raises:
             DuplicateSessionId: a session has this id; nothing was changed.
@@ -176,22 +184,29 @@ class AsyncMemoryAdapter:
         self._sessions[session.id] = _copy(session)
 
     async def delete_session(self, /, *session_ids: str) -> None:
-        """Remove these sessions, and what they were renewed to within the last 60 seconds; unknown ids are no error."""
+        """Revoke these sessions, and what they were renewed to within the last 60 seconds.
+
+        Unknown ids are no error.
+        """
         async with self._lock:
             for session_id in session_ids:
-                end: str | None = session_id
-                while end is not None:
-                    row = self._sessions.pop(end, None)
+                next_id: str | None = session_id
+                while next_id is not None:
+                    row = self._sessions.pop(next_id, None)
                     revoked(0 if row is None else 1, None if row is None else row.user_id)
-                    end = self._renewals.successor(end)
+                    next_id = self._renewals.successor(next_id)
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        """Remove all sessions of this user; an unknown user is no error."""
+        """Revoke all sessions of this user; an unknown user is no error."""
         async with self._lock:
             self._keep_only(user_id, None)
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
-        """Remove all sessions of this user but ``keep``, or what that was renewed to; says whether one was kept."""
+        """Revoke all sessions of this user but ``keep``, or what that was renewed to.
+
+        Returns:
+            Whether a session was kept.
+        """
         async with self._lock:
             kept = self._end_of_chain(keep)
             if kept is None or kept.user_id != user_id:
@@ -201,7 +216,7 @@ class AsyncMemoryAdapter:
             return True
 
     def _end_of_chain(self, session_id: str) -> SessionRow | None:
-        """The session, or what it was renewed to within the last 60 seconds, whatever the grace."""
+        """Return the session, or what it was renewed to in the last 60 s, whatever the grace."""
         successor = self._renewals.successor(session_id)
         return (
             self._sessions.get(session_id) if successor is None else self._end_of_chain(successor)
@@ -224,18 +239,21 @@ class AsyncMemoryAdapter:
         """
         async with self._lock:
             if session_id not in self._sessions:
-                return self._followed(session_id)
+                return self._follow_chain(session_id)
             self._add_session(successor)
             del self._sessions[session_id]
             self._renewals.add(session_id, successor.id, grace)
             return successor
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
-        """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
-        async with self._lock:
-            return self._followed(session_id)
+        """Follow a used id along its renewals to a live session, each within its grace.
 
-    def _followed(self, session_id: str) -> SessionRow | None:
+        None if they lead to none.
+        """
+        async with self._lock:
+            return self._follow_chain(session_id)
+
+    def _follow_chain(self, session_id: str) -> SessionRow | None:
         found = self._successor(session_id)
         return None if found is None else _copy(found)
 
@@ -249,5 +267,5 @@ class AsyncMemoryAdapter:
 
 
 def _copy(session: SessionRow) -> SessionRow:
-    """A row that shares nothing with the other, as one that has been to a database and back."""
+    """Return a row that shares nothing with this one, as if it were read from a database."""
     return replace(session, attributes=deepcopy(dict(session.attributes)))

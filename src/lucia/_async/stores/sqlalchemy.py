@@ -1,4 +1,7 @@
-"""Users, keys and sessions in a database, by SQLAlchemy 2: runs the operations of :mod:`lucia._sqlalchemy.statements`."""
+"""Users, keys and sessions in a database, by SQLAlchemy 2.
+
+The operations are in :mod:`lucia._sqlalchemy.statements`; here they are run.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -44,50 +47,55 @@ class AsyncSQLAlchemyUserAdapter:
     connection is held between calls. It is repeated, ten times at most, if the database rolls it
     back because of another one, such as by a deadlock.
 
-    With the caller's own session everything happens in the caller's transaction: pending objects are
-    flushed first, nothing is committed, and a refused write is undone to a SAVEPOINT, so that the
-    transaction stays usable. After a deadlock MySQL and MariaDB have undone all of it: call
-    ``rollback()``, since a ``commit()`` would succeed and store nothing from before. Objects that the
-    session has loaded before keep what they were loaded with: refresh them where that matters.
+    With the caller's own session everything happens in the caller's transaction: pending objects
+    are flushed first, nothing is committed, and a refused write is rolled back to a SAVEPOINT, so
+    that the transaction stays usable. After a deadlock MySQL and MariaDB have rolled back all of
+    it: call ``rollback()``, since a ``commit()`` would succeed and store nothing from before.
+    Objects that the session has loaded before keep their values: refresh them where that matters.
 
-    Tables: see :class:`~lucia.adapters.sqlalchemy.AuthTables`; ``auth_user`` stands for the application's user table if there is one.
+    For the tables see :class:`~lucia.adapters.sqlalchemy.AuthTables`. If the application has a user
+    table of its own, that is used in place of ``auth_user``.
 
-    ========================== =================================================================================================
+    ========================== =====================================================================
     method                     statements
-    ========================== =================================================================================================
+    ========================== =====================================================================
     ``get_user``               ``SELECT id, … FROM auth_user WHERE id = :id``
     ``set_user``               ``INSERT INTO auth_user (id, …) VALUES (:id, …)``; with a key
-                               ``INSERT INTO auth_key (…) VALUES (…)``; then as ``get_user``
-    ``delete_user``            ``DELETE FROM auth_key WHERE user_id = :id``; where there is one, the same for ``auth_session``;
-                               ``DELETE FROM auth_user WHERE id = :id``
-    ``update_user_attributes`` ``UPDATE auth_user SET … WHERE id = :id``; then as ``get_user``
+                               ``INSERT INTO auth_key (…) VALUES (…)``; then see ``get_user``
+    ``delete_user``            ``DELETE FROM auth_key WHERE user_id = :id``; with ``auth_session``
+                               the same for that; ``DELETE FROM auth_user WHERE id = :id``
+    ``update_user_attributes`` ``UPDATE auth_user SET … WHERE id = :id``; then see ``get_user``
     ``get_key``                ``SELECT … FROM auth_key WHERE id = :id``
     ``get_keys_by_user_id``    ``SELECT … FROM auth_key WHERE user_id = :user_id``
-    ``set_key``                ``INSERT INTO auth_key (…) SELECT … FROM auth_user WHERE id = :user_id``: no row is INVALID_USER_ID
-    ``update_key_password``    ``UPDATE auth_key SET hashed_password = :new WHERE id = :id`` and, with ``expected``,
-                               ``AND hashed_password = :expected`` or ``IS NULL``; then as ``get_key``
+    ``set_key``                ``INSERT INTO auth_key (…) SELECT … FROM auth_user WHERE id =
+                               :user_id``; if no row is inserted, the user is unknown
+    ``update_key_password``    ``UPDATE auth_key SET hashed_password = :new WHERE id = :id`` and,
+                               with ``expected``, ``AND hashed_password = :expected`` or ``IS
+                               NULL``; then see ``get_key``
     ``delete_non_primary_key`` ``DELETE FROM auth_key WHERE id IN (…) AND NOT primary_key``
     ``delete_keys_by_user_id`` ``DELETE FROM auth_key WHERE user_id = :user_id``
-    ========================== =================================================================================================
+    ========================== =====================================================================
 
-    On MySQL and MariaDB each comparison with an id or a hash also compares the bytes, since a column's collation may ignore
-    case, accents and trailing spaces.
+    On MySQL and MariaDB each comparison with an id or a hash also compares the bytes, since a
+    column's collation may ignore case, accents and trailing spaces.
 
-    When the database refuses an INSERT, one more SELECT or two tell whether an id was taken, these with ``FOR UPDATE``, or
-    whether the user is missing. Every
-    other error of the database is raised as the same object, without the statement's values in its ``params`` and its text.
-    SQLAlchemy's own log (``echo=True``) shows them, unless the engine is made with ``hide_parameters=True``; at the level DEBUG
-    it shows the rows that were read too, which nothing hides. So do drivers that log each statement at the level DEBUG.
+    When the database refuses an INSERT, one or two SELECTs find out whether an id is taken (with
+    ``FOR UPDATE``), or whether the user is missing. Every other error of the database is raised
+    unchanged, but without the statement's values in its ``params`` and its text. SQLAlchemy's own
+    log (``echo=True``) shows them, unless the engine is made with ``hide_parameters=True``; at the
+    level DEBUG it also shows the rows that were read, which no option hides. So do drivers that log
+    each statement at the level DEBUG.
 
-    SQLite lets one connection write at a time: ``connect_args={"timeout": 30}`` makes the others wait longer than the driver's 5 s, and
-    ``PRAGMA journal_mode=WAL`` lets them read meanwhile. A database in memory has one connection, which concurrent calls must not share.
+    SQLite lets one connection write at a time: ``connect_args={"timeout": 30}`` makes the others
+    wait longer than the driver's 5 s, and ``PRAGMA journal_mode=WAL`` lets them read meanwhile. A
+    database in memory has one connection, which concurrent calls must not share.
 
     Args:
-        source: an engine, a sessionmaker, or the caller's own session. It stays the caller's: it is never closed here.
+        source: an engine, a sessionmaker, or the caller's own session. It is never closed here.
         tables: the tables, made in the application's metadata.
 
     Raises:
-        TypeError: the source is none of these, or is of the other colour.
+        TypeError: the source is none of these.
     """
 
     def __init__(self, source: AsyncSource, tables: AuthTables) -> None:
@@ -152,20 +160,25 @@ class AsyncSQLAlchemyUserAdapter:
         operation: OperationFactory[T],
         refused: OperationFactory[LuciaError | None] | None = None,
     ) -> T:
-        """Run an operation whole or not at all; ``refused`` finds out what a violated constraint means, once all is undone.
+        """Run an operation completely or not at all.
 
-        The library's error is raised outside of the handler, lest the database's error, which may quote ids, becomes its context.
+        Args:
+            operation: writes.
+            refused: finds out which of our errors a violated constraint stands for; it runs after
+                the rollback.
         """
         await self._flush()
         try:
             return await self._transact(operation, atomic=True)
         except IntegrityError as error:
             failure = error
+        # Not in the handler: there the database's error, which may quote ids, would become the
+        # context of ours.
         reason = None if refused is None else await self._read(refused)
         raise reason or failure
 
     async def _flush(self) -> None:
-        """Write what is pending in the caller's session; an error in it is the caller's, not an answer to our operation."""
+        """Flush the caller's session, so that an error in what is pending there is the caller's."""
         if isinstance(self._source, AsyncSession):
             await self._source.flush()
 
@@ -228,37 +241,46 @@ class AsyncSQLAlchemyUserAdapter:
 class AsyncSQLAlchemyAdapter(AsyncSQLAlchemyUserAdapter):
     """Users, keys and sessions in one database; a session and its user come in one query.
 
-    What is said of :class:`~lucia.adapters.sqlalchemy.SQLAlchemyUserAdapter` holds here too. Dead sessions stay until somebody deletes
-    them; used ones (``successor`` is set) are no sessions any more and are swept at the user's next renewals.
+    See :class:`~lucia.adapters.sqlalchemy.SQLAlchemyUserAdapter` for transactions and errors.
+    Expired sessions stay until the application deletes them. Used ones (``successor`` is set) are
+    no sessions any more, and are deleted at the user's next renewals.
 
-    ============================== =============================================================================================
+    ============================== =================================================================
     method                         statements
-    ============================== =============================================================================================
-    ``get_session``                ``SELECT … FROM auth_session WHERE id = :id AND successor IS NULL``
+    ============================== =================================================================
+    ``get_session``                ``SELECT … FROM auth_session WHERE id = :id AND successor IS
+                                   NULL``
     ``get_sessions_by_user_id``    the same ``WHERE user_id = :user_id``
-    ``get_session_and_user_by…``   the same ``WHERE id = :id`` with ``JOIN auth_user ON auth_session.user_id = auth_user.id``
-    ``set_session``                ``INSERT INTO auth_session (…) SELECT … FROM auth_user WHERE id = :user_id``
-    ``set_session_capped``         a ``DELETE`` that changes nothing, ``SELECT id FROM auth_user WHERE id = :user_id FOR NO KEY UPDATE``
-                                   (or ``FOR UPDATE``; for SQL Server SQLAlchemy makes neither), then as ``set_session``,
-                                   ``get_sessions_by_user_id`` and, for the oldest logins, ``delete_session``
-    ``delete_session``             ``DELETE FROM auth_session WHERE id IN (…) AND successor IS NULL``, then the used ones among
-                                   these ids: ``SELECT … FOR UPDATE`` and ``DELETE`` them, and so on with what they led to up
-                                   to 60 s ago
-    ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it finds nothing
-    ``renew_session``              ``UPDATE auth_session SET successor = :new, active_expires = :end_of_grace,
-                                   idle_expires = :in_60_s WHERE id = :id AND successor IS NULL AND idle_expires >= :now``; one row
-                                   is the winner, who goes on as ``set_session`` and sweeps (``SELECT id`` of the user's used
-                                   rows, ``DELETE … WHERE id IN (…)``); no row goes on as ``get_successor``,
-                                   each ``SELECT`` with ``FOR UPDATE``
+    ``get_session_and_user_by…``   the same ``WHERE id = :id`` with ``JOIN auth_user ON
+                                   auth_session.user_id = auth_user.id``
+    ``set_session``                ``INSERT INTO auth_session (…) SELECT … FROM auth_user WHERE id =
+                                   :user_id``
+    ``set_session_capped``         a ``DELETE`` that changes nothing; ``SELECT id FROM auth_user
+                                   WHERE id = :user_id FOR NO KEY UPDATE`` (or ``FOR UPDATE``; for
+                                   SQL Server SQLAlchemy makes neither); then see ``set_session``,
+                                   ``get_sessions_by_user_id`` and, for the oldest logins,
+                                   ``delete_session``
+    ``delete_session``             ``DELETE FROM auth_session WHERE id IN (…) AND successor IS
+                                   NULL``; for used ids ``SELECT … FOR UPDATE`` and ``DELETE``, then
+                                   the same for what they were renewed to in the last 60 s
+    ``delete_sessions_by_user_id`` ``DELETE FROM auth_session WHERE user_id = :user_id`` until it
+                                   finds nothing
+    ``renew_session``              ``UPDATE auth_session SET successor = :new, active_expires =
+                                   :end_of_grace, idle_expires = :in_60_s WHERE id = :id AND
+                                   successor IS NULL AND idle_expires >= :now``; if a row is
+                                   changed, see ``set_session``, then ``SELECT id`` of the user's
+                                   used rows and ``DELETE … WHERE id IN (…)``; if not, see
+                                   ``get_successor``, each ``SELECT`` with ``FOR UPDATE``
     ``get_successor``              ``SELECT … FROM auth_session WHERE id = :id`` along the chain
-    ``delete_other_sessions``      ``UPDATE auth_session SET idle_expires = idle_expires WHERE id = :keep AND …`` locks the one to
-                                   keep; ``DELETE … WHERE user_id = :user_id AND id != :keep AND successor IS NULL`` until
-                                   ``SELECT … FOR UPDATE`` finds no other
-    ============================== =============================================================================================
+    ``delete_other_sessions``      ``UPDATE auth_session SET idle_expires = idle_expires WHERE id =
+                                   :keep AND …`` locks the one to keep; ``DELETE … WHERE user_id =
+                                   :user_id AND id != :keep AND successor IS NULL`` until ``SELECT …
+                                   FOR UPDATE`` finds no other
+    ============================== =================================================================
 
     Args:
-        source, tables: as for the user adapter, the tables made with ``sessions=True``.
-        clock: gives the time in milliseconds since the epoch.
+        source, tables: see the user adapter; the tables are made with ``sessions=True``.
+        clock: returns the time in milliseconds since the epoch.
 
     Raises:
         ValueError: the tables were made without ``sessions=True``.
