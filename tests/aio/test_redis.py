@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from lucia._redis.commands import Command
 from lucia._redis.index import LIST
 from lucia._redis.records import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
@@ -1250,7 +1251,7 @@ async def persist(call: Callable[[], Any], expected: object) -> None:
         ):
             if await call() == expected:
                 return
-        await AsyncCalls.pause(50)
+        await AsyncPause.seconds(0.05)
     raise TimeoutError
 
 

@@ -19,6 +19,7 @@ from redis import Redis
 
 from lucia._sync.stores.redis.driver import RedisDriver
 from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia._redis.commands import Command
 from lucia._redis.index import LIST
 from lucia._redis.records import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
@@ -1251,7 +1252,7 @@ def persist(call: Callable[[], Any], expected: object) -> None:
         ):
             if call() == expected:
                 return
-        Calls.pause(50)
+        Pause.seconds(0.05)
     raise TimeoutError
 
 

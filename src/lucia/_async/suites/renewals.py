@@ -7,6 +7,7 @@ from typing import Final
 from lucia._async.protocols import AsyncRenewingSessionAdapter
 from lucia._async.suites.sessions import AsyncSessionAdapterSuite
 from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from lucia._testing.checks import (
     AT_ONCE,
     OTHER_SPELLINGS,
@@ -34,7 +35,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
 
     async def wait(self, milliseconds: int) -> None:
         """Let so much time pass. Override it, together with :meth:`now`, for an adapter whose clock is not the system's."""
-        await AsyncCalls.pause(milliseconds)
+        await AsyncPause.seconds(milliseconds / 1_000)
 
     async def renew_chain(
         self, adapter: AsyncRenewingSessionAdapter, *rows: SessionRow, grace: int = _GRACE

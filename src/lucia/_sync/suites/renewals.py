@@ -8,6 +8,7 @@ from typing import Final
 from lucia._sync.protocols import RenewingSessionAdapter
 from lucia._sync.suites.sessions import SessionAdapterSuite
 from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia._testing.checks import (
     AT_ONCE,
     OTHER_SPELLINGS,
@@ -35,7 +36,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
 
     def wait(self, milliseconds: int) -> None:
         """Let so much time pass. Override it, together with :meth:`now`, for an adapter whose clock is not the system's."""
-        Calls.pause(milliseconds)
+        Pause.seconds(milliseconds / 1_000)
 
     def renew_chain(
         self, adapter: RenewingSessionAdapter, *rows: SessionRow, grace: int = _GRACE
