@@ -35,7 +35,7 @@ class AsyncSessionReader:
 
     async def get(self, store: Store, session_id: str) -> SessionRow | None:
         """The session with this id; None if there is none, or if what is stored there is no session."""
-        way = self._driver.shortest_way()
+        way = self._driver.ready_route()
         if way is None:
             return await self._driver.run(store.get(session_id))
         end = time.monotonic() + self._seconds
@@ -46,21 +46,21 @@ class AsyncSessionReader:
                 store.lookup, session_id, records
             )
         except BatchRejected:
-            again, operation = False, store.get(session_id)
+            is_retry, operation = False, store.get(session_id)
         except MismatchedReply:
-            again, operation = False, once_more(partial(store.get_once, session_id))
+            is_retry, operation = False, once_more(partial(store.get_once, session_id))
         except NoReply as lost:
             if lost.error is None:
                 error = error_to_raise(lost, wrote=False)
                 self._outage.failed(error)
                 raise error from None
-            again, operation = True, store.get(session_id)
+            is_retry, operation = True, store.get(session_id)
         else:
             if self._outage.is_on:
                 self._outage.answered()
             self._near.keep(keys, records, row)
             return row
-        return await self._driver.run(operation, end - time.monotonic(), again=again)
+        return await self._driver.run(operation, end - time.monotonic(), is_retry=is_retry)
 
     def _row(self, lookup: Lookup, session_id: str, records: Records) -> SessionRow | None:
         row = lookup.row(session_id, records)

@@ -11,8 +11,8 @@ from lucia._redis.replay import ConnectionMonitor, Revocations
 from lucia._redis.transport.connection_io import AsyncRecords
 from lucia._redis.transport.connections import AsyncServer
 from lucia._redis.transport.first_answer import AsyncFirstAnswer
-from lucia._redis.transport.retries import WRITE_SECONDS, BatchRejected, NoReply
-from lucia._redis.transport.settings import AsyncSettings
+from lucia._redis.transport.retries import BatchRejected, NoReply
+from lucia._redis.transport.settings import WRITE_SECONDS, AsyncSettings
 from lucia._redis.transport.single_flight import AsyncSingleFlight
 from lucia._redis.transport.slots import SlotMap, key_per_primary, parse_slot_map, redirection_in
 from lucia._redis.transport.topology import Address, BehindSentinel, InCluster, OneServer, Topology

@@ -12,8 +12,8 @@ from lucia._redis.replay import ConnectionMonitor, Revocations
 from lucia._redis.transport.connection_io import Records
 from lucia._redis.transport.connections import Server
 from lucia._redis.transport.first_answer import FirstAnswer
-from lucia._redis.transport.retries import WRITE_SECONDS, BatchRejected, NoReply
-from lucia._redis.transport.settings import Settings
+from lucia._redis.transport.retries import BatchRejected, NoReply
+from lucia._redis.transport.settings import WRITE_SECONDS, Settings
 from lucia._redis.transport.single_flight import SingleFlight
 from lucia._redis.transport.slots import SlotMap, key_per_primary, parse_slot_map, redirection_in
 from lucia._redis.transport.topology import Address, BehindSentinel, InCluster, OneServer, Topology
