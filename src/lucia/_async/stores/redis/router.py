@@ -1,4 +1,4 @@
-"""Routes commands to a server: the only one, Sentinel's master, or the node that serves a key's slot."""
+"""Route commands to the only server, to Sentinel's master, or to the node of a key's slot."""
 
 import time
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class AsyncRoute(Protocol):
         ...
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
-        """Return the values of keys; where they are in many slots, none after the first value found.
+        """Return the values of keys; in a cluster, none after the first value found.
 
         Raises:
             BatchRejected: the keys have to be read by :meth:`ask`.

@@ -285,7 +285,7 @@ class RedisDriver:
     def _ask(
         self, command: SingleCommand, commands: Sequence[Words], state: OperationState
     ) -> list[Reply]:
-        """Send commands, and send them again if the reply is lost and the retry policy allows it."""
+        """Send commands; send them again if the reply is lost and the retry policy allows it."""
         is_retry, state.is_retry = state.is_retry, False
         while True:
             try:
@@ -389,7 +389,7 @@ def _error_in(replies: Sequence[Reply]) -> Exception | None:
 
 
 def _to_raise(error: Exception, command: Command, *, wrote: bool) -> Exception:
-    """Return the error that an operation is thrown: without arguments in its text, by its meaning."""
+    """Return the error to throw into the operation: by its meaning, without arguments."""
     redact(error, command)
     if is_outage(error):
         return error_to_raise(NoReply(error, sent=False), wrote=wrote)
