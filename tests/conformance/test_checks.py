@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from lucia import AsyncAuth, InvalidSessionId, SessionRow, User
 from lucia._compat.calls import AsyncCalls, Calls
+from lucia._compat.pause import AsyncPause
 from lucia._testing.checks import equal, no_error, one_of, one_winner, refused, show
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.testing import alogin
@@ -80,7 +81,7 @@ async def test_calls_as_tasks() -> None:
     async def meet(name: str) -> str:
         seen.append(name)
         while len(seen) < 3:
-            await AsyncCalls.pause(1)
+            await AsyncPause.seconds(0.001)
         return name
 
     assert await AsyncCalls.together(*(partial(meet, name) for name in "abc")) == ["a", "b", "c"]

@@ -109,7 +109,7 @@ def test_refused_clients_of_the_other_colour(make: Callable[[], Any]) -> None:
         (
             AsyncRedisSessionAdapter,
             lambda: valkey.asyncio.ValkeyCluster(host="localhost", read_from_replicas=True),
-            "the ValkeyCluster given reads from replicas, .*: let it use primaries",
+            "the ValkeyCluster given reads from replicas, .*: let it read from primaries",
         ),
         (
             RedisSessionAdapter,
@@ -175,7 +175,7 @@ def test_sentinels_client_of_replicas(library: str) -> None:
     )
     for adapter, clients in pairs:
         sentinel = clients.sentinels[library]([("localhost", 1)])
-        with pytest.raises(TypeError, match=r"reads from replicas, .*: let it use primaries"):
+        with pytest.raises(TypeError, match=r"reads from replicas, .*: let it read from primaries"):
             adapter(sentinel.slave_for("x"))
 
 

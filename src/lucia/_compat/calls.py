@@ -1,7 +1,6 @@
 """Calls at the same time, for the conformance suites: tasks in one colour, threads in the other."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -18,11 +17,6 @@ class AsyncCalls:
     async def together(*calls: Callable[[], Awaitable[object]]) -> list[object]:
         """Start all calls, wait for all, and give what each returned, or the library's error that it raised; other errors go up."""
         return _outcomes(await asyncio.gather(*(call() for call in calls), return_exceptions=True))
-
-    @staticmethod
-    async def pause(milliseconds: int) -> None:
-        """Do nothing for so long."""
-        await asyncio.sleep(milliseconds / 1000)
 
 
 class Calls:
@@ -42,11 +36,6 @@ class Calls:
 
         with ThreadPoolExecutor(len(calls)) as threads:
             return _outcomes(threads.map(run, calls))
-
-    @staticmethod
-    def pause(milliseconds: int) -> None:
-        """Do nothing for so long."""
-        time.sleep(milliseconds / 1000)
 
 
 def _outcomes(outcomes: Iterable[object]) -> list[object]:

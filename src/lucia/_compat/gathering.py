@@ -1,4 +1,4 @@
-"""Independent calls, made concurrently in async code and one after another in sync code."""
+"""Make independent calls: concurrently in async code, one after another in sync code."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,20 +13,23 @@ MAX_CONCURRENT_CALLS: Final = 128
 
 
 class AsyncGatherer:
-    """Makes independent calls.
+    """Makes independent calls, as tasks.
 
     Args:
-        concurrently: whether they run as tasks at the same time; else one after another, since each
-            would need a connection, of which the application's client may have too few.
+        concurrently: whether they run at the same time. Where each needs a connection, the
+            application's client may have too few of them.
     """
 
     def __init__(self, *, concurrently: bool) -> None:
         self._concurrently = concurrently
 
-    async def outcomes(
+    async def gather_results(
         self, calls: Sequence[Callable[[], Awaitable[T]]], at_once: int = MAX_CONCURRENT_CALLS
     ) -> list[T | BaseException]:
-        """What each returned or raised, in order; nothing is begun after one has failed, but those that were begun end."""
+        """Return the result or error of each call, in order.
+
+        After an error no further call is started; those that were started are waited for.
+        """
         found: list[T | BaseException] = []
         size = at_once if self._concurrently else 1
         for start in range(0, len(calls), size):
@@ -50,10 +53,10 @@ class Gatherer:
 
     def __init__(self, *, concurrently: bool) -> None: ...
 
-    def outcomes(
+    def gather_results(
         self, calls: Sequence[Callable[[], T]], _at_once: int = 1
     ) -> list[T | BaseException]:
-        """What each returned or raised, in order, up to the first that failed."""
+        """Return the result or error of each call, in order, up to the first error."""
         found: list[T | BaseException] = []
         for call in calls:
             try:

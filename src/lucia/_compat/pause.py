@@ -1,4 +1,4 @@
-"""Waiting, in either flavour."""
+"""Wait for a time, async and sync."""
 
 import asyncio
 import time
@@ -7,16 +7,18 @@ __all__ = ["AsyncPause", "Pause"]
 
 
 class AsyncPause:
-    """Waits."""
+    """Waits in the running task."""
 
     @staticmethod
     async def seconds(count: float) -> None:
+        """Wait for so many seconds."""
         await asyncio.sleep(count)
 
 
 class Pause:
-    """Waits."""
+    """Waits in the calling thread."""
 
     @staticmethod
     def seconds(count: float) -> None:
+        """Wait for so many seconds."""
         time.sleep(count)

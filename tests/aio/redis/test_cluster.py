@@ -13,6 +13,7 @@ import valkey.exceptions
 from lucia import AsyncAuth, Session
 from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from lucia._redis.cluster import ScriptedSteps
 from lucia._redis.commands import Call, Operation, Transaction
 from lucia._redis.records import encode_row
@@ -511,7 +512,7 @@ async def play(adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: 
     began: list[float] = []
 
     async def log_in(session_id: str, pause: int) -> None:
-        await AsyncCalls.pause(pause)
+        await AsyncPause.seconds(pause / 1_000)
         try:
             await adapter.set_session(row(session_id, user_id))
         except ConcurrentlyRevoked:
@@ -519,7 +520,7 @@ async def play(adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: 
         returned[session_id] = time.monotonic()
 
     async def sign_out(pause: int) -> None:
-        await AsyncCalls.pause(pause)
+        await AsyncPause.seconds(pause / 1_000)
         began.append(time.monotonic())
         await adapter.delete_sessions_by_user_id(user_id)
 
@@ -548,13 +549,13 @@ async def play_renewals(
     await add(adapter, *used, user_id=user_id)
 
     async def renew_one(used_id: str, pause: int) -> None:
-        await AsyncCalls.pause(pause)
+        await AsyncPause.seconds(pause / 1_000)
         for turn in range(2):
             await adapter.renew_session(used_id, row(f"{used_id}-{turn}", user_id), grace=MINUTE)
             used_id = f"{used_id}-{turn}"
 
     async def sign_out(pause: int) -> None:
-        await AsyncCalls.pause(pause)
+        await AsyncPause.seconds(pause / 1_000)
         await adapter.delete_sessions_by_user_id(user_id)
 
     renewals = [partial(renew_one, each, begin_at(number, who, 4)) for who, each in enumerate(used)]

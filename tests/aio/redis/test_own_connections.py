@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from lucia._redis.commands import Batch, Call, Command, Operation
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
@@ -113,7 +114,7 @@ async def test_connections_that_the_server_closed(
         for _ in range(3):
             await live(adapter)
             inspector.client.client_kill_filter(_type="normal")
-            await AsyncCalls.pause(20)
+            await AsyncPause.seconds(0.02)
             await live(adapter)
 
 
@@ -126,7 +127,7 @@ async def test_a_user_that_is_deleted(redis_server: Server, inspector: Inspector
     ):
         await live(adapter)
         inspector.on_each("ACL", "DELUSER", "app")
-        await AsyncCalls.pause(20)
+        await AsyncPause.seconds(0.02)
         with pytest.raises(redis.exceptions.AuthenticationError):
             await adapter.set_session(row("one"))
 
@@ -155,7 +156,7 @@ async def test_closing_while_in_use(redis_server: Server, inspector: Inspector) 
         await adapter.set_session(row("one"))
 
         async def close_meanwhile() -> None:
-            await AsyncCalls.pause(50)
+            await AsyncPause.seconds(0.05)
             await adapter.aclose()
             stopped.close()
 
@@ -271,7 +272,7 @@ async def test_keys_of_a_slot_that_moves(
         moving("begin", slot)
 
         async def end_later() -> None:
-            await AsyncCalls.pause(1_000)
+            await AsyncPause.seconds(1)
             moving("abandon", slot)
 
         await AsyncCalls.together(partial(adapter.delete_session, "moved"), end_later)
@@ -299,7 +300,7 @@ async def test_nodes_that_disagree(
             await hasty.set_session(row("moved"))
 
         async def agree_later() -> None:
-            await AsyncCalls.pause(1_000)
+            await AsyncPause.seconds(1)
             moving("end", slot)
 
         await AsyncCalls.together(partial(adapter.set_session, row("moved")), agree_later)

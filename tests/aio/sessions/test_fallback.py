@@ -9,6 +9,7 @@ import pytest
 
 from lucia import AsyncAuth, InvalidSessionId, Session, SessionExpiry, SessionRow, User
 from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from tests.aio.support.minimal_adapters import AsyncColumnsAdapter, AsyncDictionaryAdapter
 from tests.support.clocks import NOW, Time
 from tests.support.requests import Exchange
@@ -32,7 +33,7 @@ class AsyncSlowAdapter(AsyncDictionaryAdapter):
         """Store it, slowly."""
         while self.before:
             await self.before.pop()()
-        await AsyncCalls.pause(1)
+        await AsyncPause.seconds(0.001)
         await super().set_session(session)
         while self.after:
             await self.after.pop()()
@@ -45,7 +46,7 @@ class AsyncSlowAdapter(AsyncDictionaryAdapter):
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         """Look for them, and remove those that were found a while later."""
         rows = await self.get_sessions_by_user_id(user_id)
-        await AsyncCalls.pause(20)
+        await AsyncPause.seconds(0.02)
         await super().delete_session(*(row.id for row in rows))
 
 

@@ -19,6 +19,7 @@ from lucia import (
     User,
 )
 from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from tests.aio.support.watched_store import AsyncWatchedStore, StoreDownError, make_auth
 from tests.support.clocks import Time
 from tests.support.requests import OWN_ORIGIN, Exchange
@@ -98,7 +99,7 @@ async def test_concurrent_questions_share_one_answer(
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
-    store.after["renew_session"] = partial(AsyncCalls.pause, 50)
+    store.after["renew_session"] = partial(AsyncPause.seconds, 0.05)
     calls: list[Callable[[], Any]] = [request.validate_user, request.validate] * 5
     answers = await AsyncCalls.together(*calls)
     found = {answer.session if isinstance(answer, SessionUser) else answer for answer in answers}
@@ -397,7 +398,7 @@ async def test_ours_signing_out_during_a_validation_ends_what_it_renews(
         time.advance(IDLE)
         exchange = Exchange(current.session_id)
         request = auth.handle_request(exchange.context)
-        store.after["renew_session"] = partial(AsyncCalls.pause, 20)
+        store.after["renew_session"] = partial(AsyncPause.seconds, 0.02)
         await AsyncCalls.together(request.validate, request.sign_out, request.validate_user)
         assert exchange.values[-1] == ""
         assert await request.validate() is None
@@ -413,7 +414,7 @@ async def test_ours_signing_in_during_a_validation_leaves_one_session(
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
-    store.after["renew_session"] = partial(AsyncCalls.pause, 50)
+    store.after["renew_session"] = partial(AsyncPause.seconds, 0.05)
     await AsyncCalls.together(request.validate, partial(request.sign_in, session.user_id))
     found = await request.validate()
     assert found is not None

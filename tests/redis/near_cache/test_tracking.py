@@ -648,7 +648,7 @@ async def test_a_client_of_old(
     (line,) = [
         record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
     ]
-    assert line.endswith("since Deaf of the client knows no pushes")
+    assert line.endswith("since Deaf of the client does not support pushes")
 
 
 async def test_what_is_no_read(near: Tracking) -> None:

@@ -14,6 +14,7 @@ import valkey.exceptions
 from lucia import Auth, Session
 from lucia._sync.stores.redis.driver import RedisDriver
 from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia._redis.cluster import ScriptedSteps
 from lucia._redis.commands import Call, Operation, Transaction
 from lucia._redis.records import encode_row
@@ -512,7 +513,7 @@ def play(adapter: RedisSessionAdapter, inspector: Inspector, number: int) -> set
     began: list[float] = []
 
     def log_in(session_id: str, pause: int) -> None:
-        Calls.pause(pause)
+        Pause.seconds(pause / 1_000)
         try:
             adapter.set_session(row(session_id, user_id))
         except ConcurrentlyRevoked:
@@ -520,7 +521,7 @@ def play(adapter: RedisSessionAdapter, inspector: Inspector, number: int) -> set
         returned[session_id] = time.monotonic()
 
     def sign_out(pause: int) -> None:
-        Calls.pause(pause)
+        Pause.seconds(pause / 1_000)
         began.append(time.monotonic())
         adapter.delete_sessions_by_user_id(user_id)
 
@@ -549,13 +550,13 @@ def play_renewals(
     add(adapter, *used, user_id=user_id)
 
     def renew_one(used_id: str, pause: int) -> None:
-        Calls.pause(pause)
+        Pause.seconds(pause / 1_000)
         for turn in range(2):
             adapter.renew_session(used_id, row(f"{used_id}-{turn}", user_id), grace=MINUTE)
             used_id = f"{used_id}-{turn}"
 
     def sign_out(pause: int) -> None:
-        Calls.pause(pause)
+        Pause.seconds(pause / 1_000)
         adapter.delete_sessions_by_user_id(user_id)
 
     renewals = [partial(renew_one, each, begin_at(number, who, 4)) for who, each in enumerate(used)]

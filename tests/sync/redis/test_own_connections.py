@@ -19,6 +19,7 @@ from redis import Redis
 from redis.crc import key_slot
 
 from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia._redis.commands import Batch, Call, Command, Operation
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
@@ -114,7 +115,7 @@ def test_connections_that_the_server_closed(
         for _ in range(3):
             live(adapter)
             inspector.client.client_kill_filter(_type="normal")
-            Calls.pause(20)
+            Pause.seconds(0.02)
             live(adapter)
 
 
@@ -127,7 +128,7 @@ def test_a_user_that_is_deleted(redis_server: Server, inspector: Inspector) -> N
     ):
         live(adapter)
         inspector.on_each("ACL", "DELUSER", "app")
-        Calls.pause(20)
+        Pause.seconds(0.02)
         with pytest.raises(redis.exceptions.AuthenticationError):
             adapter.set_session(row("one"))
 
@@ -156,7 +157,7 @@ def test_closing_while_in_use(redis_server: Server, inspector: Inspector) -> Non
         adapter.set_session(row("one"))
 
         def close_meanwhile() -> None:
-            Calls.pause(50)
+            Pause.seconds(0.05)
             adapter.close()
             stopped.close()
 
@@ -272,7 +273,7 @@ def test_keys_of_a_slot_that_moves(
         moving("begin", slot)
 
         def end_later() -> None:
-            Calls.pause(1_000)
+            Pause.seconds(1)
             moving("abandon", slot)
 
         Calls.together(partial(adapter.delete_session, "moved"), end_later)
@@ -300,7 +301,7 @@ def test_nodes_that_disagree(
             hasty.set_session(row("moved"))
 
         def agree_later() -> None:
-            Calls.pause(1_000)
+            Pause.seconds(1)
             moving("end", slot)
 
         Calls.together(partial(adapter.set_session, row("moved")), agree_later)

@@ -10,6 +10,7 @@ import pytest
 
 from lucia import Auth, InvalidSessionId, Session, SessionExpiry, SessionRow, User
 from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from tests.sync.support.minimal_adapters import ColumnsAdapter, DictionaryAdapter
 from tests.support.clocks import NOW, Time
 from tests.support.requests import Exchange
@@ -33,7 +34,7 @@ class SlowAdapter(DictionaryAdapter):
         """Store it, slowly."""
         while self.before:
             self.before.pop()()
-        Calls.pause(1)
+        Pause.seconds(0.001)
         super().set_session(session)
         while self.after:
             self.after.pop()()
@@ -46,7 +47,7 @@ class SlowAdapter(DictionaryAdapter):
     def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         """Look for them, and remove those that were found a while later."""
         rows = self.get_sessions_by_user_id(user_id)
-        Calls.pause(20)
+        Pause.seconds(0.02)
         super().delete_session(*(row.id for row in rows))
 
 

@@ -20,6 +20,7 @@ from lucia import (
     User,
 )
 from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from tests.sync.support.watched_store import WatchedStore, StoreDownError, make_auth
 from tests.support.clocks import Time
 from tests.support.requests import OWN_ORIGIN, Exchange
@@ -99,7 +100,7 @@ def test_concurrent_questions_share_one_answer(
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
-    store.after["renew_session"] = partial(Calls.pause, 50)
+    store.after["renew_session"] = partial(Pause.seconds, 0.05)
     calls: list[Callable[[], Any]] = [request.validate_user, request.validate] * 5
     answers = Calls.together(*calls)
     found = {answer.session if isinstance(answer, SessionUser) else answer for answer in answers}
@@ -398,7 +399,7 @@ def test_ours_signing_out_during_a_validation_ends_what_it_renews(
         time.advance(IDLE)
         exchange = Exchange(current.session_id)
         request = auth.handle_request(exchange.context)
-        store.after["renew_session"] = partial(Calls.pause, 20)
+        store.after["renew_session"] = partial(Pause.seconds, 0.02)
         Calls.together(request.validate, request.sign_out, request.validate_user)
         assert exchange.values[-1] == ""
         assert request.validate() is None
@@ -414,7 +415,7 @@ def test_ours_signing_in_during_a_validation_leaves_one_session(
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
-    store.after["renew_session"] = partial(Calls.pause, 50)
+    store.after["renew_session"] = partial(Pause.seconds, 0.05)
     Calls.together(request.validate, partial(request.sign_in, session.user_id))
     found = request.validate()
     assert found is not None

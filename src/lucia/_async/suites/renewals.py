@@ -7,6 +7,7 @@ from typing import Final
 from lucia._async.protocols import AsyncRenewingSessionAdapter
 from lucia._async.suites.sessions import AsyncSessionAdapterSuite
 from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from lucia._testing.checks import (
     CONCURRENT_CALLS,
     OTHER_SPELLINGS,
@@ -41,7 +42,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
 
         Override it, and :meth:`now`, for an adapter that does not use the system's clock.
         """
-        await AsyncCalls.pause(milliseconds)
+        await AsyncPause.seconds(milliseconds / 1_000)
 
     async def renew_chain(
         self, adapter: AsyncRenewingSessionAdapter, *rows: SessionRow, grace: int = _GRACE

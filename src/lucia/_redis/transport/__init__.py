@@ -1,1 +1,1 @@
-"""What carries commands to Redis servers: connections, batches, the slot map, retries, the near-cache."""
+"""Send commands to Redis: connections, batches, retries, topology, near-cache."""

@@ -8,7 +8,7 @@ from lucia._redis.transport.client_errors import is_a
 
 
 class AsyncRedisClient(Protocol):
-    """What the asynchronous adapter needs of a client: ``redis.asyncio.Redis``, ``valkey.asyncio.Valkey`` and Sentinel's have it."""
+    """A client for the async adapter, such as ``redis.asyncio.Redis`` or Sentinel's."""
 
     def execute_command(self, *args: Any, **options: Any) -> Awaitable[Any]:
         """Send one command and wait for its reply."""
@@ -16,7 +16,7 @@ class AsyncRedisClient(Protocol):
 
 
 class RedisClient(Protocol):
-    """What the adapter needs of a client: ``redis.Redis``, ``valkey.Valkey`` and Sentinel's have it."""
+    """A client for the sync adapter, such as ``redis.Redis`` or Sentinel's."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command and return its reply."""
@@ -24,10 +24,15 @@ class RedisClient(Protocol):
 
 
 def check_client(client: Any, *, like: Callable[..., Any]) -> None:
-    """Refuse a client that the adapter can't work with; ``like`` is one of the adapter's methods.
+    """Refuse a client that the adapter can't work with.
+
+    Args:
+        client: the application's.
+        like: a method of the adapter, async or not.
 
     Raises:
-        TypeError: it is no Redis client, one of the other colour, a pipeline, one with a cache, or one that reads from replicas.
+        TypeError: it is no Redis client, or async for a sync adapter or the other way round, or it
+            is a pipeline, has a cache, or reads from replicas.
     """
     execute = getattr(client, "execute_command", None)
     found = type(client).__name__
@@ -42,11 +47,13 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
         )
     if any(getattr(pool, "cache", None) is not None for pool in _pools(client)):
         raise TypeError(
-            f"the {found} given has a client-side cache, which may answer with sessions that were ended: make it without cache"
+            f"the {found} given has a client-side cache, which may return revoked sessions:"
+            " create it without a cache"
         )
     if _reads_from_replicas(client):
         raise TypeError(
-            f"the {found} given reads from replicas, which may answer with sessions that were ended: let it use primaries"
+            f"the {found} given reads from replicas, which may return revoked sessions:"
+            " let it read from primaries"
         )
     if is_async(execute) != is_async(like):
         wanted, other = (
@@ -60,7 +67,7 @@ def check_client(client: Any, *, like: Callable[..., Any]) -> None:
 
 
 def _reads_from_replicas(client: Any) -> bool:
-    """Whether it says so: a cluster's client by its options, one that Sentinel made by ``slave_for`` by its pool."""
+    """Return whether a cluster client's options say so, or Sentinel's ``slave_for`` made it."""
     if (
         getattr(client, "read_from_replicas", False)
         or getattr(client, "load_balancing_strategy", None) is not None
@@ -70,25 +77,27 @@ def _reads_from_replicas(client: Any) -> bool:
 
 
 def is_cluster(client: Any) -> bool:
-    """Whether it is a client for a cluster."""
+    """Return whether it is a client for a cluster."""
     return is_a(client, "RedisCluster") or is_a(client, "ValkeyCluster")
 
 
 def one_node(client: Any) -> list[str]:
-    """The name of a client's only server.
+    """Return the name of a client's only server.
 
     Raises:
-        TypeError: the client is for a cluster: only connections of our own can ask its nodes one by one.
+        TypeError: the client is for a cluster: its nodes can be asked one by one only over
+            connections of our own.
     """
     if is_cluster(client):
         raise TypeError(
-            f"the {type(client).__name__} given can't be copied, so its nodes can't be asked one by one: give a RedisCluster"
+            f"the {type(client).__name__} given can't be copied, so its nodes can't be asked one by"
+            " one: use a RedisCluster"
         )
     return [""]
 
 
 def _pools(client: Any) -> list[Any]:
-    """The connection pools of a client, of which one for a cluster has one for each node; an asynchronous one has none."""
+    """Return a client's connection pools: one per node for a sync cluster, none for an async one."""
     clients: list[Any] = [
         client,
         *(

@@ -1,4 +1,4 @@
-"""One async connection of redis-py or valkey-py: send commands, read replies, check it, close it."""
+"""Use one async connection of redis-py or valkey-py: send, read replies, check, close."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from importlib import import_module
@@ -106,15 +106,15 @@ def closes_connection(reply: Reply) -> bool:
 
 
 def found_in(reply: Reply, count: int) -> Records | None:
-    """Return the values of so many keys from the reply to ``MGET``; None if it is something else."""
+    """Return the values in a reply to ``MGET`` of so many keys; None if it is another reply."""
     return reply if reply.__class__ is list and len(reply) == count else None
 
 
 def records_in(reply: Reply, count: int) -> Records:
-    """Return the values of so many keys from the reply to ``MGET``.
+    """Return the values in a reply to ``MGET`` of so many keys.
 
     Raises:
-        BatchRejected: the reply is something else.
+        BatchRejected: it is another reply.
     """
     records = found_in(reply, count)
     if records is None:

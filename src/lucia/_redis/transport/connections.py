@@ -164,7 +164,7 @@ class _Pool:
 
 
 class AsyncServer(_Pool):
-    """The connections to one server, for one event loop: as many as the application's client may have.
+    """The connections to one server, for one event loop, as many as the client may have.
 
     Args:
         factory: makes them.

@@ -23,9 +23,9 @@ class FairSemaphore:
         self._waiting: deque[threading.Lock] = deque()
 
     def acquire(self, seconds: float) -> bool:
-        """Take a permit, and say whether there was one in time."""
+        """Take a permit; return whether there was one within so many seconds."""
         with self._lock:
-            if self._free:  # then nobody waits: a released permit goes to who waits
+            if self._free:  # then nobody waits, since a released permit goes to a waiting thread
                 self._free -= 1
                 return True
             turn = threading.Lock()
@@ -40,7 +40,7 @@ class FairSemaphore:
         return self._has_permit(turn)
 
     def release(self) -> None:
-        """Give a permit back, to the thread that has waited longest."""
+        """Give a permit back: to the thread that has waited longest, if any waits."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().release()
@@ -48,7 +48,7 @@ class FairSemaphore:
                 self._free += 1
 
     def _has_permit(self, turn: threading.Lock) -> bool:
-        """Stop waiting, and say whether a permit was handed over, maybe at the last moment."""
+        """Stop waiting; return whether a permit was handed over, maybe at the last moment."""
         with self._lock:
             if turn not in self._waiting:
                 return True

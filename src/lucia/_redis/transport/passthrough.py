@@ -1,4 +1,4 @@
-"""The application's client as it is, where connections of our own can't be made."""
+"""Send commands through the application's client, where we can't open connections like its own."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ __all__ = ["AsyncClientPassthrough", "ClientPassthrough"]
 
 
 class AsyncClientPassthrough:
-    """The application's client as it is, where connections of our own can't be made: whether it sends something again is its own affair."""
+    """A route through the application's client, which may have retries of its own."""
 
     only_server: None = None
 
@@ -25,7 +25,7 @@ class AsyncClientPassthrough:
         monitor.came_up(None)
 
     async def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
-        """Refuse to tell, since the client may lead anywhere and send anything twice.
+        """Refuse, since the client may lead anywhere and send anything twice.
 
         Raises:
             NoReply: always.
@@ -57,7 +57,7 @@ class AsyncClientPassthrough:
             raise NoReply(None if limit.expired() else error, sent=True) from error
 
     async def read(self, _keys: Sequence[bytes], /) -> Records:
-        """Its own way is the only one.
+        """Refuse, since the client has no way to read several keys as one of our batches.
 
         Raises:
             BatchRejected: always.
@@ -65,7 +65,7 @@ class AsyncClientPassthrough:
         raise BatchRejected
 
     async def nodes(self, _seconds: float, /) -> list[str]:
-        """Its server.
+        """Return the name of its only server.
 
         Raises:
             TypeError: it has several.
@@ -75,7 +75,7 @@ class AsyncClientPassthrough:
     async def ask_node(
         self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /
     ) -> list[Reply]:
-        """Send them one after another.
+        """Send commands one after another.
 
         Raises:
             NoReply: as :meth:`ask`.
@@ -83,14 +83,14 @@ class AsyncClientPassthrough:
         return [(await self.ask(None, [words], seconds))[0] for words in commands]
 
     async def drop_idle(self) -> None:
-        """Its connections are its own."""
+        """Do nothing: the connections are the client's own."""
 
     async def aclose(self) -> None:
-        """The application closes its client."""
+        """Do nothing: the application closes its client."""
 
 
 class ClientPassthrough:
-    """The application's client as it is, where connections of our own can't be made: its timeouts are its own too."""
+    """A route through the application's client, which has timeouts and retries of its own."""
 
     only_server: None = None
 
@@ -100,7 +100,7 @@ class ClientPassthrough:
         monitor.came_up(None)
 
     def key_per_primary(self, _prefix: str, _seconds: float, /) -> dict[str, str]:
-        """Refuse to tell, since the client may lead anywhere and send anything twice.
+        """Refuse, since the client may lead anywhere and send anything twice.
 
         Raises:
             NoReply: always.
@@ -130,7 +130,7 @@ class ClientPassthrough:
             raise NoReply(error, sent=True) from error
 
     def read(self, _keys: Sequence[bytes], /) -> Records:
-        """Its own way is the only one.
+        """Refuse, since the client has no way to read several keys as one of our batches.
 
         Raises:
             BatchRejected: always.
@@ -138,7 +138,7 @@ class ClientPassthrough:
         raise BatchRejected
 
     def nodes(self, _seconds: float, /) -> list[str]:
-        """Its server.
+        """Return the name of its only server.
 
         Raises:
             TypeError: it has several.
@@ -148,7 +148,7 @@ class ClientPassthrough:
     def ask_node(
         self, _node: str, commands: Sequence[Words], seconds: float, _mode: SendMode, /
     ) -> list[Reply]:
-        """Send them one after another.
+        """Send commands one after another.
 
         Raises:
             NoReply: as :meth:`ask`.
@@ -156,7 +156,7 @@ class ClientPassthrough:
         return [self.ask(None, [words], seconds)[0] for words in commands]
 
     def drop_idle(self) -> None:
-        """Its connections are its own."""
+        """Do nothing: the connections are the client's own."""
 
     def close(self) -> None:
-        """The application closes its client."""
+        """Do nothing: the application closes its client."""

@@ -1,4 +1,4 @@
-"""Complete a replay of revocations, in either flavour, while whoever has a command to send waits.
+"""Complete a replay of revocations, async and sync, while callers with commands to send wait.
 
 A replay runs in a task or thread of its own, so that it goes on when a caller's deadline is over.
 A failed replay fails the callers that wait for it, and the next caller tries again: until it is
@@ -25,7 +25,7 @@ __all__ = ["AsyncReplayer", "Replayer"]
 def _failure(error: Exception) -> NoReply:
     """Return the error for one waiting caller.
 
-    Also where the server refused the replay, which is no reply to the caller's own command.
+    It is the same where the server refused the replay, which is no reply to the caller's command.
     """
     unavailable = StoreUnavailable("recent revocations could not be repeated on this server yet")
     unavailable.__cause__ = error
@@ -150,7 +150,7 @@ class Replayer:
             raise _failure(error)
 
     def close(self) -> None:
-        """Nothing to stop: its thread ends with the replay, and does not keep the process alive."""
+        """Do nothing: the thread ends with the replay, and does not keep the process alive."""
 
     def _replay(self) -> Exception | None:
         """Revoke block by block; return the error that stopped it."""

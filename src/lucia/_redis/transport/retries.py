@@ -1,20 +1,19 @@
-"""What follows from a command that was not answered: what may be sent again, and which error goes up.
+"""Retry policy: which commands may be sent again after a lost reply, and which error is raised.
 
-A command is sent again once at most, at once, and only if it is safe: it is known not to have been sent, or it reads or ends something, so
-that repeating it changes nothing. What makes or renews a session is never sent again: a first attempt that hangs in a dying connection
-could arrive after the session was ended, and make it live again.
+A command is sent again at most once, at once, on a fresh connection, and only if that is safe:
+either no byte of it was sent, or it reads or revokes something, so that running it twice changes
+nothing. What creates or renews a session is never sent again (I6): a first attempt that hangs in a
+dying connection could arrive after the session was revoked, and make it live again.
 """
 
 import copy
-from datetime import timedelta
+import time
+from dataclasses import dataclass
 from typing import Final
 
-from lucia._redis.commands import Call, Command, Eval, Nodes, OnNode, Transaction
+from lucia._redis.commands import USUAL, Call, Command, Eval, Nodes, OnNode, SendMode, Transaction
 from lucia._redis.transport.client_errors import is_answer, is_outage
 from lucia.errors import StoreUnavailable
-
-WRITE_SECONDS: Final = 30.0
-"""How long a login or a renewal may take with all its commands, and any single command: half as long as a marker lives."""
 
 _READS: Final = frozenset(
     {
@@ -34,11 +33,14 @@ _READS: Final = frozenset(
     }
 )
 
-_ENDINGS: Final = frozenset({"DEL", "LREM", "SREM"})
+_REVOKES: Final = frozenset({"DEL", "LREM", "SREM"})
+
+SingleCommand = Call | Eval | Transaction | Nodes | OnNode
+"""Commands that are sent in one round trip."""
 
 
 class NoReply(Exception):
-    """No server answered a command: a signal between two layers.
+    """A signal between two layers: no server answered a command.
 
     Args:
         error: the client's error; None if the time was over.
@@ -51,12 +53,12 @@ class NoReply(Exception):
         self.sent = sent
 
     def for_another(self) -> "NoReply":
-        """The same for another command that was not answered either: raising an error changes it, so nobody shares one."""
+        """Return a copy for another command: raising an error changes it, so nobody shares one."""
         if self.error is None:
             return NoReply(None, sent=self.sent)
         try:
             error = copy.copy(self.error)
-        except TypeError:  # a kind of the client's that is made of other arguments than it keeps
+        except TypeError:  # some errors of the clients are made of other arguments than they keep
             error = ConnectionError(type(self.error).__name__)
         error.__cause__ = self.error
         return NoReply(error, sent=self.sent)
@@ -74,48 +76,90 @@ class BatchRejected(Exception):
         return BatchRejected()
 
 
+@dataclass(slots=True)
+class OperationState:
+    """How far an operation is, and what follows when a reply is lost.
+
+    Args:
+        end: the deadline of the operation, by the monotonic clock.
+        during_replay: whether it is the replay itself, which nothing has to wait for.
+        is_retry: whether its first command was sent before; then that is not sent again.
+        wrote: whether anything may have been written.
+        end_of_command: the deadline of the current command.
+        lost: the signal for a command that is not sent again.
+    """
+
+    end: float
+    during_replay: bool = False
+    is_retry: bool = False
+    wrote: bool = False
+    end_of_command: float = 0.0
+    lost: NoReply | None = None
+
+    def begin_command(self, seconds: float) -> None:
+        """Give the next command so many seconds, within the operation's deadline."""
+        self.end_of_command = min(time.monotonic() + seconds, self.end)
+
+    def seconds_left(self) -> float:
+        """Return the seconds that the current command has left.
+
+        Raises:
+            NoReply: none.
+        """
+        seconds = self.end_of_command - time.monotonic()
+        if seconds <= 0:
+            raise NoReply(None, sent=False)
+        return seconds
+
+    def mode(self, *, is_retry: bool) -> SendMode:
+        """Return how the current command is sent."""
+        if is_retry or self.during_replay:
+            return SendMode(
+                alone=self.during_replay, fresh=is_retry, during_replay=self.during_replay
+            )
+        return USUAL
+
+    def answered(self, command: SingleCommand) -> None:
+        """Record that a command was answered."""
+        self.wrote = self.wrote or not is_read(command)
+
+    def error_after_loss(
+        self, command: SingleCommand, lost: NoReply, *, is_retry: bool
+    ) -> Exception | None:
+        """Record a lost reply; return the error to raise, or None to send the command again."""
+        self.wrote = self.wrote or (lost.sent and not is_read(command))
+        is_safe = not lost.sent or is_repeatable(command)
+        if is_safe and not is_retry and lost.error is not None:  # else the time is over
+            return None
+        self.lost = lost
+        return error_to_raise(lost, wrote=self.wrote)
+
+
 def is_read(command: Command) -> bool:
-    """Whether the command changes nothing."""
+    """Return whether a command changes nothing."""
     return (
         command.name in _READS if isinstance(command, Call) else isinstance(command, Nodes | OnNode)
     )
 
 
-def is_repeatable(command: Call | Eval | Transaction | Nodes | OnNode) -> bool:
-    """Whether executing the command twice, or late, does no more than executing it once."""
+def is_repeatable(command: SingleCommand) -> bool:
+    """Return whether running a command twice, or late, does no more than running it once."""
     if isinstance(command, Eval):
         return command.script.repeatable
-    return is_read(command) or (isinstance(command, Call) and command.name in _ENDINGS)
+    return is_read(command) or (isinstance(command, Call) and command.name in _REVOKES)
 
 
 def error_to_raise(lost: NoReply, *, wrote: bool) -> Exception:
     """Return the error for the caller: ``StoreUnavailable``, whose cause is the client's error.
 
-    A server that refuses the connection, since the password or the database is wrong, is reached
-    and will refuse it again: that is the client's own error, for somebody to mend the settings.
+    A server that refuses the connection, since the password or the database is wrong, will refuse
+    it again. That is the client's own error, so that somebody corrects the settings.
 
     Args:
-        wrote: whether a write of this operation was executed or may have been.
+        wrote: whether a write of this operation was executed or may have been (I8).
     """
     if lost.error is not None and not wrote and is_answer(lost.error) and not is_outage(lost.error):
         return lost.error
     unavailable = StoreUnavailable(ambiguous=wrote)
     unavailable.__cause__ = lost.error
     return unavailable
-
-
-def deadline_seconds(deadline: object) -> float:
-    """A command's deadline in seconds.
-
-    Raises:
-        TypeError: it is no ``timedelta``; a bare number's unit would be a guess.
-        ValueError: it is not more than 0, or longer than a login may take in all.
-    """
-    if not isinstance(deadline, timedelta):
-        raise TypeError(f"deadline must be a datetime.timedelta, not {type(deadline).__name__}")
-    seconds = deadline.total_seconds()
-    if not 0 < seconds <= WRITE_SECONDS:
-        raise ValueError(
-            f"deadline must be more than 0 and at most {WRITE_SECONDS:.0f} seconds, not {seconds:g}"
-        )
-    return seconds

@@ -1,4 +1,4 @@
-"""How an adapter uses its connections, and the options of it that differ between the colours."""
+"""How an adapter uses its connections, and its options, which differ between sync and async."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -6,24 +6,39 @@ from typing import Final, TypedDict
 
 from lucia._redis.transport.near_cache import AsyncNearCache, NearCache
 
-__all__ = ["IDLE_CHECK_SECONDS", "AsyncReadOptions", "AsyncSettings", "ReadOptions", "Settings"]
+__all__ = [
+    "IDLE_CHECK_SECONDS",
+    "WRITE_SECONDS",
+    "AsyncReadOptions",
+    "AsyncSettings",
+    "ReadOptions",
+    "Settings",
+    "deadline_seconds",
+]
 
 IDLE_CHECK_SECONDS: Final = 3.0
 """After how long a connection is checked by a round trip before it is used again.
 
-That finds connections that the network has lost without telling, and servers that lost their
-history or their role while the connection stayed open.
+That finds connections that the network has lost silently, and servers that lost their history or
+their role while the connection stayed open.
+"""
+
+WRITE_SECONDS: Final = 30.0
+"""How long a login or a renewal may take with all its commands, and any single command.
+
+Half as long as a marker lives, so that no write arrives after its marker is gone.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsyncSettings:
-    """How an adapter uses its connections.
+    """How an async adapter uses its connections.
 
     Args:
         seconds: the deadline of an operation.
-        coalesce: whether what is asked within one tick of the event loop is sent together.
-        near_cache: keeps active sessions in memory, and how long one may be used at most that another process has ended; None for none.
+        coalesce: whether requests of one tick of the event loop are sent together.
+        near_cache: keeps active sessions in memory, and how long at most one that another process
+            has revoked may still be used; None for no near-cache.
 
     Raises:
         TypeError, ValueError: as :class:`AsyncNearCache`.
@@ -40,7 +55,7 @@ class AsyncSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How an adapter uses its connections; ``seconds`` is the deadline of an operation."""
+    """How a sync adapter uses its connections; ``seconds`` is the deadline of an operation."""
 
     seconds: float = 5.0
     coalesce: bool = field(init=False, default=False)
@@ -48,11 +63,28 @@ class Settings:
 
 
 class AsyncReadOptions(TypedDict, total=False):
-    """The options that only the asynchronous adapter has, as :class:`AsyncSettings` has them."""
+    """The options that only the async adapter has, as :class:`AsyncSettings` has them."""
 
     coalesce: bool
     near_cache: timedelta | None
 
 
 class ReadOptions(TypedDict):
-    """The options that only the synchronous adapter has: none."""
+    """The options that only the sync adapter has: none."""
+
+
+def deadline_seconds(deadline: object) -> float:
+    """Return the deadline of an operation in seconds.
+
+    Raises:
+        TypeError: it is no ``timedelta``; a bare number's unit would be a guess.
+        ValueError: it is not more than 0, or longer than a login may take in all.
+    """
+    if not isinstance(deadline, timedelta):
+        raise TypeError(f"deadline must be a datetime.timedelta, not {type(deadline).__name__}")
+    seconds = deadline.total_seconds()
+    if not 0 < seconds <= WRITE_SECONDS:
+        raise ValueError(
+            f"deadline must be more than 0 and at most {WRITE_SECONDS:.0f} seconds, not {seconds:g}"
+        )
+    return seconds

@@ -1,4 +1,4 @@
-"""Do something once at a time for all who need it, in both flavours."""
+"""Run a call once at a time for all who need its effect, async and sync."""
 
 import asyncio
 import threading
@@ -14,10 +14,10 @@ __all__ = ["AsyncSingleFlight", "SingleFlight"]
 
 
 class AsyncSingleFlight:
-    """Runs a call in a task of its own, so that it goes on when the request that needed it is cancelled.
+    """Runs a call in a task of its own, so that cancelling a request does not cancel the call.
 
     Args:
-        call: what to do. It takes the seconds that it has, and raises nothing.
+        call: takes the seconds that it has, and raises nothing.
         seconds: how long it may take.
     """
 
@@ -40,7 +40,7 @@ class AsyncSingleFlight:
             await asyncio.wait([self._task], timeout=seconds)
 
     async def aclose(self) -> None:
-        """Give up a call that is running."""
+        """Cancel a call that is running."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -51,7 +51,7 @@ class SingleFlight:
     """Runs a call in a thread of its own, so that it has all its time, whoever needed it first.
 
     Args:
-        call: what to do. It takes the seconds that it has, and raises nothing.
+        call: takes the seconds that it has, and raises nothing.
         seconds: how long it may take.
     """
 
@@ -77,4 +77,4 @@ class SingleFlight:
             wait([running], seconds)
 
     def close(self) -> None:
-        """Nothing to give up: the thread has its own deadline, and keeps no process alive."""
+        """Do nothing: the thread has its own deadline, and keeps no process alive."""

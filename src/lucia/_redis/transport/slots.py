@@ -41,7 +41,7 @@ class SlotMap:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every slot has a primary: a node that left the cluster knows few slots or none."""
+        """Whether every slot has a primary: a node that left the cluster knows few or none."""
         return len(self.primaries) == SLOTS
 
 

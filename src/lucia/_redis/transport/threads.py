@@ -1,4 +1,4 @@
-"""A call in a thread of its own, for those that may hang wherever they like."""
+"""Make a call in a thread of its own, where it may hang without holding up its caller."""
 
 import threading
 from collections.abc import Callable
@@ -11,9 +11,10 @@ T = TypeVar("T")
 
 
 def in_thread(name: str, call: Callable[[], T], outcome: "Future[T]") -> None:
-    """Make a call in a thread that does not keep the process alive, and tell its outcome.
+    """Make a call in a daemon thread, and set the future to its result or its error.
 
-    Where no thread can be started, that error is the outcome.
+    If no thread can be started, that is the error. An executor's threads would keep the process
+    alive until the call returns.
     """
 
     def run() -> None:

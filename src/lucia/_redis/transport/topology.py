@@ -1,4 +1,4 @@
-"""Read from the application's client how it connects, so that the store can connect in the same way.
+"""Learn how the application's client connects, so that the store can connect in the same way.
 
 With connections of its own the store keeps promises that the client can't keep: no command is sent
 again unseen, one deadline holds in every phase, and after a failure it is known whether a command
@@ -18,9 +18,11 @@ Address = tuple[str, int]
 
 _LEFT_OUT: Final = frozenset(
     {
-        "retry", "retry_on_error", "retry_on_timeout", "health_check_interval", "socket_timeout", "socket_connect_timeout",
-        "maint_notifications_config", "maint_notifications_pool_handler", "maintenance_state", "maintenance_notification_hash",
-        "orig_host_address", "orig_socket_timeout", "orig_socket_connect_timeout", "oss_cluster_maint_notifications_handler",
+        "retry", "retry_on_error", "retry_on_timeout", "health_check_interval",
+        "socket_timeout", "socket_connect_timeout",
+        "maint_notifications_config", "maint_notifications_pool_handler", "maintenance_state",
+        "maintenance_notification_hash", "oss_cluster_maint_notifications_handler",
+        "orig_host_address", "orig_socket_timeout", "orig_socket_connect_timeout",
         "event_dispatcher", "himport_registry", "connection_pool", "response_callbacks",
     }
 )  # fmt: skip
@@ -114,7 +116,7 @@ class InCluster:
 
     Args:
         factory: makes connections to a node.
-        nodes: addresses that the application gave to its client, or that the client found with them.
+        nodes: addresses that the application gave to its client, or that the client found.
         remap: returns the address at which a node that names itself so can be reached; None if it
             is the same one.
         slot_of: returns the slot of a key.
@@ -130,7 +132,7 @@ Topology = OneServer | BehindSentinel | InCluster
 
 
 def topology_of(client: Any) -> Topology | None:
-    """Return how the client connects; None if that can't be told, or if it runs commands its own way."""
+    """Return how the client connects; None if it can't be told, or commands take another way."""
     if not _is_stock(client):
         return None
     try:
@@ -169,7 +171,7 @@ def _addresses(nodes: Iterable[Any]) -> tuple[Address, ...]:
 
 
 def _factory_of_node(client: Any, node: Any) -> ConnectionFactory:
-    # An async client's node is its own pool. A sync one's has a client with a pool, made on first use.
+    # An async node is its own pool. A sync node has a client with a pool, made on first use.
     if hasattr(node, "connection_kwargs"):
         return ConnectionFactory.of_pool(node)
     of_node = getattr(client, "get_redis_connection", None) or client.get_valkey_connection

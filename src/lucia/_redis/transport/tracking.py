@@ -1,8 +1,9 @@
-"""A connection on which a server answers reads, and tells when what it answered is no longer so.
+"""A connection for reads on which the server announces changes, to fill the near-cache.
 
-That is ``CLIENT TRACKING ON``, in RESP3: the server remembers which keys were read on the connection, and pushes their names there once
-they change. One task reads all that comes, answers and pushes alike, and keeps or drops records right there, in the order in which the
-server sent them. Who waits for an answer wakes up later, when it may be outdated, and so keeps nothing.
+``CLIENT TRACKING ON``, in RESP3, makes the server remember which keys were read on the connection,
+and push their names there when they change. One task reads everything that arrives, replies and
+pushes alike, and fills or evicts entries right there, in the order in which the server sent them. A
+waiting request wakes up later, when its reply may be outdated, and so fills nothing.
 """
 
 import asyncio
@@ -36,30 +37,34 @@ from lucia._redis.transport.topology import ConnectionFactory
 __all__ = ["AsyncTracked"]
 
 _HELLO: Final = ("HELLO", 3)
-"""Once more, in case that the application connects in a way of its own: with RESP2, a server agrees to track and tells nothing."""
+"""Sent again in case the application's connection class uses RESP2.
+
+With RESP2 a server accepts ``CLIENT TRACKING`` and never announces a change.
+"""
 
 _TRACKING: Final = ("CLIENT", "TRACKING", "ON")
 
 BEATS: Final = 3
-"""How often in a lease's time it is renewed where nothing is asked."""
+"""How often in a lease's time it is renewed while there are no requests."""
 
 REFUSED_SECONDS: Final = 60.0
-"""How long a server is not asked again to tell of changes after it has refused."""
+"""How long after a refusal a server is asked again for tracking."""
 
 
 class AsyncTracked:
-    """The reads of one server, in one event loop, that fill the entries of a near-cache.
+    """The reads of one server, in one event loop, that fill the near-cache.
 
-    Where the server or the client can't tell of changes, reads go the way that everything else goes, and one line on the logger says why.
+    If the server or the client can't announce changes, reads go the way of other commands, and one
+    line is logged that says why.
 
     Args:
-        recipe: how to make the connection.
-        watch: is told which history the server has, and that the connection was lost.
-        entries: where records are kept.
-        lease: how long they may be used without a sign of the server, in seconds.
-        seconds: how long an answer may take that nobody waits for.
-        plain: sends commands another way.
-        moved: retires the other connections, where this one has met another history.
+        factory: makes the connection.
+        monitor: learns which history the server has, and that the connection was lost.
+        entries: the near-cache.
+        lease: how long entries may be used without a sign of the server, in seconds.
+        seconds: how long the reply to a renewal of the lease may take.
+        plain: sends commands on other connections.
+        moved: retires the other connections, when this one has met another history.
     """
 
     def __init__(
@@ -95,13 +100,14 @@ class AsyncTracked:
         fresh: bool = False,
         sending: Callable[[], None] | None = None,
     ) -> list[Reply]:
-        """Send commands together, and return their replies in order; a server's refusal is a reply too.
+        """Send commands together, and return their replies in order, errors included.
 
         Args:
-            commands: each an ``MGET``, where ``only_reads``.
+            commands: each an ``MGET``, if ``only_reads``.
             seconds: for all of it.
-            only_reads: whether none of them changes anything; others go the plain way.
-            fresh: whether they need a connection that is opened for them; they go the plain way.
+            only_reads: whether none of them changes anything; others go to ``plain``.
+            fresh: whether they need a connection that is opened for them; then they go to
+                ``plain``.
             sending: called when they may begin to arrive at the server.
 
         Raises:
@@ -120,19 +126,19 @@ class AsyncTracked:
         return await link.ask(commands, left, sending)
 
     def drop(self) -> None:
-        """Give up the connection; the next read makes another."""
+        """Close the connection now; the next read opens another."""
         if self._link is not None:
-            self._link.lose(_given_up())
+            self._link.lose(_closed_by_us())
 
     async def aclose(self) -> None:
-        """Close the connection, once those have their answers who wait for them. Later calls open another."""
+        """Close the connection once no request is in flight. Later calls open another."""
         self._round += 1
         link, self._link = self._link, None
         if link is not None:
             await link.aclose()
 
     async def _reach(self, seconds: float) -> "_Link | None":
-        """The connection, made if need be; None if there can be none."""
+        """Return the connection, opened if there is none; None if it can't track."""
         if self._is_settled():
             return self._link
         limit = asyncio.timeout(seconds)
@@ -154,13 +160,13 @@ class AsyncTracked:
                 self._link.retire()
 
     def _is_settled(self) -> bool:
-        """Whether there is a connection, or there can't be one now."""
+        """Return whether there is a connection, or tracking was refused recently."""
         if self._link is not None:
             return self._link.is_open
         return self._entries.clock() < self._not_before
 
     async def _open(self) -> "_Link | None":
-        """A new connection on which changes are told, where the server's history is the one that is known; None if there can be none."""
+        """Open a connection, and check its server's history; None if it can't track."""
         connection = self._factory.connection()
         connection.socket_timeout = connection.socket_connect_timeout = None  # the deadline is ours
         try:
@@ -191,7 +197,7 @@ class AsyncTracked:
 
 
 class _Link:
-    """One such connection, until it is lost."""
+    """One tracked connection, until it is lost."""
 
     def __init__(
         self,
@@ -212,20 +218,19 @@ class _Link:
         self._seconds = seconds
         self._moved = moved
         self._checkpoint, self._checked = checkpoint, time.monotonic()
-        self._waiting: deque[tuple[_Asked | None, Reading | None]] = deque()  # None: a check
+        self._waiting: deque[tuple[_Asked | None, Reading | None]] = deque()  # None for a check
         self._closing = self._lost = False
         self._newest: tuple[float, Words] = (-math.inf, ())
         self._filled = asyncio.Event()
-        connection._parser.set_invalidation_push_handler(self._heed)
+        connection._parser.set_invalidation_push_handler(self._evict)
         loop = asyncio.get_running_loop()
-        self._reader = loop.create_task(
-            self._read(), context=Context()
-        )  # the context of none that waits
+        # An empty context: the tasks belong to none of the requests.
+        self._reader = loop.create_task(self._read(), context=Context())
         self._beater = loop.create_task(self._beat(), context=Context())
 
     @property
     def is_open(self) -> bool:
-        """Whether commands may still be sent on it."""
+        """Whether commands may still be sent on the connection."""
         return not (self._lost or self._closing) and is_open(self._connection)
 
     async def ask(
@@ -236,10 +241,10 @@ class _Link:
         *,
         keeps: bool = True,
     ) -> list[Reply]:
-        """Send such commands as ``MGET``, and return their replies; keep the records that come, if so wanted.
+        """Send ``MGET`` commands, and return their replies; fill the near-cache if ``keeps``.
 
-        If the last check is too long ago, another goes before them: if it tells of another history,
-        their replies are not taken.
+        If the last check is too long ago, another one is sent before them. If it names another
+        history, their replies are not used (T4).
 
         Raises:
             NoReply: the connection is lost, maybe since the time was over.
@@ -267,7 +272,7 @@ class _Link:
         except Exception as error:
             lost = None if limit.expired() else error
             self._monitor.lost()
-            asked.answered.cancel()  # nobody waits for it any more
+            asked.answered.cancel()  # nothing waits for it any more
             self.lose(lost)
             raise NoReply(lost, sent=True) from error
 
@@ -276,7 +281,7 @@ class _Link:
         return is_recent and self._checkpoint.changes == self._monitor.revocations.changes
 
     def lose(self, error: Exception | None) -> None:
-        """Use it no more: first nothing is used any more that came over it, then those are told who wait for answers."""
+        """Stop using the connection: flush the near-cache, then fail the requests in flight."""
         if self._lost:
             return
         self._lost = True
@@ -291,19 +296,19 @@ class _Link:
             self._reader.cancel()
 
     def retire(self) -> None:
-        """Use nothing any more that comes over it, and let it be closed after the next answer after which nobody waits."""
+        """Stop filling the near-cache; the connection is closed once no request is in flight."""
         self._closing = True
         self._entries.flush()
 
     async def aclose(self) -> None:
-        """Close it, now or once those have their answers who wait for them."""
+        """Close the connection, now or once all requests in flight are answered."""
         self.retire()
         if not self._waiting:
-            self.lose(_given_up())
+            self.lose(_closed_by_us())
             await asyncio.wait([self._reader, self._beater])
 
     async def _read(self) -> None:
-        """Take all that comes, until the connection is lost."""
+        """Read replies and pushes until the connection is lost."""
         lost: Exception | None = None
         try:
             while self._waiting or not self._closing:
@@ -322,11 +327,12 @@ class _Link:
         await drop(self._connection)
 
     def _take(self, reply: Reply) -> None:
-        """The reply to the oldest command that has none.
+        """Give a reply to the oldest command in flight.
 
         Raises:
-            ConnectionError: there is no such command, or it can't be its reply, or it is the last one.
-            _OtherServer: a check tells of another history.
+            ConnectionError: there is no such command, or it can't be its reply (I0), or the client
+                closes the connection after it.
+            _OtherServer: a check names another history.
         """
         if not self._waiting:
             raise ConnectionError("a reply came to no command")
@@ -334,9 +340,8 @@ class _Link:
         if asked is None:
             self._take_check(reply)
             return
-        if isinstance(
-            reply, Exception
-        ):  # as from a node that has lost its slots: no sign that all changes are told
+        if isinstance(reply, Exception):
+            # As from a node that lost its slots: it may not announce all changes any more.
             self._entries.flush()
             self._give_up(reading)
         else:
@@ -366,17 +371,17 @@ class _Link:
         if reading is not None:
             self._entries.give_up(reading)
 
-    def _heed(self, push: Sequence[Any]) -> "_Heeded":
-        """What the server tells is no longer so: keys, or everything."""
+    def _evict(self, push: Sequence[Any]) -> "_Handled":
+        """Evict the keys that the server announces as changed, or everything."""
         keys = push[1]
         if keys is None:
             self._entries.flush()
         else:
             self._entries.drop(keys)
-        return _HEEDED
+        return _HANDLED
 
     async def _beat(self) -> None:
-        """While there may be records, and nobody asks: ask for one of them, so that the lease goes on. What comes is not kept."""
+        """Renew the lease while there are entries and no requests, by reading one of the keys."""
         with suppress(NoReply):
             while True:
                 await self._filled.wait()
@@ -390,7 +395,7 @@ class _Link:
 
 
 class _OtherServer(ConnectionError):
-    """The server on this connection has another history than before."""
+    """The server on this connection has another history than at its last check."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__("the server's history changed")
@@ -407,7 +412,7 @@ class _Asked:
     replies: list[Reply] = field(default_factory=list[Reply])
 
     def take(self, reply: Reply) -> None:
-        """The next reply; there are fewer than commands if the client closes the connection after one of them."""
+        """Add the next reply: the last one, too, after which the client closes the connection."""
         self.replies.append(reply)
         if (
             len(self.replies) == self.count or closes_connection(reply)
@@ -419,30 +424,30 @@ class _Asked:
             self.answered.set_exception(error)
 
 
-class _Heeded:
-    """What a handler of pushes returns, for clients that wait for it and for clients that don't."""
+class _Handled:
+    """The result of a handler of pushes, for clients that await it and for clients that don't."""
 
     def __await__(self) -> Iterator[None]:
         return iter(())
 
 
-_HEEDED: Final = _Heeded()
+_HANDLED: Final = _Handled()
 
 
 async def _handshake(connection: Any) -> tuple[Reply, str | None]:
-    """Open a connection that tells changes: the reply to ``INFO replication``, and why there can be none.
+    """Open a tracked connection; return the reply to ``INFO replication``, and why it can't track.
 
     Raises:
-        Exception: the connection could not be made now.
+        Exception: the connection could not be opened now.
     """
     try:
         await connection.connect()
     except Exception as error:
         if is_refusal(error) and not is_transient(error):
-            return None, "the server does not speak RESP3"  # and its words may quote the password
+            return None, "the server does not speak RESP3"  # its text may quote the password
         raise
     if not hasattr(connection._parser, "set_invalidation_push_handler"):
-        return None, f"{type(connection._parser).__name__} of the client knows no pushes"
+        return None, f"{type(connection._parser).__name__} of the client does not support pushes"
     await connection.send_packed_command(connection.pack_commands([_HELLO, INFO, _TRACKING]), False)
     replies = await read_replies(connection, 3)
     if closes_connection(replies[-1]) or is_transient(replies[-1]):
@@ -454,10 +459,10 @@ async def _handshake(connection: Any) -> tuple[Reply, str | None]:
 
 
 def _records(reply: Reply) -> list[bytes | None]:
-    """The records in a reply to ``MGET``.
+    """Return the values in a reply to ``MGET``.
 
     Raises:
-        ConnectionError: it is another command's reply.
+        ConnectionError: it is another command's reply (I0).
     """
     if isinstance(reply, list) and all(
         record is None or isinstance(record, bytes) for record in cast("list[object]", reply)
@@ -466,10 +471,10 @@ def _records(reply: Reply) -> list[bytes | None]:
     raise ConnectionError("a reply came to another command")
 
 
-def _given_up() -> Exception:
-    """Why those have no answer who wait for one where it is safe to ask again."""
+def _closed_by_us() -> Exception:
+    """Return the error for requests in flight on a connection that we closed: they are retried."""
     return ConnectionError("the connection was given up")
 
 
 def _nothing() -> None:
-    """Nobody has to know."""
+    """Do nothing when sending begins."""

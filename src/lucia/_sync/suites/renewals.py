@@ -8,6 +8,7 @@ from typing import Final
 from lucia._sync.protocols import RenewingSessionAdapter
 from lucia._sync.suites.sessions import SessionAdapterSuite
 from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia._testing.checks import (
     CONCURRENT_CALLS,
     OTHER_SPELLINGS,
@@ -42,7 +43,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
 
         Override it, and :meth:`now`, for an adapter that does not use the system's clock.
         """
-        Calls.pause(milliseconds)
+        Pause.seconds(milliseconds / 1_000)
 
     def renew_chain(
         self, adapter: RenewingSessionAdapter, *rows: SessionRow, grace: int = _GRACE

@@ -10,7 +10,7 @@ import pytest
 import redis.exceptions
 import valkey.exceptions
 
-from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.aio.redis.single_server.test_errors import use_scripts
@@ -59,7 +59,7 @@ async def persist(call: Callable[[], Any], expected: object) -> None:
         ):
             if await call() == expected:
                 return
-        await AsyncCalls.pause(50)
+        await AsyncPause.seconds(0.05)
     raise TimeoutError
 
 

@@ -11,7 +11,7 @@ import pytest
 import redis.exceptions
 import valkey.exceptions
 
-from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.sync.redis.single_server.test_errors import use_scripts
@@ -60,7 +60,7 @@ def persist(call: Callable[[], Any], expected: object) -> None:
         ):
             if call() == expected:
                 return
-        Calls.pause(50)
+        Pause.seconds(0.05)
     raise TimeoutError
 
 

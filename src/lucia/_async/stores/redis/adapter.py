@@ -20,8 +20,7 @@ from lucia._redis.revocations import Acknowledgement, RevocationTracking
 from lucia._redis.store import ServerStore, Store, choose_store
 from lucia._redis.throttling import KeyedNames
 from lucia._redis.transport.clients import AsyncRedisClient, check_client, is_cluster
-from lucia._redis.transport.retries import deadline_seconds
-from lucia._redis.transport.settings import AsyncReadOptions, AsyncSettings
+from lucia._redis.transport.settings import AsyncReadOptions, AsyncSettings, deadline_seconds
 from lucia._rules.sessions import system_clock
 from lucia.models import AsyncFoundSession, SessionRow
 

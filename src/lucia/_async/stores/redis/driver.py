@@ -1,8 +1,8 @@
-"""Runs the operations of the Redis store over connections of its own, made as the application's client makes them."""
+"""Runs operations of the Redis store over connections like those of the application's client."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -12,7 +12,6 @@ from lucia._compat.pause import AsyncPause
 from lucia._compat.per_loop import AsyncPerLoop
 from lucia._logs import Outage, client_used_as_it_is, store_corrupt
 from lucia._redis.commands import (
-    USUAL,
     Argument,
     AsyncReplies,
     Batch,
@@ -44,9 +43,9 @@ from lucia._redis.transport.replayer import AsyncReplayer
 from lucia._redis.transport.retries import (
     BatchRejected,
     NoReply,
+    OperationState,
+    SingleCommand,
     error_to_raise,
-    is_read,
-    is_repeatable,
 )
 from lucia._redis.transport.settings import AsyncSettings
 from lucia._redis.transport.slots import is_redirected
@@ -55,56 +54,35 @@ from lucia.errors import StoreCorrupt, StoreUnavailable
 
 T = TypeVar("T")
 
-_Single = Call | Eval | Transaction | Nodes | OnNode
-"""What is sent at once."""
-
 _SEVERAL: Final = (Batch, DropConnections, ReplicationBarrier)
-"""What is not."""
+"""Commands that need several round trips, or none."""
 
 _ONE_REPLY: Final = (Eval, Call, Transaction)
-"""That whose last reply counts; of others all do."""
+"""For these, only the last reply is returned."""
 
-REPLAYED_AT_ONCE: Final = 8
-"""How many commands of a replay are sent at once, each on a connection of its own."""
+MAX_CONCURRENT_REPLAYS: Final = 8
+"""How many commands of a replay are sent at the same time, each on a connection of its own."""
 
 _MOVED_SECONDS: Final = 0.05
 """How long to wait before the slot map is read again because a primary gave a slot away."""
-
-
-@dataclass(slots=True)
-class _OperationState:
-    """How far an operation is.
-
-    Args:
-        end: when all of it has to be over, by the monotonic clock.
-        during_replay: whether it is the replay, which nothing has to wait for.
-        again: whether its first command was sent before; then it is not sent once more.
-        wrote: whether anything may have been written.
-        end_of_command: when this command has to be over.
-        lost: a command that was not answered, and is not sent again.
-    """
-
-    end: float
-    during_replay: bool = False
-    again: bool = False
-    wrote: bool = False
-    end_of_command: float = 0.0
-    lost: NoReply | None = None
-
-    def next_command(self, seconds: float) -> None:
-        self.end_of_command = min(time.monotonic() + seconds, self.end)
-
 
 _USUAL: Final = AsyncSettings()
 
 
 class AsyncRedisDriver:
-    """Our connections to a single server, to Sentinel's master, or to a cluster.
+    """Runs operations over connections to a single server, to Sentinel's master, or to a cluster.
 
-    An operation is sent the replies of its commands, and thrown the errors: the client's own, without the arguments in their text, and
-    ``StoreUnavailable``. One deadline bounds an operation with all that it waits for: a replay, a
-    connection, its handshake, the answers, and the second attempt if there is one. An operation
-    that goes page by page has that time for each command.
+    An operation yields commands. It is sent their replies, and thrown their errors: the client's
+    own, without the command's arguments in their text, and ``StoreUnavailable``.
+
+    One deadline bounds an operation with all that it waits for (T7): a replay, a connection, its
+    handshake, the replies, and the retry if there is one. An operation that goes page by page has
+    that time for each command.
+
+    Args:
+        client: the application's.
+        settings: how connections are used.
+        replay: the revoked ids, and how they are revoked again; None to replay nothing.
     """
 
     def __init__(
@@ -116,7 +94,7 @@ class AsyncRedisDriver:
         topology = _topology_of(client)
         self.has_own_connections = topology is not None
         self.outage = Outage()
-        self._together = AsyncGatherer(concurrently=settings.coalesce and self.has_own_connections)
+        self._gatherer = AsyncGatherer(concurrently=settings.coalesce and self.has_own_connections)
         self._route = AsyncPerLoop(partial(_open_route, client, topology, settings, revocations))
         self._replayer = (
             None
@@ -124,8 +102,11 @@ class AsyncRedisDriver:
             else AsyncPerLoop(partial(AsyncReplayer, replay, self._run_replay, settings.seconds))
         )
 
-    def shortest_way(self) -> AsyncRoute | None:
-        """What a command may be sent on without more ado; None where that has to be made first, or something else has to be done."""
+    def ready_route(self) -> AsyncRoute | None:
+        """Return the route if a command may be sent on it at once.
+
+        None if it was not opened yet, or while a replay of revocations is due.
+        """
         return None if self.revocations.due else self._route.peek()
 
     async def run(
@@ -133,7 +114,7 @@ class AsyncRedisDriver:
         operation: Operation[T],
         seconds: float | None = None,
         *,
-        again: bool = False,
+        is_retry: bool = False,
         during_replay: bool = False,
     ) -> T:
         """Run an operation to its end, and return what it returns.
@@ -142,23 +123,24 @@ class AsyncRedisDriver:
             operation: what to run.
             seconds: for all its commands; None for the deadline, infinite for one that goes page by
                 page, whose every command has the deadline.
-            during_replay: whether it is the replay.
-            again: whether the first command was sent before, and not answered.
+            is_retry: whether the first command was sent before, and not answered.
+            during_replay: whether the operation is the replay.
 
         Raises:
-            ScriptsRefusedError: the server or its access rules refuse scripts; the script did not run.
+            ScriptsRefusedError: the server or its access rules refuse scripts; the script did not
+                run.
         """
         end = time.monotonic() + (self._deadline if seconds is None else seconds)
-        course = _OperationState(end, during_replay=during_replay, again=again)
+        state = OperationState(end, during_replay=during_replay, is_retry=is_retry)
         try:
             command = next(operation)
             while True:
                 try:
-                    reply = await self._send(command, course)
+                    reply = await self._send(command, state)
                 except Exception as error:
-                    if is_outage(error):  # an answer, so nobody has counted it as a failure
+                    if is_outage(error):  # an answer, so nothing has counted it as a failure yet
                         self.outage.failed(error)
-                    command = operation.throw(_to_raise(error, command, wrote=course.wrote))
+                    command = operation.throw(_to_raise(error, command, wrote=state.wrote))
                 else:
                     command = operation.send(reply)
         except StopIteration as stop:
@@ -166,7 +148,7 @@ class AsyncRedisDriver:
             return result
 
     async def drop_idle(self) -> None:
-        """Close our connections that lie idle."""
+        """Close our idle connections."""
         await (await self._route.get()).drop_idle()
 
     async def aclose(self) -> None:
@@ -178,110 +160,107 @@ class AsyncRedisDriver:
     async def _run_replay(self, operation: Operation[None], seconds: float) -> None:
         await self.run(operation, seconds, during_replay=True)
 
-    async def _send(self, command: Command, course: _OperationState) -> Reply:
-        """A command's reply."""
+    async def _send(self, command: Command, state: OperationState) -> Reply:
+        """Send a command, and return its reply."""
         if isinstance(command, _SEVERAL):
-            return await self._send_several(command, course)
-        course.next_command(self._deadline)
+            return await self._send_several(command, state)
+        state.begin_command(self._deadline)
         with self._near.changing(command):
-            replies = await self._ask(command, _words(command), course)
+            replies = await self._ask(command, _words(command), state)
             error = _error_in(replies)
             if error is not None:
-                replies = await self._recover(command, error, course)
-        course.wrote = course.wrote or not is_read(command)
+                replies = await self._recover(command, error, state)
+        state.answered(command)
         return replies[-1] if isinstance(command, _ONE_REPLY) else replies
 
     async def _send_several(
-        self, command: Batch | DropConnections | ReplicationBarrier, course: _OperationState
+        self, command: Batch | DropConnections | ReplicationBarrier, state: OperationState
     ) -> Reply:
         if isinstance(command, Batch):
-            one = len(command.commands) == 1
-            return (
-                [await self._send(command.commands[0], course)]
-                if one
-                else await self._send_batch(command.commands, course)
-            )
-        return await (
-            self.drop_idle()
-            if isinstance(command, DropConnections)
-            else self._wait_for_replicas(command, course)
-        )
+            if len(command.commands) == 1:
+                return [await self._send(command.commands[0], state)]
+            return await self._send_batch(command.commands, state)
+        if isinstance(command, DropConnections):
+            return await self.drop_idle()
+        return await self._wait_for_replicas(command, state)
 
     async def _send_batch(
-        self, commands: Sequence[Call | Eval], course: _OperationState
+        self, commands: Sequence[Call | Eval], state: OperationState
     ) -> list[Reply]:
-        """The replies to commands that do not depend on each other. If one fails, all that were sent have ended, and some may be done."""
-        courses = [
-            replace(course, again=course.again and number == 0, lost=None)
+        """Send commands that do not depend on each other, and return their replies.
+
+        If one fails, all that were sent have ended, and some may have been executed.
+        """
+        states = [
+            replace(state, is_retry=state.is_retry and number == 0, lost=None)
             for number in range(len(commands))
         ]
-        course.again = False
+        state.is_retry = False
         sending = [
-            partial(self._send, command, its)
-            for command, its in zip(commands, courses, strict=True)
+            partial(self._send, command, its) for command, its in zip(commands, states, strict=True)
         ]
-        outcomes = await self._together.outcomes(
-            sending, REPLAYED_AT_ONCE if course.during_replay else MAX_CONCURRENT_CALLS
+        results = await self._gatherer.gather_results(
+            sending, MAX_CONCURRENT_REPLAYS if state.during_replay else MAX_CONCURRENT_CALLS
         )
-        course.wrote = course.wrote or any(its.wrote for its in courses)
-        for outcome, its in zip(outcomes, courses, strict=False):
-            if isinstance(outcome, BaseException):
-                raise outcome if its.lost is None else error_to_raise(its.lost, wrote=course.wrote)
-        return outcomes
+        state.wrote = state.wrote or any(its.wrote for its in states)
+        for result, its in zip(results, states, strict=False):
+            if isinstance(result, BaseException):
+                # Ambiguous too if only another command of the batch may have been executed (I8).
+                raise result if its.lost is None else error_to_raise(its.lost, wrote=state.wrote)
+        return results
 
     async def _recover(
-        self, command: _Single, error: Exception, course: _OperationState
+        self, command: SingleCommand, error: Exception, state: OperationState
     ) -> list[Reply]:
-        """After an error of the server: what it answers to the whole text of a script that it did not know.
+        """Handle a server's error: send the whole text of a script that the server did not know.
 
         Raises:
-            ScriptsRefusedError: it refuses scripts; the script did not run. Any other error of the server is raised as it is.
+            ScriptsRefusedError: the server refuses scripts; the script did not run. Any other error
+                is raised as it is.
         """
         if isinstance(command, Eval):
             if refuses_scripts(error):
                 raise ScriptsRefusedError from error
             if is_no_script(error):
-                return await self._checked(
-                    await self._ask(
-                        command, (_script("EVAL", command.script.text, command),), course
-                    )
-                )
+                words = _script("EVAL", command.script.text, command)
+                return await self._checked(await self._ask(command, (words,), state))
         return await self._checked([error])
 
     async def _checked(self, replies: list[Reply]) -> list[Reply]:
-        """The replies, unless one is an error."""
+        """Return the replies, or raise the first that is an error."""
         error = _error_in(replies)
         if error is None:
             return replies
-        if is_read_only(error):  # it was the master: the next connection finds the new one
+        if is_read_only(error):  # it was the master: the next connection finds the new one (T4)
             await self.drop_idle()
         raise error
 
-    async def _wait_for_replicas(self, fence: ReplicationBarrier, course: _OperationState) -> int:
+    async def _wait_for_replicas(self, barrier: ReplicationBarrier, state: OperationState) -> int:
         """Return the fewest replicas that confirmed at a primary; stop at one with too few.
 
-        Every primary is asked by its address, and not followed elsewhere: a key that another node
-        takes says nothing of this one. If a slot has moved meanwhile, the map is read again.
+        Every primary is asked by its address, and its redirections are not followed: a key that
+        another node takes proves nothing about this one. If a slot has moved meanwhile, the map is
+        read again (T5).
 
         Raises:
             StoreUnavailable: it is not known which primaries there are, or one did not answer.
         """
         asked: set[str] = set()
         end = time.monotonic() + self._deadline
-        waiting = await self._key_per_primary(fence.prefix, course)
-        fewest = fence.replicas
-        while waiting and fewest >= fence.replicas:
+        waiting = await self._key_per_primary(barrier.prefix, state)
+        fewest = barrier.replicas
+        while waiting and fewest >= barrier.replicas:
             node, key = waiting.popitem()
-            write = Call("SET", (key, fence.value, "PX", 1_000))
-            wait = Call("WAIT", (fence.replicas, fence.milliseconds))
+            write = Call("SET", (key, barrier.value, "PX", 1_000))
+            wait = Call("WAIT", (barrier.replicas, barrier.milliseconds))
             command = OnNode(node, (write, wait))
-            course.next_command(self._deadline)
-            replies = await self._ask(command, _words(command), course)
+            state.begin_command(self._deadline)
+            replies = await self._ask(command, _words(command), state)
             if is_redirected(replies):
                 if time.monotonic() >= end:
                     raise error_to_raise(NoReply(_error_in(replies), sent=False), wrote=True)
                 await AsyncPause.seconds(_MOVED_SECONDS)
-                found = await self._key_per_primary(fence.prefix, course)
+                found = await self._key_per_primary(barrier.prefix, state)
                 waiting = {other: key for other, key in found.items() if other not in asked}
                 continue
             *_, confirmed = await self._checked(replies)
@@ -289,63 +268,54 @@ class AsyncRedisDriver:
             fewest = min(fewest, confirmed)
         return fewest
 
-    async def _key_per_primary(self, prefix: str, course: _OperationState) -> dict[str, str]:
+    async def _key_per_primary(self, prefix: str, state: OperationState) -> dict[str, str]:
         """Return the name of a key for each primary.
 
         Raises:
             StoreUnavailable: it is not known which primaries there are.
         """
-        course.next_command(self._deadline)
+        state.begin_command(self._deadline)
         try:
             route = await self._route.get()
-            return await route.key_per_primary(prefix, _seconds_until(course.end_of_command))
+            return await route.key_per_primary(prefix, state.seconds_left())
         except NoReply as lost:
             raise error_to_raise(lost, wrote=True) from lost.error
 
     async def _ask(
-        self, command: _Single, commands: Sequence[Words], course: _OperationState
+        self, command: SingleCommand, commands: Sequence[Words], state: OperationState
     ) -> list[Reply]:
-        """Send commands, and once more, at once, if there was no answer, it is safe, and there is time."""
-        again, course.again = course.again, False
+        """Send commands; send them again if the reply is lost and the retry policy allows it."""
+        is_retry, state.is_retry = state.is_retry, False
         while True:
             try:
-                await self._wait_for_replay(course)
+                await self._wait_for_replay(state)
                 route = self._route.peek() or await self._route.get()
-                mode = USUAL
-                if again or course.during_replay:
-                    mode = SendMode(
-                        alone=course.during_replay, fresh=again, during_replay=course.during_replay
-                    )
                 replies = await _replies(
-                    route, command, commands, _seconds_until(course.end_of_command), mode
+                    route, command, commands, state.seconds_left(), state.mode(is_retry=is_retry)
                 )
-            except BatchRejected:  # a replay is due since this command asked whether one is
+            except BatchRejected:  # a replay has become due since this command asked whether one is
                 continue
             except NoReply as lost:
-                course.wrote = course.wrote or (lost.sent and not is_read(command))
-                over = again or lost.error is None or (lost.sent and not is_repeatable(command))
-                error = error_to_raise(lost, wrote=course.wrote)
-                course.lost = lost if over else None
+                error = state.error_after_loss(command, lost, is_retry=is_retry)
             else:
                 if self.outage.is_on and _error_in(replies) is None:
                     self.outage.answered()
                 return replies
-            if over:
-                if isinstance(
-                    error, StoreUnavailable
-                ):  # else a refusal, which waiting does not change
+            if error is not None:
+                # A server's refusal is no outage: waiting does not change it.
+                if isinstance(error, StoreUnavailable):
                     self.outage.failed(error)
-                raise error  # not within the handler: the client's error keeps what is behind it
-            again = True
+                raise error  # outside of the handler, so that the error keeps its own context
+            is_retry = True
 
-    async def _wait_for_replay(self, course: _OperationState) -> None:
-        if self._replayer is not None and self.revocations.due and not course.during_replay:
+    async def _wait_for_replay(self, state: OperationState) -> None:
+        if self._replayer is not None and self.revocations.due and not state.during_replay:
             replayer = self._replayer.peek() or await self._replayer.get()
-            await replayer.complete(_seconds_until(course.end_of_command))
+            await replayer.complete(state.seconds_left())
 
 
 def _topology_of(client: Any) -> Topology | None:
-    """How the client makes its connections; a line on the logger if that can't be told."""
+    """Return how the client connects; log a line if that can't be told."""
     topology = topology_of(client)
     if topology is None:
         client_used_as_it_is(client)
@@ -362,22 +332,14 @@ def _open_route(
     )
 
 
-def _seconds_until(end: float) -> float:
-    """What is left of the time.
-
-    Raises:
-        NoReply: nothing.
-    """
-    seconds = end - time.monotonic()
-    if seconds <= 0:
-        raise NoReply(None, sent=False)
-    return seconds
-
-
 def _replies(
-    route: AsyncRoute, command: _Single, commands: Sequence[Words], seconds: float, mode: SendMode
+    route: AsyncRoute,
+    command: SingleCommand,
+    commands: Sequence[Words],
+    seconds: float,
+    mode: SendMode,
 ) -> AsyncReplies:
-    """Send a command by its words."""
+    """Send a command's words to where it belongs."""
     if isinstance(command, Nodes):
         return route.nodes(seconds)
     if isinstance(command, OnNode):
@@ -386,15 +348,15 @@ def _replies(
 
 
 def _key_of(command: Call | Eval | Transaction) -> Argument | None:
-    """The key by which a cluster finds the node; None if any will do."""
+    """Return the key by which a cluster finds the node; None if any node will do."""
     if isinstance(command, Transaction):
         return _key_of(command.commands[0])
     words = command.arguments if isinstance(command, Call) else command.keys
     return words[0] if words else None
 
 
-def _words(command: _Single) -> tuple[Words, ...]:
-    """What is sent together for a command."""
+def _words(command: SingleCommand) -> tuple[Words, ...]:
+    """Return the words that are sent together for a command."""
     if isinstance(command, Eval):
         return (_script("EVALSHA", command.script.sha, command),)
     if isinstance(command, Call):
@@ -418,7 +380,7 @@ def _encoded(arguments: Sequence[Argument]) -> list[bytes | int]:
 
 
 def _error_in(replies: Sequence[Reply]) -> Exception | None:
-    """The first reply that is an error; those of a transaction are within the last one."""
+    """Return the first reply that is an error; a transaction's are within the last reply."""
     for reply in replies:
         if isinstance(reply, Exception):
             return reply
@@ -426,7 +388,7 @@ def _error_in(replies: Sequence[Reply]) -> Exception | None:
 
 
 def _to_raise(error: Exception, command: Command, *, wrote: bool) -> Exception:
-    """What a command's error is to an operation: without the arguments, and by its meaning."""
+    """Return the error to throw into the operation: by its meaning, without arguments."""
     redact(error, command)
     if is_outage(error):
         return error_to_raise(NoReply(error, sent=False), wrote=wrote)
@@ -434,7 +396,8 @@ def _to_raise(error: Exception, command: Command, *, wrote: bool) -> Exception:
         return error
     store_corrupt()
     corrupt = StoreCorrupt(
-        "an index of the session store is of another type: another program, or another layout, writes to the same keys"
+        "an index of the session store is of another type: another program, or another layout,"
+        " writes to the same keys"
     )
     corrupt.__cause__ = error
     return corrupt

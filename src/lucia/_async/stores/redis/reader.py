@@ -45,7 +45,7 @@ class AsyncSessionReader:
 
     async def read(self, session_id: str) -> StoredSession | None:
         """Return the session with this id; None if there is none."""
-        route = self._driver.shortest_way()
+        route = self._driver.ready_route()
         if route is None:
             return await self._driver.run(self._store().get(session_id))
         self.reads.begin(route.only_server)
@@ -77,7 +77,7 @@ class AsyncSessionReader:
             unavailable = error_to_raise(error, wrote=False)
             self._outage.failed(unavailable)
             raise unavailable
-        return await self._driver.run(operation, seconds, again=True)
+        return await self._driver.run(operation, seconds, is_retry=True)
 
     def _row(self, session_id: str, records: Records) -> StoredSession | None:
         row = self._lookup.row(session_id, records)

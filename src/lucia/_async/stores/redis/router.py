@@ -1,4 +1,4 @@
-"""Routes commands to a server: the only one, Sentinel's master, or the node that serves a key's slot."""
+"""Route commands to the only server, to Sentinel's master, or to the node of a key's slot."""
 
 import time
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from lucia._redis.replay import ConnectionMonitor, Revocations
 from lucia._redis.transport.connection_io import AsyncRecords
 from lucia._redis.transport.connections import AsyncServer
 from lucia._redis.transport.first_answer import AsyncFirstAnswer
-from lucia._redis.transport.retries import WRITE_SECONDS, BatchRejected, NoReply
-from lucia._redis.transport.settings import AsyncSettings
+from lucia._redis.transport.retries import BatchRejected, NoReply
+from lucia._redis.transport.settings import WRITE_SECONDS, AsyncSettings
 from lucia._redis.transport.single_flight import AsyncSingleFlight
 from lucia._redis.transport.slots import SlotMap, key_per_primary, parse_slot_map, redirection_in
 from lucia._redis.transport.topology import Address, BehindSentinel, InCluster, OneServer, Topology
@@ -48,7 +48,7 @@ class AsyncRoute(Protocol):
         ...
 
     def read(self, keys: Sequence[bytes], /) -> AsyncRecords:
-        """Return the values of keys; where they are in many slots, none after the first value found.
+        """Return the values of keys; in a cluster, none after the first value found.
 
         Raises:
             BatchRejected: the keys have to be read by :meth:`ask`.

@@ -1,4 +1,4 @@
-"""Failed sign-ins in Redis: runs the operations of :mod:`lucia._redis.throttling` over the session adapter's client."""
+"""Count failed sign-ins in Redis, over the session adapter's connections."""
 
 import secrets
 from collections.abc import Mapping
@@ -13,20 +13,25 @@ WORD_BYTES = 6
 
 
 class AsyncRedisThrottleStore:
-    """Failures in Redis or Valkey, where all processes count together, by the server's clock.
+    """A store of failed sign-ins in Redis or Valkey, shared by all processes.
 
-    ================ ===================================================================================================
-    key              ``session:throttle:{32 hex digits}``: a list, newest failure first; expires when the last is forgotten
-    ``attempt``      script, for a key and an address together: ``TIME``, ``LRANGE``, and if the attempt may be made ``LPUSH``
-                     and ``PEXPIREAT``, and ``LREM`` of what is too old; in a cluster a script for each
-    without scripts  for each ``TIME``; ``MULTI``, ``LPUSH``, ``PEXPIREAT``, ``EXEC``; ``LRANGE``; and ``LREM``
+    Times are by the server's clock. The operations are in :mod:`lucia._redis.throttling`.
+
+    ================ ==============================================================================
+    key              ``session:throttle:{32 hex digits}``: a list, newest failure first; it expires
+                     when its last failure is too old to count
+    ``attempt``      one script for a key and an address: ``TIME``, ``LRANGE``, ``LREM`` of failures
+                     that are too old, and if the attempt is allowed ``LPUSH`` and ``PEXPIREAT``; in
+                     a cluster one script for each
+    without scripts  for each ``TIME``; ``MULTI``, ``LPUSH``, ``PEXPIREAT``, ``EXEC``; ``LRANGE``;
+                     and ``LREM``
     ``take_back``    ``LREM``
-    ================ ===================================================================================================
+    ================ ==============================================================================
 
     Args:
         client: the session adapter's.
         driver: runs operations over it.
-        keys: where the lists are.
+        keys: names the lists.
     """
 
     def __init__(self, client: Any, driver: AsyncRedisDriver, keys: ThrottleKeys) -> None:
@@ -35,7 +40,7 @@ class AsyncRedisThrottleStore:
         self._protocol = choose_throttle(client, keys)
 
     async def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
-        """Count an attempt as a failure under each name, or under none of them if it has to wait."""
+        """Count an attempt as a failure under each name; if it has to wait, under none of them."""
         word = secrets.token_hex(WORD_BYTES)
         return await self._driver.run(
             with_or_without_scripts(
@@ -44,7 +49,7 @@ class AsyncRedisThrottleStore:
         )
 
     async def take_back(self, entries: Mapping[str, str], /) -> None:
-        """Make an attempt uncounted."""
+        """Remove an attempt from the counts."""
         await self._driver.run(take_back(self._keys, entries))
 
     def _give_up_scripts(self) -> None:

@@ -21,8 +21,7 @@ from lucia._redis.revocations import Acknowledgement, RevocationTracking
 from lucia._redis.store import ServerStore, Store, choose_store
 from lucia._redis.throttling import KeyedNames
 from lucia._redis.transport.clients import RedisClient, check_client, is_cluster
-from lucia._redis.transport.retries import deadline_seconds
-from lucia._redis.transport.settings import ReadOptions, Settings
+from lucia._redis.transport.settings import ReadOptions, Settings, deadline_seconds
 from lucia._rules.sessions import system_clock
 from lucia.models import FoundSession, SessionRow
 
