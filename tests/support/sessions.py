@@ -14,7 +14,7 @@ HOUR: Final = 3_600_000
 
 
 def row(session_id: str, user_id: str = "u1", *, life: int = HOUR, **attributes: Any) -> SessionRow:
-    """A session that dies in ``life`` milliseconds from now."""
+    """Return a session that expires ``life`` milliseconds from now."""
     end = system_clock() + life
     return SessionRow(
         id=session_id,
@@ -26,5 +26,5 @@ def row(session_id: str, user_id: str = "u1", *, life: int = HOUR, **attributes:
 
 
 def as_read(session: Session, **members: Any) -> Session:
-    """The session of a login or a renewal as a later read gives it: not fresh."""
+    """Return the session of a login or a renewal as a later read returns it: not fresh."""
     return replace(session, session_id=session.session_id, fresh=False, **members)
