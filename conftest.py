@@ -1,6 +1,7 @@
 """The servers for all tests, and the Python blocks of README.md and docs/*.md as tests.
 
-The blocks of a document share a namespace, an event loop and an empty Redis. A block may use ``await`` at its top level.
+The blocks of a document share a namespace, an event loop and an empty Redis. A block may use
+``await`` at its top level.
 """
 
 import ast
@@ -26,28 +27,31 @@ pytest.register_assert_rewrite("tests.support", "tests.aio.support", "tests.sync
 
 pytest_plugins = ["tests.support.redis_servers", "tests.support.sql_servers"]
 
-# How long an example takes says more of the machine than of the code.
+# How long an example takes depends on the machine more than on the code.
 settings.register_profile("no deadline", settings(), deadline=None)
 settings.load_profile("no deadline")
 
 SHOWN_URL = "redis://localhost:6379"
-"""What the documents write; the tests put their own server's URL in its place."""
+"""The URL in the documents, which is replaced by that of the test server."""
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name a case with a long text by its argument: such texts may hold salts or times, and all test processes must agree on names."""
+    """Name a case with a long text by its argument.
+
+    Such texts may hold salts or times, and all test processes must agree on the names of tests.
+    """
     return argname if isinstance(val, str | bytes) and len(val) > 40 else None
 
 
 @pytest.fixture(autouse=True)
 def fresh_log_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count the lines of each test alone: what another test logged must not keep a line from being written."""
+    """Reset the limits of log lines, so that other tests do not use up those of this test."""
     monkeypatch.setattr(_logs, "_limiter", _logs.Limiter())
 
 
 @pytest.fixture(scope="module")
 def document_redis_url(redis_server: "Server") -> Iterator[str]:
-    """The URL of a server that was emptied for this document; it is in the environment as REDIS_URL too."""
+    """The URL of a server that was emptied for this document, also in REDIS_URL."""
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +67,7 @@ def document_runner() -> Iterator[asyncio.Runner]:
 
 
 def evaluate_block(example: Example) -> None:
-    """Run a block that may hold ``await`` outside of a function."""
+    """Run a block that may use ``await`` outside of a function."""
     source = pad(example.parsed, example.line + example.parsed.line_offset).replace(
         SHOWN_URL, example.namespace["document_redis_url"]
     )
@@ -77,7 +81,7 @@ def evaluate_block(example: Example) -> None:
 
 
 class PythonBlockParser(PythonCodeBlockParser):
-    """Finds ```` ```python ```` blocks; those that start with ``>>>`` are doctests, which can't await."""
+    """Finds ```` ```python ```` blocks; those that start with ``>>>`` are doctests."""
 
     def __init__(self) -> None:
         super().__init__()
