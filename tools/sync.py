@@ -4,8 +4,8 @@
     python tools/sync.py --check    write nothing; print the differences, and exit with 1 if any
 
 ``async`` and ``await`` are dropped, the names below are replaced, and ``AsyncX`` becomes ``X``,
-also in strings, comments and docstrings. A generated file, called a twin, is its source below one header
-line: line n of the source is line n + 1 of the twin.
+also in strings, comments and docstrings. A generated file, called a twin, is its source below one
+header line: line n of the source is line n + 1 of the twin.
 
 What can't be converted is an error with its file and line: a name without a sync twin, also in a
 string, comment or docstring; a rule that is never used; a file without a source. Then nothing is
