@@ -32,26 +32,26 @@ settings.register_profile("no deadline", settings(), deadline=None)
 settings.load_profile("no deadline")
 
 SHOWN_URL = "redis://localhost:6379"
-"""The URL in the documents, which the tests replace by that of their own server."""
+"""The URL in the documents, which is replaced by that of the test server."""
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name a case with a long text by its argument.
 
-    Such texts may hold salts or times, and all test processes must agree on names.
+    Such texts may hold salts or times, and all test processes must agree on the names of tests.
     """
     return argname if isinstance(val, str | bytes) and len(val) > 40 else None
 
 
 @pytest.fixture(autouse=True)
 def fresh_log_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test fresh limits, so that lines of other tests suppress none of its own."""
+    """Reset the limits of log lines, so that other tests do not use up those of this test."""
     monkeypatch.setattr(_logs, "_limiter", _logs.Limiter())
 
 
 @pytest.fixture(scope="module")
 def document_redis_url(redis_server: "Server") -> Iterator[str]:
-    """Return the URL of an emptied server, which is in the environment as REDIS_URL too."""
+    """The URL of a server that was emptied for this document, also in REDIS_URL."""
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     with pytest.MonkeyPatch.context() as patch:
@@ -67,7 +67,7 @@ def document_runner() -> Iterator[asyncio.Runner]:
 
 
 def evaluate_block(example: Example) -> None:
-    """Run a block that may hold ``await`` outside of a function."""
+    """Run a block that may use ``await`` outside of a function."""
     source = pad(example.parsed, example.line + example.parsed.line_offset).replace(
         SHOWN_URL, example.namespace["document_redis_url"]
     )
@@ -81,10 +81,7 @@ def evaluate_block(example: Example) -> None:
 
 
 class PythonBlockParser(PythonCodeBlockParser):
-    """A parser for ```` ```python ```` blocks.
-
-    Blocks that start with ``>>>`` are doctests, which can't await.
-    """
+    """Finds ```` ```python ```` blocks; those that start with ``>>>`` are doctests."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Print the lowest version of each optional dependency that pyproject.toml allows, as constraints for pip."""
+"""Print pip constraints: the lowest version of each optional dependency in pyproject.toml."""
 
 import re
 import tomllib

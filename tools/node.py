@@ -1,4 +1,4 @@
-"""Runs programs of Node, which a wheel carries, with the packages that a folder's lock file names."""
+"""Run Node.js, which comes in a wheel, with the packages of a folder's lock file."""
 
 import fcntl
 import json
@@ -10,7 +10,7 @@ __all__ = ["install", "installed", "node"]
 
 
 def node(program: str = "node") -> list[str]:
-    """What a command line begins with that runs ``node`` or ``npm``."""
+    """Return the beginning of a command line that runs ``node`` or ``npm``."""
     return [
         sys.executable,
         "-c",
@@ -19,7 +19,7 @@ def node(program: str = "node") -> list[str]:
 
 
 def install(folder: Path) -> None:
-    """Install the packages that the folder's lock file names, unless they are there; one process at a time."""
+    """Install the packages of a folder's lock file if they are missing, one process at a time."""
     names, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
     with names.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -32,6 +32,6 @@ def install(folder: Path) -> None:
 
 
 def installed(folder: Path) -> dict[str, str]:
-    """The packages that the folder asks for, and their versions."""
+    """Return the packages that a folder's package.json asks for, and their versions."""
     wanted: dict[str, dict[str, str]] = json.loads((folder / "package.json").read_text())
     return wanted["dependencies"]

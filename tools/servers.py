@@ -1,4 +1,7 @@
-"""Starts Redis and Valkey servers and clusters for the tests and the benchmark, on free ports of this machine alone."""
+"""Start Redis and Valkey servers and clusters for the tests and the benchmark.
+
+They listen on free ports of the loopback interface.
+"""
 
 import random
 import shutil
@@ -29,13 +32,13 @@ __all__ = [
 Kind = Literal["redis", "valkey"]
 
 BUS_OFFSET: Final = 10_000
-"""How far above its port a node listens to the other nodes."""
+"""How far above its port a node has its cluster bus."""
 
 NODE_PORTS: Final = range(20_000, 32_767 - BUS_OFFSET)
-"""Both are below those that systems give to outgoing connections, which come and go."""
+"""Both ports are below those that systems use for outgoing connections."""
 
 PATIENCE: Final = 60.0
-"""Seconds after which a server or a cluster that did not come up is an error."""
+"""How many seconds a server or a cluster may take to start."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class Server:
     """A running server that belongs to this process alone, so that it may be flushed.
 
     Args:
-        kind: which program it is.
-        socket: its unix socket.
+        kind: the program.
+        socket: the path of its unix socket.
     """
 
     kind: Kind
@@ -54,16 +57,16 @@ class Server:
 
     @property
     def url(self) -> str:
-        """What ``from_url`` of a Redis client takes."""
+        """The URL for ``from_url`` of a Redis client."""
         return f"redis://{self.host}:{self.port}"
 
     @property
     def ports(self) -> tuple[int]:
-        """As a cluster has them."""
+        """The port, as an attribute that a cluster has too."""
         return (self.port,)
 
     def flush(self) -> None:
-        """Empty it."""
+        """Delete all keys."""
         with _client(self.port) as client:
             client.flushall()
 
@@ -81,32 +84,35 @@ class Cluster:
                 client.execute_command(*command)
 
     def flush(self) -> None:
-        """Empty all nodes."""
+        """Delete all keys of all nodes."""
         self.on_each("FLUSHALL")
 
     @property
     def url(self) -> str:
-        """What ``from_url`` of a cluster client takes: its first node."""
+        """The URL of the first node, for ``from_url`` of a cluster client."""
         return f"redis://127.0.0.1:{self.ports[0]}"
 
 
 MANY: Final = "30000"
-"""How many connections a server takes: more than the benchmark has; fewer where a process may not have as many files."""
+"""The limit of connections of a server: more than the benchmark opens.
+
+A server lowers it to what the limit of open files allows.
+"""
 
 
 def path_of(program: str) -> str:
-    """Where the program is; its bare name if it is nowhere, so that starting it fails with it."""
+    """Return the path of a program, or its name if it is missing: then starting it fails."""
     return shutil.which(program) or program
 
 
 @contextmanager
 def own_server(program: str, folder: Path, *options: str) -> Generator[Server]:
-    """A server with options that can only be given when it starts.
+    """Start a server with command line options, and yield it.
 
     Args:
-        program: ``redis-server`` or ``valkey-server``, or where it is.
-        folder: where it writes.
-        options: as in its command line.
+        program: ``redis-server`` or ``valkey-server``, or its path.
+        folder: the folder in which it writes.
+        options: the options of its command line.
     """
     port = unused_port()
     path = folder / f"{port}.sock"
@@ -132,7 +138,7 @@ def own_server(program: str, folder: Path, *options: str) -> Generator[Server]:
 
 @contextmanager
 def own_cluster(folder: Path) -> Generator[Cluster]:
-    """Three nodes of ``redis-server``, each with a third of the slots."""
+    """Start a cluster of three primaries, each with a third of the slots, and yield it."""
     ports = [unused_node_port() for _ in range(3)]
     with ExitStack() as stack:
         for port in ports:
@@ -163,8 +169,9 @@ def own_cluster(folder: Path) -> Generator[Cluster]:
 
 @contextmanager
 def running(*command: str) -> Generator[None]:
-    """A program that runs meanwhile, and says nothing."""
-    process = subprocess.Popen([path_of(command[0]), *command[1:]], stdout=subprocess.DEVNULL)  # noqa: S603 # the caller's own
+    """Run a program during the block, without its output."""
+    words = [path_of(command[0]), *command[1:]]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)  # noqa: S603 # the caller's own
     try:
         yield
     finally:
@@ -173,10 +180,10 @@ def running(*command: str) -> Generator[None]:
 
 
 def until(holds: Callable[[], object], seconds: float = 15) -> None:
-    """Wait until it holds.
+    """Wait until a condition holds.
 
     Raises:
-        TimeoutError: it does not come to hold.
+        TimeoutError: it did not hold in time.
     """
     end = time.monotonic() + seconds
     while not holds():
@@ -186,16 +193,18 @@ def until(holds: Callable[[], object], seconds: float = 15) -> None:
 
 
 def unused_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port on which nobody listens."""
     with socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def unused_node_port() -> int:
-    """A port for a cluster's node: nobody listens on it, nor on the one for the other nodes, and nobody else is given it.
+    """Return a port for a node of a cluster, which no other process is given.
 
-    A node takes a while to listen, and processes start clusters side by side: so for each node port the one as far below is kept.
+    Nobody listens on it, nor on the port of its cluster bus. A node takes a while until it listens,
+    and test processes start clusters at the same time: so this process keeps the port that is as
+    far below as the bus is above, as a reservation.
     """
     while True:
         port = random.choice(NODE_PORTS)  # noqa: S311 # a port is no secret
@@ -208,7 +217,7 @@ def unused_node_port() -> int:
 
 
 def _is_free(port: int, *, keep: bool = False) -> bool:
-    """Whether a port can be had; with ``keep``, this process has it then as long as it runs."""
+    """Return whether a port is free; with ``keep``, this process keeps it until it ends."""
     with socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))
@@ -220,7 +229,7 @@ def _is_free(port: int, *, keep: bool = False) -> bool:
 
 
 def _join(ports: Sequence[int]) -> None:
-    """Give each node its slots, introduce the nodes to the first, and wait until all agree."""
+    """Assign the slots, introduce the nodes to each other, and wait until all agree."""
     bounds = [16_384 * number // len(ports) for number in range(len(ports) + 1)]
     for number, port in enumerate(ports):
         until(partial(_answers, port), PATIENCE)
@@ -232,7 +241,7 @@ def _join(ports: Sequence[int]) -> None:
 
 
 def _agrees(port: int, nodes: int) -> bool:
-    """Whether a node knows all others and all slots are served."""
+    """Return whether a node knows all others and reports that all slots are served."""
     with _client(port) as client:
         info: dict[str, str] = client.execute_command("CLUSTER INFO")
     return info["cluster_state"] == "ok" and info["cluster_known_nodes"] == str(nodes)

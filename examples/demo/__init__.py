@@ -1,1 +1,1 @@
-"""A web application that shows the library at work: accounts, logins on several browsers, and what each action does in Redis."""
+"""A web application with accounts and logins that shows what each action does in Redis."""

@@ -26,16 +26,15 @@ DEFAULT_PORT = 8000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says, and return the exit code: 0 for success, 1 for a broken promise, 2 without a server."""
+    """Run the command, and return the exit code: 1 if the check failed, 2 without a server."""
     options = parse(arguments)
-    signal.signal(
-        signal.SIGTERM, _leave
-    )  # by an exception, so that a server that was started is stopped
-    # Passes for SIGTERM, which uvicorn handles while it runs: an exception that a signal raises in its start-up is lost.
+    # Exit by an exception, so that the Redis server that was started is stopped too.
+    signal.signal(signal.SIGTERM, _leave)
+    # Treat SIGHUP as SIGTERM, which uvicorn handles: an exception that a signal handler raises
+    # while uvicorn starts would be lost.
     signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # also where a shell has it ignored, as it does for what runs behind it
+    # A shell starts background jobs with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with folder(options.data) as data, redis_server(data) as server:
             if options.check:
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="scripts/demo", description="Serve the demo, or check it."
     )
@@ -91,7 +90,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run_check(data: Path, server: Server | None) -> int:
-    """Check over this server, and return the exit code."""
+    """Run the check with this server, and return the exit code."""
     if server is None:
         print(f"There is no Redis server, and the check needs one.\n{ADVICE}", file=sys.stderr)
         return 2
@@ -99,7 +98,7 @@ def run_check(data: Path, server: Server | None) -> int:
 
 
 def serve(options: argparse.Namespace, data: Path, server: Server | None) -> None:
-    """Serve until somebody stops it."""
+    """Serve the demo until it is stopped."""
     expiry = SessionExpiry(
         active=timedelta(seconds=options.active),
         idle=timedelta(seconds=options.idle),
@@ -108,9 +107,8 @@ def serve(options: argparse.Namespace, data: Path, server: Server | None) -> Non
     redis = RedisView.connect(server.url, server.about) if server else None
     app = create_app(Accounts(data / "users.sqlite3"), redis, expiry)
     with listen(options.host, options.port) as listener:
-        print(
-            f"Sessions: {server.about if server else f'in memory, since there is no Redis server. {ADVICE}'}"
-        )
+        in_memory = f"in memory, since there is no Redis server. {ADVICE}"
+        print(f"Sessions: {server.about if server else in_memory}")
         print(f"Users:    {data / 'users.sqlite3'}")
         print(f"Open:     {address(options.host, listener)}   (Ctrl-C ends it)", flush=True)
         uvicorn.Server(
@@ -119,7 +117,7 @@ def serve(options: argparse.Namespace, data: Path, server: Server | None) -> Non
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """A socket that listens; without a port that was asked for, on the default one or any free one."""
+    """Open a listening socket. Without a port, it is the default one or, if taken, a free one."""
     if port is not None:
         return _listen(host, port)
     try:
@@ -134,7 +132,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def address(host: str, listener: socket.socket) -> str:
-    """The URL to open. A wildcard address is opened by this machine's name."""
+    """Return the URL to open; for a wildcard address, with this machine's name."""
     port = listener.getsockname()[1]
     name = (
         socket.gethostname()
@@ -142,13 +140,13 @@ def address(host: str, listener: socket.socket) -> str:
         else "localhost"
         if host == LOOPBACK
         else host
-    )  # only compared
+    )
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 @contextmanager
 def folder(data: Path | None) -> Generator[Path, None, None]:
-    """The folder for the users and for a server's files: the given one, or one that is removed at the end."""
+    """Yield the folder for all files: the given one, or a temporary one."""
     if data is not None:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         yield data

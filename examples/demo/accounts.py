@@ -19,7 +19,7 @@ class Base(DeclarativeBase):
 
 
 class MemberRow(Base):
-    """The application's own user table. The library fills ``id``; the other columns are attributes."""
+    """The application's user table. The library sets ``id``; other columns are attributes."""
 
     __tablename__ = "member"
     id: Mapped[str] = mapped_column(String(255), primary_key=True)
@@ -33,7 +33,7 @@ TABLES = AuthTables(Base.metadata, user=MemberRow)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What the application's routes get for a user; ``created`` is aware and in UTC."""
+    """A user as the application's routes get it; ``created`` is in UTC."""
 
     user_id: str
     username: str
@@ -42,7 +42,7 @@ class Member:
 
     @classmethod
     def from_row(cls, row: UserRow) -> Self:
-        """The member in a row; given to ``AsyncAuth``, it makes that an ``AsyncAuth[Member]``."""
+        """Convert a row. Given to ``AsyncAuth``, this makes it an ``AsyncAuth[Member]``."""
         columns = row.attributes
         return cls(
             row.id,
@@ -61,6 +61,6 @@ class Accounts:
         self.close: Callable[[], Awaitable[None]] = self._engine.dispose
 
     async def create_tables(self) -> None:
-        """Make the tables that are not there yet."""
+        """Create the missing tables."""
         async with self._engine.begin() as connection:
             await connection.run_sync(Base.metadata.create_all)

@@ -1,4 +1,4 @@
-"""The web application: what a person can do, one route each. Every route is what an application of yours would have."""
+"""The web application: one route for each thing that a person can do, as in any application."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -38,7 +38,10 @@ from .visit import Demo, Login, Visit, login, visit
 
 COOKIE = "auth_session"
 
-RENEWED = "A new id, {id}, under the same handle, {handle}. For 60 seconds a marker leads from the used id to it, for requests under way."
+RENEWED = (
+    "A new id, {id}, under the same handle, {handle}. "
+    "For 60 seconds a marker leads from the used id to it, for requests in flight."
+)
 
 router = APIRouter()
 ThisVisit = Annotated[Visit, Depends(visit)]
@@ -51,7 +54,7 @@ NewPassword = Annotated[str, Form(min_length=8, max_length=1000)]
 
 @router.get("/")
 async def home(visit: ThisVisit) -> Response:
-    """The page of whoever is logged in, or the visitor's. An idle session is renewed in passing."""
+    """Show the member's or the visitor's page. This renews an idle session."""
     found = await visit.request.validate_user()
     if found is None:
         await visit.note_reading(
@@ -71,7 +74,7 @@ async def home(visit: ThisVisit) -> Response:
 
 @router.get("/idle")
 async def idle(visit: ThisVisit) -> Response:
-    """The same page, without renewing: so an idle session can be looked at."""
+    """Show the member's page without renewing an idle session."""
     try:
         found = await visit.auth.get_session_user(visit.http.cookies.get(COOKIE, ""))
     except InvalidSessionId:
@@ -86,7 +89,7 @@ async def sign_up(
     password: NewPassword,
     display_name: Annotated[str, Form(max_length=80)] = "",
 ) -> Response:
-    """Make an account and log in."""
+    """Create an account and log in."""
     name = username.strip().lower()
     attributes = {"username": name, "display_name": display_name.strip() or username.strip()}
     try:
@@ -111,12 +114,12 @@ async def log_in(visit: ThisVisit, username: Username, password: Password) -> Re
     except InvalidCredentials:
         await visit.note(
             "Log in",
-            "Refused: a failure is counted at this name and at this address, and no session is made.",
+            "Refused: a failure is counted for this name and this address; no session is created.",
         )
         return await visitor_page(visit, "Wrong name or password.", 401)
     except TooManyAttempts as error:
         await visit.note(
-            "Log in", "Refused before the password was looked at: there were too many wrong ones."
+            "Log in", "Refused before the password was checked: there were too many wrong ones."
         )
         return await visitor_page(
             visit, f"Too many wrong passwords. Try again in {error.retry_after} s.", 429
@@ -139,7 +142,7 @@ async def log_out(visit: ThisVisit) -> Response:
 async def log_out_device(
     visit: ThisVisit, login: ThisLogin, handle: Annotated[str, Form(max_length=100)]
 ) -> Response:
-    """Log out one of the person's browsers, named by its handle."""
+    """Log out one of the user's browsers, by the handle of its session."""
     if handle == login.session.handle:
         return await log_out(visit)
     ended = await visit.auth.invalidate_user_session(login.user.user_id, handle)
@@ -220,7 +223,7 @@ async def delete_account(visit: ThisVisit, login: ThisLogin, password: Password)
 
 @router.get("/live")
 async def live(http: Request) -> Response:
-    """What a page asks for every two seconds: the logins and the keys as they are now. It never renews, and is not recorded."""
+    """Return the current logins and keys, which a page polls. Never renews; is not recorded."""
     demo: Demo = http.app.state.demo
     try:
         found = await demo.looking.get_session_user(http.cookies.get(COOKIE, ""))
@@ -232,7 +235,7 @@ async def live(http: Request) -> Response:
 
 
 async def visitor_page(visit: Visit, error: str = "", status: int = 200) -> Response:
-    """The page with the forms. A cookie whose session is gone stays: only logging out clears it."""
+    """Show the page with the forms. A cookie without a session stays: only a logout clears it."""
     return await visit.page(
         "visitor.html",
         status,
@@ -242,7 +245,7 @@ async def visitor_page(visit: Visit, error: str = "", status: int = 200) -> Resp
 
 
 async def member_page(visit: Visit, login: Login) -> Response:
-    """The page of a person who is logged in."""
+    """Show the page of a user who is logged in."""
     entries = visit.journal.entries
     return await visit.page(
         "member.html",
@@ -251,7 +254,7 @@ async def member_page(visit: Visit, login: Login) -> Response:
 
 
 async def member_values(demo: Demo, login: Login, written: frozenset[str]) -> dict[str, Any]:
-    """What the templates show about a login: where the person is logged in, and what Redis holds about it."""
+    """Return what the templates show of a login: the user's devices, and the keys in Redis."""
     user, session = login.user, login.session
     return {
         "user": user,
@@ -266,7 +269,7 @@ async def member_values(demo: Demo, login: Login, written: frozenset[str]) -> di
 
 
 async def answer(http: Request, error: Exception) -> Response:
-    """The page for a request that can't be served."""
+    """Return the page for an error."""
     if isinstance(error, NotAuthenticated):
         return RedirectResponse("/", status_code=303)
     if isinstance(error, InvalidRequest):
@@ -315,7 +318,7 @@ async def answer(http: Request, error: Exception) -> Response:
 def make_auth(
     accounts: Accounts, sessions: AsyncSessionAdapter, expiry: SessionExpiry | None
 ) -> AsyncAuth[Member]:
-    """Authentication over these users and these sessions."""
+    """Return an ``AsyncAuth`` over these users and sessions."""
     return AsyncAuth(
         users=accounts.adapter,
         sessions=sessions,
@@ -331,7 +334,7 @@ def make_auth(
 def create_app(
     accounts: Accounts, redis: RedisView | None, expiry: SessionExpiry | None = None
 ) -> FastAPI:
-    """The application over these users and this Redis; without one, sessions are in this process's memory."""
+    """Return the application. Without Redis, sessions are in the memory of this process."""
     auth = make_auth(
         accounts,
         AsyncMemoryAdapter() if redis is None else AsyncRedisSessionAdapter(redis.client),

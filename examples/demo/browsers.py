@@ -1,4 +1,7 @@
-"""A user agent in three words, for the list of logins. A guess is enough: it only has to remind its owner."""
+"""Describe a user agent in three words, for the list of logins.
+
+A guess is enough: the description only has to remind its owner.
+"""
 
 import re
 
@@ -22,7 +25,7 @@ _SYSTEMS = (
 
 
 def describe(user_agent: str) -> str:
-    """Such as ``Firefox on Linux``; for a program that names itself, its name."""
+    """Return a description such as ``Firefox on Linux``, or the name of a program."""
     browser, system = _first(_BROWSERS, user_agent), _first(_SYSTEMS, user_agent)
     if browser and system:
         return f"{browser} on {system}"

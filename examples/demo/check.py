@@ -1,6 +1,7 @@
-"""The main job without a browser: the real application on a real port, two clients, and after each step what Redis holds.
+"""Check the demo without a browser.
 
-Every promise is looked at; the first one that is not kept ends the check with the exit code 1.
+The application runs on a real port, with two clients; each step prints what is in Redis. The first
+promise that is not kept ends the check with the exit code 1.
 """
 
 import asyncio
@@ -28,7 +29,10 @@ from .servers import LOOPBACK, Server
 from .visit import Demo
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-PHONE = "Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Mobile Safari/537.36"
+PHONE = (
+    "Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/141.0.0.0 Mobile Safari/537.36"
+)
 PASSWORD, NEW_PASSWORD = (
     "correct horse battery",
     "staple of the correct horse",
@@ -43,25 +47,25 @@ class Broken(Exception):
 
 @dataclass
 class World:
-    """The application, two browsers' clients, and eyes for Redis."""
+    """The application, the clients of two browsers, and a client of Redis."""
 
     url: str
     demo: Demo
     redis: RedisView
-    eyes: Any  # redis-py types its commands for both colours at once
+    eyes: Any  # redis-py types its commands for sync and async at once
     first: httpx2.AsyncClient
     second: httpx2.AsyncClient
     name: str = field(default_factory=lambda: f"check-{generate_random_string(12)}".lower())
     user_id: str = ""
 
     async def get(self, client: httpx2.AsyncClient) -> str:
-        """The page that the client sees now. No page may carry the id in its cookie."""
+        """Return the client's page, which may not contain the id in its cookie."""
         return _checked(client, await client.get("/"))
 
     async def post(
         self, client: httpx2.AsyncClient, path: str, status: int = 200, **fields: str
     ) -> str:
-        """Send a form as a browser does, and return the page that comes of it."""
+        """Send a form as a browser does, and return the page that follows."""
         answer = await client.post(path, data=fields)
         must(
             answer.status_code == status,
@@ -71,17 +75,17 @@ class World:
         return _checked(client, answer)
 
     async def held(self) -> list[HeldKey]:
-        """What Redis holds about the user."""
+        """Return what Redis holds about the user."""
         return await self.redis.held(self.user_id, "", time.time_ns() // 1_000_000)
 
     async def sessions(self) -> list[str]:
-        """The ids in the user's list, as Redis has them."""
+        """Return the ids in the user's list."""
         ids: list[str] = await self.eyes.lrange(f"userSession:{self.user_id}", 0, -1)
         return ids
 
     @contextmanager
     def sent(self) -> Generator[list[Recorded], None, None]:
-        """The commands that the application sends to Redis inside of the block."""
+        """Yield a list that gets the commands that the application sends during the block."""
         before = self.redis.log.count
         commands: list[Recorded] = []
         yield commands
@@ -92,7 +96,7 @@ Step = Callable[[World], Awaitable[None]]
 
 
 async def check(server: Server, folder: Path, steps: Sequence[Step] | None = None) -> int:
-    """Run every step against this server, and return the exit code: 0, or 1 for a broken promise."""
+    """Run every step, and return the exit code: 0, or 1 for a broken promise."""
     began = time.monotonic()
     print(f"Redis: {server.about}")
     async with asyncio.timeout(120), _world(server, folder) as world:
@@ -109,7 +113,7 @@ async def check(server: Server, folder: Path, steps: Sequence[Step] | None = Non
 
 
 def must(kept: bool, promise: str, otherwise: str = "it did not") -> None:
-    """Say that a promise was kept.
+    """Print that a promise was kept.
 
     Raises:
         Broken: it was not.
@@ -345,7 +349,7 @@ STEPS: tuple[Step, ...] = (
 
 
 def is_member(page: str) -> bool:
-    """Whether this is the page of somebody who is logged in."""
+    """Return whether this is the page of a user who is logged in."""
     return 'data-page="member"' in page
 
 
@@ -375,9 +379,8 @@ def _print_held(held: list[HeldKey]) -> None:
     print("  Redis holds" if held else "  Redis holds nothing about this user.")
     for key in held:
         value = re.sub(r"\s+", " ", key.value)
-        print(
-            f"    {key.name:<44} TTL {duration(key.left):<14} {value if len(value) <= 100 else f'{value[:100]}…'}"
-        )
+        shown = value if len(value) <= 100 else f"{value[:100]}…"
+        print(f"    {key.name:<44} TTL {duration(key.left):<14} {shown}")
 
 
 @asynccontextmanager
@@ -403,7 +406,7 @@ async def _world(server: Server, folder: Path) -> AsyncGenerator[World, None]:
 
 @asynccontextmanager
 async def _served(app: FastAPI) -> AsyncGenerator[str, None]:
-    """The application on a free port of this machine, and its URL."""
+    """Serve the application on a free port of this machine, and yield its URL."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", proxy_headers=False))
         serving = asyncio.create_task(server.serve(sockets=[listener]))

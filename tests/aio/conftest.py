@@ -1,4 +1,4 @@
-"""Clients of the test servers, and an ``Auth`` in memory with a clock that stands still, in this folder's colour."""
+"""Clients of the test servers, and an ``Auth`` in memory with a clock that a test moves."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +15,7 @@ from tools.servers import Cluster, Server
 
 @pytest.fixture
 async def redis_client(server: Server, decode_responses: bool) -> AsyncIterator[Redis]:
-    """A client of each kind of server, emptied, that gives bytes or text: four runs of a test."""
+    """A client of each kind of server, emptied, that returns bytes or text: four runs of a test."""
     async with Redis.from_url(server.url, decode_responses=decode_responses) as client:
         await client.flushall()
         yield client
@@ -33,7 +33,7 @@ async def cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncItera
 
 @pytest.fixture
 async def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncIterator[Any]:
-    """A client of the other library for the cluster, emptied."""
+    """A client of the cluster from valkey-py, emptied."""
     cluster.on_each("FLUSHALL")
     async with AsyncClients.of_cluster(
         "valkey", cluster, decode_responses=decode_responses
@@ -45,7 +45,7 @@ async def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> Asy
 async def scriptless_client(
     server: Server, redis_client: Redis, decode_responses: bool
 ) -> AsyncIterator[Redis]:
-    """A client that may do everything but run scripts, of each kind of server, emptied."""
+    """A client of each kind of server, emptied, that may not run scripts."""
     await redis_client.acl_setuser(
         "scriptless",
         enabled=True,
@@ -62,7 +62,7 @@ async def scriptless_client(
 
 @pytest.fixture
 def time() -> Time:
-    """The clock of everything but Redis."""
+    """The clock of everything except Redis."""
     return Time()
 
 

@@ -267,7 +267,7 @@ def test_too_many_wrong_passwords(client: TestClient) -> None:
     assert [answer.status_code for answer in answers[:5]] == [401] * 5
     assert answers[-1].status_code == 429
     assert re.fullmatch(r"Too many wrong passwords. Try again in \d+ s\.", notice(answers[-1].text))
-    assert "Before a password is looked at" in answers[-1].text
+    assert "Before a password is checked" in answers[-1].text
 
 
 def test_too_many_wrong_passwords_of_a_member(client: TestClient) -> None:

@@ -169,7 +169,7 @@ async def test_the_main_job(demo: str, chromium: Browser) -> None:
     await is_visitor_at_the_next_click(b)
     await log_in(b, OLD)
     await expect(b.locator("[role=alert]:visible")).to_have_text("Wrong name or password.")
-    await expect(b.locator(".latest")).to_contain_text("Before a password is looked at")
+    await expect(b.locator(".latest")).to_contain_text("Before a password is checked")
     await log_in(b, NEW)
     await expect(b.locator(".device")).to_have_count(2)
     assert await sticks_out(b) == []

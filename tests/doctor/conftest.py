@@ -1,4 +1,4 @@
-"""Where the tests of the command run: in a folder that goes with them, since a walk that can't go on leaves a file."""
+"""Run the tests of the command in a temporary folder: an interrupted walk writes a file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Databases that are damaged in every way that ``lucia doctor`` knows, as the original damages them, and a way to run it."""
+"""Stores with every kind of damage that ``lucia doctor`` finds, and a way to run it."""
 
 import json
 import re
@@ -22,20 +22,20 @@ NAMES: Final[tuple[LayoutName, ...]] = ("default", "lucia-v2")
 LAYOUTS: Final[dict[str, Layout]] = {name: Layout.from_namespaces(None, name) for name in NAMES}
 
 DAMAGE: Final = (Kind.UNDECODABLE_RECORD, Kind.DAMAGED_MARKER, Kind.WRONG_TYPE)
-"""What is fixed with --delete-damaged only."""
+"""Fixed only with --delete-damaged."""
 
 BARE: Final = (Kind.BARE_SESSION, Kind.BARE_INDEX)
-"""What is fixed with --move-bare only."""
+"""Fixed only with --move-bare."""
 
 
 def name_of(layout: str) -> LayoutName:
-    """The layout's name, by its type."""
+    """Return the name of a layout with its literal type."""
     return next(name for name in NAMES if name == layout)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of the command ended, and what it wrote."""
+    """The exit code and the output of a run of the command."""
 
     code: int
     out: str
@@ -43,12 +43,12 @@ class Outcome:
 
     @property
     def report(self) -> dict[str, Any]:
-        """The JSON."""
+        """The report, parsed from JSON."""
         found: dict[str, Any] = json.loads(self.out)
         return found
 
     def counts(self, column: str = "found") -> dict[str, int]:
-        """The findings that there are."""
+        """Return the counts that are not 0."""
         return {
             kind: count[column] for kind, count in self.report["findings"].items() if count[column]
         }
@@ -62,7 +62,7 @@ def doctor(*arguments: object, environment: dict[str, str] | None = None) -> Out
 
 
 class DamagedStore:
-    """Writes damage to the server that an inspector looks at, and counts it."""
+    """Damages the server of an inspector, and counts the damage by kind."""
 
     def __init__(self, inspector: Inspector) -> None:
         self.inspector = inspector
@@ -75,7 +75,7 @@ class DamagedStore:
     def session(
         self, user_id: str, *, life: int = HOUR, indexed: bool = True, whole: bool = True
     ) -> SessionRow:
-        """A session as the library stores it."""
+        """Store a session as the library does, or damaged."""
         session = row(new_session_id(), user_id, life=life, handle=f"handle-{len(self.secrets)}")
         self.secrets.append(session.id)
         self.client.set(self.layout.session_key(session.id), encode_row(session))
@@ -89,7 +89,7 @@ class DamagedStore:
         return session
 
     def add(self, user_id: str, session_id: str, expires: int | None = None) -> None:
-        """Put an id into an index."""
+        """Add an id to an index."""
         key = self.layout.index_key(user_id)
         (self.client.lpush if self.layout.index.type == "list" else self.client.sadd)(
             key, session_id
@@ -98,11 +98,11 @@ class DamagedStore:
             self.client.pexpireat(key, max(expires, self.client.pexpiretime(key)))
 
     def hurt(self, kind: Kind, count: int = 1) -> None:
-        """Count what was damaged."""
+        """Count damage of this kind."""
         self.damage[str(kind)] += count
 
     def in_every_way(self, *, bare: bool = True) -> None:
-        """All of it, beside healthy sessions."""
+        """Store every kind of damage, and healthy sessions."""
         for number in range(30):
             self.session(f"healthy-{number % 7}")
         self._sessions()
@@ -204,13 +204,13 @@ class DamagedStore:
 
 
 def dump(inspector: Inspector) -> dict[str, Any]:
-    """Every key, what it holds, and when it ends."""
+    """Return every key with its contents and its expiry."""
     return {
         key: (entry.type, entry.value, entry.expires) for key, entry in inspector.census().items()
     }
 
 
 def assert_tells_no_secret(outcome: Outcome, secrets: list[str]) -> None:
-    """No session id is in what was written."""
+    """Check that no session id is in the output."""
     words = set(re.findall(r"[0-9A-Za-z]{40}", outcome.out + outcome.errors))
     assert not words & set(secrets)

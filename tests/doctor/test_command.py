@@ -1,4 +1,4 @@
-"""The command itself: what it says, its exit codes, and going on after an interruption."""
+"""The command line: output, exit codes, and resuming after an interruption."""
 
 import json
 import signal
@@ -31,11 +31,11 @@ from tests.support.redis_servers import shut_down
 from tools.servers import Cluster, Server, own_server, until, unused_port
 
 MANY = 4_000
-"""Sessions, on about eight pages."""
+"""How many sessions fill about eight pages."""
 
 
 def start(*arguments: object, cwd: Path | None = None) -> "subprocess.Popen[str]":
-    """The command in a process of its own."""
+    """Start the command in a process of its own."""
     command = [
         sys.executable,
         "-c",
@@ -48,13 +48,13 @@ def start(*arguments: object, cwd: Path | None = None) -> "subprocess.Popen[str]
 
 
 def finish(process: "subprocess.Popen[str]") -> Outcome:
-    """How it ended."""
+    """Return the exit code and the output."""
     out, errors = process.communicate(timeout=60)
     return Outcome(process.returncode, out, errors)
 
 
 def fill(inspector: Inspector, users: int, sessions: int, *, endless: int = 0) -> None:
-    """Store so many healthy sessions of each user, and some that never expire."""
+    """Store healthy sessions of each user, and some that never expire."""
     for number in range(users):
         inspector.fill(f"user-{number}", sessions)
     for number in range(endless):
@@ -62,7 +62,7 @@ def fill(inspector: Inspector, users: int, sessions: int, *, endless: int = 0) -
 
 
 def test_nothing_is_wrong(server: Server) -> None:
-    """With healthy sessions it says so, and exits with 0."""
+    """On a healthy store, nothing is wrong and the exit code is 0."""
     with Inspector(server) as inspector:
         fill(inspector, 3, 4)
         outcome = doctor(server.url)
@@ -72,13 +72,13 @@ def test_nothing_is_wrong(server: Server) -> None:
 
 
 def test_empty(redis_server: Server) -> None:
-    """An empty server is a healthy one."""
+    """An empty server is healthy."""
     with Inspector(redis_server):
         assert doctor(redis_server.url).out == "Keys examined: none\nNothing is wrong.\n"
 
 
 def test_what_a_person_reads(redis_server: Server) -> None:
-    """The counts, what to do about what is not fixed, and with --verbose users and handles; never a session id."""
+    """The output has counts, advice, and with --verbose users and handles, but no session id."""
     with Inspector(redis_server) as inspector:
         patient = DamagedStore(inspector)
         patient.in_every_way()
@@ -96,7 +96,7 @@ def test_what_a_person_reads(redis_server: Server) -> None:
 
 
 def test_control_characters_of_a_user_id_are_not_printed(redis_server: Server) -> None:
-    """A user id can't move the cursor of the terminal."""
+    """Control characters in a user id do not reach the terminal."""
     with Inspector(redis_server) as inspector:
         patient = DamagedStore(inspector)
         session = patient.session("\x1b[2Jmallory")
@@ -105,7 +105,7 @@ def test_control_characters_of_a_user_id_are_not_printed(redis_server: Server) -
 
 
 def test_examples_are_few(redis_server: Server) -> None:
-    """Of each kind at most twenty are shown, and only with --verbose."""
+    """At most twenty findings of each kind are shown, and only with --verbose."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 30, 1, endless=30)
         report = doctor(redis_server.url, "--json", "--verbose").report
@@ -116,7 +116,7 @@ def test_examples_are_few(redis_server: Server) -> None:
 
 
 def test_shape_of_the_json(redis_server: Server) -> None:
-    """The JSON has every kind of finding, also those that were not made, and what the run was made with."""
+    """The JSON has every kind of finding, also those with zeros, and the options of the run."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 1, 1)
         assert doctor(redis_server.url, "--json").report == {
@@ -138,13 +138,13 @@ def test_shape_of_the_json(redis_server: Server) -> None:
 
 
 def test_address_in_the_environment(redis_server: Server) -> None:
-    """The address may be in LUCIA_REDIS_URL, with its password."""
+    """The URL may be in LUCIA_REDIS_URL, with its password."""
     with Inspector(redis_server):
         assert doctor(environment={"LUCIA_REDIS_URL": redis_server.url}).code == 0
 
 
 def test_namespaces(redis_server: Server) -> None:
-    """Other namespaces are looked at by their names; what is not in them is other."""
+    """With other namespaces, keys outside of them count as other."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 1, 1, endless=1)
         outcome = doctor(
@@ -169,7 +169,7 @@ def test_namespaces(redis_server: Server) -> None:
     ],
 )
 def test_wrong_arguments(redis_server: Server, arguments: tuple[str, ...], told: str) -> None:
-    """What can't be is told in a line, with exit code 2."""
+    """Wrong options are one line and the exit code 2."""
     outcome = doctor(redis_server.url, *arguments)
     assert outcome.code == 2
     assert told in outcome.errors
@@ -177,7 +177,7 @@ def test_wrong_arguments(redis_server: Server, arguments: tuple[str, ...], told:
 
 
 def test_no_server() -> None:
-    """Without a server, or with an address that is none, it says so, without the password, and exits with 2."""
+    """An invalid URL or a missing server is reported without the password; the exit code is 2."""
     for address in (f"redis://:hunter2@127.0.0.1:{unused_port()}", "nonsense://:hunter2@x"):
         outcome = doctor(address)
         assert outcome.code == 2
@@ -187,14 +187,14 @@ def test_no_server() -> None:
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_wrong_database_number(redis_server: Server, form: tuple[str, ...]) -> None:
-    """A database that the server does not have is named as the reason, and nothing else is blamed or advised."""
+    """A database number that the server does not have is the one reason reported."""
     outcome = doctor(f"{redis_server.url}/99", *form)
     assert outcome == Outcome(2, "", "lucia doctor: ResponseError: DB index is out of range\n")
     assert not list(Path().iterdir())
 
 
 def test_empty_database_beside_a_full_one(redis_server: Server) -> None:
-    """Where a database has no sessions and others of the server have keys, these are named."""
+    """If a database has no sessions, other databases with keys are named."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 1, 2)
         outcome = doctor(f"{redis_server.url}/5")
@@ -213,7 +213,7 @@ def test_empty_database_beside_a_full_one(redis_server: Server) -> None:
 
 
 def test_refused_before_the_first_key(redis_server: Server) -> None:
-    """A walk that is refused before it looked at any key names the reason alone: there is nothing to resume."""
+    """A walk that fails before the first key reports only the reason: nothing can be resumed."""
     with Inspector(redis_server) as inspector:
         inspector.client.acl_setuser(
             "limited", enabled=True, passwords=["+secret"], commands=["+@all", "-scan"], keys=["*"]
@@ -228,7 +228,7 @@ def test_refused_before_the_first_key(redis_server: Server) -> None:
 
 
 def test_bad_keys_can_be_found(redis_server: Server) -> None:
-    """With --verbose each bad key is shown by a pattern that finds it, which holds a quarter of its id at most."""
+    """With --verbose, a damaged key is shown by a pattern with at most a quarter of its id."""
     with Inspector(redis_server) as inspector:
         patient = DamagedStore(inspector)
         session_id = f"x{new_session_id()[1:]}"  # lest it begins as "short" below does
@@ -263,7 +263,7 @@ def test_bad_keys_can_be_found(redis_server: Server) -> None:
 
 
 def test_eviction_policy(tmp_path: Path) -> None:
-    """A policy that may drop sessions is a finding, which --fix does not mend; one that can't be read is another one."""
+    """An eviction policy other than noeviction, or an unreadable one, is a finding."""
     with own_server("redis-server", tmp_path, "--maxmemory-policy", "allkeys-lru") as server:
         outcome = doctor(server.url, "--fix", "--json")
         assert outcome.counts("left") == {Kind.EVICTION: 1}
@@ -289,7 +289,7 @@ def test_eviction_policy(tmp_path: Path) -> None:
 
 
 def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal there is a bar, also while a second look is still away; elsewhere nothing."""
+    """A progress bar is shown on a terminal, also before the second examination."""
     monkeypatch.setenv("TERM", "xterm")  # whatever the tests run in
     for is_terminal in (True, False):
         text = StringIO()
@@ -307,7 +307,7 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
 def amid(
     server: Server, *arguments: object, cwd: Path | None = None
 ) -> Iterator["subprocess.Popen[str]"]:
-    """The command in a process of its own that has looked at three pages, and has half of the next one."""
+    """Start the command, and stop it after three pages and a half."""
     with LossyProxy(server.port).lose("SCAN", 1, after=3, halves=True) as proxy:
         process = start(f"redis://127.0.0.1:{proxy.port}", *arguments, cwd=cwd)
         until(lambda: proxy.lost or process.poll() is not None, 60)
@@ -316,7 +316,7 @@ def amid(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(redis_server: Server, tmp_path: Path, number: signal.Signals) -> None:
-    """A signal in the middle ends it with 2, a line that says how to go on, and a file without ids; going on counts all, once."""
+    """A signal interrupts it with exit code 2 and a file without ids; resuming counts all once."""
     file = tmp_path / "state.json"
     with Inspector(redis_server) as inspector:
         fill(inspector, 10, MANY // 10, endless=10)
@@ -341,7 +341,7 @@ def test_interrupted(redis_server: Server, tmp_path: Path, number: signal.Signal
 
 
 def test_interrupted_without_a_file(redis_server: Server, tmp_path: Path) -> None:
-    """Without --resume, the file is in the folder where it ran."""
+    """Without --resume, the file is written to the current folder."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 10, MANY // 10)
         with amid(redis_server, cwd=tmp_path) as process:
@@ -353,7 +353,7 @@ def test_interrupted_without_a_file(redis_server: Server, tmp_path: Path) -> Non
 
 
 def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
-    """An interrupted --fix that goes on leaves nothing; what the page had fixed that was interrupted is not counted again."""
+    """A resumed --fix fixes everything, and counts nothing twice."""
     file = tmp_path / "state.json"
     with Inspector(redis_server) as inspector:
         fill(inspector, 10, MANY // 10, endless=10)
@@ -371,7 +371,7 @@ def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
 
 
 def test_lost_connection(tmp_path: Path) -> None:
-    """A server that goes away in the middle ends it with 2, the client's error, and how to go on."""
+    """A lost server ends it with exit code 2, the client's error, and how to resume."""
     with own_server("redis-server", tmp_path) as server, Inspector(server) as inspector:
         fill(inspector, 10, MANY // 10)
         with amid(server, "--resume", tmp_path / "state.json") as process:
@@ -383,7 +383,7 @@ def test_lost_connection(tmp_path: Path) -> None:
 
 
 def _state(file: Path, url: str, **changes: Any) -> dict[str, Any]:
-    """A state file as a run leaves it, with changes."""
+    """Write a state file as a run does, with changes."""
     settings = {
         name: value for name, value in doctor(url, "--json").report.items() if name in SETTINGS
     }
@@ -403,12 +403,13 @@ def _state(file: Path, url: str, **changes: Any) -> dict[str, Any]:
 
 
 SETTINGS = (
-    "layout", "session_namespace", "user_session_namespace", "fix", "legacy_writers", "delete_damaged", "move_bare", "others",
+    "layout", "session_namespace", "user_session_namespace",
+    "fix", "legacy_writers", "delete_damaged", "move_bare", "others",
 )  # fmt: skip
 
 
 def test_server_that_was_restarted(redis_server: Server, tmp_path: Path) -> None:
-    """A cursor is of one run of a server: with another one, or if that is not known, its keys are looked at from the first on."""
+    """If the server was restarted, or its run id is unknown, the walk starts at the first key."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 3, 1, endless=3)
         tally = {"keys": {"session": 99}, "found": {"dead_session": 99}, "fixed": {}}
@@ -427,7 +428,7 @@ def test_server_that_was_restarted(redis_server: Server, tmp_path: Path) -> None
 
 
 def test_nodes_that_are_done(redis_server: Server, tmp_path: Path) -> None:
-    """A node that was looked at is not looked at again, and its counts are kept."""
+    """A node that is done is not walked again, and its counts are kept."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 3, 1, endless=3)
         done = {
@@ -456,7 +457,7 @@ def test_nodes_that_are_done(redis_server: Server, tmp_path: Path) -> None:
 def test_file_that_is_no_state(
     redis_server: Server, tmp_path: Path, content: str, told: str
 ) -> None:
-    """A file of something else, of another version or of other options is refused, and left as it is."""
+    """A file of another kind, version or walk is refused, and left unchanged."""
     file = tmp_path / "state"
     file.write_text(content)
     outcome = doctor(redis_server.url, "--resume", file)
@@ -466,14 +467,14 @@ def test_file_that_is_no_state(
 
 
 def test_state_that_is_damaged(redis_server: Server, tmp_path: Path) -> None:
-    """So is a state file with a part that is none."""
+    """A damaged state file is refused."""
     with Inspector(redis_server):
         _state(tmp_path / "state", redis_server.url, cursor="x")
         assert "no state file" in doctor(redis_server.url, "--resume", tmp_path / "state").errors
 
 
 def test_folder_that_is_not_there(redis_server: Server, tmp_path: Path) -> None:
-    """A state file that can't be read is told."""
+    """An unreadable state file is reported."""
     assert doctor(redis_server.url, "--resume", tmp_path).code == 2
 
 
@@ -481,7 +482,7 @@ def test_folder_that_is_not_there(redis_server: Server, tmp_path: Path) -> None:
 
 
 def test_cluster_or_not(cluster: Cluster, redis_server: Server) -> None:
-    """Whether it is a cluster is found out, or said; a server that does not tell is none."""
+    """A cluster is detected or named; a server that refuses to tell is a single one."""
     cluster.on_each("FLUSHALL")
     assert len(doctor(cluster.url, "--json").report["servers"]) == 3
     assert len(doctor(cluster.url, "--json", "--cluster").report["servers"]) == 3
@@ -496,7 +497,7 @@ def test_cluster_or_not(cluster: Cluster, redis_server: Server) -> None:
 
 
 def test_without_scripts(server: Server) -> None:
-    """Where scripts are refused, plain commands mend the same but for what is twice in a list."""
+    """If scripts are refused, plain commands fix everything except duplicate entries."""
     with Inspector(server) as inspector:
         patient = DamagedStore(inspector)
         patient.in_every_way()
@@ -529,7 +530,7 @@ FIXING = {
 def _heals(
     address: str, inspector: Inspector, layout: str, commands: Iterable[str], *options: str
 ) -> bool:
-    """Whether a user with these rights finds all damage, and with --fix repairs it."""
+    """Return whether a user with these rights finds all damage and, with --fix, fixes it."""
     inspector.on_each("FLUSHALL")
     inspector.on_each("SCRIPT", "FLUSH")
     patient = DamagedStore(inspector)
@@ -558,7 +559,7 @@ def _heals(
 
 
 def test_documented_rights() -> None:
-    """The page names each right."""
+    """The documentation names each right."""
     page = (Path(__file__).parents[2] / "docs/doctor.md").read_text()
     for command in (
         *ASKING,
@@ -574,7 +575,7 @@ def test_documented_rights() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_least_rights(server: Server, layout: str) -> None:
-    """The documented rights are enough, and each is needed but for those that only ask the server about itself."""
+    """The documented rights suffice; each is needed, except for questions about the server."""
     looking, fix = LOOKING[layout], ("--no-cluster", "--fix", "--delete-damaged")
     with Inspector(server, LAYOUTS[layout]) as inspector:
         assert _heals(server.url, inspector, layout, (*looking, *ASKING), "--no-cluster")
@@ -588,14 +589,14 @@ def test_least_rights(server: Server, layout: str) -> None:
 
 
 def test_least_rights_in_a_cluster(cluster: Cluster) -> None:
-    """In a cluster, two more are enough."""
+    """In a cluster, two more rights suffice."""
     rights = (*LOOKING["default"], *ASKING, "cluster|slots", "command")
     with ClusterInspector(cluster) as inspector:
         assert _heals(cluster.url, inspector, "default", rights)
 
 
 def test_others_without_a_right_to_them(redis_server: Server) -> None:
-    """Keys of other names that may not be looked at are one finding, and ours are looked at all the same."""
+    """Other keys that may not be read are one finding, and the store's own keys are examined."""
     with Inspector(redis_server) as inspector:
         fill(inspector, 1, 2, endless=1)
         inspector.client.mset({f"foreign-{number}": 1 for number in range(2_000)})
@@ -615,7 +616,7 @@ def test_others_without_a_right_to_them(redis_server: Server) -> None:
 
 
 def test_dump_is_the_same_after_looking_twice(redis_server: Server) -> None:
-    """Looking with a state file changes nothing either."""
+    """A run with a state file and without --fix changes no key."""
     with Inspector(redis_server) as inspector:
         DamagedStore(inspector).in_every_way()
         before = dump(inspector)

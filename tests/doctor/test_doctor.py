@@ -1,4 +1,4 @@
-"""`lucia doctor` on damaged databases of every kind."""
+"""`lucia doctor` on stores with every kind of damage."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from tools.servers import Cluster, Server
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_all_damage_is_found_and_nothing_changed(server: Server, layout: str) -> None:
-    """Every kind of damage is counted exactly; nothing is changed, and no session id told."""
+    """Every kind of damage is counted; no key is changed, and no session id printed."""
     with Inspector(server, LAYOUTS[layout]) as inspector:
         patient = DamagedStore(inspector)
         patient.in_every_way()
@@ -33,7 +33,7 @@ def test_all_damage_is_found_and_nothing_changed(server: Server, layout: str) ->
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_fix(server: Server, layout: str) -> None:
-    """With --fix all is fixed but what needs to be asked for; a second run finds only that; and with all asked for, nothing is left."""
+    """With --fix, all is fixed except what needs another option; with these, nothing is left."""
     with Inspector(server, LAYOUTS[layout]) as inspector:
         patient = DamagedStore(inspector)
         patient.in_every_way()
@@ -58,7 +58,7 @@ def test_fix(server: Server, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cluster(cluster: Cluster, layout: str) -> None:
-    """In a cluster, which is noticed, every node is looked at, and fixed; bare keys are not moved there."""
+    """A cluster is detected, and every node is fixed; bare keys are not moved there."""
     with ClusterInspector(cluster, LAYOUTS[layout]) as inspector:
         patient = DamagedStore(inspector)
         patient.in_every_way()

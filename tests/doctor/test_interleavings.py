@@ -1,4 +1,4 @@
-"""What the doctor finds and leaves alone, one command at a time, with what happens in between."""
+"""What is a finding and what is not, with changes between the commands of an examination."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ def inspector(redis_server: Server) -> Iterator[Inspector]:
 
 
 def doctor(**options: bool) -> KeyExaminer:
-    """One for the default layout, which repairs."""
+    """Return an examiner of the default layout that fixes."""
     return KeyExaminer(
         DEFAULT, ScriptedSteps(), ScriptedRepairs(), RepairOptions(fix=True, **options)
     )
@@ -41,7 +41,7 @@ def doctor(**options: bool) -> KeyExaminer:
 def examine(
     inspector: Inspector, *names: str, others: bool = False, **options: bool
 ) -> Stepper[Examined]:
-    """An examination of these keys, in steps."""
+    """Start an examination of these keys, one command at a time."""
     return Stepper(
         inspector.client,
         doctor(**options).examine("", [name.encode() for name in names], others=others),
@@ -49,18 +49,18 @@ def examine(
 
 
 def findings(examination: Stepper[Examined]) -> list[Finding]:
-    """What it finds."""
+    """Finish an examination, and return its findings."""
     return examination.finish().findings
 
 
 def test_session_in_the_making(inspector: Inspector) -> None:
-    """A session that has ten seconds yet, and no index entry, is one that is just made: no finding."""
+    """A session with at most ten seconds left and no index entry is just being made: no finding."""
     inspector.client.set("session:s", encode_row(row("s")), px=PROVISIONAL_MS)
     assert findings(examine(inspector, "session:s")) == []
 
 
 def test_session_that_is_just_over(inspector: Inspector) -> None:
-    """A session that was over less than a minute ago is no finding, whatever its key says: clocks differ."""
+    """A session that expired less than a minute ago is no finding: clocks differ."""
     inspector.client.set("session:s", encode_row(row("s", life=-30_000)))
     assert findings(examine(inspector, "session:s")) == []
     inspector.client.set("session:s", encode_row(row("s", life=-90_000)))
@@ -70,7 +70,7 @@ def test_session_that_is_just_over(inspector: Inspector) -> None:
 
 
 def test_end_in_whole_seconds(inspector: Inspector) -> None:
-    """A session's key may end up to a second beside the session, as where others write whole seconds."""
+    """A key may expire up to a second from its session: JavaScript writes whole seconds."""
     session = row("s")
     inspector.client.set("session:s", encode_row(session), exat=session.idle_expires // 1_000)
     inspector.client.lpush(INDEX, "s")
@@ -79,7 +79,7 @@ def test_end_in_whole_seconds(inspector: Inspector) -> None:
 
 
 def test_what_is_gone_meanwhile(inspector: Inspector) -> None:
-    """Keys that are gone when they are looked at are no finding, nor is an index that is gone after it was read."""
+    """A key that is gone is no finding, nor is an index that goes while it is read."""
     assert (
         findings(
             examine(
@@ -101,7 +101,7 @@ def test_what_is_gone_meanwhile(inspector: Inspector) -> None:
 
 
 def test_session_that_is_ended_meanwhile(inspector: Inspector) -> None:
-    """A session that is ended after the look is no finding, if it was missing in the index since it was ended."""
+    """A session that is revoked while it is examined is not reported as unindexed."""
     inspector.write(row("s"))
     examination = examine(inspector, "session:s").step()
     inspector.client.delete("session:s")
@@ -109,7 +109,7 @@ def test_session_that_is_ended_meanwhile(inspector: Inspector) -> None:
 
 
 def test_session_that_changes_meanwhile(inspector: Inspector) -> None:
-    """A session that changed after the look is not fixed."""
+    """A session that changes after it was read is not fixed."""
     inspector.client.set("session:s", encode_row(row("s", life=-2 * HOUR)))
     examination = examine(inspector, "session:s").step()
     inspector.client.set("session:s", encode_row(row("s")))
@@ -118,7 +118,7 @@ def test_session_that_changes_meanwhile(inspector: Inspector) -> None:
 
 
 def test_entry_that_goes_meanwhile(inspector: Inspector) -> None:
-    """An id that is taken out of its index a moment after its session was ended is no finding."""
+    """An id that is removed from its index just after its session is no finding."""
     inspector.write(row("s"))
     inspector.client.lpush(INDEX, "s", "t")
     inspector.client.pexpire(INDEX, 2 * HOUR)
@@ -128,7 +128,7 @@ def test_entry_that_goes_meanwhile(inspector: Inspector) -> None:
 
 
 def test_index_that_is_gone_before_it_is_fixed(inspector: Inspector) -> None:
-    """A dead id whose index is gone when it is to be taken out is fixed."""
+    """A dead entry whose index is gone before it is removed counts as fixed."""
     inspector.client.lpush(INDEX, "dead")
     inspector.client.pexpire(INDEX, HOUR)
     examination = examine(inspector, INDEX)
@@ -139,7 +139,7 @@ def test_index_that_is_gone_before_it_is_fixed(inspector: Inspector) -> None:
 
 
 def test_login_while_an_index_is_read(inspector: Inspector) -> None:
-    """An index whose end a login puts off while it is read is no finding."""
+    """An index whose expiry a login extends while it is read is no finding."""
     inspector.write(row("s"))
     inspector.client.lpush(INDEX, "s")
     inspector.client.pexpireat(INDEX, system_clock() + HOUR)
@@ -151,7 +151,7 @@ def test_login_while_an_index_is_read(inspector: Inspector) -> None:
 
 
 def _endless(inspector: Inspector) -> Stepper[Examined]:
-    """An index of several pages that has no end, and in which the session that ends last is the newest."""
+    """Store an index of several pages without an expiry, whose newest session expires last."""
     inspector.fill("u1", 1_200)
     last = row("last", life=5 * HOUR)
     inspector.write(last)
@@ -161,12 +161,12 @@ def _endless(inspector: Inspector) -> Stepper[Examined]:
 
 
 def _goes_on(command: Any) -> bool:
-    """Whether it reads a page that is not the first."""
+    """Return whether the next command reads a page after the first."""
     return isinstance(command, Call) and command.name == "LRANGE" and command.arguments[2] != -1
 
 
 def test_endings_while_an_index_gets_an_end(inspector: Inspector) -> None:
-    """If entries go while an index is read to find its end, it is read anew; if they go all the while, it is left without one."""
+    """An index that loses entries while it is read is read again, and in the end left as it is."""
     for times, fixed in ((1, True), (10 * RESTARTS, False)):
         examination, gone = _endless(inspector), 0
         while not examination.done:
@@ -184,7 +184,7 @@ def test_endings_while_an_index_gets_an_end(inspector: Inspector) -> None:
 
 
 def test_lost_connections_are_no_refusals(inspector: Inspector) -> None:
-    """A connection that is lost while something that may be refused is asked for is an error."""
+    """A lost connection is an error, also during a command that may be refused."""
     with pytest.raises(redis.ConnectionError):
         examine(inspector, "foreign", others=True).step().fail(LOST)
     with pytest.raises(redis.ConnectionError):
@@ -192,7 +192,7 @@ def test_lost_connections_are_no_refusals(inspector: Inspector) -> None:
 
 
 def test_server_that_does_not_tell(inspector: Inspector) -> None:
-    """What a server refuses to tell is None; so is a policy that it does not know."""
+    """What a server refuses to tell is None; so is an unknown policy."""
     server = Stepper(inspector.client, doctor().examine_server(""))
     for _ in range(4):
         server.fail(redis.ResponseError("unknown command"))
@@ -200,7 +200,7 @@ def test_server_that_does_not_tell(inspector: Inspector) -> None:
 
 
 def test_bare_session_whose_place_is_taken(inspector: Inspector) -> None:
-    """A bare session is not moved over another key, and its index stays; what has no session of its user is no index to delete."""
+    """A bare session does not overwrite a key; only a list with a user's session is deleted."""
     session = row(new_session_id(), "u1")
     inspector.client.set(session.id, encode_row(session))
     inspector.client.rpush("u1", session.id)
@@ -215,7 +215,7 @@ def test_bare_session_whose_place_is_taken(inspector: Inspector) -> None:
 
 
 def test_long_bare_index(inspector: Inspector) -> None:
-    """A bare index of several pages moves whole."""
+    """A bare index of several pages is moved completely."""
     session = row(new_session_id(), "u1")
     inspector.client.set(session.id, encode_row(session))
     inspector.client.rpush("u1", session.id, *(new_session_id() for _ in range(1_100)))
@@ -229,7 +229,7 @@ def test_long_bare_index(inspector: Inspector) -> None:
 
 
 def test_lists_of_others(inspector: Inspector) -> None:
-    """A list without an id, and an id without its session, are nobody's of ours."""
+    """A list without session ids, and an id without its session, are no finding."""
     inspector.client.rpush("a list", "x")
     inspector.client.rpush("u1", new_session_id())
     name = new_session_id()
@@ -239,7 +239,7 @@ def test_lists_of_others(inspector: Inspector) -> None:
 
 
 def test_indexing_what_is_over(inspector: Inspector) -> None:
-    """A session that is over is not put into an index."""
+    """An expired session is not added to an index."""
     assert not Stepper(
         inspector.client, Repair(DEFAULT, ScriptedSteps()).add_to_index(row("s", life=-1))
     ).finish()

@@ -1,4 +1,4 @@
-"""What repairs a store, one command at a time, on real servers, against everything that the application may do in between."""
+"""Repairs on real servers, with everything that an application may do between two commands."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ REPAIRS: Final[dict[str, Callable[[], RepairOperations]]] = {
 
 
 class Bench:
-    """Makes operations on one server, and runs them at once or in steps."""
+    """Makes operations on one server, to be run at once or step by step."""
 
     def __init__(self, inspector: Inspector, steps: SlotSteps) -> None:
         self.inspector = inspector
@@ -49,29 +49,29 @@ class Bench:
             self.stores.append(SingleServerStore(self.layout))
 
     def steps(self, operation: Operation[Any]) -> Stepper[Any]:
-        """An operation to run in steps."""
+        """Return an operation to run step by step."""
         return Stepper(self.inspector.client, operation)
 
     def begin_with_lost(self, *session_ids: str) -> None:
-        """Empty the server and store these sessions, in no index."""
+        """Empty the server, and store these sessions in no index."""
         self.inspector.on_each("FLUSHALL")
         for session_id in session_ids:
             self.inspector.write(row(session_id))
 
     def reindexing(self) -> Stepper[Reindexed]:
-        """A reindex that has seen everything, and is about to change something."""
+        """Return a reindex that has read everything, just before its first change."""
         operation = self.steps(self.repair.reindex())
         while not isinstance(operation.commands[-1], Eval | Transaction):
             operation.step()
         return operation
 
     def ids(self) -> list[str]:
-        """The ids in the user's index."""
+        """Return the ids in the user's index."""
         operation = self.layout.index.read(self.layout.index_key("u1"))
         return sorted(id_.decode() for id_ in self.steps(operation).finish())
 
     def check(self, *, ended: bool) -> None:
-        """What is live is indexed; what was ended is neither there nor indexed."""
+        """Check that a live session is indexed, and a revoked one is gone."""
         live = self.inspector.live()
         assert live == (set() if ended else {"s"})
         assert set(self.ids()) == live
@@ -87,12 +87,12 @@ def inspector(request: pytest.FixtureRequest, redis_server: Server) -> Iterator[
 
 @pytest.fixture(params=STEPS)
 def bench(request: pytest.FixtureRequest, inspector: Inspector) -> Bench:
-    """The same with scripts and without."""
+    """Repairs with scripts, and without."""
     return Bench(inspector, STEPS[request.param]())
 
 
 def test_reindex(bench: Bench) -> None:
-    """Live sessions get into their index, which lives as long; the dead, those in the making and other keys are left alone."""
+    """Live sessions are added to their index; expired or unfinished ones are not."""
     bench.begin_with_lost("s")
     bench.inspector.write(row("other", "u2", life=2 * HOUR))
     bench.inspector.client.set("session:dead", encode_row(row("dead", life=-HOUR)), px=HOUR)
@@ -112,7 +112,7 @@ def test_reindex(bench: Bench) -> None:
 
 
 def test_reindex_beside_an_index_of_another_type(bench: Bench) -> None:
-    """A session whose user's index is of another type is left as it is, and the others are indexed."""
+    """A session whose index key has another type is skipped, and other sessions are indexed."""
     bench.begin_with_lost("s")
     bench.inspector.write(row("other", "u2"))
     bench.inspector.client.set(bench.layout.index_key("u2"), "no index")
@@ -121,7 +121,7 @@ def test_reindex_beside_an_index_of_another_type(bench: Bench) -> None:
 
 
 def test_reindex_against_ending(bench: Bench) -> None:
-    """In every order of their commands, a session that is ended while it is indexed is neither alive nor in the index afterwards."""
+    """In every order of commands, a session revoked during a reindex is gone from its index."""
     for store in bench.stores:
 
         def begin(store: Store = store) -> list[Stepper[Any]]:
@@ -132,7 +132,7 @@ def test_reindex_against_ending(bench: Bench) -> None:
 
 
 class Blind(Repair):
-    """Puts a session into its index without looking whether it is still there."""
+    """Adds a session to its index without checking that it still exists: known to be wrong."""
 
     def add_to_index(self, row: SessionRow) -> Operation[bool]:
         yield from self._steps.add_to_index(
@@ -142,7 +142,7 @@ class Blind(Repair):
 
 
 def test_reindex_against_ending_has_power(bench: Bench) -> None:
-    """Without a second look there is an order in which the id of an ended session stays in the index."""
+    """Without that check, in some order the id of a revoked session stays in the index."""
     bench.repair = Blind(bench.layout, bench.repair._steps)
 
     def begin() -> list[Stepper[Any]]:
@@ -154,7 +154,7 @@ def test_reindex_against_ending_has_power(bench: Bench) -> None:
 
 
 def test_reindex_against_a_login(bench: Bench) -> None:
-    """In every order of their commands, a login that goes on meanwhile ends in the index, and nothing is lost."""
+    """In every order of commands, a login during a reindex is in the index."""
     for store in bench.stores:
 
         def begin(store: Store = store) -> list[Stepper[Any]]:
@@ -168,7 +168,7 @@ def test_reindex_against_a_login(bench: Bench) -> None:
 
 
 def test_reindex_against_a_renewal(bench: Bench) -> None:
-    """In every order of their commands, of a session that is renewed meanwhile only the successor is alive, and it is indexed."""
+    """In every order of commands, a session renewed during a reindex leaves its successor."""
     for store in bench.stores:
 
         def begin(store: Store = store) -> list[Stepper[Any]]:
@@ -183,7 +183,7 @@ def test_reindex_against_a_renewal(bench: Bench) -> None:
 
 
 def test_crash_of_a_reindex(bench: Bench) -> None:
-    """A crash after any command leaves at most the id of a session that was ended, which whoever reads the index takes out."""
+    """A crash leaves at most the id of a revoked session, which the next reader removes."""
     for steps in range(12):
         bench.begin_with_lost("s")
         reindex = bench.steps(bench.repair.reindex())
@@ -196,7 +196,7 @@ def test_crash_of_a_reindex(bench: Bench) -> None:
 
 
 def test_exhaustive(bench: Bench) -> None:
-    """Ending all of a user's sessions by looking at all there are finds those in no index, and nobody else's."""
+    """An exhaustive sign-out revokes a user's sessions in no index too, and no other user's."""
     bench.begin_with_lost("s", "t")
     bench.inspector.write(row("other", "u2"))
     for store in bench.stores:
@@ -219,7 +219,7 @@ def _pages(bench: Bench, size: int) -> Iterator[IndexPage]:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 2_000])
 def test_pages(bench: Bench, count: int) -> None:
-    """An index is read by pages whole, and each id of a list once, whatever its length is."""
+    """An index is read completely by pages, each id of a list once."""
     index, key = bench.layout.index, bench.layout.index_key("u1")
     for number in range(count):
         (bench.inspector.client.lpush if index.type == "list" else bench.inspector.client.sadd)(
@@ -233,7 +233,7 @@ def test_pages(bench: Bench, count: int) -> None:
 
 
 def test_page_that_moved(bench: Bench) -> None:
-    """Where entries of a list go that were read before, the next page says so; logins move nothing."""
+    """A page reports that earlier entries of a list were removed; logins move nothing."""
     if bench.layout.index.type == "set":
         return
     key = bench.layout.index_key("u1")
@@ -248,7 +248,7 @@ def test_page_that_moved(bench: Bench) -> None:
 
 
 def test_index_that_is_gone_meanwhile(bench: Bench) -> None:
-    """An index of which nothing is left after a page has moved, and has an end."""
+    """An index that is emptied while it is read ends with an empty page."""
     if bench.layout.index.type == "set":
         return
     key = bench.layout.index_key("u1")
@@ -264,7 +264,7 @@ def test_index_that_is_gone_meanwhile(bench: Bench) -> None:
 
 @pytest.fixture(params=REPAIRS)
 def repairs(request: pytest.FixtureRequest) -> RepairOperations:
-    """What repairs one key, with scripts and without."""
+    """Changes of one key with scripts, and without."""
     return REPAIRS[request.param]()
 
 
@@ -279,7 +279,7 @@ def _set_expiry(
 
 
 def test_settle(repairs: RepairOperations, inspector: Inspector) -> None:
-    """A session gets its end; one that holds another record, or is gone, is left alone."""
+    """A session's key gets its expiry; a key with another record, or gone, is left alone."""
     inspector.client.set(KEY, encode_row(SESSION))
     assert _set_expiry(repairs, inspector, SESSION).finish()
     assert inspector.client.pexpiretime(KEY) == SESSION.idle_expires
@@ -292,7 +292,7 @@ def test_settle(repairs: RepairOperations, inspector: Inspector) -> None:
 
 
 def test_settle_against_a_longer_life(inspector: Inspector) -> None:
-    """In every order of their commands, a session that others give a longer life meanwhile, as the original's 2.x does, has that."""
+    """In every order of commands, a longer life that another writer gives a session stays."""
     longer = row("s", life=3 * HOUR)
 
     def prolong() -> Operation[None]:
@@ -313,7 +313,7 @@ def _is_longer(inspector: Inspector, longer: SessionRow) -> None:
 
 
 def test_settle_a_record_that_never_rests(inspector: Inspector) -> None:
-    """Without scripts, a session that changes at every look is given up."""
+    """Without scripts, a session that changes at every read is given up."""
     inspector.client.set(KEY, encode_row(SESSION))
     settling = _set_expiry(PlainRepairs(), inspector, SESSION)
     for life in range(2, 8):
@@ -326,7 +326,7 @@ def test_settle_a_record_that_never_rests(inspector: Inspector) -> None:
 
 
 def test_extend(repairs: RepairOperations, inspector: Inspector) -> None:
-    """A key that ends too early ends later; its life is never shortened, and one without an end gets one only if that is asked for."""
+    """A key's life is only ever extended; a key without an expiry gets one only if asked."""
     now = system_clock()
     for before, endless, after in (
         (now + HOUR, False, now + 2 * HOUR),
@@ -345,7 +345,7 @@ def test_extend(repairs: RepairOperations, inspector: Inspector) -> None:
 
 
 def test_erase(repairs: RepairOperations, inspector: Inspector) -> None:
-    """A key is deleted while it has the type and the value that were seen."""
+    """A key is deleted only if it has the type and the value that were read."""
     inspector.client.set(KEY, "x")
     for kind, value, erased in (
         (b"list", None, False),
@@ -362,7 +362,7 @@ def test_erase(repairs: RepairOperations, inspector: Inspector) -> None:
 
 
 def test_single(inspector: Inspector) -> None:
-    """By script, the oldest entry of an id stays and the others go, once; without scripts nothing is done."""
+    """A script removes all entries of an id but the oldest; without scripts nothing is done."""
     inspector.client.rpush(KEY, "a", "b", "a", "c", "a")
     assert not Stepper(inspector.client, PlainRepairs().remove_duplicates(KEY, b"a")).finish()
     assert Stepper(inspector.client, ScriptedRepairs().remove_duplicates(KEY, b"a")).finish()
@@ -371,7 +371,7 @@ def test_single(inspector: Inspector) -> None:
 
 
 def test_long_indexes_are_searched_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids are looked for together only as far as the entries that are searched for them are not too many."""
+    """The ids of one batch are limited by the entries that are searched for them."""
     monkeypatch.setattr("lucia._redis.repair.MAX_ENTRIES_SEARCHED", 25)
     entries: list[tuple[str, str]] = []
     for user, count in (("u1", 10), ("u2", 30), ("u3", 0)):

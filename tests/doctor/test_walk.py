@@ -1,4 +1,4 @@
-"""Walks beside others who write: JavaScript, the application, and in bounded memory."""
+"""Walks while JavaScript and the application write, and in bounded memory."""
 
 import threading
 import tracemalloc
@@ -27,7 +27,7 @@ from tools.servers import Cluster, Server
 
 
 class Bench:
-    """Walks over a server whose time between two looks is a test's."""
+    """Walks over a server with a clock that the test moves."""
 
     def __init__(
         self, inspector: Inspector, layout: Layout, meanwhile: Callable[[], None] = lambda: None
@@ -48,7 +48,7 @@ class Bench:
         self.told.append(waiting)
 
     def walk(self, *, fix: bool) -> tuple[dict[str, int], int]:
-        """What is found, and how much of it is left."""
+        """Return what was found, and how much of it is not fixed."""
         with closing(RedisDriver(self.inspector.client)) as driver:
             walk = Walk(
                 driver,
@@ -67,7 +67,7 @@ class Bench:
 
 
 def test_saved_now_and_then(redis_server: Server, tmp_path: Path) -> None:
-    """The file says where to go on after a page that came a second or more after the last time, and is gone at the end."""
+    """The state file is written at most every second, and deleted at the end."""
     file, count = tmp_path / "state.json", 4_000
     seconds: list[float] = [0.0]
     saved: list[State] = []
@@ -107,7 +107,7 @@ def test_saved_now_and_then(redis_server: Server, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_beside_javascript(redis_server: Server, name: str) -> None:
-    """An id is dead, and a session unindexed, if it is so in two looks a minute apart; an index gets no end, and loses the one it has."""
+    """With legacy writers, entries are examined twice, and indexes lose their expiry."""
     layout = Layout.from_namespaces(None, damaged_stores.name_of(name), legacy_writers=True)
     with Inspector(redis_server, LAYOUTS[name]) as inspector:
         patient = DamagedStore(inspector)
@@ -163,7 +163,7 @@ def _srem(inspector: Inspector) -> Callable[..., Any]:
 
 
 def test_much_that_waits(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not more than so much waits for a second look: then it is waited for before more is looked at."""
+    """A walk pauses for the second examination when too many keys are deferred."""
     monkeypatch.setattr("lucia._redis.doctor.walk.MAX_DEFERRED", 700)
     layout = Layout.from_namespaces(None, legacy_writers=True)
     with Inspector(redis_server) as inspector:
@@ -180,7 +180,7 @@ def test_much_that_waits(redis_server: Server, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_very_long_index(redis_server: Server, name: str) -> None:
-    """An index of many pages is examined and fixed whole: its end is that of the last session in it, wherever that is."""
+    """An index of many pages gets the expiry of its last session, wherever that is."""
     layout = LAYOUTS[name]
     with Inspector(redis_server, layout) as inspector:
         patient = DamagedStore(inspector)
@@ -209,7 +209,7 @@ def test_very_long_index(redis_server: Server, name: str) -> None:
 
 
 def test_ids_that_look_alike(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An id is found to be twice in a list only if it is, though what remembers the ids may take one for another."""
+    """An id is a duplicate only if the list has it twice, whatever the Bloom filter says."""
     monkeypatch.setattr(index_doctor, "_FILTER_BITS", 8)
     with Inspector(redis_server) as inspector:
         ids = inspector.fill("u1", 20)
@@ -220,7 +220,7 @@ def test_ids_that_look_alike(redis_server: Server, monkeypatch: pytest.MonkeyPat
 
 
 def _peak(inspector: Inspector) -> int:
-    """The most memory that a walk takes, in bytes."""
+    """Return the peak memory of a walk, in bytes."""
     tracemalloc.start()
     try:
         Bench(inspector, LAYOUTS["default"]).walk(fix=False)
@@ -231,7 +231,7 @@ def _peak(inspector: Inspector) -> int:
 
 @pytest.mark.slow
 def test_bounded_memory(redis_server: Server) -> None:
-    """Six times as many sessions, half of them one user's, take no more memory, not even that of half of their ids."""
+    """A walk over six times as many sessions takes no more memory."""
     with Inspector(redis_server) as inspector:
         peaks: list[int] = []
         for count in (200, 2_000, 12_000):
@@ -247,7 +247,7 @@ def test_bounded_memory(redis_server: Server) -> None:
 
 
 class Application:
-    """Users who log in, are renewed and log out in a thread, and what has to be true of them at every moment afterwards."""
+    """Users who log in, renew and log out in a thread, and which sessions must be left."""
 
     def __init__(self, client: Any, layout: str, seed: int) -> None:
         self.adapter = RedisSessionAdapter(client, layout=damaged_stores.name_of(layout))
@@ -307,7 +307,7 @@ class Application:
             del self.live[id_]
 
     def check(self) -> None:
-        """What was ended stays ended; what is live is in its index."""
+        """Check that revoked sessions stay revoked, and live ones are in their index."""
         assert self.errors == []
         assert len(self.ended) > 20
         for user_id in self._users:
@@ -318,7 +318,7 @@ class Application:
 
 
 def _live_beside(inspector: Inspector, address: str, layout: str, clients: list[Any]) -> None:
-    """Damage, mend and damage a store while applications use it."""
+    """Damage and fix a store, again and again, while applications use it."""
     applications = [Application(client, layout, seed) for seed, client in enumerate(clients)]
     with applications[0], applications[1]:
         for number in range(4):
@@ -342,7 +342,7 @@ def _live_beside(inspector: Inspector, address: str, layout: str, clients: list[
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_beside_the_application(server: Server, layout: str) -> None:
-    """While users log in, are renewed and log out, mending leaves them what they are: the ended ended, the live in their index."""
+    """Fixing a store in use revokes no session, revives none, and indexes the live ones."""
     with (
         Inspector(server, LAYOUTS[layout]) as inspector,
         redis.Redis(host=server.host, port=server.port) as one,
@@ -353,7 +353,7 @@ def test_beside_the_application(server: Server, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_beside_the_application_in_a_cluster(cluster: Cluster, layout: str) -> None:
-    """The same in a cluster, where every change is several steps."""
+    """Fixing a cluster in use does so too, where every change is several steps."""
     with ClusterInspector(cluster, LAYOUTS[layout]) as inspector:
         clients: list[Any] = [
             redis.RedisCluster.from_url(cluster.url, protocol=2) for _ in range(2)
@@ -364,7 +364,7 @@ def test_beside_the_application_in_a_cluster(cluster: Cluster, layout: str) -> N
 
 
 def test_beside_the_application_without_scripts(redis_server: Server) -> None:
-    """The same where scripts are refused to all."""
+    """Fixing a server in use that refuses scripts does so too."""
     with Inspector(redis_server) as inspector:
         inspector.client.acl_setuser(
             "plain",

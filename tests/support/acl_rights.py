@@ -6,28 +6,30 @@ from typing import Final
 __all__ = ["LEAST_RIGHTS", "LEAST_RIGHTS_CLUSTER", "LEAST_RIGHTS_PLAIN", "NEAR_RIGHTS", "for_sets"]
 
 LEAST_RIGHTS: Final = (
-    "mget", "set", "del", "exists", "lpush", "lrem", "lrange", "llen", "pttl", "pexpireat", "time", "evalsha", "eval",
+    "mget", "set", "del", "exists", "lpush", "lrem", "lrange", "llen", "pttl", "pexpireat", "time",
+    "evalsha", "eval",
 )  # fmt: skip
-"""The commands that a server's user needs; on the keys ``session:*`` and ``userSession:*``."""
+"""On a single server, for the keys ``session:*`` and ``userSession:*``."""
 
 LEAST_RIGHTS_PLAIN: Final = (
     "mget", "set", "del", "lpush", "lrem", "lrange", "pttl", "pexpireat", "time", "multi", "exec",
 )  # fmt: skip
-"""Those of a user who may not run scripts; on the same keys."""
+"""On a single server, for a user that may not run scripts."""
 
 LEAST_RIGHTS_CLUSTER: Final = (
-    "mget", "set", "del", "lpush", "lrem", "lrange", "pttl", "pexpireat", "time", "evalsha", "eval", "cluster|slots", "command",
+    "mget", "set", "del", "lpush", "lrem", "lrange", "pttl", "pexpireat", "time",
+    "evalsha", "eval", "cluster|slots", "command",
 )  # fmt: skip
-"""Those of a cluster's user; on the same keys, at each node."""
+"""On each node of a cluster."""
 
 _FOR_SETS: Final = {"lpush": "sadd", "lrem": "srem", "lrange": "smembers", "llen": "scard"}
 
 
 def for_sets(rights: Sequence[str]) -> tuple[str, ...]:
-    """The same rights for the layout ``lucia-v2``, whose keys are ``session:*`` and ``user_sessions:*``."""
+    """Return the rights for the layout ``lucia-v2``, which keeps sets in ``user_sessions:*``."""
     kept = [_FOR_SETS.get(right, right) for right in rights]
     return tuple(dict.fromkeys([*kept, "scard", "srandmember"]))
 
 
 NEAR_RIGHTS: Final = ("mget", "client|tracking")
-"""The commands that the connection's user needs; on the keys ``session:*``."""
+"""For the connection of a near-cache, on the keys ``session:*``."""

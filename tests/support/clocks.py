@@ -8,7 +8,7 @@ NOW = 1_800_000_000_000
 
 
 class Time:
-    """A clock that stands until a test moves it, in either direction."""
+    """A clock that a test moves, in either direction; in milliseconds since the epoch."""
 
     def __init__(self, now: int = NOW) -> None:
         self.now = now
@@ -22,7 +22,7 @@ class Time:
 
 
 class ManualClock:
-    """A clock that stands still until a test moves it; in seconds."""
+    """A monotonic clock that a test moves; in seconds."""
 
     def __init__(self) -> None:
         self.now = 1_000.0

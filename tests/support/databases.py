@@ -1,4 +1,7 @@
-"""Databases for tests, in SQLite or on a server, in both flavours side by side: generated tests find their own by name."""
+"""Databases for tests, in SQLite or on a server.
+
+The sync and the async class stand side by side, so that generated tests find theirs by name.
+"""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,7 +30,10 @@ def _options(path: Path | None) -> dict[str, Any]:
 
 
 def _begin_explicitly(engine: Engine) -> None:
-    """SQLAlchemy's documented way to have SQLite's driver begin transactions before reads and savepoints too."""
+    """Let SQLite's driver begin transactions before reads and savepoints too.
+
+    This is the way that SQLAlchemy's documentation describes.
+    """
 
     @event.listens_for(engine, "connect")
     def leave_transactions_to_us(connection: Any, record: object) -> None:
@@ -39,9 +45,9 @@ def _begin_explicitly(engine: Engine) -> None:
 
 
 class AsyncDatabase:
-    """A database with the metadata's tables; gives its engine.
+    """A database with the metadata's tables; entering the context returns its engine.
 
-    It is a new one on ``server`` if that is given, else SQLite in a file, or in memory without a path.
+    It is a new database on ``server``, or else SQLite in a file, or in memory without a path.
     """
 
     def __init__(
@@ -76,7 +82,7 @@ class AsyncDatabase:
 
     @staticmethod
     def sources(engine: AsyncEngine) -> tuple[AsyncEngine, async_sessionmaker[AsyncSession]]:
-        """What gives an adapter transactions of its own."""
+        """Return the arguments from which an adapter opens transactions of its own."""
         return engine, async_sessionmaker(engine)
 
     @staticmethod
@@ -86,17 +92,17 @@ class AsyncDatabase:
 
     @staticmethod
     def session(engine: AsyncEngine) -> AsyncSession:
-        """A caller's own session."""
+        """Return a session of SQLAlchemy's, as a caller opens it."""
         return AsyncSession(engine)
 
     @staticmethod
     def wrong_sources() -> Sequence[Any]:
-        """What the adapters of this colour don't take."""
+        """Return arguments that an async adapter refuses."""
         return create_engine("sqlite://"), sessionmaker(), Session(), "sqlite+aiosqlite://"
 
 
 class Database:
-    """As ``AsyncDatabase``, without waiting."""
+    """The sync counterpart of :class:`AsyncDatabase`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The places where sessions may be, each with a look from outside and a client: one server, a cluster, a server without scripts."""
+"""The kinds of Redis deployment: a single server, a cluster, a server that refuses scripts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +19,10 @@ WITHOUT_SCRIPTS: Final = ", no scripts"
 
 @dataclass(frozen=True)
 class Deployment:
-    """An emptied place.
+    """An emptied deployment, with a client and an inspector.
 
     Args:
-        url: what a client of another process takes.
+        url: the URL for clients in other processes.
     """
 
     inspector: Inspector
@@ -32,7 +32,11 @@ class Deployment:
 
 @contextmanager
 def open_deployment(request: pytest.FixtureRequest, name: str) -> Iterator[Deployment]:
-    """A place by its name: ``cluster``, or what the fixture of a server begins with, maybe with ``, no scripts`` after it."""
+    """Open a deployment by its name.
+
+    The name is ``cluster``, or what the name of a server's fixture begins with, with or without
+    ``, no scripts`` after it.
+    """
     if name == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
         with (
@@ -53,7 +57,7 @@ def open_deployment(request: pytest.FixtureRequest, name: str) -> Iterator[Deplo
 
 @contextmanager
 def _user(inspector: Inspector, *, refuses: bool) -> Iterator[str]:
-    """What a URL begins with for everybody, or for a user who may run no scripts."""
+    """Yield the login part of a URL: empty, or that of a user that may not run scripts."""
     if not refuses:
         yield ""
         return

@@ -36,15 +36,18 @@ OPERATIONS: Final[Mapping[str, Callable[[RedisSessionAdapter, str], object]]] = 
     "delete others": lambda adapter, _: adapter.delete_other_sessions("u1", "kept"),
     "list": lambda adapter, _: adapter.get_sessions_by_user_id("u1"),
 }
-"""By name, each with the id that it may make: a user ``u1`` has sessions ``used``, ``kept`` and ``other``."""
+"""Operations by name; each gets the id of the session that it may create.
+
+The user ``u1`` has the sessions ``used``, ``kept`` and ``other``.
+"""
 
 
 class KillSwitch:
-    """Counts the commands that are sent from now on, on whatever connection, and kills this process at one of them.
+    """Counts the commands sent on all connections, and kills this process at one of them.
 
     Args:
-        number: of the command, from 1 on. Commands that are sent together count as one.
-        moment: ``before`` it is sent, or ``after`` its reply, the first if there are several, has come.
+        number: the number of the command, from 1. A batch counts as one.
+        moment: ``before`` the command is sent, or ``after`` its (first) reply has arrived.
     """
 
     def __init__(self, number: int, moment: str) -> None:
@@ -53,7 +56,7 @@ class KillSwitch:
         self._sent = 0
 
     def monitor(self) -> None:
-        """Stand between every connection and its socket."""
+        """Start counting."""
         every: Any = AbstractConnection
         send, read = every.send_packed_command, every.read_response
 
@@ -77,7 +80,7 @@ class KillSwitch:
 
 
 def run_until_killed(url: str, place: str, case: Sequence[Any]) -> None:
-    """Run one operation over connections of its own."""
+    """Run one operation over new connections."""
     operation, number, moment = case
     make: Any = redis.RedisCluster.from_url if place == "cluster" else redis.Redis.from_url
     adapter = RedisSessionAdapter(make(url, protocol=2))
@@ -89,7 +92,7 @@ def run_until_killed(url: str, place: str, case: Sequence[Any]) -> None:
 
 
 def run_in_child(url: str, place: str, case: Sequence[Any]) -> str:
-    """How a process ended that ran one operation."""
+    """Run one operation in a child process, and return how it ended."""
     child = os.fork()
     if not child:
         try:

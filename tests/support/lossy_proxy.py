@@ -9,10 +9,12 @@ __all__ = ["LossyProxy"]
 
 
 class LossyProxy:
-    """Stands before a server, passes everything on, and loses the replies to some commands: the client sees a closed connection.
+    """A proxy in front of a server that loses the replies to some commands.
+
+    The client then sees a closed connection.
 
     Args:
-        port: the server's.
+        port: the port of the server.
     """
 
     def __init__(self, port: int) -> None:
@@ -34,13 +36,13 @@ class LossyProxy:
     def lose(
         self, word: str, count: int = 1_000, *, after: int = 0, halves: bool = False
     ) -> "LossyProxy":
-        """From now on, lose the replies to that many commands that hold this word; or a half of each, and the connection stays open.
+        """From now on, lose the replies to commands that contain this word.
 
         Args:
-            word: in the commands.
+            word: the word in the commands.
             count: how many replies are lost.
-            after: how many are passed on before.
-            halves: whether the half of a reply comes.
+            after: how many replies are passed on first.
+            halves: pass on the first half of each reply, and keep the connection open.
         """
         self._word, self._count, self._passed_on, self._halves, self.lost = (
             word.encode(),
@@ -80,7 +82,7 @@ class LossyProxy:
                     return
 
     def _loses(self, data: bytes) -> bool:
-        """Whether this holds a command whose reply is to be lost."""
+        """Return whether these bytes contain a command whose reply is to be lost."""
         if self._word not in data or not self._count:
             return False
         if self._passed_on:

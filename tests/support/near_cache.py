@@ -15,14 +15,14 @@ from lucia._redis.transport.tracking import AsyncTracked
 __all__ = ["LEASE", "FillsLate", "HasNoLease", "OnlyDrops", "Tracking", "tracking", "wait_until"]
 
 LEASE: Final = 0.3
-"""In seconds. Connections renew it by the real clock, and entries are judged by the test's."""
+"""In seconds. Connections renew it by the real clock; entries expire by the test's clock."""
 
 
 async def wait_until(holds: Callable[[], object]) -> None:
-    """Let the event loop run until it holds.
+    """Let the event loop run until a condition holds.
 
     Raises:
-        TimeoutError: it does not come to hold.
+        TimeoutError: it did not hold within 15 seconds.
     """
     async with asyncio.timeout(15):
         while not holds():  # noqa: ASYNC110 (what is waited for happens in a server)
@@ -30,7 +30,7 @@ async def wait_until(holds: Callable[[], object]) -> None:
 
 
 class FillsLate(Entries):
-    """Known to be wrong: what was read is kept when who asked wakes up, not when it came."""
+    """Wrong: caches a record when the caller wakes up, instead of when the reply arrives."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock=clock)
@@ -39,29 +39,29 @@ class FillsLate(Entries):
     def fill(
         self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease
     ) -> None:
-        """Remember it."""
+        """Keep the reply for :meth:`wake`."""
         self._late.append((reading, records, sent, lease))
 
     def wake(self) -> None:
-        """Keep it now."""
+        """Cache what was kept."""
         for each in self._late:
             super().fill(*each)
 
 
 class HasNoLease(Entries):
-    """Known to be wrong: what was read is used as long as the connection stands."""
+    """Wrong: uses a record as long as the connection stands."""
 
     def fill(
         self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease
     ) -> None:
-        """Keep it under a lease that does not end."""
+        """Cache it under a lease that never expires."""
         for_ever = Lease(math.inf)
         for_ever.extend(sent)
         super().fill(reading, records, sent, for_ever)
 
 
 class OnlyDrops(Entries):
-    """Known to be wrong: what this process changes is dropped, but what is read meanwhile is kept."""
+    """Wrong: evicts what this process changes, but caches what is read meanwhile."""
 
     def _refuse(self, keys: Sequence[bytes]) -> None:
         self.drop(keys)
@@ -71,10 +71,10 @@ class OnlyDrops(Entries):
 
 
 class Tracking:
-    """A tracked connection and its entries. Nothing but the connection is used: to read in another way is an error, unless allowed.
+    """A tracked connection and the near-cache that it fills.
 
     Args:
-        client: how to connect.
+        client: the client whose connections are copied.
     """
 
     def __init__(self, client: Any, entries: Entries, **changes: Any) -> None:
@@ -92,7 +92,7 @@ class Tracking:
         )
 
     async def read(self, *keys: bytes, seconds: float = 30) -> list[bytes | None]:
-        """Read what is at these keys."""
+        """Read the values of these keys."""
         (reply,) = await self.ask(("MGET", *keys), seconds=seconds)
         assert isinstance(reply, list)
         if isinstance(self.entries, FillsLate):
@@ -100,11 +100,11 @@ class Tracking:
         return reply
 
     async def ask(self, *commands: Words, seconds: float = 30) -> list[Reply]:
-        """Send reads."""
+        """Send commands that only read."""
         return await self.tracked.exchange(commands, seconds, only_reads=True, sending=self._count)
 
     def held(self, key: bytes) -> bytes | None:
-        """What may be used at this key now."""
+        """Return the record that the near-cache would return for this key now."""
         entry = self.entries.get(key)
         return None if entry is None else entry.record
 
@@ -129,7 +129,7 @@ class Tracking:
 
 @asynccontextmanager
 async def tracking(client: Any, entries: Entries, **changes: Any) -> AsyncIterator[Tracking]:
-    """A tracked connection that is closed in the end."""
+    """Open a tracked connection, and close it at the end."""
     found = Tracking(client, entries, **changes)
     try:
         yield found

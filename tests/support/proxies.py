@@ -1,4 +1,7 @@
-"""Proxies before a server: one delays what passes, delivers it in pieces, and resets connections; one holds it until it is let go."""
+"""Proxies in front of a server, in the event loop of the test.
+
+One delays and splits the bytes that pass, and resets connections. The other holds bytes back.
+"""
 
 import asyncio
 import random
@@ -21,29 +24,29 @@ _RESET_ONE_IN: Final = 2_000
 
 @dataclass
 class NetworkFaults:
-    """What happens to what passes: nothing, or while it is ``active`` what chance says."""
+    """The faults of a proxy: none, or random ones while it is ``active``."""
 
     chance: random.Random
     active: bool = False
 
     def piece(self) -> int:
-        """How many bytes go on at once."""
+        """Return how many bytes are passed on at once."""
         return self.chance.randint(1, _PIECE) if self.active else 65_536
 
     def resets(self) -> bool:
-        """Whether the connection is reset before the next piece."""
+        """Return whether the connection is reset before the next piece."""
         return self.active and self.chance.randrange(_RESET_ONE_IN) == 0
 
     def pause(self) -> float:
-        """How many seconds to wait after a piece."""
+        """Return how many seconds to wait after a piece."""
         return self.chance.random() * _PAUSE if self.active else 0
 
 
 class HoldingProxy:
-    """Lets everything pass, until it is closed: then what the server sends is held, and if so wanted what is sent to it too.
+    """A proxy that passes everything on until it is closed, and then holds bytes back.
 
     Args:
-        word: it is closed to connections alone on which this was sent.
+        word: hold back only bytes of connections on which this was sent.
     """
 
     def __init__(self, word: bytes = b"") -> None:
@@ -56,19 +59,19 @@ class HoldingProxy:
         self.open()
 
     def close(self, *, both: bool = False) -> None:
-        """Hold what the server sends from now on; with ``both``, what is sent to it too."""
+        """Hold back what the server sends from now on; with ``both``, what clients send too."""
         self._lets_through.clear()
         if both:
             self._lets_in.clear()
 
     def open(self) -> None:
-        """Let everything pass, what was held first."""
+        """Pass everything on, first what was held back."""
         self.let_go(len(self.held))
         self._lets_through.set()
         self._lets_in.set()
 
     def let_go(self, size: int) -> None:
-        """Let so many bytes pass of what the server sent on the newest connection."""
+        """Pass on this many of the bytes that were held back on the newest connection."""
         if self._client is not None:
             self._client.write(self.held[:size])
         self.held = self.held[size:]
@@ -76,7 +79,7 @@ class HoldingProxy:
     async def relay(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
     ) -> None:
-        """Pass bytes on as long as both sides are there."""
+        """Pass bytes on until one side closes the connection."""
         other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
         await _both(
             self._in(reader, other_writer, writer), self._out(other_reader, writer), other_writer
@@ -105,7 +108,7 @@ class HoldingProxy:
 
 @asynccontextmanager
 async def holding_proxy(port: int, word: bytes = b"") -> AsyncIterator[HoldingProxy]:
-    """The dam of a proxy before the server at this port, on this machine; it has its own port."""
+    """Open a holding proxy in front of the server at this port."""
     dam = HoldingProxy(word)
     async with _proxy(lambda reader, writer: dam.relay(reader, writer, port)) as dam.port:
         yield dam
@@ -113,7 +116,7 @@ async def holding_proxy(port: int, word: bytes = b"") -> AsyncIterator[HoldingPr
 
 @asynccontextmanager
 async def splitting_proxy(port: int, weather: NetworkFaults) -> AsyncIterator[int]:
-    """The port of a proxy before the server at this one, on this machine."""
+    """Open a splitting proxy in front of the server at this port, and yield its own port."""
     async with _proxy(lambda reader, writer: _relay(reader, writer, port, weather)) as own_port:
         yield own_port
 
@@ -122,7 +125,7 @@ async def splitting_proxy(port: int, weather: NetworkFaults) -> AsyncIterator[in
 async def _proxy(
     relay: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
 ) -> AsyncIterator[int]:
-    """The port of a proxy that serves each connection so."""
+    """Serve each connection by this coroutine, and yield the port."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,7 +150,7 @@ async def _proxy(
 async def _relay(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, weather: NetworkFaults
 ) -> None:
-    """Pass bytes in both directions until one side ends, or both are reset."""
+    """Pass bytes in both directions until one side closes, or the connection is reset."""
     other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
     await _both(
         _pass(reader, other_writer, weather), _pass(other_reader, writer, weather), other_writer
@@ -159,7 +162,7 @@ async def _both(
     back: Coroutine[Any, Any, None],
     other_writer: asyncio.StreamWriter,
 ) -> None:
-    """Pass in both directions until one ends; then the connection to the server ends too."""
+    """Run both directions until one ends, then close the connection to the server."""
     directions = [asyncio.ensure_future(there), asyncio.ensure_future(back)]
     try:
         await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)

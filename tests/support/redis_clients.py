@@ -77,7 +77,7 @@ def _make(
 
 
 class WatchedBySentinel(Protocol):
-    """Servers that a Sentinel watches."""
+    """Servers that a Sentinel monitors."""
 
     @property
     def library(self) -> str: ...
@@ -90,7 +90,7 @@ class WatchedBySentinel(Protocol):
 
 
 class AsyncClients:
-    """Clients of every kind, asynchronous."""
+    """Async clients of every kind."""
 
     kinds: Final = tuple(_OPTIONS)
     modules: Final[Mapping[str, ModuleType]] = {"redis": redis.asyncio, "valkey": valkey.asyncio}
@@ -136,7 +136,7 @@ class AsyncClients:
 
 
 class Clients:
-    """Clients of every kind."""
+    """Sync clients of every kind."""
 
     kinds: Final = tuple(_OPTIONS)
     modules: Final[Mapping[str, ModuleType]] = {"redis": redis, "valkey": valkey}

@@ -13,7 +13,7 @@ from tools.servers import Cluster, until, unused_node_port
 __all__ = ["NODE_TIMEOUT_MS", "ReplicatedCluster", "replicated_cluster"]
 
 NODE_TIMEOUT_MS: Final = 1_000
-"""After how long without an answer a cluster's node is held to be down."""
+"""How long a node may not answer before the cluster takes it for down."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,21 @@ class ReplicatedCluster:
 
     @property
     def cluster(self) -> Cluster:
-        """It as other tools of the tests take it, by nodes of which the first one stays."""
+        """Return it as a :class:`Cluster`."""
         return Cluster(tuple(node.port for node in (*self.primaries, *self.replicas)))
 
     def settle(self) -> None:
-        """Wait until each replica has all that its primary has."""
+        """Wait until each replica has everything that its primary has."""
         for primary, replica in zip(self.primaries, self.replicas, strict=True):
             until_replicated(primary, replica)
 
     def number_of(self, key: str) -> int:
-        """Which primary has this key."""
+        """Return the number of the primary that has this key."""
         slot = self.primaries[0].client.execute_command("CLUSTER", "KEYSLOT", key)
         return next(number for number in range(3) if slot < _BOUNDS[number + 1])
 
     def fail_over(self, number: int) -> None:
-        """Kill a primary, and wait until its replica has taken its place and all others know."""
+        """Kill a primary, and wait until its replica is the primary for all other nodes."""
         self.primaries[number].kill()
         until(lambda: self.replicas[number].client.info("replication")["role"] == "master", 30)
         alive = [
@@ -53,7 +53,7 @@ _BOUNDS: Final = (0, 5_461, 10_922, 16_384)
 
 
 def _is_served(node: Node, by: int) -> bool:
-    """Whether a node holds the cluster to be well, with that one among its primaries."""
+    """Return whether a node reports a healthy cluster with a primary at this port."""
     ports = {int(entry[2][1]) for entry in node.client.execute_command("CLUSTER SLOTS")}
     return by in ports and node.client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
 
@@ -80,7 +80,7 @@ def replicated_cluster(folder: Path) -> Iterator[ReplicatedCluster]:
 
 
 def _join(cluster: ReplicatedCluster) -> None:
-    """Give the primaries their slots, introduce all nodes to the first, and each replica to its primary."""
+    """Assign the slots, introduce the nodes to each other, and the replicas to their primaries."""
     nodes = (*cluster.primaries, *cluster.replicas)
     for number, node in enumerate(cluster.primaries):
         node.client.execute_command(
@@ -105,6 +105,6 @@ def _knows_all(node: Node) -> bool:
 
 
 def _is_whole(node: Node) -> bool:
-    """Whether a node holds the cluster to be well, and each primary to have its replica."""
+    """Return whether a node reports a healthy cluster in which each primary has a replica."""
     whole = all(len(entry) > 3 for entry in node.client.execute_command("CLUSTER SLOTS"))
     return whole and node.client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"

@@ -27,7 +27,7 @@ LUCIA_V2: Final = Layout.from_namespaces(None, "lucia-v2")
 
 
 class Entry(NamedTuple):
-    """What a key holds; ``expires`` is in milliseconds since the epoch, -1 for never."""
+    """The contents of a key; ``expires`` is in milliseconds since the epoch, -1 for never."""
 
     type: str
     value: Any
@@ -35,18 +35,18 @@ class Entry(NamedTuple):
 
 
 class Inspector:
-    """A client of its own that looks at all keys of a server, which it empties first, and puts there what no adapter would."""
+    """Reads all keys of a server, which it empties first, and writes what no adapter writes."""
 
     def __init__(self, server: Server, layout: Layout = DEFAULT, *, empties: bool = True) -> None:
         self.server = server
         self.layout = layout
         self._empties = empties
         self.client: Any = redis.Redis(host=server.host, port=server.port)
-        self.blur = 0  # in milliseconds
+        self.blur = 0  # by how many milliseconds :meth:`expires` may be wrong
 
     @classmethod
     def looking_at(cls, server: Server, layout: Layout = DEFAULT) -> "Inspector":
-        """One that leaves the server as it is."""
+        """Return an inspector that does not empty the server."""
         return cls(server, layout, empties=False)
 
     def __enter__(self) -> "Inspector":
@@ -70,7 +70,7 @@ class Inspector:
         self.client.execute_command(*command)
 
     def census(self) -> dict[str, Entry]:
-        """Every key and what it holds."""
+        """Return all keys with their contents."""
         found: dict[str, Entry] = {}
         for key in self.all_keys():
             kind = self.client.type(key).decode()
@@ -85,7 +85,10 @@ class Inspector:
         return found
 
     def expires(self, key: bytes | str) -> int:
-        """When a key expires. Redis 6.2 tells only how long that is from now, so what is found may differ by ``blur``."""
+        """Return when a key expires, in milliseconds since the epoch.
+
+        Redis 6.2 has no PEXPIRETIME: then the result may be wrong by ``blur`` milliseconds.
+        """
         try:
             return int(self.client.pexpiretime(key))
         except redis.ResponseError:
@@ -95,7 +98,7 @@ class Inspector:
         return seconds * 1000 + microseconds // 1000 + left if left >= 0 else int(left)
 
     def index(self, user_id: str = "u1") -> list[str]:
-        """The ids in a user's index."""
+        """Return the ids in a user's index."""
         key = self.layout.index_key(user_id)
         return [
             id_.decode()
@@ -103,22 +106,22 @@ class Inspector:
         ]
 
     def list_at(self, key: bytes | str) -> list[bytes]:
-        """What is in a list."""
+        """Return the elements of a list."""
         return cast("list[bytes]", self.client.lrange(key, 0, -1))
 
     def set_at(self, key: bytes | str) -> list[bytes]:
-        """What is in a set, in the order of the alphabet."""
+        """Return the members of a set, sorted."""
         return sorted(cast("set[bytes]", self.client.smembers(key)))
 
     def enter(self, *session_ids: str, user_id: str = "u1", client: Any = None) -> None:
-        """Put ids into a user's index, and give it no end."""
+        """Add ids to a user's index, without setting its expiry."""
         for session_id in session_ids:
             (client or self.client).execute_command(
                 *_words(self.layout.index.add(self.layout.index_key(user_id), session_id)[0])
             )
 
     def live(self) -> set[str]:
-        """The ids of all sessions."""
+        """Return the ids of all sessions."""
         prefix = self.layout.session_key("")
         others = tuple(prefix + word for word in RESERVED)
         return {
@@ -128,7 +131,7 @@ class Inspector:
         }
 
     def check(self) -> None:
-        """Hold all keys to the laws of the layout: nothing foreign, nothing without an end, every session in its index."""
+        """Check all keys: none is foreign, none lacks an expiry, every session is in its index."""
         census = self.census()
         session, index, marker = (
             self.layout.session_key(""),
@@ -169,7 +172,10 @@ class Inspector:
             )
 
     def check_remains(self) -> None:
-        """Hold what a crash left to the laws: no key without an end, and a session that is not whole is gone in ten seconds."""
+        """Check the keys that a crash left.
+
+        None lacks an expiry, and a session that is not in its index expires within ten seconds.
+        """
         census, soon = self.census(), system_clock() + 10_000
         assert [key for key, entry in census.items() if entry.expires < 0] == []
         for id_ in self.live():
@@ -184,7 +190,7 @@ class Inspector:
             assert whole or entry.expires <= soon, f"{id_} is not whole and stays"
 
     def fill(self, user_id: str, count: int, *, life: int = HOUR) -> list[str]:
-        """Store so many sessions of a user, quickly; their ids, newest first."""
+        """Store a number of sessions of a user, quickly; return their ids, newest first."""
         index = self.layout.index_key(user_id)
         ids = [f"{user_id}-{number}" for number in range(count)]
         with self.client.pipeline(transaction=False) as pipeline:
@@ -196,7 +202,7 @@ class Inspector:
         return ids[::-1]
 
     def write(self, session: SessionRow, client: Any = None) -> None:
-        """Store a session's record, and no index entry."""
+        """Store a session's record without its index entry."""
         columns = {
             "id": session.id,
             "user_id": session.user_id,
@@ -208,32 +214,35 @@ class Inspector:
         )
 
     def age(self, used_id: str, milliseconds: int) -> None:
-        """Let a used id's marker be older by so much."""
+        """Make the marker of a used id older."""
         key = self.layout.marker_key(used_id)
         self.client.pexpire(key, self.client.pttl(key) - milliseconds)
 
     def calls(self, command: str) -> int:
-        """How often a command has run on this server."""
+        """Return how often a command was executed on this server."""
         return int(
             self.client.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"]
         )
 
     @contextmanager
     def watched(self) -> Iterator[list[str]]:
-        """The commands of everybody else, as MONITOR tells them, once the block has ended; those in a script begin with ``lua``."""
+        """Yield a list that has the commands of all clients during the block, once it is over.
+
+        They are those that MONITOR shows; commands in a script begin with ``lua``.
+        """
         found: list[str] = []
         with self.client.monitor() as monitor:
             yield found
-            self.client.echo("the end of what is watched")
+            self.client.echo("the end of the block")
             while (
                 command := _monitored(monitor.connection.read_response())
-            ) != "ECHO the end of what is watched":
+            ) != "ECHO the end of the block":
                 if command.partition(" ")[0].upper() not in {"HELLO", "CLIENT", "SELECT", "AUTH"}:
                     found.append(command)
 
 
 class ClusterInspector(Inspector):
-    """The same for a cluster: looks at the keys of all nodes."""
+    """An inspector of all nodes of a cluster."""
 
     def __init__(self, cluster: Cluster, layout: Layout = DEFAULT) -> None:
         super().__init__(Server("redis", "127.0.0.1", cluster.ports[0], Path("/nowhere")), layout)
@@ -261,24 +270,27 @@ class ClusterInspector(Inspector):
             node.execute_command(*command)
 
     def calls(self, command: str) -> int:
-        """How often a command has run on all nodes."""
+        """Return how often a command was executed on all nodes."""
         statistics: list[Any] = [node.info("commandstats") for node in self.nodes]
         return sum(
             int(each.get(f"cmdstat_{command}", {"calls": 0})["calls"]) for each in statistics
         )
 
     def ids(self) -> list[str]:
-        """What the nodes call themselves."""
+        """Return the ids of the nodes."""
         return [node.execute_command("CLUSTER MYID").decode() for node in self.nodes]
 
     def assign(self, slot: int, number: int) -> None:
-        """Give a slot that has no keys to the node of this number, and wait until no older claim of another node can take it again."""
+        """Assign a slot without keys to a node, and wait until all nodes agree for good."""
         for node in self.nodes:
             node.execute_command("CLUSTER SETSLOT", slot, "STABLE")
         until(lambda: self._is_assigned(slot, number))
 
     def _is_assigned(self, slot: int, number: int) -> bool:
-        """Assign it, and say whether all nodes agree on that, and on all epochs, of which the node's own is the highest."""
+        """Assign the slot, and return whether all nodes agree on its owner and on all epochs.
+
+        The owner must have the highest epoch: else an older claim of another node may win later.
+        """
         owner, owner_id = self.nodes[number], self.ids()[number]
         owner.execute_command("CLUSTER BUMPEPOCH")
         for node in (owner, *self.nodes):
@@ -291,7 +303,7 @@ class ClusterInspector(Inspector):
 
 
 def _newest(nodes: Sequence[Any]) -> str | None:
-    """The id of the cluster's node with the highest epoch, if all nodes say the same of each."""
+    """Return the id of the node with the highest epoch, if all nodes agree on all epochs."""
     said = [
         {
             each["node_id"]: int(each["epoch"])
@@ -307,7 +319,10 @@ def _words(call: Call) -> list[Any]:
 
 
 def _monitored(line: Any) -> str:
-    """The command in a line of MONITOR, which looks like ``1339518083.1 [0 127.0.0.1:60866] "keys" "*"``."""
+    """Return the command in a line of MONITOR.
+
+    Such a line looks like ``1339518083.1 [0 127.0.0.1:60866] "keys" "*"``.
+    """
     text = line.decode() if isinstance(line, bytes) else str(line)
     origin, _, quoted = text.partition('] "')
     words = [
@@ -318,7 +333,7 @@ def _monitored(line: Any) -> str:
 
 @contextmanager
 def counting_sessions(server: Server, layout: Layout = DEFAULT) -> Iterator[list[int]]:
-    """How many sessions there were at each of many looks by somebody else, while the block runs."""
+    """Count the sessions again and again in another thread, while the block runs."""
     found: list[int] = []
     ended = threading.Event()
 

@@ -90,7 +90,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture(params=[False, True], ids=["bytes", "str"])
 def decode_responses(request: pytest.FixtureRequest) -> bool:
-    """Both ways a client may give its answers; ``parametrize`` it to have one."""
+    """Both ways in which a client may return replies; ``parametrize`` it to have one."""
     return bool(request.param)
 
 
@@ -103,14 +103,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @contextmanager
 def silent_server() -> Iterator[Server]:
-    """A port that takes connections and never answers."""
+    """Yield a server that accepts connections and never answers."""
     with create_server(("127.0.0.1", 0)) as listening:
         yield Server("redis", "127.0.0.1", int(listening.getsockname()[1]), Path("/nowhere"))
 
 
 @contextmanager
 def frozen(server: Server) -> Iterator[None]:
-    """A server whose process is stopped: connections are taken by the system, and nothing is answered."""
+    """Stop a server's process for the block: the system accepts connections, nothing answers."""
     client: Any
     with redis.Redis(port=server.port) as client:
         process = int(client.info("server")["process_id"])
@@ -123,7 +123,7 @@ def frozen(server: Server) -> Iterator[None]:
 
 @contextmanager
 def tls_server(folder: Path) -> Iterator[tuple[Server, Path]]:
-    """A server that also speaks TLS, at the port that is given, and the certificate to trust."""
+    """Start a server with a TLS port, and yield the server at that port and its certificate."""
     key, certificate, port = folder / "key.pem", folder / "certificate.pem", unused_port()
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
     request = (
@@ -156,11 +156,11 @@ def tls_server(folder: Path) -> Iterator[tuple[Server, Path]]:
 
 
 def without_tls(server: Server) -> Server:
-    """The same server at the port without TLS, which the unix socket is named after."""
+    """Return the server at its port without TLS, after which its unix socket is named."""
     return Server(server.kind, server.host, int(server.socket.stem), server.socket)
 
 
 def shut_down(port: int) -> None:
-    """End a server, and do not try again when the connection is lost."""
+    """Shut a server down, without a retry when the connection is lost."""
     with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
         client.shutdown(nosave=True)

@@ -20,7 +20,7 @@ _AT_ONCE: Final = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-perio
 
 
 class Node:
-    """A server process of the test's own, on a port that stays the same when it is started anew."""
+    """A server process, whose port stays the same when it is restarted."""
 
     def __init__(self, program: str, folder: Path, *options: str, port: int | None = None) -> None:
         self.port = unused_port() if port is None else port
@@ -48,47 +48,47 @@ class Node:
         return process
 
     def answers(self) -> bool:
-        """Whether it is there and has read its data."""
+        """Return whether it runs and has loaded its data."""
         try:
             return bool(self.client.ping())
         except redis.ConnectionError:  # a BusyLoadingError is one
             return False
 
     def server(self, library: str = "redis") -> Server:
-        """It as other tools of the tests take it."""
+        """Return it as a :class:`Server`."""
         return Server(
             "valkey" if library == "valkey" else "redis", "127.0.0.1", self.port, Path("/nowhere")
         )
 
     def kill(self) -> None:
-        """End it by ``kill -9``: nothing that it still holds is written or sent."""
+        """Kill it with SIGKILL: it writes and sends nothing more."""
         self._process.kill()
         self._process.wait()
 
     def restart(self) -> None:
-        """Start it anew, with what it finds on its disk."""
+        """Restart it with the data on its disk."""
         self._process = self._started()
 
     def freeze(self) -> None:
-        """Stop it where it is: its connections stay open and nothing answers."""
+        """Stop the process: its connections stay open and nothing answers."""
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Continue the process."""
         os.kill(self._process.pid, signal.SIGCONT)
 
     def sets(self) -> set[str]:
-        """The names of its keys."""
+        """Return the names of its keys."""
         return {key.decode() for key in self.client.keys("*")}
 
     def refuse_replicas(self) -> None:
-        """Drop the replicas' links, and let none come back."""
+        """Disconnect the replicas, and refuse to let them connect again."""
         self.client.execute_command("ACL", "SETUSER", "default", "-psync", "-sync", "-replconf")
         self.client.execute_command("CLIENT", "KILL", "TYPE", "replica")
         until(lambda: self.client.info("replication")["connected_slaves"] == 0)
 
     def close(self) -> None:
-        """End it, however it is."""
+        """Kill it, whatever its state."""
         with suppress(ProcessLookupError):
             self.thaw()
         self.kill()
@@ -96,7 +96,7 @@ class Node:
 
 
 def until_replicated(primary: Node, replica: Node) -> None:
-    """Wait until a replica has all that its primary has."""
+    """Wait until a replica has everything that its primary has."""
     until(lambda: replica.client.info("replication").get("master_link_status") == "up", 30)
     until(lambda: _offset(primary) == _offset(replica), 30)
 
@@ -110,7 +110,11 @@ def _offset(node: Node) -> int:
 
 @dataclass(frozen=True)
 class Pair:
-    """A primary, its replica behind a link, and a front: the address that applications know, which leads to the primary."""
+    """A primary and its replica.
+
+    ``link`` is the proxy through which the replica reaches the primary. ``front`` is the proxy that
+    applications connect to; it leads to the primary.
+    """
 
     primary: Node
     replica: Node
@@ -118,17 +122,17 @@ class Pair:
     front: FaultyProxy
 
     def settle(self) -> None:
-        """Wait until the replica has all that the primary has."""
+        """Wait until the replica has everything that the primary has."""
         until_replicated(self.primary, self.replica)
 
     def fail_over(self) -> None:
-        """Kill the primary, promote the replica as it is, and let the front lead there."""
+        """Kill the primary, promote the replica, and let the front lead to it."""
         self.primary.kill()
         self.replica.client.replicaof("NO", "ONE")
         self.front.lead_to(self.replica.port)
 
     def server(self, library: str = "redis") -> Server:
-        """The front."""
+        """Return the server as applications reach it."""
         return Server(
             "valkey" if library == "valkey" else "redis",
             "127.0.0.1",
@@ -139,7 +143,7 @@ class Pair:
 
 @contextmanager
 def pair(program: str, folder: Path, *options: str) -> Iterator[Pair]:
-    """A primary and its replica."""
+    """Start a primary and its replica."""
     with ExitStack() as stack:
         primary = closing(stack, Node(program, folder, *options))
         link, front = (

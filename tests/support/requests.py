@@ -1,4 +1,4 @@
-"""A request with what its response got."""
+"""A request, and the cookies and headers that its response gets."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,10 @@ OWN_ORIGIN = "http://localhost:8000"
 
 
 class Exchange:
-    """One request and what its response got; ``started`` says that the response takes no more headers."""
+    """One request, and the cookies and headers of its response.
+
+    Set ``started`` once the response can take no more headers.
+    """
 
     def __init__(
         self,
@@ -43,5 +46,5 @@ class Exchange:
 
     @property
     def values(self) -> list[str]:
-        """The values of the cookies that the response got, in order; an empty one clears."""
+        """The values of the cookies that the response sets, in order; an empty one clears."""
         return [cookie.value for cookie in self.cookies]

@@ -1,4 +1,4 @@
-"""Servers that a Redis Sentinel watches."""
+"""Servers that a Redis Sentinel monitors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ def _answers(client: Any) -> bool:
 
 @dataclass(frozen=True)
 class SentinelGroup:
-    """Two servers that a Sentinel watches."""
+    """Two servers that a Sentinel monitors."""
 
     library: str
     sentinel_port: int
@@ -46,13 +46,16 @@ class SentinelGroup:
         object.__setattr__(self, "sentinels", [("127.0.0.1", self.sentinel_port)])
 
     def master(self) -> tuple[str, int]:
-        """Where clients find the master by now: GET-MASTER-ADDR-BY-NAME, which they do not ask, tells the new one a little earlier."""
+        """Return the master's address as clients get it.
+
+        They use SENTINEL MASTER. GET-MASTER-ADDR-BY-NAME names a new master a little earlier.
+        """
         with _any_client(self.sentinel_port) as sentinel:
             found = sentinel.sentinel_master(self.name)
             return found["ip"], found["port"]
 
     def settle(self) -> None:
-        """Wait until the master has a replica that has everything, and Sentinel knows it."""
+        """Wait until the master has a complete replica that the Sentinel knows."""
         until(self._is_settled, 30)
 
     def _is_settled(self) -> bool:
@@ -66,7 +69,7 @@ class SentinelGroup:
                 return bool(other.dbsize() == client.dbsize())
 
     def fail_over(self) -> None:
-        """Make the replica the master, and end the one that was."""
+        """Make the replica the master, and shut the old master down."""
         self.settle()
         before = self.master()
         with _any_client(self.sentinel_port) as sentinel:
@@ -83,7 +86,7 @@ class SentinelGroup:
 
 @contextmanager
 def sentinel_group(library: str, folder: Path) -> Iterator[SentinelGroup]:
-    """A master, its replica, and a Sentinel that watches them."""
+    """Start a master, its replica, and a Sentinel that monitors them."""
     program = f"{library}-server"
     at_once = ("--repl-diskless-sync-delay", "0")
     with (
@@ -93,7 +96,8 @@ def sentinel_group(library: str, folder: Path) -> Iterator[SentinelGroup]:
         settings = folder / "sentinel.conf"
         settings.write_text(
             f"sentinel monitor sessions {master.host} {master.port} 1\n"
-            "sentinel down-after-milliseconds sessions 2000\nsentinel failover-timeout sessions 5000\n"
+            "sentinel down-after-milliseconds sessions 2000\n"
+            "sentinel failover-timeout sessions 5000\n"
         )
         with own_sentinel(program, settings) as port:
             yield SentinelGroup(library, port)
@@ -101,7 +105,7 @@ def sentinel_group(library: str, folder: Path) -> Iterator[SentinelGroup]:
 
 @contextmanager
 def own_sentinel(program: str, settings: Path) -> Iterator[int]:
-    """A Sentinel with these settings."""
+    """Start a Sentinel with these settings, and yield its port."""
     port = unused_port()
     with (
         running(program, str(settings), "--sentinel", "--port", str(port)),
@@ -112,12 +116,12 @@ def own_sentinel(program: str, settings: Path) -> Iterator[int]:
 
 
 DOWN_AFTER_MS: Final = 1_000
-"""The same for Sentinel."""
+"""How long a server may not answer before the Sentinel takes it for down."""
 
 
 @dataclass(frozen=True)
 class SentinelPair:
-    """A primary, its replica behind a link, and a Sentinel that watches them."""
+    """A primary, its replica behind a link, and a Sentinel that monitors them."""
 
     library: str
     pair: Pair
@@ -129,20 +133,21 @@ class SentinelPair:
         return [("127.0.0.1", self.sentinel_port)]
 
     def fail_over(self) -> None:
-        """Kill the primary, and wait until Sentinel has promoted the replica."""
+        """Kill the primary, and wait until the Sentinel has promoted the replica."""
         self.pair.primary.kill()
         until(lambda: self.pair.replica.client.info("replication")["role"] == "master", 30)
 
 
 @contextmanager
 def sentinel_pair(library: str, folder: Path) -> Iterator[SentinelPair]:
-    """A primary and its replica that a Sentinel watches."""
+    """Start a primary, its replica, and a Sentinel that monitors them."""
     program = f"{library}-server"
     with pair(program, folder) as servers:
         settings = folder / "sentinel.conf"
         settings.write_text(
             f"sentinel monitor sessions 127.0.0.1 {servers.primary.port} 1\n"
-            f"sentinel down-after-milliseconds sessions {DOWN_AFTER_MS}\nsentinel failover-timeout sessions 60000\n"
+            f"sentinel down-after-milliseconds sessions {DOWN_AFTER_MS}\n"
+            "sentinel failover-timeout sessions 60000\n"
         )
         with own_sentinel(program, settings) as port:
             client: Any

@@ -30,7 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def row(session_id: str, user_id: str = "u1", *, life: int = HOUR, **attributes: Any) -> SessionRow:
-    """A session that dies in ``life`` milliseconds from now."""
+    """Return a session that expires ``life`` milliseconds from now."""
     end = system_clock() + life
     return SessionRow(
         id=session_id,

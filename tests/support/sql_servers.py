@@ -1,7 +1,8 @@
-"""A real MariaDB and a real PostgreSQL, one of each for a test process, on free ports: a pytest plugin.
+"""Real MariaDB and PostgreSQL servers: a pytest plugin.
 
-Both keep their own defaults, collations among them, since those are what applications have. Only durability is
-switched off. A server that is not installed is an error, never a skip.
+Each test process has its own, on free ports. They keep their defaults, as collations, since those
+are what applications have; only durability is switched off. A server that is not installed is an
+error, never a skip.
 """
 
 import os
@@ -63,7 +64,7 @@ class SqlServer:
 
     @contextmanager
     def database(self) -> Generator[str]:
-        """Create an empty database with the server's default collation, yield its name, and drop it at the end."""
+        """Create an empty database with the default collation, yield its name, and drop it."""
         name = f"test_{next(self._numbers)}"
         self._execute(f"CREATE DATABASE {name}")
         try:
@@ -112,7 +113,7 @@ def mariadb() -> Iterator[SqlServer]:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[SqlServer]:
-    """A running PostgreSQL. It refuses to run as root, so root runs it as Debian's user ``postgres``."""
+    """A running PostgreSQL. It refuses to run as root: then it runs as the user ``postgres``."""
     server = SqlServer("postgresql", unused_port())
     account: dict[str, Any] = (
         {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
@@ -167,9 +168,10 @@ def _postgres(program: str) -> str:
 
 @contextmanager
 def _folder(**owner: str) -> Generator[Path]:
-    """A short-lived folder outside of pytest's own, which other users can't enter; in memory if there is room.
+    """A temporary folder, in memory if there is room.
 
-    On a disk, MariaDB takes most of a test's time to create and drop its tables.
+    It is outside of pytest's own folder, which other users can't enter. On a disk, MariaDB takes
+    most of a test's time to create and drop its tables.
     """
     is_in_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM
     folder = tempfile.mkdtemp(prefix="lucia-sql-", dir=_MEMORY if is_in_memory else None)
@@ -199,6 +201,7 @@ def _running(
 def _answers_or_died(process: "subprocess.Popen[Any]", server: SqlServer, log: Path) -> bool:
     if process.poll() is not None:
         raise RuntimeError(
-            f"{server.kind} ended with status {process.returncode} instead of starting:\n{log.read_text()}"
+            f"{server.kind} ended with status {process.returncode} instead of starting:\n"
+            f"{log.read_text()}"
         )
     return server.answers()

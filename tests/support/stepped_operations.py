@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Stepper(Generic[T]):
-    """An operation that a test runs one command at a time."""
+    """Runs an operation one command at a time."""
 
     def __init__(self, client: Any, operation: Generator[Command, Reply, T]) -> None:
         self._client = client
@@ -45,25 +45,25 @@ class Stepper(Generic[T]):
             raise
 
     def step(self, count: int = 1) -> "Stepper[T]":
-        """Execute its next commands."""
+        """Execute the next commands."""
         for _ in range(count):
             assert not self.done
-            assert len(self.commands) < 1_000, "it does not come to its end"
+            assert len(self.commands) < 1_000, "the operation does not end"
             self._advance(*self._outcome(self.commands[-1]))
         return self
 
     def fail(self, error: Exception) -> "Stepper[T]":
-        """Let its next command fail, which is not executed."""
+        """Fail the next command, which is not executed."""
         self._advance(None, error)
         return self
 
     def lose_reply(self, error: Exception) -> "Stepper[T]":
-        """Execute its next command, and let the reply be lost."""
+        """Execute the next command, and lose its reply."""
         self._execute(self.commands[-1])
         return self.fail(error)
 
     def finish(self) -> T:
-        """Execute it to its end and give its result."""
+        """Execute all remaining commands, and return the result."""
         while not self.done:
             self.step()
         return cast("T", self.result)
@@ -101,24 +101,24 @@ def _encoded(argument: str | bytes | int) -> bytes | int:
 
 
 def replay(operation: Operation[T], *replies: Reply) -> tuple[list[Command], T]:
-    """What an operation asks for and returns when it gets these replies."""
+    """Run an operation with these replies, and return its commands and its result."""
     commands = [next(operation), *map(operation.send, replies[:-1])]
     try:
         operation.send(replies[-1])
     except StopIteration as end:
         return commands, end.value
-    raise AssertionError("it asks for more")
+    raise AssertionError("the operation sends more commands")
 
 
 def explore(begin: Callable[[], Sequence[Stepper[Any]]], check: Callable[[], None]) -> int:
-    """Run operations in every order of their steps, each order from the beginning, and check what each leads to.
+    """Run operations in every order of their steps, and check the result of each order.
 
     Args:
-        begin: prepares the server and gives the operations.
-        check: raises if what they led to is against a law.
+        begin: prepares the server and returns the operations; called for each order.
+        check: raises if the result is wrong.
 
     Returns:
-        How many orders there were.
+        How many orders there are.
     """
     planned: list[int] = []
     for count in range(1, 100_000):

@@ -1,4 +1,7 @@
-"""A store that compares ids as MariaDB does by default: without regard to case, accents, trailing spaces and invisible characters."""
+"""A store that compares ids as MariaDB does by default.
+
+It ignores case, accents, trailing spaces and invisible characters.
+"""
 
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -9,7 +12,7 @@ from tests.aio.support.watched_store import AsyncWatchedStore
 
 
 def normalized(text: str) -> str:
-    """Return what two texts have in common that such a store takes for the same."""
+    """Return the same text for all ids that such a store takes for one."""
     letters = (
         each
         for each in unicodedata.normalize("NFKD", text)
@@ -19,7 +22,7 @@ def normalized(text: str) -> str:
 
 
 def find(ids: Iterable[str], id_: str) -> str:
-    """Return the stored id that such a store takes for this one, else this one."""
+    """Return the stored id that such a store takes for this one, or this one."""
     return next((stored for stored in ids if normalized(stored) == normalized(id_)), id_)
 
 

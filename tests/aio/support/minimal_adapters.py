@@ -1,4 +1,4 @@
-"""A session adapter that somebody wrote from the original's documentation: a dictionary and the five methods, nothing else."""
+"""Session adapters with the five methods of Lucia JS and nothing else, over a dictionary."""
 
 import json
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ class AsyncDictionaryAdapter:
         self._records: dict[str, str] = {}
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
-        """The session with this id, or None."""
+        """Return the session with this id, or None."""
         record = self._records.get(session_id)
         return None if record is None else decode(record)
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
-        """The user's sessions."""
+        """Return the user's sessions."""
         return [row for row in map(decode, list(self._records.values())) if row.user_id == user_id]
 
     async def set_session(self, session: SessionRow, /) -> None:
@@ -40,12 +40,12 @@ class AsyncDictionaryAdapter:
 
 
 class AsyncColumnsAdapter(AsyncDictionaryAdapter):
-    """The same without room for attributes, as the original's adapters were."""
+    """The same without attributes, like the adapters of Lucia JS."""
 
     keeps_attributes = False
 
     async def set_session(self, session: SessionRow, /) -> None:
-        """Store the four columns of a new session."""
+        """Store the columns of a new session without its attributes."""
         columns = SessionRow(
             id=session.id,
             user_id=session.user_id,
@@ -56,14 +56,14 @@ class AsyncColumnsAdapter(AsyncDictionaryAdapter):
 
 
 def encode(row: SessionRow) -> str:
-    """A session as JSON."""
+    """Encode a session as JSON."""
     return json.dumps(
         [row.id, row.user_id, row.active_expires, row.idle_expires, dict(row.attributes)]
     )
 
 
 def decode(record: str) -> SessionRow:
-    """The session in a record."""
+    """Decode the session in a record."""
     session_id, user_id, active_expires, idle_expires, attributes = json.loads(record)
     return SessionRow(
         id=session_id,

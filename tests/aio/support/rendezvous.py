@@ -1,4 +1,4 @@
-"""What a test needs and luck need not bring about: an order of events, and an answer in time."""
+"""Bring about an order of concurrent calls that chance alone seldom does."""
 
 import time
 from collections.abc import Callable
@@ -23,10 +23,10 @@ __all__ = [
 
 
 async def until(holds: Callable[[], object], seconds: float = 60) -> None:
-    """Let the others go on until it holds.
+    """Let other callers run until a condition holds.
 
     Raises:
-        TimeoutError: it does not come to hold.
+        TimeoutError: it did not hold in time.
     """
     end = time.monotonic() + seconds
     while not holds():
@@ -36,7 +36,7 @@ async def until(holds: Callable[[], object], seconds: float = 60) -> None:
 
 
 async def retry_until_answered(call: Callable[[], Any], seconds: float = 60) -> Any:
-    """What the call gives once it is answered within its deadline, which a busy machine may miss."""
+    """Repeat a call that a busy machine makes miss its deadline, and return its result."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -47,20 +47,20 @@ async def retry_until_answered(call: Callable[[], Any], seconds: float = 60) -> 
 
 
 class AsyncRendezvous:
-    """Holds everybody who comes until so many are there; from then on, nobody."""
+    """Holds callers until a number of them have come; later ones are not held."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._there: list[None] = []
 
     async def wait(self) -> None:
-        """Come, and wait for the others."""
+        """Wait for the other callers."""
         self._there.append(None)
         await until(lambda: len(self._there) >= self._count)
 
 
 class AsyncRendezvousAdapter(AsyncMemoryAdapter):
-    """A store whose callers can meet, as many as a law sends at once."""
+    """A store whose concurrent callers can wait for each other, as many as a suite makes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,10 @@ class AsyncRendezvousAdapter(AsyncMemoryAdapter):
 
 
 class AsyncRendezvousDriver(AsyncRedisDriver):
-    """Runs no operation's first write before so many operations have come to theirs: by then each has seen what it looks at beforehand."""
+    """Holds the first write of each operation until a number of operations have come to theirs.
+
+    By then each has read what it reads beforehand.
+    """
 
     def __init__(self, client: Any, count: int) -> None:
         super().__init__(client)
@@ -81,7 +84,10 @@ class AsyncRendezvousDriver(AsyncRedisDriver):
 
 
 class AsyncSlowBatchDriver(AsyncRedisDriver):
-    """Waits before each batch, as on a long way to the server: so others come between what was seen before and what follows from it."""
+    """Waits before each batch, as on a slow network.
+
+    So other operations run between what an operation has read and what it writes.
+    """
 
     async def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
         if isinstance(command, Batch):

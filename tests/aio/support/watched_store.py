@@ -1,4 +1,4 @@
-"""A store in memory that a test watches, makes fail, and steps into before or after any of its calls."""
+"""A store in memory that records calls, fails, and runs hooks before or after them."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -34,11 +34,18 @@ METHODS = (
 
 
 class StoreDownError(Exception):
-    """A database's own error, which the library does not know."""
+    """An error of a database, which the library does not know."""
 
 
 class AsyncWatchedStore(AsyncMemoryAdapter):
-    """``calls`` names every call. A hook of ``before`` or ``after`` runs once; ``failing`` says which methods raise what."""
+    """A store in memory that a test controls.
+
+    Attributes:
+        calls: the names of all methods that were called.
+        before: a hook for each method, run once before the next call.
+        after: a hook for each method, run once after the next call.
+        failing: the error that each method raises.
+    """
 
     def __init__(self, time: Time) -> None:
         super().__init__(clock=time)
@@ -48,7 +55,7 @@ class AsyncWatchedStore(AsyncMemoryAdapter):
         self.failing: dict[str, Exception] = {}
 
     async def step_in(self, hooks: dict[str, Callable[[], Any]], name: str) -> None:
-        """Run the hook, which may call the store itself."""
+        """Run a hook, which may call the store."""
         hook = hooks.pop(name, None)
         if hook is not None:
             await hook()
@@ -75,7 +82,7 @@ for _name in METHODS:
 
 
 def make_auth(store: AsyncWatchedStore, time: Time, **config: Any) -> AsyncAuth[User]:
-    """An ``Auth`` over one store, with a cheap hasher and the test's clock."""
+    """Return an ``Auth`` over one store, with a cheap hasher and the test's clock."""
     defaults: dict[str, Any] = {
         "users": store,
         "sessions": store,
