@@ -70,7 +70,8 @@ async def walk_of(call: Callable[[], Awaitable[object]]) -> Walk:
 
 async def walks(url: str) -> dict[str, Walk]:
     """Return the walks over one server, once connections are open and everything is imported."""
-    async with Redis.from_url(url) as client, AsyncRedisSessionAdapter(client) as adapter:
+    client: Any = Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
+    async with client, AsyncRedisSessionAdapter(client) as adapter:
         auth = AsyncAuth(sessions=adapter, env="DEV")
         session_id = (await auth.create_session("walker")).session_id
         cookie = {"auth_session": session_id}
