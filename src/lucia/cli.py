@@ -8,14 +8,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
-from lucia._redis.doctor.findings import MEANINGS, Kind, RepairOptions
-from lucia._redis.doctor.walk import Progress as ShowProgress
-from lucia._redis.doctor.walk import State, StateError, Walk, report
-from lucia._redis.records import Layout, LayoutName
-from lucia._redis.transport.settings import WRITE_SECONDS, Settings
-from lucia._sync.stores.redis.driver import RedisDriver
-from lucia.errors import LuciaError, StoreUnavailable
-
 try:
     import redis
     import typer
@@ -34,6 +26,14 @@ except ImportError as error:
     raise ImportError(
         'the command "lucia" needs typer, rich and redis-py: pip install "lucia-auth[cli]"'
     ) from error
+
+from lucia._redis.doctor.findings import MEANINGS, Kind, RepairOptions
+from lucia._redis.doctor.walk import Progress as ShowProgress
+from lucia._redis.doctor.walk import State, StateError, Walk, report
+from lucia._redis.records import Layout, LayoutName
+from lucia._redis.transport.settings import WRITE_SECONDS, Settings
+from lucia._sync.stores.redis.driver import RedisDriver
+from lucia.errors import LuciaError, StoreUnavailable
 
 __all__ = ["main"]
 
