@@ -18,7 +18,7 @@ from lucia import (
     Session,
     SessionExpiry,
 )
-from lucia._redis.records import LayoutName
+from lucia._redis.keys import LayoutName
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 

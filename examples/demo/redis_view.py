@@ -16,7 +16,8 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, ResponseError
 
-from lucia._redis.records import Layout, decode_row
+from lucia._redis.keys import Layout
+from lucia._redis.records import decode_row
 from lucia._redis.scripts import DELETE
 from lucia._redis.throttling import ATTEMPT
 

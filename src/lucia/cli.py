@@ -30,7 +30,7 @@ except ImportError as error:
 from lucia._redis.doctor.findings import MEANINGS, Kind, RepairOptions
 from lucia._redis.doctor.walk import Progress as ShowProgress
 from lucia._redis.doctor.walk import State, StateError, Walk, report
-from lucia._redis.records import Layout, LayoutName
+from lucia._redis.keys import Layout, LayoutName
 from lucia._redis.transport.settings import WRITE_SECONDS, Settings
 from lucia._sync.stores.redis.driver import RedisDriver
 from lucia.errors import LuciaError, StoreUnavailable

@@ -9,7 +9,8 @@ from typing import Any, Final
 from typer.testing import CliRunner
 
 from lucia._redis.doctor.findings import Kind
-from lucia._redis.records import Layout, LayoutName, Marker, encode_marker, encode_row
+from lucia._redis.keys import Layout, LayoutName
+from lucia._redis.records import Marker, encode_marker, encode_row
 from lucia._redis.revocations import TOMBSTONE
 from lucia._rules.sessions import new_session_id, system_clock
 from lucia.cli import app

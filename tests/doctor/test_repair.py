@@ -9,7 +9,8 @@ import pytest
 from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps, SlotSteps
 from lucia._redis.commands import Call, Eval, OnNode, Operation, Transaction
 from lucia._redis.index import FIRST_PAGE, Index, IndexPage
-from lucia._redis.records import Layout, encode_row
+from lucia._redis.keys import Layout
+from lucia._redis.records import encode_row
 from lucia._redis.repair import (
     PlainRepairs,
     Reindexed,

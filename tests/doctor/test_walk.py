@@ -14,7 +14,8 @@ import redis
 from lucia._redis.doctor import index as index_doctor
 from lucia._redis.doctor.findings import Kind, RepairOptions
 from lucia._redis.doctor.walk import State, Walk
-from lucia._redis.records import Layout, encode_row
+from lucia._redis.keys import Layout
+from lucia._redis.records import encode_row
 from lucia._rules.sessions import new_session_id
 from lucia._sync.stores.redis.driver import RedisDriver
 from lucia.adapters.redis import RedisSessionAdapter

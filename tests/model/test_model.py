@@ -28,7 +28,7 @@ import pytest
 from lucia._redis import cluster, operations, single_server
 from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.index import LEGACY_LIST, LEGACY_SET, SET, Index
-from lucia._redis.records import Layout
+from lucia._redis.keys import Layout
 from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import Store
 from tests.model.controls import CONTROLS, Control

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from lucia._redis.cluster import PROVISIONAL_MS
 from lucia._redis.commands import Batch, Call, Eval, Operation, Transaction
-from lucia._redis.records import Layout, decode_marker
+from lucia._redis.keys import Layout
+from lucia._redis.records import decode_marker
 from lucia.models import SessionRow
 from tests.model.server import NOW, Database, Entry, State
 

@@ -10,8 +10,9 @@ import redis.asyncio
 from lucia import Overloaded
 from lucia._logs import Outage
 from lucia._redis.commands import Reply, Words
+from lucia._redis.keys import Layout
 from lucia._redis.lookup import PlainLookup
-from lucia._redis.records import Layout, encode_row
+from lucia._redis.records import encode_row
 from lucia._redis.replay import ConnectionMonitor, Revocations
 from lucia._redis.transport import batching as batches_module
 from lucia._redis.transport.batching import MAX_IN_FLIGHT, Batcher, RequestBatcher

@@ -14,7 +14,8 @@ from lucia._redis import single_server as atomic
 from lucia._redis.cluster import ClusterStore, PlainSteps, ScriptedSteps
 from lucia._redis.commands import Call, Eval, Operation
 from lucia._redis.index import LIST
-from lucia._redis.records import Layout, encode_row
+from lucia._redis.keys import Layout
+from lucia._redis.records import encode_row
 from lucia._redis.scripts import CHANGED
 from lucia._redis.single_server import SingleServerStore
 from lucia._redis.store import Store

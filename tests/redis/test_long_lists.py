@@ -19,7 +19,8 @@ from lucia import AsyncAuth, SessionRow, User
 from lucia._compat.blocks import AsyncBlocks, Blocks, drain
 from lucia._redis.commands import Call
 from lucia._redis.index import SET
-from lucia._redis.records import Layout, LayoutName, encode_row
+from lucia._redis.keys import Layout, LayoutName
+from lucia._redis.records import encode_row
 from lucia._rules.sessions import SessionExpiry, new_session_row, system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import handle_of

@@ -16,10 +16,10 @@ import msgspec
 import pytest
 
 from lucia._logs import Outage
+from lucia._redis.keys import Layout
 from lucia._redis.lookup import PlainLookup
 from lucia._redis.records import (
     MAX_RECORD_BYTES,
-    Layout,
     MismatchedReply,
     SessionRecord,
     encode_row,

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lucia._redis.index import LIST, SET
+from lucia._redis.keys import Layout
 from lucia._redis.records import (
     MAX_RECORD_BYTES,
-    Layout,
     Marker,
     MismatchedReply,
     decode_marker,

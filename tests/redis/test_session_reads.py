@@ -11,8 +11,9 @@ from lucia import Overloaded
 from lucia._logs import Outage
 from lucia._redis.at_rest import HashedIds, HashedLookup
 from lucia._redis.commands import Reply
+from lucia._redis.keys import Layout
 from lucia._redis.lookup import Lookup, PlainLookup
-from lucia._redis.records import MAX_RECORD_BYTES, Layout, MismatchedReply, encode_row
+from lucia._redis.records import MAX_RECORD_BYTES, MismatchedReply, encode_row
 from lucia._redis.replay import Revocations
 from lucia._redis.transport import batching as batches_module
 from lucia._redis.transport.retries import BatchRejected, NoReply

@@ -13,7 +13,7 @@ import redis
 from lucia._redis.commands import (
     Call,
 )
-from lucia._redis.records import RESERVED, Layout
+from lucia._redis.keys import RESERVED, Layout
 from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
 from tests.support.sessions import HOUR, row

@@ -21,8 +21,9 @@ from typing import Final, Literal, NamedTuple, cast, get_args
 
 from lucia._logs import marker_unreadable
 from lucia._redis.commands import Batch, Call, Operation, Reply
+from lucia._redis.keys import Layout
 from lucia._redis.operations import MAX_HOPS, get_session, is_in_grace, retry_if_mismatched
-from lucia._redis.records import Layout, Marker, MismatchedReply, decode_marker, decode_row
+from lucia._redis.records import Marker, MismatchedReply, decode_marker, decode_row
 from lucia._redis.store import ServerStore, Store
 from lucia._rules.sessions import RandomBytes
 from lucia.models import SessionRow, derived_handle, handle_of

@@ -28,6 +28,7 @@ from lucia._compat.blocks import Blocks
 from lucia._logs import revoked as log_revoked
 from lucia._redis.commands import Argument, Batch, Call, Eval, Operation, Transaction
 from lucia._redis.index import Index
+from lucia._redis.keys import Layout
 from lucia._redis.operations import (
     PRUNE_SAMPLE_SIZE,
     BaseStore,
@@ -48,7 +49,7 @@ from lucia._redis.operations import (
     to_bytes,
     to_text,
 )
-from lucia._redis.records import Layout, Marker, encode_marker, encode_row
+from lucia._redis.records import Marker, encode_marker, encode_row
 from lucia._redis.revocations import (
     TOMBSTONE,
     UNRECORDED,

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from lucia._redis.records import Layout, decode_row
+from lucia._redis.keys import Layout
+from lucia._redis.records import decode_row
 from lucia.models import SessionRow
 
 

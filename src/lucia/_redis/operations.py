@@ -10,8 +10,9 @@ from typing import Final, TypeVar
 
 from lucia._compat.blocks import Blocks
 from lucia._redis.commands import Batch, Call, DropConnections, Operation, Reply
+from lucia._redis.keys import Layout
 from lucia._redis.lookup import Lookup, PlainLookup
-from lucia._redis.records import Layout, Marker, MismatchedReply, decode_marker, decode_row
+from lucia._redis.records import Marker, MismatchedReply, decode_marker, decode_row
 from lucia._redis.revocations import UNRECORDED, RevocationRecorder, RevocationTracking
 from lucia._rules.caps import login_after, surplus_sessions
 from lucia._rules.sessions import MARKER_MS

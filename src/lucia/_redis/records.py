@@ -1,74 +1,40 @@
-"""The names of the keys, what kind of index a user has, and the JSON of the records.
+"""Records: the JSON of a session and of a renewal's marker.
 
-======================================== ==================================================================================
-key                                      value
-======================================== ==================================================================================
-``session:{session id}``                 string: JSON of the session's row
-``userSession:{user id}``                list of the user's session ids, newest first; in ``lucia-v2`` it is a set under the
-                                         name ``user_sessions:{user id}``
-``session:renewed:{session:{used id}}``  string: JSON ``{"id", "successor", "grace"}``, for 60 seconds after a renewal
-``session:throttle:{32 hex digits}``     list of failed sign-ins at a key or from an address, newest first, until they are forgotten
-======================================== ==================================================================================
-
-``session`` and ``userSession`` are the namespaces. The braces of the third name are literal: they make its slot in a cluster that of
-``session:{used id}``.
+A record is one JSON object: ``id``, ``user_id``, ``active_expires`` and ``idle_expires`` (in
+milliseconds since the epoch), and beside them the attributes of the row. ``Auth`` writes
+``created_at``, ``handle`` and, for the metadata of a login, ``noted``. A marker is
+``{"id", "successor", "grace"}``, with ``sealed`` where ids are stored as hashes.
 """
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, NamedTuple, NoReturn, cast, get_args
+from typing import Annotated, Any, Final, NamedTuple, NoReturn, cast
 
 import msgspec
 
 from lucia._logs import record_ignored
-from lucia._redis.index import LEGACY_LIST, LEGACY_SET, LIST, SET, Index
 from lucia._rules.sessions import MARKER_MS
-from lucia.models import (
-    MAX_EPOCH_MS,
-    MAX_ID_LENGTH,
-    SESSION_COLUMNS,
-    SessionRow,
-)
+from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, SESSION_COLUMNS, SessionRow
 
 MAX_RECORD_BYTES: Final = 16_384
 """A longer record is neither written nor read."""
 
 MAX_DEPTH: Final = 100
-"""Nor is one whose lists and objects are nested deeper: Python's JSON parser itself sets a bound in some versions only."""
-
-LayoutName = Literal["default", "lucia-v2"]
-"""The formats that the original's adapters share: of 1.1.0, and of 2.x."""
-
-_NAMESPACES: Final[dict[LayoutName, dict[str, str]]] = {
-    "default": {"session": "session", "user_session": "userSession"},
-    "lucia-v2": {"session": "session", "user_session": "user_sessions"},
-}
-_INDEXES: Final[dict[LayoutName, tuple[Index, Index]]] = {
-    "default": (LIST, LEGACY_LIST),
-    "lucia-v2": (SET, LEGACY_SET),
-}
-"""Without and with ``legacy_writers``."""
-
-RESERVED: Final = ("renewed:", "throttle:")
-"""How no session's id begins: used ids' markers, and failed sign-ins, have such keys."""
-
-_BRACES = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)?")
-"""No brace, or one pair that holds something: a cluster's hash tag."""
+"""How deep lists and objects may be nested. Python's JSON parser has a bound in some versions only."""
 
 _AS_TEXT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 _NESTING = (dict, list, tuple)
-"""What JSON is nested of; anything else in an attribute, another mapping too, is no JSON value to Python's encoder."""
+"""What Python's JSON encoder nests; it refuses other containers."""
 
 
 class Marker(NamedTuple):
-    """What a used id leads to: the successor, and for how many milliseconds after the renewal.
+    """What a used id leads to, and for how many milliseconds after the renewal.
 
-    ``sealed`` is the successor's id for who has the used one, where ``successor`` only stands for it.
+    Where ids are stored as hashes, ``successor`` is the hash of the successor's id, and ``sealed``
+    the id itself, encrypted for those who have the used id.
     """
 
     id: str
@@ -77,118 +43,12 @@ class Marker(NamedTuple):
     sealed: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Key names in two namespaces, and the kind of index that a user has.
-
-    Raises:
-        TypeError, ValueError: a namespace is no text, or the two make keys of one kind pass for keys of the other.
-    """
-
-    session: str
-    user_session: str
-    index: Index = LIST
-
-    def __post_init__(self) -> None:
-        for name, namespace in (("session", self.session), ("user_session", self.user_session)):
-            _check_namespace(name, namespace)
-        one, other = f"{self.session}:", f"{self.user_session}:"
-        if one.startswith(other) or other.startswith(one):
-            raise ValueError(
-                f"namespaces {self.session!r} and {self.user_session!r} collide: a key of one could be a key of the other; "
-                "choose names of which neither is the other nor begins with the other and a colon"
-            )
-
-    @classmethod
-    def from_namespaces(
-        cls,
-        namespaces: Mapping[str, str] | None,
-        layout: LayoutName = "default",
-        *,
-        legacy_writers: bool = False,
-    ) -> "Layout":
-        """The layout of this name for an adapter's ``namespaces=``, each of which may be left out.
-
-        Raises:
-            TypeError: ``namespaces`` is no mapping.
-            ValueError: there is no such layout, a name is neither ``session`` nor ``user_session``, or as the class says.
-        """
-        _check_mapping(namespaces)
-        if layout not in _NAMESPACES:
-            raise ValueError(
-                f"unknown layout {layout!r}: expected {' or '.join(map(repr, get_args(LayoutName)))}"
-            )
-        defaults = _NAMESPACES[layout]
-        chosen = {**defaults, **(namespaces or {})}
-        if unknown := sorted(chosen.keys() - defaults.keys()):
-            raise ValueError(
-                f"unknown namespace {unknown[0]!r}: expected 'session' and 'user_session'"
-            )
-        return cls(
-            chosen["session"], chosen["user_session"], _INDEXES[layout][bool(legacy_writers)]
-        )
-
-    def session_key(self, session_id: str) -> str:
-        """Where the session's record is."""
-        return f"{self.session}:{session_id}"
-
-    def index_key(self, user_id: str) -> str:
-        """Where the index of the user's session ids is."""
-        return f"{self.user_session}:{user_id}"
-
-    def marker_key(self, session_id: str) -> str:
-        """Where a used id's successor is named: in the slot of the session's key, by a hash tag that is that key, or the one it holds."""
-        key = self.session_key(session_id)
-        return (
-            f"{self.session}:renewed:{key}"
-            if _has_hash_tag(key)
-            else f"{self.session}:renewed:{{{key}}}"
-        )
-
-    def is_one_slot(self, session_id: str) -> bool:
-        """Whether a session's key and its marker's are in one slot of a cluster: not if it has braces that are no hash tag."""
-        key = self.session_key(session_id)
-        return _has_hash_tag(key) or "}" not in key
-
-    def throttle_key(self, name: str) -> str:
-        """Where the failures that are counted under this name are."""
-        return f"{self.session}:throttle:{name}"
-
-    def is_storable(self, session_id: str) -> bool:
-        """Whether a session's key could not be mistaken for one of our other keys."""
-        return not session_id.startswith(RESERVED)
-
-
-def _has_hash_tag(key: str) -> bool:
-    """Whether a cluster finds a key's slot by what is in braces: from the first opening one to the next closing one, if not empty."""
-    opening = key.find("{")
-    return opening >= 0 and key.find("}", opening) > opening + 1
-
-
-def _check_mapping(namespaces: object) -> None:
-    if namespaces is not None and not isinstance(namespaces, Mapping):
-        raise TypeError(
-            f"namespaces must be a mapping, not {type(namespaces).__name__}: write, for the prefix app, "
-            "namespaces={'session': 'app:session', 'user_session': 'app:userSession'}"
-        )
-
-
-def _check_namespace(name: str, namespace: object) -> None:
-    if not isinstance(namespace, str):
-        raise TypeError(f"namespace {name} must be a str, not {type(namespace).__name__}")
-    if not namespace.strip():
-        raise ValueError(f"namespace {name} is empty: keys would have no name of their own")
-    if _BRACES.fullmatch(namespace) is None:
-        raise ValueError(
-            f"namespace {name} has braces that are no hash tag, which would tear its keys apart in a cluster: {namespace!r}"
-        )
-
-
 def encode_row(row: SessionRow) -> bytes:
-    """The record of a session: one JSON object, attributes beside the four columns.
+    """Return the record of a session.
 
     Raises:
-        ValueError: the record is longer than 16 KiB, or an attribute is no JSON value or nested deeper than 100.
+        ValueError: the record is longer than 16 KiB, or an attribute is no JSON value or nested
+            deeper than 100.
     """
     columns = {
         "id": row.id,
@@ -204,7 +64,8 @@ def encode_row(row: SessionRow) -> bytes:
         ) from None
     if len(record) > MAX_RECORD_BYTES:
         raise ValueError(
-            f"the session's record has {len(record)} bytes, more than {MAX_RECORD_BYTES}: note less about it"
+            f"the session's record has {len(record)} bytes, more than {MAX_RECORD_BYTES}: "
+            "give the session less metadata"
         )
     return record
 
@@ -217,7 +78,11 @@ def _encode_object(members: Mapping[str, Any]) -> bytes:
 
 
 def _join(members: Mapping[str, Any], encode: Callable[[object], str]) -> str:
-    """The JSON of an object, member by member: texts and numbers, which most are, take an encoder far less than what holds them."""
+    """Encode an object member by member.
+
+    For a member that is a text or a number, as most are, the encoder takes a fraction of the time
+    that it takes for an object.
+    """
     texts: list[str] = []
     for name, value in members.items():
         if name.__class__ is str and value.__class__ is str:
@@ -232,7 +97,10 @@ def _join(members: Mapping[str, Any], encode: Callable[[object], str]) -> str:
 
 
 class MismatchedReply(Exception):
-    """What was read is another session's: replies were crossed, or somebody copied it here. A signal between two layers."""
+    """A signal between two layers: what was read belongs to another session.
+
+    A reply was mismatched with a command, or somebody copied the record to another key.
+    """
 
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
@@ -322,7 +190,10 @@ def decode_row(record: bytes, session_id: str) -> SessionRow | None:
 
 
 def peek(record: bytes, session_id: str) -> SessionRow | None:
-    """Return the session in a record; None, without a line in the log, if it holds none or another one."""
+    """Return the session in a record, without a line in the log.
+
+    None if it holds no session, or another one.
+    """
     try:
         row = _read_record(record)
     except (TypeError, ValueError, RecursionError):
@@ -394,7 +265,7 @@ def _parse_object(text: bytes) -> dict[str, Any]:
 
 
 def _decode(text: str) -> Any:
-    """What JSON text means that begins with no white space."""
+    """Decode JSON text that begins with no white space."""
     value, end = _DECODER.raw_decode(text)
     return value if end == len(text) else _DECODER.decode(text)
 

@@ -12,8 +12,9 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from lucia._redis.cluster import PROVISIONAL_MS, SlotSteps
 from lucia._redis.commands import Argument, Batch, Call, Eval, Nodes, OnNode, Operation, Reply
+from lucia._redis.keys import Layout
 from lucia._redis.operations import milliseconds_of, session_key, to_bytes, to_text
-from lucia._redis.records import Layout, peek
+from lucia._redis.records import peek
 from lucia._redis.scripts import ALREADY_EXPIRED, NOW, Script
 from lucia.models import SessionRow
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from lucia._logs import revoked as log_revoked
 from lucia._redis.commands import Command, Operation, ReplicationBarrier, Reply
-from lucia._redis.records import Layout
+from lucia._redis.keys import Layout
 from lucia._redis.replay import Revocations
 from lucia._rules.sessions import milliseconds
 from lucia.errors import RevocationNotReplicated, StoreUnavailable

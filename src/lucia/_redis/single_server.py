@@ -11,6 +11,7 @@ from typing import Final, cast
 from lucia._logs import revoked as log_revoked
 from lucia._redis.cluster import ScriptedSteps, SlotSteps
 from lucia._redis.commands import Batch, Call, Eval, Operation
+from lucia._redis.keys import Layout
 from lucia._redis.operations import (
     PRUNE_SAMPLE_SIZE,
     BaseStore,
@@ -31,7 +32,7 @@ from lucia._redis.operations import (
     to_bytes,
     to_text,
 )
-from lucia._redis.records import Layout, Marker, decode_marker, encode_marker, encode_row
+from lucia._redis.records import Marker, decode_marker, encode_marker, encode_row
 from lucia._redis.revocations import UNRECORDED, RevocationRecorder, RevocationTracking
 from lucia._redis.scripts import ALREADY_EXPIRED, CHANGED, DELETE, TAKEN
 from lucia._rules.caps import surplus_sessions

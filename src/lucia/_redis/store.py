@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from lucia._redis.cluster import ClusterStore, ScriptedSteps
 from lucia._redis.commands import Operation
+from lucia._redis.keys import Layout
 from lucia._redis.lookup import Lookup
-from lucia._redis.records import Layout
 from lucia._redis.revocations import RevocationTracking
 from lucia._redis.single_server import SingleServerStore
 from lucia._redis.transport.clients import is_cluster

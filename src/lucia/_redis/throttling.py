@@ -21,8 +21,8 @@ from itertools import takewhile
 from typing import Any, Final, Protocol
 
 from lucia._redis.commands import Batch, Call, Eval, Operation, Transaction
+from lucia._redis.keys import Layout
 from lucia._redis.operations import milliseconds_of
-from lucia._redis.records import Layout
 from lucia._redis.scripts import NOW, Script
 from lucia._redis.transport.clients import is_cluster
 from lucia._rules.throttling import Attempt, FailureRule

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from lucia import AsyncAuth, InvalidSessionId, Session
 from lucia._compat.calls import AsyncCalls
-from lucia._redis.records import Layout
+from lucia._redis.keys import Layout
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.aio.support.rendezvous import AsyncRendezvousDriver
 from tests.model.controls import EndsThenCreates

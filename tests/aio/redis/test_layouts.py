@@ -8,7 +8,8 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia import AsyncAuth, InvalidSessionId
-from lucia._redis.records import Layout, LayoutName, encode_row
+from lucia._redis.keys import Layout, LayoutName
+from lucia._redis.records import encode_row
 from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
 from lucia.errors import StoreCorrupt

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import pytest
 
+from lucia._redis.keys import Layout
 from lucia._redis.lookup import PlainLookup
-from lucia._redis.records import Layout, decode_row, encode_row, parse_record
+from lucia._redis.records import decode_row, encode_row, parse_record
 from lucia._redis.transport.near_cache import AsyncNearCache
 from lucia._redis.transport.near_cache_entries import Lease
 from lucia._rules.sessions import SessionExpiry, new_session_row, system_clock

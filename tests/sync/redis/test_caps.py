@@ -11,7 +11,7 @@ from redis import Redis
 
 from lucia import Auth, InvalidSessionId, Session
 from lucia._compat.calls import Calls
-from lucia._redis.records import Layout
+from lucia._redis.keys import Layout
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.sync.support.rendezvous import RendezvousDriver
 from tests.model.controls import EndsThenCreates

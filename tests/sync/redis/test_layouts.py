@@ -9,7 +9,8 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia import Auth, InvalidSessionId
-from lucia._redis.records import Layout, LayoutName, encode_row
+from lucia._redis.keys import Layout, LayoutName
+from lucia._redis.records import encode_row
 from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import StoreCorrupt

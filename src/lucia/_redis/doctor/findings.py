@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
+from lucia._redis.keys import Layout
 from lucia._redis.operations import to_text
-from lucia._redis.records import Layout
 from lucia.models import SessionRow, handle_of
 
 

@@ -11,8 +11,8 @@ from lucia._redis.cluster import INDEX_SLACK_MS, SlotSteps
 from lucia._redis.commands import Call, OnNode, Operation
 from lucia._redis.doctor.findings import Deferred, Finding, Kind, RepairOptions
 from lucia._redis.index import FIRST_PAGE
+from lucia._redis.keys import Layout
 from lucia._redis.operations import milliseconds_of, to_bytes, to_text
-from lucia._redis.records import Layout
 from lucia._redis.repair import SCAN_COUNT, Repair, RepairOperations, ResolvedId, resolve_ids
 from lucia.models import SessionRow
 

@@ -23,8 +23,9 @@ from lucia._redis.doctor.findings import (
 )
 from lucia._redis.doctor.index import HOUR_MS, IndexExaminer
 from lucia._redis.doctor.legacy import BareKeyExaminer
+from lucia._redis.keys import Layout
 from lucia._redis.operations import marker_or_none, milliseconds_of, session_key, to_bytes, to_text
-from lucia._redis.records import Layout, peek
+from lucia._redis.records import peek
 from lucia._redis.repair import Repair, RepairOperations, is_whole, read_values
 from lucia._redis.revocations import TOMBSTONE
 from lucia._redis.transport.client_errors import is_refusal

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from lucia._redis.commands import Call, OnNode, Operation
 from lucia._redis.doctor.findings import Finding, Kind, RepairOptions
 from lucia._redis.index import FIRST_PAGE, LIST
+from lucia._redis.keys import Layout
 from lucia._redis.operations import milliseconds_of, to_bytes, to_text
-from lucia._redis.records import Layout, peek
+from lucia._redis.records import peek
 from lucia._redis.repair import SCAN_COUNT, Repair, RepairOperations, resolve_ids
 from lucia._redis.transport.client_errors import is_refusal
 from lucia._rules.sessions import is_session_id

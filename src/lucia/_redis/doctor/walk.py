@@ -26,7 +26,7 @@ from lucia._redis.doctor.findings import (
     Server,
 )
 from lucia._redis.doctor.keys import SECOND_EXAMINATION_MS, KeyExaminer
-from lucia._redis.records import Layout
+from lucia._redis.keys import Layout
 from lucia._redis.repair import PlainRepairs, ScriptedRepairs, scan
 
 T = TypeVar("T")

@@ -3,7 +3,8 @@
 import pytest
 from redis.asyncio import Redis
 
-from lucia._redis.records import Layout, encode_row
+from lucia._redis.keys import Layout
+from lucia._redis.records import encode_row
 from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow

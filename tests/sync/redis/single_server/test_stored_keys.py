@@ -4,7 +4,8 @@
 import pytest
 from redis import Redis
 
-from lucia._redis.records import Layout, encode_row
+from lucia._redis.keys import Layout
+from lucia._redis.records import encode_row
 from lucia._rules.sessions import system_clock
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow

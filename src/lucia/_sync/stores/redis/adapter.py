@@ -14,7 +14,7 @@ from lucia._sync.stores.redis.throttling import RedisThrottleStore
 from lucia._redis.at_rest import RawIds, at_rest
 from lucia._redis.cluster import ClusterStore, PlainSteps
 from lucia._redis.commands import Operation, with_or_without_scripts
-from lucia._redis.records import Layout, LayoutName
+from lucia._redis.keys import Layout, LayoutName
 from lucia._redis.repair import Reindexed, Repair
 from lucia._redis.replay import Replay, Revocations
 from lucia._redis.revocations import Acknowledgement, RevocationTracking
