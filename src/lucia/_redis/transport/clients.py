@@ -97,7 +97,7 @@ def one_node(client: Any) -> list[str]:
 
 
 def _pools(client: Any) -> list[Any]:
-    """Return a client's connection pools: one per node for a sync cluster, none for an async one."""
+    """Return a client's pools: one per node for a sync cluster, none for an async one."""
     clients: list[Any] = [
         client,
         *(

@@ -259,7 +259,8 @@ class AsyncServer(_Pool):
                 pooled = await self._take(seconds, fresh=fresh)
                 generation = pooled.generation
                 if not self._may_send(pooled, during_replay=during_replay):
-                    await self._give_back(pooled)
+                    if not self._keep(pooled):
+                        await drop(pooled.connection)
                     raise BatchRejected  # noqa: TRY301 # where it is decided
                 try:
                     packed = pack(pooled.connection, commands)
@@ -276,7 +277,8 @@ class AsyncServer(_Pool):
                     # Also when cancelled: the next request would read this one's replies (I0).
                     await drop(pooled.connection)
                     raise
-                await self._give_back(pooled, replies)
+                if not self._keep(pooled, replies):
+                    await drop(pooled.connection)
         except BatchRejected:
             raise
         except Exception as error:
@@ -350,10 +352,6 @@ class AsyncServer(_Pool):
             # Before the new history is recorded: the replay must not be sent to the former server.
             await self._close_all()
         self._passed(pooled, reply, closings)
-
-    async def _give_back(self, pooled: _Pooled, replies: Sequence[Reply] = ()) -> None:
-        if not self._keep(pooled, replies):
-            await drop(pooled.connection)
 
     async def _lose(self, generation: int, seconds: float, *, timed_out: bool) -> None:
         for pooled in self._note_loss(generation, seconds, timed_out=timed_out):

@@ -412,7 +412,7 @@ class _Asked:
     replies: list[Reply] = field(default_factory=list[Reply])
 
     def take(self, reply: Reply) -> None:
-        """Add the next reply: the last one, too, after which the client closes the connection."""
+        """Add the next reply: there are fewer than commands if the client then closes."""
         self.replies.append(reply)
         if (
             len(self.replies) == self.count or closes_connection(reply)
