@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 import redis.asyncio
 
 from lucia import Overloaded
 from lucia._logs import Outage
-from lucia._redis.commands import Reply, Words
+from lucia._redis.commands import Reply
 from lucia._redis.keys import Layout
 from lucia._redis.lookup import PlainLookup
 from lucia._redis.records import encode_row
@@ -92,7 +92,7 @@ class Sessions:
         ((command, *keys),) = sent.commands
         assert command == "MGET"
         assert sent.only_reads
-        return [key.decode().removeprefix("session:") for key in keys]  # type: ignore[union-attr]
+        return [str(key, "utf-8").removeprefix("session:") for key in cast("list[bytes]", keys)]
 
     def answer(self, sent: Sent) -> None:
         sent.replies.set_result([[encode_row(self.result(name)) for name in self.names(sent)]])
@@ -542,8 +542,7 @@ async def test_a_read_of_a_node_that_is_refused(
     node: AsyncServer, server: HeldExchange, reply: Reply
 ) -> None:
     """In a cluster the others are not concerned."""
-    keys: list[Words] = [(b"a", b"{a}"), (b"b", b"{b}"), (b"c", b"{c}")]
-    reads = await in_one_tick(node, *keys)  # type: ignore[arg-type]
+    reads = await in_one_tick(node, [b"a", b"{a}"], [b"b", b"{b}"], [b"c", b"{c}"])
     server.sent[0].replies.set_result([reply, [b"b", None], [b"c", None, b"too much"]])
     assert [type(each) for each in await asyncio.gather(*reads, return_exceptions=True)] == [
         BatchRejected,

@@ -424,11 +424,15 @@ def test_a_member_twice() -> None:
 
 
 @pytest.mark.parametrize("metadata", [{}, [], {"a": [{"b": []}]}, [[{}]], "{", "[{"])
-def test_attributes(metadata: Any) -> None:
-    """They are what JSON says, whatever is nested in them."""
-    row = decode_row(record(noted=metadata), "abc")
+def test_attributes_are_the_callers_own(metadata: Any) -> None:
+    """Changing them changes nothing for another caller."""
+    value = record(noted=metadata)
+    row, other = decode_row(value, "abc"), decode_row(value, "abc")
     assert row is not None
-    assert row.attributes == {"noted": metadata}
+    assert other is not None
+    changed: Any = row.attributes
+    changed["noted"] = changed["more"] = "changed"
+    assert other.attributes == {"noted": metadata}
 
 
 def test_record_of_another(caplog: pytest.LogCaptureFixture) -> None:

@@ -98,7 +98,7 @@ def make_reads(
     """Make the reads of a server, without any batch."""
     return AsyncSessionReads(
         lookup,
-        AsyncSettings(**{"seconds": SECONDS, **settings}),
+        AsyncSettings(seconds=SECONDS, **settings),
         revocations or Revocations(),
         outage or Outage(),
         recovery.recover,

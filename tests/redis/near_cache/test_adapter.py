@@ -218,7 +218,7 @@ async def test_hashes_of_ids(inspector: Inspector) -> None:
             assert first is not None
             assert first.id == "s" * 40
             first = await adapter.get_session("s" * 40)
-            assert await adapter.get_session("s" * 40) is first
+            assert await adapter.get_session("s" * 40) == first
             (key,) = entries_of(adapter)._entries
             assert b"s" * 40 not in key
             await adapter.delete_session("s" * 40)
