@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
-from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from lucia._redis.commands import Batch, Command
 from lucia._redis.transport.retries import is_read
 from lucia._testing.checks import AT_ONCE
@@ -32,7 +32,7 @@ async def until(holds: Callable[[], object], seconds: float = 60) -> None:
     while not holds():
         if time.monotonic() > end:
             raise TimeoutError(holds)
-        await AsyncCalls.pause(1)
+        await AsyncPause.seconds(0.001)
 
 
 async def patiently(call: Callable[[], Any], seconds: float = 60) -> Any:
@@ -85,5 +85,5 @@ class AsyncHesitantDriver(AsyncRedisDriver):
 
     async def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
         if isinstance(command, Batch):
-            await AsyncCalls.pause(2)
+            await AsyncPause.seconds(0.002)
         return await super()._send(command, *arguments, **options)

@@ -13,7 +13,7 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia._async.auth import AsyncAuth
-from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from lucia.adapters.redis import AsyncRedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
 from tests.aio.meeting import patiently
@@ -56,7 +56,7 @@ async def after_outage(call: Callable[[], Any]) -> Any:
         except OUTAGE:
             if time.monotonic() > end:
                 raise
-        await AsyncCalls.pause(50)
+        await AsyncPause.seconds(0.05)
 
 
 # One primary after another

@@ -17,12 +17,13 @@ import valkey.exceptions
 from redis.asyncio import Redis
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
-from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from lucia._redis.commands import Command
 from lucia._redis.index import LIST
 from lucia._redis.records import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
 from lucia._redis.scripts import DELETE
 from lucia._rules.sessions import system_clock
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import DuplicateSessionId, StoreCorrupt, StoreUnavailable
 from lucia.models import SessionRow
@@ -527,8 +528,11 @@ async def test_same_id_twice(adapter: AsyncRedisSessionAdapter, inspector: Inspe
 async def test_same_call_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """The same session stored many times at once is stored once; of different sessions with one id one is stored."""
     session = row("same")
-    assert await AsyncCalls.together(*[partial(adapter.set_session, session)] * 10) == [None] * 10
-    outcomes = await AsyncCalls.together(
+    assert (
+        await AsyncRacingCalls.gather_results(*[partial(adapter.set_session, session)] * 10)
+        == [None] * 10
+    )
+    outcomes = await AsyncRacingCalls.gather_results(
         *(partial(adapter.set_session, row("one", handle=number)) for number in range(10))
     )
     assert outcomes.count(None) == 1
@@ -556,7 +560,7 @@ async def test_renewals_at_once(
 ) -> None:
     """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
     await add(adapter, "used", "other")
-    outcomes = await AsyncCalls.together(
+    outcomes = await AsyncRacingCalls.gather_results(
         *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
     )
     (winner,) = inspector.live() - {"other"}
@@ -691,7 +695,7 @@ async def test_sign_out_during_logins(
     for turn in range(5):
         old = {f"{turn}-old{number}" for number in range(6)}
         await add(adapter, *sorted(old))
-        await AsyncCalls.together(
+        await AsyncRacingCalls.gather_results(
             *(partial(adapter.set_session, row(f"{turn}-login{number}")) for number in range(10)),
             partial(adapter.delete_sessions_by_user_id, "u1"),
             *(
@@ -709,7 +713,7 @@ async def test_keeping_during_renewals(
     """A session that is kept while it is renewed is kept as its one successor."""
     for turn in range(5):
         await add(adapter, f"{turn}-kept", f"{turn}-other")
-        await AsyncCalls.together(
+        await AsyncRacingCalls.gather_results(
             *(
                 partial(renew, adapter, f"{turn}-kept", f"{turn}-new{number}")
                 for number in range(4)
@@ -1250,7 +1254,7 @@ async def persist(call: Callable[[], Any], expected: object) -> None:
         ):
             if await call() == expected:
                 return
-        await AsyncCalls.pause(50)
+        await AsyncPause.seconds(0.05)
     raise TimeoutError
 
 

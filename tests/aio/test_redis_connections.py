@@ -16,9 +16,10 @@ import valkey.credentials
 import valkey.exceptions
 from redis.asyncio import Redis
 
-from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
 from lucia._redis.commands import Batch, Call, Command, Operation
 from lucia._redis.transport.slots import slot_of
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.aio.meeting import patiently
@@ -122,7 +123,7 @@ async def test_connections_that_the_server_closed(
         for _ in range(3):
             await live(adapter)
             inspector.client.client_kill_filter(_type="normal")
-            await AsyncCalls.pause(20)
+            await AsyncPause.seconds(0.02)
             await live(adapter)
 
 
@@ -135,7 +136,7 @@ async def test_a_user_that_is_deleted(redis_server: Server, inspector: Inspector
     ):
         await live(adapter)
         inspector.on_each("ACL", "DELUSER", "app")
-        await AsyncCalls.pause(20)
+        await AsyncPause.seconds(0.02)
         with pytest.raises(redis.exceptions.AuthenticationError):
             await adapter.set_session(row("one"))
 
@@ -164,13 +165,13 @@ async def test_closing_while_in_use(redis_server: Server, inspector: Inspector) 
         await adapter.set_session(row("one"))
 
         async def close_meanwhile() -> None:
-            await AsyncCalls.pause(50)
+            await AsyncPause.seconds(0.05)
             await adapter.aclose()
             stopped.close()
 
         with ExitStack() as stopped:
             stopped.enter_context(frozen(redis_server))
-            found, _ = await AsyncCalls.together(
+            found, _ = await AsyncRacingCalls.gather_results(
                 partial(adapter.get_session, "one"), close_meanwhile
             )
         assert getattr(found, "id", None) == "one"
@@ -280,10 +281,10 @@ async def test_keys_of_a_slot_that_moves(
         moving("begin", slot)
 
         async def end_later() -> None:
-            await AsyncCalls.pause(1_000)
+            await AsyncPause.seconds(1)
             moving("abandon", slot)
 
-        await AsyncCalls.together(partial(adapter.delete_session, "moved"), end_later)
+        await AsyncRacingCalls.gather_results(partial(adapter.delete_session, "moved"), end_later)
         assert nodes.live() == set()
         await adapter.set_session(row("moved"))
         moving("begin", slot)
@@ -308,10 +309,12 @@ async def test_nodes_that_disagree(
             await hasty.set_session(row("moved"))
 
         async def agree_later() -> None:
-            await AsyncCalls.pause(1_000)
+            await AsyncPause.seconds(1)
             moving("end", slot)
 
-        await AsyncCalls.together(partial(adapter.set_session, row("moved")), agree_later)
+        await AsyncRacingCalls.gather_results(
+            partial(adapter.set_session, row("moved")), agree_later
+        )
         assert nodes.live() == {"moved"}
 
 

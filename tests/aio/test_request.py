@@ -18,7 +18,8 @@ from lucia import (
     SessionUser,
     User,
 )
-from lucia._compat.calls import AsyncCalls
+from lucia._compat.pause import AsyncPause
+from lucia._testing.racing_calls import AsyncRacingCalls
 from tests.aio.stores import AsyncWatchedStore, StoreDownError, make_auth
 from tests.shared import OWN_ORIGIN, Exchange, Time, as_read
 
@@ -96,9 +97,9 @@ async def test_concurrent_questions_share_one_answer(
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
-    store.after["renew_session"] = partial(AsyncCalls.pause, 50)
+    store.after["renew_session"] = partial(AsyncPause.seconds, 0.05)
     calls: list[Callable[[], Any]] = [request.validate_user, request.validate] * 5
-    answers = await AsyncCalls.together(*calls)
+    answers = await AsyncRacingCalls.gather_results(*calls)
     found = {answer.session if isinstance(answer, SessionUser) else answer for answer in answers}
     assert len(found) == 1
     assert all(isinstance(session, Session) for session in found)
@@ -395,8 +396,10 @@ async def test_ours_signing_out_during_a_validation_ends_what_it_renews(
         time.advance(IDLE)
         exchange = Exchange(current.session_id)
         request = auth.handle_request(exchange.context)
-        store.after["renew_session"] = partial(AsyncCalls.pause, 20)
-        await AsyncCalls.together(request.validate, request.sign_out, request.validate_user)
+        store.after["renew_session"] = partial(AsyncPause.seconds, 0.02)
+        await AsyncRacingCalls.gather_results(
+            request.validate, request.sign_out, request.validate_user
+        )
         assert exchange.values[-1] == ""
         assert await request.validate() is None
         assert current.handle not in [
@@ -411,8 +414,10 @@ async def test_ours_signing_in_during_a_validation_leaves_one_session(
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
-    store.after["renew_session"] = partial(AsyncCalls.pause, 50)
-    await AsyncCalls.together(request.validate, partial(request.sign_in, session.user_id))
+    store.after["renew_session"] = partial(AsyncPause.seconds, 0.05)
+    await AsyncRacingCalls.gather_results(
+        request.validate, partial(request.sign_in, session.user_id)
+    )
     found = await request.validate()
     assert found is not None
     assert found.handle != session.handle

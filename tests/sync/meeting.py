@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lucia._sync.stores.redis.driver import RedisDriver
-from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia._redis.commands import Batch, Command
 from lucia._redis.transport.retries import is_read
 from lucia._testing.checks import AT_ONCE
@@ -33,7 +33,7 @@ def until(holds: Callable[[], object], seconds: float = 60) -> None:
     while not holds():
         if time.monotonic() > end:
             raise TimeoutError(holds)
-        Calls.pause(1)
+        Pause.seconds(0.001)
 
 
 def patiently(call: Callable[[], Any], seconds: float = 60) -> Any:
@@ -86,5 +86,5 @@ class HesitantDriver(RedisDriver):
 
     def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
         if isinstance(command, Batch):
-            Calls.pause(2)
+            Pause.seconds(0.002)
         return super()._send(command, *arguments, **options)

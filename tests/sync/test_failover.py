@@ -14,7 +14,7 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia._sync.auth import Auth
-from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia.adapters.redis import RedisSessionAdapter, Reindexed
 from lucia.errors import InvalidSessionId, RevocationNotReplicated, StoreUnavailable
 from tests.sync.meeting import patiently
@@ -57,7 +57,7 @@ def after_outage(call: Callable[[], Any]) -> Any:
         except OUTAGE:
             if time.monotonic() > end:
                 raise
-        Calls.pause(50)
+        Pause.seconds(0.05)
 
 
 # One primary after another

@@ -18,12 +18,13 @@ import valkey.exceptions
 from redis import Redis
 
 from lucia._sync.stores.redis.driver import RedisDriver
-from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia._redis.commands import Command
 from lucia._redis.index import LIST
 from lucia._redis.records import MAX_RECORD_BYTES, Layout, Marker, encode_marker, encode_row
 from lucia._redis.scripts import DELETE
 from lucia._rules.sessions import system_clock
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import DuplicateSessionId, StoreCorrupt, StoreUnavailable
 from lucia.models import SessionRow
@@ -528,8 +529,11 @@ def test_same_id_twice(adapter: RedisSessionAdapter, inspector: Inspector) -> No
 def test_same_call_at_once(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     """The same session stored many times at once is stored once; of different sessions with one id one is stored."""
     session = row("same")
-    assert Calls.together(*[partial(adapter.set_session, session)] * 10) == [None] * 10
-    outcomes = Calls.together(
+    assert (
+        RacingCalls.gather_results(*[partial(adapter.set_session, session)] * 10)
+        == [None] * 10
+    )
+    outcomes = RacingCalls.gather_results(
         *(partial(adapter.set_session, row("one", handle=number)) for number in range(10))
     )
     assert outcomes.count(None) == 1
@@ -557,7 +561,7 @@ def test_renewals_at_once(
 ) -> None:
     """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
     add(adapter, "used", "other")
-    outcomes = Calls.together(
+    outcomes = RacingCalls.gather_results(
         *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
     )
     (winner,) = inspector.live() - {"other"}
@@ -692,7 +696,7 @@ def test_sign_out_during_logins(
     for turn in range(5):
         old = {f"{turn}-old{number}" for number in range(6)}
         add(adapter, *sorted(old))
-        Calls.together(
+        RacingCalls.gather_results(
             *(partial(adapter.set_session, row(f"{turn}-login{number}")) for number in range(10)),
             partial(adapter.delete_sessions_by_user_id, "u1"),
             *(
@@ -710,7 +714,7 @@ def test_keeping_during_renewals(
     """A session that is kept while it is renewed is kept as its one successor."""
     for turn in range(5):
         add(adapter, f"{turn}-kept", f"{turn}-other")
-        Calls.together(
+        RacingCalls.gather_results(
             *(
                 partial(renew, adapter, f"{turn}-kept", f"{turn}-new{number}")
                 for number in range(4)
@@ -1251,7 +1255,7 @@ def persist(call: Callable[[], Any], expected: object) -> None:
         ):
             if call() == expected:
                 return
-        Calls.pause(50)
+        Pause.seconds(0.05)
     raise TimeoutError
 
 

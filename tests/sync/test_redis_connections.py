@@ -17,9 +17,10 @@ import valkey.credentials
 import valkey.exceptions
 from redis import Redis
 
-from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia._redis.commands import Batch, Call, Command, Operation
 from lucia._redis.transport.slots import slot_of
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.sync.meeting import patiently
@@ -123,7 +124,7 @@ def test_connections_that_the_server_closed(
         for _ in range(3):
             live(adapter)
             inspector.client.client_kill_filter(_type="normal")
-            Calls.pause(20)
+            Pause.seconds(0.02)
             live(adapter)
 
 
@@ -136,7 +137,7 @@ def test_a_user_that_is_deleted(redis_server: Server, inspector: Inspector) -> N
     ):
         live(adapter)
         inspector.on_each("ACL", "DELUSER", "app")
-        Calls.pause(20)
+        Pause.seconds(0.02)
         with pytest.raises(redis.exceptions.AuthenticationError):
             adapter.set_session(row("one"))
 
@@ -165,13 +166,13 @@ def test_closing_while_in_use(redis_server: Server, inspector: Inspector) -> Non
         adapter.set_session(row("one"))
 
         def close_meanwhile() -> None:
-            Calls.pause(50)
+            Pause.seconds(0.05)
             adapter.close()
             stopped.close()
 
         with ExitStack() as stopped:
             stopped.enter_context(frozen(redis_server))
-            found, _ = Calls.together(
+            found, _ = RacingCalls.gather_results(
                 partial(adapter.get_session, "one"), close_meanwhile
             )
         assert getattr(found, "id", None) == "one"
@@ -281,10 +282,10 @@ def test_keys_of_a_slot_that_moves(
         moving("begin", slot)
 
         def end_later() -> None:
-            Calls.pause(1_000)
+            Pause.seconds(1)
             moving("abandon", slot)
 
-        Calls.together(partial(adapter.delete_session, "moved"), end_later)
+        RacingCalls.gather_results(partial(adapter.delete_session, "moved"), end_later)
         assert nodes.live() == set()
         adapter.set_session(row("moved"))
         moving("begin", slot)
@@ -309,10 +310,12 @@ def test_nodes_that_disagree(
             hasty.set_session(row("moved"))
 
         def agree_later() -> None:
-            Calls.pause(1_000)
+            Pause.seconds(1)
             moving("end", slot)
 
-        Calls.together(partial(adapter.set_session, row("moved")), agree_later)
+        RacingCalls.gather_results(
+            partial(adapter.set_session, row("moved")), agree_later
+        )
         assert nodes.live() == {"moved"}
 
 

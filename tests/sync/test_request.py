@@ -19,7 +19,8 @@ from lucia import (
     SessionUser,
     User,
 )
-from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
+from lucia._testing.racing_calls import RacingCalls
 from tests.sync.stores import WatchedStore, StoreDownError, make_auth
 from tests.shared import OWN_ORIGIN, Exchange, Time, as_read
 
@@ -97,9 +98,9 @@ def test_concurrent_questions_share_one_answer(
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
-    store.after["renew_session"] = partial(Calls.pause, 50)
+    store.after["renew_session"] = partial(Pause.seconds, 0.05)
     calls: list[Callable[[], Any]] = [request.validate_user, request.validate] * 5
-    answers = Calls.together(*calls)
+    answers = RacingCalls.gather_results(*calls)
     found = {answer.session if isinstance(answer, SessionUser) else answer for answer in answers}
     assert len(found) == 1
     assert all(isinstance(session, Session) for session in found)
@@ -396,8 +397,10 @@ def test_ours_signing_out_during_a_validation_ends_what_it_renews(
         time.advance(IDLE)
         exchange = Exchange(current.session_id)
         request = auth.handle_request(exchange.context)
-        store.after["renew_session"] = partial(Calls.pause, 20)
-        Calls.together(request.validate, request.sign_out, request.validate_user)
+        store.after["renew_session"] = partial(Pause.seconds, 0.02)
+        RacingCalls.gather_results(
+            request.validate, request.sign_out, request.validate_user
+        )
         assert exchange.values[-1] == ""
         assert request.validate() is None
         assert current.handle not in [
@@ -412,8 +415,10 @@ def test_ours_signing_in_during_a_validation_leaves_one_session(
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
-    store.after["renew_session"] = partial(Calls.pause, 50)
-    Calls.together(request.validate, partial(request.sign_in, session.user_id))
+    store.after["renew_session"] = partial(Pause.seconds, 0.05)
+    RacingCalls.gather_results(
+        request.validate, partial(request.sign_in, session.user_id)
+    )
     found = request.validate()
     assert found is not None
     assert found.handle != session.handle

@@ -1,4 +1,4 @@
-"""Independent calls, made concurrently in async code and one after another in sync code."""
+"""Independent calls: made concurrently in async code, one after another in sync code."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,24 +9,27 @@ __all__ = ["MAX_CONCURRENT_CALLS", "AsyncGatherer", "Gatherer"]
 T = TypeVar("T")
 
 MAX_CONCURRENT_CALLS: Final = 128
-"""How many calls are made at once: so many tasks take an event loop about a millisecond."""
+"""How many calls run at once: so many tasks occupy an event loop for about a millisecond."""
 
 
 class AsyncGatherer:
-    """Makes independent calls.
+    """Runs independent calls.
 
     Args:
         concurrently: whether they run as tasks at the same time; else one after another, since each
-            would need a connection, of which the application's client may have too few.
+            would need a connection, and the application's client may have too few of them.
     """
 
     def __init__(self, *, concurrently: bool) -> None:
         self._concurrently = concurrently
 
-    async def outcomes(
+    async def gather_results(
         self, calls: Sequence[Callable[[], Awaitable[T]]], at_once: int = MAX_CONCURRENT_CALLS
     ) -> list[T | BaseException]:
-        """What each returned or raised, in order; nothing is begun after one has failed, but those that were begun end."""
+        """Return what each call returned or raised, in order, up to the first failed block.
+
+        After a failure no further call is started; those that were started are awaited.
+        """
         found: list[T | BaseException] = []
         size = at_once if self._concurrently else 1
         for start in range(0, len(calls), size):
@@ -46,14 +49,14 @@ async def _outcomes(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Bas
 
 
 class Gatherer:
-    """Makes calls one after another: a thread can wait for one only."""
+    """Runs calls one after another: a thread can wait for only one."""
 
     def __init__(self, *, concurrently: bool) -> None: ...
 
-    def outcomes(
+    def gather_results(
         self, calls: Sequence[Callable[[], T]], _at_once: int = 1
     ) -> list[T | BaseException]:
-        """What each returned or raised, in order, up to the first that failed."""
+        """Return what each call returned or raised, in order, up to the first that failed."""
         found: list[T | BaseException] = []
         for call in calls:
             try:

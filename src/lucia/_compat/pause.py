@@ -1,4 +1,4 @@
-"""Waiting, in either flavour."""
+"""Sleeping: without holding up the event loop, or in a thread."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ __all__ = ["AsyncPause", "Pause"]
 
 
 class AsyncPause:
-    """Waits."""
+    """Sleeps in a task."""
 
     @staticmethod
     async def seconds(count: float) -> None:
@@ -15,7 +15,7 @@ class AsyncPause:
 
 
 class Pause:
-    """Waits."""
+    """Sleeps in a thread."""
 
     @staticmethod
     def seconds(count: float) -> None:

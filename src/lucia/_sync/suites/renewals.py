@@ -7,7 +7,7 @@ from typing import Final
 
 from lucia._sync.protocols import RenewingSessionAdapter
 from lucia._sync.suites.sessions import SessionAdapterSuite
-from lucia._compat.calls import Calls
+from lucia._compat.pause import Pause
 from lucia._testing.checks import (
     AT_ONCE,
     OTHER_SPELLINGS,
@@ -18,6 +18,7 @@ from lucia._testing.checks import (
     one_winner,
     refused,
 )
+from lucia._testing.racing_calls import RacingCalls
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 
@@ -35,7 +36,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
 
     def wait(self, milliseconds: int) -> None:
         """Let so much time pass. Override it, together with :meth:`now`, for an adapter whose clock is not the system's."""
-        Calls.pause(milliseconds)
+        Pause.seconds(milliseconds / 1000)
 
     def renew_chain(
         self, adapter: RenewingSessionAdapter, *rows: SessionRow, grace: int = _GRACE
@@ -152,7 +153,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             user_id = f"user-{round_}"
             rows = [self.login(f"{round_} session {n}", 0, user_id) for n in range(AT_ONCE)]
             self.store(adapter, self.login(f"{round_} before", 5_000, user_id))
-            outcomes = Calls.together(
+            outcomes = RacingCalls.gather_results(
                 *(partial(adapter.set_session_capped, row, limit=3) for row in rows)
             )
             equal(
@@ -177,7 +178,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
                 partial(adapter.renew_session, row.id, successor, grace=0)
                 for row, successor in zip((old, kept), successors, strict=True)
             ]
-            outcomes = Calls.together(
+            outcomes = RacingCalls.gather_results(
                 renewals[0], partial(adapter.set_session_capped, new, limit=2), renewals[1]
             )
             self.check_gone(adapter, old, kept, successors[0])
@@ -308,7 +309,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
         self.store(adapter, used)
-        outcomes = Calls.together(
+        outcomes = RacingCalls.gather_results(
             *(partial(adapter.renew_session, "used", row, grace=_GRACE) for row in successors)
         )
         one_of(outcomes[0], successors, "renew_session")
@@ -321,7 +322,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(AT_ONCE)]
         self.store(adapter, used)
-        outcomes = Calls.together(
+        outcomes = RacingCalls.gather_results(
             *(partial(adapter.renew_session, "used", row, grace=0) for row in successors)
         )
         winner = one_winner(
@@ -468,7 +469,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             renewals = [
                 partial(adapter.renew_session, used.id, row, grace=_GRACE) for row in successors
             ]
-            Calls.together(
+            RacingCalls.gather_results(
                 *renewals[:4], partial(adapter.delete_session, used.id), *renewals[4:]
             )
             self.check_gone(adapter, used, *successors)
@@ -484,7 +485,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             renewals = [
                 partial(adapter.renew_session, used.id, row, grace=_GRACE) for used, row in pairs
             ]
-            Calls.together(
+            RacingCalls.gather_results(
                 *renewals[:4], partial(adapter.delete_sessions_by_user_id, user_id), *renewals[4:]
             )
             self.check_gone(adapter, *rows, *successors)
@@ -579,7 +580,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             others = [self.row(f"{round_} other {n}", user_id) for n in range(AT_ONCE)]
             self.store(adapter, *others, kept)
             keep = partial(adapter.delete_other_sessions, user_id, kept.id)
-            outcomes = Calls.together(
+            outcomes = RacingCalls.gather_results(
                 keep, keep, partial(adapter.renew_session, kept.id, successor, grace=_GRACE), keep
             )
             equal(

@@ -214,7 +214,7 @@ class AsyncRedisDriver:
             partial(self._send, command, its)
             for command, its in zip(commands, courses, strict=True)
         ]
-        outcomes = await self._together.outcomes(
+        outcomes = await self._together.gather_results(
             sending, REPLAYED_AT_ONCE if course.during_replay else MAX_CONCURRENT_CALLS
         )
         course.wrote = course.wrote or any(its.wrote for its in courses)
