@@ -91,7 +91,7 @@ class AsyncDatabase:
 
     @staticmethod
     def wrong_sources() -> Sequence[Any]:
-        """What the adapters of this colour don't take."""
+        """What the adapters of this flavour don't take."""
         return create_engine("sqlite://"), sessionmaker(), Session(), "sqlite+aiosqlite://"
 
 

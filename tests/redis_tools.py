@@ -1,4 +1,4 @@
-"""For tests of the Redis adapter: looking into a server from outside, clients of every kind in both colours, servers of a test's own."""
+"""For tests of the Redis adapter: looking into a server from outside, clients of every kind in both flavours, servers of a test's own."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the tests of both colours share: a clock that they move, hashers that are cheap and count, and a request with its response."""
+"""What the tests of both flavours share: a clock that they move, hashers that are cheap and count, and a request with its response."""
 
 from collections.abc import Sequence
 from dataclasses import replace

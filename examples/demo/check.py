@@ -48,7 +48,7 @@ class World:
     url: str
     demo: Demo
     redis: RedisView
-    eyes: Any  # redis-py types its commands for both colours at once
+    eyes: Any  # redis-py types its commands for both flavours at once
     first: httpx2.AsyncClient
     second: httpx2.AsyncClient
     name: str = field(default_factory=lambda: f"check-{generate_random_string(12)}".lower())

@@ -258,7 +258,7 @@ class RedisView:
     """
 
     def __init__(self, client: Redis, plain: Redis, log: Log, about: str) -> None:
-        self.client: Any = client  # redis-py types its commands for both colours at once
+        self.client: Any = client  # redis-py types its commands for both flavours at once
         self.plain: Any = plain
         self.log = log
         self.about = about

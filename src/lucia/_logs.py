@@ -34,8 +34,8 @@ LONGEST: Final = 1_000
 """How many characters of a text from a request a line shows."""
 
 QUIET_SECONDS: Final = 5.0
-"""An outage is over when the store replies and no request has failed for this long. Otherwise a store
-that fails now and then would cause a line for each request."""
+"""An outage is over when the store replies and no request has failed for this long. Otherwise a
+store that fails now and then would cause a line for each request."""
 
 
 class Event(NamedTuple):

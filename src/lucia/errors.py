@@ -67,7 +67,7 @@ _LONGEST_QUOTATION: Final = 200
 
 
 def quoted(text: str) -> str:
-    """Return what somebody sent, for a message or a log line: printable, on one line, and not long."""
+    """Quote text from a request for a message: printable, on one line, and not too long."""
     if len(text) <= _LONGEST_QUOTATION:
         return repr(text)
     return f"{text[:_LONGEST_QUOTATION]!r}… ({len(text):,} characters)"
@@ -115,7 +115,7 @@ class InvalidKeyId(InvalidCredentials):
 
 
 class InvalidPassword(InvalidCredentials):
-    """The password is wrong, is given for a key without one, or is missing for a key with one."""
+    """The password is wrong, missing, or given for a key without a password."""
 
     code = "AUTH_INVALID_PASSWORD"
     default_message = "the password is not this key's"

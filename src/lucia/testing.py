@@ -11,8 +11,8 @@ A suite is a class with a test method for each rule. Subclass it in a test modul
             async with empty_store() as store:
                 yield MyAdapter(store)
 
-The async suites need a runner for async tests, such as pytest-asyncio in auto mode. pytest itself is
-not needed: each test can be called as ``Suite().test_…(adapter)``.
+The async suites need a runner for async tests, such as pytest-asyncio in auto mode. pytest itself
+is not needed: each test can be called as ``Suite().test_…(adapter)``.
 
 ``alogin`` and ``login`` put a session of the application's ``AsyncAuth`` or ``Auth`` into a test
 client. Starlette's ``TestClient`` runs the application in an event loop of its own, and the

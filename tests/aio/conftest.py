@@ -1,4 +1,4 @@
-"""Clients of the test servers, and an ``Auth`` in memory with a clock that stands still, in this folder's colour."""
+"""Clients of the test servers, and an ``Auth`` in memory with a clock that stands still, in this folder's flavour."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -487,7 +487,10 @@ async def test_ours_sessions_that_were_not_ended_are_told(
     keep = None if failing == "delete_sessions_by_user_id" else mine.session_id
     change = partial(auth.update_key_password, *ALICE, NEW, keep_session=keep)
     store.failing = {failing: StoreDownError("down")}
-    with pytest.raises(SessionsNotRevoked, match="password changed, sessions not ended") as caught:
+    with pytest.raises(
+        SessionsNotRevoked,
+        match="the password was changed, but the user's sessions were not revoked",
+    ) as caught:
         await change()
     assert isinstance(caught.value.__cause__, StoreDownError)
     assert (await auth.use_key(*ALICE, NEW)).user_id == user_id

@@ -77,7 +77,7 @@ class AsyncFiveMethods:
             await self._adapter.delete_sessions_by_user_id(user_id)
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
-        """List the user's sessions and remove all but one; a concurrent login is not in the list."""
+        """List the user's sessions and remove all but one; a concurrent login is not seen."""
         async with self._lock:
             kept = await self._end_of_chain(keep)
             if kept is None or kept.user_id != user_id:

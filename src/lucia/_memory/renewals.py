@@ -12,7 +12,7 @@ class _Renewal(NamedTuple):
 
 
 class Renewals:
-    """Remembers each renewal for 60 seconds; within its grace the used id leads to the successor."""
+    """Stores each renewal for 60 seconds; within its grace the used id leads to the successor."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

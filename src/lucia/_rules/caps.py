@@ -35,7 +35,7 @@ def check_cap(limit: object) -> int | None:
 def surplus_sessions(
     rows: Iterable[SessionRow], session: SessionRow, limit: int, now: int, *, spare: bool = True
 ) -> list[str]:
-    """Return the ids of the oldest logins' sessions, so that ``limit`` logins are left without them.
+    """Return the ids of the oldest logins' sessions: without them, ``limit`` logins are left.
 
     Logins are ordered by ``created_at``, which renewals keep, then by handle. For a row without
     ``created_at`` it is computed from the end of its active period and the length of that of

@@ -84,7 +84,8 @@ class SessionCookie:
             )
         if self.same_site == "none":
             raise ValueError(
-                "same_site='none' needs a Secure cookie, and cookies are Secure only if env is 'PROD'"
+                "same_site='none' needs a Secure cookie, "
+                "and cookies are Secure only if env is 'PROD'"
             )
 
 

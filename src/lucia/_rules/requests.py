@@ -17,7 +17,7 @@ REQUEST_HEADERS: Final = ("cookie", "origin", "sec-fetch-site", "authorization")
 
 
 class RequestLike(Protocol):
-    """The members of :class:`RequestContext`, for integrations with a request object of their own."""
+    """The members of :class:`RequestContext`, for integrations with their own request object."""
 
     @property
     def method(self) -> str: ...

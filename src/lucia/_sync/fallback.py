@@ -78,7 +78,7 @@ class FiveMethods:
             self._adapter.delete_sessions_by_user_id(user_id)
 
     def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
-        """List the user's sessions and remove all but one; a concurrent login is not in the list."""
+        """List the user's sessions and remove all but one; a concurrent login is not seen."""
         with self._lock:
             kept = self._end_of_chain(keep)
             if kept is None or kept.user_id != user_id:

@@ -1,4 +1,4 @@
-"""What the conformance suites of both colours share without waiting: sample ids, and checks whose messages help an adapter's author.
+"""What the conformance suites of both flavours share without waiting: sample ids, and checks whose messages help an adapter's author.
 
 The checks raise ``AssertionError`` themselves, so that they hold under ``python -O`` and need no test runner to explain them.
 """

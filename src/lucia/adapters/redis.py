@@ -1,4 +1,4 @@
-"""The Redis session adapter, in both colours, for redis-py's and valkey-py's clients; neither is imported here."""
+"""The Redis session adapter, in both flavours, for redis-py's and valkey-py's clients; neither is imported here."""
 
 from lucia._async.stores.redis.adapter import AsyncRedisSessionAdapter
 from lucia._redis.repair import Reindexed

@@ -87,7 +87,7 @@ class AsyncSQLAlchemyUserAdapter:
         tables: the tables, made in the application's metadata.
 
     Raises:
-        TypeError: the source is none of these, or is of the other colour.
+        TypeError: the source is none of these, or is of the other flavour.
     """
 
     def __init__(self, source: AsyncSource, tables: AuthTables) -> None:
