@@ -1,13 +1,12 @@
 """Log lines for operators: every line that the library writes, with its logger, level and fields.
 
-A line's ``extra`` holds ``event``, one of the names in :data:`EVENTS`, and that event's fields.
-Nothing that lets anybody in is in a line: no session id, password, hash or token, and no name of a
-key, since it is often an e-mail address. Text from outside is cut and its control characters are
-escaped.
+A line's ``extra`` has ``event``, one of the names in :data:`EVENTS`, and that event's fields. No
+line contains a secret: no session id, password, hash or token. None contains the name of a key,
+which is often an e-mail address. Text from requests is cut, and its control characters are escaped.
 
-What only a deeper layer knows, such as how many sessions a store revoked, reaches the line by a
-context variable: the layer calls :func:`revoked` or :func:`key_found`, which add to the event that
-is open, if one is. An event inside another one adds to it and writes no line of its own.
+Some facts are known only in a deeper layer, such as how many sessions a store revoked. The layer
+calls :func:`revoked` or :func:`key_found`, which add them to the current event, if there is one, by
+a context variable. An event within another one adds to it and writes no line itself.
 """
 
 import logging
@@ -29,14 +28,14 @@ __all__: list[str] = []
 MINUTE: Final = 60.0
 
 MOST_COUNTED: Final = 1_000
-"""For how many subjects an event's lines are counted; while there are as many, others get none."""
+"""For how many subjects an event's lines are counted; lines for further subjects are dropped."""
 
 LONGEST: Final = 1_000
-"""How many characters of a text from outside a line shows."""
+"""How many characters of a text from a request a line shows."""
 
 QUIET_SECONDS: Final = 5.0
-"""An outage is over when a server answers and no request has failed for so long: else a store that
-fails now and then would write a line for each request."""
+"""An outage is over when the store replies and no request has failed for this long. Otherwise a
+store that fails now and then would cause a line for each request."""
 
 
 class Event(NamedTuple):
@@ -45,9 +44,9 @@ class Event(NamedTuple):
     Args:
         logger: the logger's name.
         level: one of logging's levels.
-        fields: what ``extra`` holds beside ``event``.
-        most: how many lines a minute are written for each subject; None for no limit. With one,
-            ``extra`` also holds ``suppressed``: how many were left out since the last line.
+        fields: the members of ``extra`` besides ``event``.
+        most: how many lines a minute are written for each subject; None for no limit. With a limit,
+            ``extra`` also has ``suppressed``: how many were dropped since the last line.
     """
 
     logger: str
@@ -81,10 +80,10 @@ EVENTS: Final = {
 
 
 class Limiter:
-    """Counts lines, so that nobody can flood the log.
+    """Limits the rate of lines, so that nobody can flood the log.
 
     Args:
-        clock: gives seconds that only go forward.
+        clock: returns monotonic time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -94,16 +93,16 @@ class Limiter:
         self._suppressed: dict[str, int] = {}
 
     def admit(self, event: str, most: int, subjects: tuple[str, ...]) -> int | None:
-        """Count a line, and say whether it is written.
+        """Count a line, and return whether to write it.
 
         Args:
-            event: what kind of line it is.
-            most: how many are written a minute for each subject.
-            subjects: whom it is about. One of them that has had as many is enough to refuse
-                the line.
+            event: the name of the event.
+            most: how many lines a minute are written for each subject.
+            subjects: what the line is about. If one of them has reached the limit, the line is
+                dropped.
 
         Returns:
-            How many lines of this kind were left out since the last one; None if this one is, too.
+            How many lines of this event were dropped since the last one; None to drop this one.
         """
         with self._lock:
             now = self._clock()
@@ -117,9 +116,9 @@ class Limiter:
             return self._suppressed.pop(event, 0)
 
     def _windows_of(self, event: str, now: float) -> dict[str, tuple[float, int]]:
-        """Return when a minute began for each subject, and its lines since.
+        """Return for each subject when its current minute began, and its lines since.
 
-        Each event has its own: a flood of one kind must not suppress lines of another kind.
+        Each event has its own subjects: a flood of one event must not suppress lines of another.
         """
         windows = self._windows.setdefault(event, {})
         if len(windows) >= MOST_COUNTED:
@@ -136,12 +135,12 @@ _limiter = Limiter()
 
 
 class Outage:
-    """Writes one line when a store stops answering, and one when it answers again.
+    """Writes one line when a store stops replying, and one when it replies again.
 
-    ``is_on`` says whether an outage goes on: only then :meth:`answered` has to be called.
+    ``is_on`` is True during an outage; only then :meth:`answered` has to be called.
 
     Args:
-        clock: gives seconds that only go forward.
+        clock: returns monotonic time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -152,7 +151,7 @@ class Outage:
         self._failures = 0
 
     def failed(self, error: Exception) -> None:
-        """Count a request that failed because the store did not answer or can't serve now."""
+        """Count a request that failed since the store did not reply or is unavailable."""
         with self._lock:
             self._last = self._clock()
             self._failures += 1
@@ -160,21 +159,21 @@ class Outage:
                 return
             self.is_on, self._first, self._failures = True, self._last, 1
         reason = type(error.__cause__ or error).__name__
-        _write("store_unavailable", "the session store does not answer: %s", reason=reason)
+        _write("store_unavailable", "the session store does not reply: %s", reason=reason)
 
     def answered(self) -> None:
-        """A request was answered."""
+        """End the outage, if the last failure is long enough ago."""
         with self._lock:
             if not self.is_on or self._clock() - self._last < QUIET_SECONDS:
                 return
             self.is_on = False
             failures, seconds = self._failures, round(self._last - self._first, 1)
-        text = "the session store answers again: %s requests failed within %s s"
+        text = "the session store replies again: %s requests failed within %s s"
         _write("store_available", text, failures=failures, seconds=seconds)
 
 
 class _Open:
-    """The facts that are known of an event that is not over."""
+    """The facts known about the current event."""
 
     def __init__(self) -> None:
         self.user_id: str | None = None
@@ -187,7 +186,7 @@ _open: ContextVar[_Open | None] = ContextVar("lucia_event", default=None)
 
 @contextmanager
 def credentials(provider_id: str, provider_user_id: str, address: str | None) -> Generator[None]:
-    """Write what becomes of a key and its password: a sign-in, a refusal, or too many attempts."""
+    """Write the result of checking a key and its password: a login, a refusal or a throttle."""
     with _opened() as (event, _):
         try:
             yield
@@ -207,14 +206,14 @@ def credentials(provider_id: str, provider_user_id: str, address: str | None) ->
 
 
 def key_found(row: KeyRow | None) -> None:
-    """The key that is being tried is this one."""
+    """Add the user of the key that is being checked to the current event."""
     event = _open.get()
     if event is not None and row is not None:
         event.user_id = row.user_id
 
 
 def signed_in(user_id: str) -> None:
-    """A session was made."""
+    """Write that a user has logged in, or add it to the current event."""
     event = _open.get()
     if event is not None:
         event.user_id, event.is_signed_in = user_id, True
@@ -224,7 +223,7 @@ def signed_in(user_id: str) -> None:
 
 @contextmanager
 def signing_out(user_id: str | None) -> Generator[None]:
-    """Write that a request's session was ended, unless there was none."""
+    """Write that a request's session was revoked, unless there was none."""
     with _opened() as (event, _):
         event.user_id = user_id
         yield
@@ -236,7 +235,7 @@ def signing_out(user_id: str | None) -> Generator[None]:
 def revocation(user_id: str | None = None) -> Generator[None]:
     """Write how many sessions were revoked, or that this failed.
 
-    A session that nobody has, such as one of an outsider's cookie, writes nothing.
+    Nothing is written for an id that no session has, such as one that a client made up.
     """
     with _opened() as (event, is_inner):
         event.user_id = event.user_id or user_id
@@ -251,7 +250,7 @@ def revocation(user_id: str | None = None) -> Generator[None]:
 
 
 def revoked(count: int, user_id: str | None = None) -> None:
-    """So many sessions were revoked, of this user if that is known."""
+    """Add to the current event how many sessions were revoked, and of which user if known."""
     event = _open.get()
     if event is not None:
         event.revoked = (event.revoked or 0) + count
@@ -259,12 +258,12 @@ def revoked(count: int, user_id: str | None = None) -> None:
 
 
 def overloaded(waiting: str) -> None:
-    """Something was refused since too much of it waits already."""
+    """Write that something was refused since the queue is full."""
     _write("overloaded", "refused, since too many wait: %s", waiting, waiting=waiting)
 
 
 def store_corrupt() -> None:
-    """An index is a value of another type."""
+    """Write that the key of an index has a value of another type."""
     _write(
         "store_corrupt",
         "an index of the session store is of another type: run lucia doctor to find it",
@@ -272,12 +271,12 @@ def store_corrupt() -> None:
 
 
 def record_ignored(reason: str) -> None:
-    """A value at a session's key is no session."""
+    """Write that the value at a session's key is not a session."""
     _write("record_ignored", "a session record was ignored: %s", reason=reason)
 
 
 def marker_unreadable() -> None:
-    """No key opens the marker of a used id."""
+    """Write that no key of the ring decrypts the marker of a used id."""
     _write(
         "marker_unreadable",
         "a used session id leads nowhere: no key of the ring opens its marker",
@@ -285,7 +284,7 @@ def marker_unreadable() -> None:
 
 
 def revocations_not_replayed(error: Exception) -> None:
-    """The server's history is another one, and what was revoked could not be revoked again."""
+    """Write that the server lost its history, and recent revocations could not be repeated."""
     _write(
         "revocations_not_replayed",
         "the server's history changed, and recent revocations could not be repeated yet: %s",
@@ -294,24 +293,24 @@ def revocations_not_replayed(error: Exception) -> None:
 
 
 def client_used_as_it_is(client: object) -> None:
-    """Connections of our own can't be made as this client makes its."""
+    """Write that the client can't be copied, so that its own connections are used."""
     _write(
         "client_used_as_it_is",
-        "the %s given can't be copied, so it is used as it is: it may send logins again whose "
-        "answer was lost, and takes the time that it takes; give a client of redis-py or valkey-py "
-        "without an execute_command of its own",
+        "this %s can't be copied, so it is used as it is: it may repeat a login whose reply was "
+        "lost, and has no deadline; pass a client of redis-py or valkey-py that does not override "
+        "execute_command",
         client=type(client).__name__,
     )
 
 
 def near_cache_off(reason: str) -> None:
-    """The server refuses what keeping sessions in memory needs."""
-    text = "no session is kept in memory, and each is read from the server, since %s"
+    """Write that the server refuses what the near cache needs."""
+    text = "the near cache is off, and each session is read from the server, since %s"
     _write("near_cache_off", text, reason=reason)
 
 
 def cross_site_request(failure: OriginFailure) -> None:
-    """A request failed the origin check."""
+    """Write that a request failed the origin check."""
     _write(
         "cross_site_request",
         "origin check failed: expected %s, received %s",
@@ -321,8 +320,8 @@ def cross_site_request(failure: OriginFailure) -> None:
 
 
 def row_ignored() -> None:
-    """A row of a database's session table is no session."""
-    _write("row_ignored", "a row of the session table is no session and is ignored")
+    """Write that a row of a database's session table is not a session."""
+    _write("row_ignored", "a row of the session table is not a session and is ignored")
 
 
 def _credentials_refused(reason: str, provider_id: str, user_id: str | None) -> None:
@@ -356,7 +355,7 @@ def _revocation_failed(user_id: str | None, reason: str) -> None:
 
 @contextmanager
 def _opened() -> Generator[tuple[_Open, bool]]:
-    """Give the open event and True, or open one, and False."""
+    """Yield the current event and True; if there is none, a new one and False."""
     outer = _open.get()
     if outer is not None:
         yield outer, True
@@ -370,7 +369,7 @@ def _opened() -> Generator[tuple[_Open, bool]]:
 
 
 def _write(name: str, text: str, *subjects: str, **fields: str | float | None) -> None:
-    """Write a line; ``text`` has a place for the first of its fields, in their order."""
+    """Write a line; ``text`` has a ``%s`` for each of the first fields, in their order."""
     event = EVENTS[name]
     logger = logging.getLogger(event.logger)
     if not logger.isEnabledFor(event.level):
@@ -388,7 +387,7 @@ def _write(name: str, text: str, *subjects: str, **fields: str | float | None) -
 
 
 def _shown(value: str | float | None) -> str | float | None:
-    """Cut a text and escape its control characters."""
+    """Return a value for a line: text is cut, and its control characters are escaped."""
     if not isinstance(value, str):
         return value
     escaped = "".join(map(_escaped, value[:LONGEST]))
@@ -400,7 +399,7 @@ def _escaped(char: str) -> str:
 
 
 def _quoted(field: str, value: str | float | None) -> str | float:
-    """A field in a line's text: what somebody chose is told from the words around it."""
+    """Return a field for a line's text; quotes separate what a client chose from our words."""
     if value is None:
         return "unknown"
     return f"'{value}'" if field in {"user_id", "provider_id"} else value

@@ -1,11 +1,11 @@
-"""Every error the library raises itself.
+"""The errors that the library raises.
 
 ::
 
     LuciaError
     ├── InvalidSessionId
     ├── DuplicateSessionId
-    ├── InvalidCredentials          what a login route catches
+    ├── InvalidCredentials          for login routes to catch
     │   ├── InvalidKeyId
     │   ├── InvalidPassword
     │   ├── OutdatedPassword
@@ -27,10 +27,10 @@
     ├── SessionsNotRevoked
     └── UsersNotConfigured
 
-A wrong argument is a :class:`ValueError` or a :class:`TypeError`, as everywhere in Python.
-A session store in Redis that can't be reached is :class:`StoreUnavailable`, with the client's error as its cause.
-Every other error of a database or a Redis client is raised unchanged.
-No message holds a session id, a password or a password hash.
+A wrong argument raises :class:`ValueError` or :class:`TypeError`, as everywhere in Python. If Redis
+can't be reached, :class:`StoreUnavailable` is raised, with the client's error as its cause. All
+other errors of databases and Redis clients are raised unchanged. No message contains a session id,
+a password or a password hash.
 """
 
 from typing import ClassVar, Final
@@ -67,7 +67,7 @@ _LONGEST_QUOTATION: Final = 200
 
 
 def quoted(text: str) -> str:
-    """Return what somebody sent, for a message or a log line: printable, on one line, and not long."""
+    """Quote text from a request for a message: printable, on one line, and not too long."""
     if len(text) <= _LONGEST_QUOTATION:
         return repr(text)
     return f"{text[:_LONGEST_QUOTATION]!r}… ({len(text):,} characters)"
@@ -87,23 +87,23 @@ class LuciaError(Exception):
 
 
 class InvalidSessionId(LuciaError):
-    """No live session has this id: it never existed, was ended, or its time is over."""
+    """No live session has this id: it never existed, was revoked, or has expired."""
 
     code = "AUTH_INVALID_SESSION_ID"
     default_message = "no live session has this id"
 
 
 class DuplicateSessionId(LuciaError):
-    """A session with this id exists; nothing was changed."""
+    """A session with this id exists already; nothing was changed."""
 
     code = "AUTH_DUPLICATE_SESSION_ID"
     default_message = "a session with this id exists already"
 
 
 class InvalidCredentials(LuciaError):
-    """The key and the password do not prove who this is; the subclass says why.
+    """The key or the password is wrong; the subclass says which.
 
-    Tell the person only that the login failed: which subclass it was tells a stranger whether an account exists.
+    Tell the person only that the login failed: the subclass reveals whether an account exists.
     """
 
 
@@ -115,30 +115,30 @@ class InvalidKeyId(InvalidCredentials):
 
 
 class InvalidPassword(InvalidCredentials):
-    """The password is not this key's, or is given for a key without one, or is missing for a key with one."""
+    """The password is wrong, missing, or given for a key without a password."""
 
     code = "AUTH_INVALID_PASSWORD"
     default_message = "the password is not this key's"
 
 
 class OutdatedPassword(InvalidCredentials):
-    """The stored hash is a bcrypt one (``$2a…``), which this library does not verify: the person needs a password reset."""
+    """The stored hash is bcrypt (``$2a…``), which is not supported: the password must be reset."""
 
     code = "AUTH_OUTDATED_PASSWORD"
     default_message = "the stored password hash is of a kind that is no longer verified"
 
 
 class ExpiredKey(InvalidCredentials):
-    """The single-use key's time is over; it has been removed."""
+    """The single-use key has expired, and was removed."""
 
     code = "AUTH_EXPIRED_KEY"
     default_message = "the single-use key has expired"
 
 
 class InvalidInput(LuciaError, ValueError):
-    """What a person typed can't be stored: a new password, the name of a new key, or what is noted about a login.
+    """A new password, the name of a new key, a user's attributes or a login's metadata is invalid.
 
-    The message says what is wrong, holds nothing of the input, and can be shown.
+    The message says why, contains nothing of the input, and can be shown to the person.
     """
 
     code = "INVALID_INPUT"
@@ -146,7 +146,7 @@ class InvalidInput(LuciaError, ValueError):
 
 
 class DuplicateKeyId(LuciaError):
-    """A key with this id exists; neither a user nor a key was stored."""
+    """A key with this id exists already; neither a user nor a key was stored."""
 
     code = "AUTH_DUPLICATE_KEY_ID"
     default_message = "a key with this id exists already"
@@ -181,44 +181,52 @@ class RequestUnauthorized(LuciaError):
 
 
 class AutoUserIdGenerationNotSupported(LuciaError):
-    """The user adapter's database makes its own user ids; pass ``generate_custom_user_id``."""
+    """The user adapter's database creates the user ids; pass ``generate_custom_user_id``."""
 
     code = "AUTO_USER_ID_GENERATION_NOT_SUPPORTED"
-    default_message = "this user adapter can't store an id that was made for it"
+    default_message = "this user adapter can't store a generated id: pass generate_custom_user_id"
 
 
 class UnknownError(LuciaError):
-    """A store answered with something that no rule of the library covers."""
+    """A store returned something that the library does not know."""
 
 
 class StoreCorrupt(UnknownError):
-    """A key of ours holds a value that is not ours, where ignoring it would lose sessions or a sign-out."""
+    """A key of the session store has a value of another type.
 
-    default_message = "a key of the session store holds a value of another kind"
+    Ignoring it would lose sessions or a revocation.
+    """
+
+    default_message = "a key of the session store has a value of another type: run lucia doctor"
 
 
 class ConcurrentlyRevoked(LuciaError):
-    """The session was ended while it was being made, since all of its user's sessions were; nothing of it is left."""
+    """All sessions of the user were revoked while this one was created; nothing of it is left."""
 
     code = "CONCURRENTLY_REVOKED"
-    default_message = "all sessions of this user were ended while this one was being made"
+    default_message = "all sessions of this user were revoked while this one was created"
 
 
 class Overloaded(LuciaError):
-    """More passwords wait to be hashed, or more requests to be sent to Redis, than may wait; answer 503 and let the client try again."""
+    """Too many passwords wait to be hashed, or too many requests to be sent to Redis.
+
+    Respond 503, so that the client tries again.
+    """
 
     code = "OVERLOADED"
     default_message = "too many passwords wait to be checked"
 
 
 class TooManyAttempts(LuciaError):
-    """Too many sign-ins with a wrong password at this key or from this address; answer 429. The password was not looked at.
+    """Too many failed logins for this key or from this address; respond 429.
 
-    It says nothing about the password, nor whether the key exists.
+    The password was not checked. The error reveals neither whether it was right nor whether the key
+    exists.
 
     Args:
-        message: in the place of the error's own text.
-        retry_after: so many seconds later an attempt may be made, if nobody else makes one before.
+        message: replaces the default message.
+        retry_after: in how many seconds the next attempt may be made, unless somebody else makes
+            one before.
     """
 
     code = "TOO_MANY_ATTEMPTS"
@@ -230,19 +238,23 @@ class TooManyAttempts(LuciaError):
 
 
 class StoreUnavailable(LuciaError):
-    """The session store can't be reached, did not answer in time, or the answer to a write was lost.
+    """The session store can't be reached or did not reply in time; respond 503.
 
-    ``__cause__`` is the client's error; None where the time was over.
+    ``__cause__`` is the client's error; None after a timeout.
 
-    ``ambiguous`` says whether something may have been written. If not, nothing was changed. If so: a login or a renewal that failed left at
-    most a session that nobody knows, so make a new one; ending sessions is safe to repeat, so end them again. Answer 503.
+    ``ambiguous`` says whether something may have been written, since the reply to a write was lost.
+    If not, nothing was changed. If so, repeat the call: revoking sessions twice is safe, and a
+    failed login or renewal left at most a session whose id nobody knows.
     """
 
     code = "STORE_UNAVAILABLE"
-    default_message = "the session store can't be reached or did not answer in time; nothing was changed, so try again"
+    default_message = (
+        "the session store can't be reached or did not reply in time; "
+        "nothing was changed, so try again"
+    )
     _ambiguous_message: ClassVar[str] = (
-        "the session store's answer to a write was lost, so it may have been done or not: "
-        "a login or a renewal can be made anew, and ending sessions is safe to repeat"
+        "the session store's reply to a write was lost, so it may have been done or not: "
+        "repeat the login, the renewal or the revocation, which is safe"
     )
 
     def __init__(self, message: str | None = None, *, ambiguous: bool = False) -> None:
@@ -251,16 +263,18 @@ class StoreUnavailable(LuciaError):
 
 
 class RevocationNotReplicated(LuciaError):
-    """Sessions were ended, but fewer replicas confirmed it in time than ``revoke_ack=`` asks for.
+    """Sessions were revoked, but fewer replicas confirmed it in time than ``revoke_ack=`` requires.
 
-    They are dead on the primary, and nobody validates with them. If the primary fails before a replica has received it, they can be alive
-    again. Ending them again is safe, and asks the replicas again.
+    The sessions are revoked on the primary. If it fails before a replica has received that, they
+    are valid again after the failover. Revoking them again is safe and waits for the replicas
+    again.
 
-    ``wanted`` and ``acknowledged`` are numbers of replicas; in a cluster the second is that of the primary where it was fewest.
+    ``wanted`` and ``acknowledged`` are numbers of replicas; in a cluster, the second is the lowest
+    of all primaries.
     """
 
     code = "REVOCATION_NOT_REPLICATED"
-    default_message = "the sessions are ended, but too few replicas confirmed it in time"
+    default_message = "the sessions are revoked, but too few replicas confirmed it in time"
 
     def __init__(
         self, message: str | None = None, *, wanted: int = 1, acknowledged: int = 0
@@ -271,19 +285,18 @@ class RevocationNotReplicated(LuciaError):
 
 
 class SessionsNotRevoked(LuciaError):
-    """The password was changed, but ending the user's sessions failed.
+    """The password was changed, but revoking the user's sessions failed.
 
-    ``__cause__`` is the store's error. Calling ``update_key_password`` again with the same password is safe and ends them.
+    ``__cause__`` is the store's error. Call ``update_key_password`` again with the same password:
+    that is safe and revokes them.
     """
 
     code = "SESSIONS_NOT_ENDED"
-    default_message = "password changed, sessions not ended"
+    default_message = "the password was changed, but the user's sessions were not revoked"
 
 
 class UsersNotConfigured(LuciaError):
-    """A method for users or keys was called on an ``Auth`` made without ``users=``."""
+    """A method for users or keys was called on an ``Auth`` without ``users=``."""
 
     code = "USERS_NOT_CONFIGURED"
-    default_message = (
-        "this Auth was made without users=: give it a user adapter to work with users and keys"
-    )
+    default_message = "this Auth has no user adapter: pass users= to work with users and keys"

@@ -1,7 +1,7 @@
-"""For tests: suites that hold an adapter to its laws, and a login for an application's test client.
+"""For tests: conformance suites for adapters, and a login for an application's test client.
 
-A suite is a class with one test method a law. Subclass it in a test module and give it a fixture ``adapter`` that makes an adapter on an
-empty store::
+A suite is a class with a test method for each rule. Subclass it in a test module, with a fixture
+``adapter`` that returns an adapter over an empty store::
 
     from lucia.testing import AsyncRenewingSessionAdapterSuite
 
@@ -11,11 +11,12 @@ empty store::
             async with empty_store() as store:
                 yield MyAdapter(store)
 
-The asynchronous suites need a runner for asynchronous tests, such as pytest-asyncio in auto mode; the others need none. pytest itself is
-not needed: every law can be called as ``Suite().test_…(adapter)``.
+The async suites need a runner for async tests, such as pytest-asyncio in auto mode. pytest itself
+is not needed: each test can be called as ``Suite().test_…(adapter)``.
 
-``alogin`` and ``login`` put a session of the application's own ``AsyncAuth`` or ``Auth`` into a test client. Starlette's ``TestClient``
-runs the application in an event loop of its own, where an ``AsyncAuth`` has to be used too::
+``alogin`` and ``login`` put a session of the application's ``AsyncAuth`` or ``Auth`` into a test
+client. Starlette's ``TestClient`` runs the application in an event loop of its own, and the
+``AsyncAuth`` has to be used in the same loop::
 
     with TestClient(app) as client:
         client.portal.call(alogin, client, auth, user_id)

@@ -11,9 +11,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from lucia import AsyncAuth, InvalidSessionId, SessionRow, User
-from lucia._compat.calls import AsyncCalls, Calls
 from lucia._compat.pause import AsyncPause
 from lucia._testing.checks import equal, no_error, one_of, one_winner, refused, show
+from lucia._testing.racing_calls import AsyncRacingCalls, RacingCalls
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.testing import alogin
 
@@ -71,7 +71,7 @@ def test_calls_in_threads() -> None:
         meeting.wait(timeout=10)
         return name
 
-    assert Calls.together(*(partial(meet, name) for name in "abc")) == ["a", "b", "c"]
+    assert RacingCalls.gather_results(*(partial(meet, name) for name in "abc")) == ["a", "b", "c"]
 
 
 async def test_calls_as_tasks() -> None:
@@ -84,7 +84,11 @@ async def test_calls_as_tasks() -> None:
             await AsyncPause.seconds(0.001)
         return name
 
-    assert await AsyncCalls.together(*(partial(meet, name) for name in "abc")) == ["a", "b", "c"]
+    assert await AsyncRacingCalls.gather_results(*(partial(meet, name) for name in "abc")) == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 async def test_errors_of_calls() -> None:
@@ -97,12 +101,12 @@ async def test_errors_of_calls() -> None:
         raise error
 
     ours = InvalidSessionId()
-    assert Calls.together(partial(fail, ours)) == [ours]
-    assert await AsyncCalls.together(partial(afail, ours)) == [ours]
+    assert RacingCalls.gather_results(partial(fail, ours)) == [ours]
+    assert await AsyncRacingCalls.gather_results(partial(afail, ours)) == [ours]
     with pytest.raises(OSError):
-        Calls.together(partial(fail, ours), partial(fail, OSError()))
+        RacingCalls.gather_results(partial(fail, ours), partial(fail, OSError()))
     with pytest.raises(OSError):
-        await AsyncCalls.together(partial(afail, ours), partial(afail, OSError()))
+        await AsyncRacingCalls.gather_results(partial(afail, ours), partial(afail, OSError()))
 
 
 def test_starlette_client() -> None:

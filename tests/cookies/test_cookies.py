@@ -219,7 +219,7 @@ def test_options_that_browsers_accept_are_accepted(options: dict[str, Any]) -> N
     ],
 )
 def test_a_cookie_that_must_be_secure_is_refused_in_development(options: dict[str, Any]) -> None:
-    """Where cookies are not Secure, an Auth of either colour refuses a cookie that browsers would drop."""
+    """Where cookies are not Secure, an Auth of either flavour refuses a cookie that browsers would drop."""
     cookie = SessionCookie(**options)
     with pytest.raises(ValueError, match="Secure"):
         AsyncAuth(sessions=AsyncMemoryAdapter(), env="DEV", session_cookie=cookie)

@@ -259,7 +259,7 @@ def test_forwarded_headers_are_not_read() -> None:
 )
 def test_a_configured_origin_that_could_never_match_is_refused(entry: str) -> None:
     """A mistake shows when Auth is made, with the entry that is wrong."""
-    with pytest.raises(ValueError, match="is no origin") as caught:
+    with pytest.raises(ValueError, match="is not an origin") as caught:
         Auth(sessions=MemoryAdapter(), env="DEV", origin=["https://good.example", entry])
     assert repr(entry) in str(caught.value)
 

@@ -51,9 +51,9 @@ def test_outage(caplog: pytest.LogCaptureFixture) -> None:
     assert not outage.is_on
     outage.failed(StoreUnavailable())
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("ERROR", "the session store does not answer: ConnectionError"),
-        ("WARNING", "the session store answers again: 4 requests failed within 9 s"),
-        ("ERROR", "the session store does not answer: StoreUnavailable"),
+        ("ERROR", "the session store does not reply: ConnectionError"),
+        ("WARNING", "the session store replies again: 4 requests failed within 9 s"),
+        ("ERROR", "the session store does not reply: StoreUnavailable"),
     ]
 
 

@@ -148,8 +148,8 @@ def test_all_is_there(module: ModuleType) -> None:
     )
 
 
-def test_both_colours() -> None:
-    """Each public name of one colour has its twin."""
+def test_both_flavours() -> None:
+    """Each public name of one flavour has its twin."""
     names = {*lucia.__all__, *lucia.testing.__all__}
     assert {name.removeprefix("Async") for name in names if name.startswith("Async")} <= names
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from lucia import Auth, KeyRow, PrimaryKey, ScryptHash, User
-from lucia._compat.calls import Calls
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.support.deployments import Deployment, open_deployment
@@ -47,7 +47,7 @@ class Game:
         old, new = f"password {number}", f"password {number + 1}"
         self.users.update_key_password("username:alice", OTHER_COST.hash(old))
         logins = [partial(self.auth.create_session_with_key, *ALICE, old)] * 8
-        Calls.together(
+        RacingCalls.gather_results(
             *logins[:4], partial(self.auth.update_key_password, *ALICE, new), *logins[4:]
         )
         assert self.auth.use_key(*ALICE, new).password_defined

@@ -107,10 +107,10 @@ def run_python(program: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-# The two colours
+# The two flavours
 
 
-def test_both_colours_have_the_same_methods() -> None:
+def test_both_flavours_have_the_same_methods() -> None:
     """Generated code finds each method under the same name and parameters, but for aclose."""
 
     def methods(kind: type[object]) -> dict[str, list[str]]:

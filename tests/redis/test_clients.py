@@ -62,7 +62,7 @@ def inspector(redis_server: Server) -> Iterator[Inspector]:
     ],
 )
 def test_refused_clients(make: Callable[[], Any]) -> None:
-    """What is no Redis client, a pipeline, a client with a cache or of the other colour is refused when the adapter is made."""
+    """What is no Redis client, a pipeline, a client with a cache or of the other flavour is refused when the adapter is made."""
     with pytest.raises(TypeError):
         RedisSessionAdapter(make())
 
@@ -82,7 +82,7 @@ def test_refused_clients(make: Callable[[], Any]) -> None:
         valkey.Valkey,
     ],
 )
-def test_refused_clients_of_the_other_colour(make: Callable[[], Any]) -> None:
+def test_refused_clients_of_the_other_flavour(make: Callable[[], Any]) -> None:
     """The same holds for the asynchronous adapter."""
     with pytest.raises(TypeError):
         AsyncRedisSessionAdapter(make())
@@ -158,7 +158,7 @@ def test_refused_cluster_clients(cluster: Cluster, options: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_cluster_clients(cluster: Cluster, library: str) -> None:
-    """Cluster clients of both libraries and colours are taken; their pipelines are not."""
+    """Cluster clients of both libraries and flavours are taken; their pipelines are not."""
     with Clients.of_cluster(library, cluster) as client:
         RedisSessionAdapter(client)
         with pytest.raises(TypeError, match="expected a Redis client"):
@@ -168,7 +168,7 @@ def test_cluster_clients(cluster: Cluster, library: str) -> None:
 
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_sentinels_client_of_replicas(library: str) -> None:
-    """The client that Sentinel makes for the replicas is refused, in both libraries and colours."""
+    """The client that Sentinel makes for the replicas is refused, in both libraries and flavours."""
     pairs: tuple[tuple[Any, Any], ...] = (
         (RedisSessionAdapter, Clients),
         (AsyncRedisSessionAdapter, AsyncClients),
@@ -192,8 +192,8 @@ def test_no_client_library_is_imported() -> None:
     )
 
 
-def test_same_kinds_in_both_colours() -> None:
-    """The clients that the other tests use are of the same kinds in both colours."""
+def test_same_kinds_in_both_flavours() -> None:
+    """The clients that the other tests use are of the same kinds in both flavours."""
     assert AsyncClients.kinds == Clients.kinds
 
 

@@ -1,4 +1,4 @@
-"""The asynchronous adapter with and without gathering what is asked at once; everything else about it is tested in both colours."""
+"""The asynchronous adapter with and without gathering what is asked at once; everything else about it is tested in both flavours."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

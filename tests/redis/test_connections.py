@@ -229,7 +229,7 @@ def test_nobody_has_to_close_an_adapter(inspector: Inspector, library: str, clie
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-# What does not differ between the colours is in the tests of the adapter; here is what does
+# What does not differ between the flavours is in the tests of the adapter; here is what does
 
 
 def test_a_connection_made_in_haste(inspector: Inspector) -> None:

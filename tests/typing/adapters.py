@@ -108,7 +108,7 @@ four: AsyncSessionAdapter = FourMethods()  # type: ignore[assignment]  # pyright
 # five methods make no renewing one
 renewing: AsyncRenewingSessionAdapter = MyAsyncAdapter()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
-# an adapter of the other colour is refused
+# an adapter of the other flavour is refused
 AsyncAuth(sessions=MyAdapter(), env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 Auth(sessions=MyAsyncAdapter(), env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 AsyncAuth(sessions=MemoryAdapter(), env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
@@ -162,7 +162,7 @@ def clients(
     async_client: redis.asyncio.Redis,
     async_other: valkey.asyncio.Valkey,
 ) -> None:
-    """Clients of both packages and both colours are taken, whatever they decode; Sentinel's ``master_for`` gives the same classes."""
+    """Clients of both packages and both flavours are taken, whatever they decode; Sentinel's ``master_for`` gives the same classes."""
     RedisSessionAdapter(client)
     RedisSessionAdapter(other)
     RedisSessionAdapter(client, namespaces={"session": "s"})
@@ -170,7 +170,7 @@ def clients(
     AsyncRedisSessionAdapter(async_other)
     AsyncRedisSessionAdapter(async_client, namespaces={"session": "s", "user_session": "u"})
 
-    # what one colour alone has
+    # what one flavour alone has
     AsyncRedisSessionAdapter(async_client, coalesce=False, near_cache=timedelta(seconds=1))
     AsyncRedisSessionAdapter(async_client, near_cache=None)
     AsyncRedisSessionAdapter(async_client, near_cache=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -181,13 +181,13 @@ def clients(
     RedisSessionAdapter("redis://")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def other_colour(
+def other_flavour(
     client: redis.Redis,
     other: valkey.Valkey,
     async_client: redis.asyncio.Redis,
     async_other: valkey.asyncio.Valkey,
 ) -> None:
-    """A client of the other colour is a TypeError when the adapter is made. Type checkers see it in one case of four.
+    """A client of the other flavour is a TypeError when the adapter is made. Type checkers see it in one case of four.
 
     The clients leave what ``execute_command`` returns untyped, which passes for anything: pyright infers it for ``redis.Redis`` alone.
     """

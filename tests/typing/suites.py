@@ -34,7 +34,7 @@ class TestMine(AsyncRenewingSessionAdapterSuite):
 
 
 class TestUsers(UserAdapterSuite):
-    """A suite of the other colour, with other columns."""
+    """A suite of the other flavour, with other columns."""
 
     text_columns = ("first_name", "last_name")
 
@@ -51,7 +51,7 @@ async def clients(
     sync_client: httpx.Client,
     test_client: TestClient,
 ) -> None:
-    """Clients of both colours are logged in by either."""
+    """Clients of both flavours are logged in by either."""
     assert_type(await alogin(client, auth, "anna", user_agent="tests"), Session)
     assert_type(login(sync_client, sync_auth, "anna", base_url="http://testserver"), Session)
     await alogin(test_client, auth, "anna")

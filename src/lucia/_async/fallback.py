@@ -1,4 +1,4 @@
-"""Renewal, ``keep=`` and a cap over an adapter that has the original's five methods alone."""
+"""Renewal, ``keep=`` and a cap over an adapter that has only five methods."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,16 @@ from lucia.models import SessionRow, StoredSession
 
 
 class AsyncFiveMethods:
-    """Makes a renewing adapter of one with five methods, as good as those five allow.
+    """Turns an adapter with five methods into a renewing one, as well as those five allow.
 
-    Within this process: one successor, a grace, and an end for both when the used id is ended. Between processes: two that renew one
-    idle session at the same moment make two successors, a used id leads nowhere, and a renewal that overlaps with the end of the used
-    session is undone as soon as it sees that; ending all sessions meanwhile can miss its successor. With a cap a user has one login more
-    for a moment, or as many as log in at the same moment, until each of them has looked at the list.
+    Within this process, a session has one successor, the used id leads to it during the grace, and
+    revoking the used id revokes it too. Between processes it is less:
+
+    - Two processes that renew the same idle session concurrently create two successors.
+    - A used id leads nowhere in another process.
+    - A renewal that finds the used session revoked meanwhile undoes itself; a concurrent revocation
+      of all sessions can miss the successor.
+    - With a cap, a user exceeds it by the logins that are in progress.
     """
 
     expires_records: bool = False
@@ -29,21 +33,22 @@ class AsyncFiveMethods:
         self.keeps_attributes: bool = getattr(adapter, "keeps_attributes", False)
 
     async def get_session(self, session_id: str, /) -> StoredSession | None:
-        """The adapter's own."""
+        """Return the session, as the adapter does."""
         return await self._adapter.get_session(session_id)
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
-        """The adapter's own."""
+        """Return the user's sessions, as the adapter does."""
         return await self._adapter.get_sessions_by_user_id(user_id)
 
     async def set_session(self, session: SessionRow, /) -> None:
-        """The adapter's own."""
+        """Store a session, as the adapter does."""
         await self._adapter.set_session(session)
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
-        """Store it, then list the user's sessions and end the oldest logins; before, see that it is the newest."""
+        """Store a session, then list the user's sessions and revoke the oldest logins."""
         async with self._lock:
             now = self._clock()
+            # Another machine's clock may be ahead: make this login the newest before storing it.
             stored = login_after(
                 await self._adapter.get_sessions_by_user_id(session.user_id), session, now
             )
@@ -54,7 +59,7 @@ class AsyncFiveMethods:
             return stored
 
     async def delete_session(self, /, *session_ids: str) -> None:
-        """The adapter's own, for these ids and for what they were renewed to in this process within the last 60 seconds."""
+        """Remove these sessions, and their successors of the last 60 seconds in this process."""
         async with self._lock:
             await self._delete_chains(session_ids)
 
@@ -67,12 +72,12 @@ class AsyncFiveMethods:
         await self._adapter.delete_session(*chain)
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        """The adapter's own, not while a renewal of this process is under way."""
+        """Remove all sessions of a user, not during a renewal in this process."""
         async with self._lock:
             await self._adapter.delete_sessions_by_user_id(user_id)
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
-        """List the user's sessions and end all but one; a login meanwhile is not in the list."""
+        """List the user's sessions and remove all but one; a concurrent login is not seen."""
         async with self._lock:
             kept = await self._end_of_chain(keep)
             if kept is None or kept.user_id != user_id:
@@ -87,7 +92,10 @@ class AsyncFiveMethods:
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
     ) -> StoredSession | None:
-        """Make the successor, then end the used session; undo that if the used one was ended meanwhile."""
+        """Store the successor, then remove the used session.
+
+        If the used session was removed by somebody else meanwhile, remove the successor again.
+        """
         async with self._lock:
             if await self._adapter.get_session(session_id) is None:
                 return await self._successor(session_id)
@@ -100,12 +108,12 @@ class AsyncFiveMethods:
             return successor
 
     async def get_successor(self, session_id: str, /) -> StoredSession | None:
-        """What the used id was renewed to in this process, while each step is within its grace."""
+        """Return what the used id was renewed to here, while each renewal is within its grace."""
         async with self._lock:
             return await self._successor(session_id)
 
     async def _end_of_chain(self, session_id: str) -> StoredSession | None:
-        """The session, or what it was renewed to in this process within the last 60 seconds, whatever the grace."""
+        """Return the session, or its successor of the last 60 seconds, whatever the grace."""
         successor = self._renewals.successor(session_id)
         return await (
             self._adapter.get_session(session_id)

@@ -1,13 +1,13 @@
-"""What a store has to do: the protocols that adapters implement.
+"""The protocols that adapters implement.
 
-Laws that hold for every adapter:
+Rules for every adapter:
 
-* It keeps what it is given, also attributes it does not know, and gives back plain frozen rows.
-* Asking for what is not there is None or empty, deleting it is no error.
-* It raises the library's errors named here; every error of its database goes up unchanged.
-* It takes any id that a row takes; the 40-character rule for session ids is ``Auth``'s.
+* It stores rows unchanged, with attributes that it does not know, and returns plain frozen rows.
+* Reading a missing row returns None or an empty list; deleting one is not an error.
+* It raises the errors named here, and the errors of its database unchanged.
+* It accepts every id that a row accepts. That session ids have 40 characters is a rule of ``Auth``.
 
-:mod:`lucia.testing` checks them.
+The suites of :mod:`lucia.testing` check them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,17 +28,18 @@ __all__ = [
 
 @runtime_checkable
 class AsyncSessionAdapter(Protocol):
-    """Stores sessions: the five methods of the original, enough for an adapter to work.
+    """Stores sessions: the five methods that every session adapter needs.
 
-    Over these alone, renewal, ``keep=`` and a cap are as good as the five allow: see "Writing an adapter" in the documentation.
+    With these alone, renewal, ``keep=`` and a cap have limits: see "Writing an adapter" in the
+    documentation.
     """
 
     def get_session(self, session_id: str, /) -> AsyncFoundSession:
-        """Return the session with this id, dead ones included; None if there is none."""
+        """Return the session with this id, even if it has expired; None if there is none."""
         ...
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> Sequence[SessionRow]:
-        """The user's sessions in any order; empty for an unknown user."""
+        """Return the user's sessions in any order; empty for an unknown user."""
         ...
 
     async def set_session(self, session: SessionRow, /) -> None:
@@ -46,31 +47,33 @@ class AsyncSessionAdapter(Protocol):
 
         Raises:
             DuplicateSessionId: another session has this id; nothing was changed.
-            InvalidUserId: no such user, where the store can tell.
-            ConcurrentlyRevoked: all of the user's sessions were ended while this one was made; nothing of it is left.
+            InvalidUserId: there is no such user, if the store can tell.
+            ConcurrentlyRevoked: all of the user's sessions were revoked while this one was created;
+                nothing of it is left.
         """
         ...
 
     async def delete_session(self, /, *session_ids: str) -> None:
-        """Remove these sessions; unknown ids are no error."""
+        """Remove these sessions; unknown ids are not an error."""
         ...
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        """Remove all sessions of this user; an unknown user is no error.
+        """Remove all sessions of this user; an unknown user is not an error.
 
-        When it returns, no session whose ``set_session`` had returned before is left.
+        Every session whose ``set_session`` returned before this call is gone when it returns.
         """
         ...
 
 
 @runtime_checkable
 class AsyncRenewingSessionAdapter(AsyncSessionAdapter, Protocol):
-    """A session adapter that renews with one successor, can keep one session at a sign-out everywhere, and can cap a user's logins.
+    """A session adapter with renewal, ``keep=`` and a cap on a user's logins.
 
-    ``keeps_attributes``: the rows' attributes are stored and given back.
-    ``expires_records``: dead sessions vanish by themselves, so that nobody has to sweep them.
+    ``keeps_attributes``: the attributes of rows are stored and returned.
+    ``expires_records``: the store removes expired sessions by itself.
 
-    ``delete_session`` of an id that was renewed within the last 60 seconds removes its successor too, and so on along the chain.
+    ``delete_session`` of an id that was renewed within the last 60 seconds removes its successor
+    too, and so on along the chain.
     """
 
     @property
@@ -80,52 +83,59 @@ class AsyncRenewingSessionAdapter(AsyncSessionAdapter, Protocol):
     def expires_records(self) -> bool: ...
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
-        """Store the session of a new login, and end the user's oldest logins, so that ``limit`` are left at most, this one among them.
+        """Store the session of a new login, and remove the user's oldest logins above ``limit``.
 
-        Which these are is what :func:`lucia.surplus_sessions` says; they end with what they are renewed to meanwhile. Logins that go on
-        at the same time are in one order: once all have returned, ``limit`` are left, and this one may have been ended by newer ones.
+        :func:`lucia.surplus_sessions` says which; their successors are removed too. Concurrent
+        logins are put in one order: when all calls have returned, ``limit`` logins are left, and
+        this one may have been removed by newer ones.
 
         Args:
-            session: as for :meth:`set_session`.
+            session: the session, as for :meth:`set_session`.
             limit: how many logins the user may have, from 1 to 1,000.
 
         Returns:
-            The session as stored: where several machines put logins in order, ``created_at`` may be up to a minute later.
+            The session as stored: to order the logins of several machines, its ``created_at`` may
+            be up to a minute later.
 
         Raises:
-            DuplicateSessionId, InvalidUserId, ConcurrentlyRevoked: as :meth:`set_session`; nothing was stored, and nothing ended.
+            DuplicateSessionId, InvalidUserId, ConcurrentlyRevoked: as :meth:`set_session`; nothing
+                was stored or removed.
         """
         ...
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
     ) -> StoredSession | None:
-        """Replace a session by its successor, once, however many callers ask.
+        """Replace a session by a successor; of concurrent calls, exactly one stores its own.
 
         Args:
-            session_id: the used session.
-            successor: the session to take its place, with an id of its own and the same user.
+            session_id: the id of the session to replace, which is then a used id.
+            successor: the session to store, with another id and the same user.
             grace: how long the used id leads to the successor, in milliseconds, 0 to 60,000.
 
         Returns:
-            ``successor`` if this call made it; the one that an earlier call made, or what that was renewed to, if it is within
-            its grace; else None: the used session is gone, and ``successor`` was not stored.
+            ``successor`` if this call stored it. Else the successor that an earlier call stored, or
+            its own successor, while each is within its grace. Else None: there is no such session,
+            and ``successor`` was not stored.
 
         Raises:
-            DuplicateSessionId: the successor's id is taken; nothing was changed.
-            ConcurrentlyRevoked: as :meth:`set_session`; the used session may be there or not.
+            DuplicateSessionId: another session has the successor's id; nothing was changed.
+            ConcurrentlyRevoked: as :meth:`set_session`; the used session may exist or not.
         """
         ...
 
     async def get_successor(self, session_id: str, /) -> StoredSession | None:
-        """The live end of the chain of renewals that starts at this used id, while each step is within its grace; else None."""
+        """Return the end of the chain of renewals that starts at this used id.
+
+        None if a renewal in the chain is past its grace, or if the session at its end is gone.
+        """
         ...
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
-        """Remove all sessions of this user but the one with the id ``keep``, or what that was renewed to.
+        """Remove all sessions of this user except that with the id ``keep``, or its successor.
 
         Returns:
-            Whether a session was kept. If ``keep`` is no session of this user, all are removed and it is False.
+            Whether a session was kept. If ``keep`` is not a session of this user, all are removed.
         """
         ...
 
@@ -135,13 +145,13 @@ class AsyncUserAdapter(Protocol):
     """Stores users and keys."""
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
-        """The user with this id, or None."""
+        """Return the user with this id, or None."""
         ...
 
     async def set_user(
         self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
     ) -> UserRow:
-        """Store a new user and their primary key, both or neither, and return the user as stored.
+        """Store a new user and their primary key, both or neither; return the user as stored.
 
         Raises:
             DuplicateKeyId: a key has this id; no user was stored.
@@ -149,21 +159,21 @@ class AsyncUserAdapter(Protocol):
         ...
 
     async def delete_user(self, user_id: str, /) -> None:
-        """Remove the user; an unknown id is no error."""
+        """Remove the user; an unknown id is not an error."""
         ...
 
     async def update_user_attributes(
         self, user_id: str, attributes: Mapping[str, Any], /
     ) -> UserRow | None:
-        """Change the named attributes, leave the others, and return the user as stored; None if there is none."""
+        """Change these attributes and leave the others; return the user as stored, or None."""
         ...
 
     async def get_key(self, key_id: str, /) -> KeyRow | None:
-        """The key with this id, expired ones included; None if there is none."""
+        """Return the key with this id, even if it has expired; None if there is none."""
         ...
 
     async def get_keys_by_user_id(self, user_id: str, /) -> Sequence[KeyRow]:
-        """The user's keys in any order; empty for an unknown user."""
+        """Return the user's keys in any order; empty for an unknown user."""
         ...
 
     async def set_key(self, key: KeyRow, /) -> None:
@@ -178,57 +188,63 @@ class AsyncUserAdapter(Protocol):
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
     ) -> KeyRow | None:
-        """Set the key's hash, atomically on the condition that it is ``expected`` where that is given.
+        """Set the key's hash; if ``expected`` is given, only if it is the current hash, atomically.
 
         Returns:
-            The key as stored; None if there is no such key or its hash is another: nothing was changed.
+            The key as stored; None if there is no such key or its hash differs: nothing was
+            changed.
         """
         ...
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
-        """Remove these keys but for primary ones; unknown ids are no error.
+        """Remove these keys except primary ones; unknown ids are not an error.
 
         Returns:
-            How many this call removed. Of two concurrent calls for one key exactly one counts it: so a single-use key is consumed.
+            How many keys this call removed. Of concurrent calls for one key, exactly one counts it:
+            that is how a single-use key is consumed.
         """
         ...
 
     async def delete_keys_by_user_id(self, user_id: str, /) -> None:
-        """Remove all keys of this user, the primary one included; an unknown user is no error."""
+        """Remove all keys of this user, also the primary one; an unknown user is not an error."""
         ...
 
 
 @runtime_checkable
 class AsyncSessionUserAdapter(Protocol):
-    """What an object that stores both may offer: a session and its user in one query."""
+    """Optional for an adapter of sessions and users: returns both from one query."""
 
     async def get_session_and_user_by_session_id(
         self, session_id: str, /
     ) -> tuple[StoredSession, UserRow] | None:
-        """The session and its user; None if either is missing."""
+        """Return the session and its user; None if either is missing."""
         ...
 
 
 @runtime_checkable
 class AsyncThrottleStore(Protocol):
-    """Counts failed sign-ins under names, which are 32 hex digits, each by a rule."""
+    """Counts failed logins under names, which are 32 hex digits, each by a rule."""
 
     async def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
-        """Judge an attempt by :meth:`FailureRule.judge`, and count it as a failure under each name, or under none if it has to wait.
+        """Count an attempt as a failure under each name, or under none if it has to wait.
 
-        It is one step for each name: of attempts at once no more pass than would pass one after another.
+        :meth:`FailureRule.judge` says whether it has to. Judging and counting are one atomic step
+        for each name: of concurrent attempts, no more pass than would pass one after another.
         """
         ...
 
     async def take_back(self, entries: Mapping[str, str], /) -> None:
-        """Make an attempt uncounted, by the ``entries`` of its :class:`Attempt`; one that is gone already is no error."""
+        """Undo the counting of an attempt, by its ``entries``; a missing entry is not an error."""
         ...
 
 
 @runtime_checkable
 class AsyncThrottlingSessionAdapter(Protocol):
-    """What a session adapter may offer: a store of failed sign-ins that all processes share. Without it each process counts alone."""
+    """Optional for a session adapter: a throttle store that all processes share.
+
+    Without it, each process counts failed logins alone.
+    """
 
     def throttle_store(self) -> AsyncThrottleStore:
-        """A store beside the sessions."""
+        """Return a throttle store in the same place as the sessions."""
         ...

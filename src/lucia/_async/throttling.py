@@ -1,4 +1,4 @@
-"""Counting failed sign-ins: the store in this process's memory, and what ``Auth`` asks of a store."""
+"""Throttling of logins: the store in this process's memory, and how ``Auth`` uses a store."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,37 +13,39 @@ from lucia.models import KeyRow
 
 
 class AsyncMemoryThrottleStore:
-    """Failures in this process's memory: each process has its own. At most 100,000 names; the oldest ones are forgotten first.
+    """Failures in the memory of this process; other processes count their own.
+
+    It holds at most 100,000 names, and then evicts the oldest.
 
     Args:
-        clock: gives the time in milliseconds since the epoch.
+        clock: returns the time in milliseconds since the epoch.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._log = PerProcess(lambda: FailureLog(clock))
 
     async def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
-        """Count an attempt as a failure under each name, or under none of them if it has to wait."""
+        """Count an attempt as a failure under each name, or under none if it has to wait."""
         return self._log.get().attempt(rules)
 
     async def take_back(self, entries: Mapping[str, str], /) -> None:
-        """Make an attempt uncounted."""
+        """Undo the counting of an attempt."""
         self._log.get().take_back(entries)
 
 
 def choose_throttle_store(sessions: object, clock: Clock) -> AsyncThrottleStore:
-    """The store that the session adapter offers, where all processes count together; else one in memory."""
+    """Return the session adapter's throttle store, which all processes share, or one in memory."""
     if isinstance(sessions, AsyncThrottlingSessionAdapter):
         return sessions.throttle_store()
     return AsyncMemoryThrottleStore(clock)
 
 
 class AsyncGuard:
-    """Lets attempts with a password pass, or refuses them.
+    """Allows or refuses attempts with a password.
 
     Args:
-        throttle: the limits; None for none.
-        store: where failures are counted.
+        throttle: the limits; None for no limits.
+        store: counts the failures.
     """
 
     def __init__(self, throttle: Throttle | None, store: AsyncThrottleStore) -> None:
@@ -51,7 +53,7 @@ class AsyncGuard:
         self._store = store
 
     async def begin(self, key_id: str | None, address: str | None) -> Attempt:
-        """Count an attempt at a key from an address as a failure, as long as nobody knows better.
+        """Count an attempt with a key from an address as a failure, until :meth:`prove`.
 
         Raises:
             TooManyAttempts: it came too early; nothing was counted.
@@ -64,13 +66,17 @@ class AsyncGuard:
         return attempt
 
     async def begin_single_use(self, row: KeyRow, now: int) -> Attempt:
-        """Count an attempt at a single-use key with a password likewise; one that has to wait comes after the last that was allowed."""
+        """Count an attempt with a single-use key that has a password.
+
+        One that has to wait comes after the last that was allowed: nothing is raised for it, since
+        the caller refuses it like a wrong password.
+        """
         return await self._attempt(
             {} if self._throttle is None else self._throttle.single_use_rule(row, now)
         )
 
     def is_last(self, attempt: Attempt) -> bool:
-        """Whether an attempt at a single-use key, if it fails, consumes it."""
+        """Return whether an attempt with a single-use key consumes the key if it fails."""
         return (
             self._throttle is not None
             and self._throttle.single_use_failures in attempt.failures.values()
@@ -79,14 +85,14 @@ class AsyncGuard:
     async def prove(self, attempt: Attempt) -> None:
         """Take back an attempt whose password was right.
 
-        The failures of others stay, at the key too: if a success forgot them, somebody who keeps
-        failing would see that the owner logged in, and so that the key exists.
+        Other failures still count, those for the key too: if a success reset them, an attacker
+        would see by the wait that the owner logged in, and so that the key exists.
         """
         await self._take_back(attempt.entries)
 
     async def drop(self, attempt: Attempt) -> None:
-        """Nothing was learnt of the password: take the attempt back, as far as the store can be reached."""
-        with suppress(Exception):
+        """Take back an attempt whose password was not checked."""
+        with suppress(Exception):  # the error that ended the attempt is raised, not this one
             await self._take_back(attempt.entries)
 
     async def _attempt(self, rules: Mapping[str, FailureRule]) -> Attempt:

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Return whether a call has to be awaited; decorators that use ``functools.wraps`` are skipped."""
+    """Return whether a call has to be awaited; ``functools.wraps`` is seen through."""
     return inspect.iscoroutinefunction(inspect.unwrap(function))
 
 

@@ -1,4 +1,4 @@
-"""Make independent calls: concurrently in async code, one after another in sync code."""
+"""Independent calls: made concurrently in async code, one after another in sync code."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -9,15 +9,15 @@ __all__ = ["MAX_CONCURRENT_CALLS", "AsyncGatherer", "Gatherer"]
 T = TypeVar("T")
 
 MAX_CONCURRENT_CALLS: Final = 128
-"""How many calls are made at once: so many tasks take an event loop about a millisecond."""
+"""How many calls run at once: so many tasks occupy an event loop for about a millisecond."""
 
 
 class AsyncGatherer:
-    """Makes independent calls, as tasks.
+    """Runs independent calls.
 
     Args:
-        concurrently: whether they run at the same time. Where each needs a connection, the
-            application's client may have too few of them.
+        concurrently: whether they run as tasks at the same time; else one after another, since each
+            would need a connection, and the application's client may have too few of them.
     """
 
     def __init__(self, *, concurrently: bool) -> None:
@@ -26,9 +26,9 @@ class AsyncGatherer:
     async def gather_results(
         self, calls: Sequence[Callable[[], Awaitable[T]]], at_once: int = MAX_CONCURRENT_CALLS
     ) -> list[T | BaseException]:
-        """Return the result or error of each call, in order.
+        """Return what each call returned or raised, in order, up to the first failed block.
 
-        After an error no further call is started; those that were started are waited for.
+        After a failure no further call is started; those that were started are awaited.
         """
         found: list[T | BaseException] = []
         size = at_once if self._concurrently else 1
@@ -49,14 +49,14 @@ async def _outcomes(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Bas
 
 
 class Gatherer:
-    """Makes calls one after another: a thread can wait for one only."""
+    """Runs calls one after another: a thread can wait for only one."""
 
     def __init__(self, *, concurrently: bool) -> None: ...
 
     def gather_results(
         self, calls: Sequence[Callable[[], T]], _at_once: int = 1
     ) -> list[T | BaseException]:
-        """Return the result or error of each call, in order, up to the first error."""
+        """Return what each call returned or raised, in order, up to the first that failed."""
         found: list[T | BaseException] = []
         for call in calls:
             try:

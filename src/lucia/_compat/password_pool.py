@@ -136,7 +136,7 @@ class _Turn:
     future: Future[Any] = field(default_factory=Future[Any])
 
     def run(self) -> Callable[[], None]:
-        """Do the job, unless its caller was cancelled, and return a function that sets the result."""
+        """Do the job unless its caller was cancelled; return a function that sets the result."""
         if not self.future.set_running_or_notify_cancel():
             return lambda: None
         try:
@@ -154,10 +154,10 @@ class _Turn:
 class _Turns:
     """Decides whose password is hashed next: ``workers`` jobs run, ``queue`` more wait.
 
-    Each job has an owner, such as an address. The next to run is the oldest job of the owner who had
+    Each job has an owner, such as an address. The next to run is the oldest job of the owner with
     the fewest of the last turns. A job that finds the queue full takes the place of one whose owner
-    has more of the last turns and of the queue: of that owner's jobs, the newest is refused. So
-    whoever sends a flood of log-ins waits behind everybody else, and is refused first.
+    has more of the last turns and of the queue; of that owner's jobs, the newest is refused. So
+    whoever sends a flood of logins waits behind everybody else, and is refused first.
 
     While a worker is free, no job waits.
     """
@@ -232,7 +232,7 @@ class _Pool:
     def submit(
         self, owner: str, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> Future[T]:
-        """Start or queue a job. Its place is free again once it is done, or cancelled before it began.
+        """Start or queue a job; its place is free once it is done, or cancelled before it began.
 
         Raises:
             Overloaded: there is no place.
@@ -244,7 +244,7 @@ class _Pool:
         return turn.future
 
     def take_executor(self) -> ThreadPoolExecutor | None:
-        """Return the running executor, if there is one, and forget it: the next job starts another."""
+        """Return and forget the running executor, if any: the next job starts another."""
         with self._lock:
             executor, self._executor = self._executor, None
             return executor
@@ -310,7 +310,7 @@ class AsyncPasswordWorkers:
         return await asyncio.wrap_future(pool.submit(owner, pool.jobs.verify, password, hashed))
 
     async def verify_dummy(self, password: str, owner: str) -> bool:
-        """Return False after one verification at the configured cost, for a refusal without a hash to verify.
+        """Return False after one verification of the configured cost, if there is no hash to verify.
 
         It takes that long for every password, also for one that is not acceptable.
 
@@ -388,7 +388,7 @@ class PasswordWorkers:
         return gate.run(owner, gate.jobs.verify, password, hashed)
 
     def verify_dummy(self, password: str, owner: str) -> bool:
-        """Return False after one verification at the configured cost, for a refusal without a hash to verify.
+        """Return False after one verification of the configured cost, if there is no hash to verify.
 
         It takes that long for every password, also for one that is not acceptable.
 

@@ -1,4 +1,4 @@
-"""Wait for a time, async and sync."""
+"""Sleeping: without holding up the event loop, or in a thread."""
 
 import asyncio
 import time
@@ -7,18 +7,16 @@ __all__ = ["AsyncPause", "Pause"]
 
 
 class AsyncPause:
-    """Waits in the running task."""
+    """Sleeps in a task."""
 
     @staticmethod
     async def seconds(count: float) -> None:
-        """Wait for so many seconds."""
         await asyncio.sleep(count)
 
 
 class Pause:
-    """Waits in the calling thread."""
+    """Sleeps in a thread."""
 
     @staticmethod
     def seconds(count: float) -> None:
-        """Wait for so many seconds."""
         time.sleep(count)

@@ -1,1 +1,1 @@
-"""What is kept in the memory of one process: failed log-ins, renewals, users."""
+"""State in the memory of one process: failed logins, renewals, users."""

@@ -1,4 +1,4 @@
-"""What used ids were renewed to, for stores that keep it in this process's memory."""
+"""Renewals in the memory of this process: which id each used id was renewed to."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ class _Renewal(NamedTuple):
 
 
 class Renewals:
-    """Remembers each renewal for 60 seconds, and within its grace lets the used id lead to the successor."""
+    """Stores each renewal for 60 seconds; within its grace the used id leads to the successor."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._renewals: dict[str, _Renewal] = {}
 
     def add(self, used_id: str, successor: str, grace: int) -> None:
-        """Remember a renewal, whose grace is in milliseconds, and forget those that are over."""
+        """Add a renewal, whose grace is in milliseconds, and remove expired ones."""
         now = self._clock()
         self._renewals = {
             id_: renewal for id_, renewal in self._renewals.items() if now < renewal.expires
@@ -27,14 +27,14 @@ class Renewals:
         self._renewals[used_id] = _Renewal(successor, now + grace, now + MARKER_MS)
 
     def successor(self, used_id: str) -> str | None:
-        """The id that ends with the used one: its successor's, for 60 seconds after the renewal."""
+        """Return the successor's id, for 60 seconds: who revokes the used id revokes that too."""
         renewal = self._renewals.get(used_id)
         return (
             renewal.successor if renewal is not None and self._clock() < renewal.expires else None
         )
 
     def within_grace(self, used_id: str) -> str | None:
-        """The id that the used one still leads to."""
+        """Return the id that the used one still leads to."""
         renewal = self._renewals.get(used_id)
         return (
             renewal.successor

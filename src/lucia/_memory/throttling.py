@@ -1,4 +1,4 @@
-"""Failed sign-ins in this process's memory: what is behind the memory stores of both colours."""
+"""Failed logins in the memory of this process."""
 
 import threading
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from lucia._rules.sessions import Clock
 from lucia._rules.throttling import Attempt, FailureRule
 
 MOST_NAMES: Final = 100_000
-"""How many names are remembered; beyond that the one is forgotten whose last failure is the oldest."""
+"""How many names are stored; beyond that, the one whose last failure is the oldest is evicted."""
 
 FORGOTTEN_AT_ONCE: Final = 8
-"""How many names are looked at in passing, whether they are to be forgotten."""
+"""How many names each call checks for expiry."""
 
 
 class _Failures(NamedTuple):
@@ -20,11 +20,13 @@ class _Failures(NamedTuple):
 
 
 class FailureLog:
-    """Counts failures under names. No call waits for anything but another thread's call, which takes microseconds.
+    """Counts failures under names.
+
+    Calls are safe from any thread, and short enough for an event loop.
 
     Args:
-        clock: gives the time in milliseconds since the epoch.
-        most_names: how many names are remembered.
+        clock: returns the time in milliseconds since the epoch.
+        most_names: how many names are stored.
     """
 
     def __init__(self, clock: Clock, most_names: int = MOST_NAMES) -> None:
@@ -38,7 +40,7 @@ class FailureLog:
         return len(self._names)
 
     def attempt(self, rules: Mapping[str, FailureRule]) -> Attempt:
-        """Count an attempt as a failure under each name, or under none of them if it has to wait."""
+        """Count an attempt as a failure under each name, or under none if it has to wait."""
         with self._lock:
             now = self._clock()
             judged = {
@@ -54,7 +56,7 @@ class FailureLog:
             )
 
     def take_back(self, entries: Mapping[str, str]) -> None:
-        """Make an attempt uncounted."""
+        """Undo the counting of an attempt."""
         with self._lock:
             for name, entry in entries.items():
                 failures = self._names.get(name)
@@ -70,7 +72,7 @@ class FailureLog:
         return {} if failures is None or failures.expires <= now else failures.entries
 
     def _add(self, name: str, rule: FailureRule, now: int) -> str:
-        """Count a failure, as the newest one; names are in the order of their last failures."""
+        """Count a failure as the newest; names stay in the order of their last failures."""
         self._last += 1
         entry = str(self._last)
         counted = {id_: at for id_, at in self._entries(name, now).items() if rule.counts(at, now)}

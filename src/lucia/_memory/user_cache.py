@@ -1,4 +1,4 @@
-"""Users that were read a moment ago, kept for the requests that follow."""
+"""A cache of users in the memory of this process."""
 
 import threading
 import time
@@ -17,28 +17,30 @@ DEFAULT_MAX_USERS: Final = 10_000
 
 
 class Reading(NamedTuple):
-    """A look at the store that has begun: when, in seconds, and after how many changes."""
+    """A read from the store that has begun: when, in seconds, and after how many changes."""
 
     begun: float
     changes: int
 
 
 class UserCache:
-    """Keeps users in this process's memory, so that a request finds its user without asking the user store.
+    """Caches users in the memory of this process, so that requests need not read the user store.
 
-    What another process or another program changes is seen ``max_age`` later at most; what is changed or deleted by an ``Auth`` that
-    has this cache, at once, when its method returns. Sessions are never in it, nor keys and passwords: who is logged out is out at once.
+    Changes by other processes and programs are seen after ``max_age`` at the latest. Changes and
+    deletions by an ``Auth`` with this cache are seen as soon as its method returns. Sessions, keys
+    and passwords are never cached: a revoked session is refused at once.
 
-    Several ``Auth`` of one process may have the same cache, if they have the same users. A forked process begins with an empty one.
+    Several ``Auth`` in one process may share a cache if they have the same users. After a fork, the
+    child's cache is empty.
 
     Args:
-        max_age: how long a user is kept, counted from before it was read.
-        max_users: how many users are kept; for one more, the one that was read longest ago goes.
-        clock: gives the time in seconds, from whenever on, and never goes back.
+        max_age: how long a user is cached, from the time before it was read.
+        max_users: how many users are cached; beyond that, the one that was read first is evicted.
+        clock: returns monotonic time in seconds.
 
     Raises:
-        TypeError: ``max_age`` is no ``timedelta``, or ``max_users`` is no ``int``.
-        ValueError: one of them is not more than zero.
+        TypeError: ``max_age`` is not a ``timedelta``, or ``max_users`` is not an ``int``.
+        ValueError: one of them is not greater than zero.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class UserCache:
     ) -> None:
         if milliseconds("max_age", max_age) == 0:
             raise ValueError(
-                "max_age must be longer than zero: without user_cache= no user is kept"
+                "max_age must be greater than zero; leave user_cache= out to cache no users"
             )
         self._max_age = max_age.total_seconds()
         self._max_users = _check_max_users(max_users)
@@ -61,18 +63,21 @@ class UserCache:
         return f"<{type(self).__name__} of {self._max_users} users for {self._max_age:g} s>"
 
     def find(self, user_id: str) -> UserRow | None:
-        """The user, if it is kept and not too old."""
+        """Return the cached user, or None if it is not cached or too old."""
         kept = self._kept.get()
         with kept.lock:
             found = kept.users.get(user_id)
         return found[1] if found is not None and self._clock() - found[0] < self._max_age else None
 
     def begin(self) -> Reading:
-        """Say that a user is going to be read from the store; :meth:`keep` takes what this gives."""
+        """Announce a read from the store; pass the result to :meth:`keep`."""
         return Reading(self._clock(), self._kept.get().changes)
 
     def keep(self, row: UserRow, reading: Reading) -> None:
-        """Keep what was read, unless anything was dropped meanwhile: then it may be from before a change."""
+        """Cache what was read.
+
+        If any user was dropped since :meth:`begin`, don't: it may have been read before a change.
+        """
         kept = self._kept.get()
         with kept.lock:
             if kept.changes != reading.changes:
@@ -83,7 +88,7 @@ class UserCache:
                 kept.users.popitem(last=False)
 
     def drop(self, *user_ids: str) -> None:
-        """Forget these users, such as after a change that was not made by ``Auth``, once it is committed."""
+        """Remove these users, such as after committing a change that ``Auth`` did not make."""
         kept = self._kept.get()
         with kept.lock:
             kept.changes += 1
@@ -91,7 +96,7 @@ class UserCache:
                 kept.users.pop(user_id, None)
 
     def clear(self) -> None:
-        """Forget all users."""
+        """Remove all users."""
         kept = self._kept.get()
         with kept.lock:
             kept.changes += 1
@@ -107,7 +112,7 @@ def _check_max_users(given: object) -> int:
 
 
 class _Kept:
-    """What one process keeps: each user with the time from which on it may be out of date, the longest kept first."""
+    """The cache of one process: each user with the time of its read, the earliest first."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""The session cookie: its options, the text of Set-Cookie, and finding it in a Cookie header.
+"""The session cookie: its attributes, the Set-Cookie header, and finding it in a request.
 
 Formats: RFC 6265 and its successor draft-ietf-httpbis-rfc6265bis (name prefixes).
 """
@@ -27,16 +27,17 @@ _SAME_SITE: Final = ("lax", "strict", "none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionCookie:
-    """The parts of the session cookie that can be chosen.
+    """Name and attributes of the session cookie.
 
     Args:
-        name: ``__Host-auth_session`` is recommended in production when nobody else shares the cookie.
-        same_site: whether other sites' requests carry it.
-        path: below which paths it is sent.
-        domain: None for the host alone; a domain for its subdomains too.
+        name: ``__Host-auth_session`` is recommended in production unless subdomains share the
+            cookie.
+        same_site: whether browsers send it with requests from other sites.
+        path: browsers send it to this path and those below.
+        domain: None for this host alone; a domain includes its subdomains.
 
     Raises:
-        ValueError: a part is malformed, or the name's prefix forbids it.
+        ValueError: an attribute is malformed, or the name's prefix forbids it.
     """
 
     name: str = SESSION_COOKIE_NAME
@@ -47,7 +48,7 @@ class SessionCookie:
     def __post_init__(self) -> None:
         if not _TOKEN.fullmatch(self.name):
             raise ValueError(
-                f"cookie name {self.name!r} is no token: use letters, digits, '-' and '_'"
+                f"cookie name {self.name!r} is not a token: use letters, digits, '-' and '_'"
             )
         if self.same_site not in _SAME_SITE:
             raise ValueError(
@@ -57,36 +58,40 @@ class SessionCookie:
             raise ValueError(f"cookie path must begin with '/' and hold no ';', got {self.path!r}")
         if self.domain is not None and not _DOMAIN.fullmatch(self.domain):
             raise ValueError(
-                f"cookie domain must be a host's name, with other letters than ASCII in the form xn--…, got {self.domain!r}"
+                "cookie domain must be a host name, with letters outside ASCII in the form xn--…, "
+                f"got {self.domain!r}"
             )
         if self.name.lower().startswith("__host-") and (
             self.path != "/" or self.domain is not None
         ):
             raise ValueError(
-                f"a cookie named {self.name!r} needs path='/' and no domain, else browsers refuse it"
+                f"a cookie named {self.name!r} needs path='/' and no domain: browsers refuse others"
             )
 
     def check_env(self, env: Env) -> None:
-        """Refuse what browsers would drop.
+        """Refuse a cookie that browsers would drop.
 
         Raises:
-            ValueError: the name's prefix or ``same_site="none"`` needs a Secure cookie, which is set in PROD alone.
+            ValueError: the name's prefix or ``same_site="none"`` needs a Secure cookie, and cookies
+                are Secure only if ``env`` is ``PROD``.
         """
         if env == "PROD":
             return
         if self.name.lower().startswith(_SECURE_PREFIXES):
             raise ValueError(
-                f"a cookie named {self.name!r} must be Secure, and cookies are Secure exactly when env is 'PROD'"
+                f"a cookie named {self.name!r} must be Secure, "
+                "and cookies are Secure only if env is 'PROD'"
             )
         if self.same_site == "none":
             raise ValueError(
-                "same_site='none' needs a Secure cookie, and cookies are Secure exactly when env is 'PROD'"
+                "same_site='none' needs a Secure cookie, "
+                "and cookies are Secure only if env is 'PROD'"
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cookie:
-    """One cookie of a response. ``serialize()`` is the text of Set-Cookie; the value stays out of the ``repr``."""
+    """A cookie to set on a response; its ``repr`` does not have the value."""
 
     name: str
     value: str = field(repr=False)
@@ -98,14 +103,14 @@ class Cookie:
     http_only: bool = True
 
     def serialize(self) -> str:
-        """The value of a Set-Cookie header; it holds the session id, so keep it out of logs.
+        """Return the value of the Set-Cookie header. It contains the session id: don't log it.
 
         Raises:
-            ValueError: the value holds a character that a cookie can't.
+            ValueError: the value contains a character that cookies can't.
         """
         if not _VALUE.fullmatch(self.value):
             raise ValueError(
-                f"the value of the cookie {self.name!r} holds a character that a cookie can't"
+                f"the value of the cookie {self.name!r} contains a character that cookies can't"
             )
         parts = [
             f"{self.name}={self.value}",
@@ -121,7 +126,11 @@ class Cookie:
 
 
 def create_session_cookie(session: Session | None, options: SessionCookie, env: Env) -> Cookie:
-    """The cookie that carries ``session``, or that clears it: the two differ in value and expiry alone."""
+    """Return the cookie that carries ``session``, or the one that clears it.
+
+    They differ only in value and expiry: browsers replace a cookie only by one with the same name,
+    path and domain.
+    """
     return Cookie(
         name=options.name,
         value="" if session is None else session.session_id,
@@ -134,24 +143,25 @@ def create_session_cookie(session: Session | None, options: SessionCookie, env: 
 
 
 def find_cookie(headers: Sequence[str], name: str) -> str | None:
-    """Return the session id in a request's Cookie headers: the first cookie of this name that can be one.
+    """Return the first well-formed session id among the cookies of this name.
 
-    If none can, return the first that is not empty, which is never sent to the store; or None.
+    If there is none, return the first value that is not empty, which is never sent to the store; or
+    None.
 
-    Nothing in the headers raises, and nothing odd hides a good cookie. Names and values are trimmed
-    of spaces and tabs only: other white space would let a sibling domain's cookie pass for one with
-    a ``__Host-`` prefix.
+    No header raises an error, and no malformed cookie hides a good one. Names and values are
+    stripped of spaces and tabs only: with other white space, a cookie that a sibling domain set
+    would pass for one with a ``__Host-`` prefix.
     """
     malformed = None
     for header in headers:
         for pair in header.split(";"):
-            if name in pair:  # few are
+            if name in pair:  # cheap test that most pairs fail
                 key, separator, value = pair.partition("=")
                 if separator and key.strip(" \t") == name:
                     value = value.strip(" \t")
                     # A sibling domain or an old path can leave a cookie of the same name that is
-                    # sent first. One that can be no id is skipped: whoever could plant it could as
-                    # well plant one that can, so skipping it gives nothing away.
+                    # sent first. A malformed one is skipped. That weakens nothing: whoever planted
+                    # it could have planted a well-formed one instead.
                     if is_session_id(value):
                         return value
                     malformed = malformed or value or None

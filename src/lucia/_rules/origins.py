@@ -18,14 +18,14 @@ _AS_HTTP: Final = {"ws": "http", "wss": "https"}
 _BARE = re.compile(r"[a-z]+://(\[[0-9a-f:.]+\]|[0-9a-z._-]+)(:[0-9]+)?", re.ASCII | re.IGNORECASE)
 
 _LONGEST_HOST: Final = 253
-"""The longest name of a host, in characters (RFC 1035, section 2.3.4, without the last dot)."""
+"""The longest host name, in characters (RFC 1035, section 2.3.4, without the last dot)."""
 
 _MOST_SHOWN: Final = 3
-"""How many values of a header the message of a failure quotes."""
+"""How many values of a header an error message quotes."""
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port: what browsers compare."""
+    """Scheme, host and port, by which browsers tell origins apart."""
 
     scheme: str
     host: str
@@ -40,7 +40,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OriginFailure:
-    """Why a request failed the origin check: what was expected, and what it sent."""
+    """Why a request failed the origin check: what was expected, and what was received."""
 
     expected: str
     received: str
@@ -50,7 +50,7 @@ class OriginFailure:
 
 
 def parse_origin(url: str) -> Origin | None:
-    """The origin of an http(s) or ws(s) URL, the latter as http(s); None if it has none."""
+    """Return the origin of an http(s) or ws(s) URL, the latter as http(s); None if it has none."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -63,36 +63,42 @@ def parse_origin(url: str) -> Origin | None:
 
 
 def parse_bare_origin(text: str) -> Origin | None:
-    """The origin that an Origin header or a configuration entry states: a URL of scheme, host and port and nothing else, else None."""
+    """Return the origin in an Origin header or a setting.
+
+    None for everything but a URL of scheme, host and maybe port.
+    """
     return parse_origin(text) if _BARE.fullmatch(text) else None
 
 
 def configured_origins(origins: Collection[str]) -> frozenset[Origin]:
-    """The configured origins, parsed.
+    """Return the configured origins, parsed.
 
     Raises:
-        TypeError: a single string was given for the list.
-        ValueError: an entry is no origin.
+        TypeError: a single string instead of a list.
+        ValueError: an entry is not an origin.
     """
     if isinstance(origins, str):
         raise TypeError("origin must be a list of origins, not one string")
     parsed = {text: parse_bare_origin(text) for text in origins}
     if bad := [text for text, origin in parsed.items() if origin is None]:
         raise ValueError(
-            f"origin {bad[0]!r} is no origin: expected scheme and host and maybe a port, such as 'https://app.example.com'"
+            f"{bad[0]!r} in origin= is not an origin: "
+            "expected scheme, host and maybe a port, such as 'https://app.example.com'"
         )
     return frozenset(origin for origin in parsed.values() if origin is not None)
 
 
 def check_origin(context: RequestLike, trusted: Collection[Origin]) -> OriginFailure | None:
-    """None if the request may change things: it comes from the application's own origin or a trusted one.
+    """Return why a request may not change anything; None if it comes from a trusted origin.
 
-    Safe methods pass, but not a WebSocket's handshake. What ``Sec-Fetch-Site`` says, if it is sent exactly once, goes before
-    comparing the Origin header with the request's own URL, so that a proxy that ends TLS makes no request foreign.
+    The application's own origin is trusted. Safe methods pass, but not the handshake of a
+    WebSocket, which is a GET and not subject to CORS.
     """
     if context.method.upper() in _SAFE_METHODS and not context.is_websocket:
         return None
     sites = [value.strip(" \t") for value in context.headers.get("sec-fetch-site", ())]
+    # Sec-Fetch-Site before the Origin header: behind a proxy that terminates TLS, the scheme of the
+    # request's URL is not the browser's, and comparing it would refuse the own pages.
     if not sites:
         return _check_origin_header(context, {*trusted, _own_origin(context.url)})
     if sites in (["same-origin"], ["none"]):
@@ -119,8 +125,7 @@ def _check_origin_header(
 def _own_origin(url: str) -> Origin | None:
     """Return the origin of a request's URL; None if no Origin header can name it.
 
-    The host is what the request's Host header says, so it may be anything, and the message of a
-    failure quotes it.
+    The host comes from the Host header, so it may be any text, and error messages quote it.
     """
     origin = parse_origin(url)
     if origin is None or len(origin.host) > _LONGEST_HOST or not _BARE.fullmatch(str(origin)):

@@ -1,19 +1,22 @@
-"""Password hashes: what is written, what is verified, and which passwords are accepted. Nothing here waits.
+"""Password hashes: their formats, and which passwords are accepted.
 
 Every hasher of this module verifies every format, so that changing ``hash=`` locks nobody out:
 
-========================================  ===============================================================================
-``$scrypt$ln=15,r=8,p=3$SALT$KEY``        written by :class:`ScryptHash`, the default; also passlib's format, at any cost
-``s2:SALT:KEY``                           written by :class:`LuciaHash` and by Lucia v1 for JavaScript
-``SALT:KEY``                              Lucia's older format; never written
-``$argon2id$v=19$m=…,t=…,p=…$SALT$KEY``   written by :class:`Argon2Hash`; also ``argon2i``, ``argon2d`` and version 16
-========================================  ===============================================================================
+=======================================  ====================================================
+``$scrypt$ln=15,r=8,p=3$SALT$KEY``       :class:`ScryptHash`, the default; also passlib's
+``s2:SALT:KEY``                          :class:`LuciaHash`, and Lucia v1 for JavaScript
+``SALT:KEY``                             Lucia's older format; never written
+``$argon2id$v=19$m=…,t=…,p=…$SALT$KEY``  :class:`Argon2Hash`; argon2i, argon2d and version 16
+                                         are verified too
+=======================================  ====================================================
 
-Passwords are hashed as the UTF-8 of their NFKC form, so that one password typed on two keyboards is one password.
-A hash of another kind or cost than the configured one may have been made elsewhere without NFKC: for such a hash, verifying
-tries that form first and then the text as it is, where the two differ. A hash of the configured kind costs one derivation.
+Passwords are hashed as the UTF-8 of their NFKC form, so that the same password typed on two
+keyboards is the same. A hash of another kind or cost than the configured one may come from a system
+without NFKC: for such a hash, verifying tries the NFKC form and then, if it differs, the text as it
+is. A hash of the configured kind takes one derivation.
 
-Scrypt is RFC 7914, Argon2 is RFC 9106; the default costs are those of OWASP's Password Storage Cheat Sheet.
+Scrypt is RFC 7914, Argon2 is RFC 9106. The default costs are those of OWASP's Password Storage
+Cheat Sheet.
 """
 
 import base64
@@ -48,7 +51,7 @@ MAX_PASSWORD_LENGTH: Final = 1_000
 """The longest password, in characters (code points)."""
 
 OUTDATED_PREFIX: Final = "$2a"
-"""How the bcrypt hashes begin that Lucia wrote before it used scrypt."""
+"""The prefix of the bcrypt hashes that Lucia wrote before it used scrypt."""
 
 _SALT_BYTES: Final = 16
 _KEY_BYTES: Final = 32
@@ -63,7 +66,8 @@ _LUCIA_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SCRYPT: Final = re.compile(
-    r"\$scrypt\$ln=([1-9][0-9]?),r=([1-9][0-9]{0,6}),p=([1-9][0-9]{0,6})\$([A-Za-z0-9+/]{0,1400})\$([A-Za-z0-9+/]{43})"
+    r"\$scrypt\$ln=([1-9][0-9]?),r=([1-9][0-9]{0,6}),p=([1-9][0-9]{0,6})"
+    r"\$([A-Za-z0-9+/]{0,1400})\$([A-Za-z0-9+/]{43})"
 )
 _LUCIA: Final = re.compile("(?:(s2):)?([^:\ud800-\udfff]*):([0-9a-f]{128})")
 _ARGON2: Final = re.compile(
@@ -74,18 +78,21 @@ _ARGON2: Final = re.compile(
 
 @runtime_checkable
 class PasswordHasher(Protocol):
-    """Makes and checks password hashes. The methods use the CPU and wait for nothing; they are called from several threads at once."""
+    """Creates and verifies password hashes.
+
+    The methods are sync, and are called from several threads at once.
+    """
 
     def hash(self, password: str, /) -> str:
-        """The text to store for ``password``, with a salt of its own: never the same text twice."""
+        """Return the hash to store for ``password``, with a new salt each time."""
         ...
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """Whether ``hashed`` was made from ``password``. A text that is no hash is valid for no password and raises nothing."""
+        """Return whether ``hashed`` is a hash of ``password``; False for text that is none."""
         ...
 
     def needs_rehash(self, hashed: str, /) -> bool:
-        """Whether a verified password should be hashed anew, since ``hashed`` has another format or cost than :meth:`hash` writes."""
+        """Return whether ``hashed`` has another format or cost than :meth:`hash` writes."""
         ...
 
 
@@ -93,16 +100,16 @@ class PasswordHasher(Protocol):
 class PasswordPool:
     """How many passwords one process hashes at once, and how many more may wait.
 
-    A log-in beyond that is :class:`~lucia.Overloaded`.
+    A login beyond that raises :class:`~lucia.Overloaded`.
 
     Args:
-        workers: how many are hashed at once, each with the memory that its hash takes; by default as
-            many as there are cores, at most 4, and in sync at most 2.
-        queue: how many more may wait; by default 64, in sync 1, since there a log-in that waits
-            holds one of the server's threads.
+        workers: how many are hashed at once, each taking the memory of its hash; by default the
+            number of cores, at most 4, and in sync code at most 2.
+        queue: how many more may wait; by default 64, in sync code 1, since there a waiting login
+            occupies one of the server's threads.
 
     Raises:
-        TypeError: a number is no ``int``.
+        TypeError: a number is not an ``int``.
         ValueError: ``workers`` is less than 1, or ``queue`` is negative.
     """
 
@@ -114,7 +121,7 @@ class PasswordPool:
         _check_number("queue", self.queue, 0)
 
     def bounds(self, workers: int, queue: int) -> tuple[int, int]:
-        """Return the two numbers, with these in the place of what is not set."""
+        """Return both numbers, with these defaults for what is not set."""
         return (
             workers if self.workers is None else self.workers,
             queue if self.queue is None else self.queue,
@@ -131,11 +138,13 @@ def _check_number(name: str, number: object, least: int) -> None:
 
 
 def check_new_password(password: object) -> None:
-    """Refuse what can't become a password, before any work is done on it: normalising is quadratic on combining marks.
+    """Raise an error if a new password is not acceptable.
+
+    Call it before any work on the password: normalising is quadratic in combining marks.
 
     Raises:
-        TypeError: it is no ``str``.
-        InvalidInput: it is empty, longer than 1,000 characters, or holds a lone surrogate.
+        TypeError: it is not a ``str``.
+        InvalidInput: it is empty, longer than 1,000 characters, or contains a lone surrogate.
     """
     if not isinstance(password, str):
         raise TypeError(f"a password must be a str, not {type(password).__name__}")
@@ -145,22 +154,24 @@ def check_new_password(password: object) -> None:
 
 
 def is_acceptable(password: object) -> bool:
-    """Whether ``password`` can be anybody's: False for all that :func:`check_new_password` refuses."""
+    """Return whether :func:`check_new_password` accepts ``password``."""
     return isinstance(password, str) and _fault(password) is None
 
 
 def is_outdated(hashed: str) -> bool:
-    """Whether ``hashed`` is one of the bcrypt hashes that are no longer verified: its owner needs a password reset."""
+    """Return whether ``hashed`` is a bcrypt hash: they are not supported, and need a reset."""
     return hashed.startswith(OUTDATED_PREFIX)
 
 
 def verify(password: str, hashed: str, *, is_normalised: bool = False) -> bool:
-    """Whether ``hashed``, in any format of this module, was made from ``password``. Keys are compared in constant time.
+    """Return whether ``hashed``, in any format of this module, is a hash of ``password``.
 
-    If the hash is known to be of a normalised password (``is_normalised``), only the NFKC form of ``password`` is tried.
+    Keys are compared in constant time. If the hash is known to be of a normalised password
+    (``is_normalised``), only the NFKC form of ``password`` is tried.
 
-    False for a text that is no hash, for a password that is not acceptable, and for a stored cost beyond the bounds that keep a
-    hostile hash from exhausting the machine: 128 MiB of memory; 2^22 scrypt blocks (N·r·p); 512 MiB filled and 16 lanes for Argon2.
+    False for text that is not a hash, for a password that is not acceptable, and for a stored cost
+    beyond the limits that keep a hostile hash from exhausting the machine: 128 MiB of memory, 2^22
+    scrypt blocks (N·r·p), and for Argon2 512 MiB filled and 16 lanes.
 
     Raises:
         ImportError: ``hashed`` is an Argon2 hash and argon2-cffi is missing.
@@ -174,15 +185,16 @@ def verify(password: str, hashed: str, *, is_normalised: bool = False) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ScryptHash:
-    """Writes ``$scrypt$ln=15,r=8,p=3$SALT$KEY``: the PHC string that passlib reads too. The default.
+    """Writes ``$scrypt$ln=15,r=8,p=3$SALT$KEY``, which passlib reads too. The default.
 
-    OWASP's N = 2^15, r = 8, p = 3 takes 32 MiB of memory and about a quarter of a second; the salt has 16 bytes, the key 32.
+    OWASP's N = 2^15, r = 8, p = 3 takes 32 MiB of memory and about a quarter of a second. The salt
+    has 16 bytes, the key 32.
 
     Args:
-        ln: the binary logarithm of N, the number of blocks held in memory.
-        r: the size of a block in units of 128 bytes; N·r·128 bytes is the memory.
-        p: how often the work is done, one time after the other.
-        random_bytes: gives that many random bytes, for salts.
+        ln: the binary logarithm of N, the number of blocks in memory.
+        r: the size of a block in units of 128 bytes; the memory is N·r·128 bytes.
+        p: how many times the work is done, one after another.
+        random_bytes: returns so many random bytes, for salts.
 
     Raises:
         ValueError: scrypt has no such parameters, or :func:`verify` would refuse them.
@@ -202,7 +214,7 @@ class ScryptHash:
             )
 
     def hash(self, password: str, /) -> str:
-        """The hash to store.
+        """Return the hash to store.
 
         Raises:
             TypeError, InvalidInput: as :func:`check_new_password`.
@@ -213,30 +225,31 @@ class ScryptHash:
         return f"$scrypt$ln={self.ln},r={self.r},p={self.p}${_encode64(salt)}${_encode64(key)}"
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """As :func:`verify`; a hash that :meth:`hash` may have written is one of a normalised password."""
+        """Verify as :func:`verify`; hashes of the configured kind are of normalised passwords."""
         return verify(password, hashed, is_normalised=not self.needs_rehash(hashed))
 
     def needs_rehash(self, hashed: str, /) -> bool:
-        """True for every format and cost but the configured one."""
+        """Return True for every format and cost except the configured ones."""
         stored = _read_scrypt(hashed)
         return stored is None or stored.cost != (self.ln, self.r, self.p)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LuciaHash:
-    """Writes ``s2:SALT:KEY`` exactly as Lucia v1 for JavaScript does, for those who share users with such a service.
+    """Writes ``s2:SALT:KEY`` as Lucia v1 for JavaScript, to share users with such a service.
 
-    SALT is 16 characters of ``0-9A-Za-z``, used as they are; KEY is the lower-case hex of 64 bytes of scrypt with N = 2^14, r = 16, p = 1:
-    32 MiB of memory and about a tenth of a second.
+    SALT is 16 characters of ``0-9A-Za-z``, used as they are. KEY is the lower-case hex of 64 bytes
+    of scrypt with N = 2^14, r = 16, p = 1, which takes 32 MiB of memory and about a tenth of a
+    second.
 
     Args:
-        random_bytes: gives that many random bytes, for salts.
+        random_bytes: returns so many random bytes, for salts.
     """
 
     random_bytes: Callable[[int], bytes] = field(default=os.urandom, repr=False)
 
     def hash(self, password: str, /) -> str:
-        """The hash to store.
+        """Return the hash to store.
 
         Raises:
             TypeError, InvalidInput: as :func:`check_new_password`.
@@ -246,11 +259,11 @@ class LuciaHash:
         return f"s2:{salt}:{_LUCIA_COST.derive(secret, salt.encode(), _LUCIA_KEY_BYTES).hex()}"
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """As :func:`verify`; a hash that :meth:`hash` may have written is one of a normalised password."""
+        """Verify as :func:`verify`; hashes of the configured kind are of normalised passwords."""
         return verify(password, hashed, is_normalised=not self.needs_rehash(hashed))
 
     def needs_rehash(self, hashed: str, /) -> bool:
-        """True for everything but ``s2:``."""
+        """Return True for everything except ``s2:``."""
         stored = _read_lucia(hashed)
         return stored is None or stored.cost != _LUCIA_COST
 
@@ -262,10 +275,10 @@ class Argon2Hash:
     OWASP's m = 19 MiB, t = 2, p = 1; the salt has 16 bytes, the key 32.
 
     Args:
-        time_cost: how often the memory is filled.
+        time_cost: how many times the memory is filled.
         memory_cost: the memory in KiB.
         parallelism: the number of lanes, each a thread of its own.
-        random_bytes: gives that many random bytes, for salts.
+        random_bytes: returns so many random bytes, for salts.
 
     Raises:
         ImportError: argon2-cffi is missing.
@@ -290,7 +303,7 @@ class Argon2Hash:
         return _Argon2Cost("id", 19, self.memory_cost, self.time_cost, self.parallelism)
 
     def hash(self, password: str, /) -> str:
-        """The hash to store.
+        """Return the hash to store.
 
         Raises:
             TypeError, InvalidInput: as :func:`check_new_password`.
@@ -302,11 +315,11 @@ class Argon2Hash:
         return f"$argon2id$v=19${parameters}${_encode64(salt)}${_encode64(key)}"
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """As :func:`verify`; a hash that :meth:`hash` may have written is one of a normalised password."""
+        """Verify as :func:`verify`; hashes of the configured kind are of normalised passwords."""
         return verify(password, hashed, is_normalised=not self.needs_rehash(hashed))
 
     def needs_rehash(self, hashed: str, /) -> bool:
-        """True for every format and cost but the configured one."""
+        """Return True for every format and cost except the configured ones."""
         stored = _read_argon2(hashed)
         return stored is None or stored.cost != self._cost
 
@@ -320,12 +333,12 @@ class _ScryptCost(NamedTuple):
 
     @property
     def memory(self) -> int:
-        """What the work takes, in bytes; computed as OpenSSL does, which refuses to begin with less."""
+        """The memory needed, in bytes, computed as OpenSSL does: it refuses to start with less."""
         return 128 * self.r * ((1 << self.ln) + self.p + 2)
 
     @property
     def is_bearable(self) -> bool:
-        """Whether scrypt has these parameters (RFC 7914, section 2) and they are within the bounds."""
+        """Whether scrypt allows these parameters (RFC 7914, section 2), and so do our limits."""
         exists = self.r > 0 and self.p > 0 and 0 < self.ln < 16 * self.r
         return (
             exists
@@ -350,7 +363,7 @@ class _Argon2Cost(NamedTuple):
 
     @property
     def is_bearable(self) -> bool:
-        """Whether Argon2 has these parameters (RFC 9106, section 3.1) and they are within the bounds."""
+        """Whether Argon2 allows these parameters (RFC 9106, section 3.1), and so do our limits."""
         exists = (
             self.time_cost > 0 and self.parallelism > 0 and self.memory_cost >= 8 * self.parallelism
         )
@@ -380,19 +393,19 @@ _OLDER_LUCIA_COST: Final = _ScryptCost(ln=14, r=8, p=1)
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A stored hash, taken apart."""
+    """A parsed hash."""
 
     cost: _ScryptCost | _Argon2Cost
     salt: bytes = field(repr=False)
     key: bytes = field(repr=False)
 
     def derive(self, secret: bytes) -> bytes:
-        """What ``key`` is when ``secret`` is the right one."""
+        """Return the key that ``secret`` has; it is ``key`` if the secret is right."""
         return self.cost.derive(secret, self.salt, len(self.key))
 
 
 def _read(hashed: str) -> _Stored | None:
-    """Take apart a hash of any format; None for what is no hash, or one whose cost is out of bounds."""
+    """Parse a hash of any format; None for text that is not a hash, or a cost over the limits."""
     return _read_scrypt(hashed) or _read_lucia(hashed) or _read_argon2(hashed)
 
 
@@ -423,7 +436,7 @@ def _read_lucia(hashed: str) -> _Stored | None:
 
 
 def _stored(cost: _ScryptCost | _Argon2Cost, salt: str, key: str) -> _Stored | None:
-    """The stored hash, if its cost is within the bounds and the rest is base64."""
+    """Return the parsed hash if its cost is within the limits and the rest is base64."""
     if not cost.is_bearable:
         return None
     try:
@@ -433,7 +446,7 @@ def _stored(cost: _ScryptCost | _Argon2Cost, salt: str, key: str) -> _Stored | N
 
 
 def _fault(password: str) -> str | None:
-    """Why ``password`` is not acceptable, in words that hold nothing of it."""
+    """Return why ``password`` is not acceptable, without quoting it."""
     if not password:
         return "a password must not be empty"
     if len(password) > MAX_PASSWORD_LENGTH:
@@ -444,18 +457,18 @@ def _fault(password: str) -> str | None:
 
 
 def _new_secret(password: str) -> bytes:
-    """The bytes that are hashed for a new password."""
+    """Return the bytes to hash for a new password."""
     check_new_password(password)
     return unicodedata.normalize("NFKC", password).encode()
 
 
 def _secrets(password: str) -> list[bytes]:
-    """The bytes that a stored hash may have been made from, likeliest first: one or two."""
+    """Return the bytes that a stored hash may be of, the most likely first: one or two."""
     return list(dict.fromkeys((_new_secret(password), password.encode())))
 
 
 def _salt_text(random_bytes: Callable[[int], bytes]) -> str:
-    """A salt as Lucia makes it, uniform over its alphabet: the two of 64 values that name no character are drawn again."""
+    """Return a salt as Lucia does, uniform over its 62 characters: two of 64 values are redrawn."""
     text = ""
     while len(text) < _LUCIA_SALT_LENGTH:
         drawn = (byte & 63 for byte in random_bytes(_LUCIA_SALT_LENGTH - len(text)))
@@ -464,15 +477,15 @@ def _salt_text(random_bytes: Callable[[int], bytes]) -> str:
 
 
 def _encode64(data: bytes) -> str:
-    """Base64 without padding, as PHC strings have it."""
+    """Encode as base64 without padding, as PHC strings are."""
     return base64.b64encode(data).decode().rstrip("=")
 
 
 def _decode64(text: str) -> bytes:
-    """The reverse of :func:`_encode64`.
+    """Decode base64 without padding.
 
     Raises:
-        binascii.Error: no bytes have this text.
+        binascii.Error: it is not base64.
     """
     return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 

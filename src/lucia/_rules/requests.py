@@ -1,4 +1,7 @@
-"""What the library needs to know of a request, and may do to its response. A web framework is one function that makes this."""
+"""What the library reads of a request and sets on its response.
+
+An integration of a web framework is a function that creates a :class:`RequestContext`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +17,7 @@ REQUEST_HEADERS: Final = ("cookie", "origin", "sec-fetch-site", "authorization")
 
 
 class RequestLike(Protocol):
-    """What :class:`RequestContext` has, for an integration whose own object of a request has it too."""
+    """The members of :class:`RequestContext`, for integrations with their own request object."""
 
     @property
     def method(self) -> str: ...
@@ -44,22 +47,24 @@ def _always() -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestContext:
-    """One request, as a web framework shows it.
+    """One request, for ``Auth.handle_request``.
 
-    Its ``repr`` shows neither the headers, which hold the session id, nor the URL, which may hold a
-    token of the application's.
+    Its ``repr`` has neither the headers, which contain the session id, nor the URL, which may
+    contain a token of the application.
 
     Args:
         method: as sent, such as ``POST``.
         url: absolute, with the scheme and host the application is reached by.
-        headers: by lower-case name, each with all values that were sent under it, in order; others than
-            ``cookie``, ``origin``, ``sec-fetch-site`` and ``authorization`` are never looked at.
-        set_cookie: adds a cookie to the response, in the place of an earlier one with the same name.
-        set_header: sets a header of the response that belongs to the cookie: ``cache-control``, or ``vary``, which is added to.
-        is_websocket: this is a WebSocket's handshake.
-        can_set_cookie: whether the response can still take a cookie; False once it has started.
-        client_address: where the request came from, such as ``203.0.113.9``, by which failed sign-ins are counted; None if that is not
-            known. Behind a proxy it is what the server was told by it, never a header that anybody can send.
+        headers: by lower-case name, each with all values that were sent under it, in order. Only
+            ``cookie``, ``origin``, ``sec-fetch-site`` and ``authorization`` are read.
+        set_cookie: adds a cookie to the response, replacing an earlier one with the same name.
+        set_header: sets a response header that goes with the cookie: ``cache-control`` is replaced,
+            ``vary`` is added to.
+        is_websocket: whether this is the handshake of a WebSocket.
+        can_set_cookie: whether a cookie can still be set; False once the response has started.
+        client_address: the address that the request came from, such as ``203.0.113.9``; failed
+            logins are counted by it. None if it is not known. Behind a proxy it is what the proxy
+            told the server, never a header that anybody can send.
     """
 
     method: str

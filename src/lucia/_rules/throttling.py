@@ -1,9 +1,11 @@
-"""How often passwords may be tried: the settings, and the rules that every store of failures follows.
+"""Limits on wrong passwords: the settings, and the rules that every throttle store follows.
 
-A failure is counted before its password is verified, and taken back if the password was right; so guesses that run at once can't pass
-together where one may. It is counted under two names, the key's and the address's, and forgotten some time after it happened. The first
-failures are free; after them each attempt has to wait, from the last failure on, twice as long as the one before, up to a bound. An
-attempt that is refused for coming too early is not counted, and makes nobody wait longer.
+An attempt is counted as a failure before its password is verified, and taken back if the password
+was right: so concurrent guesses can't all pass where one may. It is counted under two names, one
+for the key and one for the address, and forgotten after a while. The first failures are free. Then
+each attempt has to wait, from the last failure on, twice as long as the one before, up to a
+maximum. An attempt that comes too early is refused without being counted, and makes nobody wait
+longer.
 """
 
 import hashlib
@@ -19,23 +21,24 @@ from lucia.models import KeyRow
 __all__ = ["Attempt", "FailureLimit", "FailureRule", "Throttle"]
 
 MOST_FREE: Final = 1_000
-"""The largest number of free failures: a store keeps as many entries."""
+"""The largest number of free failures: a store has an entry for each."""
 
 FOREVER_MS: Final = 10 * 366 * 24 * 3_600_000
-"""Longer than any single-use key should live, in milliseconds."""
+"""Longer than any single-use key lives, in milliseconds."""
 
 SLACK_MS: Final = 60_000
-"""How much longer than its key the count of a single-use key lives, for two machines' clocks."""
+"""How much longer than a single-use key its failures are counted, since clocks differ."""
 
 _IPV6_PREFIX: Final = 64
 _NAME_BYTES: Final = 16
 
 
 class FailureRule(NamedTuple):
-    """A limit as a store of failures needs it; durations are in milliseconds.
+    """A limit as a throttle store needs it; all durations are in milliseconds.
 
-    ``free`` failures pass without a wait; from then on the wait is ``first`` after the last failure, doubled with each further one, up
-    to ``longest``. A failure counts until it is ``forget`` old. What is stored lives for ``life`` after the last failure.
+    After ``free`` failures, the wait from the last failure on is ``first``, and doubles with each
+    further failure up to ``longest``. A failure counts until it is ``forget`` old. What is stored
+    expires ``life`` after the last failure.
     """
 
     free: int
@@ -46,19 +49,22 @@ class FailureRule(NamedTuple):
 
     @property
     def kept(self) -> int:
-        """How many failures, the newest ones, are enough to know: with so many the wait is the longest."""
+        """How many of the newest failures a store has to keep: with so many the wait is longest."""
         return self.free + (self.longest // self.first).bit_length() + 1
 
     def counts(self, failed_at: int, now: int) -> bool:
-        """Whether a failure is not forgotten; one from a future further away than any wait is, since the clock was set back."""
+        """Return whether a failure still counts.
+
+        One that lies further in the future than the longest wait does not: the clock was set back.
+        """
         return now - failed_at < self.forget and failed_at - now <= self.longest
 
     def judge(self, failures: Iterable[int], now: int) -> tuple[int, int]:
-        """How long an attempt still has to wait, 0 if it may be made now, and how many failures count.
+        """Return how long an attempt has to wait, 0 if it may be made now, and the failure count.
 
         Args:
-            failures: when they happened, in any order.
-            now: the time, all in milliseconds since the epoch.
+            failures: the times of the failures, in any order.
+            now: the time; all are in milliseconds since the epoch.
         """
         counted = [failed_at for failed_at in failures if self.counts(failed_at, now)]
         if len(counted) < self.free:
@@ -68,13 +74,14 @@ class FailureRule(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """What a store of failures answers to an attempt.
+    """The result of an attempt in a throttle store.
 
     Args:
-        wait: 0 if the attempt may be made: then it is counted as a failure under each of its names; else the milliseconds to wait, and
-            nothing was changed.
+        wait: 0 if the attempt may be made; it is then counted as a failure under each of its names.
+            Else the milliseconds to wait, and nothing was changed.
         failures: for each name how many failures count, this attempt included.
-        entries: for each name what :meth:`~lucia.ThrottleStore.take_back` takes to find this attempt; empty if it has to wait.
+        entries: for each name the entry of this attempt, for
+            :meth:`~lucia.ThrottleStore.take_back`; empty if it has to wait.
     """
 
     wait: int
@@ -91,17 +98,19 @@ def _check_count(name: str, count: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureLimit:
-    """How many failed attempts are free, and how long those after them have to wait.
+    """How many failed attempts are free, and how long further attempts have to wait.
 
     Args:
-        free: so many failures cost no wait, 1 to 1,000.
-        first_wait: how long the next attempt has to wait after the last failure; doubled with each further failure.
-        longest_wait: the wait grows to this and no further.
-        forget: a failure is forgotten so long after it happened.
+        free: the number of failures without a wait, 1 to 1,000.
+        first_wait: how long the next attempt has to wait after the last failure; it doubles with
+            each further failure.
+        longest_wait: the maximum of the wait.
+        forget: the time after which a failure no longer counts.
 
     Raises:
-        TypeError: ``free`` is no ``int``, or a duration no ``timedelta``.
-        ValueError: ``free`` is out of its range, or the durations are not in the order first, longest, forget, or longer than ten years.
+        TypeError: ``free`` is not an ``int``, or a duration is not a ``timedelta``.
+        ValueError: ``free`` is out of range, the durations don't grow from first to longest to
+            forget, or one is longer than ten years.
     """
 
     free: int
@@ -114,13 +123,14 @@ class FailureLimit:
         rule = self.rule
         if not 1 <= rule.first <= rule.longest <= rule.forget <= FOREVER_MS:
             raise ValueError(
-                "first_wait must be at least a millisecond, longest_wait at least first_wait, forget at least longest_wait and at most "
-                f"ten years; got {self.first_wait}, {self.longest_wait} and {self.forget}"
+                "first_wait must be at least a millisecond, longest_wait at least first_wait, "
+                "forget at least longest_wait and at most ten years; "
+                f"got {self.first_wait}, {self.longest_wait} and {self.forget}"
             )
 
     @property
     def rule(self) -> FailureRule:
-        """The same in milliseconds."""
+        """The limit in milliseconds, for a throttle store."""
         first, longest, forget = (
             milliseconds(name, getattr(self, name))
             for name in ("first_wait", "longest_wait", "forget")
@@ -136,17 +146,19 @@ _BY_ADDRESS: Final = FailureLimit(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttle:
-    """Limits on sign-ins with a wrong password, whether the key exists or not.
+    """Limits on logins with a wrong password, whether the key exists or not.
 
     Args:
-        by_key: the failures at one key, from wherever; by default 5 are free, then 1 s, 2 s, 4 s up to 15 minutes, forgotten after 24
-            hours. None for no limit.
-        by_address: the failures from one address, at whichever keys; by default 50 are free, then 1 s, 2 s, 4 s up to one minute,
-            forgotten after an hour. None for no limit.
-        single_use_failures: so many wrong passwords consume a single-use key that has one, 1 to 1,000; None for no limit.
+        by_key: the failures for one key, from all addresses. By default 5 are free, then the wait
+            is 1 s, 2 s, 4 s, up to 15 minutes; forgotten after 24 hours. None for no limit.
+        by_address: the failures from one address, for all keys. By default 50 are free, then the
+            wait is 1 s, 2 s, 4 s, up to one minute; forgotten after an hour. None for no limit.
+        single_use_failures: how many wrong passwords consume a single-use key that has a password,
+            1 to 1,000; None for no limit.
 
     Raises:
-        TypeError, ValueError: ``single_use_failures`` is no ``int``, or out of its range.
+        TypeError: ``single_use_failures`` is not an ``int``.
+        ValueError: ``single_use_failures`` is out of range.
     """
 
     by_key: FailureLimit | None = _BY_KEY
@@ -158,7 +170,10 @@ class Throttle:
             _check_count("single_use_failures", self.single_use_failures)
 
     def rules(self, key_id: str | None, address: str | None) -> dict[str, FailureRule]:
-        """The rules of an attempt by the names it is counted under; what is not known, or has no limit, is left out."""
+        """Return the rules of an attempt, by the names that it is counted under.
+
+        What is not known or has no limit is left out.
+        """
         limits = (
             ("key", key_id, self.by_key),
             ("address", address and address_block(address), self.by_address),
@@ -170,9 +185,10 @@ class Throttle:
         }
 
     def single_use_rule(self, row: KeyRow, now: int) -> dict[str, FailureRule]:
-        """The rule of an attempt at this single-use key, which lives as long as the key; empty if there is no limit, or nothing to guess.
+        """Return the rule of an attempt with this single-use key, which lives as long as the key.
 
-        It is this very key's: another one that is made later under the same id has a count of its own.
+        Empty if there is no limit or no password to guess. The name has the password's hash in it,
+        so that a later key with the same id has a count of its own.
         """
         if (
             self.single_use_failures is None
@@ -194,14 +210,18 @@ class Throttle:
 
 
 def failure_name(kind: str, text: str) -> str:
-    """A name to count failures under: 32 hex digits of a hash, which hold neither the key nor the address."""
+    """Return a name to count failures under: 32 hex digits, which don't reveal key or address."""
     return hashlib.sha256(f"lucia {kind}\0{text}".encode(errors="surrogatepass")).hexdigest()[
         : 2 * _NAME_BYTES
     ]
 
 
 def address_block(address: str) -> str:
-    """What an address is counted as: itself for IPv4, its /64 for IPv6, which is what one subscriber has; other text is taken as it is."""
+    """Return the block of an address, by which requests are counted.
+
+    That is the address itself for IPv4, and its /64 for IPv6, since one subscriber has that many.
+    Other text is returned as it is.
+    """
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -214,5 +234,5 @@ def address_block(address: str) -> str:
 
 
 def seconds_to_wait(wait: int) -> int:
-    """Milliseconds as whole seconds, rounded up."""
+    """Convert milliseconds to whole seconds, rounded up."""
     return -(-wait // 1000)

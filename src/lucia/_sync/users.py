@@ -47,10 +47,12 @@ from lucia.models import (
 
 
 class UserMethods(SessionMethods[UserT]):
-    """The user half of ``Auth``. Each method raises :class:`~lucia.UsersNotConfigured` where there is no user adapter.
+    """The methods of ``Auth`` for users and keys.
 
-    A password is hashed and verified by the worker pool, never on the event loop; more of them at once than its queue takes are
-    :class:`~lucia.Overloaded`. In the pool, addresses take turns.
+    Without a user adapter each raises :class:`~lucia.UsersNotConfigured`.
+
+    Passwords are hashed and verified by the worker pool, never on the event loop. If its queue is
+    full, :class:`~lucia.Overloaded` is raised. In the pool, addresses take turns.
     """
 
     _hasher: PasswordHasher
@@ -65,10 +67,12 @@ class UserMethods(SessionMethods[UserT]):
         """Store a new user, and their primary key if there is one, both or neither.
 
         Raises:
-            DuplicateKeyId: a key has this id.
-            InvalidInput: the password or the key's name can't be one, or an attribute holds NUL or a lone surrogate.
-            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None, or ``attributes`` are no mapping.
-            ValueError: the adapter refuses an attribute, or ``provider_id`` holds a colon.
+            DuplicateKeyId: a key has this id already.
+            InvalidInput: the password or the key's name is not valid, or an attribute contains NUL
+                or a lone surrogate.
+            TypeError: ``primary_key`` is neither a ``PrimaryKey`` nor None, or ``attributes`` is
+                not a mapping.
+            ValueError: the adapter refuses an attribute, or ``provider_id`` contains a colon.
         """
         users = self._require_users()
         check_primary_key(primary_key)
@@ -82,10 +86,10 @@ class UserMethods(SessionMethods[UserT]):
         return self.transform_database_user(row)
 
     def get_user(self, user_id: str) -> UserT:
-        """The user with this id, always from the store.
+        """Return the user with this id, read from the store and not from the cache.
 
         Raises:
-            InvalidUserId: there is none.
+            InvalidUserId: there is no such user.
         """
         row = self._get_user(sought_user_id(user_id))
         if row is None:
@@ -93,12 +97,12 @@ class UserMethods(SessionMethods[UserT]):
         return self.transform_database_user(row)
 
     def update_user_attributes(self, user_id: str, attributes: Mapping[str, Any]) -> UserT:
-        """Change the named attributes and leave the others.
+        """Change these attributes and leave the others.
 
         Raises:
             InvalidUserId: there is no such user.
-            InvalidInput: an attribute holds NUL or a lone surrogate.
-            TypeError: ``attributes`` are no mapping.
+            InvalidInput: an attribute contains NUL or a lone surrogate.
+            TypeError: ``attributes`` is not a mapping.
         """
         users = self._require_users()
         sought_user_id(user_id)
@@ -115,14 +119,18 @@ class UserMethods(SessionMethods[UserT]):
         return self.transform_database_user(row)
 
     def delete_user(self, user_id: str) -> None:
-        """Remove a user with all keys and sessions, also those of a login that is under way. An unknown id is no error."""
+        """Remove a user with all keys and sessions, also the session of a concurrent login.
+
+        An unknown id is not an error.
+        """
         users = self._require_users()
         check_user_id(user_id)
         found = users.get_user(user_id)
-        if (
-            found is not None and exactly(found, user_id) is None
-        ):  # another user, whose id the store takes for this one
+        if found is not None and exactly(found, user_id) is None:
+            # Another user, whose id the database's collation takes for this one.
             return
+        # Keys first: then nobody can log in any more. Sessions before the user and again after:
+        # a login that had checked its key before may store its session in between.
         users.delete_keys_by_user_id(user_id)
         with revocation(user_id):
             self._sessions.delete_sessions_by_user_id(user_id)
@@ -135,13 +143,13 @@ class UserMethods(SessionMethods[UserT]):
     def create_key(
         self, user_id: str, *, provider_id: str, provider_user_id: str, password: str | None
     ) -> PersistentKey:
-        """Give a user a further key, one that can be deleted.
+        """Give a user another key, which can be deleted.
 
         Raises:
             InvalidUserId: there is no such user.
-            DuplicateKeyId: a key has this id.
-            InvalidInput: the key's name or the password can't be one.
-            ValueError: ``provider_id`` holds a colon.
+            DuplicateKeyId: a key has this id already.
+            InvalidInput: the key's name or the password is not valid.
+            ValueError: ``provider_id`` contains a colon.
         """
         row = self._new_key(
             user_id, PrimaryKey(provider_id, provider_user_id, password), primary=False
@@ -164,21 +172,21 @@ class UserMethods(SessionMethods[UserT]):
         password: str | None,
         expires_in: timedelta,
     ) -> SingleUseKey:
-        """Give a user a key that its first use consumes, such as for a password reset.
+        """Give a user a key that is consumed by its first use, such as for a password reset.
 
         Args:
-            user_id: whose key.
-            provider_id: what it is for, such as ``password_reset``.
-            provider_user_id: names it among those; where the key has no password, this is the secret.
-            password: a code the person has to type, or None.
-            expires_in: how long it can be used.
+            user_id: the user.
+            provider_id: the purpose of the key, such as ``password_reset``.
+            provider_user_id: the name of the key; if it has no password, this is the secret.
+            password: a code that the person has to type, or None.
+            expires_in: how long the key can be used.
 
         Raises:
             InvalidUserId: there is no such user.
-            DuplicateKeyId: a key has this id.
-            TypeError: ``expires_in`` is no ``timedelta``.
-            InvalidInput: the key's name or the password can't be one.
-            ValueError: ``expires_in`` is negative, or ``provider_id`` holds a colon.
+            DuplicateKeyId: a key has this id already.
+            TypeError: ``expires_in`` is not a ``timedelta``.
+            InvalidInput: the key's name or the password is not valid.
+            ValueError: ``expires_in`` is negative, or ``provider_id`` contains a colon.
         """
         expires = self._clock() + milliseconds("expires_in", expires_in)
         row = self._new_key(
@@ -205,24 +213,29 @@ class UserMethods(SessionMethods[UserT]):
         *,
         address: str | None = None,
     ) -> Key:
-        """Check a key and its password; consume it if it is a single-use key, also an expired one, but not on a wrong password.
+        """Check a key and its password, and consume a single-use key.
 
-        A key without a password is used with ``password=None`` alone. Where a password is given, every answer costs one verification, so
-        that known and unknown keys take the same time. A hash that is not of the configured kind is replaced.
+        An expired single-use key is removed too; a wrong password does not consume it. A key
+        without a password needs ``password=None``. If a password is given, every result takes the
+        time of one verification, so that known and unknown keys can't be told apart. A hash of
+        another kind or cost than the configured one is replaced.
 
-        Wrong passwords are limited as :class:`~lucia.Throttle` says, and so many of them consume a single-use key.
+        Wrong passwords are limited, see :class:`~lucia.Throttle`; its ``single_use_failures``
+        consume a single-use key.
 
         Args:
             provider_id: the key's provider.
-            provider_user_id: the key among the provider's.
-            password: what the person typed; None for a key without one.
-            address: where the request came from, for the limit by address and for its turn in the password pool; None for no such
-                limit, and one turn with all others without an address.
+            provider_user_id: the key's name with that provider.
+            password: what the person typed; None for a key without a password.
+            address: where the request came from, for the limit by address and for its turn in the
+                password pool. None for no such limit; all requests without an address share a turn.
 
         Raises:
-            InvalidCredentials: as one of :class:`~lucia.InvalidKeyId` (no such key, or somebody else consumed it),
-                :class:`~lucia.InvalidPassword`, :class:`~lucia.OutdatedPassword` and :class:`~lucia.ExpiredKey`.
-            TooManyAttempts: too many wrong passwords at this key or from this address; the password was not looked at.
+            InvalidCredentials: one of :class:`~lucia.InvalidKeyId` (there is no such key, or
+                another call consumed it), :class:`~lucia.InvalidPassword`,
+                :class:`~lucia.OutdatedPassword` and :class:`~lucia.ExpiredKey`.
+            TooManyAttempts: too many wrong passwords for this key or from this address; the
+                password was not checked.
             Overloaded: too many passwords wait to be checked.
         """
         with credentials(provider_id, provider_user_id, address):
@@ -238,7 +251,9 @@ class UserMethods(SessionMethods[UserT]):
         metadata: Mapping[str, Any] | None = None,
         address: str | None = None,
     ) -> Session:
-        """Use a key and log its user in. A login that a password change or the key's removal overtook does not survive it.
+        """Use a key and log its user in.
+
+        If the password is changed or the key removed meanwhile, the login fails.
 
         Raises:
             InvalidCredentials, TooManyAttempts, Overloaded: as :meth:`use_key`.
@@ -263,8 +278,9 @@ class UserMethods(SessionMethods[UserT]):
             row = self._rehashed(row, password, address)
         elif self._clock() > row.expires:
             self._consume(row)
-        # A single-use key is consumed after the session is made. A change of the password revokes such keys and then ends
-        # the sessions: so it ends this session, or the key is gone and nobody gets the session.
+        # Consume a single-use key after creating the session. A change of the password revokes
+        # these keys first and the sessions then. So it either revokes this session too, or the key
+        # is gone when it is to be consumed, and the session is discarded.
         session = self.create_session(row.user_id, metadata=metadata)
         proven = False
         try:
@@ -277,10 +293,10 @@ class UserMethods(SessionMethods[UserT]):
         return session
 
     def get_key(self, provider_id: str, provider_user_id: str) -> Key:
-        """The key, without checking a password or an expiry.
+        """Return a key without checking a password or its expiry.
 
         Raises:
-            InvalidKeyId: there is none.
+            InvalidKeyId: there is no such key.
         """
         row = self._get_key(sought_key_id(provider_id, provider_user_id))
         if row is None:
@@ -288,7 +304,7 @@ class UserMethods(SessionMethods[UserT]):
         return to_key(row, self._clock())
 
     def get_all_user_keys(self, user_id: str) -> list[Key]:
-        """A user's keys.
+        """Return a user's keys.
 
         Raises:
             InvalidUserId: there is no such user.
@@ -312,26 +328,28 @@ class UserMethods(SessionMethods[UserT]):
         invalidate_sessions: bool = True,
         keep_session: str | None = None,
     ) -> Session | None:
-        """Change a key's password, then end its user's sessions.
+        """Change a key's password, then revoke its user's sessions.
 
-        The user's single-use keys for the ``single_use_purposes`` of this ``Auth`` are revoked, before the change and
-        again after it.
+        The user's single-use keys for the ``single_use_purposes`` of this ``Auth`` are revoked too.
 
         Args:
             provider_id: the key's provider.
-            provider_user_id: the key among the provider's.
-            password: the new one; None for a key without one.
-            invalidate_sessions: False leaves the user's sessions as they are.
-            keep_session: the id of the session that asks for the change: it goes on under a new id, the used one is dead at once.
+            provider_user_id: the key's name with that provider.
+            password: the new password; None for no password.
+            invalidate_sessions: False keeps the user's sessions.
+            keep_session: the id of the session that asks for the change. It is renewed without a
+                grace: the used id is invalid at once.
 
         Returns:
-            What ``keep_session`` was renewed to, whose cookie has to be set; None if it was not given or was no live session of the user.
+            The renewed session, whose cookie has to be set; None if ``keep_session`` was not given
+            or is not a live session of the user.
 
         Raises:
             InvalidKeyId: there is no such key.
-            InvalidInput: the password can't be one.
+            InvalidInput: the password is not valid.
             TypeError: ``keep_session`` is neither a ``str`` nor None; nothing was changed.
-            SessionsNotRevoked: the password was changed, the sessions were not ended; calling it again is safe and ends them.
+            SessionsNotRevoked: the password was changed but the sessions were not revoked. Calling
+                this again is safe and revokes them.
         """
         users = self._require_users()
         keep = keep_session if keep_session is not None and is_session_id(keep_session) else None
@@ -355,11 +373,12 @@ class UserMethods(SessionMethods[UserT]):
     def delete_key(self, provider_id: str, provider_user_id: str) -> bool:
         """Remove a key that is not primary.
 
-        The user's single-use keys are revoked as by :meth:`update_key_password`, unless this is one itself.
+        The user's single-use keys are revoked as by :meth:`update_key_password`, unless this is one
+        itself.
 
         Returns:
             Whether this call removed a key. False for an unknown key, and for a primary one, which
-            stays: it goes with its user alone.
+            is removed only with its user.
         """
         users = self._require_users()
         key = self._get_key(sought_key_id(provider_id, provider_user_id))
@@ -371,10 +390,10 @@ class UserMethods(SessionMethods[UserT]):
         return removed > 0
 
     def _revoke_single_use_keys(self, changed: KeyRow) -> None:
-        """Remove what could undo the change of this key: its user's single-use keys for the configured purposes.
+        """Remove the user's single-use keys that could undo the change of this key.
 
-        It is called before the change, so that a crash amid it leaves none that works, and after the change, for those
-        that were made in between.
+        Call it before the change, so that after a crash none of them works, and again after the
+        change, for those that were created in between.
         """
         if changed.expires is not None or not self._single_use_purposes:
             return
@@ -389,7 +408,7 @@ class UserMethods(SessionMethods[UserT]):
             users.delete_non_primary_key(*revoked)
 
     def _forget_user(self, user_id: str) -> None:
-        """Also where the store failed: it may have changed the user all the same."""
+        # Also after a store error: the user may have been changed all the same.
         if self._user_cache is not None:
             self._user_cache.drop(user_id)
 
@@ -415,7 +434,7 @@ class UserMethods(SessionMethods[UserT]):
         return None if id_ is None else exactly(users.get_key(id_), id_)
 
     def _prove(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
-        """The key's row once it is proven, with the hash that the store holds now; a single-use key is consumed."""
+        """Check a key and return its row, with its present hash; consume a single-use key."""
         row = self._allowed(id_, password, address)
         if row.expires is None:
             return self._rehashed(row, password, address)
@@ -423,7 +442,7 @@ class UserMethods(SessionMethods[UserT]):
         return row
 
     def _consume(self, row: KeyRow) -> None:
-        """Remove a single-use key; of several calls at the same time one gets through."""
+        """Remove a single-use key; of concurrent calls exactly one succeeds."""
         consumed = self._require_users().delete_non_primary_key(row.id)
         if row.expires is not None and self._clock() > row.expires:
             raise ExpiredKey
@@ -431,9 +450,10 @@ class UserMethods(SessionMethods[UserT]):
             raise InvalidKeyId
 
     def _allowed(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
-        """The key's row if the password is its; where one is given, the attempt is a failure until the password turns out to be right.
+        """Return the key's row if the throttle allows the attempt and the password is right.
 
-        What is not counted: a password that can't be anybody's, and attempts that an error ended.
+        Without a password nothing is counted, nor if the password can't be anybody's, or if an
+        error ended the attempt.
         """
         if password is None:
             return self._verified(id_, None, address)
@@ -451,7 +471,10 @@ class UserMethods(SessionMethods[UserT]):
         return row
 
     def _verified(self, id_: str | None, password: str | None, address: str | None) -> KeyRow:
-        """The row if the password is its key's. Where one is given, every path makes one verification at the configured cost."""
+        """Return the key's row if the password is right.
+
+        If a password is given, every path makes one verification of the configured cost.
+        """
         row = self._get_key(id_)
         key_found(row)
         refused = refusal(row, password_given=password is not None)
@@ -466,10 +489,10 @@ class UserMethods(SessionMethods[UserT]):
     def _matches_limited(
         self, row: KeyRow | None, password: str, address: str | None
     ) -> bool:
-        """Whether the password is the key's; of wrong ones the last that a single-use key allows consumes it.
+        """Return whether the password is right; the last allowed failure consumes a single-use key.
 
         Raises:
-            InvalidKeyId: it has been the last before, or all that are allowed are being verified.
+            InvalidKeyId: the last allowed attempt was made before, or is being verified.
         """
         if row is None or row.expires is None:
             return self._matches(row, password, address)
@@ -492,7 +515,10 @@ class UserMethods(SessionMethods[UserT]):
         return self._workers.verify(password, row.hashed_password, owner)
 
     def _rehashed(self, row: KeyRow, password: str | None, address: str | None) -> KeyRow:
-        """The row with a hash of the configured kind, if nobody changed the password meanwhile and the workers have room."""
+        """Return the row with a hash of the configured kind.
+
+        The old hash stays if the password was changed meanwhile, or if the workers are busy.
+        """
         if (
             password is None
             or row.hashed_password is None
@@ -511,9 +537,9 @@ class UserMethods(SessionMethods[UserT]):
         )
 
     def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
-        """Whether the key is there with the same hash, or with one that somebody else's rehash made of the same password.
+        """Return whether the key still exists with the same password, and consume a single-use key.
 
-        A single-use key is consumed now, and the user must be there.
+        Its hash may differ if a concurrent login has replaced it; then verify once more.
         """
         if row.expires is not None:
             self._consume(row)
@@ -533,7 +559,7 @@ class UserMethods(SessionMethods[UserT]):
         return kept if spared else None
 
     def _renew_own(self, user_id: str, session_id: str) -> Session | None:
-        """Renew a session of this user without a grace: who else holds the used id is out."""
+        """Renew a session of this user without a grace, so that nobody else can use the old id."""
         try:
             row, _, _ = self._find(session_id)
             return self._renew(row, 0) if row.user_id == user_id else None

@@ -1,4 +1,4 @@
-"""The memory adapter, in both colours."""
+"""The memory adapter, in both flavours."""
 
 from lucia._async.stores.memory import AsyncMemoryAdapter
 from lucia._sync.stores.memory import MemoryAdapter

@@ -150,7 +150,7 @@ class FastAPIAuth(Generic[UserT]):
 
     @_named_without_parentheses
     async def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT]:
-        """Return the ``AuthRequest``, with methods such as ``sign_in_with_key`` and ``sign_out``."""
+        """Return the ``AuthRequest``, for example to sign in and out."""
         return self._web.request(connection)
 
     @_named_without_parentheses

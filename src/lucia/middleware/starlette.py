@@ -70,7 +70,7 @@ class StarletteAuth(Generic[UserT]):
             app.exception_handlers.setdefault(error, self._respond)
 
     def request(self, connection: HTTPConnection) -> AsyncAuthRequest[UserT]:
-        """Return the ``AuthRequest``, with methods such as ``sign_in_with_key`` and ``sign_out``."""
+        """Return the ``AuthRequest``, for example to sign in and out."""
         return auth_request(self.auth, connection.scope)
 
     async def optional_session(self, connection: HTTPConnection) -> Session | None:

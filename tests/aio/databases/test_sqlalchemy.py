@@ -13,7 +13,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, Text, event, fu
 from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from lucia._compat.calls import AsyncCalls
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AsyncSQLAlchemyUserAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import KeyRow, SessionRow, UserRow
@@ -387,7 +387,7 @@ async def test_single_use_key_is_consumed_once(adapter: AsyncSQLAlchemyAdapter) 
     for number in range(5):
         single_use = key(f"reset{number}", primary_key=False, expires=NOW)
         await adapter.set_key(single_use)
-        counts: list[Any] = await AsyncCalls.together(
+        counts: list[Any] = await AsyncRacingCalls.gather_results(
             *[partial(adapter.delete_non_primary_key, single_use.id)] * 6
         )
         assert sorted(counts) == [0, 0, 0, 0, 0, 1]
@@ -487,7 +487,7 @@ async def test_parallel_renewals(database: AsyncDatabase, adapter: AsyncSQLAlche
         partial(adapter.renew_session, "s0", session(f"new{number}"), grace=10_000)
         for number in range(8)
     ]
-    results: list[Any] = await AsyncCalls.together(*calls)
+    results: list[Any] = await AsyncRacingCalls.gather_results(*calls)
     assert len({result.id for result in results}) == 1
     assert await adapter.get_sessions_by_user_id("u1") == [results[0]]
     assert await adapter.get_session("s0") is None
@@ -501,7 +501,9 @@ async def test_parallel_renewals_without_grace(adapter: AsyncSQLAlchemyAdapter) 
         partial(adapter.renew_session, "s0", session(f"new{number}"), grace=0)
         for number in range(5)
     ]
-    results = [result for result in await AsyncCalls.together(*calls) if result is not None]
+    results = [
+        result for result in await AsyncRacingCalls.gather_results(*calls) if result is not None
+    ]
     assert results == await adapter.get_sessions_by_user_id("u1")
     assert len(results) == 1
 
@@ -518,7 +520,7 @@ async def test_renewal_beside_revocation(adapter: AsyncSQLAlchemyAdapter) -> Non
             else partial(adapter.delete_sessions_by_user_id, "u1")
         )
         calls = [partial(adapter.renew_session, used, new, grace=0), end]
-        await AsyncCalls.together(*(calls if number % 3 else reversed(calls)))
+        await AsyncRacingCalls.gather_results(*(calls if number % 3 else reversed(calls)))
         assert await adapter.get_sessions_by_user_id("u1") == []
 
 
@@ -534,7 +536,7 @@ async def test_renewal_beside_keeping(adapter: AsyncSQLAlchemyAdapter) -> None:
             partial(adapter.delete_other_sessions, "u1", used),
             partial(adapter.renew_session, f"other{number}", session(f"newer{number}"), grace=0),
         ]
-        results = await AsyncCalls.together(*(calls if number % 2 else reversed(calls)))
+        results = await AsyncRacingCalls.gather_results(*(calls if number % 2 else reversed(calls)))
         assert [kept for kept in results if isinstance(kept, bool)] == [True]
         assert await adapter.get_sessions_by_user_id("u1") == [new]
         await adapter.delete_session(new.id)

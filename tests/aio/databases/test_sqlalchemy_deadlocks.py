@@ -12,9 +12,9 @@ from sqlalchemy import Connection, MetaData, event, text
 from sqlalchemy.exc import DBAPIError
 
 from lucia._async.stores import sqlalchemy as adapters
-from lucia._compat.calls import AsyncCalls
 from lucia._logs import revocation
 from lucia._sqlalchemy.tables import MAX_ATTEMPTS, was_rolled_back
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.sqlalchemy import AsyncSQLAlchemyAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId
 from lucia.models import KeyRow, SessionRow
@@ -352,7 +352,7 @@ async def sign_out_amid_calls(adapter: AsyncSQLAlchemyAdapter, rounds: int) -> N
         calls: list[Any] = [partial(adapter.set_session, session(id_)) for id_ in logins]
         calls += [partial(renew, id_, session(id_.replace("used", "new"))) for id_ in before]
         calls.insert(7 * round_ % 20, partial(adapter.delete_sessions_by_user_id, "u1"))
-        await AsyncCalls.together(*calls)
+        await AsyncRacingCalls.gather_results(*calls)
         assert set(await ids(adapter)) <= logins
         await adapter.delete_sessions_by_user_id("u1")
 

@@ -20,7 +20,7 @@ from lucia import (
     SingleUseKey,
     User,
 )
-from lucia._compat.calls import AsyncCalls
+from lucia._testing.racing_calls import AsyncRacingCalls
 from tests.aio.support.watched_store import AsyncWatchedStore, StoreDownError
 from tests.support.clocks import NOW, Time
 
@@ -291,7 +291,9 @@ async def test_ours_a_single_use_key_is_consumed_once_under_concurrency(
 ) -> None:
     """Of many uses at once exactly one succeeds; all others find no such key."""
     made = await reset_key(auth, user_id, password)()
-    outcomes = await AsyncCalls.together(*[partial(auth.use_key, "reset", "token", password)] * 5)
+    outcomes = await AsyncRacingCalls.gather_results(
+        *[partial(auth.use_key, "reset", "token", password)] * 5
+    )
     assert outcomes.count(made) == 1
     assert sum(isinstance(outcome, InvalidKeyId) for outcome in outcomes) == 4
 

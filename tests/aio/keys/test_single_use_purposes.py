@@ -21,7 +21,7 @@ from lucia import (
     SessionsNotRevoked,
     User,
 )
-from lucia._compat.calls import AsyncCalls
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.models import KeyRow
 from tests.aio.support.watched_store import AsyncWatchedStore, StoreDownError, make_auth
 from tests.support.clocks import Time
@@ -235,7 +235,7 @@ async def test_a_token_used_at_the_same_time(
         await token(auth, alice, f"token-{number}")()
         log_in = partial(auth.create_session_with_key, "password_reset", f"token-{number}", None)
         change = partial(auth.update_key_password, "username", "alice", f"password {number}")
-        outcomes = await AsyncCalls.together(
+        outcomes = await AsyncRacingCalls.gather_results(
             *((log_in, change) if number % 2 else (change, log_in))
         )
         assert {type(outcome) for outcome in outcomes} <= {
@@ -277,7 +277,7 @@ async def test_log_ins_by_one_token_at_the_same_time(
     for number in range(10):
         await token(auth, alice, f"token-{number}")()
         login = partial(auth.create_session_with_key, "password_reset", f"token-{number}", None)
-        outcomes = await AsyncCalls.together(*[login] * 6)
+        outcomes = await AsyncRacingCalls.gather_results(*[login] * 6)
         (session,) = [outcome for outcome in outcomes if isinstance(outcome, Session)]
         assert {type(outcome) for outcome in outcomes} == {Session, InvalidKeyId}
         assert [row.id for row in await store.get_sessions_by_user_id(alice)] == [

@@ -10,10 +10,10 @@ from typing import Any, Final
 import pytest
 
 from lucia import AsyncAuth, InvalidSessionId, SessionExpiry, User
-from lucia._compat.calls import AsyncCalls
 from lucia._redis.at_rest import HashedIds, RawIds
 from lucia._redis.records import encode_row
 from lucia._rules.sessions import new_session_id
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.models import SessionRow
 from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
@@ -135,7 +135,9 @@ async def test_no_id_in_redis(hashed: AsyncRedisSessionAdapter, inspector: Inspe
     chain = [used[0]]
     for _ in range(3):
         chain.append(await renew(hashed, chain[-1]) or "")
-    outcomes = await AsyncCalls.together(*(partial(renew, hashed, used[1]) for _ in range(4)))
+    outcomes = await AsyncRacingCalls.gather_results(
+        *(partial(renew, hashed, used[1]) for _ in range(4))
+    )
     assert await leads_to(hashed, chain[0]) == chain[-1]
     listed = [each.id for each in await hashed.get_sessions_by_user_id("u1")]
     ids = {*used, *chain, *map(str, outcomes)}
@@ -296,7 +298,7 @@ async def test_turning_on(
     assert RING.stored(newer) in inspector.live()
     await hashed.delete_session(ended)
     assert await leads_to(raw, ended) is None
-    outcomes: list[Any] = await AsyncCalls.together(
+    outcomes: list[Any] = await AsyncRacingCalls.gather_results(
         *(partial(renew, hashed, idle) for _ in range(8))
     )
     assert len(set(outcomes)) == 1

@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from lucia import AsyncAuth, InvalidSessionId, Session
-from lucia._compat.calls import AsyncCalls
 from lucia._redis.keys import Layout
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.aio.support.rendezvous import AsyncRendezvousDriver
 from tests.model.controls import EndsThenCreates
@@ -37,7 +37,9 @@ async def log_in(auth: AsyncAuth[Any], count: int) -> list[Session]:
     """So many logins of one user at once, each of which returns a session."""
     found = [
         each
-        for each in await AsyncCalls.together(*[partial(auth.create_session, "u1")] * count)
+        for each in await AsyncRacingCalls.gather_results(
+            *[partial(auth.create_session, "u1")] * count
+        )
         if isinstance(each, Session)
     ]
     assert len(found) == count
@@ -109,7 +111,7 @@ async def test_ours_renewals_amid_capped_logins(
                 partial(auth.renew_session, each.session_id) for each in sessions for _ in range(2)
             ]
             logins = [partial(auth.create_session, "u1")] * 3
-            outcomes = await AsyncCalls.together(*renewals, *logins, *renewals)
+            outcomes = await AsyncRacingCalls.gather_results(*renewals, *logins, *renewals)
             assert all(isinstance(outcome, Session | InvalidSessionId) for outcome in outcomes)
             found = {each.session_id: each for each in outcomes if isinstance(each, Session)}
             sessions = [each for each in found.values() if await alive(auth, each)]

@@ -12,11 +12,11 @@ import valkey.exceptions
 
 from lucia import AsyncAuth, Session
 from lucia._async.stores.redis.driver import AsyncRedisDriver
-from lucia._compat.calls import AsyncCalls
 from lucia._compat.pause import AsyncPause
 from lucia._redis.cluster import ScriptedSteps
 from lucia._redis.commands import Call, Operation, Transaction
 from lucia._redis.records import encode_row
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
 from tests.aio.support.redis_calls import (
@@ -149,7 +149,7 @@ async def test_renewals_at_once(
 ) -> None:
     """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
     await add(adapter, "used", "other")
-    outcomes = await AsyncCalls.together(
+    outcomes = await AsyncRacingCalls.gather_results(
         *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
     )
     (winner,) = inspector.live() - {"other"}
@@ -525,7 +525,7 @@ async def play(adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: 
         await adapter.delete_sessions_by_user_id(user_id)
 
     logins = [partial(log_in, f"{user_id}-{each}", begin_at(number, each, 6)) for each in range(6)]
-    await AsyncCalls.together(
+    await AsyncRacingCalls.gather_results(
         *logins, *(partial(sign_out, begin_at(number, each, 8)) for each in range(3))
     )
     return wrong_after(inspector, user_id, returned, max(began))
@@ -559,7 +559,7 @@ async def play_renewals(
         await adapter.delete_sessions_by_user_id(user_id)
 
     renewals = [partial(renew_one, each, begin_at(number, who, 4)) for who, each in enumerate(used)]
-    await AsyncCalls.together(*renewals, partial(sign_out, begin_at(number, 1, 6)))
+    await AsyncRacingCalls.gather_results(*renewals, partial(sign_out, begin_at(number, 1, 6)))
     return {id_ for id_ in inspector.live() if id_.startswith(f"{user_id}-")}
 
 
@@ -593,11 +593,11 @@ async def test_ours_fifty_logins_at_once(
     """50 logins at once with a cap of 5 leave exactly 5, the newest, once all have returned; so do one login more and its renewals."""
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     await auth.create_session("u1")
-    logins = await AsyncCalls.together(*[partial(auth.create_session, "u1")] * 50)
+    logins = await AsyncRacingCalls.gather_results(*[partial(auth.create_session, "u1")] * 50)
     assert [type(login) for login in logins] == [Session] * 50
     assert len(inspector.live()) == 5
     last = await auth.create_session("u1")
-    outcomes = await AsyncCalls.together(
+    outcomes = await AsyncRacingCalls.gather_results(
         *[partial(auth.renew_session, last.session_id)] * 5,
         *[partial(auth.create_session, "u1")] * 4,
     )
@@ -618,7 +618,7 @@ async def test_ours_fifty_logins_have_power(
         AsyncRendezvousDriver(client, 50),
     )
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
-    await AsyncCalls.together(*[partial(auth.create_session, "u1")] * 50)
+    await AsyncRacingCalls.gather_results(*[partial(auth.create_session, "u1")] * 50)
     assert len(inspector.live()) > 5
 
 

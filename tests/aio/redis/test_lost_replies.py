@@ -14,9 +14,9 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia import AsyncAuth, AsyncAuthRequest
-from lucia._compat.calls import AsyncCalls
 from lucia._redis.index import LIST
 from lucia._redis.scripts import DELETE, SWAP
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.aio.redis.test_failover import with_a_method_of_its_own
@@ -258,7 +258,7 @@ async def test_a_server_that_is_loading(tmp_path: Path, caplog: pytest.LogCaptur
                 reloading = threads.submit(inspector.client.execute_command, "DEBUG", "RELOAD")
                 while not reloading.done():
                     for call in calls_of(adapter).values():
-                        outcomes += await AsyncCalls.together(call)
+                        outcomes += await AsyncRacingCalls.gather_results(call)
             failed = [outcome for outcome in outcomes if isinstance(outcome, StoreUnavailable)]
             assert "BusyLoadingError" in {type(error.__cause__).__name__ for error in failed}
     assert caplog.records[0].__dict__["event"] == "store_unavailable"
@@ -316,10 +316,12 @@ async def test_no_connection_is_free(tmp_path: Path) -> None:
             await retry_until_answered(partial(adapter.set_session, row("one")))
             with frozen(server):
                 began = time.monotonic()
-                outcomes = await AsyncCalls.together(*[partial(adapter.get_session, "one")] * 8)
+                outcomes = await AsyncRacingCalls.gather_results(
+                    *[partial(adapter.get_session, "one")] * 8
+                )
                 assert time.monotonic() - began < PATIENCE
             assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
-            found = await AsyncCalls.together(
+            found = await AsyncRacingCalls.gather_results(
                 *[partial(retry_until_answered, partial(adapter.get_session, "one"))] * 8
             )
             assert [getattr(each, "id", each) for each in found] == ["one"] * 8

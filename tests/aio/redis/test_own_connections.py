@@ -17,9 +17,9 @@ import valkey.exceptions
 from redis.asyncio import Redis
 from redis.crc import key_slot
 
-from lucia._compat.calls import AsyncCalls
 from lucia._compat.pause import AsyncPause
 from lucia._redis.commands import Batch, Call, Command, Operation
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.aio.support.rendezvous import retry_until_answered
@@ -162,7 +162,7 @@ async def test_closing_while_in_use(redis_server: Server, inspector: Inspector) 
 
         with ExitStack() as stopped:
             stopped.enter_context(frozen(redis_server))
-            found, _ = await AsyncCalls.together(
+            found, _ = await AsyncRacingCalls.gather_results(
                 partial(adapter.get_session, "one"), close_meanwhile
             )
         assert getattr(found, "id", None) == "one"
@@ -275,7 +275,7 @@ async def test_keys_of_a_slot_that_moves(
             await AsyncPause.seconds(1)
             moving("abandon", slot)
 
-        await AsyncCalls.together(partial(adapter.delete_session, "moved"), end_later)
+        await AsyncRacingCalls.gather_results(partial(adapter.delete_session, "moved"), end_later)
         assert nodes.live() == set()
         await adapter.set_session(row("moved"))
         moving("begin", slot)
@@ -303,7 +303,9 @@ async def test_nodes_that_disagree(
             await AsyncPause.seconds(1)
             moving("end", slot)
 
-        await AsyncCalls.together(partial(adapter.set_session, row("moved")), agree_later)
+        await AsyncRacingCalls.gather_results(
+            partial(adapter.set_session, row("moved")), agree_later
+        )
         assert nodes.live() == {"moved"}
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lucia import AsyncAuth, InvalidSessionId, Session, SessionExpiry, SessionRow, User
-from lucia._compat.calls import AsyncCalls
 from lucia._compat.pause import AsyncPause
+from lucia._testing.racing_calls import AsyncRacingCalls
 from tests.aio.support.minimal_adapters import AsyncColumnsAdapter, AsyncDictionaryAdapter
 from tests.support.clocks import NOW, Time
 from tests.support.requests import Exchange
@@ -115,7 +115,9 @@ async def test_ours_parallel_requests_make_one_successor(
     auth = make(adapter, time, grace=grace)
     session = await auth.create_session("u")
     time.advance(IDLE)
-    outcomes = await AsyncCalls.together(*[partial(auth.validate_session, session.session_id)] * 8)
+    outcomes = await AsyncRacingCalls.gather_results(
+        *[partial(auth.validate_session, session.session_id)] * 8
+    )
     found = [outcome for outcome in outcomes if isinstance(outcome, Session)]
     assert len(found) == served
     assert len({one.session_id for one in found}) == 1
@@ -176,7 +178,7 @@ async def test_ours_renewals_and_revocation_at_once_leave_no_session(
     calls.insert(
         0 if first == "revocation" else len(calls), partial(auth.invalidate_all_user_sessions, "u")
     )
-    await AsyncCalls.together(*calls)
+    await AsyncRacingCalls.gather_results(*calls)
     assert await ids(adapter) == []
 
 
@@ -303,7 +305,7 @@ async def test_ours_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> No
 async def test_ours_a_cap_over_five_methods(adapter: AsyncSlowAdapter, time: Time) -> None:
     """50 logins at once with a cap of 5 leave exactly 5; in the order of their times, one after another in one millisecond."""
     auth = make(adapter, time, cap=5)
-    outcomes = await AsyncCalls.together(*[partial(auth.create_session, "u")] * 50)
+    outcomes = await AsyncRacingCalls.gather_results(*[partial(auth.create_session, "u")] * 50)
     sessions = [outcome for outcome in outcomes if isinstance(outcome, Session)]
     assert len(sessions) == 50
     assert sum(await alive(auth, *sessions)) == 5
@@ -317,7 +319,7 @@ async def test_ours_a_cap_over_five_methods(adapter: AsyncSlowAdapter, time: Tim
 async def test_ours_caps_of_two_processes(adapter: AsyncSlowAdapter, time: Time) -> None:
     """Logins of two processes follow one order: once all have returned, the cap is kept, whichever process looks last."""
     processes = [make(adapter, time, cap=3), make(adapter, time, cap=3)]
-    sessions = await AsyncCalls.together(
+    sessions = await AsyncRacingCalls.gather_results(
         *(partial(auth.create_session, "u") for auth in processes * 8)
     )
     assert [type(session) for session in sessions] == [Session] * 16

@@ -18,8 +18,8 @@ from lucia import (
     SessionUser,
     User,
 )
-from lucia._compat.calls import AsyncCalls
 from lucia._compat.pause import AsyncPause
+from lucia._testing.racing_calls import AsyncRacingCalls
 from tests.aio.support.watched_store import AsyncWatchedStore, StoreDownError, make_auth
 from tests.support.clocks import Time
 from tests.support.requests import OWN_ORIGIN, Exchange
@@ -101,7 +101,7 @@ async def test_concurrent_questions_share_one_answer(
     request = auth.handle_request(exchange.context)
     store.after["renew_session"] = partial(AsyncPause.seconds, 0.05)
     calls: list[Callable[[], Any]] = [request.validate_user, request.validate] * 5
-    answers = await AsyncCalls.together(*calls)
+    answers = await AsyncRacingCalls.gather_results(*calls)
     found = {answer.session if isinstance(answer, SessionUser) else answer for answer in answers}
     assert len(found) == 1
     assert all(isinstance(session, Session) for session in found)
@@ -399,7 +399,9 @@ async def test_ours_signing_out_during_a_validation_ends_what_it_renews(
         exchange = Exchange(current.session_id)
         request = auth.handle_request(exchange.context)
         store.after["renew_session"] = partial(AsyncPause.seconds, 0.02)
-        await AsyncCalls.together(request.validate, request.sign_out, request.validate_user)
+        await AsyncRacingCalls.gather_results(
+            request.validate, request.sign_out, request.validate_user
+        )
         assert exchange.values[-1] == ""
         assert await request.validate() is None
         assert current.handle not in [
@@ -415,7 +417,9 @@ async def test_ours_signing_in_during_a_validation_leaves_one_session(
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
     store.after["renew_session"] = partial(AsyncPause.seconds, 0.05)
-    await AsyncCalls.together(request.validate, partial(request.sign_in, session.user_id))
+    await AsyncRacingCalls.gather_results(
+        request.validate, partial(request.sign_in, session.user_id)
+    )
     found = await request.validate()
     assert found is not None
     assert found.handle != session.handle

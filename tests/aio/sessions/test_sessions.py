@@ -24,7 +24,7 @@ from lucia import (
     User,
     UserRow,
 )
-from lucia._compat.calls import AsyncCalls
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.memory import AsyncMemoryAdapter
 from lucia.models import SessionState
 from tests.aio.support.watched_store import AsyncWatchedStore, StoreDownError, make_auth
@@ -518,7 +518,9 @@ async def test_ours_parallel_requests_on_an_idle_session_make_one_successor(
 ) -> None:
     """However many validate one idle session at once, there is one successor, and each of them gets it."""
     time.now = ACTIVE_END + 1
-    outcomes = await AsyncCalls.together(*[partial(auth.validate_session, session.session_id)] * 12)
+    outcomes = await AsyncRacingCalls.gather_results(
+        *[partial(auth.validate_session, session.session_id)] * 12
+    )
     winners = others_than(InvalidSessionId, outcomes)
     assert len(winners) == 12
     assert len({winner.session_id for winner in winners}) == 1
@@ -532,7 +534,9 @@ async def test_ours_without_a_grace_one_request_gets_the_successor(
     """With a grace of 0 one of the parallel requests gets the successor and the others InvalidSessionId."""
     auth = make_auth(store, time, session_expires_in=SessionExpiry(grace=timedelta(0)))
     time.now = ACTIVE_END + 1
-    outcomes = await AsyncCalls.together(*[partial(auth.validate_session, session.session_id)] * 12)
+    outcomes = await AsyncRacingCalls.gather_results(
+        *[partial(auth.validate_session, session.session_id)] * 12
+    )
     assert len(others_than(InvalidSessionId, outcomes)) == 1
     assert len(await store.get_sessions_by_user_id(session.user_id)) == 1
 
@@ -945,7 +949,7 @@ async def test_ours_revocation_misses_nothing_that_had_returned(
         partial(auth.invalidate_all_user_sessions, user_id),
         *[partial(auth.create_session, user_id)] * 4,
     ]
-    await AsyncCalls.together(*calls)
+    await AsyncRacingCalls.gather_results(*calls)
     assert not any(await alive(auth, *before))
 
 

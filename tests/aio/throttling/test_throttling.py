@@ -29,8 +29,8 @@ from lucia import (
     User,
 )
 from lucia._async.throttling import AsyncGuard, AsyncMemoryThrottleStore
-from lucia._compat.calls import AsyncCalls
 from lucia._rules.throttling import failure_name
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from tests.aio.support.watched_store import AsyncWatchedStore, StoreDownError, make_auth
 from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
@@ -127,7 +127,7 @@ async def check_fifty_guesses(
     row = await store.get_key("code:alice")
     assert row is not None
     hasher.verified.clear()
-    await AsyncCalls.together(*[partial(auth.use_key, *CODE, "wrong")] * 50)
+    await AsyncRacingCalls.gather_results(*[partial(auth.use_key, *CODE, "wrong")] * 50)
     assert hasher.verified.count(str(row.hashed_password)) == 5
     with pytest.raises(InvalidKeyId):
         await auth.get_key(*CODE)
@@ -590,7 +590,7 @@ async def test_ours_guesses_at_once_from_one_address(
 ) -> None:
     """Of sixty guesses at sixty keys from one address at once, fifty are verified."""
     hasher.verified.clear()
-    await AsyncCalls.together(
+    await AsyncRacingCalls.gather_results(
         *(
             partial(auth.use_key, "username", f"name {number}", "wrong", address=HOME)
             for number in range(60)
@@ -611,7 +611,7 @@ async def test_ours_guesses_at_once_at_a_single_use_key(
 async def at_once(auth: AsyncAuth[User], hasher: CountingHash) -> None:
     """Fifty wrong passwords at one key at once."""
     hasher.verified.clear()
-    outcomes = await AsyncCalls.together(
+    outcomes = await AsyncRacingCalls.gather_results(
         *[partial(auth.use_key, *ALICE, "wrong", address=HOME)] * 50
     )
     assert (

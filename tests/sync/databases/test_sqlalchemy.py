@@ -14,7 +14,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, Text, event, fu
 from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from lucia._compat.calls import Calls
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, SQLAlchemyUserAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId, InvalidUserId
 from lucia.models import KeyRow, SessionRow, UserRow
@@ -388,7 +388,7 @@ def test_single_use_key_is_consumed_once(adapter: SQLAlchemyAdapter) -> None:
     for number in range(5):
         single_use = key(f"reset{number}", primary_key=False, expires=NOW)
         adapter.set_key(single_use)
-        counts: list[Any] = Calls.together(
+        counts: list[Any] = RacingCalls.gather_results(
             *[partial(adapter.delete_non_primary_key, single_use.id)] * 6
         )
         assert sorted(counts) == [0, 0, 0, 0, 0, 1]
@@ -488,7 +488,7 @@ def test_parallel_renewals(database: Database, adapter: SQLAlchemyAdapter) -> No
         partial(adapter.renew_session, "s0", session(f"new{number}"), grace=10_000)
         for number in range(8)
     ]
-    results: list[Any] = Calls.together(*calls)
+    results: list[Any] = RacingCalls.gather_results(*calls)
     assert len({result.id for result in results}) == 1
     assert adapter.get_sessions_by_user_id("u1") == [results[0]]
     assert adapter.get_session("s0") is None
@@ -502,7 +502,9 @@ def test_parallel_renewals_without_grace(adapter: SQLAlchemyAdapter) -> None:
         partial(adapter.renew_session, "s0", session(f"new{number}"), grace=0)
         for number in range(5)
     ]
-    results = [result for result in Calls.together(*calls) if result is not None]
+    results = [
+        result for result in RacingCalls.gather_results(*calls) if result is not None
+    ]
     assert results == adapter.get_sessions_by_user_id("u1")
     assert len(results) == 1
 
@@ -519,7 +521,7 @@ def test_renewal_beside_revocation(adapter: SQLAlchemyAdapter) -> None:
             else partial(adapter.delete_sessions_by_user_id, "u1")
         )
         calls = [partial(adapter.renew_session, used, new, grace=0), end]
-        Calls.together(*(calls if number % 3 else reversed(calls)))
+        RacingCalls.gather_results(*(calls if number % 3 else reversed(calls)))
         assert adapter.get_sessions_by_user_id("u1") == []
 
 
@@ -535,7 +537,7 @@ def test_renewal_beside_keeping(adapter: SQLAlchemyAdapter) -> None:
             partial(adapter.delete_other_sessions, "u1", used),
             partial(adapter.renew_session, f"other{number}", session(f"newer{number}"), grace=0),
         ]
-        results = Calls.together(*(calls if number % 2 else reversed(calls)))
+        results = RacingCalls.gather_results(*(calls if number % 2 else reversed(calls)))
         assert [kept for kept in results if isinstance(kept, bool)] == [True]
         assert adapter.get_sessions_by_user_id("u1") == [new]
         adapter.delete_session(new.id)

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, MetaData, event, text
 from sqlalchemy.exc import DBAPIError
 
 from lucia._sync.stores import sqlalchemy as adapters
-from lucia._compat.calls import Calls
 from lucia._logs import revocation
 from lucia._sqlalchemy.tables import MAX_ATTEMPTS, was_rolled_back
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.sqlalchemy import SQLAlchemyAdapter, AuthTables
 from lucia.errors import DuplicateKeyId, DuplicateSessionId
 from lucia.models import KeyRow, SessionRow
@@ -353,7 +353,7 @@ def sign_out_amid_calls(adapter: SQLAlchemyAdapter, rounds: int) -> None:
         calls: list[Any] = [partial(adapter.set_session, session(id_)) for id_ in logins]
         calls += [partial(renew, id_, session(id_.replace("used", "new"))) for id_ in before]
         calls.insert(7 * round_ % 20, partial(adapter.delete_sessions_by_user_id, "u1"))
-        Calls.together(*calls)
+        RacingCalls.gather_results(*calls)
         assert set(ids(adapter)) <= logins
         adapter.delete_sessions_by_user_id("u1")
 

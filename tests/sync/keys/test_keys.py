@@ -21,7 +21,7 @@ from lucia import (
     SingleUseKey,
     User,
 )
-from lucia._compat.calls import Calls
+from lucia._testing.racing_calls import RacingCalls
 from tests.sync.support.watched_store import WatchedStore, StoreDownError
 from tests.support.clocks import NOW, Time
 
@@ -292,7 +292,9 @@ def test_ours_a_single_use_key_is_consumed_once_under_concurrency(
 ) -> None:
     """Of many uses at once exactly one succeeds; all others find no such key."""
     made = reset_key(auth, user_id, password)()
-    outcomes = Calls.together(*[partial(auth.use_key, "reset", "token", password)] * 5)
+    outcomes = RacingCalls.gather_results(
+        *[partial(auth.use_key, "reset", "token", password)] * 5
+    )
     assert outcomes.count(made) == 1
     assert sum(isinstance(outcome, InvalidKeyId) for outcome in outcomes) == 4
 

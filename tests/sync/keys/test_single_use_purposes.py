@@ -22,7 +22,7 @@ from lucia import (
     SessionsNotRevoked,
     User,
 )
-from lucia._compat.calls import Calls
+from lucia._testing.racing_calls import RacingCalls
 from lucia.models import KeyRow
 from tests.sync.support.watched_store import WatchedStore, StoreDownError, make_auth
 from tests.support.clocks import Time
@@ -236,7 +236,7 @@ def test_a_token_used_at_the_same_time(
         token(auth, alice, f"token-{number}")()
         log_in = partial(auth.create_session_with_key, "password_reset", f"token-{number}", None)
         change = partial(auth.update_key_password, "username", "alice", f"password {number}")
-        outcomes = Calls.together(
+        outcomes = RacingCalls.gather_results(
             *((log_in, change) if number % 2 else (change, log_in))
         )
         assert {type(outcome) for outcome in outcomes} <= {
@@ -278,7 +278,7 @@ def test_log_ins_by_one_token_at_the_same_time(
     for number in range(10):
         token(auth, alice, f"token-{number}")()
         login = partial(auth.create_session_with_key, "password_reset", f"token-{number}", None)
-        outcomes = Calls.together(*[login] * 6)
+        outcomes = RacingCalls.gather_results(*[login] * 6)
         (session,) = [outcome for outcome in outcomes if isinstance(outcome, Session)]
         assert {type(outcome) for outcome in outcomes} == {Session, InvalidKeyId}
         assert [row.id for row in store.get_sessions_by_user_id(alice)] == [

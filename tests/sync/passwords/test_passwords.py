@@ -27,8 +27,8 @@ from lucia import (
     SessionsNotRevoked,
     User,
 )
-from lucia._compat.calls import Calls
 from lucia._compat.password_pool import NEW_PASSWORDS, _Turn, _Turns, owner_of
+from lucia._testing.racing_calls import RacingCalls
 from tests.sync.support.watched_store import WatchedStore, StoreDownError, make_auth
 from tests.support.clocks import Time
 from tests.support.passwords import CHEAP, CountingHash
@@ -345,7 +345,7 @@ def test_ours_parallel_logins_survive_each_others_rehash(
 ) -> None:
     """Logins at once with an old hash all succeed, whoever's rehash wins."""
     store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
-    outcomes = Calls.together(
+    outcomes = RacingCalls.gather_results(
         *[partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 5
     )
     assert all(isinstance(outcome, Session) for outcome in outcomes)
@@ -490,7 +490,10 @@ def test_ours_sessions_that_were_not_ended_are_told(
     keep = None if failing == "delete_sessions_by_user_id" else mine.session_id
     change = partial(auth.update_key_password, *ALICE, NEW, keep_session=keep)
     store.failing = {failing: StoreDownError("down")}
-    with pytest.raises(SessionsNotRevoked, match="password changed, sessions not ended") as caught:
+    with pytest.raises(
+        SessionsNotRevoked,
+        match="the password was changed, but the user's sessions were not revoked",
+    ) as caught:
         change()
     assert isinstance(caught.value.__cause__, StoreDownError)
     assert (auth.use_key(*ALICE, NEW)).user_id == user_id
@@ -582,7 +585,7 @@ def test_ours_many_logins_against_one_password_change(
 ) -> None:
     """However logins with the old password and its change overlap, no session of the old password is left."""
     calls: list[Callable[[], Any]] = [partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 8
-    Calls.together(
+    RacingCalls.gather_results(
         *calls[:4], partial(auth.update_key_password, *ALICE, NEW), *calls[4:]
     )
     assert sessions_of(store, user_id) == []

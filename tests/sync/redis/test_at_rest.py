@@ -11,10 +11,10 @@ from typing import Any, Final
 import pytest
 
 from lucia import Auth, InvalidSessionId, SessionExpiry, User
-from lucia._compat.calls import Calls
 from lucia._redis.at_rest import HashedIds, RawIds
 from lucia._redis.records import encode_row
 from lucia._rules.sessions import new_session_id
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
 from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
@@ -136,7 +136,9 @@ def test_no_id_in_redis(hashed: RedisSessionAdapter, inspector: Inspector) -> No
     chain = [used[0]]
     for _ in range(3):
         chain.append(renew(hashed, chain[-1]) or "")
-    outcomes = Calls.together(*(partial(renew, hashed, used[1]) for _ in range(4)))
+    outcomes = RacingCalls.gather_results(
+        *(partial(renew, hashed, used[1]) for _ in range(4))
+    )
     assert leads_to(hashed, chain[0]) == chain[-1]
     listed = [each.id for each in hashed.get_sessions_by_user_id("u1")]
     ids = {*used, *chain, *map(str, outcomes)}
@@ -297,7 +299,7 @@ def test_turning_on(
     assert RING.stored(newer) in inspector.live()
     hashed.delete_session(ended)
     assert leads_to(raw, ended) is None
-    outcomes: list[Any] = Calls.together(
+    outcomes: list[Any] = RacingCalls.gather_results(
         *(partial(renew, hashed, idle) for _ in range(8))
     )
     assert len(set(outcomes)) == 1

@@ -10,8 +10,8 @@ import pytest
 from redis import Redis
 
 from lucia import Auth, InvalidSessionId, Session
-from lucia._compat.calls import Calls
 from lucia._redis.keys import Layout
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.sync.support.rendezvous import RendezvousDriver
 from tests.model.controls import EndsThenCreates
@@ -38,7 +38,9 @@ def log_in(auth: Auth[Any], count: int) -> list[Session]:
     """So many logins of one user at once, each of which returns a session."""
     found = [
         each
-        for each in Calls.together(*[partial(auth.create_session, "u1")] * count)
+        for each in RacingCalls.gather_results(
+            *[partial(auth.create_session, "u1")] * count
+        )
         if isinstance(each, Session)
     ]
     assert len(found) == count
@@ -110,7 +112,7 @@ def test_ours_renewals_amid_capped_logins(
                 partial(auth.renew_session, each.session_id) for each in sessions for _ in range(2)
             ]
             logins = [partial(auth.create_session, "u1")] * 3
-            outcomes = Calls.together(*renewals, *logins, *renewals)
+            outcomes = RacingCalls.gather_results(*renewals, *logins, *renewals)
             assert all(isinstance(outcome, Session | InvalidSessionId) for outcome in outcomes)
             found = {each.session_id: each for each in outcomes if isinstance(each, Session)}
             sessions = [each for each in found.values() if alive(auth, each)]

@@ -13,11 +13,11 @@ import valkey.exceptions
 
 from lucia import Auth, Session
 from lucia._sync.stores.redis.driver import RedisDriver
-from lucia._compat.calls import Calls
 from lucia._compat.pause import Pause
 from lucia._redis.cluster import ScriptedSteps
 from lucia._redis.commands import Call, Operation, Transaction
 from lucia._redis.records import encode_row
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import ConcurrentlyRevoked, StoreCorrupt
 from tests.sync.support.redis_calls import (
@@ -150,7 +150,7 @@ def test_renewals_at_once(
 ) -> None:
     """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
     add(adapter, "used", "other")
-    outcomes = Calls.together(
+    outcomes = RacingCalls.gather_results(
         *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
     )
     (winner,) = inspector.live() - {"other"}
@@ -526,7 +526,7 @@ def play(adapter: RedisSessionAdapter, inspector: Inspector, number: int) -> set
         adapter.delete_sessions_by_user_id(user_id)
 
     logins = [partial(log_in, f"{user_id}-{each}", begin_at(number, each, 6)) for each in range(6)]
-    Calls.together(
+    RacingCalls.gather_results(
         *logins, *(partial(sign_out, begin_at(number, each, 8)) for each in range(3))
     )
     return wrong_after(inspector, user_id, returned, max(began))
@@ -560,7 +560,7 @@ def play_renewals(
         adapter.delete_sessions_by_user_id(user_id)
 
     renewals = [partial(renew_one, each, begin_at(number, who, 4)) for who, each in enumerate(used)]
-    Calls.together(*renewals, partial(sign_out, begin_at(number, 1, 6)))
+    RacingCalls.gather_results(*renewals, partial(sign_out, begin_at(number, 1, 6)))
     return {id_ for id_ in inspector.live() if id_.startswith(f"{user_id}-")}
 
 
@@ -594,11 +594,11 @@ def test_ours_fifty_logins_at_once(
     """50 logins at once with a cap of 5 leave exactly 5, the newest, once all have returned; so do one login more and its renewals."""
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     auth.create_session("u1")
-    logins = Calls.together(*[partial(auth.create_session, "u1")] * 50)
+    logins = RacingCalls.gather_results(*[partial(auth.create_session, "u1")] * 50)
     assert [type(login) for login in logins] == [Session] * 50
     assert len(inspector.live()) == 5
     last = auth.create_session("u1")
-    outcomes = Calls.together(
+    outcomes = RacingCalls.gather_results(
         *[partial(auth.renew_session, last.session_id)] * 5,
         *[partial(auth.create_session, "u1")] * 4,
     )
@@ -619,7 +619,7 @@ def test_ours_fifty_logins_have_power(
         RendezvousDriver(client, 50),
     )
     auth = Auth(sessions=adapter, env="DEV", max_sessions_per_user=5)
-    Calls.together(*[partial(auth.create_session, "u1")] * 50)
+    RacingCalls.gather_results(*[partial(auth.create_session, "u1")] * 50)
     assert len(inspector.live()) > 5
 
 

@@ -15,9 +15,9 @@ import redis.exceptions
 import valkey.exceptions
 
 from lucia import Auth, AuthRequest
-from lucia._compat.calls import Calls
 from lucia._redis.index import LIST
 from lucia._redis.scripts import DELETE, SWAP
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.sync.redis.test_failover import with_a_method_of_its_own
@@ -259,7 +259,7 @@ def test_a_server_that_is_loading(tmp_path: Path, caplog: pytest.LogCaptureFixtu
                 reloading = threads.submit(inspector.client.execute_command, "DEBUG", "RELOAD")
                 while not reloading.done():
                     for call in calls_of(adapter).values():
-                        outcomes += Calls.together(call)
+                        outcomes += RacingCalls.gather_results(call)
             failed = [outcome for outcome in outcomes if isinstance(outcome, StoreUnavailable)]
             assert "BusyLoadingError" in {type(error.__cause__).__name__ for error in failed}
     assert caplog.records[0].__dict__["event"] == "store_unavailable"
@@ -317,10 +317,12 @@ def test_no_connection_is_free(tmp_path: Path) -> None:
             retry_until_answered(partial(adapter.set_session, row("one")))
             with frozen(server):
                 began = time.monotonic()
-                outcomes = Calls.together(*[partial(adapter.get_session, "one")] * 8)
+                outcomes = RacingCalls.gather_results(
+                    *[partial(adapter.get_session, "one")] * 8
+                )
                 assert time.monotonic() - began < PATIENCE
             assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
-            found = Calls.together(
+            found = RacingCalls.gather_results(
                 *[partial(retry_until_answered, partial(adapter.get_session, "one"))] * 8
             )
             assert [getattr(each, "id", each) for each in found] == ["one"] * 8

@@ -18,9 +18,9 @@ import valkey.exceptions
 from redis import Redis
 from redis.crc import key_slot
 
-from lucia._compat.calls import Calls
 from lucia._compat.pause import Pause
 from lucia._redis.commands import Batch, Call, Command, Operation
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import StoreUnavailable
 from tests.sync.support.rendezvous import retry_until_answered
@@ -163,7 +163,7 @@ def test_closing_while_in_use(redis_server: Server, inspector: Inspector) -> Non
 
         with ExitStack() as stopped:
             stopped.enter_context(frozen(redis_server))
-            found, _ = Calls.together(
+            found, _ = RacingCalls.gather_results(
                 partial(adapter.get_session, "one"), close_meanwhile
             )
         assert getattr(found, "id", None) == "one"
@@ -276,7 +276,7 @@ def test_keys_of_a_slot_that_moves(
             Pause.seconds(1)
             moving("abandon", slot)
 
-        Calls.together(partial(adapter.delete_session, "moved"), end_later)
+        RacingCalls.gather_results(partial(adapter.delete_session, "moved"), end_later)
         assert nodes.live() == set()
         adapter.set_session(row("moved"))
         moving("begin", slot)
@@ -304,7 +304,9 @@ def test_nodes_that_disagree(
             Pause.seconds(1)
             moving("end", slot)
 
-        Calls.together(partial(adapter.set_session, row("moved")), agree_later)
+        RacingCalls.gather_results(
+            partial(adapter.set_session, row("moved")), agree_later
+        )
         assert nodes.live() == {"moved"}
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lucia import Auth, InvalidSessionId, Session, SessionExpiry, SessionRow, User
-from lucia._compat.calls import Calls
 from lucia._compat.pause import Pause
+from lucia._testing.racing_calls import RacingCalls
 from tests.sync.support.minimal_adapters import ColumnsAdapter, DictionaryAdapter
 from tests.support.clocks import NOW, Time
 from tests.support.requests import Exchange
@@ -116,7 +116,9 @@ def test_ours_parallel_requests_make_one_successor(
     auth = make(adapter, time, grace=grace)
     session = auth.create_session("u")
     time.advance(IDLE)
-    outcomes = Calls.together(*[partial(auth.validate_session, session.session_id)] * 8)
+    outcomes = RacingCalls.gather_results(
+        *[partial(auth.validate_session, session.session_id)] * 8
+    )
     found = [outcome for outcome in outcomes if isinstance(outcome, Session)]
     assert len(found) == served
     assert len({one.session_id for one in found}) == 1
@@ -177,7 +179,7 @@ def test_ours_renewals_and_revocation_at_once_leave_no_session(
     calls.insert(
         0 if first == "revocation" else len(calls), partial(auth.invalidate_all_user_sessions, "u")
     )
-    Calls.together(*calls)
+    RacingCalls.gather_results(*calls)
     assert ids(adapter) == []
 
 
@@ -304,7 +306,7 @@ def test_ours_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> None:
 def test_ours_a_cap_over_five_methods(adapter: SlowAdapter, time: Time) -> None:
     """50 logins at once with a cap of 5 leave exactly 5; in the order of their times, one after another in one millisecond."""
     auth = make(adapter, time, cap=5)
-    outcomes = Calls.together(*[partial(auth.create_session, "u")] * 50)
+    outcomes = RacingCalls.gather_results(*[partial(auth.create_session, "u")] * 50)
     sessions = [outcome for outcome in outcomes if isinstance(outcome, Session)]
     assert len(sessions) == 50
     assert sum(alive(auth, *sessions)) == 5
@@ -318,7 +320,7 @@ def test_ours_a_cap_over_five_methods(adapter: SlowAdapter, time: Time) -> None:
 def test_ours_caps_of_two_processes(adapter: SlowAdapter, time: Time) -> None:
     """Logins of two processes follow one order: once all have returned, the cap is kept, whichever process looks last."""
     processes = [make(adapter, time, cap=3), make(adapter, time, cap=3)]
-    sessions = Calls.together(
+    sessions = RacingCalls.gather_results(
         *(partial(auth.create_session, "u") for auth in processes * 8)
     )
     assert [type(session) for session in sessions] == [Session] * 16

@@ -19,8 +19,8 @@ from lucia import (
     SessionUser,
     User,
 )
-from lucia._compat.calls import Calls
 from lucia._compat.pause import Pause
+from lucia._testing.racing_calls import RacingCalls
 from tests.sync.support.watched_store import WatchedStore, StoreDownError, make_auth
 from tests.support.clocks import Time
 from tests.support.requests import OWN_ORIGIN, Exchange
@@ -102,7 +102,7 @@ def test_concurrent_questions_share_one_answer(
     request = auth.handle_request(exchange.context)
     store.after["renew_session"] = partial(Pause.seconds, 0.05)
     calls: list[Callable[[], Any]] = [request.validate_user, request.validate] * 5
-    answers = Calls.together(*calls)
+    answers = RacingCalls.gather_results(*calls)
     found = {answer.session if isinstance(answer, SessionUser) else answer for answer in answers}
     assert len(found) == 1
     assert all(isinstance(session, Session) for session in found)
@@ -400,7 +400,9 @@ def test_ours_signing_out_during_a_validation_ends_what_it_renews(
         exchange = Exchange(current.session_id)
         request = auth.handle_request(exchange.context)
         store.after["renew_session"] = partial(Pause.seconds, 0.02)
-        Calls.together(request.validate, request.sign_out, request.validate_user)
+        RacingCalls.gather_results(
+            request.validate, request.sign_out, request.validate_user
+        )
         assert exchange.values[-1] == ""
         assert request.validate() is None
         assert current.handle not in [
@@ -416,7 +418,9 @@ def test_ours_signing_in_during_a_validation_leaves_one_session(
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
     store.after["renew_session"] = partial(Pause.seconds, 0.05)
-    Calls.together(request.validate, partial(request.sign_in, session.user_id))
+    RacingCalls.gather_results(
+        request.validate, partial(request.sign_in, session.user_id)
+    )
     found = request.validate()
     assert found is not None
     assert found.handle != session.handle

@@ -25,7 +25,7 @@ from lucia import (
     User,
     UserRow,
 )
-from lucia._compat.calls import Calls
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.memory import MemoryAdapter
 from lucia.models import SessionState
 from tests.sync.support.watched_store import WatchedStore, StoreDownError, make_auth
@@ -519,7 +519,9 @@ def test_ours_parallel_requests_on_an_idle_session_make_one_successor(
 ) -> None:
     """However many validate one idle session at once, there is one successor, and each of them gets it."""
     time.now = ACTIVE_END + 1
-    outcomes = Calls.together(*[partial(auth.validate_session, session.session_id)] * 12)
+    outcomes = RacingCalls.gather_results(
+        *[partial(auth.validate_session, session.session_id)] * 12
+    )
     winners = others_than(InvalidSessionId, outcomes)
     assert len(winners) == 12
     assert len({winner.session_id for winner in winners}) == 1
@@ -533,7 +535,9 @@ def test_ours_without_a_grace_one_request_gets_the_successor(
     """With a grace of 0 one of the parallel requests gets the successor and the others InvalidSessionId."""
     auth = make_auth(store, time, session_expires_in=SessionExpiry(grace=timedelta(0)))
     time.now = ACTIVE_END + 1
-    outcomes = Calls.together(*[partial(auth.validate_session, session.session_id)] * 12)
+    outcomes = RacingCalls.gather_results(
+        *[partial(auth.validate_session, session.session_id)] * 12
+    )
     assert len(others_than(InvalidSessionId, outcomes)) == 1
     assert len(store.get_sessions_by_user_id(session.user_id)) == 1
 
@@ -946,7 +950,7 @@ def test_ours_revocation_misses_nothing_that_had_returned(
         partial(auth.invalidate_all_user_sessions, user_id),
         *[partial(auth.create_session, user_id)] * 4,
     ]
-    Calls.together(*calls)
+    RacingCalls.gather_results(*calls)
     assert not any(alive(auth, *before))
 
 

@@ -30,8 +30,8 @@ from lucia import (
     User,
 )
 from lucia._sync.throttling import Guard, MemoryThrottleStore
-from lucia._compat.calls import Calls
 from lucia._rules.throttling import failure_name
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from tests.sync.support.watched_store import WatchedStore, StoreDownError, make_auth
 from tests.support.acl_rights import LEAST_RIGHTS, LEAST_RIGHTS_CLUSTER, LEAST_RIGHTS_PLAIN
@@ -128,7 +128,7 @@ def check_fifty_guesses(
     row = store.get_key("code:alice")
     assert row is not None
     hasher.verified.clear()
-    Calls.together(*[partial(auth.use_key, *CODE, "wrong")] * 50)
+    RacingCalls.gather_results(*[partial(auth.use_key, *CODE, "wrong")] * 50)
     assert hasher.verified.count(str(row.hashed_password)) == 5
     with pytest.raises(InvalidKeyId):
         auth.get_key(*CODE)
@@ -591,7 +591,7 @@ def test_ours_guesses_at_once_from_one_address(
 ) -> None:
     """Of sixty guesses at sixty keys from one address at once, fifty are verified."""
     hasher.verified.clear()
-    Calls.together(
+    RacingCalls.gather_results(
         *(
             partial(auth.use_key, "username", f"name {number}", "wrong", address=HOME)
             for number in range(60)
@@ -612,7 +612,7 @@ def test_ours_guesses_at_once_at_a_single_use_key(
 def at_once(auth: Auth[User], hasher: CountingHash) -> None:
     """Fifty wrong passwords at one key at once."""
     hasher.verified.clear()
-    outcomes = Calls.together(
+    outcomes = RacingCalls.gather_results(
         *[partial(auth.use_key, *ALICE, "wrong", address=HOME)] * 50
     )
     assert (

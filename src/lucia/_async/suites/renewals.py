@@ -6,7 +6,6 @@ from typing import Final
 
 from lucia._async.protocols import AsyncRenewingSessionAdapter
 from lucia._async.suites.sessions import AsyncSessionAdapterSuite
-from lucia._compat.calls import AsyncCalls
 from lucia._compat.pause import AsyncPause
 from lucia._testing.checks import (
     CONCURRENT_CALLS,
@@ -18,6 +17,7 @@ from lucia._testing.checks import (
     one_winner,
     refused,
 )
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 
@@ -164,7 +164,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
                 self.login(f"{round_} session {n}", 0, user_id) for n in range(CONCURRENT_CALLS)
             ]
             await self.store(adapter, self.login(f"{round_} before", 5_000, user_id))
-            outcomes = await AsyncCalls.together(
+            outcomes = await AsyncRacingCalls.gather_results(
                 *(partial(adapter.set_session_capped, row, limit=3) for row in rows)
             )
             equal(
@@ -189,7 +189,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
                 partial(adapter.renew_session, row.id, successor, grace=0)
                 for row, successor in zip((old, kept), successors, strict=True)
             ]
-            outcomes = await AsyncCalls.together(
+            outcomes = await AsyncRacingCalls.gather_results(
                 renewals[0], partial(adapter.set_session_capped, new, limit=2), renewals[1]
             )
             await self.check_gone(adapter, old, kept, successors[0])
@@ -324,7 +324,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(CONCURRENT_CALLS)]
         await self.store(adapter, used)
-        outcomes = await AsyncCalls.together(
+        outcomes = await AsyncRacingCalls.gather_results(
             *(partial(adapter.renew_session, "used", row, grace=_GRACE) for row in successors)
         )
         one_of(outcomes[0], successors, "renew_session")
@@ -337,7 +337,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(CONCURRENT_CALLS)]
         await self.store(adapter, used)
-        outcomes = await AsyncCalls.together(
+        outcomes = await AsyncRacingCalls.gather_results(
             *(partial(adapter.renew_session, "used", row, grace=0) for row in successors)
         )
         winner = one_winner(
@@ -488,7 +488,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             renewals = [
                 partial(adapter.renew_session, used.id, row, grace=_GRACE) for row in successors
             ]
-            await AsyncCalls.together(
+            await AsyncRacingCalls.gather_results(
                 *renewals[:4], partial(adapter.delete_session, used.id), *renewals[4:]
             )
             await self.check_gone(adapter, used, *successors)
@@ -506,7 +506,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             renewals = [
                 partial(adapter.renew_session, used.id, row, grace=_GRACE) for used, row in pairs
             ]
-            await AsyncCalls.together(
+            await AsyncRacingCalls.gather_results(
                 *renewals[:4], partial(adapter.delete_sessions_by_user_id, user_id), *renewals[4:]
             )
             await self.check_gone(adapter, *rows, *successors)
@@ -601,7 +601,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
             others = [self.row(f"{round_} other {n}", user_id) for n in range(CONCURRENT_CALLS)]
             await self.store(adapter, *others, kept)
             keep = partial(adapter.delete_other_sessions, user_id, kept.id)
-            outcomes = await AsyncCalls.together(
+            outcomes = await AsyncRacingCalls.gather_results(
                 keep, keep, partial(adapter.renew_session, kept.id, successor, grace=_GRACE), keep
             )
             equal(

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from lucia._async.protocols import AsyncSessionAdapter
-from lucia._compat.calls import AsyncCalls
 from lucia._rules.sessions import system_clock
 from lucia._testing.checks import (
     CONCURRENT_CALLS,
@@ -23,6 +22,7 @@ from lucia._testing.checks import (
     refused,
     same_rows,
 )
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.errors import DuplicateSessionId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, SessionRow
 
@@ -237,7 +237,9 @@ class AsyncSessionAdapterSuite:
         """Of concurrent calls that store different sessions under one id, exactly one succeeds."""
         rows = [self.row("one", f"user-{n}") for n in range(CONCURRENT_CALLS)]
         await self.create_users(adapter, *(row.user_id for row in rows))
-        outcomes = await AsyncCalls.together(*(partial(adapter.set_session, row) for row in rows))
+        outcomes = await AsyncRacingCalls.gather_results(
+            *(partial(adapter.set_session, row) for row in rows)
+        )
         winner = one_winner(outcomes, is_error(DuplicateSessionId), "set_session of one id")
         equal(
             await adapter.get_session("one"),
@@ -379,7 +381,7 @@ class AsyncSessionAdapterSuite:
             ]
             await self.store(adapter, *before)
             logins = [partial(adapter.set_session, row) for row in meanwhile]
-            await AsyncCalls.together(
+            await AsyncRacingCalls.gather_results(
                 *logins[:4], partial(adapter.delete_sessions_by_user_id, user_id), *logins[4:]
             )
             await self.check_gone(adapter, *before)

@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any, ClassVar, Final, Protocol
 
 from lucia._async.protocols import AsyncSessionAdapter, AsyncSessionUserAdapter, AsyncUserAdapter
-from lucia._compat.calls import AsyncCalls
 from lucia._rules.sessions import system_clock
 from lucia._testing.checks import (
     CONCURRENT_CALLS,
@@ -19,6 +18,7 @@ from lucia._testing.checks import (
     refused,
     same_rows,
 )
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.errors import DuplicateKeyId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
 
@@ -144,7 +144,7 @@ class AsyncUserAdapterSuite:
             self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True)
             for n in range(CONCURRENT_CALLS)
         ]
-        outcomes = await AsyncCalls.together(
+        outcomes = await AsyncRacingCalls.gather_results(
             *(partial(adapter.set_user, key.user_id, {}, key) for key in keys)
         )
         winner = one_winner(outcomes, is_error(DuplicateKeyId), "set_user with one key id")
@@ -283,7 +283,9 @@ class AsyncUserAdapterSuite:
         keys = [self.key("github:1", f"user-{n}") for n in range(CONCURRENT_CALLS)]
         for key in keys:
             await adapter.set_user(key.user_id, {}, None)
-        outcomes = await AsyncCalls.together(*(partial(adapter.set_key, key) for key in keys))
+        outcomes = await AsyncRacingCalls.gather_results(
+            *(partial(adapter.set_key, key) for key in keys)
+        )
         winner = one_winner(outcomes, is_error(DuplicateKeyId), "set_key of one id")
         equal(await adapter.get_key("github:1"), keys[winner], "get_key after concurrent set_key")
         for place, key in enumerate(keys):
@@ -374,7 +376,9 @@ class AsyncUserAdapterSuite:
         await self.store(adapter, self.key("email:anna"))
         hashes = [f"hash-new-{n}" for n in range(CONCURRENT_CALLS)]
         update = partial(adapter.update_key_password, "email:anna", expected="hash-1")
-        outcomes = await AsyncCalls.together(*(partial(update, hashed) for hashed in hashes))
+        outcomes = await AsyncRacingCalls.gather_results(
+            *(partial(update, hashed) for hashed in hashes)
+        )
         winner = one_winner(
             outcomes, lambda outcome: outcome is None, "update_key_password with one expected hash"
         )
@@ -436,7 +440,7 @@ class AsyncUserAdapterSuite:
     async def test_consume_at_once(self, adapter: AsyncUserAdapter) -> None:
         """Of concurrent calls that remove one key, one counts it: a single-use key is used once."""
         await self.store(adapter, self.key("reset:1", expires=MAX_EPOCH_MS))
-        outcomes = await AsyncCalls.together(
+        outcomes = await AsyncRacingCalls.gather_results(
             *[partial(adapter.delete_non_primary_key, "reset:1")] * CONCURRENT_CALLS
         )
         winner = one_winner(

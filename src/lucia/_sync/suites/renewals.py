@@ -7,7 +7,6 @@ from typing import Final
 
 from lucia._sync.protocols import RenewingSessionAdapter
 from lucia._sync.suites.sessions import SessionAdapterSuite
-from lucia._compat.calls import Calls
 from lucia._compat.pause import Pause
 from lucia._testing.checks import (
     CONCURRENT_CALLS,
@@ -19,6 +18,7 @@ from lucia._testing.checks import (
     one_winner,
     refused,
 )
+from lucia._testing.racing_calls import RacingCalls
 from lucia.errors import DuplicateSessionId
 from lucia.models import SessionRow
 
@@ -165,7 +165,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
                 self.login(f"{round_} session {n}", 0, user_id) for n in range(CONCURRENT_CALLS)
             ]
             self.store(adapter, self.login(f"{round_} before", 5_000, user_id))
-            outcomes = Calls.together(
+            outcomes = RacingCalls.gather_results(
                 *(partial(adapter.set_session_capped, row, limit=3) for row in rows)
             )
             equal(
@@ -190,7 +190,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
                 partial(adapter.renew_session, row.id, successor, grace=0)
                 for row, successor in zip((old, kept), successors, strict=True)
             ]
-            outcomes = Calls.together(
+            outcomes = RacingCalls.gather_results(
                 renewals[0], partial(adapter.set_session_capped, new, limit=2), renewals[1]
             )
             self.check_gone(adapter, old, kept, successors[0])
@@ -325,7 +325,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(CONCURRENT_CALLS)]
         self.store(adapter, used)
-        outcomes = Calls.together(
+        outcomes = RacingCalls.gather_results(
             *(partial(adapter.renew_session, "used", row, grace=_GRACE) for row in successors)
         )
         one_of(outcomes[0], successors, "renew_session")
@@ -338,7 +338,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         used = self.row("used")
         successors = [self.row(f"successor-{n}") for n in range(CONCURRENT_CALLS)]
         self.store(adapter, used)
-        outcomes = Calls.together(
+        outcomes = RacingCalls.gather_results(
             *(partial(adapter.renew_session, "used", row, grace=0) for row in successors)
         )
         winner = one_winner(
@@ -489,7 +489,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             renewals = [
                 partial(adapter.renew_session, used.id, row, grace=_GRACE) for row in successors
             ]
-            Calls.together(
+            RacingCalls.gather_results(
                 *renewals[:4], partial(adapter.delete_session, used.id), *renewals[4:]
             )
             self.check_gone(adapter, used, *successors)
@@ -507,7 +507,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             renewals = [
                 partial(adapter.renew_session, used.id, row, grace=_GRACE) for used, row in pairs
             ]
-            Calls.together(
+            RacingCalls.gather_results(
                 *renewals[:4], partial(adapter.delete_sessions_by_user_id, user_id), *renewals[4:]
             )
             self.check_gone(adapter, *rows, *successors)
@@ -602,7 +602,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
             others = [self.row(f"{round_} other {n}", user_id) for n in range(CONCURRENT_CALLS)]
             self.store(adapter, *others, kept)
             keep = partial(adapter.delete_other_sessions, user_id, kept.id)
-            outcomes = Calls.together(
+            outcomes = RacingCalls.gather_results(
                 keep, keep, partial(adapter.renew_session, kept.id, successor, grace=_GRACE), keep
             )
             equal(

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from lucia._sync.protocols import SessionAdapter
-from lucia._compat.calls import Calls
 from lucia._rules.sessions import system_clock
 from lucia._testing.checks import (
     CONCURRENT_CALLS,
@@ -24,6 +23,7 @@ from lucia._testing.checks import (
     refused,
     same_rows,
 )
+from lucia._testing.racing_calls import RacingCalls
 from lucia.errors import DuplicateSessionId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, SessionRow
 
@@ -238,7 +238,9 @@ class SessionAdapterSuite:
         """Of concurrent calls that store different sessions under one id, exactly one succeeds."""
         rows = [self.row("one", f"user-{n}") for n in range(CONCURRENT_CALLS)]
         self.create_users(adapter, *(row.user_id for row in rows))
-        outcomes = Calls.together(*(partial(adapter.set_session, row) for row in rows))
+        outcomes = RacingCalls.gather_results(
+            *(partial(adapter.set_session, row) for row in rows)
+        )
         winner = one_winner(outcomes, is_error(DuplicateSessionId), "set_session of one id")
         equal(
             adapter.get_session("one"),
@@ -380,7 +382,7 @@ class SessionAdapterSuite:
             ]
             self.store(adapter, *before)
             logins = [partial(adapter.set_session, row) for row in meanwhile]
-            Calls.together(
+            RacingCalls.gather_results(
                 *logins[:4], partial(adapter.delete_sessions_by_user_id, user_id), *logins[4:]
             )
             self.check_gone(adapter, *before)

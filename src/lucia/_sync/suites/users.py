@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, ClassVar, Final, Protocol
 
 from lucia._sync.protocols import SessionAdapter, SessionUserAdapter, UserAdapter
-from lucia._compat.calls import Calls
 from lucia._rules.sessions import system_clock
 from lucia._testing.checks import (
     CONCURRENT_CALLS,
@@ -20,6 +19,7 @@ from lucia._testing.checks import (
     refused,
     same_rows,
 )
+from lucia._testing.racing_calls import RacingCalls
 from lucia.errors import DuplicateKeyId, InvalidUserId
 from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, KeyRow, SessionRow, UserRow
 
@@ -145,7 +145,7 @@ class UserAdapterSuite:
             self.key("email:anna", f"user-{n}", f"hash-{n}", primary=True)
             for n in range(CONCURRENT_CALLS)
         ]
-        outcomes = Calls.together(
+        outcomes = RacingCalls.gather_results(
             *(partial(adapter.set_user, key.user_id, {}, key) for key in keys)
         )
         winner = one_winner(outcomes, is_error(DuplicateKeyId), "set_user with one key id")
@@ -284,7 +284,9 @@ class UserAdapterSuite:
         keys = [self.key("github:1", f"user-{n}") for n in range(CONCURRENT_CALLS)]
         for key in keys:
             adapter.set_user(key.user_id, {}, None)
-        outcomes = Calls.together(*(partial(adapter.set_key, key) for key in keys))
+        outcomes = RacingCalls.gather_results(
+            *(partial(adapter.set_key, key) for key in keys)
+        )
         winner = one_winner(outcomes, is_error(DuplicateKeyId), "set_key of one id")
         equal(adapter.get_key("github:1"), keys[winner], "get_key after concurrent set_key")
         for place, key in enumerate(keys):
@@ -375,7 +377,9 @@ class UserAdapterSuite:
         self.store(adapter, self.key("email:anna"))
         hashes = [f"hash-new-{n}" for n in range(CONCURRENT_CALLS)]
         update = partial(adapter.update_key_password, "email:anna", expected="hash-1")
-        outcomes = Calls.together(*(partial(update, hashed) for hashed in hashes))
+        outcomes = RacingCalls.gather_results(
+            *(partial(update, hashed) for hashed in hashes)
+        )
         winner = one_winner(
             outcomes, lambda outcome: outcome is None, "update_key_password with one expected hash"
         )
@@ -437,7 +441,7 @@ class UserAdapterSuite:
     def test_consume_at_once(self, adapter: UserAdapter) -> None:
         """Of concurrent calls that remove one key, one counts it: a single-use key is used once."""
         self.store(adapter, self.key("reset:1", expires=MAX_EPOCH_MS))
-        outcomes = Calls.together(
+        outcomes = RacingCalls.gather_results(
             *[partial(adapter.delete_non_primary_key, "reset:1")] * CONCURRENT_CALLS
         )
         winner = one_winner(

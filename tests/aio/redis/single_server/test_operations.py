@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 
-from lucia._compat.calls import AsyncCalls
 from lucia._redis.records import MAX_RECORD_BYTES
+from lucia._testing.racing_calls import AsyncRacingCalls
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import DuplicateSessionId
 from tests.aio.support.redis_calls import MINUTE, add, one_reply_type, renew
@@ -36,8 +36,11 @@ async def test_same_id_twice(adapter: AsyncRedisSessionAdapter, inspector: Inspe
 async def test_same_call_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """The same session stored many times at once is stored once; of different sessions with one id one is stored."""
     session = row("same")
-    assert await AsyncCalls.together(*[partial(adapter.set_session, session)] * 10) == [None] * 10
-    outcomes = await AsyncCalls.together(
+    assert (
+        await AsyncRacingCalls.gather_results(*[partial(adapter.set_session, session)] * 10)
+        == [None] * 10
+    )
+    outcomes = await AsyncRacingCalls.gather_results(
         *(partial(adapter.set_session, row("one", handle=number)) for number in range(10))
     )
     assert outcomes.count(None) == 1
@@ -62,7 +65,7 @@ async def test_renewals_at_once(
 ) -> None:
     """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
     await add(adapter, "used", "other")
-    outcomes = await AsyncCalls.together(
+    outcomes = await AsyncRacingCalls.gather_results(
         *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
     )
     (winner,) = inspector.live() - {"other"}
@@ -194,7 +197,7 @@ async def test_sign_out_during_logins(
     for turn in range(5):
         old = {f"{turn}-old{number}" for number in range(6)}
         await add(adapter, *sorted(old))
-        await AsyncCalls.together(
+        await AsyncRacingCalls.gather_results(
             *(partial(adapter.set_session, row(f"{turn}-login{number}")) for number in range(10)),
             partial(adapter.delete_sessions_by_user_id, "u1"),
             *(
@@ -212,7 +215,7 @@ async def test_keeping_during_renewals(
     """A session that is kept while it is renewed is kept as its one successor."""
     for turn in range(5):
         await add(adapter, f"{turn}-kept", f"{turn}-other")
-        await AsyncCalls.together(
+        await AsyncRacingCalls.gather_results(
             *(
                 partial(renew, adapter, f"{turn}-kept", f"{turn}-new{number}")
                 for number in range(4)

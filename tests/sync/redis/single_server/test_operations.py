@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from lucia._compat.calls import Calls
 from lucia._redis.records import MAX_RECORD_BYTES
+from lucia._testing.racing_calls import RacingCalls
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.errors import DuplicateSessionId
 from tests.sync.support.redis_calls import MINUTE, add, one_reply_type, renew
@@ -37,8 +37,11 @@ def test_same_id_twice(adapter: RedisSessionAdapter, inspector: Inspector) -> No
 def test_same_call_at_once(adapter: RedisSessionAdapter, inspector: Inspector) -> None:
     """The same session stored many times at once is stored once; of different sessions with one id one is stored."""
     session = row("same")
-    assert Calls.together(*[partial(adapter.set_session, session)] * 10) == [None] * 10
-    outcomes = Calls.together(
+    assert (
+        RacingCalls.gather_results(*[partial(adapter.set_session, session)] * 10)
+        == [None] * 10
+    )
+    outcomes = RacingCalls.gather_results(
         *(partial(adapter.set_session, row("one", handle=number)) for number in range(10))
     )
     assert outcomes.count(None) == 1
@@ -63,7 +66,7 @@ def test_renewals_at_once(
 ) -> None:
     """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
     add(adapter, "used", "other")
-    outcomes = Calls.together(
+    outcomes = RacingCalls.gather_results(
         *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
     )
     (winner,) = inspector.live() - {"other"}
@@ -195,7 +198,7 @@ def test_sign_out_during_logins(
     for turn in range(5):
         old = {f"{turn}-old{number}" for number in range(6)}
         add(adapter, *sorted(old))
-        Calls.together(
+        RacingCalls.gather_results(
             *(partial(adapter.set_session, row(f"{turn}-login{number}")) for number in range(10)),
             partial(adapter.delete_sessions_by_user_id, "u1"),
             *(
@@ -213,7 +216,7 @@ def test_keeping_during_renewals(
     """A session that is kept while it is renewed is kept as its one successor."""
     for turn in range(5):
         add(adapter, f"{turn}-kept", f"{turn}-other")
-        Calls.together(
+        RacingCalls.gather_results(
             *(
                 partial(renew, adapter, f"{turn}-kept", f"{turn}-new{number}")
                 for number in range(4)
