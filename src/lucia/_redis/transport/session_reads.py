@@ -121,6 +121,8 @@ class AsyncSessionReads:
         """
         if server is None or not self._coalesce:
             return
+        if asyncio.get_running_loop() in self._batchers:  # another read of this tick was first
+            return
         for loop in [loop for loop in self._batchers if loop.is_closed()]:
             del self._batchers[loop]
         batcher = _SessionBatcher(self, server.read_exchange)

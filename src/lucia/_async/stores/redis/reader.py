@@ -49,6 +49,9 @@ class AsyncSessionReader:
         if route is None:
             return await self._driver.run(self._store().get(session_id))
         self.reads.begin(route.only_server)
+        found = self.reads.find(session_id)
+        if found is not None:
+            return await found
         end = time.monotonic() + self._seconds
         try:
             keys = self._lookup.keys(session_id)

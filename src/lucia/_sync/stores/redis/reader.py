@@ -50,6 +50,9 @@ class SessionReader:
         if route is None:
             return self._driver.run(self._store().get(session_id))
         self.reads.begin(route.only_server)
+        found = self.reads.find(session_id)
+        if found is not None:
+            return found
         end = time.monotonic() + self._seconds
         try:
             keys = self._lookup.keys(session_id)
