@@ -15,7 +15,13 @@ import msgspec
 
 from lucia._logs import record_ignored
 from lucia._rules.sessions import MARKER_MS
-from lucia.models import MAX_EPOCH_MS, MAX_ID_LENGTH, SESSION_COLUMNS, SessionRow
+from lucia.models import (
+    MAX_EPOCH_MS,
+    MAX_ID_LENGTH,
+    SESSION_COLUMNS,
+    SessionRow,
+    StoredSession,
+)
 
 MAX_RECORD_BYTES: Final = 16_384
 """A longer record is neither written nor read."""
@@ -147,23 +153,31 @@ class SessionRecord(
         )
 
     def __repr__(self) -> str:
-        return repr(self.to_row())
+        return (
+            f"SessionRecord(user_id={self.user_id!r}, active_expires={self.active_expires}, "
+            f"idle_expires={self.idle_expires}, attributes={self.attributes!r})"
+        )
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, SessionRecord):
-            return self.to_row() == other.to_row()
-        return self.to_row() == other if isinstance(other, SessionRow) else NotImplemented
+        if not isinstance(other, SessionRecord | SessionRow):
+            return NotImplemented
+        return _columns(self) == _columns(other) and self.attributes == other.attributes
 
     def __ne__(self, other: object) -> bool:  # else msgspec's own, which compares identities
         return not self == other
 
     def __hash__(self) -> int:
-        return hash(self.to_row())
+        return hash(_columns(self))
+
+
+def _columns(row: StoredSession) -> tuple[str, str, int, int]:
+    return row.id, row.user_id, row.active_expires, row.idle_expires
 
 
 parse_record: Final = msgspec.json.Decoder(SessionRecord).decode
 """Return the :class:`SessionRecord` in a record; msgspec's own function, since nothing is called
-more often. Neither the record's length nor whose it is has been checked.
+more often. The caller checks the record's length and whose it is. NUL in an id, which no row can
+have, is not looked for.
 
 Raises:
     ValueError: :func:`decode_row` has to decide.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
+from lucia._async.stores.redis.router import AsyncRoute
 from lucia._redis.lookup import Lookup
 from lucia._redis.operations import retry_on_new_connection
 from lucia._redis.records import MismatchedReply
@@ -49,12 +50,12 @@ class AsyncSessionReader:
         if route is None:
             return await self._driver.run(self._store().get(session_id))
         self.reads.begin(route.only_server)
-        found = self.reads.find(session_id)
-        if found is not None:
-            return await found
+        return await (self.reads.find(session_id) or self._read_alone(route, session_id))
+
+    async def _read_alone(self, route: AsyncRoute, session_id: str) -> StoredSession | None:
         end = time.monotonic() + self._seconds
+        keys = self._lookup.keys(session_id)
         try:
-            keys = self._lookup.keys(session_id)
             records = await route.read(keys)
             row = self._row(session_id, records)
         except (BatchRejected, MismatchedReply, NoReply) as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from lucia._sync.stores.redis.driver import RedisDriver
+from lucia._sync.stores.redis.router import Route
 from lucia._redis.lookup import Lookup
 from lucia._redis.operations import retry_on_new_connection
 from lucia._redis.records import MismatchedReply
@@ -50,12 +51,12 @@ class SessionReader:
         if route is None:
             return self._driver.run(self._store().get(session_id))
         self.reads.begin(route.only_server)
-        found = self.reads.find(session_id)
-        if found is not None:
-            return found
+        return (self.reads.find(session_id) or self._read_alone(route, session_id))
+
+    def _read_alone(self, route: Route, session_id: str) -> StoredSession | None:
         end = time.monotonic() + self._seconds
+        keys = self._lookup.keys(session_id)
         try:
-            keys = self._lookup.keys(session_id)
             records = route.read(keys)
             row = self._row(session_id, records)
         except (BatchRejected, MismatchedReply, NoReply) as error:
