@@ -582,7 +582,7 @@ async def test_a_user_who_may_not_track(
             record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
         ]
         assert line.startswith(
-            "the near cache is off, and each is read from the server, since the server refuses CLIENT TRACKING ON: "
+            "the near cache is off, and each session is read from the server, since the server refuses CLIENT TRACKING ON: "
         )
     finally:
         inspector.on_each("ACL", "DELUSER", "reader")

@@ -439,7 +439,7 @@ def test_a_client_of_its_own_kind(
             assert client.sent > 5
             assert client.ping()
         assert caplog.records[0].levelno == logging.WARNING
-        assert "the Traced given can't be copied" in caplog.records[0].getMessage()
+        assert "this Traced can't be copied" in caplog.records[0].getMessage()
     inspector.on_each("ACL", "DELUSER", "app")
 
 
