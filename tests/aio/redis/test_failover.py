@@ -197,7 +197,7 @@ async def test_client_that_is_used_as_it_is(servers: Pair) -> None:
         kind(port=servers.front.port, protocol=2, retry=None) as client,
         AsyncRedisSessionAdapter(client) as adapter,
     ):
-        with pytest.raises(TypeError, match="revoke_ack needs connections of our own"):
+        with pytest.raises(TypeError, match="revoke_ack needs connections of the adapter's own"):
             AsyncRedisSessionAdapter(client, revoke_ack=1)
         await add(adapter, "ended", "kept")
         servers.settle()

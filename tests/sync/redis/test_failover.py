@@ -198,7 +198,7 @@ def test_client_that_is_used_as_it_is(servers: Pair) -> None:
         kind(port=servers.front.port, protocol=2, retry=None) as client,
         RedisSessionAdapter(client) as adapter,
     ):
-        with pytest.raises(TypeError, match="revoke_ack needs connections of our own"):
+        with pytest.raises(TypeError, match="revoke_ack needs connections of the adapter's own"):
             RedisSessionAdapter(client, revoke_ack=1)
         add(adapter, "ended", "kept")
         servers.settle()
