@@ -319,18 +319,18 @@ async def decide_in_batches(cases: list[Case]) -> list[Decision]:
 async def differences(cases: list[Case]) -> list[tuple[Case, Decision, Decision]]:
     """Return where reading decides otherwise than the careful decoder.
 
-    NUL in an id is left out: no row with one can be made, but the fast decoder does not look for
-    it, since it can harm nobody who reads.
+    NUL in the id of a session is left out: no row with one can be made, but who reads by such an
+    id asked for it.
     """
     found = []
     for case, fast in zip(cases, await decide_in_batches(cases), strict=True):
         careful = decide_carefully(case)
-        if fast != careful and not _is_nul_in_an_id(case, fast, careful):
+        if fast != careful and not _is_nul_in_the_id(case, fast, careful):
             found.append((case, fast, careful))
     return found
 
 
-def _is_nul_in_an_id(case: Case, fast: Decision, careful: Decision) -> bool:
+def _is_nul_in_the_id(case: Case, fast: Decision, careful: Decision) -> bool:
     if careful != NO_SESSION or rb"\u0000" not in case.record:
         return False
     without = Case(case.record.replace(rb"\u0000", rb"\u0001"), case.session_id.replace("\0", "\1"))
@@ -338,9 +338,7 @@ def _is_nul_in_an_id(case: Case, fast: Decision, careful: Decision) -> bool:
         row = parse_record(case.record)
     except ValueError:
         return False
-    return "\0" in row.id + row.user_id and fast.replace(r"\x00", r"\x01") == decide_carefully(
-        without
-    )
+    return "\0" in row.id and fast.replace(r"\x00", r"\x01") == decide_carefully(without)
 
 
 @pytest.fixture(autouse=True)

@@ -19,14 +19,22 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Final, Literal, NamedTuple, cast, get_args
 
+import msgspec
+
 from lucia._logs import marker_unreadable
 from lucia._redis.commands import Batch, Call, Operation, Reply
 from lucia._redis.keys import Layout
 from lucia._redis.operations import MAX_HOPS, get_session, is_in_grace, retry_if_mismatched
-from lucia._redis.records import Marker, MismatchedReply, decode_marker, decode_row
+from lucia._redis.records import (
+    Marker,
+    MismatchedReply,
+    SessionRecord,
+    decode_marker,
+    decode_session,
+)
 from lucia._redis.store import ServerStore, Store
 from lucia._rules.sessions import RandomBytes
-from lucia.models import SessionRow, derived_handle, handle_of
+from lucia.models import SessionRow, StoredSession, derived_handle, handle_of
 
 RawIds = Literal["write", "read", "refuse"]
 """Whether sessions may be stored under their ids as they are.
@@ -214,10 +222,12 @@ class HashedLookup:
         """Return the keys at which the session may be."""
         return [(self._prefix + stored).encode() for stored in self._ids.candidates(session_id)]
 
-    def row(self, session_id: str, records: Sequence[bytes | None]) -> SessionRow | None:
+    def row(self, session_id: str, records: Sequence[bytes | None]) -> StoredSession | None:
         """Return the first session in what these keys hold, under the id that was asked for."""
         for stored, record in zip(self._ids.candidates(session_id), records, strict=True):
-            row = None if record is None else decode_row(record, stored)
+            row = None if record is None else decode_session(record, stored)
+            if isinstance(row, SessionRecord):
+                return _record_under_id(row, session_id)
             if row is not None:
                 return _under_id(row, session_id)
         return None
@@ -245,11 +255,11 @@ class HashedIdStore:
         self._one_server = one_server
         self.lookup = HashedLookup(layout, ids)
 
-    def get(self, session_id: str) -> Operation[SessionRow | None]:
+    def get(self, session_id: str) -> Operation[StoredSession | None]:
         """Read the session with this id."""
         return (yield from retry_if_mismatched(lambda: self.get_once(session_id)))
 
-    def get_once(self, session_id: str) -> Operation[SessionRow | None]:
+    def get_once(self, session_id: str) -> Operation[StoredSession | None]:
         """Read the session with this id, without a retry.
 
         Raises:
@@ -436,18 +446,20 @@ def _values(reply: Reply, count: int) -> list[bytes | None]:
             raise MismatchedReply
 
 
+def _record_under_id(record: SessionRecord, session_id: str) -> SessionRecord:
+    """Return a stored session under the id that led to it, without the handle that storing added."""
+    if record.id == session_id:
+        return record
+    is_added = record.handle == derived_handle(session_id)
+    handle = msgspec.UNSET if is_added else record.handle
+    return msgspec.structs.replace(record, id=session_id, handle=handle)
+
+
 def _under_id(row: SessionRow, session_id: str) -> SessionRow:
-    """Return a stored row as it was given to the store, under the id that led to it."""
+    """Return a stored session under the id that led to it, without the handle that storing added."""
     if row.id == session_id:
         return row
     attributes = dict(row.attributes)
-    # Added when it was stored, see _hashed.
-    if attributes.get("handle") == derived_handle(session_id):
+    if attributes.get("handle") == derived_handle(session_id):  # see _hashed
         del attributes["handle"]
-    return SessionRow(
-        id=session_id,
-        user_id=row.user_id,
-        active_expires=row.active_expires,
-        idle_expires=row.idle_expires,
-        attributes=attributes,
-    )
+    return replace(row, id=session_id, attributes=attributes)

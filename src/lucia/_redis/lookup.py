@@ -1,36 +1,36 @@
-"""Where the record of a session is looked for, and what is found there: for operations, and for the shortest way there is to a session."""
+"""Where the record of a session is, and which session is in it."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 from lucia._redis.keys import Layout
-from lucia._redis.records import decode_row
-from lucia.models import SessionRow
+from lucia._redis.records import decode_session
+from lucia.models import StoredSession
 
 
 class Lookup(Protocol):
-    """The keys that a session may be at, and how to read what is there."""
+    """The keys that a session may be at, and how to read their values."""
 
     @property
     def prefix(self) -> str | None:
-        """What the id follows in the only key that a session may be at; None if there are others."""
+        """What precedes the id in the only key that a session may be at; None if it may be at others."""
         ...
 
     def keys(self, session_id: str) -> list[bytes]:
-        """All keys at which the session may be, in the order in which what is there counts."""
+        """Return all keys that the session may be at; the value of the first counts first."""
         ...
 
-    def row(self, session_id: str, records: Sequence[bytes | None]) -> SessionRow | None:
-        """The session in what these keys hold; None if there is none.
+    def row(self, session_id: str, records: Sequence[bytes | None]) -> StoredSession | None:
+        """Return the session in the values of these keys; None if there is none.
 
         Raises:
-            MismatchedReply: what they hold is another session's.
+            MismatchedReply: a value is another session's.
         """
         ...
 
 
 class PlainLookup:
-    """A session is where its id says."""
+    """A session is at the key with its id."""
 
     def __init__(self, layout: Layout) -> None:
         self.prefix: str | None = layout.session_key("")
@@ -40,7 +40,7 @@ class PlainLookup:
         """Return the one key."""
         return [self._layout.session_key(session_id).encode()]
 
-    def row(self, session_id: str, records: Sequence[bytes | None]) -> SessionRow | None:
-        """The session in its record."""
+    def row(self, session_id: str, records: Sequence[bytes | None]) -> StoredSession | None:
+        """Return the session in its record."""
         (record,) = records
-        return None if record is None else decode_row(record, session_id)
+        return None if record is None else decode_session(record, session_id)

@@ -176,31 +176,36 @@ def _columns(row: StoredSession) -> tuple[str, str, int, int]:
 
 parse_record: Final = msgspec.json.Decoder(SessionRecord).decode
 """Return the :class:`SessionRecord` in a record; msgspec's own function, since nothing is called
-more often. The caller checks the record's length and whose it is. NUL in an id, which no row can
-have, is not looked for.
+more often. The caller checks the record's length, whose it is, and that no id has a NUL character.
 
 Raises:
     ValueError: :func:`decode_row` has to decide.
 """
 
 
-def decode_row(record: bytes, session_id: str) -> SessionRow | None:
+def decode_session(record: bytes, session_id: str) -> SessionRecord | SessionRow | None:
     """Return the session in a record; None, and a line in the log, if it holds none.
 
     Raises:
         MismatchedReply: it is a record, but of another id.
     """
     try:
-        row = _read_record(record)
+        session = _read_record(record)
     except (TypeError, ValueError, RecursionError) as error:
         record_ignored(
             str(error) if type(error) in (TypeError, ValueError) else type(error).__name__
         )
         return None
-    if row.id != session_id:
+    if session.id != session_id:
         record_ignored("it is another session's")
         raise MismatchedReply
-    return row
+    return session
+
+
+def decode_row(record: bytes, session_id: str) -> SessionRow | None:
+    """Return the session in a record as a plain row, otherwise like :func:`decode_session`."""
+    session = decode_session(record, session_id)
+    return session.to_row() if isinstance(session, SessionRecord) else session
 
 
 def peek(record: bytes, session_id: str) -> SessionRow | None:
@@ -209,19 +214,24 @@ def peek(record: bytes, session_id: str) -> SessionRow | None:
     None if it holds no session, or another one.
     """
     try:
-        row = _read_record(record)
+        session = _read_record(record)
     except (TypeError, ValueError, RecursionError):
         return None
-    return row if row.id == session_id else None
+    if session.id != session_id:
+        return None
+    return session.to_row() if isinstance(session, SessionRecord) else session
 
 
-def _read_record(record: bytes) -> SessionRow:
+def _read_record(record: bytes) -> SessionRecord | SessionRow:
     if len(record) > MAX_RECORD_BYTES:
         raise ValueError(f"it has {len(record)} bytes, more than {MAX_RECORD_BYTES}")
     try:
-        return parse_record(record).to_row()
+        session = parse_record(record)
     except ValueError:
         return read_odd_record(record)
+    if "\0" in session.id + session.user_id:
+        raise ValueError("an id has a NUL character")
+    return session
 
 
 def read_odd_record(record: bytes) -> SessionRow:

@@ -10,7 +10,7 @@ from lucia._redis.lookup import Lookup
 from lucia._redis.revocations import RevocationTracking
 from lucia._redis.single_server import SingleServerStore
 from lucia._redis.transport.clients import is_cluster
-from lucia.models import SessionRow
+from lucia.models import SessionRow, StoredSession
 
 
 class Store(Protocol):
@@ -21,11 +21,11 @@ class Store(Protocol):
         """The keys at which a session can be, for a read that needs no operation."""
         ...
 
-    def get(self, session_id: str) -> Operation[SessionRow | None]:
+    def get(self, session_id: str) -> Operation[StoredSession | None]:
         """Read one session."""
         ...
 
-    def get_once(self, session_id: str) -> Operation[SessionRow | None]:
+    def get_once(self, session_id: str) -> Operation[StoredSession | None]:
         """Read one session without a retry.
 
         Raises:

@@ -201,7 +201,7 @@ class _SessionBatcher(Batcher[_Read]):
             except (TypeError, ValueError):  # an odd record, which may be a session all the same
                 self._answer_slowly(session_id, future, [record], end)
                 continue
-            if row.id != session_id or len(record) > MAX_RECORD_BYTES:
+            if row.id != session_id or len(record) > MAX_RECORD_BYTES or "\0" in row.user_id:
                 self._answer_slowly(session_id, future, [record], end)
                 continue
             if near is not None:
