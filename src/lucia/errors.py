@@ -291,7 +291,7 @@ class SessionsNotRevoked(LuciaError):
     that is safe and revokes them.
     """
 
-    code = "SESSIONS_NOT_ENDED"
+    code = "SESSIONS_NOT_REVOKED"
     default_message = "the password was changed, but the user's sessions were not revoked"
 
 

@@ -120,7 +120,7 @@ def test_shape_of_the_json(redis_server: Server) -> None:
     with Inspector(redis_server) as inspector:
         fill(inspector, 1, 1)
         assert doctor(redis_server.url, "--json").report == {
-            "version": 1,
+            "version": 2,
             "complete": True,
             "layout": "default",
             "session_namespace": "session",
@@ -389,7 +389,7 @@ def _state(file: Path, url: str, **changes: Any) -> dict[str, Any]:
     }
     empty: dict[str, Any] = {"keys": {}, "found": {}, "fixed": {}}
     state = {
-        "version": 1,
+        "version": 2,
         "settings": settings,
         "done": {},
         "node": None,
@@ -450,7 +450,7 @@ def test_nodes_that_are_done(redis_server: Server, tmp_path: Path) -> None:
         ("no JSON", "no state file"),
         ("[]", "no state file"),
         ("{}", "no state file"),
-        ('{"version": 1, "settings": {}}', "another delete_damaged"),
+        ('{"version": 2, "settings": {}}', "another delete_damaged"),
         ('{"version": 2}', "another version"),
     ],
 )

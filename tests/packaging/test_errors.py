@@ -29,7 +29,7 @@ OURS = {
     "Overloaded": "OVERLOADED",
     "TooManyAttempts": "TOO_MANY_ATTEMPTS",
     "RevocationNotReplicated": "REVOCATION_NOT_REPLICATED",
-    "SessionsNotRevoked": "SESSIONS_NOT_ENDED",
+    "SessionsNotRevoked": "SESSIONS_NOT_REVOKED",
     "StoreUnavailable": "STORE_UNAVAILABLE",
     "UsersNotConfigured": "USERS_NOT_CONFIGURED",
 }

@@ -64,35 +64,36 @@ class AsyncSessionMethods(Generic[UserT]):
     _clock: Clock
 
     def transform_database_user(self, row: UserRow, /) -> UserT:
-        """What the application gets for a user's row, by the configured callable."""
+        """Return what the application gets for a user's row, by the configured function."""
         return self._transform(row)
 
     async def create_session(
         self, user_id: str, *, metadata: Mapping[str, Any] | None = None
     ) -> Session:
-        """Log a user in: a new session, ``active`` and ``fresh``. It is not checked whether the user exists, unless the store does.
+        """Log a user in: create a session, which is ``active`` and ``fresh``.
 
-        With ``max_sessions_per_user=`` the user's oldest logins end for it. If that many newer ones come at the same time, this one is
-        ended before it is returned.
+        Whether the user exists is checked only if the session store has users.
+
+        With ``max_sessions_per_user=`` the user's oldest logins are revoked for it. If that many
+        newer logins come at the same time, this one is revoked before it is returned.
 
         Args:
             user_id: who logs in.
-            noted: JSON values for the device list, such as the user agent; renewals keep them. The session has them as
-                JSON gives them back: keys are text, and tuples are lists.
+            metadata: JSON values for the device list, such as the user agent; renewals keep them.
+                The session has them as JSON decodes them: keys are text, and tuples are lists.
 
         Raises:
-            DuplicateSessionId: the new id is taken, which chance alone does not bring about.
+            DuplicateSessionId: the new id is taken, which is in practice impossible.
             InvalidUserId: the store has users, and not this one.
             InvalidInput: ``metadata`` is longer than 8 KiB as JSON.
-            TypeError: it is no mapping.
-            ValueError: it is no JSON, or the session adapter does not keep attributes.
+            TypeError: ``metadata`` is not a mapping.
+            ValueError: ``metadata`` is not JSON, or the session adapter does not keep attributes.
         """
         kept = self._check_metadata(metadata)
         try:
             row = await self._set_session(user_id, kept)
-        except (
-            ConcurrentlyRevoked
-        ):  # this login came after the sign-out everywhere that ended the first try
+        except ConcurrentlyRevoked:
+            # A sign-out everywhere revoked the first attempt; this login comes after it.
             row = await self._set_session(user_id, kept)
         await self._sweep(user_id)
         signed_in(user_id)

@@ -31,7 +31,7 @@ from lucia._redis.repair import PlainRepairs, ScriptedRepairs, scan
 
 T = TypeVar("T")
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of the JSON and of the state file."""
 
 EXAMPLES: Final = 20
