@@ -1,4 +1,4 @@
-"""``Auth``'s methods for sessions: all that is needed beside somebody's own users."""
+"""``Auth``'s methods for sessions, which also work beside an application's own users."""
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -107,16 +107,18 @@ class AsyncSessionMethods(Generic[UserT]):
         return row
 
     async def get_session(self, session_id: str) -> Session:
-        """The live session with this id, active or idle. Never renews; within the grace a used id gives its successor, as ``fresh``.
+        """Return the live session with this id, active or idle, without renewing it.
+
+        Within the grace, a used id leads to its successor, which is ``fresh``.
 
         Raises:
-            InvalidSessionId: there is none.
+            InvalidSessionId: there is no live session with this id.
         """
         row, state, followed = await self._find(session_id)
         return to_session(row, state, self._expiry, fresh=followed)
 
     async def get_session_user(self, session_id: str) -> SessionUser[UserT]:
-        """The same as :meth:`get_session`, with the user.
+        """Return the session as :meth:`get_session` does, with its user.
 
         Raises:
             InvalidSessionId: there is no such session, or its user is gone.
@@ -128,7 +130,10 @@ class AsyncSessionMethods(Generic[UserT]):
         )
 
     async def validate_session(self, session_id: str) -> Session:
-        """The session for a request: an active one as it is, without a write; an idle one renewed, ``fresh`` and with another id.
+        """Return the session of a request.
+
+        An active session is returned as it is, without a write. An idle one is renewed: it is
+        ``fresh``, and has another id.
 
         Raises:
             InvalidSessionId: there is no live session with this id.
@@ -136,9 +141,8 @@ class AsyncSessionMethods(Generic[UserT]):
         if not is_session_id(session_id):
             raise InvalidSessionId
         found = await self._sessions.get_session(session_id)
-        if (
-            found is not None and found.id == session_id and self._clock() <= found.active_expires
-        ):  # as nearly always
+        # The fast path: nearly every request has an active session.
+        if found is not None and found.id == session_id and self._clock() <= found.active_expires:
             return Session(found, "active", False, self._expiry.active_ms)
         row, state, followed = await self._judge(session_id, found)
         if state == "idle":
@@ -146,7 +150,7 @@ class AsyncSessionMethods(Generic[UserT]):
         return to_session(row, state, self._expiry, fresh=followed)
 
     async def validate_session_user(self, session_id: str) -> SessionUser[UserT]:
-        """The same as :meth:`validate_session`, with the user.
+        """Return the session as :meth:`validate_session` does, with its user.
 
         Raises:
             InvalidSessionId: there is no such session, or its user is gone.
@@ -160,7 +164,7 @@ class AsyncSessionMethods(Generic[UserT]):
         return SessionUser(session, self.transform_database_user(user))
 
     async def get_user_of(self, session: Session) -> UserT:
-        """The user of a session that was validated, from the cache if there is one.
+        """Return the user of a session that was validated, from the cache if there is one.
 
         Raises:
             InvalidUserId: the user is gone.
@@ -172,9 +176,9 @@ class AsyncSessionMethods(Generic[UserT]):
         return self.transform_database_user(row)
 
     async def renew_session(self, session_id: str) -> Session:
-        """Put a new session in the place of this one, active or idle; the used id is dead after the grace.
+        """Replace this session, active or idle, by a new one. The used id is dead after the grace.
 
-        However many ask, there is one successor; within the grace each of them gets it.
+        There is one successor, however many renew at once; within the grace each of them gets it.
 
         Raises:
             InvalidSessionId: there is no live session with this id.
@@ -185,24 +189,30 @@ class AsyncSessionMethods(Generic[UserT]):
         return await self._renew(row, self._expiry.grace_ms)
 
     async def invalidate_session(self, session_id: str) -> None:
-        """End a session, and what it was renewed to within the last 60 seconds. Unknown ids are no error."""
+        """Revoke a session, and what it was renewed to within the last 60 seconds.
+
+        An unknown id is not an error.
+        """
         if is_session_id(session_id):
             with revocation():
                 await self._sessions.delete_session(session_id)
 
     async def invalidate_all_user_sessions(self, user_id: str, *, keep: str | None = None) -> bool:
-        """Log a user out everywhere: when it returns, no session whose creation or renewal had returned before validates again.
+        """Log a user out everywhere.
+
+        When it returns, no session that was created or renewed before the call validates again.
 
         Args:
-            user_id: who is logged out; an unknown id is no error.
-            keep: the id of a session to spare, or of one that was renewed within the last minute: then its successor is spared.
+            user_id: who is logged out; an unknown id is not an error.
+            keep: the id of a session to keep. If it was renewed within the last minute, its
+                successor is kept.
 
         Raises:
-            TypeError: ``keep`` is neither a ``str`` nor None; no session was ended.
+            TypeError: ``keep`` is neither a ``str`` nor None; no session was revoked.
 
         Returns:
-            Whether all was done as asked for: True without ``keep``, and where it was spared. False
-            if ``keep`` is no live session of this user: then all of the user's sessions are ended.
+            Whether everything was done: True without ``keep``, and if it was kept. False if
+            ``keep`` is no live session of this user: then all of the user's sessions are revoked.
         """
         check_user_id(user_id)
         spared = keep if keep is not None and is_session_id(keep) else None
@@ -213,10 +223,10 @@ class AsyncSessionMethods(Generic[UserT]):
             return keep is None
 
     async def invalidate_user_session(self, user_id: str, handle: str) -> bool:
-        """End one login of a user by its handle, and whatever it was renewed to.
+        """Revoke one login of a user by its handle, whatever it was renewed to.
 
         Returns:
-            Whether there was such a login; another user's handle ends nothing.
+            Whether there was such a login; another user's handle revokes nothing.
         """
         check_user_id(user_id)
         check_handle(handle)
@@ -227,7 +237,9 @@ class AsyncSessionMethods(Generic[UserT]):
         return bool(ids)
 
     async def get_all_user_sessions(self, user_id: str) -> list[Device]:
-        """Where a user is logged in, the newest login first: active and idle sessions without their ids, one for each handle.
+        """Return where a user is logged in, the newest login first.
+
+        These are active and idle sessions without their ids, one for each handle.
 
         Raises:
             InvalidUserId: there is a user adapter, and it has no such user.
@@ -253,8 +265,8 @@ class AsyncSessionMethods(Generic[UserT]):
     async def get_user_session(self, user_id: str, handle: str) -> Device:
         """Return one login of a user by its handle, active or idle, whatever it was renewed to.
 
-        For who keeps a connection open longer than a request, and asks whether its login still
-        lives: the id that the request came with is dead soon after a renewal, the handle stays.
+        It tells code that keeps a connection open longer than a request whether the login is still
+        there: the id that the request came with is dead soon after a renewal, but the handle stays.
 
         Raises:
             InvalidSessionId: this user has no such login any more.
@@ -277,17 +289,17 @@ class AsyncSessionMethods(Generic[UserT]):
             await self._sessions.delete_session(*dead)
 
     def _check_metadata(self, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return the metadata as the store will give it back; empty if there is none."""
+        """Return the metadata as the store will return it; empty if there is none."""
         if not metadata:
             return {}
         if not self._sessions.keeps_attributes:
             raise ValueError(
-                "this session adapter does not keep attributes, so nothing can be noted about a session"
+                "this session adapter does not keep attributes, so a session can't have metadata"
             )
         return check_metadata(metadata)
 
     async def _rows_of_login(self, user_id: str, handle: str) -> list[SessionRow]:
-        """The sessions of one login, dead ones included."""
+        """Return the sessions of one login, including dead ones."""
         rows = drain(await self._sessions.get_sessions_by_user_id(user_id))
         found: list[SessionRow] = []
         async for block in AsyncBlocks(rows):
@@ -308,7 +320,8 @@ class AsyncSessionMethods(Generic[UserT]):
 
     async def _judge(self, session_id: str, row: StoredSession | None) -> _Live:
         followed = False
-        if row is None or row.id != session_id:  # as a database may answer that ignores case
+        # A database that ignores case may return the session of another id.
+        if row is None or row.id != session_id:
             row, followed = await self._sessions.get_successor(session_id), True
         if row is None:
             raise InvalidSessionId
@@ -337,7 +350,7 @@ class AsyncSessionMethods(Generic[UserT]):
         return exactly(await self._require_users().get_user(user_id), user_id)
 
     async def _find_user(self, user_id: str) -> UserRow | None:
-        """A session's user: what the cache keeps, or what the store has."""
+        """Return a session's user, from the cache or from the store."""
         self._require_users()
         if self._user_cache is None:
             return await self._get_user(user_id)
@@ -352,9 +365,8 @@ class AsyncSessionMethods(Generic[UserT]):
     async def _renew(self, row: StoredSession, grace: int) -> Session:
         try:
             found = await self._replace(row, grace)
-        except (
-            ConcurrentlyRevoked
-        ):  # if the used session was ended too, there is nothing to renew any more
+        except ConcurrentlyRevoked:
+            # The successor was revoked. If the used session was too, this finds nothing to renew.
             found = await self._replace(row, grace)
         state = None if found is None else session_state(found, self._clock())
         if found is None or state is None:
@@ -364,15 +376,14 @@ class AsyncSessionMethods(Generic[UserT]):
     async def _replace(self, row: StoredSession, grace: int) -> StoredSession | None:
         now = self._clock()
         successor = self._as_kept(successor_row(row, now, self._expiry))
-        if (
-            successor.idle_expires <= now
-        ):  # the absolute lifetime is over, though the record was written when it was longer
+        # The absolute lifetime is over, though it was longer when the record was written.
+        if successor.idle_expires <= now:
             await self._sessions.delete_session(row.id)
             return None
         return await self._sessions.renew_session(row.id, successor, grace=grace)
 
     def _as_kept(self, row: SessionRow) -> SessionRow:
-        """The row as the store will give it back: a handle that it won't keep must not be promised."""
+        """Return the row as the store will return it: without attributes if it keeps none."""
         return row if self._sessions.keeps_attributes else replace(row, attributes={})
 
     async def _sweep(self, user_id: str) -> None:
@@ -390,7 +401,7 @@ class AsyncSessionMethods(Generic[UserT]):
 
 
 async def _newest_first(devices: Iterable[Device]) -> list[Device]:
-    """Sort devices by the time of their login; between blocks the event loop serves others."""
+    """Sort devices by the time of their login; other tasks run between blocks."""
     runs = [sorted(block, key=_created_at, reverse=True) async for block in AsyncBlocks(devices)]
     merged = heapq.merge(*runs, key=_created_at, reverse=True)
     return [device async for block in AsyncBlocks(merged) for device in block]
