@@ -28,21 +28,23 @@ from lucia import (
     SingleUseKey,
     generate_random_string,
 )
+from lucia._rules.keys import (
+    key_id,
+    refusal,
+    sought_key_id,
+    sought_user_id,
+    to_key,
+)
 from lucia._rules.sessions import (
     ALPHANUMERIC,
     created_at_of,
     is_session_id,
-    key_id,
     milliseconds,
     new_session_id,
     new_session_row,
-    refusal,
     session_state,
-    sought_key_id,
-    sought_user_id,
     successor_row,
     system_clock,
-    to_key,
     to_session,
 )
 from lucia.models import MAX_EPOCH_MS, handle_of, to_datetime

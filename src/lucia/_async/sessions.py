@@ -14,16 +14,15 @@ from lucia._async.protocols import (
 from lucia._compat.blocks import AsyncBlocks, drain
 from lucia._logs import revocation, signed_in
 from lucia._memory.user_cache import UserCache
+from lucia._rules.keys import exactly, sought_user_id
 from lucia._rules.sessions import (
     Clock,
     SessionExpiry,
     check_handle,
     check_metadata,
-    exactly,
     is_session_id,
     new_session_row,
     session_state,
-    sought_user_id,
     successor_row,
     to_device,
     to_session,

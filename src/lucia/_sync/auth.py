@@ -19,13 +19,13 @@ from lucia._compat.password_pool import PasswordWorkers
 from lucia._memory.user_cache import UserCache
 from lucia._rules.caps import check_cap
 from lucia._rules.cookies import Env, SessionCookie
+from lucia._rules.keys import check_purposes
 from lucia._rules.origins import configured_origins
 from lucia._rules.passwords import PasswordHasher, PasswordPool, ScryptHash
 from lucia._rules.sessions import (
     USER_ID_LENGTH,
     Clock,
     SessionExpiry,
-    check_purposes,
     generate_random_string,
     new_session_id,
     system_clock,

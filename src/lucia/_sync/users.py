@@ -9,20 +9,19 @@ from lucia._sync.sessions import SessionMethods
 from lucia._sync.throttling import Guard
 from lucia._compat.password_pool import PasswordWorkers, owner_of
 from lucia._logs import credentials, key_found, revocation
-from lucia._rules.passwords import PasswordHasher, check_new_password, is_acceptable
-from lucia._rules.sessions import (
+from lucia._rules.keys import (
     check_primary_key,
     check_user_attributes,
     exactly,
     is_revoked_with_credentials,
-    is_session_id,
     key_id,
-    milliseconds,
     refusal,
     sought_key_id,
     sought_user_id,
     to_key,
 )
+from lucia._rules.passwords import PasswordHasher, check_new_password, is_acceptable
+from lucia._rules.sessions import is_session_id, milliseconds
 from lucia.errors import (
     ExpiredKey,
     InvalidCredentials,
