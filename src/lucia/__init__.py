@@ -1,6 +1,7 @@
 """Server-side sessions and authentication for Python, with Redis as the session store.
 
-Adapters are in :mod:`lucia.adapters`, web frameworks in :mod:`lucia.middleware`, suites for adapters in :mod:`lucia.testing`.
+Adapters are in :mod:`lucia.adapters`, integrations of web frameworks in :mod:`lucia.middleware`,
+and suites that test adapters in :mod:`lucia.testing`.
 """
 
 from lucia._async.auth import AsyncAuth

@@ -122,7 +122,7 @@ class InvalidPassword(InvalidCredentials):
 
 
 class OutdatedPassword(InvalidCredentials):
-    """The stored hash is bcrypt (``$2a…``), which is not supported: the password must be reset."""
+    """The stored hash is bcrypt (``$2a…``), which is not supported: reset the password."""
 
     code = "AUTH_OUTDATED_PASSWORD"
     default_message = "the stored password hash is of a kind that is no longer verified"

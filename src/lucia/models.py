@@ -66,7 +66,7 @@ SESSION_COLUMNS: Final = frozenset({"id", "user_id", "active_expires", "idle_exp
 
 
 def check_text(name: str, value: object) -> str:
-    """Return ``value`` if it can name something in every store: a string, not empty, that every store can keep.
+    """Return ``value`` if it can be an id in every store: text that is not empty.
 
     Raises:
         TypeError: it is no ``str``.
@@ -81,7 +81,9 @@ def check_text(name: str, value: object) -> str:
 
 
 def check_storable(name: str, text: str) -> None:
-    """Refuse text that some store can't keep: PostgreSQL refuses NUL, and a lone surrogate has no encoding.
+    """Check that every store can keep a text.
+
+    PostgreSQL refuses NUL, and a lone surrogate has no encoding.
 
     Raises:
         ValueError: the text holds one.
@@ -149,7 +151,7 @@ def check_attributes(attributes: Mapping[str, Any], reserved: frozenset[str]) ->
 
 
 class _CopiedWhole:
-    """A dataclass with a member that is no field (see :func:`_hides`): copies and pickles have it."""
+    """A dataclass with a hidden member (see :func:`_hides`), which copies and pickles have."""
 
     __slots__ = ()
 
@@ -172,8 +174,9 @@ def _hides(secret: str) -> Callable[[type[ModelT]], type[ModelT]]:
     """
 
     def hide(model: type[ModelT]) -> type[ModelT]:
-        fields: dict[str, Any] = getattr(model, "__dataclass_fields__")  # noqa: B009 (a type variable has no such member)
-        del fields[secret]
+        # By getattr, since a type variable has no such member.
+        found: dict[str, Any] = getattr(model, "__dataclass_fields__")  # noqa: B009
+        del found[secret]
         return model
 
     return hide
@@ -249,7 +252,8 @@ class KeyRow:
     """A stored key.
 
     Args:
-        id: ``providerId:providerUserId``, split at the first colon; not in the ``repr``, since a single-use key's may be the secret itself.
+        id: ``providerId:providerUserId``, split at the first colon; not in the ``repr``, since that
+            of a single-use key may be the secret itself.
         user_id: whose it is.
         hashed_password: None for a key without a password.
         primary_key: made with the user, and goes only with the user.
@@ -499,7 +503,7 @@ Key = PersistentKey | SingleUseKey
 
 @dataclass(frozen=True, slots=True)
 class PrimaryKey:
-    """How a new user proves who they are. The password is kept out of the ``repr``; None makes a key without one."""
+    """The key that a new user logs in with; without a password if that is None."""
 
     provider_id: str
     provider_user_id: str

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
-from lucia._sync.stores.redis.driver import RedisDriver
 from redis.exceptions import MovedError
 
 from lucia._async.stores.redis.driver import AsyncRedisDriver
 from lucia._redis.commands import Operation, ReplicationBarrier
 from lucia._redis.transport.settings import AsyncSettings, Settings
+from lucia._sync.stores.redis.driver import RedisDriver
 from lucia.errors import StoreUnavailable
 
 SOON = 0.12

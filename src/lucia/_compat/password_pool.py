@@ -310,7 +310,7 @@ class AsyncPasswordWorkers:
         return await asyncio.wrap_future(pool.submit(owner, pool.jobs.verify, password, hashed))
 
     async def verify_dummy(self, password: str, owner: str) -> bool:
-        """Return False after one verification of the configured cost, if there is no hash to verify.
+        """Return False after one verification of the configured cost, for want of a hash.
 
         It takes that long for every password, also for one that is not acceptable.
 
@@ -388,7 +388,7 @@ class PasswordWorkers:
         return gate.run(owner, gate.jobs.verify, password, hashed)
 
     def verify_dummy(self, password: str, owner: str) -> bool:
-        """Return False after one verification of the configured cost, if there is no hash to verify.
+        """Return False after one verification of the configured cost, for want of a hash.
 
         It takes that long for every password, also for one that is not acceptable.
 

@@ -447,7 +447,7 @@ def _values(reply: Reply, count: int) -> list[bytes | None]:
 
 
 def _record_under_id(record: SessionRecord, session_id: str) -> SessionRecord:
-    """Return a stored session under the id that led to it, without the handle that storing added."""
+    """Return a stored session under the id that led to it, without an added handle."""
     if record.id == session_id:
         return record
     is_added = record.handle == derived_handle(session_id)
@@ -456,7 +456,7 @@ def _record_under_id(record: SessionRecord, session_id: str) -> SessionRecord:
 
 
 def _under_id(row: SessionRow, session_id: str) -> SessionRow:
-    """Return a stored session under the id that led to it, without the handle that storing added."""
+    """Return a stored row under the id that led to it, without an added handle."""
     if row.id == session_id:
         return row
     attributes = dict(row.attributes)

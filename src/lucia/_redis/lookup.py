@@ -13,7 +13,7 @@ class Lookup(Protocol):
 
     @property
     def prefix(self) -> str | None:
-        """What precedes the id in the only key that a session may be at; None if it may be at others."""
+        """What precedes the id in the only possible key of a session; None if it has others."""
         ...
 
     def keys(self, session_id: str) -> list[bytes]:

@@ -27,7 +27,7 @@ MAX_RECORD_BYTES: Final = 16_384
 """A longer record is neither written nor read."""
 
 MAX_DEPTH: Final = 100
-"""How deep lists and objects may be nested. Python's JSON parser has a bound in some versions only."""
+"""How deep lists and objects may be nested. Not every Python's JSON parser has a limit."""
 
 _AS_TEXT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
@@ -116,7 +116,7 @@ EpochMs = Annotated[int, msgspec.Meta(ge=0, le=MAX_EPOCH_MS)]
 class SessionRecord(
     msgspec.Struct, frozen=True, gc=False, eq=False, forbid_unknown_fields=True, kw_only=True
 ):
-    """A session as ``Auth`` writes it and as :data:`parse_record` reads it: a :class:`StoredSession`.
+    """A session as ``Auth`` writes it and :data:`parse_record` reads it: a :class:`StoredSession`.
 
     The types are strict on purpose. Any other record that is a session all the same, such as one
     with members of the application's own, is read by :func:`decode_row`.

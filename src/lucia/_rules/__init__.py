@@ -1,1 +1,1 @@
-"""Every decision, as plain functions: no I/O, no await, and the clock and the randomness are arguments."""
+"""Every decision, as plain functions without I/O: the clock and the randomness are arguments."""

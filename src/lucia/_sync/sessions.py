@@ -43,14 +43,15 @@ from lucia.models import (
 )
 
 _Live = tuple[StoredSession, SessionState, bool]
-"""A live session's row and its state, and whether the id that was asked for is a used one that leads to it."""
+"""A live session, its state, and whether the id that was asked for is a used id of it."""
 
 
 class SessionMethods(Generic[UserT]):
     """The session half of ``Auth``.
 
-    An id that is not 40 characters of ``0-9A-Za-z`` is never sent to the store. What is no ``str``, such as a
-    :class:`~lucia.Session` in the place of its id, is a ``TypeError``, before anything is changed.
+    An id that is not 40 characters of ``0-9A-Za-z`` is never sent to the store. What is not a
+    ``str``, such as a :class:`~lucia.Session` instead of its id, is a ``TypeError``, before
+    anything is changed.
     """
 
     _users: UserAdapter | None
@@ -255,7 +256,7 @@ class SessionMethods(Generic[UserT]):
             own = [row for row in block if row.user_id == user_id]
             dead += [row for row in own if session_state(row, now) is None]
             for device in self._devices(own, now):
-                # During a renewal a login may have two sessions: the one that ends last is its newest.
+                # During a renewal a login may have two sessions; the newest expires last.
                 known = logins.get(device.handle, device)
                 if known.idle_period_expires_at <= device.idle_period_expires_at:
                     logins[device.handle] = device

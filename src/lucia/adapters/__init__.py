@@ -1,1 +1,1 @@
-"""Adapters: where users and sessions are stored. Each module needs the library it is named after."""
+"""Adapters of stores for users and sessions. Each module needs the library it is named after."""

@@ -1,7 +1,7 @@
 """Users, keys and sessions in a database, by SQLAlchemy 2.
 
-``AuthTables`` describes the tables; the user adapters store users and keys, for sessions that live elsewhere, such as in Redis; the
-other two store sessions as well.
+``AuthTables`` describes the tables. The user adapters store users and keys, for sessions that are
+stored elsewhere, such as in Redis; the other two store sessions as well.
 """
 
 try:

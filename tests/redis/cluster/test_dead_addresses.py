@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import pytest
 import redis
-from lucia._sync.stores.redis.router import open_route
 from redis.crc import key_slot
 
 from lucia._async.stores.redis.router import open_route as open_async_route
@@ -19,6 +18,7 @@ from lucia._redis.replay import Revocations
 from lucia._redis.transport.retries import NoReply
 from lucia._redis.transport.settings import AsyncSettings, Settings
 from lucia._redis.transport.topology import InCluster, topology_of
+from lucia._sync.stores.redis.router import open_route
 from lucia.adapters.redis import AsyncRedisSessionAdapter, RedisSessionAdapter
 from tests.support.cluster_changes import (
     FLAVOURS,

@@ -1,7 +1,7 @@
-"""The sessions that an adapter uses from this process's memory, without asking the server, and what this process does to them.
+"""The near-cache: active sessions that an adapter uses from this process's memory.
 
-``AsyncNearCache`` stands beside ``NearCache``, with the same methods, so that generated code finds its own by name. There is none for the
-synchronous adapter: records can be used only while somebody reads what the server tells of them, and it has nobody who does.
+There is none for the sync adapter: records can be used only while somebody reads the invalidations
+that the server sends, and sync code has no task that does.
 """
 
 import os
@@ -24,25 +24,25 @@ from lucia.models import SessionRow, StoredSession
 __all__ = ["AsyncNearCache", "NearCache"]
 
 SHORTEST_LEASE: Final = 0.05
-"""In seconds. A shorter one could be over before an answer is here."""
+"""In seconds. A shorter lease could end before a reply arrives."""
 
 _NOTHING: Final = nullcontext[None]()
 
 
 class NearCache:
-    """Nothing is in memory."""
+    """No session is in memory."""
 
     def session(self, lookup: Lookup, session_id: str) -> StoredSession | None:
-        """None: the server is asked."""
+        """Return None: the server is asked."""
         return None
 
     def keep(self, keys: Sequence[bytes], records: Records, row: StoredSession | None) -> None:
-        """Nothing is kept."""
+        """Keep nothing."""
 
     def changing(
         self, command: Call | Eval | Transaction | Nodes | OnNode
     ) -> AbstractContextManager[None]:
-        """Nothing is to be done."""
+        """Return a context that does nothing."""
         return _NOTHING
 
 
@@ -50,12 +50,14 @@ class AsyncNearCache:
     """The records of one adapter in one process, for all its event loops; none without a lease.
 
     Args:
-        lease: how long a session may be used after another process has ended it, if nothing comes from the server.
-        clock: says whether a session is active, in milliseconds since the epoch.
+        lease: how long a session may still be used after another process has revoked it, if no
+            invalidation arrives.
+        clock: the time in milliseconds since the epoch, to tell whether a session is active.
 
     Raises:
-        TypeError: the lease is no ``timedelta``; a bare number's unit would be a guess.
-        ValueError: it is shorter than 50 milliseconds, or longer than any record is kept, 5 seconds.
+        TypeError: the lease is not a ``timedelta``; the unit of a bare number would be a guess.
+        ValueError: it is shorter than 50 milliseconds, or longer than the 5 seconds for which a
+            record is kept at most.
     """
 
     def __init__(self, lease: timedelta | None, clock: Clock = system_clock) -> None:
@@ -65,11 +67,11 @@ class AsyncNearCache:
         _IN_USE.add(self)
 
     def begin(self) -> None:
-        """Begin without any record, as a forked process does: what its parent is told, it is not."""
+        """Start without records, as a forked process: it gets no invalidations of its parent's."""
         self.entries = Entries()
 
     def session(self, lookup: Lookup, session_id: str) -> StoredSession | None:
-        """The session with this id, if its record is here and may be used, and the session is active."""
+        """Return the session with this id if its record is in memory, usable, and active."""
         if self.lease is None:
             return None
         for key in lookup.keys(session_id):
@@ -81,7 +83,7 @@ class AsyncNearCache:
         return None
 
     def keep(self, keys: Sequence[bytes], records: Records, row: StoredSession | None) -> None:
-        """This row was read: in the one record that there is at these keys. It stays as long as that record."""
+        """Keep a session beside the record that it was decoded from, if there is only one."""
         if self.lease is None or row is None:
             return
         held = [
@@ -95,7 +97,10 @@ class AsyncNearCache:
     def changing(
         self, command: Call | Eval | Transaction | Nodes | OnNode
     ) -> AbstractContextManager[None]:
-        """While this command is under way, nothing is used of what it may change; nor what was read before it was over."""
+        """Return a context in which nothing is used that this command may change.
+
+        What was read before the end of the command is not used afterwards either.
+        """
         if self.lease is None or isinstance(command, Nodes | OnNode) or is_read(command):
             return _NOTHING
         return self.entries.dropping(_keys(command))
@@ -105,7 +110,7 @@ _IN_USE: Final[weakref.WeakSet[AsyncNearCache]] = weakref.WeakSet()
 
 
 def _begin_all() -> None:
-    """What a forked process does first."""
+    """Start all near-caches of a forked process without records."""
     for each in list(_IN_USE):
         each.begin()
 
@@ -117,14 +122,14 @@ getattr(os, "register_at_fork", _forks_never)(after_in_child=_begin_all)
 
 
 def _own(session: StoredSession) -> StoredSession:
-    """Return a session whose attributes its caller may change; those of a record are always copies."""
+    """Return a session whose attributes the caller may change; a record's are always copies."""
     if isinstance(session, SessionRow):
         return replace(session, attributes=deepcopy(dict(session.attributes)))
     return session
 
 
 def _keys(command: Call | Eval | Transaction) -> list[bytes]:
-    """The keys that a command may change, and maybe some more words."""
+    """Return the keys that a command may change, and perhaps other arguments."""
     words = [argument for argument in _arguments(command) if not isinstance(argument, int)]
     return [word.encode() if isinstance(word, str) else word for word in words]
 
@@ -141,6 +146,7 @@ def _seconds(lease: object) -> float:
     seconds = lease.total_seconds()
     if not SHORTEST_LEASE <= seconds <= ENTRY_SECONDS:
         raise ValueError(
-            f"near_cache must be from {SHORTEST_LEASE * 1000:.0f} milliseconds to {ENTRY_SECONDS:.0f} seconds, not {seconds:g} s"
+            f"near_cache must be from {SHORTEST_LEASE * 1000:.0f} milliseconds "
+            f"to {ENTRY_SECONDS:.0f} seconds, not {seconds:g} s"
         )
     return seconds

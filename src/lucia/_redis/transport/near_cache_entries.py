@@ -1,10 +1,11 @@
-"""Records in this process's memory, of which a server tells when they change: what may be used of them, and for how long.
+"""The records of the near-cache: which of them may be used, and for how long.
 
-Nothing here waits or asks. Who reads a connection says what was read on it, in the order in which it came: so a record is here before the
-server's word that it is gone. That word can be late, or never come. So a record is used only while it is proven that no such word is
-missing (:class:`Lease`), and only for a few seconds. What this process ends itself is gone at once.
+Nothing here waits or sends. Whoever reads a connection reports what arrived on it, in that order,
+so a record is stored before the server's invalidation of it is reported. An invalidation can be
+late, or never arrive. So a record is used only while it is proven that none is missing
+(:class:`Lease`), and only for a few seconds. What this process revokes itself is dropped at once.
 
-Every call may come from any thread.
+All functions may be called from any thread.
 """
 
 import math
@@ -18,17 +19,18 @@ from typing import Any, Final
 __all__ = ["ENTRY_SECONDS", "MAX_ENTRIES", "Entries", "Entry", "Lease", "Reading"]
 
 MAX_ENTRIES: Final = 100_000
-"""How many records are kept; beyond that the oldest goes."""
+"""How many records are kept; the oldest is evicted for one more."""
 
 ENTRY_SECONDS: Final = 5.0
-"""How long a record is used at most after it was asked for, whatever the server says."""
+"""How long a record is used at most after it was requested, whatever the server says."""
 
 
 class Lease:
-    """Until when the records that came over one connection may be used: so long after a command was sent that was answered on it.
+    """Until when the records that arrived on one connection may be used.
 
-    A server tells of a change before it answers a later command. So each answer proves that every change is known that was made before
-    its command was sent, and what is newer than that is no older than the lease is long.
+    A server sends the invalidation of a change before its reply to a later command. So each reply
+    proves that all changes are known that were made before its command was sent, and an unknown
+    change can't be older than the lease.
 
     Args:
         seconds: how long.
@@ -41,12 +43,12 @@ class Lease:
         self.ends = -math.inf
 
     def extend(self, sent: float) -> None:
-        """A command was answered that was sent at this time, by the clock of the entries."""
+        """Take note of a reply to a command that was sent at this time, by the entries' clock."""
         self.ends = sent + self._seconds
 
 
 class Entry:
-    """A record, and in ``row`` what its user made of it."""
+    """A record, and in ``row`` the session that was decoded from it."""
 
     __slots__ = ("ends", "lease", "record", "row")
 
@@ -58,7 +60,7 @@ class Entry:
 
 
 class Reading:
-    """Keys that are being read, of which ``open`` are those whose records may be kept."""
+    """Keys that are being read; records of those in ``open`` may be kept."""
 
     __slots__ = ("keys", "open")
 
@@ -68,7 +70,7 @@ class Reading:
 
 
 class Entries:
-    """The records by their keys.
+    """Records by their keys.
 
     Args:
         max_entries: how many.
@@ -89,7 +91,7 @@ class Entries:
         return len(self._entries)
 
     def get(self, key: bytes) -> Entry | None:
-        """The record at this key, if it may be used now."""
+        """Return the record at this key if it may be used now."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -97,7 +99,10 @@ class Entries:
         return entry if now < entry.lease.ends and now < entry.ends else None
 
     def begin(self, keys: Sequence[bytes]) -> Reading:
-        """These keys will now be asked for; to be called before that is sent, and to be followed by :meth:`fill` or :meth:`give_up`."""
+        """Take note that these keys will be requested.
+
+        It is called before the request is sent, and followed by :meth:`fill` or :meth:`give_up`.
+        """
         with self._lock:
             reading = Reading(keys, self._refused)
             self._readings.add(reading)
@@ -106,7 +111,7 @@ class Entries:
     def fill(
         self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease
     ) -> None:
-        """Keep what was read, but for what is nothing and for what this process ended since the reading began.
+        """Keep the records that were read, unless this process changed them since :meth:`begin`.
 
         Args:
             reading: what was asked for.
@@ -125,25 +130,25 @@ class Entries:
                 self._entries.popitem(last=False)
 
     def give_up(self, reading: Reading) -> None:
-        """These keys were not read."""
+        """Take note that these keys were not read."""
         with self._lock:
             self._readings.discard(reading)
 
     def drop(self, keys: Iterable[bytes]) -> None:
-        """The server says that what is at these keys is not what it was."""
+        """Drop the records at these keys, which the server has invalidated."""
         with self._lock:
             for key in keys:
                 self._entries.pop(key, None)
 
     def flush(self) -> None:
-        """Nothing is certain any more: keep none of what is here, nor of what is being read."""
+        """Drop all records, and those that are being read."""
         with self._lock:
             self._entries.clear()
             for reading in self._readings:
                 reading.open.clear()
 
     def sweep(self) -> None:
-        """Take out what is too old to be used."""
+        """Evict the records that are too old to be used."""
         now = self.clock()
         with self._lock:
             while self._entries and next(iter(self._entries.values())).ends <= now:
@@ -151,9 +156,10 @@ class Entries:
 
     @contextmanager
     def dropping(self, keys: Iterable[bytes]) -> Generator[None]:
-        """While this process changes what is at these keys: nothing is kept of it, nor afterwards of what was asked for before the end.
+        """Keep no records of these keys while this process changes them.
 
-        That change may be made over another connection than the one that tells of it, which may be slower.
+        Nor are records kept afterwards that were requested before the end: the invalidation may
+        arrive on another, slower connection than the reply to the change.
         """
         changed = list(keys)
         self._refuse(changed)

@@ -1,4 +1,4 @@
-"""Reads a session where it could not be read in a batch, and decides what follows from a failure."""
+"""Read a session that could not be read in a batch, and decide what follows from a failure."""
 
 import time
 from collections.abc import Callable
