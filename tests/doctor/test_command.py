@@ -451,7 +451,7 @@ def test_nodes_that_are_done(redis_server: Server, tmp_path: Path) -> None:
         ("[]", "no state file"),
         ("{}", "no state file"),
         ('{"version": 2, "settings": {}}', "another delete_damaged"),
-        ('{"version": 2}', "another version"),
+        ('{"version": 1}', "another version"),
     ],
 )
 def test_file_that_is_no_state(

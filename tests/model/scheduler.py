@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from lucia._redis.records import SessionRecord
 from lucia._rules.sessions import MARKER_MS
 from lucia.adapters.redis import AsyncRedisSessionAdapter
 from lucia.errors import LuciaError
@@ -294,6 +295,6 @@ def _failed(error: BaseException) -> Process:
 
 
 def _result(value: Any) -> Frozen:
-    if isinstance(value, SessionRow):
+    if isinstance(value, SessionRow | SessionRecord):
         return value.id
     return frozenset(map(_result, value)) if isinstance(value, list) else value

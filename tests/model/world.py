@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from lucia._redis.cluster import PROVISIONAL_MS
 from lucia._redis.commands import Batch, Call, Eval, Operation, Transaction
 from lucia._redis.keys import Layout
-from lucia._redis.records import decode_marker
+from lucia._redis.records import SessionRecord, decode_marker
 from lucia.models import SessionRow
 from tests.model.server import NOW, Database, Entry, State
 
@@ -168,7 +168,7 @@ def _result(value: Any) -> Frozen:
 
     A list of them, or what an operation without a result gives, hashed likewise.
     """
-    if isinstance(value, SessionRow):
+    if isinstance(value, SessionRow | SessionRecord):
         return value.id
     return frozenset(map(_result, value)) if isinstance(value, list) else value
 

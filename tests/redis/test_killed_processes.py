@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from lucia._redis.cluster import PROVISIONAL_MS
+from lucia._redis.records import SessionRecord
 from lucia.adapters.redis import RedisSessionAdapter
 from lucia.models import SessionRow
 from tests.support.deployments import Deployment, open_deployment
@@ -138,7 +139,7 @@ def check_doing_it_again(
     result = OPERATIONS[operation](adapter, "new")
     place.inspector.check_remains()
     found = whole(place.inspector)
-    successors = {result.id} if isinstance(result, SessionRow) else set[str]()
+    successors = {result.id} if isinstance(result, SessionRow | SessionRecord) else set[str]()
     assert found - {"lost"} == (AFTERWARDS[operation] | successors) - {"lost"}
     assert found >= successors
     assert found <= left | {"new"}

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
-__all__ = ["BLOCK", "AsyncBlocks", "Blocks", "drain"]
+__all__ = ["BLOCK_SIZE", "AsyncBlocks", "Blocks", "drain"]
 
 T = TypeVar("T")
 
-BLOCK: Final = 500
+BLOCK_SIZE: Final = 500
 """How many items are handled in one go: some milliseconds for sessions to read and decode."""
 
 
@@ -23,7 +23,7 @@ class AsyncBlocks(Generic[T]):
     async def __aiter__(self) -> AsyncIterator[list[T]]:
         for block in Blocks(self._items):
             yield block
-            if len(block) == BLOCK:  # a shorter one is the last
+            if len(block) == BLOCK_SIZE:  # a shorter one is the last
                 await asyncio.sleep(0)
 
 
@@ -35,7 +35,7 @@ class Blocks(Generic[T]):
 
     def __iter__(self) -> Iterator[list[T]]:
         items = iter(self._items)
-        while block := list(islice(items, BLOCK)):
+        while block := list(islice(items, BLOCK_SIZE)):
             yield block
 
 

@@ -9,6 +9,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final
 
+from lucia._redis.records import SessionRecord
 from lucia.models import SessionRow
 from tests.support.callers import Call, Caller, foreign, read
 from tests.support.redis_clusters import replicated_cluster
@@ -149,7 +150,9 @@ class Load:
     def wrong(self, outcomes: Sequence[Any]) -> int:
         """Count the answers that say that a revoked session is alive."""
         revoked = frozenset(self.revoked)
-        return sum(isinstance(each, SessionRow) and each.id in revoked for each in outcomes)
+        return sum(
+            isinstance(each, SessionRow | SessionRecord) and each.id in revoked for each in outcomes
+        )
 
     def assert_all_revoked(self, outcomes: Sequence[Any]) -> None:
         """Check that no answer is wrong, and that no foreign error was raised."""

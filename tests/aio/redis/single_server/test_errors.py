@@ -115,7 +115,7 @@ async def test_no_server(tmp_path: Path) -> None:
         for call in every_call(AsyncRedisSessionAdapter(client)).values():
             with pytest.raises(
                 StoreUnavailable,
-                match="can't be reached or did not answer in time; nothing was changed",
+                match="can't be reached or did not reply in time; nothing was changed",
             ) as raised:
                 await call()
             assert not raised.value.ambiguous

@@ -116,7 +116,7 @@ def test_no_server(tmp_path: Path) -> None:
         for call in every_call(RedisSessionAdapter(client)).values():
             with pytest.raises(
                 StoreUnavailable,
-                match="can't be reached or did not answer in time; nothing was changed",
+                match="can't be reached or did not reply in time; nothing was changed",
             ) as raised:
                 call()
             assert not raised.value.ambiguous
