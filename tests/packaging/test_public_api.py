@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from types import ModuleType
 
 import pytest
@@ -174,6 +175,14 @@ def test_redis_adapter_imports_no_client() -> None:
     """It works with the client of whichever library the application uses."""
     done = import_alone("lucia.adapters.redis", "msgspec")
     assert done.returncode == 0, done.stderr
+
+
+def test_redis_adapter_that_fails_for_another_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import that fails for another reason is raised as it is."""
+    monkeypatch.delitem(sys.modules, "lucia.adapters.redis", raising=False)
+    monkeypatch.setitem(sys.modules, "lucia._async.stores.redis.adapter", None)
+    with pytest.raises(ImportError, match=r"lucia\._async\.stores\.redis\.adapter"):
+        import_module("lucia.adapters.redis")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import redis
 from redis.asyncio import Redis, RedisCluster
 
 from lucia._compat.gathering import MAX_CONCURRENT_CALLS
+from lucia._redis.at_rest import HashedIds
 from lucia._redis.commands import Batch, Call, Eval, Operation
 from lucia._redis.transport import batching as batches_module
 from lucia._redis.transport import connection_io as wire_module
@@ -222,3 +223,20 @@ async def test_who_packs(client: Redis, packs: str, monkeypatch: pytest.MonkeyPa
     await adapter.set_session(session)
     assert await adapter.get_session("mïne") == session
     assert await adapter.get_sessions_by_user_id("ü") == [session]
+
+
+async def test_damaged_record_without_coalescing(client: Redis, inspector: Inspector) -> None:
+    """A record that is damaged under one key hides no session under another key's hash."""
+    current, older = b"current key".ljust(32), b"older key".ljust(32)
+    async with (
+        AsyncRedisSessionAdapter(client, id_keys=[older]) as writer,
+        AsyncRedisSessionAdapter(client, id_keys=[current, older], coalesce=False) as reader,
+    ):
+        session = row("mine")
+        await writer.set_session(session)
+        assert await reader.get_session("mine") == session
+        newest = HashedIds([current, older]).candidates("mine")[0]
+        inspector.client.set(f"session:{newest}", "garbage", px=60_000)
+        assert await reader.get_session("mine") == session
+        await writer.delete_session("mine")
+        assert await reader.get_session("mine") is None

@@ -9,13 +9,15 @@ import pytest
 
 from lucia import Overloaded
 from lucia._logs import Outage
+from lucia._redis import records as records_module
 from lucia._redis.at_rest import HashedIds, HashedLookup
 from lucia._redis.commands import Reply
 from lucia._redis.keys import Layout
 from lucia._redis.lookup import Lookup, PlainLookup
-from lucia._redis.records import MAX_RECORD_BYTES, MismatchedReply, encode_row
+from lucia._redis.records import MAX_RECORD_BYTES, PARSE_ERRORS, MismatchedReply, encode_row
 from lucia._redis.replay import Revocations
 from lucia._redis.transport import batching as batches_module
+from lucia._redis.transport import session_reads
 from lucia._redis.transport.retries import BatchRejected, NoReply
 from lucia._redis.transport.session_reads import AsyncSessionReads, SessionReads
 from lucia._redis.transport.settings import AsyncSettings, Settings
@@ -428,6 +430,47 @@ async def test_loop_ends_while_it_is_recovered(
     for task in list(batcher._recoveries):
         task.cancel()
     assert isinstance(await outcome(waiting), asyncio.CancelledError)
+
+
+async def test_error_while_records_are_parsed(
+    reads: AsyncSessionReads,
+    server: HeldExchange,
+    recovery: Recovery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody waits for ever where the batch's task fails after the replies have arrived."""
+
+    def fail(_: bytes) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(session_reads, "parse_record", fail)
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    cancelled, waiting = await find(reads, "a", "b")
+    (worker,) = reads._batchers[asyncio.get_running_loop()]._workers
+    cancelled.cancel()
+    server.sent[0].replies.set_result([[record("a"), record("b")]])
+    assert isinstance(await outcome(waiting), StoreUnavailable)
+    assert isinstance(worker.exception(), KeyError)
+    assert not recovery.calls
+
+
+@pytest.mark.parametrize("error", PARSE_ERRORS)
+async def test_errors_of_the_parser(
+    reads: AsyncSessionReads,
+    server: HeldExchange,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+) -> None:
+    """Whatever the parser raises in any of its versions, the slow decoder decides."""
+
+    def refuse(_: bytes) -> None:
+        raise error
+
+    for module in (session_reads, records_module):
+        monkeypatch.setattr(module, "parse_record", refuse)
+    (waiting,) = await find(reads, "a")
+    server.sent[0].replies.set_result([[record("a")]])
+    assert await waiting == row("a")
 
 
 async def test_error_that_is_not_foreseen(

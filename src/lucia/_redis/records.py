@@ -174,12 +174,15 @@ def _columns(row: StoredSession) -> tuple[str, str, int, int]:
     return row.id, row.user_id, row.active_expires, row.idle_expires
 
 
+PARSE_ERRORS: Final = (TypeError, ValueError, msgspec.MsgspecError)
+"""What :data:`parse_record` raises. Not every msgspec derives its errors from ``ValueError``."""
+
 parse_record: Final = msgspec.json.Decoder(SessionRecord).decode
 """Return the :class:`SessionRecord` in a record; msgspec's own function, since nothing is called
 more often. The caller checks the record's length, whose it is, and that no id has a NUL character.
 
 Raises:
-    ValueError: :func:`decode_row` has to decide.
+    PARSE_ERRORS: :func:`decode_session` has to decide.
 """
 
 
@@ -227,7 +230,7 @@ def _read_record(record: bytes) -> SessionRecord | SessionRow:
         raise ValueError(f"it has {len(record)} bytes, more than {MAX_RECORD_BYTES}")
     try:
         session = parse_record(record)
-    except ValueError:
+    except PARSE_ERRORS:
         return read_odd_record(record)
     if "\0" in session.id + session.user_id:
         raise ValueError("an id has a NUL character")

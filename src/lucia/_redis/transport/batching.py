@@ -15,6 +15,7 @@ batches are in flight as may be, requests collect, and the next batch is larger.
 import asyncio
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ MAX_WAITING: Final = 50_000
 """How many requests wait to be sent; more are refused."""
 
 
-class Batcher(Generic[RequestT]):
+class Batcher(ABC, Generic[RequestT]):
     """Collects the requests to one server in one event loop, and sends them in batches.
 
     Args:
@@ -64,13 +65,13 @@ class Batcher(Generic[RequestT]):
         self._collecting = False
         self._workers: set[asyncio.Task[None]] = set()
 
+    @abstractmethod
     async def send(self, requests: list[RequestT], seconds: float) -> None:
         """Send these requests together, and set the results of their futures."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fail(self, requests: Sequence[RequestT], error: NoReply | BatchRejected) -> None:
         """Set this error for all these requests that have no result."""
-        raise NotImplementedError
 
     def batch_size(self) -> int:
         """Return how many requests to send now."""
@@ -112,10 +113,14 @@ class Batcher(Generic[RequestT]):
             if not batch:
                 continue
             seconds = end - self._clock()
-            if seconds > 0:
-                await self.send(batch, seconds)
-            else:
+            if seconds <= 0:
                 self.fail(batch, NoReply(None, sent=False))
+                continue
+            try:
+                await self.send(batch, seconds)
+            except BaseException:  # cancelled, or a defect: nobody may wait for ever
+                self.fail(batch, NoReply(None, sent=True))
+                raise
 
     def _take(self) -> list[RequestT]:
         """Return the oldest requests, and let another task send those that remain."""
@@ -262,9 +267,6 @@ class RequestBatcher(Batcher[_Request]):
             )
         except (NoReply, BatchRejected) as error:
             self.fail(requests, error)
-        except BaseException:
-            self.fail(requests, NoReply(None, sent=True))
-            raise
         else:
             batch.answer(replies)
             if len(replies) < len(commands):

@@ -32,10 +32,6 @@ _NOTHING: Final = nullcontext[None]()
 class NearCache:
     """No session is in memory."""
 
-    def session(self, lookup: Lookup, session_id: str) -> StoredSession | None:
-        """Return None: the server is asked."""
-        return None
-
     def keep(self, keys: Sequence[bytes], records: Records, row: StoredSession | None) -> None:
         """Keep nothing."""
 
@@ -72,8 +68,6 @@ class AsyncNearCache:
 
     def session(self, lookup: Lookup, session_id: str) -> StoredSession | None:
         """Return the session with this id if its record is in memory, usable, and active."""
-        if self.lease is None:
-            return None
         for key in lookup.keys(session_id):
             entry = self.entries.get(key)
             if entry is not None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from lucia._logs import Outage
 from lucia._redis.lookup import Lookup
-from lucia._redis.records import MAX_RECORD_BYTES, MismatchedReply, parse_record
+from lucia._redis.records import MAX_RECORD_BYTES, PARSE_ERRORS, MismatchedReply, parse_record
 from lucia._redis.replay import Revocations
 from lucia._redis.transport import batching
 from lucia._redis.transport.batching import Batcher
@@ -166,19 +166,16 @@ class _SessionBatcher(Batcher[_Read]):
             replies = await self._exchange([("MGET", *keys)], seconds, only_reads=True)
         except (NoReply, BatchRejected) as error:
             self._recover_all(requests, error, end)
-        except BaseException:
-            self.fail(requests, NoReply(None, sent=True))
-            raise
+            return
+        if self._outage.is_on:
+            self._outage.answered()
+        records = found_in(replies[0], len(keys)) if replies else None
+        if records is None:
+            self._recover_all(requests, BatchRejected(), end)
+        elif is_single:
+            self._answer(requests, records, end)
         else:
-            if self._outage.is_on:
-                self._outage.answered()
-            records = found_in(replies[0], len(keys)) if replies else None
-            if records is None:
-                self._recover_all(requests, BatchRejected(), end)
-            elif is_single:
-                self._answer(requests, records, end)
-            else:
-                self._answer_groups(requests, groups, records, end)
+            self._answer_groups(requests, groups, records, end)
 
     def fail(self, requests: Sequence[_Read], error: NoReply | BatchRejected) -> None:
         for _, future, _ in requests:
@@ -198,7 +195,7 @@ class _SessionBatcher(Batcher[_Read]):
                 continue
             try:
                 row = parse_record(record)
-            except (TypeError, ValueError):  # an odd record, which may be a session all the same
+            except PARSE_ERRORS:  # an odd record, which may be a session all the same
                 self._answer_slowly(session_id, future, [record], end)
                 continue
             if row.id != session_id or len(record) > MAX_RECORD_BYTES or "\0" in row.user_id:
