@@ -20,6 +20,7 @@ from lucia._redis.keys import Layout
 from lucia._redis.lookup import PlainLookup
 from lucia._redis.records import (
     MAX_RECORD_BYTES,
+    PARSE_ERRORS,
     MismatchedReply,
     SessionRecord,
     encode_row,
@@ -245,7 +246,7 @@ def _sought(members: Members, session_id: str, random: Random) -> str:
             try:
                 found = json.loads(value)
                 found.encode()
-            except ValueError:
+            except PARSE_ERRORS:
                 continue
             if found:
                 session_id = found
@@ -268,7 +269,7 @@ def decide_carefully(case: Case) -> Decision:
         return NO_SESSION
     try:
         row = read_odd_record(case.record)
-    except (TypeError, ValueError, RecursionError):
+    except (*PARSE_ERRORS, RecursionError):
         return NO_SESSION
     return decision_of(row) if row.id == case.session_id else ANOTHER
 
@@ -336,7 +337,7 @@ def _is_nul_in_the_id(case: Case, fast: Decision, careful: Decision) -> bool:
     without = Case(case.record.replace(rb"\u0000", rb"\u0001"), case.session_id.replace("\0", "\1"))
     try:
         row = parse_record(case.record)
-    except ValueError:
+    except PARSE_ERRORS:
         return False
     return "\0" in row.id and fast.replace(r"\x00", r"\x01") == decide_carefully(without)
 
@@ -366,7 +367,7 @@ def test_odd_records_are_of_all_kinds(few: list[Case]) -> None:
         careful = decide_carefully(case)
         try:
             is_fast = parse_record(case.record).id == case.session_id
-        except ValueError:
+        except PARSE_ERRORS:
             is_fast = False
         is_session = careful not in (NO_SESSION, ANOTHER)
         kinds["fast" if is_fast else "careful" if is_session else careful] += 1
