@@ -80,7 +80,7 @@ class SessionKeys(NamedTuple):
 
 
 class RecordAndMarker(NamedTuple):
-    """What was at a session's key and at its marker's."""
+    """The values at a session's key and at its marker's key."""
 
     record: bytes | None
     marker: bytes | None

@@ -87,7 +87,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """What one page leaves for the second examination.
+    """The keys of one page that are left for the second examination.
 
     These are index entries that lead to no session, by user, and sessions that are in no index.
     """
