@@ -1,4 +1,4 @@
-"""The same as :mod:`bench.worker` for how long an ended session is still taken for one elsewhere.
+"""A worker for the time until a session that one process revoked is refused by another.
 
 ``python -m bench.lag_worker LIBRARY LOOP URL SETTINGS``. Times are the system's monotonic clock, which all processes share.
 """
@@ -18,7 +18,7 @@ OFTEN: Final = 10
 
 
 class LagWorker(Worker):
-    """What a runner asks of a library: of one process to end sessions, of another to watch them."""
+    """The methods that a runner calls: one process revokes sessions, another watches them."""
 
     def __init__(self, peer: AsyncPeer) -> None:
         super().__init__(peer)

@@ -1,4 +1,7 @@
-"""The same as :mod:`bench.worker` for logging in with passwords: ``python -m bench.login_worker LIBRARY LOOP URL SETTINGS``."""
+"""A worker for log-ins with passwords.
+
+python -m bench.login_worker LIBRARY LOOP URL SETTINGS
+"""
 
 import asyncio
 import threading
@@ -17,7 +20,7 @@ LOOK: Final = 0.005
 
 
 class LoginWorker:
-    """What a runner asks of a library."""
+    """The methods of a library that a runner calls."""
 
     def __init__(self, logins: Logins) -> None:
         self._logins = logins
@@ -70,7 +73,7 @@ class LoginWorker:
 
 @contextmanager
 def growth() -> Generator[list[float]]:
-    """What more the process holds in memory than now, in MiB, seen from a thread, since the event loop may be blocked."""
+    """Watch by how many MiB the memory of the process grows, in a thread, since the loop may block."""
     before, seen, done = memory(), [0.0], threading.Event()
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""What the benchmark ran on."""
+"""The machine and the versions that the benchmark ran on."""
 
 import os
 import platform

@@ -15,7 +15,7 @@ RECORD: Final = {
     "active_expires": 1_800_000_000_000,
     "idle_expires": 1_800_003_600_000,
 }
-"""What a session of ours holds; who leaves the record to the application is given as much."""
+"""The members of a session of ours, which applications also store with the other libraries."""
 
 
 class NeverRaised(Exception):  # no error: it stands where an exception's class is wanted

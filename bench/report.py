@@ -11,7 +11,7 @@ from bench.section import Goal, Section
 __all__ = ["goals", "markdown", "number", "table"]
 
 NOTHING: Final = "·"
-"""What stands in a cell that was not measured."""
+"""The text of a cell that was not measured."""
 
 
 def markdown(about: Mapping[str, str], sections: Sequence[Section], rows: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""What was measured, as JSON: a file for each section, so that sections can be measured one after another, and again."""
+"""Results as JSON, in a file for each section, so that sections can be measured one by one."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ def write(folder: Path, section: Section, facts: Mapping[str, str], rows: Iterab
 
 
 def read(folder: Path, sections: Sequence[Section]) -> tuple[dict[str, str], list[Row]]:
-    """What :func:`write` kept of these sections. Where their facts differ, all are told."""
+    """Read the results that :func:`write` stored. Where their facts differ, all are returned."""
     facts: dict[str, list[str]] = {}
     rows: list[Row] = []
     for section in sections:

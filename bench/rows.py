@@ -1,4 +1,4 @@
-"""What was measured, and how two measurements compare."""
+"""Rows of results, and their comparison."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ class Row:
 
     @classmethod
     def from_json(cls, read: Mapping[str, Any]) -> Self:
-        """What :meth:`as_json` wrote."""
+        """Return the row that :meth:`as_json` wrote."""
         members = dict(read)
         values = tuple(members.pop("values"))
         return cls(values=values, **members)

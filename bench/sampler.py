@@ -15,7 +15,7 @@ EVERY: Final = 0.001
 ROOTS: Final = sorted(
     (str(Path(root).resolve()) for root in sys.path if root), key=len, reverse=True
 )
-"""What modules' paths begin with: the longest first, since one may be in another."""
+"""The prefixes of modules' paths, the longest first, since one may contain another."""
 
 
 class Sampler:

@@ -1,4 +1,4 @@
-"""What a section of the benchmark is: how it measures, how its table looks, and what it should reach."""
+"""Sections of the benchmark: how each measures, its table, and its goals."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -98,7 +98,7 @@ QUICK: Final = Size(
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a section is given.
+    """The size of a measurement, and its folder.
 
     Args:
         size: how much to measure.
@@ -113,7 +113,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What should be reached: a bound of one row, or of what it is beside another one.
+    """A goal: a bound for one row, or for one row compared with another.
 
     Args:
         text: in words, without the bound.

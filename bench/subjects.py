@@ -19,7 +19,7 @@ NODE: Final = Path(__file__).parent / "peers" / "node"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is measured.
+    """A library on an event loop, or in threads, that is measured.
 
     Args:
         name: as the report has it.
@@ -38,7 +38,7 @@ class Subject:
     ] = "worker"
 
     def command(self, url: str) -> list[str]:
-        """What starts it."""
+        """Return the command that starts it."""
         if self.loop == "Node":
             return [*node(), "--expose-gc", str(NODE / f"{self.library}.mjs"), url]
         return [

@@ -1,4 +1,4 @@
-"""The same as :mod:`bench.worker` for a sync library, whose callers are threads."""
+"""A worker for a sync library, whose callers are threads."""
 
 import asyncio
 import importlib
@@ -13,7 +13,7 @@ from bench.worker import serve
 
 
 class SyncWorker:
-    """What a runner asks of a sync library."""
+    """The methods of a sync library that a runner calls."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer

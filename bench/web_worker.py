@@ -24,7 +24,7 @@ HOST: Final = "127.0.0.1"
 
 
 class WebWorker:
-    """What a runner asks of an application."""
+    """The methods of an application's process that a runner calls."""
 
     def __init__(self, web: Web, port: int) -> None:
         self._guarded = web.guarded

@@ -70,7 +70,7 @@ def everybody() -> list[Subject]:
 
 
 def in_a_cluster() -> list[Subject]:
-    """Those that know clusters."""
+    """Return the libraries that support clusters."""
     return [
         *(
             Subject(name=name, library="ours", loop=loop, settings={"cluster": True, **settings})

@@ -36,14 +36,14 @@ READS: Final = ("again", "first")
 """The operations that validate; the first one reads the same sessions each time."""
 
 WANTED: Final[Mapping[str, object]] = {"create": True, "renew": True, "revoke": None}
-"""What is to be found in the answers of all others."""
+"""The expected value in the answers of all other operations."""
 
 DUE: Final = 0.01
 """Seconds after which a session that is due for renewal soon is due."""
 
 
 class Sessions(NamedTuple):
-    """What calls are made with, what is to be found in each answer, and whose the sessions are."""
+    """The arguments of calls, the expected value in each answer, and the users of the sessions."""
 
     arguments: list[str]
     wanted: list[object]
@@ -51,7 +51,7 @@ class Sessions(NamedTuple):
 
 
 class Worker:
-    """What a runner asks of a library."""
+    """The methods of a library that a runner calls."""
 
     def __init__(self, peer: AsyncPeer) -> None:
         self._peer = peer
@@ -155,7 +155,7 @@ class Worker:
         return (await drive(self._peer.revoke_all, nothing, [(user_ids(1)[0], None)], 1)).seconds
 
     async def memory(self) -> int:
-        """What the process holds in memory, in bytes."""
+        """Return the memory of the process, in bytes."""
         return memory()
 
     def _calls(
@@ -181,7 +181,7 @@ class Worker:
             self._ready, self._next = sessions, 0
 
     def _of(self, operation: str, count: int) -> Sessions:
-        """What so many calls are made with: the same each time, or what no call has had yet."""
+        """Return the arguments of so many calls: the same each time, or ones that were never used."""
         if operation == "again":
             return self._pool
         begin, self._next = self._next, self._next + count
@@ -206,13 +206,13 @@ class Worker:
 
 
 def memory() -> int:
-    """What this process holds in memory, in bytes."""
+    """Return the memory of this process, in bytes."""
     pages = int(STATM.read_text().split()[1])
     return pages * resource.getpagesize()
 
 
 def loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """What ``asyncio.Runner`` takes for a loop of this name."""
+    """Return the argument of ``asyncio.Runner`` for an event loop of this name."""
     return uvloop.new_event_loop if loop == "uvloop" else None
 
 

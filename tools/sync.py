@@ -54,7 +54,7 @@ WITHOUT_TWIN = re.compile(
     r"\b(?:async|await|asyncio|anyio|aio\w*|_*Async[A-Z]\w*|_async|Awaitable|Coroutine|aclose"
     r"|aiter|anext|__a(?:enter|exit|iter|next)__)\b"
 )
-"""What must not be left in a twin."""
+"""Names that must not be left in a twin."""
 
 
 class NoTwin(Exception):

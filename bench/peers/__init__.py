@@ -1,4 +1,4 @@
-"""What is compared: one module a library, each as its own documentation sets it up.
+"""The libraries that are compared: one module each, set up as its documentation says.
 
 Each has ``open_peer(url, **options)``, a context manager that gives an :class:`~bench.peer.AsyncPeer` (or :class:`~bench.peer.Peer`).
 Every client may open a connection for each of its callers.

@@ -66,7 +66,7 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
 
 
 def user_id_of(session: SessionData | None) -> str | None:
-    """Whose session it is."""
+    """Return the user of a session."""
     return None if session is None else str(session.user_id)
 
 

@@ -19,7 +19,7 @@ from bench.peers import CONNECTIONS
 
 @dataclass
 class User:
-    """What the library wants of a user."""
+    """A user, as the library requires it."""
 
     id: uuid.UUID
     email: str = "user@example.com"
@@ -82,7 +82,7 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
 
 @asynccontextmanager
 async def open_logins(url: str) -> AsyncGenerator[Logins]:
-    """What its routes for signing up and logging in do."""
+    """Sign up and log in as the library's routes do."""
     client: Any = redis.asyncio.from_url(url, decode_responses=True, max_connections=CONNECTIONS)
     async with client:
         strategy: RedisStrategy[User, uuid.UUID] = RedisStrategy(client, lifetime_seconds=HOUR)
@@ -102,7 +102,7 @@ async def open_logins(url: str) -> AsyncGenerator[Logins]:
 
 
 def user_id_of(user: User | None) -> uuid.UUID | None:
-    """Whose token it was."""
+    """Return the user of a token."""
     return None if user is None else user.id
 
 

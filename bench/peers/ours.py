@@ -94,7 +94,7 @@ async def open_logins(url: str) -> AsyncGenerator[Logins]:
 
 
 def with_times(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The same settings, as the adapter takes them."""
+    """Return the settings as the adapter takes them."""
     return {
         name: timedelta(seconds=value) if name in TIMES else value
         for name, value in settings.items()

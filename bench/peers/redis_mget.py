@@ -20,7 +20,7 @@ class Gathered:
         self._task: asyncio.Task[None] | None = None
 
     def get(self, key: str) -> "asyncio.Future[bytes | None]":
-        """What is stored there."""
+        """Return the value at a key."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bytes | None] = loop.create_future()
         self._waiting.append((key, future))

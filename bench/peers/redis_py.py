@@ -58,7 +58,7 @@ def creating(client: Any) -> Callable[[str], Awaitable[str]]:
 
 
 def user_id_of(record: bytes | None) -> bytes | None:
-    """Whose record it is, by its place in the JSON: nobody decodes it."""
+    """Return the user of a record by its place in the JSON, which is not decoded."""
     return record and record[USER_ID]
 
 

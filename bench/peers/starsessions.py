@@ -41,7 +41,7 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
 
 
 def user_id_of(session: dict[str, Any]) -> str | None:
-    """What the application wrote into it."""
+    """Return the data that the application stored in the session."""
     return session.get("user_id")
 
 

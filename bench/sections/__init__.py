@@ -1,4 +1,4 @@
-"""What is measured: one module a section, each with a ``SECTION``, in the order of the report."""
+"""The sections: one module each, with a ``SECTION``, in the order of the report."""
 
 from collections.abc import Sequence
 from typing import Final

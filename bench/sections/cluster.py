@@ -1,4 +1,4 @@
-"""The same in a cluster of three nodes."""
+"""Validations in a cluster of three nodes."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -23,7 +23,7 @@ OPERATIONS: Final = {
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Those that know clusters."""
+    """Return the libraries that support clusters."""
     with own_cluster(plan.folder) as cluster, started(cluster.url, *in_a_cluster()) as subjects:
         rates = Rates(
             plan=plan,

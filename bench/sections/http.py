@@ -53,7 +53,7 @@ SERVERS: Final[Mapping[str, tuple[Literal["asyncio", "uvloop"], Mapping[str, Any
     STANDARD: ("uvloop", {"http": "httptools", "tuned": False}),
     TUNED: ("uvloop", {"http": "httptools", "tuned": True}),
 }
-"""What is installed, and the loop and the worker's settings that come of it."""
+"""Installed packages, with the loop and the worker's settings that follow from each."""
 
 PATIENCE: Final = 60
 """Seconds after which an answer did not come; wrk's own two are too few on a busy machine."""
@@ -68,7 +68,7 @@ SECONDS: Final = 8
 
 
 class Load(NamedTuple):
-    """What a server did: requests a second, and microseconds of its process for each."""
+    """A server's requests per second, and its processor time per request in microseconds."""
 
     rate: float
     time: float
@@ -123,7 +123,7 @@ def measure(plan: Plan) -> Iterator[Row]:
 
 
 def _count_objects(redis: Server, plan: Plan) -> Iterator[Row]:
-    """What the collector has to look at for each request that waits, by library."""
+    """Return the garbage-collector-tracked objects of a waiting request, by library."""
     waiting = min(WAITING, max(plan.size.callers))
     loop, settings = SERVERS[STANDARD]
     with started(
@@ -220,7 +220,7 @@ def _read_all(connections: Sequence[socket]) -> None:
 
 
 def _of(server: str) -> list[Subject]:
-    """The same application with each library, and without any; with a tuned collector, only ours."""
+    """Return the applications on a server: all, or ours and none with a tuned collector."""
     applications = _applications()
     wanted = {NOTHING, *MINE} if server == TUNED else applications.keys()
     loop, settings = SERVERS[server]

@@ -69,7 +69,7 @@ def _lag(ending: Running, watching: Running) -> float:
 
 
 def _lag_when_cut(ending: Running, watching: Running, way: Link) -> float:
-    """The same where the end could not be told."""
+    """Measure the time where the invalidation can't arrive."""
     session_id = ending.ask("create")
     watching.ask("watch", session_id)
     time.sleep(random.random() * LEASE)  # noqa: S311 # any moment between two signs of life

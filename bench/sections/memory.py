@@ -1,4 +1,4 @@
-"""What the process holds in memory after so many validations."""
+"""The memory of a process after many validations."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise

@@ -18,7 +18,7 @@ NAME: Final = "revoke-all"
 ALL_OF_IT: Final = "all of it"
 LONGEST: Final = "longest command"
 OWN: Final = b"SLOWLOG"
-"""What the measurement itself sends."""
+"""The commands that the measurement itself sends."""
 
 
 def measure(plan: Plan) -> Iterator[Row]:

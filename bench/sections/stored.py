@@ -1,4 +1,4 @@
-"""What a validation costs by the number of sessions that are stored."""
+"""The cost of a validation by the number of stored sessions."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

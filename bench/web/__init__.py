@@ -1,4 +1,4 @@
-"""The same small FastAPI application with each library, as its own documentation sets it up.
+"""One small FastAPI application for each library, set up as its documentation says.
 
 Each module has ``make_web(url, **settings)``. ``POST /login/{user_id}`` sets the library's cookie, and ``GET /me``, which is measured,
 answers with the id of the user whose cookie it is.
@@ -13,7 +13,7 @@ __all__ = ["Web"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Web:
-    """What is served.
+    """An application that is served.
 
     Args:
         app: the application.

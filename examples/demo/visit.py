@@ -19,7 +19,7 @@ BROWSER_COOKIE = "demo_browser"
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What all requests share.
+    """The objects that all requests share.
 
     ``looking`` reads over connections that are not recorded. Without a Redis server, ``redis`` is
     None.

@@ -183,7 +183,7 @@ def _hides(secret: str) -> Callable[[type[ModelT]], type[ModelT]]:
 
 
 class StoredSession(Protocol):
-    """What a session adapter returns: a :class:`SessionRow`, or another object with its members."""
+    """A session from an adapter: a :class:`SessionRow`, or another object with its members."""
 
     @property
     def id(self) -> str:
@@ -212,10 +212,10 @@ class StoredSession(Protocol):
 
 
 FoundSession = StoredSession | None
-"""What a session adapter returns for an id: None if there is no session."""
+"""The result of looking up an id: None if there is no session."""
 
 AsyncFoundSession = Awaitable[StoredSession | None]
-"""The same, to be awaited."""
+"""An awaitable :data:`FoundSession`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -512,7 +512,7 @@ class PrimaryKey:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """What the application gets for a user when it configures no ``transform_database_user``."""
+    """The user that an application gets without a ``transform_database_user``."""
 
     user_id: str
 

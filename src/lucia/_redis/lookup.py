@@ -13,7 +13,7 @@ class Lookup(Protocol):
 
     @property
     def prefix(self) -> str | None:
-        """What precedes the id in the only possible key of a session; None if it has others."""
+        """The prefix of the id in a session's only possible key; None if there are others."""
         ...
 
     def keys(self, session_id: str) -> list[bytes]:

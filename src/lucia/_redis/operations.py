@@ -1,4 +1,4 @@
-"""What the stores for one server and for a cluster share.
+"""Operations that the stores for one server and for a cluster share.
 
 An operation is a generator: it yields commands, and is sent their replies. It does no I/O, so that
 the sync and the async driver, the model checker and the tests all run the same code.

@@ -33,11 +33,11 @@ _AS_TEXT = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 _ESCAPED = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 _NESTING = (dict, list, tuple)
-"""What Python's JSON encoder nests; it refuses other containers."""
+"""The containers that Python's JSON encoder accepts."""
 
 
 class Marker(NamedTuple):
-    """What a used id leads to, and for how many milliseconds after the renewal.
+    """The successor of a used id, and for how many milliseconds the used id leads to it.
 
     Where ids are stored as hashes, ``successor`` is the hash of the successor's id, and ``sealed``
     the id itself, encrypted for those who have the used id.
@@ -175,7 +175,7 @@ def _columns(row: StoredSession) -> tuple[str, str, int, int]:
 
 
 PARSE_ERRORS: Final = (TypeError, ValueError, msgspec.MsgspecError)
-"""What :data:`parse_record` raises. Not every msgspec derives its errors from ``ValueError``."""
+"""Errors of :data:`parse_record`. Not every msgspec derives its own from ``ValueError``."""
 
 parse_record: Final = msgspec.json.Decoder(SessionRecord).decode
 """Return the :class:`SessionRecord` in a record; msgspec's own function, since nothing is called

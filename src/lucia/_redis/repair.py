@@ -36,7 +36,7 @@ Entry = tuple[Argument, Argument]
 """An index's key and an id."""
 
 ResolvedId = SessionRow | Literal["gone", "damaged"]
-"""What is stored under an id in an index."""
+"""The value that an id in an index leads to."""
 
 _GLOB: Final = re.compile(rb"([*?\[\]\\^-])")
 

@@ -1,4 +1,4 @@
-"""What the library reads of a request and sets on its response.
+"""Requests: the parts that the library reads, and the cookies and headers that it sets.
 
 An integration of a web framework is a function that creates a :class:`RequestContext`.
 """

@@ -1,1 +1,1 @@
-"""What the public test helpers of :mod:`lucia.testing` are made of."""
+"""Parts of the public test helpers of :mod:`lucia.testing`."""

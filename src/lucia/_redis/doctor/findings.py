@@ -99,7 +99,7 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What the examination of one page of keys found."""
+    """The findings of one page of keys."""
 
     findings: list[Finding]
     keys: dict[Role, int]
@@ -108,7 +108,7 @@ class Examined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairOptions:
-    """What the doctor may change.
+    """The changes that the doctor may make.
 
     Args:
         fix: fix what can be fixed safely.
