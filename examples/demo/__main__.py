@@ -30,9 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     # Exit by an exception, so that the Redis server that was started is stopped too.
     signal.signal(signal.SIGTERM, _leave)
-    # Treat SIGHUP as SIGTERM, which uvicorn handles: an exception that a signal handler raises
-    # while uvicorn starts would be lost.
-    signal.signal(signal.SIGHUP, lambda _number, _frame: signal.raise_signal(signal.SIGTERM))
+    signal.signal(signal.SIGHUP, _leave)
     # A shell starts background jobs with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -111,9 +109,33 @@ def serve(options: argparse.Namespace, data: Path, server: Server | None) -> Non
         print(f"Sessions: {server.about if server else in_memory}")
         print(f"Users:    {data / 'users.sqlite3'}")
         print(f"Open:     {address(options.host, listener)}   (Ctrl-C ends it)", flush=True)
-        uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", proxy_headers=False, server_header=False)
-        ).run(sockets=[listener])
+        run_until_signal(
+            uvicorn.Server(
+                uvicorn.Config(app, log_level="warning", proxy_headers=False, server_header=False)
+            ),
+            listener,
+        )
+
+
+def run_until_signal(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Run the server until SIGINT, SIGTERM or SIGHUP.
+
+    Raises:
+        SystemExit: the signal was not SIGINT; the code is 128 plus its number.
+    """
+    received: list[int] = []
+
+    # No exception here: if the garbage collector runs a ``__del__`` just then, Python drops it.
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    # While it serves, uvicorn handles SIGINT and SIGTERM itself; at its end it raises them again.
+    server.run(sockets=[listener])
+    if received and received[0] != signal.SIGINT:
+        _leave(received[0], None)
 
 
 def listen(host: str, port: int | None) -> socket.socket:

@@ -145,7 +145,7 @@ def end(process: "subprocess.Popen[str]") -> int:
     [
         (signal.SIGINT, 0),
         (signal.SIGTERM, 128 + signal.SIGTERM),
-        (signal.SIGHUP, 128 + signal.SIGTERM),
+        (signal.SIGHUP, 128 + signal.SIGHUP),
     ],
 )
 def test_a_signal_leaves_no_server_behind(
@@ -174,6 +174,45 @@ def test_a_signal_leaves_no_server_behind(
             process.kill()
     assert not answers(f"redis://127.0.0.1:{port[1]}")
     assert not list(tmp_path.glob("lucia-demo-*"))
+
+
+SIGNAL_IN_A_FINALIZER = """
+import signal
+import socket
+import sys
+
+import uvicorn
+from examples.demo.__main__ import main
+
+serve = uvicorn.Server.run
+
+
+class Signal:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def run(server, sockets):
+    Signal()
+    serve(server, sockets)
+
+
+uvicorn.Server.run = run
+sys.exit(main(["--port", "0"]))
+"""
+
+
+def test_a_signal_while_a_finalizer_runs_is_not_lost(redis_server: Server) -> None:
+    """Python drops an exception raised in a ``__del__``, so the handler must not stop by one."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNAL_IN_A_FINALIZER],
+        cwd=ROOT,
+        env=os.environ | {"REDIS_URL": redis_server.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
 
 
 async def test_the_view_passes_over_what_is_no_session(redis_server: Server) -> None:
