@@ -15,7 +15,7 @@ from tools.servers import Cluster, Server
 
 @pytest.fixture
 async def redis_client(server: Server, decode_responses: bool) -> AsyncIterator[Redis]:
-    """A client of each kind of server, emptied, that returns bytes or text: four runs of a test."""
+    """Yield a client of each kind of server, emptied: four runs of a test, with bytes or text."""
     async with Redis.from_url(server.url, decode_responses=decode_responses) as client:
         await client.flushall()
         yield client
@@ -23,7 +23,7 @@ async def redis_client(server: Server, decode_responses: bool) -> AsyncIterator[
 
 @pytest.fixture
 async def cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncIterator[RedisCluster]:
-    """A client of the cluster, emptied."""
+    """Yield a client of the emptied cluster."""
     cluster.on_each("FLUSHALL")
     async with RedisCluster.from_url(
         cluster.url, decode_responses=decode_responses, protocol=2
@@ -33,7 +33,7 @@ async def cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncItera
 
 @pytest.fixture
 async def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> AsyncIterator[Any]:
-    """A client of the cluster from valkey-py, emptied."""
+    """Yield a client of the emptied cluster, from valkey-py."""
     cluster.on_each("FLUSHALL")
     async with AsyncClients.of_cluster(
         "valkey", cluster, decode_responses=decode_responses
@@ -45,7 +45,7 @@ async def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> Asy
 async def scriptless_client(
     server: Server, redis_client: Redis, decode_responses: bool
 ) -> AsyncIterator[Redis]:
-    """A client of each kind of server, emptied, that may not run scripts."""
+    """Yield a client of each kind of server, emptied, without the right to run scripts."""
     await redis_client.acl_setuser(
         "scriptless",
         enabled=True,
@@ -62,17 +62,17 @@ async def scriptless_client(
 
 @pytest.fixture
 def time() -> Time:
-    """The clock of everything except Redis."""
+    """Return the clock of everything except Redis."""
     return Time()
 
 
 @pytest.fixture
 def store(time: Time) -> AsyncWatchedStore:
-    """The only store."""
+    """Return the only store."""
     return AsyncWatchedStore(time)
 
 
 @pytest.fixture
 def auth(store: AsyncWatchedStore, time: Time) -> AsyncAuth[User]:
-    """An ``Auth`` with the default settings."""
+    """Return an ``Auth`` with the default settings."""
     return make_auth(store, time)

@@ -1,1 +1,1 @@
-"""The suites for adapters, and adapters that they have to refuse."""
+"""The conformance suites, run against the library's adapters and against broken ones."""

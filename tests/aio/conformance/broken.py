@@ -1,4 +1,4 @@
-"""The list of broken adapters, each with one fault, and the laws that must find it."""
+"""The list of broken adapters: each has one fault, which the named tests of a suite must find."""
 
 import functools
 from collections.abc import Callable
@@ -22,7 +22,7 @@ SUITES = (
 
 
 class Broken(NamedTuple):
-    """A law, and an adapter that breaks it."""
+    """A test of a suite, and an adapter that must fail it."""
 
     suite: type[Any]
     law: str
@@ -30,7 +30,7 @@ class Broken(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For the test's name."""
+        """Return the id of the parametrized test."""
         return f"{self.suite.__name__}.{self.law}-{self.adapter.__name__}"
 
 
@@ -38,7 +38,7 @@ BROKEN: list[Broken] = []
 
 
 def breaks(*laws: Callable[..., Any]) -> Callable[[ClassT], ClassT]:
-    """Put an adapter on the list."""
+    """Register an adapter that must fail these tests of a suite."""
     return functools.partial(_add, laws)
 
 

@@ -1,4 +1,4 @@
-"""Renewing session adapters that break one law each."""
+"""Renewing session adapters with one fault each, named in the docstring."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from tests.aio.support.rendezvous import AsyncRendezvousAdapter, until
 
 @breaks(Laws.test_renew)
 class AsyncLeavesUsed(AsyncMemoryAdapter):
-    """Leaves the used session alive, as the original does."""
+    """Keeps the used session alive, as Lucia JS does."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -28,7 +28,7 @@ class AsyncLeavesUsed(AsyncMemoryAdapter):
 
 @breaks(Laws.test_renew_attributes)
 class AsyncDropsAttributes(AsyncMemoryAdapter):
-    """Renews the four columns alone."""
+    """Drops the attributes on renewal."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -40,7 +40,7 @@ class AsyncDropsAttributes(AsyncMemoryAdapter):
 
 @breaks(Laws.test_renew_unknown)
 class AsyncUpserts(AsyncMemoryAdapter):
-    """Stores a successor whatever the used id is."""
+    """Stores the successor of an unknown id."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -52,7 +52,7 @@ class AsyncUpserts(AsyncMemoryAdapter):
 
 @breaks(Laws.test_renew_revoked)
 class AsyncRevivesEnded(AsyncMemoryAdapter):
-    """Still renews what was ended with all of a user's sessions."""
+    """Renews sessions that were revoked with all sessions of their user."""
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         self.ended = {row.id for row in await self.get_sessions_by_user_id(user_id)}
@@ -69,7 +69,7 @@ class AsyncRevivesEnded(AsyncMemoryAdapter):
 
 @breaks(Laws.test_renew_again)
 class AsyncStoresLosers(AsyncMemoryAdapter):
-    """Answers with the first successor, but stores the second one too."""
+    """Returns the first successor, but stores the second one too."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -81,7 +81,7 @@ class AsyncStoresLosers(AsyncMemoryAdapter):
 
 
 class AsyncRenewsInSteps(AsyncRendezvousAdapter):
-    """Looks at the used session, stores the successor later, and ends the used session then."""
+    """Reads the used session, then stores the successor, then removes the used session."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -96,7 +96,7 @@ class AsyncRenewsInSteps(AsyncRendezvousAdapter):
         return successor
 
     async def come_between(self, used: SessionRow) -> None:
-        """Let the other renewals look too."""
+        """Wait until the other renewals have read the session too."""
         await self.meeting.wait()
 
 
@@ -104,14 +104,14 @@ breaks(Laws.test_renew_at_once, Laws.test_renew_at_once_without_grace)(AsyncRene
 
 
 class AsyncRenewsWhatIsEnded(AsyncRenewsInSteps):
-    """The same, while the session is ended."""
+    """Renews a session that is revoked between the read and the write."""
 
     def __init__(self) -> None:
         super().__init__()
         self.looked: set[str] = set()
 
     async def come_between(self, used: SessionRow) -> None:
-        """Let the end come."""
+        """Wait until the session is revoked."""
         self.looked.update((used.id, used.user_id))
         await until(lambda: used.id not in self._sessions)
 
@@ -131,7 +131,7 @@ breaks(Laws.test_delete_amid_renewals, Laws.test_delete_by_user_amid_renewals)(
 
 @breaks(Laws.test_renew_at_once)
 class AsyncIgnoresGrace(AsyncMemoryAdapter):
-    """Never gives an earlier call's successor."""
+    """Never returns the successor of an earlier call."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -141,7 +141,7 @@ class AsyncIgnoresGrace(AsyncMemoryAdapter):
 
 @breaks(Laws.test_renew_at_once_without_grace, Laws.test_no_grace)
 class AsyncAlwaysGrace(AsyncMemoryAdapter):
-    """Always gives a grace of a minute."""
+    """Always allows a grace of a minute."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -151,7 +151,7 @@ class AsyncAlwaysGrace(AsyncMemoryAdapter):
 
 @breaks(Laws.test_taken_successor_id)
 class AsyncEndsUsedFirst(AsyncMemoryAdapter):
-    """Ends the used session before it knows whether the successor's id is free."""
+    """Removes the used session before it knows whether the successor's id is free."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -164,7 +164,7 @@ class AsyncEndsUsedFirst(AsyncMemoryAdapter):
 
 @breaks(Laws.test_taken_successor_id)
 class AsyncOverwritesTaken(AsyncMemoryAdapter):
-    """Takes another session's id for the successor."""
+    """Overwrites another session that has the successor's id."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -175,7 +175,7 @@ class AsyncOverwritesTaken(AsyncMemoryAdapter):
 
 @breaks(Laws.test_successor)
 class AsyncLeadsNowhere(AsyncMemoryAdapter):
-    """Forgets what a used id was renewed to."""
+    """Forgets the successors of used ids."""
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         return None
@@ -183,7 +183,7 @@ class AsyncLeadsNowhere(AsyncMemoryAdapter):
 
 @breaks(Laws.test_successor_of_chain)
 class AsyncOneStep(AsyncMemoryAdapter):
-    """Follows a used id one step."""
+    """Follows a used id for one step only."""
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         successor = self._renewals.within_grace(session_id)
@@ -192,7 +192,7 @@ class AsyncOneStep(AsyncMemoryAdapter):
 
 @breaks(Laws.test_no_successor)
 class AsyncLeadsToItself(AsyncMemoryAdapter):
-    """Takes a live session for its own successor."""
+    """Returns a live session as its own successor."""
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         return await self.get_session(session_id) or await super().get_successor(session_id)
@@ -200,7 +200,7 @@ class AsyncLeadsToItself(AsyncMemoryAdapter):
 
 @breaks(Laws.test_end_of_grace)
 class AsyncLongerGrace(AsyncMemoryAdapter):
-    """Gives a grace of a second at least, where there is one."""
+    """Extends any grace to at least a second."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -212,7 +212,7 @@ class AsyncLongerGrace(AsyncMemoryAdapter):
 
 @breaks(Laws.test_successor_revoked)
 class AsyncRemembersEnded(AsyncMemoryAdapter):
-    """Answers a used id with a successor that was ended."""
+    """Returns a successor that was revoked."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -225,7 +225,7 @@ class AsyncRemembersEnded(AsyncMemoryAdapter):
 
 
 class AsyncEndsUsedOnly(AsyncMemoryAdapter):
-    """Ends a used id and not what it was renewed to."""
+    """Revokes a used id but not its successor."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
         for session_id in session_ids:
@@ -237,7 +237,7 @@ breaks(Laws.test_delete_used, Laws.test_delete_used_without_grace)(AsyncEndsUsed
 
 @breaks(Laws.test_delete_used)
 class AsyncEndsOneStep(AsyncMemoryAdapter):
-    """Ends the direct successor alone."""
+    """Revokes the direct successor only, not the whole chain."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
         for session_id in session_ids:
@@ -247,7 +247,7 @@ class AsyncEndsOneStep(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_used_without_grace)
 class AsyncEndsWithinGrace(AsyncMemoryAdapter):
-    """Ends the successor only while the grace lasts."""
+    """Revokes the successor only within the grace."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
         for session_id in session_ids:
@@ -259,7 +259,7 @@ class AsyncEndsWithinGrace(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_by_user_ends_successors)
 class AsyncForgetsSuccessors(AsyncMemoryAdapter):
-    """Removes those of a user's sessions that were not renewed from others."""
+    """Removes only those of a user's sessions that did not come from a renewal."""
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         successors = {renewal.successor for renewal in self._renewals._renewals.values()}
@@ -271,7 +271,7 @@ class AsyncForgetsSuccessors(AsyncMemoryAdapter):
 
 @breaks(Laws.test_keep)
 class AsyncKeepsNone(AsyncMemoryAdapter):
-    """Says that it kept one, and ends all."""
+    """Returns True as if it had kept a session, but revokes all."""
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         await self.delete_sessions_by_user_id(user_id)
@@ -280,7 +280,7 @@ class AsyncKeepsNone(AsyncMemoryAdapter):
 
 @breaks(Laws.test_keep)
 class AsyncEndsEverybodys(AsyncMemoryAdapter):
-    """Ends all users' sessions but one."""
+    """Revokes the sessions of all users."""
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         self._sessions = {id_: row for id_, row in self._sessions.items() if id_ == keep}
@@ -289,7 +289,7 @@ class AsyncEndsEverybodys(AsyncMemoryAdapter):
 
 @breaks(Laws.test_keep_the_only_one)
 class AsyncCountsEnded(AsyncMemoryAdapter):
-    """Says whether it ended some, instead of whether it kept one."""
+    """Returns whether it revoked a session instead of whether it kept one."""
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         before = len(self._sessions)
@@ -299,7 +299,7 @@ class AsyncCountsEnded(AsyncMemoryAdapter):
 
 @breaks(Laws.test_keep_renewed_without_grace)
 class AsyncKeepsWithinGrace(AsyncMemoryAdapter):
-    """Follows the used id that is to be kept within its grace alone."""
+    """Follows the used id to keep only within its grace."""
 
     def _end_of_chain(self, session_id: str) -> SessionRow | None:
         return self._sessions.get(session_id) or self._successor(session_id)
@@ -307,7 +307,7 @@ class AsyncKeepsWithinGrace(AsyncMemoryAdapter):
 
 @breaks(Laws.test_keep_renewed)
 class AsyncKeepsById(AsyncMemoryAdapter):
-    """Does not follow the used id that is to be kept."""
+    """Does not follow the used id to keep."""
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         kept = await self.get_session(keep)
@@ -317,7 +317,7 @@ class AsyncKeepsById(AsyncMemoryAdapter):
 
 @breaks(Laws.test_keep_unknown)
 class AsyncRefusesUnknownKeep(AsyncMemoryAdapter):
-    """Ends nothing if the session to keep is not there."""
+    """Revokes nothing if the session to keep does not exist."""
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         return keep in self._sessions and await super().delete_other_sessions(user_id, keep)
@@ -325,7 +325,7 @@ class AsyncRefusesUnknownKeep(AsyncMemoryAdapter):
 
 @breaks(Laws.test_keep_foreign)
 class AsyncKeepsForeign(AsyncMemoryAdapter):
-    """Does not look whose the session to keep is."""
+    """Does not check who owns the session to keep."""
 
     async def delete_other_sessions(self, user_id: str, keep: str, /) -> bool:
         self._keep_only(user_id, keep)
@@ -334,7 +334,7 @@ class AsyncKeepsForeign(AsyncMemoryAdapter):
 
 @breaks(Laws.test_keep_amid_renewals)
 class AsyncResolvesFirst(AsyncMemoryAdapter):
-    """Looks what the session to keep was renewed to, and ends the others later, when it was renewed."""
+    """Looks up the session to keep, and misses a renewal before it revokes the others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -356,7 +356,7 @@ class AsyncResolvesFirst(AsyncMemoryAdapter):
 
 @breaks(Laws.test_cap)
 class AsyncCapsNobody(AsyncMemoryAdapter):
-    """Stores a login whatever the limit is."""
+    """Ignores the limit."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
@@ -365,7 +365,7 @@ class AsyncCapsNobody(AsyncMemoryAdapter):
 
 @breaks(Laws.test_cap)
 class AsyncCapsAll(AsyncMemoryAdapter):
-    """Counts everybody's logins."""
+    """Counts the sessions of all users."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         others = [replace(row, user_id=session.user_id) for row in self._sessions.values()]
@@ -376,7 +376,7 @@ class AsyncCapsAll(AsyncMemoryAdapter):
 
 @breaks(Laws.test_cap_order)
 class AsyncEndsFirstStored(AsyncMemoryAdapter):
-    """Ends what was stored first."""
+    """Revokes the session that was stored first."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
@@ -387,7 +387,7 @@ class AsyncEndsFirstStored(AsyncMemoryAdapter):
 
 @breaks(Laws.test_cap_order)
 class AsyncEndsOne(AsyncMemoryAdapter):
-    """Ends one login for each that comes, also where a lower limit would end several."""
+    """Revokes one session for each login, even if a lower limit requires several."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
@@ -399,7 +399,7 @@ class AsyncEndsOne(AsyncMemoryAdapter):
 
 @breaks(Laws.test_cap_renewed)
 class AsyncRejuvenates(AsyncMemoryAdapter):
-    """Takes a renewal for a login."""
+    """Counts a renewal as a new login."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
@@ -413,7 +413,7 @@ class AsyncRejuvenates(AsyncMemoryAdapter):
 
 @breaks(Laws.test_cap_expired)
 class AsyncCountsDead(AsyncMemoryAdapter):
-    """Counts sessions that are over."""
+    """Counts expired sessions."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
@@ -423,7 +423,7 @@ class AsyncCountsDead(AsyncMemoryAdapter):
 
 @breaks(Laws.test_cap_keeps_new)
 class AsyncEndsTheNew(AsyncMemoryAdapter):
-    """Ends the login that comes, if its machine's clock is behind."""
+    """Revokes the new session if the clock of its machine is behind."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.set_session(session)
@@ -435,7 +435,7 @@ class AsyncEndsTheNew(AsyncMemoryAdapter):
 
 @breaks(Laws.test_cap_taken_id)
 class AsyncEndsBeforehand(AsyncMemoryAdapter):
-    """Makes room for a login that is refused then."""
+    """Revokes other sessions before a login that is then refused."""
 
     async def set_session_capped(self, session: SessionRow, /, *, limit: int) -> SessionRow:
         await self.delete_session(
@@ -447,7 +447,7 @@ class AsyncEndsBeforehand(AsyncMemoryAdapter):
 
 @breaks(Laws.test_cap_at_once)
 class AsyncCountsFirst(AsyncMemoryAdapter):
-    """Looks what is surplus, ends that a moment later, and stores the login."""
+    """Reads which sessions are over the limit, and revokes them only later."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -464,7 +464,7 @@ class AsyncCountsFirst(AsyncMemoryAdapter):
 
 @breaks(Laws.test_cap_amid_renewals)
 class AsyncEndsWhatItSaw(AsyncMemoryAdapter):
-    """Ends the ids that it saw, and not what they were renewed to meanwhile."""
+    """Revokes the ids that it read, but not the successors that they got meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -488,7 +488,7 @@ class AsyncEndsWhatItSaw(AsyncMemoryAdapter):
 
 @breaks(Laws.test_renew_other_spellings)
 class AsyncFollowsInAnyCase(AsyncMemoryAdapter):
-    """Follows used ids without regard to case."""
+    """Ignores case when it looks up the successor of a used id."""
 
     async def get_successor(self, session_id: str, /) -> SessionRow | None:
         return await super().get_successor(session_id.casefold())
@@ -496,7 +496,7 @@ class AsyncFollowsInAnyCase(AsyncMemoryAdapter):
 
 @breaks(Laws.test_renew_other_spellings)
 class AsyncRenewsPadded(AsyncMemoryAdapter):
-    """Compares the ids of sessions that are renewed as if they were filled up with spaces."""
+    """Ignores trailing spaces when it renews a session."""
 
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int

@@ -1,4 +1,4 @@
-"""Session adapters that break one law each."""
+"""Session adapters with one fault each, named in the docstring."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from tests.aio.support.rendezvous import AsyncRendezvousAdapter, until
 
 @breaks(Laws.test_get_unknown)
 class AsyncRaisesForUnknown(AsyncMemoryAdapter):
-    """Takes an unknown session for an error."""
+    """Raises an error for an unknown session."""
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         found = await super().get_session(session_id)
@@ -25,12 +25,12 @@ class AsyncRaisesForUnknown(AsyncMemoryAdapter):
 
 
 class Row(SessionRow):
-    """A row of a kind of its own, as an object of an ORM is."""
+    """A subclass of the row, as an ORM might have."""
 
 
 @breaks(Laws.test_get)
 class AsyncOwnRows(AsyncMemoryAdapter):
-    """Gives back its own kind of row."""
+    """Returns instances of its own row class."""
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         found = await super().get_session(session_id)
@@ -45,7 +45,7 @@ class AsyncOwnRows(AsyncMemoryAdapter):
 
 @breaks(Laws.test_times)
 class AsyncSeconds(AsyncMemoryAdapter):
-    """Keeps times in seconds."""
+    """Stores times in whole seconds."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         active, idle = session.active_expires // 1000, session.idle_expires // 1000
@@ -56,7 +56,7 @@ class AsyncSeconds(AsyncMemoryAdapter):
 
 @breaks(Laws.test_attributes)
 class AsyncTextAttributes(AsyncMemoryAdapter):
-    """Makes text of attributes."""
+    """Converts the values of attributes to strings."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         await super().set_session(
@@ -68,7 +68,7 @@ class AsyncTextAttributes(AsyncMemoryAdapter):
 
 @breaks(Laws.test_attributes)
 class AsyncAttributesAsColumns(AsyncDictionaryAdapter):
-    """Keeps no attributes, and loses sessions that have some."""
+    """Stores no attributes, and loses sessions that have some."""
 
     keeps_attributes = False
 
@@ -87,7 +87,7 @@ class AsyncSharedIn(AsyncMemoryAdapter):
 
 @breaks(Laws.test_snapshot)
 class AsyncSharedOut(AsyncMemoryAdapter):
-    """Gives away the objects that it stores."""
+    """Returns the stored objects themselves."""
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         return self._sessions.get(session_id)
@@ -95,7 +95,7 @@ class AsyncSharedOut(AsyncMemoryAdapter):
 
 @breaks(Laws.test_duplicate)
 class AsyncOverwritesOthers(AsyncMemoryAdapter):
-    """Overwrites another user's session."""
+    """Overwrites the session of another user."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         found = self._sessions.get(session.id)
@@ -106,7 +106,7 @@ class AsyncOverwritesOthers(AsyncMemoryAdapter):
 
 @breaks(Laws.test_duplicate)
 class AsyncIndexesFirst(AsyncMemoryAdapter):
-    """Puts a session into the list before it knows whether its id is free."""
+    """Adds a session to the index before it knows whether its id is free."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class AsyncIndexesFirst(AsyncMemoryAdapter):
 
 @breaks(Laws.test_duplicate)
 class AsyncRaisesItsOwn(AsyncMemoryAdapter):
-    """Lets the database's own error up for a taken id."""
+    """Raises the database's own error for a taken id."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         if session.id in self._sessions:
@@ -132,7 +132,7 @@ class AsyncRaisesItsOwn(AsyncMemoryAdapter):
 
 @breaks(Laws.test_duplicate_of_same_user)
 class AsyncExtends(AsyncMemoryAdapter):
-    """Takes a user's second session under an id for the first one's extension."""
+    """Overwrites a session of the same user."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         found = self._sessions.get(session.id)
@@ -144,7 +144,7 @@ class AsyncExtends(AsyncMemoryAdapter):
 
 @breaks(Laws.test_set_at_once)
 class AsyncLooksFirst(AsyncRendezvousAdapter):
-    """Looks whether an id is free, and stores later."""
+    """Checks whether an id is free, and stores the session later."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         if session.id in self._sessions:
@@ -155,7 +155,7 @@ class AsyncLooksFirst(AsyncRendezvousAdapter):
 
 @breaks(Laws.test_unknown_user)
 class AsyncStoresThenRefuses(AsyncMemoryAdapter):
-    """Notices that there is no such user after it stored the session."""
+    """Detects an unknown user only after the session is stored."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         await super().set_session(session)
@@ -164,7 +164,7 @@ class AsyncStoresThenRefuses(AsyncMemoryAdapter):
 
 @breaks(Laws.test_unknown_user)
 class AsyncIgnoresUnknownUsers(AsyncMemoryAdapter):
-    """Stores nothing for an unknown user and does not say so."""
+    """Silently stores nothing for an unknown user."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         if session.user_id in self._users:
@@ -173,7 +173,7 @@ class AsyncIgnoresUnknownUsers(AsyncMemoryAdapter):
 
 @breaks(Laws.test_expired)
 class AsyncRevives(AsyncMemoryAdapter):
-    """Gives every session at least an hour from now."""
+    """Extends every session to at least an hour from now."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         soon = system_clock() + 3_600_000
@@ -182,7 +182,7 @@ class AsyncRevives(AsyncMemoryAdapter):
 
 @breaks(Laws.test_list_unknown_user)
 class AsyncRaisesForUnknownUser(AsyncMemoryAdapter):
-    """Takes the list of an unknown user for an error."""
+    """Raises an error when the sessions of an unknown user are listed."""
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         found = await super().get_sessions_by_user_id(user_id)
@@ -201,7 +201,7 @@ class AsyncListsTwice(AsyncMemoryAdapter):
 
 @breaks(Laws.test_list)
 class AsyncListsAll(AsyncMemoryAdapter):
-    """Lists all users' sessions for each."""
+    """Lists the sessions of all users."""
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         return list(self._sessions.values())
@@ -209,7 +209,7 @@ class AsyncListsAll(AsyncMemoryAdapter):
 
 @breaks(Laws.test_many)
 class AsyncFirstPage(AsyncMemoryAdapter):
-    """Lists the first hundred."""
+    """Lists only the first hundred sessions."""
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         return (await super().get_sessions_by_user_id(user_id))[:100]
@@ -217,7 +217,7 @@ class AsyncFirstPage(AsyncMemoryAdapter):
 
 @breaks(Laws.test_many)
 class AsyncRemovesFirstPage(AsyncMemoryAdapter):
-    """Removes the first hundred."""
+    """Removes only the first hundred sessions."""
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         await self.delete_session(
@@ -275,7 +275,7 @@ class AsyncNeedsAnId(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_nothing)
 class AsyncNoConditionIsAll(AsyncMemoryAdapter):
-    """Takes no ids for no condition."""
+    """Removes all sessions when it gets no ids."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
         await super().delete_session(*(session_ids or list(self._sessions)))
@@ -283,7 +283,7 @@ class AsyncNoConditionIsAll(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_unknown)
 class AsyncRaisesOnDelete(AsyncMemoryAdapter):
-    """Takes removing an unknown session for an error."""
+    """Raises an error for an unknown id."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
         for session_id in session_ids:
@@ -302,7 +302,7 @@ class AsyncLeavesTheNewest(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_by_user)
 class AsyncHidesOnly(AsyncMemoryAdapter):
-    """Empties the list, and leaves the sessions."""
+    """Empties the list but leaves the sessions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -317,7 +317,7 @@ class AsyncHidesOnly(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_by_unknown_user)
 class AsyncRaisesOnDeleteByUser(AsyncMemoryAdapter):
-    """Takes removing an unknown user's sessions for an error."""
+    """Raises an error when the sessions of an unknown user are removed."""
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         if not await self.get_sessions_by_user_id(user_id):
@@ -327,7 +327,7 @@ class AsyncRaisesOnDeleteByUser(AsyncMemoryAdapter):
 
 @breaks(Laws.test_login_after_delete_by_user)
 class AsyncLocksOut(AsyncMemoryAdapter):
-    """Drops the sessions of a user who was once logged out everywhere."""
+    """Drops the new sessions of a user whose sessions were once all revoked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -344,7 +344,7 @@ class AsyncLocksOut(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_by_user_amid_logins)
 class AsyncForgetsTheIndex(AsyncMemoryAdapter):
-    """Removes what it found in a user's index, then the whole index, and with it the entries of logins meanwhile, as the original does."""
+    """Removes the whole index, with the entries of concurrent logins, as Lucia JS does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -370,7 +370,7 @@ class AsyncForgetsTheIndex(AsyncMemoryAdapter):
 
 @breaks(Laws.test_odd_session_ids)
 class AsyncTrimsIds(AsyncMemoryAdapter):
-    """Looks ids up without their white space."""
+    """Strips white space from ids before a lookup."""
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         return await super().get_session(session_id.strip())
@@ -378,7 +378,7 @@ class AsyncTrimsIds(AsyncMemoryAdapter):
 
 @breaks(Laws.test_odd_session_ids)
 class AsyncSplitsIds(AsyncDictionaryAdapter):
-    """Removes what stands before the colon in an id."""
+    """Removes the session named by the part of an id before the colon."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
         await super().delete_session(*(id_.partition(":")[0] for id_ in session_ids))
@@ -386,7 +386,7 @@ class AsyncSplitsIds(AsyncDictionaryAdapter):
 
 @breaks(Laws.test_odd_user_ids)
 class AsyncLatin1(AsyncMemoryAdapter):
-    """Knows only the letters of Western Europe in user ids."""
+    """Replaces characters beyond Latin-1 in user ids."""
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         return await super().get_sessions_by_user_id(
@@ -396,7 +396,7 @@ class AsyncLatin1(AsyncMemoryAdapter):
 
 @breaks(Laws.test_session_ids_apart)
 class AsyncIgnoresCase(AsyncMemoryAdapter):
-    """Compares session ids without regard to case."""
+    """Ignores case in session ids."""
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         return next(
@@ -407,7 +407,7 @@ class AsyncIgnoresCase(AsyncMemoryAdapter):
 
 @breaks(Laws.test_session_ids_apart)
 class AsyncRemovesByPrefix(AsyncMemoryAdapter):
-    """Removes all ids that begin so."""
+    """Removes all ids with the same prefix."""
 
     async def delete_session(self, /, *session_ids: str) -> None:
         await super().delete_session(
@@ -417,7 +417,7 @@ class AsyncRemovesByPrefix(AsyncMemoryAdapter):
 
 @breaks(Laws.test_user_ids_apart)
 class AsyncListsByPrefix(AsyncMemoryAdapter):
-    """Lists the sessions of all users whose ids begin so."""
+    """Lists the sessions of all users whose ids have the same prefix."""
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         return [row for row in self._sessions.values() if row.user_id.startswith(user_id)]
@@ -425,7 +425,7 @@ class AsyncListsByPrefix(AsyncMemoryAdapter):
 
 @breaks(Laws.test_user_ids_apart)
 class AsyncRemovesTrimmed(AsyncMemoryAdapter):
-    """Removes the sessions of users whose ids are the same without white space."""
+    """Ignores white space in user ids when it removes sessions."""
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         await self.delete_session(
@@ -439,7 +439,7 @@ class AsyncRemovesTrimmed(AsyncMemoryAdapter):
 
 @breaks(Laws.test_longest_session_id)
 class AsyncCutsSessionIds(AsyncMemoryAdapter):
-    """Compares the first 191 characters of a session id."""
+    """Compares only the first 191 characters of a session id."""
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         return next(
@@ -449,7 +449,7 @@ class AsyncCutsSessionIds(AsyncMemoryAdapter):
 
 @breaks(Laws.test_longest_user_id)
 class AsyncCutsUserIds(AsyncMemoryAdapter):
-    """Compares the first 255 characters of a user id."""
+    """Compares only the first 255 characters of a user id."""
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         return [row for row in self._sessions.values() if row.user_id[:255] == user_id[:255]]
@@ -457,7 +457,7 @@ class AsyncCutsUserIds(AsyncMemoryAdapter):
 
 @breaks(Laws.test_other_spellings)
 class AsyncReadsInAnyCase(AsyncMemoryAdapter):
-    """Finds sessions without regard to case."""
+    """Ignores case when it looks up a session."""
 
     async def get_session(self, session_id: str, /) -> SessionRow | None:
         return next(
@@ -468,7 +468,7 @@ class AsyncReadsInAnyCase(AsyncMemoryAdapter):
 
 @breaks(Laws.test_other_spellings)
 class AsyncListsPadded(AsyncMemoryAdapter):
-    """Compares the users of sessions as if their ids were filled up with spaces."""
+    """Ignores trailing spaces in user ids when it lists sessions."""
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         return await super().get_sessions_by_user_id(user_id.rstrip(" "))
@@ -476,7 +476,7 @@ class AsyncListsPadded(AsyncMemoryAdapter):
 
 @breaks(Laws.test_other_spellings)
 class AsyncEndsWithoutAccents(AsyncMemoryAdapter):
-    """Ends the sessions of users without regard to accents."""
+    """Ignores accents in user ids when it removes sessions."""
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
         plain = user_id.replace("é", "e")

@@ -1,4 +1,4 @@
-"""User adapters that break one law each."""
+"""User adapters with one fault each, named in the docstring."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ from tests.support.clocks import Time
 
 @breaks(Laws.test_get_unknown_user)
 class AsyncRaisesForUnknown(AsyncMemoryAdapter):
-    """Takes an unknown user for an error."""
+    """Raises an error for an unknown user."""
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
         found = await super().get_user(user_id)
@@ -30,7 +30,7 @@ class AsyncRaisesForUnknown(AsyncMemoryAdapter):
 
 @breaks(Laws.test_set_user)
 class AsyncAsciiAttributes(AsyncMemoryAdapter):
-    """Replaces letters beyond ASCII."""
+    """Replaces characters beyond ASCII."""
 
     async def set_user(
         self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
@@ -54,7 +54,7 @@ class AsyncReturnsTheIdAlone(AsyncMemoryAdapter):
 
 @breaks(Laws.test_set_user_without_key)
 class AsyncMakesKeys(AsyncMemoryAdapter):
-    """Gives a user without a key one of its own making."""
+    """Creates a key for a user without one."""
 
     async def set_user(
         self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
@@ -71,7 +71,7 @@ class AsyncMakesKeys(AsyncMemoryAdapter):
 
 @breaks(Laws.test_set_user_with_key)
 class AsyncForgetsPrimary(AsyncMemoryAdapter):
-    """Stores the primary key as any other."""
+    """Stores the primary key as a non-primary key."""
 
     async def set_user(
         self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
@@ -98,7 +98,7 @@ breaks(Laws.test_set_user_with_taken_key, Laws.test_set_user_at_once)(AsyncUserF
 
 @breaks(Laws.test_set_user_with_taken_key)
 class AsyncTakesKeysOver(AsyncMemoryAdapter):
-    """Gives a taken key to the new user."""
+    """Moves a taken key to the new user."""
 
     async def set_user(
         self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
@@ -109,7 +109,7 @@ class AsyncTakesKeysOver(AsyncMemoryAdapter):
 
 @breaks(Laws.test_set_user_with_taken_id)
 class AsyncOverwritesUsers(AsyncMemoryAdapter):
-    """Overwrites a user whose id is taken."""
+    """Overwrites an existing user."""
 
     async def set_user(
         self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
@@ -132,7 +132,7 @@ class AsyncKeyFirst(AsyncMemoryAdapter):
 
 @breaks(Laws.test_set_user_at_once)
 class AsyncLooksAtKeyFirst(AsyncRendezvousAdapter):
-    """Looks whether the key's id is free, and stores later."""
+    """Checks whether the key's id is free, and stores the key later."""
 
     async def set_user(
         self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
@@ -147,7 +147,7 @@ class AsyncLooksAtKeyFirst(AsyncRendezvousAdapter):
 
 @breaks(Laws.test_snapshot)
 class AsyncSharedIn(AsyncMemoryAdapter):
-    """Stores the caller's own attributes."""
+    """Stores the caller's own objects."""
 
     async def set_user(
         self, user_id: str, attributes: Mapping[str, Any], key: KeyRow | None, /
@@ -158,7 +158,7 @@ class AsyncSharedIn(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_user)
 class AsyncMarksDeleted(AsyncMemoryAdapter):
-    """Marks a removed user and still gives them back."""
+    """Only marks a user as deleted, and still returns it."""
 
     async def delete_user(self, user_id: str, /) -> None:
         await self.update_user_attributes(user_id, {"deleted": True})
@@ -166,7 +166,7 @@ class AsyncMarksDeleted(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_user)
 class AsyncDeletesAllUsers(AsyncMemoryAdapter):
-    """Removes everybody."""
+    """Removes all users."""
 
     async def delete_user(self, user_id: str, /) -> None:
         if user_id in self._users:
@@ -175,7 +175,7 @@ class AsyncDeletesAllUsers(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_unknown_user)
 class AsyncRaisesOnDeleteUser(AsyncMemoryAdapter):
-    """Takes removing an unknown user for an error."""
+    """Raises an error for an unknown user."""
 
     async def delete_user(self, user_id: str, /) -> None:
         if user_id not in self._users:
@@ -185,7 +185,7 @@ class AsyncRaisesOnDeleteUser(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update)
 class AsyncReplacesAttributes(AsyncMemoryAdapter):
-    """Drops the attributes that are not named."""
+    """Drops the attributes that are not in the update."""
 
     async def update_user_attributes(
         self, user_id: str, attributes: Mapping[str, Any], /
@@ -197,7 +197,7 @@ class AsyncReplacesAttributes(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update)
 class AsyncUpdatesEverybody(AsyncMemoryAdapter):
-    """Changes all users."""
+    """Updates all users."""
 
     async def update_user_attributes(
         self, user_id: str, attributes: Mapping[str, Any], /
@@ -209,7 +209,7 @@ class AsyncUpdatesEverybody(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update)
 class AsyncReturnsBefore(AsyncMemoryAdapter):
-    """Returns the user as it was."""
+    """Returns the user as it was before the update."""
 
     async def update_user_attributes(
         self, user_id: str, attributes: Mapping[str, Any], /
@@ -221,7 +221,7 @@ class AsyncReturnsBefore(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update_nothing)
 class AsyncCountsChanges(AsyncMemoryAdapter):
-    """Takes no change for no user."""
+    """Returns None if there is nothing to change, as for an unknown user."""
 
     async def update_user_attributes(
         self, user_id: str, attributes: Mapping[str, Any], /
@@ -231,7 +231,7 @@ class AsyncCountsChanges(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update_unknown)
 class AsyncUpsertsUsers(AsyncMemoryAdapter):
-    """Makes the user that is not there."""
+    """Creates an unknown user."""
 
     async def update_user_attributes(
         self, user_id: str, attributes: Mapping[str, Any], /
@@ -245,7 +245,7 @@ class AsyncUpsertsUsers(AsyncMemoryAdapter):
 
 @breaks(Laws.test_get_unknown_key)
 class AsyncRaisesForUnknownKey(AsyncMemoryAdapter):
-    """Takes an unknown key for an error."""
+    """Raises an error for an unknown key."""
 
     async def get_key(self, key_id: str, /) -> KeyRow | None:
         found = await super().get_key(key_id)
@@ -256,7 +256,7 @@ class AsyncRaisesForUnknownKey(AsyncMemoryAdapter):
 
 @breaks(Laws.test_set_key)
 class AsyncHidesExpired(AsyncMemoryAdapter):
-    """Gives no expired keys."""
+    """Does not return expired keys."""
 
     async def get_key(self, key_id: str, /) -> KeyRow | None:
         found = await super().get_key(key_id)
@@ -265,7 +265,7 @@ class AsyncHidesExpired(AsyncMemoryAdapter):
 
 @breaks(Laws.test_set_key)
 class AsyncEmptyForNone(AsyncMemoryAdapter):
-    """Stores an empty hash for none."""
+    """Stores an empty string where there is no hash."""
 
     async def set_key(self, key: KeyRow, /) -> None:
         await super().set_key(replace(key, hashed_password=key.hashed_password or ""))
@@ -273,7 +273,7 @@ class AsyncEmptyForNone(AsyncMemoryAdapter):
 
 @breaks(Laws.test_list_keys)
 class AsyncListsAllKeys(AsyncMemoryAdapter):
-    """Lists everybody's keys."""
+    """Lists the keys of all users."""
 
     async def get_keys_by_user_id(self, user_id: str, /) -> list[KeyRow]:
         return list(self._keys.values())
@@ -301,7 +301,7 @@ class AsyncOverwritesKeys(AsyncMemoryAdapter):
 
 @breaks(Laws.test_duplicate_key)
 class AsyncStealsKeys(AsyncMemoryAdapter):
-    """Gives a key to another user."""
+    """Moves a taken key to another user."""
 
     async def set_key(self, key: KeyRow, /) -> None:
         self._keys[key.id] = key
@@ -309,7 +309,7 @@ class AsyncStealsKeys(AsyncMemoryAdapter):
 
 @breaks(Laws.test_key_of_unknown_user)
 class AsyncKeysOfNobody(AsyncMemoryAdapter):
-    """Does not look whether the user exists."""
+    """Does not check whether the user exists."""
 
     async def set_key(self, key: KeyRow, /) -> None:
         self._add_key(key)
@@ -317,7 +317,7 @@ class AsyncKeysOfNobody(AsyncMemoryAdapter):
 
 @breaks(Laws.test_key_of_unknown_user)
 class AsyncStoresThenRefuses(AsyncMemoryAdapter):
-    """Notices that there is no such user after it stored the key."""
+    """Detects an unknown user only after the key is stored."""
 
     async def set_key(self, key: KeyRow, /) -> None:
         self._add_key(key)
@@ -327,7 +327,7 @@ class AsyncStoresThenRefuses(AsyncMemoryAdapter):
 
 @breaks(Laws.test_set_key_at_once)
 class AsyncLooksFirst(AsyncRendezvousAdapter):
-    """Looks whether an id is free, and stores later."""
+    """Checks whether an id is free, and stores the key later."""
 
     async def set_key(self, key: KeyRow, /) -> None:
         if key.id in self._keys:
@@ -341,7 +341,7 @@ class AsyncLooksFirst(AsyncRendezvousAdapter):
 
 @breaks(Laws.test_update_password)
 class AsyncKeepsPasswords(AsyncMemoryAdapter):
-    """Never takes a password away."""
+    """Never removes a password."""
 
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
@@ -353,7 +353,7 @@ class AsyncKeepsPasswords(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update_password)
 class AsyncSetsAllPasswords(AsyncMemoryAdapter):
-    """Sets the hash of all keys of the user."""
+    """Sets the hash of all keys."""
 
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
@@ -366,7 +366,7 @@ class AsyncSetsAllPasswords(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update_password_keeps_the_rest)
 class AsyncStoresAnew(AsyncMemoryAdapter):
-    """Stores the key anew, as a persistent one that is not primary."""
+    """Replaces the key by one that is neither primary nor expires."""
 
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
@@ -379,7 +379,7 @@ class AsyncStoresAnew(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update_password_of_unknown_key)
 class AsyncRaisesOnUnknownUpdate(AsyncMemoryAdapter):
-    """Makes a key that is not there."""
+    """Creates an unknown key."""
 
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
@@ -407,7 +407,7 @@ class AsyncNullEqualsNothing(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update_unexpected_password)
 class AsyncTakesNoneForUnset(AsyncMemoryAdapter):
-    """Takes ``expected=None`` for not given."""
+    """Treats ``expected=None`` as if it were not given."""
 
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
@@ -419,7 +419,7 @@ class AsyncTakesNoneForUnset(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update_unexpected_password)
 class AsyncIgnoresExpected(AsyncMemoryAdapter):
-    """Sets the hash whatever it was."""
+    """Ignores the expected hash."""
 
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
@@ -429,7 +429,7 @@ class AsyncIgnoresExpected(AsyncMemoryAdapter):
 
 @breaks(Laws.test_update_expected_at_once)
 class AsyncComparesFirst(AsyncRendezvousAdapter):
-    """Compares the hash, and sets it later."""
+    """Compares the hash, and sets the new one later."""
 
     async def update_key_password(
         self, key_id: str, hashed_password: str | None, /, *, expected: str | Unset | None = UNSET
@@ -446,7 +446,7 @@ class AsyncComparesFirst(AsyncRendezvousAdapter):
 
 @breaks(Laws.test_delete_keys)
 class AsyncCountsIds(AsyncMemoryAdapter):
-    """Counts the ids that it was given."""
+    """Returns the number of ids that it was given."""
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
         await super().delete_non_primary_key(*key_ids)
@@ -468,7 +468,7 @@ class AsyncRemovesOneKey(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_unknown_key)
 class AsyncRaisesOnDeleteKey(AsyncMemoryAdapter):
-    """Takes removing an unknown key for an error."""
+    """Raises an error for an unknown key."""
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
         for key_id in key_ids:
@@ -487,7 +487,7 @@ class AsyncRemovesPrimary(AsyncMemoryAdapter):
 
 @breaks(Laws.test_consume_at_once)
 class AsyncCountsFirst(AsyncRendezvousAdapter):
-    """Counts the keys that are there, and removes them later."""
+    """Counts the keys, and removes them later."""
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
         count = len([key_id for key_id in key_ids if key_id in self._keys])
@@ -508,7 +508,7 @@ class AsyncLeavesPrimary(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_keys_by_user)
 class AsyncDeletesAllKeys(AsyncMemoryAdapter):
-    """Removes everybody's keys."""
+    """Removes the keys of all users."""
 
     async def delete_keys_by_user_id(self, user_id: str, /) -> None:
         self._keys.clear()
@@ -516,7 +516,7 @@ class AsyncDeletesAllKeys(AsyncMemoryAdapter):
 
 @breaks(Laws.test_delete_keys_by_unknown_user)
 class AsyncRaisesOnDeleteKeys(AsyncMemoryAdapter):
-    """Takes removing an unknown user's keys for an error."""
+    """Raises an error for an unknown user."""
 
     async def delete_keys_by_user_id(self, user_id: str, /) -> None:
         if user_id not in self._users:
@@ -529,7 +529,7 @@ class AsyncRaisesOnDeleteKeys(AsyncMemoryAdapter):
 
 @breaks(Laws.test_odd_ids)
 class AsyncSplitsAtLastColon(AsyncMemoryAdapter):
-    """Takes what stands before the last colon for the provider, and trims the rest."""
+    """Splits key ids at the last colon, and strips the rest."""
 
     async def get_key(self, key_id: str, /) -> KeyRow | None:
         provider, _, name = key_id.rpartition(":")
@@ -538,7 +538,7 @@ class AsyncSplitsAtLastColon(AsyncMemoryAdapter):
 
 @breaks(Laws.test_ids_apart)
 class AsyncIgnoresCase(AsyncMemoryAdapter):
-    """Compares the owners of keys without regard to case."""
+    """Ignores case in the owners of keys."""
 
     async def get_keys_by_user_id(self, user_id: str, /) -> list[KeyRow]:
         return [key for key in self._keys.values() if key.user_id.casefold() == user_id.casefold()]
@@ -546,7 +546,7 @@ class AsyncIgnoresCase(AsyncMemoryAdapter):
 
 @breaks(Laws.test_ids_apart)
 class AsyncDeletesTrimmed(AsyncMemoryAdapter):
-    """Removes all users whose ids are the same without white space."""
+    """Ignores white space in user ids when it deletes a user."""
 
     async def delete_user(self, user_id: str, /) -> None:
         self._users = {
@@ -564,7 +564,7 @@ class AsyncFolds(AsyncCaseInsensitiveStore):
 
 @breaks(Laws.test_other_spellings)
 class AsyncKeysInAnyCase(AsyncMemoryAdapter):
-    """Finds keys without regard to case."""
+    """Ignores case in key ids."""
 
     async def get_key(self, key_id: str, /) -> KeyRow | None:
         return next(
@@ -574,7 +574,7 @@ class AsyncKeysInAnyCase(AsyncMemoryAdapter):
 
 @breaks(Laws.test_other_spellings)
 class AsyncKeysWithoutAccents(AsyncMemoryAdapter):
-    """Removes keys without regard to accents."""
+    """Ignores accents in key ids when it removes keys."""
 
     async def delete_non_primary_key(self, /, *key_ids: str) -> int:
         plain = {key_id.replace("é", "e") for key_id in key_ids}
@@ -585,7 +585,7 @@ class AsyncKeysWithoutAccents(AsyncMemoryAdapter):
 
 @breaks(Laws.test_other_spellings)
 class AsyncUsersPadded(AsyncMemoryAdapter):
-    """Compares the ids of users as if all were filled up with spaces."""
+    """Ignores trailing spaces in user ids."""
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
         return await super().get_user(user_id.rstrip(" "))
@@ -593,7 +593,7 @@ class AsyncUsersPadded(AsyncMemoryAdapter):
 
 @breaks(Laws.test_other_spellings)
 class AsyncRemovesUsersInAnyCase(AsyncMemoryAdapter):
-    """Removes users without regard to case."""
+    """Ignores case in user ids when it deletes a user."""
 
     async def delete_user(self, user_id: str, /) -> None:
         self._users = {
@@ -603,7 +603,7 @@ class AsyncRemovesUsersInAnyCase(AsyncMemoryAdapter):
 
 @breaks(Laws.test_other_spellings)
 class AsyncKeysOfOtherUsers(AsyncMemoryAdapter):
-    """Looks for a key's user without regard to invisible characters."""
+    """Ignores invisible characters in the user id of a key."""
 
     async def set_key(self, key: KeyRow, /) -> None:
         await super().set_key(replace(key, user_id=key.user_id.replace("\u200b", "")))
@@ -611,7 +611,7 @@ class AsyncKeysOfOtherUsers(AsyncMemoryAdapter):
 
 @breaks(Laws.test_longest_ids)
 class AsyncCutsKeyIds(AsyncMemoryAdapter):
-    """Compares the first 191 characters of a key's id."""
+    """Compares only the first 191 characters of a key id."""
 
     async def get_key(self, key_id: str, /) -> KeyRow | None:
         return next((key for key in self._keys.values() if key.id[:191] == key_id[:191]), None)
@@ -619,7 +619,7 @@ class AsyncCutsKeyIds(AsyncMemoryAdapter):
 
 @breaks(Laws.test_longest_ids)
 class AsyncCutsUserIds(AsyncMemoryAdapter):
-    """Compares the first 255 characters of a user's id."""
+    """Compares only the first 255 characters of a user id."""
 
     async def get_keys_by_user_id(self, user_id: str, /) -> list[KeyRow]:
         return [key for key in self._keys.values() if key.user_id[:255] == user_id[:255]]
@@ -630,7 +630,7 @@ class AsyncCutsUserIds(AsyncMemoryAdapter):
 
 @breaks(JoinedLaws.test_joined)
 class AsyncJoinsAnyone(AsyncMemoryAdapter):
-    """Gives some user with the session."""
+    """Joins any user with the session."""
 
     async def get_session_and_user_by_session_id(
         self, session_id: str, /
@@ -652,7 +652,7 @@ class AsyncJoinsWithoutAttributes(AsyncMemoryAdapter):
 
 @breaks(JoinedLaws.test_joined_unknown)
 class AsyncJoinsEnded(AsyncMemoryAdapter):
-    """Remembers a session that it was asked to store."""
+    """Still returns a session that was removed or never stored."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         self.last = session
@@ -666,7 +666,7 @@ class AsyncJoinsEnded(AsyncMemoryAdapter):
 
 @breaks(JoinedLaws.test_joined_other_spellings)
 class AsyncJoinsFolded(AsyncCaseInsensitiveStore):
-    """Compares the ids of sessions as MariaDB does by default."""
+    """Compares session ids as MariaDB does by default."""
 
     def __init__(self) -> None:
         super().__init__(Time())

@@ -1,4 +1,4 @@
-"""The library's adapters, and one that somebody wrote, are held to the public suites."""
+"""The library's adapters, and a minimal one over a dictionary, pass the public suites."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -27,7 +27,7 @@ ID_KEYS: Final = (b"current key".ljust(32), b"older key".ljust(32))
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+)  # redis-py 7's cluster clients cause deprecation warnings themselves
 
 
 class TestMemorySessions(AsyncRenewingSessionAdapterSuite):
@@ -35,7 +35,6 @@ class TestMemorySessions(AsyncRenewingSessionAdapterSuite):
 
     @pytest.fixture
     def adapter(self) -> AsyncMemoryAdapter:
-        """An empty store."""
         return AsyncMemoryAdapter()
 
 
@@ -44,25 +43,22 @@ class TestMemoryUsers(AsyncUserAdapterSuite):
 
     @pytest.fixture
     def adapter(self) -> AsyncMemoryAdapter:
-        """An empty store."""
         return AsyncMemoryAdapter()
 
 
 class TestMemoryBoth(AsyncSessionUserAdapterSuite):
-    """Sessions with their users in memory."""
+    """Sessions joined with their users in memory."""
 
     @pytest.fixture
     def adapter(self) -> AsyncMemoryAdapter:
-        """An empty store."""
         return AsyncMemoryAdapter()
 
 
 class TestRedis(AsyncRenewingSessionAdapterSuite):
-    """Sessions in Redis and Valkey, by clients that give bytes or text."""
+    """Sessions in Redis and Valkey, with clients that return bytes or text."""
 
     @pytest.fixture
     def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
-        """An empty server."""
         return AsyncRedisSessionAdapter(redis_client)
 
 
@@ -73,25 +69,26 @@ class TestOldRedis(AsyncRenewingSessionAdapterSuite):
 
     @pytest.fixture
     def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
-        """An empty server."""
         return AsyncRedisSessionAdapter(redis_client)
 
 
 @pytest.mark.parametrize("server", ["redis"], indirect=True)
 @pytest.mark.parametrize("decode_responses", [True])
 class TestRedisNamespaces(AsyncRenewingSessionAdapterSuite):
-    """Sessions in namespaces of their own, one of which begins like the other and holds a hash tag."""
+    """Sessions in two namespaces that share a prefix with a hash tag."""
 
     @pytest.fixture
     def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
-        """An empty server."""
         return AsyncRedisSessionAdapter(
             redis_client, namespaces={"session": "app:{1}:s", "user_session": "app:{1}:s*é"}
         )
 
 
 class AsyncSessionFirstSuite(AsyncRenewingSessionAdapterSuite):
-    """Where a session's marker has to share its slot, an id may not hold braces that are no hash tag."""
+    """Sessions in stores that put a session's marker into the slot of the session.
+
+    Braces in an id are refused there unless they form a hash tag.
+    """
 
     odd_texts: ClassVar[tuple[str, ...]] = (
         *(text for text in ODD_TEXTS if "}" not in text),
@@ -102,21 +99,19 @@ class AsyncSessionFirstSuite(AsyncRenewingSessionAdapterSuite):
 
 
 class TestRedisCluster(AsyncSessionFirstSuite):
-    """Sessions in a cluster, by clients that give bytes or text."""
+    """Sessions in a cluster, with clients that return bytes or text."""
 
     @pytest.fixture
     def adapter(self, cluster_client: RedisCluster) -> AsyncRedisSessionAdapter:
-        """An empty cluster."""
         return AsyncRedisSessionAdapter(cluster_client)
 
 
 @pytest.mark.parametrize("decode_responses", [True])
 class TestValkeyCluster(AsyncSessionFirstSuite):
-    """The same by the other library's clients."""
+    """Sessions in a cluster, with clients of valkey-py."""
 
     @pytest.fixture
     def adapter(self, valkey_cluster_client: Any) -> AsyncRedisSessionAdapter:
-        """An empty cluster."""
         return AsyncRedisSessionAdapter(valkey_cluster_client)
 
 
@@ -124,50 +119,46 @@ class TestValkeyCluster(AsyncSessionFirstSuite):
     ("server", "decode_responses"), [("redis", False), ("valkey", True)], indirect=["server"]
 )
 class TestRedisWithoutScripts(AsyncSessionFirstSuite):
-    """Sessions on servers that refuse scripts to this client."""
+    """Sessions on servers that don't let the client run scripts."""
 
     @pytest.fixture
     def adapter(self, scriptless_client: Redis) -> AsyncRedisSessionAdapter:
-        """An empty server."""
         return AsyncRedisSessionAdapter(scriptless_client)
 
 
 @pytest.mark.parametrize("server", ["redis"], indirect=True)
 @pytest.mark.parametrize("decode_responses", [False])
 class TestRedisSets(AsyncRenewingSessionAdapterSuite):
-    """Sessions in the layout ``lucia-v2``, on one server."""
+    """Sessions in the layout ``lucia-v2`` on one server."""
 
     @pytest.fixture
     def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
-        """An empty server."""
         return AsyncRedisSessionAdapter(redis_client, layout="lucia-v2")
 
 
 @pytest.mark.parametrize("decode_responses", [True])
 class TestRedisClusterSets(AsyncSessionFirstSuite):
-    """The same in a cluster."""
+    """Sessions in the layout ``lucia-v2`` in a cluster."""
 
     @pytest.fixture
     def adapter(self, cluster_client: RedisCluster) -> AsyncRedisSessionAdapter:
-        """An empty cluster."""
         return AsyncRedisSessionAdapter(cluster_client, layout="lucia-v2")
 
 
 @pytest.mark.parametrize(("server", "decode_responses"), [("valkey", True)], indirect=["server"])
 class TestRedisSetsWithoutScripts(AsyncSessionFirstSuite):
-    """The same on a server that refuses scripts."""
+    """Sessions in the layout ``lucia-v2`` on a server without scripts."""
 
     @pytest.fixture
     def adapter(self, scriptless_client: Redis) -> AsyncRedisSessionAdapter:
-        """An empty server."""
         return AsyncRedisSessionAdapter(scriptless_client, layout="lucia-v2")
 
 
 class AsyncHashedSuite(AsyncRenewingSessionAdapterSuite):
-    """Where hashes stand for ids, the lists have those, and a handle for each session."""
+    """Sessions stored by the hashes of their ids: a list has the hash and the handle of each."""
 
     def as_listed(self, row: SessionRow) -> SessionRow:
-        """The row under its id's hash."""
+        """Return the row as its user's list has it."""
         return replace(
             row,
             id=HashedIds(ID_KEYS).stored(row.id),
@@ -178,36 +169,36 @@ class AsyncHashedSuite(AsyncRenewingSessionAdapterSuite):
 @pytest.mark.parametrize("server", ["redis"], indirect=True)
 @pytest.mark.parametrize("decode_responses", [True])
 class TestRedisHashed(AsyncHashedSuite):
-    """Sessions under hashes of their ids."""
+    """Hashed session ids on one server."""
 
     @pytest.fixture
     def adapter(self, redis_client: Redis) -> AsyncRedisSessionAdapter:
-        """An empty server."""
         return AsyncRedisSessionAdapter(redis_client, id_keys=ID_KEYS)
 
 
 @pytest.mark.parametrize("decode_responses", [False])
 class TestRedisClusterHashed(AsyncHashedSuite):
-    """The same in a cluster."""
+    """Hashed session ids in a cluster."""
 
     @pytest.fixture
     def adapter(self, cluster_client: RedisCluster) -> AsyncRedisSessionAdapter:
-        """An empty cluster."""
         return AsyncRedisSessionAdapter(cluster_client, id_keys=ID_KEYS)
 
 
 @pytest.mark.parametrize(("server", "decode_responses"), [("redis", False)], indirect=["server"])
 class TestRedisHashedWithoutScripts(AsyncHashedSuite):
-    """The same on a server that refuses scripts to this client."""
+    """Hashed session ids on a server without scripts."""
 
     @pytest.fixture
     def adapter(self, scriptless_client: Redis) -> AsyncRedisSessionAdapter:
-        """An empty server."""
         return AsyncRedisSessionAdapter(scriptless_client, id_keys=ID_KEYS)
 
 
 class AsyncLateAdapter(AsyncMemoryAdapter):
-    """Refuses what is over; the first that lives for less than a minute it is asked for too late."""
+    """An adapter that refuses expired sessions.
+
+    The first session with less than a minute to live arrives a minute late, and has expired.
+    """
 
     def __init__(self, time: Time) -> None:
         super().__init__(clock=time)
@@ -224,29 +215,29 @@ class AsyncLateAdapter(AsyncMemoryAdapter):
 
 
 class AsyncTimedSuite(AsyncRenewingSessionAdapterSuite):
-    """The laws by the test's own clock."""
+    """The suite with a clock that the test moves."""
 
     def __init__(self, time: Time) -> None:
         self.time = time
 
     def now(self) -> int:
-        """The test's time."""
+        """Return the time of the test's clock."""
         return self.time.now
 
     async def wait(self, milliseconds: int) -> None:
-        """Move it."""
+        """Move the clock."""
         self.time.advance(timedelta(milliseconds=milliseconds))
 
 
 async def test_short_lives_on_a_busy_machine() -> None:
-    """What lives for a moment is stored once more where the machine was busy for longer than that."""
+    """A session that expired before a busy machine could store it is stored once more."""
     adapter = AsyncLateAdapter(time := Time())
     await AsyncTimedSuite(time).test_cap_expired(adapter)
     assert not adapter.is_late
 
 
 class AsyncRefusingAdapter(AsyncMemoryAdapter):
-    """Takes no session that lives for less than an hour."""
+    """An adapter that refuses sessions with less than an hour to live."""
 
     async def set_session(self, session: SessionRow, /) -> None:
         if session.idle_expires < self._clock() + 3_600_000:
@@ -255,33 +246,30 @@ class AsyncRefusingAdapter(AsyncMemoryAdapter):
 
 
 async def test_short_lives_refused() -> None:
-    """A store that takes no session that lives for a moment is not asked for ever: its own error goes up."""
+    """If a store refuses all short sessions, the suite raises its error instead of looping."""
     with pytest.raises(ValueError, match="too short"):
         await AsyncRenewingSessionAdapterSuite().test_cap_expired(AsyncRefusingAdapter())
 
 
 class TestFiveMethods(AsyncSessionAdapterSuite):
-    """An adapter of five methods, by itself."""
+    """An adapter with five methods, alone."""
 
     @pytest.fixture
     def adapter(self) -> AsyncDictionaryAdapter:
-        """An empty dictionary."""
         return AsyncDictionaryAdapter()
 
 
 class TestFiveMethodsRenewing(AsyncRenewingSessionAdapterSuite):
-    """What the library makes of an adapter of five methods."""
+    """An adapter with five methods, with the library's fallback."""
 
     @pytest.fixture
     def adapter(self) -> AsyncFiveMethods:
-        """An empty dictionary."""
         return AsyncFiveMethods(AsyncDictionaryAdapter(), system_clock)
 
 
 class TestColumnsRenewing(AsyncRenewingSessionAdapterSuite):
-    """The same for one that does not keep attributes."""
+    """An adapter with five methods that stores no attributes, with the library's fallback."""
 
     @pytest.fixture
     def adapter(self) -> AsyncFiveMethods:
-        """An empty dictionary."""
         return AsyncFiveMethods(AsyncColumnsAdapter(), system_clock)

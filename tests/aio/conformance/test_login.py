@@ -1,4 +1,4 @@
-"""``login`` puts a session into a test client, as the application's own Set-Cookie would."""
+"""``login`` puts a session cookie into a test client, as the application's Set-Cookie would."""
 
 from http.cookiejar import CookieJar
 
@@ -11,7 +11,7 @@ from lucia.testing import alogin
 
 
 class AsyncApplication:
-    """An application: GET says who asks, POST logs them out, PUT logs somebody else in."""
+    """An application: GET returns the user's id, POST signs out, PUT signs in "somebody"."""
 
     def __init__(self, auth: AsyncAuth[User]) -> None:
         self.auth = auth
@@ -39,7 +39,7 @@ class AsyncApplication:
 
 
 class Bare:
-    """A client of the kind that requests has: its ``cookies`` are the jar, and it has no base URL."""
+    """A client like that of requests: its ``cookies`` are a plain jar, and it has no base URL."""
 
     def __init__(self) -> None:
         self.cookies = CookieJar()
@@ -48,12 +48,12 @@ class Bare:
 
 @pytest.fixture
 def auth() -> AsyncAuth[User]:
-    """An application's own."""
+    """Return the application's ``Auth``."""
     return AsyncAuth(sessions=AsyncMemoryAdapter(), env="DEV")
 
 
 def client_of(auth: AsyncAuth[User], base_url: str = "http://testserver") -> httpx.AsyncClient:
-    """A client of the application."""
+    """Return a client of the application."""
     return httpx.AsyncClient(
         transport=httpx.MockTransport(AsyncApplication(auth)), base_url=base_url
     )
@@ -69,7 +69,7 @@ def client_of(auth: AsyncAuth[User], base_url: str = "http://testserver") -> htt
     ],
 )
 async def test_login(auth: AsyncAuth[User], base_url: str) -> None:
-    """The client is logged in as this user, and its POSTs pass the origin check."""
+    """The client is logged in as the user, and its POSTs pass the origin check."""
     async with client_of(auth, base_url) as client:
         session = await alogin(client, auth, "anna", user_agent="tests")
         assert (session.user_id, dict(session.metadata)) == ("anna", {"user_agent": "tests"})
@@ -78,7 +78,7 @@ async def test_login(auth: AsyncAuth[User], base_url: str) -> None:
 
 
 async def test_replaced_cookie(auth: AsyncAuth[User]) -> None:
-    """A cookie that the application sets replaces the one that was put in, and one that it clears removes it."""
+    """The application's own cookies replace and clear the cookie that ``login`` put in."""
     async with client_of(auth) as client:
         await alogin(client, auth, "anna")
         await client.put("/")
@@ -99,7 +99,7 @@ async def test_second_login(auth: AsyncAuth[User]) -> None:
 
 
 async def test_own_origin(auth: AsyncAuth[User]) -> None:
-    """An Origin header that the test has chosen stays."""
+    """An Origin header set by the test is kept."""
     async with client_of(auth) as client:
         client.headers["Origin"] = "https://other.example"
         await alogin(client, auth, "anna")
@@ -107,7 +107,7 @@ async def test_own_origin(auth: AsyncAuth[User]) -> None:
 
 
 async def test_other_clients(auth: AsyncAuth[User]) -> None:
-    """A client whose ``cookies`` are the jar itself, and that has no base URL, is told where the application is."""
+    """A client with a plain cookie jar and without a base URL needs ``base_url``."""
     client = Bare()
     session = await alogin(client, auth, "anna", base_url="http://testserver/")
     assert [(cookie.name, cookie.value, cookie.path) for cookie in client.cookies] == [
@@ -120,7 +120,10 @@ async def test_other_clients(auth: AsyncAuth[User]) -> None:
 
 @pytest.mark.parametrize("name", ["auth_session", "__Host-auth_session"])
 async def test_secure(name: str) -> None:
-    """A Secure cookie goes into a client of an https address, and is refused for an http one instead of never being sent."""
+    """A Secure cookie is accepted for an https address, and refused for an http address.
+
+    An http client would never send it.
+    """
     auth: AsyncAuth[User] = AsyncAuth(
         sessions=AsyncMemoryAdapter(), env="PROD", session_cookie=SessionCookie(name=name)
     )
@@ -133,7 +136,7 @@ async def test_secure(name: str) -> None:
 
 
 async def test_foreign_domain() -> None:
-    """A cookie for another domain than the client's is refused too."""
+    """A cookie for another domain than the client's is refused."""
     auth: AsyncAuth[User] = AsyncAuth(
         sessions=AsyncMemoryAdapter(), env="DEV", session_cookie=SessionCookie(domain="example.com")
     )

@@ -1,4 +1,4 @@
-"""Ids are compared byte for byte, whatever a store or a database's collation takes for the same."""
+"""Ids are compared byte for byte, even if a store or a collation considers them equal."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -53,25 +53,25 @@ SPELLINGS = [
 
 
 def spellings(name: str) -> list[str]:
-    """Return other spellings of a name, in upper and lower case."""
+    """Return the other spellings of a name in upper and lower case."""
     pairs = ((letter.lower(), letter.upper()) if letter.isalpha() else (letter,) for letter in name)
     return ["".join(letters) for letters in product(*pairs) if "".join(letters) != name]
 
 
 @pytest.fixture
 def folding(time: Time) -> AsyncCaseInsensitiveStore:
-    """A store that takes other spellings of an id for the same."""
+    """Return a store that considers other spellings of an id equal."""
     return AsyncCaseInsensitiveStore(time)
 
 
 @pytest.fixture
 def folding_auth(folding: AsyncCaseInsensitiveStore, time: Time) -> AsyncAuth[User]:
-    """An ``Auth`` over that store, without a limit on guesses."""
+    """Return an ``Auth`` over that store without throttling."""
     return make_auth(folding, time, throttle=None)
 
 
 async def add_victim(auth: AsyncAuth[Any]) -> str:
-    """Store a user with an address that has a password, and a key that can be removed."""
+    """Store a user with a primary key and with an email key that can be removed."""
     user = await auth.create_user(primary_key=PrimaryKey("username", "victim", PASSWORD))
     user_id: str = user.user_id
     await auth.create_key(user_id, provider_id="email", provider_user_id=VICTIM, password=PASSWORD)
@@ -79,7 +79,7 @@ async def add_victim(auth: AsyncAuth[Any]) -> str:
 
 
 async def check_keys(auth: AsyncAuth[Any], user_id: str) -> None:
-    """No other spelling of the address is a key, for whatever call, and the key itself stays as it is."""
+    """Assert that other spellings of the address find no key, and that the key is unchanged."""
     for spelling in SPELLINGS:
         calls: list[Callable[[], Any]] = [
             partial(auth.get_key, "email", spelling),
@@ -95,7 +95,7 @@ async def check_keys(auth: AsyncAuth[Any], user_id: str) -> None:
 
 
 async def check_users(auth: AsyncAuth[Any], user_id: str) -> None:
-    """No other spelling of the user's id is a user, and deleting one deletes nothing."""
+    """Assert that other spellings of the user's id find no user, and that the user is unchanged."""
     session = await auth.create_session(user_id)
     for other in (user_id.swapcase(), f"{user_id} "):
         for method in (auth.get_user, auth.get_all_user_keys, auth.get_all_user_sessions):
@@ -112,28 +112,28 @@ async def check_users(auth: AsyncAuth[Any], user_id: str) -> None:
 
 
 async def test_other_spellings_of_a_key(folding_auth: AsyncAuth[User]) -> None:
-    """Over a store that folds ids, another spelling of a key's name is InvalidKeyId, and removes and changes nothing."""
+    """Another spelling of a key's name is InvalidKeyId, and changes or removes nothing."""
     await check_keys(folding_auth, await add_victim(folding_auth))
 
 
 async def test_other_spellings_of_a_key_without_the_comparison(
     folding_auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Control: where the row's own id is not looked at, another spelling opens the account."""
+    """Control: without the comparison of ids, another spelling opens the account."""
     monkeypatch.setattr(users_module, "exactly", lambda row, _: row)
     user_id = await add_victim(folding_auth)
     assert (await folding_auth.use_key("email", SPELLINGS[2], PASSWORD)).user_id == user_id
 
 
 async def test_other_spellings_of_a_user(folding_auth: AsyncAuth[User]) -> None:
-    """Over a store that folds ids, another spelling of a user's id is InvalidUserId, and deleting it deletes nothing."""
+    """Another spelling of a user's id is InvalidUserId, and deleting it deletes nothing."""
     await check_users(folding_auth, await add_victim(folding_auth))
 
 
 async def test_other_spellings_of_a_session(
     folding: AsyncCaseInsensitiveStore, folding_auth: AsyncAuth[User], time: Time
 ) -> None:
-    """Over a store that folds ids, another spelling of a session's id is InvalidSessionId."""
+    """Another spelling of a session's id is InvalidSessionId."""
     session = await folding_auth.create_session(await add_victim(folding_auth))
     apart = make_auth(folding, time, sessions=AsyncMemoryAdapter(clock=time))
     other = session.session_id.swapcase()
@@ -151,7 +151,10 @@ async def test_other_spellings_of_a_session(
 async def test_a_session_of_another_spelling_is_nobodys(
     folding: AsyncCaseInsensitiveStore, folding_auth: AsyncAuth[User]
 ) -> None:
-    """A session whose user's id is only alike to a stored one has no user, also where both come by one call."""
+    """A session whose user id matches a stored one only in another spelling has no user.
+
+    This holds too if the store returns the session and the user in one call.
+    """
     user_id = await add_victim(folding_auth)
     session = await folding_auth.create_session(user_id.swapcase())
     folding._users[user_id.swapcase()] = folding._users[user_id]
@@ -160,7 +163,10 @@ async def test_a_session_of_another_spelling_is_nobodys(
 
 
 async def test_spellings_are_no_guesses(folding: AsyncCaseInsensitiveStore, time: Time) -> None:
-    """However many spellings of a name are tried, none is verified against the key's hash, nor counted as the key's failure."""
+    """A guess under another spelling is not verified against the key's hash.
+
+    Nor does it count as a failed login of the key.
+    """
     hasher = CountingHash()
     auth = make_auth(folding, time, hash=hasher, throttle=Throttle(by_address=None))
     user_id = await add_victim(auth)
@@ -174,7 +180,7 @@ async def test_spellings_are_no_guesses(folding: AsyncCaseInsensitiveStore, time
 
 
 class AsyncFoldingLists(AsyncDictionaryAdapter):
-    """Lists the sessions of everybody whose id is the same in lower case."""
+    """An adapter that ignores case when it lists a user's sessions."""
 
     async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
         return [
@@ -185,7 +191,7 @@ class AsyncFoldingLists(AsyncDictionaryAdapter):
 
 
 async def test_keeping_one_session_ends_no_other_users(time: Time) -> None:
-    """Over five methods, ``keep=`` ends none of the sessions that a folding list has of another user."""
+    """With five methods, ``keep=`` revokes no session that a list wrongly has of another user."""
     sessions = AsyncFoldingLists()
     auth = AsyncAuth(sessions=sessions, env="DEV", hash=CHEAP, clock=time)
     kept, ended, foreign = [
@@ -199,11 +205,11 @@ async def test_keeping_one_session_ends_no_other_users(time: Time) -> None:
         await auth.validate_session(ended.session_id)
 
 
-# MariaDB with the collation that it has by default
+# MariaDB with its default collation
 
 
 def own_user_table(metadata: MetaData) -> AuthTables:
-    """The application's own user table, whose id has the database's default collation."""
+    """Return the application's own user table, whose id has the database's default collation."""
     people = Table(
         "people",
         metadata,
@@ -215,7 +221,7 @@ def own_user_table(metadata: MetaData) -> AuthTables:
 
 
 def other_collation(metadata: MetaData) -> AuthTables:
-    """The application's own user table with another default collation than the database's."""
+    """Return the application's own user table, with another collation than the database's."""
     columns = (
         Column("id", String(255), primary_key=True),
         Column("name", Text),
@@ -232,7 +238,7 @@ def other_collation(metadata: MetaData) -> AuthTables:
 
 
 def earlier_version(metadata: MetaData) -> AuthTables:
-    """The library's own tables, as an earlier version made them: without a collation."""
+    """Return the library's tables as an earlier version created them, without a collation."""
     tables = AuthTables(
         metadata, user_columns=[Column("name", Text), Column("town", Text)], sessions=True
     )
@@ -249,7 +255,7 @@ def earlier_version(metadata: MetaData) -> AuthTables:
 async def default_collation(
     request: pytest.FixtureRequest, mariadb: SqlServer
 ) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
-    """An adapter over tables of which some have a collation that ignores case, accents and trailing spaces."""
+    """Yield an adapter over tables whose collation ignores case, accents and trailing spaces."""
     metadata = MetaData()
     tables = request.param(metadata)
     async with AsyncDatabase(metadata, server=mariadb) as engine:
@@ -257,7 +263,7 @@ async def default_collation(
 
 
 async def create_user(adapter: Any, user_id: str) -> None:
-    """Make the user of a law's session."""
+    """Create the user of a session in a suite."""
     await adapter.set_user(user_id, {}, None)
 
 
@@ -277,14 +283,14 @@ async def test_laws_with_the_default_collation(
     law: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The laws about other spellings hold for an adapter by itself, whatever collation the columns have."""
+    """The suites' tests of other spellings pass for the adapter alone, with any collation."""
     laws = suite()
     monkeypatch.setattr(laws, "create_user", create_user, raising=False)
     await getattr(laws, law)(default_collation)
 
 
 async def test_another_spelling_is_not_kept(default_collation: AsyncSQLAlchemyAdapter) -> None:
-    """Where all sessions but one are ended, another spelling of an id keeps none."""
+    """Another spelling of a session's id keeps no session."""
     await create_user(default_collation, "jose")
     for other in OTHER_SPELLINGS:
         await default_collation.set_session(row(STORED_ID, "jose"))
@@ -295,7 +301,7 @@ async def test_another_spelling_is_not_kept(default_collation: AsyncSQLAlchemyAd
 async def test_accounts_with_the_default_collation(
     default_collation: AsyncSQLAlchemyAdapter,
 ) -> None:
-    """No other spelling of a key's name or of a user's id leads to the account."""
+    """No other spelling of a key's name or of a user's id finds the account."""
     auth = AsyncAuth(
         sessions=default_collation, users=default_collation, env="DEV", hash=CHEAP, throttle=None
     )
@@ -305,7 +311,10 @@ async def test_accounts_with_the_default_collation(
 
 
 async def test_names_that_collide_are_taken(default_collation: AsyncSQLAlchemyAdapter) -> None:
-    """A key whose id the database takes for an existing one is made apart from it, or not at all: nobody's key is changed."""
+    """If the database considers a new key's id taken, the key is refused, or stored apart.
+
+    The existing key is never changed.
+    """
     auth = AsyncAuth(
         sessions=default_collation, users=default_collation, env="DEV", hash=CHEAP, throttle=None
     )

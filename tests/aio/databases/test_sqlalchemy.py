@@ -1,4 +1,4 @@
-"""The SQLAlchemy adapters over SQLite: what is theirs beyond the laws of all adapters."""
+"""The SQLAlchemy adapters on SQLite and MariaDB, beyond the conformance suites."""
 
 import logging
 import traceback
@@ -29,11 +29,11 @@ HASH = "$scrypt$ln=15,r=8,p=3$a-salt-that-nobody-may-see$a-hash-that-nobody-may-
 
 
 class Base(DeclarativeBase):
-    """The models of an application."""
+    """The base class of an application's models."""
 
 
 class Member(Base):
-    """An application's own users, whose columns are named otherwise than their attributes."""
+    """An application's own users, in columns with other names than the attributes."""
 
     __tablename__ = "member"
     member_id: Mapped[str] = mapped_column("pk", String(255), primary_key=True)
@@ -46,11 +46,11 @@ TABLES = AuthTables(Base.metadata, user=Member, sessions=True)
 
 
 on_sqlite = pytest.mark.parametrize("database", ["driver's BEGIN", "explicit BEGIN"], indirect=True)
-"""For a test that writes SQLite's own SQL."""
+"""Run a test that has SQL in SQLite's dialect on SQLite only."""
 
 
 class Time:
-    """A clock that stands until a test moves it."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -61,9 +61,11 @@ class Time:
 
 @pytest.fixture(params=["driver's BEGIN", "explicit BEGIN", "mariadb"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncDatabase]:
-    """SQLite, as the driver begins transactions by itself, and as SQLAlchemy's documentation advises; and MariaDB.
+    """Yield a database with the application's own user table, once for each kind.
 
-    The user table is the application's own, so in MariaDB its id has the collation that ignores case and accents.
+    SQLite comes with the driver's own BEGIN, and with the explicit one that SQLAlchemy's
+    documentation recommends. In MariaDB, the collation of the user table's id ignores case and
+    accents.
     """
     server = request.getfixturevalue("mariadb") if request.param == "mariadb" else None
     explicit_begin = request.param == "explicit BEGIN"
@@ -76,12 +78,12 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 @pytest.fixture
 def adapter(database: AsyncDatabase, time: Time) -> AsyncSQLAlchemyAdapter:
-    """An adapter with transactions of its own."""
+    """Return an adapter that opens its own transactions."""
     return AsyncSQLAlchemyAdapter(database.engine, TABLES, clock=time)
 
 
 def key(name: str = "alice", user_id: str = "u1", **changes: Any) -> KeyRow:
-    """A user's primary key."""
+    """Return a user's primary key."""
     row = KeyRow(
         id=f"email:{name}@example.com",
         user_id=user_id,
@@ -93,7 +95,7 @@ def key(name: str = "alice", user_id: str = "u1", **changes: Any) -> KeyRow:
 
 
 def session(session_id: str, user_id: str = "u1", **changes: Any) -> SessionRow:
-    """A live session."""
+    """Return a live session."""
     row = SessionRow(
         id=session_id,
         user_id=user_id,
@@ -110,7 +112,7 @@ async def add_alice(adapter: AsyncSQLAlchemyUserAdapter) -> UserRow:
 
 
 async def scalars(database: AsyncDatabase, statement: str) -> Sequence[Any]:
-    """The first column of what a statement selects, outside of any adapter."""
+    """Return the first column of a SELECT, executed outside of any adapter."""
     async with database.engine.begin() as connection:
         return (await connection.execute(text(statement))).scalars().all()
 
@@ -123,11 +125,11 @@ async def run(database: AsyncDatabase, *statements: str) -> None:
 
 
 def everything_shown(error: BaseException) -> str:
-    """All the text that a log of the error would hold."""
+    """Return all text that a log of the error would contain."""
     return "".join(traceback.format_exception(error)) + str(error) + repr(error)
 
 
-# The laws of all adapters
+# The conformance suites
 
 PEOPLE = MetaData()
 PEOPLE_TABLES = AuthTables(
@@ -139,14 +141,14 @@ PEOPLE_TABLES = AuthTables(
 async def people(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
-    """An adapter with its own tables on an empty database and the system's clock."""
+    """Yield an adapter on an empty database, with its own tables and the system's clock."""
     server = None if request.param == "sqlite" else request.getfixturevalue(request.param)
     async with AsyncDatabase(PEOPLE, tmp_path / "people.db", server=server) as engine:
         yield AsyncSQLAlchemyAdapter(engine, PEOPLE_TABLES)
 
 
 class TestUsers(AsyncUserAdapterSuite):
-    """It is a user adapter."""
+    """The adapter as a user adapter."""
 
     longest_user_id = 255
 
@@ -156,7 +158,7 @@ class TestUsers(AsyncUserAdapterSuite):
 
 
 class TestSessions(AsyncRenewingSessionAdapterSuite):
-    """It is a session adapter that renews."""
+    """The adapter as a renewing session adapter."""
 
     longest_user_id = 255
 
@@ -169,7 +171,7 @@ class TestSessions(AsyncRenewingSessionAdapterSuite):
 
 
 class TestSessionUsers(AsyncSessionUserAdapterSuite):
-    """It gives a session together with its user."""
+    """The adapter as one that returns a session together with its user."""
 
     @pytest.fixture
     def adapter(self, people: AsyncSQLAlchemyAdapter) -> AsyncSQLAlchemyAdapter:
@@ -180,7 +182,7 @@ class TestSessionUsers(AsyncSessionUserAdapterSuite):
 
 
 async def test_engine_and_sessionmaker(database: AsyncDatabase) -> None:
-    """An engine and a sessionmaker each give every call a transaction of its own, which is committed."""
+    """With an engine or a sessionmaker, each call runs in its own transaction and is committed."""
     sources: Sequence[Any] = database.sources(database.engine)
     for number, source in enumerate(sources):
         adapter = AsyncSQLAlchemyUserAdapter(source, TABLES)
@@ -191,7 +193,7 @@ async def test_engine_and_sessionmaker(database: AsyncDatabase) -> None:
 
 
 async def test_wrong_source() -> None:
-    """A source of the other colour, and what is no source, are refused when the adapter is made."""
+    """A source of the other flavour, or none at all, is refused when the adapter is created."""
     for source in AsyncDatabase.wrong_sources():
         with pytest.raises(
             TypeError, match=f"UserAdapter takes one of .*, not .*{type(source).__name__}"
@@ -200,7 +202,7 @@ async def test_wrong_source() -> None:
 
 
 async def test_sessions_need_their_table(database: AsyncDatabase) -> None:
-    """The adapter that stores sessions is refused tables without them."""
+    """Tables without sessions are refused by the adapter that stores sessions."""
     with pytest.raises(ValueError, match="sessions=True"):
         AsyncSQLAlchemyAdapter(database.engine, AuthTables(MetaData()))
 
@@ -208,7 +210,7 @@ async def test_sessions_need_their_table(database: AsyncDatabase) -> None:
 async def test_rollback_of_the_callers_transaction(
     database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
 ) -> None:
-    """With the caller's own session nothing is committed: a rollback undoes all that the adapter did."""
+    """With the caller's session nothing is committed: a rollback undoes the adapter's work."""
     async with database.session(database.engine) as mine:
         inside = AsyncSQLAlchemyAdapter(mine, TABLES)
         await add_alice(inside)
@@ -224,7 +226,7 @@ async def test_rollback_of_the_callers_transaction(
 async def test_commit_of_the_callers_transaction(
     database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
 ) -> None:
-    """What the caller added is flushed before the adapter looks, and the caller's commit stores both."""
+    """The caller's pending objects are flushed before a read, and committed by the caller."""
     async with database.session(database.engine) as mine:
         mine.add(Member(member_id="u1", email="alice@example.com"))
         inside = AsyncSQLAlchemyAdapter(mine, TABLES)
@@ -238,7 +240,7 @@ async def test_commit_of_the_callers_transaction(
 async def test_duplicate_in_the_callers_transaction(
     database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
 ) -> None:
-    """A refused write undoes itself alone: what the caller did before it stays, and the transaction goes on."""
+    """A refused write is undone alone, and the caller's transaction goes on."""
     await add_alice(adapter)
     async with database.session(database.engine) as mine:
         inside = AsyncSQLAlchemyAdapter(mine, TABLES)
@@ -260,7 +262,7 @@ async def test_duplicate_in_the_callers_transaction(
 async def test_error_in_what_the_caller_added(
     database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
 ) -> None:
-    """A violated constraint in the caller's own pending objects is the caller's error, whatever keys exist."""
+    """A constraint violated by the caller's own pending objects is the caller's IntegrityError."""
     await add_alice(adapter)
     async with database.session(database.engine) as mine:
         mine.add(Member(member_id="u2", email="alice@example.com"))
@@ -272,7 +274,7 @@ async def test_error_in_what_the_caller_added(
 
 
 async def test_attributes_are_named_as_in_the_class(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """Attributes go by the names in the mapped class, defaults are filled in, and a plain row comes out."""
+    """Attributes have the names of the mapped class, with defaults; plain rows are returned."""
     stored = await adapter.set_user("u1", {"email": "alice@example.com"}, None)
     assert type(stored) is UserRow
     assert stored == UserRow(
@@ -287,7 +289,10 @@ async def test_attributes_are_named_as_in_the_class(adapter: AsyncSQLAlchemyAdap
 
 @pytest.mark.parametrize("name", ["email_address", "password", "member_id", "pk", "id"])
 async def test_unknown_attribute(adapter: AsyncSQLAlchemyAdapter, name: str) -> None:
-    """An attribute without a column, and one that is the id, is a ValueError that names the columns there are; nothing is stored."""
+    """An unknown attribute, or the id as one, is a ValueError, and nothing is stored.
+
+    Its message names the existing attributes.
+    """
     stored = await add_alice(adapter)
     with pytest.raises(ValueError, match=f"{name}; its attributes are: email, nickname, visits"):
         await adapter.set_user("u2", {"email": "bob@example.com", name: "x"}, None)
@@ -299,14 +304,17 @@ async def test_unknown_attribute(adapter: AsyncSQLAlchemyAdapter, name: str) -> 
 
 @on_sqlite
 async def test_missing_attribute(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """A column that must not be null and was not given is the database's own error."""
+    """Without a value for a required column, the database's own error is raised."""
     with pytest.raises(IntegrityError):
         await adapter.set_user("u1", {}, key())
     assert await adapter.get_key(key().id) is None
 
 
 async def test_duplicate_attribute(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """A violated constraint of the application's own columns is the database's own error, and stores neither user nor key."""
+    """A violated constraint on the application's columns is the database's own error.
+
+    Neither the user nor the key is stored.
+    """
     await add_alice(adapter)
     with pytest.raises(IntegrityError) as caught:
         await adapter.set_user("u2", {"email": "alice@example.com"}, key("bob", "u2"))
@@ -318,7 +326,10 @@ async def test_duplicate_attribute(adapter: AsyncSQLAlchemyAdapter) -> None:
 
 
 async def test_second_sign_up(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """Where the key is taken it is DuplicateKeyId, also if the same person's e-mail address violates the application's constraint first."""
+    """A taken key is DuplicateKeyId, even if an application's constraint is violated first.
+
+    This happens if the same person signs up twice with the same e-mail address.
+    """
     await add_alice(adapter)
     with pytest.raises(DuplicateKeyId):
         await adapter.set_user("u2", {"email": "alice@example.com"}, key("alice", "u2"))
@@ -327,7 +338,7 @@ async def test_second_sign_up(adapter: AsyncSQLAlchemyAdapter) -> None:
 
 @pytest.mark.parametrize("foreign_keys", ["ON", "OFF"])
 async def test_missing_user(tmp_path: Path, foreign_keys: str) -> None:
-    """A key and a session for a user who is not there are InvalidUserId, whether or not SQLite enforces foreign keys."""
+    """A key or a session of an unknown user is InvalidUserId, with or without foreign keys."""
     database = AsyncDatabase(Base.metadata, tmp_path / "app.db")
     event.listen(
         database.engine.pool,
@@ -348,7 +359,10 @@ async def test_missing_user(tmp_path: Path, foreign_keys: str) -> None:
 
 @pytest.mark.parametrize("foreign_keys", ["ON", "OFF"])
 async def test_delete_user(tmp_path: Path, foreign_keys: str) -> None:
-    """Deleting a user takes what refers to them along, so that a key or a session made meanwhile does not hold them."""
+    """Deleting a user also deletes their keys and sessions, with or without foreign keys.
+
+    So a key or a session created at the same time does not prevent the deletion.
+    """
     database = AsyncDatabase(Base.metadata, tmp_path / "app.db")
     event.listen(
         database.engine.pool,
@@ -363,7 +377,8 @@ async def test_delete_user(tmp_path: Path, foreign_keys: str) -> None:
         assert (
             await scalars(
                 database,
-                "SELECT pk FROM member UNION SELECT id FROM auth_key UNION SELECT id FROM auth_session",
+                "SELECT pk FROM member UNION SELECT id FROM auth_key"
+                " UNION SELECT id FROM auth_session",
             )
             == []
         )
@@ -371,18 +386,19 @@ async def test_delete_user(tmp_path: Path, foreign_keys: str) -> None:
 
 @on_sqlite
 async def test_other_constraint(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
-    """A refusal that is neither a taken id nor a missing user goes up as it is."""
+    """A constraint error of another kind is raised unchanged."""
     await add_alice(adapter)
     await run(
         database,
-        "CREATE TRIGGER full BEFORE INSERT ON auth_key BEGIN SELECT RAISE(ABORT, 'no more keys'); END",
+        "CREATE TRIGGER full BEFORE INSERT ON auth_key"
+        " BEGIN SELECT RAISE(ABORT, 'no more keys'); END",
     )
     with pytest.raises(IntegrityError, match="no more keys"):
         await adapter.set_key(key("alice2"))
 
 
 async def test_single_use_key_is_consumed_once(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """Of concurrent uses of one key exactly one counts it."""
+    """Of several concurrent uses of a key, exactly one counts."""
     await add_alice(adapter)
     for number in range(5):
         single_use = key(f"reset{number}", primary_key=False, expires=NOW)
@@ -394,7 +410,7 @@ async def test_single_use_key_is_consumed_once(adapter: AsyncSQLAlchemyAdapter) 
 
 
 async def test_many_keys(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """More ids than fit into one statement, repeated ones among them, are deleted whole and counted once; primary keys stay."""
+    """More ids than fit into one statement are deleted and counted once; primary keys stay."""
     await add_alice(adapter)
     names = [f"k{number}" for number in range(3)]
     for name in names:
@@ -408,7 +424,7 @@ async def test_many_keys(adapter: AsyncSQLAlchemyAdapter) -> None:
 
 
 async def test_password_is_set_by_comparison(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """With ``expected`` the hash changes only if it is that one; None expects a key without a password."""
+    """With ``expected``, the hash changes only if it equals that; None means no password."""
     await add_alice(adapter)
     assert await adapter.update_key_password(key().id, "new", expected="another") is None
     assert await adapter.update_key_password(key().id, "new", expected=None) is None
@@ -443,7 +459,7 @@ async def test_any_user_id(adapter: AsyncSQLAlchemyAdapter, user_id: str) -> Non
 async def test_session_and_user_in_one_query(
     database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
 ) -> None:
-    """A session and its user come by one statement."""
+    """A session and its user are read by one statement."""
     user = await add_alice(adapter)
     await adapter.set_session(session("s1"))
     statements: list[str] = []
@@ -458,7 +474,7 @@ async def test_session_and_user_in_one_query(
 
 
 async def test_attributes_of_sessions(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """A session's other members are kept as JSON and given back."""
+    """A session's attributes are stored as JSON and returned."""
     await add_alice(adapter)
     row = session(
         "s1", attributes={"noted": {"agent": "Ünïcode", "list": [1, None, True]}, "created_at": NOW}
@@ -480,7 +496,7 @@ async def test_duplicate_session(adapter: AsyncSQLAlchemyAdapter) -> None:
 
 
 async def test_parallel_renewals(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
-    """However many renew one session at once, one successor is stored, and within the grace all get it."""
+    """Concurrent renewals of a session store one successor, which all get within the grace."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
     calls = [
@@ -494,7 +510,7 @@ async def test_parallel_renewals(database: AsyncDatabase, adapter: AsyncSQLAlche
 
 
 async def test_parallel_renewals_without_grace(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """With a grace of 0 one gets the successor and the others nothing."""
+    """With a grace of 0, one renewal gets the successor and the others get None."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
     calls = [
@@ -509,7 +525,7 @@ async def test_parallel_renewals_without_grace(adapter: AsyncSQLAlchemyAdapter) 
 
 
 async def test_renewal_beside_revocation(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """Whichever is faster, a session that was ended during its renewal is ended, and so is what it was renewed to."""
+    """A session that is revoked during its renewal is revoked together with its successor."""
     await add_alice(adapter)
     for number in range(12):
         used, new = f"used{number}", session(f"new{number}")
@@ -525,7 +541,7 @@ async def test_renewal_beside_revocation(adapter: AsyncSQLAlchemyAdapter) -> Non
 
 
 async def test_renewal_beside_keeping(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """A session that is kept while it is renewed stays as its successor, and it alone."""
+    """If a session is renewed while it is kept, its successor is the only session left."""
     await add_alice(adapter)
     for number in range(8):
         used, new = f"used{number}", session(f"new{number}")
@@ -545,7 +561,7 @@ async def test_renewal_beside_keeping(adapter: AsyncSQLAlchemyAdapter) -> None:
 async def test_no_grace_for_a_clock_that_is_behind(
     adapter: AsyncSQLAlchemyAdapter, time: Time
 ) -> None:
-    """After a renewal without grace the used id leads nowhere, also by a clock that is behind the one of the renewal."""
+    """After a renewal without grace, a used id has no successor even by a clock that is behind."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
     await adapter.renew_session("s0", session("s1"), grace=0)
@@ -554,7 +570,7 @@ async def test_no_grace_for_a_clock_that_is_behind(
 
 
 async def test_grace(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
-    """A used id leads along the chain while every step is within its grace, measured by the adapter's clock."""
+    """A used id has a successor while each renewal is within its grace, by the adapter's clock."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
     assert await adapter.get_successor("s0") is None
@@ -569,7 +585,7 @@ async def test_grace(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
 
 
 async def test_dead_ends(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
-    """A dead session is not renewed, another user's is not either, and a used id does not lead to a dead one."""
+    """An expired session and another user's are not renewed, and are no successors."""
     await add_alice(adapter)
     await adapter.set_user("u2", {"email": "bob@example.com"}, None)
     await adapter.set_session(session("s0"))
@@ -588,7 +604,7 @@ async def test_dead_ends(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
 async def test_renewal_of_a_deleted_users_session(
     database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
 ) -> None:
-    """A session whose user was removed behind the adapter's back is not renewed."""
+    """A session whose user row was deleted by other means is not renewed."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
     await run(database, "DELETE FROM member")
@@ -597,7 +613,10 @@ async def test_renewal_of_a_deleted_users_session(
 
 
 async def test_endless_chain(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
-    """Rows that lead in a circle, which only somebody else can write, end nothing and keep nothing, but do not hang."""
+    """A chain of successors that forms a circle does not hang.
+
+    Only somebody else can write such rows. They are no sessions.
+    """
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
     await run(database, "UPDATE auth_session SET successor = id, active_expires = idle_expires")
@@ -607,7 +626,7 @@ async def test_endless_chain(database: AsyncDatabase, adapter: AsyncSQLAlchemyAd
 
 
 async def test_deleting_a_used_id(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
-    """For 60 seconds, whatever the grace, ending a used id ends what it was renewed to; after that it ends nothing else."""
+    """For 60 seconds, whatever the grace, revoking a used id revokes its successor."""
     await add_alice(adapter)
     await adapter.set_session(session("a0"))
     await adapter.set_session(session("b0"))
@@ -625,7 +644,7 @@ async def test_deleting_a_used_id(adapter: AsyncSQLAlchemyAdapter, time: Time) -
 async def test_chain_of_deletions_is_bounded(
     database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
 ) -> None:
-    """Ending a used id follows a hundred renewals and no more."""
+    """Revoking a used id follows at most a hundred renewals."""
     await add_alice(adapter)
     await adapter.set_session(session("s0"))
     for number in range(102):
@@ -639,7 +658,10 @@ async def test_chain_of_deletions_is_bounded(
 
 
 async def test_keep(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
-    """Keeping a used id keeps its successor for 60 seconds whatever the grace, and the used id still leads to it within its grace."""
+    """For 60 seconds, whatever the grace, keeping a used id keeps its successor.
+
+    The used id still has that successor within its grace.
+    """
     await add_alice(adapter)
     for name in ("a0", "b0", "c0"):
         await adapter.set_session(session(name))
@@ -656,7 +678,7 @@ async def test_keep(adapter: AsyncSQLAlchemyAdapter, time: Time) -> None:
 
 
 async def test_keeping_what_is_not_there(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """If the session to keep is another user's, all of this user's are removed and none of the other's."""
+    """If the session to keep is another user's, it stays, and all of this user's are removed."""
     await add_alice(adapter)
     await adapter.set_user("u2", {"email": "bob@example.com"}, None)
     await adapter.set_session(session("s1"))
@@ -669,7 +691,7 @@ async def test_keeping_what_is_not_there(adapter: AsyncSQLAlchemyAdapter) -> Non
 async def test_used_rows_do_not_pile_up(
     database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter, time: Time
 ) -> None:
-    """A renewal sweeps the user's used rows of more than 60 seconds ago, and no session."""
+    """A renewal deletes the user's used rows after 60 seconds, and no session."""
     await add_alice(adapter)
     await adapter.set_session(session("other", idle_expires=NOW + 1))
     await adapter.set_session(session("s0"))
@@ -699,7 +721,7 @@ async def test_rows_that_are_no_sessions(
     caplog: pytest.LogCaptureFixture,
     spoil: str,
 ) -> None:
-    """A row that somebody else spoilt is no session, hides no other, and is logged without its content."""
+    """An unreadable row is no session, hides no other, and is logged without its content."""
     await add_alice(adapter)
     await adapter.set_session(session("spoilt-session"))
     await adapter.set_session(session("good"))
@@ -719,7 +741,7 @@ async def test_rows_that_are_no_sessions(
 async def test_no_secrets_in_errors(
     database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter
 ) -> None:
-    """The database's own error goes up with its class, and neither its text nor a traceback holds ids, hashes or attributes."""
+    """The database's error is raised without ids, hashes or attributes in text and traceback."""
     await add_alice(adapter)
     await run(
         database,
@@ -749,7 +771,7 @@ async def test_no_secrets_in_errors(
 async def test_no_values_in_errors(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
-    """An error has the statement without its values, and no text of it, or of the errors behind it, quotes one."""
+    """An error has its statement without values, and no text of it or its cause quotes one."""
     server = None if kind == "sqlite" else request.getfixturevalue(kind)
     async with AsyncDatabase(Base.metadata, tmp_path / "app.db", server=server) as engine:
         adapter = AsyncSQLAlchemyAdapter(engine, TABLES)
@@ -763,7 +785,7 @@ async def test_no_values_in_errors(
 
 
 async def test_library_errors_have_no_context(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """An error of the library does not drag along the database's, which may quote ids."""
+    """The library's errors have no context: the database's error may quote ids."""
     await add_alice(adapter)
     with pytest.raises(DuplicateKeyId) as caught:
         await adapter.set_key(key())
@@ -775,7 +797,10 @@ async def test_library_errors_have_no_context(adapter: AsyncSQLAlchemyAdapter) -
 
 
 async def test_library_user_table_in_memory() -> None:
-    """Without an application's table ``auth_user`` takes the attribute columns given; one connection in memory serves all calls."""
+    """The library's own user table has the given columns, also in a database in memory.
+
+    One connection serves all calls there.
+    """
     metadata = MetaData()
     tables = AuthTables(
         metadata,
@@ -793,7 +818,7 @@ async def test_library_user_table_in_memory() -> None:
 
 
 async def test_application_table() -> None:
-    """A plain table's columns go by their keys, and the tables' names can be chosen."""
+    """A plain table's columns go by their keys, and the names of the other tables can be chosen."""
     metadata = MetaData()
     people = Table(
         "people",

@@ -1,4 +1,4 @@
-"""The SQLAlchemy adapters where a database rolls a transaction back because of another one."""
+"""The SQLAlchemy adapters when a database rolls back a transaction because of another one."""
 
 import logging
 from collections.abc import AsyncIterator, Generator, Sequence
@@ -31,7 +31,7 @@ HOUR = 3_600_000
 
 @pytest.fixture
 async def database(sql_server: SqlServer) -> AsyncIterator[AsyncDatabase]:
-    """An empty database on each kind of server."""
+    """Yield an empty database on each kind of server."""
     made = AsyncDatabase(METADATA, server=sql_server)
     async with made:
         yield made
@@ -39,7 +39,7 @@ async def database(sql_server: SqlServer) -> AsyncIterator[AsyncDatabase]:
 
 @pytest.fixture
 async def adapter(database: AsyncDatabase, time: Time) -> AsyncSQLAlchemyAdapter:
-    """An adapter with transactions of its own, and with two sessions of the user u1."""
+    """Return an adapter that opens its own transactions, with two sessions of the user u1."""
     made = AsyncSQLAlchemyAdapter(database.engine, TABLES, clock=time)
     await made.set_user("u1", {}, None)
     await made.set_session(session("used"))
@@ -49,20 +49,20 @@ async def adapter(database: AsyncDatabase, time: Time) -> AsyncSQLAlchemyAdapter
 
 @pytest.fixture
 def rivals(sql_server: SqlServer, database: AsyncDatabase) -> Generator[Rivals]:
-    """Transactions that come in the way of the adapter's."""
+    """Yield transactions that conflict with those of the adapter."""
     made = Rivals(sql_server, database.engine)
     yield made
     made.close()
 
 
 def session(session_id: str) -> SessionRow:
-    """A live session of the user u1."""
+    """Return a live session of the user u1."""
     ends = {"active_expires": NOW + HOUR, "idle_expires": NOW + 2 * HOUR}
     return SessionRow(id=session_id, user_id="u1", attributes={}, **ends)
 
 
 def lock_before(rivals: Rivals, statement: str, times: int) -> AbstractContextManager[list[Any]]:
-    """Lock the user and then a session; the adapter does it the other way round."""
+    """Lock the user and then a session, in the reverse order of the adapter."""
     return rivals.lock(
         statement,
         "SELECT id FROM auth_user WHERE id = 'u1' FOR UPDATE",
@@ -72,7 +72,7 @@ def lock_before(rivals: Rivals, statement: str, times: int) -> AbstractContextMa
 
 
 async def ids(adapter: AsyncSQLAlchemyAdapter) -> list[str]:
-    """The ids of the user's live sessions."""
+    """Return the ids of the user's live sessions."""
     return sorted(row.id for row in await adapter.get_sessions_by_user_id("u1"))
 
 
@@ -84,7 +84,7 @@ async def test_own_transaction_is_repeated(
     time: Time,
     place: int,
 ) -> None:
-    """After a deadlock the adapter repeats its own transaction, and what it does is done once."""
+    """After a deadlock the adapter retries its own transaction, which takes effect once."""
     source: Any = database.sources(database.engine)[place]
     repeating = AsyncSQLAlchemyAdapter(source, TABLES, clock=time)
     with lock_before(rivals, "INSERT INTO auth_session", times=2) as met:
@@ -99,7 +99,7 @@ async def test_deadlock_without_another_attempt(
     adapter: AsyncSQLAlchemyAdapter,
     rivals: Rivals,
 ) -> None:
-    """The deadlock is real: an adapter that makes one attempt raises its error."""
+    """The deadlock is real: an adapter with a single attempt raises the database's error."""
     monkeypatch.setattr(adapters, "MAX_ATTEMPTS", 1)
     lock = lock_before(rivals, "INSERT INTO auth_session", times=1)
     with lock as met, pytest.raises(DBAPIError) as caught:
@@ -110,7 +110,7 @@ async def test_deadlock_without_another_attempt(
 
 
 async def test_attempts_are_bounded(adapter: AsyncSQLAlchemyAdapter, rivals: Rivals) -> None:
-    """If each attempt ends by a deadlock, the last one's error is raised, and nothing is stored."""
+    """If every attempt ends in a deadlock, the last error is raised, and nothing is stored."""
     lock = lock_before(rivals, "INSERT INTO auth_session", times=2 * MAX_ATTEMPTS)
     with lock as met, pytest.raises(DBAPIError) as caught:
         await adapter.renew_session("used", session("new"), grace=0)
@@ -126,7 +126,7 @@ async def test_callers_transaction_is_not_repeated(
     rivals: Rivals,
     time: Time,
 ) -> None:
-    """In the caller's session the deadlock's error is raised at once: the caller repeats all."""
+    """In the caller's session the error is raised at once: the caller has to retry all of it."""
     async with database.session(database.engine) as mine:
         inside = AsyncSQLAlchemyAdapter(mine, TABLES, clock=time)
         await inside.delete_session("other")
@@ -145,7 +145,7 @@ async def test_callers_connection_is_not_repeated(
     rivals: Rivals,
     time: Time,
 ) -> None:
-    """A sessionmaker of the caller's connection joins the caller's transaction: it is the same."""
+    """A sessionmaker on the caller's connection joins its transaction: no retry either."""
     async with database.engine.connect() as mine:
         await mine.execute(text("DELETE FROM auth_session WHERE id = 'other'"))
         source = database.sessionmaker_of(mine)
@@ -163,7 +163,7 @@ async def test_revoked_sessions_are_counted_once(
     adapter: AsyncSQLAlchemyAdapter,
     rivals: Rivals,
 ) -> None:
-    """The log line says how many sessions were revoked, whatever was rolled back before."""
+    """The log line has the number of revoked sessions, without those that were rolled back."""
     lock = lock_before(rivals, "DELETE FROM auth_user", times=2)
     with caplog.at_level(logging.INFO, "lucia"), revocation("u1"), lock as met:
         await adapter.delete_user("u1")
@@ -181,7 +181,7 @@ async def test_changed_row_is_read_again(
     time: Time,
     attempts: int,
 ) -> None:
-    """Where writing to a row that changed since it was read is an error, it is read again."""
+    """If a row has changed since it was read, and the write is refused, it is read again."""
     set_snapshot_isolation(database, "ON")
     monkeypatch.setattr(adapters, "MAX_ATTEMPTS", attempts)
     await adapter.renew_session("used", session("new"), grace=0)
@@ -198,7 +198,7 @@ async def test_changed_row_is_read_again(
 
 @pytest.fixture
 async def late_renewal(adapter: AsyncSQLAlchemyAdapter) -> Sequence[str]:
-    """Statements that renew "new", the successor of "used", to "newer"."""
+    """Return statements that renew "new", the successor of "used", to "newer"."""
     await adapter.renew_session("used", session("new"), grace=0)
     columns = "user_id, active_expires, idle_expires, attributes"
     insert = f"INSERT INTO auth_session (id, {columns})"
@@ -216,7 +216,7 @@ def snapshots_differ(database: AsyncDatabase) -> None:
 
 
 def set_snapshot_isolation(database: AsyncDatabase, value: str) -> None:
-    """Say whether MariaDB refuses to write to rows that changed since they were read."""
+    """Set whether MariaDB refuses to write to rows that have changed since they were read."""
 
     def set_option(connection: Connection) -> None:
         connection.exec_driver_sql(f"SET SESSION innodb_snapshot_isolation = {value}")
@@ -232,7 +232,7 @@ async def test_revocation_sees_a_renewal_meanwhile(
     rivals: Rivals,
     late_renewal: Sequence[str],
 ) -> None:
-    """RevocationTracking a used session revokes its newest successor, also one that was made meanwhile."""
+    """Revoking a used session revokes its newest successor, even one that was created meanwhile."""
     # The second DELETE is of "used", and the third one of "new".
     with rivals.change("DELETE FROM auth_session", *late_renewal, place=1) as made:
         await adapter.delete_session("used")
@@ -246,7 +246,7 @@ async def test_keeping_sees_a_renewal_meanwhile(
     rivals: Rivals,
     late_renewal: Sequence[str],
 ) -> None:
-    """A session is kept under its newest id, also if it was renewed meanwhile."""
+    """A session is kept under its newest id, even if it was renewed meanwhile."""
     # The first UPDATE is of "used", and the second one of "new".
     with rivals.change("UPDATE auth_session", *late_renewal, place=1) as made:
         assert await adapter.delete_other_sessions("u1", "used")
@@ -261,9 +261,9 @@ async def late(
     adapter: AsyncSQLAlchemyAdapter,
     time: Time,
 ) -> AsyncIterator[AsyncSQLAlchemyAdapter]:
-    """An adapter over a caller's session that reads before other transactions are committed.
+    """Yield an adapter over a caller's session that has read before other transactions commit.
 
-    So what it reads without a lock afterwards is old, where the database does that.
+    Where the database works on snapshots, later reads without a lock are out of date.
     """
     async with database.session(database.engine) as mine:
         made = AsyncSQLAlchemyAdapter(mine, TABLES, clock=time)
@@ -278,7 +278,7 @@ async def test_keeping_after_another_sign_out(
     adapter: AsyncSQLAlchemyAdapter,
     database: AsyncDatabase,
 ) -> None:
-    """Ending the others ends where another transaction has ended one of them meanwhile."""
+    """Revoking the others works if another transaction has revoked one of them meanwhile."""
     await adapter.delete_session("other")
     with at_most(database, statements=20):
         assert await late.delete_other_sessions("u1", "used")
@@ -288,7 +288,7 @@ async def test_renewal_after_another_renewal(
     late: AsyncSQLAlchemyAdapter,
     adapter: AsyncSQLAlchemyAdapter,
 ) -> None:
-    """Within the grace, a renewal finds the successor that another transaction has made meanwhile."""
+    """Within the grace, a renewal returns the successor from another, later transaction."""
     await adapter.renew_session("used", session("new"), grace=HOUR)
     assert await late.renew_session("used", session("newer"), grace=HOUR) == session("new")
 
@@ -297,7 +297,7 @@ async def test_key_that_another_user_has_taken(
     late: AsyncSQLAlchemyAdapter,
     adapter: AsyncSQLAlchemyAdapter,
 ) -> None:
-    """A key that another transaction has stored meanwhile is a duplicate, and no database error."""
+    """A key that another transaction stored meanwhile is DuplicateKeyId, and no database error."""
     await adapter.set_key(key("u1"))
     with pytest.raises(DuplicateKeyId):
         await late.set_user("u2", {}, key("u2"))
@@ -307,14 +307,14 @@ async def test_session_id_that_is_taken(
     late: AsyncSQLAlchemyAdapter,
     adapter: AsyncSQLAlchemyAdapter,
 ) -> None:
-    """A session id that another transaction has stored meanwhile is a duplicate too."""
+    """A session id that another transaction stored meanwhile is DuplicateSessionId."""
     await adapter.set_session(session("new"))
     with pytest.raises(DuplicateSessionId):
         await late.set_session(session("new"))
 
 
 def key(user_id: str) -> KeyRow:
-    """A key that each user wants."""
+    """Return a key with the same id for each user."""
     return KeyRow(
         id="email:u1", user_id=user_id, hashed_password=None, primary_key=True, expires=None
     )
@@ -322,7 +322,7 @@ def key(user_id: str) -> KeyRow:
 
 @contextmanager
 def at_most(database: AsyncDatabase, statements: int) -> Generator[None]:
-    """Raise an error in place of the statement after so many."""
+    """Raise an error once more statements than this are executed."""
     left = statements
 
     def count(*_: object) -> None:
@@ -341,9 +341,10 @@ def at_most(database: AsyncDatabase, statements: int) -> Generator[None]:
 
 
 async def sign_out_amid_calls(adapter: AsyncSQLAlchemyAdapter, rounds: int) -> None:
-    """Sign out everywhere while ten sessions are renewed and ten are made."""
+    """Revoke all sessions while ten are renewed and ten are created."""
     for round_ in range(rounds):
-        # A successor's place in the index is before the used one's, where the sign-out has been.
+        # In the index, a successor may be stored before the used id, where the revocation already
+        # was.
         before = [f"{round_} used {number}" for number in range(10)]
         logins = {f"{round_} login {number}" for number in range(10)}
         for id_ in before:
@@ -358,11 +359,11 @@ async def sign_out_amid_calls(adapter: AsyncSQLAlchemyAdapter, rounds: int) -> N
 
 
 async def test_sign_out_amid_renewals_and_logins(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """No call fails, and of the sessions from before neither one nor a successor is left."""
+    """No call fails, and no session from before is left, nor a successor of one."""
     await sign_out_amid_calls(adapter, rounds=3)
 
 
 @pytest.mark.slow
 async def test_many_sign_outs_amid_renewals_and_logins(adapter: AsyncSQLAlchemyAdapter) -> None:
-    """In many rounds, too, no call fails and no session from before is left."""
+    """In many rounds, no call fails, and no session from before is left."""
     await sign_out_amid_calls(adapter, rounds=20)

@@ -1,4 +1,4 @@
-"""Text that some database refuses, NUL and lone surrogates, is refused before any database is asked."""
+"""Text with NUL or a lone surrogate is refused before the database is called."""
 
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -26,20 +26,20 @@ TABLES = AuthTables(METADATA, user_columns=[Column("name", Text)], sessions=True
     ids=["NUL", "a NUL at the end", "surrogate", "surrogate amid"],
 )
 def bad(request: pytest.FixtureRequest) -> str:
-    """A text that some database refuses."""
+    """Return a text that some database refuses."""
     return str(request.param)
 
 
 @pytest.fixture
 async def database_auth(sql_server: SqlServer) -> AsyncIterator[AsyncAuth[User]]:
-    """Accounts and sessions on a real server."""
+    """Yield an ``Auth`` with users and sessions on a real server."""
     async with AsyncDatabase(METADATA, server=sql_server) as engine:
         adapter = AsyncSQLAlchemyAdapter(engine, TABLES)
         yield AsyncAuth(sessions=adapter, users=adapter, env="DEV", hash=CHEAP)
 
 
 async def test_text_that_a_database_refuses(database_auth: AsyncAuth[User], bad: str) -> None:
-    """On a real server such a name is unknown where it is looked up and InvalidInput where it would be stored."""
+    """On a real server, such an id is unknown when looked up, and InvalidInput when stored."""
     auth = database_auth
     user = await auth.create_user(
         primary_key=PrimaryKey("username", "alice", PASSWORD), attributes={"name": "Alice"}
@@ -94,7 +94,7 @@ async def test_text_that_a_database_refuses(database_auth: AsyncAuth[User], bad:
 async def test_a_refused_name_costs_a_verification(
     store: AsyncWatchedStore, time: Time, bad: str
 ) -> None:
-    """A log-in under such a name costs one verification, as one under any unknown name does, and is not looked up."""
+    """A login with such a name costs one verification, as any unknown name, and no lookup."""
     hasher = CountingHash()
     auth = AsyncAuth(sessions=store, users=store, env="DEV", hash=hasher, clock=time)
     with pytest.raises(InvalidKeyId):
@@ -104,7 +104,7 @@ async def test_a_refused_name_costs_a_verification(
 
 
 async def test_nothing_is_stored(auth: AsyncAuth[User], store: AsyncWatchedStore, bad: str) -> None:
-    """Text in an attribute or in metadata, however deep, is refused before the store is asked; other values are let through."""
+    """Such text is refused anywhere in attributes and metadata, before the store is called."""
     user = await auth.create_user(
         primary_key=None,
         attributes={"name": "ünïcode", "photo": b"\0", "tags": ["a", ("b", 1)], "none": None},

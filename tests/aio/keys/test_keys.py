@@ -1,4 +1,7 @@
-"""Keys: what names them, which can go, and single-use ones. ``test_ours_`` marks where this library corrects the original."""
+"""Keys: their names, their removal, and single-use keys.
+
+``test_ours_`` marks what this library fixes in Lucia JS.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -32,12 +35,12 @@ IMPOSSIBLE = {
     "\0": "a name holds a NUL character, which some databases can't keep",
     "x" * 247: "a name must not be longer than 246 characters",
 }
-"""Names that no key of the provider ``username`` can have, and what is said to who typed one."""
+"""Names that no key of the provider ``username`` can have, and the messages for the user."""
 
 
 @pytest.fixture
 async def user_id(auth: AsyncAuth[User]) -> str:
-    """A user with a primary key."""
+    """Return the id of a user with a primary key."""
     user = await auth.create_user(primary_key=PrimaryKey("username", "alice", PASSWORD))
     return user.user_id
 
@@ -45,7 +48,7 @@ async def user_id(auth: AsyncAuth[User]) -> str:
 def reset_key(
     auth: AsyncAuth[User], user_id: str, password: str | None = None
 ) -> Callable[[], Any]:
-    """What makes a single-use key for an hour."""
+    """Return a call that creates a single-use key for an hour."""
     return partial(
         auth.create_single_use_key,
         user_id,
@@ -57,7 +60,7 @@ def reset_key(
 
 
 def single_use(user_id: str, *, expired: bool, password_defined: bool = False) -> SingleUseKey:
-    """What the application gets for that key."""
+    """Return the key as the application gets it."""
     return SingleUseKey(
         provider_id="reset",
         provider_user_id="token",
@@ -70,7 +73,7 @@ def single_use(user_id: str, *, expired: bool, password_defined: bool = False) -
 
 @pytest.mark.parametrize("password", [PASSWORD, None])
 async def test_create_key(auth: AsyncAuth[User], user_id: str, password: str | None) -> None:
-    """A further key of a user is persistent and never primary, and its user is who uses it."""
+    """A second key of a user is persistent and not primary, and logs in its user."""
     key = await auth.create_key(
         user_id, provider_id="email", provider_user_id="a@example.com", password=password
     )
@@ -86,7 +89,6 @@ async def test_create_key(auth: AsyncAuth[User], user_id: str, password: str | N
 
 
 async def test_a_key_can_be_used_again_and_again(auth: AsyncAuth[User], user_id: str) -> None:
-    """Using a persistent key does not consume it."""
     for _ in range(3):
         assert (await auth.use_key("username", "alice", PASSWORD)).user_id == user_id
 
@@ -94,7 +96,10 @@ async def test_a_key_can_be_used_again_and_again(auth: AsyncAuth[User], user_id:
 async def test_a_key_needs_a_user_and_a_name_of_its_own(
     auth: AsyncAuth[User], user_id: str
 ) -> None:
-    """A key for an unknown user is InvalidUserId, a name that is taken DuplicateKeyId, for either kind of key; the taken one stays."""
+    """A key of an unknown user is InvalidUserId; a taken name is DuplicateKeyId, and stays.
+
+    Both hold for either kind of key.
+    """
     makers: list[Callable[..., Any]] = [
         auth.create_key,
         partial(auth.create_single_use_key, expires_in=HOUR),
@@ -115,7 +120,7 @@ async def test_a_key_needs_a_user_and_a_name_of_its_own(
 async def test_key_ids_are_split_at_the_first_colon(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, name: str
 ) -> None:
-    """Colons and any other text in ``provider_user_id`` come back as they were."""
+    """Colons and any other text in ``provider_user_id`` are returned unchanged."""
     await auth.create_key(user_id, provider_id="other", provider_user_id=name, password=None)
     key = await auth.use_key("other", name, None)
     assert (key.provider_id, key.provider_user_id) == ("other", name)
@@ -123,7 +128,7 @@ async def test_key_ids_are_split_at_the_first_colon(
 
 
 async def test_ours_a_provider_id_holds_no_colon(auth: AsyncAuth[User], user_id: str) -> None:
-    """A colon in ``provider_id`` would make one key's id another one's: every method refuses it and says why."""
+    """A colon in ``provider_id`` is refused by every method: it would allow ids of other keys."""
     calls: list[Callable[[], Any]] = [
         partial(auth.create_user, primary_key=PrimaryKey("a:b", "c", None)),
         partial(auth.create_key, user_id, provider_id="a:b", provider_user_id="c", password=None),
@@ -150,7 +155,10 @@ async def test_ours_a_provider_id_holds_no_colon(auth: AsyncAuth[User], user_id:
 async def test_a_key_is_not_made_under_an_impossible_name(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, name: str
 ) -> None:
-    """An empty, overlong or unencodable name is InvalidInput in words for who typed it, and nothing is stored."""
+    """An empty, overlong or unencodable name is InvalidInput, and nothing is stored.
+
+    The message is meant for the person who typed the name.
+    """
     with pytest.raises(InvalidInput, match=rf"\A{IMPOSSIBLE[name]}\Z"):
         await auth.create_key(user_id, provider_id="username", provider_user_id=name, password=None)
     with pytest.raises(InvalidInput, match=rf"\A{IMPOSSIBLE[name]}\Z"):
@@ -163,7 +171,10 @@ async def test_a_key_is_not_made_under_an_impossible_name(
 async def test_an_impossible_name_is_an_unknown_one(
     auth: AsyncAuth[User], store: AsyncWatchedStore, name: str
 ) -> None:
-    """What a person typed into a login form is no programming error: a name that no key can have is InvalidKeyId and not looked up."""
+    """A name that no key can have is InvalidKeyId, and is not looked up.
+
+    Somebody may have typed it into a login form, so it is no programming error.
+    """
     calls: list[Callable[[], Any]] = [
         partial(auth.use_key, "username", name, PASSWORD),
         partial(auth.use_key, "username", name, None),
@@ -180,14 +191,17 @@ async def test_an_impossible_name_is_an_unknown_one(
 
 @pytest.mark.parametrize("wrong", [None, 7, b"alice"])
 async def test_names_are_text(auth: AsyncAuth[User], wrong: Any) -> None:
-    """Bytes and numbers name no key: that is a TypeError."""
+    """A name that is not a string is a TypeError."""
     for provider_id, provider_user_id in ((wrong, "alice"), ("username", wrong)):
         with pytest.raises(TypeError, match="must be a str"):
             await auth.use_key(provider_id, provider_user_id, PASSWORD)
 
 
 async def test_get_key_checks_nothing(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
-    """A key is shown without its password, also when it has expired; an unknown one is InvalidKeyId."""
+    """``get_key`` needs no password, and returns an expired key too.
+
+    An unknown key is InvalidKeyId.
+    """
     await reset_key(auth, user_id)()
     assert await auth.get_key("reset", "token") == single_use(user_id, expired=False)
     time.advance(HOUR)
@@ -199,7 +213,7 @@ async def test_get_key_checks_nothing(auth: AsyncAuth[User], time: Time, user_id
 
 
 async def test_get_all_user_keys(auth: AsyncAuth[User], user_id: str) -> None:
-    """It gives a user's keys of both kinds and nobody else's; an unknown user is InvalidUserId."""
+    """A user's keys of both kinds are returned; an unknown user is InvalidUserId."""
     made = await reset_key(auth, user_id)()
     other = await auth.create_user(primary_key=PrimaryKey("username", "bob", None))
     primary = PersistentKey(
@@ -219,7 +233,10 @@ async def test_get_all_user_keys(auth: AsyncAuth[User], user_id: str) -> None:
 
 
 async def test_delete_key(auth: AsyncAuth[User], user_id: str) -> None:
-    """A further key goes; a primary one stays and an unknown one is no error, and the answer says whether a key was removed."""
+    """``delete_key`` returns whether it removed a key; a primary key stays.
+
+    An unknown key is no error.
+    """
     await auth.create_key(user_id, provider_id="email", provider_user_id="a", password=None)
     for names, removed in (
         (("email", "a"), True),
@@ -232,14 +249,14 @@ async def test_delete_key(auth: AsyncAuth[User], user_id: str) -> None:
     assert [key.provider_id for key in await auth.get_all_user_keys(user_id)] == ["username"]
 
 
-# --- single-use keys
+# --- Single-use keys
 
 
 @pytest.mark.parametrize("password", [None, "123456"])
 async def test_a_single_use_key_is_consumed_by_its_first_use(
     auth: AsyncAuth[User], user_id: str, password: str | None
 ) -> None:
-    """It works once, up to the very end of its time, and is gone then."""
+    """A single-use key works once, and is unknown afterwards."""
     made = await reset_key(auth, user_id, password)()
     assert made == single_use(user_id, expired=False, password_defined=password is not None)
     assert await auth.use_key("reset", "token", password) == made
@@ -252,7 +269,7 @@ async def test_a_single_use_key_is_consumed_by_its_first_use(
 async def test_a_single_use_key_works_up_to_its_very_end(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
-    """Equality still counts as alive."""
+    """A key is valid up to and including the millisecond at which it expires."""
     await reset_key(auth, user_id)()
     time.advance(HOUR)
     assert await auth.use_key("reset", "token", None) == single_use(user_id, expired=False)
@@ -262,7 +279,7 @@ async def test_a_single_use_key_works_up_to_its_very_end(
 async def test_an_expired_single_use_key_is_consumed_too(
     auth: AsyncAuth[User], time: Time, user_id: str, password: str | None
 ) -> None:
-    """Past its end it is ExpiredKey once, and unknown from then on."""
+    """An expired key is ExpiredKey at its first use, and unknown afterwards."""
     await reset_key(auth, user_id, password)()
     time.advance(HOUR)
     time.now += 1
@@ -274,7 +291,7 @@ async def test_an_expired_single_use_key_is_consumed_too(
 async def test_a_wrong_password_consumes_no_key(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
-    """The password is checked before the expiry, and a wrong one leaves the key, also an expired one."""
+    """A wrong password leaves the key, even an expired one: the password is checked first."""
     await reset_key(auth, user_id, "123456")()
     for wrong in ("654321", None, "", "\ud800"):
         with pytest.raises(InvalidPassword):
@@ -289,7 +306,7 @@ async def test_a_wrong_password_consumes_no_key(
 async def test_ours_a_single_use_key_is_consumed_once_under_concurrency(
     auth: AsyncAuth[User], user_id: str, password: str | None
 ) -> None:
-    """Of many uses at once exactly one succeeds; all others find no such key."""
+    """Of several concurrent uses exactly one succeeds; the others are InvalidKeyId."""
     made = await reset_key(auth, user_id, password)()
     outcomes = await AsyncRacingCalls.gather_results(
         *[partial(auth.use_key, "reset", "token", password)] * 5
@@ -301,7 +318,7 @@ async def test_ours_a_single_use_key_is_consumed_once_under_concurrency(
 async def test_ours_who_comes_second_to_a_single_use_key_finds_none(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """A use that was overtaken after it had read the key does not count."""
+    """If another use consumes the key after it was read, the use is InvalidKeyId."""
     await reset_key(auth, user_id)()
     store.after["get_key"] = partial(auth.use_key, "reset", "token", None)
     with pytest.raises(InvalidKeyId):
@@ -309,7 +326,7 @@ async def test_ours_who_comes_second_to_a_single_use_key_finds_none(
 
 
 async def test_what_can_not_be_noted_consumes_no_key(auth: AsyncAuth[User], user_id: str) -> None:
-    """A login that is refused for what it notes leaves a single-use key to be used."""
+    """A login that is refused for its metadata does not consume the key."""
     await reset_key(auth, user_id)()
     with pytest.raises(InvalidInput):
         await auth.create_session_with_key("reset", "token", None, metadata={"a": "x" * 8_192})
@@ -317,7 +334,6 @@ async def test_what_can_not_be_noted_consumes_no_key(auth: AsyncAuth[User], user
 
 
 async def test_a_login_consumes_a_single_use_key(auth: AsyncAuth[User], user_id: str) -> None:
-    """A login link works once."""
     await reset_key(auth, user_id)()
     assert (await auth.create_session_with_key("reset", "token", None)).user_id == user_id
     with pytest.raises(InvalidKeyId):
@@ -327,7 +343,7 @@ async def test_a_login_consumes_a_single_use_key(auth: AsyncAuth[User], user_id:
 async def test_a_store_that_fails_consumes_nothing(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """If the key can't be removed, the store's error goes up, and the key works once it can."""
+    """If the key can't be removed, the store's error is raised, and the key works later."""
     await reset_key(auth, user_id)()
     store.failing = {"delete_non_primary_key": StoreDownError("down")}
     with pytest.raises(StoreDownError):
@@ -340,7 +356,7 @@ async def test_a_store_that_fails_consumes_nothing(
 async def test_ours_a_bare_number_is_no_time_for_a_key(
     auth: AsyncAuth[User], user_id: str, bare: Any
 ) -> None:
-    """``expires_in`` is a ``timedelta``: all else is refused, and no key is made."""
+    """``expires_in`` must be a ``timedelta``; anything else is refused, and no key is created."""
     with pytest.raises(TypeError, match=r"expires_in must be a datetime\.timedelta"):
         await auth.create_single_use_key(
             user_id, provider_id="reset", provider_user_id="token", password=None, expires_in=bare
@@ -351,7 +367,7 @@ async def test_ours_a_bare_number_is_no_time_for_a_key(
 async def test_a_key_does_not_expire_in_the_past_or_beyond_time(
     auth: AsyncAuth[User], user_id: str
 ) -> None:
-    """A negative time and one beyond the year 9999 are refused."""
+    """A negative lifetime, and one beyond the year 9999, are refused."""
     for expires_in in (timedelta(milliseconds=-1), timedelta.max):
         with pytest.raises(ValueError, match="expires"):
             await auth.create_single_use_key(

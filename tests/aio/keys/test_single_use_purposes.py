@@ -1,4 +1,4 @@
-"""A change of a password and the removal of a key revoke the user's single-use keys for the purposes that were named."""
+"""A password change or a removed key revokes the user's single-use keys of some purposes."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,7 +31,7 @@ NEW = "a new password"
 
 
 async def add_user(auth: AsyncAuth[User], name: str = "alice") -> str:
-    """Store a user with a primary key, and with an address that can be removed."""
+    """Store a user with a primary key and with an email key that can be removed."""
     user = await auth.create_user(primary_key=PrimaryKey("username", name, PASSWORD))
     await auth.create_key(
         user.user_id, provider_id="email", provider_user_id=f"{name}@example.com", password=None
@@ -42,7 +42,7 @@ async def add_user(auth: AsyncAuth[User], name: str = "alice") -> str:
 def token(
     auth: AsyncAuth[User], user_id: str, name: str = "token", *, purpose: str = "password_reset"
 ) -> Callable[[], Any]:
-    """Return the call that makes a single-use key for an hour."""
+    """Return a call that creates a single-use key for an hour."""
     return partial(
         auth.create_single_use_key,
         user_id,
@@ -54,7 +54,7 @@ def token(
 
 
 def changes(auth: AsyncAuth[User]) -> list[Callable[[], Any]]:
-    """Return the calls that change the credentials of alice."""
+    """Return calls that change the credentials of alice."""
     return [
         partial(auth.update_key_password, "username", "alice", NEW),
         partial(auth.update_key_password, "username", "alice", NEW, invalidate_sessions=False),
@@ -65,7 +65,7 @@ def changes(auth: AsyncAuth[User]) -> list[Callable[[], Any]]:
 
 @pytest.fixture(params=range(4), ids=["new password", "sessions stay", "no password", "removal"])
 def change(request: pytest.FixtureRequest, auth: AsyncAuth[User]) -> Callable[[], Any]:
-    """Each way to change the credentials of alice."""
+    """Return each of the calls that change the credentials of alice."""
     ways = changes(auth)
     return ways[int(request.param)]
 
@@ -73,7 +73,7 @@ def change(request: pytest.FixtureRequest, auth: AsyncAuth[User]) -> Callable[[]
 async def test_the_users_own_keys_of_these_purposes(
     auth: AsyncAuth[User], change: Callable[[], Any]
 ) -> None:
-    """Only this user's single-use keys of a named purpose are revoked."""
+    """Only single-use keys of this user are revoked, and only those of a named purpose."""
     alice, bob = await add_user(auth), await add_user(auth, "bob")
     await auth.create_key(
         alice, provider_id="password_reset", provider_user_id="no token", password=None
@@ -100,7 +100,10 @@ async def test_the_users_own_keys_of_these_purposes(
 async def test_what_changes_no_credentials(
     auth: AsyncAuth[User], time: Time, store: AsyncWatchedStore
 ) -> None:
-    """An unknown key, a primary one that stays, a single-use key and a rehash are no change: tokens stay."""
+    """A call that changes no credentials revokes no single-use key.
+
+    Such are the removal of an unknown, primary or single-use key, and a rehash.
+    """
     alice = await add_user(auth)
     await token(auth, alice)()
     await token(auth, alice, "other")()
@@ -121,7 +124,7 @@ async def test_what_changes_no_credentials(
 async def test_named_purposes(
     store: AsyncWatchedStore, time: Time, purposes: Any, *, revoked: bool
 ) -> None:
-    """The purposes that are named take the place of those by default; none switches it off."""
+    """``single_use_purposes`` replaces the default purposes; an empty one revokes nothing."""
     auth = make_auth(store, time, single_use_purposes=purposes)
     alice = await add_user(auth)
     await token(auth, alice)()
@@ -139,7 +142,7 @@ async def test_named_purposes(
 
 
 def test_wrong_purposes(store: AsyncWatchedStore, time: Time) -> None:
-    """A single string and a name that no provider has are refused when ``Auth`` is made."""
+    """A single string, and a purpose with a colon, are refused when ``Auth`` is created."""
     with pytest.raises(TypeError, match=r"such as \('password_reset',\)"):
         make_auth(store, time, single_use_purposes="password_reset")
     with pytest.raises(ValueError, match="no colon"):
@@ -150,7 +153,10 @@ def test_wrong_purposes(store: AsyncWatchedStore, time: Time) -> None:
 async def test_a_token_made_meanwhile(
     auth: AsyncAuth[User], store: AsyncWatchedStore, moment: str
 ) -> None:
-    """A token that is made between the first revocation and the change, or right after the change, is revoked too."""
+    """A token that is created while the credentials are changed is revoked too.
+
+    It may be created between the first revocation and the change, or right after the change.
+    """
     alice = await add_user(auth)
     change = changes(auth)[0 if moment == "update_key_password" else 3]
     store.before[moment] = token(auth, alice, "before")
@@ -165,7 +171,7 @@ async def test_a_token_made_meanwhile(
 async def test_a_token_made_meanwhile_without_the_second_look(
     auth: AsyncAuth[User], store: AsyncWatchedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Control: where tokens are revoked before the change alone, one that is made meanwhile works after it."""
+    """Control: if tokens are only revoked before the change, a concurrent one still works."""
     alice = await add_user(auth)
     revoke, looks = auth._revoke_single_use_keys, list[KeyRow]()
 
@@ -181,7 +187,7 @@ async def test_a_token_made_meanwhile_without_the_second_look(
 
 
 async def test_a_change_that_fails(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
-    """A store that fails amid a change leaves no token that works, and the credentials as they were."""
+    """If the store fails during a change, tokens are revoked, and the credentials are unchanged."""
     alice = await add_user(auth)
     await token(auth, alice)()
     store.failing["update_key_password"] = StoreDownError("down")
@@ -195,7 +201,7 @@ async def test_a_change_that_fails(auth: AsyncAuth[User], store: AsyncWatchedSto
 async def test_tokens_that_can_not_be_looked_at(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """If the store fails before the change nothing was changed; if it fails after it, calling again finishes the work."""
+    """If the store fails before the change, nothing is changed; later, a retry finishes the work."""
     alice = await add_user(auth)
     store.failing["get_keys_by_user_id"] = StoreDownError("down")
     with pytest.raises(StoreDownError):
@@ -219,7 +225,7 @@ async def test_tokens_that_can_not_be_looked_at(
 
 
 async def test_a_key_that_goes_meanwhile(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
-    """A key that is removed between the look at it and the change is InvalidKeyId."""
+    """A key that is removed between its read and the change is InvalidKeyId."""
     alice = await add_user(auth)
     store.before["update_key_password"] = partial(store.delete_keys_by_user_id, alice)
     with pytest.raises(InvalidKeyId):
@@ -229,7 +235,7 @@ async def test_a_key_that_goes_meanwhile(auth: AsyncAuth[User], store: AsyncWatc
 async def test_a_token_used_at_the_same_time(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """Of a log-in by a token and a change at the same time, whichever comes first: afterwards nobody is logged in."""
+    """If a login with a token and a change run concurrently, nobody is logged in afterwards."""
     alice = await add_user(auth)
     for number in range(20):
         await token(auth, alice, f"token-{number}")()
@@ -256,7 +262,7 @@ async def test_a_token_used_at_the_same_time(
 async def test_a_log_in_by_a_token_that_a_change_overtakes(
     auth: AsyncAuth[User], store: AsyncWatchedStore, when: str, moment: str
 ) -> None:
-    """Whenever the password is changed while somebody logs in by a token, no session of theirs is alive afterwards."""
+    """A change at any moment of a login with a token leaves no live session."""
     alice = await add_user(auth)
     await token(auth, alice)()
     hooks: dict[str, Callable[[], Any]] = getattr(store, when)
@@ -272,7 +278,7 @@ async def test_a_log_in_by_a_token_that_a_change_overtakes(
 async def test_log_ins_by_one_token_at_the_same_time(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """However many log in by one token at once, one of them has a session, and no other one is left."""
+    """Of several concurrent logins with one token, one gets a session, and no other is left."""
     alice = await add_user(auth)
     for number in range(10):
         await token(auth, alice, f"token-{number}")()
@@ -289,7 +295,7 @@ async def test_log_ins_by_one_token_at_the_same_time(
 async def test_a_log_in_by_an_expired_token(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time
 ) -> None:
-    """An expired token is consumed without a session, also if it expires while the session is made."""
+    """An expired token is consumed without a session, even if it expires during the login."""
     alice = await add_user(auth)
     for moment in ("get_key", "set_session"):
         await token(auth, alice)()
@@ -303,5 +309,5 @@ async def test_a_log_in_by_an_expired_token(
 
 
 async def advance(time: Time) -> None:
-    """Let two hours pass."""
+    """Advance the clock by two hours."""
     time.advance(timedelta(hours=2))

@@ -1,4 +1,4 @@
-"""The lines for operators: which event writes which line, that none tells a secret, and that nobody can flood the log."""
+"""Log lines: when each one is written, that none has a secret, and that they are limited."""
 
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -43,20 +43,20 @@ FAST = timedelta(milliseconds=500)
 
 
 class Lines:
-    """Return the lines that the library logged, with their fields."""
+    """The lines that the library has logged."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
-        """The events and their fields since the last call."""
+        """Return the events since the last call, with their fields."""
         records = [record for record in self._caplog.records if record.name.startswith("lucia")]
         self._caplog.clear()
         return [(event := record.__dict__["event"], fields_of(event, record)) for record in records]
 
 
 def fields_of(event: str, record: logging.LogRecord) -> dict[str, Any]:
-    """The fields that are declared for the event, by whose logger and level the line is."""
+    """Return the fields declared for the event, and check its logger and level."""
     declared = _logs.EVENTS[event]
     assert (record.name, record.levelno) == (declared.logger, declared.level)
     counted = () if declared.most is None else ("suppressed",)
@@ -65,14 +65,14 @@ def fields_of(event: str, record: logging.LogRecord) -> dict[str, Any]:
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Lines:
-    """Every line of the library."""
+    """Capture every line of the library."""
     caplog.set_level(logging.DEBUG, "lucia")
     return Lines(caplog)
 
 
 @pytest.fixture
 async def redis_auth(redis_server: Server) -> AsyncIterator[AsyncAuth[User]]:
-    """An ``Auth`` with sessions in Redis."""
+    """Yield an ``Auth`` with sessions in Redis."""
     async with Redis.from_url(redis_server.url) as client:
         await client.flushall()
         async with AsyncRedisSessionAdapter(client) as adapter:
@@ -80,7 +80,7 @@ async def redis_auth(redis_server: Server) -> AsyncIterator[AsyncAuth[User]]:
 
 
 async def test_sign_in(auth: AsyncAuth[User], lines: Lines) -> None:
-    """A sign-in writes one line with the user's id, and the key's provider if there was a key."""
+    """A sign-in writes one line, with the user's id, and with the provider if a key was used."""
     user = await auth.create_user(primary_key=ALICE)
     assert lines.take() == []
     await auth.handle_request(Exchange().context).sign_in(user.user_id)
@@ -94,7 +94,7 @@ async def test_sign_in(auth: AsyncAuth[User], lines: Lines) -> None:
 
 
 async def test_refusal(auth: AsyncAuth[User], lines: Lines) -> None:
-    """A refusal says why; of a key that nobody has, its provider is all that is told."""
+    """A refusal is logged with its reason; of an unknown key, only the provider is logged."""
     user = await auth.create_user(primary_key=ALICE)
     used: Callable[..., Any] = auth.use_key
     for call in (used, auth.create_session_with_key):
@@ -118,7 +118,7 @@ async def test_refusal(auth: AsyncAuth[User], lines: Lines) -> None:
 async def test_overtaken_sign_in(
     auth: AsyncAuth[User], store: AsyncWatchedStore, lines: Lines
 ) -> None:
-    """A sign-in that the removal of its key overtakes is a refusal, and no sign-in or revocation."""
+    """If the key is removed during a sign-in, only a refusal is logged."""
     user = await auth.create_user(primary_key=None)
     await auth.create_key(
         user.user_id, provider_id="email", provider_user_id="x", password=PASSWORD
@@ -138,7 +138,10 @@ async def test_overtaken_sign_in(
 async def test_throttling_does_not_flood(
     auth: AsyncAuth[User], lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attempts that are throttled write one line a minute for each key and address; its successor tells how many were left out."""
+    """Throttled attempts write one line a minute for each key and address.
+
+    The next line has the number of suppressed ones.
+    """
     seconds = Time(0)
     monkeypatch.setattr(_logs, "_limiter", _logs.Limiter(seconds))
 
@@ -159,12 +162,12 @@ async def test_throttling_does_not_flood(
     ]
     assert [fields["address"] for fields in await guess("dave", None)] == [None]
 
-    monkeypatch.setattr(_logs.Limiter, "admit", lambda *_: 0)  # the control: nothing is left out
+    monkeypatch.setattr(_logs.Limiter, "admit", lambda *_: 0)  # control: no line is suppressed
     assert len(await guess("erin", None)) == 15
 
 
 async def test_sign_out(auth: AsyncAuth[User], lines: Lines) -> None:
-    """A sign-out writes one line, with the user if he is known; without a session there is none."""
+    """A sign-out writes one line, with the user's id if it is known, and none without a session."""
     session = await auth.create_session("alice")
     lines.take()
     await auth.handle_request(Exchange(session.session_id).context).sign_out()
@@ -175,7 +178,7 @@ async def test_sign_out(auth: AsyncAuth[User], lines: Lines) -> None:
 
 
 async def test_sign_out_from_a_store_that_tells_nothing(lines: Lines, time: Time) -> None:
-    """Where a store does not tell what it ended, the user is known if the request was validated."""
+    """If the store does not return what it revoked, the user is known only from a validation."""
     auth = AsyncAuth(sessions=AsyncDictionaryAdapter(), env="DEV", clock=time)
     for validates, user_id in ((True, "alice"), (False, None)):
         session = await auth.create_session("alice")
@@ -193,7 +196,7 @@ async def test_sign_out_from_a_store_that_tells_nothing(lines: Lines, time: Time
 async def test_revocation(
     auth: AsyncAuth[User], redis_auth: AsyncAuth[User], lines: Lines, where: str
 ) -> None:
-    """A revocation says how many sessions were ended, and whose."""
+    """A revocation is logged with its user and the number of revoked sessions."""
     subject = auth if where == "memory" else redis_auth
     user = await subject.create_user(primary_key=ALICE)
     sessions = [await subject.create_session(user.user_id) for _ in range(6)]
@@ -224,7 +227,7 @@ async def test_revocation(
 
 
 async def test_revocation_that_nobody_counts(lines: Lines) -> None:
-    """A store of sessions with five methods does not say how many it ended, nor does a user adapter."""
+    """An adapter with five methods, or for users only, does not count revoked sessions."""
     metadata = MetaData()
     tables = AuthTables(metadata)
     async with AsyncDatabase(metadata) as engine:
@@ -239,7 +242,7 @@ async def test_revocation_that_nobody_counts(lines: Lines) -> None:
 
 
 async def test_revocation_without_scripts(scriptless_client: Redis, lines: Lines) -> None:
-    """So it is where scripts are refused."""
+    """Revocations are logged with their counts on servers without scripts too."""
     async with AsyncRedisSessionAdapter(scriptless_client) as adapter:
         auth = AsyncAuth(sessions=adapter, env="DEV")
         session = await auth.create_session("alice")
@@ -253,7 +256,10 @@ async def test_revocation_without_scripts(scriptless_client: Redis, lines: Lines
 async def test_revocation_that_fails(
     auth: AsyncAuth[User], store: AsyncWatchedStore, lines: Lines
 ) -> None:
-    """A revocation that fails is an error in the log, once a minute for each user, also where it is a part of something else."""
+    """A failed revocation is an error in the log, once a minute for each user.
+
+    This includes revocations that are a part of another call.
+    """
     user = await auth.create_user(primary_key=ALICE)
     session = await auth.create_session(user.user_id)
     lines.take()
@@ -296,7 +302,7 @@ async def test_revocation_that_no_replica_confirmed(redis_server: Server, lines:
 
 
 async def test_store_unavailable_and_available_again(tmp_path: Path, lines: Lines) -> None:
-    """An outage writes a line when it begins and one when it is over, however many requests fail, and counts them."""
+    """An outage writes a line when it begins, and one with the failures when it ends."""
     seconds = Time(0)
     with own_server("redis-server", tmp_path) as server:
         async with (
@@ -336,7 +342,7 @@ async def test_store_unavailable_and_available_again(tmp_path: Path, lines: Line
 async def test_a_server_that_refuses_is_no_outage(
     redis_server: Server, lines: Lines, wrong: dict[str, Any]
 ) -> None:
-    """A server that answers a connection with an error, which is raised, is not reported as one that does not answer."""
+    """A server that refuses a connection with an error, which is raised, is no outage."""
     async with (
         Redis.from_url(redis_server.url, **wrong) as client,
         AsyncRedisSessionAdapter(client) as adapter,
@@ -366,7 +372,7 @@ async def test_corrupt_index(
 async def test_no_line_tells_a_secret(
     redis_auth: AsyncAuth[User], redis_server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Over a whole scenario no line of any logger, and no field, holds a session id, a password, a hash or a key's name."""
+    """No line and no field has a session id, a password, a hash or a key's name, in any call."""
     caplog.set_level(logging.DEBUG)
     auth = redis_auth
     secrets = {PASSWORD, WRONG, "alice@example.com", "token-of-the-reset", "another password"}
@@ -433,17 +439,18 @@ async def test_no_line_tells_a_secret(
         record.__dict__["event"] for record in caplog.records if record.name.startswith("lucia")
     }
     assert written == {
-        "signed_in", "credentials_refused", "sign_in_throttled", "signed_out", "sessions_revoked", "revocation_failed",
+        "signed_in", "credentials_refused", "sign_in_throttled", "signed_out",
+        "sessions_revoked", "revocation_failed",
         "cross_site_request", "record_ignored", "store_corrupt", "store_unavailable",
     }  # fmt: skip
     text = text_of(caplog)
     assert user.user_id in text
     assert OWN_ORIGIN in text
     assert not [secret for secret in secrets if secret in text]
-    _logs.signed_in(renewed.session_id)  # the control: a secret in a field would be found
+    _logs.signed_in(renewed.session_id)  # control: a secret in a field is found
     assert [secret for secret in secrets if secret in text_of(caplog)] == [renewed.session_id]
 
 
 def text_of(caplog: pytest.LogCaptureFixture) -> str:
-    """Everything that was logged, with all fields."""
+    """Return everything that was logged, with all fields."""
     return "\n".join([caplog.text, *(repr(record.__dict__) for record in caplog.records)])

@@ -1,4 +1,7 @@
-"""Passwords as ``Auth`` uses them. ``test_ours_`` marks where this library corrects the original."""
+"""Passwords as ``Auth`` uses them.
+
+``test_ours_`` marks what this library fixes in Lucia JS.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,12 +45,12 @@ BCRYPT = "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
 
 
 class FullHash(CountingHash):
-    """A hasher whose queue is full once it is told so: it refuses as the workers do."""
+    """A hasher that can pretend that the queue of the workers is full."""
 
     full = False
 
     def hash(self, password: str, /) -> str:
-        """As the counting one, unless full."""
+        """Hash the password, unless full."""
         if self.full:
             raise Overloaded
         return super().hash(password)
@@ -55,40 +58,40 @@ class FullHash(CountingHash):
 
 @pytest.fixture
 def hasher() -> FullHash:
-    """What ``Auth`` is given as ``hash=``."""
+    """Return the hasher that ``Auth`` gets as ``hash=``."""
     return FullHash()
 
 
 @pytest.fixture
 def auth(store: AsyncWatchedStore, time: Time, hasher: FullHash) -> AsyncAuth[User]:
-    """An ``Auth`` with a hasher that counts."""
+    """Return an ``Auth`` with a hasher that counts."""
     return make_auth(store, time, hash=hasher)
 
 
 @pytest.fixture
 async def user_id(auth: AsyncAuth[User]) -> str:
-    """A user with a primary key."""
+    """Return the id of a user with a primary key."""
     user = await auth.create_user(primary_key=PrimaryKey(*ALICE, PASSWORD))
     return user.user_id
 
 
 async def stored_hash(store: AsyncWatchedStore, name: str = "username:alice") -> str | None:
-    """The hash that a key has now."""
+    """Return the current hash of a key."""
     row = await store.get_key(name)
     assert row is not None
     return row.hashed_password
 
 
 async def sessions_of(store: AsyncWatchedStore, user_id: str) -> list[str]:
-    """The ids of a user's sessions."""
+    """Return the ids of a user's sessions."""
     return [row.id for row in await store.get_sessions_by_user_id(user_id)]
 
 
-# --- what is accepted
+# --- Accepted passwords
 
 
 async def test_a_key_takes_its_password_alone(auth: AsyncAuth[User], user_id: str) -> None:
-    """The right password proves the user; another one, and none at all, is InvalidPassword."""
+    """Only the right password logs in; another one, or none, is InvalidPassword."""
     assert (await auth.use_key(*ALICE, PASSWORD)).user_id == user_id
     for wrong in (PASSWORD + " ", PASSWORD.upper(), None):
         with pytest.raises(InvalidPassword):
@@ -98,7 +101,7 @@ async def test_a_key_takes_its_password_alone(auth: AsyncAuth[User], user_id: st
 async def test_ours_a_key_without_a_password_takes_none(
     auth: AsyncAuth[User], user_id: str
 ) -> None:
-    """It is used with ``password=None`` alone: any text is InvalidPassword."""
+    """A key without a password is used with ``password=None``; any text is InvalidPassword."""
     await auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
     assert (await auth.use_key("github", "1", None)).user_id == user_id
     for text in (PASSWORD, "None", " ", *UNACCEPTABLE):
@@ -112,7 +115,10 @@ async def test_ours_a_key_without_a_password_takes_none(
 async def test_ours_an_unacceptable_password_is_refused_before_any_work(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash, user_id: str, password: str
 ) -> None:
-    """Empty, over 1,000 characters or unencodable: InvalidInput where it would be made, InvalidPassword where it is used, no hashing."""
+    """An empty, overlong or unencodable password is refused without hashing or store calls.
+
+    It is InvalidInput as a new password, and InvalidPassword at a login.
+    """
     hasher.made.clear()
     store.calls.clear()
     makers: list[Callable[[], Any]] = [
@@ -143,14 +149,14 @@ async def test_ours_an_unacceptable_password_is_refused_before_any_work(
 async def test_a_password_of_1000_characters_is_accepted(
     auth: AsyncAuth[User], user_id: str
 ) -> None:
-    """The bound is inclusive, and counts characters."""
+    """The limit is inclusive, and counts characters."""
     await auth.update_key_password(*ALICE, "🦊" * 1_000)
     assert (await auth.use_key(*ALICE, "🦊" * 1_000)).user_id == user_id
 
 
 @pytest.mark.parametrize("wrong", [b"bytes", 7])
 async def test_a_password_is_text(auth: AsyncAuth[User], user_id: str, wrong: Any) -> None:
-    """Bytes and numbers can't become a password, and are nobody's."""
+    """Bytes and numbers are a TypeError as a new password, and InvalidPassword at a login."""
     with pytest.raises(TypeError):
         await auth.update_key_password(*ALICE, wrong)
     with pytest.raises(InvalidPassword):
@@ -160,19 +166,23 @@ async def test_a_password_is_text(auth: AsyncAuth[User], user_id: str, wrong: An
 async def test_ours_passwords_are_compared_in_their_normal_form(
     auth: AsyncAuth[User], user_id: str
 ) -> None:
-    """A password typed in another composition of the same letters logs in."""
+    """A password is the same in any Unicode composition of its letters."""
     await auth.update_key_password(*ALICE, "Zoe\u0308 \ufb01sh")
     for typed in ("Zo\u00eb fish", "Zoe\u0308 fish", "Zo\u00eb \ufb01sh"):
         assert (await auth.use_key(*ALICE, typed)).user_id == user_id
 
 
-# --- known and unknown cost the same
+# --- Known and unknown names cost the same
 
 
 async def test_ours_every_refusal_costs_one_verification(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, hasher: FullHash, user_id: str
 ) -> None:
-    """Wrong password, unknown and impossible name, key without a password, bcrypt, expired: each makes one verification at one cost."""
+    """Every refusal makes one verification, at the same cost.
+
+    It may be a wrong password, an unknown or impossible name, a key without a password, a bcrypt
+    hash or an expired key.
+    """
     await auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
     await store.set_key(
         KeyRow(
@@ -212,7 +222,7 @@ async def test_ours_every_refusal_costs_one_verification(
 async def test_ours_a_refusal_does_not_verify_against_a_key_that_must_not_match(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash, user_id: str
 ) -> None:
-    """What is verified for an unknown name is a hash of nothing that anybody knows: no password is right for it."""
+    """An unknown name is verified against a hash that no password matches."""
     for password in (PASSWORD, NEW, "unacceptable"):
         with pytest.raises(InvalidKeyId):
             await auth.use_key("username", "nobody", password)
@@ -224,7 +234,7 @@ async def test_ours_a_refusal_does_not_verify_against_a_key_that_must_not_match(
 async def test_ours_the_pool_learns_the_address(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each password is hashed in the turn of the address that the request came from; new ones have a turn of their own."""
+    """Passwords are hashed in the queue of the request's address; new ones have their own queue."""
     owners: list[str] = []
     enter = _Turns.enter
 
@@ -243,7 +253,8 @@ async def test_ours_the_pool_learns_the_address(
     await auth.handle_request(Exchange(address="203.0.113.9").context).sign_in_with_key(
         *ALICE, PASSWORD
     )
-    assert owners[2:] == [here, here]  # the second looks at a hash that somebody else has replaced
+    # The second one verifies the hash that was replaced meanwhile.
+    assert owners[2:] == [here, here]
     for address in ("203.0.113.9", None):
         with pytest.raises(InvalidKeyId):
             await auth.use_key("username", "nobody", PASSWORD, address=address)
@@ -255,7 +266,7 @@ async def test_ours_the_pool_learns_the_address(
 async def test_an_outdated_hash_is_refused(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """bcrypt's ``$2a`` is OutdatedPassword for any password; a text that is no hash is nobody's password."""
+    """A bcrypt ``$2a`` hash is OutdatedPassword; text that is no hash matches no password."""
     await store.update_key_password("username:alice", BCRYPT)
     with pytest.raises(OutdatedPassword):
         await auth.use_key(*ALICE, PASSWORD)
@@ -266,7 +277,7 @@ async def test_an_outdated_hash_is_refused(
 
 
 async def test_the_configured_hasher_makes_the_hashes(store: AsyncWatchedStore, time: Time) -> None:
-    """``hash=LuciaHash()`` writes what a JavaScript service reads."""
+    """``hash=LuciaHash()`` writes hashes that a JavaScript service can read."""
     auth = make_auth(store, time, hash=LuciaHash())
     await auth.create_user(primary_key=PrimaryKey(*ALICE, PASSWORD))
     hashed = await stored_hash(store)
@@ -275,13 +286,13 @@ async def test_the_configured_hasher_makes_the_hashes(store: AsyncWatchedStore, 
     assert (await auth.use_key(*ALICE, PASSWORD)).password_defined
 
 
-# --- rehash on use
+# --- Rehashing
 
 
 async def test_ours_a_hash_of_another_kind_is_replaced_on_use(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """After a login the hash is of the configured kind, for the same password, and no session was ended."""
+    """A login replaces a hash of another kind by a configured one, and revokes nothing."""
     session = await auth.create_session(user_id)
     await store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
     assert (await auth.use_key(*ALICE, PASSWORD)).user_id == user_id
@@ -296,7 +307,7 @@ async def test_ours_a_hash_of_another_kind_is_replaced_on_use(
 async def test_a_wrong_password_replaces_no_hash(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """Only a verified password is hashed anew."""
+    """Only a verified password is hashed again."""
     old = OTHER_COST.hash(PASSWORD)
     await store.update_key_password("username:alice", old)
     with pytest.raises(InvalidPassword):
@@ -308,7 +319,7 @@ async def test_a_wrong_password_replaces_no_hash(
 async def test_ours_a_rehash_never_undoes_a_password_change(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, moment: str
 ) -> None:
-    """A password that is changed between the check of the old one and its rehash stays changed."""
+    """A password that is changed between its check and the rehash stays changed."""
     await store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
     change = partial(auth.update_key_password, *ALICE, NEW)
     if moment == "after reading":
@@ -326,7 +337,7 @@ async def test_ours_a_rehash_never_undoes_a_password_change(
 async def test_ours_a_full_queue_during_a_rehash_leaves_the_login_valid(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash, user_id: str
 ) -> None:
-    """If there is no room to hash the password anew, the login counts, and the next one replaces the hash."""
+    """If the queue is full at a rehash, the login is valid, and the next login rehashes."""
     old = OTHER_COST.hash(PASSWORD)
     await store.update_key_password("username:alice", old)
     await auth.use_key("username", "alice", PASSWORD)
@@ -342,7 +353,7 @@ async def test_ours_a_full_queue_during_a_rehash_leaves_the_login_valid(
 async def test_ours_parallel_logins_survive_each_others_rehash(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """Logins at once with an old hash all succeed, whoever's rehash wins."""
+    """Concurrent logins with an old hash all succeed."""
     await store.update_key_password("username:alice", OTHER_COST.hash(PASSWORD))
     outcomes = await AsyncRacingCalls.gather_results(
         *[partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 5
@@ -354,7 +365,7 @@ async def test_ours_parallel_logins_survive_each_others_rehash(
 async def test_ours_a_login_survives_somebody_elses_rehash(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """A hash of the same password that another process wrote meanwhile does not end the login."""
+    """A hash of the same password from another process does not revoke the login."""
     again = CHEAP.hash(PASSWORD)
     store.before["set_session"] = partial(store.update_key_password, "username:alice", again)
     session = await auth.create_session_with_key(*ALICE, PASSWORD)
@@ -365,20 +376,20 @@ async def test_ours_a_login_survives_somebody_elses_rehash(
 async def test_too_many_passwords_at_once_are_refused(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: FullHash
 ) -> None:
-    """Where nothing can be done without hashing, a full queue is Overloaded, and nothing is stored."""
+    """If a call needs a hash and the queue is full, it is Overloaded, and nothing is stored."""
     hasher.full = True
     with pytest.raises(Overloaded):
         await auth.create_user(primary_key=PrimaryKey(*ALICE, PASSWORD))
     assert store.calls == []
 
 
-# --- changing a password
+# --- Password changes
 
 
 async def test_ours_a_password_change_ends_all_sessions(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """By default nobody stays logged in; other users' sessions do, and the new password alone is right."""
+    """By default all sessions of the user are revoked, and only the new password is right."""
     await auth.create_session(user_id)
     theirs = await auth.create_session("other")
     assert await auth.update_key_password(*ALICE, NEW) is None
@@ -392,7 +403,7 @@ async def test_ours_a_password_change_ends_all_sessions(
 async def test_ours_the_session_that_changes_the_password_goes_on_under_a_new_id(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """``keep_session=`` renews that session instead of keeping its id, which is dead at once, and ends the others."""
+    """``keep_session=`` replaces this session's id at once, and revokes the other sessions."""
     await auth.create_session(user_id)
     mine = await auth.create_session(user_id, metadata={"a": 1})
     kept = await auth.update_key_password(*ALICE, NEW, keep_session=mine.session_id)
@@ -407,7 +418,7 @@ async def test_ours_the_session_that_changes_the_password_goes_on_under_a_new_id
 async def test_ours_a_used_id_keeps_its_successor_at_a_password_change(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """A request that still carries a used id within its grace keeps its login; both ids are dead then."""
+    """A request with a used id within its grace keeps its login under a new id."""
     used = await auth.create_session(user_id)
     current = await auth.renew_session(used.session_id)
     kept = await auth.update_key_password(*ALICE, NEW, keep_session=used.session_id)
@@ -422,7 +433,7 @@ async def test_ours_a_used_id_keeps_its_successor_at_a_password_change(
 async def test_what_is_no_live_session_is_not_kept(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, keep: str
 ) -> None:
-    """If ``keep_session=`` names nothing, all sessions end and nothing comes back."""
+    """If ``keep_session=`` is no live session, all are revoked, and None is returned."""
     await auth.create_session(user_id)
     assert await auth.update_key_password(*ALICE, NEW, keep_session=keep) is None
     assert await sessions_of(store, user_id) == []
@@ -431,7 +442,7 @@ async def test_what_is_no_live_session_is_not_kept(
 async def test_another_users_session_is_neither_kept_nor_ended(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """``keep_session=`` of somebody else changes nothing for them."""
+    """``keep_session=`` with another user's session leaves that session unchanged."""
     await auth.create_session(user_id)
     theirs = await auth.create_session("other")
     assert await auth.update_key_password(*ALICE, NEW, keep_session=theirs.session_id) is None
@@ -442,7 +453,7 @@ async def test_another_users_session_is_neither_kept_nor_ended(
 async def test_a_kept_session_that_is_ended_meanwhile_is_not_handed_out(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """Who signs out while the password is changed is signed out: there is no session whose cookie could be set."""
+    """If the kept session is revoked during the change, it stays revoked, and None is returned."""
     mine = await auth.create_session(user_id)
     store.after["renew_session"] = partial(auth.invalidate_session, mine.session_id)
     assert await auth.update_key_password(*ALICE, NEW, keep_session=mine.session_id) is None
@@ -450,14 +461,13 @@ async def test_a_kept_session_that_is_ended_meanwhile_is_not_handed_out(
 
 
 async def test_ours_the_ending_can_be_switched_off(auth: AsyncAuth[User], user_id: str) -> None:
-    """With ``invalidate_sessions=False`` every session goes on under its id."""
+    """With ``invalidate_sessions=False``, every session keeps its id."""
     session = await auth.create_session(user_id)
     assert await auth.update_key_password(*ALICE, NEW, invalidate_sessions=False) is None
     assert (await auth.get_session(session.session_id)).handle == session.handle
 
 
 async def test_a_password_can_be_taken_away_and_given(auth: AsyncAuth[User], user_id: str) -> None:
-    """``None`` makes a key without a password, and back."""
     await auth.update_key_password(*ALICE, None)
     assert not (await auth.use_key(*ALICE, None)).password_defined
     await auth.update_key_password(*ALICE, NEW)
@@ -469,7 +479,7 @@ async def test_a_password_can_be_taken_away_and_given(auth: AsyncAuth[User], use
 async def test_an_unknown_key_has_no_password_to_change(
     auth: AsyncAuth[User], user_id: str
 ) -> None:
-    """It is InvalidKeyId, and no session is ended."""
+    """An unknown key is InvalidKeyId, and no session is revoked."""
     session = await auth.create_session(user_id)
     with pytest.raises(InvalidKeyId):
         await auth.update_key_password("username", "nobody", NEW)
@@ -483,7 +493,10 @@ async def test_an_unknown_key_has_no_password_to_change(
 async def test_ours_sessions_that_were_not_ended_are_told(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, failing: str
 ) -> None:
-    """If the revocation fails, the password is changed and the error says so, with its cause; the same call again ends the sessions."""
+    """If the revocation fails, the error says that the password was changed; a retry revokes.
+
+    It has the store's error as its cause.
+    """
     mine = await auth.create_session(user_id)
     await auth.create_session(user_id)
     keep = None if failing == "delete_sessions_by_user_id" else mine.session_id
@@ -506,7 +519,7 @@ async def test_ours_sessions_that_were_not_ended_are_told(
 async def test_a_password_that_could_not_be_changed_ends_no_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """The password comes first: if that fails, the store's error goes up and all sessions stay."""
+    """If the password can't be changed, the store's error is raised, and all sessions stay."""
     session = await auth.create_session(user_id)
     store.failing = {"update_key_password": StoreDownError("down")}
     with pytest.raises(StoreDownError):
@@ -514,7 +527,7 @@ async def test_a_password_that_could_not_be_changed_ends_no_session(
     assert (await auth.get_session(session.session_id)).handle == session.handle
 
 
-# --- logins that race a change
+# --- Logins concurrent with a change
 
 
 @pytest.mark.parametrize("moment", ["after get_key", "before set_session", "after set_session"])
@@ -522,7 +535,7 @@ async def test_a_password_that_could_not_be_changed_ends_no_session(
 async def test_ours_a_login_does_not_survive_a_change_that_overtook_it(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, moment: str, change: str
 ) -> None:
-    """Whenever the key is changed after it was read, the login is InvalidPassword and leaves no session."""
+    """If the key is changed after it was read, the login is InvalidPassword, without a session."""
     await auth.create_key(user_id, provider_id="email", provider_user_id="a", password=PASSWORD)
     changes: dict[str, Callable[[], Any]] = {
         "new password": partial(auth.update_key_password, "email", "a", NEW),
@@ -539,7 +552,7 @@ async def test_ours_a_login_does_not_survive_a_change_that_overtook_it(
 async def test_ours_a_login_by_a_key_without_a_password_does_not_survive_that_it_gets_one(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """Also where nothing was typed, a hash that was set meanwhile ends the login."""
+    """A password set meanwhile refuses the login with a key that had none."""
     await auth.update_key_password(*ALICE, None)
     store.before["set_session"] = partial(auth.update_key_password, *ALICE, NEW)
     with pytest.raises(InvalidPassword):
@@ -550,7 +563,7 @@ async def test_ours_a_login_by_a_key_without_a_password_does_not_survive_that_it
 async def test_ours_a_login_does_not_survive_that_its_key_changed_hands(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """A name that is another user's by the end of the login logs nobody in, whatever the password."""
+    """If the key belongs to another user by the end of the login, nobody is logged in."""
     other = await auth.create_user(primary_key=None)
 
     async def hand_over() -> None:
@@ -568,7 +581,7 @@ async def test_ours_a_login_does_not_survive_that_its_key_changed_hands(
 async def test_ours_a_login_that_can_not_be_checked_again_leaves_no_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """If the key can't be read once more, the store's error goes up, and nobody is logged in by it."""
+    """If the key can't be read again, the store's error is raised, and no session is left."""
 
     async def fail() -> None:
         store.failing = {"get_key": StoreDownError("down")}
@@ -582,7 +595,7 @@ async def test_ours_a_login_that_can_not_be_checked_again_leaves_no_session(
 async def test_ours_many_logins_against_one_password_change(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """However logins with the old password and its change overlap, no session of the old password is left."""
+    """However logins and a change overlap, no session of the old password is left."""
     calls: list[Callable[[], Any]] = [partial(auth.create_session_with_key, *ALICE, PASSWORD)] * 8
     await AsyncRacingCalls.gather_results(
         *calls[:4], partial(auth.update_key_password, *ALICE, NEW), *calls[4:]
@@ -603,7 +616,7 @@ async def test_ours_many_logins_against_one_password_change(
 async def test_ours_what_a_person_typed_can_be_told_to_them(
     auth: AsyncAuth[User], name: str, password: str
 ) -> None:
-    """A new name or password that can't be one is an InvalidInput, which is a ValueError too and quotes nothing of it."""
+    """An impossible new name or password is InvalidInput, a ValueError that does not quote it."""
     with pytest.raises(InvalidInput) as caught:
         await auth.create_user(primary_key=PrimaryKey("username", name, password))
     assert isinstance(caught.value, ValueError)

@@ -1,1 +1,1 @@
-"""Helpers that tests of several subjects share."""
+"""Helpers for tests in several folders."""

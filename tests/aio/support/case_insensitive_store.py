@@ -12,7 +12,7 @@ from tests.aio.support.watched_store import AsyncWatchedStore
 
 
 def normalized(text: str) -> str:
-    """Return the same text for all ids that such a store takes for one."""
+    """Return the form that is the same for all ids that such a store considers equal."""
     letters = (
         each
         for each in unicodedata.normalize("NFKD", text)
@@ -22,12 +22,12 @@ def normalized(text: str) -> str:
 
 
 def find(ids: Iterable[str], id_: str) -> str:
-    """Return the stored id that such a store takes for this one, or this one."""
+    """Return the stored id that such a store considers equal to this one, else this one."""
     return next((stored for stored in ids if normalized(stored) == normalized(id_)), id_)
 
 
 class AsyncCaseInsensitiveStore(AsyncWatchedStore):
-    """Finds, changes and removes users, keys and sessions under any spelling of their ids."""
+    """A store that finds, changes and removes rows under any spelling of their ids."""
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
         return await super().get_user(find(self._users, user_id))

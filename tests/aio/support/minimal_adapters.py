@@ -7,7 +7,7 @@ from lucia import DuplicateSessionId, SessionRow
 
 
 class AsyncDictionaryAdapter:
-    """Sessions in a dictionary, as JSON by their ids."""
+    """A store of sessions as JSON in a dictionary, by their ids."""
 
     keeps_attributes = True
 
@@ -40,12 +40,12 @@ class AsyncDictionaryAdapter:
 
 
 class AsyncColumnsAdapter(AsyncDictionaryAdapter):
-    """The same without attributes, like the adapters of Lucia JS."""
+    """A store that drops attributes, like the adapters of Lucia JS."""
 
     keeps_attributes = False
 
     async def set_session(self, session: SessionRow, /) -> None:
-        """Store the columns of a new session without its attributes."""
+        """Store a new session without its attributes."""
         columns = SessionRow(
             id=session.id,
             user_id=session.user_id,
@@ -63,7 +63,7 @@ def encode(row: SessionRow) -> str:
 
 
 def decode(record: str) -> SessionRow:
-    """Decode the session in a record."""
+    """Decode a session from JSON."""
     session_id, user_id, active_expires, idle_expires, attributes = json.loads(record)
     return SessionRow(
         id=session_id,

@@ -1,4 +1,4 @@
-"""Calls of a Redis session adapter that tests on every kind of server make."""
+"""Calls of a Redis session adapter, for tests on every kind of server."""
 
 import traceback
 from collections.abc import Callable
@@ -44,7 +44,7 @@ one_reply_type = pytest.mark.parametrize("decode_responses", [False], ids=["byte
 
 
 def ids(rows: list[SessionRow]) -> list[str]:
-    """The sessions' ids."""
+    """Return the ids of the sessions."""
     return [each.id for each in rows]
 
 
@@ -57,13 +57,13 @@ async def add(adapter: AsyncRedisSessionAdapter, *session_ids: str, user_id: str
 async def renew(
     adapter: AsyncRedisSessionAdapter, used_id: str, successor_id: str, grace: int = MINUTE
 ) -> str | None:
-    """Renew a session of the user u1; the id that came of it."""
+    """Renew a session of the user u1, and return the id of its successor."""
     found = await adapter.renew_session(used_id, row(successor_id), grace=grace)
     return None if found is None else found.id
 
 
 async def use_every_method(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """Go through the whole life of sessions, each kind of answer included."""
+    """Call every method, with each kind of result that it may have."""
     first = row("sessión-1", "üser:{1}", handle="ü", metadata=[1, None])
     await adapter.set_session(first)
     await adapter.set_session(first)
@@ -98,7 +98,7 @@ async def use_every_method(adapter: AsyncRedisSessionAdapter, inspector: Inspect
 
 
 def forgetting_driver(client: Any, inspector: Inspector) -> AsyncRedisDriver:
-    """One before whose commands the scripts are flushed."""
+    """Return a driver that flushes the server's scripts before each command."""
 
     class ForgettingDriver(AsyncRedisDriver):
         async def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:
@@ -109,7 +109,7 @@ def forgetting_driver(client: Any, inspector: Inspector) -> AsyncRedisDriver:
 
 
 def assert_hides_ids(*shown: BaseException | str) -> None:
-    """Neither of the secret ids, nor half of one, is in what would be shown."""
+    """Assert that neither secret id, nor half of one, appears in these texts and tracebacks."""
     for each in shown:
         chain = (
             "".join(traceback.format_exception(each)) + repr(each)
@@ -122,7 +122,7 @@ def assert_hides_ids(*shown: BaseException | str) -> None:
 
 
 def every_call(adapter: AsyncRedisSessionAdapter) -> dict[str, Callable[[], Any]]:
-    """A call of each method with secret ids."""
+    """Return a call of each method with secret ids."""
     return {
         "get_session": partial(adapter.get_session, SECRET),
         "get_sessions_by_user_id": partial(adapter.get_sessions_by_user_id, "u1"),

@@ -1,4 +1,4 @@
-"""Bring about an order of concurrent calls that chance alone seldom does."""
+"""Force an order of concurrent calls that is rare by chance."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ __all__ = [
 
 
 async def until(holds: Callable[[], object], seconds: float = 60) -> None:
-    """Let other callers run until a condition holds.
+    """Wait until a condition holds, while other callers run.
 
     Raises:
         TimeoutError: it did not hold in time.
@@ -36,7 +36,7 @@ async def until(holds: Callable[[], object], seconds: float = 60) -> None:
 
 
 async def retry_until_answered(call: Callable[[], Any], seconds: float = 60) -> Any:
-    """Repeat a call that a busy machine makes miss its deadline, and return its result."""
+    """Repeat a call that may miss its deadline on a busy machine, and return its result."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -47,7 +47,7 @@ async def retry_until_answered(call: Callable[[], Any], seconds: float = 60) -> 
 
 
 class AsyncRendezvous:
-    """Holds callers until a number of them have come; later ones are not held."""
+    """A barrier that holds callers until a number of them have arrived; later ones pass."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -60,7 +60,7 @@ class AsyncRendezvous:
 
 
 class AsyncRendezvousAdapter(AsyncMemoryAdapter):
-    """A store whose concurrent callers can wait for each other, as many as a suite makes."""
+    """A store with a barrier for as many concurrent callers as a suite makes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,9 +68,9 @@ class AsyncRendezvousAdapter(AsyncMemoryAdapter):
 
 
 class AsyncRendezvousDriver(AsyncRedisDriver):
-    """Holds the first write of each operation until a number of operations have come to theirs.
+    """A driver that holds the first write of each operation until all operations have got there.
 
-    By then each has read what it reads beforehand.
+    Each has then done its reads.
     """
 
     def __init__(self, client: Any, count: int) -> None:
@@ -84,9 +84,9 @@ class AsyncRendezvousDriver(AsyncRedisDriver):
 
 
 class AsyncSlowBatchDriver(AsyncRedisDriver):
-    """Waits before each batch, as on a slow network.
+    """A driver that waits before each batch, as on a slow network.
 
-    So other operations run between what an operation has read and what it writes.
+    Other operations run between the reads and the writes of an operation.
     """
 
     async def _send(self, command: Command, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A store in memory that records calls, fails, and runs hooks before or after them."""
+"""A store in memory that records calls, raises errors, and runs hooks before or after calls."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -34,7 +34,7 @@ METHODS = (
 
 
 class StoreDownError(Exception):
-    """An error of a database, which the library does not know."""
+    """An error of a database that the library does not know."""
 
 
 class AsyncWatchedStore(AsyncMemoryAdapter):
@@ -55,7 +55,7 @@ class AsyncWatchedStore(AsyncMemoryAdapter):
         self.failing: dict[str, Exception] = {}
 
     async def step_in(self, hooks: dict[str, Callable[[], Any]], name: str) -> None:
-        """Run a hook, which may call the store."""
+        """Run the hook once if there is one. It may call the store."""
         hook = hooks.pop(name, None)
         if hook is not None:
             await hook()

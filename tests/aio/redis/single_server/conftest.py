@@ -1,4 +1,4 @@
-"""An adapter on an emptied server, and a view of the server's keys."""
+"""An adapter on an emptied server, and an inspector of the server's keys."""
 
 from collections.abc import Iterator
 
@@ -12,12 +12,12 @@ from tools.servers import Server
 
 @pytest.fixture
 def inspector(server: Server) -> Iterator[Inspector]:
-    """A look into the same server from outside, emptied."""
+    """Yield an inspector of the emptied server."""
     with Inspector(server) as found:
         yield found
 
 
 @pytest.fixture
 def adapter(inspector: Inspector, redis_client: Redis) -> AsyncRedisSessionAdapter:
-    """An adapter on an emptied server, over clients that give bytes or text."""
+    """Return an adapter on the emptied server, over clients that return bytes or text."""
     return AsyncRedisSessionAdapter(redis_client)

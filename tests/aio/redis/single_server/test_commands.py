@@ -1,4 +1,4 @@
-"""The commands that reach one server are those that the documentation lists."""
+"""The commands that reach one server are those in the documentation."""
 
 import inspect
 import re
@@ -28,14 +28,14 @@ SCRIPTS = LIST.scripts
 async def test_users_are_not_asked_for(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """A session is stored although its user is nowhere."""
+    """A session is stored even if its user does not exist."""
     await adapter.set_session(row("one", "nobody"))
     assert ids(await adapter.get_sessions_by_user_id("nobody")) == ["one"]
     inspector.check()
 
 
 def described() -> dict[str, set[str]]:
-    """The commands of each method by the class's documentation; ``SCRIPT`` for a script."""
+    """Return the commands of each method in the adapter's docstring; ``SCRIPT`` is a script."""
     table = inspect.cleandoc(AsyncRedisSessionAdapter.__doc__ or "").split("method      ")[1]
     found: dict[str, set[str]] = {}
     method = ""
@@ -58,7 +58,7 @@ def described() -> dict[str, set[str]]:
 
 
 def names(commands: list[str]) -> set[str]:
-    """The commands' names; ``SCRIPT`` for a script."""
+    """Return the names of the commands; ``SCRIPT`` is a script."""
     found = {command.removeprefix("lua ").partition(" ")[0].upper() for command in commands}
     return {"SCRIPT" if name in {"EVAL", "EVALSHA"} else name for name in found}
 
@@ -67,10 +67,10 @@ def names(commands: list[str]) -> set[str]:
 async def test_commands_are_the_documented_ones(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """What MONITOR shows of each method are the commands in the class's documentation, no more and no fewer."""
+    """The commands of each method in MONITOR are exactly those in the adapter's docstring."""
     documented = described()
     seen: dict[str, set[str]] = {}
-    await adapter.get_session("a")  # a new connection asks for more
+    await adapter.get_session("a")  # a new connection sends more commands
 
     async def monitor(method: str, *arguments: Any, **options: Any) -> None:
         with inspector.watched() as commands:
@@ -87,7 +87,7 @@ async def test_commands_are_the_documented_ones(
     inspector.client.delete("session:s10")
     inspector.client.set(
         "session:s11", encode_row(row("s11", life=-HOUR)), ex=60
-    )  # dead, as the original's are that live on
+    )  # expired, like the sessions that Lucia JS leaves there
     await monitor("get_sessions_by_user_id", "u1")
     await monitor("delete_session", "s1")
     await monitor("delete_other_sessions", "u1", "s0")
@@ -139,14 +139,16 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         await adapter.set_session_capped(new, limit=1)
     assert [command for command in commands if "TIME" not in command] == [
         "INFO replication",
-        f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record} {one.idle_expires}",
+        f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record}"
+        f" {one.idle_expires}",
         "lua LLEN userSession:u1",
         f"lua SET session:one {record} NX PXAT {one.idle_expires}",
         "lua LPUSH userSession:u1 one",
         "lua PTTL userSession:u1",
         f"lua PEXPIREAT userSession:u1 {one.idle_expires}",
         "MGET session:one",
-        f"EVALSHA {SCRIPTS.renew.sha} 4 session:one session:new userSession:u1 session:renewed:{{session:one}} {arguments}",
+        f"EVALSHA {SCRIPTS.renew.sha} 4 session:one session:new userSession:u1"
+        f" session:renewed:{{session:one}} {arguments}",
         "lua MGET session:one",
         "lua LLEN userSession:u1",
         f"lua SET session:new {record_of_new} NX PXAT {new.idle_expires}",
@@ -176,7 +178,8 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         "lua DEL session:new",
         "LREM userSession:u1 0 new",
         "LRANGE userSession:u1 0 -1",
-        f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record} {one.idle_expires}",
+        f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record}"
+        f" {one.idle_expires}",
         "lua LLEN userSession:u1",
         f"lua SET session:one {record} NX PXAT {one.idle_expires}",
         "lua LPUSH userSession:u1 one",
@@ -184,7 +187,8 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         f"lua PEXPIREAT userSession:u1 {one.idle_expires}",
         "LRANGE userSession:u1 0 -1",
         "MGET session:one",
-        f"EVALSHA {SCRIPTS.create_capped.sha} 3 session:new userSession:u1 session:one new {record_of_new} {new.idle_expires} 1 1 one one",
+        f"EVALSHA {SCRIPTS.create_capped.sha} 3 session:new userSession:u1 session:one new"
+        f" {record_of_new} {new.idle_expires} 1 1 one one",
         "lua LRANGE userSession:u1 0 -1",
         "lua EXISTS session:one",
         f"lua SET session:new {record_of_new} NX PXAT {new.idle_expires}",
@@ -199,7 +203,7 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
 async def test_scripts_that_the_server_forgot(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """Scripts that the server does not know, before each call anew, are sent whole, and every method works."""
+    """Scripts that the server does not have are sent in full, and every method works."""
     inspector.client.config_resetstat()
     for call in (
         partial(adapter.set_session, row("one")),
@@ -221,7 +225,7 @@ async def test_scripts_that_the_server_forgot(
 async def test_scripts_that_the_server_forgets_at_once(
     redis_client: Redis, inspector: Inspector
 ) -> None:
-    """Every method works where each script is forgotten between any two commands."""
+    """Every method works even if the scripts are flushed before each command."""
     adapter = AsyncRedisSessionAdapter(redis_client)
     adapter._driver = forgetting_driver(redis_client, inspector)
     await use_every_method(adapter, inspector)

@@ -1,4 +1,4 @@
-"""Errors of one server: which error is raised, and that it tells no id."""
+"""Errors of one server: which error is raised, and that it shows no id."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,7 +20,7 @@ from tools.servers import Server, own_server, unused_port
 
 
 async def assert_fails(call: Callable[[], Any], expected: str) -> None:
-    """The call raises the client's own error, which shows no id."""
+    """Assert that the call raises the client's own error, and that it shows no id."""
     with pytest.raises((redis.exceptions.RedisError, valkey.exceptions.ValkeyError)) as raised:
         await call()
     assert type(raised.value).__name__ == expected
@@ -30,7 +30,10 @@ async def assert_fails(call: Callable[[], Any], expected: str) -> None:
 
 @pytest.mark.parametrize("kind", ["redis-py as it is", "valkey-py as it is"])
 async def test_server_without_memory(kind: str, server: Server, inspector: Inspector) -> None:
-    """A server that is out of memory refuses logins with the client's own error and changes nothing; reading and ending work."""
+    """A server without memory refuses logins with the client's own error.
+
+    Nothing is changed, and reads and revocations still work.
+    """
     async with AsyncClients.make(kind, server) as client:
         adapter = AsyncRedisSessionAdapter(client)
         await add(adapter, SECRET)
@@ -51,7 +54,7 @@ async def test_server_without_memory(kind: str, server: Server, inspector: Inspe
 
 
 async def use_scripts(adapter: AsyncRedisSessionAdapter) -> None:
-    """Make the server know every script."""
+    """Run every script, so that the server knows them all."""
     await add(adapter, "1", "2", user_id="u9")
     await adapter.set_session_capped(row("4", "u9"), limit=9)
     await adapter.renew_session("1", row("3", "u9"), grace=0)
@@ -61,7 +64,7 @@ async def use_scripts(adapter: AsyncRedisSessionAdapter) -> None:
 
 @pytest.mark.parametrize("kind", ["redis-py as it is", "valkey-py as it is"])
 async def test_server_that_is_a_replica(kind: str, server: Server, inspector: Inspector) -> None:
-    """A replica is not used, not even to read: its answers may be older than a revocation."""
+    """A replica is not used, even for reads: its data may be older than a revocation."""
     async with (
         AsyncClients.make(kind, server) as client,
         AsyncRedisSessionAdapter(client) as adapter,
@@ -72,7 +75,7 @@ async def test_server_that_is_a_replica(kind: str, server: Server, inspector: In
             calls = every_call(adapter)
             await assert_fails(
                 calls["set_session"], "ReadOnlyError"
-            )  # the connection was open before
+            )  # the connection was already open
             for call in calls.values():
                 with pytest.raises(StoreUnavailable) as raised:
                     await call()
@@ -85,7 +88,7 @@ async def test_server_that_is_a_replica(kind: str, server: Server, inspector: In
 
 @pytest.mark.parametrize("kind", ["redis-py as it is", "valkey-py as it is"])
 async def test_user_without_rights(kind: str, server: Server, inspector: Inspector) -> None:
-    """A server's user without rights gets the client's own error from every method."""
+    """Without rights, every method raises the client's own error."""
     inspector.client.acl_setuser(
         "nobody", enabled=True, nopass=True, reset=True, commands=["+ping"]
     )
@@ -98,7 +101,10 @@ async def test_user_without_rights(kind: str, server: Server, inspector: Inspect
 
 
 async def test_server_without_scripts(tmp_path: Path) -> None:
-    """A server that does not know the commands quotes their arguments in its errors: no part of an id is left there."""
+    """The server's error for an unknown command is raised without the arguments that it quotes.
+
+    They may be ids.
+    """
     renamed = [
         word for name in ("EVALSHA", "MGET", "LRANGE") for word in ("--rename-command", name, "")
     ]
@@ -109,7 +115,10 @@ async def test_server_without_scripts(tmp_path: Path) -> None:
 
 
 async def test_no_server(tmp_path: Path) -> None:
-    """Without a server every method says that nothing was changed, with the client's error as the cause."""
+    """Without a server, every method raises StoreUnavailable, with the client's error as cause.
+
+    It says that nothing was changed.
+    """
     nowhere = Server("redis", "127.0.0.1", unused_port(), tmp_path / "none")
     async with AsyncClients.make_hasty(nowhere) as client:
         for call in every_call(AsyncRedisSessionAdapter(client)).values():
@@ -127,7 +136,7 @@ async def test_no_server(tmp_path: Path) -> None:
 
 
 async def test_server_that_does_not_answer() -> None:
-    """If the server does not answer a connection in time, every method says that nothing was changed."""
+    """If a connection gets no answer in time, every method says that nothing was changed."""
     with silent_server() as server:
         async with AsyncClients.make_hasty(server) as client:
             for call in every_call(

@@ -1,4 +1,4 @@
-"""Values of others, corrupt values and crossed replies are never taken for a session."""
+"""Values of other programs, corrupt values and crossed replies are never taken for a session."""
 
 import logging
 from collections.abc import Callable
@@ -69,7 +69,10 @@ no_list = pytest.mark.parametrize(
 async def test_session_key_of_another_type(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put
 ) -> None:
-    """A session's key with a value of another type is no session, can't be renewed or taken, and is gone when the id is ended."""
+    """A value of another type under a session's key is no session, and is removed on revocation.
+
+    Its id can be neither renewed nor taken.
+    """
     put(inspector.client, "session:x")
     before = inspector.census()
     assert await adapter.get_session("x") is None
@@ -87,7 +90,10 @@ async def test_session_key_of_another_type(
 async def test_indexed_session_of_another_type(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put
 ) -> None:
-    """A listed session whose key holds another type is not listed, not pruned, and gone after a sign-out everywhere."""
+    """A value of another type under an indexed session's key is not listed, and not pruned.
+
+    Revoking all the user's sessions removes it.
+    """
     await add(adapter, "one", "x")
     inspector.client.delete("session:x")
     put(inspector.client, "session:x")
@@ -102,7 +108,10 @@ async def test_indexed_session_of_another_type(
 async def test_index_of_another_type(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put
 ) -> None:
-    """An index of another type is a clear error without an id; nothing is half written; and a session can still be read and ended."""
+    """An index of another type is StoreCorrupt, without an id, and nothing is half written.
+
+    The session can still be read and revoked.
+    """
     await add(adapter, SECRET)
     inspector.client.delete("userSession:u1")
     put(inspector.client, "userSession:u1")
@@ -129,7 +138,7 @@ async def test_index_of_another_type(
 async def test_ending_in_spite_of_an_index(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """If an index can't be written to, the sessions and what they were renewed to are ended all the same, before the error is raised."""
+    """If the index can't be written, sessions and successors are revoked before the error."""
     await add(adapter, "a", "used")
     await renew(adapter, "used", "new")
     await add(adapter, "b", user_id="u2")
@@ -144,7 +153,7 @@ async def test_ending_in_spite_of_an_index(
 async def test_marker_of_another_type(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, put: Put
 ) -> None:
-    """A marker's key with a value of another type leads nowhere and hinders nothing; a renewal writes its own in its place."""
+    """A marker of another type has no successor, and is replaced by a renewal."""
     await add(adapter, "used")
     put(inspector.client, "session:renewed:{session:used}")
     assert await adapter.get_successor("used") is None
@@ -172,9 +181,12 @@ async def test_marker_of_another_type(
 )
 @one_reply_type
 async def test_corrupt_values(
-    adapter: AsyncRedisSessionAdapter, inspector: Inspector, garbage: Any, caplog: pytest.LogCaptureFixture
-) -> None:  # fmt: skip
-    """A value that is no record or no marker is no session and leads nowhere, and can be ended."""
+    adapter: AsyncRedisSessionAdapter,
+    inspector: Inspector,
+    garbage: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A value that is no record or no marker is ignored, logged and can be deleted."""
     await add(adapter, "x", "live")
     inspector.client.set("session:x", garbage)
     inspector.client.set("session:renewed:{session:used}", garbage, px=MINUTE)
@@ -191,7 +203,10 @@ async def test_corrupt_values(
 async def test_record_of_another_session(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another session's record under an id's key is never returned: the connection is dropped and the record read once more."""
+    """Another session's record under an id's key is never returned.
+
+    The connection is closed and the record read again.
+    """
     await add(adapter, "mine", user_id="u1")
     await add(adapter, SECRET, user_id="u2")
     inspector.client.copy(f"session:{SECRET}", "session:mine", replace=True)
@@ -210,7 +225,10 @@ async def test_record_of_another_session(
 async def test_crossed_replies(
     kind: str, crossed: str, server: Server, inspector: Inspector
 ) -> None:
-    """A reply that was left on the connection by somebody else is noticed; the connection is dropped, and the right record read."""
+    """A reply left on the connection by another command is detected, and the command is retried.
+
+    The connection is closed.
+    """
     async with AsyncClients.make(kind, server) as client:
         adapter = AsyncRedisSessionAdapter(client)
         await add(adapter, "mine", "used")
@@ -236,13 +254,13 @@ async def test_crossed_replies(
 
 
 async def idle_connection(adapter: AsyncRedisSessionAdapter) -> Any:
-    """The connection that the adapter's next command goes over."""
+    """Return the connection that the adapter uses for its next command."""
     route: Any = await adapter._driver._route.get()
     return route._server._idle[-1].connection
 
 
 async def test_entries_of_others(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """An index entry that names another user's session, twice or not, is not listed; one that is there twice is listed once."""
+    """Index entries of another user's sessions are not listed; repeated ones are listed once."""
     await add(adapter, "mine")
     await add(adapter, "others", user_id="u2")
     inspector.client.rpush("userSession:u1", "others", "mine", "others", "mine")
@@ -259,7 +277,7 @@ async def test_entries_of_others(adapter: AsyncRedisSessionAdapter, inspector: I
 async def test_thousands_of_dead_entries(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """Reading a user's list takes thousands of dead ids out of the index, and leaves the live ones in their order."""
+    """Listing a user's sessions prunes thousands of dead index entries and keeps the order."""
     inspector.client.rpush("userSession:u1", *(f"dead{number}" for number in range(2_000)))
     await add(adapter, "one")
     inspector.client.lpush("userSession:u1", *(f"dead{number}" for number in range(1_000)))

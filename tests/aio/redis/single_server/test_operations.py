@@ -1,4 +1,4 @@
-"""Creating, renewing and revoking sessions on one server, also many at once."""
+"""Creating, renewing and revoking sessions on one server, also concurrently."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ from tools.servers import until
 
 
 async def test_same_id_twice(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """A second session with an id is refused and changes nothing; the very same session once more is no error and is in the index once."""
+    """A taken id is refused without any change; storing the very same session again is no error."""
     session = row("one", handle="h")
     await adapter.set_session(session)
     await add(adapter, "two")
@@ -34,7 +34,10 @@ async def test_same_id_twice(adapter: AsyncRedisSessionAdapter, inspector: Inspe
 
 
 async def test_same_call_at_once(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """The same session stored many times at once is stored once; of different sessions with one id one is stored."""
+    """Concurrent calls that store the same session store it once.
+
+    Of different sessions with one id, one is stored.
+    """
     session = row("same")
     assert (
         await AsyncRacingCalls.gather_results(*[partial(adapter.set_session, session)] * 10)
@@ -49,7 +52,7 @@ async def test_same_call_at_once(adapter: AsyncRedisSessionAdapter, inspector: I
 
 
 async def test_too_long(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """A record of more than 16 KiB is refused, be it of a new session or of a successor, and nothing is stored."""
+    """A record of more than 16 KiB is refused, also of a successor, and nothing is stored."""
     await add(adapter, "used")
     before = inspector.census()
     with pytest.raises(ValueError, match="16384"):
@@ -63,7 +66,7 @@ async def test_too_long(adapter: AsyncRedisSessionAdapter, inspector: Inspector)
 async def test_renewals_at_once(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, grace: int
 ) -> None:
-    """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
+    """Concurrent renewals store one successor: all calls get it within the grace, else one does."""
     await add(adapter, "used", "other")
     outcomes = await AsyncRacingCalls.gather_results(
         *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
@@ -76,7 +79,7 @@ async def test_renewals_at_once(
 
 
 async def test_lost_reply(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """A renewal that is sent again since its reply was lost gets the same successor, also after the grace."""
+    """A renewal retried after a lost reply returns the same successor, even after the grace."""
     await add(adapter, "used")
     successor = row("new")
     for _ in range(3):
@@ -88,7 +91,10 @@ async def test_lost_reply(adapter: AsyncRedisSessionAdapter, inspector: Inspecto
 
 
 async def test_grace(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """A used id leads to its successor until the grace is over by the server's clock; ending it after that still ends the successor."""
+    """A used id has its successor until the grace ends by the server's clock.
+
+    Revoking the used id later still revokes the successor.
+    """
     await add(adapter, "used")
     await renew(adapter, "used", "new", 30_000)
     inspector.age("used", 25_000)
@@ -105,7 +111,7 @@ async def test_grace(adapter: AsyncRedisSessionAdapter, inspector: Inspector) ->
 
 
 async def test_after_the_marker(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """60 seconds after a renewal the used id is unknown: it leads nowhere, and ending it ends nothing."""
+    """60 seconds after a renewal, the used id is unknown, and revoking it revokes nothing."""
     await add(adapter, "used")
     await renew(adapter, "used", "new")
     inspector.age("used", MINUTE)
@@ -116,7 +122,10 @@ async def test_after_the_marker(adapter: AsyncRedisSessionAdapter, inspector: In
 
 
 async def test_chain(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """A used id leads over all renewals to the live session while each is within its grace; one that is not breaks the chain."""
+    """A used id has the live session as its successor while each renewal is within its grace.
+
+    One renewal beyond its grace breaks the chain.
+    """
     await add(adapter, "s0")
     for number in range(4):
         assert await renew(adapter, f"s{number}", f"s{number + 1}", 30_000) == f"s{number + 1}"
@@ -136,7 +145,7 @@ async def test_chain(adapter: AsyncRedisSessionAdapter, inspector: Inspector) ->
 
 
 async def test_renewal_of_nothing(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """An unknown, ended or dead session has no successor, and nothing is stored."""
+    """An unknown, revoked or expired session can't be renewed, and nothing is stored."""
     await add(adapter, "ended")
     await adapter.delete_session("ended")
     await add(adapter, "dead", user_id="u2")
@@ -150,7 +159,10 @@ async def test_renewal_of_nothing(adapter: AsyncRedisSessionAdapter, inspector: 
 
 
 async def test_ending(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """Several sessions of several users are ended in one call, with unknown, repeated and used ids among them; or none at all."""
+    """One call revokes sessions of several users.
+
+    Unknown, repeated and used ids may be among them; it also may get no ids at all.
+    """
     await add(adapter, "a1", "a2", "a3")
     await add(adapter, "b1", "b2", user_id="u2")
     await renew(adapter, "a2", "a4")
@@ -162,7 +174,7 @@ async def test_ending(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -
 
 
 async def test_last_session(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """With the last session of a user the index is gone too."""
+    """The index disappears with the user's last session."""
     await add(adapter, "one")
     await adapter.delete_session("one")
     assert inspector.keys() == set()
@@ -174,7 +186,10 @@ async def test_last_session(adapter: AsyncRedisSessionAdapter, inspector: Inspec
 async def test_sign_out_everywhere(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, count: int, keep: str
 ) -> None:
-    """However many sessions there are, all are ended but the one to keep, if that is a live one of this user; others' are left alone."""
+    """Any number of sessions is revoked, except a live one of this user to keep.
+
+    The sessions of other users stay.
+    """
     inspector.fill("u1", count)
     await add(adapter, "live", "used")
     await renew(adapter, "used", "successor")
@@ -193,7 +208,10 @@ async def test_sign_out_everywhere(
 async def test_sign_out_during_logins(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """A sign-out everywhere while people log in and renew ends every session from before, and leaves none without its index entry."""
+    """Revoking all sessions during logins and renewals revokes every session from before.
+
+    Each session that is left is in the index.
+    """
     for turn in range(5):
         old = {f"{turn}-old{number}" for number in range(6)}
         await add(adapter, *sorted(old))
@@ -212,7 +230,7 @@ async def test_sign_out_during_logins(
 async def test_keeping_during_renewals(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """A session that is kept while it is renewed is kept as its one successor."""
+    """If a session is renewed while it is kept, its one successor is kept."""
     for turn in range(5):
         await add(adapter, f"{turn}-kept", f"{turn}-other")
         await AsyncRacingCalls.gather_results(

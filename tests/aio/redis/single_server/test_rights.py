@@ -1,4 +1,4 @@
-"""The least rights that a user of one server needs."""
+"""The minimal rights of a Redis user on one server."""
 
 import pytest
 import redis.exceptions
@@ -13,7 +13,7 @@ from tools.servers import Server
 
 
 def allow(inspector: Inspector, commands: tuple[str, ...]) -> None:
-    """Make a user of the server who may run these commands on the adapter's keys, and nothing else."""
+    """Create a Redis user with only these commands, and only on the adapter's keys."""
     rights = [f"+{command}" for command in commands]
     inspector.client.execute_command(
         "ACL", "SETUSER", "app", "reset", "on", ">pass", "~session:*", "~userSession:*", *rights
@@ -22,7 +22,7 @@ def allow(inspector: Inspector, commands: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("kind", ["redis-py as it is", "redis-py, RESP2", "valkey-py as it is"])
 async def test_least_rights(kind: str, server: Server, inspector: Inspector) -> None:
-    """A server's user with the documented rights can do all that the adapter does."""
+    """With the documented rights, every method works."""
     allow(inspector, LEAST_RIGHTS)
     inspector.client.script_flush()
     try:
@@ -34,7 +34,7 @@ async def test_least_rights(kind: str, server: Server, inspector: Inspector) -> 
 
 @pytest.mark.parametrize("missing", LEAST_RIGHTS)
 async def test_each_right_is_needed(missing: str, server: Server, inspector: Inspector) -> None:
-    """Without any one of the documented rights something fails, with the client's own error."""
+    """Without any one of the documented rights, some method raises the client's own error."""
     allow(inspector, tuple(command for command in LEAST_RIGHTS if command != missing))
     inspector.client.script_flush()
     try:
@@ -50,7 +50,7 @@ async def test_each_right_is_needed(missing: str, server: Server, inspector: Ins
 
 
 async def test_wrong_password(server: Server, inspector: Inspector) -> None:
-    """A refused password is the client's own error."""
+    """A wrong password raises the client's own error."""
     allow(inspector, LEAST_RIGHTS)
     try:
         async with AsyncClients.make_hasty(server, username="app", password="wrong") as client:

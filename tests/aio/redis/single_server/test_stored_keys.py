@@ -1,4 +1,4 @@
-"""What is stored on one server: keys, records, when they expire, and ids of every kind."""
+"""Stored data on one server: keys, records, their expiry, and ids of every kind."""
 
 import pytest
 from redis.asyncio import Redis
@@ -17,7 +17,7 @@ from tools.servers import until
 async def test_document_word_for_word(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """``session:{id}`` holds the JSON text of the row as it is, ``userSession:{user}`` the list of ids; there is no other key."""
+    """A session is a JSON record, and its user's index a list of ids; there are no other keys."""
     end = system_clock() + HOUR
     await adapter.set_session(
         SessionRow(id="one", user_id="u1", active_expires=end - 5, idle_expires=end)
@@ -31,15 +31,16 @@ async def test_document_word_for_word(
             attributes={"handle": "h"},
         )
     )
+    times = f'"active_expires":{end - 5},"idle_expires":{end}'
     assert inspector.census() == {
         "session:one": (
             "string",
-            f'{{"id":"one","user_id":"u1","active_expires":{end - 5},"idle_expires":{end}}}'.encode(),
+            f'{{"id":"one","user_id":"u1",{times}}}'.encode(),
             end,
         ),
         "session:two": (
             "string",
-            f'{{"id":"two","user_id":"u1","active_expires":{end - 5},"idle_expires":{end},"handle":"h"}}'.encode(),
+            f'{{"id":"two","user_id":"u1",{times},"handle":"h"}}'.encode(),
             end,
         ),
         "userSession:u1": ("list", [b"two", b"one"], end),
@@ -58,7 +59,7 @@ async def test_document_word_for_word(
 async def test_namespaces(
     redis_client: Redis, inspector: Inspector, namespaces: dict[str, str], session: str, index: str
 ) -> None:
-    """With namespaces of one's own, given whole or in part, every method works and every key lies in them."""
+    """With custom namespaces, all or some, every method works, and every key is in them."""
     adapter = AsyncRedisSessionAdapter(redis_client, namespaces=namespaces)
     await add(adapter, "one", "two")
     assert await renew(adapter, "one", "new") == "new"
@@ -76,14 +77,17 @@ async def test_namespaces(
 
 @one_reply_type
 async def test_refused_namespaces(redis_client: Redis) -> None:
-    """Namespaces that are empty, unknown or collide are refused when the adapter is made."""
+    """Empty, unknown and colliding namespaces are refused when the adapter is created."""
     for refused in ({"session": ""}, {"userSession": "x"}, {"session": "x", "user_session": "x"}):
         with pytest.raises(ValueError, match="namespace"):
             AsyncRedisSessionAdapter(redis_client, namespaces=refused)
 
 
 async def test_times_of_keys(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """A session's key ends when the session does, to the millisecond, the index with its last session; no key is ever without an end."""
+    """A session's key expires with the session, to the millisecond; the index with the last one.
+
+    No key is ever without a TTL (I3).
+    """
     lives = [HOUR, 3 * HOUR, 2 * HOUR, 1_000 * 24 * HOUR, HOUR // 2]
     for number, life in enumerate(lives):
         await adapter.set_session(row(f"s{number}", life=life))
@@ -103,7 +107,7 @@ async def test_times_of_keys(adapter: AsyncRedisSessionAdapter, inspector: Inspe
 
 @one_reply_type
 async def test_everything_ends(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """Once the sessions' time is over, every key is gone by itself."""
+    """Once all sessions have expired, no key is left."""
     for number in range(5):
         await adapter.set_session(row(f"s{number}", life=1_000 + 10 * number))
     await adapter.renew_session("s4", row("new", life=1_000), grace=0)
@@ -116,7 +120,10 @@ async def test_everything_ends(adapter: AsyncRedisSessionAdapter, inspector: Ins
 async def test_index_of_the_original(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """An index that the original wrote, without an end and with sessions that end in 57 years, is read and keeps having no end."""
+    """An index of Lucia JS, without a TTL, is used and keeps having none.
+
+    The keys of its sessions expire in 57 years.
+    """
     old = row("old", life=10 * HOUR)
     record = encode_row(old)
     inspector.client.set("session:old", record, ex=old.idle_expires // 1000)
@@ -136,7 +143,7 @@ async def test_index_of_the_original(
 async def test_already_expired(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, life: int
 ) -> None:
-    """A session that is dead by the server's clock is refused, be it new or a successor, and nothing is changed."""
+    """A session that has expired by the server's clock is refused, and nothing is changed."""
     await add(adapter, "used")
     before = inspector.census()
     end = system_clock() + life
@@ -166,7 +173,7 @@ USER_IDS = {
 async def test_any_user_id(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, user_id: str
 ) -> None:
-    """Every method works with any user id, and touches no other user's sessions."""
+    """Every method works with any user id, and changes no other user's sessions."""
     await add(adapter, "other", user_id=user_id[:-1] + "x")
     await adapter.set_session(row("one", user_id))
     await adapter.set_session(row("two", user_id))
@@ -187,7 +194,7 @@ async def test_any_user_id(
 async def test_any_session_id(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, session_id: str
 ) -> None:
-    """Every method works with any id that a row takes."""
+    """Every method works with any session id that a row accepts."""
     session = row(session_id[:200])
     await adapter.set_session(session)
     assert await adapter.get_session(session.id) == session
@@ -201,7 +208,7 @@ async def test_any_session_id(
 async def test_ids_that_begin_like_a_marker(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """An id that would make a marker's key is refused where it would be stored, and is no session elsewhere."""
+    """An id like a marker's key can't be stored, and is unknown to the other methods."""
     await add(adapter, "used")
     await renew(adapter, "used", "new")
     before = inspector.census()
