@@ -1,4 +1,4 @@
-"""The semaphore for threads that is first come, first served."""
+"""The semaphore for threads that serves them in the order of arrival."""
 
 import threading
 from functools import partial
@@ -10,12 +10,12 @@ from tools.servers import until
 
 
 def is_waiting(semaphore: FairSemaphore, count: int) -> bool:
-    """Whether so many threads wait."""
+    """Return whether exactly so many threads are waiting."""
     return len(semaphore._waiting) == count
 
 
 def test_first_come_first_served() -> None:
-    """A released permit goes to the thread that has waited longest, not to one that comes now."""
+    """A released permit goes to the thread that has waited longest, not to a new one."""
     semaphore, order = FairSemaphore(1), list[int]()
     assert semaphore.acquire(0)
 
@@ -36,7 +36,7 @@ def test_first_come_first_served() -> None:
 
 
 def test_no_permit_in_time() -> None:
-    """Who waits in vain is told so, and no permit is lost with it."""
+    """``acquire`` returns False after its timeout, and no permit is lost."""
     semaphore = FairSemaphore(1)
     assert semaphore.acquire(0)
     assert not semaphore.acquire(0.01)
@@ -46,7 +46,7 @@ def test_no_permit_in_time() -> None:
 
 @pytest.mark.parametrize("handed_over", [False, True], ids=["waiting", "handed over"])
 def test_interrupted(handed_over: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No permit is lost with a thread that is interrupted while it waits, also if it was handed one."""
+    """No permit is lost if a waiting thread is interrupted, even after it was given one."""
     semaphore = FairSemaphore(1)
     assert semaphore.acquire(0)
 
@@ -62,7 +62,7 @@ def test_interrupted(handed_over: bool, monkeypatch: pytest.MonkeyPatch) -> None
             self._is_held = True
 
         def release(self) -> None:
-            """It is handed over."""
+            """Do nothing: the lock is handed over."""
 
     with monkeypatch.context() as patch:
         patch.setattr("lucia._redis.transport.fair_semaphore.threading.Lock", Turn)

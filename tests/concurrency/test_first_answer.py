@@ -1,4 +1,4 @@
-"""Asking several for one answer, and doing something once for all who need it, in both flavours."""
+"""The first answer of several calls, and one call for many callers, both sync and async."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from lucia._redis.transport.single_flight import AsyncSingleFlight, SingleFlight
 
 
 class Asked:
-    """Calls of both flavours that answer after a time, or fail, and write down that they began."""
+    """Sync and async calls that return or fail after a time, and record that they began."""
 
     def __init__(self) -> None:
         self.began: list[str] = []
@@ -22,7 +22,7 @@ class Asked:
         self.cancelled: list[str] = []
 
     def call(self, name: str, after: float = 0, *, fails: bool = False) -> Any:
-        """Return a call for threads."""
+        """Return a sync call."""
 
         def run(seconds: float) -> str:
             self._begin(name, seconds)
@@ -32,7 +32,7 @@ class Asked:
         return run
 
     def task(self, name: str, after: float = 0, *, fails: bool = False) -> Any:
-        """Return a call for tasks, which does not keep to its time."""
+        """Return an async call, which ignores its timeout."""
 
         async def run(seconds: float) -> str:
             self._begin(name, seconds)
@@ -57,7 +57,6 @@ class Asked:
 
 @pytest.fixture
 def asked() -> Asked:
-    """Nothing asked yet."""
     return Asked()
 
 
@@ -65,12 +64,12 @@ Ask = Callable[..., Awaitable[tuple[str | None, list[Exception]]]]
 
 
 async def ask_tasks(asked: Asked, seconds: float, *wanted: Any) -> Any:
-    """Ask in the async flavour."""
+    """Run the async calls."""
     return await AsyncFirstAnswer.of([partial(asked.task, **each)() for each in wanted], seconds)
 
 
 async def ask_threads(asked: Asked, seconds: float, *wanted: Any) -> Any:
-    """Ask in the sync flavour."""
+    """Run the sync calls."""
     calls = [partial(asked.call, **each)() for each in wanted]
     return await asyncio.to_thread(FirstAnswer.of, calls, seconds)
 
@@ -80,14 +79,14 @@ each_way = pytest.mark.parametrize("ask", [ask_tasks, ask_threads], ids=["async"
 
 @each_way
 async def test_one_that_answers(ask: Ask, asked: Asked) -> None:
-    """Where the first one answers, no other is asked."""
+    """If the first call succeeds, no other is made."""
     assert await ask(asked, 30, {"name": "a"}, {"name": "b"}) == ("a", [])
     assert asked.began == ["a"]
 
 
 @each_way
 async def test_none_to_ask(ask: Ask, asked: Asked) -> None:
-    """Without anybody to ask, or without time, there is no answer."""
+    """Without calls, or without time, there is no answer."""
     assert await ask(asked, 30) == (None, [])
     assert await ask(asked, 0, {"name": "a"}) == (None, [])
     assert asked.began == []
@@ -95,7 +94,7 @@ async def test_none_to_ask(ask: Ask, asked: Asked) -> None:
 
 @each_way
 async def test_one_after_another(ask: Ask, asked: Asked) -> None:
-    """After one that fails, many are asked side by side, and then more, within the time of all."""
+    """After a failure, several calls are made in parallel, then the rest, within the timeout."""
     fails = [{"name": f"{number}", "fails": True} for number in range(AT_ONCE + 1)]
     answer, errors = await ask(asked, 30, *fails, {"name": "last"})
     assert answer == "last"
@@ -108,7 +107,7 @@ async def test_one_after_another(ask: Ask, asked: Asked) -> None:
 
 @each_way
 async def test_the_fastest_answers(ask: Ask, asked: Asked) -> None:
-    """Of those that are asked side by side the fastest answer counts, and the first one's time is short."""
+    """Of parallel calls the fastest one counts; the first call gets only a part of the time."""
     began = time.monotonic()
     slow = [{"name": name, "after": 60} for name in ("a", "b", "c")]
     answer, _ = await ask(asked, 6, *slow, {"name": "d", "after": 0.05})
@@ -119,7 +118,7 @@ async def test_the_fastest_answers(ask: Ask, asked: Asked) -> None:
 
 @each_way
 async def test_all_are_late(ask: Ask, asked: Asked) -> None:
-    """When the time is over there is no answer, whatever the calls still do."""
+    """After the timeout there is no answer, even if calls are still running."""
     began = time.monotonic()
     late = [{"name": name, "after": 60} for name in ("a", "b")]
     assert (await ask(asked, 0.6, *late))[0] is None
@@ -127,7 +126,7 @@ async def test_all_are_late(ask: Ask, asked: Asked) -> None:
 
 
 def test_threads_that_are_late() -> None:
-    """Nobody waits for a thread that does not keep to its time."""
+    """A thread that exceeds its timeout is not waited for."""
     over = threading.Event()
 
     def hang(_seconds: float) -> str:
@@ -144,11 +143,11 @@ def test_threads_that_are_late() -> None:
     assert (answer, [str(error) for error in errors]) == (None, ["first"])
 
 
-# Once for all
+# One call for many callers
 
 
 async def test_a_task_for_all() -> None:
-    """While a call runs, others wait for it or go on; who is cancelled does not end it."""
+    """While a call runs, others wait for it or return; a cancelled caller does not cancel it."""
     calls: list[float] = []
     go_on = asyncio.Event()
 
@@ -175,7 +174,7 @@ async def test_a_task_for_all() -> None:
 
 
 async def test_a_task_that_is_given_up() -> None:
-    """Closing ends a call that runs; closing again, or before any, does nothing."""
+    """Closing cancels a running call; closing again, or before any call, does nothing."""
     ended: list[str] = []
 
     async def call(_seconds: float) -> None:
@@ -193,7 +192,10 @@ async def test_a_task_that_is_given_up() -> None:
 
 
 def test_a_thread_for_all() -> None:
-    """While a thread makes the call, others wait for it, as long as they can, or go on; then it is made again."""
+    """While a thread makes the call, others wait for it up to their timeout, or return.
+
+    Later, the call is made again.
+    """
     calls: list[float] = []
     began, go_on = threading.Event(), threading.Event()
 
@@ -216,7 +218,7 @@ def test_a_thread_for_all() -> None:
 
 
 def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started, the others that could be asked were not reached: it is an error of each."""
+    """If no thread can be started, that is the error of each call."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

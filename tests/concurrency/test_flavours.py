@@ -1,4 +1,4 @@
-"""What has no twin: adapters of the wrong flavour, one ``Auth`` in several event loops, and a fork."""
+"""Tests of both flavours together: mixed adapters, wrong settings, event loops and forks."""
 
 import asyncio
 import subprocess
@@ -26,7 +26,7 @@ AUTHS: dict[str, tuple[Any, Any, Any]] = {
 
 @pytest.mark.parametrize("name", AUTHS)
 def test_an_adapter_of_the_other_flavour_is_refused(name: str) -> None:
-    """It is a TypeError when ``Auth`` is made, which names the argument and what it takes, and not an odd failure at the first call."""
+    """An adapter of the other flavour is a TypeError when ``Auth`` is created."""
     auth, right, wrong = AUTHS[name]
     message = {
         "Auth": "is an async adapter; Auth needs a sync one, such as MemoryAdapter",
@@ -40,7 +40,7 @@ def test_an_adapter_of_the_other_flavour_is_refused(name: str) -> None:
 
 
 def test_a_wrapped_method_keeps_its_flavour() -> None:
-    """An adapter whose methods are decorated by the rules of ``functools.wraps`` is taken for what it is."""
+    """A method decorated with ``functools.wraps`` still counts as async."""
 
     method = AsyncMemoryAdapter.get_session
 
@@ -58,7 +58,7 @@ def test_a_wrapped_method_keeps_its_flavour() -> None:
 
 @pytest.mark.parametrize("name", AUTHS)
 def test_a_misspelt_or_missing_setting_is_refused(name: str) -> None:
-    """As any keyword argument in Python is, with the name that was probably meant."""
+    """A misspelt setting is a TypeError that suggests the right name; a missing one is named."""
     auth, adapter, _ = AUTHS[name]
     cases: list[tuple[dict[str, Any], str]] = [
         ({"env": "DEV", "orgin": []}, "unexpected keyword argument 'orgin': did you mean 'origin'"),
@@ -75,14 +75,14 @@ def test_a_misspelt_or_missing_setting_is_refused(name: str) -> None:
 
 
 class AsyncCallable:
-    """An object whose calls have to be awaited."""
+    """An object with an async ``__call__``."""
 
     async def __call__(self, *args: Any) -> Any:
-        """Return something, but not now."""
+        """Return nothing."""
 
 
 async def wait(*_args: Any) -> Any:
-    """Return something, but not now."""
+    """Return nothing, like any async setting that is refused."""
 
 
 @pytest.mark.parametrize("name", AUTHS)
@@ -93,12 +93,15 @@ async def wait(*_args: Any) -> Any:
 def test_a_setting_that_has_to_be_awaited_is_refused(
     name: str, setting: str, function: Any
 ) -> None:
-    """Of an async function the coroutine would be taken for its result: a TypeError says so when ``Auth`` is made."""
+    """An async function as a setting is a TypeError when ``Auth`` is created."""
     auth, adapter, _ = AUTHS[name]
     store = adapter()
     with pytest.raises(
         TypeError,
-        match=rf"\A{setting} must be a plain function, not an async one: .* is called without await",
+        match=(
+            rf"\A{setting} must be a plain function, not an async one:"
+            r" .* is called without await"
+        ),
     ):
         auth(sessions=store, users=store, env="DEV", **{setting: function})
 
@@ -106,7 +109,7 @@ def test_a_setting_that_has_to_be_awaited_is_refused(
 @pytest.mark.parametrize("name", AUTHS)
 @pytest.mark.parametrize("setting", ["transform_database_user", "generate_custom_user_id", "clock"])
 def test_a_setting_that_can_not_be_called_is_refused(name: str, setting: str) -> None:
-    """It is a TypeError when ``Auth`` is made, and not at the first login."""
+    """A setting that can't be called is a TypeError when ``Auth`` is created."""
     auth, adapter, _ = AUTHS[name]
     with pytest.raises(TypeError, match=f"{setting} must be a function, not str"):
         auth(sessions=adapter(), env="DEV", **{setting: "users"})
@@ -114,7 +117,7 @@ def test_a_setting_that_can_not_be_called_is_refused(name: str, setting: str) ->
 
 @pytest.mark.parametrize("name", AUTHS)
 def test_a_setting_without_the_methods_it_needs_is_refused(name: str) -> None:
-    """A class in the place of its instance, a client, or the wrong adapter is a TypeError when ``Auth`` is made."""
+    """A class instead of an instance, a client, or a wrong adapter is a TypeError."""
     auth, adapter, _ = AUTHS[name]
     is_async = auth is AsyncAuth
     redis_adapter: Any = AsyncRedisSessionAdapter if is_async else RedisSessionAdapter
@@ -123,7 +126,8 @@ def test_a_setting_without_the_methods_it_needs_is_refused(name: str) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         (
             {"hash": ScryptHash},
-            r"hash must be an instance of ScryptHash, not the class: call it, as in ScryptHash\(…\)",
+            r"hash must be an instance of ScryptHash, not the class:"
+            r" call it, as in ScryptHash\(…\)",
         ),
         (
             {"hash": "scrypt"},
@@ -131,23 +135,28 @@ def test_a_setting_without_the_methods_it_needs_is_refused(name: str) -> None:
         ),
         (
             {"sessions": redis_adapter},
-            rf"sessions must be an instance of {prefix}RedisSessionAdapter, not the class: call it, as in .*\(…\)",
+            rf"sessions must be an instance of {prefix}RedisSessionAdapter, not the class:"
+            r" call it, as in .*\(…\)",
         ),
         (
             {"sessions": client},
-            rf"sessions must have the methods of {prefix}SessionAdapter: Redis has no get_session, .*",
+            rf"sessions must have the methods of {prefix}SessionAdapter:"
+            r" Redis has no get_session, .*",
         ),
         (
             {"sessions": None},
-            rf"sessions must have the methods of {prefix}SessionAdapter: NoneType has no get_session, .*",
+            rf"sessions must have the methods of {prefix}SessionAdapter:"
+            r" NoneType has no get_session, .*",
         ),
         (
             {"users": adapter},
-            rf"users must be an instance of {prefix}MemoryAdapter, not the class: call it, as in .*\(…\)",
+            rf"users must be an instance of {prefix}MemoryAdapter, not the class:"
+            r" call it, as in .*\(…\)",
         ),
         (
             {"users": redis_adapter(client)},
-            rf"users must have the methods of {prefix}UserAdapter: {prefix}RedisSessionAdapter has no get_user, set_user, .*",
+            rf"users must have the methods of {prefix}UserAdapter:"
+            rf" {prefix}RedisSessionAdapter has no get_user, set_user, .*",
         ),
     ]
     for wrong, message in cases:
@@ -157,7 +166,7 @@ def test_a_setting_without_the_methods_it_needs_is_refused(name: str) -> None:
 
 
 async def whole_life(auth: AsyncAuth[User], name: str) -> Session:
-    """Sign up, log in several times at once, renew at once."""
+    """Sign up, run concurrent logins, and renew a session concurrently."""
     await auth.create_user(primary_key=PrimaryKey("username", name, PASSWORD))
     logins = await asyncio.gather(
         *(auth.create_session_with_key("username", name, PASSWORD) for _ in range(4))
@@ -169,7 +178,7 @@ async def whole_life(auth: AsyncAuth[User], name: str) -> Session:
 
 @pytest.mark.parametrize("five_methods", [False, True])
 def test_ours_one_auth_in_several_event_loops(*, five_methods: bool) -> None:
-    """An ``AsyncAuth`` made outside of any loop works in one after another without being closed, and its sessions go on."""
+    """An ``AsyncAuth`` works in one event loop after another without being closed."""
     store = AsyncMemoryAdapter()
 
     class Five:
@@ -189,7 +198,7 @@ def test_ours_one_auth_in_several_event_loops(*, five_methods: bool) -> None:
 
 
 def run(script: str) -> str:
-    """What a program of its own prints; it must end well and soon."""
+    """Run a program, check its exit status, and return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", dedent(script)],
         capture_output=True,
@@ -202,7 +211,7 @@ def run(script: str) -> str:
 
 
 def test_ours_passwords_verify_after_a_fork() -> None:
-    """Workers that were started before a fork do not hang the children: each verifies passwords, in either flavour."""
+    """After a fork, children verify passwords although the parent has started workers."""
     output = run("""
         import asyncio, os, sys
         from lucia import AsyncAuth, Auth, PrimaryKey, ScryptHash
@@ -233,7 +242,7 @@ def test_ours_passwords_verify_after_a_fork() -> None:
 
 
 def test_a_program_ends_without_closing_its_auth() -> None:
-    """Workers that nobody ended do not keep the interpreter."""
+    """Running workers do not keep a program from exiting."""
     assert (
         run("""
         import asyncio

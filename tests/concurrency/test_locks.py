@@ -1,4 +1,4 @@
-"""Locks, and the value that each process has of its own."""
+"""Locks, and values per process."""
 
 import asyncio
 import threading
@@ -10,14 +10,14 @@ from lucia._compat.locks import AsyncLock, AsyncSelfLocking, Lock, SelfLocking
 from lucia._compat.per_loop import PerProcess
 
 PATIENCE = 30
-"""Seconds after which a test that waits for something has failed."""
+"""Seconds after which a test fails that waits for something."""
 
 
-# One value for each process
+# One value per process
 
 
 def test_each_process_has_its_own() -> None:
-    """A process keeps its value; another makes its own, and forgets its parent's, whose number may come back."""
+    """A process keeps its value; a child creates its own, even if it has an earlier process id."""
     pids = iter([1, 1, 2, 2, 1])
     values = PerProcess(object, getpid=lambda: next(pids))
     first, second, third, fourth, fifth = (values.get() for _ in range(5))
@@ -27,7 +27,7 @@ def test_each_process_has_its_own() -> None:
 
 
 def test_threads_agree_on_one() -> None:
-    """When two threads make the first value at once, both get the same."""
+    """If two threads create the first value at once, both get the same one."""
     both = threading.Barrier(2, timeout=PATIENCE)
 
     def make() -> object:
@@ -44,7 +44,7 @@ def test_threads_agree_on_one() -> None:
 
 
 async def take(lock: AsyncLock, log: list[str], name: str) -> None:
-    """Hold the lock across a few turns of the loop."""
+    """Hold the lock across several iterations of the loop."""
     async with lock:
         log.append(name)
         await asyncio.sleep(0)
@@ -53,21 +53,21 @@ async def take(lock: AsyncLock, log: list[str], name: str) -> None:
 
 
 async def contend(lock: AsyncLock) -> list[str]:
-    """Let three tasks take the lock at once; who was inside, in order."""
+    """Let three tasks acquire the lock at once, and return who was inside, in order."""
     log: list[str] = []
     await asyncio.gather(*(take(lock, log, name) for name in "abc"))
     return log
 
 
 def test_an_async_lock_excludes_in_one_loop_after_another() -> None:
-    """Made outside any loop, it lets one task in at a time, in the first loop and in the next."""
+    """A lock created outside of any loop works in the first loop and in the next one."""
     lock = AsyncLock()
     assert asyncio.run(contend(lock)) == list("aabbcc")
     assert asyncio.run(contend(lock)) == list("aabbcc")
 
 
 async def test_an_async_lock_is_free_after_an_error() -> None:
-    """An error or a cancellation inside goes up and frees the lock."""
+    """An error inside the lock is raised, and releases it."""
     lock = AsyncLock()
     with pytest.raises(ValueError, match="inside"):
         async with lock:
@@ -76,7 +76,7 @@ async def test_an_async_lock_is_free_after_an_error() -> None:
 
 
 def test_an_async_lock_that_a_dead_loop_held_is_free() -> None:
-    """A loop that was closed with the lock held does not hold it any more."""
+    """A lock held when its loop was closed is free in the next loop."""
     lock = AsyncLock()
     loop = asyncio.new_event_loop()
     loop.run_until_complete(lock.__aenter__())
@@ -85,7 +85,7 @@ def test_an_async_lock_that_a_dead_loop_held_is_free() -> None:
 
 
 def test_an_async_lock_refuses_two_loops_at_once() -> None:
-    """It can't exclude across loops, so it says so instead of letting both in."""
+    """Two loops at once are a RuntimeError: the lock can't exclude tasks of different loops."""
     lock = AsyncLock()
     with asyncio.Runner() as runner:
         runner.run(lock.__aenter__())
@@ -96,7 +96,7 @@ def test_an_async_lock_refuses_two_loops_at_once() -> None:
 
 
 def test_a_lock_excludes_threads() -> None:
-    """While one thread holds it another waits."""
+    """While one thread holds the lock, another one waits."""
     lock = Lock()
     log: list[str] = []
     asked = threading.Event()
@@ -116,7 +116,7 @@ def test_a_lock_excludes_threads() -> None:
 
 
 def test_a_lock_is_free_after_an_error() -> None:
-    """An error inside goes up and frees the lock."""
+    """An error inside the lock is raised, and releases it."""
     lock = Lock()
     with pytest.raises(ValueError, match="inside"), lock:
         raise ValueError("inside")
@@ -124,11 +124,11 @@ def test_a_lock_is_free_after_an_error() -> None:
         pass
 
 
-# Objects that lock themselves
+# Objects with a lock of their own
 
 
 async def ask(shared: AsyncSelfLocking, log: list[str], name: str) -> None:
-    """Hold the object across a few turns of the loop."""
+    """Hold the object across several iterations of the loop."""
     await shared._acquire()
     try:
         log.append(name)
@@ -140,7 +140,7 @@ async def ask(shared: AsyncSelfLocking, log: list[str], name: str) -> None:
 
 
 async def test_an_object_excludes_tasks() -> None:
-    """One at a time, in the order in which they came, also once it is free again, and a second time."""
+    """Tasks acquire the object one at a time, in the order of their arrival."""
     shared = AsyncSelfLocking()
     for _ in range(2):
         log: list[str] = []
@@ -150,7 +150,7 @@ async def test_an_object_excludes_tasks() -> None:
 
 
 async def test_a_cancelled_task_does_not_keep_an_object() -> None:
-    """Neither one that waits nor one that holds it."""
+    """A cancelled task frees the object, and one that waits leaves the queue."""
     shared = AsyncSelfLocking()
     log: list[str] = []
     holding, waiting, last = (asyncio.create_task(ask(shared, log, name)) for name in "abc")
@@ -162,7 +162,7 @@ async def test_a_cancelled_task_does_not_keep_an_object() -> None:
 
 
 def test_an_object_excludes_threads() -> None:
-    """While one thread holds it another waits."""
+    """While one thread holds the object, another one waits."""
     shared = SelfLocking()
     log: list[str] = []
     asked = threading.Event()

@@ -1,1 +1,1 @@
-"""The suites for adapters, and adapters that they have to refuse."""
+"""Helpers of the public conformance suites."""

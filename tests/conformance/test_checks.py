@@ -1,4 +1,4 @@
-"""What the public suites are made of: checks, calls at once, and a login for Starlette's test client."""
+"""Helpers of the public suites: checks, concurrent calls, and a login for Starlette's client."""
 
 import threading
 from functools import partial
@@ -21,7 +21,7 @@ ROW = SessionRow(id="the-id", user_id="anna", active_expires=1, idle_expires=2)
 
 
 def test_messages() -> None:
-    """A failed check says what was expected and what was found, ids included, and cuts what is long."""
+    """A failed check says what was expected and found, ids included, and is cut if too long."""
     with pytest.raises(
         AssertionError, match=r"the row: expected None, got SessionRow\(\{'id': 'the-id'"
     ):
@@ -36,7 +36,7 @@ def test_messages() -> None:
 
 
 def test_no_error() -> None:
-    """An error where there must be none is told as a broken law, with its cause."""
+    """An unexpected error fails the check, and is the cause of the AssertionError."""
     with (
         pytest.raises(
             AssertionError, match="a call must raise no error, but it raised KeyError"
@@ -48,7 +48,7 @@ def test_no_error() -> None:
 
 
 def test_refused() -> None:
-    """No error, or another one, where one is due is told as a broken law."""
+    """A missing error, or another one, fails the check."""
     with refused(KeyError, "a call"):
         raise KeyError
     with (
@@ -64,7 +64,7 @@ def test_refused() -> None:
 
 
 def test_calls_in_threads() -> None:
-    """Each call has a thread of its own, so that calls can wait for one another; answers come in the order of the calls."""
+    """Each call runs in its own thread, and the results are in the order of the calls."""
     meeting = threading.Barrier(3)
 
     def meet(name: str) -> str:
@@ -75,7 +75,7 @@ def test_calls_in_threads() -> None:
 
 
 async def test_calls_as_tasks() -> None:
-    """Each call is a task, so that calls can wait for one another; answers come in the order of the calls."""
+    """Each call runs as its own task, and the results are in the order of the calls."""
     seen: list[str] = []
 
     async def meet(name: str) -> str:
@@ -92,7 +92,7 @@ async def test_calls_as_tasks() -> None:
 
 
 async def test_errors_of_calls() -> None:
-    """The library's errors are answers, others go up."""
+    """The library's errors are returned as results, others are raised."""
 
     def fail(error: Exception) -> None:
         raise error
@@ -110,7 +110,7 @@ async def test_errors_of_calls() -> None:
 
 
 def test_starlette_client() -> None:
-    """Starlette's client is logged in through its portal, in the event loop of the application."""
+    """Starlette's client is logged in through its portal, in the application's event loop."""
     auth: AsyncAuth[User] = AsyncAuth(sessions=AsyncMemoryAdapter(), env="DEV")
 
     async def who(request: Request) -> JSONResponse:

@@ -1,7 +1,4 @@
-"""Failed sign-ins in Redis.
-
-Each operation in steps, every order of several at once, and against the failures in memory.
-"""
+"""Failed logins in Redis: the commands, every interleaving, and a comparison with memory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,41 +39,39 @@ PROTOCOLS: Final[Mapping[str, type[Any]]] = {
 
 @pytest.fixture
 def inspector(server: Server) -> Iterator[Inspector]:
-    """A look into an emptied server of each kind."""
+    """Yield an inspector of an emptied server of each kind."""
     with Inspector(server) as found:
         yield found
 
 
 @pytest.fixture(params=PROTOCOLS)
 def protocol(request: pytest.FixtureRequest) -> Throttle:
-    """Each way of counting."""
+    """Return each protocol."""
     found: Throttle = PROTOCOLS[request.param](DEFAULT)
     return found
 
 
 def run(client: Any, operation: Operation[Any]) -> Any:
-    """Run an operation to its end."""
+    """Run an operation to its end, and return its result."""
     return Stepper(client, operation).finish()
 
 
-# --- what each sends
+# --- Commands
 
 
 def replay(operation: Operation[Any], *replies: Reply) -> tuple[list[Command], Any]:
-    """The commands of an operation that gets these replies, and what it returns."""
+    """Return the commands of an operation that gets these replies, and its result."""
     commands = [next(operation)]
     for reply in replies:
         try:
             commands.append(operation.send(reply))
         except StopIteration as end:
             return commands, end.value
-    raise AssertionError("it has not come to its end")
+    raise AssertionError("the operation has not ended")
 
 
 def test_one_script_in_one_trip() -> None:
-    """On one server a key and an address are judged and counted by one script, which declares both
-    lists.
-    """
+    """On one server, one script with both keys checks and counts a key and an address."""
     numbers = (2, 10_000, 600_000, HOUR, HOUR, RULE.kept)
     commands, attempt = replay(
         SingleServerThrottle(DEFAULT).attempt({"a": RULE, "b": RULE}, "word"), [5, 0, 1, 2]
@@ -88,9 +83,9 @@ def test_one_script_in_one_trip() -> None:
 
 
 def test_scripts_side_by_side() -> None:
-    """In a cluster each list has a script of its own.
+    """In a cluster, each key has its own script.
 
-    What one counted is taken back if the other refuses.
+    If one of them refuses, the entry of the other is removed.
     """
     operation = ClusterThrottle(DEFAULT).attempt({"a": RULE, "b": RULE}, "word")
     commands, attempt = replay(operation, [[5, 0, 1], [6, 700, 3]], [1])
@@ -104,9 +99,9 @@ def test_scripts_side_by_side() -> None:
 
 
 def test_plain_commands() -> None:
-    """Without scripts an attempt is counted, with an expiry, before it is judged.
+    """Without scripts, an attempt is added with an expiry before it is checked.
 
-    One that is refused is taken out again.
+    A refused one is removed again.
     """
     operation = PlainThrottle(DEFAULT).attempt({"a": RULE}, "word")
     commands, attempt = replay(
@@ -122,17 +117,18 @@ def test_plain_commands() -> None:
 
 
 def test_nothing_to_do_sends_nothing() -> None:
-    """Taking nothing back is no command."""
+    """Taking nothing back sends no command."""
     assert list(take_back(DEFAULT, {})) == []
 
 
-# --- what they do
+# --- Effects
 
 
 def test_a_list(inspector: Inspector, protocol: Throttle) -> None:
-    """A failure is an entry of a list that expires.
+    """A failure is an entry in a list with a TTL.
 
-    A refused attempt changes nothing; what is taken back is gone, list and all.
+    A refused attempt changes nothing. Entries that are taken back are removed, and the list with
+    the last one.
     """
     attempts = [
         run(inspector.client, protocol.attempt({"a": RULE, "b": RULE}, word)) for word in ("x", "y")
@@ -156,7 +152,7 @@ def test_a_list(inspector: Inspector, protocol: Throttle) -> None:
 
 
 def test_entries_that_are_not_ours(inspector: Inspector, protocol: Throttle) -> None:
-    """What is no entry, or one of a time that can't be, is no failure, and goes away."""
+    """Invalid entries, and those with an impossible time, are ignored and removed."""
     inspector.client.rpush(
         KEY, "", "nonsense", "-", "1-ancient", f"{'9' * 16}-x", f"{'9' * 400}-x", b"\xff-\xff"
     )
@@ -166,7 +162,7 @@ def test_entries_that_are_not_ours(inspector: Inspector, protocol: Throttle) -> 
 
 
 def test_a_key_of_another_type(inspector: Inspector, protocol: Throttle) -> None:
-    """It is the server's error, and no attempt passes."""
+    """A key of another type is the server's error, and no attempt passes."""
     inspector.client.set(KEY, "x")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         run(inspector.client, protocol.attempt({"b": RULE, "a": RULE}, "x"))
@@ -174,9 +170,7 @@ def test_a_key_of_another_type(inspector: Inspector, protocol: Throttle) -> None
 
 
 def test_a_count_that_was_forgotten_meanwhile(inspector: Inspector) -> None:
-    """An attempt that finds its own entry gone, since somebody removed the list in between, may go
-    on.
-    """
+    """An attempt whose entry was removed meanwhile may pass."""
     stepper = Stepper(inspector.client, PlainThrottle(DEFAULT).attempt({"a": RULE}, "x")).step(2)
     inspector.client.delete(KEY)
     assert stepper.finish() == Attempt(
@@ -185,7 +179,7 @@ def test_a_count_that_was_forgotten_meanwhile(inspector: Inspector) -> None:
 
 
 def test_sent_twice(inspector: Inspector) -> None:
-    """A transaction that a client sends again is one failure, and taken back as one."""
+    """A transaction that the client sends twice counts once, and is removed once."""
     stepper = Stepper(inspector.client, PlainThrottle(DEFAULT).attempt({"a": RULE}, "x")).step()
     stepper._execute(stepper.commands[-1])
     attempt = stepper.finish()
@@ -195,7 +189,7 @@ def test_sent_twice(inspector: Inspector) -> None:
 
 
 def test_lists_are_bounded(inspector: Inspector, protocol: Throttle) -> None:
-    """Of many failures only as many are kept as have to be known."""
+    """The list keeps only as many failures as the rule needs."""
     quick = FailureRule(3, 1, 4, HOUR, HOUR)
     passed = 0
     while passed < 4 * quick.kept:
@@ -205,11 +199,11 @@ def test_lists_are_bounded(inspector: Inspector, protocol: Throttle) -> None:
     assert inspector.client.llen(KEY) == quick.kept
 
 
-# --- the same as in memory
+# --- Comparison with memory
 
 
 def age(client: Any, milliseconds: int) -> None:
-    """Let all failures be older by so much."""
+    """Make all failures older by this time."""
     for key in client.keys("session:throttle:*"):
         entries, end = client.lrange(key, 0, -1), client.pexpiretime(key)
         older = [
@@ -222,10 +216,7 @@ def age(client: Any, milliseconds: int) -> None:
 
 
 LARGE: Final = 1_000_000
-"""So many milliseconds are a unit of time in these tests.
-
-Real time that passes meanwhile makes no difference.
-"""
+"""The unit of time in these tests, in milliseconds: so large that real time does not matter."""
 
 large_rules = st.builds(
     lambda free, factor, rest: FailureRule(
@@ -254,9 +245,7 @@ def test_as_in_memory(
     rules: Mapping[str, FailureRule],
     taken: Sequence[tuple[str, Any]],
 ) -> None:
-    """Any sequence of attempts, successes and pauses has in Redis the outcome that it has in
-    memory.
-    """
+    """Any sequence of attempts, successes and pauses has the same results as in memory."""
     inspector.client.flushall()
     protocol, time = PROTOCOLS[name](DEFAULT), Time()
     log, made = FailureLog(time), list[tuple[Attempt, Attempt]]()
@@ -285,7 +274,7 @@ def test_as_in_memory(
 
 
 def aged(client: Any, entries: Mapping[str, str]) -> dict[str, str]:
-    """What became of these entries by :func:`age`."""
+    """Return the entries as :func:`age` has changed them."""
     held = {name: client.lrange(DEFAULT.throttle_key(name), 0, -1) for name in entries}
     words = {name: entry.partition("-")[2].encode() for name, entry in entries.items()}
     return {
@@ -296,13 +285,14 @@ def aged(client: Any, entries: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-# --- every order, without scripts
+# --- Every interleaving, without scripts
 
 
 @dataclass(frozen=True)
 class World:
-    """A server, what each attempt was answered so far, the order of their pushes, and how often the
-    clock was read.
+    """The state of a server and of all attempts.
+
+    It has the replies of each attempt, the order of their pushes, and the number of clock reads.
     """
 
     state: State
@@ -312,19 +302,19 @@ class World:
 
 
 def frozen(reply: Reply) -> Any:
-    """A reply that can be hashed."""
+    """Convert a reply to a hashable value."""
     return tuple(map(frozen, reply)) if isinstance(reply, list) else reply
 
 
 def thawed(reply: Any) -> Reply:
-    """The reply as a server gives it."""
+    """Convert a hashable value back to a reply."""
     return list(map(thawed, reply)) if isinstance(reply, tuple) else reply
 
 
 def resume(
     make: Callable[[int], Operation[Attempt]], number: int, replies: Sequence[Any]
 ) -> tuple[Command | None, Attempt | None]:
-    """Where an attempt is that got these replies: its next command, or its outcome."""
+    """Return the next command of an attempt that got these replies, or its result."""
     operation = make(number)
     command = next(operation)
     for reply in replies:
@@ -338,9 +328,9 @@ def resume(
 def follow(
     world: World, make: Callable[[int], Operation[Attempt]], number: int, tick: int
 ) -> World | None:
-    """The world after the next step of an attempt; None if it has none.
+    """Return the world after the next step of an attempt, or None if it has ended.
 
-    Each reading of the clock is ``tick`` later than the one before.
+    Each read of the clock is ``tick`` later than the one before.
     """
     command, _ = resume(make, number, world.replies[number])
     if command is None:
@@ -363,14 +353,14 @@ def follow(
 
 
 def times_of(milliseconds: int) -> list[tuple[int, int, int]]:
-    """The two parts of a reply to TIME."""
+    """Return the two parts of a reply to TIME."""
     return [(milliseconds, 1_000, 1), (milliseconds % 1_000, 1, 1_000)]
 
 
 def worlds(make: Callable[[int], Operation[Attempt]], count: int, tick: int) -> Iterator[World]:
-    """Every world that so many attempts at once can lead to.
+    """Yield every world that so many concurrent attempts can lead to.
 
-    Those in which some have stopped for good are among them.
+    This includes those where some attempts have stopped for good.
     """
     waiting, seen = [World((), ((),) * count)], set[World]()
     while waiting:
@@ -386,7 +376,7 @@ def worlds(make: Callable[[int], Operation[Attempt]], count: int, tick: int) -> 
 
 
 class JudgedFirst(PlainThrottle):
-    """A control: looks whether an attempt may be made, and counts it then."""
+    """A control that checks first, and counts afterwards."""
 
     def attempt(self, rules: Mapping[str, FailureRule], word: str) -> Operation[Attempt]:
         ((name, rule),) = rules.items()
@@ -405,11 +395,10 @@ class JudgedFirst(PlainThrottle):
 def judge_all(
     protocol: type[PlainThrottle], rule: FailureRule, count: int, tick: int
 ) -> tuple[set[str], set[int]]:
-    """What is against the law in any world, and how many attempts may pass in all.
+    """Return the violations in any world, and the numbers of attempts that may pass.
 
-    The law: the verdicts are those of one attempt after the other, in the order in which they were
-    put into the list, whichever of them have come to their end; as many are left in the list; the
-    list expires.
+    The rule: verdicts are those of sequential attempts in the order of the list, even if some
+    attempts have not ended; the list has as many entries; the list has a TTL.
     """
 
     def make(number: int) -> Operation[Attempt]:
@@ -442,11 +431,10 @@ def judge_all(
     [(2, 4, 0, {2}), (1, 3, 0, {1}), (1, 3, 6, {1, 2}), (1, 3, 10, {1, 2}), (2, 3, 10, {2, 3})],
 )
 def test_every_order(free: int, count: int, tick: int, totals: set[int]) -> None:
-    """However the steps of attempts interleave, and wherever some stop, each has the verdict that
-    it has one after the other.
+    """In any interleaving, each attempt has the verdict of sequential execution.
 
-    So of those at once as many pass as are free; one that comes as many seconds later, by the
-    server's clock, once it has waited.
+    This holds even if some attempts stop. So of concurrent attempts only the free ones pass; a
+    later one passes if it has waited, by the server's clock.
     """
     assert judge_all(PlainThrottle, RULE._replace(free=free), count, tick * SECOND) == (
         set(),
@@ -455,6 +443,6 @@ def test_every_order(free: int, count: int, tick: int, totals: set[int]) -> None
 
 
 def test_every_order_has_power() -> None:
-    """Looking first and counting then lets more pass than are allowed, and is caught."""
+    """Control: checking first and counting afterwards lets too many pass, and is detected."""
     faults, _ = judge_all(JudgedFirst, RULE, 3, 0)
     assert "another verdict" in faults

@@ -1,4 +1,4 @@
-"""The limits on wrong passwords: the settings, the rule, the names, and the failures in memory."""
+"""The limits on wrong passwords: settings, the rule, names, and the failures in memory."""
 
 import re
 from datetime import timedelta
@@ -27,14 +27,14 @@ DAY = 24 * HOUR
 
 
 def single_use(expires: int | None = NOW + HOUR, hashed: str | None = "hash") -> KeyRow:
-    """A key that may be a single-use one with a password."""
+    """Return a key that may be a single-use key with a password."""
     return KeyRow(
         id="reset:a", user_id="u", hashed_password=hashed, primary_key=False, expires=expires
     )
 
 
-def is_async(rule: FailureRule, attempts: int) -> list[int]:
-    """What each of so many failures had to wait, of somebody who always comes as soon as it is allowed."""
+def waits(rule: FailureRule, attempts: int) -> list[int]:
+    """Return the waits of somebody who always retries as soon as possible."""
     time = Time()
     log = FailureLog(time)
     waited: list[int] = []
@@ -46,23 +46,26 @@ def is_async(rule: FailureRule, attempts: int) -> list[int]:
     return waited
 
 
-# --- settings
+# --- Settings
 
 
 def test_the_waits_at_one_key() -> None:
-    """By default five failures are free; then each attempt waits twice as long as the one before, up to a quarter of an hour."""
+    """By default five failures at a key are free; then the wait doubles, up to 15 minutes."""
     limit = Throttle().by_key
     assert limit is not None
-    seconds = [wait // SECOND for wait in is_async(limit.rule, 18)]
+    seconds = [wait // SECOND for wait in waits(limit.rule, 18)]
     assert seconds == [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900]
     assert limit.rule.forget == limit.rule.life == DAY
 
 
 def test_the_waits_from_one_address() -> None:
-    """By default fifty failures are free; then the wait grows to a minute, and each failure is forgotten after an hour."""
+    """By default fifty failures are free; then the wait doubles, up to a minute.
+
+    Each failure is forgotten after an hour.
+    """
     limit = Throttle().by_address
     assert limit is not None
-    assert [wait // SECOND for wait in is_async(limit.rule, 59)] == [0] * 50 + [
+    assert [wait // SECOND for wait in waits(limit.rule, 59)] == [0] * 50 + [
         1,
         2,
         4,
@@ -77,7 +80,7 @@ def test_the_waits_from_one_address() -> None:
 
 
 def test_guesses_in_a_day() -> None:
-    """Who guesses one key's password without a pause has 109 guesses on the first day and 96 on each later one."""
+    """Continuous guessing at one key allows 109 guesses on the first day, and 96 on later ones."""
     limit = Throttle().by_key
     assert limit is not None
     time, guesses = Time(), [0, 0, 0]
@@ -116,7 +119,7 @@ def test_guesses_in_a_day() -> None:
     ],
 )
 def test_limits_that_are_none(settings: dict[str, Any], error: type[Exception], words: str) -> None:
-    """A limit that can't be meant is refused when it is made, with what was expected."""
+    """An invalid limit is refused when it is created; the error says what was expected."""
     with pytest.raises(error, match=words):
         FailureLimit(**settings)
 
@@ -125,13 +128,13 @@ def test_limits_that_are_none(settings: dict[str, Any], error: type[Exception], 
     ("count", "error"), [(0, ValueError), (1_001, ValueError), ("5", TypeError)]
 )
 def test_single_use_failures(count: Any, error: type[Exception]) -> None:
-    """So many wrong passwords are a number from 1 to 1,000."""
+    """``single_use_failures`` must be from 1 to 1,000."""
     with pytest.raises(error, match="single_use_failures must be"):
         Throttle(single_use_failures=count)
     assert Throttle(single_use_failures=1_000).single_use_failures == 1_000
 
 
-# --- the rule
+# --- The rule
 
 rules = st.builds(
     lambda free, first, factor, rest: FailureRule(
@@ -147,7 +150,7 @@ steps = st.lists(st.integers(0, 5_000), max_size=40)
 
 @given(rule=rules, paused=steps)
 def test_what_is_kept_is_enough(rule: FailureRule, paused: list[int]) -> None:
-    """The newest failures, as many as the rule says, give the same verdict as all of them."""
+    """The newest failures, as many as the rule keeps, give the same verdict as all of them."""
     time, everything = Time(), list[int]()
     log = FailureLog(time)
     for pause in paused:
@@ -162,7 +165,7 @@ def test_what_is_kept_is_enough(rule: FailureRule, paused: list[int]) -> None:
 
 @given(rule=rules, failures=st.lists(st.integers(-200_000, 200_000), max_size=30))
 def test_no_wait_is_longer_than_the_longest(rule: FailureRule, failures: list[int]) -> None:
-    """Whatever is remembered, also from a clock that was ahead, an attempt waits at most the longest wait."""
+    """No attempt waits longer than the longest wait, even after a clock that was ahead."""
     wait, count = rule.judge([NOW + at for at in failures], NOW)
     assert 0 <= wait <= rule.longest
     assert wait == 0 or count >= rule.free
@@ -176,13 +179,13 @@ def test_no_wait_is_longer_than_the_longest(rule: FailureRule, failures: list[in
 def test_one_failure_more_never_shortens_a_wait(
     rule: FailureRule, failures: list[int], other: int
 ) -> None:
-    """Who fails more waits no less."""
+    """Another failure never shortens the wait."""
     before = [NOW - at for at in failures]
     assert rule.judge(before, NOW)[0] <= rule.judge([*before, NOW - other], NOW)[0]
 
 
 def test_a_clock_that_was_set_back() -> None:
-    """Failures from a future further away than the longest wait don't count, so that nobody waits until it comes."""
+    """Failures further in the future than the longest wait are ignored."""
     time = Time()
     log = FailureLog(time)
     rule = FailureRule(1, SECOND, MINUTE, HOUR, HOUR)
@@ -194,11 +197,11 @@ def test_a_clock_that_was_set_back() -> None:
 
 
 def test_seconds_are_rounded_up() -> None:
-    """Who waits as long as the error says has waited long enough."""
+    """The seconds in the error are always long enough."""
     assert [seconds_to_wait(wait) for wait in (1, 999, 1_000, 1_001)] == [1, 1, 1, 2]
 
 
-# --- names
+# --- Names
 
 
 @pytest.mark.parametrize(
@@ -225,19 +228,22 @@ def test_seconds_are_rounded_up() -> None:
     ],
 )
 def test_addresses(address: str, block: str) -> None:
-    """IPv4 counts whole, IPv6 by its /64, IPv4 written as IPv6 as IPv4, and whatever is no address as it is."""
+    """IPv4 counts as a whole, IPv6 by its /64, and other text as it is.
+
+    IPv4 in IPv6 counts as IPv4.
+    """
     assert address_block(address) == block
     assert re.fullmatch("[0-9a-f]{32}", failure_name("address", address))
 
 
 def test_names_say_nothing() -> None:
-    """A name is a hash; a key and an address of the same text have different ones."""
+    """A name is a hash; a key and an address with the same text have different ones."""
     assert failure_name("key", "a") != failure_name("address", "a")
     assert re.fullmatch("[0-9a-f]{32}", failure_name("key", "email:alice@example.com"))
 
 
 def test_what_an_attempt_is_counted_under() -> None:
-    """The key and the address's block, without what is not known and what has no limit."""
+    """An attempt counts for its key and its address block, if known and limited."""
     throttle = Throttle()
     key, address = failure_name("key", "a:b"), failure_name("address", "203.0.113.9")
     assert throttle.by_key is not None
@@ -253,7 +259,10 @@ def test_what_an_attempt_is_counted_under() -> None:
 
 
 def test_a_single_use_key_has_a_count_of_its_own() -> None:
-    """It lives as long as the key; another key under the same id has another; without an end or a password there is nothing to guess."""
+    """A single-use key has its own count, which lives as long as the key.
+
+    A new key with the same id has a new count. A key without an expiry or a password has none.
+    """
     rule_of = partial(Throttle().single_use_rule, now=NOW)
     ((name, rule),) = rule_of(single_use()).items()
     assert rule == (5, FOREVER_MS, FOREVER_MS, FOREVER_MS, HOUR + SLACK_MS)
@@ -265,7 +274,7 @@ def test_a_single_use_key_has_a_count_of_its_own() -> None:
 
 
 def test_a_single_use_key_allows_no_more_until_its_end() -> None:
-    """After the last allowed failure no waiting helps."""
+    """After the last allowed failure, waiting does not help."""
     time = Time()
     log = FailureLog(time)
     for number in range(12):
@@ -274,13 +283,13 @@ def test_a_single_use_key_allows_no_more_until_its_end() -> None:
         time.now += 5 * MINUTE
 
 
-# --- in memory
+# --- In memory
 
 RULE = FailureRule(2, SECOND, MINUTE, HOUR, HOUR)
 
 
 def test_all_names_or_none() -> None:
-    """An attempt that has to wait for one of its names counts under none, and waits for the longer one."""
+    """An attempt that is throttled under one name counts under none, and has the longest wait."""
     log = FailureLog(Time())
     for _ in range(2):
         log.attempt({"a": RULE})
@@ -291,7 +300,7 @@ def test_all_names_or_none() -> None:
 
 
 def test_a_refused_attempt_prolongs_nothing() -> None:
-    """However often somebody comes too early, the wait ends when it would have ended."""
+    """A throttled attempt does not prolong the wait."""
     time = Time()
     log = FailureLog(time)
     for _ in range(2):
@@ -303,7 +312,7 @@ def test_a_refused_attempt_prolongs_nothing() -> None:
 
 
 def test_taken_back() -> None:
-    """An attempt that was taken back was never made, once or twice; the others under its names stay counted."""
+    """An attempt that is taken back, once or twice, does not count; others still do."""
     log = FailureLog(Time())
     first = log.attempt({"a": RULE, "b": RULE})
     second = log.attempt({"a": RULE})
@@ -316,7 +325,7 @@ def test_taken_back() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """Of more names than are kept the one goes whose last failure is the oldest; what is forgotten goes in passing."""
+    """With too many names, the one with the oldest failure is removed; forgotten ones go on use."""
     time = Time()
     log = FailureLog(time, most_names=3)
     for name in ("a", "b", "a", "c", "d"):
@@ -331,7 +340,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_forgetting_in_passing_takes_a_bounded_time() -> None:
-    """An attempt looks at a few names only, however many are to be forgotten."""
+    """An attempt removes only a few forgotten names."""
     time = Time()
     log = FailureLog(time)
     for number in range(100):

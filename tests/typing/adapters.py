@@ -1,4 +1,4 @@
-"""Adapters: which ones ``Auth`` and ``AsyncAuth`` take, the library's and somebody's own."""
+"""The adapters that ``Auth`` and ``AsyncAuth`` accept: the library's and an application's own."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -37,78 +37,72 @@ from lucia.adapters.sqlalchemy import (
 
 
 class MyAsyncAdapter:
-    """Five methods that wait, by somebody who inherits from nothing and names the parameters as they like."""
+    """An async adapter with five methods, no base class, and its own parameter names."""
 
     async def get_session(self, session_id: str) -> SessionRow | None:
-        """One."""
         return None
 
     async def get_sessions_by_user_id(self, user: str) -> list[SessionRow]:
-        """Two."""
         return []
 
     async def set_session(self, row: SessionRow) -> None:
-        """Three."""
+        """Store a session."""
 
     async def delete_session(self, *ids: str) -> None:
-        """Four."""
+        """Remove sessions."""
 
     async def delete_sessions_by_user_id(self, user: str) -> None:
-        """Five."""
+        """Remove a user's sessions."""
 
 
 class MyAdapter:
-    """The same without waiting."""
+    """A sync adapter with five methods."""
 
     def get_session(self, session_id: str) -> SessionRow | None:
-        """One."""
         return None
 
     def get_sessions_by_user_id(self, user: str) -> Sequence[SessionRow]:
-        """Two."""
         return ()
 
     def set_session(self, row: SessionRow) -> None:
-        """Three."""
+        """Store a session."""
 
     def delete_session(self, *ids: str) -> None:
-        """Four."""
+        """Remove sessions."""
 
     def delete_sessions_by_user_id(self, user: str) -> None:
-        """Five."""
+        """Remove a user's sessions."""
 
 
 class FourMethods:
-    """One method is missing."""
+    """An adapter without one of the methods."""
 
     async def get_session(self, session_id: str) -> SessionRow | None:
-        """One."""
         return None
 
     async def get_sessions_by_user_id(self, user: str) -> list[SessionRow]:
-        """Two."""
         return []
 
     async def set_session(self, row: SessionRow) -> None:
-        """Three."""
+        """Store a session."""
 
     async def delete_session(self, *ids: str) -> None:
-        """Four."""
+        """Remove sessions."""
 
 
-# somebody's own adapter is one
+# An application's own adapter is accepted.
 async_own: AsyncSessionAdapter = MyAsyncAdapter()
 own: SessionAdapter = MyAdapter()
 assert_type(AsyncAuth(sessions=MyAsyncAdapter(), env="DEV"), AsyncAuth[User])
 assert_type(Auth(sessions=MyAdapter(), env="DEV"), Auth[User])
 
-# with a method less it is not
+# Without one of the methods it is not.
 four: AsyncSessionAdapter = FourMethods()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
-# five methods make no renewing one
+# An adapter with five methods is not a renewing one.
 renewing: AsyncRenewingSessionAdapter = MyAsyncAdapter()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
-# an adapter of the other flavour is refused
+# An adapter of the other flavour is refused.
 AsyncAuth(sessions=MyAdapter(), env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 Auth(sessions=MyAsyncAdapter(), env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 AsyncAuth(sessions=MemoryAdapter(), env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
@@ -116,7 +110,7 @@ Auth(sessions=AsyncMemoryAdapter(), env="DEV")  # type: ignore[call-overload]  #
 AsyncAuth(sessions=AsyncMemoryAdapter(), users=MemoryAdapter(), env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 Auth(sessions=MemoryAdapter(), users=AsyncMemoryAdapter(), env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
-# a session adapter has no users
+# A session adapter is no user adapter.
 AsyncAuth(sessions=MyAsyncAdapter(), users=MyAsyncAdapter(), env="DEV")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
@@ -126,7 +120,7 @@ def protocols(
     client: redis.Redis,
     async_client: redis.asyncio.Redis,
 ) -> None:
-    """What the library's own adapters are."""
+    """Check the protocols of the library's own adapters."""
     tables = AuthTables(MetaData(), sessions=True)
     async_renewing: list[AsyncRenewingSessionAdapter] = [
         AsyncMemoryAdapter(),
@@ -162,7 +156,7 @@ def clients(
     async_client: redis.asyncio.Redis,
     async_other: valkey.asyncio.Valkey,
 ) -> None:
-    """Clients of both packages and both flavours are taken, whatever they decode; Sentinel's ``master_for`` gives the same classes."""
+    """Check that clients of both packages and flavours are accepted, also from ``master_for``."""
     RedisSessionAdapter(client)
     RedisSessionAdapter(other)
     RedisSessionAdapter(client, namespaces={"session": "s"})
@@ -170,13 +164,13 @@ def clients(
     AsyncRedisSessionAdapter(async_other)
     AsyncRedisSessionAdapter(async_client, namespaces={"session": "s", "user_session": "u"})
 
-    # what one flavour alone has
+    # Settings that only the async flavour has
     AsyncRedisSessionAdapter(async_client, coalesce=False, near_cache=timedelta(seconds=1))
     AsyncRedisSessionAdapter(async_client, near_cache=None)
     AsyncRedisSessionAdapter(async_client, near_cache=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     RedisSessionAdapter(client, near_cache=timedelta(seconds=1))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
-    # what is no client is refused
+    # Anything else than a client is refused.
     AsyncRedisSessionAdapter("redis://")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     RedisSessionAdapter("redis://")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -187,9 +181,10 @@ def other_flavour(
     async_client: redis.asyncio.Redis,
     async_other: valkey.asyncio.Valkey,
 ) -> None:
-    """A client of the other flavour is a TypeError when the adapter is made. Type checkers see it in one case of four.
+    """Check which clients of the other flavour the type checkers refuse: one in four cases.
 
-    The clients leave what ``execute_command`` returns untyped, which passes for anything: pyright infers it for ``redis.Redis`` alone.
+    All are a TypeError when the adapter is created. The clients leave the result of
+    ``execute_command`` untyped; only for ``redis.Redis``, pyright infers it.
     """
     AsyncRedisSessionAdapter(client)  # pyright: ignore[reportArgumentType]
     AsyncRedisSessionAdapter(other)

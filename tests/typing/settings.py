@@ -1,4 +1,4 @@
-"""Settings: a hasher of somebody's own, durations, and what is spelt wrong."""
+"""Settings: an application's own hasher, durations, and misspelt names."""
 
 from datetime import timedelta
 
@@ -19,26 +19,22 @@ store = AsyncMemoryAdapter()
 
 
 class MyHash:
-    """Three methods, by somebody who inherits from nothing."""
+    """A hasher with three methods and no base class."""
 
     def hash(self, password: str, /) -> str:
-        """One."""
         return password
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """Two."""
         return password == hashed
 
     def needs_rehash(self, hashed: str, /) -> bool:
-        """Three."""
         return False
 
 
 class NoHash:
-    """One method."""
+    """A hasher with one method."""
 
     def hash(self, password: str, /) -> str:
-        """One."""
         return password
 
 
@@ -62,17 +58,17 @@ AsyncAuth(
     clock=lambda: 0,
 )
 
-# the password pool is two numbers, in both flavours
+# The password pool has two numbers in both flavours.
 AsyncAuth(sessions=store, env="DEV", password_pool=PasswordPool(workers=2, queue=16))
 Auth(sessions=MemoryAdapter(), env="DEV", password_pool=PasswordPool(queue=0))
 AsyncAuth(sessions=store, env="DEV", password_pool=2)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 PasswordPool(workers="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 PasswordPool(2, 16)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
-# a bare number has no unit
+# A bare number has no unit.
 SessionExpiry(active=60)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
-# the environment has two names, and everything goes by keyword
+# There are two environments, and all settings are keyword arguments.
 AsyncAuth(sessions=store, env="TEST")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 AsyncAuth(sessions=store)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 AsyncAuth(sessions=store, env="DEV", orgin=[])  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]

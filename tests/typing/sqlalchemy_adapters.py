@@ -1,4 +1,4 @@
-"""What the SQLAlchemy adapters take, and what they are."""
+"""The sources that the SQLAlchemy adapters accept, and the protocols that they have."""
 
 from sqlalchemy import Engine, MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker

@@ -1,4 +1,4 @@
-"""The public suites in somebody's test module, and a login for each kind of test client."""
+"""The public suites in an application's tests, and ``login`` for each kind of test client."""
 
 from typing import assert_type
 
@@ -18,29 +18,27 @@ class TestMine(AsyncRenewingSessionAdapterSuite):
 
     @pytest.fixture
     async def adapter(self) -> AsyncMemoryAdapter:
-        """An adapter on an empty store."""
         return AsyncMemoryAdapter(clock=self.now)
 
     async def create_user(self, adapter: AsyncMemoryAdapter, user_id: str) -> None:
-        """Make a user."""
+        """Create a user."""
         await adapter.set_user(user_id, {}, None)
 
     def now(self) -> int:
-        """A clock of the test's own."""
+        """Return a fixed time."""
         return 1_800_000_000_000
 
     async def wait(self, milliseconds: int) -> None:
-        """Time passes."""
+        """Do nothing: time is fixed."""
 
 
 class TestUsers(UserAdapterSuite):
-    """A suite of the other flavour, with other columns."""
+    """A sync suite, with other columns."""
 
     text_columns = ("first_name", "last_name")
 
     @pytest.fixture
     def adapter(self) -> MemoryAdapter:
-        """An adapter on an empty store."""
         return MemoryAdapter()
 
 
@@ -51,7 +49,7 @@ async def clients(
     sync_client: httpx.Client,
     test_client: TestClient,
 ) -> None:
-    """Clients of both flavours are logged in by either."""
+    """Check the types of logins with clients of both flavours."""
     assert_type(await alogin(client, auth, "anna", user_agent="tests"), Session)
     assert_type(login(sync_client, sync_auth, "anna", base_url="http://testserver"), Session)
     await alogin(test_client, auth, "anna")

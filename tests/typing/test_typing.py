@@ -1,7 +1,8 @@
-"""The types that an application sees, under both type checkers.
+"""The types that an application sees, checked by mypy and pyright.
 
-The files of tests/typing hold them: what must be accepted stands there as it is, with ``assert_type``; what must be refused carries both
-checkers' ignore comments with the error's code, and an ignore comment that hides no error is an error itself.
+The files of tests/typing have what must be accepted, with ``assert_type``, and what must be
+refused, with both checkers' ignore comments and the error's code. An ignore comment that hides no
+error is itself an error.
 """
 
 import subprocess
@@ -29,7 +30,7 @@ assert_type(number, str)
 
 
 def check(checker: str, *paths: Path) -> tuple[int, str]:
-    """The checker's exit status and what it says of these files."""
+    """Return the checker's exit status and its output for these files."""
     done = subprocess.run(
         [*CHECKERS[checker], *map(str, paths)],
         cwd=ROOT,
@@ -42,7 +43,7 @@ def check(checker: str, *paths: Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_types(checker: str) -> None:
-    """Every file of tests/typing is accepted."""
+    """Every file of tests/typing passes."""
     files = sorted(ROOT.glob("tests/typing/*.py"))
     assert files
     status, output = check(checker, *files)
@@ -51,7 +52,7 @@ def test_types(checker: str) -> None:
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_checkers(checker: str, tmp_path: Path) -> None:
-    """A wrong type, a comment that hides no error and a wrong ``assert_type`` are each refused: the test above can fail."""
+    """Control: a wrong type, an unused ignore comment and a wrong ``assert_type`` are errors."""
     file = tmp_path / "broken.py"
     file.write_text(BROKEN)
     status, output = check(checker, file)

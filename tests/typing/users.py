@@ -1,4 +1,4 @@
-"""The type of users: inferred from what makes them, and seen wherever a user comes out."""
+"""The type of users: inferred from ``transform_database_user``, and seen in every result."""
 
 from dataclasses import dataclass
 from typing import Any, TypedDict, assert_type
@@ -29,7 +29,7 @@ class Member:
 
     @classmethod
     def from_row(cls, row: UserRow) -> "Member":
-        """What Auth is given."""
+        """Create a member from a stored user."""
         return cls(id=row.id, name=row.attributes["name"])
 
 
@@ -40,7 +40,7 @@ class Columns(TypedDict):
 
 
 def to_name(row: UserRow) -> str:
-    """A user may be anything."""
+    """Return the id: a user may be of any type."""
     return row.id
 
 
@@ -54,15 +54,15 @@ sync_members = Auth(
 assert_type(members, AsyncAuth[Member])
 assert_type(sync_members, Auth[Member])
 
-# without a callable users are the library's own
+# By default, users are of the library's own type.
 assert_type(AsyncAuth(sessions=store, users=store, env="DEV"), AsyncAuth[User])
 assert_type(Auth(sessions=sync_store, users=sync_store, env="DEV"), Auth[User])
 
-# sessions alone, beside somebody's own users
+# Without users=, for sessions only.
 assert_type(AsyncAuth(sessions=store, env="PROD"), AsyncAuth[User])
 assert_type(Auth(sessions=sync_store, env="PROD"), Auth[User])
 
-# a function and a lambda do as well
+# A function or a lambda is accepted too.
 assert_type(AsyncAuth(sessions=store, env="DEV", transform_database_user=to_name), AsyncAuth[str])
 assert_type(Auth(sessions=sync_store, env="DEV", transform_database_user=to_name), Auth[str])
 assert_type(
@@ -70,7 +70,7 @@ assert_type(
     Auth[list[str]],
 )
 
-# it can be written down, and then has to be true
+# The type can be declared, and must be the right one.
 declared: AsyncAuth[Member] = AsyncAuth(
     sessions=store, env="DEV", transform_database_user=Member.from_row
 )
@@ -79,7 +79,7 @@ forgotten: AsyncAuth[Member] = AsyncAuth(sessions=store, env="DEV")  # type: ign
 
 
 async def asynchronous(auth: AsyncAuth[Member], context: RequestContext) -> None:
-    """Where users and sessions come out of ``AsyncAuth``."""
+    """Check the types of results of ``AsyncAuth``."""
     assert_type(await auth.get_user("id"), Member)
     assert_type(await auth.create_user(primary_key=None), Member)
     assert_type(await auth.update_user_attributes("id", {"name": "Anna"}), Member)
@@ -106,7 +106,7 @@ async def asynchronous(auth: AsyncAuth[Member], context: RequestContext) -> None
 
 
 def synchronous(auth: Auth[Member], context: RequestContext) -> None:
-    """Where users and sessions come out of ``Auth``."""
+    """Check the types of results of ``Auth``."""
     assert_type(auth.get_user("id"), Member)
     assert_type(auth.create_user(primary_key=None), Member)
     assert_type(auth.update_user_attributes("id", {"name": "Anna"}), Member)
@@ -133,7 +133,7 @@ def synchronous(auth: Auth[Member], context: RequestContext) -> None:
 
 
 async def attributes(auth: AsyncAuth[Member], sync_auth: Auth[Member]) -> None:
-    """A TypedDict for an application's columns is taken, and checked where it is made."""
+    """Check that a TypedDict is accepted for attributes, and checked where it is created."""
     key = PrimaryKey("email", "anna@example.com", "secret-password")
     good: Columns = {"name": "Anna"}
     await auth.create_user(primary_key=key, attributes=good)
@@ -145,7 +145,7 @@ async def attributes(auth: AsyncAuth[Member], sync_auth: Auth[Member]) -> None:
 
 
 class OfOthers:
-    """A class of somebody's own may hold an ``Auth`` of any user."""
+    """A class that has an ``Auth`` with any type of user."""
 
     def __init__(self, auth: AsyncAuth[Any]) -> None:
         self.auth = auth

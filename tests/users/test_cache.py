@@ -1,4 +1,4 @@
-"""The cache of users by itself: its bounds, its threads and its processes."""
+"""The cache of users by itself: its size limit, threads and processes."""
 
 import subprocess
 import sys
@@ -15,18 +15,18 @@ AGE = timedelta(minutes=5)
 
 
 def keep(cache: UserCache, *user_ids: str) -> None:
-    """Read these users, one after another, from a store that has them all."""
+    """Read these users, one after another, into the cache."""
     for user_id in user_ids:
         cache.keep(UserRow(id=user_id), cache.begin())
 
 
 def kept(cache: UserCache, user_ids: str) -> str:
-    """Who of these is kept."""
+    """Return those of the users that are in the cache."""
     return "".join(user_id for user_id in user_ids if cache.find(user_id))
 
 
 def test_the_one_read_longest_ago_goes_first() -> None:
-    """However often it was used since; reading it again makes it the newest."""
+    """The user who was read longest ago is evicted first, however often it was used since."""
     cache = UserCache(max_age=AGE, max_users=3)
     keep(cache, "a", "b", "c", "a")
     assert kept(cache, "abc") == "abc"
@@ -37,7 +37,7 @@ def test_the_one_read_longest_ago_goes_first() -> None:
 
 
 def test_what_was_dropped_meanwhile_is_not_kept() -> None:
-    """Nor what anything else was dropped in the meantime of: one number stands for all changes."""
+    """A user read before a concurrent drop is not cached, even if another one was dropped."""
     changes: list[Callable[[UserCache], None]] = [
         lambda cache: cache.drop("a"),
         lambda cache: cache.drop("b"),
@@ -52,7 +52,7 @@ def test_what_was_dropped_meanwhile_is_not_kept() -> None:
 
 
 def test_dropping_names_whom() -> None:
-    """The others stay."""
+    """``drop`` removes the given users, and ``clear`` all of them."""
     cache = UserCache(max_age=AGE)
     keep(cache, *"abcd")
     cache.drop("a", "c", "x")
@@ -62,7 +62,7 @@ def test_dropping_names_whom() -> None:
 
 
 def test_many_threads_keep_to_the_bound() -> None:
-    """What they keep, find and drop at once breaks nothing."""
+    """Concurrent calls of many threads keep to the size limit."""
     cache = UserCache(max_age=AGE, max_users=10)
 
     def work(number: int) -> None:
@@ -77,7 +77,7 @@ def test_many_threads_keep_to_the_bound() -> None:
 
 
 def test_a_fork_begins_with_none() -> None:
-    """A child neither sees its parent's users nor changes them, also when a thread of the parent was in the middle of something."""
+    """A forked child starts with an empty cache, even if another thread held the lock."""
     program = (
         "import os\n"
         "from datetime import timedelta\n"
@@ -116,13 +116,13 @@ def test_a_fork_begins_with_none() -> None:
     ],
 )
 def test_settings_that_can_not_be_meant(settings: dict[str, Any], error: type[Exception]) -> None:
-    """They are refused at once."""
+    """Invalid settings are refused at once."""
     with pytest.raises(error, match=r"max_age|max_users"):
         UserCache(**settings)
 
 
 def test_its_repr_tells_no_user() -> None:
-    """Only how many, for how long."""
+    """The repr has the size limit and the age, and no user."""
     cache = UserCache(max_age=timedelta(seconds=1.5))
     keep(cache, "alice")
     assert repr(cache) == "<UserCache of 10000 users for 1.5 s>"

@@ -1,4 +1,4 @@
-"""Ids at rest: what Redis holds where hashes stand for ids, turning that on, changing the key, and who can use what Redis holds."""
+"""Hashed session ids in Redis: stored data, migration, key rotation, and a stolen dump."""
 
 import re
 from collections.abc import AsyncIterator, Generator
@@ -24,7 +24,7 @@ from tests.support.sessions import HOUR, row
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+)  # redis-py 7's cluster clients cause deprecation warnings themselves
 
 MINUTE: Final = 60_000
 KEY, OLD, FOREIGN = (bytes([number]) * 32 for number in (1, 2, 3))
@@ -33,13 +33,13 @@ RING: Final = HashedIds([KEY])
 
 @pytest.fixture(params=["redis", "cluster", "no scripts"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """One server, a cluster, and a server that refuses scripts."""
+    """Return the kind of deployment: one server, a cluster, or a server that refuses scripts."""
     return str(request.param)
 
 
 @pytest.fixture
 def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector, None, None]:
-    """A look from outside into an emptied place."""
+    """Yield an inspector of an emptied deployment."""
     if kind == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster")) as found:
             yield found
@@ -50,7 +50,7 @@ def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector,
 
 @pytest.fixture
 async def client(kind: str, inspector: Inspector) -> AsyncIterator[Any]:
-    """A client of the place."""
+    """Yield a client of the deployment."""
     inspector.on_each(
         "ACL",
         "SETUSER",
@@ -74,13 +74,13 @@ async def client(kind: str, inspector: Inspector) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def hashed(client: Any) -> AsyncRedisSessionAdapter:
-    """An adapter with a key."""
+    """Return an adapter with a key for hashes."""
     return AsyncRedisSessionAdapter(client, id_keys=[KEY])
 
 
 @pytest.fixture
 def raw(client: Any) -> AsyncRedisSessionAdapter:
-    """One without, on the same keys."""
+    """Return an adapter without keys, on the same data."""
     return AsyncRedisSessionAdapter(client)
 
 
@@ -88,20 +88,20 @@ of_one_server = pytest.mark.parametrize("kind", ["redis"])
 
 
 async def add(adapter: AsyncRedisSessionAdapter, user_id: str = "u1") -> str:
-    """Store a session; its id."""
+    """Store a session, and return its id."""
     session_id = new_session_id()
     await adapter.set_session(row(session_id, user_id))
     return session_id
 
 
 async def renew(adapter: AsyncRedisSessionAdapter, used_id: str, grace: int = MINUTE) -> str | None:
-    """Renew a session of the user u1; the id that came of it."""
+    """Renew a session of the user u1, and return the id of its successor."""
     found = await adapter.renew_session(used_id, row(new_session_id()), grace=grace)
     return None if found is None else found.id
 
 
 async def leads_to(adapter: AsyncRedisSessionAdapter, session_id: str | None) -> str | None:
-    """The id of the session that a request with this id is given."""
+    """Return the id of the session that a request with this id gets."""
     found = (
         None
         if session_id is None
@@ -111,7 +111,7 @@ async def leads_to(adapter: AsyncRedisSessionAdapter, session_id: str | None) ->
 
 
 def dump(inspector: Inspector) -> str:
-    """All keys and values, as text."""
+    """Return all keys and values as text."""
     census = inspector.census()
     values = [
         each
@@ -122,15 +122,18 @@ def dump(inspector: Inspector) -> str:
 
 
 def to_auth(adapter: AsyncRedisSessionAdapter, **config: Any) -> AsyncAuth[User]:
-    """Sessions alone, over this adapter."""
+    """Return an ``Auth`` for sessions only, over this adapter."""
     return AsyncAuth(sessions=adapter, env="DEV", **config)
 
 
-# What Redis holds
+# Stored data
 
 
 async def test_no_id_in_redis(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """No key and no value has a session's id: not after logins, renewals, chains of them, lists, nor after sessions were ended."""
+    """No key and no value ever contains a session id.
+
+    This holds after logins, renewals, chains of renewals, lists and revocations.
+    """
     used = [await add(hashed) for _ in range(4)]
     chain = [used[0]]
     for _ in range(3):
@@ -154,7 +157,10 @@ async def test_no_id_in_redis(hashed: AsyncRedisSessionAdapter, inspector: Inspe
 
 
 async def test_form_of_keys(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """Keys, records, index and markers are those of the layout, with hashes in the place of ids; a marker also has what is sealed."""
+    """Keys, records, index and markers are as without hashes, with a hash in place of each id.
+
+    A marker also has the encrypted id of the successor.
+    """
     used = await add(hashed)
     new = await renew(hashed, used) or ""
     inspector.client.delete(DEFAULT.session_key(RING.stored(used)))
@@ -173,7 +179,7 @@ async def test_form_of_keys(hashed: AsyncRedisSessionAdapter, inspector: Inspect
 
 
 async def test_other_layout(client: Any, inspector: Inspector) -> None:
-    """In the layout ``lucia-v2`` hashes stand in the set."""
+    """In the layout ``lucia-v2``, the set contains hashes."""
     adapter = AsyncRedisSessionAdapter(client, layout="lucia-v2", id_keys=[KEY])
     used, other = await add(adapter), await add(adapter)
     new = await renew(adapter, used)
@@ -188,7 +194,7 @@ async def test_other_layout(client: Any, inspector: Inspector) -> None:
 async def test_markers_without_keys(
     client: Any, raw: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """Without keys, and with ``write``, records and markers are byte for byte what they are without this feature."""
+    """Without keys, and with ``write``, records and markers are byte for byte as before."""
     used = await add(raw)
     new = await renew(raw, used)
     writing = AsyncRedisSessionAdapter(client, id_keys=[KEY], raw_ids="write")
@@ -205,7 +211,7 @@ async def test_markers_without_keys(
 
 @of_one_server
 async def test_commands(client: Any, inspector: Inspector) -> None:
-    """Reading is one command that names all candidates; with ``refuse``, no command ever names a raw id."""
+    """A read is one command with all candidates; with ``refuse``, no command has a raw id."""
     ring = HashedIds([KEY, OLD])
     adapter = AsyncRedisSessionAdapter(client, id_keys=[KEY, OLD])
     session_id = await add(adapter)
@@ -224,7 +230,7 @@ async def test_commands(client: Any, inspector: Inspector) -> None:
 
 
 async def test_rows_of_a_list_can_be_ended(hashed: AsyncRedisSessionAdapter) -> None:
-    """A list has no ids, and what it has ends the session and what that was renewed to; it does not lead there."""
+    """A row of a list revokes its session and the successor, but does not log in."""
     ids = [await add(hashed) for _ in range(2)]
     listed = [each.id for each in await hashed.get_sessions_by_user_id("u1")]
     assert listed == [RING.stored(id_) for id_ in reversed(ids)]
@@ -238,7 +244,10 @@ async def test_rows_of_a_list_can_be_ended(hashed: AsyncRedisSessionAdapter) -> 
 async def test_id_that_looks_like_a_hash(
     hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
 ) -> None:
-    """An id of 64 hex digits is an id like any other, never found under itself, and ended under both."""
+    """An id of 64 hex digits is an id like any other, and is never found as a hash.
+
+    Revoking it revokes both the raw and the hashed session.
+    """
     await raw.set_session(row("a" * 64, "u1"))
     assert await leads_to(hashed, "a" * 64) is None
     await hashed.set_session(row("a" * 64, "u2"))
@@ -252,7 +261,10 @@ async def test_id_that_looks_like_a_hash(
 
 @of_one_server
 async def test_handles(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter) -> None:
-    """A session without a handle has the same one by its id, in its user's list, and after a renewal; it can be ended by it."""
+    """A session without a handle gets the same one by its id, in a list, and after a renewal.
+
+    It can be revoked by this handle.
+    """
     auth = to_auth(hashed)
     for adapter in (hashed, raw):
         used = await add(adapter)
@@ -268,7 +280,7 @@ async def test_handles(hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionA
 
 @of_one_server
 async def test_attributes_come_back(hashed: AsyncRedisSessionAdapter) -> None:
-    """A row comes back by its id as it was stored, with a handle or without."""
+    """A row is returned as it was stored, with or without a handle."""
     metadata: list[dict[str, Any]] = [
         {},
         {"handle": "h"},
@@ -281,13 +293,16 @@ async def test_attributes_come_back(hashed: AsyncRedisSessionAdapter) -> None:
         assert await hashed.get_session(f"s{number}") == stored
 
 
-# Turning it on, and changing the key
+# Enabling hashes, and rotating keys
 
 
 async def test_turning_on(
     hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """Turning it on logs nobody out, not within a grace either: sessions under raw ids are read, renewed, kept and ended as before."""
+    """Enabling hashes logs nobody out, even within a grace.
+
+    Sessions with raw ids are read, renewed, kept and revoked as before.
+    """
     used, kept, ended, idle = [await add(raw) for _ in range(4)]
     new = await renew(raw, used)
     assert [await leads_to(hashed, id_) for id_ in (used, kept)] == [new, kept]
@@ -314,7 +329,7 @@ async def test_turning_on(
 async def test_chain_of_raw_and_hashed_ids_is_ended(
     hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
 ) -> None:
-    """Ending a used id ends what it was renewed to across the change, also by a process that does not know the key."""
+    """Revoking a used id revokes its successors, both raw and hashed, even without the key."""
     for adapter in (hashed, raw):
         used = await add(raw)
         new = await renew(hashed, await renew(raw, used) or "")
@@ -326,7 +341,10 @@ async def test_chain_of_raw_and_hashed_ids_is_ended(
 async def test_process_without_keys(
     hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter
 ) -> None:
-    """A process without the key finds and ends no hashed session by its id, never takes a hash for an id, and signs out everywhere."""
+    """A process without the key finds and revokes no hashed session by its id.
+
+    It never takes a hash for an id, and can still revoke all sessions of a user.
+    """
     used, other = await add(raw), await add(hashed)
     new = await renew(hashed, used)
     assert [await leads_to(raw, id_) for id_ in (used, new, other)] == [None] * 3
@@ -339,7 +357,7 @@ async def test_process_without_keys(
 
 
 async def test_rotation(client: Any) -> None:
-    """A key that is added at the end everywhere, and then moved to the front, logs nobody out, not within a grace either."""
+    """A new key is first added last, then moved to the front: nobody is logged out."""
     rings = ([OLD], [OLD, KEY], [KEY, OLD])
     processes = [AsyncRedisSessionAdapter(client, id_keys=ring, raw_ids="refuse") for ring in rings]
     for before, after in pairwise(processes):
@@ -347,7 +365,7 @@ async def test_rotation(client: Any) -> None:
         new = await renew(before, used)
         newer = await renew(after, new or "")
         assert newer is not None
-        for process in (before, after):  # both run while it is deployed
+        for process in (before, after):  # both run during a deployment
             assert [await leads_to(process, id_) for id_ in (one, used, new, newer)] == [
                 one,
                 newer,
@@ -361,7 +379,7 @@ async def test_rotation(client: Any) -> None:
 
 
 async def test_key_that_is_dropped(client: Any) -> None:
-    """A key that is out of the ring leads nowhere, and sign-out everywhere still ends what was stored with it."""
+    """Ids hashed with a removed key are unknown, but revoking all sessions still revokes theirs."""
     old, current = (AsyncRedisSessionAdapter(client, id_keys=ring) for ring in ([OLD], [KEY]))
     used, other = await add(old), await add(old)
     new = await renew(old, used)
@@ -374,7 +392,10 @@ async def test_key_that_is_dropped(client: Any) -> None:
 async def test_moving_in_three_steps(
     client: Any, raw: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """``write``, then ``read``, then ``refuse``: each works beside the one before, and at the end no raw id is accepted."""
+    """``write``, ``read`` and ``refuse`` follow each other; each works beside the one before.
+
+    In the end, no raw id is accepted.
+    """
     writing, reading, refusing = (
         AsyncRedisSessionAdapter(client, id_keys=[KEY], raw_ids=mode)
         for mode in ("write", "read", "refuse")
@@ -383,7 +404,7 @@ async def test_moving_in_three_steps(
     assert [await leads_to(each, first) for each in (raw, writing, reading)] == [first] * 3
     second = await renew(reading, first)
     assert [await leads_to(each, first) for each in (writing, reading)] == [second] * 2
-    third = await renew(writing, second or "")  # an older process renews what a newer one made
+    third = await renew(writing, second or "")  # an older process renews a session of a newer one
     assert third in inspector.live()
     assert [
         await leads_to(each, id_) for each in (writing, reading) for id_ in (first, second)
@@ -405,7 +426,7 @@ RIGHTS: Final = {
 
 @pytest.mark.parametrize("raw_ids", ["write", "read", "refuse"])
 async def test_least_rights(kind: str, client: Any, inspector: Inspector, raw_ids: RawIds) -> None:
-    """Hashes need no right more than ids as they are."""
+    """Hashed ids need no further rights."""
     inspector.on_each(
         "ACL",
         "SETUSER",
@@ -430,7 +451,7 @@ async def test_least_rights(kind: str, client: Any, inspector: Inspector, raw_id
 
 @of_one_server
 async def test_settings(client: Any) -> None:
-    """Settings that can't be are refused when the adapter is made, with what to do."""
+    """Wrong settings are refused when the adapter is created, with advice."""
     refused: list[tuple[list[bytes], Any, str]] = [
         ([], "refuse", "raw_ids='refuse' needs id_keys"),
         ([], "never", "raw_ids must be 'write', 'read' or 'refuse'"),
@@ -444,11 +465,11 @@ async def test_settings(client: Any) -> None:
     assert repr(KEY) not in repr(vars(AsyncRedisSessionAdapter(client, id_keys=[KEY])))
 
 
-# Who can use what Redis holds
+# A stolen dump
 
 
 def tokens_in(inspector: Inspector) -> set[str]:
-    """All that a thief could try as an id."""
+    """Return everything that a thief could try as an id."""
     text = dump(inspector)
     tokens = {
         *re.split(r'[\s{}\[\]":,]+', text),
@@ -465,7 +486,7 @@ def tokens_in(inspector: Inspector) -> set[str]:
 async def test_stolen_dump(
     hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """Nothing that Redis holds logs anybody in, neither where the key is known nor where it is not, not within a grace either."""
+    """Nothing stored in Redis logs anybody in, with or without the key, even within a grace."""
     auth, without_key = to_auth(hashed), to_auth(raw)
     used = await auth.create_session("u1", metadata={"agent": "x"})
     session = await auth.renew_session((await auth.renew_session(used.session_id)).session_id)
@@ -484,7 +505,7 @@ async def test_stolen_dump(
 
 
 async def test_stolen_dump_has_power(raw: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """Without keys the same search finds what logs in: the session, and the used id that leads to it."""
+    """Control: without keys, the same search finds the session's id and the used id."""
     auth = to_auth(raw)
     used = await auth.create_session("u1")
     session = await auth.renew_session(used.session_id)
@@ -497,7 +518,10 @@ async def test_stolen_dump_has_power(raw: AsyncRedisSessionAdapter, inspector: I
 async def test_hash_as_a_cookie(
     hashed: AsyncRedisSessionAdapter, raw: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """An adapter without keys takes a hash for an id, as it takes any: it is ``Auth`` that refuses it, without one command."""
+    """An adapter without keys would accept a hash as an id; ``Auth`` refuses it first.
+
+    No command is sent.
+    """
     session_id = await add(hashed)
     stored = RING.stored(session_id)
     found = await raw.get_session(stored)
@@ -514,7 +538,7 @@ async def test_hash_as_a_cookie(
 
 
 def change_marker(inspector: Inspector, used_id: str, **changes: Any) -> None:
-    """Write other members into a used id's marker, which keeps its end."""
+    """Change members of a used id's marker, and keep its TTL."""
     key = DEFAULT.marker_key(RING.stored(used_id))
     value = inspector.client.get(key).decode()
     for name, text in changes.items():
@@ -523,7 +547,10 @@ def change_marker(inspector: Inspector, used_id: str, **changes: Any) -> None:
 
 
 async def test_tampered_markers(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """A marker whose seal is garbage, another's, or beside another's successor leads nowhere, and ending still follows it."""
+    """A marker with a forged or foreign seal, or another successor, has no successor.
+
+    Revoking still follows it.
+    """
     victim, mine = await add(hashed), await add(hashed)
     new, mine_new = await renew(hashed, victim) or "", await renew(hashed, mine) or ""
     sealed = re.findall(r'"sealed":"([^"]+)"', dump(inspector))
@@ -545,7 +572,7 @@ async def test_tampered_markers(hashed: AsyncRedisSessionAdapter, inspector: Ins
 
 
 async def test_grace(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """A sealed marker leads to its successor until the grace is over, and not at all without one; ending follows it all the same."""
+    """A sealed marker has its successor only within the grace; revoking still follows it."""
     used, other = await add(hashed), await add(hashed)
     new, unseen = await renew(hashed, used, 10_000), await renew(hashed, other, 0)
     assert [await leads_to(hashed, id_) for id_ in (used, other)] == [new, None]
@@ -558,7 +585,7 @@ async def test_grace(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> 
 
 @of_one_server
 async def test_longest_chain(hashed: AsyncRedisSessionAdapter) -> None:
-    """A used id leads over sixteen renewals within one grace, and ending it ends all of however many."""
+    """A used id has its successor over sixteen renewals; revoking it follows any number."""
     chain = [await add(hashed)]
     for _ in range(17):
         chain.append(await renew(hashed, chain[-1]) or "")
@@ -567,14 +594,17 @@ async def test_longest_chain(hashed: AsyncRedisSessionAdapter) -> None:
     assert await leads_to(hashed, chain[-1]) is None
 
 
-# Values that are not ours
+# Foreign values
 
 
 @of_one_server
 async def test_record_of_another_session(
     hashed: AsyncRedisSessionAdapter, inspector: Inspector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another session's record under an id's hash is never returned, and a damaged one does not hide what is under another key."""
+    """Another session's record under an id's hash is never returned.
+
+    A damaged record does not hide one under another key.
+    """
     mine, others = await add(hashed), await add(hashed, "u2")
     inspector.client.copy(
         DEFAULT.session_key(RING.stored(others)),
@@ -595,7 +625,10 @@ async def test_record_of_another_session(
 @of_one_server
 @pytest.mark.parametrize("method", ["get_session", "get_successor", "renew", "delete"])
 async def test_crossed_replies(inspector: Inspector, method: str) -> None:
-    """A reply that somebody else left on the connection is noticed, the connection dropped, and the command sent again."""
+    """A reply left on the connection by another command is detected, and the command is retried.
+
+    The connection is closed.
+    """
     async with AsyncClients.make("redis-py, one connection", inspector.server) as client:
         adapter, raw = (
             AsyncRedisSessionAdapter(client, id_keys=[KEY]),
@@ -621,7 +654,7 @@ async def test_crossed_replies(inspector: Inspector, method: str) -> None:
 
 @of_one_server
 async def test_auth_over_hashed_ids(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """Nobody who uses ``Auth`` notices: idle sessions are renewed, used ids lead on, and devices are listed and ended."""
+    """``Auth`` works the same: idle sessions are renewed, used ids accepted, devices revoked."""
     time = Time(row("x").idle_expires - HOUR)
     auth = to_auth(hashed, clock=time, session_expires_in=SessionExpiry())
     session = await auth.create_session("u1", metadata={"agent": "x"})
@@ -644,7 +677,7 @@ async def test_auth_over_hashed_ids(hashed: AsyncRedisSessionAdapter, inspector:
 
 @of_one_server
 async def test_same_call_twice(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """Repeating the very same call is no error, and the record is that of the row under its hash."""
+    """Repeating the same call is no error; the record is that of the row with its hash as id."""
     one = row(new_session_id(), handle="h")
     await hashed.set_session(one)
     await hashed.set_session(one)

@@ -1,4 +1,7 @@
-"""Many logins at once within a cap, on real servers where one script sees all keys; ``test_ours_`` marks what the original has not."""
+"""Concurrent logins with a limit, on servers where one script sees all keys.
+
+``test_ours_`` marks what Lucia JS does not have.
+"""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,19 +25,19 @@ pytestmark = pytest.mark.parametrize("decode_responses", [False], ids=["bytes"])
 
 @pytest.fixture
 def inspector(server: Server) -> Iterator[Inspector]:
-    """A look into the same server from outside, emptied."""
+    """Yield an inspector of the emptied server."""
     with Inspector(server) as found:
         yield found
 
 
 @pytest.fixture
 def adapter(inspector: Inspector, redis_client: Redis) -> AsyncRedisSessionAdapter:
-    """An adapter on an emptied server, with time for many calls at once on a busy machine."""
+    """Return an adapter with a long deadline, for many concurrent calls on a busy machine."""
     return AsyncRedisSessionAdapter(redis_client, deadline=timedelta(seconds=30))
 
 
 async def log_in(auth: AsyncAuth[Any], count: int) -> list[Session]:
-    """So many logins of one user at once, each of which returns a session."""
+    """Run concurrent logins of one user, and return their sessions."""
     found = [
         each
         for each in await AsyncRacingCalls.gather_results(
@@ -47,7 +50,7 @@ async def log_in(auth: AsyncAuth[Any], count: int) -> list[Session]:
 
 
 async def alive(auth: AsyncAuth[Any], session: Session) -> bool:
-    """Whether a session validates."""
+    """Return whether a session is valid."""
     try:
         await auth.get_session(session.session_id)
     except InvalidSessionId:
@@ -58,7 +61,7 @@ async def alive(auth: AsyncAuth[Any], session: Session) -> bool:
 async def test_ours_fifty_logins_at_once(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server
 ) -> None:
-    """50 logins at once with a cap of 5 leave exactly 5, and nobody ever sees more."""
+    """50 concurrent logins with a limit of 5 leave exactly 5, and never more exist."""
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     before = [await auth.create_session("u1") for _ in range(5)]
     with counting_sessions(server) as seen:
@@ -74,7 +77,7 @@ async def test_ours_fifty_logins_at_once(
 async def test_ours_fifty_logins_have_power(
     redis_client: Redis, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """Without the comparison in the script, the same logins leave more, where all look before any is stored."""
+    """Control: without the comparison in the script, the same logins leave more than the limit."""
     adapter._store, adapter._driver = (
         EndsThenCreates(DEFAULT),
         AsyncRendezvousDriver(redis_client, 50),
@@ -85,7 +88,7 @@ async def test_ours_fifty_logins_have_power(
 
 
 async def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server) -> None:
-    """So do they where the index is a set."""
+    """The limit holds if the index is a set too."""
     layout = Layout.from_namespaces(None, "lucia-v2")
     auth = AsyncAuth(
         sessions=AsyncRedisSessionAdapter(redis_client, layout="lucia-v2"),
@@ -102,7 +105,7 @@ async def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server)
 async def test_ours_renewals_amid_capped_logins(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server
 ) -> None:
-    """Renewals of all sessions, and as many logins, at once: never more than the cap, and what is renewed and left is one session each."""
+    """Concurrent renewals and logins never exceed the limit, nor leave a login twice."""
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     sessions = await log_in(auth, 5)
     with counting_sessions(server) as seen:

@@ -1,4 +1,4 @@
-"""The Redis session adapter in a cluster and on servers that refuse scripts: clients, refusals, rights, errors, and many at once."""
+"""The Redis session adapter in a cluster and on servers that refuse scripts."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Generator
@@ -42,7 +42,7 @@ from tools.servers import Server, own_server
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+)  # redis-py 7's cluster clients cause deprecation warnings themselves
 
 MINUTE: Final = 60_000
 KEYS: Final = ("~session:*", "~userSession:*")
@@ -56,18 +56,18 @@ KINDS: Final = (
     "valkey, text",
     "cluster of redis, no scripts",
 )
-"""Where the tests run: clusters by the clients of both libraries, and servers of both kinds that refuse scripts."""
+"""Clusters with the clients of both libraries, and both kinds of server without scripts."""
 
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
-    """Each kind of place."""
+    """Return each kind of deployment."""
     return str(request.param)
 
 
 @pytest.fixture
 def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector, None, None]:
-    """A look from outside into an emptied place."""
+    """Yield an inspector of the emptied deployment."""
     if kind.startswith("cluster"):
         with ClusterInspector(request.getfixturevalue("cluster")) as found:
             yield found
@@ -77,12 +77,12 @@ def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector,
 
 
 def allow(inspector: Inspector, *rights: str) -> None:
-    """Make a user of the server, or of each node."""
+    """Create the Redis user "app" with these rights, on each node."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", *rights)
 
 
 def make_client(kind: str, inspector: Inspector) -> Any:
-    """A client of the place for that user."""
+    """Return a client of the deployment for this user."""
     options: dict[str, Any] = {
         "username": "app",
         "password": "pass",
@@ -96,13 +96,13 @@ def make_client(kind: str, inspector: Inspector) -> Any:
 
 
 def has_scripts(kind: str) -> bool:
-    """Whether scripts are allowed there."""
+    """Return whether scripts are allowed in this kind of deployment."""
     return "no scripts" not in kind and (kind.startswith("cluster") or "scripts" in kind)
 
 
 @pytest.fixture
 async def client(kind: str, inspector: Inspector) -> AsyncIterator[Any]:
-    """A client that may do everything, but for scripts where they are refused."""
+    """Yield a client with all rights, except scripts where they are to be refused."""
     allow(inspector, *(("~*", "+@all") if has_scripts(kind) else EVERYTHING_BUT_SCRIPTS))
     async with make_client(kind, inspector) as found:
         yield found
@@ -111,7 +111,7 @@ async def client(kind: str, inspector: Inspector) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def adapter(client: Any) -> AsyncIterator[AsyncRedisSessionAdapter]:
-    """An adapter on an emptied place, with time for many calls at once on a busy machine."""
+    """Yield an adapter with a long deadline, for many concurrent calls on a busy machine."""
     async with AsyncRedisSessionAdapter(client, deadline=timedelta(seconds=30)) as adapter:
         yield adapter
 
@@ -124,12 +124,12 @@ of_servers = pytest.mark.parametrize("kind", ["redis", "valkey, text"])
 
 
 async def test_every_method(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """Every method works, and leaves no key without an end and no session outside of its index."""
+    """Every method works, leaves no key without a TTL, and each session in its index."""
     await use_every_method(adapter, inspector)
 
 
 async def test_sign_out_everywhere(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """More sessions than a batch holds are ended, but the one to keep; others' are left alone."""
+    """More sessions than fit into a batch are revoked, except the one to keep and other users'."""
     await add(adapter, "foreign", user_id="u2")
     for number in range(520):
         inspector.write(row(f"s{number}"))
@@ -147,7 +147,7 @@ async def test_sign_out_everywhere(adapter: AsyncRedisSessionAdapter, inspector:
 async def test_renewals_at_once(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, grace: int
 ) -> None:
-    """However many calls renew one session at once, there is one successor: all get it within the grace, one gets it without."""
+    """Concurrent renewals store one successor: all calls get it within the grace, else one does."""
     await add(adapter, "used", "other")
     outcomes = await AsyncRacingCalls.gather_results(
         *(partial(renew, adapter, "used", f"new{number}", grace) for number in range(16))
@@ -159,14 +159,14 @@ async def test_renewals_at_once(
     inspector.check()
 
 
-# Scripts that are unknown or refused
+# Unknown and refused scripts
 
 
 @of_one_kind
 async def test_scripts_that_one_node_forgot(
     adapter: AsyncRedisSessionAdapter, inspector: ClusterInspector
 ) -> None:
-    """A script that some node does not know, before each call another one, is sent whole to that node."""
+    """A script that one node does not have is sent to this node in full."""
     for number in range(9):
         inspector.nodes[number % 3].script_flush()
         await add(adapter, f"a{number}", f"b{number}", user_id=f"u{number}")
@@ -184,7 +184,7 @@ async def test_scripts_that_one_node_forgot(
 
 @of_one_kind
 async def test_scripts_that_all_nodes_forget_at_once(client: Any, inspector: Inspector) -> None:
-    """Every method works where each script is forgotten between any two commands."""
+    """Every method works even if the scripts are flushed before each command."""
     adapter = AsyncRedisSessionAdapter(client)
     adapter._driver = forgetting_driver(client, inspector)
     await use_every_method(adapter, inspector)
@@ -193,7 +193,7 @@ async def test_scripts_that_all_nodes_forget_at_once(client: Any, inspector: Ins
 async def test_one_attempt(
     kind: str, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """Where scripts are refused one script is tried, by whichever method comes first; from then on there are plain commands alone."""
+    """If scripts are refused, only one is tried; from then on, only plain commands are sent."""
     inspector.on_each("CONFIG", "RESETSTAT")
     inspector.on_each("ACL", "LOG", "RESET")
     await adapter.get_session("x")
@@ -224,7 +224,7 @@ async def test_one_attempt(
 async def test_refused_in_any_method(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, method: str
 ) -> None:
-    """Whichever method finds out that scripts are refused does what it has to all the same, once."""
+    """Any method can be the first to find scripts refused, and still does its work once."""
     inspector.write(session := row(SECRET, handle="h"))
     inspector.client.lpush("userSession:u1", SECRET)
     inspector.client.pexpireat("userSession:u1", session.idle_expires + MINUTE)
@@ -247,7 +247,7 @@ async def test_refused_in_any_method(
 async def test_server_that_has_no_scripts(
     program: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A server that does not know the commands for scripts is one that refuses them."""
+    """A server without the commands for scripts is treated like one that refuses them."""
     renamed = [word for name in ("EVALSHA", "EVAL") for word in ("--rename-command", name, "")]
     with (
         own_server(program, tmp_path_factory.mktemp("server"), *renamed) as server,
@@ -260,7 +260,7 @@ async def test_server_that_has_no_scripts(
 @pytest.mark.parametrize("server", ["old_redis"], indirect=True)
 @pytest.mark.parametrize("decode_responses", [False])
 async def test_old_server_without_scripts(server: Server, scriptless_client: Any) -> None:
-    """Without scripts a login on Redis 6.2 is the client's own error, and leaves nothing."""
+    """On Redis 6.2 without scripts, a login raises the client's error and leaves nothing."""
     with pytest.raises(redis.exceptions.ResponseError, match="pexpireat"):
         await AsyncRedisSessionAdapter(scriptless_client).set_session(row(SECRET))
     with Inspector.looking_at(server) as inspector:
@@ -269,7 +269,10 @@ async def test_old_server_without_scripts(server: Server, scriptless_client: Any
 
 @of_servers
 async def test_evalsha_without_eval(inspector: Inspector, kind: str) -> None:
-    """Who may run known scripts but send none gets the client's own error: that is no server without scripts."""
+    """A user with EVALSHA but without EVAL gets the client's own error.
+
+    Such a server is not treated as one without scripts.
+    """
     allow(
         inspector,
         *KEYS,
@@ -291,7 +294,7 @@ async def test_evalsha_without_eval(inspector: Inspector, kind: str) -> None:
 
 
 def rights_for(kind: str) -> tuple[str, ...]:
-    """The least rights there."""
+    """Return the minimal rights in this kind of deployment."""
     if not kind.startswith("cluster"):
         return LEAST_RIGHTS_PLAIN
     return (
@@ -312,7 +315,7 @@ def rights_for(kind: str) -> tuple[str, ...]:
     ],
 )
 async def test_least_rights(kind: str, inspector: Inspector) -> None:
-    """A user with the documented rights can do all that the adapter does."""
+    """With the documented rights, every method works."""
     allow(inspector, *KEYS, *(f"+{right}" for right in rights_for(kind)))
     inspector.on_each("SCRIPT", "FLUSH")
     async with make_client(kind, inspector) as client:
@@ -337,7 +340,7 @@ REFUSALS: Final = (
     ],
 )
 async def test_each_right_is_needed(kind: str, missing: str, inspector: Inspector) -> None:
-    """Without any one of the documented rights something fails, with the client's own error."""
+    """Without any one of the documented rights, some method raises the client's own error."""
     allow(inspector, *KEYS, *(f"+{right}" for right in rights_for(kind) if right != missing))
     inspector.on_each("SCRIPT", "FLUSH")
     with pytest.raises(REFUSALS):
@@ -349,7 +352,7 @@ async def test_each_right_is_needed(kind: str, missing: str, inspector: Inspecto
 @pytest.mark.parametrize("kind", ["cluster of redis", "redis"])
 @pytest.mark.parametrize("missing", KEYS)
 async def test_each_key_pattern_is_needed(kind: str, missing: str, inspector: Inspector) -> None:
-    """Without the right to either kind of keys something fails, and nothing that was begun outlives ten seconds."""
+    """Without the right to either kind of key, a login raises an error and leaves nothing."""
     allow(
         inspector,
         *(key for key in KEYS if key != missing),
@@ -366,7 +369,7 @@ async def test_each_key_pattern_is_needed(kind: str, missing: str, inspector: In
 
 
 async def test_errors_in_transactions(client: Any, inspector: Inspector) -> None:
-    """An error of one of several commands at once shows no argument of any, however the client quotes them."""
+    """An error of one command in a transaction shows no argument of any of them."""
     inspector.client.set("userSession:u1", "garbage")
     push = Transaction(
         (
@@ -382,12 +385,15 @@ async def test_errors_in_transactions(client: Any, inspector: Inspector) -> None
 
 
 def sent(command: Call | Transaction) -> Operation[Any]:
-    """An operation of one command."""
+    """Return an operation of one command."""
     return (yield command)
 
 
 async def test_errors_reach_the_operation(client: Any, inspector: Inspector) -> None:
-    """An operation is thrown the client's error, may go on after it, and what it does not catch reaches the caller as the same object."""
+    """The client's error is raised in the operation, which may catch it and go on.
+
+    If the operation does not catch it, the caller gets the same object.
+    """
     caught: list[Exception] = []
 
     def operation() -> Operation[Any]:
@@ -413,7 +419,10 @@ async def test_errors_reach_the_operation(client: Any, inspector: Inspector) -> 
 async def test_index_of_another_type(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """An index of another type is a clear error without an id, nothing of a login stays, and a session can still be ended."""
+    """An index of another type is StoreCorrupt, without an id, and nothing of a login is left.
+
+    The session can still be revoked.
+    """
     await add(adapter, SECRET)
     inspector.client.delete("userSession:u1")
     inspector.client.set("userSession:u1", "garbage")
@@ -436,7 +445,11 @@ async def test_index_of_another_type(
 async def test_server_without_memory(
     kind: str, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """A server that is out of memory refuses logins and changes nothing; ending ends, and fails clearly where it needs a tombstone."""
+    """Without memory, a server refuses logins, and nothing is changed.
+
+    Revocations still revoke, but without scripts they raise an error, since they can't write a
+    tombstone.
+    """
     await add(adapter, SECRET, "other")
     before = inspector.census()
     inspector.on_each("CONFIG", "SET", "maxmemory", "1")
@@ -467,7 +480,10 @@ async def test_server_without_memory(
 async def test_record_of_another_session(
     kind: str, client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """Another session's record under an id's key is never returned; the idle connections are closed, and the client works on."""
+    """Another session's record under an id's key is never returned.
+
+    The idle connections are closed, and the client still works.
+    """
     for number in range(6):
         await add(adapter, f"s{number}", user_id=f"u{number}")
     inspector.client.set("session:mine", encode_row(row(SECRET, "u2")), ex=60)
@@ -484,29 +500,29 @@ async def test_record_of_another_session(
 
 
 def ids_of_connections(inspector: Inspector) -> set[tuple[int, str]]:
-    """The connections of the user at all nodes."""
+    """Return the connections of the user on all nodes."""
     nodes = inspector.nodes if isinstance(inspector, ClusterInspector) else [inspector.client]
     clients = [(number, each) for number, node in enumerate(nodes) for each in node.client_list()]
     return {(number, each["id"]) for number, each in clients if each["user"] == "app"}
 
 
-# Many at once
+# Concurrent calls
 
 
 ROUNDS: Final = 12
-"""In each of which they begin at other times; the controls are caught in a few."""
+"""The rounds of a game, each with other start times; a control fails in a few of them."""
 
 MOST_ROUNDS: Final = 50 * ROUNDS
-"""For a control: how they interleave is a matter of luck, and a machine may be too busy for much of it."""
+"""The most rounds of a control: on a busy machine, few of them interleave as needed."""
 
 
 def begin_at(number: int, who: int, bound: int) -> int:
-    """When somebody begins in a round, in milliseconds."""
+    """Return when a caller starts in a round, in milliseconds."""
     return (7 * number + 5 * who) % bound
 
 
 async def play(adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: int) -> set[str]:
-    """Logins and sign-outs everywhere of one user, at the same time; what is wrong afterwards."""
+    """Run concurrent logins and revocations for one user, and return what is wrong afterwards."""
     user_id = f"u{number}"
     returned: dict[str, float] = {}
     began: list[float] = []
@@ -534,7 +550,7 @@ async def play(adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: 
 def wrong_after(
     inspector: Inspector, user_id: str, returned: dict[str, float], last: float
 ) -> set[str]:
-    """What lives although it was there when the last sign-out began, or is in no index, or was never handed out and stays."""
+    """Return sessions that survived the last revocation, or that are in no index."""
     live = {id_ for id_ in returned if inspector.client.exists(DEFAULT.session_key(id_))}
     survived = {f"{id_} survived" for id_ in live if returned[id_] < last}
     return survived | {f"{id_} is not in its index" for id_ in live - set(inspector.index(user_id))}
@@ -543,7 +559,7 @@ def wrong_after(
 async def play_renewals(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, number: int
 ) -> set[str]:
-    """Renewals of all of a user's sessions and a sign-out everywhere, at the same time; what is alive afterwards."""
+    """Run concurrent renewals and one revocation for one user, and return the live sessions."""
     user_id = f"u{number}"
     used = [f"{user_id}-{each}" for each in range(6)]
     await add(adapter, *used, user_id=user_id)
@@ -579,7 +595,7 @@ async def test_many_at_once(
     game: Play,
     driver: type[AsyncRedisDriver],
 ) -> None:
-    """Logins, renewals and sign-outs everywhere at once: what was there when a sign-out began is dead, and all others are indexed."""
+    """Of concurrent calls, a revocation leaves no session from before, and all are indexed."""
     adapter._driver = driver(client)
     for number in range(ROUNDS):
         assert await game(adapter, inspector, number) == set()
@@ -590,7 +606,10 @@ async def test_many_at_once(
 async def test_ours_fifty_logins_at_once(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """50 logins at once with a cap of 5 leave exactly 5, the newest, once all have returned; so do one login more and its renewals."""
+    """50 concurrent logins with a limit of 5 leave exactly 5 once all have returned.
+
+    Later logins, and concurrent renewals of one of them, keep the limit.
+    """
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     await auth.create_session("u1")
     logins = await AsyncRacingCalls.gather_results(*[partial(auth.create_session, "u1")] * 50)
@@ -612,7 +631,7 @@ async def test_ours_fifty_logins_at_once(
 async def test_ours_fifty_logins_have_power(
     client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """A protocol that looks for the surplus before the login is in the index leaves more, where all look before any is."""
+    """Control: checking the limit before the session is in the index leaves too many."""
     adapter._store, adapter._driver = (
         LooksBeforehand(DEFAULT, ScriptedSteps()),
         AsyncRendezvousDriver(client, 50),
@@ -631,7 +650,7 @@ async def test_ours_fifty_logins_have_power(
 async def test_many_at_once_has_power(
     client: Any, adapter: AsyncRedisSessionAdapter, inspector: Inspector, game: Play, control: Any
 ) -> None:
-    """The same games find out the original's protocol, and a renewal that leaves no marker, again and again."""
+    """Control: the games detect the protocol of Lucia JS, and a renewal without a marker."""
     adapter._store, adapter._driver = (
         control(DEFAULT, ScriptedSteps()),
         AsyncSlowBatchDriver(client),

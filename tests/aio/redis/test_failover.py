@@ -1,4 +1,4 @@
-"""Failovers and crashes of real servers: what they undo, what asking the replicas tells, and what ending again repairs."""
+"""Failovers and crashes of real servers: lost revocations, their repetition, and replicas."""
 
 import sys
 import time
@@ -30,7 +30,7 @@ OUTAGE = (StoreUnavailable, redis.exceptions.ConnectionError, valkey.exceptions.
 
 @pytest.fixture(params=["redis-server", "valkey-server"])
 def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
-    """A primary and its replica, of each kind of server."""
+    """Yield a primary and its replica, of each kind of server."""
     with pair(request.param, tmp_path) as found:
         yield found
 
@@ -44,7 +44,7 @@ async def add(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> None:
 
 
 async def live(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> set[str]:
-    """Those of the ids that have a session."""
+    """Return the ids that have a session."""
     return {
         session_id
         for session_id in session_ids
@@ -53,7 +53,7 @@ async def live(adapter: AsyncRedisSessionAdapter, *session_ids: str) -> set[str]
 
 
 async def after_outage(call: Callable[[], Any]) -> Any:
-    """What the call gives once there is a server again."""
+    """Return the result of the call once a server is available again."""
     end = time.monotonic() + 30
     while True:
         try:
@@ -64,7 +64,7 @@ async def after_outage(call: Callable[[], Any]) -> Any:
         await AsyncPause.seconds(0.05)
 
 
-# One primary after another
+# A new primary
 
 
 async def end_one(adapter: AsyncRedisSessionAdapter) -> None:
@@ -87,7 +87,10 @@ async def end_others(adapter: AsyncRedisSessionAdapter) -> None:
 async def test_ended_again(
     end: Callable[[AsyncRedisSessionAdapter], Any], stay: set[str], servers: Pair
 ) -> None:
-    """What a failover brought back is alive for every process until the next command of the one that had ended it, and dead afterwards."""
+    """A session that a failover brings back is revoked by its revoker's next command.
+
+    Until then, it is valid for every process.
+    """
     async with (
         AsyncAdapters.on(servers.server()) as one,
         AsyncAdapters.on(servers.server()) as other,
@@ -107,7 +110,7 @@ async def test_ended_again(
 
 
 async def test_used_id_is_ended_again(servers: Pair) -> None:
-    """If a renewal is undone with the ending of its successor, the used id, which is alive again, is ended."""
+    """If a renewal and the revocation of its successor are lost, the used id is revoked."""
     async with (
         AsyncAdapters.on(servers.server()) as one,
         AsyncAdapters.on(servers.server()) as other,
@@ -125,7 +128,7 @@ async def test_used_id_is_ended_again(servers: Pair) -> None:
 
 
 async def test_ended_again_while_it_is_renewed(servers: Pair) -> None:
-    """A session that came back and was renewed by another process is ended with its successor."""
+    """A session that came back and was renewed by another process is revoked with its successor."""
     async with (
         AsyncAdapters.on(servers.server()) as one,
         AsyncAdapters.on(servers.server()) as other,
@@ -140,7 +143,10 @@ async def test_ended_again_while_it_is_renewed(servers: Pair) -> None:
 
 
 async def test_replica_that_is_not_promoted_yet(servers: Pair) -> None:
-    """A replica that is not promoted yet answers nobody, since it may lack a revocation; then it is repeated."""
+    """A replica that is not promoted yet is not used: it may lack a revocation.
+
+    After the promotion, the revocation is repeated.
+    """
     async with AsyncAdapters.on(servers.server()) as adapter:
         await add(adapter, "ended", "kept")
         servers.settle()
@@ -158,7 +164,7 @@ async def test_replica_that_is_not_promoted_yet(servers: Pair) -> None:
 
 @pytest.mark.parametrize("rights", [(), ("info",)], ids=["least rights", "and INFO"])
 async def test_rights_for_ending_again(rights: tuple[str, ...], servers: Pair) -> None:
-    """A server that does not let its history be asked for is held to have changed after each lost connection."""
+    """Without the right to INFO replication, each lost connection counts as a failover."""
     for node in (servers.primary, servers.replica):
         node.client.acl_setuser(
             "app",
@@ -179,7 +185,7 @@ async def test_rights_for_ending_again(rights: tuple[str, ...], servers: Pair) -
 
 
 def with_a_method_of_its_own(kind: Any) -> Any:
-    """A class of clients whose connections can't be told."""
+    """Return a class of clients that the adapter can't copy."""
 
     @wraps(kind.execute_command)
     def execute_command(self: Any, *words: Any, **options: Any) -> Any:
@@ -191,7 +197,10 @@ def with_a_method_of_its_own(kind: Any) -> Any:
 
 @one_kind
 async def test_client_that_is_used_as_it_is(servers: Pair) -> None:
-    """Over a client that can't be copied, what was ended is ended again after each lost answer; asking replicas is refused."""
+    """With a client that can't be copied, revocations are repeated after each lost reply.
+
+    ``revoke_ack`` is refused.
+    """
     kind = with_a_method_of_its_own(AsyncClients.modules["redis"].Redis)
     async with (
         kind(port=servers.front.port, protocol=2, retry=None) as client,
@@ -210,12 +219,15 @@ async def test_client_that_is_used_as_it_is(servers: Pair) -> None:
         assert await live(adapter, "ended", "kept") == {"kept"}
 
 
-# What replicas confirm
+# Acknowledgements of replicas
 
 
 @one_kind
 async def test_wait_alone_tells_nothing(servers: Pair) -> None:
-    """WAIT on a connection that has written nothing counts a replica that has received nothing: therefore a key is written before it."""
+    """WAIT counts a replica without the data if its own connection has written nothing.
+
+    So the adapter writes a key before WAIT.
+    """
     servers.link.hold()
     servers.primary.client.set("written", "by another connection")
     fresh: Any = redis.Redis(port=servers.primary.port, single_connection_client=True)
@@ -230,7 +242,10 @@ async def test_wait_alone_tells_nothing(servers: Pair) -> None:
 async def test_not_replicated(
     end: Callable[[AsyncRedisSessionAdapter], Any], servers: Pair
 ) -> None:
-    """An ending that too few replicas have raises, is done on the primary, raises again when it is repeated, and not when they have it."""
+    """A revocation without enough replicas is done on the primary, and raises an error.
+
+    Repeating it raises again, until the replicas have it.
+    """
     async with AsyncAdapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
     ) as adapter:
@@ -251,7 +266,7 @@ async def test_not_replicated(
 
 @one_kind
 async def test_frozen_replica(servers: Pair) -> None:
-    """A replica that is frozen confirms nothing, and one that does not exist neither."""
+    """A frozen replica acknowledges nothing, and neither does one that does not exist."""
     servers.replica.freeze()
     async with AsyncAdapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
@@ -274,7 +289,10 @@ async def test_frozen_replica(servers: Pair) -> None:
 
 @one_kind
 async def test_rights_for_asking_replicas(servers: Pair) -> None:
-    """Asking replicas needs WAIT beside the least rights; without it the ending is done, and the client's error goes up."""
+    """``revoke_ack`` needs the right to WAIT.
+
+    Without it, the session is revoked, and the client's error is raised.
+    """
     app = servers.primary.client
     app.acl_setuser(
         "app",
@@ -297,7 +315,7 @@ async def test_rights_for_asking_replicas(servers: Pair) -> None:
 
 @one_kind
 async def test_sign_out_that_is_not_replicated(servers: Pair) -> None:
-    """Through Auth the error goes up, and the session is no session any more."""
+    """``Auth`` raises the error as well, and the session is no longer valid."""
     async with AsyncAdapters.on(
         servers.server(), revoke_ack=1, revoke_ack_timeout=timedelta(milliseconds=100)
     ) as adapter:
@@ -317,7 +335,7 @@ async def test_sign_out_that_is_not_replicated(servers: Pair) -> None:
 
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 async def test_sentinel(library: str, tmp_path: Path) -> None:
-    """When Sentinel has promoted a replica after kill -9 of the primary, what was ended and came back is ended by the next command."""
+    """If Sentinel promotes a replica after a kill -9, lost revocations are repeated."""
     with sentinel_pair(library, tmp_path) as group:
         async with (
             AsyncClients.behind_sentinel(group) as client,
@@ -341,7 +359,7 @@ async def test_sentinel(library: str, tmp_path: Path) -> None:
 
 
 async def test_cluster(tmp_path: Path) -> None:
-    """When a replica has taken over a node's slots after kill -9, what was ended and came back is ended by the next command for it."""
+    """If a replica takes over a node's slots after a kill -9, lost revocations are repeated."""
     session_ids = [f"s{number}" for number in range(12)]
     with replicated_cluster(tmp_path) as group:
         async with (
@@ -370,7 +388,7 @@ async def test_cluster(tmp_path: Path) -> None:
 
 
 async def test_cluster_that_lost_list_entries(tmp_path: Path) -> None:
-    """Logins whose list entries a failover took away validate and are in no list, until a reindexing puts them back."""
+    """Logins that a failover removed from their index stay valid, and a reindex restores them."""
     with replicated_cluster(tmp_path) as group:
         async with (
             AsyncClients.of_cluster("redis", group.cluster) as client,
@@ -400,7 +418,7 @@ async def test_cluster_that_lost_list_entries(tmp_path: Path) -> None:
 
 
 async def test_cluster_that_confirms(tmp_path: Path) -> None:
-    """In a cluster every primary's replicas are asked."""
+    """In a cluster, the replicas of every primary have to acknowledge."""
     with replicated_cluster(tmp_path) as group:
         async with (
             AsyncClients.of_cluster("redis", group.cluster) as client,
@@ -419,19 +437,19 @@ async def test_cluster_that_confirms(tmp_path: Path) -> None:
             replica.thaw()
 
 
-# kill -9 and restart
+# kill -9 and a restart
 
 
 @pytest.fixture(params=["redis-server", "valkey-server"])
 def lone(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
-    """A server that writes what it does to its disk once a second, as the documentation advises at least."""
+    """Yield a server with an append-only file, fsynced once a second: the documented minimum."""
     node = Node(request.param, tmp_path, "--appendonly", "yes", "--appendfsync", "everysec")
     yield node
     node.close()
 
 
 async def test_kill_and_restart(lone: Node) -> None:
-    """After kill -9 the errors go up; after the restart the same cookies work, and what was ended stays ended."""
+    """After a kill -9, errors are raised; a restart loses no session and no revocation."""
     async with AsyncAdapters.on(lone.server()) as adapter, AsyncAdapters.on(lone.server()) as other:
         auth = AsyncAuth(sessions=adapter, env="PROD")
         kept, ended = await auth.create_session("u1"), await auth.create_session("u1")
@@ -446,7 +464,7 @@ async def test_kill_and_restart(lone: Node) -> None:
 
 
 async def test_restart_without_the_last_moments(tmp_path: Path) -> None:
-    """What a server that restarts from an older snapshot brings back is ended again by the process that had ended it."""
+    """Sessions that come back with an older snapshot are revoked again by their revoker."""
     node = Node("redis-server", tmp_path)
     try:
         async with (
@@ -465,12 +483,12 @@ async def test_restart_without_the_last_moments(tmp_path: Path) -> None:
         node.close()
 
 
-# Figures
+# Measurements
 
 
 @pytest.mark.parametrize("count", [1, 1_000])
 async def test_what_it_takes(count: int, servers: Pair) -> None:
-    """However many were ended, they are ended again before the first command is answered; with ``-s`` it prints what that took."""
+    """All lost revocations are repeated before the first reply; ``-s`` prints the times."""
     session_ids = [f"session-{number}" for number in range(count)]
     patient = timedelta(seconds=4)
     async with (
@@ -500,5 +518,6 @@ async def test_what_it_takes(count: int, servers: Pair) -> None:
         took = (time.perf_counter() - began) * 1_000
         assert servers.replica.client.keys("session:session-*") == []
         sys.stdout.write(
-            f"\n{count} ended again with the first command: {took:.1f} ms; an ending that a replica confirms: {asked:.1f} ms\n"
+            f"\n{count} revoked again with the first command: {took:.1f} ms;"
+            f" a revocation that a replica acknowledges: {asked:.1f} ms\n"
         )

@@ -1,4 +1,4 @@
-"""Both layouts of the Redis session adapter: what is stored, rights, what others left there, and others who write meanwhile."""
+"""Both layouts of the Redis session adapter: stored data, rights, and other writers."""
 
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Final
@@ -27,14 +27,14 @@ from tests.support.sessions import HOUR, row
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+)  # redis-py 7's cluster clients cause deprecation warnings themselves
 
 PLACES: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "one server": ("redis", ("+@all",), LEAST_RIGHTS),
     "cluster": ("cluster of redis, text", ("+@all",), LEAST_RIGHTS_CLUSTER),
     "without scripts": ("valkey", ("+@all", "-@scripting"), LEAST_RIGHTS_PLAIN),
 }
-"""The kind of client, what it may do, and what it needs in the default layout."""
+"""The kind of client, its rights, and the minimal rights in the default layout."""
 
 LAYOUTS: Final[tuple[LayoutName, ...]] = ("default", "lucia-v2")
 CENTURY: Final = 57 * 365 * 24 * HOUR
@@ -45,20 +45,20 @@ REFUSALS: Final = (redis.exceptions.ResponseError, valkey.exceptions.ResponseErr
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest) -> str:
-    """Each kind of place."""
+    """Return each kind of deployment."""
     return str(request.param)
 
 
 @pytest.fixture(params=LAYOUTS)
 def layout(request: pytest.FixtureRequest) -> LayoutName:
-    """Each layout."""
+    """Return each layout."""
     found: LayoutName = request.param
     return found
 
 
 @pytest.fixture
 def legacy_writers() -> bool:
-    """Whether others write; ``parametrize`` it."""
+    """Return whether other programs write too; a test overrides it by ``parametrize``."""
     return False
 
 
@@ -66,7 +66,7 @@ def legacy_writers() -> bool:
 def inspector(
     place: str, layout: LayoutName, legacy_writers: bool, request: pytest.FixtureRequest
 ) -> Generator[Inspector, None, None]:
-    """A look from outside into an emptied place."""
+    """Yield an inspector of the emptied deployment."""
     names = Layout.from_namespaces(None, layout, legacy_writers=legacy_writers)
     if place == "cluster":
         with ClusterInspector(request.getfixturevalue("cluster"), names) as found:
@@ -78,7 +78,7 @@ def inspector(
 
 @pytest.fixture
 async def client(place: str, inspector: Inspector) -> AsyncIterator[Any]:
-    """A client of the place."""
+    """Yield a client of the deployment."""
     kind, rights, _ = PLACES[place]
     allow(inspector, "~*", *rights)
     async with make_client(kind, inspector) as found:
@@ -88,13 +88,13 @@ async def client(place: str, inspector: Inspector) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def adapter(client: Any, layout: LayoutName, legacy_writers: bool) -> AsyncRedisSessionAdapter:
-    """An adapter there."""
+    """Return an adapter with this layout."""
     return AsyncRedisSessionAdapter(client, layout=layout, legacy_writers=legacy_writers)
 
 
 @pytest.fixture
 def auth(adapter: AsyncRedisSessionAdapter) -> AsyncAuth[Any]:
-    """Sessions alone, over that adapter."""
+    """Return an ``Auth`` for sessions only, over the adapter."""
     return AsyncAuth(sessions=adapter, env="DEV")
 
 
@@ -102,19 +102,19 @@ of_sets = pytest.mark.parametrize("layout", ["lucia-v2"])
 beside_others = pytest.mark.parametrize("legacy_writers", [True])
 
 
-# The layout of the newer adapter
+# The layout ``lucia-v2``
 
 
 @of_sets
 async def test_sets(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """Every method works over sets, and leaves no key without an end, none foreign, and no session outside of its index."""
+    """Every method works with sets, leaves no key without a TTL, and each session in its index."""
     await use_every_method(adapter, inspector)
 
 
 @of_sets
 @pytest.mark.parametrize("place", ["one server"])
 async def test_sets_word_for_word(adapter: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
-    """``session:{id}`` holds the JSON text of the row, ``user_sessions:{user}`` the set of ids until the last of them ends."""
+    """A session is a JSON record, and its user's index a set of ids with the last one's expiry."""
     end = system_clock() + HOUR
     await adapter.set_session(
         SessionRow(id="two", user_id="u1", active_expires=end - 5, idle_expires=end)
@@ -122,15 +122,16 @@ async def test_sets_word_for_word(adapter: AsyncRedisSessionAdapter, inspector: 
     await adapter.set_session(
         SessionRow(id="one", user_id="u1", active_expires=end - 5, idle_expires=end - 2)
     )
+    active = f'"active_expires":{end - 5}'
     assert inspector.census() == {
         "session:two": (
             "string",
-            f'{{"id":"two","user_id":"u1","active_expires":{end - 5},"idle_expires":{end}}}'.encode(),
+            f'{{"id":"two","user_id":"u1",{active},"idle_expires":{end}}}'.encode(),
             end,
         ),
         "session:one": (
             "string",
-            f'{{"id":"one","user_id":"u1","active_expires":{end - 5},"idle_expires":{end - 2}}}'.encode(),
+            f'{{"id":"one","user_id":"u1",{active},"idle_expires":{end - 2}}}'.encode(),
             end - 2,
         ),
         "user_sessions:u1": ("set", [b"one", b"two"], end),
@@ -139,9 +140,9 @@ async def test_sets_word_for_word(adapter: AsyncRedisSessionAdapter, inspector: 
 
 @of_sets
 async def test_sets_are_listed_newest_first(adapter: AsyncRedisSessionAdapter) -> None:
-    """The device list over sets, which have no order, is in the order of the logins, newest first.
+    """Devices are listed by login time, newest first, although sets have no order.
 
-    A session that does not say when its login was is placed by its active period.
+    A session without a login time is placed by its active period.
     """
     now, day = system_clock(), 24 * HOUR
     for session_id, ago in (("b", 5), ("c", 9), ("a", 7)):
@@ -158,7 +159,7 @@ async def test_sets_are_listed_newest_first(adapter: AsyncRedisSessionAdapter) -
 
 @of_sets
 async def test_least_rights_over_sets(place: str, inspector: Inspector, layout: LayoutName) -> None:
-    """A user with the documented rights can do all that the adapter does over sets."""
+    """With the documented rights, every method works with sets."""
     kind, _, rights = PLACES[place]
     allow(inspector, *KEYS, *(f"+{right}" for right in for_sets(rights)))
     inspector.on_each("SCRIPT", "FLUSH")
@@ -180,7 +181,7 @@ async def test_least_rights_over_sets(place: str, inspector: Inspector, layout: 
 async def test_each_right_is_needed_over_sets(
     place: str, missing: str, inspector: Inspector, layout: LayoutName
 ) -> None:
-    """Without any one of the rights for sets something fails, with the client's own error."""
+    """Without any one of the rights for sets, some method raises the client's own error."""
     kind, _, rights = PLACES[place]
     allow(inspector, *KEYS, *(f"+{right}" for right in for_sets(rights) if right != missing))
     inspector.on_each("SCRIPT", "FLUSH")
@@ -194,11 +195,14 @@ SEARCHING: Final[dict[LayoutName, tuple[str, ...]]] = {
     "default": ("scan", "type", "llen", "lpos"),
     "lucia-v2": ("scan", "type", "sismember"),
 }
-"""What reindexing needs beside the least rights."""
+"""The rights for a reindex, beyond the minimal rights."""
 
 
 async def test_rights_for_reindexing(place: str, layout: LayoutName, inspector: Inspector) -> None:
-    """The documented rights are enough to put a session back into its index, and each is needed; to end it all the same one is enough."""
+    """The documented rights are enough for a reindex, and each of them is needed.
+
+    An exhaustive revocation needs one of them.
+    """
     kind, _, rights = PLACES[place]
     least, patterns = (
         rights if layout == "default" else for_sets(rights),
@@ -235,7 +239,7 @@ async def test_rights_for_reindexing(place: str, layout: LayoutName, inspector: 
 async def test_index_of_the_other_layout(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, layout: LayoutName
 ) -> None:
-    """An index that is the other layout's is an error at a login, and nothing of the login stays for longer than ten seconds."""
+    """An index of the other layout is an error at a login, and nothing of the login is left."""
     index = inspector.layout.index_key("u1")
     other = "sadd" if layout == "default" else "lpush"
     getattr(inspector.client, other)(index, "foreign")
@@ -245,13 +249,16 @@ async def test_index_of_the_other_layout(
     assert inspector.census()[index].type == ("set" if layout == "default" else "list")
 
 
-# What the original left
+# Data of Lucia JS
 
 
 def left_by_original(
     inspector: Inspector, session_id: str, *, life: int = HOUR, indexed: bool = True
 ) -> SessionRow:
-    """A session as the original's adapter wrote it up to 2.1.1: for 57 years, in an index without an end, and with its four columns."""
+    """Write a session as the adapter of Lucia JS up to 2.1.1 did.
+
+    Its key lives for 57 years, its index has no TTL, and its record has four members.
+    """
     session = row(session_id, life=life)
     inspector.client.set(inspector.layout.session_key(session_id), encode_row(session), px=CENTURY)
     if indexed:
@@ -260,7 +267,10 @@ def left_by_original(
 
 
 async def test_dead_session_with_a_long_life(auth: AsyncAuth[Any], inspector: Inspector) -> None:
-    """A session that is dead is dead, however long its key lives; reading the device list removes it, and the next time its entry."""
+    """An expired session is invalid, even if its key lives on.
+
+    Listing the devices removes the session, and the next time its index entry.
+    """
     left_by_original(inspector, OLD, life=-1_000)
     left_by_original(inspector, OTHER)
     with pytest.raises(InvalidSessionId):
@@ -275,7 +285,7 @@ async def test_dead_session_with_a_long_life(auth: AsyncAuth[Any], inspector: In
 
 
 async def test_live_session_with_a_long_life(auth: AsyncAuth[Any], inspector: Inspector) -> None:
-    """A session that is alive works whatever the life of its key: it validates, is listed, is renewed, and is ended with the others."""
+    """A live session works with any TTL: it is validated, listed, renewed and revoked."""
     left_by_original(inspector, OLD)
     left_by_original(inspector, OTHER)
     assert (await auth.validate_session(OLD)).session_id == OLD
@@ -287,7 +297,7 @@ async def test_live_session_with_a_long_life(auth: AsyncAuth[Any], inspector: In
 
 
 async def test_entries_of_dead_sessions(auth: AsyncAuth[Any], inspector: Inspector) -> None:
-    """Entries of dead sessions, which the original never takes out, lead to nothing, and go out when the list is read."""
+    """Index entries of dead sessions, which Lucia JS never removes, are pruned by a list."""
     left_by_original(inspector, OLD)
     inspector.enter(*(f"dead{number}" for number in range(100)))
     assert len(await auth.get_all_user_sessions("u1")) == 1
@@ -296,14 +306,14 @@ async def test_entries_of_dead_sessions(auth: AsyncAuth[Any], inspector: Inspect
     await auth.invalidate_all_user_sessions("u1")
     assert inspector.keys() <= {
         inspector.layout.marker_key(id_) for id_ in (OLD, "dead")
-    }  # the tombstones of those who have no scripts
+    }  # tombstones, without scripts
 
 
 @pytest.mark.parametrize("then", ["end", "renew"])
 async def test_session_missing_from_its_index(
     then: str, auth: AsyncAuth[Any], inspector: Inspector
 ) -> None:
-    """A session that is in no index validates, is ended by its id, and a renewal puts its successor into the index."""
+    """A session in no index is valid and can be revoked, and a renewal indexes its successor."""
     left_by_original(inspector, OLD, indexed=False)
     assert (await auth.validate_session(OLD)).session_id == OLD
     if then == "end":
@@ -316,7 +326,10 @@ async def test_session_missing_from_its_index(
 
 
 async def test_index_without_an_end(auth: AsyncAuth[Any], inspector: Inspector) -> None:
-    """An index without an end keeps having none, since what is in it may live longer than what we put in, and goes with its last entry."""
+    """An index without a TTL keeps having none: its entries may outlive our sessions.
+
+    It is removed with its last entry.
+    """
     index = inspector.layout.index_key("u1")
     left_by_original(inspector, OLD, life=100 * HOUR)
     session = await auth.create_session("u1")
@@ -330,7 +343,10 @@ async def test_index_without_an_end(auth: AsyncAuth[Any], inspector: Inspector) 
 
 
 async def test_records_without_our_members(auth: AsyncAuth[Any], inspector: Inspector) -> None:
-    """A record of the four columns is listed with the start of its active period and a handle, by which it is ended, also renewed."""
+    """A record of Lucia JS is listed with a handle, and its active period as its start.
+
+    It is revoked by this handle, even after a renewal.
+    """
     end = system_clock() + HOUR
     for session_id in (OLD, OTHER):
         inspector.write(
@@ -349,14 +365,14 @@ async def test_records_without_our_members(auth: AsyncAuth[Any], inspector: Insp
     assert inspector.live() == {OTHER}
 
 
-# Others who write
+# Other writers
 
 
 @beside_others
 async def test_index_has_no_end_beside_others(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """An index that others put ids into gets no end from us, and loses the one that it has."""
+    """With ``legacy_writers`` an index gets no TTL, and loses one that it has."""
     index = inspector.layout.index_key("u1")
     inspector.fill("u1", 2)
     assert inspector.client.pttl(index) > 0
@@ -374,7 +390,10 @@ async def test_index_has_no_end_beside_others(
 async def test_login_of_others_on_its_way(
     act: str, adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """An id that others put into the index before they write its session stays there whatever we do, so that the next sign-out ends it."""
+    """With ``legacy_writers``, an id that is indexed before its session exists stays indexed.
+
+    So the next revocation of all sessions revokes it.
+    """
     for number in range(15):
         await add(adapter, f"s{number}")
     inspector.enter("on its way")
@@ -399,7 +418,7 @@ async def test_login_of_others_on_its_way(
 async def test_ended_ids_go_out_beside_others(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """What is ended goes out of the index, and so does what is renewed; what expires stays."""
+    """With ``legacy_writers``, revoked and renewed ids leave the index; expired ones stay."""
     await add(adapter, "a", "b", "c", "d")
     await adapter.delete_session("a")
     assert await renew(adapter, "b", "b1") == "b1"
@@ -411,7 +430,7 @@ async def test_ended_ids_go_out_beside_others(
 @beside_others
 @pytest.mark.parametrize("place", ["one server", "without scripts"])
 async def test_rights_beside_others(place: str, layout: LayoutName, inspector: Inspector) -> None:
-    """Beside others ``PERSIST`` is needed too."""
+    """With ``legacy_writers``, the right to PERSIST is needed too."""
     kind, _, rights = PLACES[place]
     rights = rights if layout == "default" else for_sets(rights)
     allow(

@@ -1,4 +1,4 @@
-"""What the adapter does when a server does not answer: nothing is sent again blindly, the deadline holds, the error says what is known."""
+"""Lost replies: no blind retries, a deadline that holds, and errors that say what is known."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Generator
@@ -32,7 +32,7 @@ from tools.servers import Cluster, Server, own_server, unused_port
 MINUTE: Final = 60_000
 SOON: Final = timedelta(seconds=0.3)
 PATIENCE: Final = 10.0
-"""Seconds in which all is over that has to be over at the deadline: much more than that, and less than clients wait by themselves."""
+"""Seconds for a call to end after its deadline, less than the clients' own timeouts."""
 
 CONNECTION_ERRORS: Final = (redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)
 
@@ -41,13 +41,13 @@ KINDS: Final = ("redis", "valkey", "cluster of redis", "cluster of valkey")
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
-    """Each library, for one server and for a cluster."""
+    """Return each library, for one server and for a cluster."""
     return str(request.param)
 
 
 @pytest.fixture
 def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector]:
-    """A look from outside into what the kind of client is of, emptied."""
+    """Yield an inspector of the emptied server or cluster."""
     if kind.startswith("cluster"):
         with ClusterInspector(request.getfixturevalue("cluster")) as found:
             yield found
@@ -58,7 +58,7 @@ def inspector(kind: str, request: pytest.FixtureRequest) -> Generator[Inspector]
 
 @pytest.fixture
 def proxies(kind: str, inspector: Inspector) -> Generator[dict[int, LossyProxy]]:
-    """A proxy before each node, by the node's port."""
+    """Yield a proxy before each node, by the node's port."""
     with ExitStack() as stack:
         ports = (
             inspector.cluster.ports
@@ -72,7 +72,10 @@ def proxies(kind: str, inspector: Inspector) -> Generator[dict[int, LossyProxy]]
 async def adapter(
     kind: str, proxies: dict[int, LossyProxy]
 ) -> AsyncIterator[AsyncRedisSessionAdapter]:
-    """An adapter behind the proxies, over a client that sends everything again ten times; the servers know all scripts."""
+    """Yield an adapter behind the proxies, over a client that retries everything ten times.
+
+    The servers have all scripts.
+    """
     library = kind.split()[-1]
     first = next(iter(proxies.values()))
     retrying = AsyncClients.retrying(library, 10)
@@ -88,7 +91,7 @@ async def adapter(
             **retrying,
         )
     async with client, AsyncRedisSessionAdapter(client) as found:
-        for number in range(12):  # so that each node knows the scripts
+        for number in range(12):  # so that each node has the scripts
             await found.set_session(row(f"w{number}", f"v{number}"))
             await found.renew_session(f"w{number}", row(f"x{number}", f"v{number}"), grace=0)
             await found.delete_sessions_by_user_id(f"v{number}")
@@ -97,22 +100,22 @@ async def adapter(
 
 
 def through(ports: dict[int, int], address: tuple[str, int]) -> tuple[str, int]:
-    """Where the proxy before a node is."""
+    """Return the address of the proxy before a node."""
     return address[0], ports.get(address[1], address[1])
 
 
 def lose(proxies: dict[int, LossyProxy], word: str, count: int = 1_000) -> None:
-    """Lose replies at each node."""
+    """Lose replies of each node."""
     for proxy in proxies.values():
         proxy.lose(word, count)
 
 
 def lost(proxies: dict[int, LossyProxy]) -> int:
-    """How many replies were lost by now."""
+    """Return how many replies have been lost."""
     return sum(proxy.lost for proxy in proxies.values())
 
 
-# What is sent again
+# Retries
 
 
 async def test_a_login_is_sent_once(
@@ -121,7 +124,7 @@ async def test_a_login_is_sent_once(
     proxies: dict[int, LossyProxy],
     inspector: Inspector,
 ) -> None:
-    """A create whose answer was lost reaches the server once, however often the client would send it again, and the error says so."""
+    """A login whose reply is lost is sent once, even if the client retries; the error says so."""
     words = (
         ("\r\nNX\r\n", LIST.scripts.push.sha, "PEXPIREAT")
         if kind.startswith("cluster")
@@ -143,7 +146,7 @@ async def test_a_login_is_sent_once(
 async def test_a_login_is_sent_once_has_power(
     kind: str, proxies: dict[int, LossyProxy], inspector: Inspector
 ) -> None:
-    """Over a client that sends everything again, and can't be copied, the same create reaches the server as often as that sends it."""
+    """Control: a client that can't be copied sends the same login as often as it retries."""
     (proxy,) = proxies.values()
     of_its_own = with_a_method_of_its_own(AsyncClients.modules["redis"].Redis)
     async with of_its_own(
@@ -161,7 +164,7 @@ async def test_a_login_is_sent_once_has_power(
 async def test_a_renewal_is_sent_once(
     kind: str, adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]
 ) -> None:
-    """A renewal whose answer was lost reaches the server once; whoever comes with the used id gets the one successor."""
+    """A renewal whose reply is lost is sent once; a retry by the caller gets the same successor."""
     await adapter.set_session(row("used"))
     lose(proxies, SWAP.sha if kind.startswith("cluster") else LIST.scripts.renew.sha)
     with pytest.raises(StoreUnavailable) as raised:
@@ -177,7 +180,7 @@ async def test_a_renewal_is_sent_once(
 async def test_a_read_is_sent_twice(
     adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]
 ) -> None:
-    """A read whose answer was lost is sent once more, at once; lost again, it is said that nothing was changed."""
+    """A read whose reply is lost is retried once, at once; the error says that nothing changed."""
     await adapter.set_session(row("one"))
     lose(proxies, "MGET", 1)
     assert await adapter.get_session("one") is not None
@@ -193,7 +196,7 @@ async def test_a_read_is_sent_twice(
 async def test_an_end_is_sent_twice(
     adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector
 ) -> None:
-    """Ending whose answer was lost is sent once more, at once; lost again, the error says that it may have been done."""
+    """A revocation whose reply is lost is retried once; then it is ambiguous."""
     for number in range(2):
         await adapter.set_session(row(f"s{number}"))
     lose(proxies, DELETE.sha, 1)
@@ -214,7 +217,10 @@ async def test_an_end_is_sent_twice(
 
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 async def test_a_request_while_nothing_listens(library: str, tmp_path: Path) -> None:
-    """A refused connection is told as a hanging one is, to every request that needs a session, and no cookie is touched."""
+    """A refused connection is StoreUnavailable for all requests with a session, like a timeout.
+
+    No cookie is changed.
+    """
     nowhere = Server("redis", "127.0.0.1", unused_port(), tmp_path)
     adapter = AsyncRedisSessionAdapter(AsyncClients.make(f"{library}-py as it is", nowhere))
     auth = AsyncAuth(sessions=adapter, env="DEV")
@@ -244,7 +250,7 @@ LOADS_SLOWLY: Final = {
 
 
 async def test_a_server_that_is_loading(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A server that has not read its data yet can't be reached now, which is no error of the application's."""
+    """A server that is still loading its data is StoreUnavailable."""
     options = [word for option in LOADS_SLOWLY.items() for word in option]
     with own_server("redis-server", tmp_path, *options) as server:
         async with (
@@ -268,7 +274,7 @@ async def test_a_server_that_is_loading(tmp_path: Path, caplog: pytest.LogCaptur
 
 
 def calls_of(adapter: AsyncRedisSessionAdapter) -> dict[str, Callable[[], Any]]:
-    """A call of each method."""
+    """Return a call of each method."""
     return {
         "get_session": partial(adapter.get_session, "one"),
         "get_sessions_by_user_id": partial(adapter.get_sessions_by_user_id, "u1"),
@@ -282,13 +288,16 @@ def calls_of(adapter: AsyncRedisSessionAdapter) -> dict[str, Callable[[], Any]]:
 
 
 WRITES_FIRST: Final = {"set_session", "renew_session", "delete_session"}
-"""Whose first command on one server writes."""
+"""Methods whose first command on one server is a write."""
 
 
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "connecting"])
 async def test_a_frozen_server(library: str, connected: bool, tmp_path: Path) -> None:
-    """With a server that is stopped every method raises at the deadline, says whether it may have written, and works again afterwards."""
+    """With a frozen server, every method raises at the deadline, and works again later.
+
+    The error says whether the method may have written.
+    """
     with own_server("redis-server", tmp_path) as server:
         async with (
             AsyncClients.make(f"{library}-py as it is", server) as client,
@@ -309,7 +318,7 @@ async def test_a_frozen_server(library: str, connected: bool, tmp_path: Path) ->
 
 
 async def test_no_connection_is_free(tmp_path: Path) -> None:
-    """Whoever waits for a connection waits no longer than the deadline; when the server answers again all of them are free."""
+    """Waiting for a connection ends at the deadline; later, all connections are free again."""
     with own_server("redis-server", tmp_path) as server:
         client = AsyncClients.make("redis-py as it is", server, max_connections=2)
         async with client, AsyncRedisSessionAdapter(client, deadline=SOON) as adapter:
@@ -329,7 +338,10 @@ async def test_no_connection_is_free(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["redis"])
 async def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, LossyProxy]) -> None:
-    """An answer of which only a half comes is none, at the deadline, or a blocking call's twice; the connection is not used again."""
+    """Half a reply counts as none; the connection is not used again.
+
+    A blocking call may take two deadlines.
+    """
     (proxy,) = proxies.values()
     client = AsyncClients.make(
         "redis-py as it is", Server("redis", "127.0.0.1", proxy.port, Path("/nowhere"))
@@ -347,7 +359,7 @@ async def test_an_answer_that_stops_half_way(kind: str, proxies: dict[int, Lossy
 
 
 async def test_a_reply_that_comes_late(tmp_path: Path) -> None:
-    """The reply to a command that was given up is never taken for another command's."""
+    """A late reply to a command that was given up is never taken for another command's."""
     with own_server("redis-server", tmp_path) as server:
         client = AsyncClients.make("redis-py as it is", server)
         async with client, AsyncRedisSessionAdapter(client, deadline=SOON) as adapter:

@@ -1,4 +1,4 @@
-"""The adapter's own connections: made as the client makes its, to one server, behind Sentinel, in a cluster; and clients it can't copy."""
+"""The adapter's own connections: to one server, to Sentinel, to a cluster; the deadline."""
 
 import logging
 import math
@@ -40,13 +40,13 @@ of_each_library = pytest.mark.parametrize("library", LIBRARIES)
 
 @pytest.fixture
 def inspector(redis_server: Server) -> Generator[Inspector]:
-    """A look into an emptied server."""
+    """Yield an inspector of an emptied server."""
     with Inspector(redis_server) as found:
         yield found
 
 
 async def live(adapter: AsyncRedisSessionAdapter) -> None:
-    """A session's life: made, renewed, listed, ended."""
+    """Create, renew, list and revoke a session."""
     await adapter.set_session(row("one"))
     assert await adapter.renew_session("one", row("two"), grace=MINUTE) is not None
     assert [each.id for each in await adapter.get_sessions_by_user_id("u1")] == ["two"]
@@ -54,12 +54,15 @@ async def live(adapter: AsyncRedisSessionAdapter) -> None:
     assert await adapter.get_session("two") is None
 
 
-# As the client makes its
+# Options of the client
 
 
 @of_each_library
 async def test_tls(library: str, tmp_path: Path) -> None:
-    """A client's TLS is the adapter's, also while the server is stopped; a certificate that is not trusted is the client's own error."""
+    """The adapter uses the client's TLS options; an untrusted certificate is the client's error.
+
+    A frozen server with TLS is StoreUnavailable.
+    """
     with tls_server(tmp_path) as (server, certificate):
         kind = f"{library}-py as it is"
         client = AsyncClients.make(kind, server, ssl=True, ssl_ca_certs=str(certificate))
@@ -93,7 +96,7 @@ CREDENTIALS: Final[dict[str, Any]] = {
 async def test_credential_provider(
     library: str, redis_server: Server, inspector: Inspector
 ) -> None:
-    """A client's credential provider logs the adapter in."""
+    """The adapter logs in with the client's credential provider."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all")
     provider = CREDENTIALS[library]("app", "pass")
     client = AsyncClients.make(f"{library}-py as it is", redis_server, credential_provider=provider)
@@ -106,7 +109,7 @@ async def test_credential_provider(
 async def test_connections_that_the_server_closed(
     redis_server: Server, inspector: Inspector
 ) -> None:
-    """An idle connection that the server closed is noticed before anything is sent over it, so that also a login succeeds."""
+    """A connection closed by the server is detected before a command is sent, even for a login."""
     async with (
         Redis.from_url(redis_server.url) as client,
         AsyncRedisSessionAdapter(client) as adapter,
@@ -119,7 +122,7 @@ async def test_connections_that_the_server_closed(
 
 
 async def test_a_user_that_is_deleted(redis_server: Server, inspector: Inspector) -> None:
-    """When the server ends the adapter's user, its connections are closed, and the refusal of new ones is the client's own error."""
+    """If the Redis user is deleted, the adapter's next call raises the client's own error."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all")
     async with (
         Redis.from_url(redis_server.url, username="app", password="pass") as client,
@@ -133,7 +136,7 @@ async def test_a_user_that_is_deleted(redis_server: Server, inspector: Inspector
 
 
 async def test_not_logged_in_any_more(tmp_path: Path) -> None:
-    """A connection that the server takes for a stranger's is the client's own error, and is not used again."""
+    """A connection that is no longer logged in raises the client's error, and is closed."""
     with own_server("redis-server", tmp_path) as server:
         async with (
             Redis.from_url(server.url) as client,
@@ -150,7 +153,7 @@ async def test_not_logged_in_any_more(tmp_path: Path) -> None:
 
 
 async def test_closing_while_in_use(redis_server: Server, inspector: Inspector) -> None:
-    """A connection that is in use when the adapter is closed is closed when its command is answered."""
+    """A connection in use when the adapter is closed is closed after its reply."""
     async with Redis.from_url(redis_server.url, client_name="mine") as client:
         adapter = AsyncRedisSessionAdapter(client)
         await adapter.set_session(row("one"))
@@ -174,7 +177,10 @@ async def test_closing_while_in_use(redis_server: Server, inspector: Inspector) 
 
 @of_each_library
 async def test_a_sentinel_that_hangs(library: str, tmp_path: Path) -> None:
-    """If one Sentinel does not answer, the next one is asked within the deadline, and if none does the store can't be reached."""
+    """If one Sentinel does not reply, the next one is asked, within the deadline.
+
+    If none replies, it is StoreUnavailable.
+    """
     with sentinel_group(library, tmp_path) as group, silent_server() as silent:
         sentinel = AsyncClients.sentinels[library]([(silent.host, silent.port), *group.sentinels])
         client = sentinel.master_for(group.name)
@@ -193,12 +199,12 @@ async def test_a_sentinel_that_hangs(library: str, tmp_path: Path) -> None:
             assert not raised.value.ambiguous
 
 
-# A cluster
+# Clusters
 
 
 @pytest.fixture
 def nodes(cluster: Cluster) -> Generator[ClusterInspector]:
-    """A look into an emptied cluster."""
+    """Yield an inspector of the emptied cluster."""
     with ClusterInspector(cluster) as found:
         yield found
 
@@ -208,7 +214,7 @@ Change = Callable[[str, int], None]
 
 @pytest.fixture
 def moving(nodes: ClusterInspector) -> Generator[Change]:
-    """Begins to move the slot of a key, or ends it; in the end all slots are where they were, for all nodes."""
+    """Yield a function that moves the slot of a key step by step; undo all moves at the end."""
     changed: dict[int, int] = {}
     ids = nodes.ids()
 
@@ -241,7 +247,7 @@ def moving(nodes: ClusterInspector) -> Generator[Change]:
 async def test_slots_that_move(
     library: str, cluster: Cluster, nodes: ClusterInspector, moving: Change
 ) -> None:
-    """Sessions are made and found while their slot is moved to another node, and afterwards; nothing of the map is known beforehand."""
+    """Sessions work while their slot is moved to another node, and afterwards."""
     async with (
         AsyncClients.of_cluster(library, cluster) as client,
         AsyncRedisSessionAdapter(client) as adapter,
@@ -262,7 +268,7 @@ async def test_slots_that_move(
 async def test_keys_of_a_slot_that_moves(
     cluster: Cluster, nodes: ClusterInspector, moving: Change
 ) -> None:
-    """A command with a key that has been moved and one that has not waits until the slot is whole again, or the time is over."""
+    """A command whose keys are on two nodes waits for the end of the move, or for its deadline."""
     async with (
         AsyncClients.of_cluster("redis", cluster) as client,
         AsyncRedisSessionAdapter(client) as adapter,
@@ -280,7 +286,8 @@ async def test_keys_of_a_slot_that_moves(
         await adapter.set_session(row("moved"))
         moving("begin", slot)
         hasty = AsyncRedisSessionAdapter(client, deadline=SOON * 4)
-        in_vain = r"(?i)multiple keys|TRYAGAIN|in time|may have been done or not"  # the last, where the time ends amid an attempt
+        # The last one is raised if the deadline ends an attempt.
+        in_vain = r"(?i)multiple keys|TRYAGAIN|in time|may have been done or not"
         with pytest.raises((redis.exceptions.ResponseError, StoreUnavailable), match=in_vain):
             await hasty.delete_session("moved")
 
@@ -288,7 +295,7 @@ async def test_keys_of_a_slot_that_moves(
 async def test_nodes_that_disagree(
     cluster: Cluster, nodes: ClusterInspector, moving: Change
 ) -> None:
-    """While two nodes point at each other for a slot, a command waits until they agree, or the time is over."""
+    """If two nodes redirect to each other, a command waits until they agree, or times out."""
     async with (
         AsyncClients.of_cluster("redis", cluster) as client,
         AsyncRedisSessionAdapter(client) as adapter,
@@ -311,7 +318,7 @@ async def test_nodes_that_disagree(
 
 @of_each_library
 async def test_a_frozen_node(library: str, cluster: Cluster, nodes: ClusterInspector) -> None:
-    """With a node that is stopped its sessions can't be reached, by the deadline; those of the other nodes can, also right after that."""
+    """Sessions of a frozen node are StoreUnavailable by the deadline; those of others work."""
     async with (
         AsyncClients.of_cluster(library, cluster) as client,
         AsyncRedisSessionAdapter(client, deadline=SOON * 6) as adapter,
@@ -330,7 +337,7 @@ async def test_a_frozen_node(library: str, cluster: Cluster, nodes: ClusterInspe
 
 
 async def test_a_map_by_whichever_node_answers(cluster: Cluster, nodes: ClusterInspector) -> None:
-    """Whichever node is stopped, another one is asked where the slots are, within the deadline."""
+    """If any one node is frozen, another one is asked for the slot map, within the deadline."""
     async with AsyncClients.of_cluster("redis", cluster) as client:
         for port in cluster.ports:
             id_ = next(
@@ -344,12 +351,12 @@ async def test_a_map_by_whichever_node_answers(cluster: Cluster, nodes: ClusterI
 
 
 def port_of(nodes: ClusterInspector, key: str) -> int:
-    """The port of the node that has a key's slot."""
+    """Return the port of the node that has a key's slot."""
     return int(nodes.client.nodes_manager.get_node_from_slot(key_slot(key.encode())).port)
 
 
 async def test_a_map_that_is_refused(cluster: Cluster, nodes: ClusterInspector) -> None:
-    """A user who may not ask for the map any more gets the client's own error."""
+    """A user without the right to the slot map gets the client's own error."""
     nodes.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all")
     async with AsyncClients.of_cluster("redis", cluster, username="app", password="pass") as client:
         nodes.on_each("ACL", "SETUSER", "app", "-cluster")
@@ -361,7 +368,7 @@ async def test_a_map_that_is_refused(cluster: Cluster, nodes: ClusterInspector) 
 
 
 async def test_a_map_that_is_wrong(cluster: Cluster, nodes: ClusterInspector) -> None:
-    """If a node is not where the map says, the store can't be reached, and the next call asks for the map again."""
+    """If a node is not at its address in the slot map, the next call reads the map again."""
     gone: set[int] = set()
     nowhere = unused_port()
 
@@ -382,7 +389,7 @@ async def test_a_map_that_is_wrong(cluster: Cluster, nodes: ClusterInspector) ->
 
 
 async def test_any_node(cluster: Cluster, nodes: ClusterInspector) -> None:
-    """What needs no key is asked of some node."""
+    """A command without a key is sent to any node."""
     async with (
         AsyncClients.of_cluster("redis", cluster) as client,
         AsyncRedisSessionAdapter(client) as adapter,
@@ -392,7 +399,7 @@ async def test_any_node(cluster: Cluster, nodes: ClusterInspector) -> None:
 
 
 async def test_a_batch_of_which_one_command_fails(inspector: Inspector) -> None:
-    """The replies to a batch are in order; where the server refuses commands of it, the first one's error is raised."""
+    """The replies of a batch are in order, and the error of its first failed command is raised."""
     client = AsyncClients.make("redis-py as it is", inspector.server)
     async with client, AsyncRedisSessionAdapter(client) as adapter:
         good = Call("SET", ("text", "no number")), Call("MGET", ("other",))
@@ -404,7 +411,7 @@ async def test_a_batch_of_which_one_command_fails(inspector: Inspector) -> None:
 
 
 def sent(command: Command) -> Operation[Any]:
-    """An operation of one command."""
+    """Return an operation of one command."""
     return (yield command)
 
 
@@ -412,7 +419,7 @@ def sent(command: Command) -> Operation[Any]:
 
 
 class Traced(Redis):
-    """A client that runs commands in a way of its own."""
+    """A client that runs commands in its own way."""
 
     sent: int = 0
 
@@ -425,7 +432,7 @@ class Traced(Redis):
 async def test_a_client_of_its_own_kind(
     redis_server: Server, inspector: Inspector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A client with a way of its own to run commands is used as it is, in both protocols, and one line says so when the adapter is made."""
+    """A client that runs commands in its own way is used itself, which is logged once."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", "~*", "+@all", "-@scripting")
     logins: tuple[dict[str, Any], ...] = ({}, {"username": "app", "password": "pass"})
     for options in logins:
@@ -443,7 +450,7 @@ async def test_a_client_of_its_own_kind(
 
 
 async def test_such_a_client_without_a_server() -> None:
-    """A read that such a client fails changed nothing; a write may have been done, for all that is known."""
+    """If such a client fails, a read has changed nothing, and a write may have been done."""
     async with Traced(
         host="127.0.0.1", port=unused_port(), **AsyncClients.retrying("redis", 0)
     ) as client:
@@ -471,19 +478,19 @@ async def test_such_a_client_without_a_server() -> None:
     ids=["number", "zero", "negative", "long"],
 )
 async def test_refused_deadlines(deadline: Any, error: type[Exception], words: str) -> None:
-    """A deadline that is no duration, none at all, or longer than a login may take is refused when the adapter is made."""
+    """A deadline must be a positive ``timedelta`` of at most 30 seconds."""
     with pytest.raises(error, match=words):
         AsyncRedisSessionAdapter(Redis(), deadline=deadline)
 
 
 def pausing(count: int) -> Operation[None]:
-    """An operation of so many commands that take 0.15 seconds each."""
+    """Return an operation of several commands, which take 0.15 seconds each."""
     for _ in range(count):
         yield Call("BLPOP", ("nothing", "0.15"))
 
 
 async def test_an_operation_as_a_whole(redis_server: Server, inspector: Inspector) -> None:
-    """All commands of an operation have one deadline together, unless it goes page by page."""
+    """All commands of an operation share one deadline, unless it goes page by page."""
     soon = timedelta(seconds=0.4)
     async with (
         AsyncClients.make("redis-py as it is", redis_server) as client,

@@ -1,4 +1,4 @@
-"""Reads of sessions by the Redis adapter: the server is asked each time, and nobody shares what is found."""
+"""Reads of sessions by the Redis adapter: each asks the server, and shares no objects."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,21 +27,21 @@ pytestmark = [
 
 @pytest.fixture
 def inspector(server: Server) -> Iterator[Inspector]:
-    """A look into the same server from outside, emptied."""
+    """Yield an inspector of the emptied server."""
     with Inspector(server) as found:
         yield found
 
 
 @pytest.fixture(params=[(), (KEY,)], ids=["raw", "hashed"])
 async def adapter(request: pytest.FixtureRequest, redis_client: Redis) -> AsyncRedisSessionAdapter:
-    """An adapter over one server, that stores ids as they are or their hashes, and has connections."""
+    """Return an adapter with open connections, once for raw and once for hashed ids."""
     adapter = AsyncRedisSessionAdapter(redis_client, id_keys=request.param)
     assert await adapter.get_session("nobody") is None
     return adapter
 
 
 async def read(adapter: AsyncRedisSessionAdapter, session_id: str = "mine") -> StoredSession:
-    """Return a session that is there."""
+    """Return a session, which must exist."""
     found = await adapter.get_session(session_id)
     assert found is not None
     return found
@@ -50,7 +50,7 @@ async def read(adapter: AsyncRedisSessionAdapter, session_id: str = "mine") -> S
 async def test_server_is_asked_each_time(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector
 ) -> None:
-    """Each read is a command to the server, also of a session that was just read."""
+    """Each read is a command to the server, even if the session was just read."""
     mine = row("mine", noted={"agent": ["first"]})
     await adapter.set_session(mine)
     before = inspector.calls("mget")
@@ -60,7 +60,7 @@ async def test_server_is_asked_each_time(
 
 
 async def test_changed_record(redis_client: Redis, inspector: Inspector) -> None:
-    """A record that has changed is seen by the next read, and so is one that is gone or back."""
+    """A changed, deleted or restored record is seen by the next read."""
     adapter = AsyncRedisSessionAdapter(redis_client)
     mine = row("mine")
     await adapter.set_session(mine)
@@ -75,7 +75,7 @@ async def test_changed_record(redis_client: Redis, inspector: Inspector) -> None
 
 
 async def test_metadata_is_not_shared(adapter: AsyncRedisSessionAdapter) -> None:
-    """What one caller does to the metadata of a session, or to what is in it, is not seen by another."""
+    """A caller's changes to a session's metadata are not seen by others."""
     auth = AsyncAuth(sessions=adapter, env="DEV")
     metadata: dict[str, Any] = {"agent": {"names": ["first"]}}
     session = await auth.create_session("u1", metadata=metadata)
@@ -91,7 +91,7 @@ async def test_metadata_is_not_shared(adapter: AsyncRedisSessionAdapter) -> None
 
 @pytest.mark.parametrize("noted", [{"agent": "first"}, {"agent": ["first"]}])
 async def test_attributes_are_not_shared(adapter: AsyncRedisSessionAdapter, noted: Any) -> None:
-    """What one caller does to the attributes of a stored session is not seen by another."""
+    """A caller's changes to a stored session's attributes are not seen by others."""
     await adapter.set_session(row("mine", handle="h", noted=noted))
     found: Any = await read(adapter)
     attributes = found.attributes
@@ -102,7 +102,7 @@ async def test_attributes_are_not_shared(adapter: AsyncRedisSessionAdapter, note
 
 
 async def test_damaged_record(redis_client: Redis, inspector: Inspector) -> None:
-    """What is damaged under a hash by one key keeps no session from being found under that by another."""
+    """A damaged record under one key's hash does not hide the session under another key's hash."""
     older, both = (
         AsyncRedisSessionAdapter(redis_client, id_keys=keys) for keys in ((OLDER,), (KEY, OLDER))
     )
@@ -116,7 +116,7 @@ async def test_damaged_record(redis_client: Redis, inspector: Inspector) -> None
 
 
 async def test_damaged_record_of_another_session(redis_client: Redis, inspector: Inspector) -> None:
-    """A damaged record is no session, and hides none under another id."""
+    """A damaged record is no session, and does not hide others."""
     adapter = AsyncRedisSessionAdapter(redis_client)
     await adapter.set_session(row("mine"))
     inspector.client.set("session:damaged", "garbage", px=HOUR)
@@ -128,9 +128,9 @@ async def test_damaged_record_of_another_session(redis_client: Redis, inspector:
 
 
 async def test_longest_record(adapter: AsyncRedisSessionAdapter) -> None:
-    """A record of as many bytes as there may be is read like any other."""
+    """A record of the maximal length is read like any other."""
     mine: SessionRow = row("mine", handle="h", noted={"agent": ""})
-    # What is stored with hashed ids names 64 characters in the place of the 4 of this id.
+    # With hashed ids, the stored id has 64 characters, instead of the 4 of this one.
     room = MAX_RECORD_BYTES - len(encode_row(replace(mine, id="0" * 64)))
     mine = replace(mine, attributes={"handle": "h", "noted": {"agent": "x" * room}})
     await adapter.set_session(mine)
@@ -139,7 +139,7 @@ async def test_longest_record(adapter: AsyncRedisSessionAdapter) -> None:
 
 
 async def test_idle_session(adapter: AsyncRedisSessionAdapter) -> None:
-    """One that is due for renewal is read like any other."""
+    """A session that is due for renewal is read like any other."""
     mine = replace(row("mine"), active_expires=1)
     await adapter.set_session(mine)
     assert await read(adapter) == mine

@@ -1,4 +1,4 @@
-"""Putting sessions back into their index, and ending those that are in none, over every kind of client."""
+"""Reindexing, and exhaustive revocations of sessions in no index, with every kind of client."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ KEYS = [bytes(32)]
 
 
 async def _loses_its_index(adapter: AsyncRedisSessionAdapter, client: Any) -> None:
-    """What every kind of client has to do: the index is lost, and made anew; lost again, and its sessions ended all the same."""
+    """Lose the index and rebuild it; lose it again, and revoke its sessions exhaustively."""
     for number in range(3):
         await adapter.set_session(row(f"session-{number}", "u1"))
     await adapter.set_session(row("another's", "u2"))
@@ -36,7 +36,7 @@ async def _loses_its_index(adapter: AsyncRedisSessionAdapter, client: Any) -> No
 
 
 async def test_one_server(redis_client: Redis, server: Server) -> None:
-    """On one server; afterwards every session is once in its index, and every key has an end."""
+    """On one server, each session is in its index once afterwards, and each key has a TTL."""
     async with AsyncRedisSessionAdapter(redis_client) as adapter:
         await _loses_its_index(adapter, redis_client)
         with Inspector.looking_at(server) as inspector:
@@ -44,7 +44,7 @@ async def test_one_server(redis_client: Redis, server: Server) -> None:
 
 
 async def test_cluster(cluster_client: RedisCluster, cluster: Cluster) -> None:
-    """In a cluster, on all of its nodes."""
+    """In a cluster, all nodes are searched."""
     with ClusterInspector(cluster) as inspector:
         async with AsyncRedisSessionAdapter(cluster_client) as adapter:
             await _loses_its_index(adapter, cluster_client)
@@ -52,7 +52,7 @@ async def test_cluster(cluster_client: RedisCluster, cluster: Cluster) -> None:
 
 
 async def test_without_scripts(scriptless_client: Redis) -> None:
-    """Where scripts are refused, also if that turns out here."""
+    """It works without scripts, even if it is the first call to find them refused."""
     async with AsyncRedisSessionAdapter(scriptless_client) as adapter:
         await _loses_its_index(adapter, scriptless_client)
     await scriptless_client.delete("userSession:u2")
@@ -61,7 +61,7 @@ async def test_without_scripts(scriptless_client: Redis) -> None:
 
 
 async def test_ids_at_rest(redis_client: Redis) -> None:
-    """Where hashes stand for ids, on the hashes."""
+    """With hashed ids, the index contains hashes."""
     async with AsyncRedisSessionAdapter(redis_client, id_keys=KEYS) as adapter:
         await _loses_its_index(adapter, redis_client)
 
@@ -70,13 +70,12 @@ class Wrapped(Redis):
     """A client that can't be copied."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """As it is."""
         parent: Any = super()
         return await parent.execute_command(*args, **options)
 
 
 async def test_client_that_is_used_as_it_is(redis_client: Redis, server: Server) -> None:
-    """Over a client that can't be copied, command by command."""
+    """A client that can't be copied works too."""
     async with (
         Wrapped(host=server.host, port=server.port, protocol=2) as client,
         AsyncRedisSessionAdapter(client) as adapter,
@@ -88,13 +87,12 @@ class WrappedCluster(RedisCluster):
     """A cluster's client that can't be copied."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """As it is."""
         parent: Any = super()
         return await parent.execute_command(*args, **options)
 
 
 async def test_cluster_that_is_used_as_it_is(cluster: Cluster) -> None:
-    """Over a cluster's client that can't be copied its nodes can't be asked one by one, which is an error."""
+    """With a cluster client that can't be copied, it is an error: it can't ask each node."""
     async with (
         WrappedCluster.from_url(cluster.url, protocol=2) as client,
         AsyncRedisSessionAdapter(client) as adapter,
@@ -104,7 +102,7 @@ async def test_cluster_that_is_used_as_it_is(cluster: Cluster) -> None:
 
 
 async def test_user_that_may_not_scan(redis_client: Redis, server: Server) -> None:
-    """Without the right to look at all keys the client's own error goes up, and nothing was changed."""
+    """Without the right to SCAN, the client's own error is raised, and nothing is changed."""
     await redis_client.acl_setuser(
         "no-scan",
         enabled=True,

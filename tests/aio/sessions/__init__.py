@@ -1,1 +1,1 @@
-"""Sessions: their rules, records of logins, and what a process remembers of renewals."""
+"""Sessions: requests, renewals, revocations, and adapters with five methods."""

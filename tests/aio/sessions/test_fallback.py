@@ -1,4 +1,7 @@
-"""``Auth`` over an adapter that has the original's five methods alone. ``test_ours_`` marks where this library corrects the original."""
+"""``Auth`` over an adapter with only the five methods of Lucia JS.
+
+``test_ours_`` marks what this library fixes in Lucia JS.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -21,7 +24,7 @@ IDLE = timedelta(hours=25)
 
 
 class AsyncSlowAdapter(AsyncDictionaryAdapter):
-    """It takes a while to store and to end sessions, and is stepped into once, before or after it stores one."""
+    """A slow adapter, with hooks that run once before or after a session is stored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +33,6 @@ class AsyncSlowAdapter(AsyncDictionaryAdapter):
         self.deleted: list[tuple[str, ...]] = []
 
     async def set_session(self, session: SessionRow, /) -> None:
-        """Store it, slowly."""
         while self.before:
             await self.before.pop()()
         await AsyncPause.seconds(0.001)
@@ -39,12 +41,12 @@ class AsyncSlowAdapter(AsyncDictionaryAdapter):
             await self.after.pop()()
 
     async def delete_session(self, /, *session_ids: str) -> None:
-        """Write down what was deleted."""
+        """Record the ids, and remove the sessions."""
         self.deleted.append(session_ids)
         await super().delete_session(*session_ids)
 
     async def delete_sessions_by_user_id(self, user_id: str, /) -> None:
-        """Look for them, and remove those that were found a while later."""
+        """Read the sessions, and remove them only after a pause."""
         rows = await self.get_sessions_by_user_id(user_id)
         await AsyncPause.seconds(0.02)
         await super().delete_session(*(row.id for row in rows))
@@ -52,14 +54,14 @@ class AsyncSlowAdapter(AsyncDictionaryAdapter):
 
 @pytest.fixture
 def adapter() -> AsyncSlowAdapter:
-    """Somebody's adapter."""
+    """Return an application's adapter."""
     return AsyncSlowAdapter()
 
 
 def make(
     adapter: AsyncDictionaryAdapter, time: Time, cap: int | None = None, **durations: timedelta
 ) -> AsyncAuth[User]:
-    """An ``Auth`` of one process."""
+    """Return an ``Auth`` of one process."""
     expiry = SessionExpiry(**durations)
     return AsyncAuth(
         sessions=adapter,
@@ -72,12 +74,12 @@ def make(
 
 @pytest.fixture
 def auth(adapter: AsyncSlowAdapter, time: Time) -> AsyncAuth[User]:
-    """An ``Auth`` with the default settings."""
+    """Return an ``Auth`` with the default settings."""
     return make(adapter, time)
 
 
 async def alive(auth: AsyncAuth[User], *sessions: Session) -> list[bool]:
-    """For each session whether its id is any good."""
+    """Return for each session whether it is valid."""
     found = []
     for session in sessions:
         try:
@@ -89,12 +91,12 @@ async def alive(auth: AsyncAuth[User], *sessions: Session) -> list[bool]:
 
 
 async def ids(adapter: AsyncDictionaryAdapter) -> list[str]:
-    """The ids of the user's sessions."""
+    """Return the ids of the user's sessions."""
     return [row.id for row in await adapter.get_sessions_by_user_id("u")]
 
 
 async def test_sessions_work_over_five_methods(auth: AsyncAuth[User], time: Time) -> None:
-    """Login, use, renewal, device list and logout need no more than the five."""
+    """Login, validation, renewal, device list and logout need only five methods."""
     session = await auth.create_session("u", metadata={"a": 1})
     assert await auth.validate_session(session.session_id) == await auth.get_session(
         session.session_id
@@ -111,7 +113,10 @@ async def test_sessions_work_over_five_methods(auth: AsyncAuth[User], time: Time
 async def test_ours_parallel_requests_make_one_successor(
     adapter: AsyncSlowAdapter, time: Time, grace: timedelta, served: int
 ) -> None:
-    """Within one process there is one successor: everybody gets it during the grace, and one alone without a grace."""
+    """In one process, concurrent renewals store one successor.
+
+    All requests get it within the grace; without a grace, one does.
+    """
     auth = make(adapter, time, grace=grace)
     session = await auth.create_session("u")
     time.advance(IDLE)
@@ -128,7 +133,10 @@ async def test_ours_parallel_requests_make_one_successor(
 async def test_ours_a_used_id_leads_to_its_successor_and_ends_it(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """It answers during the grace, over several renewals, is dead after it, and ends the successor for 60 seconds."""
+    """A used id has its successor within the grace, over several renewals.
+
+    Revoking the used id revokes the successor for 60 seconds.
+    """
     session = await auth.create_session("u")
     first = await auth.renew_session(session.session_id)
     second = await auth.renew_session(first.session_id)
@@ -150,7 +158,7 @@ async def test_ours_a_used_id_leads_to_its_successor_and_ends_it(
 async def test_ours_another_process_ends_a_session_during_its_renewal(
     adapter: AsyncSlowAdapter, auth: AsyncAuth[User], time: Time, ender: str, when: str
 ) -> None:
-    """A renewal that overlaps with the end of the used session by another process brings nothing back."""
+    """A session that another process revokes during its renewal stays revoked."""
     there = make(adapter, time)
     session = await auth.create_session("u")
     time.advance(IDLE)
@@ -169,7 +177,7 @@ async def test_ours_another_process_ends_a_session_during_its_renewal(
 async def test_ours_renewals_and_revocation_at_once_leave_no_session(
     auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time, first: str
 ) -> None:
-    """Within one process a sign-out everywhere does not miss the successor of a renewal that is under way."""
+    """In one process, revoking all sessions includes successors from concurrent renewals."""
     sessions = [await auth.create_session("u") for _ in range(4)]
     time.advance(IDLE)
     calls: list[Callable[[], Any]] = [
@@ -183,7 +191,10 @@ async def test_ours_renewals_and_revocation_at_once_leave_no_session(
 
 
 async def test_ours_one_session_is_kept(auth: AsyncAuth[User], adapter: AsyncSlowAdapter) -> None:
-    """``keep=`` spares one session or what it was renewed to, ends the others, and asks the adapter to delete something or nothing."""
+    """``keep=`` keeps one session or its successor, and revokes the others.
+
+    The adapter is never called to delete nothing.
+    """
     session = await auth.create_session("u")
     other = await auth.create_session("u")
     theirs = await auth.create_session("other")
@@ -204,7 +215,10 @@ async def test_ours_one_session_is_kept(auth: AsyncAuth[User], adapter: AsyncSlo
 async def test_an_adapter_is_never_asked_to_delete_nothing(
     auth: AsyncAuth[User], adapter: AsyncSlowAdapter
 ) -> None:
-    """Logins, lists and sweeps call ``delete_session`` with ids alone: ``DELETE … WHERE id IN ()`` is an error in some databases."""
+    """``delete_session`` is never called without ids.
+
+    In some databases, ``DELETE … WHERE id IN ()`` is an error.
+    """
     session = await auth.create_session("u")
     await auth.get_all_user_sessions("u")
     await auth.delete_dead_user_sessions("u")
@@ -218,26 +232,26 @@ async def test_an_adapter_is_never_asked_to_delete_nothing(
 async def test_dead_sessions_are_swept(
     auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time
 ) -> None:
-    """Such a store is taken for one that does not expire records."""
+    """Expired sessions are deleted: the store is assumed not to expire its records."""
     await auth.create_session("u")
     time.advance(400 * DAY)
     session = await auth.create_session("u")
     assert await ids(adapter) == [session.session_id]
 
 
-# --- adapters that don't keep attributes
+# --- Adapters without attributes
 
 
 @pytest.fixture
 def columns(time: Time) -> AsyncAuth[User]:
-    """An ``Auth`` over an adapter with four columns, as the original's were."""
+    """Return an ``Auth`` over an adapter with four columns, like those of Lucia JS."""
     return make(AsyncColumnsAdapter(), time)
 
 
 async def test_ours_a_store_without_attributes_has_handles_all_the_same(
     columns: AsyncAuth[User], time: Time
 ) -> None:
-    """The handle of a login is the one by which the device list knows it, and its creation is derived from its end."""
+    """Without attributes, the handle is derived from the id, and the login time from the expiry."""
     session = await columns.create_session("u")
     (device,) = await columns.get_all_user_sessions("u")
     assert (device.handle, device.created_at) == (session.handle, session.created_at)
@@ -252,7 +266,11 @@ async def test_ours_a_store_without_attributes_has_handles_all_the_same(
 async def test_ours_what_a_store_can_not_keep_is_refused(
     columns: AsyncAuth[User], time: Time
 ) -> None:
-    """An absolute lifetime and a cap are refused when ``Auth`` is made, noted data when it is given, before anything is stored."""
+    """Settings and metadata that need attributes are refused before anything is stored.
+
+    These are an absolute lifetime and a limit of sessions, when ``Auth`` is created, and metadata,
+    at a login.
+    """
     with pytest.raises(
         ValueError, match="max_sessions_per_user needs a session adapter that keeps attributes"
     ):
@@ -268,10 +286,10 @@ async def test_ours_what_a_store_can_not_keep_is_refused(
 
 
 async def test_ours_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> None:
-    """An adapter from before attributes were kept has no ``keeps_attributes``, and is given none."""
+    """An adapter without ``keeps_attributes`` is never given attributes."""
 
     class Silent:
-        """Four methods that delegate, and a ``set_session`` that shows what it is given."""
+        """An adapter whose ``set_session`` records the rows."""
 
         def __init__(self) -> None:
             self.inner = AsyncColumnsAdapter()
@@ -303,7 +321,10 @@ async def test_ours_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> No
 
 
 async def test_ours_a_cap_over_five_methods(adapter: AsyncSlowAdapter, time: Time) -> None:
-    """50 logins at once with a cap of 5 leave exactly 5; in the order of their times, one after another in one millisecond."""
+    """50 concurrent logins with a limit of 5 leave exactly 5, the newest.
+
+    Logins in the same millisecond count in their order.
+    """
     auth = make(adapter, time, cap=5)
     outcomes = await AsyncRacingCalls.gather_results(*[partial(auth.create_session, "u")] * 50)
     sessions = [outcome for outcome in outcomes if isinstance(outcome, Session)]
@@ -317,7 +338,7 @@ async def test_ours_a_cap_over_five_methods(adapter: AsyncSlowAdapter, time: Tim
 
 
 async def test_ours_caps_of_two_processes(adapter: AsyncSlowAdapter, time: Time) -> None:
-    """Logins of two processes follow one order: once all have returned, the cap is kept, whichever process looks last."""
+    """Once the logins of two processes have returned, the limit holds."""
     processes = [make(adapter, time, cap=3), make(adapter, time, cap=3)]
     sessions = await AsyncRacingCalls.gather_results(
         *(partial(auth.create_session, "u") for auth in processes * 8)
@@ -329,7 +350,7 @@ async def test_ours_caps_of_two_processes(adapter: AsyncSlowAdapter, time: Time)
 async def test_ours_a_cap_over_five_methods_ends_what_is_renewed(
     auth: AsyncAuth[User], adapter: AsyncSlowAdapter, time: Time
 ) -> None:
-    """The oldest login ends under the id that it was renewed to, and its used id leads nowhere."""
+    """The limit revokes the oldest login under its newest id, and the used id has no successor."""
     capped = make(adapter, time, cap=1)
     first = await capped.create_session("u")
     renewed = await capped.renew_session(first.session_id)
@@ -339,7 +360,7 @@ async def test_ours_a_cap_over_five_methods_ends_what_is_renewed(
 
 
 async def test_absolute_lifetime_over_five_methods(adapter: AsyncSlowAdapter, time: Time) -> None:
-    """An adapter that says it keeps attributes may have one."""
+    """An adapter with ``keeps_attributes`` supports an absolute lifetime."""
     auth = make(adapter, time, absolute=2 * DAY)
     session = await auth.create_session("u")
     time.advance(IDLE)

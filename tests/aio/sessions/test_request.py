@@ -1,4 +1,7 @@
-"""``AuthRequest``: what one request may ask and do. ``test_ours_`` marks where this library corrects the original."""
+"""``AuthRequest``: validation, sign-in and sign-out of one request, and the origin check.
+
+``test_ours_`` marks what this library fixes in Lucia JS.
+"""
 
 import logging
 from collections.abc import Callable
@@ -32,21 +35,21 @@ EVIL = "https://evil.example"
 
 @pytest.fixture
 async def user_id(auth: AsyncAuth[User]) -> str:
-    """A user with a primary key."""
+    """Return the id of a user with a primary key."""
     user = await auth.create_user(primary_key=PrimaryKey("username", "alice", PASSWORD))
     return user.user_id
 
 
 @pytest.fixture
 async def session(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> Session:
-    """The session that requests come with; no call of the store is written down yet."""
+    """Return the session of the requests; the list of calls is empty."""
     made = await auth.create_session(user_id)
     store.calls.clear()
     return made
 
 
 async def is_alive(auth: AsyncAuth[User], session: Session) -> bool:
-    """Whether the session's id is any good."""
+    """Return whether the session is valid."""
     try:
         await auth.get_session(session.session_id)
     except InvalidSessionId:
@@ -54,13 +57,13 @@ async def is_alive(auth: AsyncAuth[User], session: Session) -> bool:
     return True
 
 
-# --- asking
+# --- Validation
 
 
 async def test_an_active_session_is_validated_by_one_read(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """``validate`` gives the session, asks the store once however often it is called, and sets no cookie."""
+    """``validate`` returns the session with one read for any number of calls, and no cookie."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
     for _ in range(3):
@@ -72,7 +75,7 @@ async def test_an_active_session_is_validated_by_one_read(
 async def test_the_user_is_validated_by_one_read(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """``validate_user`` gives both, asks once, and ``validate`` afterwards shares its session."""
+    """``validate_user`` returns both, with one read; ``validate`` then shares the session."""
     request = auth.handle_request(Exchange(session.session_id).context)
     expected = SessionUser(as_read(session), User(session.user_id))
     for _ in range(3):
@@ -84,7 +87,7 @@ async def test_the_user_is_validated_by_one_read(
 async def test_the_user_is_looked_up_for_a_session_that_is_known(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """``validate_user`` after ``validate`` asks for the user alone."""
+    """``validate_user`` after ``validate`` reads only the user."""
     request = auth.handle_request(Exchange(session.session_id).context)
     await request.validate()
     for _ in range(2):
@@ -95,7 +98,7 @@ async def test_the_user_is_looked_up_for_a_session_that_is_known(
 async def test_concurrent_questions_share_one_answer(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """Called at once, both methods renew once, set one cookie and agree on the session."""
+    """Concurrent calls of both methods renew once, set one cookie and return the same session."""
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
@@ -112,7 +115,7 @@ async def test_concurrent_questions_share_one_answer(
 async def test_a_renewed_session_sets_its_cookie(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """An idle session is renewed by the request, whose response gets the new id and may not be cached."""
+    """An idle session is renewed; the response sets its new id and may not be cached."""
     time.advance(IDLE)
     for method in ("validate", "validate_user"):
         exchange = Exchange(session.session_id, method="GET")
@@ -132,7 +135,7 @@ async def test_a_renewed_session_sets_its_cookie(
 async def test_ours_a_request_in_flight_gets_the_successors_cookie(
     auth: AsyncAuth[User], session: Session
 ) -> None:
-    """A request that still carries the used id is not logged out: it gets the successor's cookie too."""
+    """A concurrent request with the used id gets the successor, and its cookie."""
     successor = await auth.renew_session(session.session_id)
     exchange = Exchange(session.session_id)
     assert await auth.handle_request(exchange.context).validate() == successor
@@ -143,7 +146,7 @@ async def test_ours_a_request_in_flight_gets_the_successors_cookie(
 async def test_ours_where_no_cookie_can_be_sent_nothing_is_renewed(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session, method: str
 ) -> None:
-    """After the response has started an idle session is returned as idle."""
+    """Once the response has started, an idle session is returned without a renewal."""
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     exchange.started = True
@@ -159,7 +162,10 @@ async def test_ours_where_no_cookie_can_be_sent_nothing_is_renewed(
 async def test_a_response_that_starts_meanwhile_gets_no_cookie(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """If the response starts while the session is renewed, no cookie is sent; within the grace the used one is still good."""
+    """If the response starts during a renewal, no cookie is set.
+
+    The used id is still accepted within the grace.
+    """
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
 
@@ -178,7 +184,10 @@ async def test_a_response_that_starts_meanwhile_gets_no_cookie(
 async def test_without_a_possible_id_not_one_command_is_sent(
     auth: AsyncAuth[User], store: AsyncWatchedStore, value: str | None
 ) -> None:
-    """No cookie, an empty one or a malformed one is a visitor, without asking the store and without touching the cookie."""
+    """Without a cookie, or with an empty or malformed one, the store is not called.
+
+    The cookie is not changed.
+    """
     exchange = Exchange(value)
     request = auth.handle_request(exchange.context)
     assert await request.validate() is None
@@ -189,7 +198,10 @@ async def test_without_a_possible_id_not_one_command_is_sent(
 async def test_ours_an_unknown_id_is_a_visitor_and_its_cookie_stays(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """A late request with a dead id must not erase its successor's cookie: nothing is cleared, and the store is asked once."""
+    """An unknown id does not clear the cookie, and the store is asked once.
+
+    Otherwise a late request with a used id would clear the successor's cookie.
+    """
     for method, other in (("validate", "validate_user"), ("validate_user", "validate")):
         exchange = Exchange("0" * 40)
         store.calls.clear()
@@ -204,7 +216,7 @@ async def test_ours_an_unknown_id_is_a_visitor_and_its_cookie_stays(
 async def test_a_session_whose_user_is_gone_has_no_user(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """``validate_user`` gives None, also after ``validate``, and clears nothing."""
+    """If the user is deleted, ``validate_user`` returns None and clears no cookie."""
     await store.delete_user(session.user_id)
     exchange = Exchange(session.session_id)
     assert await auth.handle_request(exchange.context).validate_user() is None
@@ -224,7 +236,10 @@ async def test_ours_a_store_that_fails_logs_nobody_out(
     method: str,
     failing: str,
 ) -> None:
-    """Its error goes up untouched, no Set-Cookie is sent, nothing is remembered, and the same cookie works once the store is back."""
+    """A store's error is raised unchanged, without a Set-Cookie, and is not cached.
+
+    The same cookie works once the store is back.
+    """
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
@@ -242,7 +257,7 @@ async def test_ours_a_store_that_fails_logs_nobody_out(
 async def test_a_failing_user_store_keeps_the_validated_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """An error while the user is read is not remembered as "no user"."""
+    """An error from the user store is not cached as "no user"."""
     request = auth.handle_request(Exchange(session.session_id).context)
     await request.validate()
     store.failing = {"get_user": StoreDownError("down")}
@@ -252,14 +267,14 @@ async def test_a_failing_user_store_keeps_the_validated_session(
     assert await request.validate_user() is not None
 
 
-# --- signing in and out
+# --- Sign-in and sign-out
 
 
 @pytest.mark.parametrize("by_key", [False, True])
 async def test_ours_signing_in_sets_the_cookie_of_a_new_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, *, by_key: bool
 ) -> None:
-    """A login makes a session, notes what it is told, sets the cookie, and is what ``validate`` gives from then on."""
+    """A sign-in creates a session with metadata and sets its cookie; ``validate`` returns it."""
     exchange = Exchange()
     request = auth.handle_request(exchange.context)
     if by_key:
@@ -290,7 +305,7 @@ async def test_ours_signing_in_ends_the_session_that_the_request_came_with(
     validated: bool,
     idle: bool,
 ) -> None:
-    """A login always mints a new id and leaves no other session of this browser, whether or not it was validated or renewed before."""
+    """A sign-in creates a new id and revokes the request's session, validated or not."""
     if idle:
         time.advance(IDLE)
     request = auth.handle_request(Exchange(session.session_id).context)
@@ -307,7 +322,7 @@ async def test_ours_signing_in_ends_the_session_that_the_request_came_with(
 async def test_ours_signing_in_as_somebody_else_ends_the_session_before(
     auth: AsyncAuth[User], session: Session
 ) -> None:
-    """The session that a request came with ends whoever's it was."""
+    """A sign-in as another user revokes the request's session."""
     request = auth.handle_request(Exchange(session.session_id).context)
     await request.validate_user()
     new = await request.sign_in("other")
@@ -318,7 +333,7 @@ async def test_ours_signing_in_as_somebody_else_ends_the_session_before(
 async def test_ours_an_id_is_never_adopted_from_a_request(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """An id that an attacker planted in the browser becomes nobody's session."""
+    """A planted id is never used for a new session."""
     planted = "A" * 40
     exchange = Exchange(planted)
     request = auth.handle_request(exchange.context)
@@ -330,7 +345,7 @@ async def test_ours_an_id_is_never_adopted_from_a_request(
 
 
 async def test_ours_a_failed_login_changes_nothing(auth: AsyncAuth[User], session: Session) -> None:
-    """A wrong password leaves the request's session and its cookie as they were."""
+    """A wrong password leaves the request's session and its cookie unchanged."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
     with pytest.raises(InvalidPassword):
@@ -343,7 +358,7 @@ async def test_ours_a_failed_login_changes_nothing(auth: AsyncAuth[User], sessio
 async def test_ours_a_login_that_the_store_fails_sets_no_cookie(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session, failing: str
 ) -> None:
-    """The store's error goes up, and the request is who it was."""
+    """If the store fails during a sign-in, no cookie is set, and the old session stays."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
     store.failing = {failing: StoreDownError("down")}
@@ -357,7 +372,7 @@ async def test_ours_a_login_that_the_store_fails_sets_no_cookie(
 async def test_ours_signing_out(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """The session ends, the cookie is cleared, and the request is a visitor's without asking again."""
+    """A sign-out revokes the session and clears the cookie; later calls do not ask the store."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
     await request.sign_out()
@@ -374,7 +389,7 @@ async def test_ours_signing_out(
 async def test_ours_signing_out_with_a_used_id_ends_the_successor(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """A sign-out that crossed a renewal ends what the session was renewed to, validated before or not."""
+    """A sign-out with a used id revokes the successor, validated before or not."""
     time.advance(IDLE)
     successor = await auth.validate_session(session.session_id)
     await auth.handle_request(Exchange(session.session_id).context).sign_out()
@@ -392,7 +407,7 @@ async def test_ours_signing_out_with_a_used_id_ends_the_successor(
 async def test_ours_signing_out_during_a_validation_ends_what_it_renews(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """Called at once, whichever is first: no session is left, and the last cookie clears."""
+    """Concurrent with a validation, a sign-out leaves no session, and its cookie comes last."""
     for _ in range(5):
         current = await auth.create_session(session.user_id)
         time.advance(IDLE)
@@ -412,7 +427,7 @@ async def test_ours_signing_out_during_a_validation_ends_what_it_renews(
 async def test_ours_signing_in_during_a_validation_leaves_one_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """Called at once, whichever is first: the cookie that is set last is that of the login, and the only session."""
+    """Concurrent with a validation, a sign-in leaves one session and sets the last cookie."""
     time.advance(IDLE)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
@@ -432,7 +447,7 @@ async def test_ours_signing_in_during_a_validation_leaves_one_session(
 async def test_ours_a_visitors_sign_out_is_no_error(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """Without a cookie nothing is sent; a malformed or dead one is cleared."""
+    """A sign-out without a cookie sets none; a malformed or unknown one is cleared."""
     for value, values in ((None, []), ("malformed", [""]), ("0" * 40, [""])):
         exchange = Exchange(value)
         request = auth.handle_request(exchange.context)
@@ -444,7 +459,7 @@ async def test_ours_a_visitors_sign_out_is_no_error(
 async def test_ours_signing_out_after_the_response_has_started_ends_the_session(
     auth: AsyncAuth[User], session: Session
 ) -> None:
-    """The cookie can't be cleared any more, but the session is dead."""
+    """After the response has started, a sign-out still revokes the session."""
     exchange = Exchange(session.session_id)
     exchange.started = True
     await auth.handle_request(exchange.context).sign_out()
@@ -455,7 +470,7 @@ async def test_ours_signing_out_after_the_response_has_started_ends_the_session(
 async def test_ours_a_sign_out_that_the_store_fails_clears_nothing(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """If the session could not be ended, the cookie stays, so that the person can try again."""
+    """If the session can't be revoked, the cookie stays, so that the user can retry."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
     store.failing = {"delete_session": StoreDownError("down")}
@@ -478,7 +493,7 @@ async def test_ours_a_request_renews_its_session(
     validated: bool,
     idle: bool,
 ) -> None:
-    """``renew`` puts a new session in the place of an active or idle one and sets its cookie; ``validate`` gives that from then on."""
+    """``renew`` replaces an active or idle session and sets its cookie; ``validate`` returns it."""
     if idle:
         time.advance(IDLE)
     exchange = Exchange(session.session_id)
@@ -501,7 +516,7 @@ async def test_ours_a_request_renews_its_session(
 async def test_ours_a_visitor_has_nothing_to_renew(
     auth: AsyncAuth[User], value: str | None
 ) -> None:
-    """Without a live session ``renew`` gives None and leaves the cookie alone."""
+    """Without a live session, ``renew`` returns None and does not change the cookie."""
     exchange = Exchange(value)
     assert await auth.handle_request(exchange.context).renew() is None
     assert (exchange.cookies, exchange.headers) == ([], {})
@@ -510,7 +525,7 @@ async def test_ours_a_visitor_has_nothing_to_renew(
 async def test_ours_a_bearer_renews_by_asking_for_it(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """A client that is no browser gets the new session from ``renew``, and no cookie."""
+    """With a bearer token, ``renew`` returns the new session and sets no cookie."""
     time.advance(IDLE)
     request, exchange = bearer(auth, f"Bearer {session.session_id}")
     renewed = await request.renew()
@@ -520,7 +535,7 @@ async def test_ours_a_bearer_renews_by_asking_for_it(
 
 
 async def test_signing_in_and_out_in_one_request(auth: AsyncAuth[User], session: Session) -> None:
-    """The last call decides: who signed in and out again leaves with a cleared cookie and no session."""
+    """The last call decides: a sign-out after a sign-in clears the cookie."""
     exchange = Exchange()
     request = auth.handle_request(exchange.context)
     new = await request.sign_in(session.user_id)
@@ -535,7 +550,10 @@ async def test_signing_in_and_out_in_one_request(auth: AsyncAuth[User], session:
 async def test_set_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """It sets or clears the cookie and forgets what was validated before; the sessions themselves it leaves alone."""
+    """``set_session`` sets or clears the cookie, and resets what was validated.
+
+    It does not change any session.
+    """
     other = await auth.create_session(session.user_id)
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
@@ -556,7 +574,7 @@ async def test_set_session(
 
 
 async def test_set_session_takes_a_session(auth: AsyncAuth[User], session: Session) -> None:
-    """An id in the place of its session is a TypeError that says what was expected; the cookie and the session stay as they were."""
+    """An id instead of a session is a TypeError, and nothing is changed."""
     exchange = Exchange(session.session_id)
     request = auth.handle_request(exchange.context)
     wrong: Any = session.session_id
@@ -570,7 +588,7 @@ async def test_set_session_takes_a_session(auth: AsyncAuth[User], session: Sessi
 async def test_no_login_where_no_cookie_can_be_set(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session, *, by_key: bool
 ) -> None:
-    """After the response has started a login says so before it makes a session, and so does ``set_session``."""
+    """After the response has started, a sign-in and ``set_session`` raise before any store call."""
     exchange = Exchange()
     exchange.started = True
     request = auth.handle_request(exchange.context)
@@ -584,7 +602,7 @@ async def test_no_login_where_no_cookie_can_be_set(
     assert (store.calls, exchange.cookies) == ([], [])
 
 
-# --- the origin check
+# --- The origin check
 
 
 @pytest.mark.parametrize("origin", [EVIL, "null", None, ""])
@@ -595,7 +613,10 @@ async def test_ours_a_request_from_another_site_is_a_visitors_and_changes_nothin
     caplog: pytest.LogCaptureFixture,
     origin: str | None,
 ) -> None:
-    """``validate`` answers None, whatever would change the login is InvalidRequest, and the log and the request say why."""
+    """A cross-site request is not logged in, and its sign-in and sign-out are InvalidRequest.
+
+    The reason is in the log and in ``origin_failure``.
+    """
     exchange = Exchange(session.session_id, origin=origin)
     with caplog.at_level(logging.WARNING, "lucia"):
         request = auth.handle_request(exchange.context)
@@ -623,14 +644,14 @@ async def test_ours_a_request_from_another_site_is_a_visitors_and_changes_nothin
 async def test_reading_needs_no_origin(
     auth: AsyncAuth[User], session: Session, method: str
 ) -> None:
-    """Safe methods pass from anywhere."""
+    """Safe methods are allowed from any origin."""
     request = auth.handle_request(Exchange(session.session_id, method=method, origin=EVIL).context)
     assert request.origin_failure is None
     assert await request.validate() is not None
 
 
 async def test_a_websockets_handshake_is_checked(auth: AsyncAuth[User], session: Session) -> None:
-    """It comes by GET, and another site's page may not open one in the person's name."""
+    """A WebSocket handshake is checked, although it is a GET: it would use the user's cookie."""
     for origin, passes in ((OWN_ORIGIN, True), (EVIL, False)):
         exchange = Exchange(session.session_id, method="GET", origin=origin, is_websocket=True)
         assert (await auth.handle_request(exchange.context).validate() is not None) is passes
@@ -639,7 +660,7 @@ async def test_a_websockets_handshake_is_checked(auth: AsyncAuth[User], session:
 async def test_configured_origins_and_no_check(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """``origin=`` lets other origins in, ``csrf_protection=False`` all."""
+    """``origin=`` allows other origins, and ``csrf_protection=False`` all of them."""
     exchange = Exchange(session.session_id, origin=EVIL)
     for config in ({"origin": [EVIL]}, {"csrf_protection": False}):
         auth = make_auth(store, time, **config)
@@ -650,7 +671,10 @@ async def test_configured_origins_and_no_check(
 
 
 async def test_parse_request_headers(auth: AsyncAuth[User], session: Session) -> None:
-    """It gives what the session cookie holds, or None, and raises InvalidRequest for another site's request before that."""
+    """``parse_request_headers`` returns the cookie's value.
+
+    A cross-site request is InvalidRequest.
+    """
     assert auth.parse_request_headers(Exchange(session.session_id).context) == session.session_id
     assert auth.parse_request_headers(Exchange("malformed").context) == "malformed"
     assert auth.parse_request_headers(Exchange().context) is None
@@ -658,11 +682,11 @@ async def test_parse_request_headers(auth: AsyncAuth[User], session: Session) ->
         auth.parse_request_headers(Exchange(session.session_id, origin=EVIL).context)
 
 
-# --- bearer
+# --- Bearer tokens
 
 
 def bearer(auth: AsyncAuth[User], *headers: str, cookie: str | None = None) -> tuple[Any, Exchange]:
-    """A request from another origin with these Authorization headers."""
+    """Return a request from another origin with these Authorization headers."""
     exchange = Exchange(cookie, origin=EVIL, authorization=headers)
     return auth.handle_request(exchange.context, "bearer"), exchange
 
@@ -671,7 +695,7 @@ def bearer(auth: AsyncAuth[User], *headers: str, cookie: str | None = None) -> t
 async def test_ours_the_id_from_the_authorization_header(
     auth: AsyncAuth[User], session: Session, scheme: str
 ) -> None:
-    """A client that is no browser sends the id as a bearer token, from any origin, and gets no cookie."""
+    """A bearer token is accepted from any origin, and sets no cookie."""
     request, exchange = bearer(auth, f"{scheme}  {session.session_id} ")
     assert request.origin_failure is None
     assert await request.validate() == as_read(session)
@@ -682,7 +706,7 @@ async def test_ours_the_id_from_the_authorization_header(
 async def test_ours_a_bearers_session_is_not_renewed(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """The client would not learn the new id, so an idle session stays idle."""
+    """A bearer's idle session is not renewed: the client would not learn the new id."""
     time.advance(IDLE)
     request, exchange = bearer(auth, f"Bearer {session.session_id}")
     assert (await request.validate()).state == "idle"
@@ -694,7 +718,7 @@ async def test_ours_a_bearers_session_is_not_renewed(
 async def test_ours_transports_are_not_mixed(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """By default a bearer token is not read, and by the bearer transport no cookie is."""
+    """By default no bearer token is read, and with ``bearer`` no cookie."""
     by_default = auth.handle_request(
         Exchange(authorization=[f"Bearer {session.session_id}"]).context
     )
@@ -711,7 +735,7 @@ async def test_ours_transports_are_not_mixed(
 async def test_ours_what_is_no_bearer_token(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session, header: str
 ) -> None:
-    """Other schemes and malformed headers are a visitor's, without asking the store."""
+    """Other schemes and malformed headers are ignored, and the store is not asked."""
     request, _ = bearer(auth, header.replace("{}", session.session_id))
     assert await request.validate() is None
     assert store.calls == []
@@ -720,13 +744,13 @@ async def test_ours_what_is_no_bearer_token(
 async def test_ours_two_authorization_headers_are_none(
     auth: AsyncAuth[User], session: Session
 ) -> None:
-    """Which of two would count can't be known, so neither does."""
+    """With two Authorization headers, neither is used."""
     request, _ = bearer(auth, *[f"Bearer {session.session_id}"] * 2)
     assert await request.validate() is None
 
 
 async def test_ours_signing_in_and_out_by_bearer(auth: AsyncAuth[User], session: Session) -> None:
-    """A login gives the new session, whose id the application sends, and ends the token's; no cookie is ever set."""
+    """A sign-in with a bearer token revokes its session; no cookie is ever set."""
     request, exchange = bearer(auth, f"Bearer {session.session_id}")
     exchange.started = True
     new = await request.sign_in_with_key("username", "alice", PASSWORD)
@@ -739,14 +763,14 @@ async def test_ours_signing_in_and_out_by_bearer(auth: AsyncAuth[User], session:
 
 
 def test_an_unknown_transport_is_refused(auth: AsyncAuth[User]) -> None:
-    """It is a ValueError that names the two."""
+    """An unknown transport is a ValueError with the names of both."""
     transport: Any = "header"
     with pytest.raises(ValueError, match="'cookie' or 'bearer'"):
         auth.handle_request(Exchange().context, transport)
 
 
 def test_a_requests_repr(auth: AsyncAuth[User], session: Session) -> None:
-    """It names the method and the transport, and nothing else."""
+    """The repr of a request has its method and transport, and nothing else."""
     name = type(auth.handle_request(Exchange().context)).__name__
     assert (
         repr(auth.handle_request(Exchange(session.session_id).context)) == f"<{name} POST cookie>"
@@ -755,7 +779,7 @@ def test_a_requests_repr(auth: AsyncAuth[User], session: Session) -> None:
 
 
 async def test_ours_renew_by_bearer(auth: AsyncAuth[User], session: Session) -> None:
-    """A client that sends a token asks for the next one, which goes on for the same login; no cookie is set."""
+    """A bearer renews its session on demand and keeps its login; no cookie is set."""
     request, exchange = bearer(auth, f"Bearer {session.session_id}")
     renewed = await request.renew()
     assert renewed is not None
@@ -765,7 +789,7 @@ async def test_ours_renew_by_bearer(auth: AsyncAuth[User], session: Session) -> 
 
 
 async def test_ours_renew_by_cookie(auth: AsyncAuth[User], session: Session) -> None:
-    """An active session is renewed when it is asked for, and its cookie is set."""
+    """An active session is renewed on demand, and its cookie is set."""
     exchange = Exchange(session.session_id)
     renewed = await auth.handle_request(exchange.context).renew()
     assert renewed is not None
@@ -773,7 +797,7 @@ async def test_ours_renew_by_cookie(auth: AsyncAuth[User], session: Session) -> 
 
 
 async def test_ours_renew_for_a_visitor(auth: AsyncAuth[User]) -> None:
-    """There is nothing to renew without a session or with a dead one, and nothing is sent."""
+    """Without a session, or with an unknown one, nothing is renewed and no cookie is set."""
     for exchange in (Exchange(), Exchange("0" * 40)):
         assert await auth.handle_request(exchange.context).renew() is None
         assert exchange.cookies == []
@@ -782,7 +806,7 @@ async def test_ours_renew_for_a_visitor(auth: AsyncAuth[User]) -> None:
 async def test_ours_renew_checks_the_origin_and_the_response(
     auth: AsyncAuth[User], session: Session
 ) -> None:
-    """From another site, or once the response has started, nothing is renewed."""
+    """A cross-site request, or one whose response has started, renews nothing."""
     with pytest.raises(InvalidRequest):
         await auth.handle_request(Exchange(session.session_id, origin=EVIL).context).renew()
     late = Exchange(session.session_id)

@@ -1,4 +1,7 @@
-"""Sessions: their states, renewal, revocation and the device list. ``test_ours_`` marks where this library corrects the original."""
+"""Sessions: their states, renewal, revocation and the device list.
+
+``test_ours_`` marks what this library fixes in Lucia JS.
+"""
 
 import base64
 import re
@@ -51,26 +54,26 @@ MALFORMED: Sequence[str] = [
 
 @pytest.fixture
 async def user_id(auth: AsyncAuth[User]) -> str:
-    """An existing user."""
+    """Return the id of an existing user."""
     user = await auth.create_user(primary_key=None)
     return user.user_id
 
 
 @pytest.fixture
 async def session(auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str) -> Session:
-    """A session made just now; no call of the store is written down yet."""
+    """Return a new session; the list of calls is empty."""
     made = await auth.create_session(user_id)
     store.calls.clear()
     return made
 
 
 def utc(epoch_ms: int) -> datetime:
-    """A time, by another way than the library's."""
+    """Convert milliseconds to a time, without the library's code."""
     return datetime.fromtimestamp(epoch_ms // 1000, UTC) + epoch_ms % 1000 * MS
 
 
 def foreign(**attributes: Any) -> SessionRow:
-    """A session that another program made."""
+    """Return a session that another program stored."""
     return SessionRow(
         id="f" * 40,
         user_id="their",
@@ -81,13 +84,13 @@ def foreign(**attributes: Any) -> SessionRow:
 
 
 def others_than(losers: type[Exception], outcomes: Sequence[object]) -> list[Session]:
-    """The sessions among the outcomes; all others are errors of this kind."""
+    """Return the sessions among the outcomes; all others must be such errors."""
     assert all(isinstance(outcome, Session | losers) for outcome in outcomes)
     return [outcome for outcome in outcomes if isinstance(outcome, Session)]
 
 
 async def alive(auth: AsyncAuth[User], *sessions: Session) -> list[bool]:
-    """For each session whether its id is any good."""
+    """Return for each session whether it is valid."""
     found = []
     for session in sessions:
         try:
@@ -98,11 +101,14 @@ async def alive(auth: AsyncAuth[User], *sessions: Session) -> list[bool]:
     return found
 
 
-# --- what a session is
+# --- A session's members
 
 
 async def test_a_new_session_is_active_and_fresh(auth: AsyncAuth[User], user_id: str) -> None:
-    """By default a session is active for 24 hours and idle for 14 more days, under an id of 40 characters, in aware UTC times."""
+    """A new session is active for 24 hours, then idle for 14 days, in aware UTC times.
+
+    Its id has 40 characters.
+    """
     session = await auth.create_session(user_id)
     assert session == make_session(
         session_id=session.session_id,
@@ -124,7 +130,10 @@ async def test_a_new_session_is_active_and_fresh(auth: AsyncAuth[User], user_id:
 async def test_ours_every_session_carries_created_at_and_a_handle(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """The record holds the four columns, ``created_at`` in milliseconds, a handle of 16 bytes in base64url, and nothing else."""
+    """A record has four columns, ``created_at`` in milliseconds, a handle, and nothing else.
+
+    The handle has 16 bytes in base64url.
+    """
     row = await store.get_session(session.session_id)
     assert row is not None
     assert (row.id, row.user_id, row.active_expires, row.idle_expires) == (
@@ -151,7 +160,7 @@ async def test_ours_every_session_carries_created_at_and_a_handle(
 async def test_a_period_counts_up_to_its_very_end(
     auth: AsyncAuth[User], time: Time, session: Session, now: int, state: SessionState | None
 ) -> None:
-    """Equality still counts as alive: a session is active, idle and dead only when ``now`` is past the end."""
+    """A session is active, idle and alive up to and including the last millisecond."""
     time.now = now
     if state is None:
         with pytest.raises(InvalidSessionId):
@@ -163,7 +172,7 @@ async def test_a_period_counts_up_to_its_very_end(
 async def test_a_clock_that_jumps_changes_states_and_loses_nothing(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """A clock that goes back before the login, forth into the idle period and back again gives the states of those times."""
+    """A clock that jumps back and forth changes only the state."""
     for jump, state in (
         (-400 * DAY, "active"),
         (401 * DAY + 12 * 60 * GRACE, "idle"),
@@ -176,7 +185,7 @@ async def test_a_clock_that_jumps_changes_states_and_loses_nothing(
 async def test_get_session_never_writes(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """Active or idle, a session that is only looked at keeps its id and its ends."""
+    """``get_session`` never writes: an idle session keeps its id and its expiry."""
     time.now = IDLE_END
     found = await auth.get_session(session.session_id)
     assert (found.state, found.fresh, found.session_id) == ("idle", False, session.session_id)
@@ -186,7 +195,7 @@ async def test_get_session_never_writes(
 async def test_validating_an_active_session_does_not_write(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """An active session is returned as it is, by one read."""
+    """An active session is returned unchanged, with one read."""
     time.now = ACTIVE_END
     assert await auth.validate_session(session.session_id) == as_read(session)
     assert store.calls == ["get_session"]
@@ -195,7 +204,7 @@ async def test_validating_an_active_session_does_not_write(
 async def test_validating_an_idle_session_renews_it(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """An idle session is replaced by an active one under another id, ``fresh``, with new ends from now on."""
+    """An idle session is replaced by an active one with another id and new expiries."""
     time.now = ACTIVE_END + 1
     renewed = await auth.validate_session(session.session_id)
     assert renewed.session_id != session.session_id
@@ -207,7 +216,7 @@ async def test_validating_an_idle_session_renews_it(
 async def test_validating_a_dead_session_fails(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """Once the idle period is over nothing brings a session back: neither reading nor validating nor renewing."""
+    """After the idle period, a session can't be read, validated or renewed."""
     time.now = IDLE_END + 1
     for method in (auth.get_session, auth.validate_session, auth.renew_session):
         with pytest.raises(InvalidSessionId):
@@ -218,7 +227,7 @@ async def test_validating_a_dead_session_fails(
 async def test_what_can_be_no_id_is_never_sent_to_the_store(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session_id: str
 ) -> None:
-    """An id that is not 40 characters of the alphabet is InvalidSessionId, and invalidating it no error, without a single call."""
+    """A malformed id is InvalidSessionId, and no error to invalidate, without any store call."""
     for method in (
         auth.get_session,
         auth.get_session_user,
@@ -238,7 +247,10 @@ async def test_what_is_no_text_is_refused_as_an_id(
     session: Session,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A session in the place of its id, or bytes, is a TypeError that says what to give, and nothing is looked up or ended."""
+    """A session or bytes instead of an id is a TypeError, before any store call.
+
+    Its message says what to pass.
+    """
     await auth.create_key(
         session.user_id, provider_id="username", provider_user_id="alice", password="before"
     )
@@ -277,7 +289,10 @@ async def test_what_is_no_text_is_refused_as_an_id(
 async def test_what_is_no_text_is_refused_as_a_handle(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """A device or a session in the place of its handle is a TypeError that says what to give, and nothing is looked up or ended."""
+    """A device or a session instead of a handle is a TypeError, before any store call.
+
+    Its message says what to pass.
+    """
     (device,) = await auth.get_all_user_sessions(session.user_id)
     store.calls.clear()
     methods: list[Callable[[str, Any], Any]] = [auth.invalidate_user_session, auth.get_user_session]
@@ -295,7 +310,7 @@ async def test_what_is_no_text_is_refused_as_a_handle(
 async def test_unknown_ids_are_invalid_and_no_error_to_invalidate(
     auth: AsyncAuth[User], user_id: str
 ) -> None:
-    """An unknown id is InvalidSessionId to those who read; those who end sessions don't mind."""
+    """An unknown id is InvalidSessionId, except for methods that revoke."""
     for method in (
         auth.get_session,
         auth.get_session_user,
@@ -314,7 +329,7 @@ async def test_unknown_ids_are_invalid_and_no_error_to_invalidate(
 async def test_what_the_store_refuses_goes_up(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """A taken id, a user whom the store does not know, and a database's own error come to the caller as they are."""
+    """The store's errors are raised unchanged: a taken id, an unknown user, a database's own."""
     for error in (DuplicateSessionId(), InvalidUserId(), StoreDownError("down")):
         store.failing = {"set_session": error}
         with pytest.raises(type(error)) as caught:
@@ -325,7 +340,7 @@ async def test_what_the_store_refuses_goes_up(
 async def test_a_store_that_fails_is_no_invalid_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """A database's error while reading or renewing goes up unchanged, and the session is there afterwards."""
+    """A store's error during a read or renewal is raised unchanged, and the session stays."""
     time.now = ACTIVE_END + 1
     for name in ("get_session", "renew_session"):
         store.failing = {name: StoreDownError(name)}
@@ -339,7 +354,7 @@ async def test_a_store_that_fails_is_no_invalid_session(
 async def test_nobody_can_be_logged_in_under_an_impossible_id(
     auth: AsyncAuth[User], store: AsyncWatchedStore, bad: str
 ) -> None:
-    """A user id that no store can keep is a ValueError where something would be made or ended, before the store is asked."""
+    """A user id that no store can keep is a ValueError before any store call."""
     methods: list[Callable[[str], Any]] = [
         auth.create_session,
         auth.invalidate_all_user_sessions,
@@ -356,7 +371,7 @@ async def test_nobody_can_be_logged_in_under_an_impossible_id(
     "user_id", ["a:b::", "{a}b{}", " ", "100%_*?", "漢字 🦊", "0", "x" * 10_240]
 )
 async def test_any_text_is_a_user_id(auth: AsyncAuth[User], user_id: str) -> None:
-    """Colons, braces, wildcards, any letters and 10 kB: sessions are found and ended under exactly this id."""
+    """Any text is a user id: sessions are found and revoked by exactly this id."""
     session = await auth.create_session(user_id)
     other = await auth.create_session(user_id + "1")
     assert (await auth.get_session(session.session_id)).user_id == user_id
@@ -365,19 +380,19 @@ async def test_any_text_is_a_user_id(auth: AsyncAuth[User], user_id: str) -> Non
 
 
 def test_generate_session_id(auth: AsyncAuth[User]) -> None:
-    """It gives an id and the ends of both periods in milliseconds."""
+    """``generate_session_id`` returns an id and the ends of both periods in milliseconds."""
     session_id, active_end, idle_end = auth.generate_session_id()
     assert (len(session_id), active_end, idle_end) == (40, ACTIVE_END, IDLE_END)
     assert auth.generate_session_id()[0] != session_id
 
 
-# --- with the user
+# --- With the user
 
 
 async def test_a_session_with_its_user_takes_one_query_of_a_store_that_has_both(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """Where one object stores both, session and user come together."""
+    """If one object stores both, the session and its user are read with one call."""
     for method in (auth.get_session_user, auth.validate_session_user):
         store.calls.clear()
         assert await method(session.session_id) == (as_read(session), User(session.user_id))
@@ -387,7 +402,7 @@ async def test_a_session_with_its_user_takes_one_query_of_a_store_that_has_both(
 async def test_a_session_with_its_user_from_two_stores(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
-    """With two stores each is asked for its own, and the session's only for the session."""
+    """With two stores, each is asked for its part."""
     sessions = AsyncWatchedStore(time)
     auth = make_auth(store, time, sessions=sessions)
     session = await auth.create_session(user_id)
@@ -401,7 +416,7 @@ async def test_a_session_with_its_user_from_two_stores(
 async def test_an_idle_session_is_renewed_with_its_user(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """``validate_session_user`` renews as ``validate_session`` does, ``get_session_user`` never does; both follow a used id."""
+    """``validate_session_user`` renews, ``get_session_user`` does not; both accept a used id."""
     time.now = ACTIVE_END + 1
     found = await auth.get_session_user(session.session_id)
     assert (found.session.session_id, found.session.state, found.session.fresh) == (
@@ -419,7 +434,7 @@ async def test_an_idle_session_is_renewed_with_its_user(
 async def test_the_session_of_a_user_who_is_gone_is_invalid_and_not_renewed(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """A session without its user is no session of a user, in one store or in two, and asking does not prolong it."""
+    """A session of a deleted user is invalid, with one store or two, and is not renewed."""
     await store.delete_user(session.user_id)
     time.now = ACTIVE_END + 1
     two = make_auth(AsyncWatchedStore(time), time, sessions=store)
@@ -433,7 +448,7 @@ async def test_the_session_of_a_user_who_is_gone_is_invalid_and_not_renewed(
 async def test_ours_another_sessions_record_is_no_session(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """A store that answers with another id's record, as a database may that ignores case, hands nobody another one's session."""
+    """A record with another id is no session, for example from a database that ignores case."""
 
     class Careless(AsyncWatchedStore):
         async def get_session(self, session_id: str, /) -> SessionRow | None:
@@ -460,7 +475,7 @@ async def test_ours_another_sessions_record_is_no_session(
 async def test_ours_a_mistaken_record_does_not_lend_its_user(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """Where the store answers for a used id with another one's session and user, the successor comes with its own user."""
+    """If the store returns another session for a used id, the successor has its own user."""
     successor = await make_auth(store, time).renew_session(session.session_id)
     other = SessionRow(
         id="o" * 40, user_id="other", active_expires=ACTIVE_END, idle_expires=IDLE_END
@@ -475,12 +490,12 @@ async def test_ours_a_mistaken_record_does_not_lend_its_user(
         assert await method(session.session_id) == (successor, User(session.user_id))
 
 
-# --- renewal
+# --- Renewal
 
 
 @pytest.mark.parametrize("now", [NOW, ACTIVE_END + 1])
 async def test_renew_session(auth: AsyncAuth[User], time: Time, session: Session, now: int) -> None:
-    """Active or idle, a session is renewed on demand for the same user."""
+    """An active or idle session is renewed on demand."""
     time.now = now
     renewed = await auth.renew_session(session.session_id)
     assert renewed.session_id != session.session_id
@@ -491,7 +506,7 @@ async def test_renew_session(auth: AsyncAuth[User], time: Time, session: Session
 async def test_ours_the_used_session_ends_with_its_renewal(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """The record of the used session is gone at once, and after the grace its id is dead."""
+    """The used session is removed at once, and its id is invalid after the grace."""
     renewed = await auth.renew_session(session.session_id)
     assert [device.handle for device in await auth.get_all_user_sessions(session.user_id)] == [
         session.handle
@@ -506,7 +521,7 @@ async def test_ours_the_used_session_ends_with_its_renewal(
 async def test_ours_a_used_id_answers_with_the_successor_during_the_grace(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """Until the very end of the grace every method that reads gives the successor, ``fresh`` so that its cookie is set."""
+    """Within the grace, a used id returns the successor, with ``fresh`` set."""
     renewed = await auth.renew_session(session.session_id)
     time.advance(GRACE - MS)
     for method in (auth.get_session, auth.validate_session, auth.renew_session):
@@ -516,7 +531,7 @@ async def test_ours_a_used_id_answers_with_the_successor_during_the_grace(
 async def test_ours_parallel_requests_on_an_idle_session_make_one_successor(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """However many validate one idle session at once, there is one successor, and each of them gets it."""
+    """Concurrent validations of an idle session create one successor, which all get."""
     time.now = ACTIVE_END + 1
     outcomes = await AsyncRacingCalls.gather_results(
         *[partial(auth.validate_session, session.session_id)] * 12
@@ -531,7 +546,7 @@ async def test_ours_parallel_requests_on_an_idle_session_make_one_successor(
 async def test_ours_without_a_grace_one_request_gets_the_successor(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """With a grace of 0 one of the parallel requests gets the successor and the others InvalidSessionId."""
+    """With a grace of 0, one of the concurrent requests gets the successor."""
     auth = make_auth(store, time, session_expires_in=SessionExpiry(grace=timedelta(0)))
     time.now = ACTIVE_END + 1
     outcomes = await AsyncRacingCalls.gather_results(
@@ -545,7 +560,7 @@ async def test_ours_without_a_grace_one_request_gets_the_successor(
 async def test_ours_ending_the_used_id_ends_the_successor_for_60_seconds(
     store: AsyncWatchedStore, time: Time, session: Session, grace: timedelta
 ) -> None:
-    """Whatever the grace, signing out with a used id ends what it was renewed to, also over several renewals; after 60 s no more."""
+    """For 60 seconds, whatever the grace, revoking a used id revokes its successors."""
     auth = make_auth(store, time, session_expires_in=SessionExpiry(grace=grace))
     first = await auth.renew_session(session.session_id)
     second = await auth.renew_session(first.session_id)
@@ -563,7 +578,7 @@ async def test_ours_ending_the_used_id_ends_the_successor_for_60_seconds(
 async def test_a_used_id_leads_over_several_renewals_while_each_is_within_its_grace(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """A chain of renewals is followed to its live end, and no further than its oldest grace."""
+    """A chain of renewals is followed while each is within its grace."""
     first = await auth.renew_session(session.session_id)
     time.advance(GRACE / 2)
     second = await auth.renew_session(first.session_id)
@@ -575,7 +590,10 @@ async def test_a_used_id_leads_over_several_renewals_while_each_is_within_its_gr
 async def test_an_idle_successor_is_renewed_through_the_used_id(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
-    """Where the active period is shorter than the grace, a used id leads to an idle session, which is renewed like any other."""
+    """A used id with an idle successor renews it.
+
+    This happens if the active period is shorter than the grace.
+    """
     auth = make_auth(store, time, session_expires_in=SessionExpiry(active=timedelta(seconds=1)))
     session = await auth.create_session(user_id)
     first = await auth.renew_session(session.session_id)
@@ -588,7 +606,7 @@ async def test_an_idle_successor_is_renewed_through_the_used_id(
 async def test_ours_a_renewal_brings_no_ended_session_back(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """A session that is ended between being read and being renewed stays ended, and leaves no successor."""
+    """A session that is revoked between its read and its renewal stays revoked."""
     time.now = ACTIVE_END + 1
     enders: list[Callable[[], Any]] = [
         partial(auth.invalidate_session, session.session_id),
@@ -615,7 +633,7 @@ async def test_ours_a_renewal_brings_no_ended_session_back(
 async def test_ours_a_session_ended_right_after_its_renewal_stays_ended(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """Ending the used id while the renewal's answer is on its way ends what the answer names."""
+    """Revoking a used id before the renewal has returned revokes the returned session."""
     time.now = ACTIVE_END + 1
     store.after["renew_session"] = partial(auth.invalidate_session, session.session_id)
     renewed = await auth.validate_session(session.session_id)
@@ -625,7 +643,7 @@ async def test_ours_a_session_ended_right_after_its_renewal_stays_ended(
 async def test_a_successor_that_died_before_the_answer_is_no_session(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """Who comes second to a renewal and is given a session that is dead by then gets InvalidSessionId."""
+    """A successor that has expired by the time it is returned is InvalidSessionId."""
     auth = make_auth(store, time)
 
     class Late(AsyncWatchedStore):
@@ -646,13 +664,13 @@ async def test_a_successor_that_died_before_the_answer_is_no_session(
 CIRCLE: list[Any] = []
 CIRCLE.append(CIRCLE)
 
-# --- noted, handles and absolute lifetime
+# --- Metadata, handles and the absolute lifetime
 
 
 async def test_ours_noted_handle_and_creation_are_kept_through_renewals(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
-    """What was noted at the login, the handle and the time of the login stay the same over any number of renewals."""
+    """Renewals keep the metadata, the handle and the time of the login."""
     metadata = {"user_agent": "Firefox — ‮", "nested": {"list": [1, None, "🦊"]}}
     session = await auth.create_session(user_id, metadata=metadata)
     found = session
@@ -684,7 +702,10 @@ async def test_ours_noted_handle_and_creation_are_kept_through_renewals(
 async def test_ours_what_is_noted_is_json(
     auth: AsyncAuth[User], store: AsyncWatchedStore, value: Any, reason: str
 ) -> None:
-    """Anything else is a ValueError by every store, before a session is made, which names the member and says what to do."""
+    """A value that is not JSON is a ValueError before any store call.
+
+    Its message names the member and says what to use.
+    """
     with pytest.raises(
         ValueError, match=re.escape(f"the metadata 'value' is no JSON value: {reason}. Use text")
     ) as caught:
@@ -697,7 +718,7 @@ async def test_ours_what_is_noted_is_json(
 async def test_metadata_is_kept_as_json(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """Metadata is given back as JSON from the first answer on: keys are text, and tuples are lists."""
+    """Metadata is returned as JSON from the start: keys are strings, and tuples are lists."""
     given: Any = {1: 2, None: {True: 3}, "t": (1, (2, 3)), "f": 1.5}
     kept = {"1": 2, "null": {"true": 3}, "t": [1, [2, 3]], "f": 1.5}
     session = await auth.create_session(user_id, metadata=given)
@@ -715,10 +736,13 @@ async def test_metadata_is_kept_as_json(
 async def test_metadata_is_a_mapping(
     auth: AsyncAuth[User], store: AsyncWatchedStore, metadata: Any
 ) -> None:
-    """A list or a text in its place is a TypeError that says what was expected, before a session is made."""
+    """Metadata that is not a mapping is a TypeError before any store call."""
     with pytest.raises(
         TypeError,
-        match=f"the metadata of a session must be a dict of JSON values, not {type(metadata).__name__}",
+        match=(
+            "the metadata of a session must be a dict of JSON values,"
+            f" not {type(metadata).__name__}"
+        ),
     ):
         await auth.create_session("u", metadata=metadata)
     assert store.calls == []
@@ -727,7 +751,7 @@ async def test_metadata_is_a_mapping(
 async def test_ours_no_more_than_8_kib_are_noted(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """A user agent may be as long as a client likes: more than 8 KiB of JSON is InvalidInput, before a session is made."""
+    """Metadata of more than 8 KiB of JSON is InvalidInput before any store call."""
     longest = "x" * (8_192 - len('{"a": ""}'))
     assert (await auth.create_session("u", metadata={"a": longest})).metadata == {"a": longest}
     store.calls.clear()
@@ -746,7 +770,7 @@ async def test_ours_no_more_than_8_kib_are_noted(
 async def test_other_attributes_are_kept_through_renewals(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """Members of a record that another program added are carried over by a renewal."""
+    """A renewal keeps the members of a record that another program added."""
     await store.set_session(foreign(theirs={"a": [1]}, handle="theirs"))
     renewed = await auth.renew_session("f" * 40)
     row = await store.get_session(renewed.session_id)
@@ -757,7 +781,7 @@ async def test_other_attributes_are_kept_through_renewals(
 async def test_ours_the_absolute_lifetime_clamps_what_is_written(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
-    """Both ends in the record are clamped, at the login and over renewals, so that every reader obeys; then the session is over."""
+    """The absolute lifetime limits both expiries in the record, through all renewals."""
     auth = make_auth(store, time, session_expires_in=SessionExpiry(absolute=20 * DAY))
     end = NOW + 20 * 86_400_000
     session = await auth.create_session(user_id)
@@ -776,7 +800,7 @@ async def test_ours_the_absolute_lifetime_clamps_what_is_written(
 async def test_ours_a_lifetime_shorter_than_the_periods_clamps_both(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
-    """A session is never active beyond its absolute end."""
+    """A session is not active beyond its absolute lifetime."""
     auth = make_auth(store, time, session_expires_in=SessionExpiry(absolute=timedelta(hours=1)))
     session = await auth.create_session(user_id)
     assert (
@@ -787,7 +811,7 @@ async def test_ours_a_lifetime_shorter_than_the_periods_clamps_both(
 async def test_ours_an_absolute_lifetime_shortened_later_ends_at_the_next_renewal(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """A session that is older than a lifetime configured since is ended instead of renewed, and its record is gone."""
+    """A session older than a newly configured lifetime is removed instead of renewed."""
     stricter = make_auth(store, time, session_expires_in=SessionExpiry(absolute=DAY))
     time.now = ACTIVE_END
     assert (await stricter.validate_session(session.session_id)).state == "active"
@@ -801,7 +825,7 @@ async def test_ours_an_absolute_lifetime_shortened_later_ends_at_the_next_renewa
 async def test_ours_absolute_lifetime_is_off_by_default(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """Without one, a session that is used lives for years."""
+    """Without an absolute lifetime, a session that is used lives on for years."""
     for _ in range(100):
         time.advance(14 * DAY)
         session = await auth.validate_session(session.session_id)
@@ -811,7 +835,10 @@ async def test_ours_absolute_lifetime_is_off_by_default(
 async def test_ours_a_cap_ends_the_oldest_logins(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
-    """With a cap of 2 a third login ends the first, also if that was renewed last; another user's are not counted."""
+    """With a limit of 2, a third login revokes the first one, even if it was renewed last.
+
+    Other users' logins do not count.
+    """
     auth = make_auth(store, time, max_sessions_per_user=2)
     other = await auth.create_session((await auth.create_user(primary_key=None)).user_id)
     first = await auth.create_session(user_id)
@@ -831,7 +858,7 @@ async def test_ours_a_cap_ends_the_oldest_logins(
 async def test_ours_dead_sessions_are_not_counted_for_a_cap(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
-    """Who comes back after the end of some logins has the others still."""
+    """Expired sessions do not count for the limit."""
     auth = make_auth(store, time, max_sessions_per_user=2, auto_database_cleanup=False)
     await auth.create_session(user_id)
     time.advance(14 * DAY)
@@ -844,7 +871,7 @@ async def test_ours_dead_sessions_are_not_counted_for_a_cap(
 async def test_ours_a_cap_is_off_by_default(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """Without one a user may have any number of logins, and a login is one call of the store as before."""
+    """Without a limit, a user may have any number of logins, each with one store call."""
     sessions = [await auth.create_session(user_id) for _ in range(30)]
     assert await alive(auth, *sessions) == [True] * 30
     assert "set_session_capped" not in store.calls
@@ -857,20 +884,29 @@ async def test_ours_a_cap_is_off_by_default(
 def test_ours_a_cap_is_a_number_of_logins(
     store: AsyncWatchedStore, time: Time, cap: Any, error: type[Exception]
 ) -> None:
-    """Anything but a number from 1 to 1,000 is refused when ``Auth`` is made."""
+    """A limit must be an integer from 1 to 1,000."""
     with pytest.raises(error, match="max_sessions_per_user must be"):
         make_auth(store, time, max_sessions_per_user=cap)
 
 
-@pytest.mark.parametrize("odd", [{}, {"created_at": None, "handle": None, "noted": None}, {"created_at": "1", "handle": 7, "noted": []},
-                                 {"created_at": True, "handle": "", "noted": "x"}, {"created_at": -1, "handle": {}, "noted": 1},
-                                 {"created_at": 10**30, "handle": ["h"]}, {"created_at": 1.5, "handle": b"h"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"created_at": None, "handle": None, "noted": None},
+        {"created_at": "1", "handle": 7, "noted": []},
+        {"created_at": True, "handle": "", "noted": "x"},
+        {"created_at": -1, "handle": {}, "noted": 1},
+        {"created_at": 10**30, "handle": ["h"]},
+        {"created_at": 1.5, "handle": b"h"},
+    ],
+)
 async def test_ours_records_made_elsewhere(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, odd: dict[str, Any]
 ) -> None:
-    """Where handle and creation are missing or odd, the one is derived from a hash, the other is one active period before its end.
+    """A missing or odd handle is derived from the id, and a missing login time from the expiry.
 
-    The renewed record carries both from then on.
+    The renewed record has both.
     """
     await store.set_session(foreign(**odd))
     found = await auth.get_session("f" * 40)
@@ -885,11 +921,11 @@ async def test_ours_records_made_elsewhere(
     assert (row.attributes["created_at"], row.attributes["handle"]) == (NOW, found.handle)
 
 
-# --- revocation
+# --- Revocation
 
 
 async def test_invalidate_session(auth: AsyncAuth[User], session: Session) -> None:
-    """A session ends alone, and ending it again is no error."""
+    """Revoking a session leaves the user's others, and repeating it is no error."""
     other = await auth.create_session(session.user_id)
     await auth.invalidate_session(session.session_id)
     await auth.invalidate_session(session.session_id)
@@ -897,7 +933,7 @@ async def test_invalidate_session(auth: AsyncAuth[User], session: Session) -> No
 
 
 async def test_invalidate_all_user_sessions(auth: AsyncAuth[User], session: Session) -> None:
-    """All sessions of this user end, used ids included; another user's stay."""
+    """Revoking all sessions includes successors, and leaves those of other users."""
     more = [await auth.create_session(session.user_id) for _ in range(3)]
     renewed = await auth.renew_session(session.session_id)
     other = await auth.create_session("other")
@@ -907,7 +943,7 @@ async def test_invalidate_all_user_sessions(auth: AsyncAuth[User], session: Sess
 
 
 async def test_ours_one_session_is_kept(auth: AsyncAuth[User], session: Session) -> None:
-    """``keep=`` spares one session, and says so."""
+    """``keep=`` keeps one session, and True is returned."""
     more = [await auth.create_session(session.user_id) for _ in range(3)]
     assert await auth.invalidate_all_user_sessions(session.user_id, keep=session.session_id) is True
     assert await alive(auth, session, *more) == [True, False, False, False]
@@ -916,7 +952,7 @@ async def test_ours_one_session_is_kept(auth: AsyncAuth[User], session: Session)
 async def test_ours_a_kept_session_may_have_been_renewed(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """``keep=`` of a used id spares its successor, also when the renewal happens meanwhile."""
+    """``keep=`` with a used id keeps its successor, even if it is renewed meanwhile."""
     other = await auth.create_session(session.user_id)
     first = await auth.renew_session(session.session_id)
     assert await auth.invalidate_all_user_sessions(session.user_id, keep=session.session_id) is True
@@ -931,7 +967,7 @@ async def test_ours_a_kept_session_may_have_been_renewed(
 async def test_ours_what_is_no_session_of_the_user_is_not_kept(
     auth: AsyncAuth[User], session: Session, keep: str
 ) -> None:
-    """If ``keep=`` names no live session of this user, all of theirs end, the answer says so, and nobody else's does."""
+    """If ``keep=`` is no live session of the user, all are revoked, and False is returned."""
     theirs = await auth.create_session("other")
     ids = {"unknown": "0" * 40, "malformed": "no id", "somebody else's": theirs.session_id}
     assert await auth.invalidate_all_user_sessions(session.user_id, keep=ids[keep]) is False
@@ -941,7 +977,7 @@ async def test_ours_what_is_no_session_of_the_user_is_not_kept(
 async def test_ours_revocation_misses_nothing_that_had_returned(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """Logins and renewals that returned before the call are dead after it, whatever else goes on at the same time."""
+    """Revoking all sessions revokes those from before, despite concurrent logins and renewals."""
     before = [await auth.create_session(user_id) for _ in range(4)]
     before += [await auth.renew_session(session.session_id) for session in before]
     calls: list[Callable[[], Any]] = [
@@ -953,11 +989,11 @@ async def test_ours_revocation_misses_nothing_that_had_returned(
     assert not any(await alive(auth, *before))
 
 
-# --- the device list
+# --- The device list
 
 
 async def test_ours_the_device_list(auth: AsyncAuth[User], time: Time, user_id: str) -> None:
-    """It lists active and idle sessions, newest login first, with handle, times and what was noted, and no session id."""
+    """The list has active and idle sessions, newest login first, without session ids."""
     sessions = []
     for number in range(3):
         sessions.append(await auth.create_session(user_id, metadata={"number": number}))
@@ -983,7 +1019,7 @@ async def test_ours_the_device_list(auth: AsyncAuth[User], time: Time, user_id: 
 async def test_a_login_is_found_by_its_handle(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """A login is found by its handle as the device list shows it, through renewals and after its first id is dead."""
+    """A login is found by its handle through renewals, even after its first id is invalid."""
     await auth.create_session(session.user_id)
     assert (await auth.get_user_session(session.user_id, session.handle)).state == "active"
     time.now = ACTIVE_END + 1
@@ -1002,7 +1038,7 @@ async def test_a_login_is_found_by_its_handle(
 async def test_a_login_that_is_being_renewed_is_one_device(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str, newer_first: bool
 ) -> None:
-    """Of two sessions with one handle, as a renewal may leave for a moment, the newer one is listed and found, in whatever order."""
+    """If a renewal leaves two sessions with one handle for a moment, the newer one is listed."""
     older = SessionRow(
         id="a" * 40,
         user_id=user_id,
@@ -1021,7 +1057,7 @@ async def test_a_login_that_is_being_renewed_is_one_device(
 async def test_a_login_that_has_ended_is_not_found(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """An ended or dead login, an unknown handle, another user's and one of an unknown user are InvalidSessionId."""
+    """A revoked, expired, unknown or foreign login is InvalidSessionId."""
     other = await auth.create_session(session.user_id)
     theirs = await auth.create_session("somebody else")
     await auth.invalidate_session(other.session_id)
@@ -1043,7 +1079,7 @@ async def test_a_login_that_has_ended_is_not_found(
 async def test_a_store_that_fails_ends_no_login(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """The store's error is raised as it is, so that nobody takes an outage for the end of a login."""
+    """A store's error is raised unchanged, and not taken for a revoked login."""
     store.failing = {"get_sessions_by_user_id": StoreDownError("down")}
     with pytest.raises(StoreDownError):
         await auth.get_user_session(session.user_id, session.handle)
@@ -1052,7 +1088,7 @@ async def test_a_store_that_fails_ends_no_login(
 async def test_the_device_list_leaves_dead_sessions_out(
     auth: AsyncAuth[User], time: Time, session: Session
 ) -> None:
-    """A session is listed as idle until its very end, and then no more."""
+    """An idle session is listed up to its last millisecond."""
     time.now = IDLE_END
     assert [device.state for device in await auth.get_all_user_sessions(session.user_id)] == [
         "idle"
@@ -1064,7 +1100,7 @@ async def test_the_device_list_leaves_dead_sessions_out(
 async def test_the_device_list_of_an_unknown_user(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """It is InvalidUserId, also for an id that nobody can have, which is not looked up."""
+    """An unknown user is InvalidUserId; an impossible id is not looked up."""
     with pytest.raises(InvalidUserId):
         await auth.get_all_user_sessions("nobody")
     store.calls.clear()
@@ -1075,7 +1111,7 @@ async def test_the_device_list_of_an_unknown_user(
 
 
 async def test_ours_a_login_is_ended_by_its_handle(auth: AsyncAuth[User], session: Session) -> None:
-    """Ending one login says whether there was one, and leaves the user's others."""
+    """Revoking a login by its handle returns whether there was one, and leaves the others."""
     other = await auth.create_session(session.user_id)
     assert await auth.invalidate_user_session(session.user_id, session.handle) is True
     assert await auth.invalidate_user_session(session.user_id, session.handle) is False
@@ -1086,7 +1122,7 @@ async def test_ours_a_login_is_ended_by_its_handle(auth: AsyncAuth[User], sessio
 async def test_ours_a_handle_works_for_its_owner_alone(
     auth: AsyncAuth[User], session: Session
 ) -> None:
-    """Somebody else's handle ends nothing, and the answer does not say that it exists."""
+    """Another user's handle revokes nothing, and the result does not reveal it."""
     assert await auth.invalidate_user_session("other", session.handle) is False
     assert await alive(auth, session) == [True]
 
@@ -1094,7 +1130,7 @@ async def test_ours_a_handle_works_for_its_owner_alone(
 async def test_ours_ending_a_login_follows_its_renewal(
     auth: AsyncAuth[User], store: AsyncWatchedStore, session: Session
 ) -> None:
-    """A login that is renewed while it is ended by its handle ends all the same."""
+    """A login that is renewed while it is revoked by its handle is revoked."""
     renewed: list[Session] = []
 
     async def renew() -> None:
@@ -1108,7 +1144,7 @@ async def test_ours_ending_a_login_follows_its_renewal(
 async def test_ours_a_record_without_a_handle_is_ended_by_the_derived_one(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """The device list names records made elsewhere by a handle that works, and that holds nothing of the id."""
+    """A record without a handle is revoked by a derived one, which reveals nothing of the id."""
     await store.set_user("their", {}, None)
     await store.set_session(foreign())
     (device,) = await auth.get_all_user_sessions("their")
@@ -1120,7 +1156,7 @@ async def test_ours_a_record_without_a_handle_is_ended_by_the_derived_one(
 async def test_ours_another_users_record_is_neither_listed_nor_ended(
     store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """A store whose index mixes users up shows nobody another one's sessions, and ends none."""
+    """If a store's index returns another user's sessions, they are neither listed nor revoked."""
 
     class Mixed(AsyncWatchedStore):
         async def get_sessions_by_user_id(self, user_id: str, /) -> list[SessionRow]:
@@ -1135,13 +1171,13 @@ async def test_ours_another_users_record_is_neither_listed_nor_ended(
     assert len(await auth.get_all_user_sessions(session.user_id)) == 1
 
 
-# --- dead sessions
+# --- Expired sessions
 
 
 async def test_delete_dead_user_sessions(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, session: Session
 ) -> None:
-    """Dead sessions of this user are removed and live ones kept; where there are none the store is not asked to delete nothing."""
+    """Expired sessions of the user are removed; without any, nothing is deleted."""
     time.now = IDLE_END
     live = await auth.create_session(session.user_id)
     theirs = SessionRow(id="t" * 40, user_id="other", active_expires=1, idle_expires=2)
@@ -1158,23 +1194,23 @@ async def test_delete_dead_user_sessions(
 
 
 async def sweep_by_login(auth: AsyncAuth[User], session: Session) -> None:
-    """A new login."""
+    """Log in again."""
     await auth.create_session(session.user_id)
 
 
 async def sweep_by_list(auth: AsyncAuth[User], session: Session) -> None:
-    """A look at the device list."""
+    """List the devices."""
     assert await auth.get_all_user_sessions(session.user_id) == []
 
 
 async def sweep_by_use(auth: AsyncAuth[User], session: Session) -> None:
-    """The use of the dead session."""
+    """Validate the expired session."""
     with pytest.raises(InvalidSessionId):
         await auth.validate_session(session.session_id)
 
 
 async def sweep_by_change(auth: AsyncAuth[User], session: Session) -> None:
-    """A change of the user."""
+    """Update the user."""
     await auth.update_user_attributes(session.user_id, {})
 
 
@@ -1191,7 +1227,7 @@ async def test_auto_database_cleanup(
     *,
     cleanup: bool,
 ) -> None:
-    """Dead sessions are removed in passing from a store that does not expire them, unless that is switched off."""
+    """Expired sessions are removed on use, unless this is switched off."""
     auth = make_auth(store, time, auto_database_cleanup=cleanup)
     time.now = IDLE_END + 1
     await sweep(auth, session)
@@ -1202,7 +1238,7 @@ async def test_auto_database_cleanup(
 async def test_a_store_that_expires_records_is_not_swept(
     store: AsyncWatchedStore, time: Time, session: Session, sweep: Callable[..., Any]
 ) -> None:
-    """Where dead sessions vanish by themselves no command is spent on removing them."""
+    """Expired sessions are not removed from a store that expires its records itself."""
     store.expires_records = True
     auth = make_auth(store, time)
     time.now = IDLE_END + 1
@@ -1210,20 +1246,19 @@ async def test_a_store_that_expires_records_is_not_swept(
     assert "delete_session" not in store.calls
 
 
-# --- configuration
+# --- Settings
 
 
 @pytest.mark.parametrize("bare", [60, 60.0, "60", True, (1,)])
 @pytest.mark.parametrize("name", ["active", "idle", "absolute", "grace"])
 def test_ours_a_bare_number_is_no_duration(name: str, bare: Any) -> None:
-    """Durations are ``timedelta``, since a bare number's unit would be a guess: all else is refused by name."""
+    """A duration must be a ``timedelta``; the error names the setting."""
     durations: dict[str, Any] = {name: bare}
     with pytest.raises(TypeError, match=f"{name} must be a datetime.timedelta"):
         SessionExpiry(**durations)
 
 
 async def test_session_expires_in(store: AsyncWatchedStore, time: Time, user_id: str) -> None:
-    """The periods are as configured."""
     auth = make_auth(
         store,
         time,
@@ -1234,7 +1269,7 @@ async def test_session_expires_in(store: AsyncWatchedStore, time: Time, user_id:
 
 
 def test_create_session_cookie(store: AsyncWatchedStore, time: Time, session: Session) -> None:
-    """The cookie carries the id until the idle end, or clears it; it is Secure in production alone, and named as configured."""
+    """The cookie has the id until the idle expiry, or clears it; it is Secure in production."""
     cookie = make_auth(store, time, session_cookie=SessionCookie(name="sid")).create_session_cookie(
         session
     )
@@ -1257,13 +1292,13 @@ def test_create_session_cookie(store: AsyncWatchedStore, time: Time, session: Se
 
 @pytest.mark.parametrize("env", ["", "dev", "PRODUCTION", None])
 def test_env_is_one_of_two(env: Any) -> None:
-    """Whether cookies are Secure is never a guess."""
+    """``env`` must be one of the two names."""
     with pytest.raises(ValueError, match="env must be"):
         AsyncAuth(sessions=AsyncMemoryAdapter(), env=env)
 
 
 async def test_an_auth_can_be_closed_and_used_again(store: AsyncWatchedStore, time: Time) -> None:
-    """Leaving its context ends the library's own workers and no store; using it afterwards works."""
+    """Closing an ``Auth`` stops its workers but closes no store, and it can be used again."""
     async with make_auth(store, time) as auth:
         user_id = (await auth.create_user(primary_key=None)).user_id
     session = await auth.create_session(user_id)
@@ -1273,7 +1308,7 @@ async def test_an_auth_can_be_closed_and_used_again(store: AsyncWatchedStore, ti
 
 
 class AsyncInterruptedStore(AsyncMemoryAdapter):
-    """A store where each write is overtaken so many times by the end of all of the user's sessions."""
+    """A store where writes are overtaken several times by a revocation of all sessions."""
 
     times = 1
 
@@ -1288,14 +1323,14 @@ class AsyncInterruptedStore(AsyncMemoryAdapter):
         return await super().renew_session(session_id, successor, grace=grace)
 
     def interrupt(self) -> None:
-        """Raise, if it is still to be."""
+        """Raise ConcurrentlyRevoked if times are left."""
         if self.times:
             self.times -= 1
             raise ConcurrentlyRevoked
 
 
 async def test_ours_a_login_is_tried_once_more(time: Time) -> None:
-    """A login that a sign-out everywhere overtook comes after it, under a new id; a second time is an error."""
+    """A login that a revocation overtakes is retried once, with a new id."""
     store = AsyncInterruptedStore()
     auth = AsyncAuth(sessions=store, env="DEV", clock=time)
     session = await auth.create_session("u")
@@ -1306,7 +1341,7 @@ async def test_ours_a_login_is_tried_once_more(time: Time) -> None:
 
 
 async def test_ours_a_renewal_is_tried_once_more(time: Time) -> None:
-    """So is a renewal, if the used session is still there; else there is nothing to renew."""
+    """A renewal that a revocation overtakes is retried once, if the used session still exists."""
     store = AsyncInterruptedStore()
     auth = AsyncAuth(sessions=store, env="DEV", clock=time)
     session = await auth.create_session("u")
@@ -1321,7 +1356,7 @@ async def test_ours_a_renewal_is_tried_once_more(time: Time) -> None:
 async def test_ours_a_login_is_listed_once(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time
 ) -> None:
-    """Where a renewal has made its successor and not ended the used session yet, the device list shows the login once, as renewed."""
+    """A login that is being renewed, with both sessions stored, is listed once, as renewed."""
     user = await auth.create_user(primary_key=None)
     session = await auth.create_session(user.user_id)
     time.advance(timedelta(hours=25))

@@ -1,4 +1,4 @@
-"""The limits on wrong passwords as ``Auth`` keeps them, over every kind of store."""
+"""The limits on wrong passwords of ``Auth``, in memory and in Redis."""
 
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from datetime import timedelta
@@ -43,7 +43,7 @@ from tools.servers import Cluster, Server, unused_port
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+)  # redis-py 7's cluster clients cause deprecation warnings themselves
 
 PASSWORD = "correct horse battery staple"
 ALICE = ("username", "alice")
@@ -65,24 +65,24 @@ PLACES: Final[Mapping[str, tuple[str, ...]]] = {
     "redis, least rights, no scripts": (*KEYS, *(f"+{right}" for right in LEAST_RIGHTS_PLAIN)),
     "cluster, least rights": (*KEYS, *(f"+{right}" for right in LEAST_RIGHTS_CLUSTER)),
 }
-"""Servers, and what the client may do there."""
+"""Servers, and the client's rights there."""
 
 
 @pytest.fixture
 def hasher() -> CountingHash:
-    """What ``Auth`` is given as ``hash=``."""
+    """Return the hasher that ``Auth`` gets as ``hash=``."""
     return CountingHash()
 
 
 @pytest.fixture
 def auth(store: AsyncWatchedStore, time: Time, hasher: CountingHash) -> AsyncAuth[User]:
-    """An ``Auth`` in memory, with the default limits."""
+    """Return an ``Auth`` in memory with the default limits."""
     return make_auth(store, time, hash=hasher)
 
 
 @pytest.fixture(autouse=True)
 async def user_id(auth: AsyncAuth[User]) -> str:
-    """A user with a primary key."""
+    """Return the id of a user with a primary key."""
     user = await auth.create_user(primary_key=PrimaryKey(*ALICE, PASSWORD))
     return user.user_id
 
@@ -94,7 +94,7 @@ async def fail(
     at: tuple[str, str] = ALICE,
     address: str | None = None,
 ) -> None:
-    """Try so many wrong passwords, none of which is refused for coming too early."""
+    """Try several wrong passwords, none of which is throttled."""
     for number in range(times):
         with pytest.raises(InvalidCredentials):
             await auth.use_key(*at, f"wrong {number}", address=address)
@@ -103,7 +103,7 @@ async def fail(
 async def seconds_to_wait(
     auth: AsyncAuth[User], *, at: tuple[str, str] = ALICE, address: str | None = None
 ) -> int:
-    """How long an attempt, which is refused for coming too early, still has to wait."""
+    """Return how long a throttled attempt still has to wait, in seconds."""
     with pytest.raises(TooManyAttempts) as caught:
         await auth.use_key(*at, PASSWORD, address=address)
     assert not isinstance(caught.value, InvalidCredentials)
@@ -113,7 +113,7 @@ async def seconds_to_wait(
 async def make_code(
     auth: AsyncAuth[User], user_id: str, *, life: timedelta = timedelta(hours=1)
 ) -> None:
-    """Give the user a code to type."""
+    """Create a code for the user to type."""
     await auth.create_single_use_key(
         user_id, provider_id=CODE[0], provider_user_id=CODE[1], password="123456", expires_in=life
     )
@@ -122,7 +122,7 @@ async def make_code(
 async def check_fifty_guesses(
     auth: AsyncAuth[User], store: AsyncWatchedStore, hasher: CountingHash, user_id: str
 ) -> None:
-    """Make a code, and check that of fifty guesses at once five are verified against it, and that it is gone then."""
+    """Assert that of fifty concurrent guesses at a code five are verified, and consume it."""
     await make_code(auth, user_id)
     row = await store.get_key("code:alice")
     assert row is not None
@@ -133,16 +133,16 @@ async def check_fifty_guesses(
         await auth.get_key(*CODE)
 
 
-# --- by key
+# --- By key
 
 
 @pytest.mark.parametrize("key", [ALICE, NOBODY], ids=["known", "unknown"])
 async def test_ours_it_slows_down_and_then_refuses_for_a_while(
     auth: AsyncAuth[User], time: Time, hasher: CountingHash, key: tuple[str, str]
 ) -> None:
-    """Five wrong passwords are free, then each has to wait twice as long as the one before; alike for known and unknown keys.
+    """Five wrong passwords are free, then the wait doubles, for known and unknown keys alike.
 
-    Nothing is verified for one that comes too early, be it right or wrong, and it prolongs nothing.
+    A throttled attempt is not verified, right or wrong, and does not prolong the wait.
     """
     await fail(auth, 5, at=key)
     for wait in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900):
@@ -159,7 +159,7 @@ async def test_ours_it_slows_down_and_then_refuses_for_a_while(
 async def test_ours_nobody_is_locked_out_for_good(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
-    """Whoever has waited gets in with the right password, and a day after the last failure nobody has to wait."""
+    """After the wait, the right password logs in; a day after the last failure, none is counted."""
     for _ in range(20):
         time.advance(timedelta(minutes=15))
         await fail(auth)
@@ -173,54 +173,54 @@ async def test_ours_nobody_is_locked_out_for_good(
 async def waits_of_a_stranger(
     auth: AsyncAuth[User], time: Time, key: tuple[str, str], owner: bool
 ) -> list[int]:
-    """Return how long somebody has to wait who keeps guessing at a key, whose owner logs in after each guess or never does."""
-    is_async: list[int] = []
+    """Return the waits of a stranger who guesses at a key, whose owner may log in meanwhile."""
+    waits: list[int] = []
     for _ in range(10):
         await fail(auth, at=key, address=OFFICE)
         try:
             await auth.use_key(*key, "wrong", address=OFFICE)
         except TooManyAttempts as error:
-            is_async.append(error.retry_after)
+            waits.append(error.retry_after)
         except InvalidCredentials:
-            is_async.append(0)
+            waits.append(0)
         time.advance(timedelta(minutes=15))
         if owner:
             await auth.create_session_with_key(*key, PASSWORD, address=HOME)
-    return is_async
+    return waits
 
 
 async def test_ours_a_stranger_does_not_see_that_the_owner_logs_in(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """The waits at a key whose owner logs in are those at an unknown key: a success forgets no failure of others."""
+    """A success resets no failures of others, so the waits are those of an unknown key."""
     at_known = await waits_of_a_stranger(auth, time, ALICE, owner=True)
     assert max(at_known) > 100
     assert at_known == await waits_of_a_stranger(auth, time, NOBODY, owner=False)
 
 
 class AsyncForgettingGuard(AsyncGuard):
-    """A control: a success makes all failures at the key unhappened."""
+    """A control, where a success resets all failures at the key."""
 
     def __init__(self, time: Time) -> None:
         super().__init__(Throttle(by_address=None), AsyncMemoryThrottleStore(time))
         self._time = time
 
     async def prove(self, attempt: Attempt) -> None:
-        """Forget everything, which at this point is the failures at one key."""
+        """Reset the store, which contains only the failures at one key here."""
         self._store = AsyncMemoryThrottleStore(self._time)
 
 
 async def test_ours_a_stranger_does_not_see_that_the_owner_logs_in_has_power(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """Where a success forgets the failures of others, the waits tell that the key exists."""
+    """Control: if a success resets the failures of others, the waits reveal that the key exists."""
     auth._guard = AsyncForgettingGuard(time)
     at_known = await waits_of_a_stranger(auth, time, ALICE, owner=True)
     assert at_known != await waits_of_a_stranger(auth, time, NOBODY, owner=False)
 
 
 async def test_ours_a_success_counts_nothing(auth: AsyncAuth[User]) -> None:
-    """However often somebody logs in rightly, one after another, nobody waits."""
+    """Any number of successful logins, one after another, is not throttled."""
     for _ in range(60):
         await auth.use_key(*ALICE, PASSWORD, address=HOME)
         await auth.create_session_with_key(*ALICE, PASSWORD, address=HOME)
@@ -228,7 +228,7 @@ async def test_ours_a_success_counts_nothing(auth: AsyncAuth[User]) -> None:
 
 
 async def test_keys_are_counted_apart(auth: AsyncAuth[User], user_id: str) -> None:
-    """Failures at one key make no other one wait."""
+    """Failures at one key do not throttle another."""
     await auth.create_key(user_id, provider_id="email", provider_user_id="alice", password=PASSWORD)
     await fail(auth, 5)
     assert await seconds_to_wait(auth) == 1
@@ -239,7 +239,7 @@ async def test_keys_are_counted_apart(auth: AsyncAuth[User], user_id: str) -> No
 async def test_a_password_that_can_be_nobodys_is_not_counted(
     auth: AsyncAuth[User], key: tuple[str, str]
 ) -> None:
-    """An empty, overlong or unencodable one is refused without any work, and is no guess."""
+    """An impossible password is refused without any work, and is not counted."""
     for password in ("", "x" * 1_001, "\ud800") * 3:
         with pytest.raises(InvalidPassword):
             await auth.use_key(*key, password)
@@ -249,7 +249,7 @@ async def test_a_password_that_can_be_nobodys_is_not_counted(
 async def test_a_name_that_can_be_no_keys_is_counted_by_address_alone(
     auth: AsyncAuth[User],
 ) -> None:
-    """There is no key to guess at, but the work is done."""
+    """A name that no key can have counts for the address only."""
     await fail(auth, 49, at=("username", "x" * 300), address=HOME)
     await fail(auth, at=("username", ""), address=HOME)
     assert await seconds_to_wait(auth, address=HOME) == 1
@@ -258,7 +258,7 @@ async def test_a_name_that_can_be_no_keys_is_counted_by_address_alone(
 async def test_every_wrong_credential_counts(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """A password for a key without one, and for one with a hash that is not verified any more, is a failure like any other."""
+    """A password for a key without one, or with an outdated hash, counts as a failure."""
     await auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
     await store.update_key_password(
         "username:alice", "$2a$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy"
@@ -271,7 +271,7 @@ async def test_every_wrong_credential_counts(
 
 
 async def test_without_a_password_nothing_is_counted(auth: AsyncAuth[User], user_id: str) -> None:
-    """``None`` is no guess: another party has checked the name, or the name is itself a secret too long to guess."""
+    """``None`` is not counted: somebody else has checked the name, or it is a long secret."""
     await auth.create_key(user_id, provider_id="github", provider_user_id="1", password=None)
     for number in range(60):
         for error, key in (
@@ -284,13 +284,13 @@ async def test_without_a_password_nothing_is_counted(auth: AsyncAuth[User], user
     await fail(auth, 5, address=HOME)
 
 
-# --- by address
+# --- By address
 
 
 async def test_ours_one_address_at_many_keys(
     auth: AsyncAuth[User], time: Time, hasher: CountingHash, user_id: str
 ) -> None:
-    """Fifty failures from one address are free, at whichever keys; then all attempts from there wait, and none from elsewhere."""
+    """Fifty failures from one address are free, at any keys; then the address has to wait."""
     for number in range(50):
         await fail(auth, at=("username", f"name {number}"), address=HOME)
     hasher.verified.clear()
@@ -307,7 +307,7 @@ async def test_ours_one_address_at_many_keys(
 
 
 async def test_ours_a_success_forgets_no_failure_of_the_address(auth: AsyncAuth[User]) -> None:
-    """Somebody with an account of their own can't buy guesses at others' by logging in."""
+    """A success resets no failures of the address: an account would buy guesses at others."""
     for number in range(50):
         await auth.use_key(*ALICE, PASSWORD, address=HOME)
         await fail(auth, at=("username", f"name {number}"), address=HOME)
@@ -315,7 +315,7 @@ async def test_ours_a_success_forgets_no_failure_of_the_address(auth: AsyncAuth[
 
 
 async def test_the_longer_wait_counts(auth: AsyncAuth[User]) -> None:
-    """Where the key and the address both have to wait, the error says the longer time, and neither is counted."""
+    """If key and address are throttled, the error has the longer wait, and neither is counted."""
     for number in range(50):
         await fail(auth, at=("username", f"name {number}"), address=HOME)
     await fail(auth, 5)
@@ -324,7 +324,7 @@ async def test_the_longer_wait_counts(auth: AsyncAuth[User]) -> None:
 
 
 async def test_the_address_of_a_request(auth: AsyncAuth[User], user_id: str) -> None:
-    """``sign_in_with_key`` counts by the address in the context, an IPv6 one by its /64."""
+    """``sign_in_with_key`` counts by the request's address, for IPv6 by its /64."""
     for number in range(50):
         request = auth.handle_request(Exchange(address=f"2001:db8:1:2::{number:x}").context)
         with pytest.raises(InvalidKeyId):
@@ -340,13 +340,16 @@ async def test_the_address_of_a_request(auth: AsyncAuth[User], user_id: str) -> 
         assert session.user_id == user_id
 
 
-# --- single-use keys
+# --- Single-use keys
 
 
 async def test_ours_five_wrong_passwords_consume_a_single_use_key(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
-    """After the fifth it is gone; a new one under the same id has five of its own, though its key has to wait by now."""
+    """Five wrong passwords consume a single-use key; a new key with this id has its own five.
+
+    The wait for the id stays.
+    """
     await make_code(auth, user_id)
     await fail(auth, 4, at=CODE)
     assert (await auth.get_key(*CODE)).user_id == user_id
@@ -365,7 +368,7 @@ async def test_ours_five_wrong_passwords_consume_a_single_use_key(
 async def test_ours_a_single_use_keys_failures_are_not_forgotten(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
-    """Who guesses once a day has five guesses all the same."""
+    """Failures at a single-use key are never forgotten."""
     await make_code(auth, user_id, life=timedelta(days=30))
     for _ in range(4):
         await fail(auth, at=CODE)
@@ -378,7 +381,7 @@ async def test_ours_a_single_use_keys_failures_are_not_forgotten(
 async def test_an_expired_key_is_consumed_by_the_right_password_alone(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
-    """There is nothing to guess any more; the right password is no failure."""
+    """An expired key is consumed by the right password, and by wrong ones not."""
     await make_code(auth, user_id)
     time.advance(timedelta(hours=2))
     await fail(auth, 4, at=CODE)
@@ -391,7 +394,7 @@ async def test_an_expired_key_is_consumed_by_the_right_password_alone(
 async def test_ours_a_key_whose_guesses_are_used_up_is_as_none(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """If the key could not be removed after the last wrong password, it still opens for nobody."""
+    """If a key can't be removed after the last wrong password, it is invalid all the same."""
     unlimited = make_auth(store, Time(), throttle=Throttle(by_key=None))
     await make_code(unlimited, user_id)
     await fail(unlimited, 4, at=CODE)
@@ -408,7 +411,7 @@ async def test_ours_a_key_whose_guesses_are_used_up_is_as_none(
 async def test_how_many_consume_a_single_use_key(
     store: AsyncWatchedStore, time: Time, user_id: str, limit: int | None
 ) -> None:
-    """As many as is configured; without a limit, none."""
+    """``single_use_failures`` sets the number of wrong passwords; None means no limit."""
     auth = make_auth(store, time, throttle=Throttle(by_key=None, single_use_failures=limit))
     await make_code(auth, user_id)
     await fail(auth, (limit or 20) - 1, at=CODE)
@@ -421,11 +424,10 @@ async def test_how_many_consume_a_single_use_key(
             await auth.get_key(*CODE)
 
 
-# --- settings
+# --- Settings
 
 
 async def test_the_limits_can_be_set(store: AsyncWatchedStore, time: Time) -> None:
-    """Each limit is what it is set to."""
     limit = FailureLimit(
         free=1, first_wait=10 * SECOND, longest_wait=15 * SECOND, forget=timedelta(minutes=1)
     )
@@ -442,7 +444,7 @@ async def test_the_limits_can_be_set(store: AsyncWatchedStore, time: Time) -> No
 async def test_the_limits_can_be_switched_off(
     store: AsyncWatchedStore, time: Time, user_id: str
 ) -> None:
-    """``throttle=None`` counts nothing, anywhere."""
+    """``throttle=None`` switches all limits off."""
     auth = make_auth(store, time, throttle=None)
     await make_code(auth, user_id)
     for key in (ALICE, CODE):
@@ -450,7 +452,7 @@ async def test_the_limits_can_be_switched_off(
     assert (await auth.use_key(*CODE, "123456", address=HOME)).user_id == user_id
 
 
-# --- errors
+# --- Errors
 
 
 @pytest.mark.parametrize(
@@ -467,7 +469,10 @@ async def test_ours_an_error_is_no_failure(
     error: BaseException,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What ends an attempt before its password was judged takes it back: a store's error, a full queue, an end from outside."""
+    """An attempt that ends before its password is verified does not count.
+
+    It may end by a store's error, a full queue, or an interrupt.
+    """
     await make_code(auth, user_id)
     with monkeypatch.context() as patch:
         patch.setattr(auth, "_matches", raising(error))
@@ -480,7 +485,7 @@ async def test_ours_an_error_is_no_failure(
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
-    """A method that raises."""
+    """Return a method that raises the error."""
 
     async def method(*_: object) -> bool:
         raise error
@@ -489,19 +494,18 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 class AsyncFailingStore(AsyncMemoryThrottleStore):
-    """A store of failures in which methods fail."""
+    """A store of failures whose methods can be made to raise."""
 
     def __init__(self, time: Time, *failing: str) -> None:
         super().__init__(time)
         self.failing = set(failing)
 
     async def attempt(self, rules: Mapping[str, FailureRule], /) -> Attempt:
-        """Count an attempt."""
         self._check("attempt")
         return await super().attempt(rules)
 
     async def take_back(self, entries: Mapping[str, str], /) -> None:
-        """Make it uncounted."""
+        """Remove the attempts."""
         self._check("take_back")
         await super().take_back(entries)
 
@@ -511,21 +515,20 @@ class AsyncFailingStore(AsyncMemoryThrottleStore):
 
 
 class AsyncOwnStore(AsyncWatchedStore):
-    """An adapter that offers a store of failures."""
+    """An adapter with its own store of failures."""
 
     def __init__(self, time: Time, *failing: str) -> None:
         super().__init__(time)
         self.failures = AsyncFailingStore(time, *failing)
 
     def throttle_store(self) -> AsyncThrottleStore:
-        """The store."""
         return self.failures
 
 
 async def own_auth(
     time: Time, *failing: str
 ) -> tuple[AsyncAuth[User], AsyncOwnStore, CountingHash]:
-    """An ``Auth`` over such an adapter, with a user, a code to type, and a hasher that counts."""
+    """Return an ``Auth`` over such an adapter, with a user and a code, and its store and hasher."""
     store, hasher = AsyncOwnStore(time), CountingHash()
     auth = make_auth(store, time, hash=hasher)
     user = await auth.create_user(primary_key=PrimaryKey(*ALICE, PASSWORD))
@@ -535,7 +538,7 @@ async def own_auth(
 
 
 async def test_an_adapter_may_offer_a_store(time: Time) -> None:
-    """What the session adapter offers is used, so that all processes count together."""
+    """The adapter's store of failures is used, so that all processes share it."""
     auth, store, _ = await own_auth(time)
     assert isinstance(store, AsyncThrottlingSessionAdapter)
     assert isinstance(store.failures, AsyncThrottleStore)
@@ -546,7 +549,7 @@ async def test_an_adapter_may_offer_a_store(time: Time) -> None:
 
 
 async def test_ours_a_store_that_can_not_count_lets_nobody_in(time: Time) -> None:
-    """Its error goes up, and no password is looked at."""
+    """If the store of failures raises, nobody gets in, and no password is verified."""
     auth, _, hasher = await own_auth(time, "attempt")
     with pytest.raises(StoreDownError):
         await auth.use_key(*ALICE, PASSWORD)
@@ -554,7 +557,10 @@ async def test_ours_a_store_that_can_not_count_lets_nobody_in(time: Time) -> Non
 
 
 async def test_ours_a_success_that_can_not_be_noted_consumes_nothing(time: Time) -> None:
-    """The store's error goes up before a single-use key is consumed or a session made, so that the person can try again."""
+    """If a success can't be recorded, the error comes before a key is consumed.
+
+    No session is created, and the user can retry.
+    """
     auth, store, _ = await own_auth(time, "take_back")
     for use in (auth.use_key, auth.create_session_with_key):
         with pytest.raises(StoreDownError):
@@ -567,7 +573,7 @@ async def test_ours_a_success_that_can_not_be_noted_consumes_nothing(time: Time)
 async def test_an_attempt_that_can_not_be_taken_back_is_a_failure(
     time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error that ended it goes up, not that of taking it back."""
+    """If an attempt can't be taken back, the original error is raised."""
     auth, _, _ = await own_auth(time, "take_back")
     with monkeypatch.context() as patch:
         patch.setattr(auth, "_matches", raising(Overloaded()))
@@ -577,18 +583,18 @@ async def test_an_attempt_that_can_not_be_taken_back_is_a_failure(
     assert await seconds_to_wait(auth) == 1
 
 
-# --- at once
+# --- Concurrent guesses
 
 
 async def test_ours_guesses_at_once(auth: AsyncAuth[User], hasher: CountingHash) -> None:
-    """Of fifty guesses at one key at once, five are verified."""
+    """Of fifty concurrent guesses at one key, five are verified."""
     await at_once(auth, hasher)
 
 
 async def test_ours_guesses_at_once_from_one_address(
     auth: AsyncAuth[User], hasher: CountingHash
 ) -> None:
-    """Of sixty guesses at sixty keys from one address at once, fifty are verified."""
+    """Of sixty concurrent guesses at sixty keys from one address, fifty are verified."""
     hasher.verified.clear()
     await AsyncRacingCalls.gather_results(
         *(
@@ -603,13 +609,13 @@ async def test_ours_guesses_at_once_from_one_address(
 async def test_ours_guesses_at_once_at_a_single_use_key(
     store: AsyncWatchedStore, time: Time, hasher: CountingHash, user_id: str, throttle: Throttle
 ) -> None:
-    """Of fifty guesses at a code at once, at most five are verified against it, and then it is gone."""
+    """Of fifty concurrent guesses at a code, at most five are verified, and consume it."""
     auth = make_auth(store, time, hash=hasher, throttle=throttle)
     await check_fifty_guesses(auth, store, hasher, user_id)
 
 
 async def at_once(auth: AsyncAuth[User], hasher: CountingHash) -> None:
-    """Fifty wrong passwords at one key at once."""
+    """Assert that of fifty concurrent wrong passwords at one key five are verified."""
     hasher.verified.clear()
     outcomes = await AsyncRacingCalls.gather_results(
         *[partial(auth.use_key, *ALICE, "wrong", address=HOME)] * 50
@@ -622,18 +628,18 @@ async def at_once(auth: AsyncAuth[User], hasher: CountingHash) -> None:
     assert sum(isinstance(outcome, TooManyAttempts) for outcome in outcomes) == 45
 
 
-# --- in Redis
+# --- In Redis
 
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest) -> str:
-    """Each server, and what the client may do there; ``parametrize`` it to have some."""
+    """Return each server with the client's rights; a test selects some by ``parametrize``."""
     return str(request.param)
 
 
 @pytest.fixture
 def inspector(place: str, request: pytest.FixtureRequest) -> Generator[Inspector, None, None]:
-    """A look from outside into an emptied place."""
+    """Yield an inspector of the emptied server."""
     name = place.partition(",")[0]
     if name == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")
@@ -647,7 +653,7 @@ def inspector(place: str, request: pytest.FixtureRequest) -> Generator[Inspector
 
 @pytest.fixture
 async def client(place: str, inspector: Inspector) -> AsyncIterator[Any]:
-    """A client there, of a user who has those rights."""
+    """Yield a client of a user with these rights."""
     inspector.on_each("ACL", "SETUSER", "app", "reset", "on", ">pass", *PLACES[place])
     options: dict[str, Any] = {"username": "app", "password": "pass"}
     if isinstance(inspector, ClusterInspector):
@@ -661,7 +667,7 @@ async def client(place: str, inspector: Inspector) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def sessions(client: Any) -> AsyncRedisSessionAdapter:
-    """The session adapter there."""
+    """Return the session adapter."""
     adapter = AsyncRedisSessionAdapter(client)
     await adapter.get_session(
         "none"
@@ -673,21 +679,21 @@ async def sessions(client: Any) -> AsyncRedisSessionAdapter:
 def shared(
     store: AsyncWatchedStore, sessions: AsyncRedisSessionAdapter, hasher: CountingHash
 ) -> AsyncAuth[User]:
-    """An ``Auth`` whose failures are in Redis, where time passes by itself: the first wait is longer than any test."""
+    """Return an ``Auth`` with failures in Redis; the first wait is longer than any test."""
     return AsyncAuth(
         users=store, sessions=sessions, env="DEV", hash=hasher, password_pool=ROOMY, throttle=LONG
     )
 
 
 def lists(inspector: Inspector) -> list[str]:
-    """The keys that hold failures."""
+    """Return the keys of failures."""
     return [key for key in inspector.census() if key.startswith("session:throttle:")]
 
 
 async def test_ours_guesses_at_once_in_redis(
     shared: AsyncAuth[User], inspector: Inspector, hasher: CountingHash
 ) -> None:
-    """Everywhere five of fifty guesses at once are verified, and no more, also by another process; every key expires."""
+    """Of fifty concurrent guesses, five are verified, and every key has a TTL."""
     await at_once(shared, hasher)
     inspector.check()
     assert 0 < await seconds_to_wait(shared) <= 600
@@ -699,7 +705,7 @@ async def test_ours_guesses_at_once_in_redis(
 async def test_ours_a_success_in_redis(
     shared: AsyncAuth[User], inspector: Inspector, user_id: str
 ) -> None:
-    """A success takes back its own attempt and leaves the other failures; Redis keys hold hashes alone."""
+    """A success removes only its own attempt; keys in Redis contain only hashes."""
     await fail(shared, 2, address=HOME)
     assert (await shared.create_session_with_key(*ALICE, PASSWORD, address=HOME)).user_id == user_id
     assert [inspector.client.llen(key) for key in lists(inspector)] == [2, 2]
@@ -711,7 +717,7 @@ async def test_ours_a_success_in_redis(
 async def test_ours_a_single_use_key_in_redis(
     shared: AsyncAuth[User], store: AsyncWatchedStore, hasher: CountingHash, user_id: str
 ) -> None:
-    """Everywhere at most five of fifty guesses at once at a code are verified against it."""
+    """Of fifty concurrent guesses at a code, five are verified, in every deployment."""
     await check_fifty_guesses(shared, store, hasher, user_id)
 
 
@@ -719,7 +725,7 @@ async def test_ours_a_single_use_key_in_redis(
 async def test_all_processes_count_together(
     shared: AsyncAuth[User], store: AsyncWatchedStore, client: Any
 ) -> None:
-    """Whichever ``Auth`` over the same Redis saw the failures."""
+    """Each ``Auth`` over the same Redis sees the failures of all."""
     await fail(shared, 3)
     another = AsyncAuth(
         users=store, sessions=AsyncRedisSessionAdapter(client), env="DEV", hash=CHEAP, throttle=LONG
@@ -732,7 +738,7 @@ async def test_all_processes_count_together(
 async def test_ours_names_with_a_secret(
     store: AsyncWatchedStore, inspector: Inspector, client: Any
 ) -> None:
-    """With ``id_keys`` the keys of failures can't be told without them; with the same ones all processes count together."""
+    """With ``id_keys``, names of failures are keyed hashes; processes share the current key."""
     name = failure_name("key", "username:alice")
     for keys, wait in (
         ((), 0),
@@ -753,7 +759,7 @@ async def test_ours_names_with_a_secret(
 
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 async def test_one_trip(shared: AsyncAuth[User], inspector: Inspector) -> None:
-    """Key and address are counted by one script; a refused attempt writes nothing."""
+    """Key and address are counted by one script; a throttled attempt writes nothing."""
     await fail(shared, address=HOME)
     with inspector.watched() as sent:
         await fail(shared, address=HOME)
@@ -770,7 +776,7 @@ async def test_one_trip(shared: AsyncAuth[User], inspector: Inspector) -> None:
 
 @pytest.mark.parametrize("place", ["redis", "redis, no scripts"], indirect=True)
 async def test_a_key_that_is_not_ours(shared: AsyncAuth[User], inspector: Inspector) -> None:
-    """A value of another type where failures should be is StoreCorrupt, and lets nobody in."""
+    """A value of another type in place of failures is StoreCorrupt, and nobody gets in."""
     await fail(shared)
     (key,) = inspector.keys()
     inspector.client.delete(key)
@@ -780,7 +786,7 @@ async def test_a_key_that_is_not_ours(shared: AsyncAuth[User], inspector: Inspec
 
 
 async def test_ours_no_redis_no_sign_in(store: AsyncWatchedStore, hasher: CountingHash) -> None:
-    """If Redis is down that is said, as it would be at the session, and no password is verified."""
+    """If Redis is down, it is StoreUnavailable, and no password is verified."""
     client = AsyncClients.make_hasty(Server("redis", "127.0.0.1", unused_port(), Path("/nowhere")))
     auth = AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(client), env="DEV", hash=hasher)
     with pytest.raises(StoreUnavailable):

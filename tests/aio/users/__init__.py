@@ -1,1 +1,1 @@
-"""Users and the cache of users."""
+"""Users and their cache."""

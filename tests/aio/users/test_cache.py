@@ -1,4 +1,4 @@
-"""The cache of users: what it spares, and what it must never hide."""
+"""The cache of users: the reads that it saves, and the changes that it must not hide."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -39,18 +39,18 @@ class Named(User):
 
 @pytest.fixture
 def cache(time: Time) -> UserCache:
-    """A cache by the tests' clock."""
+    """Return a cache with the test's clock."""
     return UserCache(max_age=MAX_AGE, clock=lambda: time() / 1000)
 
 
 @pytest.fixture
 def auth(store: AsyncWatchedStore, time: Time, cache: UserCache) -> AsyncAuth[Named]:
-    """Users in the watched store, sessions in another one."""
+    """Return an ``Auth`` with users in the watched store, and sessions in another one."""
     return make(store, time, cache)
 
 
 def make(store: AsyncWatchedStore, time: Time, cache: UserCache | None) -> AsyncAuth[Named]:
-    """An ``Auth`` with its sessions in a store of their own."""
+    """Return an ``Auth`` with sessions in a separate store."""
     return AsyncAuth(
         users=store,
         sessions=AsyncMemoryAdapter(clock=time),
@@ -63,7 +63,7 @@ def make(store: AsyncWatchedStore, time: Time, cache: UserCache | None) -> Async
 
 
 async def log_in(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> Session:
-    """A new user's session; no call of the store is written down yet."""
+    """Create a user, and return a session; the list of calls is empty."""
     user = await auth.create_user(
         primary_key=PrimaryKey("username", "alice", PASSWORD), attributes={"name": "Alice"}
     )
@@ -73,12 +73,12 @@ async def log_in(auth: AsyncAuth[Named], store: AsyncWatchedStore) -> Session:
 
 
 async def name_of(auth: AsyncAuth[Named], session: Session) -> str:
-    """What a request sees of its user."""
+    """Return the name of the user that a request sees."""
     return (await auth.validate_session_user(session.session_id)).user.name
 
 
 async def test_without_a_cache_each_request_asks(store: AsyncWatchedStore, time: Time) -> None:
-    """It is off by default."""
+    """Without a cache, which is the default, each request reads the user."""
     auth = make(store, time, None)
     session = await log_in(auth, store)
     for _ in range(2):
@@ -89,7 +89,10 @@ async def test_without_a_cache_each_request_asks(store: AsyncWatchedStore, time:
 async def test_with_a_cache_the_first_request_asks(
     auth: AsyncAuth[Named], store: AsyncWatchedStore
 ) -> None:
-    """Whichever way a request asks; what the application gets is made anew for each."""
+    """With a cache, only the first request reads the user.
+
+    Each request gets a new object.
+    """
     session = await log_in(auth, store)
     first = await auth.validate_session_user(session.session_id)
     second = await auth.get_session_user(session.session_id)
@@ -107,7 +110,7 @@ async def test_with_a_cache_the_first_request_asks(
 async def test_what_others_change_is_seen_after_the_age(
     auth: AsyncAuth[Named], store: AsyncWatchedStore, time: Time
 ) -> None:
-    """Counted from before the user was read, and not from the last use."""
+    """The age counts from before the user was read, not from the last use."""
     session = await log_in(auth, store)
     store.before["get_user"] = partial(passing, time, timedelta(seconds=4))
     assert await name_of(auth, session) == "Alice"
@@ -119,14 +122,14 @@ async def test_what_others_change_is_seen_after_the_age(
 
 
 async def passing(time: Time, duration: timedelta) -> None:
-    """Let time pass."""
+    """Advance the clock."""
     time.advance(duration)
 
 
 async def test_what_auth_changes_is_seen_at_once(
     auth: AsyncAuth[Named], store: AsyncWatchedStore
 ) -> None:
-    """By the request after the change."""
+    """A change by ``Auth`` is seen by the next request."""
     session = await log_in(auth, store)
     assert await name_of(auth, session) == "Alice"
     await auth.update_user_attributes(session.user_id, {"name": "Bob"})
@@ -136,7 +139,7 @@ async def test_what_auth_changes_is_seen_at_once(
 async def test_a_change_that_overtakes_a_read_is_seen_at_once(
     auth: AsyncAuth[Named], store: AsyncWatchedStore
 ) -> None:
-    """What was read before the change and comes back after it is not kept."""
+    """A user that was read before a concurrent change is not cached."""
     session = await log_in(auth, store)
     store.after["get_user"] = partial(auth.update_user_attributes, session.user_id, {"name": "Bob"})
     assert await name_of(auth, session) == "Alice"
@@ -146,7 +149,7 @@ async def test_a_change_that_overtakes_a_read_is_seen_at_once(
 async def test_a_change_that_fails_is_looked_at(
     auth: AsyncAuth[Named], store: AsyncWatchedStore
 ) -> None:
-    """The store may have made it all the same."""
+    """After a change that failed, the user is read again: the store may have made the change."""
     session = await log_in(auth, store)
     changes: list[Callable[[], Any]] = [
         partial(auth.update_user_attributes, session.user_id, {"name": "Bob"}),
@@ -167,7 +170,7 @@ async def test_a_change_that_fails_is_looked_at(
 async def test_a_deleted_user_is_gone_at_once(
     auth: AsyncAuth[Named], store: AsyncWatchedStore
 ) -> None:
-    """Also for a session that was made behind the library's back."""
+    """A deleted user is invalid at once, even with a session created by other means."""
     session = await log_in(auth, store)
     await name_of(auth, session)
     await auth.delete_user(session.user_id)
@@ -179,7 +182,7 @@ async def test_a_deleted_user_is_gone_at_once(
 async def test_who_is_logged_out_is_out_at_once(
     auth: AsyncAuth[Named], store: AsyncWatchedStore
 ) -> None:
-    """Sessions are read each time, whoever is in the cache."""
+    """A revoked session is invalid at once: sessions are not cached."""
     session = await log_in(auth, store)
     await name_of(auth, session)
     await auth.invalidate_all_user_sessions(session.user_id)
@@ -190,7 +193,7 @@ async def test_who_is_logged_out_is_out_at_once(
 async def test_a_user_who_is_not_there_is_not_remembered(
     auth: AsyncAuth[Named], store: AsyncWatchedStore
 ) -> None:
-    """Such as one whom another program is about to store."""
+    """An unknown user is not cached: another program may be about to store it."""
     session = await auth.create_session("carol")
     with pytest.raises(InvalidSessionId):
         await name_of(auth, session)
@@ -201,7 +204,7 @@ async def test_a_user_who_is_not_there_is_not_remembered(
 async def test_nothing_else_asks_the_cache(
     auth: AsyncAuth[Named], store: AsyncWatchedStore
 ) -> None:
-    """Neither what is asked for by a user's id nor anything about keys and passwords."""
+    """Calls by user id, and calls about keys and passwords, do not use the cache."""
     session = await log_in(auth, store)
     await name_of(auth, session)
     store.calls.clear()
@@ -223,7 +226,7 @@ async def test_nothing_else_asks_the_cache(
 async def test_one_query_for_both_needs_no_cache(
     store: AsyncWatchedStore, time: Time, cache: UserCache
 ) -> None:
-    """Where one store has sessions and users, a request sees the user as it is."""
+    """If one store has sessions and users, the cache is not used."""
     auth = AsyncAuth(users=store, sessions=store, env="DEV", clock=time, user_cache=cache)
     user = await auth.create_user(primary_key=None)
     session = await auth.create_session(user.user_id)
@@ -239,7 +242,7 @@ async def test_one_query_for_both_needs_no_cache(
 async def test_two_auths_may_share_one(
     auth: AsyncAuth[Named], store: AsyncWatchedStore, time: Time, cache: UserCache
 ) -> None:
-    """What one of them changes, the other one sees at once; and what the application says that it has changed."""
+    """Two ``Auth`` may share a cache and see each other's changes; ``drop`` and ``clear`` work."""
     other = make(store, time, cache)
     session = await log_in(auth, store)
     await name_of(auth, session)

@@ -1,4 +1,7 @@
-"""Users, and ``Auth`` beside somebody's own users. ``test_ours_`` marks where this library corrects the original."""
+"""Users, and ``Auth`` without users.
+
+``test_ours_`` marks what this library fixes in Lucia JS.
+"""
 
 import logging
 import traceback
@@ -37,14 +40,14 @@ IMPOSSIBLE = ["", "\ud800", "\0", "x" * 12_289]
 
 @dataclass(frozen=True)
 class Member:
-    """What an application has for a user."""
+    """An application's user."""
 
     id: str
     email: str
 
     @classmethod
     def from_row(cls, row: UserRow) -> "Member":
-        """A member from a stored user."""
+        """Create a member from a stored user."""
         return cls(row.id, row.attributes["email"])
 
 
@@ -55,17 +58,18 @@ class Member:
 async def test_a_primary_key_is_a_primary_key(
     auth: AsyncAuth[User], store: AsyncWatchedStore, key: Any
 ) -> None:
-    """Anything else is a TypeError that says what to write, without the password, before anything is stored."""
+    """A ``primary_key`` of another type is a TypeError, without the password in its message."""
     with pytest.raises(TypeError) as caught:
         await auth.create_user(primary_key=key)
     assert str(caught.value) == (
-        f"primary_key must be a PrimaryKey or None, not {type(key).__name__}: write PrimaryKey(provider_id, provider_user_id, password)"
+        f"primary_key must be a PrimaryKey or None, not {type(key).__name__}:"
+        " write PrimaryKey(provider_id, provider_user_id, password)"
     )
     assert store.calls == []
 
 
 async def test_create_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
-    """A user has an id of 15 characters and the given attributes; their key is primary and its password hashed."""
+    """A user has an id of 15 characters and its attributes; its key is primary and hashed."""
     user = await auth.create_user(primary_key=ALICE, attributes={"email": "a@example.com"})
     assert_type(user, User)
     assert len(user.user_id) == 15
@@ -82,7 +86,7 @@ async def test_create_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> N
 
 
 async def test_a_user_may_have_no_key(auth: AsyncAuth[User]) -> None:
-    """Without a primary key a user is stored all the same."""
+    """A user may be stored without a key."""
     user = await auth.create_user(primary_key=None)
     assert await auth.get_user(user.user_id) == user
     assert await auth.get_all_user_keys(user.user_id) == []
@@ -91,7 +95,7 @@ async def test_a_user_may_have_no_key(auth: AsyncAuth[User]) -> None:
 async def test_user_and_key_are_stored_both_or_neither(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """A name that is taken leaves no user behind, and the first user's key as it was."""
+    """A taken name stores no user, and leaves the existing key unchanged."""
     first = await auth.create_user(primary_key=ALICE)
     again = make_auth(store, Time(), generate_custom_user_id=lambda: "second")
     with pytest.raises(DuplicateKeyId):
@@ -101,7 +105,7 @@ async def test_user_and_key_are_stored_both_or_neither(
 
 
 async def test_generate_custom_user_id(store: AsyncWatchedStore, time: Time) -> None:
-    """A configured callable makes the ids of users, and may not make impossible ones."""
+    """``generate_custom_user_id`` creates the ids of users; an impossible one is an error."""
     auth = make_auth(store, time, generate_custom_user_id=iter(["one", "", 7]).__next__)
     assert await auth.create_user(primary_key=None) == User("one")
     with pytest.raises(ValueError, match="user_id is empty"):
@@ -111,7 +115,7 @@ async def test_generate_custom_user_id(store: AsyncWatchedStore, time: Time) -> 
 
 
 async def test_transform_database_user(store: AsyncWatchedStore, time: Time) -> None:
-    """The configured callable makes what every method gives for a user, and its type is the type that they give."""
+    """``transform_database_user`` creates the users that all methods return, and their type."""
     auth = AsyncAuth(
         users=store, sessions=store, env="DEV", transform_database_user=Member.from_row, clock=time
     )
@@ -139,14 +143,14 @@ async def test_transform_database_user(store: AsyncWatchedStore, time: Time) -> 
 
 
 def test_by_default_a_user_is_an_id(auth: AsyncAuth[User]) -> None:
-    """Attributes go to the application only if it says how."""
+    """By default, a user has no attributes."""
     assert auth.transform_database_user(UserRow(id="u", attributes={"password_hint": "x"})) == User(
         "u"
     )
 
 
 async def test_get_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
-    """A user is found by their id alone; an unknown id is InvalidUserId, and so is one that nobody can have, which is not looked up."""
+    """A user is found only by the exact id; an unknown or impossible id is InvalidUserId."""
     user = await auth.create_user(primary_key=ALICE)
     assert await auth.get_user(user.user_id) == user
     with pytest.raises(InvalidUserId):
@@ -166,7 +170,7 @@ async def test_get_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None
 
 @pytest.mark.parametrize("wrong", [None, 7, b"id"])
 async def test_a_user_id_is_text(auth: AsyncAuth[User], wrong: Any) -> None:
-    """Bytes and numbers are no user's id: that is a TypeError, also where an id is only looked up."""
+    """A user id that is not a string is a TypeError, even for a lookup."""
     methods: Sequence[Callable[[Any], Any]] = [
         auth.get_user,
         auth.delete_user,
@@ -181,7 +185,7 @@ async def test_a_user_id_is_text(auth: AsyncAuth[User], wrong: Any) -> None:
 
 
 class Vanishing(AsyncMemoryAdapter):
-    """Its users are removed by somebody else before they are changed."""
+    """An adapter where another program deletes users before each change."""
 
     async def update_user_attributes(
         self, user_id: str, attributes: Mapping[str, Any], /
@@ -191,7 +195,7 @@ class Vanishing(AsyncMemoryAdapter):
 
 
 async def test_a_user_that_is_removed_meanwhile() -> None:
-    """A user that is removed while their attributes are changed is no user."""
+    """A user that is deleted during a change is InvalidUserId."""
     store = Vanishing()
     auth = AsyncAuth(users=store, sessions=store, env="DEV")
     user = await auth.create_user(primary_key=None)
@@ -200,7 +204,7 @@ async def test_a_user_that_is_removed_meanwhile() -> None:
 
 
 async def test_update_user_attributes(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
-    """The named attributes change and the others stay; an unknown user is InvalidUserId."""
+    """Only the given attributes change; an unknown user is InvalidUserId."""
     user = await auth.create_user(primary_key=None, attributes={"a": 1, "b": 2})
     assert await auth.update_user_attributes(user.user_id, {"b": 3, "c": None}) == user
     assert await store.get_user(user.user_id) == UserRow(
@@ -214,7 +218,7 @@ async def test_update_user_attributes(auth: AsyncAuth[User], store: AsyncWatched
 async def test_an_attribute_named_id_is_refused(
     auth: AsyncAuth[User], attributes: dict[str, Any]
 ) -> None:
-    """The id is the library's own: an attribute of that name is a ValueError, and changes nothing."""
+    """An attribute named ``id`` is a ValueError, and changes nothing."""
     user = await auth.create_user(primary_key=None)
     with pytest.raises(ValueError, match="id"):
         await auth.create_user(primary_key=None, attributes=attributes)
@@ -227,7 +231,7 @@ async def test_an_attribute_named_id_is_refused(
 async def test_attributes_are_a_dict(
     auth: AsyncAuth[User], store: AsyncWatchedStore, attributes: Any
 ) -> None:
-    """Anything else is a TypeError that says so, before the store is asked."""
+    """Attributes that are not a dict are a TypeError before any store call."""
     calls: list[Callable[[], Any]] = [
         partial(auth.create_user, primary_key=None, attributes=attributes),
         partial(auth.update_user_attributes, "u", attributes),
@@ -240,11 +244,11 @@ async def test_attributes_are_a_dict(
     assert store.calls == []
 
 
-# --- deletion
+# --- Deletion
 
 
 async def test_delete_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> None:
-    """Keys, primary ones included, sessions and the user go; others' stay; an unknown or impossible id is no login's end."""
+    """Deleting a user removes all its keys and sessions; repeating it is no error."""
     user = await auth.create_user(primary_key=ALICE)
     other = await auth.create_user(primary_key=PrimaryKey("username", "bob", None))
     await auth.create_key(
@@ -269,7 +273,7 @@ async def test_delete_user(auth: AsyncAuth[User], store: AsyncWatchedStore) -> N
 async def test_ours_a_login_during_the_deletion_leaves_no_session(
     auth: AsyncAuth[User], store: AsyncWatchedStore, moment: str
 ) -> None:
-    """Sessions made at any moment before the user is gone are gone with the user."""
+    """A session created at any moment of the deletion is removed with the user."""
     user = await auth.create_user(primary_key=ALICE)
     for hooks in (store.before, store.after):
         hooks[moment] = partial(auth.create_session, user.user_id)
@@ -283,7 +287,7 @@ async def test_ours_a_login_during_the_deletion_leaves_no_session(
 async def test_ours_a_login_with_a_key_does_not_outlive_its_user(
     auth: AsyncAuth[User], store: AsyncWatchedStore, moment: str, *, single_use: bool
 ) -> None:
-    """A user who is deleted between the check of the key and the end of the login has no session afterwards, by any kind of key."""
+    """A user that is deleted during a login, with any kind of key, has no session afterwards."""
     user = await auth.create_user(primary_key=ALICE)
     name = "alice"
     if single_use:
@@ -301,13 +305,13 @@ async def test_ours_a_login_with_a_key_does_not_outlive_its_user(
     assert await store.get_sessions_by_user_id(user.user_id) == []
 
 
-# --- without users=
+# --- Without ``users=``
 
 
 async def test_ours_without_users_it_is_a_session_library(
     store: AsyncWatchedStore, time: Time
 ) -> None:
-    """Everything about sessions works for users that are kept elsewhere, whose ids are any text."""
+    """Without ``users=``, everything about sessions works, with any text as a user id."""
     auth = make_auth(store, time, users=None)
     session = await auth.create_session("theirs", metadata={"a": 1})
     assert await auth.validate_session(session.session_id) == await auth.get_session(
@@ -330,7 +334,7 @@ async def test_ours_without_users_it_is_a_session_library(
 async def test_ours_without_users_their_methods_say_so(
     store: AsyncWatchedStore, time: Time
 ) -> None:
-    """Each method for users, keys and passwords raises UsersNotConfigured, whose text names the argument that is missing."""
+    """Without ``users=``, methods for users, keys and passwords raise UsersNotConfigured."""
     auth = make_auth(store, time, users=None)
     session = await auth.create_session("theirs")
     request = auth.handle_request(Exchange(session.session_id).context)
@@ -368,13 +372,13 @@ async def test_ours_without_users_their_methods_say_so(
     assert (await auth.get_session(session.session_id)).user_id == "theirs"
 
 
-# --- secrets
+# --- Secrets
 
 
 async def test_ours_no_secret_is_shown(
     auth: AsyncAuth[User], store: AsyncWatchedStore, time: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Over a whole scenario no repr, no text, no log line and no traceback holds a session id, a password, a hash or a reset token."""
+    """No repr, text, log line or traceback contains a session id, password, hash or reset token."""
     caplog.set_level(logging.DEBUG)
     shown: list[str] = []
     secrets: set[str] = {PASSWORD, "a wrong guess", "token-of-the-reset", "a new password"}
@@ -393,7 +397,7 @@ async def test_ours_no_secret_is_shown(
         except Exception as error:
             show(error)
         else:
-            pytest.fail("a call that has to fail did not")
+            pytest.fail("a call that should raise did not")
 
     user = await auth.create_user(primary_key=ALICE)
     show(auth, user, ALICE, await auth.get_key("username", "alice"))

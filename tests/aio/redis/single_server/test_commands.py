@@ -139,16 +139,20 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         await adapter.set_session_capped(new, limit=1)
     assert [command for command in commands if "TIME" not in command] == [
         "INFO replication",
-        f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record}"
-        f" {one.idle_expires}",
+        (
+            f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record}"
+            f" {one.idle_expires}"
+        ),
         "lua LLEN userSession:u1",
         f"lua SET session:one {record} NX PXAT {one.idle_expires}",
         "lua LPUSH userSession:u1 one",
         "lua PTTL userSession:u1",
         f"lua PEXPIREAT userSession:u1 {one.idle_expires}",
         "MGET session:one",
-        f"EVALSHA {SCRIPTS.renew.sha} 4 session:one session:new userSession:u1"
-        f" session:renewed:{{session:one}} {arguments}",
+        (
+            f"EVALSHA {SCRIPTS.renew.sha} 4 session:one session:new userSession:u1"
+            f" session:renewed:{{session:one}} {arguments}"
+        ),
         "lua MGET session:one",
         "lua LLEN userSession:u1",
         f"lua SET session:new {record_of_new} NX PXAT {new.idle_expires}",
@@ -178,8 +182,10 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         "lua DEL session:new",
         "LREM userSession:u1 0 new",
         "LRANGE userSession:u1 0 -1",
-        f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record}"
-        f" {one.idle_expires}",
+        (
+            f"EVALSHA {SCRIPTS.create.sha} 2 session:one userSession:u1 one {record}"
+            f" {one.idle_expires}"
+        ),
         "lua LLEN userSession:u1",
         f"lua SET session:one {record} NX PXAT {one.idle_expires}",
         "lua LPUSH userSession:u1 one",
@@ -187,8 +193,10 @@ async def test_literal_commands(adapter: AsyncRedisSessionAdapter, inspector: In
         f"lua PEXPIREAT userSession:u1 {one.idle_expires}",
         "LRANGE userSession:u1 0 -1",
         "MGET session:one",
-        f"EVALSHA {SCRIPTS.create_capped.sha} 3 session:new userSession:u1 session:one new"
-        f" {record_of_new} {new.idle_expires} 1 1 one one",
+        (
+            f"EVALSHA {SCRIPTS.create_capped.sha} 3 session:new userSession:u1 session:one new"
+            f" {record_of_new} {new.idle_expires} 1 1 one one"
+        ),
         "lua LRANGE userSession:u1 0 -1",
         "lua EXISTS session:one",
         f"lua SET session:new {record_of_new} NX PXAT {new.idle_expires}",
