@@ -82,7 +82,7 @@ class AsyncCallable:
 
 
 async def wait(*_args: Any) -> Any:
-    """Return nothing, like any async setting that is refused."""
+    """Return nothing."""
 
 
 @pytest.mark.parametrize("name", AUTHS)
@@ -126,8 +126,10 @@ def test_a_setting_without_the_methods_it_needs_is_refused(name: str) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         (
             {"hash": ScryptHash},
-            r"hash must be an instance of ScryptHash, not the class:"
-            r" call it, as in ScryptHash\(…\)",
+            (
+                r"hash must be an instance of ScryptHash, not the class:"
+                r" call it, as in ScryptHash\(…\)"
+            ),
         ),
         (
             {"hash": "scrypt"},
@@ -135,28 +137,38 @@ def test_a_setting_without_the_methods_it_needs_is_refused(name: str) -> None:
         ),
         (
             {"sessions": redis_adapter},
-            rf"sessions must be an instance of {prefix}RedisSessionAdapter, not the class:"
-            r" call it, as in .*\(…\)",
+            (
+                rf"sessions must be an instance of {prefix}RedisSessionAdapter, not the class:"
+                r" call it, as in .*\(…\)"
+            ),
         ),
         (
             {"sessions": client},
-            rf"sessions must have the methods of {prefix}SessionAdapter:"
-            r" Redis has no get_session, .*",
+            (
+                rf"sessions must have the methods of {prefix}SessionAdapter:"
+                r" Redis has no get_session, .*"
+            ),
         ),
         (
             {"sessions": None},
-            rf"sessions must have the methods of {prefix}SessionAdapter:"
-            r" NoneType has no get_session, .*",
+            (
+                rf"sessions must have the methods of {prefix}SessionAdapter:"
+                r" NoneType has no get_session, .*"
+            ),
         ),
         (
             {"users": adapter},
-            rf"users must be an instance of {prefix}MemoryAdapter, not the class:"
-            r" call it, as in .*\(…\)",
+            (
+                rf"users must be an instance of {prefix}MemoryAdapter, not the class:"
+                r" call it, as in .*\(…\)"
+            ),
         ),
         (
             {"users": redis_adapter(client)},
-            rf"users must have the methods of {prefix}UserAdapter:"
-            rf" {prefix}RedisSessionAdapter has no get_user, set_user, .*",
+            (
+                rf"users must have the methods of {prefix}UserAdapter:"
+                rf" {prefix}RedisSessionAdapter has no get_user, set_user, .*"
+            ),
         ),
     ]
     for wrong, message in cases:

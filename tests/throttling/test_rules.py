@@ -325,7 +325,10 @@ def test_taken_back() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """With too many names, the one with the oldest failure is removed; forgotten ones go on use."""
+    """If there are too many names, the one whose last failure is oldest is removed.
+
+    Forgotten names are removed by later attempts.
+    """
     time = Time()
     log = FailureLog(time, most_names=3)
     for name in ("a", "b", "a", "c", "d"):

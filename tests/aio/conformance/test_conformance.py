@@ -25,9 +25,8 @@ from tests.support.clocks import Time
 
 ID_KEYS: Final = (b"current key".ljust(32), b"older key".ljust(32))
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients cause deprecation warnings themselves
+# redis-py 7's cluster clients cause deprecation warnings themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 
 class TestMemorySessions(AsyncRenewingSessionAdapterSuite):

@@ -613,9 +613,9 @@ async def test_renewal_of_a_deleted_users_session(
 
 
 async def test_endless_chain(database: AsyncDatabase, adapter: AsyncSQLAlchemyAdapter) -> None:
-    """A chain of successors that forms a circle does not hang.
+    """Rows that form a circle of successors keep no session, and do not hang.
 
-    Only somebody else can write such rows. They are no sessions.
+    Only another program can write such rows.
     """
     await add_alice(adapter)
     await adapter.set_session(session("s0"))

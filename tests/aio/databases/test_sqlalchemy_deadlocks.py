@@ -288,7 +288,7 @@ async def test_renewal_after_another_renewal(
     late: AsyncSQLAlchemyAdapter,
     adapter: AsyncSQLAlchemyAdapter,
 ) -> None:
-    """Within the grace, a renewal returns the successor from another, later transaction."""
+    """A renewal within the grace returns the successor that another transaction stored."""
     await adapter.renew_session("used", session("new"), grace=HOUR)
     assert await late.renew_session("used", session("newer"), grace=HOUR) == session("new")
 
@@ -343,8 +343,7 @@ def at_most(database: AsyncDatabase, statements: int) -> Generator[None]:
 async def sign_out_amid_calls(adapter: AsyncSQLAlchemyAdapter, rounds: int) -> None:
     """Revoke all sessions while ten are renewed and ten are created."""
     for round_ in range(rounds):
-        # In the index, a successor may be stored before the used id, where the revocation already
-        # was.
+        # "new" sorts before "used": the revocation may have passed this part of the index already.
         before = [f"{round_} used {number}" for number in range(10)]
         logins = {f"{round_} login {number}" for number in range(10)}
         for id_ in before:

@@ -128,7 +128,7 @@ async def test_key_ids_are_split_at_the_first_colon(
 
 
 async def test_ours_a_provider_id_holds_no_colon(auth: AsyncAuth[User], user_id: str) -> None:
-    """A colon in ``provider_id`` is refused by every method: it would allow ids of other keys."""
+    """A colon in ``provider_id`` is refused by every method: two keys could get the same id."""
     calls: list[Callable[[], Any]] = [
         partial(auth.create_user, primary_key=PrimaryKey("a:b", "c", None)),
         partial(auth.create_key, user_id, provider_id="a:b", provider_user_id="c", password=None),
@@ -173,7 +173,7 @@ async def test_an_impossible_name_is_an_unknown_one(
 ) -> None:
     """A name that no key can have is InvalidKeyId, and is not looked up.
 
-    Somebody may have typed it into a login form, so it is no programming error.
+    It may come from a login form, so it is no programming error.
     """
     calls: list[Callable[[], Any]] = [
         partial(auth.use_key, "username", name, PASSWORD),

@@ -22,9 +22,8 @@ from tests.support.redis_clients import AsyncClients
 from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
 from tests.support.sessions import HOUR, row
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients cause deprecation warnings themselves
+# redis-py 7's cluster clients cause deprecation warnings themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 MINUTE: Final = 60_000
 KEY, OLD, FOREIGN = (bytes([number]) * 32 for number in (1, 2, 3))
@@ -159,7 +158,7 @@ async def test_no_id_in_redis(hashed: AsyncRedisSessionAdapter, inspector: Inspe
 async def test_form_of_keys(hashed: AsyncRedisSessionAdapter, inspector: Inspector) -> None:
     """Keys, records, index and markers are as without hashes, with a hash in place of each id.
 
-    A marker also has the encrypted id of the successor.
+    A marker also has the sealed id of the successor.
     """
     used = await add(hashed)
     new = await renew(hashed, used) or ""
@@ -167,10 +166,8 @@ async def test_form_of_keys(hashed: AsyncRedisSessionAdapter, inspector: Inspect
     census = inspector.census()
     marker = DEFAULT.marker_key(RING.stored(used))
     assert {DEFAULT.session_key(RING.stored(new)), DEFAULT.index_key("u1"), marker} == census.keys()
-    assert (
-        f'{{"id":"{RING.stored(used)}","successor":"{RING.stored(new)}","grace":60000,"sealed":"'.encode()
-        in census[marker].value
-    )
+    members = f'"id":"{RING.stored(used)}","successor":"{RING.stored(new)}","grace":60000'
+    assert f'{{{members},"sealed":"'.encode() in census[marker].value
     assert RING.stored(new).encode() in census[DEFAULT.index_key("u1")].value
     assert (
         f'{{"id":"{RING.stored(new)}","user_id":"u1",'.encode()

@@ -105,7 +105,7 @@ async def test_ours_fifty_logins_over_a_set(redis_client: Redis, server: Server)
 async def test_ours_renewals_amid_capped_logins(
     adapter: AsyncRedisSessionAdapter, inspector: Inspector, server: Server
 ) -> None:
-    """Concurrent renewals and logins never exceed the limit, nor leave a login twice."""
+    """Concurrent renewals and logins never exceed the limit; each login has one session."""
     auth = AsyncAuth(sessions=adapter, env="DEV", max_sessions_per_user=5)
     sessions = await log_in(auth, 5)
     with counting_sessions(server) as seen:

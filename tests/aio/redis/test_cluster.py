@@ -40,9 +40,8 @@ from tests.support.redis_inspectors import DEFAULT, ClusterInspector, Inspector
 from tests.support.sessions import row
 from tools.servers import Server, own_server
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients cause deprecation warnings themselves
+# redis-py 7's cluster clients cause deprecation warnings themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 MINUTE: Final = 60_000
 KEYS: Final = ("~session:*", "~userSession:*")

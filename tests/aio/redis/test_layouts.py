@@ -25,9 +25,8 @@ from tests.support.acl_rights import (
 from tests.support.redis_inspectors import ClusterInspector, Inspector
 from tests.support.sessions import HOUR, row
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients cause deprecation warnings themselves
+# redis-py 7's cluster clients cause deprecation warnings themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 PLACES: Final[dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]]] = {
     "one server": ("redis", ("+@all",), LEAST_RIGHTS),
@@ -304,9 +303,8 @@ async def test_entries_of_dead_sessions(auth: AsyncAuth[Any], inspector: Inspect
     assert inspector.index() == [OLD]
     inspector.enter("dead")
     await auth.invalidate_all_user_sessions("u1")
-    assert inspector.keys() <= {
-        inspector.layout.marker_key(id_) for id_ in (OLD, "dead")
-    }  # tombstones, without scripts
+    # Without scripts, tombstones are left.
+    assert inspector.keys() <= {inspector.layout.marker_key(id_) for id_ in (OLD, "dead")}
 
 
 @pytest.mark.parametrize("then", ["end", "renew"])

@@ -180,7 +180,7 @@ async def test_a_renewal_is_sent_once(
 async def test_a_read_is_sent_twice(
     adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy]
 ) -> None:
-    """A read whose reply is lost is retried once, at once; the error says that nothing changed."""
+    """A read whose reply is lost is retried once; if lost again, nothing was changed."""
     await adapter.set_session(row("one"))
     lose(proxies, "MGET", 1)
     assert await adapter.get_session("one") is not None
@@ -196,7 +196,7 @@ async def test_a_read_is_sent_twice(
 async def test_an_end_is_sent_twice(
     adapter: AsyncRedisSessionAdapter, proxies: dict[int, LossyProxy], inspector: Inspector
 ) -> None:
-    """A revocation whose reply is lost is retried once; then it is ambiguous."""
+    """A revocation whose reply is lost is retried once; if lost again, it is ambiguous."""
     for number in range(2):
         await adapter.set_session(row(f"s{number}"))
     lose(proxies, DELETE.sha, 1)

@@ -36,7 +36,7 @@ async def _loses_its_index(adapter: AsyncRedisSessionAdapter, client: Any) -> No
 
 
 async def test_one_server(redis_client: Redis, server: Server) -> None:
-    """On one server, each session is in its index once afterwards, and each key has a TTL."""
+    """On one server, each session is then in its index once, and each key has a TTL."""
     async with AsyncRedisSessionAdapter(redis_client) as adapter:
         await _loses_its_index(adapter, redis_client)
         with Inspector.looking_at(server) as inspector:

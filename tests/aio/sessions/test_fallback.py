@@ -321,9 +321,9 @@ async def test_ours_an_adapter_that_says_nothing_keeps_nothing(time: Time) -> No
 
 
 async def test_ours_a_cap_over_five_methods(adapter: AsyncSlowAdapter, time: Time) -> None:
-    """50 concurrent logins with a limit of 5 leave exactly 5, the newest.
+    """50 concurrent logins with a limit of 5 leave exactly 5.
 
-    Logins in the same millisecond count in their order.
+    Of logins one after another in the same millisecond, the last five are left, in order.
     """
     auth = make(adapter, time, cap=5)
     outcomes = await AsyncRacingCalls.gather_results(*[partial(auth.create_session, "u")] * 50)

@@ -41,9 +41,8 @@ from tests.support.redis_inspectors import ClusterInspector, Inspector
 from tests.support.requests import Exchange
 from tools.servers import Cluster, Server, unused_port
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients cause deprecation warnings themselves
+# redis-py 7's cluster clients cause deprecation warnings themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 PASSWORD = "correct horse battery staple"
 ALICE = ("username", "alice")
@@ -381,7 +380,7 @@ async def test_ours_a_single_use_keys_failures_are_not_forgotten(
 async def test_an_expired_key_is_consumed_by_the_right_password_alone(
     auth: AsyncAuth[User], time: Time, user_id: str
 ) -> None:
-    """An expired key is consumed by the right password, and by wrong ones not."""
+    """An expired key is consumed only by the right password, which is no failure."""
     await make_code(auth, user_id)
     time.advance(timedelta(hours=2))
     await fail(auth, 4, at=CODE)
@@ -394,7 +393,7 @@ async def test_an_expired_key_is_consumed_by_the_right_password_alone(
 async def test_ours_a_key_whose_guesses_are_used_up_is_as_none(
     auth: AsyncAuth[User], store: AsyncWatchedStore, user_id: str
 ) -> None:
-    """If a key can't be removed after the last wrong password, it is invalid all the same."""
+    """If a key can't be removed after the last wrong password, it is invalid nevertheless."""
     unlimited = make_auth(store, Time(), throttle=Throttle(by_key=None))
     await make_code(unlimited, user_id)
     await fail(unlimited, 4, at=CODE)
@@ -669,9 +668,8 @@ async def client(place: str, inspector: Inspector) -> AsyncIterator[Any]:
 async def sessions(client: Any) -> AsyncRedisSessionAdapter:
     """Return the session adapter."""
     adapter = AsyncRedisSessionAdapter(client)
-    await adapter.get_session(
-        "none"
-    )  # redis-py's client of a cluster must not be used by many before it has found its nodes
+    # redis-py's cluster client must find its nodes before it is used concurrently.
+    await adapter.get_session("none")
     return adapter
 
 

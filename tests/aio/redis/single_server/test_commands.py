@@ -85,9 +85,8 @@ async def test_commands_are_the_documented_ones(
     await monitor("renew_session", "s0", row("new", life=3 * HOUR), grace=MINUTE)
     await monitor("get_successor", "s0")
     inspector.client.delete("session:s10")
-    inspector.client.set(
-        "session:s11", encode_row(row("s11", life=-HOUR)), ex=60
-    )  # expired, like the sessions that Lucia JS leaves there
+    # An expired session, as Lucia JS leaves them.
+    inspector.client.set("session:s11", encode_row(row("s11", life=-HOUR)), ex=60)
     await monitor("get_sessions_by_user_id", "u1")
     await monitor("delete_session", "s1")
     await monitor("delete_other_sessions", "u1", "s0")

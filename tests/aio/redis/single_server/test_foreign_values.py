@@ -186,7 +186,7 @@ async def test_corrupt_values(
     garbage: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A value that is no record or no marker is ignored, logged and can be deleted."""
+    """A value that is no record or no marker is ignored and logged, and can be deleted."""
     await add(adapter, "x", "live")
     inspector.client.set("session:x", garbage)
     inspector.client.set("session:renewed:{session:used}", garbage, px=MINUTE)
