@@ -201,7 +201,7 @@ async def test_a_change_that_fails(auth: AsyncAuth[User], store: AsyncWatchedSto
 async def test_tokens_that_can_not_be_looked_at(
     auth: AsyncAuth[User], store: AsyncWatchedStore
 ) -> None:
-    """If the store fails before the change, nothing is changed; later, a retry completes it."""
+    """If the store fails before the change, nothing is changed; after it, a retry finishes."""
     alice = await add_user(auth)
     store.failing["get_keys_by_user_id"] = StoreDownError("down")
     with pytest.raises(StoreDownError):

@@ -32,7 +32,7 @@ from tools.servers import Cluster, Server, own_server, unused_port
 MINUTE: Final = 60_000
 SOON: Final = timedelta(seconds=0.3)
 PATIENCE: Final = 10.0
-"""Seconds for a call to end after its deadline, less than the clients' own timeouts."""
+"""Seconds for a call to end: far more than its deadline, less than the clients' own timeouts."""
 
 CONNECTION_ERRORS: Final = (redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError)
 
