@@ -56,7 +56,7 @@ async def test_a_broken_promise_is_exit_code_1(
         )
 
     async def never(world: checks.World) -> None:
-        raise AssertionError("no step runs after a broken promise")
+        raise AssertionError("a step ran after a failed one")
 
     steps = (checks.sign_up, revoke_behind_its_back, never)
     assert await checks.check(Found(redis_server.url, "Redis"), tmp_path, steps) == 1
@@ -137,7 +137,7 @@ def end(process: "subprocess.Popen[str]") -> int:
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)
         _, errors = process.communicate(timeout=30)
-        raise AssertionError(f"it does not end:\n{errors}") from None
+        raise AssertionError(f"the process does not exit:\n{errors}") from None
 
 
 @pytest.mark.parametrize(

@@ -795,9 +795,7 @@ async def test_the_bearer_transport_knows_no_cookies(
         )
 
     assert (await post(wrap(sign_in), session_id, FOREIGN)).headers == []
-    assert await ids(store) == [session_id], (
-        "the cookie's session is not the request's, so it stays"
-    )
+    assert await ids(store) == [session_id], "the session of the cookie must not be revoked"
     assert await ids(store, "bob") == minted
     answer = await post(
         wrap(sign_out), session_id, [*FOREIGN, ("authorization", f"Bearer {minted[0]}")]

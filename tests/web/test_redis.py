@@ -215,7 +215,7 @@ class OwnServer:
         ]
         self._process = subprocess.Popen(["redis-server", *where, *durable])
         while not self._answers():
-            assert self._process.poll() is None, "redis-server ended"
+            assert self._process.poll() is None, "redis-server has exited"
             sleep(0.01)
 
     def _answers(self) -> bool:

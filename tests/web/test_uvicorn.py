@@ -137,7 +137,7 @@ def serving(app: FastAPI) -> Iterator[int]:
     thread.start()
     try:
         while not server.started:
-            assert thread.is_alive(), "uvicorn ended"
+            assert thread.is_alive(), "uvicorn has exited"
             sleep(0.01)
         yield int(listener.getsockname()[1])
     finally:
