@@ -219,7 +219,9 @@ async def test_a_dependency_can_be_returned(auth: AsyncAuth[User]) -> None:
         return session
 
     @app.get("/both")
-    async def both(both: Annotated[SessionUser[User], Depends(web.session_user)]):  # type: ignore[no-untyped-def]
+    async def both(  # type: ignore[no-untyped-def]
+        both: Annotated[SessionUser[User], Depends(web.session_user)],
+    ):
         return both
 
     user = await auth.create_user(primary_key=None)
@@ -245,7 +247,11 @@ def test_what_walks_the_fields_finds_no_secret(value: Any) -> None:
 @pytest.mark.parametrize("value", [SESSION, KEY])
 @pytest.mark.parametrize(
     "copied",
-    [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))],  # noqa: S301 -- pickled here
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda value: pickle.loads(pickle.dumps(value)),  # noqa: S301 -- pickled here
+    ],
 )
 def test_a_copy_keeps_the_secret(value: Any, copied: Callable[[Any], Any]) -> None:
     """Copies and pickles keep the secret, and equal their originals."""
