@@ -1,1 +1,4 @@
-"""The benchmark: this library beside others, in one run. See ``scripts/bench --help`` and ``docs/benchmarks.md``."""
+"""Benchmarks of this library and of others, measured side by side in one run.
+
+See ``scripts/bench --help`` and ``docs/benchmarks.md``.
+"""

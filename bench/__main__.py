@@ -1,6 +1,7 @@
-"""``scripts/bench``: measures, prints the tables, and writes them with the plots and everything as JSON.
+"""The command ``scripts/bench``: measure, print the tables, and write JSON, tables and plots.
 
-Sections are measured, and kept, one by one; the report is of all that were ever measured into the same folder.
+Sections are measured and stored one by one. The report has every section whose results are in the
+output folder.
 """
 
 import argparse
@@ -26,7 +27,7 @@ OUT_QUICK: Final = OUT / "quick"
 
 
 def main() -> None:
-    """Measure, or read what was measured, and report."""
+    """Measure unless ``--report`` is given, then report the stored results."""
     arguments = _arguments()
     out: Path = arguments.out or (OUT_QUICK if arguments.quick else OUT)
     out.mkdir(parents=True, exist_ok=True)
@@ -50,12 +51,12 @@ def main() -> None:
 
 
 def _measure(sections: Sequence[Section], out: Path, arguments: argparse.Namespace) -> None:
-    """Measure section by section; what was measured is kept after each."""
+    """Measure the sections one by one, and store the results after each."""
     size = QUICK if arguments.quick else FULL
     check_open_files(max(size.callers))
     facts = about(datetime.datetime.now(datetime.UTC).strftime("%d %B %Y"))
     if arguments.quick:
-        facts["quick"] = "these figures show that everything runs, and nothing else"
+        facts["quick"] = "these figures only show that everything runs"
     for section in sections:
         begin = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="lucia-bench-") as folder:
@@ -66,12 +67,14 @@ def _measure(sections: Sequence[Section], out: Path, arguments: argparse.Namespa
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="scripts/bench", description="Compare this library with others.", allow_abbrev=False
+        prog="scripts/bench",
+        description="Benchmark this library and others side by side.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="show in a minute or two that everything works; the figures mean nothing",
+        help="check in a minute or two that everything runs; the figures mean nothing",
     )
     names = [section.name for section in SECTIONS]
     parser.add_argument(
@@ -79,31 +82,31 @@ def _arguments() -> argparse.Namespace:
         action="append",
         choices=names,
         metavar="SECTION",
-        help="one of %(choices)s; may be repeated",
+        help="measure this section only: one of %(choices)s; may be repeated",
     )
-    parser.add_argument("--rounds", type=_count, help="how often everything is measured")
+    parser.add_argument("--rounds", type=_count, help="how many times to measure everything")
     parser.add_argument(
         "--out",
         type=Path,
-        help=f"where JSON, results.md and the plots go ({OUT}; {OUT_QUICK} if quick)",
+        help=f"the folder for JSON, results.md and plots ({OUT}; with --quick {OUT_QUICK})",
     )
     parser.add_argument(
-        "--report", action="store_true", help="measure nothing; report what was measured"
+        "--report", action="store_true", help="measure nothing; report the stored results"
     )
     parser.add_argument(
         "--write-docs",
         action="store_true",
-        help="put tables and plots into docs/ as well",
+        help="also write tables and plots into docs/",
     )
     arguments = parser.parse_args()
     if arguments.quick and arguments.write_docs:
-        parser.error("--quick measures nothing that the documents should have")
+        parser.error("--write-docs can't be used with --quick, whose figures mean nothing")
     return arguments
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""Puts the report into the project's documents, between two marks."""
+"""Write the report into the documentation, between two markers."""
 
 import shutil
 from collections.abc import Iterable
@@ -12,20 +12,20 @@ END: Final = "<!-- until here -->"
 
 
 def write_into(document: Path, text: str) -> None:
-    """Put Markdown between the marks of a document, in the place of what is there.
+    """Replace the text between the markers of a document.
 
     Raises:
-        ValueError: the document has no such marks.
+        ValueError: the document has no markers.
     """
     before, _, rest = document.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise ValueError(f"{document} has no lines {BEGIN!r} and {END!r}")
+        raise ValueError(f"{document} must have the lines {BEGIN!r} and {END!r}")
     document.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}")
 
 
 def write_plots(folder: Path, plots: Iterable[Path]) -> str:
-    """Copy plots beside a page, into a folder of its name, and give the Markdown that shows them there."""
+    """Copy plots into the folder of a page, and return the Markdown that shows them."""
     folder.mkdir(exist_ok=True)
     pictures = [Path(shutil.copy(plot, folder)) for plot in plots]
     return "\n\n".join(f"![{picture.stem}]({folder.name}/{picture.name})" for picture in pictures)

@@ -1,8 +1,7 @@
-"""The loop that is measured: so many callers, each of which awaits its answer before it calls again.
+"""The measured loop: concurrent callers, each of which waits for a result before its next call.
 
-The loop keeps no answer. It looks at each one as an application does, at whose session it is, and
-counts those that are wrong. `bench/peers/node/lucia.mjs` has the same loop for Node: whoever
-changes one changes the other.
+The loop checks each result as an application does, by the user of the session, counts the wrong
+ones, and keeps none. `bench/peers/node/lucia.mjs` has the same loop for Node: change both together.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ SESSIONS_EACH = 4
 
 
 class Driven(NamedTuple):
-    """The seconds that the calls took, how many there were, and how many answers were wrong."""
+    """The duration in seconds, the number of calls, and the number of wrong results."""
 
     seconds: float
     calls: int
@@ -34,13 +33,13 @@ async def drive(
     work: Iterable[tuple[A, object]],
     callers: int,
 ) -> Driven:
-    """Call once for each piece of work, `callers` at a time, and count the wrong answers.
+    """Call once per item of `work`, `callers` at a time, and count the wrong results.
 
     Args:
-        call: what is measured.
-        look: finds in an answer what is checked, such as the user's id.
-        work: arguments, each with what `look` must find in the answer.
-        callers: how many calls are made at once.
+        call: the measured function.
+        look: extracts the value to check from a result, such as the user's id.
+        work: pairs of an argument and the value that `look` must return.
+        callers: the number of concurrent calls.
     """
     waiting = iter(work)
 
@@ -65,7 +64,7 @@ def drive_threads(
     work: Iterable[tuple[A, object]],
     callers: int,
 ) -> Driven:
-    """Do as :func:`drive` does with threads; a single caller needs none."""
+    """Run :func:`drive` for sync code, with a thread per caller. A single caller uses no thread."""
     waiting = iter(work)
     counts: list[tuple[int, int]] = []
 
@@ -91,13 +90,13 @@ def drive_threads(
 
 
 def nothing(_: object) -> None:
-    """Look at nothing: for calls whose answer says nothing."""
+    """Return None: the `look` of calls that return nothing to check."""
 
 
 async def answers_of(
     call: Callable[[A], Awaitable[T]], arguments: Sequence[A], callers: int
 ) -> list[T]:
-    """Call once for each argument, `callers` at a time; return the answers in that order."""
+    """Call once per argument, `callers` at a time, and return the results in the same order."""
     waiting = iter(enumerate(arguments))
     answers: dict[int, T] = {}
 
@@ -116,9 +115,9 @@ def _sum_up(seconds: float, counts: Sequence[tuple[int, int]]) -> Driven:
 
 
 def user_ids(count: int) -> list[str]:
-    """Return the users of so many sessions: ``count / 4`` of them, in turn.
+    """Return a user id for each of `count` sessions; every user has four sessions.
 
-    The ids are UUIDs, since fastapi-users has them so.
+    The ids are UUIDs because fastapi-users requires them.
     """
     users = -(-count // SESSIONS_EACH)
     return [f"{number % users:032x}" for number in range(count)]

@@ -1,6 +1,7 @@
-"""A worker for the time until a session that one process revoked is refused by another.
+"""A worker for the time until a process refuses a session that another one revoked.
 
-``python -m bench.lag_worker LIBRARY LOOP URL SETTINGS``. Times are the system's monotonic clock, which all processes share.
+``python -m bench.lag_worker LIBRARY LOOP URL SETTINGS``. Times are of the system's monotonic clock,
+which all processes share.
 """
 
 import asyncio
@@ -14,11 +15,11 @@ from bench.peer import AsyncPeer
 from bench.worker import Worker, work
 
 OFTEN: Final = 10
-"""How often a session is read before it is said to be watched."""
+"""How often a session is read before it counts as watched."""
 
 
 class LagWorker(Worker):
-    """The methods that a runner calls: one process revokes sessions, another watches them."""
+    """The methods that the runner calls: one process revokes sessions, another watches them."""
 
     def __init__(self, peer: AsyncPeer) -> None:
         super().__init__(peer)
@@ -28,30 +29,30 @@ class LagWorker(Worker):
         self._seen = 0.0
 
     async def create(self) -> str:
-        """Make a session."""
+        """Create a session."""
         return await self._peer.create(user_ids(1)[0])
 
     async def revoke(self, session_id: str) -> float:
-        """End a session; the time when that has returned."""
+        """Revoke a session, and return the time when the call returned."""
         assert self._peer.revoke
         await self._peer.revoke(session_id)
         return time.monotonic()
 
     async def load(self, callers: int, sessions: Sequence[str]) -> None:
-        """From now on, so many callers validate these sessions all the time, each once in a turn of the event loop."""
+        """Start concurrent callers that validate these sessions, once per turn of the loop each."""
         self._load = [
             asyncio.create_task(self._validate(islice(cycle(sessions), number, None)))
             for number in range(callers)
         ]
 
     async def watch(self, session_id: str) -> None:
-        """Validate a session all the time, from now on until it is refused, or can't be read."""
+        """Start validating a session again and again until it is refused or can't be read."""
         for _ in range(OFTEN):
             await self._peer.validate(session_id)
         self._watching = asyncio.create_task(self._watch(session_id))
 
     async def last_seen(self) -> float:
-        """The time when the last validation began that took the session for one."""
+        """Return the start time of the last validation that accepted the session."""
         assert self._watching
         await self._watching
         return self._seen
@@ -61,7 +62,7 @@ class LagWorker(Worker):
             begin = time.monotonic()
             try:
                 found = await self._peer.validate(session_id)
-            except Exception:  # refused, or not known
+            except Exception:  # refused, or the store did not reply
                 return
             if self._peer.user_id(found) is None:
                 return

@@ -1,4 +1,4 @@
-"""A way to a server on this machine that can be cut so that neither side is told, as by a network that drops everything."""
+"""A TCP proxy that can be cut without telling either side, like a network that drops packets."""
 
 import asyncio
 import threading
@@ -13,11 +13,11 @@ PIECE: Final = 65_536
 
 
 class Link:
-    """Passes everything on, both ways, unless it is cut.
+    """A proxy that forwards both ways unless it is cut.
 
     Args:
-        port: the server's.
-        loop: runs in another thread than the one that cuts and mends.
+        port: the server's port.
+        loop: the event loop of the proxy. It runs in another thread than the caller of `cut`.
     """
 
     def __init__(self, port: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -29,20 +29,20 @@ class Link:
 
     @property
     def url(self) -> str:
-        """As a server has it."""
+        """The Redis URL of the proxy."""
         return f"redis://{HOST}:{self.port}"
 
     async def open(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         listening = await asyncio.start_server(self._pass, HOST, 0)
         self.port = listening.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
-        """Drop everything from now on; connections stay open."""
+        """Drop all data from now on. Connections stay open."""
         self._is_cut = True
 
     def mend(self) -> None:
-        """Pass on what comes on new connections; what was cut is reset."""
+        """Reset the connections that were cut, and forward the data of new ones."""
         asyncio.run_coroutine_threadsafe(self._mend(), self._loop).result()
 
     async def _mend(self) -> None:
@@ -70,7 +70,7 @@ class Link:
 
 @contextmanager
 def link(port: int) -> Generator[Link]:
-    """A way to the server at this port."""
+    """Run a proxy to the server at this port in a thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -1,4 +1,4 @@
-"""The process that reads long device lists and measures how long they hold up the event loop.
+"""A worker that reads long device lists and measures how long they block the event loop.
 
 ``python -m bench.list_worker LIBRARY LOOP URL SETTINGS``.
 """
@@ -16,13 +16,13 @@ from bench.worker import PREPARERS, work
 
 MS: Final = 1_000
 OLDEST: Final = 2
-"""The generation whose collection goes over all objects."""
+"""The garbage collector's generation whose collection is a full one."""
 
 
 class Pulse:
-    """The longest work between two turns of the event loop, in milliseconds of processor time.
+    """The longest time between two turns of the event loop, in milliseconds of processor time.
 
-    ``longest`` is all of it, ``without_collections`` what is left without full garbage collections.
+    ``longest`` includes full garbage collections, ``without_collections`` does not.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Pulse:
 
     @contextmanager
     def beating(self) -> Generator[None]:
-        """Take a turn of the event loop whenever it gives one."""
+        """Run a task in every turn of the event loop that measures the time since the last one."""
         task = asyncio.get_running_loop().create_task(self._beat())
         gc.callbacks.append(self._collect)
         try:
@@ -63,7 +63,7 @@ class Pulse:
 
 
 class ListWorker:
-    """Answers what the section of device lists asks."""
+    """The methods that the runner calls, for the section on device lists."""
 
     def __init__(self, lists: DeviceLists) -> None:
         self._lists = lists
@@ -71,19 +71,19 @@ class ListWorker:
         self._count = 0
 
     async def check(self) -> list[str]:
-        """Raise AssertionError unless the list has the sessions of its user alone."""
+        """Raise AssertionError unless the list has exactly the sessions of its user."""
         await self._lists.log_in(self._other)
         expect("devices", len(await self._lists.read(self._other)), 1)
         expect("devices of nobody", len(await self._lists.read(self._user_id)), 0)
         return []
 
     async def grow(self, count: int) -> None:
-        """Log the user in until there are so many sessions."""
+        """Log the user in until there are `count` sessions."""
         await answers_of(self._lists.log_in, [self._user_id] * (count - self._count), PREPARERS)
         self._count = count
 
     async def gaps(self) -> list[float]:
-        """Read the list once; return how long that took and the longest gaps, in milliseconds."""
+        """Read the list once; return the time it took and the longest gaps, in milliseconds."""
         pulse = Pulse()
         gc.collect()
         begin = time.perf_counter()

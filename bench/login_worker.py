@@ -1,6 +1,6 @@
-"""A worker for log-ins with passwords.
+"""A worker for logins with passwords.
 
-python -m bench.login_worker LIBRARY LOOP URL SETTINGS
+``python -m bench.login_worker LIBRARY LOOP URL SETTINGS``.
 """
 
 import asyncio
@@ -14,23 +14,23 @@ from bench.drive import answers_of, drive
 from bench.peer import Logins, expect
 from bench.worker import memory, work
 
-PASSWORD: Final = "correct horse battery staple"  # noqa: S105 # of nobody
+PASSWORD: Final = "correct horse battery staple"  # noqa: S105 # not a real one
 TICK: Final = 0.001
 LOOK: Final = 0.005
 
 
 class LoginWorker:
-    """The methods of a library that a runner calls."""
+    """The methods that the runner calls, for logins."""
 
     def __init__(self, logins: Logins) -> None:
         self._logins = logins
         self._names: list[str] = []
 
     async def check(self) -> list[str]:
-        """Whether a right password logs in, and a wrong one does not.
+        """Check that the right password logs in and a wrong one does not.
 
         Raises:
-            AssertionError: not so.
+            AssertionError: a login did not behave as expected.
         """
         await self._logins.sign_up("alice", PASSWORD)
         expect(
@@ -43,12 +43,16 @@ class LoginWorker:
         return ["log_in"]
 
     async def sign_up(self, count: int) -> None:
-        """Make so many users."""
+        """Create `count` users."""
         self._names = [f"user{number}" for number in range(count)]
         await answers_of(lambda name: self._logins.sign_up(name, PASSWORD), self._names, 2)
 
     async def log_in(self) -> dict[str, float]:
-        """Log all in at once: the seconds it took, the longest that another coroutine waited beyond its time, and the memory it took."""
+        """Log all users in at once.
+
+        Return the seconds it took, the longest delay of another coroutine in seconds, and the
+        growth of the process's memory in MiB.
+        """
         longest = 0.0
 
         async def tick() -> None:
@@ -73,7 +77,7 @@ class LoginWorker:
 
 @contextmanager
 def growth() -> Generator[list[float]]:
-    """Watch by how many MiB the memory of the process grows, in a thread, since the loop may block."""
+    """Record how much the process's memory grows, in MiB. It uses a thread: the loop may block."""
     before, seen, done = memory(), [0.0], threading.Event()
 
     def look() -> None:

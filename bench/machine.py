@@ -1,4 +1,4 @@
-"""The machine and the versions that the benchmark ran on."""
+"""Describe the machine and the versions of a benchmark run."""
 
 import os
 import platform
@@ -16,22 +16,22 @@ from tools.servers import path_of
 __all__ = ["about", "check_open_files"]
 
 SUBJECTS: Final = 14
-"""How many processes at most keep connections to one server at a time."""
+"""The largest number of processes that have connections to one server at a time."""
 
 PACKAGES: Final = (
-    "lucia-auth", "redis", "hiredis", "uvloop", "fastapi-users", "starsessions", "crudauth", "django", "flask-session", "fastapi",
-    "starlette", "uvicorn", "httptools",
+    "lucia-auth", "redis", "hiredis", "uvloop", "fastapi-users", "starsessions", "crudauth",
+    "django", "flask-session", "fastapi", "starlette", "uvicorn", "httptools",
 )  # fmt: skip
 
 
 def check_open_files(callers: int) -> None:
-    """Make sure that so many callers in each process can have a connection.
+    """Raise the limit of open files, so that every caller of every process can have a connection.
 
-    A server takes no more clients than it may have open files: it closes the connections of later
-    ones at once, and whoever writes to such a connection finds it reset.
+    Redis accepts no more clients than it may have open files. It closes further connections at
+    once, and the client finds them reset.
 
     Raises:
-        SystemExit: processes may not have as many open files here.
+        SystemExit: the limit can't be raised far enough.
     """
     wanted = SUBJECTS * callers + 100
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -40,18 +40,23 @@ def check_open_files(callers: int) -> None:
     elif soft < wanted:
         raise SystemExit(
             f"The benchmark needs {wanted:,} open files, and a process may have {hard:,} here: "
-            "the server would refuse connections. Raise the limit (ulimit -n) and start it again."
+            "Redis would refuse connections. Raise the limit (ulimit -n) and start again."
         )
 
 
 def about(date: str) -> dict[str, str]:
-    """The machine and all versions, for people."""
+    """Return the machine and all versions as text for the report."""
     return {
         "date": date,
         "machine": f"{_processor()}, {os.cpu_count()} cores, {_memory():.0f} GiB",
         "system": f"{_system()}, kernel {platform.release().partition('-')[0]}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "Node": f"{_said(*node(), '--version')}, {', '.join(f'{name} {number}' for name, number in installed(NODE).items())}",
+        "Node": ", ".join(
+            [
+                _said(*node(), "--version"),
+                *(f"{name} {number}" for name, number in installed(NODE).items()),
+            ]
+        ),
         "server": _said(path_of("redis-server"), "--version").split(" sha=")[0],
         "packages": ", ".join(f"{package} {version(package)}" for package in PACKAGES),
     }

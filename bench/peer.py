@@ -1,4 +1,7 @@
-"""How the benchmark calls a library: the calls themselves, so that what is measured is theirs and not a wrapper's."""
+"""The interface to a library: its own functions wherever possible, so that no wrapper is measured.
+
+Every field of these classes is a function of the library, or a thin adapter to it.
+"""
 
 from collections.abc import Awaitable, Callable, Sized
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ from typing import Any, Final
 __all__ = ["HOUR", "RECORD", "AsyncPeer", "DeviceLists", "Logins", "NeverRaised", "Peer", "expect"]
 
 HOUR: Final = 3_600
-"""In seconds: how long every session lives."""
+"""The lifetime of every session, in seconds."""
 
 RECORD: Final = {
     "id": "0" * 40,
@@ -15,35 +18,34 @@ RECORD: Final = {
     "active_expires": 1_800_000_000_000,
     "idle_expires": 1_800_003_600_000,
 }
-"""The members of a session of ours, which applications also store with the other libraries."""
+"""The members of our session record. Applications of the other libraries store the same ones."""
 
 
-class NeverRaised(Exception):  # no error: it stands where an exception's class is wanted
-    """The refusal of those that refuse without an exception."""
+class NeverRaised(Exception):  # the name has no suffix "Error" because it is never raised
+    """The `refusal` of libraries that refuse without an exception."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AsyncPeer:
-    """A library's calls. What it does not do is None, and is not measured.
+    """The operations of an async library. One that it lacks is None, and is not measured.
 
     Args:
-        create: makes a session for a user's id, and gives the session's id.
-        validate: reads the session with this id, in whatever form the library gives it.
-        user_id: finds the user in that form, as an application does after each validation. It is
-            part of what is measured, so it is as short as it can be. None if there is no such
-            session.
-        known_as: gives a user's id in the form that ``user_id`` finds.
-        check: raises AssertionError unless what ``validate`` gave is all of the session with this
-            id, of this user. It is not measured.
-        refusal: what ``validate`` raises if there is no such session.
-        revoke: ends a session by its id.
-        create_due: makes a session that is due for renewal.
-        renew: renews it, and gives the new session in the form of ``validate``.
-        is_renewed: whether that is a new session, as an application finds out.
-        session_id: finds the session's id in the form of ``validate``, if sessions are renewed.
-        revoke_all: ends all sessions of a user.
-        create_in_bulk: makes a session as ``create``, where that takes the longer the more sessions
-            the user has.
+        create: create a session for a user id, and return its id.
+        validate: read the session with this id, and return the library's own object.
+        user_id: return the user of that object, as an application does after each validation; None
+            if there is no session. It is measured too, so it must be short.
+        known_as: convert a user id to the type that ``user_id`` returns.
+        check: raise AssertionError unless that object is complete and belongs to this session id
+            and user id. It is not measured.
+        refusal: the exception of ``validate`` for an unknown session.
+        revoke: revoke a session by its id.
+        create_due: create a session that is due for renewal.
+        renew: renew a session, and return the new one as ``validate`` does.
+        is_renewed: return whether that is a new session, as an application finds out.
+        session_id: return the session id of that object, for libraries that renew sessions.
+        revoke_all: revoke all sessions of a user.
+        create_in_bulk: a faster ``create``, for libraries where its cost grows with the number of
+            the user's sessions.
     """
 
     create: Callable[[str], Awaitable[str]]
@@ -66,8 +68,8 @@ class DeviceLists:
     """A library's list of a user's sessions.
 
     Args:
-        log_in: creates a session for this user id, with a user agent as its metadata.
-        read: lists the sessions of this user id.
+        log_in: create a session for this user id, with a user agent as its metadata.
+        read: list the sessions of this user id.
     """
 
     log_in: Callable[[str], Awaitable[object]]
@@ -76,12 +78,13 @@ class DeviceLists:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logins:
-    """How a library, with its default hash, signs users up and logs them in.
+    """A library's sign-up and login with its default hash.
 
     Args:
-        sign_up: stores a user of this name, with a password.
-        log_in: makes a session for who knows the name and the password; None, or ``refusal``, for others.
-        refusal: what ``log_in`` raises.
+        sign_up: store a user with this name and password.
+        log_in: create a session if the name and the password match; otherwise return None or raise
+            ``refusal``.
+        refusal: the exception of ``log_in``.
     """
 
     sign_up: Callable[[str, str], Awaitable[object]]
@@ -91,7 +94,7 @@ class Logins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A sync library's calls, as those of :class:`AsyncPeer`."""
+    """The operations of a sync library; see :class:`AsyncPeer`."""
 
     create: Callable[[str], str]
     validate: Callable[[str], Any]
@@ -101,6 +104,6 @@ class Peer:
 
 
 def expect(what: str, got: object, wanted: object) -> None:
-    """Raise AssertionError unless it is what is wanted."""
+    """Raise AssertionError unless `got` equals `wanted`."""
     if got != wanted:
         raise AssertionError(f"{what}: got {got!r}, wanted {wanted!r}")

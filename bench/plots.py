@@ -1,4 +1,4 @@
-"""The plots, as SVG."""
+"""Draw the plots as SVG."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ mpl.rcParams["svg.hashsalt"] = "lucia"  # the same rows give the same file
 
 
 def draw(sections: Sequence[Section], rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Draw what was measured, and say where."""
+    """Draw the plots that have rows, and return their files."""
     drawn: list[Path] = []
     for section in sections:
         for plot in section.plots:
@@ -48,7 +48,10 @@ def draw(sections: Sequence[Section], rows: Sequence[Row], folder: Path) -> list
 
 
 def _draw_lines(plot: Plot, column: str, rows: Sequence[Row], axes: Any) -> None:
-    """Medians, and the range of all rounds; a colour for each subject, and a style of line for whatever else differs."""
+    """Draw the medians, with error bars over all rounds.
+
+    Each subject has a colour. Line styles tell apart what differs otherwise.
+    """
     lines: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         of_the_line = (
@@ -86,7 +89,7 @@ def _draw_lines(plot: Plot, column: str, rows: Sequence[Row], axes: Any) -> None
 
 
 def _draw_steps(plot: Histogram, rows: Sequence[Row], axes: Any) -> None:
-    """Shares of each row's values, over bins that are equally wide on a logarithmic axis."""
+    """Draw a histogram of each row's values, with bins of equal width on a logarithmic axis."""
     most = max(10 * plot.least, *(max(row.values) for row in rows))
     bins = [
         plot.least * 10 ** (number / BINS_OF_TEN)

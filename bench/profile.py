@@ -1,8 +1,9 @@
-"""Where the time of a request goes, from the Cookie header to the session.
+"""Show where the time of a request goes, from the Cookie header to the session.
 
-A FastAPI application answers requests that are given to it as a server does, 64 at once, with its sessions in a real Redis. No HTTP is
-parsed, so that besides the framework all is ours. Printed are the processor time of a request, how many objects it consists of while it
-waits for Redis, at which the garbage collector looks again and again, and what Python's profiler says, which makes all of it slower.
+A FastAPI application is called as a server calls it, with 64 concurrent requests and a real Redis.
+No HTTP is parsed, so the time is the framework's and ours. The output has the processor time per
+request, the number of objects per request that the garbage collector tracks while the request waits
+for Redis, and the result of Python's profiler, which slows everything down.
 """
 
 import argparse
@@ -33,20 +34,20 @@ Scope = dict[str, Any]
 
 CALLERS: Final = 64
 WAITING: Final = 256
-"""How many requests wait at once where their objects are counted."""
+"""The number of waiting requests whose objects are counted."""
 
 COOKIES: Final = 1_000
 REQUESTS: Final = 20_000
 ROUNDS: Final = 10
 LINES: Final = 25
 SETTLED: Final = 0.2
-"""Seconds after which all that can be done without an answer is done."""
+"""Seconds after which every request waits for Redis."""
 
 PAUSE: Final = 2_000
-"""Milliseconds during which Redis answers nobody."""
+"""Milliseconds during which Redis does not reply."""
 
 ROOMS: Final = ("lucia", "redis", "fastapi", "starlette", "asyncio")
-"""Packages."""
+"""The packages whose time is summed up."""
 
 REST: Final = "the rest"
 
@@ -87,7 +88,7 @@ async def _profile(server: Server, requests: int) -> list[str]:
         ]
         redis.ping()
     profile = cProfile.Profile()
-    gc.disable()  # it would be told of whichever function it interrupts
+    gc.disable()  # its time would count as that of the function it interrupts
     profile.enable()
     await _load(webs[OURS].app, scopes[OURS], requests)
     profile.disable()
@@ -105,7 +106,7 @@ async def _profile(server: Server, requests: int) -> list[str]:
 
 
 async def _time(app: App, scopes: Sequence[Scope], requests: int, *, collects: bool) -> float:
-    """The median of some rounds, in microseconds."""
+    """Return the processor time per request in microseconds, as the median of some rounds."""
     each = requests // ROUNDS
     values: list[float] = []
     for _ in range(ROUNDS):
@@ -120,7 +121,7 @@ async def _time(app: App, scopes: Sequence[Scope], requests: int, *, collects: b
 
 
 async def _objects(app: App, scopes: Iterable[Scope]) -> float:
-    """How many objects more there are for each request that waits, of those that the garbage collector looks at."""
+    """Return the number of tracked objects per request while requests wait."""
     gc.collect()
     before = len(gc.get_objects())
     waiting = [asyncio.create_task(_ask(app, scope)) for scope in islice(scopes, WAITING)]
@@ -134,7 +135,7 @@ async def _objects(app: App, scopes: Iterable[Scope]) -> float:
 
 
 async def _load(app: App, scopes: Sequence[Scope], requests: int) -> None:
-    """Make many requests at once, each in a tick of its own after the answer to the one before, as they come from a socket."""
+    """Make requests concurrently. Each starts in a new turn of the event loop, as from a socket."""
     asked = islice(cycle(scopes), requests)
 
     async def calls() -> None:
@@ -149,7 +150,7 @@ async def _load(app: App, scopes: Sequence[Scope], requests: int) -> None:
 
 
 async def _ask(app: App, scope: Scope) -> tuple[int, list[tuple[bytes, bytes]]]:
-    """Give the application a request, and return the status and the headers of its answer."""
+    """Call the application, and return the status and the headers of its response."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -163,7 +164,7 @@ async def _ask(app: App, scope: Scope) -> tuple[int, list[tuple[bytes, bytes]]]:
 
 
 async def _scopes(web: Web) -> list[Scope]:
-    """Requests of people who have logged in."""
+    """Log users in, and return the scopes of their requests."""
     host = (b"host", b"localhost")
     scopes: list[Scope] = []
     for user_id in user_ids(COOKIES):
@@ -184,14 +185,15 @@ async def _scopes(web: Web) -> list[Scope]:
 
 def _scope(method: str, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Scope:
     return {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": method, "scheme": "http",
-        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers,
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1",
+        "method": method, "scheme": "http", "path": path, "raw_path": path.encode(),
+        "query_string": b"", "root_path": "", "headers": headers,
         "client": ("127.0.0.1", 50_000), "server": ("127.0.0.1", 8_000), "state": {},
     }  # fmt: skip
 
 
 def _waiting() -> Web:
-    """As little as a request can consist of that waits for anything."""
+    """Make an application whose endpoint waits with as few objects as possible."""
     app = FastAPI()
 
     async def forever() -> str:
@@ -206,7 +208,7 @@ def _waiting() -> Web:
 
 
 _Function = tuple[str, str, float, float]
-"""The room and the name of a function, its calls, and the microseconds that it took itself, for each request."""
+"""The package and name of a function, and its calls and own microseconds per request."""
 
 
 def _functions(profile: cProfile.Profile, requests: int) -> Iterator[_Function]:
@@ -245,7 +247,7 @@ def _arguments() -> argparse.Namespace:
         "--requests",
         type=int,
         default=REQUESTS,
-        help="how many are asked in each part (%(default)s)",
+        help="the number of requests in each part (%(default)s)",
     )
     return parser.parse_args()
 

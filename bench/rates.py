@@ -1,6 +1,6 @@
-"""Measures how many calls a second subjects do.
+"""Measure rates: how many calls a second each subject does.
 
-In each round everything is measured once, the subjects one after another at each thing.
+Each round measures everything once. For each operation, the subjects take turns.
 """
 
 import sys
@@ -18,16 +18,16 @@ __all__ = ["OF_THE_SAME", "Rates"]
 
 MOST: Final = 1_000_000
 MOST_CREATED: Final = 30_000
-"""Calls of the largest measurement; less where the library has to create a session for each."""
+"""Calls of the largest measurement; fewer if the library has to create a session for each call."""
 
 WARM: Final = 256
-"""How many calls at once warm a subject up; fewer if no measurement has as many."""
+"""The number of concurrent calls in the warm-up; fewer if no measurement has as many."""
 
 OF_THE_SAME: Final = "again"
-"""The operation that reads the same sessions again and again; every other one has new ones."""
+"""The operation that reads the same sessions again and again; all others need new sessions."""
 
 STOCKED: Final = "first"
-"""The operation whose sessions need not be created by the library; see :mod:`bench.stock`."""
+"""The operation whose sessions can be copies; see :mod:`bench.stock`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +36,11 @@ class Rates:
 
     Args:
         section: the rows' section.
-        subjects: who is measured.
-        callers: how many calls are made at once.
-        column: what the report calls that.
-        flush: empties the servers, so that they are of one size whenever sessions are made.
-        port: the server's, if there is one where sessions can be stored by the hundred thousand.
+        subjects: the subjects to measure.
+        callers: the numbers of concurrent calls.
+        column: the name of that setting in the report.
+        flush: empties the servers, so that they hold the same amount of data in each measurement.
+        port: the port of the server, if sessions may be stored there as copies.
     """
 
     plan: Plan
@@ -52,11 +52,11 @@ class Rates:
     port: int | None = None
 
     def measure(self, operation: str, name: str) -> Iterator[Row]:
-        """The rows of one operation: one for each number of callers and each subject that has it.
+        """Measure one operation; yield a row for each number of callers and each subject.
 
         Args:
-            operation: as the subjects call it.
-            name: as the report calls it.
+            operation: the subjects' name of the operation. Subjects without it are left out.
+            name: its name in the report.
         """
         subjects = [subject for subject in self.subjects if operation in subject.operations]
         keys = [(callers, subject) for callers in self.callers for subject in subjects]
@@ -87,7 +87,7 @@ class Rates:
             )
 
     def _warm_up(self, subject: Running, operation: str) -> None:
-        """Call until the rate stops rising; windows are so long at most as sessions can be had."""
+        """Warm up until the rate stops rising. The number of sessions limits a window's length."""
         size, callers = self.plan.size, min(WARM, max(self.callers))
         count = max(size.least, 2 * callers)
         rate = self._rate(subject, operation, callers, count)
@@ -103,7 +103,7 @@ class Rates:
         warm_up(window, size.windows)
 
     def _count(self, subject: Running, operation: str, callers: int) -> int:
-        """How many calls take about as long as planned."""
+        """Return how many calls take about as long as planned."""
         size, most = self.plan.size, self._most(subject, operation)
         count = least = max(size.least, 2 * callers)
         for part in size.probes:

@@ -1,4 +1,4 @@
-"""The report: a table of goals, and a table for each section."""
+"""Write the report: a table of goals, and a table for each section."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,16 +11,16 @@ from bench.section import Goal, Section
 __all__ = ["goals", "markdown", "number", "table"]
 
 NOTHING: Final = "·"
-"""The text of a cell that was not measured."""
+"""The text of a cell without a measurement."""
 
 
 def markdown(about: Mapping[str, str], sections: Sequence[Section], rows: Sequence[Row]) -> str:
-    """All tables, in Markdown.
+    """Return all tables as Markdown.
 
     Args:
-        about: what ran where: the machine, the versions.
-        sections: those to show; one without rows is left out.
-        rows: of these sections.
+        about: the machine and the versions.
+        sections: the sections to show. A section without rows is left out.
+        rows: the rows of these sections.
     """
     measured = {
         section.name: [row for row in rows if row.section == section.name] for section in sections
@@ -38,13 +38,13 @@ def markdown(about: Mapping[str, str], sections: Sequence[Section], rows: Sequen
 
 
 def goals(sections: Sequence[Section], rows: Sequence[Row]) -> str:
-    """The table of what should be reached, and of what was; empty if nothing that it speaks of was measured."""
+    """Return the table of goals and their results; empty if no goal was measured."""
     lines = [line for section in sections for goal in section.goals if (line := _goal(goal, rows))]
     return table(["", "goal", "value", "lowest to highest round", ""], lines) if lines else ""
 
 
 def number(value: float) -> str:
-    """Three digits of it."""
+    """Format a value with three significant digits."""
     return (
         f"{round(value, 3 - len(str(int(abs(value))))):,.0f}"
         if abs(value) >= 100
@@ -53,7 +53,7 @@ def number(value: float) -> str:
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """In Markdown."""
+    """Return a Markdown table."""
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
 
 
@@ -62,7 +62,7 @@ def _facts(about: Mapping[str, str]) -> str:
 
 
 def _goal(goal: Goal, rows: Sequence[Row]) -> list[str] | None:
-    """A line; None if what it speaks of was not measured."""
+    """Return the goal's line; None if one of its rows was not measured."""
     row, base = find(rows, goal.row), goal.base and find(rows, goal.base)
     if row is None or (goal.base and base is None):
         return None
@@ -83,7 +83,7 @@ def _goal(goal: Goal, rows: Sequence[Row]) -> list[str] | None:
 
 
 def _section(section: Section, rows: Sequence[Row]) -> str:
-    """One line for what differs in anything but the column; medians of all rounds."""
+    """Return the section's table of medians, with a line per subject and setting."""
     if section.left_out:
         rows = [row for row in rows if not section.left_out.items() <= row.setting.items()]
     columns = list(dict.fromkeys(row.setting[section.columns] for row in rows))
@@ -110,12 +110,12 @@ def _section(section: Section, rows: Sequence[Row]) -> str:
         for line, cells in lines.items()
     ]
     rounds = max(len(row.values) for row in rows)
-    said = f"{section.about} Medians of {rounds} rounds." if rounds > 1 else section.about
+    said = f"{section.about} Median of {rounds} rounds." if rounds > 1 else section.about
     return f"### {section.title}\n\n{said}\n\n{table(head, body)}"
 
 
 def _cell(row: Row, section: Section, rows: Sequence[Row]) -> str:
-    """The median, and how many times the section's base that is."""
+    """Return the median, followed by its ratio to the section's base if there is one."""
     base = section.base and find(
         rows, replace(section.base, setting={**row.setting, **section.base.setting})
     )

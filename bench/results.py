@@ -1,4 +1,4 @@
-"""Results as JSON, in a file for each section, so that sections can be measured one by one."""
+"""Store results as JSON, one file per section, so that sections can be measured one by one."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,20 +12,20 @@ __all__ = ["read", "write"]
 
 
 def write(folder: Path, section: Section, facts: Mapping[str, str], rows: Iterable[Row]) -> None:
-    """Keep a section's rows, each round of each, in the place of those that were measured before.
+    """Store a section's rows, with every round, and replace its earlier rows.
 
     Args:
-        folder: where.
-        section: whose rows.
-        facts: what ran where: the machine, the versions.
-        rows: all of this section.
+        folder: the folder of the results.
+        section: the section of the rows.
+        facts: the machine and the versions.
+        rows: all rows of this section.
     """
     kept = {"facts": dict(facts), "rows": [row.as_json() for row in rows]}
     _path(folder, section).write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def read(folder: Path, sections: Sequence[Section]) -> tuple[dict[str, str], list[Row]]:
-    """Read the results that :func:`write` stored. Where their facts differ, all are returned."""
+    """Read the results that :func:`write` stored. Facts that differ are joined."""
     facts: dict[str, list[str]] = {}
     rows: list[Row] = []
     for section in sections:

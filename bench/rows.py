@@ -10,15 +10,15 @@ __all__ = ["Compared", "Row", "Want", "difference", "find", "ratio"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One thing that was measured, once in each round, or more often.
+    """A measurement, with a value for each round.
 
     Args:
-        section: the name of the section that measured it.
-        subject: whose code ran, such as ``lucia-auth`` or ``starsessions``.
-        setting: under which conditions, such as ``{"operation": "create", "loop": "uvloop", "concurrency": 256}``.
-        unit: of the values, such as ``1/s``, ``ms`` or ``MiB``.
-        values: one a round, in the order of the rounds, so that rows of one section compare round by round; for a histogram as many
-            as there are.
+        section: the name of the section.
+        subject: the library, such as ``lucia-auth`` or ``starsessions``.
+        setting: the conditions, such as ``{"operation": "create", "concurrency": 256}``.
+        unit: the unit of the values, such as ``1/s``, ``ms`` or ``MiB``.
+        values: a value per round, in order, so that the rows of a section compare round by round.
+            The row of a histogram has any number of values.
     """
 
     section: str
@@ -29,11 +29,11 @@ class Row:
 
     @property
     def median(self) -> float:
-        """Of all rounds."""
+        """The median of all rounds."""
         return statistics.median(self.values)
 
     def as_json(self) -> dict[str, Any]:
-        """For ``json.dump``; :meth:`from_json` reads it."""
+        """Return the row for ``json.dump``; :meth:`from_json` reads it."""
         return asdict(self) | {"setting": dict(self.setting)}
 
     @classmethod
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Names one row: its section, its subject, and as much of its setting as tells it from the others."""
+    """A query for one row, by section, subject, and enough of the setting to be unambiguous."""
 
     section: str
     subject: str
@@ -54,7 +54,7 @@ class Want:
 
 
 class Compared(NamedTuple):
-    """How two measurements compare: the median, the lowest and the highest of all rounds."""
+    """A comparison of two measurements: the median, the lowest and the highest of all rounds."""
 
     median: float
     low: float
@@ -62,10 +62,10 @@ class Compared(NamedTuple):
 
 
 def find(rows: Iterable[Row], want: Want) -> Row | None:
-    """The row that is wanted; None if it was not measured.
+    """Return the row that matches; None if it was not measured.
 
     Raises:
-        LookupError: several rows would do.
+        LookupError: several rows match.
     """
     found = [row for row in rows if _is_wanted(row, want)]
     if len(found) > 1:
@@ -74,14 +74,14 @@ def find(rows: Iterable[Row], want: Want) -> Row | None:
 
 
 def ratio(over: Row, under: Row) -> Compared:
-    """Divide one measurement by another within each round, when the machine was in the same mood."""
+    """Divide one row by another round by round, since the machine's speed changes over time."""
     return _compared(
         [above / below for above, below in zip(over.values, under.values, strict=True)]
     )
 
 
 def difference(more: Row, less: Row) -> Compared:
-    """Subtract one measurement from another, within each round as well."""
+    """Subtract one row from another round by round."""
     return _compared([above - below for above, below in zip(more.values, less.values, strict=True)])
 
 

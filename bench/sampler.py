@@ -1,4 +1,4 @@
-"""Where the time goes: a look at the running module after each millisecond of the processor's time."""
+"""A sampling profiler: it records the running module each millisecond of processor time."""
 
 import signal
 import sys
@@ -15,11 +15,11 @@ EVERY: Final = 0.001
 ROOTS: Final = sorted(
     (str(Path(root).resolve()) for root in sys.path if root), key=len, reverse=True
 )
-"""The prefixes of modules' paths, the longest first, since one may contain another."""
+"""The prefixes of modules' paths, the longest first: one may contain another."""
 
 
 class Sampler:
-    """Looks at what runs in the main thread, meanwhile. What C does counts as its caller's."""
+    """A context manager that samples the main thread. C code counts as its caller's."""
 
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
@@ -42,7 +42,7 @@ class Sampler:
         self._idle = max(0.0, 1 - busy)
 
     def shares(self) -> dict[str, float]:
-        """Per cent of the time by module, and of the time when nothing ran."""
+        """Return the share of each module, and of waiting, in per cent of the elapsed time."""
         each = 100 * (1 - self._idle) / self._seen.total()
         return {WAITING: 100 * self._idle} | {
             where: each * seen for where, seen in self._seen.most_common()
@@ -54,7 +54,7 @@ class Sampler:
 
 
 def _name(frame: FrameType) -> str:
-    """Our own module's path; of others the package; where the text was made by a package, that one."""
+    """Return the module's path if it is ours, otherwise the package that it belongs to."""
     path = frame.f_code.co_filename
     root = next((root for root in ROOTS if path.startswith(f"{root}/")), "")
     path = path.removeprefix(f"{root}/")

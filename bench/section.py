@@ -1,4 +1,4 @@
-"""Sections of the benchmark: how each measures, its table, and its goals."""
+"""The description of a section: how it measures, its table, its goals and its plots."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,24 +15,24 @@ class Size:
     """How much is measured.
 
     Args:
-        rounds: how often everything is measured, in alternation.
-        seconds: about how long each measurement of a rate takes.
-        window: about how long each of the windows takes that warm a subject up, in seconds.
-        windows: how many of them there are at most; see :func:`bench.warm.warm_up`.
-        probes: what part of ``seconds`` each of the measurements takes that come then and find out
-            how many calls that is.
-        least: how many calls the smallest measurement has; there are at least two for each caller.
-        pool: how many sessions are read again and again.
-        callers: how many calls are made at once.
-        of_one_user: how many sessions of a user end at once.
-        listed: how many sessions of a user are listed.
-        stored: how many sessions there are.
-        never_read_at_once: how many sessions are read there, each once, in one measurement.
-        validations: after how many of them, of the same sessions, the memory is looked at.
-        never_read: the same for sessions that are each read once.
-        logins: how many passwords are checked at once.
-        revocations: how many sessions end one after another, to see how soon that is known elsewhere.
-        cuts: how often the link is cut for that.
+        rounds: the number of rounds. Each round measures everything once, in alternation.
+        seconds: the approximate duration of a measurement of a rate.
+        window: the approximate duration of a warm-up window, in seconds.
+        windows: the largest number of warm-up windows; see :func:`bench.warm.warm_up`.
+        probes: the durations of the probes after the warm-up, as parts of ``seconds``. They find
+            out how many calls a measurement needs.
+        least: the smallest number of calls in a measurement; there are at least two per caller.
+        pool: the number of sessions that are read again and again.
+        callers: the numbers of concurrent calls.
+        of_one_user: the numbers of a user's sessions that are revoked with one call.
+        listed: the numbers of a user's sessions that are listed.
+        stored: the numbers of sessions on the server, in the section ``stored``.
+        never_read_at_once: the number of sessions that one measurement of that section reads once.
+        validations: the numbers of validations of the same sessions after which the memory is read.
+        never_read: likewise for sessions that are each read once.
+        logins: the number of concurrent logins with a password.
+        revocations: the number of revocations whose lag in another process is measured.
+        cuts: the number of revocations whose lag is measured while the link is cut.
     """
 
     rounds: int
@@ -93,7 +93,7 @@ QUICK: Final = Size(
     revocations=10,
     cuts=1,
 )
-"""Shows in a minute or two that everything works."""
+"""Enough to check in a minute or two that everything runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ class Plan:
 
     Args:
         size: how much to measure.
-        rounds: how often.
-        folder: a new one for what servers and programs write; it is deleted at the end.
+        rounds: the number of rounds.
+        folder: a temporary folder for the files of servers and programs.
     """
 
     size: Size
@@ -116,12 +116,13 @@ class Goal:
     """A goal: a bound for one row, or for one row compared with another.
 
     Args:
-        text: in words, without the bound.
-        row: what is measured.
-        base: what it is compared with; None for the row's own value.
-        by: whether that is the ratio of the two, or what the row has more.
-        bound: together with ``better``: a ``higher`` value is at least the bound, a ``lower`` one at most.
-        every_round: whether the worst round counts, in place of the median.
+        text: the goal in words, without the bound.
+        row: the measured row.
+        base: the row it is compared with; None for the row's own value.
+        by: compare by the ratio of the two, or by the difference.
+        better: ``higher`` if the value must be at least the bound, ``lower`` if at most.
+        bound: the bound of the value.
+        every_round: whether the worst round must meet the bound instead of the median.
     """
 
     text: str
@@ -133,7 +134,7 @@ class Goal:
     every_round: bool = False
 
     def is_met(self, measured: Compared) -> bool:
-        """Whether that is within the bound."""
+        """Return whether the measured value is within the bound."""
         if self.better == "higher":
             return (measured.low if self.every_round else measured.median) >= self.bound
         return (measured.high if self.every_round else measured.median) <= self.bound
@@ -141,13 +142,13 @@ class Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """A line for each subject on each loop, over the section's columns.
+    """A line plot over the section's columns, with a line for each subject on each loop.
 
     Args:
-        name: of its file.
-        title: in the picture.
-        y: what goes up.
-        setting: which rows, as far as the section has others.
+        name: the name of the file.
+        title: the title of the plot.
+        y: the label of the y axis.
+        setting: the setting that rows must have to be plotted.
     """
 
     name: str
@@ -158,15 +159,15 @@ class Plot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """How often which values were measured: a line for each of the section's rows that are meant.
+    """A histogram of the values of each row.
 
     Args:
-        name: of its file.
-        title: in the picture.
-        x: what the values are.
-        setting: which rows, as far as the section has others.
-        by: the setting that tells these rows from each other.
-        least: all values up to this are shown as one.
+        name: the name of the file.
+        title: the title of the plot.
+        x: the label of the x axis.
+        setting: the setting that rows must have to be plotted.
+        by: the setting that labels the rows.
+        least: smaller values are shown as this one.
     """
 
     name: str
@@ -182,15 +183,17 @@ class Section:
     """One table of the report.
 
     Args:
-        name: what ``--only`` takes.
-        title: a heading.
-        about: what is measured, in a sentence or two of Markdown.
-        columns: the setting that goes across the table, such as ``concurrency``; all others go down.
-        left_out: the setting of rows that are for plots alone.
-        base: whom all others are compared with in brackets, at the same operation and in the same column.
-        measure: starts what it needs, measures in alternation, and yields the rows at the end.
-        goals: what should be reached, in the order of the report.
-        plots: of its rows.
+        name: the section's name for ``--only``.
+        title: the heading.
+        about: what is measured, in a few sentences of Markdown.
+        columns: the setting that has a column per value, such as ``concurrency``. All other
+            settings have a line per value.
+        left_out: the setting of rows that are only plotted.
+        base: the row that others are compared with, at the same setting. The table shows the ratio
+            in brackets.
+        measure: starts servers and subjects, measures in alternation, and yields the rows.
+        goals: the section's goals, in the order of the report.
+        plots: the section's plots.
     """
 
     name: str

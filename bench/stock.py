@@ -1,10 +1,10 @@
-"""Stores very many sessions quickly: copies of one that the library has made itself.
+"""Store very many sessions quickly, as copies of one that the library has created.
 
-Sessions that are never read twice are needed by the hundred thousand for each second that is
-measured; to create them by the library would take several times as long as to measure. So the
-library creates one, and the keys in Redis that have its id in their name are written again and
-again, in a pipeline, each time with the ids of another session and another user. What stands
-beside a session, such as its user's list of sessions, is not written: no validation reads it.
+A measured second reads hundreds of thousands of sessions, if each is read only once. Creating them
+with the library would take several times as long as measuring. So the library creates one session,
+and the Redis keys that have its id in their name are copied in a pipeline, each copy with another
+session id and user id. Other keys, such as the user's list of sessions, are not copied: no
+validation reads them.
 """
 
 import random
@@ -25,18 +25,18 @@ __all__ = ["Stock", "session_ids", "stock", "users_of"]
 
 HOST: Final = "127.0.0.1"
 PIECE: Final = 1_000
-"""Commands that are sent at once."""
+"""The number of sessions whose commands are sent at once."""
 
 PREFIX_BYTES: Final = 4
 OK: Final = b"+OK\r\n"
 
 
 class Stock(NamedTuple):
-    """Sessions that were stored; a subject knows their ids from this alone.
+    """The pattern of the ids of stored sessions.
 
     Args:
-        prefix: what all ids of this stock begin with.
-        length: of an id. After the prefix comes the session's number, in hexadecimal.
+        prefix: the prefix of all ids of this stock.
+        length: the length of an id. The session's number follows the prefix, in hexadecimal.
     """
 
     prefix: str
@@ -44,13 +44,13 @@ class Stock(NamedTuple):
 
 
 def stock(subject: "Running", port: int, count: int) -> Stock | None:
-    """Store so many sessions of a subject on the server at this port.
+    """Store `count` sessions of a subject on the server at this port.
 
     Returns:
-        None if the library keeps no key with a session's id in its name.
+        The stock; None if the library has no key with the session's id in its name.
 
     Raises:
-        AssertionError: the server has not taken all of them.
+        AssertionError: the server has not stored all of them.
     """
     session_id, user_id = subject.ask("template")
     client: Any
@@ -63,24 +63,24 @@ def stock(subject: "Running", port: int, count: int) -> Stock | None:
         _send(port, _filled(b"".join(commands), session_id, user_id, made, count))
         stored: int = client.dbsize()
     assert stored - before == count * len(commands), (
-        f"{count:,} sessions make {stored - before:,} keys"
+        f"{count:,} sessions were stored as {stored - before:,} keys"
     )
     return made
 
 
 def session_ids(made: Stock, numbers: Sequence[int]) -> list[str]:
-    """Return the ids of these sessions."""
+    """Return the ids of the sessions with these numbers."""
     digits = made.length - len(made.prefix)
     return [f"{made.prefix}{number:0{digits}x}" for number in numbers]
 
 
 def users_of(numbers: Sequence[int]) -> list[str]:
-    """Return whose sessions these are, in turn."""
+    """Return the user ids of the sessions with these numbers."""
     return [f"{number // SESSIONS_EACH:032x}" for number in numbers]
 
 
 def _command(client: Any, key: bytes) -> bytes:
-    """Return what writes this key as it is."""
+    """Return the encoded command that writes this key with its value and TTL."""
     words = [b"SET", key, client.get(key), b"PX", b"%d" % client.pttl(key)]
     return b"*%d\r\n%b" % (
         len(words),
@@ -91,9 +91,9 @@ def _command(client: Any, key: bytes) -> bytes:
 def _filled(
     command: bytes, session_id: str, user_id: str, made: Stock, count: int
 ) -> Iterator[bytes]:
-    """Yield the commands with the ids of each session in the place of the first one's.
+    """Yield the commands for all sessions, with the first session's ids replaced.
 
-    They come in a random order, so that who reads by number reads all over the server's memory.
+    The order is random, so that reads in order of the numbers spread over the server's memory.
     """
     of_session, of_user, dashed = (
         session_id.encode(),
@@ -115,7 +115,7 @@ def _filled(
 
 
 def _send(port: int, pieces: Iterator[bytes]) -> None:
-    """Send commands whose replies nobody needs, and wait until all are done."""
+    """Send commands without replies, and wait until the server has executed all."""
     with create_connection((HOST, port)) as connection:
         connection.sendall(b"CLIENT REPLY OFF\r\n")
         for piece in pieces:

@@ -1,4 +1,4 @@
-"""The processes that are measured, and how they are asked."""
+"""The measured processes, and how they are called."""
 
 import json
 import subprocess
@@ -19,14 +19,14 @@ NODE: Final = Path(__file__).parent / "peers" / "node"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A library on an event loop, or in threads, that is measured.
+    """A library to measure, on an event loop or in threads.
 
     Args:
-        name: as the report has it.
-        library: the module in ``bench.peers``; for Node the one in ``bench/peers/node``.
-        loop: what runs it; ``threads`` for a sync library.
-        settings: what the module's ``open_peer`` takes beside the URL.
-        program: what it is asked for: the module that answers.
+        name: the name in the report.
+        library: the module in ``bench.peers``; for Node, in ``bench/peers/node``.
+        loop: the event loop; ``threads`` for a sync library.
+        settings: the arguments of the module's ``open_peer`` besides the URL.
+        program: the worker module that the process runs.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Subject:
     ] = "worker"
 
     def command(self, url: str) -> list[str]:
-        """Return the command that starts it."""
+        """Return the command that starts the process."""
         if self.loop == "Node":
             return [*node(), "--expose-gc", str(NODE / f"{self.library}.mjs"), url]
         return [
@@ -53,42 +53,42 @@ class Subject:
 
 
 class Running:
-    """A subject in a process of its own, which was checked to do what it is measured at."""
+    """A subject that runs in a process of its own and has passed its check."""
 
     def __init__(self, subject: Subject, process: "subprocess.Popen[str]") -> None:
         self.subject = subject
         self._process = process
         self.can_be_stocked = True
-        """Whether sessions can be stored as copies, as far as is known; see :mod:`bench.stock`."""
+        """Whether copies of sessions can be stored; see :mod:`bench.stock`. True until it fails."""
         self.operations = frozenset[str](self.ask("check"))
 
     def ask(self, method: str, *arguments: object) -> Any:
-        """Call a method, and wait for its answer.
+        """Call a method of the worker, and return its result.
 
         Raises:
-            RuntimeError: it failed.
+            RuntimeError: the method failed.
         """
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps([method, *arguments]) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line else {"error": "it ended"}
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "the process has ended"}
         if "error" in answer:
             raise RuntimeError(
-                f"{self.subject.name} on {self.subject.loop} failed to {method}: {answer['error']}"
+                f"{self.subject.name} on {self.subject.loop}: {method} failed: {answer['error']}"
             )
         return answer["result"]
 
     def rate(self, operation: str, callers: int, count: int) -> float:
-        """How many calls a second it does."""
+        """Run an operation, and return the calls per second."""
         seconds: float = self.ask("run", operation, callers, count)
         return count / seconds
 
 
 @contextmanager
 def started(url: str, *subjects: Subject) -> Generator[list[Running]]:
-    """Start subjects on the server at this URL, and check them."""
+    """Start subjects that use the server at this URL, and check them."""
     if any(subject.loop == "Node" for subject in subjects):
         install(NODE)
     with ExitStack() as stack:

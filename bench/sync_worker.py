@@ -13,7 +13,7 @@ from bench.worker import serve
 
 
 class SyncWorker:
-    """The methods of a sync library that a runner calls."""
+    """The methods that the runner calls, for a sync library."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -21,7 +21,11 @@ class SyncWorker:
         self._user_ids: list[str] = []
 
     async def check(self) -> list[str]:
-        """As :meth:`bench.worker.Worker.check`."""
+        """Check that the library's operations work, and return the names of those it has.
+
+        Raises:
+            AssertionError: an operation does not work.
+        """
         alice = user_ids(1)[0]
         session_id = self._peer.create(alice)
         expect("a session is its user's", self._user_of(session_id), self._peer.known_as(alice))
@@ -33,7 +37,7 @@ class SyncWorker:
         return ["create", "again"]
 
     async def prepare(self, operation: str, count: int) -> None:
-        """Make what the operation will be measured with."""
+        """Create the sessions or user ids that the operation will be called with."""
         if operation == "create":
             self._user_ids = user_ids(count)
         else:
@@ -43,7 +47,7 @@ class SyncWorker:
             ]
 
     async def run(self, operation: str, callers: int, count: int) -> float:
-        """The seconds that so many calls took."""
+        """Call the operation `count` times, check the results, and return the seconds it took."""
         if operation == "create":
             seconds, calls, wrong = drive_threads(
                 self._peer.create,
@@ -60,7 +64,7 @@ class SyncWorker:
         return seconds
 
     async def profile(self, operation: str, callers: int, count: int) -> dict[str, float]:
-        """Per cent of the time of so many calls, by module; of a single caller."""
+        """Run the operation with one caller, and return the share of the time by module."""
         with Sampler() as sampler:
             await self.run(operation, callers, count)
         return sampler.shares()

@@ -1,4 +1,4 @@
-"""The rule by which every subject is warmed up."""
+"""The warm-up rule, the same for every subject."""
 
 from collections.abc import Callable
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 __all__ = ["warm_up"]
 
 RISING: Final = 1.02
-"""How many times the best rate so far a window has to reach for the rate to be rising still."""
+"""The rate is still rising while a window reaches this multiple of the best rate so far."""
 
 
 def warm_up(window: Callable[[], float], most: int) -> float:
@@ -14,7 +14,7 @@ def warm_up(window: Callable[[], float], most: int) -> float:
 
     Args:
         window: measures one window and returns its rate.
-        most: how many windows there are at most.
+        most: the largest number of windows.
     """
     best = 0.0
     for _ in range(most):

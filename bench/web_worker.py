@@ -1,6 +1,7 @@
-"""A process that serves the application of one library by uvicorn: ``python -m bench.web_worker LIBRARY LOOP URL SETTINGS``.
+"""A process that serves the application of one library with uvicorn.
 
-It is asked as :mod:`bench.worker` is. Requests come from elsewhere, but for those that log in.
+``python -m bench.web_worker LIBRARY LOOP URL SETTINGS``. It reads requests from stdin as
+:mod:`bench.worker` does. Only the HTTP requests that log in are its own.
 """
 
 import asyncio
@@ -24,14 +25,14 @@ HOST: Final = "127.0.0.1"
 
 
 class WebWorker:
-    """The methods of an application's process that a runner calls."""
+    """The methods that the runner calls, for a web application."""
 
     def __init__(self, web: Web, port: int) -> None:
         self._guarded = web.guarded
         self._port = port
 
     async def check(self) -> list[str]:
-        """Whether the application knows who has logged in.
+        """Check that the application recognises a logged-in user.
 
         Raises:
             AssertionError: it does not.
@@ -47,20 +48,20 @@ class WebWorker:
         return ["load"]
 
     async def address(self) -> str:
-        """The URL of what is measured."""
+        """Return the URL of the measured endpoint."""
         return f"http://{HOST}:{self._port}/me"
 
     async def time(self) -> float:
-        """The processor time that this process has used, in seconds."""
+        """Return the processor time that this process has used, in seconds."""
         return time.process_time()
 
     async def objects(self) -> int:
-        """How many objects there are that the garbage collector looks at."""
+        """Return the number of objects that the garbage collector tracks."""
         gc.collect()
         return len(gc.get_objects())
 
     async def log_in(self, count: int) -> list[str]:
-        """Log so many in, and give what they send as their Cookie header."""
+        """Log `count` users in, and return their Cookie headers."""
         return await asyncio.to_thread(self._log_in, count)
 
     def _log_in(self, count: int) -> list[str]:
@@ -86,7 +87,7 @@ class WebWorker:
 
 
 def tune() -> None:
-    """Keep what is there out of the garbage collector's sight, and let it look at the rest less often."""
+    """Freeze existing objects, and let the garbage collector run less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
@@ -100,17 +101,16 @@ async def main(
     *,
     tuned: bool,
 ) -> None:
-    """Serve one application."""
+    """Serve one application until stdin is closed."""
     web: Web = importlib.import_module(f"bench.web.{library}").make_web(url, **settings)
     config = uvicorn.Config(
         web.app, http=http, lifespan="off", access_log=False, log_level="warning"
     )
     server = uvicorn.Server(config)
-    listener = socket(
-        AF_INET, SOCK_STREAM, IPPROTO_TCP
-    )  # where the protocol is named, asyncio sets TCP_NODELAY, as on a socket of its own
+    # asyncio sets TCP_NODELAY only if the socket names its protocol, as asyncio's own sockets do.
+    listener = socket(AF_INET, SOCK_STREAM, IPPROTO_TCP)
     listener.bind((HOST, 0))
-    listener.listen()  # so that who comes before the server is up waits
+    listener.listen()  # requests that arrive before the server has started wait
     if tuned:
         tune()
     serving = asyncio.create_task(server.serve([listener]))

@@ -1,4 +1,4 @@
-"""Who is compared."""
+"""The subjects of the sections."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -26,10 +26,10 @@ THE_ORIGINAL: Final = "lucia 2.7.7 on Node"
 NEAR: Final = "lucia-auth, near-cache"
 PLAIN: Final = "lucia-auth, not coalesced"
 LEASE: Final = 1.0
-"""The near-cache's, in seconds."""
+"""The lease of the near-cache, in seconds."""
 
 OURS_WITH: Final[Mapping[str, Mapping[str, Any]]] = {OURS: {}, NEAR: {"near_cache": LEASE}}
-"""This library with each set of its adapter's settings that is compared everywhere."""
+"""The adapter's settings of this library, by its name in the report."""
 
 OTHERS: Final = {
     BARE: "redis_py",
@@ -47,12 +47,15 @@ LOOPS: Final[tuple[Literal["asyncio", "uvloop"], ...]] = ("asyncio", "uvloop")
 
 
 def ours(loop: Literal["asyncio", "uvloop"] = "asyncio") -> Subject:
-    """This library as it is by default."""
+    """Return this library with its default settings."""
     return Subject(name=OURS, library="ours", loop=loop)
 
 
 def everybody() -> list[Subject]:
-    """All async libraries, on both event loops; this one also with each read on its own; and the original on Node."""
+    """Return all async libraries on both event loops, and Lucia JS on Node.
+
+    This library is also measured without coalescing.
+    """
     return [
         *(
             Subject(name=name, library="ours", loop=loop, settings=settings)
@@ -85,7 +88,7 @@ def in_a_cluster() -> list[Subject]:
 
 
 def sync() -> list[Subject]:
-    """All sync libraries."""
+    """Return all sync libraries."""
     return [
         Subject(name=name, library=library, loop="threads", program="sync_worker")
         for name, library in SYNC.items()

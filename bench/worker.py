@@ -1,7 +1,8 @@
 """A process that calls one library: ``python -m bench.worker LIBRARY LOOP URL SETTINGS``.
 
-One request a line comes in as JSON, ``[method, *arguments]``, one answer a line goes out, ``{"result": …}`` or ``{"error": …}``.
-In between the event loop runs on, as a server's does.
+It reads requests from stdin, one JSON line each, ``[method, *arguments]``, and answers each with a
+line ``{"result": …}`` or ``{"error": …}``. The event loop keeps running between requests, as in a
+server.
 """
 
 import asyncio
@@ -24,26 +25,26 @@ from bench.sampler import Sampler
 from bench.stock import Stock, session_ids, users_of
 
 PREPARERS: Final = 64
-"""How many calls at once prepare what is measured."""
+"""The number of concurrent calls while sessions are prepared."""
 
 SAMPLE: Final = 20
-"""How many of the sessions of a measurement are read once more afterwards, and looked at as a whole."""
+"""How many sessions are read again after a measurement, to check all their members."""
 
 STATM: Final = Path("/proc/self/statm")
-"""Where Linux says how much memory a process holds."""
+"""Linux reports the memory of the process here, in pages."""
 
 READS: Final = ("again", "first")
-"""The operations that validate; the first one reads the same sessions each time."""
+"""The operations that validate: the same sessions again and again, or each session once."""
 
 WANTED: Final[Mapping[str, object]] = {"create": True, "renew": True, "revoke": None}
-"""The expected value in the answers of all other operations."""
+"""The value that the results of all other operations must have."""
 
 DUE: Final = 0.01
-"""Seconds after which a session that is due for renewal soon is due."""
+"""Seconds until a session of `create_due` is due for renewal."""
 
 
 class Sessions(NamedTuple):
-    """The arguments of calls, the expected value in each answer, and the users of the sessions."""
+    """The arguments of calls, the expected value of each result, and the sessions' users."""
 
     arguments: list[str]
     wanted: list[object]
@@ -51,7 +52,7 @@ class Sessions(NamedTuple):
 
 
 class Worker:
-    """The methods of a library that a runner calls."""
+    """The methods that the runner calls, for an async library."""
 
     def __init__(self, peer: AsyncPeer) -> None:
         self._peer = peer
@@ -60,10 +61,10 @@ class Worker:
         self._next = 0
 
     async def check(self) -> list[str]:
-        """Whether the library does what it is measured at; which operations it has.
+        """Check that the library's operations work, and return the names of those it has.
 
         Raises:
-            AssertionError: it does not.
+            AssertionError: an operation does not work.
         """
         peer, (alice, bob) = self._peer, dict.fromkeys(user_ids(8))
         session_id = await peer.create(alice)
@@ -76,7 +77,7 @@ class Worker:
         )
         if peer.revoke:
             await peer.revoke(session_id)
-            expect("an ended session is nobody's", await self._user_of(session_id), None)
+            expect("a revoked session is nobody's", await self._user_of(session_id), None)
         if peer.create_due and peer.renew:
             due = await peer.create_due(alice)
             await asyncio.sleep(DUE)
@@ -93,24 +94,24 @@ class Worker:
             ids = [await peer.create(bob) for _ in range(3)]
             await peer.revoke_all(bob)
             expect(
-                "sessions that were ended together are nobody's",
+                "sessions that were revoked together are nobody's",
                 {await self._user_of(each) for each in ids},
                 {None},
             )
         return [name for name, (call, _) in self._calls().items() if call]
 
     async def template(self) -> tuple[str, str]:
-        """Make a session to be copied; its id and its user's, which no other has."""
+        """Create a session to be copied, of a new user; return its id and the user's id."""
         user_id = uuid.uuid4().hex
         return await self._peer.create(user_id), user_id
 
     async def take(self, operation: str, prefix: str, length: int, begin: int, count: int) -> None:
-        """Take sessions of a stock, from one number on, for an operation."""
+        """Use `count` stored sessions of a stock for an operation, from number `begin` on."""
         numbers = range(begin, begin + count)
         self._give(operation, session_ids(Stock(prefix, length), numbers), users_of(numbers))
 
     async def prepare(self, operation: str, count: int) -> None:
-        """Make what the operation will be measured with."""
+        """Create the sessions or user ids that the operation will be called with."""
         users = user_ids(count)
         if operation == "create":
             self._give(operation, users, users)
@@ -121,7 +122,7 @@ class Worker:
         await asyncio.sleep(DUE)
 
     async def run(self, operation: str, callers: int, count: int) -> float:
-        """The seconds that so many calls took."""
+        """Call the operation `count` times, check the results, and return the seconds it took."""
         sessions = self._of(operation, count)
         call, look = self._calls()[operation]
         assert call, operation
@@ -138,19 +139,19 @@ class Worker:
         return seconds
 
     async def profile(self, operation: str, callers: int, count: int) -> dict[str, float]:
-        """Per cent of the time of so many calls, by module."""
+        """Run the operation, and return the share of the time by module, in per cent."""
         with Sampler() as sampler:
             await self.run(operation, callers, count)
         return sampler.shares()
 
     async def create_all(self, count: int) -> None:
-        """Make so many sessions of one user."""
+        """Create `count` sessions of one user."""
         await answers_of(
             self._peer.create_in_bulk or self._peer.create, user_ids(1) * count, PREPARERS
         )
 
     async def revoke_all(self) -> float:
-        """The seconds that it took to end them all."""
+        """Revoke all sessions of that user, and return the seconds it took."""
         assert self._peer.revoke_all
         return (await drive(self._peer.revoke_all, nothing, [(user_ids(1)[0], None)], 1)).seconds
 
@@ -161,7 +162,7 @@ class Worker:
     def _calls(
         self,
     ) -> dict[str, tuple[Callable[[str], Awaitable[Any]] | None, Callable[[Any], object]]]:
-        """Each operation's call, and what is looked at in its answer."""
+        """Return each operation's call, and what extracts the value to check from its result."""
         peer = self._peer
         return {
             "create": (peer.create, bool),
@@ -181,7 +182,7 @@ class Worker:
             self._ready, self._next = sessions, 0
 
     def _of(self, operation: str, count: int) -> Sessions:
-        """Return the arguments of so many calls: the same each time, or ones that were never used."""
+        """Return sessions for `count` calls: the same ones each time, or unused ones."""
         if operation == "again":
             return self._pool
         begin, self._next = self._next, self._next + count
@@ -191,7 +192,7 @@ class Worker:
         return Sessions(arguments[part], wanted[part], users[part])
 
     async def _look_closely(self, sessions: Sessions) -> None:
-        """Raise AssertionError unless some of the sessions are there as a whole."""
+        """Raise AssertionError unless a sample of the sessions is complete."""
         step = max(1, len(sessions.arguments) // SAMPLE)
         for session_id, user_id in zip(
             sessions.arguments[::step], sessions.users[::step], strict=True
@@ -212,12 +213,12 @@ def memory() -> int:
 
 
 def loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return the argument of ``asyncio.Runner`` for an event loop of this name."""
+    """Return the ``loop_factory`` of ``asyncio.Runner`` for this event loop."""
     return uvloop.new_event_loop if loop == "uvloop" else None
 
 
 async def serve(worker: Any) -> None:
-    """Answer requests until there are none."""
+    """Answer requests until stdin is closed."""
     while line := await asyncio.to_thread(sys.stdin.readline):
         method, *arguments = json.loads(line)
         try:
@@ -228,11 +229,11 @@ async def serve(worker: Any) -> None:
 
 
 def work(opener: str, make: Callable[[Any], Any]) -> None:
-    """Be the process of one library, as the command line says: open it, make what answers, and answer.
+    """Open the library named on the command line, and answer requests.
 
     Args:
-        opener: what of the library's module opens it.
-        make: makes what answers requests.
+        opener: the function of the library's module that opens it.
+        make: creates the worker from the opened library.
     """
     library, loop, url, settings = sys.argv[1:]
     open_library = getattr(importlib.import_module(f"bench.peers.{library}"), opener)

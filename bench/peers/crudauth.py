@@ -1,4 +1,4 @@
-"""crudauth: the session manager that its session transport makes, with CSRF tokens, as is its default."""
+"""crudauth, with the session manager of its session transport, and CSRF tokens, its default."""
 
 import secrets
 from collections.abc import AsyncGenerator
@@ -21,7 +21,10 @@ MANY = 1_000_000
 
 @asynccontextmanager
 async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
-    """As its transport does it, over one client, with ids hashed; but with a cap on sessions that is never reached."""
+    """Open the manager as the transport does, over one client, with hashed ids.
+
+    The cap on sessions of a user is never reached.
+    """
     client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
     async with client:
         sessions = get_session_storage("redis", prefix="crudauth:session:", client=client)
@@ -45,7 +48,7 @@ async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
             return session_id
 
         async def create_in_bulk(user_id: str) -> None:
-            """Without the manager, which reads all sessions of the user before it makes one more."""
+            """Bypass the manager, which reads all sessions of the user before it creates one."""
             key = secrets.token_hex(32)
             token = CSRFToken(token=key, session_id=key, expiry=datetime.now(UTC))
             await tokens.create(token, session_id=key)
@@ -71,7 +74,7 @@ def user_id_of(session: SessionData | None) -> str | None:
 
 
 def check_session(session: SessionData | None, _session_id: str, user_id: str) -> None:
-    """Raise AssertionError unless it is a session of the user; its id is a hash here."""
+    """Raise AssertionError unless it is the user's session. The id is hashed, and not compared."""
     assert session
     expect("user", session.user_id, user_id)
     expect("address", session.ip_address, "127.0.0.1")

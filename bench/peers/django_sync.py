@@ -1,10 +1,10 @@
-"""Django: its cache sessions over its own Redis cache, loaded as by its middleware."""
+"""Django, with its cache sessions over its own Redis cache, loaded as its middleware does."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-import django  # type: ignore[import-untyped] # it has none
+import django  # type: ignore[import-untyped] # it has no types
 from django.conf import settings  # type: ignore[import-untyped]
 
 from bench.peer import RECORD, Peer
@@ -13,7 +13,7 @@ from bench.peers import CONNECTIONS
 
 @contextmanager
 def open_peer(url: str) -> Generator[Peer]:
-    """As the documentation has it."""
+    """Configure Django as the documentation shows."""
     cache = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": url,
@@ -23,7 +23,8 @@ def open_peer(url: str) -> Generator[Peer]:
         CACHES={"default": cache}, SESSION_ENGINE="django.contrib.sessions.backends.cache"
     )
     django.setup()
-    from django.contrib.sessions.backends.cache import SessionStore  # type: ignore[import-untyped] # once the settings are there
+    # The import reads the settings.
+    from django.contrib.sessions.backends.cache import SessionStore  # type: ignore[import-untyped]
 
     def create(user_id: str) -> str:
         session: Any = SessionStore()

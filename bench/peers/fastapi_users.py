@@ -1,4 +1,4 @@
-"""fastapi-users: its ``RedisStrategy``, over users in memory."""
+"""fastapi-users, with its ``RedisStrategy`` and users in memory."""
 
 import uuid
 from collections.abc import AsyncGenerator, Awaitable
@@ -30,31 +30,31 @@ class User:
 
 
 class Users(BaseUserDatabase[User, uuid.UUID]):
-    """All users that are asked for; by their names those that were made."""
+    """Users in memory. Every id has a user; names have one if it was created."""
 
     def __init__(self) -> None:
         self._by_email: dict[str, User] = {}
 
     async def get(self, id: uuid.UUID) -> User | None:
-        """The user with this id, whatever it is."""
+        """Return a user with this id."""
         return User(id)
 
     async def get_by_email(self, email: str) -> User | None:
-        """The user with this name."""
+        """Return the user with this name."""
         return self._by_email.get(email)
 
     async def create(self, create_dict: dict[str, Any]) -> User:
-        """Keep a user."""
+        """Store a user."""
         return self._by_email.setdefault(create_dict["email"], User(uuid.uuid4(), **create_dict))
 
 
 class UserManager(UUIDIDMixin, BaseUserManager[User, uuid.UUID]):
-    """As the documentation has it."""
+    """The user manager of the documentation."""
 
 
 @asynccontextmanager
 async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
-    """As the documentation has it: a client that decodes, and a lifetime."""
+    """Open the strategy as the documentation shows, with a decoding client and a lifetime."""
     client: Any = redis.asyncio.from_url(url, decode_responses=True, max_connections=CONNECTIONS)
     async with client:
         strategy: RedisStrategy[User, uuid.UUID] = RedisStrategy(client, lifetime_seconds=HOUR)
@@ -107,6 +107,6 @@ def user_id_of(user: User | None) -> uuid.UUID | None:
 
 
 def check_user(user: User | None, _token: str, user_id: str) -> None:
-    """Raise AssertionError unless it is the user, who is all that a token gives."""
+    """Raise AssertionError unless it is the user. A token gives nothing else."""
     assert user
     expect("user", (user.id, user.is_active), (uuid.UUID(user_id), True))

@@ -1,11 +1,14 @@
-"""Flask-Session: its Redis interface, opened with a request; what its middleware writes after a request is left out."""
+"""Flask-Session, with its Redis interface opened by a request.
+
+Its write after each request is not measured.
+"""
 
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask, Request, Response
-from flask_session import Session  # type: ignore[import-untyped] # it has none
+from flask_session import Session  # type: ignore[import-untyped] # it has no types
 from redis import Redis
 from werkzeug.test import create_environ
 
@@ -15,7 +18,7 @@ from bench.peers import CONNECTIONS
 
 @contextmanager
 def open_peer(url: str) -> Generator[Peer]:
-    """As the documentation has it."""
+    """Set the extension up as the documentation shows."""
     with Redis.from_url(url, max_connections=CONNECTIONS) as client:
         app = Flask(__name__)
         app.config.update(SESSION_TYPE="redis", SESSION_REDIS=client)

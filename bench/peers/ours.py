@@ -1,4 +1,4 @@
-"""lucia-auth: this library, ``AsyncAuth`` over ``AsyncRedisSessionAdapter``."""
+"""lucia-auth, with ``AsyncAuth`` over ``AsyncRedisSessionAdapter``."""
 
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
@@ -33,7 +33,7 @@ FIREFOX = {"user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/201001
 async def open_peer(
     url: str, *, cluster: bool = False, **settings: Any
 ) -> AsyncGenerator[AsyncPeer]:
-    """The settings are the adapter's, with times in seconds."""
+    """Open the library with settings of the adapter, with times in seconds."""
     make: Any = RedisCluster if cluster else Redis
     client = make.from_url(url, max_connections=CONNECTIONS)
     async with client, AsyncRedisSessionAdapter(client, **with_times(settings)) as sessions:
@@ -78,7 +78,7 @@ async def open_device_lists(
 
 @asynccontextmanager
 async def open_logins(url: str) -> AsyncGenerator[Logins]:
-    """Users are in memory."""
+    """Open the library with users in memory."""
     client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
     async with client, AsyncRedisSessionAdapter(client) as sessions:
         auth = AsyncAuth(users=AsyncMemoryAdapter(), sessions=sessions, env="DEV")
@@ -94,7 +94,7 @@ async def open_logins(url: str) -> AsyncGenerator[Logins]:
 
 
 def with_times(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings as the adapter takes them."""
+    """Return the adapter's settings, with seconds converted to timedeltas."""
     return {
         name: timedelta(seconds=value) if name in TIMES else value
         for name, value in settings.items()
@@ -102,7 +102,7 @@ def with_times(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_session(session: Session, session_id: str, user_id: str) -> None:
-    """Raise AssertionError unless it is all of an active session."""
+    """Raise AssertionError unless all members are those of this active session."""
     now = datetime.now(UTC)
     expect("id", session.session_id, session_id)
     expect("user", session.user_id, user_id)

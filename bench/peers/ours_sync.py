@@ -1,4 +1,4 @@
-"""lucia-auth, sync: this library, ``Auth`` over ``RedisSessionAdapter``."""
+"""lucia-auth, with ``Auth`` over ``RedisSessionAdapter``."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from lucia.adapters.redis import RedisSessionAdapter
 
 @contextmanager
 def open_peer(url: str, **settings: Any) -> Generator[Peer]:
-    """The settings are the adapter's."""
+    """Open the library with settings of the adapter."""
     with (
         Redis.from_url(url, max_connections=CONNECTIONS) as client,
         RedisSessionAdapter(client, **settings) as sessions,

@@ -1,4 +1,7 @@
-"""redis-py: the GETs of one turn of the event loop in one MGET, as the least that a coalesced read could cost."""
+"""redis-py, with the GETs of one turn of the event loop in one MGET.
+
+This is the lower bound for the cost of a coalesced read.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,7 +15,7 @@ from bench.peers.redis_py import check_record, creating, user_id_of
 
 
 class Gathered:
-    """One command at a time; what is asked for meanwhile goes with the next one."""
+    """A reader with one MGET in flight. GETs that arrive meanwhile go into the next one."""
 
     def __init__(self, client: Redis) -> None:
         self._client: Any = client
@@ -39,7 +42,7 @@ class Gathered:
 
 @asynccontextmanager
 async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
-    """Over one connection."""
+    """Open a reader with a connection of its own."""
     async with (
         Redis.from_url(url, single_connection_client=True) as reader,
         Redis.from_url(url, max_connections=100) as client,

@@ -1,4 +1,7 @@
-"""redis-py: GET, SET and DEL of a record of the same size, as the least that a session in Redis could cost."""
+"""redis-py, with GET, SET and DEL of a record of the same size.
+
+This is the lower bound for the cost of a session in Redis without coalescing.
+"""
 
 import json
 import secrets
@@ -14,12 +17,12 @@ from bench.peers import CONNECTIONS
 MARK: Final = "?" * len(str(RECORD["user_id"]))
 AT: Final = json.dumps(RECORD | {"user_id": MARK}).index(MARK)
 USER_ID: Final = slice(AT, AT + len(MARK))
-"""Where the user's id is in each record."""
+"""The position of the user's id in each record."""
 
 
 @asynccontextmanager
 async def open_peer(url: str, *, cluster: bool = False) -> AsyncGenerator[AsyncPeer]:
-    """On one server, or on a cluster."""
+    """Open a client of one server or of a cluster."""
     make: Any = RedisCluster if cluster else Redis
     client = make.from_url(url, max_connections=CONNECTIONS)
     async with client:
@@ -43,7 +46,7 @@ async def open_peer(url: str, *, cluster: bool = False) -> AsyncGenerator[AsyncP
 
 
 def creating(client: Any) -> Callable[[str], Awaitable[str]]:
-    """Makes a record of a user, and gives its id."""
+    """Return a function that stores a record of a user and returns its id."""
 
     async def create(user_id: str) -> str:
         session_id = secrets.token_hex(20)
@@ -58,10 +61,10 @@ def creating(client: Any) -> Callable[[str], Awaitable[str]]:
 
 
 def user_id_of(record: bytes | None) -> bytes | None:
-    """Return the user of a record by its place in the JSON, which is not decoded."""
+    """Return the user of a record by its position, without decoding the JSON."""
     return record and record[USER_ID]
 
 
 def check_record(record: bytes, session_id: str, user_id: str) -> None:
-    """Raise AssertionError unless it is all of a record."""
+    """Raise AssertionError unless all members of the record are right."""
     expect("record", json.loads(record), RECORD | {"id": session_id, "user_id": user_id})

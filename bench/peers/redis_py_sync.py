@@ -1,4 +1,4 @@
-"""redis-py, sync: GET and SET of a record of the same size."""
+"""Sync redis-py, with GET and SET of a record of the same size."""
 
 import json
 import secrets
@@ -15,7 +15,7 @@ from bench.peers.redis_py import user_id_of
 
 @contextmanager
 def open_peer(url: str) -> Generator[Peer]:
-    """With its usual pool."""
+    """Open a client with its default pool."""
     client: Any
     with Redis.from_url(url, max_connections=CONNECTIONS) as client:
 

@@ -1,4 +1,7 @@
-"""starsessions: its ``RedisStore`` and its serializer: what its middleware does in a request but for the write and the Set-Cookie."""
+"""starsessions, with its ``RedisStore`` and its serializer.
+
+Its middleware also writes the session and a Set-Cookie in each request. That is not measured.
+"""
 
 import secrets
 from collections.abc import AsyncGenerator
@@ -15,7 +18,7 @@ from bench.peers import CONNECTIONS
 
 @asynccontextmanager
 async def open_peer(url: str) -> AsyncGenerator[AsyncPeer]:
-    """As the documentation has it: a store over a client, and the serializer that is the default."""
+    """Open a store over a client as the documentation shows, with the default serializer."""
     client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
     async with client:
         store = RedisStore(connection=client)
@@ -46,5 +49,5 @@ def user_id_of(session: dict[str, Any]) -> str | None:
 
 
 def check_session(session: dict[str, Any], _session_id: str, user_id: str) -> None:
-    """Raise AssertionError unless it is all that the application wrote."""
+    """Raise AssertionError unless the session has all that the application wrote."""
     expect("session", session, RECORD | {"user_id": user_id})

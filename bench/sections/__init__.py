@@ -1,4 +1,4 @@
-"""The sections: one module each, with a ``SECTION``, in the order of the report."""
+"""The sections, in the order of the report. Each has a module with a ``SECTION``."""
 
 from collections.abc import Sequence
 from typing import Final

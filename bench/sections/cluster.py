@@ -1,4 +1,4 @@
-"""Validations in a cluster of three nodes."""
+"""The operations in a cluster of three nodes."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -23,7 +23,7 @@ OPERATIONS: Final = {
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Return the libraries that support clusters."""
+    """Measure the libraries that support clusters."""
     with own_cluster(plan.folder) as cluster, started(cluster.url, *in_a_cluster()) as subjects:
         rates = Rates(
             plan=plan,
@@ -46,7 +46,10 @@ def _row(subject: str) -> Want:
 SECTION: Final = Section(
     name=NAME,
     title="A cluster of three nodes",
-    about="Sessions a second, all nodes on this machine; in brackets, times the bare calls of redis-py's `RedisCluster` on asyncio.",
+    about=(
+        "Sessions per second, all nodes on this machine; in brackets, the ratio to bare calls of "
+        "redis-py's `RedisCluster` on asyncio."
+    ),
     columns="concurrency",
     base=Want(NAME, BARE, {"loop": "asyncio"}),
     measure=measure,

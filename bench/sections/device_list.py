@@ -1,4 +1,4 @@
-"""How long the list of very many sessions holds up the event loop."""
+"""How long listing very many sessions blocks the event loop."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ PARTS: Final = ("all of it", "longest gap", "longest gap, without full collectio
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Read lists in both layouts, and in a cluster."""
+    """Measure both key layouts on one server, and a cluster."""
     with ExitStack() as stack:
         server = stack.enter_context(own_server("redis-server", plan.folder))
         cluster = stack.enter_context(own_cluster(plan.folder))
@@ -49,10 +49,10 @@ SECTION: Final = Section(
     name=NAME,
     title="Long device lists",
     about=(
-        "Milliseconds to list a user's sessions, each with a user agent as its metadata, by how "
-        "many there are; and the longest work meanwhile between two turns of the event loop, by "
-        "processor time, with and without Python's full garbage collections. "
-        "The cluster is of three nodes."
+        "Milliseconds to list a user's sessions, each with a user agent as its metadata, by their "
+        "number; and the longest time meanwhile between two turns of the event loop, in processor "
+        "time, with and without Python's full garbage collections. "
+        "The cluster has three nodes."
     ),
     columns="sessions",
     measure=measure,

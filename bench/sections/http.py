@@ -1,4 +1,4 @@
-"""A request to a FastAPI application, from the socket to the answer."""
+"""The cost of a request to a FastAPI application, from the socket to the response."""
 
 import json
 import os
@@ -39,7 +39,7 @@ COOKIES: Final = 100
 CALLERS: Final = (64, 256)
 WAITING: Final = 256
 BOUNDS: Final[Mapping[str, Mapping[int, float]]] = {OURS: {64: 12, 256: 20}, NEAR: {64: 8, 256: 12}}
-"""Microseconds by connections; see the goals."""
+"""The goals in microseconds, by the number of connections."""
 
 RATE: Final = "requests"
 TIME: Final = "processor time of the server's process"
@@ -53,29 +53,29 @@ SERVERS: Final[Mapping[str, tuple[Literal["asyncio", "uvloop"], Mapping[str, Any
     STANDARD: ("uvloop", {"http": "httptools", "tuned": False}),
     TUNED: ("uvloop", {"http": "httptools", "tuned": True}),
 }
-"""Installed packages, with the loop and the worker's settings that follow from each."""
+"""The event loop and the worker's settings of each server."""
 
 PATIENCE: Final = 60
-"""Seconds after which an answer did not come; wrk's own two are too few on a busy machine."""
+"""The timeout of a request, in seconds. wrk's default of 2 is too short on a busy machine."""
 
 SETTLED: Final = 0.3
-"""Seconds after which all that can be done without an answer is done."""
+"""Seconds after which every request waits for Redis."""
 
 PIECE: Final = 65_536
 
 SECONDS: Final = 8
-"""How many times as long as others' a measurement takes; wrk takes whole seconds."""
+"""The duration of a measurement, as a multiple of other sections'; wrk needs whole seconds."""
 
 
 class Load(NamedTuple):
-    """A server's requests per second, and its processor time per request in microseconds."""
+    """The requests per second, and the server's processor time per request in microseconds."""
 
     rate: float
     time: float
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """All on the same Redis, one after another, by wrk."""
+    """Load all applications with wrk in alternation, on the same Redis."""
     everybody = [(server, subject) for server in SERVERS for subject in _of(server)]
     with (
         own_server("redis-server", plan.folder) as redis,
@@ -87,9 +87,8 @@ def measure(plan: Plan) -> Iterator[Row]:
         }
         for callers in (each for each in plan.size.callers if each in CALLERS):
             loads: dict[Running, list[Load]] = {subject: [] for subject in subjects}
-            if (
-                plan.size.windows > 1
-            ):  # in the quick form, whose figures mean nothing, it takes too long
+            # With --quick, warming up takes too long, and the figures mean nothing anyway.
+            if plan.size.windows > 1:
                 for subject in subjects:
                     _warm_up(subject, cookies[subject], callers, plan)
             for _ in range(plan.rounds):
@@ -123,7 +122,7 @@ def measure(plan: Plan) -> Iterator[Row]:
 
 
 def _count_objects(redis: Server, plan: Plan) -> Iterator[Row]:
-    """Return the garbage-collector-tracked objects of a waiting request, by library."""
+    """Count the objects of a waiting request that the garbage collector tracks, by library."""
     waiting = min(WAITING, max(plan.size.callers))
     loop, settings = SERVERS[STANDARD]
     with started(
@@ -163,9 +162,9 @@ def _count_objects(redis: Server, plan: Plan) -> Iterator[Row]:
 
 
 def _objects(redis: Server, subject: Running, cookies: Sequence[str], count: int) -> float:
-    """How many more objects there are for each of so many requests while the store is silent.
+    """Return the number of additional objects per request while `count` requests wait for Redis.
 
-    All connections, to the server as to Redis, are there before.
+    All connections, to the server and to Redis, are opened before.
     """
     url: str = subject.ask("address")
     address = urlsplit(url)
@@ -177,9 +176,8 @@ def _objects(redis: Server, subject: Running, cookies: Sequence[str], count: int
 
         def ask() -> None:
             for connection, cookie in zip(connections, cycle(cookies)):
-                connection.sendall(
-                    f"GET {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nCookie: {cookie}\r\n\r\n".encode()
-                )
+                head = f"GET {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+                connection.sendall(f"{head}Cookie: {cookie}\r\n\r\n".encode())
 
         ask()
         _read_all(connections)
@@ -194,7 +192,7 @@ def _objects(redis: Server, subject: Running, cookies: Sequence[str], count: int
 
 @contextmanager
 def _stopped(redis: Server) -> Generator[None]:
-    """Let the server answer nobody, as if it had frozen."""
+    """Stop the server's process, so that it does not reply."""
     with Redis(port=redis.port) as client:
         process: int = client.info("server")["process_id"]
     os.kill(process, signal.SIGSTOP)
@@ -205,10 +203,10 @@ def _stopped(redis: Server) -> Generator[None]:
 
 
 def _read_all(connections: Sequence[socket]) -> None:
-    """Read one answer from each connection.
+    """Read one response from each connection.
 
     Raises:
-        AssertionError: one is no success.
+        AssertionError: the status of a response is not 200.
     """
     for connection in connections:
         answer = connection.recv(PIECE)
@@ -220,7 +218,7 @@ def _read_all(connections: Sequence[socket]) -> None:
 
 
 def _of(server: str) -> list[Subject]:
-    """Return the applications on a server: all, or ours and none with a tuned collector."""
+    """Return the applications on a server; with a tuned collector only ours and the baseline."""
     applications = _applications()
     wanted = {NOTHING, *MINE} if server == TUNED else applications.keys()
     loop, settings = SERVERS[server]
@@ -238,7 +236,7 @@ def _of(server: str) -> list[Subject]:
 
 
 def _applications() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Each application's module in `bench.web`, and its settings."""
+    """Return each application's module in `bench.web`, and its settings."""
     return {
         NO_AUTH: ("bare", {"dependency": None}),
         NOTHING: ("bare", {"dependency": "nothing"}),
@@ -249,13 +247,13 @@ def _applications() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def _cookies(subject: Running, plan: Plan, path: Path) -> Path:
-    """Log some users in, and write what they send as their Cookie header."""
+    """Log some users in, and write their Cookie headers to a file."""
     path.write_text("\n".join(subject.ask("log_in", min(plan.size.pool, COOKIES))))
     return path
 
 
 def _warm_up(subject: Running, cookies: Path, callers: int, plan: Plan) -> None:
-    """Load it until the rate stops rising."""
+    """Load the application until the rate stops rising."""
     warm_up(
         lambda: _load(subject, cookies, callers, max(1, round(plan.size.window))).rate,
         plan.size.windows,
@@ -263,10 +261,10 @@ def _warm_up(subject: Running, cookies: Path, callers: int, plan: Plan) -> None:
 
 
 def _load(subject: Running, cookies: Path, callers: int, seconds: int) -> Load:
-    """Load it.
+    """Load the application with wrk.
 
     Raises:
-        AssertionError: an answer was no success, or did not come.
+        AssertionError: a response was an error or did not arrive.
     """
     options = [
         "--threads=1",
@@ -292,18 +290,23 @@ SECTION: Final = Section(
     name=NAME,
     title="A request over HTTP",
     about=(
-        "What one FastAPI application on one process of uvicorn does, loaded by wrk over so many connections, with a hundred cookies in "
-        "turn; in brackets, times that of the same endpoint with an async dependency that does nothing. It answers with the id of the "
-        "user who is logged in. Plain uvicorn runs on asyncio and h11, `uvicorn[standard]` on uvloop and httptools; how the collector "
-        "is tuned, [In production](production.md#the-garbage-collector) says. *Objects* are those that Python's garbage collector "
-        "looks at, for each of 256 requests that wait for a store which does not answer."
+        "One FastAPI application on one process of uvicorn, loaded by wrk with a hundred cookies "
+        "in turn, by the number of connections; in brackets, the ratio to the same endpoint with "
+        "an async dependency that does nothing. The endpoint returns the id of the logged-in user. "
+        "Plain uvicorn runs on asyncio and h11, `uvicorn[standard]` on uvloop and httptools. See "
+        "[In production](production.md#the-garbage-collector) for the tuned collector. *Objects* "
+        "are those that Python's garbage collector tracks, for each of 256 requests that wait for "
+        "a store which does not reply."
     ),
     columns="connections",
     base=Want(NAME, NOTHING, {}),
     measure=measure,
     goals=tuple(
         Goal(
-            text=f"processor time of a FastAPI request with {name}, beyond that with a dependency that does nothing: {callers} connections",
+            text=(
+                f"processor time of a FastAPI request with {name}, beyond that with a dependency "
+                f"that does nothing: {callers} connections"
+            ),
             row=_row(name, callers),
             base=_row(NOTHING, callers),
             by="difference",

@@ -1,4 +1,4 @@
-"""How long an ended session is still taken for one by another process that keeps sessions in memory."""
+"""How long another process with a near-cache still accepts a revoked session."""
 
 import random
 import statistics
@@ -25,11 +25,11 @@ LONGEST: Final = "longest"
 EACH: Final = "each"
 CALLERS: Final = 256
 DEADLINE: Final = 0.3
-"""In seconds, after which a read over the cut link is given up: not the default, to be done sooner."""
+"""The deadline of reads over the cut link, in seconds; shorter than the default to save time."""
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """One process ends sessions, another one validates them all the time, until they are refused there."""
+    """Revoke sessions in one process while another validates them until it refuses them."""
     near = dict(OURS_WITH[NEAR])
     subjects = {name: _subject(NEAR, near) for name in (IDLE, LOADED)}
     with ExitStack() as stack:
@@ -60,7 +60,7 @@ def measure(plan: Plan) -> Iterator[Row]:
 
 
 def _lag(ending: Running, watching: Running) -> float:
-    """The milliseconds after a session's end in which another process still took it for one."""
+    """Return for how many milliseconds the other process accepted a revoked session."""
     session_id = ending.ask("create")
     watching.ask("watch", session_id)
     end: float = ending.ask("revoke", session_id)
@@ -69,10 +69,10 @@ def _lag(ending: Running, watching: Running) -> float:
 
 
 def _lag_when_cut(ending: Running, watching: Running, way: Link) -> float:
-    """Measure the time where the invalidation can't arrive."""
+    """Measure the lag when the invalidation message can't arrive."""
     session_id = ending.ask("create")
     watching.ask("watch", session_id)
-    time.sleep(random.random() * LEASE)  # noqa: S311 # any moment between two signs of life
+    time.sleep(random.random() * LEASE)  # noqa: S311 # a random moment of the lease
     way.cut()
     end: float = ending.ask("revoke", session_id)
     seen: float = watching.ask("last_seen")
@@ -102,18 +102,19 @@ def _want(state: str, what: str) -> Want:
 
 SECTION: Final = Section(
     name=NAME,
-    title="Ended elsewhere, with the near-cache",
+    title="Revoked by another process, with the near-cache",
     about=(
-        "Milliseconds from when a call that ended a session returned in one process until the last validation began that still took it "
-        "for one in another process, which does nothing else; which validates with 256 callers all the time; or whose connection to the "
-        "server was cut before so that neither side was told. It is 0 where no validation did."
+        "Milliseconds from the return of a revocation in one process to the start of the last "
+        "validation in another process that still accepted the session; 0 if there was none. The "
+        "other process is idle, or validates with 256 callers all the time, or its link to the "
+        "server was cut before the revocation without either side noticing."
     ),
     columns="lag",
     left_out={"lag": EACH},
     measure=measure,
     goals=(
         Goal(
-            text="near-cache: lag of a session's end in another process, p99, idle",
+            text="near-cache: lag of a revocation in another process, p99, idle",
             row=_want(IDLE, P99),
             better="lower",
             bound=1,
@@ -130,7 +131,7 @@ SECTION: Final = Section(
     plots=(
         Histogram(
             name="lag",
-            title="Until a session's end is known in another process, with the near-cache",
+            title="Lag of a revocation in another process, with the near-cache",
             x="milliseconds",
             setting={"lag": EACH},
             by="other process",

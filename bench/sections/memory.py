@@ -16,10 +16,10 @@ __all__ = ["SECTION"]
 NAME: Final = "memory"
 CALLERS: Final = 256
 AT_ONCE: Final = 100_000
-"""Validations of the same sessions that a worker is asked for at once."""
+"""The number of validations of the same sessions in one request to a worker."""
 
 BATCH: Final = 10_000
-"""How many ids of sessions that are each read once a worker has at a time."""
+"""The number of session ids that a worker holds at a time, when each is read once."""
 
 AGAIN: Final = "read again"
 FIRST: Final = "never read before"
@@ -27,7 +27,7 @@ MB: Final = 1e6
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Ours, with the near-cache and without, each way of reading in a process of its own."""
+    """Measure this library, with and without the near-cache; each kind of read has a process."""
     mine = [
         subject
         for subject in everybody()
@@ -48,11 +48,12 @@ def measure(plan: Plan) -> Iterator[Row]:
 
 
 def _never_read(subject: Running, server: Server, validations: Sequence[int]) -> Iterator[Row]:
-    """Read more and more sessions, each of them once."""
+    """Read more and more sessions, each of them once, and yield the memory at each step."""
     server.flush()
     made = stock(subject, server.port, validations[-1])
     assert made
-    subject.ask("take", "first", *made, 0, BATCH)  # so that later on it replaces ids by as many
+    # The first batch is in memory before the measurement: later ones only replace it.
+    subject.ask("take", "first", *made, 0, BATCH)
     done = 0
     for count in validations:
         while done < count:
@@ -83,14 +84,14 @@ SECTION: Final = Section(
     name=NAME,
     title="Memory",
     about=(
-        "Megabytes of the whole process after so many validations, 256 at once, of the same sessions over and over or of "
-        "sessions of which each is read once; measured once."
+        "Megabytes of the whole process by the number of validations, 256 at once, of the same "
+        "sessions again and again, or of sessions that are each read once. Measured once."
     ),
     columns="validations",
     measure=measure,
     goals=(
         Goal(
-            text="memory of a process that validated a million sessions, beyond that after a thousand",
+            text="memory of a process after validating a million sessions, beyond that after 1,000",
             row=_after(FIRST, FULL.never_read[-1]),
             base=_after(FIRST, FULL.never_read[0]),
             by="difference",
@@ -98,7 +99,10 @@ SECTION: Final = Section(
             bound=5,
         ),
         Goal(
-            text="memory of the process after 10 million validations of the same sessions, against that after 100,000 (5 % is noise)",
+            text=(
+                "memory of the process after 10 million validations of the same sessions, against "
+                "that after 100,000 (5 % is noise)"
+            ),
             row=_after(AGAIN, FULL.validations[-1]),
             base=_after(AGAIN, FULL.validations[0]),
             better="lower",

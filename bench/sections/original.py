@@ -1,4 +1,4 @@
-"""Validating sessions beside the original on Node, in longer measurements and nobody else's company."""
+"""Validating sessions, compared with Lucia JS on Node alone, in longer measurements."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,14 +16,14 @@ __all__ = ["SECTION"]
 NAME: Final = "original"
 CALLERS: Final = 256
 TIMES: Final = 4
-"""How many times as long as others' a measurement takes."""
+"""The duration of a measurement, as a multiple of other sections'."""
 
 READS: Final = {"again": "sessions read again", "first": "sessions never read before"}
 BOUNDS: Final = {"asyncio": 1.15, "uvloop": 1.4}
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Measure the three of them in alternation, on the same server."""
+    """Measure this library on both event loops and Lucia JS on Node, on the same server."""
     longer = replace(plan, size=replace(plan.size, seconds=TIMES * plan.size.seconds))
     node = Subject(name=THE_ORIGINAL, library="lucia", loop="Node")
     wanted = ours("asyncio"), ours("uvloop"), node
@@ -50,10 +50,11 @@ def _row(subject: str, loop: str, operation: str) -> Want:
 
 SECTION: Final = Section(
     name=NAME,
-    title="Beside the original on Node",
+    title="Compared with Lucia on Node",
     about=(
-        "Sessions a second; in brackets, times those of `lucia` on Node. *Read again* are the same four thousand "
-        "sessions over and over; of those *never read before* each is read once, and there are as many as are read."
+        "Sessions per second; in brackets, the ratio to `lucia` on Node. *Read again*: the same "
+        "four thousand sessions again and again. *Never read before*: each session on the server "
+        "is read once."
     ),
     columns="concurrency",
     base=Want(NAME, THE_ORIGINAL, {"loop": "Node"}),

@@ -1,4 +1,4 @@
-"""Logging in with passwords, many at once."""
+"""Concurrent logins with passwords."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -20,7 +20,7 @@ PARTS: Final = {
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Ours and fastapi-users, each with its default hash."""
+    """Measure this library and fastapi-users, each with its default hash."""
     libraries = {OURS: "ours", "fastapi-users": "fastapi_users"}
     wanted = [
         Subject(name=name, library=library, loop=loop, program="login_worker")
@@ -56,10 +56,11 @@ def measure(plan: Plan) -> Iterator[Row]:
 
 SECTION: Final = Section(
     name=NAME,
-    title="Logging in, many at once",
+    title="Concurrent logins",
     about=(
-        "So many logins with a right password at once, users in memory, each library with its default hash: scrypt with 32 MiB, Argon2 "
-        "with 64 MiB. *Another coroutine* sleeps a millisecond at a time; its delay is what it sleeps longer."
+        "Concurrent logins with the right password, by their number; users are in memory, and each "
+        "library uses its default hash: scrypt with 32 MiB, Argon2 with 64 MiB. *Another "
+        "coroutine* sleeps a millisecond at a time; its delay is the time it oversleeps."
     ),
     columns="logins",
     measure=measure,

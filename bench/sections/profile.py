@@ -1,4 +1,4 @@
-"""Where the time goes, by module."""
+"""A profile of the operations by module."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -17,16 +17,16 @@ NAME: Final = "profile"
 ASYNC: Final = (("again", 1), ("again", 256), ("first", 256), ("create", 256), ("renew", 256))
 WARM: Final = 1_000
 TIMES: Final = 4
-"""How many times as long as a measurement of a rate it takes."""
+"""The duration of a profile, as a multiple of a measurement of a rate."""
 
 LEAST: Final = 1.5
-"""Per cent: what never takes so much is summed up."""
+"""The per cent of the time below which modules are summed up."""
 
 THE_REST: Final = "everything else"
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Ours, async and sync."""
+    """Profile this library, async and sync."""
     sync = Subject(name=OURS, library="ours_sync", loop="threads", program="sync_worker")
     with (
         own_server("redis-server", plan.folder) as server,
@@ -67,7 +67,7 @@ def _profile(subject: Running, operation: str, callers: int, plan: Plan) -> dict
 
 
 def _most_first(profiles: dict[str, dict[str, float]]) -> list[str]:
-    """All modules, the dearest first; what is no module at the end."""
+    """Return all modules, the most expensive first, and the waiting time last."""
     modules = {where for profile in profiles.values() for where in profile} - {WAITING}
     return [
         *sorted(
@@ -81,9 +81,10 @@ SECTION: Final = Section(
     name=NAME,
     title="Where the time goes",
     about=(
-        "Per cent of the time, by module, on asyncio: looked at after each millisecond of the processor's time. What is done in C counts "
-        "as its caller's: asyncio's part is the event loop, and what sends and receives. `bench` is the load itself. Modules below "
-        f"{LEAST:g} % everywhere are summed up. Measured once."
+        "Per cent of the time by module, on asyncio, sampled each millisecond of processor time. "
+        "C code counts as its caller's: asyncio's part is the event loop, sending and receiving. "
+        f"`bench` is the load itself. Modules below {LEAST:g} % everywhere are summed up. "
+        "Measured once."
     ),
     columns="profile",
     measure=measure,

@@ -1,4 +1,4 @@
-"""Signing a user out everywhere."""
+"""Revoking all sessions of a user."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,11 +18,11 @@ NAME: Final = "revoke-all"
 ALL_OF_IT: Final = "all of it"
 LONGEST: Final = "longest command"
 OWN: Final = b"SLOWLOG"
-"""The commands that the measurement itself sends."""
+"""The prefix of the commands that the measurement itself sends."""
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """All who have such a call."""
+    """Measure the libraries that can revoke all sessions of a user."""
     others = (
         Subject(name=THE_ORIGINAL, library="lucia", loop="Node"),
         Subject(name="crudauth", library="crudauth", loop="asyncio"),
@@ -58,7 +58,7 @@ def measure(plan: Plan) -> Iterator[Row]:
 
 
 def _once(subject: Running, where: Server | Cluster, count: int) -> tuple[float, float]:
-    """How long it takes, and the longest that one command keeps a server, in milliseconds."""
+    """Return the milliseconds of the call, and of the longest single command on a server."""
     clients: list[Any] = [redis.Redis(port=port) for port in where.ports]
     where.flush()
     subject.ask("create_all", count)
@@ -81,14 +81,17 @@ SECTION: Final = Section(
     name=NAME,
     title="Signing out everywhere",
     about=(
-        "Milliseconds, by how many sessions the user has; and the longest that any single command kept a server from everybody else, "
-        "by the server's own `SLOWLOG`. The cluster is of three nodes."
+        "Milliseconds by the number of the user's sessions; and the longest time that a single "
+        "command blocked a server, from its `SLOWLOG`. The cluster has three nodes."
     ),
     columns="sessions",
     measure=measure,
     goals=tuple(
         Goal(
-            text=f"signing out everywhere, 10,000 sessions, the longest that one command keeps the server: {place}",
+            text=(
+                "signing out everywhere, 10,000 sessions, the longest that one command blocks a "
+                f"server: {place}"
+            ),
             row=Want(NAME, OURS, {"place": place, "what": LONGEST, "sessions": 10_000}),
             better="lower",
             bound=10,

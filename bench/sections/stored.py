@@ -20,14 +20,14 @@ COST: Final = "cost of one"
 GROWTH: Final = "times that of the fewest"
 CALLERS: Final = 256
 LEAST: Final = 1_000
-"""How many sessions are read again and again, and how many of the others are read in a batch."""
+"""The number of sessions that are read again and again, and the batch size of other reads."""
 
 READS: Final = {"again": "read again", "first": "never read before"}
 BOUND: Final = 1.1
 
 
 class Stored:
-    """So many sessions of one subject, in a process and on a server of their own."""
+    """A number of sessions of one subject, in a process and on a server of their own."""
 
     def __init__(self, subject: Running, server: Server, count: int) -> None:
         self.subject = subject
@@ -37,10 +37,10 @@ class Stored:
         subject.ask("take", "again", *self._made, 0, LEAST)
 
     def rate(self, operation: str, count: int) -> float:
-        """Read so many sessions, or the next full thousand; how many that is a second.
+        """Read at least `count` sessions, and return the reads per second.
 
-        Those that were never read are read by the thousand, as many as the smallest number of
-        stored sessions. When none are left all are replaced by others, which is not measured.
+        Sessions that were never read are read in batches of a thousand, the smallest number of
+        stored sessions. When none is left, all are replaced outside of the measured time.
         """
         if operation == "again":
             return self.subject.rate(operation, CALLERS, count)
@@ -63,7 +63,7 @@ class Stored:
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Measure ours and bare coalesced reads; in each round, each number of sessions once."""
+    """Measure this library and bare coalesced reads, in alternation over the numbers stored."""
     raw = Subject(name=RAW, library="redis_mget", loop="asyncio")
     with ExitStack() as stack:
         stores: list[Stored] = []
@@ -89,7 +89,7 @@ def measure(plan: Plan) -> Iterator[Row]:
 
 
 def _warm_up(store: Stored, operation: str, plan: Plan) -> int:
-    """Read until the rate stops rising; how many reads make a measurement."""
+    """Read until the rate stops rising, and return the number of reads in a measurement."""
     size = plan.size
     if operation == "first":
         warm_up(lambda: store.rate(operation, size.never_read_at_once), size.windows)
@@ -114,15 +114,19 @@ SECTION: Final = Section(
     name=NAME,
     title="By the number of stored sessions",
     about=(
-        "Microseconds for each validation, 256 at once: of the same thousand sessions over and over, and of sessions that were never "
-        "read before, from all over the server's memory, a thousand in each measurement. The bare reads are the GETs of one turn of the "
-        "event loop in one MGET, over redis-py, of records of the same size that nobody decodes."
+        "Microseconds per validation, 256 at once: of the same thousand sessions again and again, "
+        "and of sessions never read before, spread over the server's memory, a thousand in each "
+        "measurement. The bare reads gather the GETs of one turn of the event loop in one MGET of "
+        "redis-py. Their records have the same size and are not decoded."
     ),
     columns="stored",
     measure=measure,
     goals=tuple(
         Goal(
-            text=f"cost of a validation with 1,000,000 stored sessions, against that with 1,000: {reads}",
+            text=(
+                "cost of a validation with 1,000,000 stored sessions, against that with 1,000: "
+                f"{reads}"
+            ),
             row=Want(NAME, OURS, {"reads": reads, "what": GROWTH, "stored": FULL.stored[-1]}),
             better="lower",
             bound=BOUND,

@@ -1,4 +1,4 @@
-"""Validating sessions in sync code."""
+"""Validating and creating sessions in sync code."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -17,7 +17,7 @@ THREADS: Final = (1, 16)
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """All sync libraries, each with sessions of its own on the same server."""
+    """Measure all sync libraries, each with its own sessions on the same server."""
     with (
         own_server("redis-server", plan.folder) as server,
         started(server.url, *sync()) as subjects,
@@ -41,7 +41,10 @@ def _row(subject: str) -> Want:
 SECTION: Final = Section(
     name=NAME,
     title="Sync",
-    about="Sessions a second, in one thread and in 16; in brackets, times those of bare calls of redis-py.",
+    about=(
+        "Sessions per second, in one thread and in 16; in brackets, the ratio to bare calls of "
+        "redis-py."
+    ),
     columns="threads",
     base=Want(NAME, BARE, {}),
     measure=measure,

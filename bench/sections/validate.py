@@ -18,7 +18,7 @@ FIRST: Final = "validate first"
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Everybody, each with sessions of its own on the same server."""
+    """Measure all async libraries, each with its own sessions on the same server."""
     with (
         own_server("redis-server", plan.folder) as server,
         started(server.url, *everybody()) as subjects,
@@ -44,9 +44,11 @@ SECTION: Final = Section(
     name=NAME,
     title="Validating a session, one server",
     about=(
-        "Sessions a second, by how many requests validate one at once; in brackets, times those of bare GETs over redis-py on asyncio. "
-        "*Again* reads the same sessions over and over; *first* reads each one once, so that nothing can be known of it from before. "
-        "fastapi-users also makes the user, from memory; starsessions is without the write and the Set-Cookie of its middleware."
+        "Sessions per second, by the number of concurrent validations; in brackets, the ratio to "
+        "bare GETs over redis-py on asyncio. *Again* reads the same sessions again and again; "
+        "*first* reads each session once, so that no cache can know it. fastapi-users also creates "
+        "the user, from memory; starsessions is measured without its middleware's write and "
+        "Set-Cookie."
     ),
     columns="concurrency",
     base=Want(NAME, BARE, {"loop": "asyncio"}),
@@ -54,7 +56,7 @@ SECTION: Final = Section(
         Plot(
             name="throughput",
             title="Validating the same sessions again, one server",
-            y="sessions a second",
+            y="sessions per second",
             setting={"operation": AGAIN},
         ),
     ),

@@ -1,4 +1,4 @@
-"""Making, renewing and ending sessions, on one server."""
+"""Creating, renewing and revoking sessions, on one server."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -16,7 +16,7 @@ NAME: Final = "writes"
 
 
 def measure(plan: Plan) -> Iterator[Row]:
-    """Everybody, one after another on the same server, which is empty at each beginning."""
+    """Measure all async libraries on the same server, which is emptied before each measurement."""
     with (
         own_server("redis-server", plan.folder) as server,
         started(server.url, *everybody()) as subjects,
@@ -39,11 +39,12 @@ def _row(subject: str, operation: str) -> Want:
 
 SECTION: Final = Section(
     name=NAME,
-    title="Making, renewing and ending sessions, one server",
+    title="Creating, renewing and revoking sessions, one server",
     about=(
-        "Sessions a second; in brackets, times those of bare SETs and DELs over redis-py on asyncio. *Renew* is the validation of a "
-        "session that is due for it; *create* is without a password. In fastapi-users, starsessions and bare redis-py a session is in no "
-        "list of its user's, and is not renewed."
+        "Sessions per second; in brackets, the ratio to bare SETs and DELs over redis-py on "
+        "asyncio. *Renew* is the validation of a session that is due for renewal; *create* checks "
+        "no password. fastapi-users, starsessions and bare redis-py keep no list of a user's "
+        "sessions, and don't renew them."
     ),
     columns="concurrency",
     base=Want(NAME, BARE, {"loop": "asyncio"}),

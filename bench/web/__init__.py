@@ -1,7 +1,7 @@
-"""One small FastAPI application for each library, set up as its documentation says.
+"""Small FastAPI applications, one per library, set up as its documentation says.
 
-Each module has ``make_web(url, **settings)``. ``POST /login/{user_id}`` sets the library's cookie, and ``GET /me``, which is measured,
-answers with the id of the user whose cookie it is.
+Each module has ``make_web(url, **settings)``. ``POST /login/{user_id}`` sets the library's cookie.
+``GET /me``, the measured endpoint, returns the id of the logged-in user.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ __all__ = ["Web"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Web:
-    """An application that is served.
+    """An application to serve.
 
     Args:
         app: the application.
-        guarded: whether it answers 401 to who has not logged in.
+        guarded: whether ``GET /me`` answers 401 without a valid cookie.
     """
 
     app: FastAPI

@@ -1,4 +1,4 @@
-"""No library: what any dependency could reach at most."""
+"""An application without a library: the upper bound for any dependency."""
 
 import asyncio
 from typing import Annotated, Final, Literal
@@ -12,16 +12,16 @@ NOBODY = user_ids(1)[0]
 
 
 WAIT: Final = 1.0
-"""In seconds."""
+"""How long the dependency waits, in seconds."""
 
 
 async def nothing() -> str:
-    """Whoever it is."""
+    """Return the user's id at once."""
     return NOBODY
 
 
 async def waiting() -> str:
-    """Take a while to say so."""
+    """Return the user's id after a while."""
     return await asyncio.sleep(WAIT, NOBODY)
 
 
@@ -29,7 +29,7 @@ DEPENDENCIES: Final = {"nothing": nothing, "waiting": waiting}
 
 
 def make_web(_url: str, *, dependency: Literal["nothing", "waiting"] | None) -> Web:
-    """Make the endpoint as it is, or with an async dependency that does nothing or waits."""
+    """Make an endpoint without a dependency, or with one that does nothing or waits."""
     app = FastAPI()
 
     @app.post("/login/{user_id}")

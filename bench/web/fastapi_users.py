@@ -1,4 +1,4 @@
-"""fastapi-users: its cookie transport over its ``RedisStrategy``, users in memory."""
+"""fastapi-users, with its cookie transport over its ``RedisStrategy``, and users in memory."""
 
 import uuid
 from collections.abc import AsyncGenerator
@@ -21,7 +21,7 @@ from bench.web import Web
 
 
 def make_web(url: str) -> Web:
-    """As the documentation has it."""
+    """Set the application up as the documentation shows."""
     client: Any = redis.asyncio.from_url(url, decode_responses=True, max_connections=CONNECTIONS)
     users = Users()
 

@@ -1,4 +1,4 @@
--- Asks for the same page with the cookies of a file, one a line, in turn: wrk -s load.lua URL -- FILE
+-- Request one URL with the cookies of a file in turn, one per line: wrk -s load.lua URL -- FILE
 
 local requests = {}
 local sent = 0
@@ -17,5 +17,6 @@ end
 function done(summary)
    local errors = summary.errors
    local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-   print(string.format('{"requests": %d, "microseconds": %d, "failed": %d}', summary.requests, summary.duration, failed))
+   local report = '{"requests": %d, "microseconds": %d, "failed": %d}'
+   print(string.format(report, summary.requests, summary.duration, failed))
 end

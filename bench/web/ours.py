@@ -1,4 +1,4 @@
-"""lucia-auth: this library, with its FastAPI dependencies."""
+"""lucia-auth, with its FastAPI dependencies."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from lucia.middleware.fastapi import FastAPIAuth
 
 
 def make_web(url: str, *, validate_ahead: bool = False, **settings: Any) -> Web:
-    """The other settings are the adapter's, with times in seconds."""
+    """Set the application up; other settings are the adapter's, with times in seconds."""
     client = Redis.from_url(url, max_connections=CONNECTIONS)
     auth = AsyncAuth(
         sessions=AsyncRedisSessionAdapter(client, **with_times(settings)),

@@ -1,4 +1,4 @@
-"""starsessions: its middleware, with the session loaded for each request, as one has it that looks for a login in each."""
+"""starsessions, with its middleware and its autoload middleware, which loads each session."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from bench.web import Web
 
 
 def make_web(url: str) -> Web:
-    """As the documentation has it."""
+    """Set the application up as the documentation shows."""
     client: Any = Redis.from_url(url, max_connections=CONNECTIONS)
     app = FastAPI()
     app.add_middleware(SessionAutoloadMiddleware)

@@ -1,1 +1,1 @@
-"""The session cookie and the origin check."""
+"""Tests of the session cookie and the origin check."""

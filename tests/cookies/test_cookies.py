@@ -1,4 +1,4 @@
-"""The session cookie: its options, the text of Set-Cookie, and finding it among what a request sends."""
+"""The session cookie: its options, the Set-Cookie header, and the search in a Cookie header."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -31,14 +31,15 @@ SESSION = make_session(
     created_at=datetime(2033, 5, 3, tzinfo=UTC),
     metadata={},
 )
+EXPIRES = "Expires=Wed, 18 May 2033 03:33:20 GMT"
 ENVS: tuple[Env, ...] = get_args(Env)
 
 junk = st.text(st.characters(blacklist_characters=";"))
-"""What may stand between two semicolons."""
+"""Any text that can stand between two semicolons."""
 
 
 def text(session: Session | None, env: Env = "PROD", **options: Any) -> str:
-    """The Set-Cookie text for these options."""
+    """Return the Set-Cookie header for these options."""
     return create_session_cookie(session, SessionCookie(**options), env).serialize()
 
 
@@ -48,27 +49,27 @@ def text(session: Session | None, env: Env = "PROD", **options: Any) -> str:
         (
             "PROD",
             {},
-            f"auth_session={ID}; Expires=Wed, 18 May 2033 03:33:20 GMT; Path=/; SameSite=Lax; HttpOnly; Secure",
+            f"auth_session={ID}; {EXPIRES}; Path=/; SameSite=Lax; HttpOnly; Secure",
         ),
         (
             "DEV",
             {},
-            f"auth_session={ID}; Expires=Wed, 18 May 2033 03:33:20 GMT; Path=/; SameSite=Lax; HttpOnly",
+            f"auth_session={ID}; {EXPIRES}; Path=/; SameSite=Lax; HttpOnly",
         ),
         (
             "PROD",
             {"name": "__Host-auth_session", "same_site": "strict"},
-            f"__Host-auth_session={ID}; Expires=Wed, 18 May 2033 03:33:20 GMT; Path=/; SameSite=Strict; HttpOnly; Secure",
+            f"__Host-auth_session={ID}; {EXPIRES}; Path=/; SameSite=Strict; HttpOnly; Secure",
         ),
         (
             "PROD",
             {"name": "sid", "same_site": "none", "path": "/app", "domain": "example.com"},
-            f"sid={ID}; Expires=Wed, 18 May 2033 03:33:20 GMT; Domain=example.com; Path=/app; SameSite=None; HttpOnly; Secure",
+            f"sid={ID}; {EXPIRES}; Domain=example.com; Path=/app; SameSite=None; HttpOnly; Secure",
         ),
     ],
 )
 def test_the_set_cookie_text(env: Env, options: dict[str, Any], expected: str) -> None:
-    """Set-Cookie is the id, the idle end, HttpOnly, Secure in PROD alone, what was configured, and nothing else."""
+    """Set-Cookie has the id, the idle end, HttpOnly, Secure in PROD only, and the options."""
     assert text(SESSION, env, **options) == expected
 
 
@@ -79,7 +80,7 @@ def test_the_set_cookie_text(env: Env, options: dict[str, Any], expected: str) -
 def test_setting_and_clearing_differ_in_value_and_expiry_alone(
     env: Env, options: dict[str, Any]
 ) -> None:
-    """A browser drops the cookie that was set, since everything that names it is the same."""
+    """Clearing differs from setting only in value and expiry, so that browsers match them."""
     set_, clear = (text(session, env, **options) for session in (SESSION, None))
     assert "Expires=Thu, 01 Jan 1970 00:00:00 GMT;" in clear
     restored = clear.replace("=;", f"={ID};", 1).replace(
@@ -89,7 +90,7 @@ def test_setting_and_clearing_differ_in_value_and_expiry_alone(
 
 
 def test_the_last_second_of_the_calendar_can_be_an_expiry() -> None:
-    """The end of the year 9999 is written like any other time."""
+    """The end of the year 9999 is a valid expiry."""
     far = changed(
         SESSION,
         idle_period_expires_at=datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
@@ -98,7 +99,7 @@ def test_the_last_second_of_the_calendar_can_be_an_expiry() -> None:
 
 
 def test_a_cookie_keeps_its_value_out_of_its_repr() -> None:
-    """The session id is a secret, and reprs end up in logs."""
+    """The repr of a cookie does not contain the session id: reprs are logged."""
     assert ID not in repr(create_session_cookie(SESSION, SessionCookie(), "PROD"))
 
 
@@ -119,7 +120,7 @@ def test_a_cookie_keeps_its_value_out_of_its_repr() -> None:
     ],
 )
 def test_a_value_that_a_cookie_cannot_hold_is_refused(value: str) -> None:
-    """Nothing breaks out of the value, and the refusal does not repeat it."""
+    """A value with a forbidden character is refused, and the error does not repeat it."""
     cookie = create_session_cookie(
         changed(SESSION, session_id=f"secret{value}"), SessionCookie(), "PROD"
     )
@@ -130,7 +131,7 @@ def test_a_value_that_a_cookie_cannot_hold_is_refused(value: str) -> None:
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, blacklist_characters='",;\\')))
 def test_a_value_that_a_cookie_can_hold_comes_back(value: str) -> None:
-    """Every cookie-octet of RFC 6265 passes, and the text is found again as it was."""
+    """Every cookie-octet of RFC 6265 is accepted, and the value is found again."""
     serialized = create_session_cookie(
         changed(SESSION, session_id=value), SessionCookie(), "DEV"
     ).serialize()
@@ -138,7 +139,7 @@ def test_a_value_that_a_cookie_can_hold_comes_back(value: str) -> None:
 
 
 def test_what_is_written_is_what_others_read() -> None:
-    """The standard library's parser finds the same attributes."""
+    """The parser of the standard library reads the same attributes."""
     morsel = SimpleCookie(text(SESSION, domain="example.com"))[NAME]
     found = {key: value for key, value in morsel.items() if value}
     assert morsel.value == ID
@@ -183,7 +184,7 @@ def test_what_is_written_is_what_others_read() -> None:
     ],
 )
 def test_options_that_break_the_cookie_are_refused(options: dict[str, Any]) -> None:
-    """What browsers would misread or drop is an error where it is configured."""
+    """Options that browsers would misread or drop are refused when they are configured."""
     with pytest.raises(ValueError, match=r"cookie|same_site"):
         SessionCookie(**options)
 
@@ -202,7 +203,7 @@ def test_options_that_break_the_cookie_are_refused(options: dict[str, Any]) -> N
     ],
 )
 def test_options_that_browsers_accept_are_accepted(options: dict[str, Any]) -> None:
-    """Nothing is refused that works in production."""
+    """Unusual but valid options are accepted."""
     cookie = SessionCookie(**options)
     cookie.check_env("PROD")
     assert create_session_cookie(None, cookie, "PROD").serialize().startswith(f"{cookie.name}=; ")
@@ -219,7 +220,7 @@ def test_options_that_browsers_accept_are_accepted(options: dict[str, Any]) -> N
     ],
 )
 def test_a_cookie_that_must_be_secure_is_refused_in_development(options: dict[str, Any]) -> None:
-    """Where cookies are not Secure, an Auth of either flavour refuses a cookie that browsers would drop."""
+    """In DEV, sync and async Auth refuse a cookie that browsers drop unless it is Secure."""
     cookie = SessionCookie(**options)
     with pytest.raises(ValueError, match="Secure"):
         AsyncAuth(sessions=AsyncMemoryAdapter(), env="DEV", session_cookie=cookie)
@@ -230,7 +231,7 @@ def test_a_cookie_that_must_be_secure_is_refused_in_development(options: dict[st
 
 
 def test_a_cookie_is_plain_data() -> None:
-    """Frameworks that set cookies by their own means find every part of it, the time in UTC."""
+    """A cookie exposes all of its parts, with the expiry in UTC, for other frameworks."""
     assert Auth(sessions=MemoryAdapter(), env="DEV").create_session_cookie(SESSION) == Cookie(
         name=NAME,
         value=ID,
@@ -279,7 +280,7 @@ def test_a_cookie_is_plain_data() -> None:
     ],
 )
 def test_finding_the_cookie(headers: Sequence[str], expected: str | None) -> None:
-    """The first cookie of exactly this name that can be a session id counts; if none can, the first that is not empty."""
+    """The first cookie of the name that can be a session id is found, else the first non-empty."""
     assert find_cookie(headers, NAME) == expected
 
 
@@ -287,7 +288,11 @@ def test_finding_the_cookie(headers: Sequence[str], expected: str | None) -> Non
     "space", ["\u00a0", "\u2000", "\u3000", "\x0b", "\x0c", "\x1c", "\x85", "\ufeff", "\r", "\n"]
 )
 def test_only_spaces_and_tabs_are_trimmed(space: str) -> None:
-    """A sibling domain can't pass a cookie with an odd space before its name for one that has a prefix only the host may set."""
+    """Other whitespace is kept.
+
+    Otherwise a sibling domain could pass off a cookie with an odd space before its name as one
+    with the prefix ``__Host-``.
+    """
     name = "__Host-auth_session"
     assert find_cookie([f"{space}{name}=evil; {name}{space}=evil; {name}={ID}"], name) == ID
     assert find_cookie([f"{name}={space}{ID}{space}"], name) == f"{space}{ID}{space}"
@@ -295,7 +300,7 @@ def test_only_spaces_and_tabs_are_trimmed(space: str) -> None:
 
 @given(st.lists(st.text()), st.text(min_size=1))
 def test_nothing_in_a_header_raises(headers: list[str], name: str) -> None:
-    """Any text at all is either the cookie or not."""
+    """Any text in a header is either the cookie or not, and never an exception."""
     found = find_cookie(headers, name)
     assert found is None or any(found in header for header in headers)
 
@@ -307,7 +312,7 @@ def test_nothing_in_a_header_raises(headers: list[str], name: str) -> None:
 def test_nothing_hides_a_good_cookie(
     before: list[str], after: list[str], earlier: list[str]
 ) -> None:
-    """A session id is found wherever it stands among garbage, behind malformed cookies of its own name too."""
+    """A session id is found among any garbage, also behind malformed cookies of its name."""
     pairs = [
         pair if pair.partition("=")[0].strip(" \t") != NAME else f"{NAME}=-{pair}"
         for pair in before

@@ -1,4 +1,4 @@
-"""The origin check: the whole decision table, the comparison of origins, and what a failure shows."""
+"""The origin check: its decision table, the comparison of origins, and reported failures."""
 
 import logging
 from collections.abc import Sequence
@@ -69,16 +69,16 @@ PASSING: dict[str, frozenset[str]] = {
     "same-site": frozenset({"trusted"}),
     "cross-site": frozenset({"trusted"}),
 }
-"""Which Origin headers pass beside which Sec-Fetch-Site; beside the others none does."""
+"""The Origin headers that pass, by Sec-Fetch-Site. With other values none passes."""
 
 
 def refuse_cookie(cookie: Cookie) -> None:
-    """A response that must not be touched."""
+    """Raise AssertionError: the response must not be changed."""
     raise AssertionError(cookie.name)
 
 
 def refuse_header(name: str, value: str) -> None:
-    """A response that must not be touched."""
+    """Raise AssertionError: the response must not be changed."""
     raise AssertionError(name, value)
 
 
@@ -89,7 +89,7 @@ def make_context(
     websocket: bool = False,
     **headers: str | Sequence[str],
 ) -> RequestContext:
-    """A request with these headers, whose names have underscores here."""
+    """Return a request with these headers, whose names have underscores here."""
     listed = {
         name.replace("_", "-"): [value] if isinstance(value, str) else value
         for name, value in headers.items()
@@ -105,14 +105,17 @@ def make_context(
 
 
 def passes(context: RequestContext, *trusted: str) -> bool:
-    """Whether the request passes beside these trusted origins."""
+    """Return whether the request passes with these trusted origins."""
     return check_origin(context, configured_origins(trusted)) is None
 
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_the_decision_table(site: str, origin: str) -> None:
-    """Sec-Fetch-Site sent once decides first, then the Origin header; only that lets a request pass that may change things."""
+    """A single valid Sec-Fetch-Site decides first, then the Origin header.
+
+    Only requests that may change something are checked.
+    """
     expected = origin in PASSING.get(site, ())
     headers: dict[str, Any] = {"sec_fetch_site": SITES[site], "origin": ORIGINS[origin]}
     assert {
@@ -180,7 +183,7 @@ def test_the_decision_table(site: str, origin: str) -> None:
 def test_origins_are_compared_by_scheme_host_and_port(
     url: str, origin: str, expected: bool
 ) -> None:
-    """Default ports, upper case and ws for http make no difference; everything else does, and what is no origin equals nothing."""
+    """Default ports, letter case, and ws for http make no difference; everything else does."""
     assert passes(make_context(url=url, origin=origin)) is expected
 
 
@@ -188,7 +191,7 @@ def test_origins_are_compared_by_scheme_host_and_port(
 @example("https://[::1", "https://]")
 @example("http://[v1.a]", "http://\uff0f")
 def test_no_text_makes_the_check_raise(url: str, header: str) -> None:
-    """A request with any text at all passes or fails."""
+    """A request with any text in URL and Origin passes or fails, and never raises."""
     context = make_context(url=url, origin=header)
     assert passes(context) is (
         parse_bare_origin(header.strip(" \t")) == parse_origin(url) is not None
@@ -197,13 +200,13 @@ def test_no_text_makes_the_check_raise(url: str, header: str) -> None:
 
 @given(st.text(alphabet="/?#\\@ \t\r\n\x00:[].%a", min_size=1))
 def test_a_bare_origin_names_nothing_more(rest: str) -> None:
-    """What follows the host either belongs to the host or the port, or makes it no origin."""
+    """Text after the host belongs to the host or the port, or is no origin."""
     origin = parse_bare_origin(f"https://a.example{rest}")
     assert origin is None or (origin.host, origin.port) == (f"a.example{rest}", 443)
 
 
 def test_an_origin_is_written_as_browsers_write_it() -> None:
-    """Default ports are left out and IPv6 addresses stand in brackets, so that the text is an origin again."""
+    """An origin is written without its default port, and IPv6 addresses in brackets."""
     texts = [
         "http://a.example",
         "https://a.example",
@@ -216,7 +219,7 @@ def test_an_origin_is_written_as_browsers_write_it() -> None:
 
 
 def test_a_proxy_that_ends_tls_makes_no_request_foreign() -> None:
-    """Inside the scheme is http and the host another one, yet a browser's same-origin request passes."""
+    """Behind a proxy that terminates TLS, a browser's same-origin request passes."""
     inside = "http://10.0.0.7:8000/login"
     assert passes(make_context(url=inside, sec_fetch_site="same-origin", origin=OWN))
     assert not passes(make_context(url=inside, origin=OWN)), (
@@ -226,7 +229,7 @@ def test_a_proxy_that_ends_tls_makes_no_request_foreign() -> None:
 
 
 def test_forwarded_headers_are_not_read() -> None:
-    """Anyone can send them, so they make a foreign origin no less foreign."""
+    """Forwarding headers, which anyone can send, don't make a foreign origin pass."""
     forwarded: dict[str, Any] = {
         "x_forwarded_host": "evil.example",
         "x_forwarded_proto": "https",
@@ -258,14 +261,14 @@ def test_forwarded_headers_are_not_read() -> None:
     ],
 )
 def test_a_configured_origin_that_could_never_match_is_refused(entry: str) -> None:
-    """A mistake shows when Auth is made, with the entry that is wrong."""
+    """An invalid entry in `origin` is refused when Auth is created, and named in the error."""
     with pytest.raises(ValueError, match="is not an origin") as caught:
         Auth(sessions=MemoryAdapter(), env="DEV", origin=["https://good.example", entry])
     assert repr(entry) in str(caught.value)
 
 
 def test_one_string_in_the_place_of_the_list_is_refused() -> None:
-    """A string is a collection of characters too, none of which is meant."""
+    """A string instead of a list of origins is a TypeError."""
     with pytest.raises(TypeError, match="list"):
         Auth(sessions=MemoryAdapter(), env="DEV", origin=TRUSTED)
 
@@ -275,7 +278,7 @@ def test_one_string_in_the_place_of_the_list_is_refused() -> None:
     [[TRUSTED], (TRUSTED,), {TRUSTED}, [TRUSTED, "HTTPS://APP.example:443", "http://[::1]:3000"]],
 )
 def test_any_collection_of_origins_will_do(listed: Any) -> None:
-    """The same origin written twice is one."""
+    """Any collection of origins is accepted, and duplicates count once."""
     assert Origin("https", "app.example", 443) in configured_origins(listed)
     assert len(configured_origins(listed)) == len(
         {text.lower().removesuffix(":443") for text in listed}
@@ -299,7 +302,7 @@ def test_any_collection_of_origins_will_do(listed: Any) -> None:
 def test_a_failure_is_logged_and_shown(
     headers: dict[str, Any], expected: str, received: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log and the AuthRequest say what was expected and what came, on one line whatever came."""
+    """The log and the AuthRequest report what was expected and received, on one line."""
     auth = Auth(sessions=MemoryAdapter(), env="DEV", origin=[TRUSTED])
     request = auth.handle_request(make_context(**headers))
     failure = request.origin_failure
@@ -341,7 +344,7 @@ LONG = 60_000
 def test_what_a_request_sends_makes_no_long_log_line(
     headers: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However long a header is, and whatever is in it: one short line of printable text in the log and in the error."""
+    """Whatever the headers contain, the log and the error have one short printable line."""
     request = Auth(sessions=MemoryAdapter(), env="DEV", origin=[TRUSTED]).handle_request(
         make_context(**headers)
     )
@@ -353,7 +356,7 @@ def test_what_a_request_sends_makes_no_long_log_line(
 
 
 def test_a_long_header_is_quoted_by_its_beginning() -> None:
-    """Who reads the log sees what it began with and how long it was."""
+    """A long header is quoted by its beginning and its length."""
     failure = check_origin(make_context(origin="https://evil.example/" + "a" * LONG), ())
     assert failure is not None
     assert failure.received.startswith("'https://evil.example/aaa")
@@ -365,14 +368,14 @@ def test_a_long_header_is_quoted_by_its_beginning() -> None:
 
 @pytest.mark.parametrize("url", ["https://shop\x1b.example/", f"https://{'a' * 254}/"])
 def test_a_host_that_no_origin_header_can_name_is_no_own_origin(url: str) -> None:
-    """A Host header that is no host name is not quoted: another origin is expected then."""
+    """An invalid Host header is not named as an expected origin."""
     failure = check_origin(make_context(url=url, origin=FOREIGN), configured_origins([TRUSTED]))
     assert failure is not None
     assert failure.expected == TRUSTED
 
 
 def test_the_repr_of_a_context_shows_no_secret() -> None:
-    """Neither the cookie nor the bearer token, nor the URL, whose path or query may hold a token of the application's."""
+    """The repr of a RequestContext shows no cookie, no bearer token, and no URL."""
     secret = "a" * 40
     context = make_context(
         url=f"{OWN}/reset/{secret}?token={secret}",
@@ -384,21 +387,21 @@ def test_the_repr_of_a_context_shows_no_secret() -> None:
 
 
 def test_without_trusted_origins_the_failure_names_the_setting() -> None:
-    """A developer who sees it knows what to configure."""
+    """Without trusted origins, the failure names the setting to configure."""
     failure = check_origin(make_context(origin=FOREIGN, sec_fetch_site="cross-site"), ())
     assert failure is not None
     assert failure.expected == "an origin listed in origin="
 
 
 def test_a_request_that_passes_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """Only failures are news."""
+    """A request that passes is not logged."""
     request = Auth(sessions=MemoryAdapter(), env="DEV").handle_request(make_context(origin=OWN))
     assert request.origin_failure is None
     assert caplog.records == []
 
 
 def test_the_check_can_be_turned_off() -> None:
-    """With csrf_protection=False a foreign request's cookie counts."""
+    """With csrf_protection=False, a foreign request's cookie counts."""
     store = MemoryAdapter()
     auth = Auth(sessions=store, env="DEV", csrf_protection=False)
     session = auth.create_session("ann")
@@ -410,7 +413,7 @@ def test_the_check_can_be_turned_off() -> None:
 
 
 def test_a_foreign_request_is_a_visitors_and_changes_nothing() -> None:
-    """validate and validate_user answer None, whatever would change the login raises, and store and response stay as they are."""
+    """A foreign request finds no session, can't change the login, and leaves the store alone."""
     store = MemoryAdapter()
     auth = Auth(sessions=store, users=store, env="DEV")
     session = auth.create_session("ann")
@@ -432,7 +435,7 @@ def test_a_foreign_request_is_a_visitors_and_changes_nothing() -> None:
 
 
 def test_the_check_applies_without_a_cookie_too() -> None:
-    """A login from another site is refused, though it carries nothing to abuse."""
+    """A login from another site is refused even without a cookie."""
     store = MemoryAdapter()
     with pytest.raises(InvalidRequest):
         Auth(sessions=store, env="DEV").handle_request(make_context(origin=FOREIGN)).sign_in("ann")
@@ -441,7 +444,7 @@ def test_the_check_applies_without_a_cookie_too() -> None:
 
 
 def test_parse_request_headers_checks_and_finds() -> None:
-    """It gives what the cookie holds, whether that can be an id or not, and raises for a foreign request."""
+    """parse_request_headers returns the cookie's value, and raises for a foreign request."""
     auth = Auth(sessions=MemoryAdapter(), env="DEV")
     assert (
         auth.parse_request_headers(make_context(origin=OWN, cookie="auth_session=anything"))

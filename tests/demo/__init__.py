@@ -1,1 +1,1 @@
-"""Tests of the demo: where its Redis comes from, its pages, and its check."""
+"""Tests of the demo: its Redis server, its pages, and its check."""

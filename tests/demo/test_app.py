@@ -1,4 +1,4 @@
-"""The demo's pages, beyond what its check and the browser test walk through."""
+"""The demo's pages, beyond what its check and the browser test cover."""
 
 import re
 from collections.abc import Iterator
@@ -25,12 +25,15 @@ from tools.servers import Server
 PASSWORD = "correct horse battery"
 ORIGIN = "http://testserver"
 MANY = 12
-"""So many wrong passwords in a row that the last one has to wait, however slow the machine: the seven after the fifth wait two minutes."""
+"""So many wrong passwords that the last one has to wait on any machine.
+
+The seven after the fifth add up to a wait of two minutes.
+"""
 
 
 @contextmanager
 def browser(folder: Path, view: RedisView | None) -> Iterator[TestClient]:
-    """A client of the demo that sends its Origin, as browsers do."""
+    """Yield a client of the demo that sends its Origin, as browsers do."""
     with TestClient(
         create_app(Accounts(folder / "users.sqlite3"), view), headers={"origin": ORIGIN}
     ) as client:
@@ -39,7 +42,7 @@ def browser(folder: Path, view: RedisView | None) -> Iterator[TestClient]:
 
 @pytest.fixture
 def client(redis_server: Server, tmp_path: Path) -> Iterator[TestClient]:
-    """A client of the demo over an emptied Redis."""
+    """Yield a client of the demo over an emptied Redis."""
     with redis.Redis.from_url(redis_server.url) as own:
         own.flushall()
         own.script_flush()
@@ -53,26 +56,26 @@ def sign_up(client: TestClient, name: str = "ada") -> str:
 
 
 def view_of(client: TestClient) -> RedisView:
-    """What the client's demo sees of Redis."""
+    """Return the demo's view of Redis."""
     app: Any = client.app
     view: RedisView = app.state.demo.redis
     return view
 
 
 def is_member(client: TestClient) -> bool:
-    """Whether the client is logged in."""
+    """Return whether the client is logged in."""
     return 'data-page="member"' in client.get("/").text
 
 
 def notice(page: str) -> str:
-    """The page's notice."""
+    """Return the page's notice."""
     found = re.search(r'<p class="notice[^"]*" role="(?:status|alert)">([^<]+)', page)
     assert found is not None, page
     return found[1]
 
 
 def test_every_response_has_the_security_headers(client: TestClient) -> None:
-    """Pages, files and errors alike load nothing from elsewhere, can't be framed, and keep their Origin."""
+    """Pages, files and errors have a strict content security policy and referrer policy."""
     refused = client.post("/logout", headers={"origin": "null"})
     for response in (
         client.get("/"),
@@ -87,13 +90,13 @@ def test_every_response_has_the_security_headers(client: TestClient) -> None:
 
 
 def test_pages_have_nothing_inline_and_nothing_from_elsewhere(client: TestClient) -> None:
-    """No page has a style or a script in it, or names another server."""
+    """No page has an inline style or script, or refers to another server."""
     for page in (client.get("/").text, sign_up(client)):
         assert not re.search(r"<style|\sstyle=|\son\w+=|https?://|<script(?! src=\"/static/)", page)
 
 
 def test_without_redis_the_page_says_so(tmp_path: Path) -> None:
-    """Without a server the demo works over the memory adapter, and says what is missing."""
+    """Without a server the demo uses the memory adapter, and says that Redis is missing."""
     with browser(tmp_path, None) as client:
         assert "There is no Redis server here" in client.get("/").text
         page = sign_up(client)
@@ -107,7 +110,7 @@ def test_without_redis_the_page_says_so(tmp_path: Path) -> None:
 
 
 def test_the_first_login_sends_the_script_once(client: TestClient) -> None:
-    """A server that does not know a script gets its text, and both commands are shown."""
+    """If the server does not know a script, EVALSHA and EVAL are both shown."""
     page = sign_up(client)
     assert "NOSCRIPT" in page
     assert "EVAL (its text) 2" in page
@@ -120,7 +123,7 @@ def test_the_first_login_sends_the_script_once(client: TestClient) -> None:
 
 
 def test_a_name_that_is_taken(client: TestClient) -> None:
-    """A second account of the same name, in whatever case, is refused, and nobody is logged in."""
+    """A second account of the same name, in any letter case, is refused."""
     sign_up(client)
     client.post("/logout")
     answer = client.post("/signup", data={"username": "Ada", "password": PASSWORD})
@@ -136,14 +139,14 @@ def test_a_name_that_is_taken(client: TestClient) -> None:
     [{}, {"username": "a b", "password": PASSWORD}, {"username": "ada", "password": "short"}],
 )
 def test_a_form_that_is_filled_in_wrong(fields: dict[str, str], client: TestClient) -> None:
-    """What browsers would not have sent is answered with a page, not with what was sent."""
+    """Invalid fields, which browsers would not send, are answered with a page."""
     answer = client.post("/signup", data=fields)
     assert answer.status_code == 422
     assert "That form was not filled in right" in answer.text
 
 
 def test_addresses_that_are_no_pages(client: TestClient) -> None:
-    """The address of a form leads to the page, and any other address to one that says there is none."""
+    """A form's URL leads to its page, and an unknown one to a 404 page."""
     assert client.get("/login").url.path == "/"
     answered = client.get("/nowhere")
     assert answered.status_code == 404
@@ -152,7 +155,7 @@ def test_addresses_that_are_no_pages(client: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["/password", "/delete"])
 def test_a_wrong_password_changes_nothing(path: str, client: TestClient) -> None:
-    """Changing the password and deleting the account need the current password."""
+    """Changing the password and deleting the account require the current password."""
     sign_up(client)
     page = client.post(path, data={"password": "wrong", "new_password": PASSWORD}).text
     assert "password is wrong" in notice(page)
@@ -160,7 +163,7 @@ def test_a_wrong_password_changes_nothing(path: str, client: TestClient) -> None
 
 
 def test_what_a_visitor_may_not_do_leads_to_the_visitors_page(client: TestClient) -> None:
-    """A form of a member that a visitor sends is answered with the visitor's page."""
+    """A member's form sent by a visitor leads to the visitor's page."""
     answer = client.post("/logout/others")
     assert answer.url.path == "/"
     assert 'data-page="visitor"' in answer.text
@@ -168,7 +171,7 @@ def test_what_a_visitor_may_not_do_leads_to_the_visitors_page(client: TestClient
 
 
 def test_logging_out_by_handle(client: TestClient) -> None:
-    """A handle that names no login of the person ends nothing; the one of this browser logs it out and clears the cookie."""
+    """An unknown handle revokes nothing; this browser's handle logs it out."""
     page = sign_up(client)
     assert (
         notice(client.post("/devices/logout", data={"handle": "another's"}).text)
@@ -182,7 +185,7 @@ def test_logging_out_by_handle(client: TestClient) -> None:
 
 
 def test_everywhere_else_keeps_this_browser(client: TestClient) -> None:
-    """Logging out everywhere else ends the others and keeps this session as it is, also in what is said to be written."""
+    """Logging out everywhere else revokes the other sessions and keeps this one."""
     sign_up(client)
     kept = client.cookies["auth_session"]
     client.cookies.clear()
@@ -194,11 +197,11 @@ def test_everywhere_else_keeps_this_browser(client: TestClient) -> None:
     assert client.cookies["auth_session"] == kept
     assert is_member(client)
     assert f"<del><code>session:{ended[:6]}…</code></del>" in page
-    assert page.count("just written") == 1  # the list
+    assert page.count("just written") == 1  # the user's list
 
 
 def test_a_session_that_is_over_is_said_to_be(client: TestClient, redis_server: Server) -> None:
-    """A browser whose session was ended elsewhere is told so, keeps its cookie, and can have it cleared."""
+    """A browser whose session was revoked elsewhere is told so, and can clear its cookie."""
     sign_up(client)
     with redis.Redis.from_url(redis_server.url) as own:
         own.flushall()
@@ -212,7 +215,7 @@ def test_a_session_that_is_over_is_said_to_be(client: TestClient, redis_server: 
 
 
 def test_looking_is_not_using(client: TestClient) -> None:
-    """What the page asks for by itself neither renews an idle session nor is shown as a command."""
+    """The page's own polling neither renews an idle session nor shows up as commands."""
     sign_up(client)
     page = client.post("/idle").text
     assert "Its next use renews it" in page
@@ -227,7 +230,7 @@ def test_looking_is_not_using(client: TestClient) -> None:
 
 
 def test_a_marker_is_shown_while_it_is_there(client: TestClient, redis_server: Server) -> None:
-    """Once its minute is over, a marker is not shown any more."""
+    """An expired marker is not shown."""
     sign_up(client)
     client.post("/idle")
     assert "session:renewed:" in client.get("/").text
@@ -238,7 +241,7 @@ def test_a_marker_is_shown_while_it_is_there(client: TestClient, redis_server: S
 
 
 def test_no_page_carries_an_id(client: TestClient) -> None:
-    """Neither the pages nor what they ask for by themselves carry a session id, a password or a hash."""
+    """No page, and no response to its polling, has a session id, a password or a hash."""
     pages = [
         sign_up(client),
         client.post("/idle").text,
@@ -252,13 +255,13 @@ def test_no_page_carries_an_id(client: TestClient) -> None:
 
 
 async def test_too_many_passwords_at_once() -> None:
-    """A full queue of passwords is answered with 503 and a page."""
+    """A full password queue is answered with 503 and a page."""
     answered = await answer(Request({"type": "http", "headers": []}), Overloaded())
     assert answered.status_code == 503
 
 
 def test_too_many_wrong_passwords(client: TestClient) -> None:
-    """After five, who comes again at once is told how long to wait; the commands are explained."""
+    """After five wrong passwords, the next attempt must wait, and its commands are explained."""
     sign_up(client)
     client.post("/logout")
     answers = [
@@ -271,7 +274,7 @@ def test_too_many_wrong_passwords(client: TestClient) -> None:
 
 
 def test_too_many_wrong_passwords_of_a_member(client: TestClient) -> None:
-    """Where a member is asked for the password, too many wrong ones are answered with a page; the member stays logged in."""
+    """Too many wrong passwords of a member get a page, and the member stays logged in."""
     sign_up(client)
     *_, answered = [client.post("/delete", data={"password": "wrong"}) for _ in range(MANY)]
     assert answered.status_code == 429
@@ -280,7 +283,7 @@ def test_too_many_wrong_passwords_of_a_member(client: TestClient) -> None:
 
 
 def test_journals_are_bounded() -> None:
-    """Neither the browsers that are remembered nor their entries grow without end, and an unknown cookie gets a new journal."""
+    """The number of browsers and of their entries is bounded; unknown cookies get a new journal."""
     journals = Journals()
     first = journals.of(None)
     assert journals.of(first.browser) is first
@@ -302,15 +305,24 @@ def test_journals_are_bounded() -> None:
             "Firefox on Linux",
         ),
         (
-            "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) Version/18.0 Mobile/15E148 Safari/604.1",
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) "
+                "Version/18.0 Mobile/15E148 Safari/604.1"
+            ),
             "Safari on iPhone",
         ),
         (
-            "Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0",
+            (
+                "Mozilla/5.0 (Windows NT 10.0) "
+                "AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36 Edg/141.0.0.0"
+            ),
             "Edge on Windows",
         ),
         (
-            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36",
+            (
+                "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) "
+                "AppleWebKit/537.36 Chrome/141.0.0.0 Safari/537.36"
+            ),
             "Chrome on macOS",
         ),
         ("Firefox/1", "Firefox"),
@@ -324,7 +336,7 @@ def test_user_agents_in_words(agent: str, words: str) -> None:
 
 
 def test_durations_and_times_in_words() -> None:
-    """Times to count down are exact to the second, and a time of another day has its date."""
+    """Durations are exact to the second, and times of another day have a date."""
     assert [duration(ms) for ms in (-1, 59_999, 3_600_000, 90_061_000)] == [
         "0:00",
         "0:59",
@@ -355,7 +367,7 @@ def test_durations_and_times_in_words() -> None:
 def test_commands_in_words(
     arguments: tuple[Any, ...], reply: object, line: str, shown: str
 ) -> None:
-    """A command is shown as it was sent, with ids shortened and errors by their kind."""
+    """A command is shown as sent, with ids shortened and errors reduced to their class."""
     command = show(Recorded(arguments, reply))
     assert command.line == line
     assert command.reply.startswith(shown)

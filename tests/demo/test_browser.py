@@ -1,4 +1,4 @@
-"""The demo's main job in two real browsers."""
+"""The demo's main flow in two real browsers."""
 
 import os
 import re
@@ -22,7 +22,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
 @pytest.fixture
 def demo(redis_server: Server) -> Iterator[str]:
-    """The URL of a demo that runs as its own process."""
+    """Run a demo in a process of its own, and yield its URL."""
     environ = {**os.environ, "REDIS_URL": redis_server.url}
     command = [sys.executable, "-m", "examples.demo", "--port", "0"]
     with subprocess.Popen(
@@ -39,7 +39,7 @@ def demo(redis_server: Server) -> Iterator[str]:
 
 @pytest.fixture
 async def chromium() -> AsyncIterator[Browser]:
-    """A real Chromium; a missing one is an error."""
+    """Yield a real Chromium; a missing one is an error."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=shutil.which("chromium") or "chromium", args=FLAGS
@@ -49,31 +49,34 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 async def log_in(page: Page, password: str) -> None:
-    """Fill in the form and send it."""
+    """Fill in the login form and send it."""
     await page.fill("#login-username", "ada")
     await page.fill("#login-password", password)
     await page.click("#login button")
 
 
 async def is_visitor_at_the_next_click(page: Page) -> None:
-    """The page, opened anew, is a visitor's."""
+    """Check that the page is a visitor's when it is opened again."""
     await page.click(".brand")
     await expect(page.locator("[data-page=visitor]")).to_be_visible()
 
 
 async def sticks_out(page: Page) -> list[str]:
-    """What is wider than the page, so that one had to scroll sideways."""
+    """Return the elements that are wider than the page."""
     script = """() => {
-        const root = document.documentElement, wide = (element) => element.getBoundingClientRect().right > root.clientWidth + 0.5;
-        return root.scrollWidth <= root.clientWidth ? [] : [...document.querySelectorAll("*")].filter(wide).map((e) => e.outerHTML);
+        const root = document.documentElement;
+        const right = (element) => element.getBoundingClientRect().right;
+        const wide = (element) => right(element) > root.clientWidth + 0.5;
+        if (root.scrollWidth <= root.clientWidth) return [];
+        return [...document.querySelectorAll("*")].filter(wide).map((e) => e.outerHTML);
     }"""
-    await page.wait_for_load_state()  # with its style sheet
+    await page.wait_for_load_state()  # including the style sheet
     found: list[str] = await page.evaluate(script)
     return found
 
 
 async def test_the_main_job(demo: str, chromium: Browser) -> None:
-    """Two browsers see and end each other's logins, a password change ends the other, and the page shows what Redis holds."""
+    """Two browsers see and revoke each other's logins, and the pages show the keys in Redis."""
     desktop = await chromium.new_context(viewport={"width": 1280, "height": 800})
     phone = await chromium.new_context(viewport={"width": 360, "height": 740}, user_agent=FIREFOX)
     a, b = await desktop.new_page(), await phone.new_page()
@@ -89,7 +92,7 @@ async def test_the_main_job(demo: str, chromium: Browser) -> None:
             ),
         )
 
-    # Sign up in A: the cookie is out of scripts' reach, and Redis holds a record and a list.
+    # Sign up in A: scripts can't read the cookie, and Redis has a record and a list.
     await a.goto(demo)
     await a.fill("#signup-username", "ada")
     await a.fill("#signup-name", "Ada Lovelace")
@@ -112,13 +115,13 @@ async def test_the_main_job(demo: str, chromium: Browser) -> None:
     await expect(a.locator(".key.record pre")).to_contain_text('"active_expires"')
     await expect(a.locator(".latest")).to_contain_text("the script “create”")
 
-    # The TTL counts down by itself.
+    # The TTL on the page counts down.
     ttl = a.locator(".key.record .ttl > time")
     before = await ttl.inner_text()
     assert re.fullmatch(r"14 d 23:59:\d\d", before)
     await expect(ttl).not_to_have_text(before)
 
-    # Log in in B: A sees two entries without a click, and B fits a phone.
+    # Log in with B: A shows two entries without a click, and B's page fits a phone.
     await b.goto(demo)
     assert await sticks_out(b) == []
     await log_in(b, OLD)
@@ -129,14 +132,14 @@ async def test_the_main_job(demo: str, chromium: Browser) -> None:
     await expect(a.locator(".device:not(.here) .name")).to_contain_text("Firefox on Linux")
     await expect(a.locator(".key.record")).to_have_count(2)
 
-    # A logs B out, and B learns it.
+    # A logs B out, and B's page shows it.
     await a.click(".device:not(.here) button")
     await expect(a.locator(".device")).to_have_count(1)
     await expect(a.locator(".latest .gone")).to_contain_text("session:")
     await expect(b.locator("#ended")).to_be_visible()
     await is_visitor_at_the_next_click(b)
 
-    # A session that has gone idle is renewed by its next use: another id, the same handle, and a marker for a minute.
+    # An idle session is renewed by its next use: it has a new id, the same handle, and a marker.
     handle = await a.locator(".device.here .handle code").inner_text()
     await a.click("text=Let this session go idle")
     await a.click("text=Use it now")
@@ -150,14 +153,14 @@ async def test_the_main_job(demo: str, chromium: Browser) -> None:
     )
     await expect(a.locator(".key.marker .ttl > time")).to_have_text(re.compile(r"0:\d\d"))
 
-    # Log out everywhere: both are visitors.
+    # Log out everywhere: both browsers are visitors.
     await log_in(b, OLD)
     await expect(b.locator(".device")).to_have_count(2)
     await a.click("text=Log out everywhere >> nth=-1")
     await expect(a.locator("[data-page=visitor]")).to_be_visible()
     await is_visitor_at_the_next_click(b)
 
-    # Change the password in A: A goes on, B is out, the old password is refused, the new one is good.
+    # Change the password in A: A stays logged in, B does not, and only the new password works.
     await log_in(a, OLD)
     await log_in(b, OLD)
     await expect(b.locator(".device")).to_have_count(2)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def own_signal_handlers() -> Iterator[None]:
-    """The test process keeps its handlers, though the command line sets its own."""
+    """Restore the signal handlers that the command line replaces."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
@@ -34,7 +34,7 @@ def own_signal_handlers() -> Iterator[None]:
 def test_the_check_passes(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Against a real server every promise is kept, each step says what Redis holds, and no whole session id is printed."""
+    """Against a real server every check passes, and no whole session id is printed."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     assert main(["--check"]) == 0
     printed = capsys.readouterr().out
@@ -46,7 +46,7 @@ def test_the_check_passes(
 async def test_a_broken_promise_is_exit_code_1(
     redis_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A step that is not as promised ends the check with 1 and a line that says which promise it was."""
+    """A failed step ends the check with exit code 1 and names what failed."""
 
     async def revoke_behind_its_back(world: checks.World) -> None:
         """Delete the session's record by hand."""
@@ -56,7 +56,7 @@ async def test_a_broken_promise_is_exit_code_1(
         )
 
     async def never(world: checks.World) -> None:
-        raise AssertionError("no step runs after a broken promise")
+        raise AssertionError("a step ran after a failed one")
 
     steps = (checks.sign_up, revoke_behind_its_back, never)
     assert await checks.check(Found(redis_server.url, "Redis"), tmp_path, steps) == 1
@@ -66,7 +66,7 @@ async def test_a_broken_promise_is_exit_code_1(
 async def test_the_check_sees_a_page_that_tells_an_id(
     redis_server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A page with a whole session id in it is a broken promise."""
+    """A page with a whole session id fails the check."""
 
     async def show_the_id(world: checks.World) -> None:
         """Sign up, and change the name to show to the session's id."""
@@ -90,7 +90,7 @@ def test_without_a_server_the_check_is_exit_code_2(
 def test_a_redis_url_that_does_not_answer_is_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A REDIS_URL where nothing answers is said so, and exits with 2."""
+    """If nothing answers at REDIS_URL, the demo says so and exits with 2."""
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
     assert main(["--check"]) == 2
     assert "no Redis answers" in capsys.readouterr().err
@@ -99,20 +99,20 @@ def test_a_redis_url_that_does_not_answer_is_exit_code_2(
 def test_a_port_that_was_asked_for_and_is_taken_is_exit_code_2(
     redis_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A taken port is an error if it was asked for."""
+    """A port given on the command line that is in use is an error."""
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     assert main(["--port", str(redis_server.port)]) == 2
     assert "in use" in capsys.readouterr().err
 
 
 def test_the_default_port_gives_way() -> None:
-    """Without a port that was asked for, the second demo gets a free one where the first has the default."""
+    """If the default port is in use, the demo takes a free one."""
     with listen("127.0.0.1", None) as first, listen("127.0.0.1", None) as second:
         assert first.getsockname()[1] != second.getsockname()[1]
 
 
 def test_the_folder_stays_if_it_was_asked_for(tmp_path: Path) -> None:
-    """A folder that was named is made, for its owner alone, and kept; otherwise it is one that goes again."""
+    """A given folder is created for its owner alone, and kept; otherwise it is temporary."""
     with folder(tmp_path / "deep" / "data") as kept:
         assert kept.stat().st_mode & 0o777 == 0o700
     assert kept.is_dir()
@@ -122,7 +122,7 @@ def test_the_folder_stays_if_it_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_the_address_to_open() -> None:
-    """The printed URL names the host as a browser can open it."""
+    """The printed URL has a host that a browser can open."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         assert address("127.0.0.1", listener) == f"http://localhost:{port}"
@@ -131,13 +131,13 @@ def test_the_address_to_open() -> None:
 
 
 def end(process: "subprocess.Popen[str]") -> int:
-    """The exit code of a process that is about to end; of one that hangs, what each of its threads does is in the error."""
+    """Return the exit code of a process; if it hangs, raise an error with its threads' stacks."""
     try:
         return process.wait(30)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)
         _, errors = process.communicate(timeout=30)
-        raise AssertionError(f"it does not end:\n{errors}") from None
+        raise AssertionError(f"the process does not exit:\n{errors}") from None
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def end(process: "subprocess.Popen[str]") -> int:
 def test_a_signal_leaves_no_server_behind(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
-    """Ctrl-C and the signals that end programs stop the server that was started, and its folder goes with it."""
+    """SIGINT, SIGTERM and SIGHUP stop the server that was started, and delete its folder."""
     environ = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
     environ |= {
         "PATH": path_with(tmp_path / "bin", "redis-server"),
@@ -203,7 +203,7 @@ sys.exit(main(["--port", "0"]))
 
 
 def test_a_signal_while_a_finalizer_runs_is_not_lost(redis_server: Server) -> None:
-    """Python drops an exception raised in a ``__del__``, so the handler must not stop by one."""
+    """A signal during a ``__del__``, where Python drops exceptions, stops the demo."""
     done = subprocess.run(
         [sys.executable, "-c", SIGNAL_IN_A_FINALIZER],
         cwd=ROOT,
@@ -216,7 +216,7 @@ def test_a_signal_while_a_finalizer_runs_is_not_lost(redis_server: Server) -> No
 
 
 async def test_the_view_passes_over_what_is_no_session(redis_server: Server) -> None:
-    """A record that holds no session is not shown, nor is a session that is gone made idle."""
+    """A record that is no session is not shown, and a missing session is not created."""
     view = RedisView.connect(redis_server.url, "Redis")
     await view.client.delete("userSession:view-user", "session:view-broken")
     await view.client.rpush("userSession:view-user", "view-broken", "view-gone")

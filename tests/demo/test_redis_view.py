@@ -1,4 +1,4 @@
-"""What the demo records: the commands that its session adapter sends on connections of its own."""
+"""The demo records the commands that its session adapter sends on its own connections."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -13,7 +13,7 @@ from tools.servers import Server
 
 @pytest.fixture
 def inspector(redis_server: Server) -> Iterator[Inspector]:
-    """A look into an emptied server that has a user with a password."""
+    """Yield an inspector of an emptied server with a user that has a password."""
     with Inspector(redis_server) as found:
         found.on_each("ACL", "SETUSER", "demo", "reset", "on", ">pass", "~*", "+@all")
         yield found
@@ -22,14 +22,14 @@ def inspector(redis_server: Server) -> Iterator[Inspector]:
 
 @pytest.fixture
 async def view(redis_server: Server, inspector: Inspector) -> AsyncIterator[RedisView]:
-    """A view of the server, as that user."""
+    """Yield a view of the server, as that user."""
     found = RedisView.connect(redis_server.url.replace("//", "//demo:pass@"), "Redis")
     yield found
     await found.close()
 
 
 async def live(adapter: AsyncRedisSessionAdapter, session_id: str) -> None:
-    """A session's life: made, read, ended."""
+    """Create, read and revoke a session."""
     await adapter.set_session(row(session_id))
     await adapter.get_session(session_id)
     await adapter.delete_session(session_id)
@@ -38,7 +38,7 @@ async def live(adapter: AsyncRedisSessionAdapter, session_id: str) -> None:
 async def test_what_is_recorded_is_what_arrives(
     view: RedisView, inspector: Inspector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the adapter sends on its own connections is recorded as the server gets it, with the replies, and no handshake is."""
+    """Commands and replies are recorded as the server gets and sends them, except handshakes."""
     async with AsyncRedisSessionAdapter(view.client) as adapter:
         await live(adapter, "one")
         before = view.log.count
@@ -59,7 +59,7 @@ async def test_what_is_recorded_is_what_arrives(
 
 
 async def test_a_reply_that_never_came(view: RedisView) -> None:
-    """A command whose connection was closed before its reply came is not recorded, and the next one gets its own reply."""
+    """A command that lost its reply is not recorded, and the next one gets its own reply."""
     connection = await view.client.connection_pool.get_connection()
     await connection.send_command("GET", "one")
     await connection.disconnect()
@@ -71,7 +71,7 @@ async def test_a_reply_that_never_came(view: RedisView) -> None:
 
 
 def test_the_log_is_bounded() -> None:
-    """A log keeps the last commands, and gives those after any point as far as it has them."""
+    """The log keeps the last commands, and returns those after a given position."""
     log = Log()
     for number in range(1_500):
         log.note(Recorded((b"GET", b"%d" % number), None))

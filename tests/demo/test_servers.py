@@ -1,4 +1,4 @@
-"""Where the demo's Redis comes from."""
+"""How the demo finds or starts its Redis server."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from tools.servers import Server
 
 
 def answers(url: str) -> bool:
-    """Whether a Redis answers at this URL."""
+    """Return whether a Redis answers at this URL."""
     try:
         with redis.Redis.from_url(url) as client:
             return bool(client.ping())
@@ -22,7 +22,7 @@ def answers(url: str) -> bool:
 
 
 def path_with(folder: Path, *programs: str) -> str:
-    """A PATH of one folder in which there are only these programs."""
+    """Return a PATH with a single folder that has only these programs."""
     folder.mkdir()
     for program in programs:
         (folder / program).symlink_to(shutil.which(program) or "missing")
@@ -30,7 +30,7 @@ def path_with(folder: Path, *programs: str) -> str:
 
 
 def program_that(folder: Path, does: str) -> str:
-    """A PATH of one folder with a ``redis-server`` that does this instead."""
+    """Return a PATH with a single folder whose ``redis-server`` runs this instead."""
     folder.mkdir()
     script = folder / "redis-server"
     script.write_text(f"#!/bin/sh\n{does}\n")
@@ -39,7 +39,7 @@ def program_that(folder: Path, does: str) -> str:
 
 
 def test_redis_url_goes_first(redis_server: Server, tmp_path: Path) -> None:
-    """With REDIS_URL nothing is started, whatever is on PATH, and the URL is not among the words for people."""
+    """With REDIS_URL no server is started, and the description does not show the URL."""
     environ = {"REDIS_URL": redis_server.url, "PATH": path_with(tmp_path / "bin", "redis-server")}
     with servers.redis_server(tmp_path, environ) as server:
         assert server is not None
@@ -53,7 +53,7 @@ def test_redis_url_goes_first(redis_server: Server, tmp_path: Path) -> None:
     ("program", "name"), [("redis-server", "Redis "), ("valkey-server", "Valkey ")]
 )
 def test_a_program_on_path_is_started_and_stopped(program: str, name: str, tmp_path: Path) -> None:
-    """Either program on PATH is started for as long as the block lasts, on this machine alone, with its files in the folder."""
+    """Either program on PATH is started, on localhost only, and stopped after the block."""
     with servers.redis_server(
         tmp_path, {"PATH": path_with(tmp_path / "bin", program)}, wheels=()
     ) as server:
@@ -67,13 +67,13 @@ def test_a_program_on_path_is_started_and_stopped(program: str, name: str, tmp_p
 
 
 def test_redis_goes_before_valkey(tmp_path: Path) -> None:
-    """Where both programs are on PATH, it is ``redis-server``."""
+    """If both programs are on PATH, ``redis-server`` is used."""
     path = path_with(tmp_path / "bin", "redis-server", "valkey-server")
     assert find_program(path, ()) == f"{path}/redis-server"
 
 
 def test_a_wheel_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a program on PATH the one in an installed wheel is started; packages without one, and missing ones, are passed over."""
+    """Without a program on PATH, the one of an installed wheel is started."""
     for package in ("wheel_without_a_server", "wheel_with_a_server"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(
@@ -89,7 +89,7 @@ def test_a_wheel_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_without_any_there_is_none(tmp_path: Path) -> None:
-    """Without REDIS_URL, a program and a wheel there is no server, and that is no error."""
+    """Without REDIS_URL, a program or a wheel there is no server, which is not an error."""
     with servers.redis_server(tmp_path, {"PATH": str(tmp_path)}, wheels=()) as server:
         assert server is None
 
@@ -98,7 +98,7 @@ def test_without_any_there_is_none(tmp_path: Path) -> None:
     "url", ["redis://:secret-password@127.0.0.1:1", "nonsense:secret-password"]
 )
 def test_a_redis_url_that_does_not_answer_is_an_error(url: str, tmp_path: Path) -> None:
-    """A server that was named and does not answer is not replaced by another one, and the error does not quote the URL."""
+    """If nothing answers at REDIS_URL, an error is raised that does not quote the URL."""
     with pytest.raises(ServerError) as raised, servers.redis_server(tmp_path, {"REDIS_URL": url}):
         pass
     assert "secret-password" not in str(raised.value)
@@ -108,14 +108,14 @@ def test_a_redis_url_that_does_not_answer_is_an_error(url: str, tmp_path: Path) 
     ("does", "says"), [("echo no memory; exit 1", "no memory"), ("exit 1", "it wrote no log")]
 )
 def test_a_program_that_does_not_start_is_an_error(does: str, says: str, tmp_path: Path) -> None:
-    """A server program that ends at once is an error with the end of what it wrote."""
+    """A server program that exits at once is an error with the end of its log."""
     environ = {"PATH": program_that(tmp_path / "bin", does)}
     with pytest.raises(ServerError, match=says), servers.redis_server(tmp_path, environ):
         pass
 
 
 def test_a_program_that_hangs_is_killed(tmp_path: Path) -> None:
-    """A server program that neither answers nor ends when it is asked to is killed."""
+    """A server program that neither answers nor terminates is killed."""
     pid = tmp_path / "pid"
     environ = {
         "PATH": program_that(

@@ -1,8 +1,8 @@
-"""Follow a page as a reader does: ``python follow.py PAGE``, in an environment of its own.
+"""Follow a page as a reader does: ``python follow.py PAGE``, in a new environment.
 
-What the page says to install is installed first, and then its Python blocks run one after another
-in one namespace. Nothing but the standard library is needed. The environment tells the rest:
-``LUCIA_WHEEL`` is installed in the place of ``lucia-auth``, and ``REDIS_URL`` is the server.
+What the page installs is installed first. Then its Python blocks run one after another in one
+namespace. This script needs only the standard library. Two environment variables are read:
+``LUCIA_WHEEL`` is installed instead of ``lucia-auth``, and ``REDIS_URL`` is the server.
 """
 
 import ast
@@ -23,7 +23,7 @@ PACKAGE = re.compile(r"\blucia-auth(?=[\[\s\"']|$)")
 
 
 def main(page: Path) -> None:
-    """Run what the page shows, to its end."""
+    """Run all blocks of the page."""
     text = page.read_text(encoding="utf-8").replace(SHOWN_URL, os.environ["REDIS_URL"])
     blocks = list(BLOCK.finditer(text))
     for language, source in (block.groups() for block in blocks):
@@ -41,7 +41,7 @@ def main(page: Path) -> None:
 
 
 def _run_commands(commands: str) -> None:
-    """Run a block that begins with an installation; other commands are for other machines."""
+    """Run a block that begins with an installation, and skip other commands."""
     if commands.startswith("pip install "):
         commands = PACKAGE.sub(lambda _: os.environ["LUCIA_WHEEL"], commands)
         subprocess.run(["bash", "-euc", commands], check=True)
@@ -56,9 +56,9 @@ def _run_doctest(source: str, namespace: dict[str, Any], name: str, line: int) -
 
 
 def _run_python(source: str, namespace: dict[str, Any], name: str, runner: asyncio.Runner) -> None:
-    """Run a block that may hold ``await`` outside of a function, as IPython does."""
+    """Run a block that may have ``await`` outside of a function, as IPython does."""
     code = compile(source, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    outcome = eval(code, namespace)  # noqa: S307  (the project's own pages)
+    outcome = eval(code, namespace)  # noqa: S307  (the code is the project's own pages)
     if inspect.iscoroutine(outcome):
         runner.run(outcome)
 

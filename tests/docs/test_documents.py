@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, each promise has tests, and lists match the code."""
+"""The documents: links have targets, each promise has tests, and lists match the code."""
 
 import inspect
 import logging
@@ -44,7 +44,7 @@ def section(text: str, heading: str) -> str:
 
 
 def rows(text: str) -> Iterator[list[str]]:
-    """Find the cells of each row of each table, without the header."""
+    """Yield the cells of each row of each table, without the header."""
     for table in re.findall(r"(?m)^\| .*\n\| ---.*\n((?:\|.*\n)+)", f"{text}\n"):
         for line in table.splitlines():
             yield [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
@@ -58,7 +58,7 @@ def anchors(document: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_links(document: Path) -> None:
-    """Every link to a document, and to a heading in it, leads to one."""
+    """Every link to a document, and to a heading in it, has a target."""
     for path, anchor in _LINK.findall(_CODE.sub("", document.read_text())):
         target = (document.parent / path).resolve() if path else document
         assert target.exists(), path
@@ -82,7 +82,7 @@ def test_evidence() -> None:
 
 @pytest.fixture
 def small_project(tmp_path: Path) -> Path:
-    """A project with two promises, and tests of which two have the same name."""
+    """Return a project with two promises, and tests of which two have the same name."""
     files = {
         "docs/promises.md": """
 ## Ids
@@ -177,7 +177,7 @@ def test_rights() -> None:
 
 
 def test_commands() -> None:
-    """The commands in the documents are those of the class's docstring, which tests compare."""
+    """The commands in the documents are those of the class's docstring, which tests check."""
     documented = described()
     found: dict[str, set[str]] = {}
     for method, commands in rows(section(REDIS, "## Commands")):
@@ -217,7 +217,7 @@ def test_log_lines() -> None:
 
 
 def test_alarms() -> None:
-    """Each alarm names a line that exists, and every error has an alarm."""
+    """Each alarm names an existing log line, and every error has an alarm."""
     named = {
         event
         for alarm, _ in rows(section(PRODUCTION, "### Alarms"))

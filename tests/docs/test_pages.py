@@ -90,7 +90,7 @@ def test_page(page: Path, wheel: Path, redis_server: Server, tmp_path: Path) -> 
 
 @contextmanager
 def serving(folder: Path, variables: Mapping[str, str]) -> Iterator[str]:
-    """Run ``uvicorn main:app`` on a free port, and give its origin."""
+    """Run ``uvicorn main:app`` on a free port, and yield its origin."""
     port = unused_port()
     with subprocess.Popen(
         [folder / "venv/bin/uvicorn", "main:app", "--port", str(port)], cwd=folder, env=variables
@@ -121,7 +121,7 @@ def is_listening(origin: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", SERVED, ids=lambda page: page.stem)
 def test_served_page(page: Path, wheel: Path, redis_server: Server, tmp_path: Path) -> None:
-    """The first block of a page that says so is ``main.py``, which uvicorn serves."""
+    """A page's first block runs as ``main.py`` with uvicorn, if the page says so."""
     _, variables = environment_in(tmp_path, wheel, redis_server)
     text = page.read_text()
     install = next(

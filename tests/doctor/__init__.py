@@ -1,1 +1,1 @@
-"""Tests of the command `lucia doctor`, as a person runs it."""
+"""Tests of the command `lucia doctor`."""

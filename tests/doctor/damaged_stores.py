@@ -23,10 +23,10 @@ NAMES: Final[tuple[LayoutName, ...]] = ("default", "lucia-v2")
 LAYOUTS: Final[dict[str, Layout]] = {name: Layout.from_namespaces(None, name) for name in NAMES}
 
 DAMAGE: Final = (Kind.UNDECODABLE_RECORD, Kind.DAMAGED_MARKER, Kind.WRONG_TYPE)
-"""Fixed only with --delete-damaged."""
+"""Kinds that are fixed only with --delete-damaged."""
 
 BARE: Final = (Kind.BARE_SESSION, Kind.BARE_INDEX)
-"""Fixed only with --move-bare."""
+"""Kinds that are fixed only with --move-bare."""
 
 
 def name_of(layout: str) -> LayoutName:
@@ -76,7 +76,7 @@ class DamagedStore:
     def session(
         self, user_id: str, *, life: int = HOUR, indexed: bool = True, whole: bool = True
     ) -> SessionRow:
-        """Store a session as the library does, or damaged."""
+        """Store a session as the library does, or damaged on request."""
         session = row(new_session_id(), user_id, life=life, handle=f"handle-{len(self.secrets)}")
         self.secrets.append(session.id)
         self.client.set(self.layout.session_key(session.id), encode_row(session))
@@ -114,9 +114,8 @@ class DamagedStore:
 
     def _sessions(self) -> None:
         session = self.session("original")
-        self.client.expire(
-            self.layout.session_key(session.id), session.idle_expires // 1000
-        )  # 57 years
+        # As Lucia JS did it: the end as a TTL, which is about 57 years.
+        self.client.expire(self.layout.session_key(session.id), session.idle_expires // 1000)
         self.hurt(Kind.SESSION_WRONG_TTL)
         self.session("endless", whole=False)
         self.hurt(Kind.SESSION_WITHOUT_TTL)

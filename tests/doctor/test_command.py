@@ -31,7 +31,7 @@ from tests.support.redis_servers import shut_down
 from tools.servers import Cluster, Server, own_server, until, unused_port
 
 MANY = 4_000
-"""How many sessions fill about eight pages."""
+"""A number of sessions that fills about eight pages of SCAN."""
 
 
 def start(*arguments: object, cwd: Path | None = None) -> "subprocess.Popen[str]":
@@ -62,7 +62,7 @@ def fill(inspector: Inspector, users: int, sessions: int, *, endless: int = 0) -
 
 
 def test_nothing_is_wrong(server: Server) -> None:
-    """On a healthy store, nothing is wrong and the exit code is 0."""
+    """On a healthy store, nothing is reported as wrong and the exit code is 0."""
     with Inspector(server) as inspector:
         fill(inspector, 3, 4)
         outcome = doctor(server.url)
@@ -78,7 +78,7 @@ def test_empty(redis_server: Server) -> None:
 
 
 def test_what_a_person_reads(redis_server: Server) -> None:
-    """The output has counts, advice, and with --verbose users and handles, but no session id."""
+    """The output has counts and advice; --verbose adds users and handles, but no session id."""
     with Inspector(redis_server) as inspector:
         patient = DamagedStore(inspector)
         patient.in_every_way()
@@ -138,7 +138,7 @@ def test_shape_of_the_json(redis_server: Server) -> None:
 
 
 def test_address_in_the_environment(redis_server: Server) -> None:
-    """The URL may be in LUCIA_REDIS_URL, with its password."""
+    """The URL, with its password, can come from LUCIA_REDIS_URL."""
     with Inspector(redis_server):
         assert doctor(environment={"LUCIA_REDIS_URL": redis_server.url}).code == 0
 
@@ -169,7 +169,7 @@ def test_namespaces(redis_server: Server) -> None:
     ],
 )
 def test_wrong_arguments(redis_server: Server, arguments: tuple[str, ...], told: str) -> None:
-    """Wrong options are one line and the exit code 2."""
+    """Wrong options are reported in one line, with exit code 2."""
     outcome = doctor(redis_server.url, *arguments)
     assert outcome.code == 2
     assert told in outcome.errors
@@ -187,7 +187,7 @@ def test_no_server() -> None:
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_wrong_database_number(redis_server: Server, form: tuple[str, ...]) -> None:
-    """A database number that the server does not have is the one reason reported."""
+    """A database number that the server does not have is the only error reported."""
     outcome = doctor(f"{redis_server.url}/99", *form)
     assert outcome == Outcome(2, "", "lucia doctor: ResponseError: DB index is out of range\n")
     assert not list(Path().iterdir())
@@ -231,7 +231,7 @@ def test_bad_keys_can_be_found(redis_server: Server) -> None:
     """With --verbose, a damaged key is shown by a pattern with at most a quarter of its id."""
     with Inspector(redis_server) as inspector:
         patient = DamagedStore(inspector)
-        session_id = f"x{new_session_id()[1:]}"  # lest it begins as "short" below does
+        session_id = f"x{new_session_id()[1:]}"  # must not start with "s" as "short" below does
         damaged = (
             patient.layout.session_key(session_id),
             patient.layout.marker_key(new_session_id()),
@@ -290,7 +290,7 @@ def test_eviction_policy(tmp_path: Path) -> None:
 
 def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """A progress bar is shown on a terminal, also before the second examination."""
-    monkeypatch.setenv("TERM", "xterm")  # whatever the tests run in
+    monkeypatch.setenv("TERM", "xterm")  # the tests may run without a terminal
     for is_terminal in (True, False):
         text = StringIO()
         with cli._progress(Console(file=text, force_terminal=is_terminal)) as progress:
@@ -300,14 +300,14 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ("second examination in 5 s" in text.getvalue()) is is_terminal
 
 
-# Going on
+# Resuming
 
 
 @contextmanager
 def amid(
     server: Server, *arguments: object, cwd: Path | None = None
 ) -> Iterator["subprocess.Popen[str]"]:
-    """Start the command, and stop it after three pages and a half."""
+    """Start the command, and make it hang after three and a half pages of SCAN."""
     with LossyProxy(server.port).lose("SCAN", 1, after=3, halves=True) as proxy:
         process = start(f"redis://127.0.0.1:{proxy.port}", *arguments, cwd=cwd)
         until(lambda: proxy.lost or process.poll() is not None, 60)
@@ -316,7 +316,10 @@ def amid(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(redis_server: Server, tmp_path: Path, number: signal.Signals) -> None:
-    """A signal interrupts it with exit code 2 and a file without ids; resuming counts all once."""
+    """A signal stops the walk with exit code 2; a resumed walk counts everything once.
+
+    The state file has no ids.
+    """
     file = tmp_path / "state.json"
     with Inspector(redis_server) as inspector:
         fill(inspector, 10, MANY // 10, endless=10)
@@ -371,7 +374,7 @@ def test_fixing_goes_on(redis_server: Server, tmp_path: Path) -> None:
 
 
 def test_lost_connection(tmp_path: Path) -> None:
-    """A lost server ends it with exit code 2, the client's error, and how to resume."""
+    """A lost server ends the walk with exit code 2, the client's error, and how to resume."""
     with own_server("redis-server", tmp_path) as server, Inspector(server) as inspector:
         fill(inspector, 10, MANY // 10)
         with amid(server, "--resume", tmp_path / "state.json") as process:
@@ -457,7 +460,7 @@ def test_nodes_that_are_done(redis_server: Server, tmp_path: Path) -> None:
 def test_file_that_is_no_state(
     redis_server: Server, tmp_path: Path, content: str, told: str
 ) -> None:
-    """A file of another kind, version or walk is refused, and left unchanged."""
+    """A file that is not a state file, or of another version or walk, is refused and unchanged."""
     file = tmp_path / "state"
     file.write_text(content)
     outcome = doctor(redis_server.url, "--resume", file)
@@ -478,11 +481,11 @@ def test_folder_that_is_not_there(redis_server: Server, tmp_path: Path) -> None:
     assert doctor(redis_server.url, "--resume", tmp_path).code == 2
 
 
-# Where
+# Servers and rights
 
 
 def test_cluster_or_not(cluster: Cluster, redis_server: Server) -> None:
-    """A cluster is detected or named; a server that refuses to tell is a single one."""
+    """A cluster is detected or named; a server that refuses INFO counts as a single one."""
     cluster.on_each("FLUSHALL")
     assert len(doctor(cluster.url, "--json").report["servers"]) == 3
     assert len(doctor(cluster.url, "--json", "--cluster").report["servers"]) == 3
@@ -589,7 +592,7 @@ def test_least_rights(server: Server, layout: str) -> None:
 
 
 def test_least_rights_in_a_cluster(cluster: Cluster) -> None:
-    """In a cluster, two more rights suffice."""
+    """A cluster needs two more rights."""
     rights = (*LOOKING["default"], *ASKING, "cluster|slots", "command")
     with ClusterInspector(cluster) as inspector:
         assert _heals(cluster.url, inspector, "default", rights)

@@ -33,7 +33,7 @@ def test_all_damage_is_found_and_nothing_changed(server: Server, layout: str) ->
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_fix(server: Server, layout: str) -> None:
-    """With --fix, all is fixed except what needs another option; with these, nothing is left."""
+    """--fix fixes everything that needs no other option; with these, nothing is left."""
     with Inspector(server, LAYOUTS[layout]) as inspector:
         patient = DamagedStore(inspector)
         patient.in_every_way()
@@ -42,7 +42,7 @@ def test_fix(server: Server, layout: str) -> None:
         left = {
             kind: count for kind, count in patient.damage.items() if Kind(kind) in {*DAMAGE, *BARE}
         }
-        left[Kind.UNINDEXED_SESSION] = 1  # whose index is no index
+        left[Kind.UNINDEXED_SESSION] = 1  # its index key has another type
         assert outcome.counts("left") == left
         assert outcome.code == 1
         again = doctor(server.url, "--layout", layout, "--json")

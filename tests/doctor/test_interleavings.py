@@ -1,4 +1,4 @@
-"""What is a finding and what is not, with changes between the commands of an examination."""
+"""What counts as a finding, also with changes between the commands of an examination."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ LOST = redis.ConnectionError("the connection was lost")
 
 @pytest.fixture
 def inspector(redis_server: Server) -> Iterator[Inspector]:
-    """A server, emptied."""
+    """Yield an inspector of an emptied server."""
     with Inspector(redis_server) as found:
         yield found
 
@@ -54,13 +54,16 @@ def findings(examination: Stepper[Examined]) -> list[Finding]:
 
 
 def test_session_in_the_making(inspector: Inspector) -> None:
-    """A session with at most ten seconds left and no index entry is just being made: no finding."""
+    """A session with no index entry and at most ten seconds left is not a finding.
+
+    It is being created.
+    """
     inspector.client.set("session:s", encode_row(row("s")), px=PROVISIONAL_MS)
     assert findings(examine(inspector, "session:s")) == []
 
 
 def test_session_that_is_just_over(inspector: Inspector) -> None:
-    """A session that expired less than a minute ago is no finding: clocks differ."""
+    """A session that expired less than a minute ago is not a finding: clocks differ."""
     inspector.client.set("session:s", encode_row(row("s", life=-30_000)))
     assert findings(examine(inspector, "session:s")) == []
     inspector.client.set("session:s", encode_row(row("s", life=-90_000)))
@@ -70,7 +73,7 @@ def test_session_that_is_just_over(inspector: Inspector) -> None:
 
 
 def test_end_in_whole_seconds(inspector: Inspector) -> None:
-    """A key may expire up to a second from its session: JavaScript writes whole seconds."""
+    """A key may expire up to a second from its session: Lucia JS writes whole seconds."""
     session = row("s")
     inspector.client.set("session:s", encode_row(session), exat=session.idle_expires // 1_000)
     inspector.client.lpush(INDEX, "s")
@@ -79,7 +82,7 @@ def test_end_in_whole_seconds(inspector: Inspector) -> None:
 
 
 def test_what_is_gone_meanwhile(inspector: Inspector) -> None:
-    """A key that is gone is no finding, nor is an index that goes while it is read."""
+    """A key that is gone, also an index that goes while it is read, is not a finding."""
     assert (
         findings(
             examine(
@@ -118,7 +121,7 @@ def test_session_that_changes_meanwhile(inspector: Inspector) -> None:
 
 
 def test_entry_that_goes_meanwhile(inspector: Inspector) -> None:
-    """An id that is removed from its index just after its session is no finding."""
+    """An id that is removed from its index just after its session is not a finding."""
     inspector.write(row("s"))
     inspector.client.lpush(INDEX, "s", "t")
     inspector.client.pexpire(INDEX, 2 * HOUR)
@@ -139,7 +142,7 @@ def test_index_that_is_gone_before_it_is_fixed(inspector: Inspector) -> None:
 
 
 def test_login_while_an_index_is_read(inspector: Inspector) -> None:
-    """An index whose expiry a login extends while it is read is no finding."""
+    """An index whose expiry a login extends while it is read is not a finding."""
     inspector.write(row("s"))
     inspector.client.lpush(INDEX, "s")
     inspector.client.pexpireat(INDEX, system_clock() + HOUR)
@@ -166,7 +169,7 @@ def _goes_on(command: Any) -> bool:
 
 
 def test_endings_while_an_index_gets_an_end(inspector: Inspector) -> None:
-    """An index that loses entries while it is read is read again, and in the end left as it is."""
+    """An index that loses entries while it is read is read again, and eventually left alone."""
     for times, fixed in ((1, True), (10 * RESTARTS, False)):
         examination, gone = _endless(inspector), 0
         while not examination.done:
@@ -184,7 +187,7 @@ def test_endings_while_an_index_gets_an_end(inspector: Inspector) -> None:
 
 
 def test_lost_connections_are_no_refusals(inspector: Inspector) -> None:
-    """A lost connection is an error, also during a command that may be refused."""
+    """A lost connection is an error, even during a command that may be refused."""
     with pytest.raises(redis.ConnectionError):
         examine(inspector, "foreign", others=True).step().fail(LOST)
     with pytest.raises(redis.ConnectionError):
@@ -192,7 +195,7 @@ def test_lost_connections_are_no_refusals(inspector: Inspector) -> None:
 
 
 def test_server_that_does_not_tell(inspector: Inspector) -> None:
-    """What a server refuses to tell is None; so is an unknown policy."""
+    """Anything that a server refuses to report is None, and so is an unknown policy."""
     server = Stepper(inspector.client, doctor().examine_server(""))
     for _ in range(4):
         server.fail(redis.ResponseError("unknown command"))
@@ -229,7 +232,7 @@ def test_long_bare_index(inspector: Inspector) -> None:
 
 
 def test_lists_of_others(inspector: Inspector) -> None:
-    """A list without session ids, and an id without its session, are no finding."""
+    """A list without session ids, and an id without its session, are not findings."""
     inspector.client.rpush("a list", "x")
     inspector.client.rpush("u1", new_session_id())
     name = new_session_id()

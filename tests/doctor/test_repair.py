@@ -1,4 +1,4 @@
-"""Repairs on real servers, with everything that an application may do between two commands."""
+"""Repairs on real servers, with changes by an application between any two commands."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ REPAIRS: Final[dict[str, Callable[[], RepairOperations]]] = {
 
 
 class Bench:
-    """Makes operations on one server, to be run at once or step by step."""
+    """A factory of operations on one server, to run at once or step by step."""
 
     def __init__(self, inspector: Inspector, steps: SlotSteps) -> None:
         self.inspector = inspector
@@ -81,14 +81,14 @@ class Bench:
 
 @pytest.fixture(params=LAYOUTS)
 def inspector(request: pytest.FixtureRequest, redis_server: Server) -> Iterator[Inspector]:
-    """A server, emptied, in each layout."""
+    """Yield an inspector of an emptied server, in each layout."""
     with Inspector(redis_server, LAYOUTS[request.param]) as found:
         yield found
 
 
 @pytest.fixture(params=STEPS)
 def bench(request: pytest.FixtureRequest, inspector: Inspector) -> Bench:
-    """Repairs with scripts, and without."""
+    """Return repairs with scripts, and without."""
     return Bench(inspector, STEPS[request.param]())
 
 
@@ -122,7 +122,7 @@ def test_reindex_beside_an_index_of_another_type(bench: Bench) -> None:
 
 
 def test_reindex_against_ending(bench: Bench) -> None:
-    """In every order of commands, a session revoked during a reindex is gone from its index."""
+    """In every order of commands, a session revoked during a reindex is not in its index."""
     for store in bench.stores:
 
         def begin(store: Store = store) -> list[Stepper[Any]]:
@@ -133,7 +133,7 @@ def test_reindex_against_ending(bench: Bench) -> None:
 
 
 class Blind(Repair):
-    """Adds a session to its index without checking that it still exists: known to be wrong."""
+    """A wrong repair that indexes a session without checking that it still exists."""
 
     def add_to_index(self, row: SessionRow) -> Operation[bool]:
         yield from self._steps.add_to_index(
@@ -260,12 +260,12 @@ def test_index_that_is_gone_meanwhile(bench: Bench) -> None:
     assert next(pages) == IndexPage([], None, has_moved=True)
 
 
-# One key
+# Changes of one key
 
 
 @pytest.fixture(params=REPAIRS)
 def repairs(request: pytest.FixtureRequest) -> RepairOperations:
-    """Changes of one key with scripts, and without."""
+    """Return changes of one key with scripts, and without."""
     return REPAIRS[request.param]()
 
 
@@ -314,7 +314,7 @@ def _is_longer(inspector: Inspector, longer: SessionRow) -> None:
 
 
 def test_settle_a_record_that_never_rests(inspector: Inspector) -> None:
-    """Without scripts, a session that changes at every read is given up."""
+    """Without scripts, a session that changes at every read is left alone."""
     inspector.client.set(KEY, encode_row(SESSION))
     settling = _set_expiry(PlainRepairs(), inspector, SESSION)
     for life in range(2, 8):
@@ -363,7 +363,7 @@ def test_erase(repairs: RepairOperations, inspector: Inspector) -> None:
 
 
 def test_single(inspector: Inspector) -> None:
-    """A script removes all entries of an id but the oldest; without scripts nothing is done."""
+    """A script removes all entries of an id except the oldest; without scripts none is removed."""
     inspector.client.rpush(KEY, "a", "b", "a", "c", "a")
     assert not Stepper(inspector.client, PlainRepairs().remove_duplicates(KEY, b"a")).finish()
     assert Stepper(inspector.client, ScriptedRepairs().remove_duplicates(KEY, b"a")).finish()

@@ -1,4 +1,4 @@
-"""Walks while JavaScript and the application write, and in bounded memory."""
+"""Walks while Lucia JS and the application write, and in bounded memory."""
 
 import threading
 import tracemalloc
@@ -206,7 +206,7 @@ def test_very_long_index(redis_server: Server, name: str) -> None:
         assert inspector.client.pexpiretime(layout.index_key("u1")) >= last.idle_expires
 
 
-# In bounded memory
+# Bounded memory
 
 
 def test_ids_that_look_alike(redis_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,18 +244,18 @@ def test_bounded_memory(redis_server: Server) -> None:
         assert peaks[2] - peaks[1] < 10_000 * 100 // 2
 
 
-# Beside the application
+# Concurrent applications
 
 
 class Application:
-    """Users who log in, renew and log out in a thread, and which sessions must be left."""
+    """A thread in which users log in, renew and log out. It records what must be left."""
 
     def __init__(self, client: Any, layout: str, seed: int) -> None:
         self.adapter = RedisSessionAdapter(client, layout=damaged_stores.name_of(layout))
         self.live: dict[str, str] = {}
         self.ended: set[str] = set()
         self.errors: list[Exception] = []
-        self._random = Random(seed)  # noqa: S311  # which user does what
+        self._random = Random(seed)  # noqa: S311  # not a secret
         self._users = [f"user-{seed}-{number}" for number in range(3)]
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -354,7 +354,7 @@ def test_beside_the_application(server: Server, layout: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_beside_the_application_in_a_cluster(cluster: Cluster, layout: str) -> None:
-    """Fixing a cluster in use does so too, where every change is several steps."""
+    """Fixing a cluster in use, where every change has several steps, is as safe."""
     with ClusterInspector(cluster, LAYOUTS[layout]) as inspector:
         clients: list[Any] = [
             redis.RedisCluster.from_url(cluster.url, protocol=2) for _ in range(2)
@@ -365,7 +365,7 @@ def test_beside_the_application_in_a_cluster(cluster: Cluster, layout: str) -> N
 
 
 def test_beside_the_application_without_scripts(redis_server: Server) -> None:
-    """Fixing a server in use that refuses scripts does so too."""
+    """Fixing a server in use that refuses scripts is as safe."""
     with Inspector(redis_server) as inspector:
         inspector.client.acl_setuser(
             "plain",

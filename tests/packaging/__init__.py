@@ -1,1 +1,1 @@
-"""What the package holds, and what importing it needs."""
+"""Tests of the package's contents, and of what importing it needs."""

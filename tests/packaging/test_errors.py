@@ -1,4 +1,4 @@
-"""The library's errors: their tree, their codes, and what their texts hold."""
+"""The library's errors: their class tree, their codes, and their texts."""
 
 import pickle
 
@@ -21,7 +21,7 @@ CODES = {
     "AutoUserIdGenerationNotSupported": "AUTO_USER_ID_GENERATION_NOT_SUPPORTED",
     "ExpiredKey": "AUTH_EXPIRED_KEY",
 }
-"""The original's codes, each of which is one class here."""
+"""The codes of Lucia JS, with the class of each."""
 
 OURS = {
     "ConcurrentlyRevoked": "CONCURRENTLY_REVOKED",
@@ -43,14 +43,14 @@ TREE = {
     "StoreCorrupt": "UnknownError",
     "LuciaError": "Exception",
 }
-"""Whose child each class is; all others are the root's."""
+"""The base class of each class; that of all others is LuciaError."""
 
 ALL = sorted(errors.__all__)
 
 
 @pytest.mark.parametrize(("name", "code"), (CODES | OURS).items())
 def test_each_condition_has_its_code(name: str, code: str) -> None:
-    """The original's codes are the original's text, and ours don't repeat one."""
+    """Each class has the code of Lucia JS or one of our own, and no two share one."""
     assert getattr(errors, name).code == code
     assert [
         other
@@ -62,13 +62,13 @@ def test_each_condition_has_its_code(name: str, code: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_tree(name: str) -> None:
-    """Every class stands where the docstring draws it, so that catching one catches its children and no others."""
+    """Every class has the base class that the module's docstring shows."""
     assert getattr(errors, name).__base__.__name__ == TREE.get(name, "LuciaError")
     assert name in (errors.__doc__ or "")
 
 
 def test_the_list_is_whole() -> None:
-    """Every error of the module is public, and of no other kind."""
+    """Every error class of the module is public and listed here."""
     made = {
         name
         for name, value in vars(errors).items()
@@ -82,7 +82,7 @@ def test_the_list_is_whole() -> None:
     "name", sorted(set(ALL) - {"LuciaError", "InvalidCredentials", "UnknownError"})
 )
 def test_each_error_says_what_happened(name: str) -> None:
-    """Without a message an error has its own text; with one it has that."""
+    """Without a message an error has a text of its own; a message replaces it."""
     kind: type[LuciaError] = getattr(errors, name)
     assert str(kind()) == kind.default_message != LuciaError.default_message
     assert str(kind("other words")) == "other words"
@@ -90,20 +90,20 @@ def test_each_error_says_what_happened(name: str) -> None:
 
 
 def test_how_long_to_wait_survives_a_copy() -> None:
-    """The seconds are an attribute, also of an error that went to another process."""
+    """`retry_after` survives pickling, as on the way to another process."""
     error = pickle.loads(pickle.dumps(TooManyAttempts(retry_after=9)))  # noqa: S301 # made here
     assert (error.retry_after, str(error)) == (9, TooManyAttempts.default_message)
 
 
 def test_what_a_person_typed_is_a_value_error_too() -> None:
-    """InvalidInput can be caught as what a wrong argument is everywhere in Python; no other error of ours can."""
+    """InvalidInput is the only error that is a ValueError."""
     assert [name for name in ALL if issubclass(getattr(errors, name), ValueError)] == [
         "InvalidInput"
     ]
 
 
 def test_an_answer_that_was_lost() -> None:
-    """StoreUnavailable tells by an attribute, and by its text, whether something may have been written."""
+    """StoreUnavailable says in an attribute and its text whether data may have been written."""
     sure, unsure = errors.StoreUnavailable(), errors.StoreUnavailable(ambiguous=True)
     assert (sure.ambiguous, unsure.ambiguous) == (False, True)
     assert "nothing was changed" in str(sure)

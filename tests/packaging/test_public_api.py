@@ -22,7 +22,7 @@ OPTIONAL = (
     "starlette",
     "valkey",
 )
-"""What a fresh installation does not have."""
+"""Packages that a fresh installation does not have."""
 
 IMPORTS = """
 import sys, importlib
@@ -38,14 +38,14 @@ importlib.import_module({module!r})
 
 
 def import_alone(module: str, *installed: str) -> subprocess.CompletedProcess[str]:
-    """Import a module where nothing optional is installed but this."""
+    """Import a module in a process where only these optional packages are installed."""
     missing = tuple(name for name in OPTIONAL if name not in installed)
     code = IMPORTS.format(optional=missing, module=module)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
 def test_names() -> None:
-    """These names are public: others may go and come, these stay."""
+    """These names of ``lucia`` are public."""
     assert lucia.__all__ == [
         "UNSET",
         "Argon2Hash",
@@ -141,7 +141,7 @@ def test_testing_names() -> None:
 
 @pytest.mark.parametrize("module", [lucia, lucia.testing])
 def test_all_is_there(module: ModuleType) -> None:
-    """Each public name exists, stands once, and they are in order."""
+    """Each public name exists and is listed once, in order."""
     names: list[str] = module.__all__
     assert [name for name in names if not hasattr(module, name)] == []
     assert names == sorted(
@@ -150,7 +150,7 @@ def test_all_is_there(module: ModuleType) -> None:
 
 
 def test_both_flavours() -> None:
-    """Each public name of one flavour has its twin."""
+    """Each public async name has a sync counterpart."""
     names = {*lucia.__all__, *lucia.testing.__all__}
     assert {name.removeprefix("Async") for name in names if name.startswith("Async")} <= names
 
@@ -166,19 +166,19 @@ def test_both_flavours() -> None:
     ],
 )
 def test_imports_nothing_optional(module: str) -> None:
-    """These import where nothing but the standard library is installed."""
+    """These modules need nothing but the standard library."""
     done = import_alone(module)
     assert done.returncode == 0, done.stderr
 
 
 def test_redis_adapter_imports_no_client() -> None:
-    """It works with the client of whichever library the application uses."""
+    """The Redis adapter works with a client of either library, and imports none."""
     done = import_alone("lucia.adapters.redis", "msgspec")
     assert done.returncode == 0, done.stderr
 
 
 def test_redis_adapter_that_fails_for_another_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An import that fails for another reason is raised as it is."""
+    """An import that fails for another reason raises the original error."""
     monkeypatch.delitem(sys.modules, "lucia.adapters.redis", raising=False)
     monkeypatch.setitem(sys.modules, "lucia._async.stores.redis.adapter", None)
     with pytest.raises(ImportError, match=r"lucia\._async\.stores\.redis\.adapter"):

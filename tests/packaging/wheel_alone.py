@@ -1,4 +1,4 @@
-"""Run by scripts/wheel-test where nothing but the wheel is installed."""
+"""Check the wheel where nothing else is installed; run by scripts/wheel-test."""
 
 import importlib
 import importlib.metadata
@@ -22,7 +22,7 @@ OPTIONAL = {
 
 
 def refusals(package: str) -> Iterator[tuple[str, str]]:
-    """The public modules under this one that can't be imported here, and what they say of it."""
+    """Yield the public modules that can't be imported here, with the text of the error."""
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         if module.name.rpartition(".")[2].startswith("_"):
             continue
@@ -47,8 +47,7 @@ assert not OPTIONAL & {name.split(".")[0] for name in sys.modules}
 assert {"lucia.adapters.sqlalchemy", "lucia.cli"} <= found.keys()
 for module, message in found.items():
     assert "lucia-auth[" in message, (
-        f"import {module} says {message!r}, and not which extra it needs"
+        f"the error of import {module} must name the extra it needs: {message!r}"
     )
-print(
-    f"lucia-auth {importlib.metadata.version('lucia-auth')}: {len(lucia.__all__)} names; an extra is needed by {', '.join(found)}"
-)
+version = importlib.metadata.version("lucia-auth")
+print(f"lucia-auth {version}: {len(lucia.__all__)} names; extras are needed by {', '.join(found)}")

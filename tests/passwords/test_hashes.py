@@ -1,4 +1,4 @@
-"""The formats of password hashes, and which passwords are accepted."""
+"""The formats of password hashes, and the passwords that are accepted."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from lucia._rules.passwords import (
     LuciaHash,
     PasswordHasher,
     ScryptHash,
-    _read,  # what is refused before any work is seen nowhere else
+    _read,  # only this shows what is refused before any work
     check_new_password,
     is_acceptable,
     is_outdated,
@@ -30,19 +30,19 @@ CHEAP_ARGON2 = Argon2Hash(time_cost=1, memory_cost=8, parallelism=1)
 HASHERS: list[PasswordHasher] = [CHEAP, LuciaHash(), CHEAP_ARGON2]
 REFUSED = ["", "x" * 1_001, "lone \ud800 surrogate", "\udfff"]
 KEY_32 = "/bq+HJ00cgB4VucZDQHp/nxq18vII3gw53N2Y0s3MWI"
-"""The first half of RFC 7914's third test vector, section 12."""
+"""The first half of the third test vector of RFC 7914, section 12."""
 PASSLIB = "$scrypt$ln=6,r=4,p=2$c2FsdCBvZiBwYXNzbGliIQ$LN3esy6v1Xbdp92xkiHXkPaMLhZYeKaBqNKcrCg7oho"
 
 passwords = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 
 
 def zeros(count: int) -> bytes:
-    """A random source that is not."""
+    """Return zeros instead of random bytes."""
     return bytes(count)
 
 
 def legacy(password: bytes) -> str:
-    """The older two-part format."""
+    """Return a hash in the older format with two parts."""
     return (
         "older:"
         + hashlib.scrypt(password, salt=b"older", n=2**14, r=8, p=1, maxmem=2**25, dklen=64).hex()
@@ -51,7 +51,7 @@ def legacy(password: bytes) -> str:
 
 @pytest.mark.parametrize("hasher", HASHERS, ids=repr)
 def test_a_password_is_valid_for_its_hash_and_no_other_is(hasher: PasswordHasher) -> None:
-    """Each hasher verifies what it writes, and rejects neighbours of the password."""
+    """Each hasher verifies what it writes, and rejects similar passwords."""
     hashed = hasher.hash(PASSWORD)
     assert hasher.verify(PASSWORD, hashed)
     assert not any(
@@ -61,14 +61,14 @@ def test_a_password_is_valid_for_its_hash_and_no_other_is(hasher: PasswordHasher
 
 @pytest.mark.parametrize("hasher", HASHERS, ids=repr)
 def test_no_two_hashes_are_alike(hasher: PasswordHasher) -> None:
-    """The salt is new each time."""
+    """Every hash has a new salt."""
     assert hasher.hash(PASSWORD) != hasher.hash(PASSWORD)
 
 
 @pytest.mark.parametrize("writer", HASHERS, ids=repr)
 @pytest.mark.parametrize("reader", HASHERS, ids=repr)
 def test_every_hasher_verifies_every_format(writer: PasswordHasher, reader: PasswordHasher) -> None:
-    """Changing the hasher locks nobody out, and each outdated hash is told to be one."""
+    """Each hasher verifies the hashes of all others, and reports them as outdated."""
     hashed = writer.hash(PASSWORD)
     assert reader.verify(PASSWORD, hashed)
     assert reader.needs_rehash(hashed) == (reader is not writer)
@@ -76,7 +76,7 @@ def test_every_hasher_verifies_every_format(writer: PasswordHasher, reader: Pass
 
 @pytest.mark.parametrize("reader", HASHERS, ids=repr)
 def test_the_older_format_is_verified_and_outdated(reader: PasswordHasher) -> None:
-    """A two-part hash works with every hasher, for its password alone, and is to be rehashed."""
+    """Every hasher verifies a hash with two parts, and reports it as outdated."""
     hashed = legacy(PASSWORD.encode())
     assert reader.verify(PASSWORD, hashed)
     assert not reader.verify(PASSWORD + "x", hashed)
@@ -84,7 +84,7 @@ def test_the_older_format_is_verified_and_outdated(reader: PasswordHasher) -> No
 
 
 def test_the_default_is_owasps_cost() -> None:
-    """The default hash has N = 2^15, r = 8, p = 3, a salt of 16 bytes and a key of 32, and is its own to verify."""
+    """The default is OWASP's cost, N = 2^15, r = 8, p = 3, with a 16-byte salt and 32-byte key."""
     hashed = ScryptHash(random_bytes=zeros).hash(PASSWORD)
     salt, key = "A" * 22, hashed.rpartition("$")[2]
     assert hashed == f"$scrypt$ln=15,r=8,p=3${salt}${key}"
@@ -93,12 +93,12 @@ def test_the_default_is_owasps_cost() -> None:
 
 
 def test_scrypt_is_rfc_7914s() -> None:
-    """The RFC's test vector, written as base64 without padding, is verified."""
+    """The RFC's test vector, as base64 without padding, is verified."""
     assert verify("password", f"$scrypt$ln=10,r=8,p=16$TmFDbA${KEY_32}")
 
 
 def test_passlibs_text_is_ours() -> None:
-    """The same salt, cost and password give the text that passlib 1.7.4 gave."""
+    """The same salt, cost and password give the same text as passlib 1.7.4."""
     hasher = ScryptHash(ln=6, r=4, p=2, random_bytes=lambda _: b"salt of passlib!")
     assert hasher.hash(PASSWORD) == PASSLIB
     assert hasher.verify(PASSWORD, PASSLIB)
@@ -106,14 +106,14 @@ def test_passlibs_text_is_ours() -> None:
 
 @pytest.mark.parametrize("kind", list(Type))
 def test_argon2_hashes_of_others_are_verified(kind: Type) -> None:
-    """What argon2-cffi writes, of every variant, is valid with every hasher."""
+    """Hashes by argon2-cffi, of every variant, are verified."""
     hashed = Argon2CffiHasher(time_cost=1, memory_cost=64, parallelism=2, type=kind).hash(PASSWORD)
     assert verify(PASSWORD, hashed)
     assert not verify(PASSWORD + "x", hashed)
 
 
 def test_argon2_version_16_is_verified() -> None:
-    """The version before the RFC's counts too."""
+    """Hashes of the version before the RFC's are verified."""
     hashed = low_level.hash_secret(
         PASSWORD.encode(), b"saltsalt", 1, 8, 1, 32, Type.I, version=16
     ).decode()
@@ -122,14 +122,14 @@ def test_argon2_version_16_is_verified() -> None:
 
 
 def test_others_verify_our_argon2_hashes() -> None:
-    """The default Argon2 hash has OWASP's cost, and argon2-cffi accepts it."""
+    """The default Argon2 hash has OWASP's cost, and argon2-cffi verifies it."""
     hashed = Argon2Hash().hash(PASSWORD)
     assert hashed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
     assert Argon2CffiHasher().verify(hashed, PASSWORD)
 
 
 def test_argon2_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing argon2-cffi is named with the command that helps, on making and on verifying; never "wrong password"."""
+    """Without argon2-cffi, the error says what to install, and never "wrong password"."""
     hashed = CHEAP_ARGON2.hash(PASSWORD)
     monkeypatch.setitem(sys.modules, "argon2", None)
     with pytest.raises(ImportError, match=r'pip install "lucia-auth\[argon2\]"'):
@@ -154,12 +154,12 @@ def test_argon2_without_its_library_says_what_to_install(monkeypatch: pytest.Mon
     ids=["ln", "r", "p", "time", "memory", "parallelism", "argon2i", "empty", "bcrypt"],
 )
 def test_another_cost_is_outdated(hashed: str) -> None:
-    """Every other cost, and what is no hash, is to be rehashed by all."""
+    """A hash of any other cost, and text that is no hash, is outdated."""
     assert all(hasher.needs_rehash(hashed) for hasher in HASHERS)
 
 
 def test_lucia_hashs_salt_is_uniform_over_its_alphabet() -> None:
-    """Of 64 values the two that name no character are drawn again, and only as many as are missing."""
+    """Two of 64 values stand for no character and are drawn again, as many as needed."""
     asked: list[int] = []
 
     def random_bytes(count: int) -> bytes:
@@ -185,7 +185,7 @@ def test_one_password_from_two_keyboards_is_one(
 @given(passwords, passwords)
 @example("\ufb01", "fl")
 def test_round_trip(password: str, other: str) -> None:
-    """A password is valid for its hash; one with another normal form is not."""
+    """A password is valid for its hash, and one with another normal form is not."""
     assume(unicodedata.normalize("NFKC", password) != unicodedata.normalize("NFKC", other))
     hashed = CHEAP.hash(password)
     assert CHEAP.verify(password, hashed)
@@ -194,7 +194,7 @@ def test_round_trip(password: str, other: str) -> None:
 
 @given(passwords)
 def test_hashes_made_without_normalising_are_verified(password: str) -> None:
-    """The raw text is tried as well, so that hashes of programs that don't normalise are valid."""
+    """The password is also tried unnormalized, for hashes of other programs."""
     key = hashlib.scrypt(password.encode(), salt=b"", n=2, r=1, p=1, dklen=32)
     assert verify(password, "$scrypt$ln=1,r=1,p=1$$" + base64.b64encode(key).decode().rstrip("="))
 
@@ -218,14 +218,14 @@ def test_hashes_made_without_normalising_are_verified(password: str) -> None:
 @example(f"$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAA${'A' * 85}")
 @example("$2a$10$abcdefghijklmnopqrstuu")
 def test_what_is_no_hash_is_valid_for_nobody(hashed: str) -> None:
-    """Any stored text at all is answered with False, and never raises."""
+    """Any other stored text is not valid, and never raises."""
     assert not verify(PASSWORD, hashed)
     assert isinstance(LuciaHash().needs_rehash(hashed), bool)
 
 
 @given(st.data())
 def test_a_damaged_hash_is_valid_for_nobody(data: st.DataObject) -> None:
-    """A hash with one character changed in its key raises nothing and is not valid."""
+    """A hash with one changed character in its key is not valid."""
     hashed = CHEAP.hash(PASSWORD)
     place = data.draw(st.integers(len(hashed) - 43, len(hashed) - 2))
     other = data.draw(st.characters().filter(lambda character: character != hashed[place]))
@@ -233,7 +233,7 @@ def test_a_damaged_hash_is_valid_for_nobody(data: st.DataObject) -> None:
 
 
 def test_upper_case_hex_is_not_the_originals() -> None:
-    """The original compares text, so a key in capitals is valid for nobody; here neither."""
+    """A key in upper case is not valid, as in Lucia JS, which compares text."""
     assert not verify(PASSWORD, legacy(PASSWORD.encode()).upper().replace("OLDER", "older"))
 
 
@@ -247,7 +247,7 @@ def test_upper_case_hex_is_not_the_originals() -> None:
 @example(ln=1, r=1, p=2**21)
 @example(ln=1, r=2**19, p=1)
 def test_a_hostile_scrypt_cost_is_refused_before_any_work(ln: int, r: int, p: int) -> None:
-    """No stored hash takes more than 129 MiB in all or 2^22 blocks, and none is tried that scrypt has no such parameters for."""
+    """A scrypt hash that needs over 129 MiB or 2^22 blocks, or has bad parameters, is refused."""
     stored = _read(f"$scrypt$ln={ln},r={r},p={p}$AAAA${KEY_32}")
     memory, work = 128 * r * (2**ln + p + 2), 2**ln * r * p
     assert (stored is not None) == (memory <= 129 * 2**20 and work <= 2**22 and ln < 16 * r)
@@ -266,7 +266,7 @@ def test_a_hostile_scrypt_cost_is_refused_before_any_work(ln: int, r: int, p: in
 def test_a_hostile_argon2_cost_is_refused_before_any_work(
     memory: int, time: int, lanes: int
 ) -> None:
-    """No stored hash takes more than 129 MiB, 16 threads, or fills more than 512 MiB."""
+    """An Argon2 hash over 129 MiB, 16 threads, or 512 MiB in all passes is refused."""
     stored = _read(f"$argon2id$v=19$m={memory},t={time},p={lanes}$AAAAAAAAAAA${KEY_32}")
     assert (stored is not None) == (
         8 * lanes <= memory <= 129 * 1024 and memory * time <= 2**19 and lanes <= 16
@@ -278,7 +278,7 @@ def test_a_hostile_argon2_cost_is_refused_before_any_work(
     [(0, 8, 1), (-1, 8, 1), (15, 0, 1), (15, 8, 0), (16, 1, 1), (18, 8, 1), (15, 8, 17)],
 )
 def test_scrypt_is_not_configured_beyond_what_is_verified(ln: int, r: int, p: int) -> None:
-    """A cost that could not be verified later is refused when the hasher is made."""
+    """A scrypt cost that could not be verified later is refused by the hasher."""
     with pytest.raises(ValueError, match=f"ln={ln}, r={r}, p={p}"):
         ScryptHash(ln=ln, r=r, p=p)
 
@@ -290,14 +290,14 @@ def test_scrypt_is_not_configured_beyond_what_is_verified(ln: int, r: int, p: in
 def test_argon2_is_not_configured_beyond_what_is_verified(
     time: int, memory: int, lanes: int
 ) -> None:
-    """The same for Argon2."""
+    """An Argon2 cost that could not be verified later is refused by the hasher."""
     with pytest.raises(ValueError, match=f"time_cost={time}"):
         Argon2Hash(time, memory, lanes)
 
 
 @pytest.mark.parametrize("password", REFUSED)
 def test_refused_passwords_are_refused_everywhere(password: str) -> None:
-    """Empty, too long, or not text: a ValueError for a new one, simply not valid for a stored one."""
+    """Empty, too long or non-text passwords are a ValueError when new, and never valid."""
     assert not is_acceptable(password)
     assert not any(hasher.verify(password, CHEAP.hash(PASSWORD)) for hasher in HASHERS)
     for hasher in HASHERS:
@@ -306,7 +306,7 @@ def test_refused_passwords_are_refused_everywhere(password: str) -> None:
 
 
 def test_an_empty_password_is_not_valid_for_its_own_hash() -> None:
-    """A hash that another program made from nothing lets nobody in."""
+    """An empty password is not valid, even for another program's hash of it."""
     assert not verify("", legacy(b""))
 
 
@@ -320,13 +320,13 @@ def test_only_text_is_a_password(password: object) -> None:
 
 @pytest.mark.parametrize("password", ["x", "x" * 1_000, "\U0001f511" * 1_000, "\x00", " "])
 def test_all_else_is_acceptable(password: str) -> None:
-    """One character to 1,000, whatever they are."""
+    """Any 1 to 1,000 characters are acceptable."""
     check_new_password(password)
     assert is_acceptable(password)
 
 
 def test_refused_passwords_are_not_normalised() -> None:
-    """A million combining marks, which would take hours to put in order, are refused at once."""
+    """A million combining marks, which take hours to normalize, are refused at once."""
     password = "q" + "\u0300\u0316" * 500_000
     assert not verify(password, CHEAP.hash(PASSWORD))
     with pytest.raises(ValueError, match="1,000"):
@@ -335,7 +335,7 @@ def test_refused_passwords_are_not_normalised() -> None:
 
 @pytest.mark.parametrize("password", ["hunter2" * 200, "hunter2 \udc80"])
 def test_errors_hold_no_password(password: str) -> None:
-    """Neither a refusal's text nor an exception behind it quotes the password."""
+    """Neither the error nor its context quotes the password."""
     with pytest.raises(ValueError, match="a password must not") as caught:
         check_new_password(password)
     assert "hunter2" not in str(caught.value)
@@ -343,7 +343,7 @@ def test_errors_hold_no_password(password: str) -> None:
 
 
 def test_reprs_hold_no_secret() -> None:
-    """A hasher shows its cost, a hash that was taken apart its cost alone."""
+    """The reprs of a hasher and of a parsed hash show only the cost."""
     assert repr(ScryptHash()) == "ScryptHash(ln=15, r=8, p=3)"
     assert repr(LuciaHash()) == "LuciaHash()"
     assert repr(Argon2Hash()) == "Argon2Hash(time_cost=2, memory_cost=19456, parallelism=1)"
@@ -351,12 +351,12 @@ def test_reprs_hold_no_secret() -> None:
 
 
 def test_bcrypt_hashes_are_outdated() -> None:
-    """Hashes that begin with $2a are outdated, no others."""
+    """Exactly the hashes that begin with $2a are outdated."""
     assert is_outdated("$2a$10$abcdefghijklmnopqrstuu")
     assert not any(map(is_outdated, ["", "$2", "$2b$10$x", "s2:$2a:0", CHEAP.hash(PASSWORD)]))
 
 
 def test_hashers_are_password_hashers() -> None:
-    """The protocol tells hashers from others when the program runs."""
+    """`isinstance` with the protocol recognises hashers."""
     assert all(isinstance(hasher, PasswordHasher) for hasher in HASHERS)
     assert not isinstance(hashlib, PasswordHasher)

@@ -1,4 +1,4 @@
-"""A flood of log-ins: other requests go on, and log-ins from other addresses succeed."""
+"""During a flood of logins, other requests are served and other addresses can log in."""
 
 import asyncio
 import threading
@@ -27,14 +27,14 @@ SERVER_THREADS: Final = 20
 LOG_INS: Final = 100
 OTHERS: Final = 41
 IN_FLIGHT: Final = 45
-"""How many log-ins a flooder has in flight: fewer than the limit by address lets pass."""
+"""Logins in flight per flooding address, fewer than the limit per address allows."""
 
 PATIENCE: Final = 60
 PASSWORD: Final = "correct horse battery staple"
 
 
 class SlowHash:
-    """A hasher that takes some milliseconds, and counts what it has verified."""
+    """A hasher that takes some milliseconds, and counts its verifications."""
 
     def __init__(self, ln: int) -> None:
         self._hasher = ScryptHash(ln=ln, r=8, p=1)
@@ -46,22 +46,22 @@ class SlowHash:
         return self._hasher.hash(password)
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """Return whether it is this password's."""
+        """Return whether the hash is this password's, and count the call."""
         is_right = self._hasher.verify(password, hashed)
         with self._lock:
             self.verified += 1
         return is_right
 
     def needs_rehash(self, hashed: str, /) -> bool:
-        """Return whether it has another cost."""
+        """Return whether the hash has another cost."""
         return self._hasher.needs_rehash(hashed)
 
 
-# --- sync: the threads that wait are the server's
+# --- sync: logins wait in the server's threads
 
 
 def verified_before_a_page(pool: PasswordPool | None) -> int:
-    """Flood a server's threads with log-ins, ask it for a page then, and return how many passwords it verified before that page."""
+    """Flood a server's threads, then request a page; return the verifications before the page."""
     store, hasher = MemoryAdapter(), SlowHash(ln=11)
     auth = Auth(users=store, sessions=store, env="DEV", hash=hasher, password_pool=pool)
 
@@ -78,17 +78,17 @@ def verified_before_a_page(pool: PasswordPool | None) -> int:
 
 
 def test_sync_pages_are_served_during_a_flood() -> None:
-    """Log-ins that are too many are refused at once, so that a page does not wait for them."""
+    """Surplus logins are refused at once, so that a page does not wait for them."""
     assert verified_before_a_page(None) < LOG_INS / 3
 
 
 def test_sync_pages_are_served_during_a_flood_has_power() -> None:
-    """With a queue that is longer than the server has threads, a page waits for all log-ins before it."""
+    """If the queue is longer than the server's threads, a page waits for all earlier logins."""
     assert verified_before_a_page(PasswordPool(workers=2, queue=64)) > LOG_INS - 2 * SERVER_THREADS
 
 
 def test_a_sync_log_in_from_another_address_takes_the_place_of_the_floods() -> None:
-    """While one address floods, each log-in from another one succeeds."""
+    """While one address floods, every login from another address succeeds."""
     hasher = SlowHash(ln=11)
     store, stop = sync_store(hasher), threading.Event()
     auth = Auth(users=store, sessions=store, env="DEV", hash=hasher)
@@ -114,7 +114,7 @@ def test_a_sync_log_in_from_another_address_takes_the_place_of_the_floods() -> N
 
 
 def rows_of(hasher: SlowHash) -> list[KeyRow]:
-    """Keys of two flooders with an account for each log-in in flight, and of others, all with one password."""
+    """Return keys with one password: of two flooders, one per login in flight, and of others."""
     hashed = hasher.hash(PASSWORD)
     names = [f"flood {who} {number}" for who in range(2) for number in range(IN_FLIGHT)]
     names += [f"name {number}" for number in range(OTHERS)]
@@ -131,18 +131,18 @@ def rows_of(hasher: SlowHash) -> list[KeyRow]:
 
 
 def sync_store(hasher: SlowHash) -> MemoryAdapter:
-    """A store with those keys and their users."""
+    """Return a store with those keys and their users."""
     store = MemoryAdapter()
     for row in rows_of(hasher):
         store.set_user(row.user_id, {}, row)
     return store
 
 
-# --- async: two addresses with valid passwords
+# --- async: two flooding addresses have valid passwords
 
 
 class FirstComeTurns(password_pool._Turns):
-    """A control: first come, first served, and a full queue refuses whoever comes."""
+    """A control that serves in order of arrival, and refuses newcomers when the queue is full."""
 
     def _pop_next(self) -> "password_pool._Turn | None":
         if not self._waiting:
@@ -156,7 +156,7 @@ class FirstComeTurns(password_pool._Turns):
 
 
 async def make_flooded() -> tuple[AsyncAuth[User], SlowHash]:
-    """An ``Auth`` with the default limits and pool, and the users of :func:`rows_of`."""
+    """Return an auth with the default limits and pool, and the users of :func:`rows_of`."""
     store, hasher = AsyncMemoryAdapter(), SlowHash(ln=10)
     for row in rows_of(hasher):
         await store.set_user(row.user_id, {}, row)
@@ -164,7 +164,7 @@ async def make_flooded() -> tuple[AsyncAuth[User], SlowHash]:
 
 
 async def flood(auth: AsyncAuth[User], who: int, number: int, begun: asyncio.Event) -> None:
-    """Log in with a valid password, again and again."""
+    """Log in with a valid password again and again."""
     for _ in count():
         with suppress(Overloaded):
             await auth.use_key(
@@ -175,7 +175,7 @@ async def flood(auth: AsyncAuth[User], who: int, number: int, begun: asyncio.Eve
 
 
 async def log_in(auth: AsyncAuth[User], number: int) -> bool:
-    """Log in once, from an address of one's own, and return whether that succeeded."""
+    """Log in once from an address of its own, and return whether that succeeded."""
     try:
         key = await auth.use_key(
             "username", f"name {number}", PASSWORD, address=f"198.51.100.{number}"
@@ -186,7 +186,10 @@ async def log_in(auth: AsyncAuth[User], number: int) -> bool:
 
 
 async def succeeded_in_a_flood(*, at_once: bool) -> tuple[int, int]:
-    """Let two addresses flood and others log in; return how many of these succeeded, and the most passwords that one had to wait for."""
+    """Let two addresses flood while others log in.
+
+    Return how many of the others succeeded, and the most verifications that one waited for.
+    """
     auth, hasher = await make_flooded()
     begun = asyncio.Event()
     tasks = [
@@ -217,20 +220,20 @@ async def succeeded_in_a_flood(*, at_once: bool) -> tuple[int, int]:
 
 
 async def test_log_ins_from_other_addresses_succeed_during_a_flood() -> None:
-    """While two addresses flood, every log-in from another one succeeds, and waits for a few passwords of theirs at most."""
+    """While two addresses flood, other logins succeed after few verifications of the flood."""
     succeeded, longest = await succeeded_in_a_flood(at_once=False)
     assert succeeded == OTHERS
     assert longest < password_pool.ASYNC_QUEUE / 2
 
 
 async def test_log_ins_from_other_addresses_succeed_at_once() -> None:
-    """So they do if all of them come in the same moment."""
+    """Other logins also succeed if all of them arrive at once."""
     assert (await succeeded_in_a_flood(at_once=True))[0] == OTHERS
 
 
 async def test_log_ins_from_other_addresses_succeed_during_a_flood_has_power(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where places go to whoever comes first, two addresses deny the log-ins of most others."""
+    """In order of arrival, two flooding addresses deny most other logins."""
     monkeypatch.setattr(password_pool, "_Turns", FirstComeTurns)
     assert (await succeeded_in_a_flood(at_once=True))[0] < OTHERS / 2

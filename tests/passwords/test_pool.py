@@ -1,4 +1,4 @@
-"""The password pool: its settings, whose turn it is, and what a refusal costs."""
+"""The password pool: its settings, its scheduling, and the cost of a refusal."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ ANYBODY: Final = owner_of(None)
 
 
 def turn_of(owner: str) -> _Turn:
-    """A job that does nothing."""
+    """Return a job that does nothing."""
     return _Turn(owner, lambda: None)
 
 
@@ -46,26 +46,26 @@ def turn_of(owner: str) -> _Turn:
 def test_a_pool_that_can_not_be_meant(
     settings: dict[str, Any], error: type[Exception], words: str
 ) -> None:
-    """A setting that makes no sense is refused when it is made, with what was expected."""
+    """An invalid setting is refused with an error that says what was expected."""
     with pytest.raises(error, match=words):
         PasswordPool(**settings)
 
 
 def test_what_is_not_set_has_a_default() -> None:
-    """Each of the two numbers can be set alone, also to its least value."""
+    """Each of the two settings can be set alone, down to its minimum."""
     assert PasswordPool().bounds(2, 64) == (2, 64)
     assert PasswordPool(workers=1).bounds(2, 64) == (1, 64)
     assert PasswordPool(queue=0).bounds(2, 64) == (2, 0)
 
 
 def test_sync_waits_for_fewer() -> None:
-    """By default three sync log-ins at most hold a thread of the server, which has four at the least."""
+    """At most three sync logins hold a thread; a server has at least four."""
     assert password_pool.SYNC_WORKERS + password_pool.SYNC_QUEUE < 4
     assert password_pool.ASYNC_QUEUE == 64
 
 
 def test_owners() -> None:
-    """An address is one owner, an IPv6 one by its /64; requests without an address are one; new passwords are another."""
+    """Owners are addresses, IPv6 networks (/64), requests without an address, and new passwords."""
     assert owner_of("2001:db8:1:2::7") == owner_of("2001:db8:1:2::8") != owner_of("2001:db8:1:3::7")
     assert owner_of(None) == owner_of("")
     assert (
@@ -81,11 +81,11 @@ def test_owners() -> None:
     )
 
 
-# --- whose turn it is
+# --- scheduling
 
 
 def enter_all(turns: _Turns, owners: Sequence[str]) -> list[_Turn]:
-    """Let a job of each of these owners take a place."""
+    """Enter a job for each of these owners."""
     entered = [turn_of(owner) for owner in owners]
     for turn in entered:
         turns.enter(turn)
@@ -93,7 +93,7 @@ def enter_all(turns: _Turns, owners: Sequence[str]) -> list[_Turn]:
 
 
 def run_all(turns: _Turns, running: _Turn | None) -> list[str]:
-    """Whose jobs run one after the other, from this one on."""
+    """Run all jobs one by one, starting with this one, and return their owners."""
     order: list[str] = []
     while running is not None:
         order.append(running.owner)
@@ -102,7 +102,7 @@ def run_all(turns: _Turns, running: _Turn | None) -> list[str]:
 
 
 def test_owners_take_turns() -> None:
-    """Whoever has many jobs waits behind those who have few; jobs of one owner run in their order."""
+    """Owners take turns, and jobs of one owner run in order."""
     turns = _Turns(1, 10)
     first, *waiting = enter_all(turns, "aaaabbc")
     assert run_all(turns, first) == list("abcabaa")
@@ -110,7 +110,7 @@ def test_owners_take_turns() -> None:
 
 
 def test_an_owner_who_had_many_turns_waits_for_those_who_had_none() -> None:
-    """It is not enough for a flooder to be the first to come whenever a place is free."""
+    """An owner who had many turns goes after others, even if it arrives first."""
     turns = _Turns(1, 2)
     running: _Turn | None = None
     for _ in range(10):
@@ -121,7 +121,7 @@ def test_an_owner_who_had_many_turns_waits_for_those_who_had_none() -> None:
 
 
 def test_old_turns_are_forgotten() -> None:
-    """After 64 other turns nobody waits for what was before."""
+    """Turns are forgotten after 64 other turns."""
     turns = _Turns(1, 2)
     for owner in "a" * 10 + "b" * password_pool.RECENT_TURNS:
         turns.leave(*enter_all(turns, owner))
@@ -130,7 +130,7 @@ def test_old_turns_are_forgotten() -> None:
 
 
 def test_a_full_queue_makes_room_for_who_has_less() -> None:
-    """The newest job of the owner with the most is refused in the place of the newcomer's."""
+    """In a full queue, the newest job of the owner with most jobs is refused for a newcomer."""
     turns = _Turns(1, 3)
     running, *waiting = enter_all(turns, "aaaa")
     (newcomer,) = enter_all(turns, "b")
@@ -144,7 +144,7 @@ def test_a_full_queue_makes_room_for_who_has_less() -> None:
 
 @pytest.mark.parametrize(("workers", "queue"), [(1, 1), (2, 1), (4, 64)])
 def test_twenty_flooders_keep_nobody_out(workers: int, queue: int) -> None:
-    """A log-in from another address finds a place whenever it comes, and runs as soon as a worker is free."""
+    """During a flood, a job of another owner always gets a place, and runs next."""
     turns, running = _Turns(workers, queue), list[_Turn]()
     for number in range(300):
         for flooder in range(20):
@@ -163,7 +163,7 @@ def test_twenty_flooders_keep_nobody_out(workers: int, queue: int) -> None:
 
 
 def test_equals_refuse_each_other_nothing() -> None:
-    """Among owners with the same load a full queue refuses the newcomer, so that nobody is refused after having waited."""
+    """If all owners have the same load, a full queue refuses the newcomer, who has not waited."""
     turns = _Turns(1, 2)
     enter_all(turns, "abc")
     with pytest.raises(Overloaded):
@@ -173,7 +173,7 @@ def test_equals_refuse_each_other_nothing() -> None:
 
 
 def test_a_cancelled_job_is_neither_done_nor_refused() -> None:
-    """Nobody is told of it, and its place is free."""
+    """A cancelled job is neither run nor refused, and frees its place."""
     turns = _Turns(1, 2)
     running, *waiting = enter_all(turns, "aaa")
     for turn in waiting:
@@ -195,7 +195,7 @@ def test_a_cancelled_job_is_neither_done_nor_refused() -> None:
 def test_no_job_waits_while_a_worker_is_free(
     workers: int, queue: int, steps: list[tuple[str, int]]
 ) -> None:
-    """Whatever comes and goes, the bounds hold, every job has one end, and jobs wait only while all workers are busy."""
+    """For any sequence of steps, the bounds hold, and jobs wait only if all workers are busy."""
     turns, present = _Turns(workers, queue), list[_Turn]()
     for owner, number in steps:
         if owner == "+":
@@ -216,7 +216,7 @@ def test_no_job_waits_while_a_worker_is_free(
 
 
 def test_a_thread_that_stops_waiting_gives_up_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exception that ends the wait, such as a gevent timeout, goes up, and the places are as before."""
+    """An exception that interrupts the wait, such as a gevent timeout, frees the place."""
     gate, entered, opened = _Gate(CHEAP, 1, 1), threading.Event(), threading.Event()
 
     def hold() -> bool:
@@ -224,7 +224,7 @@ def test_a_thread_that_stops_waiting_gives_up_its_place(monkeypatch: pytest.Monk
         return opened.wait(PATIENCE)
 
     class Interrupted(BaseException):
-        """Something from outside."""
+        """An exception from outside."""
 
     class Impatient(Future[Any]):
         """A future whose wait is interrupted."""
@@ -248,11 +248,11 @@ def test_a_thread_that_stops_waiting_gives_up_its_place(monkeypatch: pytest.Monk
     assert gate.run(ANYBODY, lambda: True)
 
 
-# --- what a refusal costs
+# --- the cost of a refusal
 
 
 class Clock:
-    """Processor time that passes by what is worked."""
+    """A processor clock that advances with the work done."""
 
     def __init__(self) -> None:
         self.now = 5.0
@@ -261,12 +261,12 @@ class Clock:
         return self.now
 
     def work(self, rounds: int) -> None:
-        """What fills up the time of a refusal."""
+        """Advance by the time of this much work."""
         self.now += 0.0005 * rounds
 
 
 class TimedHash:
-    """A hasher whose verifications take as many milliseconds as the hash says; ``100`` is the configured kind."""
+    """A hasher whose stored hash is its time in milliseconds; ``100`` is the configured kind."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -282,20 +282,20 @@ class TimedHash:
         return password == "right"
 
     def needs_rehash(self, hashed: str, /) -> bool:
-        """Return whether it is of another kind."""
+        """Return whether the hash is of another kind."""
         return hashed != "100"
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Processor time, and work that takes it."""
+    """Return a processor clock that the pool's work advances."""
     clock = Clock()
     monkeypatch.setattr(password_pool, "work", clock.work)
     return clock
 
 
 def cost_of(clock: Clock, job: Callable[[], bool]) -> float:
-    """How many milliseconds a job takes."""
+    """Return the milliseconds that a job takes."""
     before = clock.now
     job()
     return (clock.now - before) * 1000
@@ -303,17 +303,17 @@ def cost_of(clock: Clock, job: Callable[[], bool]) -> float:
 
 @pytest.mark.parametrize("stored", ["0", "1", "19", "27", "67", "99", "100"])
 def test_every_refusal_costs_the_configured_verification(clock: Clock, stored: str) -> None:
-    """A wrong password costs as much for a hash of any kind as for an unknown name, from the first one on."""
+    """A wrong password costs the same for any kind of hash as for an unknown name."""
     jobs = _Jobs(TimedHash(clock), clock)
     first = cost_of(clock, lambda: jobs.verify("wrong", stored))
-    assert first == pytest.approx(200, abs=1)  # with the dummy, which is made once
+    assert first == pytest.approx(200, abs=1)  # including the dummy hash, which is made once
     for _ in range(3):
         assert cost_of(clock, lambda: jobs.verify_dummy("wrong")) == pytest.approx(100)
         assert cost_of(clock, lambda: jobs.verify("wrong", stored)) == pytest.approx(100, abs=1)
 
 
 def test_a_success_costs_nothing_more(clock: Clock) -> None:
-    """Whoever has the password knows that the account exists."""
+    """A successful verification does no extra work: the user knows that the account exists."""
     jobs = _Jobs(TimedHash(clock), clock)
     jobs.verify_dummy("x")
     assert cost_of(clock, lambda: jobs.verify("right", "27")) == pytest.approx(27)
@@ -321,7 +321,7 @@ def test_a_success_costs_nothing_more(clock: Clock) -> None:
 
 
 def test_a_dearer_hash_costs_what_it_costs(clock: Clock) -> None:
-    """There is nothing to fill up."""
+    """A hash more expensive than the configured kind needs no extra work."""
     jobs = _Jobs(TimedHash(clock), clock)
     jobs.verify_dummy("x")
     assert cost_of(clock, lambda: jobs.verify("wrong", "300")) == pytest.approx(300)
@@ -331,7 +331,7 @@ def test_a_dearer_hash_costs_what_it_costs(clock: Clock) -> None:
 def test_a_refusal_costs_what_a_verification_costs_now(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a machine that has become slower, the refusals of both kinds become so."""
+    """If verifications become slower, refusals of both kinds do too."""
     jobs = _Jobs(TimedHash(clock), clock)
     jobs.verify_dummy("x")
     monkeypatch.setattr(
@@ -344,7 +344,7 @@ def test_a_refusal_costs_what_a_verification_costs_now(
 
 
 def test_the_work_is_done_in_few_steps(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between steps the thread waits for the GIL, which on a busy process takes a time that nobody can foresee."""
+    """The extra work has few steps, since the thread may wait for the GIL after each."""
     steps: list[int] = []
 
     def work(rounds: int) -> None:
@@ -358,7 +358,7 @@ def test_the_work_is_done_in_few_steps(clock: Clock, monkeypatch: pytest.MonkeyP
 
 
 def test_a_timer_that_stands_still_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where processor time is told in coarse steps, the work grows slowly and comes to an end."""
+    """With a coarse processor clock, the work grows slowly and ends."""
     clock, steps = Clock(), list[int]()
 
     def work(rounds: int) -> None:
@@ -373,21 +373,21 @@ def test_a_timer_that_stands_still_for_a_while(monkeypatch: pytest.MonkeyPatch) 
     assert clock.now - before < 0.4
 
 
-# --- passwords that are not in their normal form
+# --- passwords that are not in normal form
 
 LIGATURE: Final = "\ufb01sh"
-"""Two texts to try: its NFKC form is another one."""
+"""A password whose NFKC form differs, so that there are two texts to try."""
 
 
 def passlib_hash(password: str, *, ln: int = 4) -> str:
-    """What a program writes that does not normalise."""
+    """Return a hash of the unnormalized password, as other programs write it."""
     key = hashlib.scrypt(password.encode(), salt=b"salt", n=1 << ln, r=1, p=1, dklen=32)
     return f"$scrypt$ln={ln},r=1,p=1$c2FsdA${base64.b64encode(key).decode().rstrip('=')}"
 
 
 @pytest.fixture
 def derived(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Which secrets were derived, and how often."""
+    """Count the secrets that are derived."""
     counted = Counter[str]()
     derive = hashes._Stored.derive
 
@@ -405,7 +405,10 @@ def derived(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_a_hash_of_the_configured_kind_costs_one_derivation(
     hasher: Any, derived: Counter[str]
 ) -> None:
-    """Whatever the password is, so that nobody doubles the work by the choice of it; known and unknown names cost the same."""
+    """With a hash of the configured kind, any password costs one derivation.
+
+    So nobody can double the work by the choice of a password, and unknown names cost the same.
+    """
     workers = PasswordWorkers(hasher)
     hashed = workers.hash("another")
     for password in (LIGATURE, "fish"):
@@ -415,7 +418,7 @@ def test_a_hash_of_the_configured_kind_costs_one_derivation(
 
 
 def test_a_hash_of_another_kind_is_tried_twice(derived: Counter[str]) -> None:
-    """It may have been made elsewhere without normalising: both forms open it, and both are tried before a refusal."""
+    """With a hash of another kind, both the normalized and the raw password are tried."""
     older = passlib_hash(LIGATURE, ln=3)
     assert CHEAP.verify(LIGATURE, older)
     assert derived == {"fish": 1, LIGATURE: 1}
@@ -427,7 +430,7 @@ def test_a_hash_of_another_kind_is_tried_twice(derived: Counter[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("fills", [True, False], ids=["as it is", "control"])
 def test_refusals_take_the_same_time(fills: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the clock, the median refusal of any kind of hash takes about as long as an unknown name's; without more work it does not."""
+    """Refusals take about the same time for any kind of hash; without extra work they don't."""
     if not fills:
         monkeypatch.setattr(_Jobs, "_work_until", lambda *_: None)
     workers = PasswordWorkers(ScryptHash())

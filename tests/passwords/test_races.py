@@ -1,4 +1,4 @@
-"""Logins with a password while it is changed and its hash made anew, over sessions on real servers of every kind."""
+"""Logins race with a password change and a rehash, with sessions on every kind of server."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -18,20 +18,19 @@ MOST_ROUNDS: Final = 500
 ALICE: Final = ("username", "alice")
 OTHER_COST: Final = ScryptHash(ln=5, r=1, p=1)
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+# redis-py 7 causes DeprecationWarnings of its own in its cluster clients.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 
 @pytest.fixture(params=["redis", "cluster", "redis, no scripts"])
 def place(request: pytest.FixtureRequest) -> Iterator[Deployment]:
-    """Each place, emptied."""
+    """Yield each deployment, emptied."""
     with open_deployment(request, request.param) as opened:
         yield opened
 
 
 class Game:
-    """One user, whose password changes while it is used; ``kind`` is of ``Auth``."""
+    """A user whose password changes while it is used; `kind` is the class of the auth."""
 
     def __init__(self, place: Deployment, kind: type[Auth[User]]) -> None:
         self.users = MemoryAdapter()
@@ -43,7 +42,7 @@ class Game:
         self.auth.create_user(primary_key=PrimaryKey(*ALICE, "password 0"))
 
     def play(self, number: int) -> set[str]:
-        """Logins with a password whose hash has to be made anew, and a change of it, at the same time; the sessions that are left."""
+        """Log in with an outdated hash while the password changes; return the sessions left."""
         old, new = f"password {number}", f"password {number + 1}"
         self.users.update_key_password("username:alice", OTHER_COST.hash(old))
         logins = [partial(self.auth.create_session_with_key, *ALICE, old)] * 8
@@ -55,14 +54,14 @@ class Game:
 
 
 def test_logins_against_a_password_change(place: Deployment) -> None:
-    """However logins with a password, its rehash and its change overlap, the new one is valid, and no session of the old one is left."""
+    """After a race, the new password is valid, and no session of the old one is left."""
     game = Game(place, Auth)
     for number in range(ROUNDS):
         assert game.play(number) == set()
 
 
 class Trusting(Auth[User]):
-    """Does not look at the key again once the session is made."""
+    """An auth that does not check the key again after creating the session."""
 
     def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
         return True
@@ -70,6 +69,6 @@ class Trusting(Auth[User]):
 
 @pytest.mark.parametrize("place", ["redis"], indirect=True)
 def test_logins_against_a_password_change_have_power(place: Deployment) -> None:
-    """An ``Auth`` that does not look at the key again leaves a session of the old password."""
+    """Without the second check of the key, a session of the old password is left."""
     game = Game(place, Trusting)
     assert any(game.play(number) for number in range(MOST_ROUNDS))

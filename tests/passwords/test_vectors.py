@@ -1,4 +1,7 @@
-"""Ours and the original's hashes, held against each other: the vectors were made by the original's own code, see vectors/make.mjs."""
+"""Hashes of this library and of Lucia JS are valid for each other.
+
+The vectors were made by the code of Lucia JS; see vectors/make.mjs.
+"""
 
 import json
 import unicodedata
@@ -14,7 +17,7 @@ ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 class Hash(TypedDict):
-    """A hash that the original made, and what it says of it itself."""
+    """A hash made by Lucia JS, and its own verdict on it."""
 
     name: str
     format: str
@@ -24,7 +27,7 @@ class Hash(TypedDict):
 
 
 class Verdict(TypedDict):
-    """A hash that LuciaHash made, and what the original says of it."""
+    """A hash made by LuciaHash, and the verdict of Lucia JS on it."""
 
     name: str
     password: str
@@ -43,13 +46,13 @@ def normalized(password: str) -> str:
 
 
 def lucia_hash(password: str, salt: str) -> str:
-    """What LuciaHash writes when chance gives this salt."""
+    """Return the hash of LuciaHash for this salt."""
     return LuciaHash(random_bytes=lambda _: bytes(map(ALPHABET.index, salt))).hash(password)
 
 
 @pytest.mark.parametrize("row", THEIRS, ids=lambda row: f"{row['name']}, {row['format']}")
 def test_the_originals_hashes_are_valid(row: Hash) -> None:
-    """Every hash that the original made is valid for its password, also where the original itself says no; and is to be rehashed."""
+    """Every hash of Lucia JS is valid, even if Lucia JS itself refuses it, and is outdated."""
     assert verify(row["password"], row["hash"])
     assert ScryptHash().needs_rehash(row["hash"])
 
@@ -58,7 +61,7 @@ def test_the_originals_hashes_are_valid(row: Hash) -> None:
     "row", [row for row in THEIRS if row["format"] == "s2"], ids=lambda row: row["name"]
 )
 def test_the_originals_hashes_are_valid_for_no_neighbour(row: Hash) -> None:
-    """The original's hash is not valid for a password that differs in its last character."""
+    """A hash of Lucia JS is not valid if the password's last character differs."""
     assert not verify(row["password"][:-1] + "~", row["hash"])
 
 
@@ -66,13 +69,16 @@ def test_the_originals_hashes_are_valid_for_no_neighbour(row: Hash) -> None:
     "row", [row for row in THEIRS if row["format"] == "s2"], ids=lambda row: row["name"]
 )
 def test_lucia_hash_writes_the_originals_text(row: Hash) -> None:
-    """From the same salt and password, LuciaHash writes the original's text, letter for letter."""
+    """LuciaHash writes the same text as Lucia JS for the same salt and password."""
     assert lucia_hash(row["password"], row["hash"].split(":")[1]) == row["hash"]
     assert not LuciaHash().needs_rehash(row["hash"])
 
 
 def test_the_original_locks_out_what_normalising_changes() -> None:
-    """The vectors hold what is corrected here: the original refuses exactly the passwords that it normalised and that this changed."""
+    """Lucia JS refuses exactly the passwords that its normalization changed.
+
+    The vectors contain the bug that is fixed here.
+    """
     refused = {row["name"] for row in THEIRS if row["format"] == "s2" and not row["original_valid"]}
     assert refused == {
         row["name"] for row in THEIRS if normalized(row["password"]) != row["password"]
@@ -82,7 +88,7 @@ def test_the_original_locks_out_what_normalising_changes() -> None:
 
 @pytest.mark.parametrize("row", OURS, ids=lambda row: row["name"])
 def test_the_original_accepts_lucia_hash(row: Verdict) -> None:
-    """What LuciaHash writes today is what the original judged, and it judged it valid for the password and for no neighbour."""
+    """Lucia JS accepts what LuciaHash writes for the password, and for no other."""
     assert lucia_hash(row["password"], row["hash"].split(":")[1]) == row["hash"]
     assert row["original_valid_when_normalized"]
     assert row["original_valid"] == (normalized(row["password"]) == row["password"])

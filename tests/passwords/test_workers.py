@@ -1,4 +1,4 @@
-"""Password workers, async and sync."""
+"""The async and the sync password workers."""
 
 import asyncio
 import inspect
@@ -13,7 +13,7 @@ from lucia._compat.password_pool import (
     NEW_PASSWORDS,
     AsyncPasswordWorkers,
     PasswordWorkers,
-    _Pool,  # a pool that can't start threads comes about no other way
+    _Pool,  # only through it can a test make a pool that can't start threads
     owner_of,
 )
 from lucia._rules.passwords import PasswordPool, ScryptHash, is_acceptable
@@ -22,11 +22,11 @@ from lucia.errors import Overloaded
 CHEAP = ScryptHash(ln=4, r=1, p=1)
 ANYBODY = owner_of(None)
 PATIENCE = 30
-"""Seconds after which a test that waits for something has failed."""
+"""Seconds that a test waits before it fails."""
 
 
 class Gate:
-    """A hasher that waits inside ``hash`` for ``open``, counts who is inside, and notes its threads and passwords."""
+    """A hasher whose `hash` blocks until it is opened, and records its threads and passwords."""
 
     def __init__(self, *, is_open: bool = False) -> None:
         self.entered = threading.Semaphore(0)
@@ -58,7 +58,7 @@ class Gate:
 
 
 class Counter:
-    """A hasher that counts its work and finds everything valid."""
+    """A hasher that records its calls and finds every password valid."""
 
     def __init__(self) -> None:
         self.hashed: list[str] = []
@@ -77,13 +77,13 @@ class Counter:
 
 
 async def entered(gate: Gate, times: int = 1) -> None:
-    """Wait until that many jobs have begun."""
+    """Wait until that many jobs have started."""
     for _ in range(times):
         assert await asyncio.to_thread(gate.entered.acquire, timeout=PATIENCE)
 
 
 async def until_not_overloaded(workers: AsyncPasswordWorkers) -> str:
-    """The answer of the first job that gets a place."""
+    """Retry until a job gets a place, and return its result."""
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
@@ -93,9 +93,10 @@ async def until_not_overloaded(workers: AsyncPasswordWorkers) -> str:
 
 
 def run_python(program: str) -> "subprocess.CompletedProcess[str]":
-    """Run a program with every warning an error but the one that says that threads and forks mix badly.
+    """Run a program in which every warning but the one on threads and forks is an error.
 
-    Not in development mode, where asyncio reports each step that takes long, which on a busy machine any may.
+    Development mode is off: with it, asyncio reports slow steps, which a busy machine always
+    has.
     """
     flags = ["-W", "error", "-W", "ignore::DeprecationWarning"]
     return subprocess.run(
@@ -111,7 +112,7 @@ def run_python(program: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_both_flavours_have_the_same_methods() -> None:
-    """Generated code finds each method under the same name and parameters, but for aclose."""
+    """Both flavours have the same methods and parameters, except aclose for close."""
 
     def methods(kind: type[object]) -> dict[str, list[str]]:
         found = inspect.getmembers(kind, inspect.isfunction)
@@ -129,7 +130,7 @@ def test_both_flavours_have_the_same_methods() -> None:
 
 
 async def test_async_workers_hash_and_verify() -> None:
-    """What is hashed is valid for its password and for no other."""
+    """A hash is valid for its password and for no other."""
     workers = AsyncPasswordWorkers(CHEAP)
     hashed = await workers.hash("right")
     assert await workers.verify("right", hashed, ANYBODY)
@@ -138,7 +139,7 @@ async def test_async_workers_hash_and_verify() -> None:
 
 
 async def test_async_workers_leave_the_loops_thread_alone() -> None:
-    """A job runs in another thread than the event loop's."""
+    """A job runs in another thread than the event loop."""
     gate = Gate(is_open=True)
     workers = AsyncPasswordWorkers(gate)
     await workers.hash("x")
@@ -147,7 +148,7 @@ async def test_async_workers_leave_the_loops_thread_alone() -> None:
 
 
 async def test_a_full_queue_is_overloaded_until_there_is_room() -> None:
-    """One more than workers and queue is refused at once; the others get their answers; then there is room again."""
+    """A job beyond workers and queue is refused at once; later there is room again."""
     gate = Gate()
     workers = AsyncPasswordWorkers(gate, PasswordPool(workers=1, queue=1))
     accepted = [asyncio.create_task(workers.hash(name)) for name in ("first", "second")]
@@ -170,7 +171,7 @@ async def test_a_full_queue_is_overloaded_until_there_is_room() -> None:
 
 
 async def test_no_more_than_workers_run_at_once() -> None:
-    """Of many jobs, as many run as there are workers."""
+    """At most as many jobs run at once as there are workers."""
     gate = Gate()
     workers = AsyncPasswordWorkers(gate, PasswordPool(workers=2, queue=8))
     tasks = [asyncio.create_task(workers.hash("x")) for _ in range(10)]
@@ -182,7 +183,7 @@ async def test_no_more_than_workers_run_at_once() -> None:
 
 
 async def test_a_cancelled_waiter_gives_up_its_place() -> None:
-    """A job that has not begun is never done once its waiter is cancelled, and its place is free at once."""
+    """Cancelling a waiting job removes it, and frees its place at once."""
     gate = Gate()
     workers = AsyncPasswordWorkers(gate, PasswordPool(workers=1, queue=1))
     running, waiting = (
@@ -201,7 +202,7 @@ async def test_a_cancelled_waiter_gives_up_its_place() -> None:
 
 
 async def test_a_cancelled_job_that_runs_keeps_its_place() -> None:
-    """The waiter is let go at once, but nobody takes the place before the work is done."""
+    """Cancelling a running job returns at once, but its place is taken until it ends."""
     gate = Gate()
     workers = AsyncPasswordWorkers(gate, PasswordPool(workers=1, queue=0))
     running = asyncio.create_task(workers.hash("cancelled"))
@@ -218,7 +219,7 @@ async def test_a_cancelled_job_that_runs_keeps_its_place() -> None:
 
 
 async def test_an_error_goes_up_and_frees_the_place() -> None:
-    """A refused password is the hasher's own error, as often as one likes."""
+    """An error of the hasher is raised, and frees the place."""
     workers = AsyncPasswordWorkers(CHEAP, PasswordPool(workers=1, queue=0))
     for _ in range(3):
         with pytest.raises(ValueError, match="empty"):
@@ -228,7 +229,7 @@ async def test_an_error_goes_up_and_frees_the_place() -> None:
 
 
 def test_a_pool_that_cannot_start_a_job_keeps_no_place() -> None:
-    """When threads can't be started, that is the error, and it never turns into Overloaded."""
+    """If no thread can be started, that error is raised every time, and never Overloaded."""
     pool = _Pool(CHEAP, workers=1, queue=0)
     pool.submit(ANYBODY, pool.jobs.hash, "x").result(PATIENCE)
     executor = pool._executor
@@ -240,7 +241,7 @@ def test_a_pool_that_cannot_start_a_job_keeps_no_place() -> None:
 
 
 def test_one_event_loop_after_another() -> None:
-    """Workers made outside any loop serve one loop, and the next."""
+    """Workers created outside of an event loop serve one loop after another."""
     workers = AsyncPasswordWorkers(CHEAP)
     hashed = asyncio.run(workers.hash("x"))
     assert asyncio.run(workers.verify("x", hashed, ANYBODY))
@@ -248,7 +249,7 @@ def test_one_event_loop_after_another() -> None:
 
 
 def test_several_event_loops_at_once() -> None:
-    """Loops in several threads share the workers and their bound."""
+    """Event loops in several threads share the workers and their bounds."""
     gate = Gate()
     workers = AsyncPasswordWorkers(gate, PasswordPool(workers=2, queue=2))
     with ThreadPoolExecutor(4) as threads:
@@ -264,7 +265,7 @@ def test_several_event_loops_at_once() -> None:
 
 
 async def test_closing_ends_the_threads_after_what_was_accepted() -> None:
-    """Who was accepted gets an answer, and then the threads are gone; closing twice, or what was never used, is nothing."""
+    """Closing waits for accepted jobs, ends the threads, and can be repeated."""
     gate = Gate()
     workers = AsyncPasswordWorkers(gate, PasswordPool(workers=1, queue=1))
     await workers.aclose()
@@ -280,7 +281,7 @@ async def test_closing_ends_the_threads_after_what_was_accepted() -> None:
 
 
 async def test_closed_workers_start_again() -> None:
-    """After closing, the next use starts new threads: an application's second lifespan works like its first."""
+    """After closing, the next use starts new threads, as in a second lifespan."""
     gate = Gate(is_open=True)
     workers = AsyncPasswordWorkers(gate)
     await workers.hash("x")
@@ -291,7 +292,7 @@ async def test_closed_workers_start_again() -> None:
 
 
 def test_unclosed_workers_let_the_program_end() -> None:
-    """A program that never closes its workers ends by itself, with no warning, also with jobs that nobody waits for any more."""
+    """A program with unclosed workers and pending jobs ends without a warning."""
     ended = run_python(
         "import asyncio\n"
         "from lucia._compat.password_pool import AsyncPasswordWorkers\n"
@@ -307,7 +308,7 @@ def test_unclosed_workers_let_the_program_end() -> None:
 
 
 def test_a_fork_starts_its_own_threads() -> None:
-    """The child of a fork hashes with threads of its own, also when every place of its parent is taken."""
+    """A forked child hashes in its own threads, even if all places of its parent are taken."""
     ended = run_python(
         "import asyncio, os, threading\n"
         "from lucia._compat.password_pool import AsyncPasswordWorkers, PasswordWorkers\n"
@@ -347,7 +348,7 @@ def test_a_fork_starts_its_own_threads() -> None:
 
 
 def test_sync_workers_hash_and_verify() -> None:
-    """What is hashed is valid for its password and for no other; closing changes nothing."""
+    """A hash is valid for its password and for no other, also after closing."""
     workers = PasswordWorkers(CHEAP)
     hashed = workers.hash("right")
     workers.close()
@@ -356,14 +357,14 @@ def test_sync_workers_hash_and_verify() -> None:
 
 
 def test_sync_workers_use_the_callers_thread() -> None:
-    """A job runs in the thread that asks for it."""
+    """A job runs in the caller's thread."""
     gate = Gate(is_open=True)
     PasswordWorkers(gate).hash("x")
     assert gate.threads == [threading.current_thread()]
 
 
 def test_sync_workers_are_bounded() -> None:
-    """As many threads hash as there are workers, as many wait as the queue holds, one more is refused; then there is room again."""
+    """One thread hashes, one waits, the third is refused; later there is room again."""
     gate = Gate()
     workers = PasswordWorkers(gate, PasswordPool(workers=1, queue=1))
     refused = threading.Semaphore(0)
@@ -386,7 +387,7 @@ def test_sync_workers_are_bounded() -> None:
 
 
 def test_a_sync_error_goes_up_and_frees_the_place() -> None:
-    """A refused password is the hasher's own error, as often as one likes."""
+    """An error of the hasher is raised, and frees the place."""
     workers = PasswordWorkers(CHEAP, PasswordPool(workers=1, queue=0))
     for _ in range(3):
         with pytest.raises(ValueError, match="empty"):
@@ -397,7 +398,7 @@ def test_a_sync_error_goes_up_and_frees_the_place() -> None:
 
 
 async def test_a_dummy_is_never_valid_and_costs_one_verification() -> None:
-    """Each dummy verification is one real one of that password, and False even when the hasher finds it valid; one dummy is made in all."""
+    """A dummy verification costs a real one and returns False; one dummy hash is made."""
     counter = Counter()
     workers = AsyncPasswordWorkers(counter, PasswordPool(workers=1))
     assert [await workers.verify_dummy(password, ANYBODY) for password in ("a", "b")] == [
@@ -411,7 +412,7 @@ async def test_a_dummy_is_never_valid_and_costs_one_verification() -> None:
 
 
 def test_the_first_known_name_costs_what_the_first_unknown_one_does() -> None:
-    """The dummy is made by the first verification of either kind, so that not even that one tells them apart."""
+    """The first verification makes the dummy hash, whether the name is known or not."""
     known, unknown = Counter(), Counter()
     PasswordWorkers(known).verify("x", "real", ANYBODY)
     PasswordWorkers(unknown).verify_dummy("x", ANYBODY)
@@ -424,14 +425,14 @@ def test_the_first_known_name_costs_what_the_first_unknown_one_does() -> None:
 
 @pytest.mark.parametrize("password", ["", "x" * 1_001, "\ud800"])
 def test_a_dummy_costs_the_same_for_what_is_not_acceptable(password: str) -> None:
-    """A password that a hasher would refuse at once is replaced by one that it works on."""
+    """A password that a hasher would refuse at once is replaced by an acceptable one."""
     counter = Counter()
     assert not PasswordWorkers(counter).verify_dummy(password, ANYBODY)
     assert [is_acceptable(verified) for verified, _ in counter.verified] == [True]
 
 
 def test_threads_make_one_dummy() -> None:
-    """However many ask at once for the first time, one dummy is made, of a password that nobody knows."""
+    """Concurrent threads make one dummy hash, of a random password."""
     gate = Gate()
     workers = PasswordWorkers(gate, PasswordPool(workers=4, queue=0))
     with ThreadPoolExecutor(4) as threads:

@@ -1,1 +1,1 @@
-"""Sessions: their rules, records of logins, and what a process remembers of renewals."""
+"""Tests of sessions: their rules, caps on logins, and remembered renewals."""

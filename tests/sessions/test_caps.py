@@ -1,4 +1,4 @@
-"""Which of a user's logins end for a new one: the rule that every store follows."""
+"""The rule, the same for every store, of which logins end when a user has too many."""
 
 from dataclasses import replace
 from typing import Any
@@ -22,7 +22,7 @@ def login(
     user_id: str = "u",
     **columns: int,
 ) -> SessionRow:
-    """A session that lives now; by default its handle is its name."""
+    """Return a live session. Its handle is its name by default."""
     attributes: dict[str, Any] = {"handle": handle or name}
     if created_at is not None:
         attributes["created_at"] = created_at
@@ -36,13 +36,13 @@ NEW = login("new", NOW)
 def surplus(
     *rows: SessionRow, limit: int = 2, new: SessionRow = NEW, spare: bool = True
 ) -> list[str]:
-    """What ends for the new login."""
+    """Return the ids of the sessions that end for the new login."""
     return surplus_sessions(rows, new, limit, NOW, spare=spare)
 
 
 @pytest.mark.parametrize("limit", [1, 5, MAX_CAP, None])
 def test_caps(limit: int | None) -> None:
-    """A cap is a number from 1 to 1,000, or none."""
+    """A cap is a number from 1 to 1,000, or None."""
     assert check_cap(limit) == limit
 
 
@@ -58,13 +58,13 @@ def test_caps(limit: int | None) -> None:
     ],
 )
 def test_no_caps(limit: object, error: type[Exception], message: str) -> None:
-    """Anything else is refused, and the text says what was expected."""
+    """Any other cap is refused with an error that says what was expected."""
     with pytest.raises(error, match=message):
         check_cap(limit)
 
 
 def test_the_oldest_end() -> None:
-    """Those that logged in first end, as many as are too many, in whatever order the rows are, and the new one counts."""
+    """The oldest logins end, in whatever order the rows are; the new login counts."""
     rows = [login("b", 20), login("d", 40), login("a", 10), login("c", 30)]
     assert surplus(*rows, limit=5) == []
     assert surplus(*rows, limit=4) == ["a"]
@@ -73,14 +73,14 @@ def test_the_oldest_end() -> None:
 
 
 def test_one_millisecond() -> None:
-    """Among logins of one millisecond the handle decides, which a renewal carries over, unlike the id."""
+    """The handle, which a renewal keeps, decides between logins of the same millisecond."""
     rows = [login("1", 10, handle="b"), login("2", 10, handle="a")]
     assert surplus(*rows) == surplus(*rows[::-1]) == ["2"]
     assert surplus(rows[0], replace(rows[1], id="0")) == ["0"]
 
 
 def test_what_is_not_counted() -> None:
-    """Dead sessions and other users' are neither counted nor ended; at its very end a session still counts."""
+    """Expired sessions and those of other users are neither counted nor ended."""
     dead, last = (
         login("dead", 1, active_expires=1, idle_expires=NOW - 1),
         login("last", 2, idle_expires=NOW),
@@ -91,7 +91,7 @@ def test_what_is_not_counted() -> None:
 
 
 def test_one_login_counts_once() -> None:
-    """Two sessions of one handle are one login, and end together; a second session of the new login's handle stays."""
+    """Two sessions of one handle are one login and end together, except the new login's."""
     rows = [
         login("a", 10),
         login("b", 5, handle="x"),
@@ -103,7 +103,7 @@ def test_one_login_counts_once() -> None:
 
 
 def test_the_new_one() -> None:
-    """A new login is spared also if its time is the oldest; where all follow one order, it is not."""
+    """The new login is spared even if its time is the oldest, unless `spare` is False."""
     rows, late = [login("a", 10), login("b", 20)], login("new", 5)
     assert surplus(*rows, late, new=late) == ["a"]
     assert surplus(*rows, late, new=late, spare=False) == ["new"]
@@ -111,7 +111,7 @@ def test_the_new_one() -> None:
 
 
 def test_records_made_elsewhere() -> None:
-    """Without a time and a handle, a login is one active period before its active end, and of the handle that its id gives."""
+    """A record without time and handle gets both from its active end and its id."""
     bare = [
         SessionRow(id=name, user_id="u", active_expires=end, idle_expires=NOW)
         for name, end in (("x", 3_000), ("y", 2_000))
@@ -125,14 +125,14 @@ def test_records_made_elsewhere() -> None:
 
 
 def test_times_in_the_future() -> None:
-    """A time in the future counts as a minute at most."""
+    """A login time in the future counts as at most a minute from now."""
     rows = [login("b", NOW + MAX_SKEW_MS), login("a", NOW + 10 * MAX_SKEW_MS), login("c", NOW + 1)]
     assert surplus(*rows, limit=3) == ["c"]
     assert surplus(*rows) == ["c", "a"]
 
 
 def test_a_login_after_the_others() -> None:
-    """A login is put after all others of the user, if it is not; never more than a minute and a millisecond into the future."""
+    """A new login is moved after the user's others, at most a minute and 1 ms into the future."""
     assert login_after([], NEW, NOW) is NEW
     assert login_after([login("a", NOW - 1), login("b", NOW + 9, user_id="other")], NEW, NOW) is NEW
     for time, expected in (
@@ -147,7 +147,7 @@ def test_a_login_after_the_others() -> None:
 
 
 def test_a_login_after_records_made_elsewhere() -> None:
-    """The same goes for others that do not say when they were."""
+    """A new login is also moved after records without a login time."""
     bare = SessionRow(
         id="x", user_id="u", active_expires=NOW + ACTIVE + 500, idle_expires=NOW + 2 * ACTIVE
     )
@@ -157,7 +157,7 @@ def test_a_login_after_records_made_elsewhere() -> None:
 
 
 def test_a_login_without_a_time() -> None:
-    """A session that does not say when its login was is not made to."""
+    """A session without a login time gets none."""
     bare = login("new", None)
     assert login_after([login("a", 2 * NOW)], bare, NOW) is bare
 
@@ -172,7 +172,7 @@ rows = st.builds(login, names, st.integers(0, 5), handle=names)
     st.randoms(use_true_random=False),
 )
 def test_logins_at_once_agree(found: list[SessionRow], limit: int, random: Any) -> None:
-    """Who sees all logins, whichever of them it is and in whatever order it sees them, finds the same ones surplus: all but the limit."""
+    """Concurrent logins that see all sessions agree on which ones end, in any order."""
     ended = {
         frozenset(surplus(*random.sample(found, len(found)), new=new, limit=limit, spare=False))
         for new in (*found, NEW)

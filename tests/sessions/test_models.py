@@ -1,4 +1,4 @@
-"""Rows refuse what no store can keep, and nothing shows a secret."""
+"""Rows refuse what no store can keep, and no repr shows a secret."""
 
 import copy
 import pickle
@@ -38,7 +38,7 @@ NO_TEXT = ["", "\ud800", "a\udfffb", "\0", "a\0b"]
 @pytest.mark.parametrize("row", [SESSION, KEY, USER])
 @pytest.mark.parametrize("name", ["id", "user_id"])
 def test_ids_are_text(row: Any, name: str) -> None:
-    """An id that is no text is a TypeError, one that is empty or can't be encoded a ValueError, by the member's name."""
+    """An id that is not a str is a TypeError; an empty or invalid one is a ValueError."""
     if not hasattr(row, name):
         assert row is USER
         return
@@ -54,7 +54,7 @@ def test_ids_are_text(row: Any, name: str) -> None:
 
 @pytest.mark.parametrize(("row", "name"), [(SESSION, "session id"), (KEY, "key id")])
 def test_the_longest_id(row: Any, name: str) -> None:
-    """Session and key ids have at most 255 characters of any alphabet; the text of the error is not the id."""
+    """Session and key ids have at most 255 characters, and the error does not quote the id."""
     assert replace(row, id="漢" * MAX_ID_LENGTH).id == "漢" * MAX_ID_LENGTH
     with pytest.raises(ValueError, match=f"{name} has 256 characters") as caught:
         replace(row, id="x" * (MAX_ID_LENGTH + 1))
@@ -77,7 +77,7 @@ def test_the_longest_user_id(make: Callable[[str], Any], name: str) -> None:
     ("row", "name"), [(SESSION, "active_expires"), (SESSION, "idle_expires"), (KEY, "expires")]
 )
 def test_times_are_whole_milliseconds_of_this_era(row: Any, name: str) -> None:
-    """Zero to the end of the year 9999: floats, booleans, text and infinity are no times, whatever a record holds."""
+    """Times are ints from 0 to the end of the year 9999, and nothing else."""
     for value in (0, MAX_EPOCH_MS):
         assert getattr(replace(row, **{name: value}), name) == value
     for wrong in (1.0, True, "1", float("inf"), float("nan"), [1]):
@@ -90,7 +90,7 @@ def test_times_are_whole_milliseconds_of_this_era(row: Any, name: str) -> None:
 
 
 def test_a_key_may_have_no_expiry() -> None:
-    """Persistent keys have none; sessions always have both ends."""
+    """A key may have no expiry; a session always has both ends."""
     assert replace(KEY, expires=None).expires is None
     without: Any = None
     with pytest.raises(TypeError, match="idle_expires"):
@@ -99,13 +99,13 @@ def test_a_key_may_have_no_expiry() -> None:
 
 @pytest.mark.parametrize("name", ["id", "user_id", "active_expires", "idle_expires"])
 def test_session_attributes_do_not_clash(name: str) -> None:
-    """An attribute may not be named like a column: one of the two would be lost in the record."""
+    """An attribute can't have the name of a column: the record could not hold both."""
     with pytest.raises(ValueError, match=f"attributes may not be named {name}"):
         replace(SESSION, attributes={"fine": 1, name: 2})
 
 
 def test_user_attributes_do_not_clash() -> None:
-    """``id`` is the library's; every other name is the application's."""
+    """A user's attribute can't be named ``id``; every other name is free."""
     with pytest.raises(ValueError, match="attributes may not be named id"):
         UserRow(id="u", attributes={"id": "x"})
     assert UserRow(id="u", attributes={"user_id": 1, "active_expires": 2}).attributes == {
@@ -116,7 +116,7 @@ def test_user_attributes_do_not_clash() -> None:
 
 @pytest.mark.parametrize("row", [SESSION, KEY, USER])
 def test_rows_are_frozen_and_hashable(row: Any) -> None:
-    """A row can't be changed, equals another with the same members, and can be a member of a set."""
+    """A row is read-only, equals a row with the same members, and is hashable."""
     with pytest.raises(FrozenInstanceError):
         row.id = "other"
     assert row == replace(row)
@@ -149,7 +149,7 @@ OTHER_MEMBERS: dict[str, Any] = {
 
 
 def test_a_session_shows_its_members_in_order() -> None:
-    """The repr and the fields of a session are its members but for the id, each with its value."""
+    """The repr and the fields of a session are its members except the id, in order."""
     assert tuple(each.name for each in fields(SIGNED_IN)) == SESSION_MEMBERS
     members = {name: getattr(SIGNED_IN, name) for name in SESSION_MEMBERS}
     assert asdict(SIGNED_IN) == members
@@ -159,7 +159,7 @@ def test_a_session_shows_its_members_in_order() -> None:
 
 @pytest.mark.parametrize("name", OTHER_MEMBERS)
 def test_sessions_differ_in_any_member(name: str) -> None:
-    """A session equals another one if all members are equal, its id among them, and nothing else."""
+    """Sessions are equal exactly if all members are, including the id."""
     assert changed(SIGNED_IN) == SIGNED_IN
     assert hash(changed(SIGNED_IN)) == hash(SIGNED_IN)
     other = changed(SIGNED_IN, **{name: OTHER_MEMBERS[name]})
@@ -171,7 +171,7 @@ def test_sessions_differ_in_any_member(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHER_MEMBERS)
 def test_a_session_is_read_only(name: str) -> None:
-    """Setting or deleting a member, or setting an attribute that is none, is an AttributeError."""
+    """Setting or deleting any attribute of a session is an AttributeError."""
     session: Any = changed(SIGNED_IN)
     with pytest.raises(AttributeError):
         setattr(session, name, OTHER_MEMBERS[name])
@@ -180,7 +180,7 @@ def test_a_session_is_read_only(name: str) -> None:
     with pytest.raises(AttributeError):
         session.unknown = 1
     with pytest.raises(AttributeError):
-        session.unknown  # noqa: B018 -- reading is what is tested
+        session.unknown  # noqa: B018 -- the test is about reading it
     assert session == SIGNED_IN
 
 
@@ -190,7 +190,7 @@ def pickled(value: Any) -> Any:
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickled])
 def test_a_copy_of_a_session(again: Callable[[Any], Any]) -> None:
-    """Copies and pickles are sessions that equal the original, and share no metadata with it."""
+    """Copies and pickles of a session equal it, and share no metadata with it."""
     row = replace(
         SESSION, attributes={"handle": "h", "noted": {"agent": ["first"]}, "own": [1, {"a": 2}]}
     )
@@ -207,7 +207,7 @@ def test_a_copy_of_a_session(again: Callable[[Any], Any]) -> None:
 
 
 def test_metadata_is_the_callers_own() -> None:
-    """Changing the metadata, or what is in it, changes nothing for the session or another caller."""
+    """Changing the returned metadata, or what it contains, does not change the session."""
     session = changed(SIGNED_IN)
     mine, other = session.metadata, session.metadata
     mine["agent"]["names"].append("second")
@@ -220,13 +220,13 @@ def test_metadata_is_the_callers_own() -> None:
 
 @pytest.mark.parametrize("noted", [None, [], "text", 1])
 def test_metadata_of_another_type_is_none(noted: Any) -> None:
-    """A record of somebody else whose metadata is no object has none."""
+    """Metadata that is not an object, as another program may write it, is empty."""
     row = replace(SESSION, attributes={"noted": noted})
     assert Session(row, "active", False, 1).metadata == {}
 
 
 def test_no_repr_shows_a_secret() -> None:
-    """Session ids, passwords, hashes and the names of single-use keys, which may be the secret itself, are in no ``repr``."""
+    """No repr has a session id, a password, a hash, or the name of a single-use key."""
     single_use = SingleUseKey(
         provider_id="p",
         provider_user_id="the-token",
@@ -248,7 +248,7 @@ def test_no_repr_shows_a_secret() -> None:
 
 
 def test_models_are_compared_by_value_and_hashable() -> None:
-    """What the application gets can be compared and put in sets, whatever was noted."""
+    """The other models are compared by value and hashable, with any metadata."""
     device = Device(
         handle="h",
         user_id="u",

@@ -1,4 +1,4 @@
-"""The pure rules of sessions and keys. ``test_ours_`` marks where this library corrects the original."""
+"""The pure rules of sessions and keys. ``test_ours_`` marks fixes of bugs in Lucia JS."""
 
 import base64
 import copy
@@ -65,7 +65,7 @@ names = texts.filter(lambda text: ":" not in text)
 
 @st.composite
 def expiries(draw: st.DrawFn) -> SessionExpiry:
-    """Any setting that is accepted."""
+    """Return any accepted setting."""
     longer = durations.filter(lambda duration: duration >= MS)
     absolute = draw(st.none() | longer)
     return SessionExpiry(
@@ -77,7 +77,7 @@ def expiries(draw: st.DrawFn) -> SessionExpiry:
 
 
 def row(active_expires: int = 1, idle_expires: int = 2, **attributes: Any) -> SessionRow:
-    """A session's row."""
+    """Return a session's row."""
     return SessionRow(
         id="i" * 40,
         user_id="u",
@@ -91,7 +91,7 @@ def row(active_expires: int = 1, idle_expires: int = 2, **attributes: Any) -> Se
 
 
 def every_byte() -> Callable[[int], bytes]:
-    """A source that gives all bytes in turn."""
+    """Return a source of random bytes that yields all bytes in turn."""
     source = itertools.cycle(range(256))
     return lambda count: bytes(itertools.islice(source, count))
 
@@ -102,14 +102,14 @@ def every_byte() -> Callable[[int], bytes]:
     )
 )
 def test_every_character_is_equally_likely(alphabet: str) -> None:
-    """Over all bytes each character comes equally often, for an alphabet of any size: the rest is rejected instead of folded."""
+    """For any alphabet, each character is equally likely: surplus bytes are rejected."""
     times_each = 256 // len(alphabet)
     drawn = generate_random_string(times_each * len(alphabet), alphabet, random_bytes=every_byte())
     assert Counter(drawn) == dict.fromkeys(alphabet, times_each)
 
 
 def test_the_default_alphabet_is_uniform() -> None:
-    """``0-9A-Za-z``: four bytes for each of 62 characters, and 8 bytes rejected."""
+    """The default alphabet has 62 characters with four bytes each; 8 bytes are rejected."""
     assert sorted(ALPHANUMERIC) == sorted(string.digits + string.ascii_letters)
     assert Counter(generate_random_string(4 * 62, random_bytes=every_byte())) == dict.fromkeys(
         ALPHANUMERIC, 4
@@ -118,7 +118,7 @@ def test_the_default_alphabet_is_uniform() -> None:
 
 @given(st.integers(0, 300))
 def test_a_random_string_has_its_length(length: int) -> None:
-    """Whatever was rejected, it has as many characters as asked for, all of the alphabet."""
+    """A random string has the given length, and only characters of the alphabet."""
     drawn = generate_random_string(length)
     assert len(drawn) == length
     assert set(drawn) <= set(ALPHANUMERIC)
@@ -138,19 +138,19 @@ def test_a_source_that_gives_little_is_asked_again() -> None:
 
 @pytest.mark.parametrize("alphabet", ["", "aa", "abca", "aé€", "\ud800"])
 def test_an_alphabet_that_would_not_be_uniform_is_refused(alphabet: str) -> None:
-    """Empty, with a character twice, or beyond Latin-1."""
+    """An alphabet must not be empty, repeat a character, or go beyond Latin-1."""
     with pytest.raises(ValueError, match="alphabet must hold"):
         generate_random_string(8, alphabet)
 
 
 def test_a_negative_length_is_refused() -> None:
-    """It is a ValueError, not an empty string that passes for a secret."""
+    """A negative length is a ValueError."""
     with pytest.raises(ValueError, match="length must not be negative"):
         generate_random_string(-1)
 
 
 def test_session_ids_are_what_auth_accepts() -> None:
-    """A new id is 40 characters of the alphabet, and another one each time."""
+    """A new session id has 40 characters of the alphabet, and is different each time."""
     made = {new_session_id() for _ in range(50)}
     assert len(made) == 50
     assert all(is_session_id(id_) for id_ in made)
@@ -158,7 +158,7 @@ def test_session_ids_are_what_auth_accepts() -> None:
 
 @given(st.from_regex(r"[0-9A-Za-z]{38,42}\n?", fullmatch=True) | st.text(min_size=40, max_size=40))
 def test_what_is_a_session_id(value: str) -> None:
-    """Exactly the texts of 40 characters of ``0-9A-Za-z``: no other digits and letters, no line feed at the end."""
+    """A session id is exactly 40 characters of ``0-9A-Za-z``, without a line feed at the end."""
     assert is_session_id(value) is (
         len(value) == 40 and all(character in ALPHANUMERIC for character in value)
     )
@@ -166,7 +166,7 @@ def test_what_is_a_session_id(value: str) -> None:
 
 @given(st.binary() | st.none() | st.integers())
 def test_what_is_no_text_is_no_question_for_a_session_id(value: object) -> None:
-    """It is a TypeError, which does not quote it."""
+    """A session id that is not a str is a TypeError that does not quote it."""
     with pytest.raises(
         TypeError, match=rf"\Asession_id must be a str, not {type(value).__name__}\Z"
     ):
@@ -178,28 +178,28 @@ def test_what_is_no_text_is_no_question_for_a_session_id(value: object) -> None:
 
 @given(durations)
 def test_durations_are_rounded_down_to_milliseconds(duration: timedelta) -> None:
-    """The number is the largest that does not exceed the duration."""
+    """A duration is rounded down to milliseconds."""
     count = milliseconds("name", duration)
     assert count * MS <= duration < (count + 1) * MS
 
 
 @given(st.integers() | st.floats() | st.text() | st.none() | st.booleans())
 def test_ours_a_bare_number_is_no_duration(value: object) -> None:
-    """Its unit would be a guess."""
+    """A bare number as a duration is a TypeError: its unit would be a guess."""
     with pytest.raises(TypeError, match=r"name must be a datetime\.timedelta, not"):
         milliseconds("name", value)
 
 
 @given(st.timedeltas(max_value=-timedelta.resolution))
 def test_a_negative_duration_is_refused(duration: timedelta) -> None:
-    """Also the shortest one, which would be rounded to zero."""
+    """A negative duration is refused, even one that would be rounded to zero."""
     with pytest.raises(ValueError, match="name must not be negative"):
         milliseconds("name", duration)
 
 
 @given(times)
 def test_times_are_exact(epoch_ms: int) -> None:
-    """An aware UTC time says exactly the milliseconds, up to the last of the year 9999."""
+    """A time is exact to the millisecond, up to the end of the year 9999, and in UTC."""
     time = to_datetime(epoch_ms)
     assert (time - to_datetime(0)) // MS == epoch_ms
     assert time.utcoffset() == timedelta(0)
@@ -207,7 +207,7 @@ def test_times_are_exact(epoch_ms: int) -> None:
 
 
 def test_the_system_clock_counts_milliseconds_since_the_epoch() -> None:
-    """It is within this century, in whole numbers."""
+    """The system clock returns milliseconds since the epoch as an int."""
     now = system_clock()
     assert isinstance(now, int)
     assert 2025 < to_datetime(now).year < 2100
@@ -231,13 +231,13 @@ def test_the_system_clock_counts_milliseconds_since_the_epoch() -> None:
 def test_settings_that_make_no_sense_are_refused(
     durations: dict[str, timedelta], message: str
 ) -> None:
-    """Each names the setting or says what is wrong with it."""
+    """An invalid setting is a ValueError that says what is wrong."""
     with pytest.raises(ValueError, match=message):
         SessionExpiry(**durations)
 
 
 def test_the_defaults() -> None:
-    """24 hours active, 14 days idle, no absolute lifetime, a grace of 60 seconds."""
+    """The defaults are 24 h active, 14 days idle, no absolute lifetime, and 60 s grace."""
     assert (EXPIRY.active_ms, EXPIRY.idle_ms, EXPIRY.absolute_ms, EXPIRY.grace_ms) == (
         86_400_000,
         1_209_600_000,
@@ -247,7 +247,7 @@ def test_the_defaults() -> None:
     assert EXPIRY.ends(1_000, 1_000) == (86_401_000, 1_296_001_000)
 
 
-# --- the ends of a session
+# --- expiry of a session
 
 
 @given(expiries(), times, times)
@@ -255,7 +255,7 @@ def test_the_defaults() -> None:
 def test_ours_ends_obey_the_absolute_lifetime(
     expiry: SessionExpiry, now: int, created_at: int
 ) -> None:
-    """Neither end is past the absolute one or the year 9999, active never past idle, and unclamped they are what the periods say."""
+    """Both ends are limited by the absolute lifetime and the year 9999; active is never later."""
     active, idle = expiry.ends(now, created_at)
     assert active <= idle <= MAX_EPOCH_MS
     if expiry.absolute_ms is not None:
@@ -271,7 +271,7 @@ def test_ours_ends_obey_the_absolute_lifetime(
 def test_ours_renewals_never_pass_the_absolute_end(
     expiry: SessionExpiry, now: int, steps: list[int]
 ) -> None:
-    """Over any chain of renewals the end, the handle and the creation are those of the login."""
+    """Over any chain of renewals, the absolute end, the handle and the creation are kept."""
     first = found = new_session_row("u", now, expiry, {"a": 1})
     for step in steps:
         now += step
@@ -286,13 +286,13 @@ def test_ours_renewals_never_pass_the_absolute_end(
 
 @given(nows, expiries())
 def test_a_new_session_begins_active(now: int, expiry: SessionExpiry) -> None:
-    """Right after the login it is active, whatever the settings."""
+    """A new session is active with any settings."""
     assert session_state(new_session_row("u", now, expiry, {}), now) == "active"
 
 
 @given(times, times, times)
 def test_the_state_by_the_times(active_expires: int, idle_expires: int, now: int) -> None:
-    """Dead past the idle end, else idle past the active end, else active; equality counts as before the end."""
+    """A session is active until its active end, inclusive, then idle until its idle end."""
     state = session_state(row(active_expires, idle_expires), now)
     assert (state is None) is (now > idle_expires)
     if state is not None:
@@ -301,7 +301,7 @@ def test_the_state_by_the_times(active_expires: int, idle_expires: int, now: int
 
 @given(times, times, st.integers(0, MAX_EPOCH_MS))
 def test_a_state_never_goes_back(active_expires: int, idle_expires: int, now: int) -> None:
-    """As time passes a session goes from active to idle to dead and not back."""
+    """A session goes from active to idle to expired, and never back."""
     order = {"active": 0, "idle": 1, None: 2}
     states = [
         order[session_state(row(active_expires, idle_expires), moment)]
@@ -310,7 +310,7 @@ def test_a_state_never_goes_back(active_expires: int, idle_expires: int, now: in
     assert states == sorted(states)
 
 
-# --- records made elsewhere
+# --- records of other programs
 
 anything = (
     st.none()
@@ -327,7 +327,7 @@ anything = (
 def test_ours_odd_attributes_never_raise(
     created_at: Any, handle: Any, metadata: Any, active_expires: int
 ) -> None:
-    """Whatever another program put under our names, a creation within the era, a handle that is text, and a successor that keeps both."""
+    """Any values that another program wrote under our names are valid, and a renewal keeps them."""
     odd = row(active_expires, MAX_EPOCH_MS, created_at=created_at, handle=handle, noted=metadata)
     assert 0 <= created_at_of(odd, EXPIRY) <= MAX_EPOCH_MS
     assert handle_of(odd)
@@ -339,7 +339,7 @@ def test_ours_odd_attributes_never_raise(
 
 
 def test_ours_a_derived_handle_is_stable_and_tells_nothing() -> None:
-    """It is 16 bytes of a hash: the same for the same id, another for another, and no part of the id."""
+    """A derived handle is 16 bytes of a hash of the id, stable, and does not reveal the id."""
     handle = handle_of(row())
     assert handle == handle_of(row(7, 8)) == handle_of(row(handle=None))
     assert re.fullmatch(r"[0-9A-Za-z_-]{22}", handle)
@@ -348,7 +348,7 @@ def test_ours_a_derived_handle_is_stable_and_tells_nothing() -> None:
     assert handle_of(other) != handle
 
 
-# --- what the application gets
+# --- sessions as the application gets them
 
 
 @given(
@@ -357,7 +357,7 @@ def test_ours_a_derived_handle_is_stable_and_tells_nothing() -> None:
 def test_a_session_is_one_like_any_other(
     active: int, idle: int, created_at: int | None, metadata: Any, fresh: bool
 ) -> None:
-    """It has the members of its record, it can't be changed, and copies of it are equal."""
+    """A session has the members of its record, is read-only, and equals its copies."""
     found = row(active, idle, created_at=created_at, handle="h", noted=metadata)
     session = to_session(found, "idle", EXPIRY, fresh=fresh)
     assert type(session) is Session
@@ -396,7 +396,7 @@ def test_a_session_is_one_like_any_other(
 
 
 def test_two_sessions_of_one_row() -> None:
-    """Sessions of one row are equal if the settings, the state and whether they are fresh are the same."""
+    """Sessions of one row are equal if settings, state and freshness are the same."""
     found, other = row(), SessionExpiry(active=timedelta(hours=1))
     session = to_session(found, "active", EXPIRY, fresh=False)
     assert to_session(found, "active", EXPIRY, fresh=False) == session
@@ -420,7 +420,7 @@ def test_two_sessions_of_one_row() -> None:
 
 @given(names, texts)
 def test_key_ids_round_trip(provider_id: str, provider_user_id: str) -> None:
-    """A key's id is split at the first colon into the parts it was made of, whatever colons the second part holds."""
+    """A key id is split at its first colon; the second part may have colons."""
     stored = KeyRow(
         id=key_id(provider_id, provider_user_id),
         user_id="u",
@@ -435,7 +435,7 @@ def test_key_ids_round_trip(provider_id: str, provider_user_id: str) -> None:
 
 @given(names, texts, names, texts)
 def test_ours_no_two_keys_share_an_id(one: str, one_user: str, other: str, other_user: str) -> None:
-    """Different names make different ids, since ``provider_id`` holds no colon."""
+    """Different names make different key ids, since ``provider_id`` has no colon."""
     assert (key_id(one, one_user) == key_id(other, other_user)) is (
         (one, one_user) == (other, other_user)
     )
@@ -443,7 +443,7 @@ def test_ours_no_two_keys_share_an_id(one: str, one_user: str, other: str, other
 
 @given(st.tuples(texts, texts).map(":".join), texts)
 def test_ours_a_provider_id_holds_no_colon(provider_id: str, provider_user_id: str) -> None:
-    """It is refused with the reason, to make a key and to look one up."""
+    """A ``provider_id`` with a colon is refused, both to create a key and to find one."""
     for function in (key_id, sought_key_id):
         with pytest.raises(ValueError, match="provider_id may hold no colon"):
             function(provider_id, provider_user_id)
@@ -451,20 +451,20 @@ def test_ours_a_provider_id_holds_no_colon(provider_id: str, provider_user_id: s
 
 @pytest.mark.parametrize("name", ["", "\ud800", "\0", "a\0", "x" * 254])
 def test_an_impossible_name_is_refused_to_make_and_unknown_to_look_up(name: str) -> None:
-    """Making a key under it is an error, looking for one finds none."""
+    """An impossible name is an error when creating a key, and not found otherwise."""
     with pytest.raises(InvalidInput, match=r"\Aa name "):
         key_id("p", name)
     assert sought_key_id("p", name) is None
 
 
 def test_the_longest_name_of_a_key() -> None:
-    """A name may have as many characters as the provider and a colon leave of 255."""
+    """A name can use what the provider and a colon leave of 255 characters."""
     assert len(key_id("p", "x" * 253)) == 255
 
 
 @given(st.binary() | st.none() | st.integers())
 def test_what_is_no_text_is_no_name_of_a_key(name: Any) -> None:
-    """It is a mistake in the code, and a TypeError that names the argument, to make a key and to look one up."""
+    """A name that is not a str is a TypeError that names the argument."""
     for function in (key_id, sought_key_id):
         with pytest.raises(
             TypeError, match=rf"\Aprovider_user_id must be a str, not {type(name).__name__}\Z"
@@ -482,14 +482,14 @@ def test_longest_provider_id() -> None:
 
 @pytest.mark.parametrize("provider_id", ["", "\ud800", "a\0"])
 def test_an_impossible_provider_is_a_programming_error(provider_id: str) -> None:
-    """Nobody types it: it is a ValueError in either case."""
+    """An impossible ``provider_id``, which comes from code, is always a ValueError."""
     for function in (key_id, sought_key_id):
         with pytest.raises(ValueError, match="provider_id"):
             function(provider_id, "name")
 
 
 def test_an_impossible_user_id_is_nobodys() -> None:
-    """It is looked up as an unknown one; what is no text is a TypeError."""
+    """An impossible user id is an unknown one; one that is not a str is a TypeError."""
     assert sought_user_id("u") == "u"
     with pytest.raises(InvalidUserId):
         sought_user_id("")
@@ -513,20 +513,20 @@ def test_an_impossible_user_id_is_nobodys() -> None:
 def test_ours_what_refuses_a_key(
     hashed: str | None, refused: type[Exception] | None, expires: int | None, *, given: bool
 ) -> None:
-    """A key without a password takes none, one with a password needs one, bcrypt is outdated; the rest is up to the hash."""
+    """A key without a password refuses one, a key with one requires it, and bcrypt is outdated."""
     key = KeyRow(id="p:u", user_id="u", hashed_password=hashed, primary_key=False, expires=expires)
     assert refusal(key, password_given=given) is refused
 
 
 @pytest.mark.parametrize("given", [False, True])
 def test_an_unknown_key_is_refused(*, given: bool) -> None:
-    """It is InvalidKeyId with and without a password."""
+    """An unknown key is InvalidKeyId, with and without a password."""
     assert refusal(None, password_given=given) is InvalidKeyId
 
 
 @given(times, times)
 def test_a_single_use_key_expires_past_its_end(expires: int, now: int) -> None:
-    """Equality still counts as alive."""
+    """A single-use key expires after its end; at its end it is still valid."""
     key = to_key(
         KeyRow(id="p:u", user_id="u", hashed_password=None, primary_key=False, expires=expires), now
     )

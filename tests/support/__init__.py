@@ -1,1 +1,1 @@
-"""Tools that tests share."""
+"""Helpers that tests share."""

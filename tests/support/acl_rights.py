@@ -1,4 +1,4 @@
-"""The least rights that the user of a Redis client needs, by kind of server and of settings."""
+"""The least rights of a Redis user, by kind of server and settings."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,24 +9,24 @@ LEAST_RIGHTS: Final = (
     "mget", "set", "del", "exists", "lpush", "lrem", "lrange", "llen", "pttl", "pexpireat", "time",
     "evalsha", "eval",
 )  # fmt: skip
-"""On a single server, for the keys ``session:*`` and ``userSession:*``."""
+"""For a single server, on the keys ``session:*`` and ``userSession:*``."""
 
 LEAST_RIGHTS_PLAIN: Final = (
     "mget", "set", "del", "lpush", "lrem", "lrange", "pttl", "pexpireat", "time", "multi", "exec",
 )  # fmt: skip
-"""On a single server, for a user that may not run scripts."""
+"""For a single server and a user that may not run scripts."""
 
 LEAST_RIGHTS_CLUSTER: Final = (
     "mget", "set", "del", "lpush", "lrem", "lrange", "pttl", "pexpireat", "time",
     "evalsha", "eval", "cluster|slots", "command",
 )  # fmt: skip
-"""On each node of a cluster."""
+"""For each node of a cluster."""
 
 _FOR_SETS: Final = {"lpush": "sadd", "lrem": "srem", "lrange": "smembers", "llen": "scard"}
 
 
 def for_sets(rights: Sequence[str]) -> tuple[str, ...]:
-    """Return the rights for the layout ``lucia-v2``, which keeps sets in ``user_sessions:*``."""
+    """Return the rights for the layout ``lucia-v2``, which has sets in ``user_sessions:*``."""
     kept = [_FOR_SETS.get(right, right) for right in rights]
     return tuple(dict.fromkeys([*kept, "scard", "srandmember"]))
 

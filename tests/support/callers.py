@@ -1,7 +1,7 @@
-"""Drive an adapter of either flavour with many concurrent calls, from a test that is neither.
+"""Call an adapter of either flavour concurrently, from a test that is neither.
 
 A call is a function of the adapter: ``lambda adapter: adapter.get_session("id")``. Its outcome is
-what it returned, or the exception that it raised.
+its return value, or the exception that it raised.
 """
 
 import asyncio
@@ -60,24 +60,24 @@ class Caller(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
     def all(self, calls: Iterable[Call]) -> list[Any]:
-        """Make all calls at once, and return their outcomes in order."""
+        """Make all calls concurrently, and return their outcomes in order."""
         ...
 
     def all_until(self, calls: Iterable[Call], act: Callable[[], object]) -> list[list[Any]]:
-        """Repeat each call, all of them at once, until ``act`` has returned, and once more.
+        """Repeat all calls concurrently until ``act`` has returned, and then once more.
 
         Returns:
-            For each call its outcomes, in order.
+            The outcomes of each call, in order.
         """
         ...
 
     def rest(self, seconds: float) -> None:
-        """Let time pass; an event loop notices meanwhile what happens to its connections."""
+        """Let time pass, so that an event loop notices changes of its connections."""
         ...
 
 
 class AsyncCaller:
-    """Calls from the tasks of an event loop, which runs only while one of the methods does."""
+    """Calls from the tasks of an event loop, which runs only during this object's methods."""
 
     def __init__(self, connect: Callable[[Any], Any], loop: str, **settings: Any) -> None:
         new_loop = import_module("uvloop").new_event_loop if loop == "uvloop" else None
@@ -133,7 +133,7 @@ async def _gather_until(
 
 
 class ThreadCaller:
-    """Calls from threads."""
+    """Calls from the threads of a pool."""
 
     def __init__(self, connect: Callable[[Any], Any], **settings: Any) -> None:
         self._stack = ExitStack()
@@ -182,12 +182,12 @@ def _outcome(future: "Future[Any]") -> Any:
 
 
 def open_caller(flavour: str, connect: Callable[[Any], Any], **settings: Any) -> Caller:
-    """Make an adapter and what calls it.
+    """Create an adapter and a caller for it.
 
     Args:
         flavour: one of ``FLAVOURS``.
-        connect: makes a client, as a context manager, from ``Clients`` or ``AsyncClients``.
-        settings: the adapter's.
+        connect: returns a client, as a context manager, given ``Clients`` or ``AsyncClients``.
+        settings: the adapter's settings.
     """
     if flavour == "threads":
         return ThreadCaller(connect, **settings)
@@ -197,7 +197,7 @@ def open_caller(flavour: str, connect: Callable[[Any], Any], **settings: Any) ->
 
 
 def read(session_id: str) -> Call:
-    """Make a call that validates a session."""
+    """Return a call that validates a session."""
     return lambda adapter: adapter.get_session(session_id)
 
 
@@ -209,7 +209,7 @@ class Timed(NamedTuple):
 
 
 def timed(call: Call) -> Call:
-    """Make a call that returns a :class:`Timed`, and raises nothing."""
+    """Wrap a call so that it returns a :class:`Timed` and never raises."""
 
     async def awaited(result: Awaitable[Any], start: float) -> Timed:
         outcomes = await asyncio.gather(result, return_exceptions=True)
@@ -232,18 +232,18 @@ def failures(outcomes: Sequence[Any]) -> Counter[str]:
 
 
 def foreign(outcomes: Sequence[Any]) -> Counter[str]:
-    """Count the errors that are neither ours nor the client's."""
+    """Count the errors that are neither ours nor the client library's."""
     own = (LuciaError, redis.exceptions.RedisError, valkey.exceptions.ValkeyError)
     return failures([each for each in outcomes if not isinstance(each, own)])
 
 
 def some_slow(names: Iterable[str], quick: Collection[str]) -> list[Any]:
-    """Mark all names as slow but these."""
+    """Mark all names as slow except the quick ones."""
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def when_available(caller: Caller, calls: list[Call]) -> list[Any]:
-    """Return the outcomes once no call fails any more."""
+    """Repeat the calls until none fails, and return the outcomes."""
     outcomes: list[Any] = []
 
     def succeed() -> bool:

@@ -8,7 +8,7 @@ NOW = 1_800_000_000_000
 
 
 class Time:
-    """A clock that a test moves, in either direction; in milliseconds since the epoch."""
+    """A clock in milliseconds since the epoch that a test moves, in either direction."""
 
     def __init__(self, now: int = NOW) -> None:
         self.now = now
@@ -22,7 +22,7 @@ class Time:
 
 
 class ManualClock:
-    """A monotonic clock that a test moves; in seconds."""
+    """A monotonic clock in seconds that a test moves."""
 
     def __init__(self) -> None:
         self.now = 1_000.0

@@ -37,25 +37,25 @@ _OPTIONS: Final = (
 
 
 class Member(Node):
-    """A node of a cluster, which may move to another port and stay the same node."""
+    """A node of a cluster, which can move to another port and keep its id."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("redis-server", folder, *_OPTIONS, port=unused_node_port())
 
     @property
     def id(self) -> str:
-        """Its id, which it keeps."""
+        """The node's id, which never changes."""
         return str(self.client.execute_command("CLUSTER MYID").decode())
 
     @property
     def slots(self) -> set[int]:
-        """The slots that it serves, as it says itself."""
+        """The slots that the node serves, according to itself."""
         ranges: list[Any] = self.client.execute_command("CLUSTER SLOTS")
         own = [each for each in ranges if int(each[2][1]) == self.port]
         return {slot for first, last, *_ in own for slot in range(first, last + 1)}
 
     def move_to_other_port(self) -> int:
-        """Restart it with its data at another port, and return the one that is free now."""
+        """Restart the node with its data at another port, and return the old port."""
         self.client.save()
         self.client.close()
         self.kill()
@@ -69,7 +69,7 @@ class Member(Node):
 
 @dataclass
 class ChangingCluster:
-    """A cluster, by its primaries; the first ones are those that it began with."""
+    """A cluster of primaries. The first ones are those that it started with."""
 
     folder: Path
     stack: ExitStack
@@ -77,17 +77,17 @@ class ChangingCluster:
 
     @property
     def cluster(self) -> Cluster:
-        """It as other tools of the tests take it."""
+        """The cluster as other helpers need it."""
         return Cluster(tuple(member.port for member in self.members))
 
     def start(self) -> Member:
-        """Start a node that belongs to no cluster."""
+        """Start a node outside of the cluster."""
         member = Member(self.folder)
         self.stack.callback(member.close)
         return member
 
     def add(self) -> Member:
-        """Start a node, and wait until all know it."""
+        """Add a new node, and wait until all nodes know it."""
         member = self.start()
         member.client.execute_command("CLUSTER MEET", "127.0.0.1", self.members[0].port)
         self.members.append(member)
@@ -95,7 +95,7 @@ class ChangingCluster:
         return member
 
     def move_slots(self, source: Member, target: Member, slots: Sequence[int]) -> None:
-        """Move slots with their keys, as ``redis-cli --cluster reshard`` does, some at a time."""
+        """Move slots with their keys in batches, as ``redis-cli --cluster reshard`` does."""
         for start in range(0, len(slots), 256):
             part = slots[start : start + 256]
             _each_slot(target, part, "IMPORTING", source.id)
@@ -112,10 +112,10 @@ class ChangingCluster:
             self.move_slots(source, target, slots[number :: len(others)])
 
     def remove(self, member: Member, *, reset: bool = True) -> None:
-        """Let all others forget a node, which runs on.
+        """Make all other nodes forget a node, which keeps running.
 
         Args:
-            reset: whether it is told to forget them too, as ``redis-cli --cluster del-node`` does.
+            reset: make the node forget the others too, as ``redis-cli --cluster del-node`` does.
         """
         self.members.remove(member)
         gone = member.id
@@ -127,7 +127,7 @@ class ChangingCluster:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until all nodes name the same primaries, and hold the cluster to be well."""
+        """Wait until all nodes agree on the primaries and report a healthy cluster."""
         until(self._agree, 60)
 
     def serving(self, key: str) -> Member:
@@ -142,7 +142,7 @@ class ChangingCluster:
 
 
 def _view(member: Member) -> tuple[frozenset[Any], set[int], str]:
-    """Return which node has which slots, where all nodes are, and the state, as one node says."""
+    """Return the slots by port, the ports of all nodes, and the state, according to one node."""
     ranges: list[Any] = member.client.execute_command("CLUSTER SLOTS")
     nodes: dict[str, Any] = member.client.execute_command("CLUSTER NODES")
     info: dict[str, str] = member.client.execute_command("CLUSTER INFO")
@@ -166,7 +166,7 @@ def _move_keys(source: Member, target: Member, slots: set[int]) -> None:
 
 @contextmanager
 def changing_cluster(folder: Path, count: int = 3) -> Iterator[ChangingCluster]:
-    """A cluster of so many primaries without replicas."""
+    """Start a cluster with this number of primaries and no replicas."""
     with ExitStack() as stack:
         found = ChangingCluster(folder, stack)
         found.members += [found.start() for _ in range(count)]
@@ -182,13 +182,13 @@ def changing_cluster(folder: Path, count: int = 3) -> Iterator[ChangingCluster]:
 
 @contextmanager
 def swallowed_ports(count: int, *, at: Sequence[int] = ()) -> Iterator[list[int]]:
-    """Yield ports at which nobody answers, not even the system, as at addresses of dead machines.
+    """Yield ports that swallow connections, like the address of a dead machine.
 
-    Linux drops the packets of those who want to connect where too many wait to be accepted.
+    Their listen queues are full, so Linux drops the SYN packets.
 
     Args:
-        count: how many ports.
-        at: these ports; others are free ones.
+        count: the number of ports.
+        at: ports to use; the others are free ones.
     """
     with ExitStack() as stack:
         wanted = [*at, *[0] * (count - len(at))]
@@ -196,7 +196,7 @@ def swallowed_ports(count: int, *, at: Sequence[int] = ()) -> Iterator[list[int]
 
 
 def swallow_port(stack: ExitStack, port: int = 0) -> int:
-    """Let nobody answer at a port until the stack is closed, and return it."""
+    """Make a port swallow connections until the stack is closed, and return the port."""
     listening = stack.enter_context(socket.socket())
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", port))
@@ -211,18 +211,18 @@ def swallow_port(stack: ExitStack, port: int = 0) -> int:
 
 
 class EitherAdapter:
-    """An adapter of either flavour, called from tasks; calls of a sync one run in threads."""
+    """An adapter of either flavour with async methods. Calls of a sync one run in threads."""
 
     def __init__(self, adapter: AsyncRedisSessionAdapter | RedisSessionAdapter) -> None:
         self.adapter: Any = adapter
         self._is_async = isinstance(adapter, AsyncRedisSessionAdapter)
 
     async def route(self) -> Any:
-        """Return its route to the servers."""
+        """Return the adapter's route to the servers."""
         return await self.call(self.adapter._driver._route.get)
 
     async def call(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a method that is a coroutine function in one flavour."""
+        """Call a method, which is a coroutine function in the async flavour."""
         if self._is_async:
             return await method(*arguments)
         return await asyncio.to_thread(method, *arguments)
@@ -238,11 +238,11 @@ class EitherAdapter:
             await self.call(self.adapter.set_session, each)
 
     async def delete(self, session_id: str) -> None:
-        """End a session."""
+        """Revoke a session."""
         await self.call(self.adapter.delete_session, session_id)
 
     async def live(self, *session_ids: str) -> set[str]:
-        """Return those of the ids that have a session, read side by side."""
+        """Return those of the ids that have a session."""
         found = await asyncio.gather(*map(self.get, session_ids))
         return {row.id for row in found if row is not None}
 
@@ -251,11 +251,13 @@ class EitherAdapter:
 async def either_adapter(
     flavour: str, cluster: Cluster, options: dict[str, Any] | None = None, **settings: Any
 ) -> AsyncIterator[EitherAdapter]:
-    """An adapter over a client of its own.
+    """Yield an adapter with a client of its own.
 
     Args:
-        options: for the client.
-        settings: for the adapter.
+        flavour: ``async`` or ``sync``.
+        cluster: the cluster to connect to.
+        options: the options of the client.
+        settings: the settings of the adapter.
     """
     if flavour == "async":
         client = AsyncClients.of_cluster("redis", cluster, **options or {})

@@ -1,6 +1,6 @@
-"""Databases for tests, in SQLite or on a server.
+"""Test databases, in SQLite or on a server.
 
-The sync and the async class stand side by side, so that generated tests find theirs by name.
+The sync and the async class have parallel names, so that generated tests find theirs.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def _options(path: Path | None) -> dict[str, Any]:
 
 
 def _begin_explicitly(engine: Engine) -> None:
-    """Let SQLite's driver begin transactions before reads and savepoints too.
+    """Make SQLite's driver begin a transaction before reads and savepoints too.
 
-    This is the way that SQLAlchemy's documentation describes.
+    SQLAlchemy's documentation recommends this.
     """
 
     @event.listens_for(engine, "connect")
@@ -45,9 +45,9 @@ def _begin_explicitly(engine: Engine) -> None:
 
 
 class AsyncDatabase:
-    """A database with the metadata's tables; entering the context returns its engine.
+    """A database with the metadata's tables. Entering the context returns its engine.
 
-    It is a new database on ``server``, or else SQLite in a file, or in memory without a path.
+    It is a new database on ``server`` if given, otherwise SQLite in a file or in memory.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class AsyncDatabase:
 
     @staticmethod
     def sources(engine: AsyncEngine) -> tuple[AsyncEngine, async_sessionmaker[AsyncSession]]:
-        """Return the arguments from which an adapter opens transactions of its own."""
+        """Return the arguments with which an adapter opens its own transactions."""
         return engine, async_sessionmaker(engine)
 
     @staticmethod
@@ -92,7 +92,7 @@ class AsyncDatabase:
 
     @staticmethod
     def session(engine: AsyncEngine) -> AsyncSession:
-        """Return a session of SQLAlchemy's, as a caller opens it."""
+        """Return a session of SQLAlchemy."""
         return AsyncSession(engine)
 
     @staticmethod

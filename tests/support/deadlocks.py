@@ -1,4 +1,4 @@
-"""Conflicts of transactions on a real database server, which a rival provokes and wins."""
+"""Provoke conflicts of transactions on a real database server."""
 
 from collections.abc import Callable, Container, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,19 +20,23 @@ _MAKE_STRONG: Final = {
     "mariadb": f"INSERT INTO auth_user (id) VALUES {_BALLAST}",
     "postgresql": "SET LOCAL deadlock_timeout = '1h'",
 }
-"""MariaDB ends the transaction that changed less, PostgreSQL the first to look for a deadlock."""
+"""Statements that make a rival survive a deadlock.
+
+MariaDB aborts the transaction that changed less, PostgreSQL the first one that looks for a
+deadlock.
+"""
 
 _COUNT_WAITING: Final = {
     "mariadb": """
         SELECT CAST(variable_value AS INT) FROM information_schema.global_status
         WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS'
-    """,  # innodb_trx is a cache, which is not refreshed while somebody polls it
+    """,  # not innodb_trx: it is a cache, which polling keeps from being refreshed
     "postgresql": "SELECT count(*) FROM pg_locks WHERE NOT granted",
 }
 
 
 class Rivals:
-    """Transactions that come in the way of an engine's, at a certain statement, and win."""
+    """Rival transactions that conflict with an engine's at a given statement, and win."""
 
     def __init__(self, server: SqlServer, engine: Engine | AsyncEngine) -> None:
         self._server = server
@@ -47,20 +51,20 @@ class Rivals:
 
     @contextmanager
     def lock(self, before: str, first: str, then: str, times: int) -> Generator[list[Future[None]]]:
-        """End the engine's transactions by deadlocks, and yield a list that gets an item for each.
+        """Abort the engine's transactions by deadlocks, and yield a list with an item for each.
 
-        Whenever the engine is about to execute a certain statement, a rival locks what that
-        statement needs, and then asks for what the engine's transaction has locked already. The
-        rival's transaction is rolled back as soon as it has both.
+        Whenever the engine is about to execute the given statement, a rival locks a row that the
+        statement needs, and then waits for a row that the engine's transaction has locked already.
+        The rival's transaction is rolled back as soon as it has both locks.
 
         Args:
-            before: how the engine's statement begins.
+            before: the prefix of the engine's statement.
             first: the rival's statement that locks a row which the engine's statement needs.
             then: the rival's statement for a row that the engine's transaction has locked.
-            times: how many of these statements meet a rival; later ones do not.
+            times: the number of these statements that meet a rival, counted from the first.
 
         Raises:
-            DBAPIError: a rival was the one whose transaction the server ended.
+            DBAPIError: the server aborted a rival's transaction.
         """
         met: list[Future[None]] = []
 
@@ -80,12 +84,12 @@ class Rivals:
 
     @contextmanager
     def change(self, before: str, *statements: str, place: int) -> Generator[list[str]]:
-        """Commit a change when the engine is about to execute a certain statement.
+        """Commit a rival's change when the engine is about to execute the given statement.
 
         Args:
-            before: how the engine's statement begins.
-            statements: the rival's.
-            place: which of the engine's statements it is, the first being 0.
+            before: the prefix of the engine's statement.
+            statements: the rival's statements.
+            place: the number of the engine's statement among those with the prefix, from 0.
 
         Yields:
             A list that gets the rival's statements when they are committed.

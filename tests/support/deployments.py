@@ -1,4 +1,4 @@
-"""The kinds of Redis deployment: a single server, a cluster, a server that refuses scripts."""
+"""The kinds of Redis deployment: a single server, a cluster, and a server without scripts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,8 +34,8 @@ class Deployment:
 def open_deployment(request: pytest.FixtureRequest, name: str) -> Iterator[Deployment]:
     """Open a deployment by its name.
 
-    The name is ``cluster``, or what the name of a server's fixture begins with, with or without
-    ``, no scripts`` after it.
+    The name is ``cluster``, or the prefix of a server fixture's name, optionally with ``, no
+    scripts``.
     """
     if name == "cluster":
         cluster: Cluster = request.getfixturevalue("cluster")

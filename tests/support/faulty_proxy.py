@@ -1,7 +1,7 @@
-"""A proxy in front of one server that breaks connections in the ways in which networks break them.
+"""A proxy in front of one server that breaks connections as networks do.
 
-It runs in a thread of its own, so it serves sync and async clients alike. Bytes pass unread, so it
-works with TLS too.
+It runs in a thread of its own, so it serves sync and async clients. It does not parse the data, so
+it works with TLS too.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 class FaultyProxy:
     """A proxy in front of one server.
 
-    New connections are healthy after each fault, except where a method says otherwise. A method
+    After a fault, new connections are healthy, except where a method says otherwise. A method
     returns when its effect has reached the sockets.
 
     Args:
@@ -32,15 +32,15 @@ class FaultyProxy:
         listen: the unix socket to listen on; None for a free TCP port.
 
     Attributes:
-        port: where it listens, 0 for a unix socket.
-        delay: seconds by which each packet is delayed in each direction.
-        trickle: seconds between the bytes that the server sends; 0 for whole packets.
-        answered_packets: how many packets of the client reach the server on a new connection;
-            later ones are swallowed. None for all.
-        accepted: how many connections it has accepted.
-        resets: how many connections it has reset.
-        packets: how many pieces it has received from clients.
-        received: how many bytes it has received from clients.
+        port: the port of the proxy; 0 for a unix socket.
+        delay: the delay of each packet in each direction, in seconds.
+        trickle: the pause between bytes from the server, in seconds; 0 for whole packets.
+        answered_packets: the number of packets from the client that reach the server on a new
+            connection; later ones are swallowed. None for all.
+        accepted: the number of accepted connections.
+        resets: the number of connections that the proxy has reset.
+        packets: the number of packets received from clients.
+        received: the number of bytes received from clients.
     """
 
     def __init__(self, target: int | Path, listen: Path | None = None) -> None:
@@ -65,7 +65,7 @@ class FaultyProxy:
 
     @property
     def open(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self.connections)
 
     def reset(self) -> None:
@@ -73,33 +73,33 @@ class FaultyProxy:
         self._on_each(_Connection.reset)
 
     def reset_late(self) -> None:
-        """Answer the next packet on each open connection with RST; until then nobody can tell."""
+        """Reset each open connection at its next packet. Nobody can tell before."""
         self._on_each(_Connection.reset_on_next_packet)
 
     def drop(self) -> None:
-        """Swallow what is sent from now on over each open connection, and keep it open."""
+        """Swallow everything sent from now on over each open connection, and keep it open."""
         self._on_each(_Connection.swallow)
 
     def half_close(self) -> None:
-        """Send FIN to the client on each open connection, and go on to read."""
+        """Send FIN to the client on each open connection, and keep reading."""
         self._on_each(_Connection.half_close)
 
     def cut(self) -> None:
-        """Close all open connections with FIN; what is on its way is lost."""
+        """Close all open connections with FIN. Data in flight is lost."""
         self._on_each(_Connection.close)
 
     def hold(self) -> None:
-        """Keep back everything on all connections, new ones too, until :meth:`flow`."""
+        """Hold back all data, on new connections too, until :meth:`flow`."""
         self.held = True
         self._on_each(_Connection.nothing)
 
     def flow(self) -> None:
-        """Deliver what was kept back, and everything that follows."""
+        """Deliver the data that was held back, and everything that follows."""
         self.held = False
         self._on_each(_Connection.deliver)
 
     def lead_to(self, target: int | Path) -> None:
-        """Close the connections; new ones lead to another server."""
+        """Close all connections, and connect new ones to another server."""
         self.target = target
         self.cut()
 
@@ -153,7 +153,7 @@ class FaultyProxy:
             others = asyncio.all_tasks() - {cast("asyncio.Task[None]", asyncio.current_task())}
             if not others:
                 return
-            await asyncio.wait(others)  # connections that were accepted a moment ago
+            await asyncio.wait(others)  # connections that were accepted just before
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -164,7 +164,7 @@ class FaultyProxy:
 
 
 class _Connection:
-    """A connection of a client, and the one to the server that belongs to it."""
+    """A client's connection, and the proxy's connection to the server for it."""
 
     def __init__(self, proxy: FaultyProxy, accepted: socket.socket) -> None:
         self.client = _End(self)
@@ -176,7 +176,7 @@ class _Connection:
         self._connecting = proxy.loop.create_task(self._connect(accepted))
 
     async def reset(self) -> None:
-        """Close it with RST."""
+        """Close the connection with RST."""
         if not self.is_over and self.client.transport is not None:
             self._proxy.resets += 1
             found = self.client.transport.get_extra_info("socket")
@@ -185,11 +185,11 @@ class _Connection:
         await self.close()
 
     async def reset_on_next_packet(self) -> None:
-        """Reset it when the client sends something."""
+        """Reset the connection when the client sends something."""
         self._is_doomed = True
 
     async def swallow(self) -> None:
-        """Pass nothing on any more."""
+        """Stop forwarding."""
         self._swallows = True
 
     async def half_close(self) -> None:
@@ -202,7 +202,7 @@ class _Connection:
         """Do nothing."""
 
     async def deliver(self) -> None:
-        """Pass on what waits in both directions."""
+        """Forward the waiting data in both directions."""
         self.deliver_from(self.client)
         self.deliver_from(self.server)
 
@@ -210,10 +210,10 @@ class _Connection:
         """Close both ends, and wait until they are closed."""
         self._end()
         await asyncio.gather(self.client.closed(), self.server.closed())
-        await asyncio.sleep(0)  # the socket is closed right after the protocol is told
+        await asyncio.sleep(0)  # asyncio closes the socket right after connection_lost
 
     def take(self, end: "_End", data: bytes) -> None:
-        """Pass on what an end has received; nothing stands for the end of the stream."""
+        """Forward data that an end has received; empty data is the end of the stream."""
         if end is self.client and data:
             self._proxy.packets += 1
             self._proxy.received += len(data)
@@ -238,14 +238,14 @@ class _Connection:
             self.deliver_from(end)
 
     def _trickle(self, data: bytes) -> None:
-        """Pass on the server's data byte by byte."""
+        """Forward the server's data byte by byte."""
         for number in range(len(data)):
             self.server.waiting.append(data[number : number + 1])
             seconds = self._proxy.trickle * number
             self._proxy.loop.call_later(seconds, self.deliver_from, self.server, 1)
 
     def deliver_from(self, end: "_End", count: int = 1 << 30) -> None:
-        """Pass on so many pieces of what waits, unless everything is kept back."""
+        """Forward `count` waiting pieces, unless data is held back."""
         other = self.server if end is self.client else self.client
         while count and end.waiting and other.transport is not None and not self._proxy.held:
             data, count = end.waiting.popleft(), count - 1
@@ -277,7 +277,7 @@ class _Connection:
 
 
 class _End(asyncio.Protocol):
-    """One of the two ends that a connection has here."""
+    """One of the two ends of a connection in the proxy."""
 
     def __init__(self, connection: _Connection) -> None:
         self.transport: asyncio.Transport | None = None
@@ -295,24 +295,24 @@ class _End(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._connection.take(self, b"")
-        return True  # both ends are closed together
+        return True  # keep the transport open: both ends are closed together
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed.set()
         self._connection.take(self, b"")
 
     async def closed(self) -> None:
-        """Wait until it is closed."""
+        """Wait until the end is closed."""
         if self.transport is not None:
             await self._closed.wait()
 
 
 @contextmanager
 def unanswered_port() -> Iterator[int]:
-    """Yield a port whose SYN packets nobody answers: its listen queue is full.
+    """Yield a port that does not answer SYN packets because its listen queue is full.
 
     Raises:
-        RuntimeError: the system answers all the same.
+        RuntimeError: the system answers them anyway.
     """
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
@@ -327,4 +327,4 @@ def unanswered_port() -> Iterator[int]:
             except TimeoutError:
                 yield int(address[1])
                 return
-        raise RuntimeError("the system answers though the listen queue is full")
+        raise RuntimeError("the system answers SYN packets although the listen queue is full")

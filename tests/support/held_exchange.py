@@ -1,4 +1,4 @@
-"""An exchange with a server that the test plays: what is sent waits until the test answers it."""
+"""A fake exchange with a server: commands wait until the test answers them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,11 +10,11 @@ from lucia._redis.commands import Reply, Words
 __all__ = ["WHO", "HeldExchange", "Sent", "outcome", "ticks"]
 
 WHO: ContextVar[str] = ContextVar("WHO", default="nobody")
-"""Who makes a request."""
+"""The name of the caller."""
 
 
 class Sent:
-    """Commands on their way, until the test answers them."""
+    """Commands in flight, until the test answers them."""
 
     def __init__(
         self, commands: Sequence[Words], seconds: float, only_reads: bool, fresh: bool
@@ -27,14 +27,14 @@ class Sent:
         self.replies: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
 
     def echo(self) -> None:
-        """Answer reads with their keys, and everything else with its words."""
+        """Reply to reads with their keys, and to other commands with their words."""
         self.replies.set_result(
             [list(words[1:]) if words[0] == "MGET" else list(words) for words in self.commands]
         )
 
 
 class HeldExchange:
-    """What is in flight, the oldest first, and how much ever was."""
+    """The commands that were sent, in order."""
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
@@ -50,7 +50,7 @@ class HeldExchange:
         fresh: bool = False,
         sending: Callable[[], None] | None = None,
     ) -> list[Reply]:
-        """Send commands, and return what the test answers."""
+        """Send commands, and wait for the test's replies."""
         if sending is not None and not self.holds_up:
             sending()
         self.sent.append(Sent(commands, seconds, only_reads, fresh))
@@ -58,16 +58,16 @@ class HeldExchange:
 
     @property
     def read_exchange(self) -> "Callable[..., Any]":
-        """The same, of a server whose commands change nothing."""
+        """The exchange for commands that change nothing: the same one."""
         return self.exchange
 
 
 async def ticks(count: int = 3) -> None:
-    """Let the loop run what is ready."""
+    """Let the event loop run some turns."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def outcome(waiting: Awaitable[Any]) -> Any:
-    """Return what it returns or raises."""
+    """Return the result or the exception of an awaitable."""
     return (await asyncio.gather(waiting, return_exceptions=True))[0]

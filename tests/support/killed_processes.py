@@ -1,9 +1,9 @@
 """Run operations of the Redis adapter in processes that kill themselves at one of their commands.
 
-``python -m tests.support.killed_processes URL PLACE`` takes lines of JSON, ``[operation, number of
+``python -m tests.support.killed_processes URL PLACE`` reads lines of JSON, ``[operation, number of
 the command, "before" or "after"]``, and answers each with a line: ``killed``, or ``done`` if there
-were fewer commands. The place is ``cluster``, ``control`` for one server and a protocol that is
-known to be wrong, or any other word for one server.
+were fewer commands. The place is ``cluster``, ``control`` for a single server with a wrong
+protocol, or any other word for a single server.
 """
 
 import json
@@ -46,8 +46,8 @@ class KillSwitch:
     """Counts the commands sent on all connections, and kills this process at one of them.
 
     Args:
-        number: the number of the command, from 1. A batch counts as one.
-        moment: ``before`` the command is sent, or ``after`` its (first) reply has arrived.
+        number: the number of the command, from 1. A batch counts as one command.
+        moment: ``before`` the command is sent, or ``after`` its first reply has arrived.
     """
 
     def __init__(self, number: int, moment: str) -> None:
@@ -80,7 +80,7 @@ class KillSwitch:
 
 
 def run_until_killed(url: str, place: str, case: Sequence[Any]) -> None:
-    """Run one operation over new connections."""
+    """Run an operation over new connections with a kill switch."""
     operation, number, moment = case
     make: Any = redis.RedisCluster.from_url if place == "cluster" else redis.Redis.from_url
     adapter = RedisSessionAdapter(make(url, protocol=2))

@@ -9,9 +9,7 @@ __all__ = ["LossyProxy"]
 
 
 class LossyProxy:
-    """A proxy in front of a server that loses the replies to some commands.
-
-    The client then sees a closed connection.
+    """A proxy that loses the replies to some commands by closing the client's connection.
 
     Args:
         port: the port of the server.
@@ -36,13 +34,13 @@ class LossyProxy:
     def lose(
         self, word: str, count: int = 1_000, *, after: int = 0, halves: bool = False
     ) -> "LossyProxy":
-        """From now on, lose the replies to commands that contain this word.
+        """Lose the replies to commands that contain this word from now on.
 
         Args:
             word: the word in the commands.
-            count: how many replies are lost.
-            after: how many replies are passed on first.
-            halves: pass on the first half of each reply, and keep the connection open.
+            count: the number of replies to lose.
+            after: the number of replies to forward first.
+            halves: forward the first half of each reply, and keep the connection open.
         """
         self._word, self._count, self._passed_on, self._halves, self.lost = (
             word.encode(),
@@ -78,11 +76,11 @@ class LossyProxy:
                         and select.select([near, far], [], [])[0] == [far]
                         and far.recv(1 << 16)
                     ):
-                        pass  # the other half
+                        pass  # read and drop the other half
                     return
 
     def _loses(self, data: bytes) -> bool:
-        """Return whether these bytes contain a command whose reply is to be lost."""
+        """Return whether these bytes have a command whose reply is to be lost."""
         if self._word not in data or not self._count:
             return False
         if self._passed_on:

@@ -1,4 +1,4 @@
-"""A tracked connection to a real server, and near-caches that are known to be wrong."""
+"""A tracked connection to a real server, and wrong near-caches as controls."""
 
 import asyncio
 import math
@@ -15,22 +15,25 @@ from lucia._redis.transport.tracking import AsyncTracked
 __all__ = ["LEASE", "FillsLate", "HasNoLease", "OnlyDrops", "Tracking", "tracking", "wait_until"]
 
 LEASE: Final = 0.3
-"""In seconds. Connections renew it by the real clock; entries expire by the test's clock."""
+"""The lease in seconds.
+
+Connections renew it by the real clock; entries expire by the test's clock.
+"""
 
 
 async def wait_until(holds: Callable[[], object]) -> None:
-    """Let the event loop run until a condition holds.
+    """Wait until a condition holds.
 
     Raises:
         TimeoutError: it did not hold within 15 seconds.
     """
     async with asyncio.timeout(15):
-        while not holds():  # noqa: ASYNC110 (what is waited for happens in a server)
+        while not holds():  # noqa: ASYNC110 (the condition depends on a server)
             await asyncio.sleep(0.001)
 
 
 class FillsLate(Entries):
-    """Wrong: caches a record when the caller wakes up, instead of when the reply arrives."""
+    """Wrong: caches a record when the caller resumes, instead of when the reply arrives."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock=clock)
@@ -43,25 +46,25 @@ class FillsLate(Entries):
         self._late.append((reading, records, sent, lease))
 
     def wake(self) -> None:
-        """Cache what was kept."""
+        """Cache the replies that were kept."""
         for each in self._late:
             super().fill(*each)
 
 
 class HasNoLease(Entries):
-    """Wrong: uses a record as long as the connection stands."""
+    """Wrong: uses a record for as long as the connection is open."""
 
     def fill(
         self, reading: Reading, records: Sequence[bytes | None], sent: float, lease: Lease
     ) -> None:
-        """Cache it under a lease that never expires."""
+        """Cache the reply under a lease that never expires."""
         for_ever = Lease(math.inf)
         for_ever.extend(sent)
         super().fill(reading, records, sent, for_ever)
 
 
 class OnlyDrops(Entries):
-    """Wrong: evicts what this process changes, but caches what is read meanwhile."""
+    """Wrong: evicts what this process changes, but caches concurrent reads of it."""
 
     def _refuse(self, keys: Sequence[bytes]) -> None:
         self.drop(keys)
@@ -100,7 +103,7 @@ class Tracking:
         return reply
 
     async def ask(self, *commands: Words, seconds: float = 30) -> list[Reply]:
-        """Send commands that only read."""
+        """Send read-only commands."""
         return await self.tracked.exchange(commands, seconds, only_reads=True, sending=self._count)
 
     def held(self, key: bytes) -> bytes | None:

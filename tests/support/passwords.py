@@ -1,4 +1,4 @@
-"""Cheap password hashers, and a pool for as many log-ins as tests make at once."""
+"""Cheap password hashers, and a pool for many concurrent logins."""
 
 from lucia import PasswordPool, ScryptHash
 
@@ -7,11 +7,11 @@ __all__ = ["CHEAP", "ROOMY", "CountingHash"]
 CHEAP = ScryptHash(ln=4, r=1, p=1)
 
 ROOMY = PasswordPool(workers=2, queue=64)
-"""Takes as many concurrent log-ins as the tests make."""
+"""A pool with room for as many concurrent logins as the tests make."""
 
 
 class CountingHash:
-    """A cheap hasher that records which hashes it verified and made."""
+    """A cheap hasher that records the hashes it verified and made."""
 
     def __init__(self) -> None:
         self.verified: list[str] = []
@@ -24,10 +24,10 @@ class CountingHash:
         return hashed
 
     def verify(self, password: str, hashed: str, /) -> bool:
-        """Return whether a hash belongs to this password."""
+        """Return whether the hash belongs to this password."""
         self.verified.append(hashed)
         return CHEAP.verify(password, hashed)
 
     def needs_rehash(self, hashed: str, /) -> bool:
-        """Return whether a hash has another cost."""
+        """Return whether the hash has another cost."""
         return CHEAP.needs_rehash(hashed)

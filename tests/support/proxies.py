@@ -1,6 +1,6 @@
 """Proxies in front of a server, in the event loop of the test.
 
-One delays and splits the bytes that pass, and resets connections. The other holds bytes back.
+One delays and splits data, and resets connections. The other holds data back.
 """
 
 import asyncio
@@ -13,40 +13,40 @@ from typing import Any, Final
 __all__ = ["HoldingProxy", "NetworkFaults", "holding_proxy", "splitting_proxy"]
 
 _PIECE: Final = 40
-"""The longest piece that is passed on at once, in bytes: shorter than a record."""
+"""The longest piece to forward at once, in bytes. It is shorter than a record."""
 
 _PAUSE: Final = 0.001
 """The longest pause between two pieces, in seconds."""
 
 _RESET_ONE_IN: Final = 2_000
-"""How many pieces pass, on average, before a connection is reset."""
+"""A connection is reset once in this many pieces, on average."""
 
 
 @dataclass
 class NetworkFaults:
-    """The faults of a proxy: none, or random ones while it is ``active``."""
+    """The faults of a proxy: random ones while it is ``active``, otherwise none."""
 
     chance: random.Random
     active: bool = False
 
     def piece(self) -> int:
-        """Return how many bytes are passed on at once."""
+        """Return the number of bytes to forward at once."""
         return self.chance.randint(1, _PIECE) if self.active else 65_536
 
     def resets(self) -> bool:
-        """Return whether the connection is reset before the next piece."""
+        """Return whether to reset the connection before the next piece."""
         return self.active and self.chance.randrange(_RESET_ONE_IN) == 0
 
     def pause(self) -> float:
-        """Return how many seconds to wait after a piece."""
+        """Return the seconds to wait after a piece."""
         return self.chance.random() * _PAUSE if self.active else 0
 
 
 class HoldingProxy:
-    """A proxy that passes everything on until it is closed, and then holds bytes back.
+    """A proxy that forwards everything until it is closed, and then holds data back.
 
     Args:
-        word: hold back only bytes of connections on which this was sent.
+        word: hold back only the data of connections on which a client sent this word.
     """
 
     def __init__(self, word: bytes = b"") -> None:
@@ -65,13 +65,13 @@ class HoldingProxy:
             self._lets_in.clear()
 
     def open(self) -> None:
-        """Pass everything on, first what was held back."""
+        """Forward everything, starting with what was held back."""
         self.let_go(len(self.held))
         self._lets_through.set()
         self._lets_in.set()
 
     def let_go(self, size: int) -> None:
-        """Pass on this many of the bytes that were held back on the newest connection."""
+        """Forward this many of the bytes that were held back on the newest connection."""
         if self._client is not None:
             self._client.write(self.held[:size])
         self.held = self.held[size:]
@@ -79,7 +79,7 @@ class HoldingProxy:
     async def relay(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
     ) -> None:
-        """Pass bytes on until one side closes the connection."""
+        """Forward data until one side closes the connection."""
         other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
         await _both(
             self._in(reader, other_writer, writer), self._out(other_reader, writer), other_writer
@@ -125,14 +125,14 @@ async def splitting_proxy(port: int, weather: NetworkFaults) -> AsyncIterator[in
 async def _proxy(
     relay: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]],
 ) -> AsyncIterator[int]:
-    """Serve each connection by this coroutine, and yield the port."""
+    """Serve each connection with this coroutine function, and yield the port."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        with suppress(asyncio.CancelledError):  # the proxy ends
+        with suppress(asyncio.CancelledError):  # the proxy is closed
             await relay(reader, writer)
         writer.transport.abort()
         tasks.discard(task)
@@ -150,7 +150,7 @@ async def _proxy(
 async def _relay(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, weather: NetworkFaults
 ) -> None:
-    """Pass bytes in both directions until one side closes, or the connection is reset."""
+    """Forward data both ways until one side closes, or the connection is reset."""
     other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
     await _both(
         _pass(reader, other_writer, weather), _pass(other_reader, writer, weather), other_writer

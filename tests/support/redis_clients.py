@@ -101,23 +101,23 @@ class AsyncClients:
 
     @classmethod
     def make(cls, kind: str, server: Server, **changes: Any) -> Any:
-        """A client, which the test closes."""
+        """Return a client, which the test must close."""
         return _make(kind, server, cls.modules, changes)
 
     @classmethod
     def of_cluster(cls, library: str, cluster: Cluster, **options: Any) -> Any:
-        """A client of the cluster, which the test closes."""
+        """Return a client of the cluster, which the test must close."""
         found = getattr(cls.modules[library], f"{library.capitalize()}Cluster")
         return found(host="127.0.0.1", port=cluster.ports[0], **options)
 
     @classmethod
     def retrying(cls, library: str, count: int) -> Mapping[str, Any]:
-        """Options of a client that sends a command again so often."""
+        """Return the options of a client that retries a command `count` times."""
         return {"retry": _RETRIES["asynchronous", library](NoBackoff(), count)}
 
     @classmethod
     def make_hasty(cls, server: Server, **changes: Any) -> Any:
-        """A redis-py client that tries once."""
+        """Return a redis-py client that does not retry."""
         return cls.make("redis-py, RESP2", server, retry=AsyncRetry(NoBackoff(), 0), **changes)
 
     @classmethod
@@ -125,7 +125,7 @@ class AsyncClients:
     async def behind_sentinel(
         cls, group: "WatchedBySentinel", **options: Any
     ) -> AsyncIterator[Any]:
-        """A client of the group's master, whichever that is."""
+        """Yield a client of the group's current master."""
         sentinel = cls.sentinels[group.library](group.sentinels, socket_timeout=5)
         try:
             async with sentinel.master_for(group.name, socket_timeout=5, **options) as client:
@@ -147,29 +147,29 @@ class Clients:
 
     @classmethod
     def make(cls, kind: str, server: Server, **changes: Any) -> Any:
-        """A client, which the test closes."""
+        """Return a client, which the test must close."""
         return _make(kind, server, cls.modules, changes)
 
     @classmethod
     def of_cluster(cls, library: str, cluster: Cluster, **options: Any) -> Any:
-        """A client of the cluster, which the test closes."""
+        """Return a client of the cluster, which the test must close."""
         found = getattr(cls.modules[library], f"{library.capitalize()}Cluster")
         return found(host="127.0.0.1", port=cluster.ports[0], **options)
 
     @classmethod
     def retrying(cls, library: str, count: int) -> Mapping[str, Any]:
-        """Options of a client that sends a command again so often."""
+        """Return the options of a client that retries a command `count` times."""
         return {"retry": _RETRIES["blocking", library](NoBackoff(), count)}
 
     @classmethod
     def make_hasty(cls, server: Server, **changes: Any) -> Any:
-        """A redis-py client that tries once."""
+        """Return a redis-py client that does not retry."""
         return cls.make("redis-py, RESP2", server, retry=Retry(NoBackoff(), 0), **changes)
 
     @classmethod
     @contextmanager
     def behind_sentinel(cls, group: "WatchedBySentinel", **options: Any) -> Iterator[Any]:
-        """A client of the group's master, whichever that is."""
+        """Yield a client of the group's current master."""
         sentinel = cls.sentinels[group.library](group.sentinels, socket_timeout=5)
         try:
             with sentinel.master_for(group.name, socket_timeout=5, **options) as client:
@@ -180,14 +180,14 @@ class Clients:
 
 
 class AsyncAdapters:
-    """Adapters over clients of their own, as in processes of their own."""
+    """Adapters with clients of their own, as in separate processes."""
 
     @staticmethod
     @asynccontextmanager
     async def on(
         server: Server, user: str | None = None, **settings: Any
     ) -> AsyncIterator[AsyncRedisSessionAdapter]:
-        """One for this server, with these settings."""
+        """Yield an adapter for this server with these settings."""
         login = {} if user is None else {"username": user, "password": "pass"}
         async with (
             AsyncClients.make("redis-py, RESP2", server, **login) as client,
@@ -197,14 +197,14 @@ class AsyncAdapters:
 
 
 class Adapters:
-    """Adapters over clients of their own, as in processes of their own."""
+    """Adapters with clients of their own, as in separate processes."""
 
     @staticmethod
     @contextmanager
     def on(
         server: Server, user: str | None = None, **settings: Any
     ) -> Iterator[RedisSessionAdapter]:
-        """One for this server, with these settings."""
+        """Yield an adapter for this server with these settings."""
         login = {} if user is None else {"username": user, "password": "pass"}
         with (
             Clients.make("redis-py, RESP2", server, **login) as client,

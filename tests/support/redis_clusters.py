@@ -1,4 +1,4 @@
-"""A cluster of three primaries, each with a replica that can take its place."""
+"""A cluster of three primaries with a replica each."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,19 +13,19 @@ from tools.servers import Cluster, until, unused_node_port
 __all__ = ["NODE_TIMEOUT_MS", "ReplicatedCluster", "replicated_cluster"]
 
 NODE_TIMEOUT_MS: Final = 1_000
-"""How long a node may not answer before the cluster takes it for down."""
+"""The time after which the cluster considers a silent node down."""
 
 
 @dataclass(frozen=True)
 class ReplicatedCluster:
-    """Three primaries, the replica of each, and a slot range for each."""
+    """Three primaries, and a replica of each."""
 
     primaries: tuple[Node, ...]
     replicas: tuple[Node, ...]
 
     @property
     def cluster(self) -> Cluster:
-        """Return it as a :class:`Cluster`."""
+        """The cluster as a :class:`Cluster`."""
         return Cluster(tuple(node.port for node in (*self.primaries, *self.replicas)))
 
     def settle(self) -> None:
@@ -39,7 +39,7 @@ class ReplicatedCluster:
         return next(number for number in range(3) if slot < _BOUNDS[number + 1])
 
     def fail_over(self, number: int) -> None:
-        """Kill a primary, and wait until its replica is the primary for all other nodes."""
+        """Kill a primary, and wait until all other nodes know its replica as the new primary."""
         self.primaries[number].kill()
         until(lambda: self.replicas[number].client.info("replication")["role"] == "master", 30)
         alive = [
@@ -60,7 +60,7 @@ def _is_served(node: Node, by: int) -> bool:
 
 @contextmanager
 def replicated_cluster(folder: Path) -> Iterator[ReplicatedCluster]:
-    """A cluster of three primaries, each with a replica."""
+    """Start a cluster of three primaries with a replica each."""
     options = (
         "--cluster-enabled",
         "yes",
@@ -80,7 +80,7 @@ def replicated_cluster(folder: Path) -> Iterator[ReplicatedCluster]:
 
 
 def _join(cluster: ReplicatedCluster) -> None:
-    """Assign the slots, introduce the nodes to each other, and the replicas to their primaries."""
+    """Assign the slots, join the nodes, and attach the replicas to their primaries."""
     nodes = (*cluster.primaries, *cluster.replicas)
     for number, node in enumerate(cluster.primaries):
         node.client.execute_command(

@@ -1,4 +1,4 @@
-"""Look into a Redis server or cluster from outside: its keys, their expiry, and its commands."""
+"""Inspect a Redis server or cluster: its keys, their expiry, and its commands."""
 
 import json
 import re
@@ -10,9 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import redis
 
-from lucia._redis.commands import (
-    Call,
-)
+from lucia._redis.commands import Call
 from lucia._redis.keys import RESERVED, Layout
 from lucia._rules.sessions import system_clock
 from lucia.models import SessionRow
@@ -35,14 +33,14 @@ class Entry(NamedTuple):
 
 
 class Inspector:
-    """Reads all keys of a server, which it empties first, and writes what no adapter writes."""
+    """Reads all keys of a server, after emptying it, and writes keys that no adapter writes."""
 
     def __init__(self, server: Server, layout: Layout = DEFAULT, *, empties: bool = True) -> None:
         self.server = server
         self.layout = layout
         self._empties = empties
         self.client: Any = redis.Redis(host=server.host, port=server.port)
-        self.blur = 0  # by how many milliseconds :meth:`expires` may be wrong
+        self.blur = 0  # the possible error of :meth:`expires` in milliseconds
 
     @classmethod
     def looking_at(cls, server: Server, layout: Layout = DEFAULT) -> "Inspector":
@@ -58,11 +56,11 @@ class Inspector:
         self.client.close()
 
     def keys(self) -> set[str]:
-        """The names of all keys."""
+        """Return the names of all keys."""
         return {key.decode(errors="surrogateescape") for key in self.all_keys()}
 
     def all_keys(self) -> list[bytes]:
-        """The names of all keys as they are."""
+        """Return the names of all keys as bytes."""
         return cast("list[bytes]", self.client.keys("*"))
 
     def on_each(self, *command: str) -> None:
@@ -80,7 +78,7 @@ class Inspector:
                 "set": self.set_at,
             }
             value = read.get(kind, self.client.dump)(key)
-            if kind != "none":  # it expired meanwhile
+            if kind != "none":  # otherwise the key has expired meanwhile
                 found[key.decode(errors="surrogateescape")] = Entry(kind, value, self.expires(key))
         return found
 
@@ -131,7 +129,7 @@ class Inspector:
         }
 
     def check(self) -> None:
-        """Check all keys: none is foreign, none lacks an expiry, every session is in its index."""
+        """Check that all keys are known and have an expiry, and every session is in its index."""
         census = self.census()
         session, index, marker = (
             self.layout.session_key(""),
@@ -153,11 +151,11 @@ class Inspector:
                 record = json.loads(entry.value)
                 assert key == session + record["id"]
                 assert abs(entry.expires - record["idle_expires"]) <= self.blur, (
-                    f"{key} ends at another time than its session"
+                    f"{key} expires at another time than its session"
                 )
                 home = index + record["user_id"]
                 assert census[home].value.count(record["id"].encode()) == 1, (
-                    f"{key} is not once in its index"
+                    f"{key} is not in its index exactly once"
                 )
                 latest[home] = max(latest.get(home, 0), entry.expires)
             else:
@@ -168,13 +166,13 @@ class Inspector:
                 )
         for key, expires in latest.items():
             assert self.layout.index.legacy_writers or census[key].expires >= expires - self.blur, (
-                f"{key} ends before its last session"
+                f"{key} expires before its last session"
             )
 
     def check_remains(self) -> None:
         """Check the keys that a crash left.
 
-        None lacks an expiry, and a session that is not in its index expires within ten seconds.
+        All have an expiry, and a session that is not in its index expires within ten seconds.
         """
         census, soon = self.census(), system_clock() + 10_000
         assert [key for key, entry in census.items() if entry.expires < 0] == []
@@ -187,10 +185,10 @@ class Inspector:
                 and home is not None
                 and id_.encode() in home.value
             )
-            assert whole or entry.expires <= soon, f"{id_} is not whole and stays"
+            assert whole or entry.expires <= soon, f"{id_} is incomplete and does not expire soon"
 
     def fill(self, user_id: str, count: int, *, life: int = HOUR) -> list[str]:
-        """Store a number of sessions of a user, quickly; return their ids, newest first."""
+        """Store sessions of a user through a pipeline; return their ids, newest first."""
         index = self.layout.index_key(user_id)
         ids = [f"{user_id}-{number}" for number in range(count)]
         with self.client.pipeline(transaction=False) as pipeline:
@@ -226,9 +224,9 @@ class Inspector:
 
     @contextmanager
     def watched(self) -> Iterator[list[str]]:
-        """Yield a list that has the commands of all clients during the block, once it is over.
+        """Yield a list that gets the commands of all clients when the block is over.
 
-        They are those that MONITOR shows; commands in a script begin with ``lua``.
+        The commands are those that MONITOR shows; commands in a script begin with ``lua``.
         """
         found: list[str] = []
         with self.client.monitor() as monitor:
@@ -261,7 +259,7 @@ class ClusterInspector(Inspector):
         self.client.close()
 
     def all_keys(self) -> list[bytes]:
-        """The names of all keys as they are."""
+        """Return the names of all keys as bytes."""
         return [key for node in self.nodes for key in cast("list[bytes]", node.keys("*"))]
 
     def on_each(self, *command: str) -> None:
@@ -270,7 +268,7 @@ class ClusterInspector(Inspector):
             node.execute_command(*command)
 
     def calls(self, command: str) -> int:
-        """Return how often a command was executed on all nodes."""
+        """Return how often a command was executed on all nodes together."""
         statistics: list[Any] = [node.info("commandstats") for node in self.nodes]
         return sum(
             int(each.get(f"cmdstat_{command}", {"calls": 0})["calls"]) for each in statistics
@@ -281,7 +279,7 @@ class ClusterInspector(Inspector):
         return [node.execute_command("CLUSTER MYID").decode() for node in self.nodes]
 
     def assign(self, slot: int, number: int) -> None:
-        """Assign a slot without keys to a node, and wait until all nodes agree for good."""
+        """Assign a slot without keys to a node, and wait until all nodes agree permanently."""
         for node in self.nodes:
             node.execute_command("CLUSTER SETSLOT", slot, "STABLE")
         until(lambda: self._is_assigned(slot, number))
@@ -289,7 +287,8 @@ class ClusterInspector(Inspector):
     def _is_assigned(self, slot: int, number: int) -> bool:
         """Assign the slot, and return whether all nodes agree on its owner and on all epochs.
 
-        The owner must have the highest epoch: else an older claim of another node may win later.
+        The owner must have the highest epoch. Otherwise an older claim of another node may win
+        later.
         """
         owner, owner_id = self.nodes[number], self.ids()[number]
         owner.execute_command("CLUSTER BUMPEPOCH")
@@ -321,19 +320,18 @@ def _words(call: Call) -> list[Any]:
 def _monitored(line: Any) -> str:
     """Return the command in a line of MONITOR.
 
-    Such a line looks like ``1339518083.1 [0 127.0.0.1:60866] "keys" "*"``.
+    The line looks like ``1339518083.1 [0 127.0.0.1:60866] "keys" "*"``.
     """
     text = line.decode() if isinstance(line, bytes) else str(line)
     origin, _, quoted = text.partition('] "')
-    words = [
-        re.sub(r"\\(.)", r"\1", word) for word in quoted.removesuffix('"').split('" "')
-    ]  # Valkey does not escape quotes
+    # Redis escapes quotes, Valkey does not.
+    words = [re.sub(r"\\(.)", r"\1", word) for word in quoted.removesuffix('"').split('" "')]
     return ("lua " if origin.endswith(" lua") else "") + " ".join(words)
 
 
 @contextmanager
 def counting_sessions(server: Server, layout: Layout = DEFAULT) -> Iterator[list[int]]:
-    """Count the sessions again and again in another thread, while the block runs."""
+    """Count the sessions repeatedly in another thread while the block runs."""
     found: list[int] = []
     ended = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Real Redis and Valkey servers: fixtures that start one of each kind, and servers of a test's own.
+"""Real Redis and Valkey servers: fixtures for one of each kind, and servers for a single test.
 
 This is a pytest plugin. Each test process has its own servers, on free ports. A server that is not
 installed is an error, never a skip.
@@ -65,38 +65,38 @@ def _server(kind: Kind, process: RedisExecutor) -> Server:
 
 @pytest.fixture(scope="session")
 def redis_server(redis_process: RedisExecutor) -> Server:
-    """A running ``redis-server``."""
+    """Return a running ``redis-server``."""
     return _server("redis", redis_process)
 
 
 @pytest.fixture(scope="session")
 def old_redis_server(old_redis_process: RedisExecutor) -> Server:
-    """A running ``redis-server`` 6.2, which ``scripts/setup`` installs beside the interpreter."""
+    """Return a running ``redis-server`` 6.2, which ``scripts/setup`` installs into the venv."""
     return _server("redis", old_redis_process)
 
 
 @pytest.fixture(scope="session")
 def valkey_server(valkey_process: RedisExecutor) -> Server:
-    """A running ``valkey-server``."""
+    """Return a running ``valkey-server``."""
     return _server("valkey", valkey_process)
 
 
 @pytest.fixture(scope="session", params=["redis", "valkey"])
 def server(request: pytest.FixtureRequest) -> Server:
-    """Each kind of server in turn; ``parametrize`` it with ``old_redis`` for Redis 6.2."""
+    """Return each kind of server in turn; parametrize it with ``old_redis`` for Redis 6.2."""
     found: Server = request.getfixturevalue(f"{request.param}_server")
     return found
 
 
 @pytest.fixture(params=[False, True], ids=["bytes", "str"])
 def decode_responses(request: pytest.FixtureRequest) -> bool:
-    """Both ways in which a client may return replies; ``parametrize`` it to have one."""
+    """Return both settings of a client in turn; parametrize it for a single one."""
     return bool(request.param)
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three nodes of ``redis-server``, each with a third of the slots."""
+    """Yield a cluster of three ``redis-server`` nodes, with a third of the slots each."""
     with own_cluster(tmp_path_factory.mktemp("cluster")) as nodes:
         yield nodes
 
@@ -110,7 +110,7 @@ def silent_server() -> Iterator[Server]:
 
 @contextmanager
 def frozen(server: Server) -> Iterator[None]:
-    """Stop a server's process for the block: the system accepts connections, nothing answers."""
+    """Stop a server's process: connections are still accepted, but nothing replies."""
     client: Any
     with redis.Redis(port=server.port) as client:
         process = int(client.info("server")["process_id"])
@@ -156,11 +156,11 @@ def tls_server(folder: Path) -> Iterator[tuple[Server, Path]]:
 
 
 def without_tls(server: Server) -> Server:
-    """Return the server at its port without TLS, after which its unix socket is named."""
+    """Return the same server at its port without TLS; its socket file is named after that port."""
     return Server(server.kind, server.host, int(server.socket.stem), server.socket)
 
 
 def shut_down(port: int) -> None:
-    """Shut a server down, without a retry when the connection is lost."""
+    """Shut a server down, without retrying when the connection is lost."""
     with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
         client.shutdown(nosave=True)

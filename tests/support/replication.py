@@ -20,7 +20,7 @@ _AT_ONCE: Final = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-perio
 
 
 class Node:
-    """A server process, whose port stays the same when it is restarted."""
+    """A server process that keeps its port when it is restarted."""
 
     def __init__(self, program: str, folder: Path, *options: str, port: int | None = None) -> None:
         self.port = unused_port() if port is None else port
@@ -48,29 +48,29 @@ class Node:
         return process
 
     def answers(self) -> bool:
-        """Return whether it runs and has loaded its data."""
+        """Return whether the server runs and has loaded its data."""
         try:
             return bool(self.client.ping())
-        except redis.ConnectionError:  # a BusyLoadingError is one
+        except redis.ConnectionError:  # includes BusyLoadingError
             return False
 
     def server(self, library: str = "redis") -> Server:
-        """Return it as a :class:`Server`."""
+        """Return the node as a :class:`Server`."""
         return Server(
             "valkey" if library == "valkey" else "redis", "127.0.0.1", self.port, Path("/nowhere")
         )
 
     def kill(self) -> None:
-        """Kill it with SIGKILL: it writes and sends nothing more."""
+        """Kill the process with SIGKILL, so that it writes and sends nothing more."""
         self._process.kill()
         self._process.wait()
 
     def restart(self) -> None:
-        """Restart it with the data on its disk."""
+        """Restart the process with the data on its disk."""
         self._process = self._started()
 
     def freeze(self) -> None:
-        """Stop the process: its connections stay open and nothing answers."""
+        """Stop the process: its connections stay open and nothing replies."""
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -78,17 +78,17 @@ class Node:
         os.kill(self._process.pid, signal.SIGCONT)
 
     def sets(self) -> set[str]:
-        """Return the names of its keys."""
+        """Return the names of the node's keys."""
         return {key.decode() for key in self.client.keys("*")}
 
     def refuse_replicas(self) -> None:
-        """Disconnect the replicas, and refuse to let them connect again."""
+        """Disconnect the replicas, and refuse their reconnections."""
         self.client.execute_command("ACL", "SETUSER", "default", "-psync", "-sync", "-replconf")
         self.client.execute_command("CLIENT", "KILL", "TYPE", "replica")
         until(lambda: self.client.info("replication")["connected_slaves"] == 0)
 
     def close(self) -> None:
-        """Kill it, whatever its state."""
+        """Kill the process, even if it is stopped."""
         with suppress(ProcessLookupError):
             self.thaw()
         self.kill()
@@ -112,8 +112,8 @@ def _offset(node: Node) -> int:
 class Pair:
     """A primary and its replica.
 
-    ``link`` is the proxy through which the replica reaches the primary. ``front`` is the proxy that
-    applications connect to; it leads to the primary.
+    The replica reaches the primary through the proxy ``link``. Applications connect to the
+    proxy ``front``, which leads to the primary.
     """
 
     primary: Node
@@ -126,7 +126,7 @@ class Pair:
         until_replicated(self.primary, self.replica)
 
     def fail_over(self) -> None:
-        """Kill the primary, promote the replica, and let the front lead to it."""
+        """Kill the primary, promote the replica, and make the front lead to it."""
         self.primary.kill()
         self.replica.client.replicaof("NO", "ONE")
         self.front.lead_to(self.replica.port)

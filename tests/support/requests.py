@@ -1,4 +1,4 @@
-"""A request, and the cookies and headers that its response gets."""
+"""A request, and the cookies and headers of its response."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ OWN_ORIGIN = "http://localhost:8000"
 
 
 class Exchange:
-    """One request, and the cookies and headers of its response.
+    """A request, and the cookies and headers of its response.
 
-    Set ``started`` once the response can take no more headers.
+    Set ``started`` when the response can't take more headers.
     """
 
     def __init__(
@@ -46,5 +46,5 @@ class Exchange:
 
     @property
     def values(self) -> list[str]:
-        """The values of the cookies that the response sets, in order; an empty one clears."""
+        """The values of the response's cookies, in order. An empty value clears the cookie."""
         return [cookie.value for cookie in self.cookies]

@@ -46,9 +46,10 @@ class SentinelGroup:
         object.__setattr__(self, "sentinels", [("127.0.0.1", self.sentinel_port)])
 
     def master(self) -> tuple[str, int]:
-        """Return the master's address as clients get it.
+        """Return the master's address as clients find it.
 
-        They use SENTINEL MASTER. GET-MASTER-ADDR-BY-NAME names a new master a little earlier.
+        They use SENTINEL MASTER. GET-MASTER-ADDR-BY-NAME names a new master slightly
+        earlier.
         """
         with _any_client(self.sentinel_port) as sentinel:
             found = sentinel.sentinel_master(self.name)
@@ -80,7 +81,7 @@ class SentinelGroup:
     def _asked(self, sentinel: Any) -> bool:
         try:
             return bool(sentinel.execute_command("SENTINEL", "FAILOVER", self.name))
-        except redis.ResponseError:  # no good replica yet, or a failover is under way
+        except redis.ResponseError:  # no good replica yet, or a failover is in progress
             return False
 
 
@@ -116,7 +117,7 @@ def own_sentinel(program: str, settings: Path) -> Iterator[int]:
 
 
 DOWN_AFTER_MS: Final = 1_000
-"""How long a server may not answer before the Sentinel takes it for down."""
+"""The time after which the Sentinel considers a silent server down."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Session rows to store, and sessions with the members that a test wants."""
+"""Session rows to store, and sessions with given members."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from lucia.models import SessionRow
 __all__ = ["HOUR", "SESSION_MEMBERS", "as_read", "changed", "row", "session"]
 
 HOUR: Final = 3_600_000
-"""In milliseconds."""
+"""An hour in milliseconds."""
 
 SESSION_MEMBERS = (
     "user_id",
@@ -24,7 +24,7 @@ SESSION_MEMBERS = (
     "created_at",
     "metadata",
 )
-"""The members of a session that are shown, in the order in which they are."""
+"""The members of a session in its repr, in order."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,7 +43,7 @@ def row(session_id: str, user_id: str = "u1", *, life: int = HOUR, **attributes:
 
 @dataclass(frozen=True)
 class _Record:
-    """A stored session, also with ids that no store would keep."""
+    """A stored session, which may have an id that no store would accept."""
 
     id: str
     user_id: str
@@ -53,7 +53,7 @@ class _Record:
 
 
 def session(**members: Any) -> Session:
-    """Return a session of which all members are given."""
+    """Return a session with these members. All are required."""
     record = _Record(
         id=members.pop("session_id"),
         user_id=members.pop("user_id"),
@@ -69,7 +69,7 @@ def session(**members: Any) -> Session:
 
 
 def changed(original: Session, **members: Any) -> Session:
-    """Return a session that differs from another one in these members."""
+    """Return a copy of a session with these members changed."""
     names = ("session_id", *SESSION_MEMBERS)
     return session(**{name: getattr(original, name) for name in names} | members)
 

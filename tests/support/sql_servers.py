@@ -1,8 +1,8 @@
 """Real MariaDB and PostgreSQL servers: a pytest plugin.
 
-Each test process has its own, on free ports. They keep their defaults, as collations, since those
-are what applications have; only durability is switched off. A server that is not installed is an
-error, never a skip.
+Each test process has its own servers, on free ports. They keep their defaults, such as collations,
+because applications have these; only durability is switched off. A server that is not installed is
+an error, never a skip.
 """
 
 import os
@@ -38,15 +38,15 @@ _SYNC_DRIVERS: Final[Mapping[Kind, str]] = {
 }
 _ADMINS: Final[Mapping[Kind, str]] = {"mariadb": "root", "postgresql": "postgres"}
 _POSTGRES_FOLDERS: Final = "/usr/lib/postgresql"
-"""Debian keeps the programs of each major version in a folder of its own, which is not on PATH."""
+"""The folder of PostgreSQL's programs on Debian, by major version. It is not on PATH."""
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 # the folder below it has a random name
 _ROOM: Final = 2 * 1024**3
-"""Bytes; the servers of three test processes take less than half of it."""
+"""The free memory required, in bytes. Three test processes use less than half of it."""
 
 
 @dataclass(frozen=True)
 class SqlServer:
-    """A running server without a password, which belongs to this process alone."""
+    """A running server without a password that belongs to this test process."""
 
     kind: Kind
     port: int
@@ -91,7 +91,7 @@ class SqlServer:
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[SqlServer]:
-    """A running MariaDB."""
+    """Yield a running MariaDB."""
     server = SqlServer("mariadb", unused_port())
     with _folder() as folder:
         command = [
@@ -101,7 +101,7 @@ def mariadb() -> Iterator[SqlServer]:
             f"--socket={folder}/sock",
             f"--port={server.port}",
             "--bind-address=127.0.0.1",
-            "--skip-grant-tables",  # so an empty folder is enough: there are no accounts to install
+            "--skip-grant-tables",  # without accounts, an empty folder suffices
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-flush-method=nosync",
             "--skip-sync-frm",
@@ -113,7 +113,7 @@ def mariadb() -> Iterator[SqlServer]:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[SqlServer]:
-    """A running PostgreSQL. It refuses to run as root: then it runs as the user ``postgres``."""
+    """Yield a running PostgreSQL. Under root it runs as the user ``postgres``."""
     server = SqlServer("postgresql", unused_port())
     account: dict[str, Any] = (
         {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
@@ -153,13 +153,13 @@ def postgresql() -> Iterator[SqlServer]:
 
 @pytest.fixture(scope="session", params=["mariadb", "postgresql"])
 def sql_server(request: pytest.FixtureRequest) -> SqlServer:
-    """Each kind of server in turn."""
+    """Return each kind of server in turn."""
     found: SqlServer = request.getfixturevalue(request.param)
     return found
 
 
 def _postgres(program: str) -> str:
-    """Return the path of one of PostgreSQL's programs, of the newest version that is installed."""
+    """Return the path of a program of the newest PostgreSQL installed."""
     versions = sorted(
         Path(_POSTGRES_FOLDERS).glob(f"*/bin/{program}"), key=lambda path: float(path.parts[-3])
     )
@@ -168,10 +168,10 @@ def _postgres(program: str) -> str:
 
 @contextmanager
 def _folder(**owner: str) -> Generator[Path]:
-    """A temporary folder, in memory if there is room.
+    """Yield a temporary folder, in memory if there is room.
 
-    It is outside of pytest's own folder, which other users can't enter. On a disk, MariaDB takes
-    most of a test's time to create and drop its tables.
+    It is outside of pytest's folder, which other users can't enter. On a disk, creating and
+    dropping tables takes most of a test's time in MariaDB.
     """
     is_in_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM
     folder = tempfile.mkdtemp(prefix="lucia-sql-", dir=_MEMORY if is_in_memory else None)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Stepper(Generic[T]):
-    """Runs an operation one command at a time."""
+    """An operation that is run one command at a time."""
 
     def __init__(self, client: Any, operation: Generator[Command, Reply, T]) -> None:
         self._client = client
@@ -53,7 +53,7 @@ class Stepper(Generic[T]):
         return self
 
     def fail(self, error: Exception) -> "Stepper[T]":
-        """Fail the next command, which is not executed."""
+        """Raise this error in place of the next command, which is not executed."""
         self._advance(None, error)
         return self
 
@@ -118,7 +118,7 @@ def explore(begin: Callable[[], Sequence[Stepper[Any]]], check: Callable[[], Non
         check: raises if the result is wrong.
 
     Returns:
-        How many orders there are.
+        The number of orders.
     """
     planned: list[int] = []
     for count in range(1, 100_000):

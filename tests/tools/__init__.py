@@ -1,1 +1,1 @@
-"""The project's own tools."""
+"""Tests of the project's own tools."""

@@ -1,4 +1,4 @@
-"""What the benchmark makes of its measurements: ratios, verdicts, and what it keeps and writes."""
+"""The benchmark's ratios, verdicts, stored results and written documents."""
 
 import resource
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from bench.warm import warm_up
 
 
 def row(subject: str, *values: float, section: str = "speed", concurrency: int = 1) -> Row:
-    """What was measured of a subject, a value a round."""
+    """Return a row of a subject, with a value per round."""
     return Row(
         section=section,
         subject=subject,
@@ -28,12 +28,12 @@ def row(subject: str, *values: float, section: str = "speed", concurrency: int =
 
 
 def nothing(_: Plan) -> Iterator[Row]:
-    """Measures nothing."""
+    """Measure nothing."""
     return iter(())
 
 
 def section(*goals: Goal, name: str = "speed") -> Section:
-    """A section with goals."""
+    """Return a section with these goals."""
     return Section(
         name=name,
         title="Speed",
@@ -50,23 +50,23 @@ TWICE = Goal(text="ours against theirs", row=OURS, base=THEIRS, bound=2)
 
 
 def test_ratios_are_taken_within_a_round() -> None:
-    """A round in which the machine was slow for both changes no ratio."""
+    """A ratio is taken within each round, so that a slow round for both does not matter."""
     assert ratio(row("ours", 200, 20, 220), row("theirs", 100, 10, 100)) == Compared(2, 2, 2.2)
 
 
 def test_differences_are_taken_within_a_round() -> None:
-    """What one takes more than another is compared round by round as well."""
+    """A difference is taken within each round."""
     assert difference(row("ours", 15, 110, 30), row("theirs", 10, 100, 12)) == Compared(10, 5, 18)
 
 
 def test_rounds_that_were_not_measured_together_make_no_ratio() -> None:
-    """Two rows with different numbers of rounds are not compared."""
+    """Rows with different numbers of rounds can't be compared."""
     with pytest.raises(ValueError, match="zip"):
         ratio(row("ours", 1, 2), row("theirs", 1))
 
 
 def test_a_want_that_fits_several_rows() -> None:
-    """What is wanted is one row or none; never whichever comes first."""
+    """A query that matches several rows is an error."""
     both = [row("ours", 1), row("ours", 1, concurrency=256)]
     assert find(both, OURS) == both[0]
     with pytest.raises(LookupError):
@@ -85,7 +85,7 @@ def test_a_want_that_fits_several_rows() -> None:
     ],
 )
 def test_verdict(better: str, every_round: bool, measured: Compared, met: bool) -> None:
-    """The median is held to the bound, or where every round counts, the worst one."""
+    """The median must be within the bound, or the worst round if every round counts."""
     goal = Goal(
         text="",
         row=OURS,
@@ -97,7 +97,7 @@ def test_verdict(better: str, every_round: bool, measured: Compared, met: bool) 
 
 
 def test_a_miss_is_told() -> None:
-    """The table of goals says what was missed, with the lowest and the highest round."""
+    """The table of goals shows a missed goal with its lowest and highest round."""
     missed = goals([section(TWICE)], [row("ours", 150, 180, 210), row("theirs", 100, 100, 100)])
     assert (
         missed.splitlines()[-1] == "| ours against theirs | ≥ 2 | 1.8 | 1.5 to 2.1 | **missed** |"
@@ -105,7 +105,7 @@ def test_a_miss_is_told() -> None:
 
 
 def test_a_goal_of_a_difference() -> None:
-    """A goal may bound what one takes more than another, and is told in their unit."""
+    """A goal can bound a difference, which is shown in the rows' unit."""
     goal = Goal(
         text="ours beyond theirs", row=OURS, base=THEIRS, by="difference", better="lower", bound=20
     )
@@ -125,14 +125,14 @@ def test_a_goal_of_a_difference() -> None:
 def test_a_subject_is_warmed_up_until_its_rate_stops_rising(
     rates: list[float], best: float, measured: int
 ) -> None:
-    """The first window that is no 2 % better than the best one ends it, or their greatest number."""
+    """The warm-up ends when a window is less than 2 % better than the best, or at its limit."""
     windows = iter(rates)
     assert warm_up(lambda: next(windows), 5) == best
     assert len(list(windows)) == len(rates) - measured
 
 
 def test_ids_of_a_stock() -> None:
-    """Ids have their length, and are told apart by the number; a few sessions each have one user."""
+    """Ids have their length and differ by the number; four sessions have the same user."""
     ids, users = session_ids(Stock("abcd1234", 40), range(1_000)), users_of(range(1_000))
     assert len({*ids}) == 1_000
     assert {len(session_id) for session_id in ids} == {40}
@@ -141,13 +141,13 @@ def test_ids_of_a_stock() -> None:
 
 
 def test_a_goal_of_what_was_not_measured() -> None:
-    """A goal whose rows are not all there gets no verdict, and no line."""
+    """A goal without its rows is left out."""
     assert goals([section(TWICE)], [row("ours", 150)]) == ""
     assert "ours against theirs" not in markdown({}, [section(TWICE)], [row("ours", 150)])
 
 
 def test_sections_are_kept_one_by_one(tmp_path: Path) -> None:
-    """A section that is measured again takes the place of its own rows and of no others, and all facts are told."""
+    """Measuring a section again replaces only its own rows, and all facts are shown."""
     one, other = section(), section(name="size")
     results.write(tmp_path, one, {"date": "1 May", "machine": "m"}, [row("ours", 1)])
     results.write(
@@ -160,7 +160,7 @@ def test_sections_are_kept_one_by_one(tmp_path: Path) -> None:
 
 
 def test_a_document_is_written_between_its_marks(tmp_path: Path) -> None:
-    """Only what is between the marks changes, and writing twice is writing once."""
+    """Only the text between the markers is replaced, and writing twice changes nothing more."""
     page = tmp_path / "page.md"
     page.write_text(f"before\n\n{BEGIN}\n\nold\n\n{END}\nafter\n")
     for _ in range(2):
@@ -169,7 +169,7 @@ def test_a_document_is_written_between_its_marks(tmp_path: Path) -> None:
 
 
 def test_a_document_without_marks(tmp_path: Path) -> None:
-    """A document that has no place for the report is an error, and stays as it is."""
+    """A document without markers is an error and stays unchanged."""
     page = tmp_path / "page.md"
     page.write_text("text")
     with pytest.raises(ValueError, match=r"page\.md"):
@@ -178,7 +178,7 @@ def test_a_document_without_marks(tmp_path: Path) -> None:
 
 
 def test_too_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a process may not have as many connections, the benchmark says so before it measures; the quick one needs few."""
+    """The benchmark fails early if a process can't have enough open files."""
     limits = [(256, 1_024)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda _, found: limits.append(found))

@@ -1,4 +1,4 @@
-"""An application's auth over the memory adapter, its clock, and a real Redis in the place of its session store."""
+"""Fixtures: an auth over the memory adapter, its clock, and a client of a real Redis."""
 
 from collections.abc import AsyncIterator
 
@@ -14,24 +14,24 @@ from tools.servers import Server
 
 @pytest.fixture
 def time() -> Time:
-    """The time, which stands; it is the real one at first, since Redis has a clock of its own."""
+    """Return a clock that stands still, at the real time because Redis has its own clock."""
     return Time(system_clock())
 
 
 @pytest.fixture
 def store(time: Time) -> AsyncMemoryAdapter:
-    """The store of users and sessions."""
+    """Return a store of users and sessions."""
     return AsyncMemoryAdapter(clock=time)
 
 
 @pytest.fixture
 def auth(store: AsyncMemoryAdapter, time: Time) -> AsyncAuth[User]:
-    """An application's auth, with cheap hashes."""
+    """Return an auth with a cheap hash."""
     return make_auth(store, time)
 
 
 def make_auth(store: AsyncMemoryAdapter, time: Time) -> AsyncAuth[User]:
-    """An auth over this store that trusts one other origin."""
+    """Return an auth over this store that trusts one other origin."""
     return AsyncAuth(
         users=store,
         sessions=store,
@@ -44,7 +44,7 @@ def make_auth(store: AsyncMemoryAdapter, time: Time) -> AsyncAuth[User]:
 
 @pytest.fixture
 async def redis(redis_server: Server) -> AsyncIterator[Redis]:
-    """A client of an emptied Redis server."""
+    """Return a client of an emptied Redis server."""
     client = Redis.from_url(redis_server.url, protocol=2)
     async with client:
         await client.flushall()

@@ -1,4 +1,4 @@
-"""Runs an ASGI application without a server, so that a test sees each message, and small applications to run."""
+"""Helpers that run an ASGI application without a server, and small applications to run."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -21,7 +21,7 @@ Act = Callable[[AsyncAuthRequest[User]], Awaitable[object]]
 
 
 class Time:
-    """A clock that stands until a test moves it."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self, now: int) -> None:
         self.now = now
@@ -30,13 +30,13 @@ class Time:
         return self.now
 
     def pass_hours(self, hours: int) -> None:
-        """Move it."""
+        """Move the clock forward."""
         self.now += hours * 3_600_000
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an application sent: all messages, and the parts of an HTTP response among them."""
+    """The messages that an application sent, and the parts of its HTTP response."""
 
     messages: Sequence[Message]
 
@@ -48,23 +48,23 @@ class Answer:
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """The response's headers, as they were sent."""
+        """The response's headers, in the order in which they were sent."""
         return [
             (name.decode(), value.decode()) for name, value in self.messages[0].get("headers", ())
         ]
 
     @property
     def body(self) -> bytes:
-        """The response's whole body."""
+        """The whole body of the response."""
         return b"".join(message.get("body", b"") for message in self.messages)
 
     def all(self, name: str) -> list[str]:
-        """Every value of a header."""
+        """Return every value of a header."""
         return [value for key, value in self.headers if key.lower() == name]
 
     @property
     def cookie(self) -> str | None:
-        """The value of the session cookie that was set, None if none was, empty if it was cleared."""
+        """The session cookie that was set: None if none was set, empty if it was cleared."""
         values = [
             text.partition(";")[0].removeprefix(f"{NAME}=")
             for text in self.all("set-cookie")
@@ -75,7 +75,7 @@ class Answer:
 
     @property
     def types(self) -> list[str]:
-        """The messages' types."""
+        """The types of the messages."""
         return [message["type"] for message in self.messages]
 
 
@@ -86,7 +86,7 @@ def scope_of(
     headers: Pairs = (),
     **more: Any,
 ) -> Scope:
-    """A scope as servers make it, with the application's own Origin; ``headers`` come after those."""
+    """Return a scope as servers make it, with the application's own Origin before `headers`."""
     sent = [("host", "testserver"), ("accept", "*/*"), ("origin", ORIGIN), *headers]
     if cookie is not None:
         sent.append(("cookie", f"{NAME}={cookie}"))
@@ -109,7 +109,10 @@ def scope_of(
 
 
 async def run(app: ASGIApp, scope: Scope, incoming: Iterable[Message] = ()) -> Answer:
-    """Run the application on these messages, after which an HTTP client waits and a WebSocket's is gone, and give what it sent."""
+    """Run the application on these messages, and return what it sent.
+
+    After the messages, an HTTP client waits, and a WebSocket client disconnects.
+    """
     first: Message = (
         {"type": "websocket.connect"}
         if scope["type"] == "websocket"
@@ -134,12 +137,12 @@ async def run(app: ASGIApp, scope: Scope, incoming: Iterable[Message] = ()) -> A
 
 
 async def get(app: ASGIApp, cookie: str | None = None, headers: Pairs = (), **more: Any) -> Answer:
-    """The answer to a GET request."""
+    """Return the response to a GET request."""
     return await run(app, scope_of("http", "GET", cookie, headers, **more))
 
 
 async def post(app: ASGIApp, cookie: str | None = None, headers: Pairs = (), **more: Any) -> Answer:
-    """The answer to a POST request from the application's own origin, if ``headers`` say nothing else."""
+    """Return the response to a POST request. Its Origin is the application's own by default."""
     return await run(app, scope_of("http", "POST", cookie, headers, **more))
 
 
@@ -151,7 +154,10 @@ async def connect(
     can_deny: bool = True,
     **more: Any,
 ) -> Answer:
-    """What a WebSocket's handshake gets, by a server that can send a response to reject it or by one that can't."""
+    """Return the response to a WebSocket handshake.
+
+    `can_deny` says whether the server can reject a handshake with a response.
+    """
     extensions: dict[str, Scope] | None = {"websocket.http.response": {}} if can_deny else None
     return await run(
         app, scope_of("websocket", "GET", cookie, headers, extensions=extensions, **more)
@@ -159,7 +165,7 @@ async def connect(
 
 
 def served(app: ASGIApp) -> ASGIApp:
-    """The application as servers run it: an error that it lets go up after its answer ends there."""
+    """Wrap an application as a server does: exceptions that it raises end here."""
 
     async def server(scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(Exception):
@@ -171,7 +177,7 @@ def served(app: ASGIApp) -> ASGIApp:
 def respond(
     auth: AsyncAuth[User], act: Act, headers: Pairs = (), *, after: Act | None = None
 ) -> ASGIApp:
-    """An application that acts on the AuthRequest, responds with these headers, and acts once more."""
+    """Return an application that calls `act`, responds with these headers, and calls `after`."""
     raw = [(name.encode(), value.encode()) for name, value in headers]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,25 +193,25 @@ def respond(
 
 
 async def validate(request: AsyncAuthRequest[User]) -> None:
-    """An endpoint that only asks who it is."""
+    """Validate the session: an endpoint that does nothing else."""
     await request.validate()
 
 
 async def nothing(request: AsyncAuthRequest[User]) -> None:
-    """An endpoint that does not even ask."""
+    """Do nothing: an endpoint that does not use its AuthRequest."""
 
 
 async def log_in(auth: AsyncAuth[User], user_id: str = "ann") -> str:
-    """A new session's id."""
+    """Create a session, and return its id."""
     return (await auth.create_session(user_id)).session_id
 
 
 def user_of(session: Session | None) -> str | None:
-    """Whose session it is."""
+    """Return the user id of a session."""
     return None if session is None else session.user_id
 
 
 def in_loop(client: TestClient, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """Call something that waits in the event loop of a test client that was entered."""
+    """Call an async function in the event loop of an entered test client."""
     assert client.portal is not None
     return client.portal.call(function, *arguments)

@@ -37,14 +37,14 @@ VARY = ("vary", "Cookie")
 
 
 async def ids(store: AsyncMemoryAdapter, user_id: str = "ann") -> list[str]:
-    """The ids of all sessions that are stored for a user."""
+    """Return the ids of all stored sessions of a user."""
     return [row.id for row in await store.get_sessions_by_user_id(user_id)]
 
 
 async def test_an_active_session_leaves_the_response_alone(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter
 ) -> None:
-    """Nothing changed, so there is neither a header nor a write."""
+    """An active session adds no header and is not written."""
     session_id = await log_in(auth)
     before = await store.get_session(session_id)
     headers = [("content-type", "text/plain"), ("cache-control", "max-age=60")]
@@ -57,7 +57,7 @@ async def test_an_active_session_leaves_the_response_alone(
 async def test_a_visitor_leaves_the_response_alone(
     auth: AsyncAuth[User], cookie: str | None
 ) -> None:
-    """A cookie that leads nowhere is not cleared: a late request must not erase its successor's."""
+    """An unknown cookie is not cleared: a late request must not clear its successor's cookie."""
     answer = await get(LuciaMiddleware(respond(auth, validate), auth=auth), cookie)
     assert answer.headers == []
 
@@ -65,7 +65,7 @@ async def test_a_visitor_leaves_the_response_alone(
 async def test_an_idle_session_is_renewed_by_the_response(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
 ) -> None:
-    """The new id goes out as a cookie, marked as nobody else's and not to be cached."""
+    """The response sets the new id as a cookie, and must not be cached."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     answer = await get(LuciaMiddleware(respond(auth, validate), auth=auth), session_id)
@@ -82,7 +82,7 @@ async def test_an_idle_session_is_renewed_by_the_response(
 async def test_a_used_id_gets_its_successors_cookie_within_the_grace(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """Requests that were under way when the session was renewed all end up with the same cookie."""
+    """Requests in flight during a renewal all get the same cookie."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     app = LuciaMiddleware(respond(auth, validate), auth=auth)
@@ -111,7 +111,7 @@ async def test_a_used_id_gets_its_successors_cookie_within_the_grace(
 async def test_a_response_with_our_cookie_is_not_cached_and_keeps_the_rest(
     auth: AsyncAuth[User], headers: Pairs, kept: list[tuple[str, str]]
 ) -> None:
-    """Cache-Control is replaced, Vary is added once, and all other headers stay as and where they are, with ours after them."""
+    """Cache-Control is replaced, Vary is added once, and other headers keep their order."""
 
     async def sign_in(request: AsyncAuthRequest[User]) -> None:
         await request.sign_in("ann")
@@ -122,7 +122,7 @@ async def test_a_response_with_our_cookie_is_not_cached_and_keeps_the_rest(
 
 
 def test_a_sync_auth_is_refused() -> None:
-    """It is a TypeError when the middleware is made, which says what to use, and not an odd failure at the first request."""
+    """Creating the middleware with a sync auth is a TypeError that says what to use."""
     sync: Any = Auth(sessions=MemoryAdapter(), env="DEV")
     application: Any = respond
     with pytest.raises(
@@ -133,7 +133,7 @@ def test_a_sync_auth_is_refused() -> None:
 
 
 async def test_a_response_without_headers_takes_the_cookie(auth: AsyncAuth[User]) -> None:
-    """ASGI lets an application leave the headers out."""
+    """A response without headers, which ASGI allows, carries the cookie."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await auth_request(auth, scope).sign_in("ann")
@@ -148,7 +148,7 @@ async def test_a_response_without_headers_takes_the_cookie(auth: AsyncAuth[User]
 async def test_the_last_cookie_wins_and_is_sent_once(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter
 ) -> None:
-    """Whatever a request does one after another, the response shows the end of it."""
+    """The response has one cookie, that of the last change in the request."""
 
     async def out_and_in_twice(request: AsyncAuthRequest[User]) -> None:
         await request.sign_out()
@@ -170,7 +170,7 @@ async def test_the_last_cookie_wins_and_is_sent_once(
 
 
 async def test_a_session_made_elsewhere_can_be_set(auth: AsyncAuth[User]) -> None:
-    """set_session sends its cookie, and what is validated afterwards is that session."""
+    """set_session sends the session's cookie, and validate then returns that session."""
     await log_in(auth)
     session = await auth.create_session("bob")
     found: list[str] = []
@@ -185,7 +185,7 @@ async def test_a_session_made_elsewhere_can_be_set(auth: AsyncAuth[User]) -> Non
 
 
 async def test_a_session_that_no_cookie_can_hold_is_refused_at_once(auth: AsyncAuth[User]) -> None:
-    """The route learns of it, and the response is none the worse."""
+    """set_session refuses an id that no cookie can hold, and the response is unaffected."""
     bad = changed(await auth.create_session("ann"), session_id="a\r\nSet-Cookie: x=y")
 
     async def set_session(request: AsyncAuthRequest[User]) -> None:
@@ -200,7 +200,7 @@ async def test_a_session_that_no_cookie_can_hold_is_refused_at_once(auth: AsyncA
 async def test_once_the_response_has_started_an_idle_session_stays_idle(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
 ) -> None:
-    """The client could not learn the new id, so validate does not renew; the next request does."""
+    """After the response has started, validate does not renew; the next request does."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     states: list[str | None] = []
@@ -218,7 +218,7 @@ async def test_once_the_response_has_started_an_idle_session_stays_idle(
 async def test_once_the_response_has_started_nobody_is_signed_in(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter
 ) -> None:
-    """sign_in, sign_in_with_key and set_session raise before anything is stored or ended."""
+    """After the response has started, sign_in and set_session raise before changing anything."""
     session_id = await log_in(auth)
     session = await auth.get_session(session_id)
 
@@ -239,7 +239,7 @@ async def test_once_the_response_has_started_nobody_is_signed_in(
 
 
 async def test_a_login_that_the_response_overtakes_is_said(auth: AsyncAuth[User]) -> None:
-    """A cookie that can't be sent any more is an error, never lost in silence."""
+    """A login that finishes after the response has started raises an error."""
     await auth.create_user(primary_key=PrimaryKey("username", "ann", "password"))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -258,7 +258,7 @@ async def test_a_login_that_the_response_overtakes_is_said(auth: AsyncAuth[User]
 async def test_once_the_response_has_started_signing_out_still_ends_the_session(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter
 ) -> None:
-    """The cookie stays, and leads nowhere."""
+    """After the response has started, sign_out revokes the session, though its cookie stays."""
     session_id = await log_in(auth)
 
     async def sign_out(request: AsyncAuthRequest[User]) -> None:
@@ -275,7 +275,7 @@ async def test_once_the_response_has_started_signing_out_still_ends_the_session(
 async def test_a_client_that_is_gone_before_the_response_is_not_logged_out(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """The server's error goes up, and the used id, which is all the client has, gives the successor."""
+    """If the client never gets the response, its used id still leads to the successor."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     app = LuciaMiddleware(respond(auth, validate), auth=auth)
@@ -295,7 +295,7 @@ async def test_a_client_that_is_gone_before_the_response_is_not_logged_out(
 async def test_a_request_that_is_cancelled_leaves_a_session_that_works(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """A client that goes away while its session is renewed loses nothing."""
+    """A client that disconnects while its session is renewed stays logged in."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     validated = asyncio.Event()
@@ -315,7 +315,7 @@ async def test_a_request_that_is_cancelled_leaves_a_session_that_works(
 
 
 async def test_a_client_that_is_gone_in_the_middle_has_the_cookie(auth: AsyncAuth[User]) -> None:
-    """It was sent with the response's start; what follows goes up as it is."""
+    """The start of the response carries the cookie; later errors are raised unchanged."""
     sent: list[Message] = []
 
     async def sign_in(request: AsyncAuthRequest[User]) -> None:
@@ -337,7 +337,7 @@ async def test_a_client_that_is_gone_in_the_middle_has_the_cookie(auth: AsyncAut
 
 
 async def test_an_error_of_the_application_goes_up(auth: AsyncAuth[User], time: Time) -> None:
-    """The middleware makes no response of its own of it."""
+    """The middleware lets the application's exceptions through."""
     session_id = await log_in(auth)
     time.pass_hours(25)
 
@@ -350,7 +350,7 @@ async def test_an_error_of_the_application_goes_up(auth: AsyncAuth[User], time: 
 
 
 async def test_other_messages_pass_as_they_are(auth: AsyncAuth[User]) -> None:
-    """What comes before the response's start or after it is not looked at."""
+    """Messages other than the start of the response pass unchanged."""
     messages: list[Message] = [
         {"type": "http.response.debug", "info": {}},
         {"type": "http.response.start", "status": 200, "headers": [], "trailers": True},
@@ -377,7 +377,7 @@ async def test_other_messages_pass_as_they_are(auth: AsyncAuth[User]) -> None:
 
 
 async def test_the_lifespan_passes_through(auth: AsyncAuth[User]) -> None:
-    """The application gets the very scope, receive and send."""
+    """For a lifespan, the application gets the same scope, receive and send."""
     passed: list[object] = []
 
     async def app(*arguments: object) -> None:
@@ -398,7 +398,7 @@ async def test_the_lifespan_passes_through(auth: AsyncAuth[User]) -> None:
 async def test_a_missing_middleware_is_said_to_be_missing(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """Without it, or with another auth's alone, asking for the AuthRequest says what to do."""
+    """Without this auth's middleware, asking for the AuthRequest raises a helpful error."""
     other = AsyncAuth(sessions=AsyncMemoryAdapter(clock=time), env="DEV")
     for app in (respond(auth, nothing), LuciaMiddleware(respond(auth, nothing), auth=other)):
         with pytest.raises(RuntimeError, match="LuciaMiddleware is not installed"):
@@ -406,7 +406,7 @@ async def test_a_missing_middleware_is_said_to_be_missing(
 
 
 async def test_two_auths_on_one_application(auth: AsyncAuth[User], time: Time) -> None:
-    """Each has its own request and cookie, and both cookies go out on one response with one Cache-Control and one Vary."""
+    """Two auths have an AuthRequest and a cookie each; one response can set both cookies."""
     staff = AsyncAuth(
         sessions=AsyncMemoryAdapter(clock=time),
         env="DEV",
@@ -446,7 +446,7 @@ async def test_two_auths_on_one_application(auth: AsyncAuth[User], time: Time) -
 async def test_an_inner_middleware_goes_before_an_outer_one_of_the_same_auth(
     auth: AsyncAuth[User],
 ) -> None:
-    """A mounted application may install it again, with other options."""
+    """A mounted application can install the middleware again, with other options."""
     session_id = await log_in(auth)
     found: list[str | None] = []
 
@@ -465,7 +465,7 @@ async def test_an_inner_middleware_goes_before_an_outer_one_of_the_same_auth(
 async def test_a_request_is_looked_at_when_somebody_asks(
     auth: AsyncAuth[User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its origin and its cookie once, however often, and never for a route that does not ask."""
+    """Origin and cookie are read once, when they are needed, and not for other routes."""
     session_id = await log_in(auth)
     looks: list[str] = []
     check, find = auth.check_request, auth.find_session_id
@@ -492,13 +492,13 @@ async def test_a_request_is_looked_at_when_somebody_asks(
 
 
 async def test_a_session_can_be_validated_ahead(auth: AsyncAuth[User], time: Time) -> None:
-    """Then a route finds it there, and an idle one is renewed for a route that never asks."""
+    """Validated ahead, a session is there when the route runs, and renewed if it is idle."""
     session_id = await log_in(auth)
     found: list[str | None] = []
 
     async def note(request: AsyncAuthRequest[User]) -> None:
         asked = request.validate()
-        with pytest.raises(StopIteration) as at_once:  # without waiting for anything
+        with pytest.raises(StopIteration) as at_once:  # it does not wait for anything
             asked.send(None)
         found.append(user_of(at_once.value.value))
 
@@ -516,7 +516,7 @@ async def test_a_session_can_be_validated_ahead(auth: AsyncAuth[User], time: Tim
 
 @pytest.mark.parametrize("cookie", [None, "x", "0" * 40])
 async def test_a_visitor_passes_ahead(auth: AsyncAuth[User], cookie: str | None) -> None:
-    """As one who has no session, whose cookie stays."""
+    """Validated ahead, an unknown cookie finds no session and is not cleared."""
     answer = await get(
         LuciaMiddleware(respond(auth, validate), auth=auth, validate_ahead=True), cookie
     )
@@ -526,7 +526,7 @@ async def test_a_visitor_passes_ahead(auth: AsyncAuth[User], cookie: str | None)
 async def test_a_store_that_fails_ahead_fails_for_who_asks(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A route that does not ask is served; one that asks gets the error, or the session, if the store is back by then."""
+    """An error of the store is raised when the route asks for the session, after a retry."""
     session_id = await log_in(auth)
     get_session = store.get_session
     failures = [OSError("down"), OSError("down"), OSError("down")]
@@ -551,7 +551,7 @@ async def test_a_store_that_fails_ahead_fails_for_who_asks(
 
 
 class OneRequest:
-    """A server's object of a request: its scope, and its ``send``, which the application's scope must not lead back to."""
+    """A server's request object. The application's scope must not refer back to its `send`."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -560,11 +560,11 @@ class OneRequest:
         pytest.fail("nothing is received or sent here")
 
     async def send(self, message: Message) -> None:
-        """Sends it nowhere."""
+        """Drop the message."""
 
 
 async def test_a_request_is_gone_with_its_end(auth: AsyncAuth[User], time: Time) -> None:
-    """No cycle leaves it to the garbage collector, whether its session was read or renewed."""
+    """A finished request is freed without the garbage collector: there is no reference cycle."""
     session_id = await log_in(auth)
     app = LuciaMiddleware(respond(auth, validate), auth=auth)
     requests: list[weakref.ref[OneRequest]] = []
@@ -594,7 +594,7 @@ async def test_a_request_is_gone_with_its_end(auth: AsyncAuth[User], time: Time)
 async def test_a_foreign_request_is_a_visitors_or_forbidden(
     auth: AsyncAuth[User], sent: Pairs, is_foreign: bool
 ) -> None:
-    """By default the application runs and finds no session; by the option it is answered 403 and does not run. An own request passes."""
+    """A cross-site request finds no session, or gets 403 if the option forbids it."""
     session_id = await log_in(auth)
     found: list[tuple[bool, str | None]] = []
 
@@ -612,7 +612,7 @@ async def test_a_foreign_request_is_a_visitors_or_forbidden(
 
 
 async def test_the_403_is_a_whole_response(auth: AsyncAuth[User]) -> None:
-    """It says why in JSON, as the answers to errors do, has its length, and no cookie."""
+    """The 403 has a JSON body like the responses to errors, its length, and no cookie."""
     answer = await post(
         LuciaMiddleware(respond(auth, nothing), auth=auth, forbid_cross_site=True), None, FOREIGN
     )
@@ -650,7 +650,7 @@ async def test_the_403_is_a_whole_response(auth: AsyncAuth[User]) -> None:
 async def test_the_own_origin_is_scheme_host_and_port_of_the_request(
     auth: AsyncAuth[User], more: Scope, headers: Sequence[tuple[str, str]], passes: bool
 ) -> None:
-    """They are the Host header's, or the server's for an HTTP/1.0 request without one; the path is no part, whatever it is."""
+    """The own origin is the request's scheme and Host, or the server's address without a Host."""
     scope = scope_of(method="POST", **more)
     scope["headers"] = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     answer = await run(
@@ -660,7 +660,7 @@ async def test_the_own_origin_is_scheme_host_and_port_of_the_request(
 
 
 async def test_a_scope_without_scheme_and_extensions_is_understood(auth: AsyncAuth[User]) -> None:
-    """ASGI makes them optional: the scheme is http."""
+    """A scope without a scheme, which ASGI allows, has the scheme http."""
     scope = scope_of(method="POST")
     del scope["scheme"]
     assert "extensions" not in scope
@@ -671,7 +671,10 @@ async def test_a_scope_without_scheme_and_extensions_is_understood(auth: AsyncAu
 
 
 async def test_the_cookie_is_found_in_any_of_several_headers(auth: AsyncAuth[User]) -> None:
-    """HTTP/2 lets a client send each cookie in a header of its own; names may come in any case; odd bytes do no harm."""
+    """The cookie is found in any of several Cookie headers, beside any other bytes.
+
+    HTTP/2 lets a client send each cookie in a header of its own.
+    """
     session_id = await log_in(auth)
     found: list[str | None] = []
 
@@ -694,7 +697,7 @@ async def test_the_cookie_is_found_in_any_of_several_headers(auth: AsyncAuth[Use
 async def test_a_malformed_cookie_in_front_logs_nobody_out(
     auth: AsyncAuth[User], first: str
 ) -> None:
-    """A request with an empty or malformed cookie of our name before the right one, in one header or two, is the person's."""
+    """A malformed cookie of our name in front of the right one is ignored."""
     session_id = await log_in(auth)
     found: list[str | None] = []
 
@@ -710,7 +713,7 @@ async def test_a_malformed_cookie_in_front_logs_nobody_out(
 
 
 async def test_signing_out_clears_a_malformed_cookie(auth: AsyncAuth[User]) -> None:
-    """A cookie that can be no session id is cleared as well, so that it does not stay in front of a later one."""
+    """sign_out also clears a malformed cookie, so that it can't precede a later one."""
 
     async def leave(request: AsyncAuthRequest[User]) -> None:
         await request.sign_out()
@@ -721,7 +724,7 @@ async def test_signing_out_clears_a_malformed_cookie(auth: AsyncAuth[User]) -> N
 
 
 async def test_what_is_noted_at_the_login_comes_back(auth: AsyncAuth[User]) -> None:
-    """sign_in passes it on to the device list."""
+    """The metadata of sign_in is shown in the device list."""
 
     async def sign_in(request: AsyncAuthRequest[User]) -> None:
         await request.sign_in(user.user_id, user_agent="Firefox")
@@ -754,7 +757,7 @@ BEARER = [
 async def test_the_bearer_transport_reads_the_authorization_header(
     auth: AsyncAuth[User], header: str, counts: bool
 ) -> None:
-    """One header of the form ``Bearer ID`` counts, in any case of the word; everything else is a visitor's."""
+    """The bearer transport accepts exactly one header ``Bearer ID``, in any case of the word."""
     session_id = await log_in(auth)
     found: list[object] = []
 
@@ -771,7 +774,7 @@ async def test_the_bearer_transport_reads_the_authorization_header(
 async def test_the_bearer_transport_knows_no_cookies(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter
 ) -> None:
-    """A cookie is not read, none is set or cleared, and the origin is not checked, also where cross-site requests are forbidden."""
+    """The bearer transport reads and sets no cookie, and does not check the origin."""
     session_id = await log_in(auth)
     minted: list[str] = []
 
@@ -792,9 +795,7 @@ async def test_the_bearer_transport_knows_no_cookies(
         )
 
     assert (await post(wrap(sign_in), session_id, FOREIGN)).headers == []
-    assert await ids(store) == [session_id], (
-        "the cookie's session is not the request's, so it stays"
-    )
+    assert await ids(store) == [session_id], "the session of the cookie must not be revoked"
     assert await ids(store, "bob") == minted
     answer = await post(
         wrap(sign_out), session_id, [*FOREIGN, ("authorization", f"Bearer {minted[0]}")]
@@ -806,7 +807,7 @@ async def test_the_bearer_transport_knows_no_cookies(
 async def test_the_bearer_transport_never_renews(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
 ) -> None:
-    """The client would not learn the new id: an idle session is returned as idle, and stays what it is."""
+    """The bearer transport never renews: the client would not learn the new id."""
     user = await auth.create_user(primary_key=None)
     session_id = await log_in(auth, user.user_id)
     time.pass_hours(25)
@@ -833,7 +834,7 @@ async def test_the_bearer_transport_never_renews(
 async def test_a_request_can_renew_its_session(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter
 ) -> None:
-    """By a cookie the new id goes out as one; by a bearer token it is only returned."""
+    """renew sets the new id as a cookie; with the bearer transport it is only returned."""
     returned: list[str] = []
 
     async def renew(request: AsyncAuthRequest[User]) -> None:
@@ -851,7 +852,7 @@ async def test_a_request_can_renew_its_session(
 
 
 async def test_a_request_shows_no_secret(auth: AsyncAuth[User]) -> None:
-    """The repr of an AuthRequest names method and transport alone."""
+    """The repr of an AuthRequest has only the method and the transport."""
     session_id = await log_in(auth)
     reprs: list[str] = []
 
@@ -868,7 +869,7 @@ async def test_a_request_shows_no_secret(auth: AsyncAuth[User]) -> None:
 async def test_nothing_that_holds_the_headers_shows_them(
     auth: AsyncAuth[User], transport: Any
 ) -> None:
-    """Neither the repr of what the middleware makes of a request, nor that of what it gives to the application."""
+    """No repr of an object that holds the request's headers shows them."""
     session_id = await log_in(auth)
     reprs: list[str] = []
 
@@ -887,7 +888,7 @@ async def test_nothing_that_holds_the_headers_shows_them(
 
 @pytest.mark.parametrize("transport", ["Cookie", "", None])
 async def test_an_unknown_transport_is_refused(auth: AsyncAuth[User], transport: Any) -> None:
-    """A typing error is no visitor."""
+    """An unknown transport is a ValueError."""
     app = LuciaMiddleware(respond(auth, nothing), auth=auth, transport=transport)
     with pytest.raises(ValueError, match="transport"):
         await get(app)
@@ -901,7 +902,7 @@ async def test_an_unknown_transport_is_refused(auth: AsyncAuth[User], transport:
 async def test_where_a_request_came_from(
     auth: AsyncAuth[User], client: object, address: str | None
 ) -> None:
-    """What the server says about it; a socket without an address has none, and a header changes nothing."""
+    """The client address is the server's; forwarding headers don't change it."""
     found: list[str | None] = []
 
     async def act(request: AsyncAuthRequest[User]) -> None:

@@ -1,4 +1,4 @@
-"""An application whose accounts are on a real database server, asked over HTTP."""
+"""An application over HTTP, with its accounts on a real database server."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -25,7 +25,7 @@ Text = Annotated[str, Form()]
 
 
 def make_app(auth: AsyncAuth[User]) -> FastAPI:
-    """An application with a sign-up and a log-in by forms."""
+    """Return an application with sign-up and login forms."""
     app = FastAPI()
     web = FastAPIAuth(auth)
     web.install(app)
@@ -48,7 +48,7 @@ def make_app(auth: AsyncAuth[User]) -> FastAPI:
 
 @pytest.fixture
 async def client(sql_server: SqlServer) -> AsyncIterator[AsyncClient]:
-    """A client of the application, which raises what the application does not answer."""
+    """Return a client of the application that raises the application's unhandled exceptions."""
     async with AsyncDatabase(METADATA, server=sql_server) as engine:
         adapter = AsyncSQLAlchemyAdapter(engine, TABLES)
         auth = AsyncAuth(users=adapter, sessions=adapter, env="DEV", hash=CHEAP)
@@ -66,7 +66,7 @@ def form(email: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("email", ["\0", "alice@example.com\0"])
 async def test_names_with_nul(client: AsyncClient, email: str) -> None:
-    """A name with NUL, which PostgreSQL refuses, is refused like others that nobody can have."""
+    """A name with NUL, which PostgreSQL refuses, is refused like any other invalid name."""
     assert (await client.post("/signup", data=form("alice@example.com"))).status_code == 200
     assert (await client.post("/login", data=form("alice@example.com"))).status_code == 200
     assert (await client.post("/signup", data=form(email))).status_code == 422

@@ -1,4 +1,4 @@
-"""FastAPI applications: the dependencies, what OpenAPI says of them, and what comes on top of Starlette."""
+"""FastAPI applications: the dependencies, their OpenAPI document, and differences to Starlette."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -40,7 +40,7 @@ from tests.web.driver import NAME, ORIGIN, Time, get, in_loop, log_in, user_of
 
 
 def make_app(web: FastAPIAuth[User], auth: AsyncAuth[User]) -> FastAPI:
-    """An application that uses each dependency, in routes and in a WebSocket."""
+    """Return an application that uses each dependency, in routes and in a WebSocket."""
     app = FastAPI()
     web.install(app)
     api = APIRouter()
@@ -97,13 +97,13 @@ def make_app(web: FastAPIAuth[User], auth: AsyncAuth[User]) -> FastAPI:
 
 @pytest.fixture
 def web(auth: AsyncAuth[User]) -> FastAPIAuth[User]:
-    """The application's view of its auth."""
+    """Return the application's FastAPIAuth."""
     return FastAPIAuth(auth)
 
 
 @pytest.fixture
 def client(web: FastAPIAuth[User], auth: AsyncAuth[User]) -> Iterator[TestClient]:
-    """A client that sends the application's own Origin, as a browser would."""
+    """Return a client that sends the application's own Origin, as a browser would."""
     with TestClient(make_app(web, auth), headers={"Origin": ORIGIN}) as client:
         yield client
 
@@ -113,7 +113,7 @@ NEEDS_LOGIN = ["/session", "/user", "/both"]
 
 
 def test_each_dependency_gives_what_it_names(client: TestClient) -> None:
-    """Signed in, every route knows the user; signed out, none does, and the optional ones give None."""
+    """Every route knows a logged-in user; without one it fails, and the optional ones get None."""
     user_id = client.post("/signup", params=ANN).json()
     for _ in range(2):
         assert [client.get(path).json() for path in NEEDS_LOGIN] == [
@@ -135,7 +135,7 @@ def test_each_dependency_gives_what_it_names(client: TestClient) -> None:
 
 
 async def test_sessions_can_be_validated_ahead(auth: AsyncAuth[User], time: Time) -> None:
-    """The option renews an idle session also where no dependency asks, and the dependencies find it as ever."""
+    """With the option, an idle session is renewed even if no dependency asks for it."""
     session_id = await log_in(auth)
     web = FastAPIAuth(auth, validate_ahead=True)
     app = make_app(web, auth)
@@ -145,7 +145,7 @@ async def test_sessions_can_be_validated_ahead(auth: AsyncAuth[User], time: Time
 
 
 def test_a_visitor_is_told_to_log_in(client: TestClient) -> None:
-    """401 with the challenge that FastAPI gives for a cookie, and no Set-Cookie."""
+    """A visitor gets 401 with FastAPI's challenge for a cookie, and no Set-Cookie."""
     response = client.get("/user")
     assert (response.status_code, response.json()) == (401, {"detail": "Not logged in."})
     assert response.headers["www-authenticate"] == "APIKey"
@@ -153,7 +153,7 @@ def test_a_visitor_is_told_to_log_in(client: TestClient) -> None:
 
 
 def test_a_failed_login_tells_nothing(client: TestClient) -> None:
-    """A wrong password and an unknown name have one answer, and nobody is logged in or out by it."""
+    """A wrong password and an unknown name get the same response and change no login."""
     client.post("/signup", params=ANN)
     cookie = client.cookies[NAME]
     answers = [
@@ -168,7 +168,7 @@ def test_a_failed_login_tells_nothing(client: TestClient) -> None:
 
 
 def test_a_login_ends_the_session_before_it(client: TestClient, auth: AsyncAuth[User]) -> None:
-    """Its id is new, and the one that the request came with is dead."""
+    """A login makes a new session id, and revokes the session of its request."""
     user_id = client.post("/signup", params=ANN).json()
     before = client.cookies[NAME]
     client.post("/login", params=ANN)
@@ -183,7 +183,7 @@ def test_a_login_ends_the_session_before_it(client: TestClient, auth: AsyncAuth[
 
 
 def test_a_foreign_page_can_neither_log_in_nor_out(client: TestClient) -> None:
-    """403, no Set-Cookie, and the person stays logged in."""
+    """A foreign page gets 403 without Set-Cookie, and the user stays logged in."""
     client.post("/signup", params=ANN)
     cookie = client.cookies[NAME]
     foreign = {"Origin": "https://evil.example"}
@@ -198,7 +198,7 @@ def test_a_foreign_page_can_neither_log_in_nor_out(client: TestClient) -> None:
 
 
 def test_the_document_names_the_cookie_and_the_401(client: TestClient) -> None:
-    """Routes that need a login say so, those that don't don't, and a route's own 401 stays."""
+    """Exactly the routes that need a login document a 401; a route's own 401 stays."""
     for _ in range(2):
         document = client.get("/openapi.json").json()
         assert document["components"]["securitySchemes"] == {
@@ -229,7 +229,7 @@ def test_the_document_names_the_cookie_and_the_401(client: TestClient) -> None:
 
 
 def test_the_document_names_the_bearer_scheme(auth: AsyncAuth[User]) -> None:
-    """Clients that are no browsers see how to send the id."""
+    """The document tells other clients than browsers how to send the session id."""
     document = make_app(FastAPIAuth(auth, transport="bearer", scheme_name="token"), auth).openapi()
     assert document["components"]["securitySchemes"] == {
         "token": {"type": "http", "scheme": "bearer", "description": "The session id."}
@@ -258,13 +258,13 @@ def test_the_document_names_the_bearer_scheme(auth: AsyncAuth[User]) -> None:
 def test_a_document_of_an_applications_own_is_left_alone_where_no_session_is_needed(
     document: dict[str, Any],
 ) -> None:
-    """OpenAPI lets a path hold more than operations, and an operation name no security and no responses."""
+    """A document is unchanged where operations need no session, whatever else its paths have."""
     before = repr(document)
     assert repr(document_401(document, "session")) == before
 
 
 def test_a_document_of_an_applications_own_gets_the_401() -> None:
-    """Also an operation that had no responses, and one where the session is one of several ways in."""
+    """The 401 is added without other responses, and if the session is one of several schemes."""
     document: dict[str, Any] = {
         "paths": {
             "/": {
@@ -279,7 +279,7 @@ def test_a_document_of_an_applications_own_gets_the_401() -> None:
 
 
 def test_two_auths_on_one_application(web: FastAPIAuth[User], time: Time) -> None:
-    """Customers and staff have a cookie each, and the document has a scheme for each."""
+    """Customers and staff each have a cookie, and a scheme in the document."""
     store = AsyncMemoryAdapter(clock=time)
     staff_auth = AsyncAuth(
         users=store,
@@ -321,7 +321,7 @@ def test_two_auths_on_one_application(web: FastAPIAuth[User], time: Time) -> Non
 def test_the_applications_own_handlers_go_first(
     web: FastAPIAuth[User], auth: AsyncAuth[User]
 ) -> None:
-    """One that it adds after the auth was installed answers in its place."""
+    """An exception handler that the application adds after the install takes precedence."""
     app = make_app(web, auth)
 
     @app.exception_handler(NotAuthenticated)
@@ -333,7 +333,7 @@ def test_the_applications_own_handlers_go_first(
 
 
 def test_too_many_logins_are_asked_to_wait(web: FastAPIAuth[User]) -> None:
-    """503 with Retry-After, in seconds."""
+    """Overloaded is answered with 503 and Retry-After in seconds."""
     app = FastAPI()
     web.install(app)
 
@@ -348,7 +348,11 @@ def test_too_many_logins_are_asked_to_wait(web: FastAPIAuth[User]) -> None:
 async def test_the_cookie_is_on_every_kind_of_response(
     web: FastAPIAuth[User], auth: AsyncAuth[User], time: Time
 ) -> None:
-    """Returned values and responses, the injected response, streams, errors, and dependencies with yield that fail or set headers."""
+    """The cookie is set on every kind of response.
+
+    These are returned values and responses, the injected response, streams, errors, and
+    dependencies with yield that fail or set headers.
+    """
     app = FastAPI()
     web.install(app)
     known = Depends(web.session)
@@ -420,7 +424,7 @@ async def test_the_cookie_is_on_every_kind_of_response(
 def test_a_background_task_finds_the_session_and_leaves_it(
     web: FastAPIAuth[User], auth: AsyncAuth[User], time: Time
 ) -> None:
-    """It runs when the response is gone: idle stays idle, and the next request renews it."""
+    """A background task, which runs after the response, does not renew an idle session."""
     app = FastAPI()
     web.install(app)
     found: list[str] = []
@@ -450,7 +454,7 @@ def test_a_background_task_finds_the_session_and_leaves_it(
 def test_a_mounted_application(
     web: FastAPIAuth[User], auth: AsyncAuth[User], installed: str
 ) -> None:
-    """It has the outer one's auth, but an application's errors end in itself: installed in it too, it answers and documents 401."""
+    """A mounted application has the outer one's auth, but needs its own install for a 401."""
     inner = make_app(web, auth) if installed == "both" else FastAPI()
     outer = FastAPI()
     web.install(outer)
@@ -474,7 +478,7 @@ def test_a_mounted_application(
 
 
 def test_cross_site_requests_can_be_forbidden(auth: AsyncAuth[User]) -> None:
-    """The option answers 403 before any route runs, and rejects sockets."""
+    """With the option, cross-site requests get 403 before a route runs; sockets are rejected."""
     client = TestClient(
         make_app(FastAPIAuth(auth, forbid_cross_site=True), auth),
         headers={"Origin": "https://evil.example"},
@@ -492,7 +496,7 @@ def test_cross_site_requests_can_be_forbidden(auth: AsyncAuth[User]) -> None:
 def test_a_socket_outlives_a_renewal_and_not_its_login(
     web: FastAPIAuth[User], auth: AsyncAuth[User], time: Time
 ) -> None:
-    """One that asks for its login by the handle stays open when the id it came with is dead, and is closed when the login ends."""
+    """A socket that checks its login by the handle survives a renewal, but not a revocation."""
     app = FastAPI()
     web.install(app)
 
@@ -528,24 +532,28 @@ def test_a_socket_outlives_a_renewal_and_not_its_login(
     "name", ["request", "session", "user", "session_user", "optional_session", "optional_user"]
 )
 def test_a_dependency_that_is_called_is_refused(web: FastAPIAuth[User], name: str) -> None:
-    """Parentheses behind it are a TypeError where the route is written, which says that they are too much."""
+    """Calling a dependency in `Depends(...)` is a TypeError that says to drop the parentheses."""
     dependency: Any = getattr(web, name)
     with pytest.raises(
         TypeError,
-        match=r"\Aname the dependency without calling it, as in Depends\(web.user\): .* missing 1 required",
+        match=r"\Aname the dependency without calling it, as in Depends\(web.user\): "
+        r".* missing 1 required",
     ):
         Depends(dependency())
 
 
 @pytest.mark.parametrize("view", [FastAPIAuth, StarletteAuth])
 def test_a_sync_auth_is_refused(view: Any) -> None:
-    """It is a TypeError when the application's view of it is made."""
+    """Creating a FastAPIAuth or StarletteAuth with a sync auth is a TypeError."""
     with pytest.raises(TypeError, match="auth must be an AsyncAuth, not Auth"):
         view(Auth(sessions=MemoryAdapter(), env="DEV"))
 
 
 def test_a_missing_user_adapter_is_said_at_the_first_request(time: Time) -> None:
-    """A route that needs a user fails for a visitor too, so that a developer who is not logged in sees what is missing."""
+    """A route that needs a user fails even for a visitor if there is no user adapter.
+
+    A developer who is not logged in sees what is missing.
+    """
     web = FastAPIAuth(AsyncAuth(sessions=AsyncMemoryAdapter(clock=time), env="DEV", clock=time))
     app = FastAPI()
     web.install(app)
@@ -559,7 +567,7 @@ def test_a_missing_user_adapter_is_said_at_the_first_request(time: Time) -> None
 
 
 def test_a_forgotten_install_is_said(web: FastAPIAuth[User]) -> None:
-    """Using a dependency on an application without the middleware names what is missing."""
+    """Using a dependency without the middleware raises an error that says what is missing."""
     app = FastAPI()
 
     @app.get("/")

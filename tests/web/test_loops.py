@@ -1,4 +1,4 @@
-"""One auth made at import, used in one event loop after another and without a lifespan."""
+"""One auth, made at import, works in several event loops and without a lifespan."""
 
 import asyncio
 
@@ -19,13 +19,13 @@ from tools.servers import Server
 
 
 def make_auth(store: AsyncMemoryAdapter, redis: Redis | None = None) -> AsyncAuth[User]:
-    """An auth as an application makes it at import."""
+    """Return an auth as an application makes it at import."""
     sessions = store if redis is None else AsyncRedisSessionAdapter(redis)
     return AsyncAuth(users=store, sessions=sessions, env="DEV", hash=ScryptHash(ln=4, r=1, p=1))
 
 
 def make_app(auth: AsyncAuth[User]) -> Starlette:
-    """An application that logs Ann in by her password, and says who is logged in."""
+    """Return an application that logs Ann in, and says whether a user is logged in."""
     web = StarletteAuth(auth)
 
     async def login(request: Request) -> Response:
@@ -42,12 +42,12 @@ def make_app(auth: AsyncAuth[User]) -> Starlette:
 
 
 async def sign_up(auth: AsyncAuth[User]) -> None:
-    """Ann's account."""
+    """Create Ann's account."""
     await auth.create_user(primary_key=PrimaryKey("username", "ann", "password"))
 
 
 async def go_the_whole_way(app: ASGIApp) -> str:
-    """Log in, several at once, and be known; the last cookie."""
+    """Log in several times at once, check that each is known, and return the last cookie."""
     answers = await asyncio.gather(*(post(app, path="/login") for _ in range(4)))
     cookies = [answer.cookie or "" for answer in answers]
     assert [
@@ -57,12 +57,12 @@ async def go_the_whole_way(app: ASGIApp) -> str:
 
 
 def make_client(server: Server) -> Redis:
-    """A client, which connects at its first command."""
+    """Return a client, which connects at its first command."""
     return Redis.from_url(server.url, protocol=2)
 
 
 def test_a_global_auth_works_in_one_loop_after_another() -> None:
-    """Locks and workers of the first loop are of no harm in the second, and what the first logged in is known there."""
+    """A second event loop can use the same auth, and knows the sessions of the first."""
     auth = make_auth(AsyncMemoryAdapter())
     app = make_app(auth)
     asyncio.run(sign_up(auth))
@@ -71,7 +71,7 @@ def test_a_global_auth_works_in_one_loop_after_another() -> None:
 
 
 def test_a_global_auth_works_with_test_clients() -> None:
-    """A client without ``with`` has a loop for each request, two with it have one each, in turns with the first."""
+    """Test clients with one event loop per request or per client can use the same auth."""
     auth = make_auth(AsyncMemoryAdapter())
     app = make_app(auth)
     asyncio.run(sign_up(auth))
@@ -88,7 +88,10 @@ def test_a_global_auth_works_with_test_clients() -> None:
 def test_a_global_auth_and_client_work_in_two_loops_if_the_first_closes_it(
     redis_server: Server,
 ) -> None:
-    """redis-py connects anew after ``aclose()``, so closing the client at a loop's end is all that the next one needs."""
+    """A second loop can use the same client if the first one closed it.
+
+    redis-py connects again after ``aclose()``.
+    """
     redis = make_client(redis_server)
     auth = make_auth(AsyncMemoryAdapter(), redis)
     app = make_app(auth)
@@ -110,7 +113,7 @@ def test_a_global_auth_and_client_work_in_two_loops_if_the_first_closes_it(
 
 
 def test_a_client_for_each_loop(redis_server: Server) -> None:
-    """An auth is cheap to make, so it can be made with its client; sessions are in Redis, not in it."""
+    """An auth can be made with a client per event loop. Sessions are in Redis, not in the auth."""
     store = AsyncMemoryAdapter()
     asyncio.run(sign_up(make_auth(store)))
 
@@ -125,7 +128,10 @@ def test_a_client_for_each_loop(redis_server: Server) -> None:
 
 
 def test_a_client_that_another_loop_holds(redis_server: Server) -> None:
-    """The adapter's connections are the running loop's own, so a global client and auth work in a loop although another one is open."""
+    """An auth and a client work in a second event loop while the first one is still open.
+
+    Every event loop has its own connections.
+    """
     redis = make_client(redis_server)
     auth = make_auth(AsyncMemoryAdapter(), redis)
     app = make_app(auth)

@@ -1,4 +1,4 @@
-"""A FastAPI route sends everything of a session or a key but its secret."""
+"""A FastAPI route sends every member of a session or a key except its secret."""
 
 import copy
 import dataclasses
@@ -64,7 +64,7 @@ KEY_MEMBERS = {"provider_id", "user_id", "password_defined", "expires_at", "expi
 
 
 class Page(BaseModel):
-    """A model of the application's that holds what the library gives."""
+    """A model of the application that contains the library's objects."""
 
     session: Session
     more: list[Session] = []
@@ -78,7 +78,7 @@ PAGE = Page(
 
 
 def routes(app: FastAPI) -> None:
-    """Add a route for each way in which FastAPI finds out how to serialize what a route returns."""
+    """Add a route for each way in which FastAPI decides how to serialize a return value."""
 
     @app.get("/not-annotated")
     async def not_annotated():  # type: ignore[no-untyped-def]
@@ -155,7 +155,7 @@ PATHS = [route.path for route in APP.routes if isinstance(route, APIRoute)]
 
 
 def objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Give every object in a JSON value."""
+    """Yield every object in a JSON value."""
     if isinstance(value, dict):
         yield value
     for each in (
@@ -166,7 +166,7 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_no_route_sends_what_logs_in(path: str) -> None:
-    """However a route returns it, the session id and a single-use key's secret stay out, and every other member is sent."""
+    """No route sends a session id or a single-use key's secret; every other member is sent."""
     with TestClient(APP) as client:
         answer = client.get(path)
     assert answer.status_code == 200
@@ -180,19 +180,19 @@ def test_no_route_sends_what_logs_in(path: str) -> None:
 
 
 def test_all_routes_were_asked() -> None:
-    """The list of paths is not empty by mistake."""
+    """The list of paths is complete."""
     assert len(PATHS) == 16
 
 
 def test_a_device_and_a_session_have_the_same_json() -> None:
-    """What is sent of a session is what is sent of its entry in the device list, and whether it is fresh."""
+    """A session has the JSON members of a device, and `fresh`."""
     names = {field.name for field in dataclasses.fields(Device)}
     assert names | {"fresh"} == SESSION_MEMBERS
 
 
 @pytest.mark.parametrize("mode", ["validation", "serialization"])
 def test_no_schema_names_the_secrets(mode: Any) -> None:
-    """The JSON schema that an OpenAPI document is made of has every member but these."""
+    """The JSON schemas, also those of an OpenAPI document, have every member but the secrets."""
     schema = TypeAdapter(list[Session | SessionUser[User] | Key | Page]).json_schema(mode=mode)
     definitions = schema["$defs"]
     assert definitions["Session"]["properties"].keys() == SESSION_MEMBERS
@@ -204,12 +204,12 @@ def test_no_schema_names_the_secrets(mode: Any) -> None:
 
 
 def test_the_document_of_an_application_does_not_explain_the_secret() -> None:
-    """The description of the schema is for the readers of an API, who get no session id."""
+    """An OpenAPI document does not mention the session id, which its readers never get."""
     assert "session_id" not in json.dumps(APP.openapi())
 
 
 async def test_a_dependency_can_be_returned(auth: AsyncAuth[User]) -> None:
-    """A route that returns what it depends on, of a real login, sends no session id, in either style."""
+    """A route that returns its dependency sends no session id, with or without annotation."""
     web = FastAPIAuth(auth)
     app = FastAPI()
     web.install(app)
@@ -219,7 +219,9 @@ async def test_a_dependency_can_be_returned(auth: AsyncAuth[User]) -> None:
         return session
 
     @app.get("/both")
-    async def both(both: Annotated[SessionUser[User], Depends(web.session_user)]):  # type: ignore[no-untyped-def]
+    async def both(  # type: ignore[no-untyped-def]
+        both: Annotated[SessionUser[User], Depends(web.session_user)],
+    ):
         return both
 
     user = await auth.create_user(primary_key=None)
@@ -234,7 +236,7 @@ async def test_a_dependency_can_be_returned(auth: AsyncAuth[User]) -> None:
 
 @pytest.mark.parametrize("value", [SESSION, KEY])
 def test_what_walks_the_fields_finds_no_secret(value: Any) -> None:
-    """dataclasses.fields, asdict and astuple, which many serializers use, leave the secret out."""
+    """`dataclasses.fields`, `asdict` and `astuple`, which serializers use, skip the secret."""
     assert SECRET not in f"{dataclasses.asdict(value)}{dataclasses.astuple(value)}{value!r}"
     with pytest.raises(TypeError):
         vars(value)
@@ -245,10 +247,14 @@ def test_what_walks_the_fields_finds_no_secret(value: Any) -> None:
 @pytest.mark.parametrize("value", [SESSION, KEY])
 @pytest.mark.parametrize(
     "copied",
-    [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))],  # noqa: S301 -- pickled here
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda value: pickle.loads(pickle.dumps(value)),  # noqa: S301 -- pickled here
+    ],
 )
 def test_a_copy_keeps_the_secret(value: Any, copied: Callable[[Any], Any]) -> None:
-    """Copies and pickles are whole: they hold the secret, and equal what they were made of."""
+    """Copies and pickles keep the secret, and equal their originals."""
     made = copied(value)
     assert type(made) is type(value)
     assert made == value

@@ -1,4 +1,4 @@
-"""Requests over a real Redis: how often it is asked, and what happens while it is away."""
+"""The commands that a request sends to Redis, and what happens during an outage."""
 
 import asyncio
 import json
@@ -43,12 +43,12 @@ OURS = frozenset(
 
 @pytest.fixture
 def redis_auth(redis: Redis, store: AsyncMemoryAdapter, time: Time) -> AsyncAuth[User]:
-    """An auth with its sessions in Redis and its users in memory."""
+    """Return an auth with its sessions in Redis and its users in memory."""
     return AsyncAuth(users=store, sessions=AsyncRedisSessionAdapter(redis), env="DEV", clock=time)
 
 
 async def commands_of(redis: Redis, request: Awaitable[Answer]) -> tuple[Answer, dict[str, int]]:
-    """The answer to a request, and how often the server executed which command for it."""
+    """Return the response to a request, and the number of calls of each command for it."""
     await redis.config_resetstat()
     answer = await request
     found: dict[str, dict[str, int]] = await redis.info("commandstats")
@@ -59,7 +59,7 @@ async def commands_of(redis: Redis, request: Awaitable[Answer]) -> tuple[Answer,
 
 
 async def ask_often(request: AsyncAuthRequest[User]) -> None:
-    """Ask who it is in both ways, at once and again."""
+    """Ask for the session and the user, concurrently and repeatedly."""
     sessions, users = await asyncio.gather(
         asyncio.gather(*(request.validate() for _ in range(5))),
         asyncio.gather(*(request.validate_user() for _ in range(5))),
@@ -89,7 +89,7 @@ async def ask_often(request: AsyncAuthRequest[User]) -> None:
 async def test_what_can_be_no_id_costs_no_command(
     redis: Redis, redis_auth: AsyncAuth[User], cookie: str | None
 ) -> None:
-    """Without a cookie, or with one that Auth can't have made, the store hears nothing."""
+    """Without a cookie, or with one that can't be a session id, no command is sent."""
     answer, commands = await commands_of(
         redis, get(LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth), cookie)
     )
@@ -100,7 +100,7 @@ async def test_what_can_be_no_id_costs_no_command(
 async def test_a_foreign_request_costs_no_command(
     redis: Redis, redis_auth: AsyncAuth[User]
 ) -> None:
-    """Its cookie is not even looked up."""
+    """The cookie of a cross-site request is not looked up."""
     session_id = await log_in(redis_auth)
     app = LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth)
     _, commands = await commands_of(
@@ -112,7 +112,7 @@ async def test_a_foreign_request_costs_no_command(
 async def test_a_malformed_bearer_costs_no_command(
     redis: Redis, redis_auth: AsyncAuth[User]
 ) -> None:
-    """Nor does one without an id."""
+    """A malformed bearer token, or one without an id, is not looked up."""
     app = LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth, transport="bearer")
     for header in ("Bearer", "Bearer x", f"Basic {'0' * 40}"):
         _, commands = await commands_of(redis, get(app, None, [("authorization", header)]))
@@ -120,18 +120,18 @@ async def test_a_malformed_bearer_costs_no_command(
 
 
 class CountingUsers(AsyncMemoryAdapter):
-    """Users that count how often they are looked up."""
+    """Users in memory that count their lookups."""
 
     lookups = 0
 
     async def get_user(self, user_id: str, /) -> UserRow | None:
-        """The user, one more time."""
+        """Count the lookup, and return the user."""
         self.lookups += 1
         return await super().get_user(user_id)
 
 
 async def test_the_user_is_looked_up_once_a_request(redis: Redis, time: Time) -> None:
-    """Also where sessions and users are in two stores: one look at each, whoever asks first."""
+    """A request looks up the session and the user once each, whichever is asked for first."""
     users = CountingUsers(clock=time)
     auth = AsyncAuth(users=users, sessions=AsyncRedisSessionAdapter(redis), env="DEV", clock=time)
     user = await auth.create_user(primary_key=None)
@@ -155,7 +155,7 @@ async def test_the_user_is_looked_up_once_a_request(redis: Redis, time: Time) ->
 async def test_an_active_session_costs_one_read(
     redis: Redis, redis_auth: AsyncAuth[User], act: Act
 ) -> None:
-    """However often a request asks, and in whichever way: one command, no write, no header."""
+    """A request with an active session costs one command, no write, and no header."""
     user = await redis_auth.create_user(primary_key=None)
     session_id = await log_in(redis_auth, user.user_id)
     answer, commands = await commands_of(
@@ -166,7 +166,7 @@ async def test_an_active_session_costs_one_read(
 
 
 async def test_an_unknown_id_is_looked_up_once(redis: Redis, redis_auth: AsyncAuth[User]) -> None:
-    """A request remembers too that there is nobody: it reads the session and what it may have been renewed to."""
+    """A request looks up an unknown id once: the session, and its possible successor."""
     app = LuciaMiddleware(respond(redis_auth, ask_often), auth=redis_auth)
     _, once = await commands_of(
         redis, get(LuciaMiddleware(respond(redis_auth, validate), auth=redis_auth), "0" * 40)
@@ -179,7 +179,7 @@ async def test_an_unknown_id_is_looked_up_once(redis: Redis, redis_auth: AsyncAu
 async def test_an_idle_session_is_renewed_once_a_request(
     redis: Redis, redis_auth: AsyncAuth[User], time: Time
 ) -> None:
-    """However often it asks at once, there is one successor and one cookie."""
+    """A request renews an idle session once, and sets one cookie, however often it asks."""
     user = await redis_auth.create_user(primary_key=None)
     session_id = await log_in(redis_auth, user.user_id)
     time.pass_hours(25)
@@ -193,7 +193,7 @@ async def test_an_idle_session_is_renewed_once_a_request(
 
 
 class OwnServer:
-    """A redis-server that a test may stop and start; what it was told survives."""
+    """A redis-server that a test can stop and start. It keeps its data."""
 
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "redis.sock"
@@ -201,7 +201,7 @@ class OwnServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Run it until it answers."""
+        """Start the server, and wait until it answers."""
         durable = ["--appendonly", "yes", "--appendfsync", "always"]
         where = [
             "--port",
@@ -215,7 +215,7 @@ class OwnServer:
         ]
         self._process = subprocess.Popen(["redis-server", *where, *durable])
         while not self._answers():
-            assert self._process.poll() is None, "redis-server ended"
+            assert self._process.poll() is None, "redis-server has exited"
             sleep(0.01)
 
     def _answers(self) -> bool:
@@ -226,7 +226,7 @@ class OwnServer:
                 return False
 
     def stop(self) -> None:
-        """End it, if it runs."""
+        """Stop the server if it runs."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
@@ -235,7 +235,7 @@ class OwnServer:
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[OwnServer]:
-    """A running server of this test's own."""
+    """Return a running server for this test alone."""
     own = OwnServer(tmp_path)
     own.start()
     yield own
@@ -246,7 +246,7 @@ def own_server(tmp_path: Path) -> Iterator[OwnServer]:
 async def test_a_store_that_fails_is_not_a_logout(
     own_server: OwnServer, store: AsyncMemoryAdapter, time: Time, hours: int
 ) -> None:
-    """While Redis is away the answer is 503 without Set-Cookie; when it is back, the same cookie works."""
+    """During an outage the response is 503 without Set-Cookie; afterwards the cookie works."""
     client = Redis(
         unix_socket_path=str(own_server.socket),
         retry=AsyncRetry(NoBackoff(), 0),
@@ -260,7 +260,7 @@ async def test_a_store_that_fails_is_not_a_logout(
 
     async def log_out(request: Request) -> Response:
         await web.request(request).sign_out()
-        pytest.fail("the store's error has to go up before this")
+        pytest.fail("sign_out must raise the store's error")
 
     async def patient(request: Request) -> Response:
         with pytest.raises(StoreUnavailable) as raised:
@@ -296,10 +296,8 @@ async def test_a_store_that_fails_is_not_a_logout(
                 "content-type",
                 "retry-after",
             ]
-        for path in (
-            "/patient",
-            "/",
-        ):  # the first asks again within one request, since an error is no answer to remember
+        # The first one asks again within one request: an error is not cached.
+        for path in ("/patient", "/"):
             answer = await get(app, session_id, path=path)
             assert answer.body == b"ann"
             assert (answer.cookie is None) is (hours == 0)

@@ -1,4 +1,4 @@
-"""The table of responses to errors, which serves every framework and needs none."""
+"""The table of responses to errors serves every framework and imports none."""
 
 import pytest
 
@@ -28,12 +28,12 @@ SERVER_ERRORS = {
     "UnknownError": "a store did something unknown",
     "UsersNotConfigured": "the application is configured wrongly",
 }
-"""Errors that are answered with 500, each with the reason why no client can do anything about it."""
+"""Errors that are answered with 500, and why no client can do anything about them."""
 
 
 @pytest.mark.parametrize("name", errors.__all__)
 def test_every_error_has_a_response_or_is_the_servers_own(name: str) -> None:
-    """A new error class needs an entry in the table, or a reason for 500 here; not both."""
+    """Every error class is either in the table or has a reason for 500 here, never both."""
     kind: type[LuciaError] = getattr(errors, name)
     response = response_for(kind(), "cookie")
     assert (response.status == 500) == (name in SERVER_ERRORS)
@@ -50,19 +50,19 @@ def test_every_error_has_a_response_or_is_the_servers_own(name: str) -> None:
     ],
 )
 def test_a_websocket_is_closed_by_a_code(error: LuciaError, close_code: int) -> None:
-    """1013 says to try again later, 1008 that trying again is no use, 1011 that the server failed."""
+    """1013 means "try again later", 1008 "don't try again", 1011 "the server failed"."""
     response = response_for(error, "cookie")
     assert (response.close_code, response.close_reason) == (close_code, response.detail)
 
 
 def test_the_reason_of_a_close_fits_into_its_frame() -> None:
-    """It is cut to 123 bytes, between two characters."""
+    """A close reason is cut to 123 bytes, at a character boundary."""
     response = response_for(InvalidInput("ä" * 100), "cookie")
     assert (response.detail, response.close_reason) == ("ä" * 100, "ä" * 61)
 
 
 def test_a_response_names_what_the_client_may_do() -> None:
-    """401 names the scheme of the transport, 429 and 503 say when to come again, others nothing."""
+    """A 401 names the transport's scheme, a 429 or 503 says when to retry, others say neither."""
     transports: tuple[Transport, ...] = ("cookie", "bearer")
     found = {
         (type(error), transport): response_for(error, transport).headers

@@ -1,4 +1,4 @@
-"""Starlette applications: whatever makes the response, the cookie is on it, and the library's errors have answers."""
+"""Starlette applications: every kind of response carries the cookie, and errors have responses."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -44,19 +44,19 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @pytest.fixture
 def web(auth: AsyncAuth[User]) -> StarletteAuth[User]:
-    """The application's view of its auth."""
+    """Return the application's StarletteAuth."""
     return StarletteAuth(auth)
 
 
 def make_app(web: StarletteAuth[User], endpoint: Endpoint) -> Starlette:
-    """An application of one endpoint, with the auth installed."""
+    """Return an application with one endpoint and the auth installed."""
     app = Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])])
     web.install(app)
     return app
 
 
 def raising(error: Exception) -> Endpoint:
-    """An endpoint that fails."""
+    """Return an endpoint that raises this error."""
 
     async def endpoint(request: Request) -> Response:
         raise error
@@ -65,7 +65,7 @@ def raising(error: Exception) -> Endpoint:
 
 
 async def returned(web: StarletteAuth[User], request: Request) -> Response:
-    """A response that the endpoint made itself, with a cookie of its own."""
+    """Return a response with a cookie of its own."""
     await web.session(request)
     response = PlainTextResponse("a")
     response.set_cookie("own", "1")
@@ -73,7 +73,7 @@ async def returned(web: StarletteAuth[User], request: Request) -> Response:
 
 
 async def streamed(web: StarletteAuth[User], request: Request) -> Response:
-    """A streamed response."""
+    """Return a streamed response."""
     await web.session(request)
 
     async def parts() -> AsyncIterator[bytes]:
@@ -84,19 +84,19 @@ async def streamed(web: StarletteAuth[User], request: Request) -> Response:
 
 
 async def failed(web: StarletteAuth[User], request: Request) -> Response:
-    """An error that the framework answers."""
+    """Raise an error that the framework answers."""
     await web.session(request)
     raise HTTPException(418, headers={"x": "y"})
 
 
 async def refused(web: StarletteAuth[User], request: Request) -> Response:
-    """An error that the library answers."""
+    """Raise an error that the library answers."""
     await web.session(request)
     raise RequestUnauthorized
 
 
 async def crashed(web: StarletteAuth[User], request: Request) -> Response:
-    """An error that nobody expected."""
+    """Raise an unexpected error."""
     await web.session(request)
     raise ZeroDivisionError
 
@@ -112,7 +112,7 @@ def test_the_cookie_is_on_every_kind_of_response(
     view: Callable[[StarletteAuth[User], Request], Awaitable[Response]],
     status: int,
 ) -> None:
-    """An idle session is renewed by whatever the request is answered with, the answer 500 included."""
+    """Every kind of response carries the cookie of a renewed session, even a 500."""
 
     async def endpoint(request: Request) -> Response:
         return await view(web, request)
@@ -140,7 +140,7 @@ def test_the_cookie_is_on_every_kind_of_response(
 async def test_a_404_carries_a_cookie_that_another_middleware_set(
     web: StarletteAuth[User], auth: AsyncAuth[User], time: Time
 ) -> None:
-    """Every middleware of the application, whenever it was added, lies inside and may ask for the session."""
+    """Every middleware of the application, whenever it was added, may ask for the session."""
 
     async def note(request: Request, call_next: RequestResponseEndpoint) -> Response:
         await web.optional_session(request)
@@ -163,7 +163,7 @@ async def test_a_404_carries_a_cookie_that_another_middleware_set(
 async def test_add_middleware_leaves_the_answer_500_without_the_cookie(
     web: StarletteAuth[User], auth: AsyncAuth[User], time: Time, how: str, has_cookie: bool
 ) -> None:
-    """Starlette answers 500 outside of added middleware; around the whole application the cookie is there too."""
+    """Starlette's 500 comes from outside added middleware; only install or wrapping cover it."""
 
     async def endpoint(request: Request) -> Response:
         await web.session(request)
@@ -189,7 +189,7 @@ async def test_add_middleware_leaves_the_answer_500_without_the_cookie(
 def test_a_background_task_neither_renews_nor_signs_in(
     web: StarletteAuth[User], auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
 ) -> None:
-    """The response is gone when it runs: an idle session stays idle, and sign_out still ends it."""
+    """In a background task, an idle session stays idle, and sign_out still revokes it."""
     states: list[object] = []
 
     async def later(request: Request) -> None:
@@ -217,7 +217,7 @@ def test_a_background_task_neither_renews_nor_signs_in(
 
 
 def test_the_whole_way_in_a_test_client(web: StarletteAuth[User], auth: AsyncAuth[User]) -> None:
-    """Sign in, be known, sign out, be a visitor, and the client's jar holds what the server set. The same without a lifespan."""
+    """A test client logs in and out, and its jar has the cookies; also without a lifespan."""
 
     async def endpoint(request: Request) -> Response:
         match request.query_params.get("do"):
@@ -255,7 +255,7 @@ def _go_the_whole_way(client: TestClient) -> None:
 
 
 def test_a_test_client_without_origin_is_a_foreign_page(web: StarletteAuth[User]) -> None:
-    """It sends no Origin, so a login is answered 403 until it is given one."""
+    """A test client without an Origin gets 403 for a login."""
 
     async def endpoint(request: Request) -> Response:
         await web.request(request).sign_in("ann")
@@ -302,7 +302,7 @@ ANSWERS = [
 def test_an_error_that_a_route_lets_pass_is_answered(
     web: StarletteAuth[User], error: LuciaError, status: int, detail: str, headers: dict[str, str]
 ) -> None:
-    """The answer tells what a client may know: not which credential was wrong, and the error's text only where that is meant for it."""
+    """The response tells only what a client may know, and never which credential was wrong."""
     response = TestClient(make_app(web, raising(error))).get("/")
     assert (response.status_code, response.json()) == (status, {"detail": detail})
     found = {
@@ -314,7 +314,7 @@ def test_an_error_that_a_route_lets_pass_is_answered(
 
 
 def test_other_errors_of_the_library_are_the_applications_own(web: StarletteAuth[User]) -> None:
-    """What no client can help, such as a store that holds something odd, is a server's error."""
+    """Errors that no client can do anything about are answered with 500."""
     for error in (StoreCorrupt(), DuplicateSessionId(), UsersNotConfigured()):
         client = TestClient(make_app(web, raising(error)), raise_server_exceptions=False)
         assert client.get("/").status_code == 500
@@ -322,7 +322,7 @@ def test_other_errors_of_the_library_are_the_applications_own(web: StarletteAuth
 
 @pytest.mark.parametrize("before", [True, False])
 def test_the_applications_own_handlers_go_first(web: StarletteAuth[User], before: bool) -> None:
-    """Whether it gave them before the auth was installed or afterwards."""
+    """The application's handlers take precedence, added before or after the install."""
 
     async def answer(request: Request, error: Exception) -> Response:
         return PlainTextResponse("mine", 302)
@@ -339,7 +339,7 @@ def test_the_applications_own_handlers_go_first(web: StarletteAuth[User], before
 
 
 def test_an_application_that_has_started_cannot_be_changed(web: StarletteAuth[User]) -> None:
-    """Installing too late is an error, not an application without sessions."""
+    """Installing after the application has started is an error."""
     app = Starlette()
     TestClient(app).get("/")
     with pytest.raises(RuntimeError, match="before the application has started"):
@@ -347,7 +347,7 @@ def test_an_application_that_has_started_cannot_be_changed(web: StarletteAuth[Us
 
 
 def test_the_bearer_transport(auth: AsyncAuth[User]) -> None:
-    """The id comes in the Authorization header, and the challenge says so."""
+    """The id is read from the Authorization header, and the challenge names the scheme."""
     web = StarletteAuth(auth, transport="bearer")
 
     async def endpoint(request: Request) -> Response:
@@ -362,7 +362,7 @@ def test_the_bearer_transport(auth: AsyncAuth[User]) -> None:
 
 
 def test_cross_site_requests_can_be_forbidden(auth: AsyncAuth[User]) -> None:
-    """The option answers 403 before any route runs, in the words of the 403 for an ``InvalidRequest`` of a route."""
+    """The option's 403 is sent before a route runs, and equals that of an ``InvalidRequest``."""
     headers = {"Origin": "https://evil.example"}
     web = StarletteAuth(auth, forbid_cross_site=True)
     early = TestClient(make_app(web, raising(ZeroDivisionError()))).post("/", headers=headers)
@@ -375,7 +375,7 @@ def test_cross_site_requests_can_be_forbidden(auth: AsyncAuth[User]) -> None:
 
 
 async def test_sessions_can_be_validated_ahead(auth: AsyncAuth[User], time: Time) -> None:
-    """The option renews an idle session also where no route asks."""
+    """With the option, an idle session is renewed even if no route asks for it."""
 
     async def unasked(request: Request) -> Response:
         return PlainTextResponse("hello")
@@ -391,7 +391,7 @@ async def test_sessions_can_be_validated_ahead(auth: AsyncAuth[User], time: Time
 async def test_a_mounted_application_has_the_outer_ones_auth(
     web: StarletteAuth[User], auth: AsyncAuth[User], time: Time
 ) -> None:
-    """Its routes find the AuthRequest, its cookie goes out, and the outer application answers its errors."""
+    """Mounted routes find the AuthRequest, set its cookie, and have its errors answered."""
 
     async def known(request: Request) -> Response:
         return PlainTextResponse((await web.session(request)).user_id)
@@ -410,7 +410,7 @@ async def test_a_mounted_application_has_the_outer_ones_auth(
 async def test_a_mounted_starlette_application(
     web: StarletteAuth[User], auth: AsyncAuth[User], time: Time, installed: str
 ) -> None:
-    """It has the outer application's auth, or one installed in itself, or both, and one cookie in each case."""
+    """The auth can be installed outside a mounted application, inside it, or both."""
 
     async def known(request: Request) -> Response:
         return PlainTextResponse((await web.session(request)).user_id)
@@ -428,7 +428,7 @@ async def test_a_mounted_starlette_application(
 
 
 def test_the_lifespan_of_the_application_runs(web: StarletteAuth[User]) -> None:
-    """What it sets up is there for the routes, and what it ends is ended."""
+    """The application's lifespan runs, and its state reaches the routes."""
     events: list[str] = []
 
     @asynccontextmanager
@@ -450,7 +450,7 @@ def test_the_lifespan_of_the_application_runs(web: StarletteAuth[User]) -> None:
 
 @pytest.fixture
 def socket_client(web: StarletteAuth[User], auth: AsyncAuth[User]) -> Iterator[TestClient]:
-    """A client of an application whose sockets say who it is: one asks before it accepts, one afterwards."""
+    """Return a client of an application with sockets that validate before or after the accept."""
 
     async def before(socket: WebSocket) -> None:
         user_id = (await web.session(socket)).user_id
@@ -472,7 +472,7 @@ def socket_client(web: StarletteAuth[User], auth: AsyncAuth[User]) -> Iterator[T
 def test_a_socket_knows_its_session(
     socket_client: TestClient, auth: AsyncAuth[User], time: Time
 ) -> None:
-    """An idle one is renewed by the handshake's answer, and left as it is after it."""
+    """An idle session is renewed by the handshake, and not after it."""
     session_id = in_loop(socket_client, log_in, auth)
     time.pass_hours(25)
     socket_client.cookies.set(NAME, session_id)
@@ -487,7 +487,7 @@ def test_a_socket_knows_its_session(
 def test_a_visitors_socket_is_rejected_or_closed(
     socket_client: TestClient, auth: AsyncAuth[User]
 ) -> None:
-    """NotAuthenticated rejects the handshake, and closes a socket that was accepted, by the code for a breach of policy."""
+    """NotAuthenticated rejects a handshake, and closes an accepted socket, with code 1008."""
     with pytest.raises(WebSocketDisconnect) as caught, socket_client.websocket_connect("/before"):
         pass
     assert (caught.value.code, caught.value.reason) == (1008, "Not logged in.")
@@ -510,7 +510,7 @@ def test_a_visitors_socket_is_rejected_or_closed(
 def test_a_socket_that_can_not_be_served_now_may_try_again(
     web: StarletteAuth[User], error: LuciaError, detail: str
 ) -> None:
-    """Unlike a visitor's, its handshake is rejected by 503, and if it was accepted it is closed by the code for trying again later."""
+    """Temporary errors reject a handshake with 503, and close an accepted socket with 1013."""
 
     async def before(socket: WebSocket) -> None:
         raise error
@@ -531,7 +531,7 @@ def test_a_socket_that_can_not_be_served_now_may_try_again(
 
 
 def test_the_reason_of_a_close_fits_into_its_frame(web: StarletteAuth[User]) -> None:
-    """It is cut to what RFC 6455 allows, between two characters."""
+    """A close reason is cut to what RFC 6455 allows, at a character boundary."""
 
     async def endpoint(socket: WebSocket) -> None:
         await socket.accept()
@@ -550,7 +550,7 @@ def test_the_reason_of_a_close_fits_into_its_frame(web: StarletteAuth[User]) -> 
 def test_a_foreign_pages_socket_is_a_visitors(
     socket_client: TestClient, auth: AsyncAuth[User]
 ) -> None:
-    """Its cookie does not count."""
+    """The cookie of a foreign page's handshake does not count."""
     socket_client.cookies.set(NAME, in_loop(socket_client, log_in, auth))
     foreign = {"Origin": "https://evil.example"}
     with (
@@ -563,7 +563,7 @@ def test_a_foreign_pages_socket_is_a_visitors(
 async def test_the_user_of_a_session_may_be_gone(
     web: StarletteAuth[User], auth: AsyncAuth[User]
 ) -> None:
-    """Then there is a session and no user: optional_user is None, and user and session_user are answered 401."""
+    """A session without a user is valid, but routes that need the user get 401."""
     session_id = await log_in(auth, "nobody")
 
     async def optional(request: Request) -> Response:
@@ -586,7 +586,7 @@ async def test_the_user_of_a_session_may_be_gone(
 async def test_a_user_is_given_with_the_session(
     web: StarletteAuth[User], auth: AsyncAuth[User]
 ) -> None:
-    """session_user gives both, user the user alone, and each is the same whoever asks first."""
+    """session_user returns both, user the user alone, whichever is asked for first."""
     user = await auth.create_user(primary_key=None)
     session_id = await log_in(auth, user.user_id)
 

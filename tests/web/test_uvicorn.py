@@ -1,4 +1,4 @@
-"""The whole way over the wire: a real uvicorn, real clients, a real Redis."""
+"""End-to-end tests: a real uvicorn, real clients, and a real Redis."""
 
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -37,7 +37,7 @@ Text = Annotated[str, Form()]
 
 
 def make_app(redis_url: str, store: AsyncMemoryAdapter, time: Time) -> FastAPI:
-    """An application like the README's: sign up, log in and out, see where one is logged in."""
+    """Return an application like the README's, with sign-up, login, logout and a device list."""
     redis = Redis.from_url(redis_url, protocol=2)
 
     @asynccontextmanager
@@ -62,7 +62,7 @@ def make_app(redis_url: str, store: AsyncMemoryAdapter, time: Time) -> FastAPI:
 
 
 def add_routes(app: FastAPI, auth: AsyncAuth[User], web: FastAPIAuth[User]) -> None:
-    """What is reached by HTTP."""
+    """Add the HTTP routes."""
 
     @app.post("/signup")
     async def signup(
@@ -104,7 +104,7 @@ def add_routes(app: FastAPI, auth: AsyncAuth[User], web: FastAPIAuth[User]) -> N
 
 
 def add_sockets(app: FastAPI, web: FastAPIAuth[User]) -> None:
-    """What is reached by WebSockets."""
+    """Add the WebSocket routes."""
 
     @app.websocket("/before")
     async def before(socket: WebSocket, session: Annotated[Session, Depends(web.session)]) -> None:
@@ -130,14 +130,14 @@ def add_sockets(app: FastAPI, web: FastAPIAuth[User]) -> None:
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[int]:
-    """The port on which uvicorn serves the application, in a thread of its own."""
+    """Serve the application with uvicorn in a thread, and yield the port."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     thread = Thread(target=server.run, args=([listener],))
     thread.start()
     try:
         while not server.started:
-            assert thread.is_alive(), "uvicorn ended"
+            assert thread.is_alive(), "uvicorn has exited"
             sleep(0.01)
         yield int(listener.getsockname()[1])
     finally:
@@ -148,21 +148,21 @@ def serving(app: FastAPI) -> Iterator[int]:
 
 @pytest.fixture
 def port(redis_server: Server, store: AsyncMemoryAdapter, time: Time) -> Iterator[int]:
-    """Where the application is served."""
+    """Serve the application, and return its port."""
     with serving(make_app(redis_server.url, store, time)) as port:
         yield port
 
 
 @pytest.fixture
 def client(port: int) -> Iterator[httpx.Client]:
-    """A browser in which Ann has just signed up."""
+    """Return a browser in which Ann has just signed up."""
     with browser(port) as client:
         client.post("/signup", data={"name": "ann", "password": "correct horse"}).raise_for_status()
         yield client
 
 
 def browser(port: int) -> httpx.Client:
-    """A client with a jar that keeps its connection and sends the application's Origin."""
+    """Return a client that has a cookie jar, keeps its connection, and sends an Origin."""
     origin = f"http://localhost:{port}"
     return httpx.Client(base_url=origin, headers={"Origin": origin}, trust_env=False)
 
@@ -170,7 +170,7 @@ def browser(port: int) -> httpx.Client:
 def open_socket(
     port: int, path: str, cookie: str | None, origin: str | None = None
 ) -> ClientConnection:
-    """A WebSocket with this cookie, from the application's own page if no other origin is given."""
+    """Open a WebSocket with this cookie; its origin is the application's own by default."""
     headers = {} if cookie is None else {"Cookie": f"{NAME}={cookie}"}
     page = Origin(origin or f"http://localhost:{port}")
     return connect(
@@ -180,14 +180,14 @@ def open_socket(
 
 @contextmanager
 def listening_to_nobody() -> Iterator[int]:
-    """A port on which connections are accepted, and nothing is ever answered."""
+    """Yield a port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield int(listener.getsockname()[1])
 
 
 @contextmanager
 def listening_not() -> Iterator[int]:
-    """A port on which connections are refused."""
+    """Yield a port that refuses connections."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield int(held.getsockname()[1])
@@ -197,7 +197,7 @@ def listening_not() -> Iterator[int]:
 def test_a_redis_that_can_not_be_reached(
     outage: Callable[[], AbstractContextManager[int]], store: AsyncMemoryAdapter
 ) -> None:
-    """Whether it refuses connections or hangs: 503 to who needs a session, no cookie is touched, and visitors are served."""
+    """While Redis refuses or hangs, requests with a cookie get 503, and visitors are served."""
     with outage() as redis_port:
         redis = Redis(port=redis_port, protocol=2)
         adapter = AsyncRedisSessionAdapter(redis, deadline=timedelta(seconds=0.2))
@@ -219,7 +219,7 @@ def test_a_redis_that_can_not_be_reached(
 
 
 def test_two_browsers_on_kept_connections(client: httpx.Client, port: int) -> None:
-    """Each has its login and sees both; one logs out, and the other stays; what is sent twice works as once."""
+    """Two browsers have a session each; logging out of one, even twice, keeps the other."""
     answers = [client.get("/devices").json() for _ in range(3)]
     assert len({answer["port"] for answer in answers}) == 1, (
         "one connection was kept for all requests"
@@ -242,11 +242,11 @@ def test_two_browsers_on_kept_connections(client: httpx.Client, port: int) -> No
 
 
 def test_an_idle_session_is_renewed_over_the_wire(client: httpx.Client, time: Time) -> None:
-    """By an ordinary answer, a stream and the answer 500; between them nothing is sent."""
+    """A normal response, a stream and a 500 renew an idle session; an active one sends nothing."""
     for path, status in (("/devices", 200), ("/stream", 200), ("/crash", 500)):
         time.pass_hours(25)
         before = client.cookies[NAME]
-        # After an exception uvicorn closes the connection, at which the next request could arrive.
+        # uvicorn closes the connection after an exception. The next request must not arrive on it.
         answer = client.get(path, headers={"Connection": "close"})
         assert answer.status_code == status
         assert client.cookies[NAME] != before
@@ -257,13 +257,12 @@ def test_an_idle_session_is_renewed_over_the_wire(client: httpx.Client, time: Ti
 
 
 def test_a_client_that_hangs_up_in_the_middle(client: httpx.Client, port: int, time: Time) -> None:
-    """The server goes on, and the session it renewed for the lost answer is the one that the used id leads to."""
+    """A used id whose response was lost leads to the session that the response renewed."""
     time.pass_hours(25)
     used = client.cookies[NAME]
     with socket.create_connection(("localhost", port)) as raw:
-        raw.sendall(
-            f"GET /stream HTTP/1.1\r\nHost: localhost:{port}\r\nCookie: {NAME}={used}\r\n\r\n".encode()
-        )
+        head = f"GET /stream HTTP/1.1\r\nHost: localhost:{port}\r\n"
+        raw.sendall(f"{head}Cookie: {NAME}={used}\r\n\r\n".encode())
         first = raw.recv(4096)
     assert b"set-cookie" in first.lower()
     renewed = first.split(f"{NAME}=".encode())[1].partition(b";")[0].decode()
@@ -272,7 +271,7 @@ def test_a_client_that_hangs_up_in_the_middle(client: httpx.Client, port: int, t
 
 
 def test_http_1_0_without_a_host(client: httpx.Client, port: int) -> None:
-    """The request's own origin is then where the server listens, and a login from there passes."""
+    """Without a Host header, the request's own origin is the server's address."""
     body = "name=ann&password=correct+horse&via=old"
 
     def status(origin: str) -> bytes:
@@ -288,7 +287,7 @@ def test_http_1_0_without_a_host(client: httpx.Client, port: int) -> None:
 
 
 def test_a_foreign_page_gets_nothing(client: httpx.Client, port: int) -> None:
-    """Neither by a form nor by a socket, though the browser sends the cookie along."""
+    """A foreign page gets 403 for a form or a socket, although the browser sends the cookie."""
     evil = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
     assert client.post("/logout", headers=evil).status_code == 403
     with (
@@ -303,7 +302,7 @@ def test_a_foreign_page_gets_nothing(client: httpx.Client, port: int) -> None:
 def test_a_socket_is_renewed_by_its_handshake_alone(
     client: httpx.Client, port: int, time: Time
 ) -> None:
-    """The cookie goes with the answer 101, beside the application's own; after it an idle session stays idle."""
+    """The 101 response carries the cookie; after it, an idle session stays idle."""
     time.pass_hours(25)
     used = client.cookies[NAME]
     with open_socket(port, "/after", used) as connection:
@@ -328,7 +327,7 @@ def test_a_socket_is_renewed_by_its_handshake_alone(
 def test_a_rejected_socket_keeps_the_renewed_session(
     client: httpx.Client, port: int, time: Time
 ) -> None:
-    """A handshake is refused by 403, with the cookie if there is one to set."""
+    """A rejected handshake gets a 403, with the cookie if a session was renewed."""
     for hours, count in ((0, 0), (25, 1)):
         time.pass_hours(hours)
         with (

@@ -36,7 +36,7 @@ DENY: Message = {"type": "websocket.http.response.start", "status": 401, "header
 
 
 def socket(auth: AsyncAuth[User], act: Act, *messages: Message, after: Act = nothing) -> ASGIApp:
-    """An application that acts on the AuthRequest, sends these messages, and acts once more."""
+    """Return an application that calls `act`, sends these messages, and calls `after`."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = auth_request(auth, scope)
@@ -49,7 +49,7 @@ def socket(auth: AsyncAuth[User], act: Act, *messages: Message, after: Act = not
 
 
 async def test_a_handshake_knows_its_session(auth: AsyncAuth[User]) -> None:
-    """An active one changes no message."""
+    """A handshake with an active session finds it, and no message changes."""
     session_id = await log_in(auth)
     found: list[str | None] = []
 
@@ -63,7 +63,7 @@ async def test_a_handshake_knows_its_session(auth: AsyncAuth[User]) -> None:
 async def test_an_idle_session_is_renewed_with_the_accept(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """The cookie goes with the handshake's answer, beside the headers and the subprotocol that the application gave."""
+    """The accept carries the new cookie, and keeps the application's headers and subprotocol."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     answer = await connect(socket(auth, validate, ACCEPT, CLOSE), session_id)
@@ -81,7 +81,7 @@ async def test_an_idle_session_is_renewed_with_the_accept(
 async def test_an_accept_without_headers_takes_the_cookie(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """ASGI lets an application leave them out."""
+    """An accept without headers, which ASGI allows, carries the cookie."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     assert (await connect(socket(auth, validate, {"type": "websocket.accept"}), session_id)).cookie
@@ -90,7 +90,7 @@ async def test_an_accept_without_headers_takes_the_cookie(
 async def test_after_the_accept_nothing_is_renewed(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
 ) -> None:
-    """An idle session is returned as idle, since no cookie can be sent any more."""
+    """After the accept, an idle session is returned as idle: no cookie can be sent any more."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     found: list[object] = []
@@ -107,7 +107,7 @@ async def test_after_the_accept_nothing_is_renewed(
 async def test_after_the_accept_signing_in_is_refused_and_out_works(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter
 ) -> None:
-    """Nothing is stored that the client could not learn of, and the session is ended though its cookie stays."""
+    """After the accept, sign_in stores nothing, and sign_out revokes the session."""
     session_id = await log_in(auth)
 
     async def change(request: AsyncAuthRequest[User]) -> None:
@@ -130,7 +130,7 @@ async def test_after_the_accept_signing_in_is_refused_and_out_works(
 async def test_a_foreign_handshake_is_a_visitors_or_rejected(
     auth: AsyncAuth[User], headers: Pairs
 ) -> None:
-    """A handshake is a GET, and all the same another site's page gets nobody's session; by the option it gets no socket."""
+    """A handshake from another site finds no session, or is rejected if the option forbids it."""
     session_id = await log_in(auth)
     found: list[str | None] = []
 
@@ -153,7 +153,10 @@ async def test_a_foreign_handshake_is_a_visitors_or_rejected(
 
 @pytest.mark.parametrize("can_deny", [True, False])
 async def test_a_rejection_for_the_moment_says_so(auth: AsyncAuth[User], *, can_deny: bool) -> None:
-    """A close by 1013 before the accept is a 503 where the server can send a response; elsewhere, and after it, it goes on as it is."""
+    """A close with 1013 before the accept becomes a 503 if the server can send a response.
+
+    Otherwise, and after the accept, it is sent unchanged.
+    """
     later: Message = {"type": "websocket.close", "code": 1013, "reason": "no"}
     rejected = await connect(socket(auth, nothing, later), can_deny=can_deny)
     assert rejected.status == 503 if can_deny else rejected.messages == [later]
@@ -162,7 +165,7 @@ async def test_a_rejection_for_the_moment_says_so(auth: AsyncAuth[User], *, can_
 
 
 async def test_a_response_that_rejects_takes_the_cookie(auth: AsyncAuth[User], time: Time) -> None:
-    """An application's own denial response carries it like any other response."""
+    """An application's own denial response carries the cookie like any other response."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     body: Message = {"type": "websocket.http.response.body", "body": b"no"}
@@ -175,7 +178,7 @@ async def test_a_response_that_rejects_takes_the_cookie(auth: AsyncAuth[User], t
 async def test_a_close_that_rejects_becomes_a_response_with_the_cookie(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """A rejected handshake is answered 403 either way, so a renewed session is not lost by it where the server can send headers."""
+    """A close before the accept becomes a 403 with the cookie of a renewed session."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     answer = await connect(socket(auth, validate, CLOSE), session_id)
@@ -193,7 +196,10 @@ async def test_a_close_that_rejects_becomes_a_response_with_the_cookie(
 async def test_a_close_that_rejects_stays_a_close_elsewhere(
     auth: AsyncAuth[User], time: Time
 ) -> None:
-    """Without a cookie, or where the server can't send headers; there the used id gives the successor to the next request."""
+    """A close stays a close without a cookie, or if the server can't send headers.
+
+    In the latter case the next request with the used id gets the successor.
+    """
     session_id = await log_in(auth)
     assert (await connect(socket(auth, validate, CLOSE), session_id)).messages == [CLOSE]
     time.pass_hours(25)
@@ -207,7 +213,7 @@ async def test_a_close_that_rejects_stays_a_close_elsewhere(
 async def test_after_a_rejection_nothing_is_renewed(
     auth: AsyncAuth[User], store: AsyncMemoryAdapter, time: Time
 ) -> None:
-    """The handshake is over, so the session stays what the client has."""
+    """After a rejection the handshake is over, and an idle session is not renewed."""
     session_id = await log_in(auth)
     time.pass_hours(25)
     assert (await connect(socket(auth, nothing, CLOSE, after=validate), session_id)).messages == [
@@ -217,7 +223,7 @@ async def test_after_a_rejection_nothing_is_renewed(
 
 
 async def test_a_secure_handshake_is_compared_as_https(auth: AsyncAuth[User]) -> None:
-    """wss and https are one origin; ws and https are two."""
+    """wss and https are the same origin; ws and https are not."""
     session_id = await log_in(auth)
     found: list[str | None] = []
 
@@ -235,7 +241,7 @@ async def test_a_secure_handshake_is_compared_as_https(auth: AsyncAuth[User]) ->
 
 
 def _with_headers(app: ASGIApp, headers: list[tuple[bytes, bytes]]) -> ASGIApp:
-    """The application, reached with just these headers."""
+    """Return the application with exactly these request headers."""
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "headers": headers}, receive, send)

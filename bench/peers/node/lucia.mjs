@@ -1,4 +1,4 @@
-// The original, npm's lucia over its adapter for sessions in Redis: as bench/worker.py does it, with the same loop.
+// A worker for Lucia JS over its session adapter for Redis, with the methods of bench/worker.py.
 // node --expose-gc lucia.mjs URL
 import { redis as redisSessions } from "@lucia-auth/adapter-session-redis";
 import { strict as assert } from "node:assert";
@@ -29,14 +29,19 @@ const [url] = process.argv.slice(2);
 const client = createClient({ url });
 await client.connect();
 const authWith = (activePeriod) =>
-	lucia({ env: "DEV", adapter: { user: users, session: redisSessions(client) }, sessionExpiresIn: { activePeriod, idlePeriod: HOUR } });
+	lucia({
+		env: "DEV",
+		adapter: { user: users, session: redisSessions(client) },
+		sessionExpiresIn: { activePeriod, idlePeriod: HOUR }
+	});
 const auth = authWith(HOUR);
-const hasty = authWith(-1); // whose sessions are due for renewal at once
+const hasty = authWith(-1); // its sessions are due for renewal at once
 
-const creating = (maker) => async (userId) => (await maker.createSession({ userId, attributes: {} })).sessionId;
+const creating = (maker) => async (userId) =>
+	(await maker.createSession({ userId, attributes: {} })).sessionId;
 const userIdOf = (session) => session.user.userId;
 const nothing = () => null;
-// Each operation's call, and what is looked at in its answer.
+// Each operation's call, and what extracts the value to check from its result.
 const calls = {
 	create: [creating(auth), Boolean],
 	again: [auth.validateSession, userIdOf],
@@ -46,7 +51,7 @@ const calls = {
 };
 const [create, validate] = [calls.create[0], calls.again[0]];
 
-// No answer is kept, as in drive() of bench/drive.py: whoever changes one changes the other.
+// The same loop as drive() of bench/drive.py, which keeps no result: change both together.
 const drive = async (call, look, { given, wanted }, count, callers) => {
 	let next = 0;
 	const work = async () => {
@@ -79,10 +84,12 @@ const answersOf = async (call, given, callers) => {
 	return answers;
 };
 const range = (begin, count) => Array.from({ length: count }, (_, index) => begin + index);
-// Concatenated strings are trees in V8 until somebody reads them: these are read here, and not while it is measured.
+// V8 keeps concatenated strings as trees until they are read. Flatten them outside of the
+// measured time.
 const flat = (text) => Buffer.from(text, "latin1").toString("latin1");
 const hex = (number, length) => flat(number.toString(16).padStart(length, "0"));
-const userIds = (count) => range(0, count).map((number) => hex(number % Math.ceil(count / SESSIONS_EACH), 32));
+const userIds = (count) =>
+	range(0, count).map((number) => hex(number % Math.ceil(count / SESSIONS_EACH), 32));
 const userOf = async (id) => {
 	try {
 		return userIdOf(await validate(id));
@@ -93,7 +100,8 @@ const userOf = async (id) => {
 };
 const checkSession = (session, id, userId) => {
 	const now = Date.now();
-	const [active, idle] = [session.activePeriodExpiresAt.getTime(), session.idlePeriodExpiresAt.getTime()];
+	const active = session.activePeriodExpiresAt.getTime();
+	const idle = session.idlePeriodExpiresAt.getTime();
 	assert.deepEqual(
 		[session.sessionId, session.user.userId, session.state, session.fresh],
 		[id, userId, "active", false]
@@ -106,7 +114,8 @@ let pool;
 let ready;
 let begun = 0;
 const give = (operation, given, users) => {
-	const wanted = { again: users, first: users, revoke: users.map(nothing) }[operation] ?? users.map(() => true);
+	const values = { again: users, first: users, revoke: users.map(nothing) };
+	const wanted = values[operation] ?? users.map(() => true);
 	if (operation === "again") pool = { given, wanted, users };
 	else [ready, begun] = [{ given, wanted, users }, 0];
 };
@@ -115,7 +124,9 @@ const sessionsOf = (operation, count) => {
 	const begin = begun;
 	begun += count;
 	assert(begun <= ready.given.length, "too few sessions are ready");
-	return Object.fromEntries(Object.entries(ready).map(([name, each]) => [name, each.slice(begin, begun)]));
+	return Object.fromEntries(
+		Object.entries(ready).map(([name, each]) => [name, each.slice(begin, begun)])
+	);
 };
 const methods = {
 	check: async () => {
@@ -147,20 +158,24 @@ const methods = {
 	prepare: async (operation, count) => {
 		const users = userIds(count);
 		const maker = creating(operation === "renew" ? hasty : auth);
-		give(operation, operation === "create" ? users : await answersOf(maker, users, PREPARERS), users);
+		const given = operation === "create" ? users : await answersOf(maker, users, PREPARERS);
+		give(operation, given, users);
 	},
 	run: async (operation, callers, count) => {
 		const sessions = sessionsOf(operation, count);
 		const seconds = await drive(...calls[operation], sessions, count, callers);
 		if (operation === "again" || operation === "first") {
 			const step = Math.max(1, Math.floor(sessions.given.length / SAMPLE));
-			for (let index = 0; index < sessions.given.length; index += step)
-				checkSession(await validate(sessions.given[index]), sessions.given[index], sessions.users[index]);
+			for (let index = 0; index < sessions.given.length; index += step) {
+				const id = sessions.given[index];
+				checkSession(await validate(id), id, sessions.users[index]);
+			}
 		}
 		return seconds;
 	},
 	create_all: async (count) => void (await answersOf(create, Array(count).fill("u1"), PREPARERS)),
-	revoke_all: async () => drive(auth.invalidateAllUserSessions, nothing, { given: ["u1"], wanted: [null] }, 1, 1)
+	revoke_all: async () =>
+		drive(auth.invalidateAllUserSessions, nothing, { given: ["u1"], wanted: [null] }, 1, 1)
 };
 
 for await (const line of createInterface({ input: process.stdin })) {

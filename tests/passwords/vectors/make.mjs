@@ -1,15 +1,20 @@
-// Makes the password vectors with the original's own code: npm's lucia-auth 1.8.0. Node 18 or newer.
+// Make the password vectors with the code of Lucia JS, npm's lucia-auth 1.8.0. Needs Node 18.
 //
 //     cd tests/passwords/vectors
 //     npm ci --ignore-scripts
-//     node make.mjs hashes > passwords.json               its hashes, with its own verdict on each
-//     python make_ours.py | node make.mjs judge > ours.json    its verdict on hashes of LuciaHash
+//     node make.mjs hashes > passwords.json
+//     python make_ours.py | node make.mjs judge > ours.json
 //
-// The salts are random, so each run gives other hashes.
+// passwords.json has hashes of Lucia JS, ours.json hashes of LuciaHash, both with the verdict of
+// Lucia JS. The salts are random, so each run makes other hashes.
 
 import { text } from "node:stream/consumers";
 import { webcrypto } from "node:crypto";
-import { generateScryptHash, validateScryptHash, convertUint8ArrayToHex } from "./node_modules/lucia-auth/utils/crypto.js";
+import {
+	generateScryptHash,
+	validateScryptHash,
+	convertUint8ArrayToHex
+} from "./node_modules/lucia-auth/utils/crypto.js";
 import { generateRandomString } from "./node_modules/lucia-auth/utils/nanoid.js";
 import scrypt from "./node_modules/lucia-auth/scrypt/index.js";
 
@@ -42,7 +47,7 @@ const passwords = {
 	"long ligature": "\uFDFA"
 };
 
-/** What the releases before "s2:" stored: SALT:KEY, with a block size of 8. */
+/** Return a hash as releases before "s2:" stored it: SALT:KEY, with a block size of 8. */
 const older = async (password) => {
 	const salt = generateRandomString(16);
 	const bytes = (value) => new TextEncoder().encode(value);
@@ -54,7 +59,10 @@ const hashes = async () => {
 	const rows = [];
 	for (const [name, password] of Object.entries(passwords)) {
 		const normalized = password.normalize("NFKC");
-		const add = async (format, hash) => rows.push({ name, format, password, hash, original_valid: await validateScryptHash(password, hash) });
+		const add = async (format, hash) => {
+			const original_valid = await validateScryptHash(password, hash);
+			rows.push({ name, format, password, hash, original_valid });
+		};
 		await add("s2", await generateScryptHash(password));
 		await add("older", await older(normalized));
 		if (normalized !== password) await add("older, not normalized", await older(password));

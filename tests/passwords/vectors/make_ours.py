@@ -1,4 +1,4 @@
-"""Hashes that LuciaHash writes for the passwords of passwords.json, for the original to judge: see make.mjs."""
+"""Print hashes of LuciaHash for the passwords of passwords.json; see make.mjs."""
 
 import json
 import sys
