@@ -188,6 +188,8 @@ class PlainSteps:
         self, session: str, marker_key: str, marker: bytes
     ) -> Operation[tuple[bytes | None, int] | None]:
         if (yield Call("MGET", (session,)))[0] is not None:
+            # DEL is executed even if SET writes nothing. That is safe: whoever wrote the marker
+            # that is there has deleted the session before it or with it, and ids are used once.
             write = Call("SET", (marker_key, marker, "NX", "PX", MARKER_MS))
             written, deleted = yield Transaction((write, Call("DEL", (session,))))
             if written:
@@ -285,6 +287,8 @@ class ClusterStore(BaseStore):
             )
         record = encode_row(row)
         key, index = self._layout.session_key(row.id), self._layout.index_key(row.user_id)
+        # With a short life, and before its entry: whenever this process dies, the session is in the
+        # index, or it expires and nobody knows its id (I1).
         written = yield Call("SET", (key, record, "NX", "PX", PROVISIONAL_MS))
         # The same record is our own: the command was sent twice (I4).
         if not written and (yield Call("MGET", (key,)))[0] != record:
@@ -343,6 +347,7 @@ class ClusterStore(BaseStore):
                 yield from self._remove_from_index(index, [used_id.encode()])
             self._tracking.renewed(used_id, successor.id)
             return successor
+        # The session before its entry: without the entry no sign-out would find it (I1).
         yield Call("DEL", (self._layout.session_key(successor.id),))
         yield from self._remove_from_index(index, [successor.id.encode()])
         next_id = successor_within_grace(existing, found[1])

@@ -158,7 +158,9 @@ class Revocations:
 
     def all(self) -> list[str]:
         """Return what a replay revokes: the revoked ids, newest first, and their used ids."""
+        # Copies: other threads may add to the deques, which must not change while iterated.
         found = dict.fromkeys(id_ for _, id_ in reversed(tuple(self._revoked)))
+        # The newest renewal first, so that a whole chain is found from its revoked end.
         for _, used_id, successor_id in reversed(tuple(self._renewed)):
             if successor_id in found:
                 found[used_id] = None
@@ -186,8 +188,10 @@ class Revocations:
             waiting = [id_ for id_ in waiting if id_ not in revoked]
             self._waiting = demand, waiting
             if not waiting:
+                # First cleared, then compared: another thread may demand a replay in between, and
+                # in the other order this one would clear it.
                 self.due = False
-                if self.changes != demand:  # demanded meanwhile, by another thread
+                if self.changes != demand:
                     self.due = True
 
 

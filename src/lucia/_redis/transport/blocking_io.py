@@ -83,7 +83,7 @@ def connect(connection: Any, end: float) -> None:
     in_thread("lucia-connect", connection.connect, done)
     try:
         done.result(seconds_until(end))
-    except BaseException:
+    except BaseException:  # the thread can't be stopped, and may still connect
         done.add_done_callback(lambda _: connection.disconnect())
         raise
 
@@ -100,6 +100,7 @@ def is_clean(connection: Any, end: float) -> bool:
 def send(connection: Any, commands: Sequence[Words], end: float) -> None:
     """Send commands by the deadline, which holds for reading their replies too."""
     connection._sock.deadline = end
+    # False: no health check, which sends a PING and reads its reply before.
     connection.send_packed_command([b"".join(connection.pack_commands(commands))], False)
 
 

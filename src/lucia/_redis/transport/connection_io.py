@@ -150,6 +150,8 @@ async def is_clean(connection: Any) -> bool:
 
 async def drop(connection: Any) -> None:
     """Close a connection without waiting for the other side, which may be frozen."""
+    # Aborted first, since disconnect() sends what is still buffered: a command that was given up
+    # could arrive later, after a revocation.
     transport = getattr(getattr(connection, "_writer", None), "transport", None)
     if transport is not None:
         transport.abort()

@@ -78,6 +78,8 @@ async def _first_task(
     finally:
         for task in tasks:
             task.cancel()
+        # Calls that are cancelled still close their connections. And gather() takes the errors of
+        # those that have failed meanwhile: asyncio would log them as never retrieved.
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -76,6 +76,8 @@ def key_per_primary(
         primaries: the primary of each slot.
         slot_of: returns the slot of a key.
     """
+    # With a hash tag in the prefix, all these keys are in one slot: the loop would never find a key
+    # of another primary.
     has_tag = slot_of(f"{prefix}{{0}}") == slot_of(f"{prefix}{{1}}")
     count = 1 if has_tag else len(set(primaries.values()))
     found: dict[Address, str] = {}

@@ -194,6 +194,7 @@ class AsyncMaster:
             raise errors[-1] if errors else StoreUnavailable("no Sentinel answered in time")
         number, address = found
         self._order = [number, *(other for other in self._order if other != number)]
+        # The connections to the former master are closed before one to the new master is made.
         before, self._address = self._address, address
         if before not in (None, address):
             await self._on_move()
@@ -415,6 +416,7 @@ class AsyncClusterRoute:
 
     async def _read_map(self, seconds: float) -> None:
         """Replace the map by the first complete one that a node has (T6)."""
+        # As they are now: what is learned while the map is read may be newer than the map.
         corrections, suspects = self._corrections, set(self._suspects)
         unjoined: list[Address] = []
         calls = [
@@ -489,6 +491,7 @@ class AsyncClusterRoute:
         server = self._servers.get(address)
         if server is None:
             server = self._make_server(address, ConnectionMonitor(self._revocations, address))
+            # Among threads another one may have been first.
             server = self._servers.setdefault(address, server)
         return server
 
