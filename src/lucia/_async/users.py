@@ -283,6 +283,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         proven = False
         try:
             proven = await self._still_proven(row, password, address)
+        # Also if an error or a cancellation ends the check: nobody is told this session's id.
         finally:
             if not proven:
                 await self.invalidate_session(session.session_id)
@@ -495,6 +496,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         if row is None or row.expires is None:
             return await self._matches(row, password, address)
         attempt = await self._guard.begin_single_use(row, self._clock())
+        # An attempt too many is verified too, against the dummy: its time tells nothing.
         try:
             matches = await self._matches(None if attempt.wait else row, password, address)
         except BaseException:
@@ -550,6 +552,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         return password is not None and await self._matches(current, password, address)
 
     async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
+        # Renewed first, and then the successor is kept: the id that was known before is dead.
         kept = None if keep is None else await self._renew_own(user_id, keep)
         spared = await self.invalidate_all_user_sessions(
             user_id, keep=None if kept is None else kept.session_id

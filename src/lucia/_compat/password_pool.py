@@ -88,6 +88,7 @@ class _Jobs:
         return self._hasher.hash(password)
 
     def verify(self, password: str, hashed: str) -> bool:
+        # First, though it may not be needed: otherwise the first unknown name would take longer.
         self._get_dummy()
         began = self._timer()
         is_right = self._hasher.verify(password, hashed)
@@ -139,6 +140,7 @@ class _Turn:
         """Do the job unless its caller was cancelled; return a function that sets the result."""
         if not self.future.set_running_or_notify_cancel():
             return lambda: None
+        # Also an error that is no Exception: the caller waits for this future alone.
         try:
             return partial(self.future.set_result, self.job())
         except BaseException as error:
@@ -182,6 +184,7 @@ class _Turns:
                 return True
             refused = self._pop_heaviest(turn.owner) if len(self._waiting) == self._queue else None
             self._waiting.append(turn)
+        # Not under the lock, which the callbacks of the refused future take.
         if refused is not None:
             refused.refuse()
         return False
@@ -204,6 +207,7 @@ class _Turns:
         if not self._waiting:
             return None
         recent = Counter(self._recent)
+        # Of equal ones, min() returns the first: the oldest.
         turn = min(self._waiting, key=lambda turn: recent[turn.owner])
         self._waiting.remove(turn)
         self._begin(turn)
@@ -211,6 +215,7 @@ class _Turns:
 
     def _pop_heaviest(self, newcomer: str) -> _Turn:
         load = Counter([*self._recent, *(turn.owner for turn in self._waiting)])
+        # Reversed, since of equal ones max() returns the first: the newest has waited for the least.
         heaviest = max(reversed(self._waiting), key=lambda turn: load[turn.owner], default=None)
         if heaviest is None or load[heaviest.owner] <= load[newcomer] + 1:
             overloaded("passwords to be hashed")

@@ -407,6 +407,7 @@ class ClusterStore(BaseStore):
         # Beside other writers an id without a session may be a login that is not complete.
         if self._layout.index.legacy_writers:
             others = [id_ for id_ in others if to_text(id_) in revoked]
+        # Only the ids that were read: since then a login may have added another one (I1).
         yield from self._remove_from_index(index, others)
         return found is not None
 

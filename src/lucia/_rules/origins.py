@@ -101,8 +101,10 @@ def check_origin(context: RequestLike, trusted: Collection[Origin]) -> OriginFai
     # request's URL is not the browser's, and comparing it would refuse the own pages.
     if not sites:
         return _check_origin_header(context, {*trusted, _own_origin(context.url)})
+    # "none": the person caused the request, by the address bar or a bookmark, and no page did.
     if sites in (["same-origin"], ["none"]):
         return None
+    # The own origin is not trusted here: the browser says that the page is of another one.
     if sites in (["same-site"], ["cross-site"]):
         return _check_origin_header(context, trusted)
     return OriginFailure("one valid Sec-Fetch-Site", _shown(sites))

@@ -69,7 +69,11 @@ class FailureRule(NamedTuple):
         counted = [failed_at for failed_at in failures if self.counts(failed_at, now)]
         if len(counted) < self.free:
             return 0, len(counted)
+        # The exponent is limited, since a store keeps no more failures than that, and a larger one
+        # would only make a huge number.
         wait = min(self.first << min(len(counted), self.kept) - self.free, self.longest)
+        # Not longer than the wait itself, though the last failure may lie in the future, if the
+        # clock was set back.
         return max(0, min(max(counted) + wait - now, wait)), len(counted)
 
 

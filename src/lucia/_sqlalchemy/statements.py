@@ -51,11 +51,9 @@ _LONGEST_CHAIN: Final = 100
 
 
 def before_savepoint(tables: AuthTables, dialect: str) -> Sequence[Executable]:
-    """Return the statements to execute before a SAVEPOINT; they change nothing.
-
-    SQLite's driver begins a transaction before a write but not before a SAVEPOINT. Releasing that
-    would then commit.
-    """
+    """Return the statements to execute before a SAVEPOINT; they change nothing."""
+    # SQLite's driver begins a transaction before a write but not before a SAVEPOINT. Releasing that
+    # would then commit.
     return [delete(tables.key).where(false())] if dialect == "sqlite" else []
 
 
@@ -108,6 +106,7 @@ def set_user(
     )
     if key is not None:
         yield insert(tables.key).values(_key_values(key))
+    # Read again: columns that were not given have their defaults now.
     return user_row(tables, (yield _select_user(tables, user_id)).rows[0])
 
 
@@ -256,11 +255,7 @@ def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now:
 def renew_session(
     tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int
 ) -> Steps[SessionRow | None]:
-    """Replace a session by its successor, once.
-
-    Of several renewals at once, one changes the row in the first statement. The others change none,
-    and follow the successor that is in it.
-    """
+    """Replace a session by its successor, once."""
     sessions = check_sessions(tables)
     live = and_(
         equals(sessions.c.id, session_id),
@@ -273,6 +268,8 @@ def renew_session(
         "active_expires": now + grace if grace else 0,
         "idle_expires": now + MARKER_MS,
     }
+    # The UPDATE decides: of several renewals at once, one changes the row. The others wait for its
+    # commit, change none, and follow the successor that is in it.
     if not (yield update(sessions).where(live).values(used)).changed:
         end = yield from _follow_chain(tables, session_id, now, locked=True)
         return end if end is not None and end.user_id == successor.user_id else None
@@ -328,16 +325,11 @@ def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[int]:
 
 
 def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[int]:
-    """Delete a user's sessions.
-
-    The DELETE is repeated until it finds nothing: it waits for a renewal in progress, but deletes
-    only rows that were there when it began. The successor, committed meanwhile, needs another one.
-
-    Returns:
-        How many sessions were revoked.
-    """
+    """Delete a user's sessions; return how many were revoked."""
     sessions = check_sessions(tables)
     count = 0
+    # Until it finds nothing: the DELETE waits for a renewal in progress, but deletes only rows that
+    # were there when it began. The successor, committed meanwhile, needs another one.
     while changed := (yield delete(sessions).where(equals(sessions.c.user_id, user_id))).changed:
         count += changed
     return count
@@ -351,10 +343,6 @@ def delete_other_sessions(
 ) -> Steps[tuple[bool, int]]:
     """Delete a user's sessions but for one, or what that was renewed to.
 
-    Used rows stay: requests in flight follow those of the kept session, and the others lead to
-    nothing. So a DELETE that changes no row does not prove that a renewal's successor was seen: a
-    SELECT finds out each time whether another live session is there.
-
     Returns:
         Whether the session was kept, and how many sessions were revoked.
     """
@@ -362,10 +350,14 @@ def delete_other_sessions(
     end = yield from _lock_end_of_chain(sessions, user_id, keep, now)
     if end is None:
         return False, (yield from delete_sessions_by_user_id(tables, user_id))
+    # Used rows stay: requests in flight follow those of the kept session, and the others lead to
+    # nothing.
     others = and_(
         equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None)
     )
     count = (yield delete(sessions).where(others)).changed
+    # A DELETE that changes no row does not prove that it saw the successor of a renewal in
+    # progress, since the used row stays. So a SELECT looks for another live session each time.
     while (yield _locking_read(select(sessions.c.id).where(others))).rows:
         count += (yield delete(sessions).where(others)).changed
     return True, count
@@ -374,13 +366,10 @@ def delete_other_sessions(
 def _lock_end_of_chain(
     sessions: Table, user_id: str, session_id: str, now: int
 ) -> Steps[str | None]:
-    """Return the id of the live session that a chain leads to, if it is this user's.
-
-    Its row is locked by a write that changes nothing, so that no renewal replaces it before the
-    commit.
-    """
+    """Lock the live session that a chain leads to, if it is this user's, and return its id."""
     for _ in range(_LONGEST_CHAIN):
         own = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, user_id))
+        # Locked by a write that changes nothing, so that no renewal replaces it before the commit.
         if (
             yield update(sessions)
             .where(own, _live(sessions, now))
@@ -400,11 +389,9 @@ def _select_used(sessions: Table, which: ColumnElement[bool]) -> Select[Any]:
 
 
 def _locking_read(statement: Select[Any]) -> Select[Any]:
-    """Read the newest committed rows, not those from when the transaction began to read.
-
-    At REPEATABLE READ, MySQL and MariaDB write to the newest rows, but a SELECT reads older ones
-    unless it locks them. Without a lock it would not find the row that a write has just waited for.
-    """
+    """Read the newest committed rows, not those from when the transaction began to read."""
+    # At REPEATABLE READ, MySQL and MariaDB write to the newest rows, but a SELECT reads older ones
+    # unless it locks them: it would not find the row that a write has just waited for.
     return statement.with_for_update()
 
 
@@ -417,13 +404,11 @@ def _live(sessions: Table, now: int) -> ColumnElement[bool]:
 
 
 def _delete_expired_used_rows(sessions: Table, user_id: str, now: int) -> Steps[None]:
-    """Delete the user's used rows that nothing follows any more.
-
-    They are read first, without a lock: in MySQL and MariaDB a DELETE by the user's id would lock
-    all rows of the user, and any two renewals of one user would be a deadlock.
-    """
+    """Delete the user's used rows that nothing follows any more."""
     own = equals(sessions.c.user_id, user_id)
     expired = and_(own, sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
+    # Read first, without a lock: in MySQL and MariaDB a DELETE by the user's id would lock all rows
+    # of the user, and any two renewals of one user would be a deadlock.
     found = (yield select(sessions.c.id).where(expired)).rows
     for block in _blocks([row.id for row in found]):
         yield delete(sessions).where(is_one_of(sessions.c.id, block))
@@ -467,6 +452,7 @@ def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]
     row = select(*(literal(value, table.c[name].type) for name, value in values.items())).where(
         equals(tables.user_id, values["user_id"])
     )
+    # Without preserve_rowcount, SQLAlchemy keeps the row counts of UPDATE and DELETE alone.
     return (
         insert(table)
         .from_select(list(values), row.select_from(tables.user))

@@ -359,6 +359,8 @@ def is_one_of(column: ColumnElement[Any], texts: Sequence[str]) -> ColumnElement
 
 
 def _utf8(column: ColumnElement[Any]) -> ColumnElement[bytes]:
+    # First to one character set: the column's may differ from the connection's, and then the same
+    # text has other bytes.
     return sql_cast(sql_cast(column, mysql.CHAR(charset="utf8mb4")), LargeBinary)
 
 
@@ -478,6 +480,7 @@ def retry_pause(attempt: int) -> float:
 
 def hide_parameters(error: StatementError) -> None:
     """Remove the statement's values (ids, hashes, attributes) from this error and its causes."""
+    # The longest first: without a shorter one that is part of it, a longer one would not be found.
     secrets = sorted(_quotable(error.params), key=len, reverse=True)
     error.hide_parameters = True
     error.params = None

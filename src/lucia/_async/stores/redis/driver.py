@@ -254,8 +254,7 @@ class AsyncRedisDriver:
         fewest = barrier.replicas
         while waiting and fewest >= barrier.replicas:
             node, key = waiting.popitem()
-            # WAIT covers the writes before it on its own connection; without one it would return at
-            # once. Replication keeps the order of writes, so this one covers the revocation too.
+            # On a connection that has written nothing, WAIT would return at once.
             write = Call("SET", (key, barrier.value, "PX", 1_000))
             wait = Call("WAIT", (barrier.replicas, barrier.milliseconds))
             command = OnNode(node, (write, wait))
@@ -388,7 +387,7 @@ def _encoded(arguments: Sequence[Argument]) -> list[bytes | int]:
 
 def _error_in(replies: Sequence[Reply]) -> Exception | None:
     """Return the first reply that is an error; a transaction's are within the last reply."""
-    # Before EXEC: a command that the server did not queue is the reason why EXEC fails.
+    # The first one is the reason: after a command that was not queued, EXEC only says so.
     for reply in replies:
         if isinstance(reply, Exception):
             return reply
