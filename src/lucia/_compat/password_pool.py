@@ -215,7 +215,7 @@ class _Turns:
 
     def _pop_heaviest(self, newcomer: str) -> _Turn:
         load = Counter([*self._recent, *(turn.owner for turn in self._waiting)])
-        # Reversed, since of equal ones max() returns the first: the newest has waited for the least.
+        # Of equal ones, max() returns the first, here the newest, which has waited least.
         heaviest = max(reversed(self._waiting), key=lambda turn: load[turn.owner], default=None)
         if heaviest is None or load[heaviest.owner] <= load[newcomer] + 1:
             overloaded("passwords to be hashed")

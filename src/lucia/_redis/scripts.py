@@ -132,8 +132,8 @@ if not redis.call('MGET', KEYS[1])[1] then
 end
 if tonumber(ARGV[4]) <= now then return {ALREADY_EXPIRED} end
 index_length(KEYS[3])
--- The used session goes last: nothing is undone, and if the server refuses a write, the session must
--- not be lost (I5).
+-- The used session goes last: nothing is undone, and if the server refuses a write, the session
+-- must not be lost (I5).
 if not redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PXAT', ARGV[4]) then return {TAKEN} end
 redis.call('SET', KEYS[4], ARGV[5], 'PX', ARGV[6])
 redis.call('DEL', KEYS[1])
