@@ -537,10 +537,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
         )
 
     async def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
-        """Return whether the key still exists with the same password, and consume a single-use key.
-
-        Its hash may differ if a concurrent login has replaced it; then verify once more.
-        """
+        """Return whether the key still has the same password, and consume a single-use key."""
         if row.expires is not None:
             await self._consume(row)
             return await self._get_user(row.user_id) is not None
@@ -549,6 +546,7 @@ class AsyncUserMethods(AsyncSessionMethods[UserT]):
             return False
         if current.hashed_password == row.hashed_password:
             return True
+        # A concurrent login may have replaced the hash by another one of the same password.
         return password is not None and await self._matches(current, password, address)
 
     async def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:

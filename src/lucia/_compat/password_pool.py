@@ -111,15 +111,13 @@ class _Jobs:
             return self._dummy
 
     def _work_until(self, end: float) -> None:
-        """Use processor time until the timer shows ``end``.
-
-        The steps are few and long, since between them this thread needs the GIL.
-        """
+        """Use processor time until the timer shows ``end``."""
         rounds, now = 1, self._timer()
         while now < end:
             work(rounds)
             before, now = now, self._timer()
             took = max(now - before, 1e-9)
+            # Few and long steps, since between them this thread needs the GIL.
             rounds = max(1, min(8 * rounds, int(0.9 * rounds * (end - now) / took)))
 
 

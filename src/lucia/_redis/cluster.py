@@ -177,6 +177,7 @@ class PlainSteps:
         if index.legacy_writers:
             replies = yield Transaction((*added, Call("PERSIST", (key,))))
             return cast("int", replies[len(added) - 1])
+        # Together with the entry: a crash must not leave an index without an expiry (I3).
         replies = yield Transaction((*added, *(() if is_endless else (first, longer))))
         length = cast("int", replies[len(added) - 1])
         # The index was emptied since PTTL, so this one is new, and ours.
@@ -372,11 +373,12 @@ class ClusterStore(BaseStore):
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         """Read a user's sessions, in the order of the index.
 
-        Sessions that have expired although their keys exist get their expiry. Dead ids are removed
-        from the index, but not beside ``legacy_writers``, whose session may not be written yet.
+        Sessions that have expired although their keys exist get their expiry, and dead ids are
+        removed from the index.
         """
         rows, dead = yield from self._read_user_sessions(user_id)
         yield from expire_dead_sessions(self._layout, rows, now)
+        # Beside other writers an id without a session may be a login that is not complete.
         if not self._layout.index.legacy_writers:
             yield from self._remove_from_index(self._layout.index_key(user_id), dead)
         return rows
@@ -414,14 +416,12 @@ class ClusterStore(BaseStore):
     def _ids_of_login(
         self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], live: SessionRow
     ) -> Operation[set[str | None]]:
-        """Return all ids of one login: a chain of renewals, and ids whose session has its handle.
-
-        A renewal in progress has put its successor into the index already, and no marker names it
-        yet: the handle, which a renewal does not change, tells that it is this login's.
-        """
+        """Return all ids of one login: its chain of renewals, and sessions that have its handle."""
         found = set[str | None](chain)
         for block in Blocks(ids):
             rows = decode_rows(user_id, block, (yield from self._read_records(block)))
+            # A renewal in progress has put its successor into the index already, and no marker
+            # names it yet: by the handle, which a renewal does not change, it is this login's.
             found.update(row.id for row in rows if handle_of(row) == handle_of(live))
         return found
 

@@ -348,9 +348,9 @@ def ids_without_record(ids: Sequence[bytes], records: Sequence[bytes | None]) ->
 def expire_dead_sessions(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:
     """Set the expiry of sessions that are past their idle end although their keys exist (I3).
 
-    Lucia JS writes such keys: it gives them a time to live of 57 years. ``PEXPIREAT`` deletes them
-    only if they have expired by the server's clock too.
+    Lucia JS writes such keys: it gives them a time to live of 57 years.
     """
+    # Not by DEL: PEXPIREAT deletes only what has expired by the server's clock too.
     for block in Blocks([row for row in rows if row.idle_expires < now]):
         yield Batch(
             tuple(
@@ -363,9 +363,9 @@ def is_prune_due(layout: Layout, length: int) -> bool:
     """Whether a login that made an index this long checks some of its entries for dead ids.
 
     Every eighth login does from the sixteenth session on, which bounds the dead ids (I7) at no cost
-    to most logins. Never beside other writers: there, an id without a session may be a login whose
-    session is not written yet.
+    to most logins.
     """
+    # Beside other writers an id without a session may be a login that is not complete.
     return (
         length >= 2 * PRUNE_SAMPLE_SIZE
         and not length % PRUNE_SAMPLE_SIZE

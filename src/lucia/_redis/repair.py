@@ -202,12 +202,9 @@ def prefix_pattern(prefix: str) -> bytes:
 
 
 def call_all(node: str, calls: Sequence[Call]) -> Operation[list[Reply]]:
-    """Send commands on any keys, and return their replies.
-
-    On a single server they are sent in small batches, so that other clients are served in
-    between.
-    """
+    """Send commands on any keys, and return their replies."""
     replies: list[Reply] = []
+    # In small batches, so that the server serves other clients in between.
     for start in range(0, len(calls), CALLS_PER_BATCH):
         some = tuple(calls[start : start + CALLS_PER_BATCH])
         replies += yield OnNode(node, some) if node == "" else Batch(some)
@@ -285,16 +282,14 @@ class Repair:
         return [row for row, record in zip(absent, records, strict=True) if record is not None]
 
     def are_indexed(self, node: str, entries: Sequence[Entry]) -> Operation[list[bool]]:
-        """Return for each key of an index and id whether the id is in it.
-
-        ``LPOS`` reads a list from one end. So the searches of one batch are limited by the lengths
-        of the lists, for the server to serve others in between.
-        """
+        """Return for each key of an index and id whether the id is in it."""
         index, keys = self._layout.index, list(dict.fromkeys(key for key, _ in entries))
         lengths = dict(
             zip(keys, (yield from call_all(node, [index.length(key) for key in keys])), strict=True)
         )
         found: list[bool] = []
+        # LPOS reads a list from one end. So the searches of one batch are limited by the lengths of
+        # the lists, for the server to serve others in between.
         for some in _in_parts(entries, [lengths[key] for key, _ in entries]):
             replies = yield from call_all(node, [index.find(key, id_) for key, id_ in some])
             found += [index.is_found(reply) for reply in replies]

@@ -120,12 +120,10 @@ class Revocations:
             self._first_places_known = True
 
     def is_changed(self, place: object, history: bytes | None) -> bool:
-        """Whether the server at this place has another history than the known one.
-
-        Where it can't be told (None), a connection after one that was lost counts as a change.
-        """
+        """Whether the server at this place has another history than the known one."""
         before = self._histories.get(place, _NEW if self._first_places_known else _UNSEEN)
         now = history or _UNTOLD
+        # Where the server does not tell, it may be another one after each lost connection.
         return before != _UNSEEN and (before != now or (now == _UNTOLD and self._lost))
 
     def met(self, place: object, history: bytes | None) -> int:
@@ -229,13 +227,13 @@ class ConnectionMonitor:
     def check(self, reply: Reply) -> None:
         """Refuse a connection with such a reply to ``INFO replication``.
 
-        A replica's answers may be older than a revocation. (In a cluster it points to its primary.)
-
         Raises:
             Exception: the connection must not be used.
         """
         if closes_connection(reply) or is_transient(reply):
             raise reply
+        # A replica's answers may be older than a revocation. In a cluster it redirects to its
+        # primary instead.
         if self.place is None and is_replica(reply):
             raise ConnectionError("the server is a replica: waiting for a primary")
 

@@ -400,12 +400,10 @@ class SingleServerStore(BaseStore):
         return values
 
     def _prune(self, index: str, dead: Sequence[bytes]) -> Operation[None]:
-        """Remove ids from the index whose session is gone (I7).
-
-        A session and its index entry are written in one step, and ids are used once (I6): an id
-        without a session stays without one. Not so beside ``legacy_writers``, which write the entry
-        first: there, nothing is pruned.
-        """
+        """Remove ids from the index whose session is gone (I7)."""
+        # A session and its index entry are written in one step, and ids are used once (I6): an id
+        # without a session stays without one. Not so beside other writers, which may write the
+        # entry first.
         if self._layout.index.legacy_writers:
             return
         for start in range(0, len(dead), MAX_PRUNED_PER_SCRIPT):

@@ -220,13 +220,11 @@ def _all_or_none(keys: ThrottleKeys, attempts: Iterable[Attempt]) -> Operation[A
 
 
 def _counted(rule: FailureRule, entries: Iterable[bytes]) -> dict[bytes, int]:
-    """Return the entries that passed, and their times, oldest first.
-
-    Each is judged by those before it, as it was when it was made.
-    """
+    """Return the entries that passed, and their times, oldest first."""
     counted: dict[bytes, int] = {}
     for entry in entries:
         at = _time_of(entry)
+        # Judged by those before it, as it was when it was made.
         if len(counted) < rule.free or rule.judge(counted.values(), at)[0] == 0:
             counted[entry] = at
     return counted

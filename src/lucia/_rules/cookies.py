@@ -127,11 +127,9 @@ class Cookie:
 
 
 def create_session_cookie(session: Session | None, options: SessionCookie, env: Env) -> Cookie:
-    """Return the cookie that carries ``session``, or the one that clears it.
-
-    They differ only in value and expiry: browsers replace a cookie only by one with the same name,
-    path and domain.
-    """
+    """Return the cookie that carries ``session``, or the one that clears it."""
+    # They differ only in value and expiry: browsers replace a cookie only by one with the same
+    # name, path and domain.
     return Cookie(
         name=options.name,
         value="" if session is None else session.session_id,

@@ -191,8 +191,7 @@ class Throttle:
     def single_use_rule(self, row: KeyRow, now: int) -> dict[str, FailureRule]:
         """Return the rule of an attempt with this single-use key, which lives as long as the key.
 
-        Empty if there is no limit or no password to guess. The name has the password's hash in it,
-        so that a later key with the same id has a count of its own.
+        Empty if there is no limit or no password to guess.
         """
         if (
             self.single_use_failures is None
@@ -201,6 +200,7 @@ class Throttle:
             or now > row.expires
         ):
             return {}
+        # With the hash of the password, so that a later key with the same id has its own count.
         name = failure_name("single-use", f"{row.id}\0{row.hashed_password}")
         return {
             name: FailureRule(

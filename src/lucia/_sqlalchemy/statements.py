@@ -72,14 +72,13 @@ def why_refused(
 ) -> Steps[LuciaError | None]:
     """Find out why an insert was refused.
 
-    The rows that are there tell: error texts and codes differ between databases. An id is also
-    taken if the column's collation takes it for an existing one, so the ids are not compared byte
-    for byte.
-
     Returns:
         DuplicateKeyId or DuplicateSessionId if that id is taken, InvalidUserId if the user is
         missing, else None.
     """
+    # By the rows that are there, since error texts and codes differ between databases. An id is
+    # also taken if the column's collation takes it for an existing one, so ids are not compared
+    # byte for byte.
     taken_key = select(tables.key.c.id).where(tables.key.c.id == key_id)
     if key_id is not None and (yield _locking_read(taken_key)).rows:
         return DuplicateKeyId()
@@ -113,11 +112,10 @@ def set_user(
 def delete_user(tables: AuthTables, user_id: str) -> Steps[int | None]:
     """Delete a user, their keys and their sessions.
 
-    First what refers to the user: a foreign key may forbid to delete the user before.
-
     Returns:
         How many sessions were revoked; None without a table of sessions.
     """
+    # First what refers to the user: a foreign key may forbid to delete the user before.
     yield from delete_keys_by_user_id(tables, user_id)
     count = None
     if tables.session is not None:
@@ -229,19 +227,17 @@ def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
 def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now: int) -> Steps[int]:
     """Store the session of a new login, and revoke the user's oldest logins beyond the limit.
 
-    Each login locks the user's row, without writing to it, until it is committed. So a user's
-    logins run one after the other, and each sees the ones before. There are two exceptions, after
-    which one login too many may be left until the next: at PostgreSQL's REPEATABLE READ a
-    transaction does not see what was committed since it began, and for SQL Server SQLAlchemy makes
-    no lock clause.
-
-    A session that a renewal is about to replace is still listed; its successor is revoked with it.
+    One login too many may be left until the next at PostgreSQL's REPEATABLE READ and on SQL Server.
 
     Returns:
         How many sessions were revoked.
     """
     # SQLite can't lock a row: a write, even of nothing, locks its database.
     yield delete(check_sessions(tables)).where(false())
+    # Each login locks the user's row, without writing to it, until it is committed. So a user's
+    # logins run one after the other, and each sees the ones before. But at PostgreSQL's REPEATABLE
+    # READ a transaction does not see what was committed since it began, and for SQL Server
+    # SQLAlchemy makes no lock clause.
     yield (
         select(tables.user_id)
         .where(equals(tables.user_id, session.user_id))
@@ -249,6 +245,7 @@ def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now:
     )
     yield from set_session(tables, session)
     rows = yield from get_sessions_by_user_id(tables, session.user_id)
+    # A session that a renewal is about to replace is still listed: its successor is revoked too.
     return (yield from delete_sessions(tables, surplus_sessions(rows, session, limit, now), now))
 
 

@@ -73,13 +73,12 @@ class TimedSocket:
 def connect(connection: Any, end: float) -> None:
     """Connect in a thread of its own, so that the deadline holds wherever it hangs.
 
-    Looking up a name, connecting to each of several addresses, and TLS have no common limit.
-
     Raises:
         TimeoutError: the deadline has passed; the connection is closed once its thread is done.
     """
     done: Future[None] = Future()
     _use_timed_socket(connection, end)
+    # Looking up a name, connecting to each of several addresses, and TLS have no common limit.
     in_thread("lucia-connect", connection.connect, done)
     try:
         done.result(seconds_until(end))

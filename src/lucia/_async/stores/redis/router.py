@@ -201,10 +201,8 @@ class AsyncMaster:
         return address
 
     async def _ask(self, number: int, _seconds: float) -> tuple[int, Address]:
-        """Ask one Sentinel; return its number, and the address that it told.
-
-        The connection is opened for this: one that was idle since the last failover may be dead.
-        """
+        """Ask one Sentinel; return its number, and the address that it told."""
+        # On a new connection: one that was idle since the last failover may be dead.
         finder = self._topology.copy_finder(number, self._seconds / 2)
         try:
             return number, await finder.discover_master(self._topology.service)
