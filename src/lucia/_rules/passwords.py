@@ -460,6 +460,7 @@ def _fault(password: str) -> str | None:
 
 def _new_secret(password: str) -> bytes:
     """Return the bytes to hash for a new password."""
+    # First, since normalising is quadratic in combining marks.
     check_new_password(password)
     return unicodedata.normalize("NFKC", password).encode()
 

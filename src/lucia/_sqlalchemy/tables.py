@@ -478,6 +478,7 @@ def hide_parameters(error: StatementError) -> None:
     error.params = None
     for link in _chain(error):
         link.args = tuple(_without(secrets, value) for value in link.args)
+        # Drivers keep texts in attributes too, as asyncpg does in detail.
         vars(link).update(
             {
                 name: _without(secrets, value)

@@ -400,6 +400,8 @@ class _Link:
                 await asyncio.sleep(self._pause)
                 self._entries.sweep()
                 asked, read = self._newest
+                # Not by PING, for which the server's user may have no right. Entries do not live
+                # longer by it.
                 if asked + ENTRY_SECONDS > self._entries.clock() and self.is_open:
                     await self.ask([read], self._seconds, _nothing, keeps=False)
                 else:
