@@ -116,10 +116,8 @@ class Limiter:
             return self._suppressed.pop(event, 0)
 
     def _windows_of(self, event: str, now: float) -> dict[str, tuple[float, int]]:
-        """Return for each subject when its current minute began, and its lines since.
-
-        Each event has its own subjects: a flood of one event must not suppress lines of another.
-        """
+        """Return for each subject when its current minute began, and its lines since."""
+        # Each event has its own subjects: a flood of one event must not suppress lines of another.
         windows = self._windows.setdefault(event, {})
         if len(windows) >= MOST_COUNTED:
             for subject in [each for each, (begun, _) in windows.items() if now - begun >= MINUTE]:
@@ -233,10 +231,7 @@ def signing_out(user_id: str | None) -> Generator[None]:
 
 @contextmanager
 def revocation(user_id: str | None = None) -> Generator[None]:
-    """Write how many sessions were revoked, or that this failed.
-
-    Nothing is written for an id that no session has, such as one that a client made up.
-    """
+    """Write how many sessions were revoked, or that this failed."""
     with _opened() as (event, is_inner):
         event.user_id = event.user_id or user_id
         try:
@@ -244,6 +239,7 @@ def revocation(user_id: str | None = None) -> Generator[None]:
         except Exception as error:
             _revocation_failed(event.user_id, type(error).__name__)
             raise
+    # Nothing is written for an id that no session has: a client may have made it up.
     if not is_inner and (event.revoked != 0 or user_id is not None):
         text = "sessions of user %s were revoked: %s"
         _write("sessions_revoked", text, user_id=event.user_id, count=event.revoked)

@@ -321,10 +321,8 @@ def _walk(walk: Walk, resume: Path | None, errors: Console) -> bool:
 
 @contextmanager
 def _interruptible() -> Generator[None, None, None]:
-    """Raise ``KeyboardInterrupt`` on SIGINT and SIGTERM.
-
-    A shell may have started the command with one of them ignored: background jobs ignore SIGINT.
-    """
+    """Raise ``KeyboardInterrupt`` on SIGINT and SIGTERM."""
+    # A shell may have started the command with one of them ignored: background jobs ignore SIGINT.
     before = {
         number: signal.signal(number, signal.default_int_handler)
         for number in (signal.SIGINT, signal.SIGTERM)

@@ -65,6 +65,7 @@ class AsyncFiveMethods:
 
     async def _delete_chains(self, session_ids: Sequence[str]) -> None:
         chain = list(session_ids)
+        # It grows while it is iterated, so that successors of successors are found too.
         for session_id in chain:
             successor = self._renewals.successor(session_id)
             if successor is not None:
@@ -84,6 +85,7 @@ class AsyncFiveMethods:
                 await self._adapter.delete_sessions_by_user_id(user_id)
                 return False
             rows = await self._adapter.get_sessions_by_user_id(user_id)
+            # A database that ignores case lists sessions of other users too.
             others = [row.id for row in rows if row.user_id == user_id and row.id != kept.id]
             if others:
                 await self._adapter.delete_session(*others)
@@ -92,14 +94,13 @@ class AsyncFiveMethods:
     async def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
     ) -> StoredSession | None:
-        """Store the successor, then remove the used session.
-
-        If the used session was removed by somebody else meanwhile, remove the successor again.
-        """
+        """Store the successor, then remove the used session."""
         async with self._lock:
             if await self._adapter.get_session(session_id) is None:
                 return await self._successor(session_id)
             await self._adapter.set_session(successor)
+            # Read again: a revocation since the first read has seen the used session alone, and has
+            # missed the successor.
             if await self._adapter.get_session(session_id) is None:
                 await self._adapter.delete_session(successor.id)
                 return None

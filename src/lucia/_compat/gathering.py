@@ -41,6 +41,7 @@ class AsyncGatherer:
 
 async def _outcomes(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | BaseException]:
     if len(calls) > 1:
+        # With return_exceptions, or the others would go on unawaited after the first error.
         return await asyncio.gather(*(call() for call in calls), return_exceptions=True)
     try:
         return [await calls[0]()]

@@ -80,6 +80,7 @@ class AsyncSelfLocking:
                 self._is_held = True
                 return
             # Take the new lock for the task that holds this object; nobody else knows it yet.
+            # Acquiring a free lock does not suspend, so that task can't release in between.
             waiters = asyncio.Lock()
             await waiters.acquire()
             self._waiters = waiters

@@ -88,6 +88,7 @@ class _Jobs:
         return self._hasher.hash(password)
 
     def verify(self, password: str, hashed: str) -> bool:
+        # First, though it may not be needed: otherwise the first unknown name would take longer.
         self._get_dummy()
         began = self._timer()
         is_right = self._hasher.verify(password, hashed)
@@ -110,15 +111,13 @@ class _Jobs:
             return self._dummy
 
     def _work_until(self, end: float) -> None:
-        """Use processor time until the timer shows ``end``.
-
-        The steps are few and long, since between them this thread needs the GIL.
-        """
+        """Use processor time until the timer shows ``end``."""
         rounds, now = 1, self._timer()
         while now < end:
             work(rounds)
             before, now = now, self._timer()
             took = max(now - before, 1e-9)
+            # Few and long steps, since between them this thread needs the GIL.
             rounds = max(1, min(8 * rounds, int(0.9 * rounds * (end - now) / took)))
 
 
@@ -139,6 +138,7 @@ class _Turn:
         """Do the job unless its caller was cancelled; return a function that sets the result."""
         if not self.future.set_running_or_notify_cancel():
             return lambda: None
+        # Also an error that is no Exception: the caller waits for this future alone.
         try:
             return partial(self.future.set_result, self.job())
         except BaseException as error:
@@ -182,6 +182,7 @@ class _Turns:
                 return True
             refused = self._pop_heaviest(turn.owner) if len(self._waiting) == self._queue else None
             self._waiting.append(turn)
+        # Not under the lock, which the callbacks of the refused future take.
         if refused is not None:
             refused.refuse()
         return False
@@ -204,6 +205,7 @@ class _Turns:
         if not self._waiting:
             return None
         recent = Counter(self._recent)
+        # Of equal ones, min() returns the first: the oldest.
         turn = min(self._waiting, key=lambda turn: recent[turn.owner])
         self._waiting.remove(turn)
         self._begin(turn)
@@ -211,6 +213,7 @@ class _Turns:
 
     def _pop_heaviest(self, newcomer: str) -> _Turn:
         load = Counter([*self._recent, *(turn.owner for turn in self._waiting)])
+        # Of equal ones, max() returns the first, here the newest, which has waited least.
         heaviest = max(reversed(self._waiting), key=lambda turn: load[turn.owner], default=None)
         if heaviest is None or load[heaviest.owner] <= load[newcomer] + 1:
             overloaded("passwords to be hashed")

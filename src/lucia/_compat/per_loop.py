@@ -87,6 +87,7 @@ class AsyncPerLoop(Generic[AsyncClosableT]):
             await closing.aclose()
 
     async def _first(self) -> AsyncClosableT:
+        # Not by a WeakKeyDictionary: the values refer to their loops, and would keep them.
         for loop in [loop for loop in self._by_loop if loop.is_closed()]:
             _, _, finalizer = self._by_loop.pop(loop)
             finalizer.detach()
@@ -94,8 +95,10 @@ class AsyncPerLoop(Generic[AsyncClosableT]):
         value = self._make()
         closing = _closing(value)
         finalizer = weakref.finalize(self, _close_later, loop, closing)
+        # At exit the loop has stopped, and a call that it never runs would only cause a warning.
         finalizer.atexit = False
         self._by_loop[loop] = value, closing, finalizer
+        # A loop learns of a generator at its first step, and only then closes it at the end.
         await anext(closing)
         return value
 

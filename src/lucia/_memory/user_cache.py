@@ -74,12 +74,10 @@ class UserCache:
         return Reading(self._clock(), self._kept.get().changes)
 
     def keep(self, row: UserRow, reading: Reading) -> None:
-        """Cache what was read.
-
-        If any user was dropped since :meth:`begin`, don't: it may have been read before a change.
-        """
+        """Cache what was read, unless any user was dropped since :meth:`begin`."""
         kept = self._kept.get()
         with kept.lock:
+            # It may have been read before the change for which a user was dropped.
             if kept.changes != reading.changes:
                 return
             kept.users.pop(row.id, None)

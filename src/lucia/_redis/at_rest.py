@@ -115,6 +115,8 @@ class HashedIds:
         """
         if self.stored(successor_id) == successor_id:
             return None
+        # A random nonce is safe here: each used id has a key of its own, which seals the successors
+        # of this id alone.
         nonce = self._random_bytes(NONCE_BYTES)
         return _encrypt(_sealing_key(self._keys[0], used_id), nonce, successor_id, stored)
 
@@ -312,13 +314,11 @@ class HashedIdStore:
         return (yield from self.get_successor(used_id))
 
     def delete(self, session_ids: Iterable[str]) -> Operation[None]:
-        """Revoke the sessions of these ids, or of these stored ids, as a list contains them.
-
-        A raw id is revoked only if something is stored under it. Without scripts, a revocation
-        leaves a tombstone, whose key would show the id.
-        """
+        """Revoke the sessions of these ids, or of these stored ids, as a list contains them."""
         ids = list(dict.fromkeys(session_ids))
         stored = [hash_ for id_ in ids for hash_ in self._ids.hashes(id_)]
+        # A raw id is revoked only if something is stored under it: without scripts, a revocation
+        # leaves a tombstone, whose key would show the id.
         raw = yield from self._present(list(filter(self._ids.may_be_raw, ids)))
         yield from self._store.delete([*stored, *filter(is_hash, ids), *raw])
 
@@ -336,14 +336,12 @@ class HashedIdStore:
         return (yield from self._store.delete_by_user(user_id, kept))
 
     def _hashed(self, row: SessionRow) -> SessionRow:
-        """Return a row as it is stored.
-
-        A row without a handle gets the one that is derived from its id: in a list it would be
-        derived from the stored id, and be another one.
-        """
+        """Return a row as it is stored."""
         stored = self._ids.stored(row.id)
         if stored == row.id:
             return row
+        # A row without a handle gets the one that is derived from its id: in a list it would be
+        # derived from the stored id, and be another one.
         return replace(row, id=stored, attributes={"handle": handle_of(row), **row.attributes})
 
     def _successor(self, used_id: str, candidates: Sequence[str]) -> Operation[_Successor | None]:
@@ -378,6 +376,7 @@ class HashedIdStore:
         if not stored:
             return []
         present = yield from retry_if_mismatched(lambda: self._present_once(stored))
+        # Replies that can't be trusted must not keep a session from being revoked (I0).
         return stored if present is None else present
 
     def _present_once(self, stored: Sequence[str]) -> Operation[list[str] | None]:

@@ -177,6 +177,7 @@ class PlainSteps:
         if index.legacy_writers:
             replies = yield Transaction((*added, Call("PERSIST", (key,))))
             return cast("int", replies[len(added) - 1])
+        # Together with the entry: a crash must not leave an index without an expiry (I3).
         replies = yield Transaction((*added, *(() if is_endless else (first, longer))))
         length = cast("int", replies[len(added) - 1])
         # The index was emptied since PTTL, so this one is new, and ours.
@@ -188,6 +189,8 @@ class PlainSteps:
         self, session: str, marker_key: str, marker: bytes
     ) -> Operation[tuple[bytes | None, int] | None]:
         if (yield Call("MGET", (session,)))[0] is not None:
+            # DEL is executed even if SET writes nothing. That is safe: whoever wrote the marker
+            # that is there has deleted the session before it or with it, and ids are used once.
             write = Call("SET", (marker_key, marker, "NX", "PX", MARKER_MS))
             written, deleted = yield Transaction((write, Call("DEL", (session,))))
             if written:
@@ -285,6 +288,8 @@ class ClusterStore(BaseStore):
             )
         record = encode_row(row)
         key, index = self._layout.session_key(row.id), self._layout.index_key(row.user_id)
+        # With a short life, and before its entry: whenever this process dies, the session is in the
+        # index, or it expires and nobody knows its id (I1).
         written = yield Call("SET", (key, record, "NX", "PX", PROVISIONAL_MS))
         # The same record is our own: the command was sent twice (I4).
         if not written and (yield Call("MGET", (key,)))[0] != record:
@@ -343,6 +348,7 @@ class ClusterStore(BaseStore):
                 yield from self._remove_from_index(index, [used_id.encode()])
             self._tracking.renewed(used_id, successor.id)
             return successor
+        # The session before its entry: without the entry no sign-out would find it (I1).
         yield Call("DEL", (self._layout.session_key(successor.id),))
         yield from self._remove_from_index(index, [successor.id.encode()])
         next_id = successor_within_grace(existing, found[1])
@@ -367,11 +373,12 @@ class ClusterStore(BaseStore):
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         """Read a user's sessions, in the order of the index.
 
-        Sessions that have expired although their keys exist get their expiry. Dead ids are removed
-        from the index, but not beside ``legacy_writers``, whose session may not be written yet.
+        Sessions that have expired although their keys exist get their expiry, and dead ids are
+        removed from the index.
         """
         rows, dead = yield from self._read_user_sessions(user_id)
         yield from expire_dead_sessions(self._layout, rows, now)
+        # Beside other writers an id without a session may be a login that is not complete.
         if not self._layout.index.legacy_writers:
             yield from self._remove_from_index(self._layout.index_key(user_id), dead)
         return rows
@@ -402,20 +409,19 @@ class ClusterStore(BaseStore):
         # Beside other writers an id without a session may be a login that is not complete.
         if self._layout.index.legacy_writers:
             others = [id_ for id_ in others if to_text(id_) in revoked]
+        # Only the ids that were read: since then a login may have added another one (I1).
         yield from self._remove_from_index(index, others)
         return found is not None
 
     def _ids_of_login(
         self, user_id: str, ids: Sequence[bytes], chain: Sequence[str], live: SessionRow
     ) -> Operation[set[str | None]]:
-        """Return all ids of one login: a chain of renewals, and ids whose session has its handle.
-
-        A renewal in progress has put its successor into the index already, and no marker names it
-        yet: the handle, which a renewal does not change, tells that it is this login's.
-        """
+        """Return all ids of one login: its chain of renewals, and sessions that have its handle."""
         found = set[str | None](chain)
         for block in Blocks(ids):
             rows = decode_rows(user_id, block, (yield from self._read_records(block)))
+            # A renewal in progress has put its successor into the index already, and no marker
+            # names it yet: by the handle, which a renewal does not change, it is this login's.
             found.update(row.id for row in rows if handle_of(row) == handle_of(live))
         return found
 

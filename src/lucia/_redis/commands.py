@@ -158,4 +158,5 @@ def with_or_without_scripts(
         return (yield from start())
     except ScriptsRefusedError:
         give_up()
+    # Outside of the handler: there the refusal would become the context of any later error.
     return (yield from start())

@@ -167,14 +167,13 @@ class ListIndex:
         return len((yield Call("LPOS", (key, session_id, "COUNT", 0))))
 
     def read_page(self, key: Argument, cursor: IndexCursor, size: int) -> Operation[IndexPage]:
-        """Read pages from the oldest end: logins, which are added at the other end, move nothing.
-
-        Each page reads the last entry of the page before once more. If it is another one now,
-        entries were removed meanwhile, and others moved into the part that was read.
-        """
+        """Read pages from the oldest end: logins are added at the other end, and move nothing."""
+        # Each page reads the last entry of the page before once more. If it is another one now,
+        # entries were removed meanwhile, and others moved into the part that was read.
         ids = list(
             cast(
                 "list[bytes]",
+                # At least -1, since -0 would be the other end of the list.
                 (yield Call("LRANGE", (key, -(cursor.position + size), -max(cursor.position, 1)))),
             )
         )

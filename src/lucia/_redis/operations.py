@@ -79,23 +79,21 @@ class BaseStore(ABC):
     def _read_user_sessions(self, user_id: str) -> Operation[tuple[list[SessionRow], list[bytes]]]:
         """Return the sessions that a user's index leads to, in its order, and the dead ids in it.
 
-        A session that was renewed after the index was read is gone, and its successor is not among
-        the ids that were read. So each dead id's marker is followed. Successors that are found in
-        this way come first.
-
-        Sessions are read and decoded block by block: while the server is asked for the next block,
-        the event loop runs other tasks.
+        Successors of renewals that were made meanwhile come first.
         """
         layout = self._layout
         rows: list[SessionRow] = []
         dead: list[bytes] = []
         seen: set[str | None] = set()
+        # Block by block: while the server is asked for the next one, other tasks run.
         for ids in Blocks((yield from layout.index.read(layout.index_key(user_id)))):
             block = [id_ for id_ in dict.fromkeys(ids) if to_text(id_) not in seen]
             records = yield from self._read_records(block)
             rows += decode_rows(user_id, block, records)
             dead += ids_without_record(block, records)
             seen.update(map(to_text, block))
+        # A session that was renewed after the index was read is gone, and its successor is not
+        # among the ids that were read. So the marker of each dead id is followed.
         to_follow = dead
         while to_follow:
             found: list[bytes] = []
@@ -115,16 +113,12 @@ class BaseStore(ABC):
     ) -> Operation[SessionRow]:
         """Store the session of a new login, then revoke the user's logins beyond the limit.
 
-        Every login reads the index after it has entered it. So of several at the same time, the
-        last one to read sees all of them, and as all apply the same order, the newest remain. A
-        machine whose clock is behind must not make a new login the oldest: its time is set after
-        that of every login that it sees.
-
         Raises:
             DuplicateSessionId, ConcurrentlyRevoked, ValueError: see the store's ``create``. A login
                 that newer ones revoked while it was made is returned, as one that was revoked
                 afterwards.
         """
+        # A machine whose clock is behind must not make a new login the oldest.
         stored = login_after((yield from self.get_by_user(row.user_id, now)), row, now)
         try:
             yield from self.create(stored, random_below)
@@ -132,6 +126,8 @@ class BaseStore(ABC):
             if not (yield from self._is_surplus(row, stored, limit, now)):
                 raise
             return stored
+        # Read once more, after this login has entered the index: of several at the same time, the
+        # last one to read sees all of them, and as all apply the same order, the newest remain.
         rows = yield from self.get_by_user(row.user_id, now)
         surplus = surplus_sessions(rows, row, limit, now, spare=False)
         yield from self._delete(surplus, UNRECORDED)
@@ -140,14 +136,13 @@ class BaseStore(ABC):
     def _is_surplus(
         self, row: SessionRow, stored: SessionRow, limit: int, now: int
     ) -> Operation[bool]:
-        """Whether newer logins fill the limit, so that one of them revoked this one.
-
-        A newer login may be revoked after the index was read and before its record is. The login
-        that revoked it has entered the index by then. So read again until no new id is dead.
-        """
+        """Whether newer logins fill the limit, so that one of them revoked this one."""
+        # A newer login may be revoked after the index was read and before its record is. The login
+        # that revoked it has entered the index by then. So read again until no new id is dead.
         known: set[bytes] = set()
         while True:
             rows, dead = yield from self._read_user_sessions(row.user_id)
+            # Its own record is gone, but it still has to be counted.
             if stored.id in surplus_sessions([*rows, stored], row, limit, now, spare=False):
                 return True
             if known.issuperset(dead):
@@ -166,6 +161,7 @@ def get_session_once(layout: Layout, session_id: str) -> Operation[SessionRow | 
     Raises:
         MismatchedReply: the record belongs to another session.
     """
+    # MGET and not GET: for a key of another type it returns nil, where GET fails.
     record = one_value((yield Call("MGET", (layout.session_key(session_id),))))
     return None if record is None else decode_row(record, session_id)
 
@@ -175,7 +171,7 @@ def retry_if_mismatched(read: Callable[[], Operation[T | None]]) -> Operation[T 
     try:
         return (yield from read())
     except MismatchedReply:
-        pass
+        pass  # read outside of the handler: errors of that must not get this one as their context
     return (yield from retry_on_new_connection(read))
 
 
@@ -257,6 +253,7 @@ def successor_within_grace(marker: Marker | None, ttl: int) -> str | None:
 
 def is_in_grace(marker: Marker, ttl: int) -> bool:
     """Whether the grace still lasts, by how much of the marker's life the server says is left."""
+    # If the marker has expired since it was read, its PTTL is -2, which is past any grace.
     return 0 <= MARKER_MS - ttl < marker.grace
 
 
@@ -351,9 +348,9 @@ def ids_without_record(ids: Sequence[bytes], records: Sequence[bytes | None]) ->
 def expire_dead_sessions(layout: Layout, rows: Iterable[SessionRow], now: int) -> Operation[None]:
     """Set the expiry of sessions that are past their idle end although their keys exist (I3).
 
-    Lucia JS writes such keys: it gives them a time to live of 57 years. ``PEXPIREAT`` deletes them
-    only if they have expired by the server's clock too.
+    Lucia JS writes such keys: it gives them a time to live of 57 years.
     """
+    # Not by DEL: PEXPIREAT deletes only what has expired by the server's clock too.
     for block in Blocks([row for row in rows if row.idle_expires < now]):
         yield Batch(
             tuple(
@@ -366,9 +363,9 @@ def is_prune_due(layout: Layout, length: int) -> bool:
     """Whether a login that made an index this long checks some of its entries for dead ids.
 
     Every eighth login does from the sixteenth session on, which bounds the dead ids (I7) at no cost
-    to most logins. Never beside other writers: there, an id without a session may be a login whose
-    session is not written yet.
+    to most logins.
     """
+    # Beside other writers an id without a session may be a login that is not complete.
     return (
         length >= 2 * PRUNE_SAMPLE_SIZE
         and not length % PRUNE_SAMPLE_SIZE

@@ -152,15 +152,13 @@ class PlainRepairs:
     """Makes each change by plain commands, with a check before and after."""
 
     def set_expiry(self, key: bytes, record: bytes, row: SessionRow) -> Operation[bool]:
-        """Set the expiry, then read the record again.
-
-        The record may have been replaced between the check and ``PEXPIREAT``. Then the key has the
-        expiry of the old record, and that of the new one is set in the next round.
-        """
+        """Set the expiry, then read the record again."""
         for _ in range(SET_EXPIRY_TRIES):
             if (yield Call("MGET", (key,)))[0] != record:
                 return False
             yield Call("PEXPIREAT", (key, row.idle_expires))
+            # If the record was replaced between the check and PEXPIREAT, the key has the expiry of
+            # the old record now, and that of the new one is set in the next round.
             after: bytes | None = (yield Call("MGET", (key,)))[0]
             changed = None if after is None or after == record else peek(after, row.id)
             if after is None or changed is None:
@@ -176,6 +174,7 @@ class PlainRepairs:
         return True
 
     def delete_unchanged(self, key: bytes, kind: bytes, value: bytes | None) -> Operation[bool]:
+        # For a key that is no string, MGET returns nil, and the value is None too.
         if (yield Call("TYPE", (key,))) != kind or (yield Call("MGET", (key,)))[0] != value:
             return False
         return bool((yield Call("UNLINK", (key,))))
@@ -203,12 +202,9 @@ def prefix_pattern(prefix: str) -> bytes:
 
 
 def call_all(node: str, calls: Sequence[Call]) -> Operation[list[Reply]]:
-    """Send commands on any keys, and return their replies.
-
-    On a single server they are sent in small batches, so that other clients are served in
-    between.
-    """
+    """Send commands on any keys, and return their replies."""
     replies: list[Reply] = []
+    # In small batches, so that the server serves other clients in between.
     for start in range(0, len(calls), CALLS_PER_BATCH):
         some = tuple(calls[start : start + CALLS_PER_BATCH])
         replies += yield OnNode(node, some) if node == "" else Batch(some)
@@ -267,8 +263,7 @@ class Repair:
     def unindexed(self, node: str, rows: Sequence[SessionRow]) -> Operation[list[SessionRow]]:
         """Return those of a node's live sessions that are not in their user's index.
 
-        The index may lack them, or its key may hold a value of another type. The sessions are read
-        once more at the end: one that was revoked meanwhile has left its index rightly.
+        The index may lack them, or its key may hold a value of another type.
         """
         index, keys = self._layout.index, [self._layout.index_key(row.user_id) for row in rows]
         kinds = yield from call_all(node, [Call("TYPE", (key,)) for key in keys])
@@ -282,20 +277,19 @@ class Repair:
             row.id for (row, _), is_indexed in zip(sound, are_indexed, strict=True) if is_indexed
         }
         absent = [row for row in rows if row.id not in found]
+        # Read once more: a session that was revoked meanwhile has left its index rightly.
         records = yield from read_values(node, [self._layout.session_key(row.id) for row in absent])
         return [row for row, record in zip(absent, records, strict=True) if record is not None]
 
     def are_indexed(self, node: str, entries: Sequence[Entry]) -> Operation[list[bool]]:
-        """Return for each key of an index and id whether the id is in it.
-
-        ``LPOS`` reads a list from one end. So the searches of one batch are limited by the lengths
-        of the lists, for the server to serve others in between.
-        """
+        """Return for each key of an index and id whether the id is in it."""
         index, keys = self._layout.index, list(dict.fromkeys(key for key, _ in entries))
         lengths = dict(
             zip(keys, (yield from call_all(node, [index.length(key) for key in keys])), strict=True)
         )
         found: list[bool] = []
+        # LPOS reads a list from one end. So the searches of one batch are limited by the lengths of
+        # the lists, for the server to serve others in between.
         for some in _in_parts(entries, [lengths[key] for key, _ in entries]):
             replies = yield from call_all(node, [index.find(key, id_) for key, id_ in some])
             found += [index.is_found(reply) for reply in replies]

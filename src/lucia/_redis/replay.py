@@ -120,12 +120,10 @@ class Revocations:
             self._first_places_known = True
 
     def is_changed(self, place: object, history: bytes | None) -> bool:
-        """Whether the server at this place has another history than the known one.
-
-        Where it can't be told (None), a connection after one that was lost counts as a change.
-        """
+        """Whether the server at this place has another history than the known one."""
         before = self._histories.get(place, _NEW if self._first_places_known else _UNSEEN)
         now = history or _UNTOLD
+        # Where the server does not tell, it may be another one after each lost connection.
         return before != _UNSEEN and (before != now or (now == _UNTOLD and self._lost))
 
     def met(self, place: object, history: bytes | None) -> int:
@@ -158,7 +156,9 @@ class Revocations:
 
     def all(self) -> list[str]:
         """Return what a replay revokes: the revoked ids, newest first, and their used ids."""
+        # Copies: other threads may add to the deques, which must not change while iterated.
         found = dict.fromkeys(id_ for _, id_ in reversed(tuple(self._revoked)))
+        # The newest renewal first, so that a whole chain is found from its revoked end.
         for _, used_id, successor_id in reversed(tuple(self._renewed)):
             if successor_id in found:
                 found[used_id] = None
@@ -186,8 +186,10 @@ class Revocations:
             waiting = [id_ for id_ in waiting if id_ not in revoked]
             self._waiting = demand, waiting
             if not waiting:
+                # First cleared, then compared: another thread may demand a replay in between, and
+                # in the other order this one would clear it.
                 self.due = False
-                if self.changes != demand:  # demanded meanwhile, by another thread
+                if self.changes != demand:
                     self.due = True
 
 
@@ -225,13 +227,13 @@ class ConnectionMonitor:
     def check(self, reply: Reply) -> None:
         """Refuse a connection with such a reply to ``INFO replication``.
 
-        A replica's answers may be older than a revocation. (In a cluster it points to its primary.)
-
         Raises:
             Exception: the connection must not be used.
         """
         if closes_connection(reply) or is_transient(reply):
             raise reply
+        # A replica's answers may be older than a revocation. In a cluster it redirects to its
+        # primary instead.
         if self.place is None and is_replica(reply):
             raise ConnectionError("the server is a replica: waiting for a primary")
 

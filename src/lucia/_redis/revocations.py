@@ -167,11 +167,7 @@ class RevocationTracking:
     def _remember(
         self, session_ids: Sequence[str], start: Callable[[RevocationRecorder], Operation[T]]
     ) -> Operation[T]:
-        """Run the operation, and remember what it revoked.
-
-        The ids that were asked for are remembered too if any session was revoked, or may have been.
-        Otherwise they are not: anybody can send any number of ids that do not exist.
-        """
+        """Run the operation, and remember what it revoked."""
         changes, recorder = self._revocations.changes, RevokedIds(self._revocations)
         try:
             result = yield from start(recorder)
@@ -183,6 +179,8 @@ class RevocationTracking:
                 self._revocations.revoked(session_ids, changes)
             raise
         log_revoked(len(recorder.ids))
+        # All ids that were asked for, unless no session was revoked: anybody can send any number of
+        # ids that do not exist.
         if recorder.ids:
             others = [id_ for id_ in session_ids if id_ not in recorder.ids]
             self._revocations.revoked(others, changes)

@@ -55,6 +55,8 @@ ALREADY_EXPIRED: Final = -3
 CHANGED: Final = -1
 """Something has changed since it was read; nothing was changed by the script."""
 
+# A script may read the time before it writes: replicas are sent the writes, with absolute times,
+# and not the script.
 NOW: Final = (
     "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)"
 )
@@ -73,6 +75,7 @@ local function extend(index, length, now, expires)
 end
 """
 
+# After the check of the expiry: SET with PXAT in the past answers OK and stores nothing.
 _STORE: Final = f"""\
 if not redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PXAT', ARGV[3]) then
   if redis.call('MGET', KEYS[1])[1] ~= ARGV[2] then return {TAKEN} end
@@ -106,6 +109,7 @@ for i = 6 + removed, #ARGV do listed[ARGV[i]] = true end
 for _, id in ipairs(ids) do
   if not listed[id] then return {CHANGED} end
 end
+-- A session that is gone has made room: one of the others need not be revoked.
 for i = 3, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then return {CHANGED} end
 end
@@ -128,6 +132,8 @@ if not redis.call('MGET', KEYS[1])[1] then
 end
 if tonumber(ARGV[4]) <= now then return {ALREADY_EXPIRED} end
 index_length(KEYS[3])
+-- The used session goes last: nothing is undone, and if the server refuses a write, the session
+-- must not be lost (I5).
 if not redis.call('SET', KEYS[2], ARGV[3], 'NX', 'PXAT', ARGV[4]) then return {TAKEN} end
 redis.call('SET', KEYS[4], ARGV[5], 'PX', ARGV[6])
 redis.call('DEL', KEYS[1])
@@ -145,6 +151,7 @@ DELETE: Final = Script(
 local held = {}
 for i = 1, #KEYS, 2 do
   held[#held + 1] = redis.call('MGET', KEYS[i], KEYS[i + 1])
+  -- The marker stays: if this reply is lost, the script is sent again, and has to find it.
   redis.call('DEL', KEYS[i])
 end
 return held
@@ -157,6 +164,7 @@ _REVOKE: Final = """
 -- ARGV: '1' if the index must hold no other ids, the id to keep or '', then the ids to revoke, the
 -- oldest first. Returns 1, or 0 if something has changed: then nothing was done.
 local keep = ARGV[2]
+-- The session to keep was renewed or revoked since its id was resolved.
 if keep ~= '' and redis.call('EXISTS', KEYS[#KEYS]) == 0 then return 0 end
 if ARGV[1] == '1' then
   local listed = {}
@@ -199,6 +207,7 @@ SWAP: Final = Script(
 if not redis.call('MGET', KEYS[1])[1] then
   return {redis.call('MGET', KEYS[2])[1], redis.call('PTTL', KEYS[2])}
 end
+-- In this order: nothing is undone, so if the server refuses the marker, the session must stay.
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 redis.call('DEL', KEYS[1])
 return 1
@@ -257,6 +266,8 @@ def index_scripts(kind: str, functions: str, *, legacy_writers: bool) -> IndexSc
         "push": _PUSH,
         "drop": _DROP,
     }
+    # What creates or renews a session is never sent again (I6), and a push that runs twice would
+    # put an id into a list twice.
     repeatable = {"revoke", "prune", "drop"}
     return IndexScripts(
         **{

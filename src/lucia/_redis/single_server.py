@@ -119,6 +119,8 @@ class SingleServerStore(BaseStore):
     ) -> Operation[Eval]:
         """Return the script for an index that holds these ids."""
         records = yield from self._read_records(ids)
+        # The login itself is there if the client sent the script twice: the second one found
+        # another index, and so this is another try.
         rows = [each for each in decode_rows(row.user_id, ids, records) if each.id != row.id]
         surplus = dict.fromkeys(surplus_sessions(rows, row, limit, now))
         # The script checks that each session that was counted still exists, the surplus first.
@@ -151,6 +153,7 @@ class SingleServerStore(BaseStore):
         index = self._layout.index_key(row.user_id)
         rows, dead = yield from self._read_user_sessions(row.user_id)
         yield from self._prune(index, dead)
+        # Newest first, as _revoke takes them.
         surplus = list(map(to_bytes, surplus_sessions(rows, row, limit, now)))[::-1]
         for start in range(0, len(surplus), MAX_SESSIONS_PER_COMMAND):
             block = surplus[start : start + MAX_SESSIONS_PER_COMMAND]
@@ -217,6 +220,8 @@ class SingleServerStore(BaseStore):
         kept: str | None = None,
     ) -> Operation[None]:
         """Revoke sessions and what they were renewed to, but not ``kept`` or its successors."""
+        # Sessions before index entries: an entry without a session is dead, but a session without
+        # an entry would be missed by a sign-out everywhere (I1).
         rows = yield from self._delete_records(session_ids, recorder, kept)
         if rows:
             log_revoked(0, rows[0].user_id)
@@ -291,11 +296,10 @@ class SingleServerStore(BaseStore):
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         """Revoke a user's sessions but for ``keep``, or what that was renewed to (I2).
 
-        Up to 1,000 sessions are revoked in one atomic step, by the script REVOKE: it is told the
-        keys of all sessions in the index, and does nothing if the index holds another id by then.
-        More sessions, or an index that changes at every try, are revoked in blocks of 1,000, oldest
-        first. Then whatever was in the index at the beginning is revoked, and so is what it was
-        renewed to meanwhile.
+        Up to 1,000 sessions are revoked in one atomic step, by the script REVOKE. More sessions, or
+        an index that changes at every try, are revoked in blocks of 1,000, oldest first. Then
+        whatever was in the index at the beginning is revoked, and so is what it was renewed to
+        meanwhile.
 
         Returns:
             Whether a session was kept. If ``keep`` is no live session of this user, all are revoked
@@ -309,6 +313,8 @@ class SingleServerStore(BaseStore):
         self, user_id: str, keep: str | None, recorder: RevocationRecorder
     ) -> Operation[bool]:
         index = self._layout.index_key(user_id)
+        # A login in between changes the index, and the script then does nothing. After some tries
+        # the blocks, which need no unchanged index: a flood of logins must not prevent a sign-out.
         for _ in range(REVOKE_TRIES):
             kept = yield from self._resolve_kept(user_id, keep)
             ids = yield from self._layout.index.read(index)
@@ -394,12 +400,10 @@ class SingleServerStore(BaseStore):
         return values
 
     def _prune(self, index: str, dead: Sequence[bytes]) -> Operation[None]:
-        """Remove ids from the index whose session is gone (I7).
-
-        A session and its index entry are written in one step, and ids are used once (I6): an id
-        without a session stays without one. Not so beside ``legacy_writers``, which write the entry
-        first: there, nothing is pruned.
-        """
+        """Remove ids from the index whose session is gone (I7)."""
+        # A session and its index entry are written in one step, and ids are used once (I6): an id
+        # without a session stays without one. Not so beside other writers, which may write the
+        # entry first.
         if self._layout.index.legacy_writers:
             return
         for start in range(0, len(dead), MAX_PRUNED_PER_SCRIPT):
@@ -412,17 +416,15 @@ class SingleServerStore(BaseStore):
 
 
 def _renew_once(command: Eval, used_id: str, successor_id: str) -> Operation[str | None]:
-    """Run the script RENEW; return the id that the used one leads to now.
-
-    The script may be sent twice, and then finds the session renewed: the marker names our own
-    successor if it was the first time that did it.
-    """
+    """Run the script RENEW; return the id that the used one leads to now."""
     reply = yield command
     if not isinstance(reply, list):
         _check_written(reply)
         return successor_id
     value, ttl = cast("tuple[bytes | None, int]", reply)
     marker = decode_marker(value, used_id)
+    # The script was sent twice, by the client or after a mismatched reply, and the first run
+    # renewed the session: no other renewal has this successor.
     if marker is not None and marker.successor == successor_id:
         return successor_id
     return successor_within_grace(marker, ttl)

@@ -53,10 +53,13 @@ for i, key in ipairs(KEYS) do
     local at = tonumber(string.match(entry, '^(%d+)%-') or 0)
     local counted = now - at < rule[4] and at - now <= rule[3]
     if counted then count, last = count + 1, math.max(last, at) end
+    -- This attempt needs a place too: the list is newest first, so the oldest ones go.
     if not counted or count >= rule[6] then table.insert(gone[i], entry) end
   end
   if count >= rule[1] then
     local due = math.min(rule[2] * 2 ^ (math.min(count, rule[6]) - rule[1]), rule[3])
+    -- Not longer than the wait itself, though the last failure may lie in the future, if the
+    -- clock was set back.
     wait = math.max(wait, math.min(last + due - now, due))
   end
   counts[i] = count + 1
@@ -168,8 +171,11 @@ class PlainThrottle:
         key = self._keys.throttle_key(name)
         now = milliseconds_of((yield Call("TIME", ())))
         entry = _entry(now, word)
+        # Together: a crash between the two would leave a key without an expiry.
         yield Transaction((Call("LPUSH", (key, entry)), Call("PEXPIREAT", (key, now + rule.life))))
         entries: list[bytes] = yield Call("LRANGE", (key, 0, -1))
+        # Those that were pushed before this one, oldest first. Later ones don't count against it:
+        # everybody who reads the list comes to the same verdict on each entry.
         before = list(takewhile(lambda other: other != entry.encode(), reversed(entries)))
         counted = _counted(rule, before)
         wait, count = rule.judge(counted.values(), now)
@@ -214,13 +220,11 @@ def _all_or_none(keys: ThrottleKeys, attempts: Iterable[Attempt]) -> Operation[A
 
 
 def _counted(rule: FailureRule, entries: Iterable[bytes]) -> dict[bytes, int]:
-    """Return the entries that passed, and their times, oldest first.
-
-    Each is judged by those before it, as it was when it was made.
-    """
+    """Return the entries that passed, and their times, oldest first."""
     counted: dict[bytes, int] = {}
     for entry in entries:
         at = _time_of(entry)
+        # Judged by those before it, as it was when it was made.
         if len(counted) < rule.free or rule.judge(counted.values(), at)[0] == 0:
             counted[entry] = at
     return counted

@@ -21,6 +21,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _VALUE = re.compile(r"[!#-+\--:<-\[\]-~]*", re.ASCII)
 _PATH = re.compile(r"/[\x20-\x3a\x3c-\x7e]*", re.ASCII)
 _DOMAIN = re.compile(r"\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*", re.ASCII)
+# In lower case, since browsers compare the prefixes of names without regard to case.
 _SECURE_PREFIXES: Final = ("__host-", "__secure-", "__http-")
 _SAME_SITE: Final = ("lax", "strict", "none")
 
@@ -126,11 +127,9 @@ class Cookie:
 
 
 def create_session_cookie(session: Session | None, options: SessionCookie, env: Env) -> Cookie:
-    """Return the cookie that carries ``session``, or the one that clears it.
-
-    They differ only in value and expiry: browsers replace a cookie only by one with the same name,
-    path and domain.
-    """
+    """Return the cookie that carries ``session``, or the one that clears it."""
+    # They differ only in value and expiry: browsers replace a cookie only by one with the same
+    # name, path and domain.
     return Cookie(
         name=options.name,
         value="" if session is None else session.session_id,
@@ -146,17 +145,15 @@ def find_cookie(headers: Sequence[str], name: str) -> str | None:
     """Return the first well-formed session id among the cookies of this name.
 
     If there is none, return the first value that is not empty, which is never sent to the store; or
-    None.
-
-    No header raises an error, and no malformed cookie hides a good one. Names and values are
-    stripped of spaces and tabs only: with other white space, a cookie that a sibling domain set
-    would pass for one with a ``__Host-`` prefix.
+    None. No header raises an error.
     """
     malformed = None
     for header in headers:
         for pair in header.split(";"):
             if name in pair:  # cheap test that most pairs fail
                 key, separator, value = pair.partition("=")
+                # Spaces and tabs alone: stripped of other white space, a cookie that a sibling
+                # domain set would pass for one with a __Host- prefix.
                 if separator and key.strip(" \t") == name:
                     value = value.strip(" \t")
                     # A sibling domain or an old path can leave a cookie of the same name that is

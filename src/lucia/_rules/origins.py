@@ -92,8 +92,9 @@ def check_origin(context: RequestLike, trusted: Collection[Origin]) -> OriginFai
     """Return why a request may not change anything; None if it comes from a trusted origin.
 
     The application's own origin is trusted. Safe methods pass, but not the handshake of a
-    WebSocket, which is a GET and not subject to CORS.
+    WebSocket.
     """
+    # The handshake of a WebSocket is a GET, and not subject to CORS: every page may open one.
     if context.method.upper() in _SAFE_METHODS and not context.is_websocket:
         return None
     sites = [value.strip(" \t") for value in context.headers.get("sec-fetch-site", ())]
@@ -101,8 +102,10 @@ def check_origin(context: RequestLike, trusted: Collection[Origin]) -> OriginFai
     # request's URL is not the browser's, and comparing it would refuse the own pages.
     if not sites:
         return _check_origin_header(context, {*trusted, _own_origin(context.url)})
+    # "none": the person caused the request, by the address bar or a bookmark, and no page did.
     if sites in (["same-origin"], ["none"]):
         return None
+    # The own origin is not trusted here: the browser says that the page is of another one.
     if sites in (["same-site"], ["cross-site"]):
         return _check_origin_header(context, trusted)
     return OriginFailure("one valid Sec-Fetch-Site", _shown(sites))
@@ -123,11 +126,9 @@ def _check_origin_header(
 
 
 def _own_origin(url: str) -> Origin | None:
-    """Return the origin of a request's URL; None if no Origin header can name it.
-
-    The host comes from the Host header, so it may be any text, and error messages quote it.
-    """
+    """Return the origin of a request's URL; None if no Origin header can name it."""
     origin = parse_origin(url)
+    # The host comes from the Host header, so it may be any text, and error messages quote it.
     if origin is None or len(origin.host) > _LONGEST_HOST or not _BARE.fullmatch(str(origin)):
         return None
     return origin

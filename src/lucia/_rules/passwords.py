@@ -55,6 +55,7 @@ OUTDATED_PREFIX: Final = "$2a"
 
 _SALT_BYTES: Final = 16
 _KEY_BYTES: Final = 32
+# 128 MiB for the blocks of scrypt, and a little for those that OpenSSL counts besides.
 _MAX_MEMORY: Final = 129 * 2**20
 _MAX_SCRYPT_WORK: Final = 2**22
 _MAX_ARGON2_WORK: Final = 2**19
@@ -69,6 +70,7 @@ _SCRYPT: Final = re.compile(
     r"\$scrypt\$ln=([1-9][0-9]?),r=([1-9][0-9]{0,6}),p=([1-9][0-9]{0,6})"
     r"\$([A-Za-z0-9+/]{0,1400})\$([A-Za-z0-9+/]{43})"
 )
+# No surrogates in the salt, which is hashed as UTF-8.
 _LUCIA: Final = re.compile("(?:(s2):)?([^:\ud800-\udfff]*):([0-9a-f]{128})")
 _ARGON2: Final = re.compile(
     r"\$argon2(id|i|d)\$v=(16|19)\$m=([1-9][0-9]{0,6}),t=([1-9][0-9]{0,6}),p=([1-9][0-9]{0,6})"
@@ -458,6 +460,7 @@ def _fault(password: str) -> str | None:
 
 def _new_secret(password: str) -> bytes:
     """Return the bytes to hash for a new password."""
+    # First, since normalising is quadratic in combining marks.
     check_new_password(password)
     return unicodedata.normalize("NFKC", password).encode()
 

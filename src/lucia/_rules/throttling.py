@@ -69,7 +69,11 @@ class FailureRule(NamedTuple):
         counted = [failed_at for failed_at in failures if self.counts(failed_at, now)]
         if len(counted) < self.free:
             return 0, len(counted)
+        # The exponent is limited, since a store keeps no more failures than that, and a larger one
+        # would only make a huge number.
         wait = min(self.first << min(len(counted), self.kept) - self.free, self.longest)
+        # Not longer than the wait itself, though the last failure may lie in the future, if the
+        # clock was set back.
         return max(0, min(max(counted) + wait - now, wait)), len(counted)
 
 
@@ -187,8 +191,7 @@ class Throttle:
     def single_use_rule(self, row: KeyRow, now: int) -> dict[str, FailureRule]:
         """Return the rule of an attempt with this single-use key, which lives as long as the key.
 
-        Empty if there is no limit or no password to guess. The name has the password's hash in it,
-        so that a later key with the same id has a count of its own.
+        Empty if there is no limit or no password to guess.
         """
         if (
             self.single_use_failures is None
@@ -197,6 +200,7 @@ class Throttle:
             or now > row.expires
         ):
             return {}
+        # With the hash of the password, so that a later key with the same id has its own count.
         name = failure_name("single-use", f"{row.id}\0{row.hashed_password}")
         return {
             name: FailureRule(

@@ -51,11 +51,9 @@ _LONGEST_CHAIN: Final = 100
 
 
 def before_savepoint(tables: AuthTables, dialect: str) -> Sequence[Executable]:
-    """Return the statements to execute before a SAVEPOINT; they change nothing.
-
-    SQLite's driver begins a transaction before a write but not before a SAVEPOINT. Releasing that
-    would then commit.
-    """
+    """Return the statements to execute before a SAVEPOINT; they change nothing."""
+    # SQLite's driver begins a transaction before a write but not before a SAVEPOINT. Releasing that
+    # would then commit.
     return [delete(tables.key).where(false())] if dialect == "sqlite" else []
 
 
@@ -74,14 +72,13 @@ def why_refused(
 ) -> Steps[LuciaError | None]:
     """Find out why an insert was refused.
 
-    The rows that are there tell: error texts and codes differ between databases. An id is also
-    taken if the column's collation takes it for an existing one, so the ids are not compared byte
-    for byte.
-
     Returns:
         DuplicateKeyId or DuplicateSessionId if that id is taken, InvalidUserId if the user is
         missing, else None.
     """
+    # By the rows that are there, since error texts and codes differ between databases. An id is
+    # also taken if the column's collation takes it for an existing one, so ids are not compared
+    # byte for byte.
     taken_key = select(tables.key.c.id).where(tables.key.c.id == key_id)
     if key_id is not None and (yield _locking_read(taken_key)).rows:
         return DuplicateKeyId()
@@ -108,17 +105,17 @@ def set_user(
     )
     if key is not None:
         yield insert(tables.key).values(_key_values(key))
+    # Read again: columns that were not given have their defaults now.
     return user_row(tables, (yield _select_user(tables, user_id)).rows[0])
 
 
 def delete_user(tables: AuthTables, user_id: str) -> Steps[int | None]:
     """Delete a user, their keys and their sessions.
 
-    First what refers to the user: a foreign key may forbid to delete the user before.
-
     Returns:
         How many sessions were revoked; None without a table of sessions.
     """
+    # First what refers to the user: a foreign key may forbid to delete the user before.
     yield from delete_keys_by_user_id(tables, user_id)
     count = None
     if tables.session is not None:
@@ -230,19 +227,17 @@ def set_session(tables: AuthTables, session: SessionRow) -> Steps[None]:
 def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now: int) -> Steps[int]:
     """Store the session of a new login, and revoke the user's oldest logins beyond the limit.
 
-    Each login locks the user's row, without writing to it, until it is committed. So a user's
-    logins run one after the other, and each sees the ones before. There are two exceptions, after
-    which one login too many may be left until the next: at PostgreSQL's REPEATABLE READ a
-    transaction does not see what was committed since it began, and for SQL Server SQLAlchemy makes
-    no lock clause.
-
-    A session that a renewal is about to replace is still listed; its successor is revoked with it.
+    One login too many may be left until the next at PostgreSQL's REPEATABLE READ and on SQL Server.
 
     Returns:
         How many sessions were revoked.
     """
     # SQLite can't lock a row: a write, even of nothing, locks its database.
     yield delete(check_sessions(tables)).where(false())
+    # Each login locks the user's row, without writing to it, until it is committed. So a user's
+    # logins run one after the other, and each sees the ones before. But at PostgreSQL's REPEATABLE
+    # READ a transaction does not see what was committed since it began, and for SQL Server
+    # SQLAlchemy makes no lock clause.
     yield (
         select(tables.user_id)
         .where(equals(tables.user_id, session.user_id))
@@ -250,17 +245,14 @@ def set_session_capped(tables: AuthTables, session: SessionRow, limit: int, now:
     )
     yield from set_session(tables, session)
     rows = yield from get_sessions_by_user_id(tables, session.user_id)
+    # A session that a renewal is about to replace is still listed: its successor is revoked too.
     return (yield from delete_sessions(tables, surplus_sessions(rows, session, limit, now), now))
 
 
 def renew_session(
     tables: AuthTables, session_id: str, successor: SessionRow, grace: int, now: int
 ) -> Steps[SessionRow | None]:
-    """Replace a session by its successor, once.
-
-    Of several renewals at once, one changes the row in the first statement. The others change none,
-    and follow the successor that is in it.
-    """
+    """Replace a session by its successor, once."""
     sessions = check_sessions(tables)
     live = and_(
         equals(sessions.c.id, session_id),
@@ -273,6 +265,8 @@ def renew_session(
         "active_expires": now + grace if grace else 0,
         "idle_expires": now + MARKER_MS,
     }
+    # The UPDATE decides: of several renewals at once, one changes the row. The others wait for its
+    # commit, change none, and follow the successor that is in it.
     if not (yield update(sessions).where(live).values(used)).changed:
         end = yield from _follow_chain(tables, session_id, now, locked=True)
         return end if end is not None and end.user_id == successor.user_id else None
@@ -328,16 +322,11 @@ def _delete_chains(sessions: Table, ids: Sequence[str], now: int) -> Steps[int]:
 
 
 def delete_sessions_by_user_id(tables: AuthTables, user_id: str) -> Steps[int]:
-    """Delete a user's sessions.
-
-    The DELETE is repeated until it finds nothing: it waits for a renewal in progress, but deletes
-    only rows that were there when it began. The successor, committed meanwhile, needs another one.
-
-    Returns:
-        How many sessions were revoked.
-    """
+    """Delete a user's sessions; return how many were revoked."""
     sessions = check_sessions(tables)
     count = 0
+    # Until it finds nothing: the DELETE waits for a renewal in progress, but deletes only rows that
+    # were there when it began. The successor, committed meanwhile, needs another one.
     while changed := (yield delete(sessions).where(equals(sessions.c.user_id, user_id))).changed:
         count += changed
     return count
@@ -351,10 +340,6 @@ def delete_other_sessions(
 ) -> Steps[tuple[bool, int]]:
     """Delete a user's sessions but for one, or what that was renewed to.
 
-    Used rows stay: requests in flight follow those of the kept session, and the others lead to
-    nothing. So a DELETE that changes no row does not prove that a renewal's successor was seen: a
-    SELECT finds out each time whether another live session is there.
-
     Returns:
         Whether the session was kept, and how many sessions were revoked.
     """
@@ -362,10 +347,14 @@ def delete_other_sessions(
     end = yield from _lock_end_of_chain(sessions, user_id, keep, now)
     if end is None:
         return False, (yield from delete_sessions_by_user_id(tables, user_id))
+    # Used rows stay: requests in flight follow those of the kept session, and the others lead to
+    # nothing.
     others = and_(
         equals(sessions.c.user_id, user_id), sessions.c.id != end, sessions.c.successor.is_(None)
     )
     count = (yield delete(sessions).where(others)).changed
+    # A DELETE that changes no row does not prove that it saw the successor of a renewal in
+    # progress, since the used row stays. So a SELECT looks for another live session each time.
     while (yield _locking_read(select(sessions.c.id).where(others))).rows:
         count += (yield delete(sessions).where(others)).changed
     return True, count
@@ -374,13 +363,10 @@ def delete_other_sessions(
 def _lock_end_of_chain(
     sessions: Table, user_id: str, session_id: str, now: int
 ) -> Steps[str | None]:
-    """Return the id of the live session that a chain leads to, if it is this user's.
-
-    Its row is locked by a write that changes nothing, so that no renewal replaces it before the
-    commit.
-    """
+    """Lock the live session that a chain leads to, if it is this user's, and return its id."""
     for _ in range(_LONGEST_CHAIN):
         own = and_(equals(sessions.c.id, session_id), equals(sessions.c.user_id, user_id))
+        # Locked by a write that changes nothing, so that no renewal replaces it before the commit.
         if (
             yield update(sessions)
             .where(own, _live(sessions, now))
@@ -400,11 +386,9 @@ def _select_used(sessions: Table, which: ColumnElement[bool]) -> Select[Any]:
 
 
 def _locking_read(statement: Select[Any]) -> Select[Any]:
-    """Read the newest committed rows, not those from when the transaction began to read.
-
-    At REPEATABLE READ, MySQL and MariaDB write to the newest rows, but a SELECT reads older ones
-    unless it locks them. Without a lock it would not find the row that a write has just waited for.
-    """
+    """Read the newest committed rows, not those from when the transaction began to read."""
+    # At REPEATABLE READ, MySQL and MariaDB write to the newest rows, but a SELECT reads older ones
+    # unless it locks them: it would not find the row that a write has just waited for.
     return statement.with_for_update()
 
 
@@ -417,13 +401,11 @@ def _live(sessions: Table, now: int) -> ColumnElement[bool]:
 
 
 def _delete_expired_used_rows(sessions: Table, user_id: str, now: int) -> Steps[None]:
-    """Delete the user's used rows that nothing follows any more.
-
-    They are read first, without a lock: in MySQL and MariaDB a DELETE by the user's id would lock
-    all rows of the user, and any two renewals of one user would be a deadlock.
-    """
+    """Delete the user's used rows that nothing follows any more."""
     own = equals(sessions.c.user_id, user_id)
     expired = and_(own, sessions.c.successor.is_not(None), sessions.c.idle_expires < now)
+    # Read first, without a lock: in MySQL and MariaDB a DELETE by the user's id would lock all rows
+    # of the user, and any two renewals of one user would be a deadlock.
     found = (yield select(sessions.c.id).where(expired)).rows
     for block in _blocks([row.id for row in found]):
         yield delete(sessions).where(is_one_of(sessions.c.id, block))
@@ -467,6 +449,7 @@ def _insert_for_user(tables: AuthTables, table: Table, values: Mapping[str, Any]
     row = select(*(literal(value, table.c[name].type) for name, value in values.items())).where(
         equals(tables.user_id, values["user_id"])
     )
+    # Without preserve_rowcount, SQLAlchemy keeps the row counts of UPDATE and DELETE alone.
     return (
         insert(table)
         .from_select(list(values), row.select_from(tables.user))

@@ -225,10 +225,8 @@ def _columns_of(user: Table | type[Any]) -> _UserColumns:
 
 
 def _mapped_columns(user: object) -> tuple[Table, dict[str, Column[Any]]]:
-    """Return a mapped class's table, and its columns by attribute.
-
-    The mappers are not configured: other classes that they refer to may not be defined yet.
-    """
+    """Return a mapped class's table, and its columns by attribute."""
+    # This does not configure the mappers: other classes that they refer to may not exist yet.
     mapper: Mapper[Any] | None = inspect(user, raiseerr=False)
     if not isinstance(mapper, Mapper):
         raise TypeError(f"user must be a mapped class or a Table, not {user!r}")
@@ -321,13 +319,11 @@ def _make_session_table(metadata: MetaData, name: str, user_id: Column[Any]) -> 
 
 
 def _owned_by(user_id: Column[Any], table: str) -> tuple[SchemaItem, ...]:
-    """Return the columns ``id`` and ``user_id``, their constraints and their index.
-
-    ``user_id`` has the type of the column it references, collation included: MySQL and MariaDB
-    refuse a foreign key between different ones.
-    """
+    """Return the columns ``id`` and ``user_id``, their constraints and their index."""
     return (
         Column("id", _exact_text()),
+        # Of the type of the column it references, collation included: MySQL and MariaDB refuse a
+        # foreign key between different ones.
         Column(
             "user_id",
             user_id.type,
@@ -359,6 +355,8 @@ def is_one_of(column: ColumnElement[Any], texts: Sequence[str]) -> ColumnElement
 
 
 def _utf8(column: ColumnElement[Any]) -> ColumnElement[bytes]:
+    # First to one character set: the column's may differ from the connection's, and then the same
+    # text has other bytes.
     return sql_cast(sql_cast(column, mysql.CHAR(charset="utf8mb4")), LargeBinary)
 
 
@@ -444,11 +442,9 @@ def _session_row(row: Sequence[Any]) -> SessionRow | None:
 
 
 def was_rolled_back(error: DBAPIError) -> bool:
-    """Whether the database says that it rolled the transaction back because of another one.
-
-    Drivers give the code as ``sqlstate`` (asyncpg, psycopg), ``pgcode`` (psycopg2) or ``errno``
-    (MySQL's and MariaDB's own), or as the first argument (PyMySQL, aiomysql, asyncmy, mysqlclient).
-    """
+    """Whether the database says that it rolled the transaction back because of another one."""
+    # Drivers give the code as sqlstate (asyncpg, psycopg), pgcode (psycopg2) or errno (MySQL's and
+    # MariaDB's own), or as the first argument (PyMySQL, aiomysql, asyncmy, mysqlclient).
     cause = error.orig
     codes = [getattr(cause, name, None) for name in ("sqlstate", "pgcode", "errno")]
     return any(code in _ROLLED_BACK for code in (*codes, *getattr(cause, "args", ())[:1]))
@@ -458,13 +454,11 @@ def owns_transactions(
     source: AsyncEngine | AsyncSessionMaker[Any] | Engine | SessionMaker[Any],
     tables: AuthTables,
 ) -> bool:
-    """Whether the source begins new transactions.
-
-    A sessionmaker that is bound to one connection does not: its sessions may join a transaction of
-    the caller's, and all of that is lost when the database rolls it back.
-    """
+    """Whether the source begins new transactions."""
     if isinstance(source, AsyncEngine | Engine):
         return True
+    # A sessionmaker that is bound to one connection does not: its sessions may join a transaction
+    # of the caller's, and all of that is lost when the database rolls it back.
     return isinstance(source().get_bind(clause=tables.key), Engine)
 
 
@@ -478,11 +472,13 @@ def retry_pause(attempt: int) -> float:
 
 def hide_parameters(error: StatementError) -> None:
     """Remove the statement's values (ids, hashes, attributes) from this error and its causes."""
+    # The longest first: without a shorter one that is part of it, a longer one would not be found.
     secrets = sorted(_quotable(error.params), key=len, reverse=True)
     error.hide_parameters = True
     error.params = None
     for link in _chain(error):
         link.args = tuple(_without(secrets, value) for value in link.args)
+        # Drivers keep texts in attributes too, as asyncpg does in detail.
         vars(link).update(
             {
                 name: _without(secrets, value)

@@ -197,6 +197,7 @@ class _Exchange:
 
     def with_cookies(self, headers: RawHeaders) -> list[tuple[bytes, bytes]]:
         """Return the response's headers and those that the library adds."""
+        # The application's own Cache-Control could let a shared cache store the cookie.
         kept = [(name, value) for name, value in headers if name.lower() != b"cache-control"]
         varies = {
             field.strip().lower()

@@ -197,14 +197,11 @@ class AsyncSQLAlchemyUserAdapter:
         source: AsyncEngine | AsyncSessionMaker[Any],
         operation: OperationFactory[T],
     ) -> T:
-        """Run the operation in a transaction, and in another one if the database rolled that back.
-
-        This is the one place where the adapter begins transactions, and what it repeats is whole: a
-        new operation reads everything again.
-        """
+        """Run the operation in a transaction; in another one if the database rolled that back."""
         attempt = 1
         while True:
             try:
+                # A new operation each time, which reads everything again.
                 async with source.begin() as transaction:
                     return await _run(transaction, operation())
             except DBAPIError as error:
@@ -216,11 +213,7 @@ class AsyncSQLAlchemyUserAdapter:
             attempt += 1
 
     async def _run_in_savepoint(self, session: AsyncSession, operation: Steps[T]) -> T:
-        """Run the operation so that a failure undoes it alone.
-
-        After a deadlock MySQL and MariaDB have no savepoint to go back to. The error of that is not
-        the one to raise, since by the deadlock's the caller knows that all may be repeated.
-        """
+        """Run the operation so that a failure undoes it alone."""
         for statement in steps.before_savepoint(
             self._tables, session.get_bind(clause=self._tables.key).dialect.name
         ):
@@ -234,6 +227,8 @@ class AsyncSQLAlchemyUserAdapter:
                     failure = error
                     raise
         except DBAPIError as error:
+            # After a deadlock MySQL and MariaDB have no savepoint to go back to. The first error is
+            # the one to raise: by the deadlock's the caller knows that all may be repeated.
             failure = failure or error
         raise failure
 

@@ -137,11 +137,7 @@ _SHOWN_BYTES: Final = 8
 
 
 def pattern_of(layout: Layout, name: bytes) -> str:
-    """Return a pattern that finds a key by ``SCAN`` and does not reveal a session id.
-
-    A key that is not a session to this version may be a live session to another program. So at most
-    a quarter of its id is shown, and never more than eight bytes: the rest can't be guessed.
-    """
+    """Return a pattern that finds a key by ``SCAN`` and does not reveal a session id."""
     marker = f"{layout.session}:renewed:"
     prefixes = (
         f"{marker}{{{layout.session_key('')}",
@@ -150,6 +146,8 @@ def pattern_of(layout: Layout, name: bytes) -> str:
         layout.session_key(""),
     )
     start = next(len(prefix) for each in prefixes if name.startswith(prefix := each.encode()))
+    # A key that is not a session to this version may be a live session to another program. So at
+    # most a quarter of its id is shown, and never more than eight bytes: the rest can't be guessed.
     shown = min((len(name) - start) // 4 or 1, _SHOWN_BYTES)
     return _PLAIN.sub(b"?", name[: start + shown]).decode() + "*"
 

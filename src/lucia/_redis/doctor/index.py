@@ -65,12 +65,10 @@ class IndexExaminer:
         self._options = options
 
     def examine(self, key: bytes, deferred: Deferred) -> Operation[list[Finding]]:
-        """Examine an index: first all its entries, then its expiry.
-
-        The order matters: the expiry is compared with the sessions that were in the index before.
-        A login since then has extended the expiry itself.
-        """
+        """Examine an index: first all its entries, then its expiry."""
         user_id = self.user_of(key)
+        # In this order, since a login extends the expiry itself: the expiry that is read later is
+        # at least that of the sessions that are read here.
         findings, latest = yield from self._examine_entries(key, user_id, deferred)
         ttl, time = yield OnNode(deferred.node, (Call("PTTL", (key,)), Call("TIME", ())))
         now = milliseconds_of(time)
@@ -212,16 +210,14 @@ class IndexExaminer:
         return [id_ for id_, is_indexed in zip(ids, are_indexed, strict=True) if is_indexed]
 
     def _set_index_expiry(self, node: str, key: bytes, expires: int) -> Operation[bool]:
-        """Give an expiry to an index that has none, and return whether it has one now.
-
-        A login extends only an expiry that exists. So the expiry is set first, from the sessions
-        seen so far, and the index is then read again: a login before the first step is in it, and a
-        login after it has extended the expiry itself. The index never expires before a session in
-        it (I1, I3). If entries are removed during every read, one may have been missed, and the
-        index is left without an expiry.
-        """
+        """Give an expiry to an index that has none, and return whether it has one now."""
+        # A login extends only an expiry that exists. So the expiry is set first, from the sessions
+        # seen so far, and the index is then read again: a login before the first step is in it, and
+        # a login after it has extended the expiry itself. So the index never expires before a
+        # session in it (I1, I3).
         yield from self._repairs.extend_expiry(key, expires + INDEX_SLACK_MS, endless=True)
         latest = yield from self._latest_expiry(node, key)
+        # Entries were removed during every read, so that a session may have been missed.
         if latest is None:
             yield Call("PERSIST", (key,))
             return False
@@ -231,7 +227,7 @@ class IndexExaminer:
     def _latest_expiry(self, node: str, key: bytes) -> Operation[int | None]:
         """Return the latest expiry of the sessions in an index.
 
-        None if entries were removed during every read, so that a session may have been missed.
+        None if entries were removed during every read.
         """
         latest, place, restarts = 0, FIRST_PAGE, 0
         while restarts < RESTARTS:

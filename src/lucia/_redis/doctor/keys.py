@@ -101,6 +101,7 @@ class KeyExaminer:
         return Server(
             keys,
             _field_of(server, "run_id"),
+            # Where CONFIG is refused, INFO may tell it.
             _setting_in(setting) or _field_of(memory, "maxmemory_policy"),
         )
 

@@ -81,11 +81,7 @@ class BareKeyExaminer:
         return True
 
     def _move_index(self, name: bytes, findings: list[Finding]) -> Operation[bool]:
-        """Move the sessions of a bare index, then delete the index.
-
-        It is deleted only if one of its ids leads to a session of the user that it is named after.
-        Nothing else tells an index from another program's list of 40-character words.
-        """
+        """Move the sessions of a bare index, then delete the index."""
         is_index, place = False, FIRST_PAGE
         while True:
             page = yield from LIST.read_page(name, place, SCAN_COUNT)
@@ -100,6 +96,8 @@ class BareKeyExaminer:
                         )
                     )
             rows = yield from resolve_ids(self._layout, "", page.ids)
+            # Deleted only if one of its ids leads to a session of the user that it is named after:
+            # nothing else tells an index from another program's list of 40-character words.
             is_index = is_index or any(
                 isinstance(row, SessionRow) and to_bytes(row.user_id) == name
                 for row in rows.values()

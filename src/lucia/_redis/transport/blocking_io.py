@@ -73,17 +73,16 @@ class TimedSocket:
 def connect(connection: Any, end: float) -> None:
     """Connect in a thread of its own, so that the deadline holds wherever it hangs.
 
-    Looking up a name, connecting to each of several addresses, and TLS have no common limit.
-
     Raises:
         TimeoutError: the deadline has passed; the connection is closed once its thread is done.
     """
     done: Future[None] = Future()
     _use_timed_socket(connection, end)
+    # Looking up a name, connecting to each of several addresses, and TLS have no common limit.
     in_thread("lucia-connect", connection.connect, done)
     try:
         done.result(seconds_until(end))
-    except BaseException:
+    except BaseException:  # the thread can't be stopped, and may still connect
         done.add_done_callback(lambda _: connection.disconnect())
         raise
 
@@ -100,6 +99,7 @@ def is_clean(connection: Any, end: float) -> bool:
 def send(connection: Any, commands: Sequence[Words], end: float) -> None:
     """Send commands by the deadline, which holds for reading their replies too."""
     connection._sock.deadline = end
+    # False: no health check, which sends a PING and reads its reply before.
     connection.send_packed_command([b"".join(connection.pack_commands(commands))], False)
 
 

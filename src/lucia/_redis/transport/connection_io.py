@@ -123,13 +123,11 @@ def records_in(reply: Reply, count: int) -> Records:
 
 
 def is_open(connection: Any) -> bool:
-    """Return whether a connection was neither closed nor reset, as far as the event loop knows.
-
-    redis-py's ``can_read`` does not report a reset: asyncio records that as the reader's exception,
-    not as its end. And writing to a transport that is closed raises ``TypeError`` in asyncio and
-    ``RuntimeError`` in uvloop (T1).
-    """
+    """Return whether a connection was neither closed nor reset, as far as the event loop knows."""
     reader, writer = connection._reader, connection._writer
+    # redis-py's can_read does not report a reset: asyncio records that as the reader's exception,
+    # not as its end. And writing to a transport that is closed raises TypeError in asyncio and
+    # RuntimeError in uvloop (T1).
     return (
         writer is not None
         and not writer.transport.is_closing()
@@ -139,17 +137,17 @@ def is_open(connection: Any) -> bool:
 
 
 async def is_clean(connection: Any) -> bool:
-    """Return whether an idle connection is still open and has no unread reply.
-
-    The buffer is checked too: not every client's ``can_read`` does, and a server that closes an
-    idle connection may send an error before.
-    """
+    """Return whether an idle connection is still open and has no unread reply."""
+    # The buffer is checked too: not every client's can_read does, and a server that closes an idle
+    # connection may send an error before.
     can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
     return is_open(connection) and not connection._reader._buffer and not await can_read()
 
 
 async def drop(connection: Any) -> None:
     """Close a connection without waiting for the other side, which may be frozen."""
+    # Aborted first, since disconnect() sends what is still buffered: a command that was given up
+    # could arrive later, after a revocation.
     transport = getattr(getattr(connection, "_writer", None), "transport", None)
     if transport is not None:
         transport.abort()

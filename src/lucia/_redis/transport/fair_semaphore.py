@@ -32,6 +32,7 @@ class FairSemaphore:
             turn.acquire()
             self._waiting.append(turn)
         try:
+            # Never negative: a lock takes -1 for "wait forever".
             turn.acquire(timeout=max(seconds, 0))
         except BaseException:  # interrupted, as by gevent's timeouts
             if self._has_permit(turn):

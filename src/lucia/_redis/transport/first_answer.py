@@ -26,10 +26,8 @@ SHARE: Final = 1 / 3
 
 
 def _groups(count: int, end: float) -> Iterator[tuple[slice, float]]:
-    """Yield which calls to make together, and how many seconds they have.
-
-    The first one is alone: asking concurrently costs a connection for each, and is seldom needed.
-    """
+    """Yield which calls to make together, and how many seconds they have."""
+    # The first one is alone: asking concurrently costs a connection for each, and is seldom needed.
     start, size = 0, 1
     while start < count and (left := end - time.monotonic()) > 0:
         following = start + size
@@ -78,6 +76,8 @@ async def _first_task(
     finally:
         for task in tasks:
             task.cancel()
+        # Calls that are cancelled still close their connections. And gather() takes the errors of
+        # those that have failed meanwhile: asyncio would log them as never retrieved.
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

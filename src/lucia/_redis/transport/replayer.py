@@ -87,6 +87,8 @@ class AsyncReplayer:
         if task is None or task.done():
             loop = asyncio.get_running_loop()
             task = self._task = loop.create_task(self._replay(), context=Context())
+        # By asyncio.wait, which never cancels the task: a caller that is late or cancelled leaves
+        # the replay running for the others.
         done, _ = await asyncio.wait([task], timeout=max(seconds, 0))
         if not done or task.cancelled():
             raise NoReply(None, sent=False)
@@ -101,6 +103,7 @@ class AsyncReplayer:
 
     async def _replay(self) -> Exception | None:
         """Revoke block by block; return the error that stopped it."""
+        # Returned, not raised: asyncio logs an exception that nobody is left to take.
         while self._steps.revocations.due:
             try:
                 await self._run(self._steps.begin(), self._seconds)
@@ -144,7 +147,7 @@ class Replayer:
             error = outcome.result(max(seconds, 0))
         except FutureTimeout:
             raise NoReply(None, sent=False) from None
-        except RuntimeError as no_thread:
+        except RuntimeError as no_thread:  # a replay returns its errors: no thread could be started
             error = no_thread
         if error:
             raise _failure(error)

@@ -33,6 +33,7 @@ _READS: Final = frozenset(
     }
 )
 
+# Also if they arrive late: ids are used once (I6), so they can't hit a newer session.
 _REVOKES: Final = frozenset({"DEL", "LREM", "SREM"})
 
 SingleCommand = Call | Eval | Transaction | Nodes | OnNode
@@ -152,12 +153,13 @@ def is_repeatable(command: SingleCommand) -> bool:
 def error_to_raise(lost: NoReply, *, wrote: bool) -> Exception:
     """Return the error for the caller: ``StoreUnavailable``, whose cause is the client's error.
 
-    A server that refuses the connection, since the password or the database is wrong, will refuse
-    it again. That is the client's own error, so that somebody corrects the settings.
+    It is the client's own error if the server refused the connection.
 
     Args:
         wrote: whether a write of this operation was executed or may have been (I8).
     """
+    # It was refused since the password or the database is wrong, and will be refused again:
+    # somebody has to correct the settings.
     if lost.error is not None and not wrote and is_answer(lost.error) and not is_outage(lost.error):
         return lost.error
     unavailable = StoreUnavailable(ambiguous=wrote)

@@ -37,6 +37,7 @@ class AsyncSingleFlight:
             loop = asyncio.get_running_loop()
             self._task = loop.create_task(self._call(self._seconds), context=Context())
         if join:
+            # Not wait_for, which would cancel the call for all when this caller's time is over.
             await asyncio.wait([self._task], timeout=seconds)
 
     async def aclose(self) -> None:

@@ -76,6 +76,8 @@ def key_per_primary(
         primaries: the primary of each slot.
         slot_of: returns the slot of a key.
     """
+    # With a hash tag in the prefix, all these keys are in one slot: the loop would never find a key
+    # of another primary.
     has_tag = slot_of(f"{prefix}{{0}}") == slot_of(f"{prefix}{{1}}")
     count = 1 if has_tag else len(set(primaries.values()))
     found: dict[Address, str] = {}
@@ -90,11 +92,12 @@ def key_per_primary(
 def redirection_in(replies: Sequence[Reply], asked: Address) -> Redirection | None:
     """Return where the first error among the replies redirects to; None if there is no redirection.
 
-    A node that answers so has executed nothing. ``CLUSTERDOWN`` is among these answers: this node
-    knows no node that has the slot, as after it left the cluster or before a replica took over.
+    A node that answers so has executed nothing.
     """
     error: Any = next((reply for reply in replies if isinstance(reply, Exception)), None)
     kind = type(error).__name__
+    # CLUSTERDOWN too: this node knows no node that has the slot, as after it left the cluster or
+    # before a replica took over.
     if kind in {"TryAgainError", "ClusterDownError"}:
         return Redirection(None, can_repeat=kind == "TryAgainError")
     if kind not in {"MovedError", "AskError"}:

@@ -13,8 +13,7 @@ T = TypeVar("T")
 def in_thread(name: str, call: Callable[[], T], outcome: "Future[T]") -> None:
     """Make a call in a daemon thread, and set the future to its result or its error.
 
-    If no thread can be started, that is the error. An executor's threads would keep the process
-    alive until the call returns.
+    If no thread can be started, that is the error.
     """
 
     def run() -> None:
@@ -25,6 +24,7 @@ def in_thread(name: str, call: Callable[[], T], outcome: "Future[T]") -> None:
         else:
             outcome.set_result(result)
 
+    # Not by an executor, whose threads would keep the process alive until the call returns.
     try:
         threading.Thread(target=run, name=name, daemon=True).start()
     except RuntimeError as error:

@@ -121,6 +121,7 @@ class AsyncTracked:
             return await self._plain(
                 commands, left, only_reads=only_reads, fresh=fresh, sending=sending
             )
+        # Asked only now: opening the connection may have met another history (T3).
         if self._monitor.revocations.due:
             raise BatchRejected
         return await link.ask(commands, left, sending)
@@ -174,6 +175,8 @@ class AsyncTracked:
             if refusal is None:
                 self._monitor.check(history)
                 if self._monitor.is_changed(history):
+                    # Before the new history is recorded: the replay must not be sent to the former
+                    # server.
                     await self._moved()
                 checkpoint = self._monitor.came_up(history)
                 return _Link(
@@ -252,11 +255,15 @@ class _Link:
         checks = [] if self._is_checked() else [INFO]
         packed = pack(self._connection, [*checks, *reads])
         if checks:
+            # Now, not when it is answered: later requests need no check of their own, since their
+            # replies come after the reply to this one.
             self._checked = time.monotonic()
             self._waiting.append((None, None))
         asked = _Asked(
             self._entries.clock(), len(reads), asyncio.get_running_loop().create_future()
         )
+        # Replies are told apart by their order alone: from here to the write, which redis-py does
+        # before it first suspends, no other task may run.
         for words in reads:
             self._waiting.append(
                 (asked, self._entries.begin(cast("Sequence[bytes]", words[1:])) if keeps else None)
@@ -272,7 +279,8 @@ class _Link:
         except Exception as error:
             lost = None if limit.expired() else error
             self._monitor.lost()
-            asked.answered.cancel()  # nothing waits for it any more
+            # Nobody waits for it any more, and asyncio would log an error in it as never retrieved.
+            asked.answered.cancel()
             self.lose(lost)
             raise NoReply(lost, sent=True) from error
 
@@ -285,6 +293,7 @@ class _Link:
         if self._lost:
             return
         self._lost = True
+        # What was read on this connection gets no invalidations any more.
         self._entries.flush()
         for asked, reading in self._waiting:
             self._give_up(reading)
@@ -292,6 +301,7 @@ class _Link:
                 asked.fail(NoReply(error, sent=True))
         self._waiting.clear()
         self._beater.cancel()
+        # The reader calls this at its own end. Cancelled, it would not close the connection.
         if self._reader is not asyncio.current_task():
             self._reader.cancel()
 
@@ -317,6 +327,7 @@ class _Link:
         except asyncio.CancelledError:
             pass
         except _OtherServer as error:
+            # In this order, as when a connection is opened.
             await self._moved()
             self._monitor.came_up(error.reply)
             lost = error
@@ -346,6 +357,7 @@ class _Link:
             self._give_up(reading)
         else:
             self._keep(asked, reading, _records(reply))
+        # Not before: if the reply is refused, lose() fails this request with the others.
         self._waiting.popleft()
         asked.take(reply)
         if closes_connection(reply):
@@ -388,6 +400,8 @@ class _Link:
                 await asyncio.sleep(self._pause)
                 self._entries.sweep()
                 asked, read = self._newest
+                # Not by PING, for which the server's user may have no right. Entries do not live
+                # longer by it.
                 if asked + ENTRY_SECONDS > self._entries.clock() and self.is_open:
                     await self.ask([read], self._seconds, _nothing, keeps=False)
                 else:
