@@ -16,7 +16,7 @@ from tools.servers import Cluster, Server
 
 @pytest.fixture
 def redis_client(server: Server, decode_responses: bool) -> Iterator[Redis]:
-    """A client of each kind of server, emptied, that returns bytes or text: four runs of a test."""
+    """Yield a client of each kind of server, emptied: four runs of a test, with bytes or text."""
     with Redis.from_url(server.url, decode_responses=decode_responses) as client:
         client.flushall()
         yield client
@@ -24,7 +24,7 @@ def redis_client(server: Server, decode_responses: bool) -> Iterator[Redis]:
 
 @pytest.fixture
 def cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[RedisCluster]:
-    """A client of the cluster, emptied."""
+    """Yield a client of the emptied cluster."""
     cluster.on_each("FLUSHALL")
     with RedisCluster.from_url(
         cluster.url, decode_responses=decode_responses, protocol=2
@@ -34,7 +34,7 @@ def cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[RedisCl
 
 @pytest.fixture
 def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[Any]:
-    """A client of the cluster from valkey-py, emptied."""
+    """Yield a client of the emptied cluster, from valkey-py."""
     cluster.on_each("FLUSHALL")
     with Clients.of_cluster(
         "valkey", cluster, decode_responses=decode_responses
@@ -46,7 +46,7 @@ def valkey_cluster_client(cluster: Cluster, decode_responses: bool) -> Iterator[
 def scriptless_client(
     server: Server, redis_client: Redis, decode_responses: bool
 ) -> Iterator[Redis]:
-    """A client of each kind of server, emptied, that may not run scripts."""
+    """Yield a client of each kind of server, emptied, without the right to run scripts."""
     redis_client.acl_setuser(
         "scriptless",
         enabled=True,
@@ -63,17 +63,17 @@ def scriptless_client(
 
 @pytest.fixture
 def time() -> Time:
-    """The clock of everything except Redis."""
+    """Return the clock of everything except Redis."""
     return Time()
 
 
 @pytest.fixture
 def store(time: Time) -> WatchedStore:
-    """The only store."""
+    """Return the only store."""
     return WatchedStore(time)
 
 
 @pytest.fixture
 def auth(store: WatchedStore, time: Time) -> Auth[User]:
-    """An ``Auth`` with the default settings."""
+    """Return an ``Auth`` with the default settings."""
     return make_auth(store, time)

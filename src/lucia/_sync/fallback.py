@@ -66,6 +66,7 @@ class FiveMethods:
 
     def _delete_chains(self, session_ids: Sequence[str]) -> None:
         chain = list(session_ids)
+        # It grows while it is iterated, so that successors of successors are found too.
         for session_id in chain:
             successor = self._renewals.successor(session_id)
             if successor is not None:
@@ -85,6 +86,7 @@ class FiveMethods:
                 self._adapter.delete_sessions_by_user_id(user_id)
                 return False
             rows = self._adapter.get_sessions_by_user_id(user_id)
+            # A database that ignores case lists sessions of other users too.
             others = [row.id for row in rows if row.user_id == user_id and row.id != kept.id]
             if others:
                 self._adapter.delete_session(*others)
@@ -93,14 +95,13 @@ class FiveMethods:
     def renew_session(
         self, session_id: str, successor: SessionRow, /, *, grace: int
     ) -> StoredSession | None:
-        """Store the successor, then remove the used session.
-
-        If the used session was removed by somebody else meanwhile, remove the successor again.
-        """
+        """Store the successor, then remove the used session."""
         with self._lock:
             if self._adapter.get_session(session_id) is None:
                 return self._successor(session_id)
             self._adapter.set_session(successor)
+            # Read again: a revocation since the first read has seen the used session alone, and has
+            # missed the successor.
             if self._adapter.get_session(session_id) is None:
                 self._adapter.delete_session(successor.id)
                 return None

@@ -284,6 +284,7 @@ class UserMethods(SessionMethods[UserT]):
         proven = False
         try:
             proven = self._still_proven(row, password, address)
+        # Also if an error or a cancellation ends the check: nobody is told this session's id.
         finally:
             if not proven:
                 self.invalidate_session(session.session_id)
@@ -496,6 +497,7 @@ class UserMethods(SessionMethods[UserT]):
         if row is None or row.expires is None:
             return self._matches(row, password, address)
         attempt = self._guard.begin_single_use(row, self._clock())
+        # An attempt too many is verified too, against the dummy: its time tells nothing.
         try:
             matches = self._matches(None if attempt.wait else row, password, address)
         except BaseException:
@@ -536,10 +538,7 @@ class UserMethods(SessionMethods[UserT]):
         )
 
     def _still_proven(self, row: KeyRow, password: str | None, address: str | None) -> bool:
-        """Return whether the key still exists with the same password, and consume a single-use key.
-
-        Its hash may differ if a concurrent login has replaced it; then verify once more.
-        """
+        """Return whether the key still has the same password, and consume a single-use key."""
         if row.expires is not None:
             self._consume(row)
             return self._get_user(row.user_id) is not None
@@ -548,9 +547,11 @@ class UserMethods(SessionMethods[UserT]):
             return False
         if current.hashed_password == row.hashed_password:
             return True
+        # A concurrent login may have replaced the hash by another one of the same password.
         return password is not None and self._matches(current, password, address)
 
     def _end_other_sessions(self, user_id: str, keep: str | None) -> Session | None:
+        # Renewed first, and then the successor is kept: the id that was known before is dead.
         kept = None if keep is None else self._renew_own(user_id, keep)
         spared = self.invalidate_all_user_sessions(
             user_id, keep=None if kept is None else kept.session_id

@@ -13,7 +13,7 @@ from tests.sync.support.watched_store import WatchedStore
 
 
 def normalized(text: str) -> str:
-    """Return the same text for all ids that such a store takes for one."""
+    """Return the form that is the same for all ids that such a store considers equal."""
     letters = (
         each
         for each in unicodedata.normalize("NFKD", text)
@@ -23,12 +23,12 @@ def normalized(text: str) -> str:
 
 
 def find(ids: Iterable[str], id_: str) -> str:
-    """Return the stored id that such a store takes for this one, or this one."""
+    """Return the stored id that such a store considers equal to this one, else this one."""
     return next((stored for stored in ids if normalized(stored) == normalized(id_)), id_)
 
 
 class CaseInsensitiveStore(WatchedStore):
-    """Finds, changes and removes users, keys and sessions under any spelling of their ids."""
+    """A store that finds, changes and removes rows under any spelling of their ids."""
 
     def get_user(self, user_id: str, /) -> UserRow | None:
         return super().get_user(find(self._users, user_id))

@@ -8,7 +8,7 @@ from lucia import DuplicateSessionId, SessionRow
 
 
 class DictionaryAdapter:
-    """Sessions in a dictionary, as JSON by their ids."""
+    """A store of sessions as JSON in a dictionary, by their ids."""
 
     keeps_attributes = True
 
@@ -41,12 +41,12 @@ class DictionaryAdapter:
 
 
 class ColumnsAdapter(DictionaryAdapter):
-    """The same without attributes, like the adapters of Lucia JS."""
+    """A store that drops attributes, like the adapters of Lucia JS."""
 
     keeps_attributes = False
 
     def set_session(self, session: SessionRow, /) -> None:
-        """Store the columns of a new session without its attributes."""
+        """Store a new session without its attributes."""
         columns = SessionRow(
             id=session.id,
             user_id=session.user_id,
@@ -64,7 +64,7 @@ def encode(row: SessionRow) -> str:
 
 
 def decode(record: str) -> SessionRow:
-    """Decode the session in a record."""
+    """Decode a session from JSON."""
     session_id, user_id, active_expires, idle_expires, attributes = json.loads(record)
     return SessionRow(
         id=session_id,

@@ -198,14 +198,11 @@ class SQLAlchemyUserAdapter:
         source: Engine | SessionMaker[Any],
         operation: OperationFactory[T],
     ) -> T:
-        """Run the operation in a transaction, and in another one if the database rolled that back.
-
-        This is the one place where the adapter begins transactions, and what it repeats is whole: a
-        new operation reads everything again.
-        """
+        """Run the operation in a transaction; in another one if the database rolled that back."""
         attempt = 1
         while True:
             try:
+                # A new operation each time, which reads everything again.
                 with source.begin() as transaction:
                     return _run(transaction, operation())
             except DBAPIError as error:
@@ -217,11 +214,7 @@ class SQLAlchemyUserAdapter:
             attempt += 1
 
     def _run_in_savepoint(self, session: Session, operation: Steps[T]) -> T:
-        """Run the operation so that a failure undoes it alone.
-
-        After a deadlock MySQL and MariaDB have no savepoint to go back to. The error of that is not
-        the one to raise, since by the deadlock's the caller knows that all may be repeated.
-        """
+        """Run the operation so that a failure undoes it alone."""
         for statement in steps.before_savepoint(
             self._tables, session.get_bind(clause=self._tables.key).dialect.name
         ):
@@ -235,6 +228,8 @@ class SQLAlchemyUserAdapter:
                     failure = error
                     raise
         except DBAPIError as error:
+            # After a deadlock MySQL and MariaDB have no savepoint to go back to. The first error is
+            # the one to raise: by the deadlock's the caller knows that all may be repeated.
             failure = failure or error
         raise failure
 

@@ -23,7 +23,10 @@ from tools.servers import Server, until
 
 
 def test_connections_of_its_own(server: Server, inspector: Inspector) -> None:
-    """The adapter makes no more connections than the client may have, sends the client nothing, closes its own, and leaves the client."""
+    """The adapter opens and closes its own connections, and never uses the client's.
+
+    It opens no more than the client's pool may have, and does not close the client.
+    """
     with Clients.make(
         "redis-py as it is", server, client_name="application", max_connections=1
     ) as client:
@@ -41,19 +44,19 @@ def test_connections_of_its_own(server: Server, inspector: Inspector) -> None:
 
 
 def connections_named(inspector: Inspector, name: str) -> set[str]:
-    """The ids of the connections to the server that have this name."""
+    """Return the ids of the server's connections with this client name."""
     return {each["id"] for each in inspector.client.client_list() if each["name"] == name}
 
 
 @pytest.mark.parametrize("kind", Clients.kinds)
 def test_every_kind_of_client(kind: str, server: Server, inspector: Inspector) -> None:
-    """The adapter does the same over each kind of client, whatever its encoding, protocol, pool or way to the server."""
+    """The adapter works the same over any client, encoding, protocol, pool and transport."""
     with Clients.make(kind, server) as client:
         use_every_method(RedisSessionAdapter(client), inspector)
 
 
 def persist(call: Callable[[], Any], expected: object) -> None:
-    """Repeat the call until it gives that: for a moment there is no connection."""
+    """Repeat the call until it returns the expected result; connection errors are ignored."""
     for _ in range(200):
         with suppress(
             redis.exceptions.ConnectionError, valkey.exceptions.ConnectionError, StoreUnavailable
@@ -66,7 +69,10 @@ def persist(call: Callable[[], Any], expected: object) -> None:
 
 @pytest.mark.parametrize("library", ["redis", "valkey"])
 def test_failover(library: str, tmp_path: Path) -> None:
-    """Behind Sentinel the adapter finds the new master, which does not know the scripts, and every method works there."""
+    """Behind Sentinel, the adapter finds the new primary, and every method works there.
+
+    The new primary does not have the scripts yet.
+    """
     with sentinel_group(library, tmp_path) as group:
         with Clients.behind_sentinel(group) as client:
             adapter = RedisSessionAdapter(client)

@@ -192,6 +192,7 @@ class RedisDriver:
 
         If one fails, all that were sent have ended, and some may have been executed.
         """
+        # Each has a state of its own, since they may run concurrently.
         states = [
             replace(state, is_retry=state.is_retry and number == 0, lost=None)
             for number in range(len(commands))
@@ -204,6 +205,7 @@ class RedisDriver:
             sending, MAX_CONCURRENT_REPLAYS if state.during_replay else MAX_CONCURRENT_CALLS
         )
         state.wrote = state.wrote or any(its.wrote for its in states)
+        # There are fewer results than commands if one failed before the others were sent.
         for result, its in zip(results, states, strict=False):
             if isinstance(result, BaseException):
                 # Ambiguous too if only another command of the batch may have been executed (I8).
@@ -222,6 +224,9 @@ class RedisDriver:
         if isinstance(command, Eval):
             if refuses_scripts(error):
                 raise ScriptsRefusedError from error
+            # Each server forgets scripts when it restarts, and a replica that is promoted has none.
+            # The script did not run, so this is no retry, even of a login. Not by SCRIPT LOAD,
+            # which needs a right of its own.
             if is_no_script(error):
                 words = _script("EVAL", command.script.text, command)
                 return self._checked(self._ask(command, (words,), state))
@@ -239,9 +244,7 @@ class RedisDriver:
     def _wait_for_replicas(self, barrier: ReplicationBarrier, state: OperationState) -> int:
         """Return the fewest replicas that confirmed at a primary; stop at one with too few.
 
-        Every primary is asked by its address, and its redirections are not followed: a key that
-        another node takes proves nothing about this one. If a slot has moved meanwhile, the map is
-        read again (T5).
+        Every primary is asked by its address.
 
         Raises:
             StoreUnavailable: it is not known which primaries there are, or one did not answer.
@@ -252,11 +255,13 @@ class RedisDriver:
         fewest = barrier.replicas
         while waiting and fewest >= barrier.replicas:
             node, key = waiting.popitem()
+            # On a connection that has written nothing, WAIT would return at once.
             write = Call("SET", (key, barrier.value, "PX", 1_000))
             wait = Call("WAIT", (barrier.replicas, barrier.milliseconds))
             command = OnNode(node, (write, wait))
             state.begin_command(self._deadline)
             replies = self._ask(command, _words(command), state)
+            # The slot has moved: a key that another node takes proves nothing about this one (T5).
             if is_redirected(replies):
                 if time.monotonic() >= end:
                     raise error_to_raise(NoReply(_error_in(replies), sent=False), wrote=True)
@@ -294,7 +299,8 @@ class RedisDriver:
                 replies = _replies(
                     route, command, commands, state.seconds_left(), state.mode(is_retry=is_retry)
                 )
-            except BatchRejected:  # a replay has become due since this command asked whether one is
+            except BatchRejected:
+                # Nothing was sent: a replay has become due since this command waited for one (T3).
                 continue
             except NoReply as lost:
                 error = state.error_after_loss(command, lost, is_retry=is_retry)
@@ -382,6 +388,7 @@ def _encoded(arguments: Sequence[Argument]) -> list[bytes | int]:
 
 def _error_in(replies: Sequence[Reply]) -> Exception | None:
     """Return the first reply that is an error; a transaction's are within the last reply."""
+    # The first one is the reason: after a command that was not queued, EXEC only says so.
     for reply in replies:
         if isinstance(reply, Exception):
             return reply

@@ -195,16 +195,15 @@ class Master:
             raise errors[-1] if errors else StoreUnavailable("no Sentinel answered in time")
         number, address = found
         self._order = [number, *(other for other in self._order if other != number)]
+        # The connections to the former master are closed before one to the new master is made.
         before, self._address = self._address, address
         if before not in (None, address):
             self._on_move()
         return address
 
     def _ask(self, number: int, _seconds: float) -> tuple[int, Address]:
-        """Ask one Sentinel; return its number, and the address that it told.
-
-        The connection is opened for this: one that was idle since the last failover may be dead.
-        """
+        """Ask one Sentinel; return its number, and the address that it told."""
+        # On a new connection: one that was idle since the last failover may be dead.
         finder = self._topology.copy_finder(number, self._seconds / 2)
         try:
             return number, finder.discover_master(self._topology.service)
@@ -416,6 +415,7 @@ class ClusterRoute:
 
     def _read_map(self, seconds: float) -> None:
         """Replace the map by the first complete one that a node has (T6)."""
+        # As they are now: what is learned while the map is read may be newer than the map.
         corrections, suspects = self._corrections, set(self._suspects)
         unjoined: list[Address] = []
         calls = [
@@ -490,6 +490,7 @@ class ClusterRoute:
         server = self._servers.get(address)
         if server is None:
             server = self._make_server(address, ConnectionMonitor(self._revocations, address))
+            # Among threads another one may have been first.
             server = self._servers.setdefault(address, server)
         return server
 
