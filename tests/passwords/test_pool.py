@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 
 from lucia import Argon2Hash, LuciaHash, Overloaded, PasswordPool, ScryptHash
 from lucia._compat import password_pool
-from lucia._compat.password_pool import PasswordWorkers, _Gate, _Jobs, _Turn, _Turns, owner_of
+from lucia._compat.password_pool import (
+    PasswordWorkers,
+    _Gate,
+    _Jobs,
+    _Pool,
+    _Turn,
+    _Turns,
+    owner_of,
+)
 from lucia._rules import passwords as hashes
 
 PATIENCE: Final = 30
@@ -185,6 +193,19 @@ def test_a_cancelled_job_is_neither_done_nor_refused() -> None:
         assert turns.leave(turn) is None
     enter_all(turns, "aa")
     assert run_all(turns, running) == ["a", "a", "a"]
+
+
+def test_a_job_cancelled_before_its_thread_began_passes_its_place_on() -> None:
+    """The job that waits behind it runs, and the worker is free afterwards."""
+    pool, opened = _Pool(CHEAP, 1, 1), threading.Event()
+    pool._executor = ThreadPoolExecutor(1)
+    with pool._executor as threads:
+        threads.submit(opened.wait, PATIENCE)  # the only thread is busy
+        first, second = pool.submit(ANYBODY, lambda: 1), pool.submit(ANYBODY, lambda: 2)
+        assert first.cancel()
+        opened.set()
+        assert second.result(PATIENCE) == 2
+        assert pool.submit(ANYBODY, lambda: 3).result(PATIENCE) == 3
 
 
 @given(

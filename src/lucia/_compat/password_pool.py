@@ -13,7 +13,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
@@ -187,11 +188,16 @@ class _Turns:
             refused.refuse()
         return False
 
+    def withdraw(self, turn: _Turn) -> None:
+        """Give up the place in the queue, if it has one."""
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+
     def leave(self, turn: _Turn) -> _Turn | None:
         """Give up the place, if there still is one, and return the job that runs instead."""
+        self.withdraw(turn)
         with self._lock:
-            if turn in self._waiting:  # the caller was cancelled
-                self._waiting.remove(turn)
             if turn not in self._running:
                 return None
             self._running.remove(turn)
@@ -243,7 +249,9 @@ class _Pool:
         turn = _Turn(owner, partial(job, *args, **kwargs))
         if self._turns.enter(turn):
             self._start(turn)
-        turn.future.add_done_callback(lambda _: self._turns.leave(turn))
+        # Only out of the queue: a job that has a worker, even one cancelled before its thread began,
+        # leaves in that thread, which then runs the next one.
+        turn.future.add_done_callback(lambda _: self._turns.withdraw(turn))
         return turn.future
 
     def take_executor(self) -> ThreadPoolExecutor | None:
@@ -262,7 +270,8 @@ class _Pool:
                     self._executor.submit(self._work, turn)
             except RuntimeError as error:
                 upcoming = self._turns.leave(turn)
-                turn.future.set_exception(error)
+                with suppress(InvalidStateError):  # cancelled in another thread
+                    turn.future.set_exception(error)
                 turn = upcoming
             else:
                 return

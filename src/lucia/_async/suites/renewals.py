@@ -569,7 +569,7 @@ class AsyncRenewingSessionAdapterSuite(AsyncSessionAdapterSuite):
         await self.store(adapter, *rows)
         await adapter.delete_session("revoked")
         equal(
-            await adapter.delete_other_sessions(_ANNA, "ended"),
+            await adapter.delete_other_sessions(_ANNA, "revoked"),
             False,
             "delete_other_sessions with a revoked session",
         )

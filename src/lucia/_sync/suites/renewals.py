@@ -570,7 +570,7 @@ class RenewingSessionAdapterSuite(SessionAdapterSuite):
         self.store(adapter, *rows)
         adapter.delete_session("revoked")
         equal(
-            adapter.delete_other_sessions(_ANNA, "ended"),
+            adapter.delete_other_sessions(_ANNA, "revoked"),
             False,
             "delete_other_sessions with a revoked session",
         )
