@@ -249,8 +249,8 @@ class _Pool:
         turn = _Turn(owner, partial(job, *args, **kwargs))
         if self._turns.enter(turn):
             self._start(turn)
-        # Only out of the queue: a job that has a worker, even one cancelled before its thread began,
-        # leaves in that thread, which then runs the next one.
+        # Out of the queue only. A job that has a worker, even if cancelled before its thread
+        # begins, leaves in that thread, which then runs the next one.
         turn.future.add_done_callback(lambda _: self._turns.withdraw(turn))
         return turn.future
 
