@@ -93,8 +93,8 @@ DEEP: Final = tuple('{"a":' * depth + "1" + "}" * depth for depth in (100, 101, 
 VALUES: Final = (*NUMBERS, *TEXTS, *OTHER_VALUES, *(3 * DEEP))
 NAMES: Final = (
     *('"id"', '"user_id"', '"active_expires"', '"idle_expires"', '"created_at"', '"handle"'),
-    *('"noted"', '"own"', '"ID"', '"id "', '""', '"\\u0069d"', '"user\\u005fid"', '"\\ud800"', '"id\\u0000"'),
-    *('"__class__"', '"metadata"', '"attributes"', "id", "'id'", "1", "null"),
+    *('"noted"', '"own"', '"ID"', '"id "', '""', '"\\u0069d"', '"user\\u005fid"', '"\\ud800"'),
+    *('"id\\u0000"', '"__class__"', '"metadata"', '"attributes"', "id", "'id'", "1", "null"),
 )  # fmt: skip
 METADATA: Final[tuple[dict[str, Any], ...]] = (
     {},
