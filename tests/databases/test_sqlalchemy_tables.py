@@ -190,7 +190,10 @@ def wrong_tables(metadata: MetaData) -> Iterator[tuple[type[Exception], str, Any
         __tablename__ = "person"
         id: Mapped[str] = mapped_column(primary_key=True)
         kind: Mapped[str]
-        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012
+        __mapper_args__ = {  # noqa: RUF012
+            "polymorphic_on": "kind",
+            "polymorphic_identity": "person",
+        }
 
     class Employee(Person):
         __tablename__ = "employee"

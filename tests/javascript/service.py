@@ -48,7 +48,7 @@ class Service:
         """Return the next answer.
 
         Raises:
-            ServiceError: The service raised an error.
+            ServiceError: the service raised an error.
         """
         assert self._process.stdout is not None
         answer = json.loads(self._process.stdout.readline())

@@ -645,7 +645,9 @@ class Deaf(_AsyncRESP3Parser):
     """A parser without push messages, as in a client that only has RESP2."""
 
     @property
-    def set_invalidation_push_handler(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def set_invalidation_push_handler(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+    ) -> Any:
         raise AttributeError
 
 
