@@ -195,7 +195,7 @@ def test_we_keep_theirs(both: Side) -> None:
 def test_we_renew_theirs(both: Side) -> None:
     """A JavaScript session renewed by the Python service can be read and listed.
 
-    The used id is dead for both.
+    The used id is dead for the JavaScript service.
     """
     used = both.hasty.call("create", "alice", {"theme": "dark"})
     session = both.ours.validate_session(used)

@@ -26,7 +26,7 @@ from tests.model.world import LAYOUT
 
 
 class IndexFirst(ClusterStore):
-    """Adds the id to the index before it writes the session.
+    """A create that adds the id to the index before it writes the session.
 
     A sign-out in between removes the id for good.
     """
@@ -79,7 +79,10 @@ class Original(IndexDeleted):
 
 
 class Endless(ClusterStore):
-    """Sets the index's TTL in a step of its own: a crash before it leaves a key without one."""
+    """A create that sets the index's TTL in a step of its own.
+
+    A crash before that step leaves a key without a TTL.
+    """
 
     def create(self, row: SessionRow, random_below: Callable[[int], int]) -> Operation[None]:
         index = self._layout.index_key(row.user_id)
@@ -107,7 +110,7 @@ class Overwriting(ClusterStore):
 
 
 class BlindPrune(ClusterStore):
-    """Listing a user's sessions removes all ids that it saw from the index, even live ones."""
+    """A listing that removes all ids it saw from the index, even live ones."""
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         index = self._layout.index_key(user_id)
@@ -118,7 +121,7 @@ class BlindPrune(ClusterStore):
 
 
 class NeverPruned(ClusterStore):
-    """Listing a user's sessions leaves dead ids in the index."""
+    """A listing that leaves dead ids in the index."""
 
     def get_by_user(self, user_id: str, now: int) -> Operation[list[SessionRow]]:
         ids = yield from self._layout.index.read(self._layout.index_key(user_id))
@@ -167,7 +170,7 @@ class CreateThenDelete(ClusterStore):
 
 
 class LoserKeeps(ClusterStore):
-    """The slower of two renewals leaves its successor alive."""
+    """A renewal that leaves its successor alive though another renewal won."""
 
     def renew(
         self, used_id: str, successor: SessionRow, grace: int, sealed: str | None = None
@@ -186,7 +189,7 @@ class LoserKeeps(ClusterStore):
 
 
 class MarkersIgnored(ClusterStore):
-    """Revokes sessions, but not their successors."""
+    """A revocation that misses the successors of sessions."""
 
     def _revoke(
         self, session_ids: Iterable[str], seen: set[str | None], recorder: RevocationRecorder
@@ -198,7 +201,7 @@ class MarkersIgnored(ClusterStore):
 
 
 class HandleIgnored(ClusterStore):
-    """Keeps the given session and its successors, but not one whose renewal is not complete."""
+    """A sign-out that keeps a session and its successors, but not one still being renewed to."""
 
     def delete_by_user(self, user_id: str, keep: str | None = None) -> Operation[bool]:
         index = self._layout.index_key(user_id)
@@ -212,7 +215,7 @@ class HandleIgnored(ClusterStore):
 
 
 class Unchecked(SingleServerStore):
-    """Revokes the ids it read, without checking that the index is still the same."""
+    """A sign-out that revokes the ids it read, though the index may have changed."""
 
     def _revoke(
         self,
@@ -227,7 +230,7 @@ class Unchecked(SingleServerStore):
 
 
 class EndsThenCreates(SingleServerStore):
-    """Revokes the surplus and creates, without checking that the index is still the same."""
+    """A capped login that revokes the surplus, though the index may have changed."""
 
     def create_capped(
         self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
@@ -238,7 +241,10 @@ class EndsThenCreates(SingleServerStore):
 
 
 class LooksBeforehand(ClusterStore):
-    """Computes the surplus before the login is indexed, so two logins miss each other."""
+    """A capped login that computes the surplus before it is indexed.
+
+    Two such logins miss each other.
+    """
 
     def create_capped(
         self, row: SessionRow, limit: int, now: int, random_below: Callable[[int], int]
@@ -250,7 +256,7 @@ class LooksBeforehand(ClusterStore):
 
 
 class EndsOnlyIds(ClusterStore):
-    """Revokes the surplus, but not the successors of renewals meanwhile."""
+    """A capped login that revokes the surplus, but not the successors of renewals meanwhile."""
 
     def _delete(self, session_ids: Iterable[str], recorder: RevocationRecorder) -> Operation[None]:
         for id_ in session_ids:

@@ -30,7 +30,7 @@ from tests.model.world import (
 
 
 class Violation(AssertionError):
-    """A law does not hold at the end of this trace."""
+    """A law that does not hold at the end of a trace."""
 
 
 class Event(NamedTuple):

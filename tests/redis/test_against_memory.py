@@ -40,7 +40,7 @@ metadata = st.dictionaries(
 
 
 class Machine(RuleBasedStateMachine):
-    """Calls both adapters and compares their results.
+    """A state machine that calls both adapters and compares their results.
 
     As with ``Auth``, ids are never reused. Time passes for both adapters.
     """
@@ -184,9 +184,8 @@ EXAMPLES = {
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+# redis-py 7's cluster clients cause this warning themselves.
+@pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 @pytest.mark.parametrize(("place", "examples"), EXAMPLES.items(), ids=EXAMPLES)
 def test_redis_answers_as_memory_does(
     request: pytest.FixtureRequest, place: str, examples: int

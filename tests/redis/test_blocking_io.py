@@ -1,4 +1,4 @@
-"""Test a socket with one deadline for all its calls."""
+"""A socket with one deadline for all its calls."""
 
 import socket
 import threading

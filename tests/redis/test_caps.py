@@ -37,7 +37,7 @@ def login(
 
 
 class Bench:
-    """Makes operations on one store, to be run at once or in steps."""
+    """Operations on one store, to be run at once or in steps."""
 
     def __init__(self, inspector: Inspector, store: Store) -> None:
         self.inspector = inspector
@@ -256,7 +256,7 @@ def test_crash(bench: Bench) -> None:
 
 @one_step
 def test_two_logins(bench: Bench) -> None:
-    """Two concurrent logins leave themselves, and the limit is never exceeded."""
+    """Two concurrent capped logins both stay, and the limit is never exceeded."""
 
     def begin() -> Sequence[Stepper[Any]]:
         bench.begin_with(login("a", 20), login("b", 10))

@@ -27,9 +27,8 @@ from tests.support.redis_servers import frozen
 from tests.support.sessions import row
 from tools.servers import Cluster, Server, own_server, unused_port
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+# redis-py 7's cluster clients cause this warning themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 MANY = 200
 

@@ -231,7 +231,7 @@ def test_nobody_has_to_close_an_adapter(inspector: Inspector, library: str, clie
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-# Tests of both flavours are with the adapter. These are for one of them.
+# Most tests of the adapter cover both flavours. These are for what differs.
 
 
 def test_a_connection_made_in_haste(inspector: Inspector) -> None:
@@ -457,7 +457,7 @@ async def test_a_connection_to_a_former_server(pools: Pools, tmp_path: Path) -> 
         one, other = pools(front.port, revocations), pools(front.port, revocations)
         assert await one.ask(("GET", "session")) == [b"alive"]
         revocations.revoked(["session"], revocations.changes)
-        front.target = new.port  # connections that are open stay where they are
+        front.target = new.port  # open connections stay connected to the former server
         with pytest.raises(BatchRejected):
             await other.ask(("GET", "session"))
         with pytest.raises(BatchRejected):

@@ -20,9 +20,8 @@ from tests.support.sessions import row
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings(
-        "ignore:(?s).*lib_:DeprecationWarning"
-    ),  # redis-py 7's cluster clients warn of themselves
+    # redis-py 7's cluster clients cause this warning themselves.
+    pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning"),
 ]
 
 PLACES: Final = ("redis", "valkey", "cluster", "redis, no scripts")

@@ -1,4 +1,4 @@
-"""Measure a hundred thousand sessions, and show that nothing is left when they have expired.
+"""A hundred thousand sessions: how much memory they take, and that none is left once expired.
 
 ``scripts/test tests/redis/test_many_sessions.py -s`` prints the figures. ``LUCIA_SESSIONS=1000000``
 runs it with a million.

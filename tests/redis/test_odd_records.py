@@ -245,7 +245,10 @@ def _joined(members: Members, random: Random) -> bytes:
 
 
 def _sought(members: Members, session_id: str, random: Random) -> str:
-    """Return the id in the record, so that a mismatch hides nothing, or rarely another id."""
+    """Return the id in the record, or rarely another one.
+
+    If ids often differed, mismatches would hide other decisions.
+    """
     if random.random() < 0.02:
         return "another-id"
     for name, value in members:

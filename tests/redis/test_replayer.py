@@ -26,7 +26,7 @@ def due() -> Revocations:
 
 
 class Steps:
-    """Runs the blocks of a replay, and fails or waits as told."""
+    """Blocks of a replay, which fail or wait as the test says."""
 
     def __init__(self, fails: int = 0) -> None:
         self.sizes: list[int] = []

@@ -38,7 +38,7 @@ def inspector(server: Server) -> Iterator[Inspector]:
 
 
 class Bench:
-    """Makes operations on one server, to be run at once or in steps."""
+    """Operations on one server, to be run at once or in steps."""
 
     def __init__(self, inspector: Inspector) -> None:
         self.inspector = inspector
@@ -262,7 +262,7 @@ def test_chain_in_a_circle(bench: Bench) -> None:
 
 
 def test_marker_that_ends_between_two_looks(bench: Bench) -> None:
-    """A marker that expires between its GET and its PTTL leads nowhere."""
+    """A marker that expires between its MGET and its PTTL leads nowhere."""
     bench.begin_with("used")
     bench.renew("used", "new").finish()
     follower = bench.successor("used").step()

@@ -52,7 +52,7 @@ def rows_at(group: ReplicatedCluster, number: int, count: int = COUNT) -> list[S
 def acknowledging(
     flavour: str, group: ReplicatedCluster, milliseconds: int = 300, **settings: Any
 ) -> Any:
-    """Return an adapter that waits so long for one replica of each primary."""
+    """Return an adapter that waits this long for one replica of each primary."""
     timeout = timedelta(milliseconds=milliseconds)
     return either_adapter(
         flavour, group.cluster, revoke_ack=1, revoke_ack_timeout=timeout, **settings
@@ -126,7 +126,7 @@ async def test_a_primary_that_is_replaced_meanwhile(flavour: str, group: Replica
 
 
 class TakeOver:
-    """Makes a change between a write and the WAIT for replicas."""
+    """A change that is made between a write and the WAIT for replicas."""
 
     def __init__(self, driver: Any, change: Any) -> None:
         self.done = False
@@ -189,7 +189,7 @@ async def test_a_slot_that_moves_to_an_empty_node(
                 node.client.execute_command("CLUSTER SETSLOT", slot, "NODE", target.id)
             assert await adapter.call(driver.run, _ended_and_asked(key)) == 0
             route = await adapter.route()
-            route._importing[("127.0.0.1", unused_port())] = 0.0  # long ago
+            route._importing[("127.0.0.1", unused_port())] = 0.0  # a time long ago
             assert await adapter.call(driver.run, _ended_and_asked(key)) == 0
 
 

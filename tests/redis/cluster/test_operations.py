@@ -50,7 +50,7 @@ STEPS: dict[str, Callable[[], SlotSteps]] = {"scripted": ScriptedSteps, "plain":
 
 
 class Bench:
-    """Makes operations on one server or cluster, to be run at once or in steps."""
+    """Operations on one server or cluster, to be run at once or in steps."""
 
     def __init__(self, inspector: Inspector, steps: SlotSteps) -> None:
         self.inspector = inspector
@@ -240,9 +240,9 @@ def test_steps_of_a_renewal_that_lost() -> None:
 
 
 def test_steps_of_ending() -> None:
-    """A session is deleted and its marker read, by a script or by means of a tombstone.
+    """A session is deleted and its marker read, then its id is removed from the index.
 
-    Then its id is removed from the index.
+    With scripts the former is one step. Without, a tombstone is set where there is no marker.
     """
     key, marker = KEY.encode(), MARKER.encode()
     commands, _ = replay(
@@ -324,9 +324,9 @@ def test_steps_of_a_list() -> None:
 
 
 def test_crash_in_a_login(bench: Bench) -> None:
-    """A login that crashes at any step leaves an unknown session for at most ten seconds.
+    """A login that crashes at any step leaves a session for at most ten seconds.
 
-    It leaves no key without a TTL.
+    Nobody was given its id, and every key has a TTL.
     """
     login = run(bench.create(row("whole")))
     assert len(login.commands) == (6 if bench.is_plain else 3)
@@ -606,7 +606,7 @@ def test_two_renewals(bench: Bench, grace: int) -> None:
 @pytest.mark.parametrize("expired", [False, True], ids=["at once", "after a minute"])
 @pytest.mark.parametrize("command", ["MGET", "SET"])
 def test_ending_within_a_plain_swap(bench: Bench, command: str, expired: bool) -> None:
-    """Without scripts, a renewal that read the session before its revocation fails.
+    """Without scripts, a renewal that read the session before its revocation returns None.
 
     This holds even if the tombstone has expired.
     """
@@ -822,7 +822,7 @@ Put = Callable[[Any, str], None]
 def test_session_key_of_another_type(bench: Bench, put: Put) -> None:
     """A value of another type under a session's key is no session.
 
-    It can't be renewed or overwritten, and revoking the id deletes it.
+    It can't be renewed or overwritten. Revoking the id deletes it.
     """
     bench.begin_with("live")
     put(bench.inspector.client, "session:x")

@@ -40,9 +40,8 @@ from tests.support.sentinels import sentinel_group
 from tests.support.sessions import HOUR, row
 from tools.servers import Cluster, Server
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:(?s).*lib_:DeprecationWarning"
-)  # redis-py 7's cluster clients warn of themselves
+# redis-py 7's cluster clients cause this warning themselves.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*lib_:DeprecationWarning")
 
 LEASE: Final = timedelta(seconds=2)
 

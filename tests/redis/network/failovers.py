@@ -157,6 +157,6 @@ class Load:
     def assert_all_revoked(self, outcomes: Sequence[Any]) -> None:
         """Check that no revoked session is alive, and that all errors are the expected ones."""
         wrong = self.wrong(outcomes)
-        assert not wrong, f"{wrong} of {len(outcomes)} answers say that a revoked session is alive"
+        assert not wrong, f"{wrong} of {len(outcomes)} calls returned a revoked session"
         strange = foreign(outcomes)
         assert not strange, strange

@@ -23,7 +23,7 @@ from lucia.adapters.redis import RedisSessionAdapter
 
 
 def call_for(seconds: float, adapter: RedisSessionAdapter) -> tuple[int, int]:
-    """Call the adapter for so many seconds; return how many calls succeeded and failed."""
+    """Call the adapter for this many seconds; return how many calls succeeded and failed."""
     succeeded = failed = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -36,7 +36,7 @@ def call_for(seconds: float, adapter: RedisSessionAdapter) -> tuple[int, int]:
 
 
 def main(port: int, greenlets: int, connections: int, seconds: float) -> None:
-    """Run all greenlets for so many seconds, with a deadline of half of that for each call."""
+    """Run all greenlets for this many seconds. The deadline of each call is half of that."""
     client = redis.Redis(port=port, max_connections=connections)
     with client, RedisSessionAdapter(client, deadline=timedelta(seconds=seconds / 2)) as adapter:
         calls = [gevent.spawn(call_for, seconds, adapter) for _ in range(greenlets)]

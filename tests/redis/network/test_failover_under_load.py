@@ -60,7 +60,8 @@ def test_revoked_before_a_failover(flavour: str, scenario: Scenario) -> None:
         outcomes = when_available(caller, load.reads())
         load.assert_all_revoked(outcomes)
         assert None not in outcomes[::2]  # the live sessions
-        assert load.wrong(control.all(map(read, load.revoked))) == 0  # revoked again for all
+        # The replay has revoked them for all processes.
+        assert load.wrong(control.all(map(read, load.revoked))) == 0
 
 
 @pytest.mark.parametrize(("name", "flavour"), CASES)
